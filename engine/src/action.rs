@@ -1,0 +1,260 @@
+//! Everything a node can ask for. What is emitted is legal already: its order was ours to keep.
+
+use crate::{
+    entry::Entries,
+    event::MachineError,
+    file::{Class, DiskError, DiskRequest, File},
+    membership::Membership,
+    types::{CaptureId, LogId, LogIndex, NodeId, OpId, Requests, Term},
+};
+use bytes::Bytes;
+use std::{fmt, sync::Arc};
+
+/// What the engine asks of a driver. Four lanes: `Disk` in any order; `Send` in order per peer;
+/// `Machine` in order; `Respond` at once. Exhaustive on purpose: a new action must break every
+/// driver at compile time.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Action {
+    /// A disk operation; answered by [`Event::Completed`](crate::Event::Completed).
+    Disk {
+        /// Its id.
+        op: OpId,
+        /// Who yields when the device is busy.
+        class: Class,
+        /// What to do.
+        request: DiskRequest,
+    },
+    /// One message, to be written with `writev`. May be lost, but only whole, and then
+    /// [`Event::Link`](crate::Event::Link) says so.
+    Send {
+        /// The receiver.
+        to: NodeId,
+        /// Its first part.
+        head: Bytes,
+        /// Its second part, shared with disk and other peers; may be empty.
+        body: Bytes,
+    },
+    /// The next step of the state machine.
+    Machine(Machine),
+    /// The end of requests that end otherwise than by `Apply` or `Query`.
+    Respond {
+        /// Which.
+        requests: Requests,
+        /// How.
+        outcome: Outcome,
+    },
+    /// Whom to be connected with, from now on.
+    Members(Arc<Membership>),
+    /// For people and metrics; may be ignored.
+    Note(Note),
+    /// The end. Always the last action; drop the engine.
+    Halt(Box<Halt>),
+}
+
+/// The state machine's lane: performed in order.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Machine {
+    /// Apply these; answered by [`Event::Applied`](crate::Event::Applied).
+    Apply(Entries),
+    /// Answer these queries now: everything up to `at` went before in this lane.
+    Query {
+        /// Whose.
+        requests: Requests,
+        /// The log position that the answers may claim.
+        at: LogIndex,
+    },
+    /// Freeze a view of the state as it is now.
+    Capture {
+        /// The view's id.
+        capture: CaptureId,
+        /// The last applied entry.
+        at: LogId,
+    },
+    /// The next piece of a view; answered by [`Event::Captured`](crate::Event::Captured).
+    CaptureNext {
+        /// The view.
+        capture: CaptureId,
+        /// The most bytes to hand over.
+        bytes_max: u32,
+    },
+    /// Drop a view; late pieces are ignored.
+    CaptureStop {
+        /// The view.
+        capture: CaptureId,
+    },
+    /// Replace the state; answered by [`Event::Restored`](crate::Event::Restored).
+    Restore {
+        /// The log position of the state.
+        at: LogId,
+        /// Where these bytes begin. Zero: forget everything first.
+        offset: u64,
+        /// The next bytes of the state.
+        bytes: Bytes,
+        /// Whether nothing follows.
+        last: bool,
+    },
+}
+
+/// How requests end otherwise than by their answer.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Outcome {
+    /// A control did what it was asked, at this log position.
+    Done(LogId),
+    /// A snapshot file of this length is kept until it is unpinned.
+    Pinned(File, u64),
+    /// Certainly not applied, now or later.
+    Refused(Refusal),
+    /// Leadership was lost with the entry in flight: it may be applied, or not.
+    Unknown,
+}
+
+/// Why a request was refused.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Another node leads.
+    NotLeader {
+        /// Which, if known.
+        hint: Option<NodeId>,
+    },
+    /// A queue is full: try again later.
+    Busy,
+    /// The command exceeds [`Tuning::append_bytes_max`](crate::Tuning).
+    TooLarge,
+    /// This node, or this part of it, cannot serve that yet.
+    NotReady,
+    /// There is no room for more log.
+    DiskFull,
+    /// The leadership is being handed over.
+    Transferring,
+    /// The node is about to stop.
+    Stopping,
+    /// A membership change that cannot be, and why.
+    Change(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotLeader { hint: Some(node) } => write!(f, "not the leader; node {node} is"),
+            Self::NotLeader { hint: None } => f.write_str("no leader is known"),
+            Self::Busy => f.write_str("too much is in flight; try again"),
+            Self::TooLarge => f.write_str("the command is larger than append_bytes_max"),
+            Self::NotReady => f.write_str("this node is not ready for that"),
+            Self::DiskFull => f.write_str("no room left on the disk for more log"),
+            Self::Transferring => f.write_str("the leadership is being handed over"),
+            Self::Stopping => f.write_str("this node is stopping"),
+            Self::Change(why) => write!(f, "membership change refused: {why}"),
+        }
+    }
+}
+
+/// What people may want to know as it happens.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub enum Note {
+    /// The node's view of leadership changed.
+    Role {
+        /// The leader, if one is known.
+        leader: Option<NodeId>,
+        /// The current term.
+        term: Term,
+    },
+    /// A restart went on, and what it found.
+    Recovery(Arc<str>),
+    /// A peer sent what no correct peer sends; it was dropped.
+    PeerFault {
+        /// The node on the other end.
+        peer: NodeId,
+        /// What was wrong with it.
+        reason: &'static str,
+    },
+    /// The disk failed an operation that can be tried again.
+    Disk {
+        /// Which file.
+        file: File,
+        /// How.
+        error: DiskError,
+    },
+    /// Proposals are refused because there is no room for more log, or no longer.
+    DiskFull(bool),
+    /// A snapshot of this position is durable.
+    Snapshot(LogId),
+    /// The log up to and without this index was removed.
+    Compacted(LogIndex),
+}
+
+/// Why the engine ended.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub enum Halt {
+    /// It was asked to.
+    Stopped,
+    /// It is no member any more.
+    Removed,
+    /// `Start::Run` on an empty directory.
+    NotFormatted,
+    /// `Start::Format` or `Start::Join` on a directory that has a node in it.
+    AlreadyFormatted,
+    /// `Start::Inspect` is done; this is what it found.
+    Inspected(String),
+    /// An operation failed that nothing may be built on.
+    DiskFailed {
+        /// The file.
+        file: File,
+        /// How.
+        error: DiskError,
+    },
+    /// The disk holds what this node must not start from.
+    Refused {
+        /// The row of the verdict table (docs/recovery.md).
+        row: &'static str,
+        /// The file that shows it.
+        file: File,
+        /// Where in the file.
+        offset: u64,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// The cluster was formed with another life of this node: its disk was lost. A new node id,
+    /// joined as a learner and promoted, is the way back.
+    DiskLost {
+        /// The member that said so.
+        by: NodeId,
+    },
+    /// The state machine failed.
+    Machine(MachineError),
+}
+
+impl fmt::Display for Halt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => f.write_str("stopped"),
+            Self::Removed => f.write_str("this node is no member of its cluster any more"),
+            Self::NotFormatted => f.write_str(
+                "the directory is empty: format a new cluster or join one, a wiped node must not \
+                 come back as itself",
+            ),
+            Self::AlreadyFormatted => {
+                f.write_str("the directory holds a node already: start it, or choose an empty one")
+            }
+            Self::Inspected(found) => f.write_str(found),
+            Self::DiskFailed { file, error } => {
+                write!(f, "disk operation failed on {file}: {error}")
+            }
+            Self::Refused { row, file, offset, expected, found } => write!(
+                f,
+                "refused to start ({row}): {file} at byte {offset}: expected {expected}, found \
+                 {found}"
+            ),
+            Self::DiskLost { by } => write!(
+                f,
+                "node {by} knows an earlier life of this node: its disk was lost; remove this node \
+                 id and join the cluster under a new one"
+            ),
+            Self::Machine(error) => write!(f, "the state machine failed: {error}"),
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What a node is told about itself. Identity is fixed; tuning may change while it runs.
+
+use crate::{
+    entry::HEAD_BYTES,
+    types::{GroupId, NodeId},
+};
+use std::{fmt, time::Duration};
+
+/// Who a node is, and how its disk is cut. Fixed for an engine's life.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// The replicated log this engine takes part in.
+    pub group: GroupId,
+    /// This node.
+    pub node: NodeId,
+    /// Writes start and end at multiples of this many bytes: 512..=65536, a power of two. The
+    /// device's atomic unit, or a multiple of it.
+    pub disk_align: u32,
+    /// The largest log segment in bytes, a power of two, at least 16 times `disk_align`. The first
+    /// segment is smaller (256 KiB) and each next twice as large, up to this.
+    pub segment_bytes: u64,
+    /// Timing and limits.
+    pub tuning: Tuning,
+}
+
+impl Config {
+    /// A node with everything else at its default.
+    #[must_use]
+    pub fn new(group: GroupId, node: NodeId) -> Self {
+        Self { group, node, disk_align: 4096, segment_bytes: 64 << 20, tuning: Tuning::default() }
+    }
+
+    /// Checks what each value and the relations between them must hold.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if !self.disk_align.is_power_of_two() || !(512..=65536).contains(&self.disk_align) {
+            return Err(ConfigError::DiskAlign(self.disk_align));
+        }
+        let least = u64::from(self.disk_align) * 16;
+        if !self.segment_bytes.is_power_of_two() || !(least..=1 << 31).contains(&self.segment_bytes)
+        {
+            return Err(ConfigError::SegmentBytes(self.segment_bytes));
+        }
+        self.tuning.validate()?;
+        // Half a segment is header, slots and guard at most; what remains must hold any entry.
+        if u64::from(self.tuning.append_bytes_max) > self.segment_bytes / 2 {
+            return Err(ConfigError::AppendExceedsSegment);
+        }
+        Ok(())
+    }
+}
+
+/// Timing and limits. Every queue has a maximum in bytes; beyond it the answer is `Busy`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Tuning {
+    /// How often an idle leader is heard of.
+    pub heartbeat: Duration,
+    /// The least and the most silence after which a follower campaigns; drawn anew each time.
+    pub election: (Duration, Duration),
+    /// Whether a follower sends proposals on to the leader; else it refuses them.
+    pub forward: bool,
+    /// The most by which clocks drift apart, in parts per million; `None`: no lease reads.
+    pub lease_drift_ppm: Option<u32>,
+    /// The most commands that share an entry. One gives the classic form.
+    pub entry_commands_max: u32,
+    /// The most bytes of one entry, and of one append message unless a single entry is larger.
+    pub append_bytes_max: u32,
+    /// The most append bytes on the way to one peer.
+    pub inflight_bytes_max: u64,
+    /// The most log writes in flight.
+    pub writes_inflight_max: u32,
+    /// The most bytes of proposals that wait for their entry.
+    pub propose_bytes_max: u64,
+    /// The most bytes handed out to the machine and not yet applied.
+    pub apply_bytes_max: u64,
+    /// The most bytes of log kept in memory for peers and the machine.
+    pub cache_bytes_max: u64,
+    /// The most bytes read from disk for lagging peers at one time, all together.
+    pub catch_up_bytes_max: u64,
+    /// The most bytes of a snapshot handed out to the machine and not yet taken in.
+    pub restore_bytes_max: u64,
+    /// A snapshot is taken when the log since the last one exceeds this many bytes, or four times
+    /// the last snapshot, whichever is more. Zero: only on request.
+    pub snapshot_log_bytes: u64,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(100),
+            election: (Duration::from_millis(1000), Duration::from_millis(2000)),
+            forward: true,
+            lease_drift_ppm: None,
+            entry_commands_max: u32::MAX,
+            append_bytes_max: 1 << 20,
+            inflight_bytes_max: 16 << 20,
+            writes_inflight_max: 8,
+            propose_bytes_max: 64 << 20,
+            apply_bytes_max: 16 << 20,
+            cache_bytes_max: 64 << 20,
+            catch_up_bytes_max: 16 << 20,
+            restore_bytes_max: 16 << 20,
+            snapshot_log_bytes: 64 << 20,
+        }
+    }
+}
+
+impl Tuning {
+    /// Checks what each value and the relations between them must hold.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.heartbeat.is_zero() || self.election.0 < self.heartbeat * 2 {
+            return Err(ConfigError::ElectionNotAboveHeartbeat);
+        }
+        if self.election.1 <= self.election.0 {
+            return Err(ConfigError::ElectionRangeEmpty);
+        }
+        if self.append_bytes_max as usize <= HEAD_BYTES + 4 || self.entry_commands_max == 0 {
+            return Err(ConfigError::NothingFits);
+        }
+        if self.writes_inflight_max == 0 {
+            return Err(ConfigError::NothingFits);
+        }
+        let append = u64::from(self.append_bytes_max);
+        let queues = [
+            self.inflight_bytes_max,
+            self.propose_bytes_max,
+            self.apply_bytes_max,
+            self.cache_bytes_max,
+            self.catch_up_bytes_max,
+        ];
+        if queues.into_iter().any(|queue| queue < append) {
+            return Err(ConfigError::AppendExceedsQueue);
+        }
+        Ok(())
+    }
+}
+
+/// A configuration that cannot work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// `disk_align` is no power of two in 512..=65536.
+    DiskAlign(u32),
+    /// `segment_bytes` is no power of two in 16 * `disk_align` ..= 2 GiB.
+    SegmentBytes(u64),
+    /// The least election timeout is not at least two heartbeats.
+    ElectionNotAboveHeartbeat,
+    /// The least election timeout is not below the most.
+    ElectionRangeEmpty,
+    /// Not one command fits into an entry, or not one write may be in flight.
+    NothingFits,
+    /// `append_bytes_max` exceeds half of `segment_bytes`.
+    AppendExceedsSegment,
+    /// `append_bytes_max` exceeds a queue that must hold at least one append.
+    AppendExceedsQueue,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DiskAlign(found) => {
+                write!(f, "disk_align must be a power of two from 512 to 65536, not {found}")
+            }
+            Self::SegmentBytes(found) => write!(
+                f,
+                "segment_bytes must be a power of two from 16 times disk_align to 2 GiB, not \
+                 {found}"
+            ),
+            Self::ElectionNotAboveHeartbeat => {
+                f.write_str("the least election timeout must be at least two heartbeats")
+            }
+            Self::ElectionRangeEmpty => {
+                f.write_str("the least election timeout must be below the most")
+            }
+            Self::NothingFits => f.write_str(
+                "append_bytes_max, entry_commands_max and writes_inflight_max must admit one \
+                 command",
+            ),
+            Self::AppendExceedsSegment => {
+                f.write_str("append_bytes_max must not exceed half of segment_bytes")
+            }
+            Self::AppendExceedsQueue => f.write_str(
+                "append_bytes_max must not exceed inflight, propose, apply, cache or catch_up \
+                 bytes",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}

@@ -1,0 +1,204 @@
+//! Everything that can happen to a node.
+
+use crate::{
+    config::Tuning,
+    entry::Batch,
+    file::{DiskError, File},
+    membership::{Member, Membership},
+    types::{CaptureId, ClusterId, LogId, LogIndex, NodeId, OpId, RequestId, Requests, Timestamp},
+};
+use bytes::Bytes;
+use std::{fmt, sync::Arc, time::Duration};
+
+/// What a driver tells the engine. Exhaustive on purpose: a new event concerns every driver.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Event {
+    /// First, exactly once.
+    Start(Start),
+    /// A whole message, in a buffer of its own: the engine keeps slices of it.
+    Received {
+        /// The node on the other end, as the driver's handshake established it.
+        from: NodeId,
+        /// The message as [`Action::Send`](crate::Action::Send) gave it: head, then body.
+        bytes: Bytes,
+    },
+    /// A connection, or the liveness of its node, changed. Down: sends before it may be lost.
+    Link {
+        /// The node at the other end.
+        peer: NodeId,
+        /// Whether sends can be expected to arrive.
+        up: bool,
+    },
+    /// A disk operation ended. Each does so once, in any order, or the engine is dropped.
+    Completed {
+        /// Which one.
+        op: OpId,
+        /// How it ended.
+        result: Result<Completion, DiskError>,
+    },
+    /// The machine applied everything up to here. Cumulative.
+    Applied {
+        /// The last applied entry.
+        through: LogIndex,
+    },
+    /// A piece of a captured state, asked for by [`Machine::CaptureNext`](crate::Machine).
+    Captured {
+        /// Which capture.
+        capture: CaptureId,
+        /// The piece, or why the machine cannot go on.
+        result: Result<Chunk, MachineError>,
+    },
+    /// The machine took in more of the running [`Machine::Restore`](crate::Machine).
+    Restored {
+        /// Bytes of the state taken in so far.
+        through: u64,
+        /// Whether it accepts them.
+        result: Result<(), MachineError>,
+    },
+    /// Commands to replicate. Each request ends in exactly one of: applied (the command comes
+    /// back in [`Machine::Apply`](crate::Machine) with its id), refused, unknown.
+    Propose {
+        /// The id of the batch's first command; those behind it are consecutive.
+        first: RequestId,
+        /// Wall clock; copied into the entry.
+        time: Timestamp,
+        /// The commands.
+        batch: Batch,
+    },
+    /// Queries that want a point in the log to be answered at; the queries stay with the driver.
+    Read {
+        /// Who asks.
+        requests: Requests,
+        /// How fresh the answer must be.
+        mode: ReadMode,
+    },
+    /// An order to the node itself.
+    Control {
+        /// Who asks.
+        id: RequestId,
+        /// What for.
+        control: Control,
+    },
+    /// Timing and limits of a running node.
+    Tune(Box<Tuning>),
+    /// Ends in [`Halt::Stopped`](crate::Halt). Legal at any time, recovery included.
+    Stop {
+        /// Whether a leader first tries to hand its role over.
+        hand_over: bool,
+    },
+}
+
+/// How a node begins.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Start {
+    /// From its disk. An empty one is refused: a wiped disk never votes as its old self.
+    Run,
+    /// On an empty disk only, as a voter of a new cluster; then runs.
+    Format {
+        /// The new cluster's id, the same on all its nodes.
+        cluster: ClusterId,
+        /// The new cluster's members, this node among them.
+        members: Arc<Membership>,
+    },
+    /// On an empty disk only, as one who knows nobody: waits to be added as a learner.
+    Join {
+        /// The cluster to join.
+        cluster: ClusterId,
+    },
+    /// From its disk, with a machine that keeps its own state.
+    Resume {
+        /// The last entry the machine holds durably.
+        machine: LogId,
+    },
+    /// Reads and judges, writes nothing, and halts with what it found.
+    Inspect,
+    /// The last resort after a lost quorum, offline: this node becomes the only voter.
+    ForceSoleVoter {
+        /// That acknowledged writes may be lost is understood.
+        acknowledged_loss: bool,
+    },
+}
+
+/// How a disk operation ended well.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Completion {
+    /// It was done.
+    Done,
+    /// What a read found; shorter than asked for only at the end of the file.
+    Read(Bytes),
+    /// The files of the directory and their lengths; names that [`File::parse`] does not know
+    /// are left out.
+    Listed(Vec<(File, u64)>),
+}
+
+/// A piece of a captured state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Chunk {
+    /// The next bytes of the state.
+    pub bytes: Bytes,
+    /// Whether nothing follows.
+    pub last: bool,
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadMode {
+    /// After everything that was acknowledged before it was asked (ReadIndex, Raft thesis §6.4).
+    Linearizable,
+    /// Linearizable as long as clocks drift less than declared; a leader's lease spares a round.
+    Lease,
+    /// This node's state if it heard from a leader within `stale_max`.
+    Local {
+        /// How long ago that may be.
+        stale_max: Duration,
+    },
+}
+
+/// An order to a node.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub enum Control {
+    /// Change the membership by joint consensus.
+    Change(Vec<Change>),
+    /// Hand the leadership over.
+    Transfer {
+        /// To whom; `None`: whoever is furthest.
+        to: Option<NodeId>,
+    },
+    /// Take a snapshot now.
+    Snapshot,
+    /// Keep the newest snapshot's file until it is unpinned.
+    PinSnapshot,
+    /// Give a pinned file back.
+    Unpin {
+        /// The file.
+        file: File,
+    },
+}
+
+/// One step of a membership change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// A node that shall receive the log.
+    AddLearner(Member),
+    /// A learner that shall vote.
+    Promote(NodeId),
+    /// A voter that shall only learn.
+    Demote(NodeId),
+    /// A member that shall leave.
+    Remove(NodeId),
+    /// A member's new address.
+    Address(Member),
+}
+
+/// A state machine's own failure: the node halts with it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MachineError(pub String);
+
+impl fmt::Display for MachineError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for MachineError {}

@@ -1,0 +1,28 @@
+//! A Raft consensus engine without I/O: events in, actions out, storage and recovery included.
+#![forbid(unsafe_code)]
+
+pub mod action;
+pub mod config;
+mod engine;
+pub mod entry;
+pub mod event;
+pub mod file;
+pub mod membership;
+pub mod state_machine;
+pub mod status;
+mod storage;
+pub mod types;
+
+pub use action::{Action, Halt, Machine, Note, Outcome, Refusal};
+pub use config::{Config, ConfigError, Tuning};
+pub use engine::Engine;
+pub use entry::{Batch, Command, Entries, Entry, Kind, Run, Runs};
+pub use event::{Change, Chunk, Completion, Control, Event, MachineError, ReadMode, Start};
+pub use file::{Class, DiskError, DiskRequest, Extent, File};
+pub use membership::{Member, Membership};
+pub use state_machine::{Clients, Runner, StateMachine};
+pub use status::{Phase, Recovery, Role, Status};
+pub use types::{
+    CaptureId, ClusterId, GroupId, Instant, LogId, LogIndex, NodeId, OpId, RequestId, Requests,
+    SnapshotId, Term, Timestamp,
+};

@@ -1,0 +1,107 @@
+//! What an application writes, and the machine lane for one that answers at once.
+
+use crate::{
+    action::{Machine, Outcome},
+    event::{Chunk, Event, MachineError},
+    types::{CaptureId, LogId, RequestId, Requests, Timestamp},
+};
+use bytes::Bytes;
+use std::iter::Peekable;
+
+/// A replicated state. Deterministic and total, without I/O: the same commands in the same order
+/// give the same state and the same answers on every node.
+pub trait StateMachine {
+    /// Applies one command and writes its answer. `time` is the leader's clock, never going back;
+    /// it is the only clock a command may look at.
+    fn apply(&mut self, at: LogId, time: Timestamp, command: &[u8], answer: &mut Vec<u8>);
+
+    /// Answers a query without changing anything.
+    fn query(&self, query: &[u8], answer: &mut Vec<u8>);
+
+    /// A view of the state that later applies do not change, in pieces of any size. The bytes are
+    /// the same on every node that applied the same commands.
+    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send>;
+
+    /// Takes in the next bytes of a frozen view, cut anywhere. `offset` zero: forget everything
+    /// first. After `last` the machine is what it was when the view was frozen.
+    fn restore(&mut self, offset: u64, bytes: &[u8], last: bool) -> Result<(), MachineError>;
+}
+
+/// Where a driver keeps those who wait. One owner can lend a query and then take its answer.
+pub trait Clients {
+    /// The query of this request.
+    fn query(&mut self, id: RequestId) -> &[u8];
+
+    /// The end of this request.
+    fn answer(&mut self, id: RequestId, answer: Result<&[u8], &Outcome>);
+}
+
+type View = Peekable<Box<dyn Iterator<Item = Bytes> + Send>>;
+
+/// Performs the machine lane on a [`StateMachine`]: the only owner of captures and answers.
+pub struct Runner<M> {
+    /// The machine.
+    pub machine: M,
+    view: Option<(CaptureId, View)>,
+    answer: Vec<u8>,
+}
+
+impl<M: StateMachine> Runner<M> {
+    /// A runner of this machine.
+    pub const fn new(machine: M) -> Self {
+        Self { machine, view: None, answer: Vec::new() }
+    }
+
+    /// Performs one step; what it returns is to be handed to the engine.
+    pub fn perform(&mut self, step: Machine, clients: &mut impl Clients) -> Option<Event> {
+        match step {
+            Machine::Apply(entries) => {
+                for command in entries.commands() {
+                    self.answer.clear();
+                    self.machine.apply(command.at, command.time, command.bytes, &mut self.answer);
+                    if let Some(id) = command.request {
+                        clients.answer(id, Ok(&self.answer));
+                    }
+                }
+                Some(Event::Applied { through: entries.last })
+            }
+            Machine::Query { requests, .. } => {
+                self.query(requests, clients);
+                None
+            }
+            Machine::Capture { capture, .. } => {
+                self.view = Some((capture, self.machine.freeze().peekable()));
+                None
+            }
+            Machine::CaptureNext { capture, bytes_max } => self.capture_next(capture, bytes_max),
+            Machine::CaptureStop { capture } => {
+                self.view.take_if(|view| view.0 == capture);
+                None
+            }
+            Machine::Restore { offset, bytes, last, .. } => Some(Event::Restored {
+                through: offset + bytes.len() as u64,
+                result: self.machine.restore(offset, &bytes, last),
+            }),
+        }
+    }
+
+    fn query(&mut self, requests: Requests, clients: &mut impl Clients) {
+        for id in requests.ids() {
+            self.answer.clear();
+            self.machine.query(clients.query(id), &mut self.answer);
+            clients.answer(id, Ok(&self.answer));
+        }
+    }
+
+    /// The machine cuts its view as it likes; a piece larger than the engine takes is cut again.
+    fn capture_next(&mut self, capture: CaptureId, bytes_max: u32) -> Option<Event> {
+        let (_, view) = self.view.as_mut().filter(|view| view.0 == capture)?;
+        let bytes = match view.peek_mut() {
+            Some(piece) if piece.len() > bytes_max as usize => piece.split_to(bytes_max as usize),
+            Some(_) => view.next().expect("a piece was just seen"),
+            None => Bytes::new(),
+        };
+        let last = view.peek().is_none();
+        Some(Event::Captured { capture, result: Ok(Chunk { bytes, last }) })
+    }
+}

@@ -1,0 +1,128 @@
+//! What a node says of itself, at any time, for people and metrics.
+
+use crate::{
+    membership::Membership,
+    types::{LogId, LogIndex, NodeId, Term},
+};
+use std::{fmt, sync::Arc, time::Duration};
+
+/// A look at an engine.
+#[derive(Clone, PartialEq, Debug, Default)]
+#[non_exhaustive]
+pub struct Status {
+    /// This node.
+    pub node: NodeId,
+    /// What it is in its term.
+    pub role: Role,
+    /// The current term.
+    pub term: Term,
+    /// The leader, if one is known.
+    pub leader: Option<NodeId>,
+    /// The first index still in the log.
+    pub first: LogIndex,
+    /// The newest durable snapshot; [`LogId::ZERO`]: none.
+    pub snapshot: LogId,
+    /// The last applied index.
+    pub applied: LogIndex,
+    /// The last committed index this node knows of.
+    pub committed: LogIndex,
+    /// The last index in the log.
+    pub last: LogIndex,
+    /// The last index up to which this node's own disk holds the log.
+    pub durable: LogIndex,
+    /// The members in force.
+    pub members: Arc<Membership>,
+    /// How far the restart is, or how it went.
+    pub recovery: Recovery,
+    /// Whether the node votes, replicates and serves.
+    pub ready: bool,
+    /// Whether proposals are refused for want of room.
+    pub disk_full: bool,
+    /// Bytes of log and proposals held in memory.
+    pub memory_bytes: u64,
+    /// The rare situations that were met, a bit each.
+    pub marks: u128,
+}
+
+/// What a node is in its term (Raft §5.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Role {
+    /// Recovery has not come far enough to take part.
+    #[default]
+    Recovering,
+    /// Waits until every member has met every other.
+    Forming,
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether it would win an election.
+    PreCandidate,
+    /// Stands for election.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Recovering => "recovering",
+            Self::Forming => "forming",
+            Self::Follower => "follower",
+            Self::PreCandidate => "pre-candidate",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+        })
+    }
+}
+
+/// A restart: what is going on, how far it is, and what was found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Recovery {
+    /// The stage it is in.
+    pub phase: Phase,
+    /// Bytes of the present phase done.
+    pub bytes_done: u64,
+    /// Bytes of the present phase in all.
+    pub bytes_total: u64,
+    /// How long each phase before the present one took, in order.
+    pub took: Vec<(Phase, Duration)>,
+    /// The verdict and its reasons, once it was given.
+    pub verdict: Option<Arc<str>>,
+}
+
+/// The stages of a restart, in order (docs/recovery.md).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Phase {
+    /// Which files exist.
+    #[default]
+    List,
+    /// Term, vote and what else must not be forgotten.
+    HardState,
+    /// Which snapshots are whole.
+    Snapshot,
+    /// Where the log begins and ends.
+    Log,
+    /// Cutting a torn tail, rewriting what is not certainly durable.
+    Repair,
+    /// Streaming the snapshot into the state machine; the node votes and acknowledges already.
+    Restore,
+    /// Applying the committed log behind the snapshot.
+    Replay,
+    /// Done.
+    Ready,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::List => "list",
+            Self::HardState => "hard-state",
+            Self::Snapshot => "snapshot",
+            Self::Log => "log",
+            Self::Repair => "repair",
+            Self::Restore => "restore",
+            Self::Replay => "replay",
+            Self::Ready => "ready",
+        })
+    }
+}

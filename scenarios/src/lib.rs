@@ -1,0 +1,1 @@
+//! Storms and directed stories.
