@@ -13,6 +13,7 @@
 //! a new header over an old body of equal length does not pass. As the header covers the body crc,
 //! the header crc alone identifies the whole entry; a slot keeps it as its *digest*.
 
+use crate::le::{u32_at, u64_at};
 use crate::types::{ClusterId, GroupId, LogId, LogIndex, RequestId, Requests, Term, Timestamp};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -35,7 +36,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const fn from_byte(byte: u8) -> Option<Self> {
+    pub(crate) const fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             1 => Some(Self::Commands),
             2 => Some(Self::Membership),
@@ -162,14 +163,6 @@ fn body_crc(body: &[u8], id: LogId) -> u32 {
     tail[..8].copy_from_slice(&id.index.0.to_le_bytes());
     tail[8..].copy_from_slice(&id.term.0.to_le_bytes());
     crc32c::crc32c_append(crc32c::crc32c(body), &tail)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes were sliced"))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes were sliced"))
 }
 
 /// Commands on their way in: the body of an entry in the making, with room for its header.

@@ -3,7 +3,10 @@
 //! Knows neither terms nor roles: elections, commits and reads ask it whether a set of nodes is
 //! enough. Joint consensus (Raft §6) needs a majority of both voter sets while `outgoing` lasts.
 
-use crate::types::{LogId, LogIndex, NodeId};
+use crate::{
+    le::{put_u16, put_u64s, u16_at, u64_at, u64s_at},
+    types::{LogId, LogIndex, NodeId, Term},
+};
 use bytes::Bytes;
 use std::fmt;
 
@@ -96,6 +99,91 @@ impl Membership {
     }
 }
 
+const VOTER: u8 = 1;
+const OUTGOING: u8 = 2;
+const LEARNER: u8 = 4;
+/// Before the members: term, index, and how many members follow.
+const CODE_HEAD_BYTES: usize = 18;
+/// Before a member's address: id, incarnation, roles, address length.
+const CODE_MEMBER_BYTES: usize = 18;
+/// The longest [`Membership::encode`].
+pub(crate) const CODE_BYTES_MAX: usize =
+    CODE_HEAD_BYTES + MEMBERS_MAX * (CODE_MEMBER_BYTES + ADDRESS_BYTES_MAX);
+
+/// The bytes of a membership in hard state, snapshots and membership entries:
+///
+/// ```text
+/// term u64, index u64, members u16, then per member:
+/// id u64, incarnation u64, roles u8 (1 voter, 2 outgoing, 4 learner), length u8, address
+/// ```
+impl Membership {
+    /// Whether it keeps the limits that its bytes have.
+    #[must_use]
+    pub fn is_encodable(&self) -> bool {
+        self.members().count() <= MEMBERS_MAX
+            && self.members().all(|m| m.address.len() <= ADDRESS_BYTES_MAX)
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        assert!(self.is_encodable(), "at most {MEMBERS_MAX} members, {ADDRESS_BYTES_MAX} address");
+        let mut bytes = vec![0; CODE_HEAD_BYTES];
+        put_u64s(&mut bytes, 0, &[self.at.term.0, self.at.index.0]);
+        put_u16(&mut bytes, 16, self.members().count() as u16);
+        for member in self.members() {
+            bytes.extend_from_slice(&member.id.0.to_le_bytes());
+            bytes.extend_from_slice(&member.incarnation.to_le_bytes());
+            bytes.extend_from_slice(&[self.roles(member.id), member.address.len() as u8]);
+            bytes.extend_from_slice(&member.address);
+        }
+        bytes
+    }
+
+    fn roles(&self, id: NodeId) -> u8 {
+        let role = |members: &[Member], role| if find(members, id).is_some() { role } else { 0 };
+        role(&self.voters, VOTER) | role(&self.outgoing, OUTGOING) | role(&self.learners, LEARNER)
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote at the start of `bytes`; what follows is left.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (head, mut rest) = bytes.split_at_checked(CODE_HEAD_BYTES)?;
+        let [term, index] = u64s_at(head, 0);
+        let mut membership =
+            Self { at: LogId::new(Term(term), LogIndex(index)), ..Self::default() };
+        let count = u16_at(head, 16);
+        if usize::from(count) > MEMBERS_MAX {
+            return None;
+        }
+        for _ in 0..count {
+            let fixed = rest.split_off(..CODE_MEMBER_BYTES)?;
+            let (roles, address_bytes) = (fixed[16], usize::from(fixed[17]));
+            if address_bytes > ADDRESS_BYTES_MAX {
+                return None;
+            }
+            let address = Bytes::copy_from_slice(rest.split_off(..address_bytes)?);
+            let (id, incarnation) = (NodeId(u64_at(fixed, 0)), u64_at(fixed, 8));
+            membership.add(Member { id, incarnation, address }, roles)?;
+        }
+        Some(membership)
+    }
+
+    fn add(&mut self, member: Member, roles: u8) -> Option<()> {
+        if roles == 0 || roles > 7 || self.member(member.id).is_some() {
+            return None;
+        }
+        let lists = [
+            (VOTER, &mut self.voters),
+            (OUTGOING, &mut self.outgoing),
+            (LEARNER, &mut self.learners),
+        ];
+        for (role, list) in lists {
+            if roles & role != 0 {
+                list.push(member.clone());
+            }
+        }
+        Some(())
+    }
+}
+
 fn find(members: &[Member], id: NodeId) -> Option<&Member> {
     members.iter().find(|m| m.id == id)
 }
@@ -163,5 +251,20 @@ mod tests {
         assert!(!joint.is_quorum(|id| [3, 4, 5].contains(&id.0)));
         assert_eq!(joint.quorum_index(|id| LogIndex(if id.0 <= 3 { 7 } else { 2 })), LogIndex(2));
         assert_eq!(joint.members().count(), 5);
+    }
+
+    #[test]
+    fn bytes_are_read_back_and_no_prefix_of_them_is() {
+        let joint = Membership {
+            at: LogId::new(Term(3), LogIndex(99)),
+            voters: members(&[1, 2, 3]),
+            outgoing: members(&[3, 4]),
+            learners: members(&[9]),
+        };
+        let bytes = joint.encode();
+        assert_eq!(Membership::decode(&bytes).as_ref(), Some(&joint));
+        for end in 0..bytes.len() {
+            assert_eq!(Membership::decode(&bytes[..end]), None, "{end} bytes");
+        }
     }
 }
