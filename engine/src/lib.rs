@@ -9,6 +9,8 @@ mod engine;
 pub mod entry;
 pub mod event;
 pub mod file;
+#[cfg(all(feature = "files", unix))]
+pub mod files;
 mod le;
 pub mod membership;
 pub mod state_machine;
