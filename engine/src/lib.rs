@@ -4,6 +4,7 @@
 
 pub mod action;
 pub mod config;
+pub mod contract;
 mod disk;
 mod engine;
 pub mod entry;
@@ -20,6 +21,7 @@ pub mod types;
 
 pub use action::{Action, Halt, Machine, Note, Outcome, Refusal};
 pub use config::{Config, ConfigError, Tuning};
+pub use contract::Core;
 pub use engine::Engine;
 pub use entry::{Batch, Command, Entries, Entry, Kind, Run, Runs};
 pub use event::{Change, Chunk, Completion, Control, Event, MachineError, ReadMode, Start};
