@@ -1,1 +1,4 @@
 //! The seeded simulator.
+
+pub mod disk;
+pub mod prng;

@@ -1,0 +1,193 @@
+//! What is left of a disk when its machine or its process dies.
+//!
+//! The unit of survival is a sector of a write: everything that was not durable is cut into such
+//! units, in the order of submission, and a preset says which of them came through. Presets beside
+//! chance, because the interesting outcomes (all but the first, only the last) are rare by chance.
+
+use super::{
+    Operation, SimDisk,
+    directory::Change,
+    inode::{Inode, end_of, part},
+};
+use crate::prng::Draw;
+use lakebed::Extent;
+
+/// Which of the sectors and names that were not durable survive a power cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Survivors {
+    /// None: only what was synced is there.
+    None,
+    /// All, those in flight included.
+    All,
+    /// The first few, in the order of submission.
+    Prefix,
+    /// The last few.
+    Suffix,
+    /// Each by the toss of a coin.
+    Random,
+    /// Only the last one.
+    OnlyLast,
+    /// All but the first one.
+    AllButFirst,
+}
+
+impl Survivors {
+    /// Every preset.
+    pub const ALL: [Self; 7] = [
+        Self::None,
+        Self::All,
+        Self::Prefix,
+        Self::Suffix,
+        Self::Random,
+        Self::OnlyLast,
+        Self::AllButFirst,
+    ];
+
+    /// A mask over `count` units: whether each survives.
+    fn mask(self, count: usize, draw: &mut Draw) -> Vec<bool> {
+        let border = draw.below(count as u64 + 1) as usize;
+        let survives = |at: usize, draw: &mut Draw| match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Prefix => at < border,
+            Self::Suffix => at >= border,
+            Self::Random => draw.ratio(1, 2),
+            Self::OnlyLast => at + 1 == count,
+            Self::AllButFirst => at > 0,
+        };
+        (0..count).map(|at| survives(at, draw)).collect()
+    }
+}
+
+/// One sector of one write.
+struct Unit {
+    seq: u64,
+    ino: u64,
+    /// A failed sync covered it: the disk has the old content, whatever the cache shows.
+    clean: bool,
+    extent: Extent,
+}
+
+impl SimDisk {
+    /// The power fails: what was not durable survives as `survivors` and chance say, operations
+    /// in flight never end, and a new process sees only what is durable.
+    pub fn cut_power(&mut self, survivors: Survivors, draw: &mut Draw) {
+        let units = self.units();
+        let mask = survivors.mask(units.len(), draw);
+        for (unit, survives) in units.iter().zip(mask) {
+            let inode = self.inodes.get_mut(&unit.ino).expect("a unit is of an inode");
+            let survives = survives && (!unit.clean || survivors == Survivors::Random);
+            if survives {
+                inode.durable.write(unit.extent.offset, &unit.extent.bytes);
+                inode.durable_len =
+                    inode.durable_len.max(end_of(std::slice::from_ref(&unit.extent)));
+            }
+        }
+        for inode in self.inodes.values_mut() {
+            lose_versions(inode, survivors, draw);
+        }
+        self.cut_names(survivors, draw);
+        self.in_flight.clear();
+        self.collect_unreachable();
+    }
+
+    /// The process dies and the kernel lives: what ended is seen by the next process and is no
+    /// more durable than before; operations in flight happened wholly, partly or not at all.
+    pub fn kill(&mut self, draw: &mut Draw) {
+        self.tick += 1;
+        let tick = self.tick;
+        for (_, flight) in std::mem::take(&mut self.in_flight) {
+            match flight.operation {
+                Operation::Write { ino, .. } => self.interrupt_write(ino, flight.seq, tick, draw),
+                Operation::Create { file, ino, len } => {
+                    if draw.ratio(1, 2) {
+                        self.inode(ino).len = interrupted_len(len, self.geometry.sector, draw);
+                        self.directory.change(tick, Change::Bind(file, ino));
+                    }
+                }
+                Operation::Name(change) if draw.ratio(1, 2) => self.directory.change(tick, change),
+                _ => {}
+            }
+        }
+        self.collect_unreachable();
+    }
+
+    /// All that is not durable, sector by sector, in the order of submission.
+    fn units(&self) -> Vec<Unit> {
+        let sector = u64::from(self.geometry.sector);
+        let mut units = Vec::new();
+        for (&ino, inode) in &self.inodes {
+            for version in &inode.versions {
+                for extent in version.extents.iter().flat_map(|extent| sectors(extent, sector)) {
+                    units.push(Unit { seq: version.seq, ino, clean: version.clean, extent });
+                }
+            }
+        }
+        units.sort_by_key(|unit| unit.seq);
+        units
+    }
+
+    fn cut_names(&mut self, survivors: Survivors, draw: &mut Draw) {
+        let mut in_flight = Vec::new();
+        for flight in self.in_flight.values() {
+            match flight.operation {
+                Operation::Create { file, ino, len } => {
+                    let len = interrupted_len(len, self.geometry.sector, draw);
+                    let inode = self.inodes.get_mut(&ino).expect("made when submitted");
+                    (inode.len, inode.durable_len) = (len, len);
+                    in_flight.push(Change::Bind(file, ino));
+                }
+                Operation::Name(change) => in_flight.push(change),
+                _ => {}
+            }
+        }
+        let mask = survivors.mask(self.directory.pending() + in_flight.len(), draw);
+        let mut mask = mask.into_iter();
+        self.directory.cut_power(in_flight, || mask.next().expect("as many as changes"));
+    }
+
+    fn interrupt_write(&mut self, ino: u64, seq: u64, tick: u64, draw: &mut Draw) {
+        let sector = u64::from(self.geometry.sector);
+        let inode = self.inode(ino);
+        let version = inode.versions.iter_mut().find(|version| version.seq == seq);
+        let version = version.expect("a write in flight has a version");
+        let survivors = *draw.pick(&Survivors::ALL);
+        let all: Vec<Extent> = version.extents.iter().flat_map(|e| sectors(e, sector)).collect();
+        let mask = survivors.mask(all.len(), draw);
+        version.extents =
+            all.into_iter().zip(mask).filter(|(_, kept)| *kept).map(|(e, _)| e).collect();
+        inode.end(seq, tick);
+        inode.versions.retain(|version| !version.extents.is_empty());
+    }
+}
+
+/// The length goes with the last sector that survived; sometimes further, with zeros to show.
+fn lose_versions(inode: &mut Inode, survivors: Survivors, draw: &mut Draw) {
+    let versions = std::mem::take(&mut inode.versions);
+    let greatest = versions.iter().map(|version| end_of(&version.extents)).max().unwrap_or(0);
+    let longer = match survivors {
+        Survivors::None => false,
+        Survivors::All => true,
+        _ => greatest > inode.durable_len && draw.ratio(1, 2),
+    };
+    if longer {
+        inode.durable_len = inode.durable_len.max(greatest);
+    }
+    inode.len = inode.durable_len;
+}
+
+/// A file whose creation was cut short has any length up to the one it was to get.
+fn interrupted_len(len: u64, sector: u32, draw: &mut Draw) -> u64 {
+    let sectors = len / u64::from(sector);
+    match draw.below(3) {
+        0 => 0,
+        1 => len,
+        _ => draw.below(sectors + 1) * u64::from(sector),
+    }
+}
+
+fn sectors(extent: &Extent, sector: u64) -> impl Iterator<Item = Extent> + '_ {
+    let end = extent.offset + extent.bytes.len() as u64;
+    (extent.offset / sector..end.div_ceil(sector))
+        .filter_map(move |n| part(extent, extent.offset.max(n * sector), end.min((n + 1) * sector)))
+}

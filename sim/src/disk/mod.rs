@@ -1,0 +1,339 @@
+//! The simulated disk: one directory, its files, and what of them survives.
+//!
+//! A pure state machine: operations are submitted, end when the caller says so, and the power may
+//! fail at any time. It knows neither time nor nodes. The rules (docs/simulation.md):
+//!
+//! - a write that ended is visible, and durable only if it was a durable one;
+//! - a sync makes durable what ended *before the sync was submitted*, lengths included;
+//! - names are durable after a sync of the directory; a rename is atomic;
+//! - of everything else any subset of sectors may survive a power cut.
+//!
+//! It also holds the engine to its side: aligned writes, none over a write in flight, none beyond
+//! the end of a file that does not grow, operations only on files that exist.
+
+mod crash;
+mod directory;
+mod inode;
+mod pages;
+#[cfg(test)]
+mod tests;
+
+pub use crash::Survivors;
+
+use directory::{Change, Directory, Ino};
+use inode::{Inode, Version, overlap};
+use lakebed::{Completion, DiskError, DiskRequest, Extent, File, OpId};
+use std::collections::BTreeMap;
+
+/// The device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Geometry {
+    /// What is written wholly or not at all, in bytes: 512 or 4096.
+    pub sector: u32,
+    /// What the engine was told to align to; a multiple of `sector`.
+    pub align: u32,
+}
+
+/// How an operation is made to fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// It had no effect, and the system says so with this error.
+    Nothing(DiskError),
+    /// A sync or durable write failed (errno 5) after the cache had taken the data: it shows the
+    /// new, the disk has the old, and the pages count as clean, so that the next sync succeeds
+    /// without writing them (ext4, XFS).
+    CleanKeep,
+    /// The same, but the cache shows the old again (Btrfs).
+    CleanRevert,
+}
+
+/// The errno of an I/O error.
+pub const EIO: i32 = 5;
+
+/// A directory and its files. A clone shares all bytes until one side changes them.
+#[derive(Clone, Debug)]
+pub struct SimDisk {
+    geometry: Geometry,
+    room: u64,
+    tick: u64,
+    next_ino: Ino,
+    inodes: BTreeMap<Ino, Inode>,
+    directory: Directory,
+    in_flight: BTreeMap<OpId, Flight>,
+}
+
+#[derive(Clone, Debug)]
+struct Flight {
+    seq: u64,
+    operation: Operation,
+}
+
+/// A request whose names were looked up when it was submitted.
+#[derive(Clone, Debug)]
+enum Operation {
+    List,
+    Create { file: File, ino: Ino, len: u64 },
+    Read { file: Option<Ino>, offset: u64, len: u32 },
+    Write { ino: Ino, durable: bool },
+    Sync { ino: Ino },
+    Name(Change),
+    SyncDirectory,
+}
+
+impl SimDisk {
+    /// An empty directory with room without end.
+    #[must_use]
+    pub const fn new(geometry: Geometry) -> Self {
+        Self {
+            geometry,
+            room: u64::MAX,
+            tick: 0,
+            next_ino: 0,
+            inodes: BTreeMap::new(),
+            directory: Directory::new(),
+            in_flight: BTreeMap::new(),
+        }
+    }
+
+    /// Limits the bytes of all files together; what is there already stays.
+    pub const fn set_room(&mut self, bytes: u64) {
+        self.room = bytes;
+    }
+
+    /// Bytes of all files together.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.directory.names().map(|(_, ino)| self.inodes[&ino].len).sum()
+    }
+
+    /// How many writes and changes of names a power cut may lose.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.directory.pending() + self.inodes.values().map(|i| i.versions.len()).sum::<usize>()
+    }
+
+    /// Whether a power cut now may lose sectors.
+    #[must_use]
+    pub fn has_pending_sectors(&self) -> bool {
+        self.inodes.values().any(|inode| !inode.versions.is_empty())
+    }
+
+    /// The operations that were submitted and have not ended, in order of their ids.
+    pub fn in_flight(&self) -> impl Iterator<Item = OpId> + '_ {
+        self.in_flight.keys().copied()
+    }
+
+    /// The files and their lengths, as a process sees them.
+    pub fn list(&self) -> impl Iterator<Item = (File, u64)> + '_ {
+        self.directory.names().map(|(file, ino)| (file, self.inodes[&ino].len))
+    }
+
+    /// A file's bytes, as a process sees them.
+    #[must_use]
+    pub fn content(&self, file: File) -> Option<bytes::Bytes> {
+        let inode = &self.inodes[&self.directory.lookup(file)?];
+        Some(inode.read(0, u32::try_from(inode.len).unwrap_or(u32::MAX)))
+    }
+
+    /// Takes an operation on.
+    ///
+    /// # Panics
+    /// When the request breaks the engine's side of the contract.
+    pub fn submit(&mut self, op: OpId, request: DiskRequest) {
+        self.tick += 1;
+        let seq = self.tick;
+        let operation = self.resolve(seq, request);
+        let before = self.in_flight.insert(op, Flight { seq, operation });
+        assert!(before.is_none(), "{op:?} was used twice");
+    }
+
+    /// An operation ends, well if there is room and the file exists.
+    ///
+    /// # Panics
+    /// When it is not in flight.
+    pub fn complete(&mut self, op: OpId) -> Result<Completion, DiskError> {
+        let Flight { seq, operation } = self.take(op);
+        let tick = self.tick;
+        match operation {
+            Operation::List => return Ok(Completion::Listed(self.list().collect())),
+            Operation::Create { file, ino, len } => self.create(file, ino, len)?,
+            Operation::Read { file, offset, len } => {
+                let ino = file.ok_or(DiskError::NotFound)?;
+                return Ok(Completion::Read(self.inodes[&ino].read(offset, len)));
+            }
+            Operation::Write { ino, durable } => self.write(ino, seq, durable)?,
+            Operation::Sync { ino } => {
+                self.inode(ino).persist(|v| !v.clean && v.ended.is_some_and(|ended| ended < seq));
+            }
+            Operation::Name(change) => self.directory.change(tick, change),
+            Operation::SyncDirectory => {
+                self.directory.persist(seq);
+                self.collect_unreachable();
+            }
+        }
+        Ok(Completion::Done)
+    }
+
+    /// An operation ends badly.
+    ///
+    /// # Panics
+    /// When it is not in flight.
+    pub fn fail(&mut self, op: OpId, failure: Failure) -> Result<Completion, DiskError> {
+        let Flight { seq, operation } = self.take(op);
+        let error = match failure {
+            Failure::Nothing(error) => error,
+            Failure::CleanKeep | Failure::CleanRevert => DiskError::Io { errno: EIO },
+        };
+        match operation {
+            Operation::Write { ino, .. } => self.fail_write(ino, seq, failure),
+            Operation::Sync { ino } => self.fail_sync(ino, seq, failure),
+            Operation::Create { ino, .. } => {
+                self.inodes.remove(&ino);
+            }
+            _ => {}
+        }
+        Err(error)
+    }
+
+    fn take(&mut self, op: OpId) -> Flight {
+        self.tick += 1;
+        self.in_flight.remove(&op).unwrap_or_else(|| panic!("{op:?} is not in flight"))
+    }
+
+    fn resolve(&mut self, seq: u64, request: DiskRequest) -> Operation {
+        match request {
+            DiskRequest::List => Operation::List,
+            DiskRequest::Create { file, len, .. } => {
+                let ino = self.next_ino;
+                self.next_ino += 1;
+                let grows = matches!(file, File::Part(..));
+                self.inodes.insert(ino, Inode { grows, ..Inode::default() });
+                Operation::Create { file, ino, len }
+            }
+            DiskRequest::Read { file, offset, len } => {
+                Operation::Read { file: self.directory.lookup(file), offset, len }
+            }
+            DiskRequest::Write { file, at, and, durable } => {
+                let ino = self.existing(file);
+                self.start_write(file, ino, seq, [Some(at), and].into_iter().flatten().collect());
+                Operation::Write { ino, durable }
+            }
+            DiskRequest::Sync { file } => Operation::Sync { ino: self.existing(file) },
+            DiskRequest::Rename { from, to } => {
+                self.existing(from);
+                Operation::Name(Change::Rename(from, to))
+            }
+            DiskRequest::Remove { file } => {
+                self.existing(file);
+                Operation::Name(Change::Remove(file))
+            }
+            DiskRequest::SyncDirectory => Operation::SyncDirectory,
+        }
+    }
+
+    fn existing(&self, file: File) -> Ino {
+        self.directory.lookup(file).unwrap_or_else(|| panic!("{file} does not exist"))
+    }
+
+    fn start_write(&mut self, file: File, ino: Ino, seq: u64, extents: Vec<Extent>) {
+        let align = u64::from(self.geometry.align);
+        let inode = self.inode(ino);
+        for extent in &extents {
+            let (offset, len) = (extent.offset, extent.bytes.len() as u64);
+            assert!(
+                offset.is_multiple_of(align) && len.is_multiple_of(align) && len > 0,
+                "{file}: a write of {len} bytes at {offset} is not aligned to {align}"
+            );
+            assert!(
+                inode.grows || offset + len <= inode.len,
+                "{file}: a write of {len} bytes at {offset} goes beyond the end at {}",
+                inode.len
+            );
+        }
+        let in_flight = inode.versions.iter().filter(|version| version.ended.is_none());
+        for flying in in_flight.flat_map(|version| &version.extents) {
+            for extent in &extents {
+                assert!(
+                    !overlap(flying, extent),
+                    "{file}: a write at {} overlaps one in flight at {}",
+                    extent.offset,
+                    flying.offset
+                );
+            }
+        }
+        if let [at, and] = &extents[..] {
+            assert!(!overlap(at, and), "{file}: both extents of a write share bytes");
+        }
+        inode.versions.push(Version { seq, ended: None, clean: false, extents });
+    }
+
+    fn create(&mut self, file: File, ino: Ino, len: u64) -> Result<(), DiskError> {
+        if self.used().saturating_add(len) > self.room {
+            self.inodes.remove(&ino);
+            return Err(DiskError::Full);
+        }
+        let inode = self.inode(ino);
+        (inode.len, inode.durable_len) = (len, len);
+        self.directory.change(self.tick, Change::Bind(file, ino));
+        Ok(())
+    }
+
+    fn write(&mut self, ino: Ino, seq: u64, durable: bool) -> Result<(), DiskError> {
+        let tick = self.tick;
+        let growth = self.inode(ino).growth(seq);
+        if growth > 0 && self.used().saturating_add(growth) > self.room {
+            self.inode(ino).forget(seq);
+            return Err(DiskError::Full);
+        }
+        let inode = self.inode(ino);
+        inode.end(seq, tick);
+        if durable {
+            inode.persist(|version| version.seq == seq);
+        }
+        Ok(())
+    }
+
+    fn fail_write(&mut self, ino: Ino, seq: u64, failure: Failure) {
+        let tick = self.tick;
+        let inode = self.inode(ino);
+        if failure == Failure::CleanKeep {
+            inode.end(seq, tick);
+            inode.mark_clean(|version| version.seq == seq);
+        } else {
+            inode.forget(seq);
+        }
+    }
+
+    fn fail_sync(&mut self, ino: Ino, seq: u64, failure: Failure) {
+        let covers = |version: &Version| version.ended.is_some_and(|ended| ended < seq);
+        let inode = self.inode(ino);
+        match failure {
+            Failure::Nothing(_) => {}
+            Failure::CleanKeep => inode.mark_clean(covers),
+            Failure::CleanRevert => inode.versions.retain(|version| !covers(version)),
+        }
+    }
+
+    fn inode(&mut self, ino: Ino) -> &mut Inode {
+        self.inodes.get_mut(&ino).expect("operations in flight keep their inode")
+    }
+
+    /// Content that no name leads to, now or after a power cut, and no operation is busy with.
+    fn collect_unreachable(&mut self) {
+        let directory = &self.directory;
+        let busy: Vec<Ino> = self.in_flight.values().filter_map(Flight::ino).collect();
+        self.inodes.retain(|ino, _| directory.reaches(*ino) || busy.contains(ino));
+    }
+}
+
+impl Flight {
+    const fn ino(&self) -> Option<Ino> {
+        match self.operation {
+            Operation::Create { ino, .. }
+            | Operation::Write { ino, .. }
+            | Operation::Sync { ino }
+            | Operation::Read { file: Some(ino), .. } => Some(ino),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! What survives, preset by preset, and what the disk does not let an engine do.
+
+use super::*;
+use crate::prng::{Concern, Draw};
+use bytes::Bytes;
+use lakebed::{LogId, LogIndex, SnapshotId, Term};
+use std::collections::BTreeSet;
+
+const SECTOR: usize = 512;
+const LOG: File = File::Segment(1);
+
+fn draw(seed: u64) -> Draw {
+    Draw::new(seed, Concern::Disk, 0, 0)
+}
+
+fn part() -> File {
+    File::Part(LogId::new(Term(1), LogIndex(1)), SnapshotId(1))
+}
+
+/// A disk and the next operation's id.
+#[derive(Clone)]
+struct Probe {
+    disk: SimDisk,
+    op: u64,
+}
+
+impl Probe {
+    /// A log of eight durable sectors, all zero, its name durable.
+    fn with_log() -> Self {
+        let disk = SimDisk::new(Geometry { sector: 512, align: 512 });
+        let mut probe = Self { disk, op: 0 };
+        probe.run(create(LOG, 8 * SECTOR as u64)).unwrap();
+        probe.run(DiskRequest::SyncDirectory).unwrap();
+        probe
+    }
+
+    fn submit(&mut self, request: DiskRequest) -> OpId {
+        self.op += 1;
+        self.disk.submit(OpId(self.op), request);
+        OpId(self.op)
+    }
+
+    fn run(&mut self, request: DiskRequest) -> Result<Completion, DiskError> {
+        let op = self.submit(request);
+        self.disk.complete(op)
+    }
+
+    /// The first byte of each sector after this crash.
+    fn after_crash(&self, survivors: Survivors, seed: u64) -> Option<Vec<u8>> {
+        let mut disk = self.disk.clone();
+        disk.cut_power(survivors, &mut draw(seed));
+        assert_eq!(disk.pending(), 0);
+        Some(disk.content(LOG)?.chunks(SECTOR).map(uniform).collect())
+    }
+
+    /// Every outcome of this crash.
+    fn outcomes(&self, survivors: Survivors) -> BTreeSet<Vec<u8>> {
+        (0..200).filter_map(|seed| self.after_crash(survivors, seed)).collect()
+    }
+}
+
+/// The byte a sector is filled with; a mixed sector would be a torn one.
+fn uniform(sector: &[u8]) -> u8 {
+    assert!(sector.iter().all(|byte| *byte == sector[0]), "torn within a sector");
+    sector[0]
+}
+
+fn create(file: File, len: u64) -> DiskRequest {
+    DiskRequest::Create { file, len, zeroed: true }
+}
+
+fn extent(sector: u64, fill: &[u8]) -> Extent {
+    let bytes: Vec<u8> = fill.iter().flat_map(|byte| [*byte; SECTOR]).collect();
+    Extent { offset: sector * SECTOR as u64, bytes: Bytes::from(bytes) }
+}
+
+fn write(sector: u64, fill: &[u8]) -> DiskRequest {
+    DiskRequest::Write { file: LOG, at: extent(sector, fill), and: None, durable: false }
+}
+
+fn durable(sector: u64, fill: &[u8]) -> DiskRequest {
+    DiskRequest::Write { file: LOG, at: extent(sector, fill), and: None, durable: true }
+}
+
+fn sync() -> DiskRequest {
+    DiskRequest::Sync { file: LOG }
+}
+
+fn set(outcomes: &[&[u8]]) -> BTreeSet<Vec<u8>> {
+    outcomes.iter().map(|outcome| outcome.to_vec()).collect()
+}
+
+/// One synced sector, three that ended, one in flight.
+fn mixed() -> Probe {
+    let mut probe = Probe::with_log();
+    probe.run(durable(0, &[9])).unwrap();
+    probe.run(write(1, &[1, 2])).unwrap();
+    probe.run(write(3, &[3])).unwrap();
+    probe.submit(write(4, &[4]));
+    probe
+}
+
+#[test]
+fn every_preset_keeps_what_it_says() {
+    let probe = mixed();
+    assert_eq!(probe.outcomes(Survivors::None), set(&[&[9, 0, 0, 0, 0, 0, 0, 0]]));
+    assert_eq!(probe.outcomes(Survivors::All), set(&[&[9, 1, 2, 3, 4, 0, 0, 0]]));
+    assert_eq!(probe.outcomes(Survivors::OnlyLast), set(&[&[9, 0, 0, 0, 4, 0, 0, 0]]));
+    assert_eq!(probe.outcomes(Survivors::AllButFirst), set(&[&[9, 0, 2, 3, 4, 0, 0, 0]]));
+    let prefixes = set(&[
+        &[9, 0, 0, 0, 0, 0, 0, 0],
+        &[9, 1, 0, 0, 0, 0, 0, 0],
+        &[9, 1, 2, 0, 0, 0, 0, 0],
+        &[9, 1, 2, 3, 0, 0, 0, 0],
+        &[9, 1, 2, 3, 4, 0, 0, 0],
+    ]);
+    assert_eq!(probe.outcomes(Survivors::Prefix), prefixes);
+    let suffixes = set(&[
+        &[9, 0, 0, 0, 0, 0, 0, 0],
+        &[9, 0, 0, 0, 4, 0, 0, 0],
+        &[9, 0, 0, 3, 4, 0, 0, 0],
+        &[9, 0, 2, 3, 4, 0, 0, 0],
+        &[9, 1, 2, 3, 4, 0, 0, 0],
+    ]);
+    assert_eq!(probe.outcomes(Survivors::Suffix), suffixes);
+    assert_eq!(probe.outcomes(Survivors::Random).len(), 16);
+}
+
+#[test]
+fn writes_that_ended_are_seen_and_those_in_flight_are_not() {
+    let probe = mixed();
+    let seen: Vec<u8> = probe.disk.content(LOG).unwrap().chunks(SECTOR).map(uniform).collect();
+    assert_eq!(seen, [9, 1, 2, 3, 0, 0, 0, 0]);
+}
+
+#[test]
+fn sync_covers_what_ended_before_it_was_submitted() {
+    let mut probe = Probe::with_log();
+    probe.run(write(0, &[1])).unwrap();
+    let late = probe.submit(write(1, &[2]));
+    let sync = probe.submit(sync());
+    probe.disk.complete(late).unwrap();
+    probe.run(write(2, &[3])).unwrap();
+    probe.disk.complete(sync).unwrap();
+    assert_eq!(probe.outcomes(Survivors::None), set(&[&[1, 0, 0, 0, 0, 0, 0, 0]]));
+}
+
+#[test]
+fn a_durable_write_covers_itself_alone() {
+    let mut probe = Probe::with_log();
+    probe.run(write(0, &[1])).unwrap();
+    probe.run(durable(1, &[2])).unwrap();
+    assert_eq!(probe.outcomes(Survivors::None), set(&[&[0, 2, 0, 0, 0, 0, 0, 0]]));
+}
+
+#[test]
+fn any_version_of_a_sector_may_survive_but_none_that_was_replaced_durably() {
+    let mut probe = Probe::with_log();
+    probe.run(write(0, &[1])).unwrap();
+    probe.run(write(0, &[2])).unwrap();
+    probe.submit(write(0, &[3]));
+    let versions = probe.outcomes(Survivors::Random);
+    assert_eq!(versions.iter().map(|v| v[0]).collect::<Vec<_>>(), [0, 1, 2, 3]);
+
+    let mut probe = Probe::with_log();
+    probe.run(write(0, &[1, 1, 1])).unwrap();
+    probe.run(durable(1, &[2])).unwrap();
+    let outcomes = probe.outcomes(Survivors::Random);
+    assert!(outcomes.iter().all(|outcome| outcome[1] == 2), "{outcomes:?}");
+    assert_eq!(outcomes.len(), 4, "its neighbours are as undecided as before");
+}
+
+#[test]
+fn a_durable_write_in_flight_may_be_there_or_not() {
+    let mut probe = Probe::with_log();
+    probe.submit(durable(0, &[1]));
+    assert_eq!(probe.outcomes(Survivors::Random).len(), 2);
+}
+
+#[test]
+fn a_rename_is_old_or_new_and_never_neither() {
+    let mut probe = Probe::with_log();
+    probe.run(create(File::Spare(0), 512)).unwrap();
+    probe.run(DiskRequest::SyncDirectory).unwrap();
+    probe.run(DiskRequest::Rename { from: File::Spare(0), to: File::HardState }).unwrap();
+    for seed in 0..50 {
+        for survivors in Survivors::ALL {
+            let mut disk = probe.disk.clone();
+            disk.cut_power(survivors, &mut draw(seed));
+            let names: Vec<File> = disk.list().map(|(file, _)| file).collect();
+            let old = names == [LOG, File::Spare(0)];
+            let new = names == [File::HardState, LOG];
+            assert!(old || new, "{names:?}");
+        }
+    }
+}
+
+#[test]
+fn names_are_durable_after_a_sync_of_the_directory_submitted_later() {
+    let mut probe = Probe::with_log();
+    let early = probe.submit(DiskRequest::SyncDirectory);
+    probe.run(create(File::Segment(2), 512)).unwrap();
+    probe.disk.complete(early).unwrap();
+    let mut disk = probe.disk.clone();
+    disk.cut_power(Survivors::None, &mut draw(0));
+    assert_eq!(disk.list().count(), 1);
+    probe.run(DiskRequest::SyncDirectory).unwrap();
+    probe.disk.cut_power(Survivors::None, &mut draw(0));
+    assert_eq!(probe.disk.list().count(), 2);
+}
+
+#[test]
+fn a_removed_file_may_come_back_whole() {
+    let mut probe = Probe::with_log();
+    probe.run(durable(0, &[7])).unwrap();
+    probe.run(DiskRequest::Remove { file: LOG }).unwrap();
+    assert_eq!(probe.disk.content(LOG), None);
+    assert_eq!(probe.after_crash(Survivors::None, 0).unwrap()[0], 7);
+    assert_eq!(probe.after_crash(Survivors::All, 0), None);
+}
+
+#[test]
+fn a_creation_in_flight_leaves_any_length() {
+    let mut probe = Probe::with_log();
+    probe.submit(create(File::Segment(2), 4 * 512));
+    let mut lengths = BTreeSet::new();
+    for seed in 0..100 {
+        let mut disk = probe.disk.clone();
+        disk.cut_power(Survivors::All, &mut draw(seed));
+        lengths.extend(disk.list().find(|(file, _)| *file == File::Segment(2)).map(|(_, len)| len));
+    }
+    assert_eq!(lengths, BTreeSet::from([0, 512, 1024, 1536, 2048]));
+}
+
+#[test]
+fn a_growing_file_keeps_the_length_that_was_synced() {
+    let mut probe = Probe::with_log();
+    probe.run(create(part(), 0)).unwrap();
+    probe.run(DiskRequest::SyncDirectory).unwrap();
+    let grow = |sector| DiskRequest::Write {
+        file: part(),
+        at: extent(sector, &[5]),
+        and: None,
+        durable: false,
+    };
+    probe.run(grow(0)).unwrap();
+    probe.run(DiskRequest::Sync { file: part() }).unwrap();
+    probe.run(grow(1)).unwrap();
+    probe.run(grow(2)).unwrap();
+    let mut lengths = BTreeSet::new();
+    for seed in 0..100 {
+        let mut disk = probe.disk.clone();
+        disk.cut_power(Survivors::Random, &mut draw(seed));
+        let content = disk.content(part()).unwrap();
+        assert_eq!(content[0], 5, "what was synced stays");
+        lengths.insert(content.len());
+    }
+    assert_eq!(lengths, BTreeSet::from([512, 1024, 1536]));
+}
+
+#[test]
+fn a_killed_process_loses_nothing_that_ended() {
+    let probe = mixed();
+    let mut outcomes = BTreeSet::new();
+    for seed in 0..100 {
+        let mut disk = probe.disk.clone();
+        disk.kill(&mut draw(seed));
+        let seen: Vec<u8> = disk.content(LOG).unwrap().chunks(SECTOR).map(uniform).collect();
+        assert_eq!(seen[..4], [9, 1, 2, 3]);
+        outcomes.insert(seen[4]);
+        disk.cut_power(Survivors::None, &mut draw(seed));
+        assert_eq!(uniform(&disk.content(LOG).unwrap()[512..1024]), 0, "seen is not durable");
+    }
+    assert_eq!(outcomes, BTreeSet::from([0, 4]), "the write in flight happened or not");
+}
+
+#[test]
+fn a_failed_sync_is_believed_once_and_its_pages_are_gone() {
+    let mut probe = Probe::with_log();
+    probe.run(write(0, &[1])).unwrap();
+    let op = probe.submit(sync());
+    assert_eq!(probe.disk.fail(op, Failure::CleanKeep), Err(DiskError::Io { errno: EIO }));
+    assert_eq!(probe.disk.content(LOG).unwrap()[0], 1, "the cache shows the new");
+    probe.run(sync()).unwrap();
+    assert_eq!(probe.outcomes(Survivors::All), set(&[&[0; 8]]), "the disk has the old");
+
+    probe.run(write(0, &[1])).unwrap();
+    probe.run(sync()).unwrap();
+    assert_eq!(probe.outcomes(Survivors::None), set(&[&[1, 0, 0, 0, 0, 0, 0, 0]]), "rewritten");
+}
+
+#[test]
+fn a_failed_sync_may_show_the_old_again() {
+    let mut probe = Probe::with_log();
+    probe.run(write(0, &[1])).unwrap();
+    let op = probe.submit(sync());
+    probe.disk.fail(op, Failure::CleanRevert).unwrap_err();
+    assert_eq!(probe.disk.content(LOG).unwrap()[0], 0);
+    assert!(!probe.disk.has_pending_sectors());
+}
+
+#[test]
+fn room_ends_and_comes_back() {
+    let mut probe = Probe::with_log();
+    probe.disk.set_room(8 * 512 + 1024);
+    assert_eq!(probe.run(create(File::Segment(2), 1536)), Err(DiskError::Full));
+    assert_eq!(probe.run(create(File::Segment(2), 1024)), Ok(Completion::Done));
+    probe.run(create(part(), 0)).unwrap();
+    let grow =
+        || DiskRequest::Write { file: part(), at: extent(0, &[5]), and: None, durable: true };
+    assert_eq!(probe.run(grow()), Err(DiskError::Full));
+    assert_eq!(probe.disk.content(part()).unwrap().len(), 0, "a refused write leaves nothing");
+    probe.run(DiskRequest::Remove { file: File::Segment(2) }).unwrap();
+    assert_eq!(probe.run(grow()), Ok(Completion::Done));
+}
+
+#[test]
+fn reads_end_at_the_end_of_the_file() {
+    let mut probe = mixed();
+    let read = |offset, len| DiskRequest::Read { file: LOG, offset, len };
+    let Ok(Completion::Read(bytes)) = probe.run(read(1000, 600)) else { panic!("a read") };
+    assert_eq!((bytes.len(), bytes[0], bytes[24], bytes[599]), (600, 1, 2, 3));
+    let Ok(Completion::Read(bytes)) = probe.run(read(4000, 600)) else { panic!("a read") };
+    assert_eq!(bytes.len(), 96);
+    let missing = DiskRequest::Read { file: File::Segment(9), offset: 0, len: 1 };
+    assert_eq!(probe.run(missing), Err(DiskError::NotFound));
+}
+
+#[test]
+#[should_panic(expected = "overlaps one in flight")]
+fn writes_in_flight_must_not_overlap() {
+    let mut probe = Probe::with_log();
+    probe.submit(write(0, &[1, 1]));
+    probe.submit(write(1, &[2]));
+}
+
+#[test]
+#[should_panic(expected = "goes beyond the end")]
+fn a_log_does_not_grow() {
+    Probe::with_log().submit(write(8, &[1]));
+}
+
+#[test]
+#[should_panic(expected = "is not aligned to 512")]
+fn writes_are_aligned() {
+    let at = Extent { offset: 512, bytes: Bytes::from_static(&[0; 100]) };
+    Probe::with_log().submit(DiskRequest::Write { file: LOG, at, and: None, durable: false });
+}
+
+#[test]
+#[should_panic(expected = "spare-3 does not exist")]
+fn operations_are_on_files_that_exist() {
+    Probe::with_log().submit(DiskRequest::Sync { file: File::Spare(3) });
+}
