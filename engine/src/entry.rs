@@ -323,7 +323,7 @@ pub enum Runs {
 }
 
 impl Runs {
-    fn as_slice(&self) -> &[Run] {
+    pub(crate) fn as_slice(&self) -> &[Run] {
         match self {
             Self::None => &[],
             Self::One(run) => std::slice::from_ref(run),

@@ -17,6 +17,7 @@ pub mod membership;
 pub mod state_machine;
 pub mod status;
 mod storage;
+pub mod tape;
 pub mod types;
 
 pub use action::{Action, Halt, Machine, Note, Outcome, Refusal};
