@@ -99,11 +99,9 @@ impl SimDisk {
         for (_, flight) in std::mem::take(&mut self.in_flight) {
             match flight.operation {
                 Operation::Write { ino, .. } => self.interrupt_write(ino, flight.seq, tick, draw),
-                Operation::Create { file, ino, len } => {
-                    if draw.ratio(1, 2) {
-                        self.inode(ino).len = interrupted_len(len, self.geometry.sector, draw);
-                        self.directory.change(tick, Change::Bind(file, ino));
-                    }
+                Operation::Create { file, ino, len } if draw.ratio(1, 2) => {
+                    self.inode(ino).len = interrupted_len(len, self.geometry.sector, draw);
+                    self.directory.change(tick, Change::Bind(file, ino));
                 }
                 Operation::Name(change) if draw.ratio(1, 2) => self.directory.change(tick, change),
                 _ => {}
