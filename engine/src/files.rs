@@ -49,9 +49,15 @@ pub struct Directory {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// Somebody holds it, or operations of a process that was killed have not ended yet.
+    /// Somebody holds it.
     Locked {
         /// The file that is locked.
+        path: PathBuf,
+    },
+    /// Nobody holds it, but an operation of its former holder has not ended: it will, or the
+    /// machine must be reset.
+    Draining {
+        /// The file that is operated on.
         path: PathBuf,
     },
     /// It cannot be made, read or written.
@@ -69,6 +75,9 @@ impl fmt::Display for OpenError {
             Self::Locked { path } => {
                 write!(f, "{} is locked: another node runs in this directory", path.display())
             }
+            Self::Draining { path } => {
+                write!(f, "an operation of a former node on {} has not ended", path.display())
+            }
             Self::Io { path, error } => write!(f, "cannot use {}: {error}", path.display()),
         }
     }
@@ -77,7 +86,7 @@ impl fmt::Display for OpenError {
 impl std::error::Error for OpenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Locked { .. } => None,
+            Self::Locked { .. } | Self::Draining { .. } => None,
             Self::Io { error, .. } => Some(error),
         }
     }
@@ -94,7 +103,7 @@ impl Directory {
         let lock = open_lock(&path.join(LOCK))?;
         let directory = Self { path: path.clone(), names, files: Mutex::default(), _lock: lock };
         for (file, _) in directory.list().map_err(failed)? {
-            directory.await_former_owner(file)?;
+            directory.check_drained(file)?;
         }
         Ok(directory)
     }
@@ -211,11 +220,14 @@ impl Directory {
     }
 
     /// Whoever wrote to this file holds its lock until the last operation ended.
-    fn await_former_owner(&self, file: File) -> Result<(), OpenError> {
+    fn check_drained(&self, file: File) -> Result<(), OpenError> {
         let path = self.path.join(file.name());
         let failed = |error| OpenError::Io { path: path.clone(), error };
         let open = OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?;
-        open.try_lock().map_err(|error| lock_error(error, &path))
+        open.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => OpenError::Draining { path: path.clone() },
+            TryLockError::Error(error) => failed(error),
+        })
     }
 }
 
@@ -224,14 +236,10 @@ fn open_lock(path: &Path) -> Result<fs::File, OpenError> {
     let mut options = OpenOptions::new();
     let lock =
         options.read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
-    lock.try_lock().map_err(|error| lock_error(error, path))?;
-    Ok(lock)
-}
-
-fn lock_error(error: TryLockError, path: &Path) -> OpenError {
-    match error {
-        TryLockError::WouldBlock => OpenError::Locked { path: path.to_owned() },
-        TryLockError::Error(error) => OpenError::Io { path: path.to_owned(), error },
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: path.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
     }
 }
 
@@ -388,7 +396,7 @@ mod tests {
         let late = first.open_beside(file, OpenOptions::new().write(true)).unwrap();
         drop(first);
         let second = Directory::open(temporary.path());
-        let Err(OpenError::Locked { path }) = second else { panic!("{second:?}") };
+        let Err(OpenError::Draining { path }) = second else { panic!("{second:?}") };
         assert!(path.ends_with("log-1"), "{path:?}");
         drop(late);
         Directory::open(temporary.path()).unwrap();

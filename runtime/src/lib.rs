@@ -1,1 +1,48 @@
-//! The real driver.
+//! The real driver of [`lakebed`]: sockets, disks, clocks, and a handle to propose and read by.
+//!
+//! ```no_run
+//! # use lakebed_runtime::{Listen, Node, Options};
+//! # use lakebed::{Batch, ClusterId, Config, GroupId, NodeId, ReadMode, StateMachine};
+//! # async fn example(machine: impl StateMachine + Send + 'static)
+//! #     -> Result<(), Box<dyn std::error::Error>> {
+//! let listen = Listen::Address("127.0.0.1:7501".parse()?);
+//! let config = Config::new(GroupId(1), NodeId(1));
+//! let options = Options::new("data/1", ClusterId(7), config, listen)
+//!     .members([(1, "127.0.0.1:7501"), (2, "127.0.0.1:7502"), (3, "127.0.0.1:7503")]);
+//! let (handle, node) = Node::open(options, machine)?;
+//! let node = tokio::spawn(node);
+//!
+//! let answer = handle.propose_one(b"a command").await?;
+//! let fresh = handle.read_one(b"a query", ReadMode::Linearizable).await?;
+//!
+//! handle.shutdown(true);
+//! println!("{}", node.await?);
+//! # Ok(()) }
+//! ```
+//!
+//! A [`Node`] is a future: whoever polls it drives the node. On the runtime that also serves the
+//! node's clients (a current-thread one, best of all) no thread is woken between a client's
+//! request and its way to disk and peers: a wake costs a quarter of a durable write.
+//! [`Node::spawn`] gives it a thread of its own.
+//!
+//! The driver's loop knows its surroundings only by the traits [`Disk`], [`Net`] and [`Clock`].
+
+mod clients;
+mod clock;
+mod dir;
+pub mod disk;
+mod driver;
+mod handle;
+mod inbox;
+pub mod net;
+mod node;
+mod options;
+mod trace;
+
+pub use clock::SystemClock;
+pub use dir::DirError;
+pub use driver::{Clock, Disk, Driver, Net};
+pub use handle::{Answers, Carried, Failure, Handle, Notes, Reply};
+pub use net::Counters;
+pub use node::{Node, StartError};
+pub use options::{DiskKind, Listen, Options};

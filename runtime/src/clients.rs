@@ -1,0 +1,296 @@
+//! Those who wait for an answer, by request id.
+//!
+//! Knows neither engine nor sockets. Invariant: each request that was given an id ends once, and
+//! a batch is resolved when the last of its requests has ended.
+//!
+//! A request id is the number of its batch and its ordinal in it, so that finding who waits costs
+//! the same however many do.
+
+use crate::{
+    handle::{Answers, Carried, Failure},
+    inbox::{Sender, Waiter},
+};
+use lakebed::{Batch, Clients, Outcome, Refusal, RequestId, Requests};
+use std::collections::VecDeque;
+
+/// The bits of a request id that hold its ordinal.
+const ORDINAL_BITS: u32 = 24;
+/// The most requests of one batch.
+pub(crate) const BATCH_COUNT_MAX: u32 = 1 << ORDINAL_BITS;
+
+/// A batch whose end is awaited.
+struct Pending {
+    waiter: Waiting,
+    /// Requests that have not ended.
+    open: u32,
+}
+
+enum Waiting {
+    Commands { waiter: Waiter, answers: Answers, ends: Ends },
+    Queries { waiter: Waiter, answers: Answers, ends: Ends, queries: Cursor },
+    Order(Sender<Carried>),
+}
+
+/// How the requests of a batch ended that have no answer.
+#[derive(Default)]
+struct Ends {
+    refused: Option<Refusal>,
+    unknown: bool,
+}
+
+impl Ends {
+    /// Partly refused is unknown: who asked must not take a part for the whole.
+    fn failure(self, answered: usize) -> Option<Failure> {
+        match self.refused {
+            _ if self.unknown => Some(Failure::Unknown),
+            Some(_) if answered > 0 => Some(Failure::Unknown),
+            refused => refused.map(Failure::Refused),
+        }
+    }
+}
+
+/// Finds the queries of a batch, which are asked for in ascending order.
+struct Cursor {
+    queries: Batch,
+    ordinal: u32,
+    offset: usize,
+}
+
+impl Cursor {
+    /// The query of this ordinal, which is not below the one asked for before.
+    fn query(&mut self, ordinal: u32) -> &[u8] {
+        let body = self.queries.body();
+        let len_at = |offset: usize| {
+            let len = body[offset..].first_chunk().expect("a batch is whole commands");
+            u32::from_le_bytes(*len) as usize
+        };
+        assert!(ordinal >= self.ordinal, "query {ordinal} asked for behind {}", self.ordinal);
+        while self.ordinal < ordinal {
+            self.offset += 4 + len_at(self.offset);
+            self.ordinal += 1;
+        }
+        let start = self.offset + 4;
+        &body[start..start + len_at(self.offset)]
+    }
+}
+
+/// The table of those who wait.
+#[derive(Default)]
+pub(crate) struct Table {
+    /// The number of the batch at the front.
+    first: u64,
+    batches: VecDeque<Option<Pending>>,
+}
+
+impl Table {
+    /// Gives ids to the commands of a batch.
+    pub(crate) fn commands(&mut self, count: u32, waiter: Waiter) -> Requests {
+        let waiter =
+            Waiting::Commands { waiter, answers: Answers::default(), ends: Ends::default() };
+        self.insert(count, waiter)
+    }
+
+    /// Gives ids to a batch of queries, and keeps them until they are asked for.
+    pub(crate) fn queries(&mut self, queries: Batch, waiter: Waiter) -> Requests {
+        let (answers, ends) = (Answers::default(), Ends::default());
+        let count = queries.count();
+        let queries = Cursor { queries, ordinal: 0, offset: 0 };
+        self.insert(count, Waiting::Queries { waiter, answers, ends, queries })
+    }
+
+    /// Gives an id to an order.
+    pub(crate) fn order(&mut self, reply: Sender<Carried>) -> RequestId {
+        self.insert(1, Waiting::Order(reply)).first
+    }
+
+    /// Ends all of these alike.
+    pub(crate) fn end(&mut self, requests: Requests, outcome: &Outcome) {
+        requests.ids().for_each(|id| self.answer(id, Err(outcome)));
+    }
+
+    /// Ends whatever is still open: the engine is gone.
+    pub(crate) fn end_all(&mut self) {
+        for pending in self.batches.drain(..).flatten() {
+            match pending.waiter {
+                Waiting::Commands { waiter, .. } | Waiting::Queries { waiter, .. } => {
+                    waiter.resolve(Err(Failure::Unknown));
+                }
+                Waiting::Order(reply) => drop(reply.send(Err(Failure::Unknown))),
+            }
+        }
+    }
+
+    fn insert(&mut self, count: u32, waiter: Waiting) -> Requests {
+        assert!((1..=BATCH_COUNT_MAX).contains(&count), "{count} requests in one batch");
+        let number = self.first + self.batches.len() as u64;
+        self.batches.push_back(Some(Pending { waiter, open: count }));
+        Requests { first: RequestId(number << ORDINAL_BITS), count }
+    }
+
+    fn pending(&mut self, id: RequestId) -> &mut Pending {
+        let number = id.0 >> ORDINAL_BITS;
+        let at = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        let slot = at.and_then(|at| self.batches.get_mut(at)).and_then(Option::as_mut);
+        slot.unwrap_or_else(|| panic!("request {id} ended twice, or was never made"))
+    }
+
+    fn take(&mut self, id: RequestId) -> Waiting {
+        let at = (id.0 >> ORDINAL_BITS) - self.first;
+        let pending = self.batches[at as usize].take().expect("its last request has just ended");
+        while let Some(None) = self.batches.front() {
+            self.batches.pop_front();
+            self.first += 1;
+        }
+        pending.waiter
+    }
+}
+
+impl Clients for Table {
+    fn query(&mut self, id: RequestId) -> &[u8] {
+        match &mut self.pending(id).waiter {
+            Waiting::Queries { queries, .. } => queries.query(ordinal(id)),
+            _ => panic!("request {id} is no query"),
+        }
+    }
+
+    fn answer(&mut self, id: RequestId, result: Result<&[u8], &Outcome>) {
+        let pending = self.pending(id);
+        pending.open -= 1;
+        let last = pending.open == 0;
+        pending.waiter.record(id, result);
+        if last {
+            self.take(id).resolve(result);
+        }
+    }
+}
+
+impl Waiting {
+    fn record(&mut self, id: RequestId, result: Result<&[u8], &Outcome>) {
+        let (Self::Commands { answers, ends, .. } | Self::Queries { answers, ends, .. }) = self
+        else {
+            return;
+        };
+        match result {
+            Ok(answer) => {
+                let in_order = answers.len() == ordinal(id) as usize || ends.refused.is_some();
+                assert!(in_order || ends.unknown, "request {id} answered out of order");
+                answers.push(answer);
+            }
+            Err(Outcome::Refused(refusal)) => ends.refused = Some(refusal.clone()),
+            Err(_) => ends.unknown = true,
+        }
+    }
+
+    fn resolve(self, last: Result<&[u8], &Outcome>) {
+        match self {
+            Self::Commands { waiter, answers, ends }
+            | Self::Queries { waiter, answers, ends, .. } => {
+                let failure = ends.failure(answers.len());
+                waiter.resolve(failure.map_or(Ok(answers), Err));
+            }
+            Self::Order(reply) => {
+                let outcome = last.expect_err("an order has no answer");
+                drop(reply.send(Carried::of(outcome)));
+            }
+        }
+    }
+}
+
+const fn ordinal(id: RequestId) -> u32 {
+    (id.0 & (BATCH_COUNT_MAX as u64 - 1)) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::{FutureExt, channel::oneshot};
+
+    type Result<T> = std::result::Result<T, Failure>;
+
+    fn all() -> (Waiter, oneshot::Receiver<Result<Answers>>) {
+        let (sender, receiver) = oneshot::channel();
+        (Waiter::All(sender), receiver)
+    }
+
+    fn resolved<T>(receiver: oneshot::Receiver<T>) -> Option<T> {
+        receiver.now_or_never().map(|sent| sent.unwrap())
+    }
+
+    #[test]
+    fn a_batch_is_resolved_by_its_last_answer() {
+        let mut table = Table::default();
+        let (waiter, receiver) = all();
+        let requests = table.commands(2, waiter);
+        let mut ids = requests.ids();
+        table.answer(ids.next().unwrap(), Ok(b"a"));
+        assert_eq!(table.batches.len(), 1);
+        table.answer(ids.next().unwrap(), Ok(b"b"));
+        let answers = resolved(receiver).unwrap().unwrap();
+        assert_eq!(answers.iter().collect::<Vec<_>>(), [b"a", b"b"]);
+        assert!(table.batches.is_empty());
+    }
+
+    #[test]
+    fn batches_end_in_any_order_and_keep_their_ids() {
+        let mut table = Table::default();
+        let (first, second) = (all(), all());
+        let one = table.commands(1, first.0);
+        let two = table.commands(1, second.0);
+        table.answer(two.first, Ok(b"2"));
+        let third = all();
+        let three = table.commands(1, third.0);
+        table.answer(one.first, Ok(b"1"));
+        table.answer(three.first, Ok(b"3"));
+        for (receiver, expected) in [(first.1, b"1"), (second.1, b"2"), (third.1, b"3")] {
+            let answers = resolved(receiver).unwrap().unwrap();
+            assert_eq!(answers.answer(0), Some(&expected[..]));
+        }
+    }
+
+    #[test]
+    fn a_batch_that_failed_in_part_is_refused_only_as_a_whole() {
+        let busy = Outcome::Refused(Refusal::Busy);
+        type Ending = std::result::Result<&'static [u8], Outcome>;
+        let cases: [([Ending; 2], Failure); 3] = [
+            ([Err(busy.clone()), Err(busy.clone())], Failure::Refused(Refusal::Busy)),
+            ([Ok(b"a"), Err(busy.clone())], Failure::Unknown),
+            ([Err(busy), Err(Outcome::Unknown)], Failure::Unknown),
+        ];
+        for (endings, expected) in cases {
+            let mut table = Table::default();
+            let (waiter, receiver) = all();
+            let requests = table.commands(2, waiter);
+            for (id, ending) in requests.ids().zip(&endings) {
+                table.answer(id, ending.as_deref());
+            }
+            assert_eq!(resolved(receiver).unwrap(), Err(expected));
+        }
+    }
+
+    #[test]
+    fn queries_are_lent_by_ordinal() {
+        let mut table = Table::default();
+        let mut queries = Batch::one(b"first");
+        queries.push(b"");
+        queries.push(b"third");
+        let (waiter, receiver) = all();
+        for id in table.queries(queries, waiter).ids() {
+            let query = table.query(id).to_vec();
+            table.answer(id, Ok(&query));
+        }
+        let answers = resolved(receiver).unwrap().unwrap();
+        assert_eq!(answers.iter().collect::<Vec<_>>(), [&b"first"[..], b"", b"third"]);
+    }
+
+    #[test]
+    fn what_is_open_at_the_end_is_unknown() {
+        let mut table = Table::default();
+        let (waiter, batch) = all();
+        table.commands(3, waiter);
+        let (reply, order) = oneshot::channel();
+        table.order(reply);
+        table.end_all();
+        assert_eq!(resolved(batch).unwrap(), Err(Failure::Unknown));
+        assert_eq!(resolved(order).unwrap(), Err(Failure::Unknown));
+    }
+}

@@ -1,0 +1,98 @@
+//! The clock of the machine: monotonic, suspended time included, and tokio's timer.
+
+use crate::driver::Clock;
+use lakebed::{Instant, Timestamp};
+use rustix::time::{ClockId, Timespec, clock_gettime};
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+use tokio::time::{Instant as TimerInstant, Sleep, sleep_until};
+
+/// [`Clock`] by the system's clocks. Deadlines need a tokio runtime with time.
+#[derive(Debug, Default)]
+pub struct SystemClock {
+    timer: Option<Pin<Box<Sleep>>>,
+    /// When the timer fires: at the deadline, or earlier.
+    armed: Option<Instant>,
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Instant {
+        Instant(nanos(clock_gettime(ClockId::Boottime)))
+    }
+
+    fn time(&self) -> Timestamp {
+        Timestamp(nanos(clock_gettime(ClockId::Realtime)))
+    }
+
+    /// Deadlines move on with almost every event. The timer is moved only when it would fire too
+    /// late: firing early costs one more look at the clock, moving it costs more, each time.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()> {
+        let Some(deadline) = deadline else { return Poll::Pending };
+        let now = self.now();
+        if now >= deadline {
+            return Poll::Ready(());
+        }
+        if self.armed.is_none_or(|armed| armed > deadline || armed <= now) {
+            self.arm(now, deadline);
+        }
+        let timer = self.timer.as_mut().expect("it has just been armed");
+        if timer.as_mut().poll(cx).is_ready() {
+            // Its clock ran ahead of ours: look again at once.
+            self.armed = None;
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl SystemClock {
+    fn arm(&mut self, now: Instant, at: Instant) {
+        let when = TimerInstant::now() + at.since(now);
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().reset(when),
+            None => self.timer = Some(Box::pin(sleep_until(when))),
+        }
+        self.armed = Some(at);
+    }
+}
+
+fn nanos(time: Timespec) -> u64 {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{future::poll_fn, time::Duration};
+
+    #[tokio::test]
+    async fn a_deadline_is_never_early_and_may_be_moved() {
+        let mut clock = SystemClock::default();
+        let start = clock.now();
+        let (far, near) =
+            (start.after(Duration::from_secs(60)), start.after(Duration::from_millis(5)));
+        poll_fn(|cx| {
+            assert!(clock.poll_deadline(cx, Some(far)).is_pending());
+            assert!(clock.poll_deadline(cx, None).is_pending());
+            Poll::Ready(())
+        })
+        .await;
+        poll_fn(|cx| clock.poll_deadline(cx, Some(near))).await;
+        assert!(clock.now() >= near && clock.now() < far);
+        poll_fn(|cx| clock.poll_deadline(cx, Some(near.after(Duration::from_millis(5))))).await;
+        assert!(clock.now() >= near.after(Duration::from_millis(5)));
+    }
+
+    #[test]
+    fn time_goes_on() {
+        let clock = SystemClock::default();
+        let (now, time) = (clock.now(), clock.time());
+        assert!(clock.now() >= now && now > Instant(0));
+        assert!(clock.time() > Timestamp(1_700_000_000_000_000_000) && time > Timestamp(0));
+    }
+}

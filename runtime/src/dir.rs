@@ -1,0 +1,325 @@
+//! The directory of a node: locked, and marked with whose it is.
+//!
+//! Knows nothing of the engine's files but their names. Invariant: a directory marked with one
+//! cluster, group and node is never used by another.
+//!
+//! The mark is a text file, `node`, for people too:
+//!
+//! ```text
+//! lakebed-node 1
+//! cluster 7
+//! group 1
+//! node 3
+//! ```
+
+use lakebed::{
+    Completion, DiskError, DiskRequest, File,
+    files::{Directory, OpenError},
+};
+use std::{
+    fmt::{self, Write},
+    fs, io,
+    io::Write as _,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// The name of the mark.
+const MARK: &str = "node";
+/// The mark while it is written.
+const MARK_NEW: &str = "node.new";
+/// The newest layout of the directory that this version knows.
+const VERSION: u64 = 1;
+/// How long operations of a node that was killed may take to end.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+const DRAIN_POLL: Duration = Duration::from_millis(5);
+
+/// Whose directory it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Owner {
+    pub(crate) cluster: u64,
+    pub(crate) group: u64,
+    pub(crate) node: u64,
+}
+
+/// Why a node cannot live in a directory.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum DirError {
+    /// It cannot be opened, or is in use.
+    Open(OpenError),
+    /// It cannot be read or written.
+    Io {
+        /// What could not.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// It belongs to another.
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// `cluster`, `group` or `node`.
+        field: &'static str,
+        /// What was asked for.
+        expected: u64,
+        /// What the directory says.
+        found: u64,
+    },
+    /// A newer version of this program made it.
+    Newer {
+        /// The directory.
+        path: PathBuf,
+        /// The version of its layout.
+        version: u64,
+    },
+    /// It says whose it is in a way that nobody can read.
+    Malformed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It has files in it that no node made.
+    NotOurs {
+        /// One of them.
+        path: PathBuf,
+    },
+}
+
+impl fmt::Display for DirError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(error) => error.fmt(f),
+            Self::Io { path, error } => write!(f, "cannot use {}: {error}", path.display()),
+            Self::Foreign { path, field, expected, found } => write!(
+                f,
+                "{} belongs to {field} {found}, not to {field} {expected}: start that one, or \
+                 choose another directory",
+                path.display()
+            ),
+            Self::Newer { path, version } => write!(
+                f,
+                "{} has layout {version}, this program knows layouts up to {VERSION}: use a newer \
+                 version",
+                path.display()
+            ),
+            Self::Malformed { path } => {
+                write!(f, "{} does not say whose directory this is", path.display())
+            }
+            Self::NotOurs { path } => write!(
+                f,
+                "{} is no file of a node: choose an empty directory for a new one",
+                path.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for DirError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Open(error) => Some(error),
+            Self::Io { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// Opens and locks the directory of this owner. The flag says whether there is no node in it yet.
+pub(crate) fn open(path: &Path, owner: Owner) -> Result<(Directory, bool), DirError> {
+    let directory = lock(path).map_err(DirError::Open)?;
+    let mark = path.join(MARK);
+    let marked = match fs::read_to_string(&mark) {
+        Ok(text) => Some(parse(&text, path)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Err(DirError::Malformed { path: mark });
+        }
+        Err(error) => return Err(DirError::Io { path: mark, error }),
+    };
+    let vacant = is_vacant(&directory)?;
+    match marked {
+        Some(found) => compare(path, owner, found)?,
+        None => {
+            if vacant {
+                refuse_strangers(path)?;
+            }
+            write_mark(&directory, owner)?;
+        }
+    }
+    Ok((directory, vacant))
+}
+
+/// A node that was killed holds its directory until its last write has ended.
+fn lock(path: &Path) -> Result<Directory, OpenError> {
+    let until = Instant::now() + DRAIN_MAX;
+    loop {
+        match Directory::open(path) {
+            Err(OpenError::Draining { .. }) if Instant::now() < until => thread::sleep(DRAIN_POLL),
+            other => return other,
+        }
+    }
+}
+
+/// Spare room alone is no node: formatting was interrupted before it had a hard state.
+fn is_vacant(directory: &Directory) -> Result<bool, DirError> {
+    match directory.perform(&DiskRequest::List) {
+        Ok(Completion::Listed(files)) => {
+            Ok(files.iter().all(|(file, _)| matches!(file, File::Spare(_))))
+        }
+        Ok(_) => unreachable!("a list is answered by a list"),
+        Err(error) => Err(failed(directory.path(), error)),
+    }
+}
+
+fn refuse_strangers(path: &Path) -> Result<(), DirError> {
+    let unreadable = |error| DirError::Io { path: path.to_owned(), error };
+    for entry in fs::read_dir(path).map_err(unreadable)? {
+        let name = entry.map_err(unreadable)?.file_name();
+        let ours = name.to_str().is_some_and(|name| {
+            File::parse(name).is_some() || [MARK_NEW, "LOCK", "lost+found"].contains(&name)
+        });
+        if !ours {
+            return Err(DirError::NotOurs { path: path.join(name) });
+        }
+    }
+    Ok(())
+}
+
+fn compare(path: &Path, expected: Owner, found: Owner) -> Result<(), DirError> {
+    let fields = [
+        ("cluster", expected.cluster, found.cluster),
+        ("group", expected.group, found.group),
+        ("node", expected.node, found.node),
+    ];
+    match fields.into_iter().find(|(_, expected, found)| expected != found) {
+        None => Ok(()),
+        Some((field, expected, found)) => {
+            Err(DirError::Foreign { path: path.to_owned(), field, expected, found })
+        }
+    }
+}
+
+fn parse(text: &str, path: &Path) -> Result<Owner, DirError> {
+    let malformed = || DirError::Malformed { path: path.join(MARK) };
+    let mut lines = text.lines();
+    let mut field = |name: &str| {
+        let value = lines.next()?.strip_prefix(name)?.strip_prefix(' ')?;
+        value.parse::<u64>().ok()
+    };
+    // The version first: what follows may look otherwise in a newer one.
+    let version = field("lakebed-node").ok_or_else(malformed)?;
+    if version > VERSION {
+        return Err(DirError::Newer { path: path.to_owned(), version });
+    }
+    let mut next = |name| field(name).ok_or_else(malformed);
+    Ok(Owner { cluster: next("cluster")?, group: next("group")?, node: next("node")? })
+}
+
+/// Whole or not at all: written beside its place, synced, renamed, and the name synced.
+fn write_mark(directory: &Directory, owner: Owner) -> Result<(), DirError> {
+    let new = directory.path().join(MARK_NEW);
+    let mut text = format!("lakebed-node {VERSION}\n");
+    for (name, value) in [("cluster", owner.cluster), ("group", owner.group), ("node", owner.node)]
+    {
+        writeln!(text, "{name} {value}").expect("a string takes all that is written to it");
+    }
+    let write = || {
+        let mut file = fs::File::create(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, directory.path().join(MARK))
+    };
+    write().map_err(|error| DirError::Io { path: new.clone(), error })?;
+    let synced = directory.perform(&DiskRequest::SyncDirectory);
+    synced.map(drop).map_err(|error| failed(directory.path(), error))
+}
+
+fn failed(path: &Path, error: DiskError) -> DirError {
+    DirError::Io { path: path.to_owned(), error: io::Error::other(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tempfile::tempdir;
+
+    const OWNER: Owner = Owner { cluster: 7, group: 1, node: 3 };
+
+    fn refusal(path: &Path, owner: Owner) -> String {
+        open(path, owner).map(drop).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_directory_stays_with_its_first_owner() {
+        let temporary = tempdir().unwrap();
+        let (directory, vacant) = open(temporary.path(), OWNER).unwrap();
+        assert!(vacant);
+        let create = DiskRequest::Create { file: File::HardState, len: 1, zeroed: true };
+        directory.perform(&create).unwrap();
+        drop(directory);
+        assert!(!open(temporary.path(), OWNER).unwrap().1);
+        for (other, words) in [
+            (Owner { cluster: 8, ..OWNER }, "cluster 7, not to cluster 8"),
+            (Owner { group: 2, ..OWNER }, "group 1, not to group 2"),
+            (Owner { node: 4, ..OWNER }, "node 3, not to node 4"),
+        ] {
+            let refusal = refusal(temporary.path(), other);
+            assert!(refusal.contains(words), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn spare_room_alone_is_no_node() {
+        let temporary = tempdir().unwrap();
+        let (directory, _) = open(temporary.path(), OWNER).unwrap();
+        let create = DiskRequest::Create { file: File::Spare(0), len: 1, zeroed: true };
+        directory.perform(&create).unwrap();
+        drop(directory);
+        assert!(open(temporary.path(), OWNER).unwrap().1);
+    }
+
+    #[test]
+    fn a_directory_in_use_is_refused_at_once() {
+        let temporary = tempdir().unwrap();
+        let _held = open(temporary.path(), OWNER).unwrap();
+        let refusal = refusal(temporary.path(), OWNER);
+        assert!(refusal.contains("another node runs"), "{refusal}");
+    }
+
+    #[test]
+    fn marks_that_cannot_be_followed_are_refused() {
+        let cases = [
+            ("lakebed-node 2\nshape unknown\n", "layout 2"),
+            ("lakebed-node 1\ncluster 7\ngroup 1\n", "does not say whose"),
+            ("lakebed-node 1\ncluster 7\ngroup x\nnode 3\n", "does not say whose"),
+            ("", "does not say whose"),
+        ];
+        for (text, words) in cases {
+            let temporary = tempdir().unwrap();
+            fs::write(temporary.path().join(MARK), text).unwrap();
+            let refusal = refusal(temporary.path(), OWNER);
+            assert!(refusal.contains(words), "{text:?}: {refusal}");
+        }
+        let temporary = tempdir().unwrap();
+        fs::write(temporary.path().join(MARK), [0xff, 0xfe]).unwrap();
+        assert!(refusal(temporary.path(), OWNER).contains("does not say whose"));
+    }
+
+    #[test]
+    fn a_directory_of_somebody_elses_files_is_not_taken() {
+        let temporary = tempdir().unwrap();
+        fs::write(temporary.path().join("thesis.tex"), "years of work").unwrap();
+        let refusal = refusal(temporary.path(), OWNER);
+        assert!(refusal.contains("thesis.tex"), "{refusal}");
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_named() {
+        let temporary = tempdir().unwrap();
+        let file = temporary.path().join("plain-file");
+        fs::write(&file, "").unwrap();
+        let refusal = refusal(&file.join("below"), OWNER);
+        assert!(refusal.contains("plain-file"), "{refusal}");
+    }
+}

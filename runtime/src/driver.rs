@@ -1,0 +1,273 @@
+//! The loop: gathers what happened, lets the engine decide, performs what it asks.
+//!
+//! Knows disk, network and clock only as traits, and no runtime: it is a future that whoever polls
+//! it drives. Invariant: a completed operation, a received message, a client's request is handed
+//! to the engine once, and its actions are performed before the next is gathered.
+
+use crate::{
+    clients::Table,
+    handle::Handle,
+    inbox::{End, Inbox, Request},
+    trace::Reporter,
+};
+use bytes::Bytes;
+use futures::channel::mpsc;
+use lakebed::{
+    Action, Class, Config, ConfigError, DiskRequest, Engine, Event, Halt, Instant, Machine,
+    Membership, NodeId, Note, OpId, Runner, Start, StateMachine, Timestamp,
+};
+use std::{
+    collections::VecDeque,
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+/// How long the machine may work before disk, network and clients are looked at again.
+const MACHINE_TURN_MAX: Duration = Duration::from_millis(1);
+/// The most bytes of commands and queries that wait for the driver's next turn.
+const INBOX_BYTES_MAX: usize = 64 << 20;
+
+/// Where bytes are kept.
+pub trait Disk {
+    /// Takes an operation. Later classes yield to earlier ones; it may wait for
+    /// [`flush`](Self::flush) to begin.
+    fn submit(&mut self, op: OpId, class: Class, request: DiskRequest);
+
+    /// Begins everything that was submitted.
+    fn flush(&mut self);
+
+    /// Adds an [`Event::Completed`] for each operation that has ended, once each. Wakes the task
+    /// when another ends, whatever it returns.
+    fn poll_completed(&mut self, cx: &mut Context<'_>, events: &mut Vec<Event>);
+
+    /// Whether every operation has ended; if not, `poll_completed` will tell.
+    fn is_idle(&self) -> bool;
+}
+
+/// The way to the other nodes.
+pub trait Net {
+    /// Keeps connected with these, from now on, and with nobody else.
+    fn connect(&mut self, members: &Membership);
+
+    /// Takes one message: its two parts, to be received as one. It may wait for
+    /// [`flush`](Self::flush), and may be lost, whole, with an [`Event::Link`].
+    fn send(&mut self, to: NodeId, head: Bytes, body: Bytes);
+
+    /// Sends what was taken, as far as that is possible now.
+    fn flush(&mut self);
+
+    /// Adds an [`Event::Received`] for each message and an [`Event::Link`] for each change that
+    /// happened. Wakes the task when there is more, whatever it returns.
+    fn poll_events(&mut self, cx: &mut Context<'_>, events: &mut Vec<Event>);
+}
+
+/// Time.
+pub trait Clock {
+    /// The monotonic clock, suspended time included.
+    fn now(&self) -> Instant;
+
+    /// The wall clock.
+    fn time(&self) -> Timestamp;
+
+    /// Ready when `deadline` has come; else wakes the task when it has. `None` never comes.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()>;
+}
+
+/// One node on its disk, network and clock. As a future it ends when the engine has halted, every
+/// disk operation has ended, and disk and network are dropped. Dropped before that, it leaves
+/// whoever waits with an unknown outcome.
+pub struct Driver<D, N, C, M> {
+    inbox: Arc<Inbox>,
+    /// Until the end.
+    core: Option<Core<D, N, C, M>>,
+}
+
+impl<D: Disk, N: Net, C: Clock, M: StateMachine> Driver<D, N, C, M> {
+    /// A node that has not started, and the handle to it. `seed` is all the entropy its engine
+    /// uses: draw it anew each time.
+    pub fn new(
+        (config, seed): (Config, u64),
+        start: Start,
+        machine: M,
+        (disk, net, clock): (D, N, C),
+    ) -> Result<(Handle, Self), ConfigError> {
+        let inbox = Arc::new(Inbox::new(INBOX_BYTES_MAX));
+        let core = Core {
+            reporter: Reporter::of(&config),
+            engine: Engine::new(config, seed)?,
+            runner: Runner::new(machine),
+            inbox: Arc::clone(&inbox),
+            clients: Table::default(),
+            subscribers: Vec::new(),
+            lane: VecDeque::new(),
+            events: vec![Event::Start(start)],
+            actions: Vec::new(),
+            requests: Vec::new(),
+            await_end: Vec::new(),
+            halt: None,
+            disk,
+            net,
+            clock,
+        };
+        Ok((Handle::new(Arc::clone(&inbox)), Self { inbox, core: Some(core) }))
+    }
+}
+
+impl<D: Disk, N: Net, C: Clock, M: StateMachine> Future for Driver<D, N, C, M> {
+    type Output = Arc<Halt>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Arc<Halt>> {
+        let core = self.core.as_mut().expect("a driver is not polled after its end");
+        let halt = ready!(core.poll_halted(cx));
+        let status = core.engine.status();
+        // Whoever learns of the end may start anew: the directory must be unlocked by then.
+        let await_end = self.core.take().map(|core| core.await_end).unwrap_or_default();
+        await_end.into_iter().for_each(|request| self.inbox.push(request));
+        self.inbox.close(End { halt: Arc::clone(&halt), status });
+        Poll::Ready(halt)
+    }
+}
+
+/// Nothing in it is pinned.
+impl<D, N, C, M> Unpin for Driver<D, N, C, M> {}
+
+impl<D, N, C, M> Drop for Driver<D, N, C, M> {
+    fn drop(&mut self) {
+        if self.core.take().is_some() {
+            self.inbox.abandon();
+        }
+    }
+}
+
+struct Core<D, N, C, M> {
+    engine: Engine,
+    runner: Runner<M>,
+    disk: D,
+    net: N,
+    clock: C,
+    inbox: Arc<Inbox>,
+    clients: Table,
+    subscribers: Vec<mpsc::Sender<Note>>,
+    reporter: Reporter,
+    /// The machine's steps that wait for their turn.
+    lane: VecDeque<Machine>,
+    /// What the engine is to be told next.
+    events: Vec<Event>,
+    /// Empty between turns; kept for their room.
+    actions: Vec<Action>,
+    requests: Vec<Request>,
+    /// Those who wait for the end.
+    await_end: Vec<Request>,
+    halt: Option<Arc<Halt>>,
+}
+
+impl<D: Disk, N: Net, C: Clock, M: StateMachine> Core<D, N, C, M> {
+    /// One turn at most, so that whatever else lives on this thread has its turn too: what clients
+    /// ask meanwhile shares the next one.
+    fn poll_halted(&mut self, cx: &mut Context<'_>) -> Poll<Arc<Halt>> {
+        if self.halt.is_none() && self.turn(cx) {
+            cx.waker().wake_by_ref();
+        }
+        match self.halt.clone() {
+            Some(halt) => self.poll_drained(cx).map(|()| halt),
+            None => Poll::Pending,
+        }
+    }
+
+    /// One round: true if there was something to do, and so may be again.
+    fn turn(&mut self, cx: &mut Context<'_>) -> bool {
+        self.disk.poll_completed(cx, &mut self.events);
+        self.net.poll_events(cx, &mut self.events);
+        self.take_requests(cx.waker());
+        let due = self.clock.poll_deadline(cx, self.engine.deadline()).is_ready();
+        if !due && self.events.is_empty() && self.lane.is_empty() {
+            return false;
+        }
+        self.engine.handle(self.clock.now(), self.events.drain(..), &mut self.actions);
+        self.perform();
+        self.run_machine();
+        true
+    }
+
+    fn take_requests(&mut self, waker: &Waker) {
+        let mut requests = mem::take(&mut self.requests);
+        self.inbox.take(waker, &mut requests);
+        requests.drain(..).for_each(|request| self.accept(request));
+        self.requests = requests;
+    }
+
+    fn accept(&mut self, request: Request) {
+        match request {
+            Request::Propose { batch, waiter } => {
+                let first = self.clients.commands(batch.count(), waiter).first;
+                let time = self.clock.time();
+                self.events.push(Event::Propose { first, time, batch });
+            }
+            Request::Read { queries, mode, waiter } => {
+                let requests = self.clients.queries(queries, waiter);
+                self.events.push(Event::Read { requests, mode });
+            }
+            Request::Control { control, reply } => {
+                let id = self.clients.order(reply);
+                self.events.push(Event::Control { id, control });
+            }
+            Request::Tune(tuning) => self.events.push(Event::Tune(tuning)),
+            Request::Status(reply) => drop(reply.send(Ok(self.engine.status()))),
+            Request::Subscribe(notes) => self.subscribers.push(notes),
+            Request::Stop { hand_over } => self.events.push(Event::Stop { hand_over }),
+            ended @ Request::Ended(_) => self.await_end.push(ended),
+        }
+    }
+
+    /// Disk and peers first: what they do takes longest. The machine's steps wait for `lane`.
+    fn perform(&mut self) {
+        for action in self.actions.drain(..) {
+            match action {
+                Action::Disk { op, class, request } => self.disk.submit(op, class, request),
+                Action::Send { to, head, body } => self.net.send(to, head, body),
+                Action::Machine(step) => self.lane.push_back(step),
+                Action::Respond { requests, outcome } => self.clients.end(requests, &outcome),
+                Action::Members(members) => self.net.connect(&members),
+                Action::Note(note) => {
+                    self.reporter.note(&note);
+                    self.subscribers.retain_mut(|notes| offer(notes, &note));
+                }
+                Action::Halt(halt) => {
+                    self.reporter.halt(&halt);
+                    self.halt = Some(Arc::from(halt));
+                }
+            }
+        }
+        self.disk.flush();
+        self.net.flush();
+    }
+
+    fn run_machine(&mut self) {
+        let Some(mut step) = self.lane.pop_front() else { return };
+        let until = self.clock.now().after(MACHINE_TURN_MAX);
+        loop {
+            self.events.extend(self.runner.perform(step, &mut self.clients));
+            if self.lane.is_empty() || self.clock.now() >= until {
+                return;
+            }
+            step = self.lane.pop_front().expect("the lane was just seen not to be empty");
+        }
+    }
+
+    /// After the engine's end: operations under way must end too before anybody starts anew.
+    fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.disk.poll_completed(cx, &mut self.events);
+        self.events.clear();
+        self.clients.end_all();
+        if self.disk.is_idle() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+/// A subscriber that is slow misses the note; one that is gone is forgotten.
+fn offer(notes: &mut mpsc::Sender<Note>, note: &Note) -> bool {
+    notes.try_send(note.clone()).map_or_else(|error| error.is_full(), |()| true)
+}

@@ -1,0 +1,105 @@
+//! An established connection: messages in, messages out, nothing waits.
+//!
+//! Knows the peer only as a stream. Invariant: what waits to be written is bounded in bytes; when
+//! it would be more, the connection is closed and all of it is lost, each message whole.
+
+use super::{
+    Limits,
+    frame::{Decoder, FrameError, Outgoing},
+    handshake::Established,
+};
+use bytes::{Buf, Bytes};
+use std::{
+    fmt, io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+use tokio::net::TcpStream;
+use tokio_util::io::{poll_read_buf, poll_write_buf};
+
+/// The most bytes read at one time, so that one peer does not hold up the others.
+const READ_MAX: usize = 4 << 20;
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub(super) enum Closed {
+    /// The other end closed it.
+    End,
+    Io(io::Error),
+    Frame(FrameError),
+    Overflow,
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::End => f.write_str("closed by the peer"),
+            Self::Io(error) => error.fmt(f),
+            Self::Frame(error) => error.fmt(f),
+            Self::Overflow => f.write_str("the peer takes its messages too slowly"),
+        }
+    }
+}
+
+pub(super) struct Connection {
+    stream: TcpStream,
+    incoming: Decoder,
+    outgoing: Outgoing,
+    queue_bytes_max: usize,
+}
+
+impl Connection {
+    pub(super) fn new(established: Established, limits: Limits) -> Self {
+        let Established { stream, session, .. } = established;
+        Self {
+            stream,
+            incoming: Decoder::new(session, limits.message_bytes_max),
+            outgoing: Outgoing::new(session),
+            queue_bytes_max: limits.queue_bytes_max,
+        }
+    }
+
+    pub(super) fn push(&mut self, head: Bytes, body: Bytes) -> Result<(), Closed> {
+        let bytes = head.len() + body.len();
+        if self.outgoing.has_remaining() && self.outgoing.remaining() + bytes > self.queue_bytes_max
+        {
+            return Err(Closed::Overflow);
+        }
+        self.outgoing.push(head, body);
+        Ok(())
+    }
+
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Result<(), Closed> {
+        while self.outgoing.has_remaining() {
+            match poll_write_buf(Pin::new(&mut self.stream), cx, &mut self.outgoing) {
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Err(Closed::Io(error)),
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut received: impl FnMut(Bytes),
+    ) -> Result<(), Closed> {
+        let mut read = 0;
+        while read < READ_MAX {
+            let mut room = self.incoming.room();
+            match poll_read_buf(Pin::new(&mut self.stream), cx, &mut room) {
+                Poll::Ready(Ok(0)) => return Err(Closed::End),
+                Poll::Ready(Ok(bytes)) => read += bytes,
+                Poll::Ready(Err(error)) => return Err(Closed::Io(error)),
+                Poll::Pending => return Ok(()),
+            }
+            while let Some(message) = self.incoming.next().map_err(Closed::Frame)? {
+                received(message);
+            }
+        }
+        // There may be more: nothing else would wake the task for it.
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+}

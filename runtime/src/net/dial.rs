@@ -1,0 +1,146 @@
+//! Makes connections: accepts, dials, and shakes hands, each in a task that may wait.
+//!
+//! Knows neither frames nor members. Invariant: what it hands over is established; what is not,
+//! is closed, said and counted.
+
+use super::{
+    Counters,
+    handshake::{Credentials, Established, HandshakeError},
+};
+use bytes::Bytes;
+use lakebed::NodeId;
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+/// How long a handshake may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// The most handshakes with whoever dialled, at one time.
+const HANDSHAKES_MAX: usize = 64;
+/// The pause before a connection is tried again; doubled each time.
+pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Where a peer listens, as its membership says: `host:port`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Address(String);
+
+impl From<&Bytes> for Address {
+    fn from(address: &Bytes) -> Self {
+        Self(String::from_utf8_lossy(address).into_owned())
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What all connections of a node share.
+pub(super) struct Connector {
+    pub(super) credentials: Credentials,
+    pub(super) established: mpsc::Sender<Established>,
+    pub(super) counters: Arc<Counters>,
+}
+
+impl Connector {
+    /// Shakes hands with whoever dials, for ever.
+    pub(super) async fn accept(self: Arc<Self>, listener: TcpListener) {
+        let mut handshakes = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        handshakes.spawn(Arc::clone(&self).accept_one(stream));
+                    }
+                    // Out of descriptors, most likely: it may pass.
+                    Err(error) => {
+                        tracing::warn!(node = self.node(), %error, "cannot accept");
+                        sleep(BACKOFF_MAX).await;
+                    }
+                },
+                Some(_) = handshakes.join_next() => {}
+            }
+            while handshakes.len() >= HANDSHAKES_MAX {
+                handshakes.join_next().await;
+            }
+        }
+    }
+
+    async fn accept_one(self: Arc<Self>, stream: TcpStream) {
+        let from = stream.peer_addr().map_or_else(|e| e.to_string(), |from| from.to_string());
+        match self.within_time(self.shake(stream, None)).await {
+            Ok(established) => drop(self.established.send(established).await),
+            Err(error) => self.failed(&from, &error),
+        }
+    }
+
+    /// Dials until there is a connection, the first time after a pause.
+    pub(super) async fn dial(self: Arc<Self>, peer: NodeId, address: Address, after: Duration) {
+        let mut backoff = BACKOFF_MIN;
+        sleep(jitter(after)).await;
+        loop {
+            match self.within_time(self.dial_once(peer, &address)).await {
+                Ok(established) => return drop(self.established.send(established).await),
+                // A peer that is down is the ordinary case: the engine says so.
+                Err(HandshakeError::Io(error)) => {
+                    tracing::debug!(node = self.node(), peer = peer.0, %address, %error, "dialled");
+                }
+                Err(error) => self.failed(&address.0, &error),
+            }
+            sleep(jitter(backoff)).await;
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    async fn dial_once(
+        &self,
+        peer: NodeId,
+        address: &Address,
+    ) -> Result<Established, HandshakeError> {
+        self.shake(TcpStream::connect(&address.0).await?, Some(peer)).await
+    }
+
+    async fn shake(
+        &self,
+        stream: TcpStream,
+        dialled: Option<NodeId>,
+    ) -> Result<Established, HandshakeError> {
+        // Messages are written whole: there is nothing to gather.
+        stream.set_nodelay(true)?;
+        match dialled {
+            Some(peer) => self.credentials.dial(stream, peer).await,
+            None => self.credentials.accept(stream).await,
+        }
+    }
+
+    async fn within_time<T>(
+        &self,
+        shake: impl Future<Output = Result<T, HandshakeError>>,
+    ) -> Result<T, HandshakeError> {
+        timeout(HANDSHAKE_MAX, shake).await.unwrap_or(Err(HandshakeError::TooSlow))
+    }
+
+    fn failed(&self, address: &str, error: &HandshakeError) {
+        Counters::count(&self.counters.handshakes_failed);
+        tracing::warn!(node = self.node(), address, reason = %error, "handshake failed");
+    }
+
+    const fn node(&self) -> u64 {
+        self.credentials.identity.node.0
+    }
+}
+
+/// Between half of it and all of it, so that nodes that lost each other together do not meet
+/// again and again at the same instant.
+fn jitter(pause: Duration) -> Duration {
+    let half = pause / 2;
+    // Without entropy there is no harm in being punctual.
+    let drawn = getrandom::u32().unwrap_or(u32::MAX);
+    half + half * (drawn >> 16) / (1 << 16)
+}

@@ -1,0 +1,202 @@
+//! How two nodes make sure who is on the other end, before a single frame.
+//!
+//! Knows no engine and no addresses. Invariant: a stream is handed on only when both ends named
+//! the same version, cluster and group, the nodes they took each other for, and proved with a
+//! fresh challenge that they know the same secret.
+//!
+//! The dialling end sends its *hello*; the accepting end answers with its own and its proof; the
+//! dialling end sends its proof. A hello, little-endian:
+//!
+//! ```text
+//!  0  magic "LAKEPEER"    12  zero       24  group     40  to             64  crc of 0..64
+//!  8  version             16  cluster    32  from      48  nonce (16)
+//! ```
+//!
+//! A proof is the HMAC-SHA256 of its role and both hellos, keyed with the secret. An empty secret
+//! proves nothing, and still tells a stranger's bytes from a peer's. Nothing is encrypted, and
+//! frames carry a checksum, no signature: who can alter a connection on its way is not kept out.
+
+use hmac::{Hmac, KeyInit, Mac};
+use lakebed::{ClusterId, GroupId, NodeId};
+use sha2::Sha256;
+use std::{fmt, io};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const MAGIC: &[u8; 8] = b"LAKEPEER";
+/// The version of handshake and frames that this program speaks.
+const VERSION: u32 = 1;
+const HELLO_BYTES: usize = 68;
+const PROOF_BYTES: usize = 32;
+
+/// Who a node says it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The cluster it belongs to.
+    pub cluster: ClusterId,
+    /// The group it speaks for.
+    pub group: GroupId,
+    /// Itself.
+    pub node: NodeId,
+}
+
+/// Why a connection came to nothing.
+#[derive(Debug)]
+pub(super) enum HandshakeError {
+    NotAPeer,
+    Version(u32),
+    Foreign { field: &'static str, expected: u64, found: u64 },
+    Secret,
+    Io(io::Error),
+    TooSlow,
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAPeer => f.write_str("what is on the other end is no node"),
+            Self::Version(theirs) => {
+                write!(f, "it speaks version {theirs}, this node version {VERSION}")
+            }
+            Self::Foreign { field, expected, found } => {
+                write!(f, "expected {field} {expected}, found {found}")
+            }
+            Self::Secret => f.write_str("it does not know the secret"),
+            Self::Io(error) => error.fmt(f),
+            Self::TooSlow => f.write_str("the handshake took too long"),
+        }
+    }
+}
+
+impl From<io::Error> for HandshakeError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// A peer that was made sure of.
+#[derive(Debug)]
+pub(super) struct Established {
+    pub(super) peer: NodeId,
+    pub(super) stream: TcpStream,
+    /// Drawn by both ends together; seeds the checksums of this connection's frames.
+    pub(super) session: u32,
+}
+
+/// What a node needs to shake hands.
+#[derive(Clone, Debug)]
+pub(super) struct Credentials {
+    pub(super) identity: Identity,
+    pub(super) secret: Vec<u8>,
+}
+
+struct Hello {
+    from: NodeId,
+    bytes: [u8; HELLO_BYTES],
+}
+
+impl Credentials {
+    /// Makes sure that `peer` is on the other end of a connection that was dialled.
+    pub(super) async fn dial(
+        &self,
+        mut stream: TcpStream,
+        peer: NodeId,
+    ) -> Result<Established, HandshakeError> {
+        let ours = self.hello(peer)?;
+        stream.write_all(&ours).await?;
+        let theirs = self.read_hello(&mut stream).await?;
+        expect("node", peer.0, theirs.from.0)?;
+        self.read_proof(&mut stream, "accept", &ours, &theirs.bytes).await?;
+        stream.write_all(&self.proof("dial", &ours, &theirs.bytes)).await?;
+        let session = self.session(&ours, &theirs.bytes);
+        Ok(Established { peer, stream, session })
+    }
+
+    /// Makes sure of whoever dialled.
+    pub(super) async fn accept(
+        &self,
+        mut stream: TcpStream,
+    ) -> Result<Established, HandshakeError> {
+        let read = self.read_hello(&mut stream).await;
+        if let Err(HandshakeError::NotAPeer | HandshakeError::Io(_)) = read {
+            return read.map(|_| unreachable!("it is an error"));
+        }
+        // One of another cluster or version is told whom it met: it can then say so itself.
+        let ours = self.hello(read.as_ref().map_or(NodeId(0), |theirs| theirs.from))?;
+        stream.write_all(&ours).await?;
+        let theirs = read?;
+        stream.write_all(&self.proof("accept", &theirs.bytes, &ours)).await?;
+        self.read_proof(&mut stream, "dial", &theirs.bytes, &ours).await?;
+        let session = self.session(&theirs.bytes, &ours);
+        Ok(Established { peer: theirs.from, stream, session })
+    }
+
+    fn hello(&self, to: NodeId) -> Result<[u8; HELLO_BYTES], HandshakeError> {
+        let Identity { cluster, group, node } = self.identity;
+        let mut bytes = [0; HELLO_BYTES];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        for (at, value) in [(16, cluster.0), (24, group.0), (32, node.0), (40, to.0)] {
+            bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        getrandom::fill(&mut bytes[48..64]).map_err(io::Error::other)?;
+        let crc = crc32c::crc32c(&bytes[..64]);
+        bytes[64..].copy_from_slice(&crc.to_le_bytes());
+        Ok(bytes)
+    }
+
+    async fn read_hello(&self, stream: &mut TcpStream) -> Result<Hello, HandshakeError> {
+        let mut bytes = [0; HELLO_BYTES];
+        stream.read_exact(&mut bytes).await?;
+        let u32_at = |at| u32::from_le_bytes(*bytes[at..].first_chunk().expect("in a hello"));
+        let u64_at = |at| u64::from_le_bytes(*bytes[at..].first_chunk().expect("in a hello"));
+        if &bytes[..8] != MAGIC {
+            return Err(HandshakeError::NotAPeer);
+        }
+        if u32_at(8) != VERSION {
+            return Err(HandshakeError::Version(u32_at(8)));
+        }
+        if crc32c::crc32c(&bytes[..64]) != u32_at(64) {
+            return Err(HandshakeError::NotAPeer);
+        }
+        let Identity { cluster, group, node } = self.identity;
+        expect("cluster", cluster.0, u64_at(16))?;
+        expect("group", group.0, u64_at(24))?;
+        expect("a connection to node", node.0, u64_at(40))?;
+        Ok(Hello { from: NodeId(u64_at(32)), bytes })
+    }
+
+    async fn read_proof(
+        &self,
+        stream: &mut TcpStream,
+        role: &str,
+        dialled: &[u8],
+        accepted: &[u8],
+    ) -> Result<(), HandshakeError> {
+        let mut proof = [0; PROOF_BYTES];
+        stream.read_exact(&mut proof).await?;
+        let known = self.mac(role, dialled, accepted).verify_slice(&proof);
+        known.map_err(|_| HandshakeError::Secret)
+    }
+
+    fn proof(&self, role: &str, dialled: &[u8], accepted: &[u8]) -> [u8; PROOF_BYTES] {
+        self.mac(role, dialled, accepted).finalize().into_bytes().into()
+    }
+
+    fn session(&self, dialled: &[u8], accepted: &[u8]) -> u32 {
+        let drawn = self.proof("session", dialled, accepted);
+        u32::from_le_bytes(*drawn.first_chunk().expect("a proof is longer"))
+    }
+
+    fn mac(&self, role: &str, dialled: &[u8], accepted: &[u8]) -> Hmac<Sha256> {
+        let mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&self.secret);
+        let mac = mac.expect("a key of any length will do");
+        mac.chain_update(role).chain_update(dialled).chain_update(accepted)
+    }
+}
+
+const fn expect(field: &'static str, expected: u64, found: u64) -> Result<(), HandshakeError> {
+    if expected == found { Ok(()) } else { Err(HandshakeError::Foreign { field, expected, found }) }
+}

@@ -1,0 +1,282 @@
+//! The way to the other nodes: one TCP connection for each pair, framed and authenticated.
+//!
+//! Knows no protocol: what it carries are bytes. Invariant: whatever a stranger or a broken wire
+//! sends, a connection is closed, said and counted, and nothing else happens.
+//!
+//! Connections are made by tasks of their own; the driver reads and writes established ones
+//! itself, so that no task switch stands between a message and the engine.
+
+mod connection;
+mod dial;
+mod frame;
+mod handshake;
+
+pub use handshake::Identity;
+
+use crate::driver::Net;
+use bytes::Bytes;
+use connection::{Closed, Connection};
+use dial::{Address, Connector};
+use handshake::{Credentials, Established};
+use lakebed::{Event, Membership, NodeId, Tuning};
+use std::{
+    collections::BTreeMap,
+    io, net,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Waker},
+    time::Duration,
+};
+use tokio::{
+    net::TcpListener,
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+};
+
+/// The most connections with nodes that are no members, as far as this node knows.
+const GUESTS_MAX: usize = 8;
+/// Established connections that wait for the driver.
+const ESTABLISHED_MAX: usize = 64;
+/// One end of each pair dials, the one of the greater id; the other helps out after this long:
+/// it may be the only one that knows an address.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What happened on a node's network since it was opened.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Connections on which both ends made sure of each other.
+    pub established: AtomicU64,
+    /// Connections that came to nothing: refused, foreign, malformed, too slow.
+    pub handshakes_failed: AtomicU64,
+    /// Connections closed for a frame that was too long, or did not hold its checksum.
+    pub frames_bad: AtomicU64,
+    /// Connections closed because the peer took its messages too slowly.
+    pub overflows: AtomicU64,
+}
+
+impl Counters {
+    fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Bounds of what one connection holds.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// The longest message, in bytes.
+    message_bytes_max: u32,
+    /// Bytes of messages that wait to be written.
+    queue_bytes_max: usize,
+}
+
+impl Limits {
+    /// A message is an append of at most `append_bytes_max`, or one entry of about that; what is
+    /// on the way to a peer is bounded by the engine, and doubled here for all that is no append.
+    fn of(tuning: &Tuning) -> Self {
+        Self {
+            message_bytes_max: tuning.append_bytes_max.saturating_mul(2).saturating_add(64 << 10),
+            queue_bytes_max: usize::try_from(tuning.inflight_bytes_max)
+                .unwrap_or(usize::MAX)
+                .saturating_mul(2),
+        }
+    }
+}
+
+/// A member, or a guest, and the connection with it.
+#[derive(Default)]
+struct Peer {
+    /// Where to dial it; `None`: it is no member, as far as this node knows.
+    address: Option<Address>,
+    connection: Option<Connection>,
+    /// The task that dials it.
+    dialling: Option<AbortHandle>,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if let Some(dialling) = &self.dialling {
+            dialling.abort();
+        }
+    }
+}
+
+/// [`Net`] over TCP.
+pub struct TcpNet {
+    identity: Identity,
+    limits: Limits,
+    peers: BTreeMap<NodeId, Peer>,
+    connector: Arc<Connector>,
+    established: mpsc::Receiver<Established>,
+    /// What is to be told at the next poll.
+    events: Vec<Event>,
+    counters: Arc<Counters>,
+    /// Dropped, and its tasks with it, when the node goes.
+    tasks: JoinSet<()>,
+}
+
+impl TcpNet {
+    /// Accepts peers of this cluster and group on `listener`. Must be called within a tokio
+    /// runtime.
+    pub fn new(
+        identity: Identity,
+        secret: &[u8],
+        listener: net::TcpListener,
+        tuning: &Tuning,
+    ) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let counters = Arc::new(Counters::default());
+        let credentials = Credentials { identity, secret: secret.to_vec() };
+        let (sender, established) = mpsc::channel(ESTABLISHED_MAX);
+        let connector = Arc::new(Connector {
+            credentials,
+            established: sender,
+            counters: Arc::clone(&counters),
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::clone(&connector).accept(listener));
+        Ok(Self {
+            identity,
+            limits: Limits::of(tuning),
+            peers: BTreeMap::new(),
+            connector,
+            established,
+            events: Vec::new(),
+            counters,
+            tasks,
+        })
+    }
+
+    /// What happened so far, and goes on to be counted.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// The newest connection is the one: the other end opened it because it knows of no other.
+    fn on_established(&mut self, established: Established) {
+        let id = established.peer;
+        let guests = self.peers.values().filter(|peer| peer.address.is_none()).count();
+        if id == self.identity.node || (guests >= GUESTS_MAX && !self.peers.contains_key(&id)) {
+            tracing::warn!(node = self.identity.node.0, peer = id.0, "unknown node turned away");
+            return Counters::count(&self.counters.handshakes_failed);
+        }
+        let peer = self.peers.entry(id).or_default();
+        if peer.connection.is_some() {
+            self.events.push(Event::Link { peer: id, up: false });
+        }
+        if let Some(dialling) = peer.dialling.take() {
+            dialling.abort();
+        }
+        peer.connection = Some(Connection::new(established, self.limits));
+        self.events.push(Event::Link { peer: id, up: true });
+        Counters::count(&self.counters.established);
+        tracing::info!(node = self.identity.node.0, peer = id.0, "connected");
+    }
+
+    fn on_closed(&mut self, id: NodeId, closed: &Closed) {
+        tracing::warn!(node = self.identity.node.0, peer = id.0, reason = %closed, "disconnected");
+        match closed {
+            Closed::Frame(_) => Counters::count(&self.counters.frames_bad),
+            Closed::Overflow => Counters::count(&self.counters.overflows),
+            Closed::End | Closed::Io(_) => {}
+        }
+        self.events.push(Event::Link { peer: id, up: false });
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        peer.connection = None;
+        if peer.address.is_none() {
+            self.peers.remove(&id);
+        } else {
+            self.dial(id, dial::BACKOFF_MIN);
+        }
+    }
+
+    fn dial(&mut self, id: NodeId, after: Duration) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(address) = peer.address.clone() else { return };
+        let after = if self.identity.node > id { after } else { after + PATIENCE };
+        let dial = Arc::clone(&self.connector).dial(id, address, after);
+        // Ended tasks would pile up here otherwise.
+        while self.tasks.try_join_next().is_some() {}
+        let dialling = self.tasks.spawn(dial);
+        if let Some(former) = peer.dialling.replace(dialling) {
+            former.abort();
+        }
+    }
+}
+
+impl Net for TcpNet {
+    fn connect(&mut self, members: &Membership) {
+        let known: BTreeMap<_, _> = members
+            .members()
+            .filter(|member| member.id != self.identity.node)
+            .map(|member| (member.id, Address::from(&member.address)))
+            .collect();
+        self.peers.retain(|id, _| known.contains_key(id));
+        for (id, address) in known {
+            let peer = self.peers.entry(id).or_default();
+            if peer.address.as_ref() == Some(&address) {
+                continue;
+            }
+            peer.address = Some(address);
+            if peer.connection.is_none() {
+                self.dial(id, Duration::ZERO);
+            }
+        }
+    }
+
+    fn send(&mut self, to: NodeId, head: Bytes, body: Bytes) {
+        let connection = self.peers.get_mut(&to).and_then(|peer| peer.connection.as_mut());
+        // Without one the engine has been told, or is about to be.
+        let Some(connection) = connection else { return };
+        if let Err(closed) = connection.push(head, body) {
+            self.on_closed(to, &closed);
+        }
+    }
+
+    fn flush(&mut self) {
+        // Whoever cannot take more now wakes the task at the next poll, which follows.
+        self.poll_write(&mut Context::from_waker(Waker::noop()));
+    }
+
+    fn poll_events(&mut self, cx: &mut Context<'_>, events: &mut Vec<Event>) {
+        while let std::task::Poll::Ready(Some(established)) = self.established.poll_recv(cx) {
+            self.on_established(established);
+        }
+        self.poll_write(cx);
+        self.poll_read(cx);
+        events.append(&mut self.events);
+    }
+}
+
+impl TcpNet {
+    fn poll_write(&mut self, cx: &mut Context<'_>) {
+        self.poll_each(|connection, _, _| connection.poll_write(cx));
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) {
+        self.poll_each(|connection, from, events| {
+            connection.poll_read(cx, |bytes| events.push(Event::Received { from, bytes }))
+        });
+    }
+
+    fn poll_each(
+        &mut self,
+        mut poll: impl FnMut(&mut Connection, NodeId, &mut Vec<Event>) -> Result<(), Closed>,
+    ) {
+        let mut failed = Vec::new();
+        for (&id, peer) in &mut self.peers {
+            if let Some(connection) = &mut peer.connection
+                && let Err(closed) = poll(connection, id, &mut self.events)
+            {
+                failed.push((id, closed));
+            }
+        }
+        for (id, closed) in failed {
+            self.on_closed(id, &closed);
+        }
+    }
+}
