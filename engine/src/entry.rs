@@ -427,6 +427,11 @@ fn commands_of(entry: Entry<'_>) -> impl Iterator<Item = (LogId, Timestamp, &[u8
     })
 }
 
+/// The leader's clock in the entry at the start of `frame`, which was verified before.
+pub(crate) fn time_of(frame: &[u8]) -> Timestamp {
+    Timestamp(u64_at(frame, 40))
+}
+
 /// The entries in `bytes`, which were verified before.
 pub(crate) fn frames(bytes: &[u8]) -> impl Iterator<Item = Entry<'_>> + '_ {
     let mut rest = bytes;

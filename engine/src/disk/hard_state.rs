@@ -83,8 +83,10 @@ pub(crate) struct HardState {
     /// Durable up to here, some time ago.
     pub(crate) durable_hint: LogIndex,
     pub(crate) first: First,
-    /// The highest segment sequence ever in use; zero: none yet.
+    /// The newest segment in use, named before anything in it is acknowledged; zero: none yet.
     pub(crate) newest_segment: u64,
+    /// The highest segment sequence ever announced: sequences are never reused.
+    pub(crate) highest_segment: u64,
     /// Raised in the first update of each start and by each cut.
     pub(crate) write_epoch: u64,
     pub(crate) cut: Cut,
@@ -113,6 +115,7 @@ impl HardState {
             durable_hint: LogIndex(0),
             first: First { index: LogIndex(1), prev_term: Term(0), segment: 1 },
             newest_segment: 0,
+            highest_segment: 0,
             write_epoch: 0,
             cut: Cut::default(),
             cutting: false,
@@ -180,7 +183,11 @@ impl HardState {
             160,
             &[install.at.index.0, install.at.term.0, install.id.0, install.next_offset],
         );
-        put_u64s(&mut block, 192, &[gate.term.0, gate.from.0, gate.until.0, incarnation, epoch]);
+        put_u64s(
+            &mut block,
+            192,
+            &[gate.term.0, gate.from.0, gate.until.0, incarnation, epoch, self.highest_segment],
+        );
         put_u64(&mut block, PEERS_AT, self.peers.len() as u64);
         for (n, (peer, epoch)) in self.peers.iter().enumerate() {
             put_u64s(&mut block, PEERS_AT + 8 + 16 * n, &[peer.0, *epoch]);
@@ -213,7 +220,7 @@ impl HardState {
         let [commit, durable, first, prev_term, segment, newest_segment, write_epoch, from, epoch] =
             u64s_at(block, 88);
         let [install_index, install_term, install_id, next_offset] = u64s_at(block, 160);
-        let [gate_term, gate_from, gate_until, nonce_incarnation, nonce_epoch] =
+        let [gate_term, gate_from, gate_until, nonce_incarnation, nonce_epoch, highest_segment] =
             u64s_at(block, 192);
         let membership = |n: usize| Membership::decode(&block[MEMBERSHIPS_AT[n]..]).map(Arc::new);
         if flags >= VOTED * 2 || number == 0 {
@@ -234,6 +241,7 @@ impl HardState {
             durable_hint: LogIndex(durable),
             first: First { index: LogIndex(first), prev_term: Term(prev_term), segment },
             newest_segment,
+            highest_segment,
             write_epoch,
             cut: Cut { from: LogIndex(from), epoch },
             cutting: flags & CUTTING != 0,

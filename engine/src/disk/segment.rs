@@ -17,7 +17,7 @@ use crate::{
     entry::{Head, Kind},
     le::{put_u32, put_u64, put_u64s, u32_at, u64_at, u64s_at},
     storage::Identity,
-    types::{ClusterId, GroupId, LogId, LogIndex, NodeId, SnapshotId, Term},
+    types::{ClusterId, GroupId, LogId, LogIndex, NodeId, SnapshotId, Term, Timestamp},
 };
 
 const HEADER: &[u8; 8] = b"LAKESEGM";
@@ -291,6 +291,8 @@ pub(crate) struct EndRecord {
     pub(crate) floor_lag: FloorLag,
     /// Where the last entry ends.
     pub(crate) data_bytes: u64,
+    /// The leader's clock in the last entry.
+    pub(crate) last_time: Timestamp,
     /// Where each run of equal terms begins; empty when there are more than fit.
     pub(crate) runs: Vec<(LogIndex, Term)>,
 }
@@ -315,6 +317,7 @@ impl EndRecord {
                 self.epoch,
                 u64::from(self.floor_lag.0),
                 self.data_bytes,
+                self.last_time.0,
                 runs.len() as u64,
             ],
         );
@@ -327,7 +330,7 @@ impl EndRecord {
 
     pub(crate) fn decode(block: &[u8], group: GroupId, sequence: u64) -> Result<Self, Fault> {
         open_block(block, END, FileSeed::new(group, sequence))?;
-        let [_, index, term, epoch, floor_lag, data_bytes, count] = u64s_at(block, 16);
+        let [_, index, term, epoch, floor_lag, data_bytes, last_time, count] = u64s_at(block, 16);
         let count = usize::try_from(count).ok();
         let count =
             count.filter(|&n| n <= Self::runs_max(block.len() as u64)).ok_or(Fault::Field)?;
@@ -340,6 +343,7 @@ impl EndRecord {
             epoch,
             floor_lag: FloorLag(u32::try_from(floor_lag).map_err(|_| Fault::Field)?),
             data_bytes,
+            last_time: Timestamp(last_time),
             runs: (0..count).map(run).collect(),
         })
     }

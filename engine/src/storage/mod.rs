@@ -3,15 +3,41 @@
 //! Knows no roles. Invariant: what it calls durable survives any crash, and a promise it reports
 //! lies in both copies of the hard state.
 
+mod compact;
+mod cut;
+mod journal;
+mod look;
+mod ops;
+mod promises;
+mod reader;
+mod recovery;
+mod repair;
+mod roll;
+mod scan;
+mod snapshots;
+mod verdict;
+
+use self::{
+    compact::Compaction,
+    journal::Journal,
+    ops::{InFlight, Job, Ops},
+    promises::Promises,
+    reader::Reads,
+    recovery::{Parts, Recovery as Restart},
+    roll::RollOp,
+    snapshots::Snapshots,
+};
 use crate::{
     action::{Action, Halt},
-    config::Config,
+    config::{Config, Tuning},
     entry::{Head, Seed},
     event::{Chunk, Completion, MachineError, Start},
-    file::DiskError,
+    file::{DiskError, File},
     membership::Membership,
-    status::Recovery,
-    types::{CaptureId, ClusterId, GroupId, Instant, LogId, LogIndex, NodeId, OpId, Term},
+    status::{Phase, Recovery},
+    types::{
+        CaptureId, ClusterId, GroupId, Instant, LogId, LogIndex, NodeId, OpId, Term, Timestamp,
+    },
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -45,6 +71,8 @@ pub(crate) struct Recovered {
     pub(crate) first_prev_term: Term,
     /// The last entry, or the snapshot's when the log is empty.
     pub(crate) last: LogId,
+    /// The leader's clock in the last entry; zero when it is not known.
+    pub(crate) last_time: Timestamp,
     /// Where each run of equal terms in the log begins, ascending.
     pub(crate) terms: Vec<(LogIndex, Term)>,
     /// A lower bound of what is committed; at least the snapshot's index.
@@ -69,121 +97,386 @@ pub(crate) struct ReadBack {
     pub(crate) frames: Bytes,
 }
 
+/// One node's files.
 #[derive(Clone, Debug)]
-pub(crate) struct Storage {}
+pub(crate) struct Storage {
+    config: Config,
+    seed: u64,
+    ops: Ops,
+    restart: Option<Box<Restart>>,
+    report: Recovery,
+    promises: Option<Promises>,
+    journal: Journal,
+    reads: Reads,
+    snapshots: Snapshots,
+    compaction: Compaction,
+    committed: LogIndex,
+    fault: Option<Halt>,
+}
 
-// Each method's contract is the treaty; bodies follow.
-#[allow(dead_code, unused_variables, clippy::unused_self)]
 impl Storage {
     pub(crate) fn new(config: &Config, seed: u64) -> Self {
-        Self {}
+        let identity = Identity { group: config.group, node: config.node, ..Identity::default() };
+        Self {
+            seed,
+            ops: Ops::default(),
+            restart: None,
+            report: Recovery::default(),
+            promises: None,
+            journal: Journal::new(identity, config),
+            reads: Reads::new(Seed::default(), config.group),
+            snapshots: new_snapshots(identity, config),
+            compaction: Compaction::default(),
+            committed: LogIndex(0),
+            fault: None,
+            config: config.clone(),
+        }
+    }
+
+    /// New limits, from now on.
+    pub(crate) fn tune(&mut self, tuning: &Tuning) {
+        self.config.tuning = tuning.clone();
+        self.journal.tune(tuning);
+        self.snapshots.tune(tuning);
     }
 
     // ---- facts -------------------------------------------------------------------------------
 
-    pub(crate) fn on_start(&mut self, start: Start) {}
-    pub(crate) fn on_completed(&mut self, op: OpId, result: Result<Completion, DiskError>) {}
-    pub(crate) fn on_captured(&mut self, capture: CaptureId, result: Result<Chunk, MachineError>) {}
-    pub(crate) fn on_restored(&mut self, through: u64, result: Result<(), MachineError>) {}
+    pub(crate) fn on_start(&mut self, start: Start) {
+        self.restart = Some(Box::new(Restart::new(self.config.clone(), self.seed, start)));
+    }
+
+    pub(crate) fn on_completed(
+        &mut self,
+        now: Instant,
+        op: OpId,
+        result: Result<Completion, DiskError>,
+    ) {
+        let Some(InFlight { job, file, .. }) = self.ops.complete(op) else { return };
+        if let Err(error) = self.take(now, op, job, file, result) {
+            self.fault.get_or_insert(Halt::DiskFailed { file, error });
+        }
+    }
+
+    /// `Err`: nothing may be built on what failed, and nothing is tried again: the node halts.
+    fn take(
+        &mut self,
+        now: Instant,
+        op: OpId,
+        job: Job,
+        file: File,
+        result: Result<Completion, DiskError>,
+    ) -> Result<(), DiskError> {
+        match job {
+            Job::Recovery(recovery::RecoveryOp::Repair) => unless_gone(result)?,
+            Job::Recovery(op) => {
+                let restart = self.restart.as_mut().expect("a restart was under way");
+                restart.on_completed(op, file, result);
+            }
+            Job::HardState => {
+                result?;
+                let promises = self.promises.as_mut().expect("its own write ended");
+                promises.on_written(&mut self.ops);
+            }
+            Job::Log => {
+                result?;
+                self.journal.on_written(op);
+            }
+            Job::Roll(op) => {
+                let result = result.map(|_| ());
+                if !matches!(op, RollOp::CreateSpare | RollOp::RemoveSpare) {
+                    result?;
+                }
+                let promises = self.promises.as_mut().expect("segments are rolled when running");
+                self.journal.on_rolled(op, result, now, promises, &mut self.ops);
+            }
+            Job::Cut(op) => {
+                let completion = match result {
+                    Err(DiskError::NotFound) if op == cut::CutOp::Clear => Completion::Done,
+                    result => result?,
+                };
+                self.journal.on_cut(op, completion, &mut self.ops);
+            }
+            Job::ReadBack(reader) => {
+                let Completion::Read(bytes) = result? else { return Ok(()) };
+                self.reads.on_read(reader, op, &bytes);
+            }
+            Job::Snapshot if self.snapshots.is_restoring(op) => {
+                // A block that cannot be read is judged like one that reads wrong.
+                let nothing = || Completion::Read(Bytes::new());
+                self.snapshots.on_block(op, result.unwrap_or_else(|_| nothing()));
+            }
+            Job::Snapshot => self.snapshots.on_written(result.map(|_| ())),
+            Job::Compact(_) => {
+                unless_gone(result)?;
+                self.compaction.on_done();
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn on_captured(&mut self, capture: CaptureId, result: Result<Chunk, MachineError>) {
+        self.snapshots.on_captured(capture, result);
+    }
+
+    pub(crate) fn on_restored(&mut self, through: u64, result: Result<(), MachineError>) {
+        self.snapshots.on_restored(through, result);
+    }
 
     // ---- steps of settle ---------------------------------------------------------------------
 
     /// Goes on with the restart. `Some` exactly once: the node may vote and acknowledge from here.
     pub(crate) fn recover(&mut self, now: Instant, out: &mut Vec<Action>) -> Option<Recovered> {
-        None
+        let mut restart = self.restart.take()?;
+        let (journal, promises, ops) = (&mut self.journal, &mut self.promises, &mut self.ops);
+        let result = restart.go_on(now, &mut Parts { journal, promises, ops });
+        self.report = restart.report().clone();
+        let recovered = match result {
+            Ok(true) => Some(self.take_over(&restart)),
+            Ok(false) => {
+                self.restart = Some(restart);
+                None
+            }
+            Err(halt) => {
+                self.fault.get_or_insert(halt);
+                None
+            }
+        };
+        self.write_promises();
+        self.ops.drain_into(out);
+        recovered
     }
+
+    fn take_over(&mut self, restart: &Restart) -> Recovered {
+        let promises = self.promises.as_ref().expect("the restart adopted the hard state");
+        let recovered = restart.recovered(promises);
+        self.reads = Reads::new(recovered.seed, self.config.group);
+        self.snapshots = new_snapshots(recovered.identity, &self.config);
+        self.snapshots.whole = restart.whole_snapshots();
+        self.committed = recovered.committed;
+        self.report.phase = Phase::Restore;
+        match restart.resumes() {
+            Some(machine) => self.snapshots.resume(machine),
+            None => self.snapshots.restore(&mut self.ops),
+        }
+        recovered
+    }
+
     /// Writes what is wanted and not yet on its way: hard state, entries, cuts, reads, snapshot.
-    pub(crate) fn persist(&mut self, now: Instant, out: &mut Vec<Action>) {}
-    /// When `persist` wants to be called though nothing happened.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        None
+    pub(crate) fn persist(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if let (None, Some(promises)) = (&self.restart, &mut self.promises) {
+            self.journal.persist(now, promises, &mut self.ops);
+            self.reads.go_on(&self.journal, &mut self.ops);
+            self.snapshots.go_on_restoring(&mut self.ops);
+            self.snapshots.go_on_saving(self.journal.durable(), &mut self.ops);
+            self.compaction.go_on(
+                &mut self.journal,
+                &mut self.snapshots,
+                &self.reads,
+                promises,
+                &mut self.ops,
+            );
+            promises.hint(self.journal.durable(), self.committed);
+        }
+        self.write_promises();
+        self.ops.drain_into(out);
     }
+
+    fn write_promises(&mut self) {
+        if let Some(promises) = &mut self.promises {
+            promises.persist(&mut self.ops);
+        }
+    }
+
+    /// When `persist` wants to be called though nothing happened.
+    pub(crate) const fn deadline(&self) -> Option<Instant> {
+        self.journal.deadline()
+    }
+
     /// Why the node must end, once that is so.
     pub(crate) fn halt(&mut self) -> Option<Halt> {
-        None
+        let faults = [
+            &mut self.fault,
+            &mut self.journal.fault,
+            &mut self.reads.fault,
+            &mut self.snapshots.fault,
+        ];
+        faults.into_iter().find_map(Option::take)
     }
 
     // ---- promises ----------------------------------------------------------------------------
 
+    fn promises(&self) -> &Promises {
+        self.promises.as_ref().expect("the restart is over")
+    }
+
+    fn promises_mut(&mut self) -> &mut Promises {
+        self.promises.as_mut().expect("the restart is over")
+    }
+
     /// Wants this term and vote on disk. Terms only rise; a vote is set once in a term.
-    pub(crate) fn promise(&mut self, term: Term, vote: Option<NodeId>) {}
+    pub(crate) fn promise(&mut self, term: Term, vote: Option<NodeId>) {
+        let wanted = self.promises().wanted();
+        if (wanted.term, wanted.vote) == (term, vote) {
+            return;
+        }
+        assert!(term >= wanted.term, "term {term} after {}", wanted.term);
+        let is_first_vote = wanted.vote.is_none() || term > wanted.term;
+        assert!(is_first_vote, "a second vote in term {term}: {vote:?} after {:?}", wanted.vote);
+        self.promises_mut().want(|hard| {
+            hard.term = term;
+            hard.vote = vote;
+        });
+    }
+
     /// The term and vote that both copies hold.
     pub(crate) fn promised(&self) -> (Term, Option<NodeId>) {
-        (Term(0), None)
+        let durable = self.promises().durable();
+        (durable.term, durable.vote)
     }
+
     /// Wants a membership on disk: `newest` in force, `previous` should it be cut.
-    pub(crate) fn set_membership(&mut self, newest: Arc<Membership>, previous: Arc<Membership>) {}
+    pub(crate) fn set_membership(&mut self, newest: Arc<Membership>, previous: Arc<Membership>) {
+        let wanted = self.promises().wanted();
+        if wanted.newest != newest || wanted.previous != previous {
+            self.promises_mut().want(|hard| {
+                hard.newest = newest;
+                hard.previous = previous;
+            });
+        }
+    }
+
     /// The membership in force that both copies hold (incarnations learnt included).
     pub(crate) fn recorded(&self) -> &Arc<Membership> {
-        unreachable!()
+        &self.promises().durable().newest
     }
+
     /// A lower bound of what is committed, to be written some time.
-    pub(crate) fn hint_committed(&mut self, committed: LogIndex) {}
+    pub(crate) fn hint_committed(&mut self, committed: LogIndex) {
+        self.committed = self.committed.max(committed);
+    }
 
     // ---- the log -----------------------------------------------------------------------------
 
     /// Appends the entry after the last one. `frame` is header and body, verified.
-    pub(crate) fn append(&mut self, head: &Head, frame: Bytes) {}
-    /// Cuts the log: the last entry is the one before `from`. Entries appended from then on are
-    /// written once the cut is durable.
-    pub(crate) fn truncate(&mut self, from: LogIndex) {}
-    /// The last index up to which everything is on disk, whatever crashes.
-    pub(crate) fn durable(&self) -> LogIndex {
-        LogIndex(0)
+    pub(crate) fn append(&mut self, head: &Head, frame: Bytes) {
+        self.journal.append(head, frame);
     }
+
+    /// Cuts the log: `last` is the last entry from now on. Entries appended behind it are written
+    /// once the cut is durable.
+    pub(crate) fn truncate(&mut self, last: LogId) {
+        assert!(
+            last.index >= self.committed,
+            "cutting behind {last}, committed is {}",
+            self.committed
+        );
+        self.journal.truncate(last.index.next(), last);
+    }
+
+    /// The last index up to which everything is on disk, whatever crashes.
+    pub(crate) const fn durable(&self) -> LogIndex {
+        self.journal.durable()
+    }
+
     /// Raised by each start and each cut.
     pub(crate) fn write_epoch(&self) -> u64 {
-        0
+        self.promises().wanted().write_epoch
     }
+
     /// Whether entries wait for a write of their own: the leader gathers proposals meanwhile.
     pub(crate) fn is_saturated(&self) -> bool {
-        false
+        self.journal.is_saturated()
     }
+
     /// Whether there is no room for more log: proposals are refused.
     pub(crate) fn is_full(&self) -> bool {
-        false
+        self.journal.has_no_room()
     }
+
     /// Bytes of entries held in memory until they are written.
-    pub(crate) fn memory_bytes(&self) -> u64 {
-        0
+    pub(crate) const fn memory_bytes(&self) -> u64 {
+        self.journal.memory_bytes()
     }
 
     // ---- reading back ------------------------------------------------------------------------
 
     /// Wants entries from `from` on, whole ones, at most `bytes_max` together but at least one,
     /// and none beyond `to`. One read per reader at a time; a new one replaces it.
-    pub(crate) fn read(&mut self, reader: Reader, from: LogIndex, to: LogIndex, bytes_max: u32) {}
+    pub(crate) fn read(&mut self, reader: Reader, from: LogIndex, to: LogIndex, bytes_max: u32) {
+        self.reads.read(reader, from, to, bytes_max);
+    }
+
     /// A finished read. Fewer entries than asked for is normal.
     pub(crate) fn take_read(&mut self) -> Option<(Reader, ReadBack)> {
-        None
+        self.reads.take()
     }
 
     // ---- snapshots ---------------------------------------------------------------------------
 
-    /// Whether the machine holds the snapshot it is restored from; apply begins then.
-    pub(crate) fn is_restored(&self) -> bool {
-        true
+    /// Where the machine stands by itself, once it does: apply begins behind it. It may be an
+    /// older snapshot than [`Recovered::snapshot`], if that one turned out to be bad.
+    pub(crate) const fn restored(&self) -> Option<LogId> {
+        self.snapshots.restored()
     }
-    /// Captures the machine as it is after `at`, unless a capture runs; false if one does.
+
+    /// Captures the machine as it is after `at`; false if a capture runs or `at` is no news.
     pub(crate) fn capture(&mut self, at: LogId, members: Arc<Membership>) -> bool {
-        false
+        let number = look::draw(self.seed ^ at.index.0.rotate_left(32)).max(1);
+        self.snapshots.capture(at, members, number, &mut self.ops)
     }
+
     /// The newest durable snapshot.
     pub(crate) fn snapshot(&self) -> LogId {
-        LogId::ZERO
+        self.snapshots.newest()
     }
-    /// Bytes of log since the newest snapshot up to `applied`, and that snapshot's bytes.
-    pub(crate) fn snapshot_debt(&self, applied: LogIndex) -> (u64, u64) {
-        (0, 0)
+
+    /// Bytes of log since the newest snapshot, and that snapshot's bytes.
+    pub(crate) fn snapshot_debt(&self) -> (u64, u64) {
+        let newest = self.snapshots.newest();
+        (self.journal.bytes_after(newest.index), self.snapshots.newest_bytes())
     }
+
     /// Log from here on is kept for peers.
-    pub(crate) fn retain(&mut self, from: LogIndex) {}
+    pub(crate) const fn retain(&mut self, from: LogIndex) {
+        self.compaction.retain(from);
+    }
+
     /// The first index still in the log.
     pub(crate) fn first(&self) -> LogIndex {
-        LogIndex(1)
+        self.journal.first()
     }
+
     /// How the restart goes.
     pub(crate) fn recovery(&self) -> Recovery {
-        Recovery::default()
+        let mut report = self.report.clone();
+        if let Some((done, total)) = self.snapshots.progress() {
+            (report.bytes_done, report.bytes_total) = (done, total);
+        }
+        if report.phase == Phase::Restore && self.snapshots.restored().is_some() {
+            report.phase = Phase::Ready;
+        }
+        report
     }
 }
+
+const fn new_snapshots(identity: Identity, config: &Config) -> Snapshots {
+    Snapshots::new(identity, config.disk_align, config.tuning.restore_bytes_max)
+}
+
+/// Removing what is gone already is no failure.
+fn unless_gone(result: Result<Completion, DiskError>) -> Result<(), DiskError> {
+    match result {
+        Ok(_) | Err(DiskError::NotFound) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A record that a running node needs is bad.
+fn damaged(file: File, offset: u64, expected: String) -> Halt {
+    let found = "a record that fails its checksum or is another's".into();
+    Halt::Refused { row: "damaged", file, offset, expected, found }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! Removing what a snapshot made superfluous: snapshots but the newest two, and the log below the
+//! older of them, unless a member still needs it.
+//!
+//! Invariant: the hard state says where the log begins before anything below is removed, and two
+//! snapshots with the log behind the older one are always there once there were two.
+
+use super::{
+    journal::{Journal, Sealed},
+    ops::{Job, Ops},
+    promises::{Promises, Version},
+    reader::Reads,
+    roll::Spare,
+    snapshots::Snapshots,
+};
+use crate::{
+    action::Note,
+    disk::hard_state::First,
+    file::{Class, DiskRequest, File},
+    types::LogIndex,
+};
+
+const SNAPSHOTS_KEPT: usize = 2;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum CompactOp {
+    Remove,
+    SyncDirectory,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Compaction {
+    /// Log from here on is kept for members.
+    retain: LogIndex,
+    step: Step,
+    outstanding: u32,
+    recycled: Option<Spare>,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Step {
+    #[default]
+    Idle,
+    Announce(Version, Vec<Sealed>),
+    Remove,
+    SyncDirectory,
+}
+
+impl Compaction {
+    pub(crate) const fn retain(&mut self, from: LogIndex) {
+        self.retain = from;
+    }
+
+    pub(crate) fn go_on(
+        &mut self,
+        journal: &mut Journal,
+        snapshots: &mut Snapshots,
+        reads: &Reads,
+        promises: &mut Promises,
+        ops: &mut Ops,
+    ) {
+        match std::mem::take(&mut self.step) {
+            Step::Idle => self.begin(journal, snapshots, reads, promises, ops),
+            Step::Announce(version, dead) if promises.is_durable(version) => {
+                self.remove(dead, journal, ops);
+            }
+            Step::Remove if self.outstanding == 0 => {
+                self.step = Step::SyncDirectory;
+                self.submit(CompactOp::SyncDirectory, DiskRequest::SyncDirectory, ops);
+            }
+            Step::SyncDirectory if self.outstanding == 0 => {
+                if let Some(spare) = self.recycled.take() {
+                    journal.spares.give(spare);
+                }
+            }
+            waiting => self.step = waiting,
+        }
+    }
+
+    pub(crate) const fn on_done(&mut self) {
+        self.outstanding -= 1;
+    }
+
+    fn submit(&mut self, op: CompactOp, request: DiskRequest, ops: &mut Ops) {
+        self.outstanding += 1;
+        ops.submit(Job::Compact(op), Class::Background, request);
+    }
+
+    fn begin(
+        &mut self,
+        journal: &mut Journal,
+        snapshots: &mut Snapshots,
+        reads: &Reads,
+        promises: &mut Promises,
+        ops: &mut Ops,
+    ) {
+        let extra = snapshots.whole.len().saturating_sub(SNAPSHOTS_KEPT);
+        for snapshot in snapshots.whole.drain(..extra) {
+            self.submit(CompactOp::Remove, DiskRequest::Remove { file: snapshot.file() }, ops);
+            self.step = Step::Remove;
+        }
+        let is_busy = journal.cut.is_some() || journal.active.is_none();
+        if extra > 0 || snapshots.whole.len() < SNAPSHOTS_KEPT || is_busy {
+            return;
+        }
+        let first = snapshots.whole[0].header.at.index.next().min(self.retain);
+        let is_dead = |s: &Sealed| s.last.index < first && !reads.uses(s.sequence);
+        let mut dead = Vec::new();
+        while let Some(sealed) = journal.sealed.pop_front_if(|sealed| is_dead(sealed)) {
+            dead.push(sealed);
+        }
+        let Some(last) = dead.last() else { return };
+        let next = journal.sealed.front().map(|sealed| (sealed.first, sealed.sequence));
+        let active = journal.active.as_ref().map(|active| (active.first, active.sequence));
+        let (index, segment) = next.or(active).expect("a segment takes new entries");
+        let first = First { index, prev_term: last.last.term, segment };
+        let version = promises.want(|hard| hard.first = first);
+        ops.note(Note::Compacted(index));
+        self.step = Step::Announce(version, dead);
+    }
+
+    fn remove(&mut self, dead: Vec<Sealed>, journal: &mut Journal, ops: &mut Ops) {
+        self.step = Step::Remove;
+        let next_len = journal.next_len();
+        for sealed in dead {
+            let file = File::Segment(sealed.sequence);
+            let request = match journal.spares.recycle(sealed.layout.len, next_len) {
+                Some(spare) if self.recycled.is_none() => {
+                    self.recycled = Some(spare);
+                    DiskRequest::Rename { from: file, to: File::Spare(spare.number) }
+                }
+                _ => DiskRequest::Remove { file },
+            };
+            self.submit(CompactOp::Remove, request, ops);
+        }
+    }
+}

@@ -1,0 +1,471 @@
+//! The log on its way to disk: entries gather, are written with their slots, and become durable.
+//!
+//! Two lanes per segment. Entries go out in writes of whole blocks, several in flight, none sharing
+//! a block. Slots go out as images of their blocks, one in flight: slots whose entries were written
+//! meanwhile join the next image. An entry is durable when its write and an image with its slot
+//! both are, and all entries before it.
+//!
+//! Invariant: nothing of term t is written before a hard state of at least t is durable, and the
+//! first write to a segment follows the last one to the segment before it.
+
+use super::{
+    Identity,
+    cut::Cutting,
+    ops::{Job, Ops},
+    promises::Promises,
+    roll::{Roll, Spares},
+};
+use crate::{
+    action::Halt,
+    config::{Config, Tuning},
+    disk::{
+        FileSeed,
+        segment::{FloorLag, Layout, Slot},
+    },
+    entry::Head,
+    file::{Class, DiskRequest, Extent, File},
+    types::{GroupId, Instant, LogId, LogIndex, OpId, Term, Timestamp},
+};
+use bytes::{Bytes, BytesMut};
+use std::{collections::VecDeque, time::Duration};
+
+/// The most bytes of entries in one write; a larger entry goes alone.
+const WRITE_BYTES_MAX: u64 = 1 << 20;
+/// The most bytes of entries in flight, at least: what a torn tail can reach.
+const WINDOW_BYTES_MIN: u64 = 16 << 20;
+/// After this long without a write the durable hint is written.
+const HINT_PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Debug)]
+pub(crate) struct Journal {
+    pub(super) identity: Identity,
+    pub(super) align: u32,
+    pub(super) segment_bytes: u64,
+    pub(super) window_bytes: u64,
+    /// The write epoch: raised by each start and each cut.
+    pub(super) epoch: u64,
+    writes_max: usize,
+    /// Full segments, oldest first.
+    pub(super) sealed: VecDeque<Sealed>,
+    /// The segment that takes new entries; none while the next one is being opened.
+    pub(super) active: Option<Active>,
+    /// Appended and not yet written.
+    pub(super) pending: VecDeque<Pending>,
+    pending_bytes: u64,
+    /// The last entry appended.
+    pub(super) last: LogId,
+    pub(super) durable: LogIndex,
+    pub(super) roll: Roll,
+    pub(super) spares: Spares,
+    pub(super) cut: Option<Cutting>,
+    hint_at: Option<Instant>,
+    /// Why the node must end.
+    pub(super) fault: Option<Halt>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub(super) head: Head,
+    frame: Bytes,
+}
+
+/// A full segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Sealed {
+    pub(crate) sequence: u64,
+    pub(crate) layout: Layout,
+    pub(crate) first: LogIndex,
+    pub(crate) prev_term: Term,
+    pub(crate) last: LogId,
+    /// Where its last entry ends.
+    pub(crate) data_bytes: u64,
+}
+
+/// The segment that takes new entries.
+#[derive(Clone, Debug)]
+pub(crate) struct Active {
+    pub(crate) sequence: u64,
+    pub(crate) layout: Layout,
+    pub(crate) first: LogIndex,
+    pub(crate) prev_term: Term,
+    /// The slots of all entries whose write was submitted.
+    pub(crate) slots: Vec<Slot>,
+    /// Where the next write goes.
+    pub(crate) write_at: u64,
+    /// The leader's clock in the last entry; zero when it is not known.
+    pub(super) last_time: Timestamp,
+    writes: VecDeque<EntriesWrite>,
+    in_flight_bytes: u64,
+    written: LogIndex,
+    slot_lane: SlotLane,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct EntriesWrite {
+    op: OpId,
+    through: LogIndex,
+    bytes: u64,
+    is_done: bool,
+}
+
+/// The image of the slot blocks that are not durable yet, or not full.
+#[derive(Clone, Debug)]
+struct SlotLane {
+    image: Vec<u8>,
+    /// The first slot of the image: it begins a block.
+    first: u32,
+    sent: LogIndex,
+    durable: LogIndex,
+    in_flight: Option<OpId>,
+}
+
+impl Active {
+    /// A segment without entries, or with these, all durable.
+    pub(crate) fn new(
+        sequence: u64,
+        layout: Layout,
+        first: LogIndex,
+        prev_term: Term,
+        slots: Vec<Slot>,
+        group: GroupId,
+    ) -> Self {
+        let last = LogIndex(first.0 + slots.len() as u64 - 1);
+        let end = slots.last().map_or(layout.data_at, Slot::end);
+        let image_first = layout.slot_block_first(slots.len() as u32);
+        let mut lane = SlotLane {
+            image: Vec::new(),
+            first: image_first,
+            sent: last,
+            durable: last,
+            in_flight: None,
+        };
+        let seed = FileSeed::new(group, sequence);
+        for (n, slot) in slots.iter().enumerate().skip(image_first as usize) {
+            lane.put(&layout, n as u32, slot, seed);
+        }
+        Self {
+            sequence,
+            layout,
+            first,
+            prev_term,
+            slots,
+            write_at: layout.block_after(end),
+            last_time: Timestamp(0),
+            writes: VecDeque::new(),
+            in_flight_bytes: 0,
+            written: last,
+            slot_lane: lane,
+        }
+    }
+
+    /// The last entry whose write was submitted.
+    pub(crate) fn last(&self) -> LogIndex {
+        LogIndex(self.first.0 + self.slots.len() as u64 - 1)
+    }
+
+    pub(crate) fn last_term(&self) -> Term {
+        self.slots.last().map_or(self.prev_term, |slot| slot.id.term)
+    }
+
+    pub(crate) fn slot(&self, index: LogIndex) -> Option<&Slot> {
+        self.slots.get(index.0.checked_sub(self.first.0)? as usize)
+    }
+
+    /// Where the last entry ends.
+    pub(crate) fn end(&self) -> u64 {
+        self.slots.last().map_or(self.layout.data_at, Slot::end)
+    }
+
+    fn fits(&self, slots: usize, offset: u64, bytes: u64) -> bool {
+        slots < self.layout.slot_count as usize && offset + bytes <= self.layout.data_end()
+    }
+
+    pub(super) fn durable(&self) -> LogIndex {
+        self.written.min(self.slot_lane.durable)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.writes.is_empty() && self.slot_lane.in_flight.is_none()
+    }
+
+    fn on_written(&mut self, op: OpId) {
+        if let Some(write) = self.writes.iter_mut().find(|write| write.op == op) {
+            write.is_done = true;
+        }
+        while let Some(write) = self.writes.pop_front_if(|write| write.is_done) {
+            self.written = write.through;
+            self.in_flight_bytes -= write.bytes;
+        }
+        if self.slot_lane.in_flight.take_if(|in_flight| *in_flight == op).is_some() {
+            self.slot_lane.durable = self.slot_lane.sent;
+        }
+    }
+}
+
+impl SlotLane {
+    fn put(&mut self, layout: &Layout, n: u32, slot: &Slot, seed: FileSeed) {
+        let at = (layout.slot_offset(n) - layout.slot_block(self.first)) as usize;
+        let bytes = slot.encode(seed);
+        if self.image.len() < at + bytes.len() {
+            self.image.resize((at + bytes.len()).next_multiple_of(layout.align as usize), 0);
+        }
+        self.image[at..at + bytes.len()].copy_from_slice(&bytes);
+    }
+
+    /// The blocks that hold what is not sent; then only the last one, if it has room left, stays.
+    fn take(&mut self, layout: &Layout, last: LogIndex, next: u32) -> Extent {
+        let offset = layout.slot_block(self.first);
+        let bytes = Bytes::copy_from_slice(&self.image);
+        self.sent = last;
+        let keep = layout.slot_block_first(next);
+        if keep != self.first {
+            let from = (layout.slot_block(keep) - offset) as usize;
+            self.image.drain(..from.min(self.image.len()));
+            self.first = keep;
+        }
+        Extent { offset, bytes }
+    }
+}
+
+impl Journal {
+    pub(crate) fn new(identity: Identity, config: &Config) -> Self {
+        let append = u64::from(config.tuning.append_bytes_max);
+        Self {
+            identity,
+            align: config.disk_align,
+            segment_bytes: config.segment_bytes,
+            window_bytes: WINDOW_BYTES_MIN.max(append * 2),
+            epoch: 0,
+            writes_max: config.tuning.writes_inflight_max as usize,
+            sealed: VecDeque::new(),
+            active: None,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            last: LogId::ZERO,
+            durable: LogIndex(0),
+            roll: Roll::Idle,
+            spares: Spares::default(),
+            cut: None,
+            hint_at: None,
+            fault: None,
+        }
+    }
+
+    /// The window stays: what a torn tail can reach stands in the headers.
+    pub(crate) const fn tune(&mut self, tuning: &Tuning) {
+        self.writes_max = tuning.writes_inflight_max as usize;
+    }
+
+    pub(crate) const fn durable(&self) -> LogIndex {
+        self.durable
+    }
+
+    pub(crate) const fn memory_bytes(&self) -> u64 {
+        self.pending_bytes
+    }
+
+    pub(crate) const fn deadline(&self) -> Option<Instant> {
+        match (self.hint_at, self.spares.retry_at) {
+            (Some(hint), Some(retry)) if retry.0 < hint.0 => Some(retry),
+            (None, retry) => retry,
+            (hint, _) => hint,
+        }
+    }
+
+    /// Whether an entry appended now would wait for others' writes: better gather first.
+    pub(crate) fn is_saturated(&self) -> bool {
+        !self.pending.is_empty()
+            || self.active.as_ref().is_none_or(|active| active.writes.len() >= self.writes_max)
+    }
+
+    /// The first index in the log.
+    pub(crate) fn first(&self) -> LogIndex {
+        let first = self.sealed.front().map(|sealed| sealed.first);
+        first
+            .or_else(|| self.active.as_ref().map(|active| active.first))
+            .unwrap_or_else(|| self.last.index.next())
+    }
+
+    /// Bytes of entries above `index`, nearly: whole segments are counted by what they hold.
+    pub(crate) fn bytes_after(&self, index: LogIndex) -> u64 {
+        let sealed: u64 = self
+            .sealed
+            .iter()
+            .filter(|sealed| sealed.first > index)
+            .map(|sealed| sealed.data_bytes - sealed.layout.data_at)
+            .sum();
+        sealed + self.active.as_ref().map_or(0, |active| bytes_after(active, index))
+    }
+
+    pub(crate) fn append(&mut self, head: &Head, frame: Bytes) {
+        assert_eq!(head.id.index, self.last.index.next(), "the log has no gaps");
+        assert!(head.id.term >= self.last.term, "terms in a log only rise");
+        self.last = head.id;
+        self.pending_bytes += frame.len() as u64;
+        self.pending.push_back(Pending { head: *head, frame });
+    }
+
+    /// Drops what was appended from `from` on and never written.
+    pub(super) fn forget_pending(&mut self, from: LogIndex) {
+        while let Some(pending) = self.pending.pop_back_if(|p| p.head.id.index >= from) {
+            self.pending_bytes -= pending.frame.len() as u64;
+        }
+    }
+
+    pub(crate) fn persist(&mut self, now: Instant, promises: &mut Promises, ops: &mut Ops) {
+        self.go_on_cutting(promises, ops);
+        if self.cut.is_none() {
+            // A segment may have become the active one, and may be full after this write.
+            self.go_on_rolling(promises, ops);
+            self.write(promises.durable().term, ops);
+            self.go_on_rolling(promises, ops);
+        }
+        self.prepare_spare(now, ops);
+        self.refresh_hint(now, promises);
+    }
+
+    fn write(&mut self, promised: Term, ops: &mut Ops) {
+        let durable = self.durable;
+        let Some(active) = self.active.as_mut().filter(|_| matches!(self.roll, Roll::Idle)) else {
+            return;
+        };
+        while active.writes.len() < self.writes_max {
+            let batch = fitting(active, &self.pending, promised, self.window_bytes);
+            if batch.entries == 0 {
+                break;
+            }
+            let entries = self.pending.drain(..batch.entries);
+            let stamp = Stamp { group: self.identity.group, epoch: self.epoch, durable };
+            let at = place(active, entries, batch.bytes, stamp);
+            self.pending_bytes -= batch.bytes;
+            submit(active, Some(at), ops);
+        }
+        if active.slot_lane.in_flight.is_none() && active.slot_lane.sent < active.last() {
+            submit(active, None, ops);
+        }
+    }
+
+    /// Whether the next entry does not fit into the segment.
+    pub(super) fn is_full(&self) -> bool {
+        let (Some(active), Some(next)) = (&self.active, self.pending.front()) else { return false };
+        !active.fits(active.slots.len(), active.write_at, u64::from(next.head.total_bytes))
+    }
+
+    pub(crate) fn on_written(&mut self, op: OpId) {
+        let active = self.active.as_mut().expect("a segment is not sealed while writes are on");
+        active.on_written(op);
+        let durable = active.durable();
+        // What a cut is about to clear is durable no more, whatever was written of it.
+        let most = self.cut.as_ref().map_or(durable, |cut| durable.min(cut.lowest().previous()));
+        self.durable = self.durable.max(most);
+        self.hint_at = None;
+    }
+
+    /// When writes pause, what was proven by floors alone is said in the hard state.
+    fn refresh_hint(&mut self, now: Instant, promises: &mut Promises) {
+        let hint = promises.wanted().durable_hint;
+        let is_idle = self.active.as_ref().is_none_or(Active::is_idle) && self.cut.is_none();
+        if !is_idle || hint >= self.durable {
+            self.hint_at = None;
+        } else if self.hint_at.get_or_insert_with(|| now.after(HINT_PAUSE)).0 <= now.0 {
+            self.hint_at = None;
+            let durable = self.durable;
+            promises.want(|hard| hard.durable_hint = durable);
+        }
+    }
+}
+
+fn bytes_after(active: &Active, index: LogIndex) -> u64 {
+    let from = active.slot(index.next().max(active.first)).map(|slot| u64::from(slot.offset));
+    from.map_or(0, |from| active.end() - from)
+}
+
+/// Entries that can go out in one write.
+#[derive(Default)]
+struct Fitting {
+    entries: usize,
+    bytes: u64,
+}
+
+fn fitting(active: &Active, pending: &VecDeque<Pending>, promised: Term, window: u64) -> Fitting {
+    let mut batch = Fitting::default();
+    for entry in pending {
+        let bytes = u64::from(entry.head.total_bytes);
+        let is_first = batch.entries == 0;
+        let exceeds = batch.bytes + bytes > WRITE_BYTES_MAX && !is_first;
+        let is_beyond_window = active.in_flight_bytes + batch.bytes + bytes > window
+            && !(is_first && active.in_flight_bytes == 0);
+        if entry.head.id.term > promised
+            || exceeds
+            || is_beyond_window
+            || !active.fits(
+                active.slots.len() + batch.entries,
+                active.write_at + batch.bytes,
+                bytes,
+            )
+        {
+            break;
+        }
+        batch.entries += 1;
+        batch.bytes += bytes;
+    }
+    batch
+}
+
+/// What a slot says beside its entry.
+#[derive(Clone, Copy)]
+struct Stamp {
+    group: GroupId,
+    epoch: u64,
+    durable: LogIndex,
+}
+
+/// Gives entries their place and their slots; what comes back is what to write there.
+fn place(
+    active: &mut Active,
+    entries: impl Iterator<Item = Pending>,
+    total_bytes: u64,
+    stamp: Stamp,
+) -> Extent {
+    let offset = active.write_at;
+    let padded = (total_bytes as usize).next_multiple_of(active.layout.align as usize);
+    let mut bytes = BytesMut::with_capacity(padded);
+    let seed = FileSeed::new(stamp.group, active.sequence);
+    for Pending { head, frame } in entries {
+        let floor_lag = FloorLag::new(head.id.index, stamp.durable);
+        let slot = Slot::of(&head, offset + bytes.len() as u64, stamp.epoch, floor_lag);
+        active.slot_lane.put(&active.layout, active.slots.len() as u32, &slot, seed);
+        active.slots.push(slot);
+        active.last_time = head.time;
+        bytes.extend_from_slice(&frame);
+    }
+    bytes.resize(padded, 0);
+    active.write_at += padded as u64;
+    active.in_flight_bytes += padded as u64;
+    Extent { offset, bytes: bytes.freeze() }
+}
+
+/// Submits entries, and with them the slots if none are on their way; or the slots alone.
+fn submit(active: &mut Active, entries: Option<Extent>, ops: &mut Ops) {
+    let file = File::Segment(active.sequence);
+    let last = active.last();
+    let slots = active
+        .slot_lane
+        .in_flight
+        .is_none()
+        .then(|| active.slot_lane.take(&active.layout, last, active.slots.len() as u32));
+    let bytes = entries.as_ref().map(|at| at.bytes.len() as u64);
+    let has_slots = slots.is_some();
+    let (at, and) = match entries {
+        Some(entries) => (entries, slots),
+        None => (slots.expect("slots alone are submitted when none are on their way"), None),
+    };
+    let request = DiskRequest::Write { file, at, and, durable: true };
+    let op = ops.submit(Job::Log, Class::Commit, request);
+    if has_slots {
+        active.slot_lane.in_flight = Some(op);
+    }
+    if let Some(bytes) = bytes {
+        active.writes.push_back(EntriesWrite { op, through: last, bytes, is_done: false });
+    }
+}

@@ -1,0 +1,574 @@
+//! What a restart saw: files, blocks, segments; and what follows from them for the verdict.
+//!
+//! Knows no disk operations: `recovery.rs` brings the bytes.
+
+use super::{
+    Identity, Recovered,
+    journal::{Active, Journal, Sealed},
+    promises::Promises,
+    scan::{self, Damage, Rules, Scanned, Tail},
+    snapshots::{self, SnapshotFile},
+    verdict::{self, Found},
+};
+use crate::{
+    action::Halt,
+    config::Config,
+    disk::{
+        Fault,
+        hard_state::HardState,
+        segment::{EndRecord, Header},
+    },
+    entry::{self, Seed},
+    event::Start,
+    file::File,
+    membership::{Member, Membership},
+    types::{LogId, LogIndex, NodeId, Term, Timestamp},
+};
+use bytes::{Bytes, BytesMut};
+use rand_chacha::{
+    ChaCha8Rng,
+    rand_core::{Rng as _, SeedableRng as _},
+};
+use std::fmt;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Look {
+    config: Config,
+    files: Vec<(File, u64)>,
+    blocks: [[Result<HardState, Fault>; 2]; 2],
+    pub(super) hard: Option<HardState>,
+    pub(super) snapshots: Vec<SnapshotFound>,
+    pub(super) segments: Vec<SegmentFound>,
+    /// Files that nothing needs.
+    pub(super) doomed: Vec<File>,
+    log: Log,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct SnapshotFound {
+    pub(super) at: LogId,
+    pub(super) len: u64,
+    pub(super) header: Bytes,
+    pub(super) footer: Bytes,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct SegmentFound {
+    pub(super) sequence: u64,
+    pub(super) len: u64,
+    pub(super) header: Option<Header>,
+    pub(super) end: Option<EndRecord>,
+    pub(super) image: BytesMut,
+    pub(super) scanned: Option<Scanned>,
+}
+
+/// The log as a whole.
+#[derive(Clone, Debug, Default)]
+struct Log {
+    first: LogIndex,
+    last: LogId,
+    proven: LogIndex,
+    /// The first thing wrong with it.
+    wrong: Option<Wrong>,
+    /// Whether something lies behind the last entry.
+    is_torn: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Wrong {
+    file: File,
+    damage: Damage,
+    is_unknown: bool,
+}
+
+impl Look {
+    pub(crate) fn new(config: &Config) -> Self {
+        let absent = || Err(Fault::Absent);
+        Self {
+            config: config.clone(),
+            files: Vec::new(),
+            blocks: [[absent(), absent()], [absent(), absent()]],
+            hard: None,
+            snapshots: Vec::new(),
+            segments: Vec::new(),
+            doomed: Vec::new(),
+            log: Log::default(),
+        }
+    }
+
+    pub(super) fn take_files(&mut self, mut files: Vec<(File, u64)>) {
+        files.sort_unstable();
+        for &(file, len) in &files {
+            match file {
+                File::Segment(sequence) => self.segments.push(SegmentFound {
+                    sequence,
+                    len,
+                    header: None,
+                    end: None,
+                    image: BytesMut::new(),
+                    scanned: None,
+                }),
+                File::Snapshot(at) => {
+                    let (header, footer) = (Bytes::new(), Bytes::new());
+                    self.snapshots.push(SnapshotFound { at, len, header, footer });
+                }
+                File::Spare(_) | File::Part(..) => self.doomed.push(file),
+                File::HardState => {}
+            }
+        }
+        self.snapshots.sort_by_key(|snapshot| snapshot.at);
+        self.files = files;
+    }
+
+    /// A crash while a node is built leaves spares only: that is nothing at all.
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.iter().all(|(file, _)| matches!(file, File::Spare(_)))
+    }
+
+    pub(super) fn take_hard(&mut self, copy: u8, block: u8, bytes: &[u8]) {
+        let found = HardState::decode(bytes, self.config.group);
+        self.blocks[usize::from(copy)][usize::from(block)] = found;
+    }
+
+    /// The highest good number of all four blocks counts.
+    pub(super) fn judge_hard_state(&mut self) -> Result<(), Halt> {
+        let blocks = self.blocks.iter().flatten();
+        let newest =
+            blocks.clone().filter_map(|block| block.as_ref().ok()).max_by_key(|h| h.number);
+        let newer = blocks.filter_map(|block| match block {
+            Err(Fault::Newer(version)) => Some(*version),
+            _ => None,
+        });
+        if let Some(version) = newer.max() {
+            let found = format!("version {version}");
+            return Err(refused("newer", File::HardState, 8, "format version 1", &found));
+        }
+        let Some(hard) = newest else {
+            let found = format!("{} in every block of both copies", self.worst_fault());
+            let expected = "a hard state; a node that lost it may have voted and must come back \
+                            under a new node id";
+            return Err(refused("hard-state-lost", File::HardState, 0, expected, &found));
+        };
+        if hard.identity.node != self.config.node || hard.identity.group != self.config.group {
+            let expected = format!("node {} of group {}", self.config.node, self.config.group);
+            let Identity { node, group, .. } = hard.identity;
+            let found = format!("node {node} of group {group}");
+            return Err(refused("foreign", File::HardState, 40, &expected, &found));
+        }
+        self.hard = Some(hard.clone());
+        Ok(())
+    }
+
+    fn worst_fault(&self) -> Fault {
+        let faults = self.blocks.iter().flatten().filter_map(|block| block.as_ref().err());
+        *faults.max().expect("a block that is not good has a fault")
+    }
+
+    fn numbers(&self) -> [[u64; 2]; 2] {
+        let number = |block: &Result<HardState, Fault>| block.as_ref().map_or(0, |h| h.number);
+        [
+            [number(&self.blocks[0][0]), number(&self.blocks[0][1])],
+            [number(&self.blocks[1][0]), number(&self.blocks[1][1])],
+        ]
+    }
+
+    /// Whether a copy has no good block: it will be written again.
+    fn has_lost_copy(&self) -> bool {
+        self.blocks.iter().any(|copy| copy.iter().all(Result::is_err))
+    }
+
+    fn hard(&self) -> &HardState {
+        self.hard.as_ref().expect("the hard state was judged before")
+    }
+
+    pub(super) fn take_block(&mut self, segment: u32, which: u8, bytes: &[u8]) {
+        let group = self.config.group;
+        let found = &mut self.segments[segment as usize];
+        if which == 2 {
+            found.end = EndRecord::decode(bytes, group, found.sequence).ok();
+            return;
+        }
+        let header = Header::decode(bytes, group, found.sequence);
+        let header = header.ok().filter(|header| header.layout.len == found.len);
+        found.header = found.header.take().or(header);
+    }
+
+    fn rules(&self) -> Rules {
+        let hard = self.hard();
+        Rules {
+            seed: Seed::new(hard.identity.cluster, hard.identity.group),
+            cut: hard.cut,
+            stop: hard.cutting.then_some(hard.cut.from),
+            proven: hard.durable_hint.max(hard.commit_hint),
+            epoch: hard.write_epoch + 1,
+        }
+    }
+
+    /// Frees what no entry lies in, and tells which segments must be read whole.
+    pub(super) fn segments_to_scan(&mut self) -> Vec<u32> {
+        let (rules, hard) = (self.rules(), self.hard().clone());
+        let is_needed = |found: &SegmentFound| {
+            let is_dead = found.header.as_ref().is_some_and(|header| {
+                let is_cut =
+                    header.first > rules.cut.from && rules.is_dead(header.first, header.epoch);
+                is_cut || header.staged_for.0 != 0
+            });
+            (hard.first.segment..=hard.newest_segment).contains(&found.sequence) && !is_dead
+        };
+        let (needed, dead) = std::mem::take(&mut self.segments).into_iter().partition(is_needed);
+        self.segments = needed;
+        self.doomed.extend(dead.iter().map(|found: &SegmentFound| File::Segment(found.sequence)));
+        for found in &mut self.segments {
+            let end = found.end.take();
+            let is_live = |end: &EndRecord| {
+                !rules.is_dead(end.last.index, end.epoch)
+                    && rules.stop.is_none_or(|stop| end.last.index < stop)
+            };
+            found.end = end.filter(|end| is_live(end) && !end.runs.is_empty());
+        }
+        let needs_scan = |found: &SegmentFound| found.header.is_some() && found.end.is_none();
+        (0..self.segments.len() as u32)
+            .filter(|&n| needs_scan(&self.segments[n as usize]))
+            .collect()
+    }
+
+    pub(super) fn judge_log(&mut self) {
+        let mut rules = self.rules();
+        self.drop_broken_snapshots();
+        rules.proven = rules.proven.max(self.snapshot().index);
+        // A record in a later segment proves all before it.
+        for found in &self.segments {
+            let header = found.header.as_ref().map(|header| header.first.previous());
+            let end = found.end.as_ref().map(|end| end.floor_lag.floor(end.last.index));
+            rules.proven = rules.proven.max(header.unwrap_or_default());
+            rules.proven = rules.proven.max(end.unwrap_or_default());
+        }
+        for found in &mut self.segments {
+            if let (Some(header), None) = (&found.header, &found.end) {
+                found.scanned = Some(scan::scan(header, &found.image, &rules));
+            }
+        }
+        self.log = self.follow(rules);
+    }
+
+    /// From the first segment to the last, as long as each goes on where the one before ends.
+    fn follow(&self, rules: Rules) -> Log {
+        let hard = self.hard();
+        let before = LogId::new(hard.first.prev_term, hard.first.index.previous());
+        let mut log =
+            Log { first: hard.first.index, last: before, proven: rules.proven, ..Log::default() };
+        let mut sequence = hard.first.segment;
+        for found in &self.segments {
+            let file = File::Segment(found.sequence);
+            let Some(header) = &found.header else {
+                log.wrong = Some(missing(file, log.last.index.next(), "its header"));
+                return log;
+            };
+            let goes_on =
+                header.first == log.last.index.next() && header.prev_term == log.last.term;
+            if !goes_on {
+                log.wrong = Some(missing(file, log.last.index.next(), "the log before it"));
+                return log;
+            }
+            sequence = found.sequence;
+            match (&found.end, &found.scanned) {
+                (Some(end), _) => log.last = end.last,
+                (None, Some(scanned)) => log.take(file, header, scanned, found),
+                (None, None) => unreachable!("a segment without its end was scanned"),
+            }
+            if log.wrong.is_some() {
+                return log;
+            }
+        }
+        if hard.newest_segment > 0
+            && self.segments.last().map(|s| s.sequence) != Some(hard.newest_segment)
+        {
+            let file = File::Segment(hard.newest_segment);
+            log.wrong =
+                Some(missing(file, log.last.index.next(), "the segment that the hard state names"));
+        } else if log.last.index < log.proven.max(self.snapshot().index) && !log.is_stopped(&rules)
+        {
+            let file = File::Segment(sequence);
+            log.wrong = Some(missing(file, log.last.index.next(), "entries that were durable"));
+        }
+        log
+    }
+
+    fn drop_broken_snapshots(&mut self) {
+        let identity = self.hard().identity;
+        let is_whole = |found: &SnapshotFound| {
+            snapshots::whole(&found.header, &found.footer, found.at, &identity).is_some()
+        };
+        let broken = self.snapshots.extract_if(.., |found| !is_whole(found));
+        self.doomed.extend(broken.map(|found| File::Snapshot(found.at)));
+    }
+
+    pub(super) fn whole_snapshots(&self) -> Vec<SnapshotFile> {
+        let identity = self.hard().identity;
+        let whole = |found: &SnapshotFound| {
+            snapshots::whole(&found.header, &found.footer, found.at, &identity)
+        };
+        self.snapshots.iter().filter_map(whole).collect()
+    }
+
+    fn snapshot(&self) -> LogId {
+        self.snapshots.last().map_or(LogId::ZERO, |found| found.at)
+    }
+
+    pub(super) fn found(&self, start: &Start) -> Found {
+        let (hard, log, snapshot) = (self.hard(), &self.log, self.snapshot());
+        Found {
+            mode: verdict::Mode::Run,
+            is_empty: false,
+            hard: verdict::Hard::Good,
+            is_cutting: hard.cutting,
+            install: if hard.installing {
+                verdict::Install::Partial
+            } else {
+                verdict::Install::None
+            },
+            is_term_ahead: snapshot.term > hard.term || log.last.term > hard.term,
+            machine: machine(start, log.last, snapshot),
+            base: base(log, snapshot),
+            tail: match &log.wrong {
+                Some(wrong) if wrong.is_unknown => verdict::Tail::Unknown,
+                Some(_) => verdict::Tail::Damaged,
+                None if log.is_torn => verdict::Tail::Torn,
+                None => verdict::Tail::Whole,
+            },
+            is_alone: hard.newest.is_sole_voter(hard.identity.node),
+        }
+    }
+
+    /// Why the node must not start, for a person.
+    pub(super) fn refusal(&self, row: &'static str) -> Halt {
+        let log = &self.log;
+        if let (Some(wrong), true) = (&log.wrong, matches!(row, "damaged" | "tail-unknown")) {
+            let damage = &wrong.damage;
+            return refused(row, wrong.file, damage.offset, &damage.expected, &damage.found);
+        }
+        let (snapshot, hard) = (self.snapshot(), self.hard());
+        let found =
+            format!("log {}..={}, snapshot {snapshot}, term {}", log.first, log.last, hard.term);
+        let expected = match row {
+            "term-regressed" => format!("nothing of a later term than {}", hard.term),
+            "machine-ahead" => format!("a state machine that holds at most {}", log.last),
+            _ => format!("a whole snapshot of {} or later", log.first.previous()),
+        };
+        refused(row, File::HardState, 0, &expected, &found)
+    }
+
+    /// The hard state as it is adopted: a new write epoch, in both copies before anything else.
+    pub(super) fn promises(&self) -> Promises {
+        let found = self.hard().clone();
+        let mut wanted = found.clone();
+        wanted.write_epoch += 1;
+        wanted.clean = false;
+        Promises::new(found, wanted, self.numbers())
+    }
+
+    pub(super) fn fill(&self, journal: &mut Journal) {
+        journal.identity = self.hard().identity;
+        journal.active = self.segments.last().and_then(SegmentFound::as_active);
+        let is_active = |found: &&SegmentFound| {
+            journal.active.as_ref().is_some_and(|active| active.sequence == found.sequence)
+        };
+        let full = self.segments.iter().filter(|found| !is_active(found));
+        journal.sealed = full.filter_map(SegmentFound::as_sealed).collect();
+        journal.last = self.log.last;
+        journal.durable = self.log.proven.min(self.log.last.index);
+    }
+
+    pub(super) const fn proven(&self) -> LogIndex {
+        self.log.proven
+    }
+
+    pub(super) fn recovered(&self, promises: &Promises) -> Recovered {
+        let hard = promises.durable();
+        let snapshot = self.snapshot();
+        Recovered {
+            identity: hard.identity,
+            seed: Seed::new(hard.identity.cluster, hard.identity.group),
+            term: hard.term,
+            vote: hard.vote,
+            write_epoch: hard.write_epoch,
+            snapshot,
+            first: self.log.first,
+            first_prev_term: hard.first.prev_term,
+            last: self.log.last,
+            last_time: self.segments.last().map_or(Timestamp(0), SegmentFound::last_time),
+            terms: self.terms(),
+            committed: hard.commit_hint.max(snapshot.index),
+            membership: hard.newest.clone(),
+            previous: hard.previous.clone(),
+        }
+    }
+
+    fn terms(&self) -> Vec<(LogIndex, Term)> {
+        let mut terms: Vec<(LogIndex, Term)> = Vec::new();
+        for found in &self.segments {
+            let slots = found.scanned.iter().flat_map(|scanned| &scanned.slots);
+            let slots = slots.map(|slot| (slot.id.index, slot.id.term));
+            let runs = found.end.iter().flat_map(|end| end.runs.iter().copied());
+            for (index, term) in runs.chain(slots) {
+                if terms.last().is_none_or(|(_, last)| *last != term) {
+                    terms.push((index, term));
+                }
+            }
+        }
+        terms
+    }
+}
+
+impl Log {
+    fn take(&mut self, file: File, header: &Header, scanned: &Scanned, found: &SegmentFound) {
+        self.last = scan::last_of(header, &scanned.slots);
+        self.proven = self.proven.max(scanned.proven);
+        let wrong =
+            |damage: &Damage, is_unknown| Wrong { file, damage: damage.clone(), is_unknown };
+        match &scanned.tail {
+            Tail::End => self.is_torn = found.has_leavings(scanned),
+            Tail::Damaged(damage) => self.wrong = Some(wrong(damage, false)),
+            Tail::Unknown(damage) => self.wrong = Some(wrong(damage, true)),
+        }
+    }
+
+    /// Whether the log ends where an unfinished cut began.
+    fn is_stopped(&self, rules: &Rules) -> bool {
+        rules.stop.is_some_and(|stop| self.last.index.next() == stop)
+    }
+}
+
+impl SegmentFound {
+    /// A full segment, as its end record says; without one, as the scan found it.
+    fn as_sealed(&self) -> Option<Sealed> {
+        let header = self.header.as_ref()?;
+        let scanned = || self.scanned.as_ref();
+        let last = self.end.as_ref().map(|end| end.last);
+        let data_bytes = self.end.as_ref().map(|end| end.data_bytes);
+        Some(Sealed {
+            sequence: self.sequence,
+            layout: header.layout,
+            first: header.first,
+            prev_term: header.prev_term,
+            last: last.or_else(|| Some(scan::last_of(header, &scanned()?.slots)))?,
+            data_bytes: data_bytes.or_else(|| Some(self.end_of_entries(scanned()?)))?,
+        })
+    }
+
+    fn last_time(&self) -> Timestamp {
+        let slot = self.scanned.as_ref().and_then(|scanned| scanned.slots.last());
+        let head = slot.map(|slot| entry::time_of(&self.image[slot.offset as usize..]));
+        let end = self.end.as_ref().map(|end| end.last_time);
+        head.or(end).unwrap_or_default()
+    }
+
+    /// The segment that takes new entries, as the scan left it.
+    fn as_active(&self) -> Option<Active> {
+        let (header, scanned) = (self.header.as_ref()?, self.scanned.as_ref()?);
+        let Header { layout, first, prev_term, .. } = *header;
+        let (slots, group) = (scanned.slots.clone(), header.identity.group);
+        let mut active = Active::new(self.sequence, layout, first, prev_term, slots, group);
+        active.last_time = self.last_time();
+        Some(active)
+    }
+
+    /// Where the entries that were kept end.
+    pub(super) fn end_of_entries(&self, scanned: &Scanned) -> u64 {
+        let data_at = self.header.as_ref().map_or(0, |header| header.layout.data_at);
+        scanned.slots.last().map_or(data_at, crate::disk::segment::Slot::end)
+    }
+
+    /// Where a write that was in flight can have reached.
+    pub(super) fn window_end(&self, scanned: &Scanned) -> u64 {
+        let header = self.header.as_ref().expect("a scanned segment has a header");
+        let layout = &header.layout;
+        let reach = layout.block_after(self.end_of_entries(scanned)) + header.window_bytes;
+        layout.block_after(reach).min(layout.data_end())
+    }
+
+    /// Whether a slot, or a byte in the window, lies behind what was kept.
+    fn has_leavings(&self, scanned: &Scanned) -> bool {
+        let (from, to) = (self.end_of_entries(scanned), self.window_end(scanned));
+        scanned.slots_to as usize > scanned.slots.len()
+            || self.image[from as usize..to as usize].iter().any(|&byte| byte != 0)
+    }
+}
+
+fn machine(start: &Start, last: LogId, snapshot: LogId) -> verdict::Machine {
+    match start {
+        Start::Resume { machine } if machine.index > last.index.max(snapshot.index) => {
+            verdict::Machine::Ahead
+        }
+        Start::Resume { machine } if machine.index < snapshot.index => verdict::Machine::Behind,
+        Start::Resume { .. } => verdict::Machine::Resumed,
+        _ => verdict::Machine::Restored,
+    }
+}
+
+fn base(log: &Log, snapshot: LogId) -> verdict::Base {
+    if snapshot == LogId::ZERO {
+        return if log.first.0 <= 1 { verdict::Base::LogOnly } else { verdict::Base::Missing };
+    }
+    if snapshot.index.next() < log.first {
+        verdict::Base::Gap
+    } else if log.last.index < snapshot.index {
+        verdict::Base::Covered
+    } else {
+        verdict::Base::Joined
+    }
+}
+
+fn missing(file: File, index: LogIndex, what: &str) -> Wrong {
+    let damage = Damage {
+        index,
+        term: None,
+        offset: 0,
+        expected: format!("{what}, entry {index} on"),
+        found: "nothing".into(),
+    };
+    Wrong { file, damage, is_unknown: true }
+}
+
+pub(super) fn refused(
+    row: &'static str,
+    file: File,
+    offset: u64,
+    expected: &str,
+    found: &str,
+) -> Halt {
+    Halt::Refused { row, file, offset, expected: expected.into(), found: found.into() }
+}
+
+/// The same membership, with one member's incarnation known.
+pub(super) fn with_incarnation(members: &Membership, id: NodeId, incarnation: u64) -> Membership {
+    let mut members = members.clone();
+    let Membership { voters, outgoing, learners, .. } = &mut members;
+    for member in voters.iter_mut().chain(outgoing).chain(learners) {
+        let Member { id: other, incarnation: met, .. } = member;
+        if *other == id {
+            *met = incarnation;
+        }
+    }
+    members
+}
+
+/// The first draw of the engine's seed.
+pub(super) fn draw(seed: u64) -> u64 {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    bytes[8] = 1;
+    ChaCha8Rng::from_seed(bytes).next_u64()
+}
+
+impl fmt::Display for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (hard, log) = (self.hard(), &self.log);
+        write!(f, "term {}, log {}..={}, ", hard.term, log.first, log.last)?;
+        write!(f, "proven {}, snapshot {}", log.proven, self.snapshot())?;
+        if self.has_lost_copy() {
+            f.write_str(", one copy of the hard state is bad and will be written again")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,273 @@
+//! Entries back from disk, for peers that lag and for a machine that replays.
+//!
+//! Invariant: nothing is handed out before it agrees with its slot and chains to the entry before
+//! it. Memory is bounded by what a reader asks for, plus a few blocks of slots for each.
+
+use super::{
+    ReadBack, Reader, damaged,
+    journal::Journal,
+    ops::{Job, Ops},
+};
+use crate::{
+    action::Halt,
+    disk::{
+        FileSeed,
+        segment::{Layout, Slot},
+    },
+    entry::{Head, Seed},
+    file::{Class, DiskRequest, File},
+    types::{GroupId, LogIndex, OpId},
+};
+use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+
+/// How many bytes of slots are read at a time.
+const SLOTS_READ_BYTES: u64 = 64 << 10;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Reads {
+    seed: Seed,
+    group: GroupId,
+    readers: Vec<State>,
+    done: VecDeque<(Reader, ReadBack)>,
+    pub(super) fault: Option<Halt>,
+}
+
+#[derive(Clone, Debug)]
+struct State {
+    reader: Reader,
+    want: Option<Want>,
+    step: Step,
+    slots: Option<Slots>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Want {
+    from: LogIndex,
+    to: LogIndex,
+    bytes_max: u32,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Idle,
+    /// Slots of a full segment are being read.
+    Slots {
+        op: OpId,
+        place: Place,
+        first: LogIndex,
+    },
+    /// Entries are being read: these.
+    Entries {
+        op: OpId,
+        place: Place,
+        slots: Vec<Slot>,
+        offset: u64,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    sequence: u64,
+    layout: Layout,
+    first: LogIndex,
+    last: LogIndex,
+}
+
+/// Slots of a full segment, kept while a reader goes through it.
+#[derive(Clone, Debug)]
+struct Slots {
+    sequence: u64,
+    first: LogIndex,
+    slots: Vec<Slot>,
+}
+
+impl Reads {
+    pub(crate) const fn new(seed: Seed, group: GroupId) -> Self {
+        Self { seed, group, readers: Vec::new(), done: VecDeque::new(), fault: None }
+    }
+
+    pub(crate) fn read(&mut self, reader: Reader, from: LogIndex, to: LogIndex, bytes_max: u32) {
+        let state = self.state(reader);
+        state.want = Some(Want { from, to, bytes_max });
+        // What is on its way for an earlier wish is not this one's answer.
+        state.step = Step::Idle;
+        self.done.retain(|(other, _)| *other != reader);
+    }
+
+    fn state(&mut self, reader: Reader) -> &mut State {
+        let place = self.readers.iter().position(|state| state.reader == reader);
+        let place = place.unwrap_or_else(|| {
+            self.readers.push(State { reader, want: None, step: Step::Idle, slots: None });
+            self.readers.len() - 1
+        });
+        &mut self.readers[place]
+    }
+
+    pub(crate) fn take(&mut self) -> Option<(Reader, ReadBack)> {
+        self.done.pop_front()
+    }
+
+    /// Whether a read of this segment is on its way: it must not be removed.
+    pub(crate) fn uses(&self, sequence: u64) -> bool {
+        self.readers.iter().any(|state| match &state.step {
+            Step::Idle => false,
+            Step::Slots { place, .. } | Step::Entries { place, .. } => place.sequence == sequence,
+        })
+    }
+
+    pub(crate) fn go_on(&mut self, journal: &Journal, ops: &mut Ops) {
+        for state in &mut self.readers {
+            if let (Some(want), Step::Idle) = (state.want, &state.step) {
+                state.begin(want, journal, ops);
+            }
+        }
+    }
+
+    pub(crate) fn on_read(&mut self, reader: Reader, op: OpId, bytes: &Bytes) {
+        let (seed, group) = (self.seed, self.group);
+        let Some(state) = self.readers.iter_mut().find(|state| state.reader == reader) else {
+            return;
+        };
+        match std::mem::replace(&mut state.step, Step::Idle) {
+            Step::Slots { op: asked, place, first } if asked == op => {
+                state.slots = Some(decode_slots(bytes, &place, first, group));
+                if state.slots.as_ref().is_some_and(|slots| slots.slots.is_empty()) {
+                    let n = (first.0 - place.first.0) as u32;
+                    let (file, at) = (File::Segment(place.sequence), place.layout.slot_offset(n));
+                    self.fault = Some(damaged(file, at, format!("the slot of entry {first}")));
+                }
+            }
+            Step::Entries { op: asked, place, slots, offset } if asked == op => {
+                state.want = None;
+                match gather(bytes, offset, &slots, seed) {
+                    Ok(read_back) => self.done.push_back((reader, read_back)),
+                    Err(bad) => {
+                        let (file, at) = (File::Segment(place.sequence), u64::from(bad.offset));
+                        self.fault = Some(damaged(file, at, format!("entry {}", bad.id)));
+                    }
+                }
+            }
+            other => state.step = other,
+        }
+    }
+}
+
+impl State {
+    fn begin(&mut self, want: Want, journal: &Journal, ops: &mut Ops) {
+        let reader = self.reader;
+        if let Some(active) = &journal.active
+            && active.first <= want.from
+        {
+            let last = active.durable();
+            if want.from > last {
+                return;
+            }
+            let place = Place {
+                sequence: active.sequence,
+                layout: active.layout,
+                first: active.first,
+                last,
+            };
+            let slots = &active.slots[(want.from.0 - active.first.0) as usize..];
+            return self.read_entries(want, place, choose(slots, want, last), ops);
+        }
+        let sealed = journal.sealed.partition_point(|sealed| sealed.last.index < want.from);
+        let Some(sealed) = journal.sealed.get(sealed).filter(|s| s.first <= want.from) else {
+            return;
+        };
+        let place = Place {
+            sequence: sealed.sequence,
+            layout: sealed.layout,
+            first: sealed.first,
+            last: sealed.last.index,
+        };
+        let cached = self.slots.as_ref().filter(|slots| slots.sequence == sealed.sequence);
+        let cached = cached
+            .and_then(|slots| slots.slots.get(want.from.0.checked_sub(slots.first.0)? as usize..));
+        match cached.filter(|slots| !slots.is_empty()) {
+            Some(slots) => {
+                let chosen = choose(slots, want, place.last);
+                self.read_entries(want, place, chosen, ops);
+            }
+            None => {
+                let n = (want.from.0 - place.first.0) as u32;
+                let offset = place.layout.slot_block(n);
+                let count = (place.last.0 - place.first.0) as u32;
+                let end = place.layout.slot_block(count) + place.layout.align;
+                let len = (end - offset).min(SLOTS_READ_BYTES) as u32;
+                let file = File::Segment(place.sequence);
+                let request = DiskRequest::Read { file, offset, len };
+                let op = ops.submit(Job::ReadBack(reader), Class::Serve, request);
+                let first = place.layout.slot_block_first(n);
+                let first = LogIndex(place.first.0 + u64::from(first));
+                self.step = Step::Slots { op, place, first };
+            }
+        }
+    }
+
+    fn read_entries(&mut self, want: Want, place: Place, slots: Vec<Slot>, ops: &mut Ops) {
+        let (Some(first), Some(last)) = (slots.first(), slots.last()) else { return };
+        debug_assert_eq!(first.id.index, want.from, "slots lie by index");
+        let offset = place.layout.block_before(u64::from(first.offset));
+        let len = (place.layout.block_after(last.end()) - offset) as u32;
+        let file = File::Segment(place.sequence);
+        let request = DiskRequest::Read { file, offset, len };
+        let op = ops.submit(Job::ReadBack(self.reader), Class::Serve, request);
+        self.step = Step::Entries { op, place, slots, offset };
+    }
+}
+
+/// As many entries as are wanted, at least one.
+fn choose(slots: &[Slot], want: Want, last: LogIndex) -> Vec<Slot> {
+    let to = want.to.min(last);
+    let mut bytes = 0;
+    let fits = |slot: &&Slot| {
+        bytes += u64::from(slot.total_bytes);
+        slot.id.index == want.from || (slot.id.index <= to && bytes <= u64::from(want.bytes_max))
+    };
+    slots.iter().take_while(fits).copied().collect()
+}
+
+fn decode_slots(bytes: &[u8], place: &Place, first: LogIndex, group: GroupId) -> Slots {
+    let seed = FileSeed::new(group, place.sequence);
+    let from = (first.0 - place.first.0) as u32;
+    let base = place.layout.slot_block(from);
+    let slot = |n: u32| {
+        let at = (place.layout.slot_offset(n) - base) as usize;
+        Slot::decode(bytes.get(at..)?, seed, LogIndex(place.first.0 + u64::from(n)))
+    };
+    let count = (place.last.0 + 1 - place.first.0) as u32;
+    let slots = (from..count).map_while(slot).collect();
+    Slots { sequence: place.sequence, first, slots }
+}
+
+/// The frames of these slots out of what was read: as they lie if nothing lies between them.
+fn gather(bytes: &Bytes, base: u64, slots: &[Slot], seed: Seed) -> Result<ReadBack, Slot> {
+    let mut prev: Option<&Slot> = None;
+    for slot in slots {
+        let at = (u64::from(slot.offset) - base) as usize;
+        let frame = bytes.get(at..).unwrap_or_default();
+        let head = Head::parse_whole(frame, seed).map_err(|_| *slot)?;
+        let chains = prev.is_none_or(|prev| prev.id.term == head.prev_term);
+        if !slot.agrees(&head) || !chains {
+            return Err(*slot);
+        }
+        prev = Some(slot);
+    }
+    let (first, last) = (slots[0], slots[slots.len() - 1]);
+    let place = |slot: &Slot| {
+        let at = (u64::from(slot.offset) - base) as usize;
+        at..at + slot.total_bytes as usize
+    };
+    let total: usize = slots.iter().map(|slot| slot.total_bytes as usize).sum();
+    let is_dense = last.end() - u64::from(first.offset) == total as u64;
+    let frames = if is_dense {
+        bytes.slice(place(&first).start..place(&last).end)
+    } else {
+        let mut frames = BytesMut::with_capacity(total);
+        slots.iter().for_each(|slot| frames.extend_from_slice(&bytes[place(slot)]));
+        frames.freeze()
+    };
+    Ok(ReadBack { first: first.id.index, last: last.id.index, frames })
+}

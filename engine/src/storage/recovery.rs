@@ -1,0 +1,422 @@
+//! The restart: look at the disk, stage by stage, judge once, repair, and hand over.
+//!
+//! A stage asks for all it needs, waits for all answers, and becomes the next. Nothing is written
+//! before the verdict; nothing is promised before the hard state was written again to both copies.
+
+use super::{
+    Identity, Recovered,
+    journal::Journal,
+    look::{self, Look, SegmentFound},
+    ops::{Job, Ops},
+    promises::{Promises, Version},
+    repair::Repair,
+    snapshots::SnapshotFile,
+    verdict::{self, Verdict},
+};
+use crate::{
+    action::{Halt, Note},
+    config::Config,
+    disk::{hard_state, snapshot},
+    event::{Completion, Start},
+    file::{Class, DiskError, DiskRequest, Extent, File},
+    membership::Membership,
+    status::{Phase, Recovery as Report},
+    types::{ClusterId, Instant, LogId},
+};
+use bytes::{Bytes, BytesMut};
+use std::sync::Arc;
+
+/// How many bytes of a segment are read at a time.
+const READ_BYTES: u64 = 1 << 20;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RecoveryOp {
+    List,
+    HardBlock {
+        copy: u8,
+        block: u8,
+    },
+    SnapshotHead(u32),
+    SnapshotFoot(u32),
+    /// Header A, header B or end record.
+    SegmentBlock {
+        segment: u32,
+        which: u8,
+    },
+    SegmentChunk {
+        segment: u32,
+        chunk: u32,
+    },
+    /// A step of building a node.
+    Step,
+    /// A step of a repair, which counts its own.
+    Repair,
+}
+
+/// A restart under way.
+#[derive(Clone, Debug)]
+pub(crate) struct Recovery {
+    config: Config,
+    seed: u64,
+    start: Start,
+    stage: Stage,
+    outstanding: u32,
+    pub(super) look: Look,
+    report: Report,
+    phase_began: Option<Instant>,
+    failed: Option<(File, DiskError)>,
+}
+
+#[derive(Clone, Debug)]
+enum Stage {
+    Begin,
+    List,
+    Build(u8),
+    HardState,
+    Snapshots,
+    Segments,
+    Images,
+    Adopt(Version, Verdict),
+    Repair(Box<Repair>),
+    Over,
+}
+
+/// The parts of storage that a restart fills.
+pub(crate) struct Parts<'a> {
+    pub(crate) journal: &'a mut Journal,
+    pub(crate) promises: &'a mut Option<Promises>,
+    pub(crate) ops: &'a mut Ops,
+}
+
+impl Recovery {
+    pub(crate) fn new(config: Config, seed: u64, start: Start) -> Self {
+        Self {
+            look: Look::new(&config),
+            config,
+            seed,
+            start,
+            stage: Stage::Begin,
+            outstanding: 0,
+            report: Report::default(),
+            phase_began: None,
+            failed: None,
+        }
+    }
+
+    pub(crate) fn recovered(&self, promises: &Promises) -> Recovered {
+        self.look.recovered(promises)
+    }
+
+    pub(crate) fn whole_snapshots(&self) -> Vec<SnapshotFile> {
+        self.look.whole_snapshots()
+    }
+
+    /// Where a machine that keeps its own state stands.
+    pub(crate) const fn resumes(&self) -> Option<LogId> {
+        match self.start {
+            Start::Resume { machine } => Some(machine),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn report(&self) -> &Report {
+        &self.report
+    }
+
+    fn phase(&mut self, phase: Phase, now: Instant) {
+        let began = self.phase_began.replace(now).unwrap_or(now);
+        if phase != self.report.phase {
+            self.report.took.push((self.report.phase, now.since(began)));
+        }
+        self.report = Report {
+            phase,
+            bytes_done: 0,
+            bytes_total: 0,
+            took: std::mem::take(&mut self.report.took),
+            verdict: self.report.verdict.take(),
+        };
+    }
+
+    fn ask(&mut self, op: RecoveryOp, request: DiskRequest, ops: &mut Ops) {
+        if let DiskRequest::Read { len, .. } = request {
+            self.report.bytes_total += u64::from(len);
+        }
+        self.outstanding += 1;
+        ops.submit(Job::Recovery(op), Class::Serve, request);
+    }
+
+    pub(crate) fn on_completed(
+        &mut self,
+        op: RecoveryOp,
+        file: File,
+        result: Result<Completion, DiskError>,
+    ) {
+        if op == RecoveryOp::Repair {
+            return;
+        }
+        self.outstanding -= 1;
+        match (op, result) {
+            (RecoveryOp::List, Ok(Completion::Listed(files))) => self.look.take_files(files),
+            (op, Ok(Completion::Read(bytes))) => {
+                self.report.bytes_done += bytes.len() as u64;
+                self.take_bytes(op, bytes);
+            }
+            // What cannot be read is judged like what reads wrong.
+            (RecoveryOp::Step | RecoveryOp::List, Err(error)) => self.failed = Some((file, error)),
+            _ => {}
+        }
+    }
+
+    fn take_bytes(&mut self, op: RecoveryOp, bytes: Bytes) {
+        let look = &mut self.look;
+        match op {
+            RecoveryOp::HardBlock { copy, block } => look.take_hard(copy, block, &bytes),
+            RecoveryOp::SnapshotHead(n) => look.snapshots[n as usize].header = bytes,
+            RecoveryOp::SnapshotFoot(n) => look.snapshots[n as usize].footer = bytes,
+            RecoveryOp::SegmentBlock { segment, which } => look.take_block(segment, which, &bytes),
+            RecoveryOp::SegmentChunk { segment, chunk } => {
+                let at = chunk as usize * READ_BYTES as usize;
+                let image = &mut look.segments[segment as usize].image;
+                image[at..at + bytes.len()].copy_from_slice(&bytes);
+            }
+            RecoveryOp::List | RecoveryOp::Step | RecoveryOp::Repair => {}
+        }
+    }
+
+    /// Goes on as far as answers allow; true when the node may vote and acknowledge.
+    pub(crate) fn go_on(&mut self, now: Instant, parts: &mut Parts<'_>) -> Result<bool, Halt> {
+        loop {
+            if let Some((file, error)) = self.failed.take() {
+                return Err(Halt::DiskFailed { file, error });
+            }
+            if self.outstanding > 0 {
+                return Ok(false);
+            }
+            match std::mem::replace(&mut self.stage, Stage::Over) {
+                Stage::Begin => self.list(now, parts.ops)?,
+                Stage::List => self.read_hard_state(now, parts.ops)?,
+                Stage::Build(step) => self.build(step, parts.ops)?,
+                Stage::HardState => self.read_snapshots(now, parts.ops)?,
+                Stage::Snapshots => self.read_segments(now, parts.ops),
+                Stage::Segments => self.read_images(parts.ops),
+                Stage::Images => self.judge(now, parts)?,
+                Stage::Adopt(version, verdict) => {
+                    let promises = parts.promises.as_ref().expect("it is being adopted");
+                    if !promises.is_durable(version) {
+                        self.stage = Stage::Adopt(version, verdict);
+                        return Ok(false);
+                    }
+                    self.repair(verdict, parts);
+                }
+                Stage::Repair(mut repair) => {
+                    if !self.go_on_repairing(&mut repair, parts)? {
+                        self.stage = Stage::Repair(repair);
+                        return Ok(false);
+                    }
+                }
+                Stage::Over => return Ok(true),
+            }
+        }
+    }
+
+    fn list(&mut self, now: Instant, ops: &mut Ops) -> Result<(), Halt> {
+        if matches!(self.start, Start::ForceSoleVoter { .. }) {
+            let expected = "a version that recovers a lost quorum";
+            return Err(look::refused("not-ready", File::HardState, 0, expected, "this one"));
+        }
+        self.phase(Phase::List, now);
+        self.stage = Stage::List;
+        self.ask(RecoveryOp::List, DiskRequest::List, ops);
+        Ok(())
+    }
+
+    fn read_hard_state(&mut self, now: Instant, ops: &mut Ops) -> Result<(), Halt> {
+        if self.look.is_empty() {
+            return match &self.start {
+                Start::Format { .. } | Start::Join { .. } => {
+                    self.stage = Stage::Build(0);
+                    Ok(())
+                }
+                _ => Err(Halt::NotFormatted),
+            };
+        }
+        if matches!(self.start, Start::Format { .. } | Start::Join { .. }) {
+            return Err(Halt::AlreadyFormatted);
+        }
+        self.phase(Phase::HardState, now);
+        self.stage = Stage::HardState;
+        for copy in 0..2u8 {
+            for block in 0..2u8 {
+                let offset = hard_state::OFFSETS[usize::from(copy)][usize::from(block)];
+                let len = hard_state::BLOCK_BYTES as u32;
+                let request = DiskRequest::Read { file: File::HardState, offset, len };
+                self.ask(RecoveryOp::HardBlock { copy, block }, request, ops);
+            }
+        }
+        Ok(())
+    }
+
+    /// A new node: its hard state is built aside and gets its name when it is whole, so that a
+    /// crash in between leaves nothing at all.
+    fn build(&mut self, step: u8, ops: &mut Ops) -> Result<(), Halt> {
+        let file = File::Spare(0);
+        let request = match step {
+            0 => DiskRequest::Create { file, len: hard_state::FILE_BYTES, zeroed: true },
+            1 => {
+                let bytes = Bytes::from(self.new_node()?.encode());
+                let extent = |copy: usize| Extent {
+                    offset: hard_state::OFFSETS[copy][0],
+                    bytes: bytes.clone(),
+                };
+                DiskRequest::Write { file, at: extent(0), and: Some(extent(1)), durable: false }
+            }
+            2 => DiskRequest::Sync { file },
+            3 => DiskRequest::Rename { from: file, to: File::HardState },
+            4 => DiskRequest::SyncDirectory,
+            _ => {
+                // What was built is read back like any other node's.
+                self.start = Start::Run;
+                self.stage = Stage::Begin;
+                self.look = Look::new(&self.config);
+                return Ok(());
+            }
+        };
+        self.stage = Stage::Build(step + 1);
+        self.ask(RecoveryOp::Step, request, ops);
+        Ok(())
+    }
+
+    fn new_node(&self) -> Result<hard_state::HardState, Halt> {
+        let (cluster, members) = match &self.start {
+            Start::Format { cluster, members } => (*cluster, members.clone()),
+            Start::Join { cluster } => (*cluster, Arc::new(Membership::default())),
+            _ => unreachable!("only these build a node"),
+        };
+        if !members.is_encodable() {
+            return Err(look::refused(
+                "too-many-members",
+                File::HardState,
+                0,
+                "at most 32 members with addresses of at most 64 bytes",
+                &members.to_string(),
+            ));
+        }
+        let identity = self.new_identity(cluster);
+        let met = look::with_incarnation(&members, identity.node, identity.incarnation);
+        let mut hard = hard_state::HardState::new(identity, Arc::new(met));
+        hard.number = 1;
+        Ok(hard)
+    }
+
+    fn new_identity(&self, cluster: ClusterId) -> Identity {
+        Identity {
+            cluster,
+            cluster_epoch: 0,
+            group: self.config.group,
+            node: self.config.node,
+            // Zero means "not met yet".
+            incarnation: look::draw(self.seed).max(1),
+        }
+    }
+
+    fn read_snapshots(&mut self, now: Instant, ops: &mut Ops) -> Result<(), Halt> {
+        self.look.judge_hard_state()?;
+        self.phase(Phase::Snapshot, now);
+        self.stage = Stage::Snapshots;
+        let align = self.config.disk_align;
+        for n in 0..self.look.snapshots.len() as u32 {
+            let found = &self.look.snapshots[n as usize];
+            let (file, foot) = (File::Snapshot(found.at), found.len.checked_sub(u64::from(align)));
+            let len = snapshot::header_bytes(align) as u32;
+            let request = DiskRequest::Read { file, offset: 0, len };
+            self.ask(RecoveryOp::SnapshotHead(n), request, ops);
+            if let Some(offset) = foot {
+                let request = DiskRequest::Read { file, offset, len: align };
+                self.ask(RecoveryOp::SnapshotFoot(n), request, ops);
+            }
+        }
+        Ok(())
+    }
+
+    fn read_segments(&mut self, now: Instant, ops: &mut Ops) {
+        self.phase(Phase::Log, now);
+        self.stage = Stage::Segments;
+        let align = u64::from(self.config.disk_align);
+        for n in 0..self.look.segments.len() as u32 {
+            let SegmentFound { sequence, len, .. } = self.look.segments[n as usize];
+            let offsets = [Some(0), len.checked_sub(2 * align), len.checked_sub(align)];
+            for (which, offset) in offsets.into_iter().enumerate() {
+                let Some(offset) = offset else { continue };
+                let file = File::Segment(sequence);
+                let request = DiskRequest::Read { file, offset, len: align as u32 };
+                let op = RecoveryOp::SegmentBlock { segment: n, which: which as u8 };
+                self.ask(op, request, ops);
+            }
+        }
+    }
+
+    fn read_images(&mut self, ops: &mut Ops) {
+        self.stage = Stage::Images;
+        for n in self.look.segments_to_scan() {
+            let SegmentFound { sequence, len, .. } = self.look.segments[n as usize];
+            self.look.segments[n as usize].image = BytesMut::zeroed(len as usize);
+            for chunk in 0..len.div_ceil(READ_BYTES) {
+                let offset = chunk * READ_BYTES;
+                let bytes = (len - offset).min(READ_BYTES) as u32;
+                let file = File::Segment(sequence);
+                let request = DiskRequest::Read { file, offset, len: bytes };
+                let op = RecoveryOp::SegmentChunk { segment: n, chunk: chunk as u32 };
+                self.ask(op, request, ops);
+            }
+        }
+    }
+
+    fn judge(&mut self, now: Instant, parts: &mut Parts<'_>) -> Result<(), Halt> {
+        self.look.judge_log();
+        let found = self.look.found(&self.start);
+        let (row, verdict) = verdict::verdict(&found);
+        let text: Arc<str> = format!("{}: {} ({})", row.name, row.says, self.look).into();
+        self.report.verdict = Some(text.clone());
+        if matches!(self.start, Start::Inspect) {
+            return Err(Halt::Inspected(text.to_string()));
+        }
+        parts.ops.note(Note::Recovery(text));
+        match verdict {
+            Verdict::Replay { log_is_covered: false, .. } | Verdict::RepeatCut => {}
+            _ => return Err(self.look.refusal(row.name)),
+        }
+        self.phase(Phase::Repair, now);
+        *parts.promises = Some(self.look.promises());
+        let promises = parts.promises.as_mut().expect("it was just made");
+        self.look.fill(parts.journal);
+        parts.journal.epoch = promises.wanted().write_epoch;
+        self.stage = Stage::Adopt(promises.version(), verdict);
+        Ok(())
+    }
+
+    fn repair(&mut self, verdict: Verdict, parts: &mut Parts<'_>) {
+        let promises = parts.promises.as_mut().expect("it was adopted");
+        let is_repeat = verdict == Verdict::RepeatCut;
+        let repair = Repair::begin(&self.look, is_repeat, parts.journal, promises, parts.ops);
+        self.stage = Stage::Repair(Box::new(repair));
+    }
+
+    /// Whether the repair is over.
+    fn go_on_repairing(
+        &mut self,
+        repair: &mut Repair,
+        parts: &mut Parts<'_>,
+    ) -> Result<bool, Halt> {
+        let promises = parts.promises.as_mut().expect("it was adopted");
+        if !repair.go_on(parts.journal, promises, parts.ops) {
+            return Ok(false);
+        }
+        if repair.is_repeat() {
+            // What the cut left is judged like after any other crash.
+            self.stage = Stage::Begin;
+            self.look = Look::new(&self.config);
+            *parts.journal = Journal::new(parts.journal.identity, &self.config);
+        }
+        Ok(true)
+    }
+}

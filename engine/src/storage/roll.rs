@@ -1,0 +1,306 @@
+//! From one segment to the next: end record, a spare's new name, headers, hard state, in this order
+//! and each durable before the next. And the spares: zeroed ahead of need, or recycled.
+//!
+//! Invariant: a segment takes entries only after the hard state named it, so nothing acknowledged
+//! lies in a file that a restart would not miss.
+
+use super::{
+    journal::{Active, Journal, Sealed},
+    ops::{Job, Ops},
+    promises::{Promises, Version},
+};
+use crate::{
+    action::Note,
+    disk::segment::{EndRecord, FloorLag, Header, Layout, first_len},
+    file::{Class, DiskError, DiskRequest, Extent, File},
+    types::{Instant, LogIndex, SnapshotId, Term},
+};
+use bytes::Bytes;
+use std::time::Duration;
+
+/// How long room is waited for before it is asked for again.
+const RETRY: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RollOp {
+    EndRecord,
+    Rename,
+    SyncName,
+    Headers,
+    CreateSpare,
+    RemoveSpare,
+}
+
+/// How far the opening of the next segment is.
+#[derive(Clone, Debug)]
+pub(crate) enum Roll {
+    /// The active segment has room.
+    Idle,
+    /// Its end record is being written.
+    Ending,
+    /// A file of this length is wanted.
+    WantSpare(u64),
+    /// The file is on its way to its name and its headers.
+    Naming(Header),
+    /// The hard state is to name it.
+    Announcing(Header, Version),
+}
+
+/// Files of zeros, or of an earlier life, for segments to come.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Spares {
+    ready: Vec<Spare>,
+    creating: Option<Spare>,
+    next: u64,
+    is_full: bool,
+    pub(super) retry_at: Option<Instant>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Spare {
+    pub(crate) number: u64,
+    pub(crate) len: u64,
+}
+
+impl Spares {
+    /// Number zero is where a new node's hard state is built.
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn take(&mut self, len: u64) -> Option<Spare> {
+        let place = self.ready.iter().position(|spare| spare.len >= len)?;
+        Some(self.ready.swap_remove(place))
+    }
+
+    /// A name for a segment that is not needed any more, if its room may be of use.
+    pub(super) fn recycle(&mut self, len: u64, next_len: u64) -> Option<Spare> {
+        let is_useful = self.ready.is_empty() && self.creating.is_none() && len >= next_len;
+        is_useful.then(|| Spare { number: self.number(), len })
+    }
+
+    /// Its new name is durable: it may be written.
+    pub(super) fn give(&mut self, spare: Spare) {
+        self.ready.push(spare);
+    }
+}
+
+impl Journal {
+    /// Whether proposals must be refused because there is no room for another segment.
+    pub(crate) fn has_no_room(&self) -> bool {
+        self.spares.is_full && self.spares.ready.is_empty()
+    }
+
+    /// How long the next segment will be.
+    pub(super) fn next_len(&self) -> u64 {
+        let last = self.active.as_ref().map(|active| active.layout.len);
+        let last = last.or_else(|| self.sealed.back().map(|sealed| sealed.layout.len));
+        last.map_or_else(|| first_len(self.segment_bytes), |len| (len * 2).min(self.segment_bytes))
+    }
+
+    /// The next length that holds the entry that waits.
+    fn wanted_len(&self) -> u64 {
+        let bytes = self.pending.front().map_or(0, |next| u64::from(next.head.total_bytes));
+        let mut len = self.next_len();
+        while len < self.segment_bytes {
+            let layout = Layout::new(len, self.align);
+            if layout.data_end() - layout.data_at >= bytes {
+                break;
+            }
+            len *= 2;
+        }
+        len
+    }
+
+    pub(super) fn go_on_rolling(&mut self, promises: &mut Promises, ops: &mut Ops) {
+        match self.roll {
+            Roll::Idle if self.active.is_none() => self.roll = Roll::WantSpare(self.wanted_len()),
+            Roll::Idle => return self.end_segment(ops),
+            Roll::WantSpare(_) => {}
+            Roll::Ending | Roll::Naming(_) => return,
+            Roll::Announcing(_, version) => return self.finish(version, promises),
+        }
+        if let Roll::WantSpare(len) = self.roll
+            && let Some(spare) = self.spares.take(len)
+        {
+            self.name(spare, promises, ops);
+        }
+    }
+
+    /// Whether nothing of the roll is on its way to the disk.
+    pub(super) const fn is_roll_at_rest(&self) -> bool {
+        matches!(self.roll, Roll::Idle | Roll::WantSpare(_))
+    }
+
+    fn end_segment(&mut self, ops: &mut Ops) {
+        let is_full = self.is_full();
+        let Some(active) = self.active.as_ref().filter(|active| is_full && active.is_idle()) else {
+            return;
+        };
+        let end = EndRecord {
+            last: crate::LogId::new(active.last_term(), active.last()),
+            epoch: self.epoch,
+            floor_lag: FloorLag::new(active.last(), self.durable),
+            data_bytes: active.end(),
+            last_time: active.last_time,
+            runs: runs_of(active),
+        };
+        assert_eq!(self.durable, active.last(), "all of a segment is durable before its end is");
+        let bytes = end.encode(self.identity.group, active.sequence, active.layout.align);
+        let at = Extent { offset: active.layout.end_offset(), bytes: bytes.into() };
+        let file = File::Segment(active.sequence);
+        let request = DiskRequest::Write { file, at, and: None, durable: true };
+        ops.submit(Job::Roll(RollOp::EndRecord), Class::Commit, request);
+        self.roll = Roll::Ending;
+    }
+
+    fn name(&mut self, spare: Spare, promises: &Promises, ops: &mut Ops) {
+        let highest = promises.wanted().highest_segment;
+        let header = Header {
+            identity: self.identity,
+            sequence: highest + 1,
+            first: self.sealed.back().map_or_else(|| self.durable.next(), |s| s.last.index.next()),
+            prev_term: self.end_term(promises),
+            epoch: self.epoch,
+            layout: Layout::new(spare.len, self.align),
+            window_bytes: self.window_bytes,
+            staged_for: SnapshotId(0),
+        };
+        let (from, to) = (File::Spare(spare.number), File::Segment(header.sequence));
+        let request = DiskRequest::Rename { from, to };
+        ops.submit(Job::Roll(RollOp::Rename), Class::Commit, request);
+        self.roll = Roll::Naming(header);
+    }
+
+    /// The term of the last entry in full segments, or of the one before the log.
+    fn end_term(&self, promises: &Promises) -> Term {
+        let first = promises.wanted().first;
+        self.sealed.back().map_or(first.prev_term, |sealed| sealed.last.term)
+    }
+
+    pub(crate) fn on_rolled(
+        &mut self,
+        op: RollOp,
+        result: Result<(), DiskError>,
+        now: Instant,
+        promises: &mut Promises,
+        ops: &mut Ops,
+    ) {
+        match op {
+            RollOp::EndRecord => self.seal(),
+            RollOp::Rename => {
+                ops.submit(Job::Roll(RollOp::SyncName), Class::Commit, DiskRequest::SyncDirectory);
+            }
+            RollOp::SyncName => self.write_headers(ops),
+            RollOp::Headers => self.announce(promises),
+            RollOp::CreateSpare => self.on_spare_created(result, now, ops),
+            RollOp::RemoveSpare => {}
+        }
+    }
+
+    fn seal(&mut self) {
+        let active = self.active.take().expect("its end record was written");
+        self.sealed.push_back(Sealed {
+            sequence: active.sequence,
+            layout: active.layout,
+            first: active.first,
+            prev_term: active.prev_term,
+            last: crate::LogId::new(active.last_term(), active.last()),
+            data_bytes: active.end(),
+        });
+        self.roll = Roll::WantSpare(self.wanted_len());
+    }
+
+    fn write_headers(&self, ops: &mut Ops) {
+        let Roll::Naming(header) = &self.roll else { unreachable!("a name was being given") };
+        let bytes = Bytes::from(header.encode());
+        let [a, b] = header.layout.header_offsets();
+        let at = Extent { offset: a, bytes: bytes.clone() };
+        let and = Some(Extent { offset: b, bytes });
+        let file = File::Segment(header.sequence);
+        let request = DiskRequest::Write { file, at, and, durable: true };
+        ops.submit(Job::Roll(RollOp::Headers), Class::Commit, request);
+    }
+
+    fn announce(&mut self, promises: &mut Promises) {
+        let Roll::Naming(header) = std::mem::replace(&mut self.roll, Roll::Idle) else {
+            unreachable!("headers were being written")
+        };
+        let is_first = self.sealed.is_empty();
+        let version = promises.want(|hard| {
+            hard.newest_segment = header.sequence;
+            hard.highest_segment = header.sequence;
+            if is_first {
+                hard.first.segment = header.sequence;
+            }
+        });
+        self.roll = Roll::Announcing(header, version);
+    }
+
+    fn finish(&mut self, version: Version, promises: &Promises) {
+        if !promises.is_durable(version) {
+            return;
+        }
+        let Roll::Announcing(header, _) = std::mem::replace(&mut self.roll, Roll::Idle) else {
+            unreachable!("a segment was being announced")
+        };
+        let Header { sequence, layout, first, prev_term, .. } = header;
+        let group = self.identity.group;
+        self.active = Some(Active::new(sequence, layout, first, prev_term, Vec::new(), group));
+    }
+
+    /// One spare is kept ready, so that a roll does not wait for zeros to be written.
+    pub(super) fn prepare_spare(&mut self, now: Instant, ops: &mut Ops) {
+        let is_waiting = self.spares.retry_at.is_some_and(|at| now < at);
+        let len = match self.roll {
+            Roll::WantSpare(len) => len,
+            _ => self.next_len(),
+        };
+        let has_one = self.spares.ready.iter().any(|spare| spare.len >= len);
+        if is_waiting || has_one || self.spares.creating.is_some() || self.cut.is_some() {
+            return;
+        }
+        self.spares.retry_at = None;
+        let spare = Spare { number: self.spares.number(), len };
+        let is_waited_for = matches!(self.roll, Roll::WantSpare(_));
+        let class = if is_waited_for { Class::Commit } else { Class::Background };
+        let file = File::Spare(spare.number);
+        let request = DiskRequest::Create { file, len, zeroed: true };
+        ops.submit(Job::Roll(RollOp::CreateSpare), class, request);
+        self.spares.creating = Some(spare);
+    }
+
+    fn on_spare_created(&mut self, result: Result<(), DiskError>, now: Instant, ops: &mut Ops) {
+        let spare = self.spares.creating.take().expect("one spare was being created");
+        let was_full = self.spares.is_full;
+        match result {
+            Ok(()) => {
+                self.spares.is_full = false;
+                self.spares.ready.push(spare);
+            }
+            Err(error) => {
+                self.spares.is_full = true;
+                self.spares.retry_at = Some(now.after(RETRY));
+                let file = File::Spare(spare.number);
+                ops.note(Note::Disk { file, error });
+                let request = DiskRequest::Remove { file };
+                ops.submit(Job::Roll(RollOp::RemoveSpare), Class::Background, request);
+            }
+        }
+        if was_full != self.spares.is_full {
+            ops.note(Note::DiskFull(self.spares.is_full));
+        }
+    }
+}
+
+/// Where each run of equal terms begins.
+pub(crate) fn runs_of(active: &Active) -> Vec<(LogIndex, Term)> {
+    let mut runs: Vec<(LogIndex, Term)> = Vec::new();
+    for slot in &active.slots {
+        if runs.last().is_none_or(|(_, term)| *term != slot.id.term) {
+            runs.push((slot.id.index, slot.id.term));
+        }
+    }
+    runs
+}

@@ -1,0 +1,227 @@
+//! Judging a segment: which entries it holds, and whether what ends them is torn or damaged.
+//!
+//! Every entry has two witnesses, itself and its slot; every slot says what was durable when it was
+//! submitted. *Proven* is the most that any record here or elsewhere says. A bad or missing record
+//! above *proven* is what a crash leaves: torn. At or below it is damage. A valid record with a
+//! greater index proves nothing by itself, because writes in flight finish in any order.
+
+use crate::{
+    disk::{
+        FileSeed,
+        hard_state::Cut,
+        segment::{FloorLag, Header, Slot},
+    },
+    entry::{Head, Malformed, Seed},
+    types::{LogId, LogIndex, Term},
+};
+
+/// What the scan must know beside the segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    pub(crate) seed: Seed,
+    /// What lies at or above its start with a smaller epoch is dead.
+    pub(crate) cut: Cut,
+    /// A cut that was marked and perhaps not cleared: everything from here on is dead.
+    pub(crate) stop: Option<LogIndex>,
+    /// What other records prove: hints, snapshot, other segments.
+    pub(crate) proven: LogIndex,
+    /// Slots that are rebuilt get this epoch.
+    pub(crate) epoch: u64,
+}
+
+impl Rules {
+    /// Whether a record of this index and epoch was cut away.
+    pub(crate) fn is_dead(&self, index: LogIndex, epoch: u64) -> bool {
+        self.cut.from.0 != 0 && index >= self.cut.from && epoch < self.cut.epoch
+    }
+}
+
+/// A segment, judged.
+#[derive(Clone, Debug)]
+pub(crate) struct Scanned {
+    /// The slots of all entries kept, as found or rebuilt.
+    pub(crate) slots: Vec<Slot>,
+    /// The first slot that was rebuilt and must be written.
+    pub(crate) first_rebuilt: Option<u32>,
+    pub(crate) proven: LogIndex,
+    pub(crate) tail: Tail,
+    /// Behind the last slot that holds anything of this file's life.
+    pub(crate) slots_to: u32,
+}
+
+/// What ends the entries.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Tail {
+    /// Nothing follows that was ever acknowledged.
+    End,
+    /// An entry that is known by its slot is bad.
+    Damaged(Damage),
+    /// From here on it is not known what there was.
+    Unknown(Damage),
+}
+
+/// A bad record at or below what is proven.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Damage {
+    pub(crate) index: LogIndex,
+    /// The term, where the slot tells.
+    pub(crate) term: Option<Term>,
+    pub(crate) offset: u64,
+    pub(crate) expected: String,
+    pub(crate) found: String,
+}
+
+struct Scan<'a> {
+    header: &'a Header,
+    image: &'a [u8],
+    rules: &'a Rules,
+    /// By position; `None`: absent, torn, or dead.
+    table: Vec<Option<Slot>>,
+    slots_to: u32,
+}
+
+/// Judges the segment whose bytes are `image`.
+pub(crate) fn scan(header: &Header, image: &[u8], rules: &Rules) -> Scanned {
+    let mut scan = Scan { header, image, rules, table: Vec::new(), slots_to: 0 };
+    scan.read_slots();
+    let proven = scan.proven();
+    let (slots, first_rebuilt, tail) = scan.entries(proven);
+    Scanned { slots, first_rebuilt, proven, tail, slots_to: scan.slots_to }
+}
+
+impl Scan<'_> {
+    fn index(&self, n: u32) -> LogIndex {
+        LogIndex(self.header.first.0 + u64::from(n))
+    }
+
+    fn read_slots(&mut self) {
+        let layout = &self.header.layout;
+        let seed = FileSeed::new(self.header.identity.group, self.header.sequence);
+        for n in 0..layout.slot_count {
+            let bytes = self.image.get(layout.slot_offset(n) as usize..).unwrap_or_default();
+            let slot = Slot::decode(bytes, seed, self.index(n)).filter(|slot| self.is_placed(slot));
+            if slot.is_some() {
+                self.slots_to = n + 1;
+            }
+            self.table.push(slot.filter(|slot| self.is_live(slot)));
+        }
+        self.table.truncate(self.slots_to as usize);
+    }
+
+    fn is_placed(&self, slot: &Slot) -> bool {
+        let layout = &self.header.layout;
+        u64::from(slot.offset) >= layout.data_at && slot.end() <= layout.data_end()
+    }
+
+    fn is_live(&self, slot: &Slot) -> bool {
+        let is_stopped = self.rules.stop.is_some_and(|stop| slot.id.index >= stop);
+        !is_stopped && !self.rules.is_dead(slot.id.index, slot.epoch)
+    }
+
+    fn proven(&self) -> LogIndex {
+        let floors = self.table.iter().flatten().map(|slot| slot.floor_lag.floor(slot.id.index));
+        let most = floors.max().unwrap_or_default();
+        most.max(self.rules.proven).max(self.header.first.previous())
+    }
+
+    fn entries(&self, proven: LogIndex) -> (Vec<Slot>, Option<u32>, Tail) {
+        let mut slots: Vec<Slot> = Vec::new();
+        let mut first_rebuilt = None;
+        let count = self.header.layout.slot_count;
+        for n in 0..count {
+            let index = self.index(n);
+            if self.rules.stop.is_some_and(|stop| index >= stop) {
+                break;
+            }
+            let prev_term = slots.last().map_or(self.header.prev_term, |slot| slot.id.term);
+            let slot = self.table.get(n as usize).copied().flatten();
+            let end = slots.last().map_or(self.header.layout.data_at, Slot::end);
+            match self.entry(index, prev_term, end, slot.as_ref()) {
+                Ok((head, offset)) => match slot {
+                    Some(slot) if slot.agrees(&head) => slots.push(slot),
+                    // Above what is proven an old entry under a new slot, or the reverse, is torn.
+                    Some(_) if index > proven => return (slots, first_rebuilt, Tail::End),
+                    Some(slot) if self.next_prev_term(index) != Some(head.id.term) => {
+                        let tail = self.disagree(index, &slot, &head);
+                        return (slots, first_rebuilt, tail);
+                    }
+                    _ => {
+                        let (epoch, lag) = (self.rules.epoch, FloorLag::NOTHING);
+                        slots.push(Slot::of(&head, offset, epoch, lag));
+                        first_rebuilt = first_rebuilt.or(Some(n));
+                    }
+                },
+                Err(_) if index > proven => return (slots, first_rebuilt, Tail::End),
+                Err(why) => {
+                    let tail = self.damage(index, end, slot.as_ref(), why);
+                    return (slots, first_rebuilt, tail);
+                }
+            }
+        }
+        (slots, first_rebuilt, Tail::End)
+    }
+
+    /// The entry of `index`: where its slot says, or else right behind the one before it, or at the
+    /// next block. It must chain to the one before it.
+    fn entry(
+        &self,
+        index: LogIndex,
+        prev_term: Term,
+        end: u64,
+        slot: Option<&Slot>,
+    ) -> Result<(Head, u64), Malformed> {
+        let at = |offset: u64| {
+            let bytes = self.image.get(offset as usize..self.header.layout.data_end() as usize);
+            let head = Head::parse_whole(bytes.unwrap_or_default(), self.rules.seed)?;
+            let chains = head.id.index == index && head.prev_term == prev_term;
+            if chains { Ok((head, offset)) } else { Err(Malformed::Field) }
+        };
+        match slot {
+            Some(slot) => at(u64::from(slot.offset)),
+            None => at(end).or_else(|_| at(self.header.layout.block_after(end))),
+        }
+    }
+
+    /// The previous term that the record after `index` names.
+    fn next_prev_term(&self, index: LogIndex) -> Option<Term> {
+        let n = index.0 + 1 - self.header.first.0;
+        let next = self.table.get(n as usize)?.as_ref()?;
+        let head = Head::parse(self.image.get(next.offset as usize..)?, self.rules.seed).ok()?;
+        next.agrees(&head).then_some(head.prev_term)
+    }
+
+    fn disagree(&self, index: LogIndex, slot: &Slot, head: &Head) -> Tail {
+        let damage = Damage {
+            index,
+            term: Some(slot.id.term),
+            offset: u64::from(slot.offset),
+            expected: format!("entry {} as its slot has it", slot.id),
+            found: format!("entry {}", head.id),
+        };
+        if self.next_prev_term(index) == Some(slot.id.term) {
+            Tail::Damaged(damage)
+        } else {
+            Tail::Unknown(damage)
+        }
+    }
+
+    fn damage(&self, index: LogIndex, end: u64, slot: Option<&Slot>, why: Malformed) -> Tail {
+        let damage = Damage {
+            index,
+            term: slot.map(|slot| slot.id.term),
+            offset: slot.map_or(end, |slot| u64::from(slot.offset)),
+            expected: match slot {
+                Some(slot) => format!("entry {}", slot.id),
+                None => format!("entry {index}"),
+            },
+            found: why.as_str().into(),
+        };
+        if slot.is_some() { Tail::Damaged(damage) } else { Tail::Unknown(damage) }
+    }
+}
+
+/// The last entry kept, or what comes before the segment.
+pub(crate) fn last_of(header: &Header, slots: &[Slot]) -> LogId {
+    let before = LogId::new(header.prev_term, header.first.previous());
+    slots.last().map_or(before, |slot| slot.id)
+}

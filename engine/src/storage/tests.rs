@@ -1,0 +1,379 @@
+//! Storage alone, on a disk that does at once what it is asked: what is written is found again,
+//! whatever the order of rolls, cuts, snapshots and restarts.
+
+use super::*;
+use crate::{
+    action::Machine,
+    entry::{Batch, Kind, frames, seal_body},
+    file::{DiskRequest, Extent},
+    membership::Member,
+};
+use std::collections::BTreeMap;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Files as they are; every request is done when it is asked.
+#[derive(Clone, Default)]
+struct Disk {
+    files: BTreeMap<File, Vec<u8>>,
+    requests: Vec<DiskRequest>,
+    is_full: bool,
+}
+
+impl Disk {
+    fn perform(&mut self, request: DiskRequest) -> Result<Completion, DiskError> {
+        self.requests.push(request.clone());
+        match request {
+            DiskRequest::List => Ok(Completion::Listed(
+                self.files.iter().map(|(file, bytes)| (*file, bytes.len() as u64)).collect(),
+            )),
+            DiskRequest::Create { .. } if self.is_full => Err(DiskError::Full),
+            DiskRequest::Create { file, len, .. } => {
+                self.files.insert(file, vec![0; len as usize]);
+                Ok(Completion::Done)
+            }
+            DiskRequest::Read { file, offset, len } => {
+                let bytes = self.files.get(&file).ok_or(DiskError::NotFound)?;
+                let from = bytes.len().min(offset as usize);
+                let to = bytes.len().min(offset as usize + len as usize);
+                Ok(Completion::Read(Bytes::copy_from_slice(&bytes[from..to])))
+            }
+            DiskRequest::Write { file, at, and, .. } => {
+                let bytes = self.files.get_mut(&file).ok_or(DiskError::NotFound)?;
+                for Extent { offset, bytes: new } in [Some(at), and].into_iter().flatten() {
+                    let to = offset as usize + new.len();
+                    if to > bytes.len() {
+                        assert!(matches!(file, File::Part(..)), "{file} must not grow");
+                        bytes.resize(to, 0);
+                    }
+                    bytes[offset as usize..to].copy_from_slice(&new);
+                }
+                Ok(Completion::Done)
+            }
+            DiskRequest::Rename { from, to } => {
+                let bytes = self.files.remove(&from).ok_or(DiskError::NotFound)?;
+                self.files.insert(to, bytes);
+                Ok(Completion::Done)
+            }
+            DiskRequest::Remove { file } => {
+                self.files.remove(&file).map(|_| Completion::Done).ok_or(DiskError::NotFound)
+            }
+            DiskRequest::Sync { .. } | DiskRequest::SyncDirectory => Ok(Completion::Done),
+        }
+    }
+}
+
+fn config() -> Config {
+    let mut config = Config::new(GroupId(1), NodeId(1));
+    config.disk_align = 512;
+    config.segment_bytes = 32 << 10;
+    config.tuning.append_bytes_max = 8 << 10;
+    config
+}
+
+fn format() -> Start {
+    let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
+    let members = Arc::new(Membership::of([member(1), member(2), member(3)]));
+    Start::Format { cluster: ClusterId(5), members }
+}
+
+/// A storage, its disk, and what a machine was told.
+struct Node {
+    storage: Storage,
+    disk: Disk,
+    now: Instant,
+    recovered: Option<Recovered>,
+    restored: Vec<u8>,
+    captured: usize,
+    last: LogId,
+    halted: Option<Halt>,
+}
+
+impl Node {
+    fn start(disk: Disk, start: Start) -> Self {
+        let mut storage = Storage::new(&config(), 42);
+        storage.on_start(start);
+        let mut node = Self {
+            storage,
+            disk,
+            now: Instant(SECOND),
+            recovered: None,
+            restored: Vec::new(),
+            captured: 0,
+            last: LogId::ZERO,
+            halted: None,
+        };
+        node.settle();
+        if let Some(recovered) = &node.recovered {
+            node.last = recovered.last;
+            node.storage.promise(recovered.term.max(Term(1)), recovered.vote);
+            node.settle();
+        }
+        node
+    }
+
+    fn restart(self) -> Self {
+        Self::start(self.disk, Start::Run)
+    }
+
+    fn recovered(&self) -> &Recovered {
+        self.recovered.as_ref().unwrap_or_else(|| panic!("halted: {:?}", self.halted))
+    }
+
+    fn settle(&mut self) {
+        loop {
+            let mut out = Vec::new();
+            self.recovered =
+                self.storage.recover(self.now, &mut out).or_else(|| self.recovered.take());
+            self.storage.persist(self.now, &mut out);
+            self.halted = self.storage.halt().or_else(|| self.halted.take());
+            if out.is_empty() || self.halted.is_some() {
+                return;
+            }
+            out.into_iter().for_each(|action| self.perform(action));
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Disk { op, request, .. } => {
+                let result = self.disk.perform(request);
+                self.storage.on_completed(self.now, op, result);
+            }
+            Action::Machine(Machine::CaptureNext { capture, bytes_max }) => {
+                let bytes = Bytes::from(vec![7; 30_000.min(bytes_max as usize)]);
+                self.captured += bytes.len();
+                let last = self.captured >= 100_000;
+                self.storage.on_captured(capture, Ok(Chunk { bytes, last }));
+            }
+            Action::Machine(Machine::Restore { offset, bytes, .. }) => {
+                self.restored.truncate(offset as usize);
+                self.restored.extend_from_slice(&bytes);
+                self.storage.on_restored(self.restored.len() as u64, Ok(()));
+            }
+            _ => {}
+        }
+    }
+
+    fn append(&mut self, term: u64, bytes: usize) {
+        let seed = self.recovered().seed;
+        let id = LogId::new(Term(term), self.last.index.next());
+        let frame = if bytes == 0 {
+            seal_body(Kind::Empty, &[], seed, id, self.last.term, Timestamp(9))
+        } else {
+            Batch::one(&vec![id.index.0 as u8; bytes]).seal(seed, id, self.last.term, Timestamp(9))
+        };
+        let head = Head::parse_whole(&frame, seed).expect("it was just sealed");
+        self.storage.append(&head, frame);
+        self.last = id;
+    }
+
+    fn append_all(&mut self, term: u64, sizes: impl IntoIterator<Item = usize>) {
+        let (_, vote) = self.storage.promised();
+        self.storage.promise(Term(term), vote.filter(|_| self.storage.promised().0.0 == term));
+        self.settle();
+        for (n, bytes) in sizes.into_iter().enumerate() {
+            self.append(term, bytes);
+            if n % 3 == 0 {
+                self.settle();
+            }
+        }
+        self.settle();
+    }
+
+    fn truncate(&mut self, last: LogId) {
+        self.storage.truncate(last);
+        self.last = last;
+    }
+
+    /// All entries from `from` on, as they are read back.
+    fn read(&mut self, from: u64) -> Vec<(LogId, usize)> {
+        let (mut seen, mut next) = (Vec::new(), LogIndex(from));
+        while next <= self.storage.durable() {
+            self.storage.read(Reader::Machine, next, LogIndex(u64::MAX), 10_000);
+            self.settle();
+            let (_, read) = self.storage.take_read().unwrap_or_else(|| panic!("{:?}", self.halted));
+            assert_eq!(read.first, next);
+            seen.extend(frames(&read.frames).map(|entry| (entry.id, entry.body.len())));
+            next = read.last.next();
+        }
+        seen
+    }
+}
+
+fn sizes() -> impl Iterator<Item = usize> {
+    (0..300).map(|n| n * 37 % 1900)
+}
+
+#[test]
+fn a_wiped_disk_is_refused_and_a_formatted_one_is_not_formatted_again() {
+    assert_eq!(Node::start(Disk::default(), Start::Run).halted, Some(Halt::NotFormatted));
+    let node = Node::start(Disk::default(), format());
+    assert_eq!(node.recovered().last, LogId::ZERO);
+    assert_ne!(node.recovered().identity.incarnation, 0);
+    assert_eq!(Node::start(node.disk, format()).halted, Some(Halt::AlreadyFormatted));
+}
+
+#[test]
+fn what_is_appended_is_found_after_every_restart() {
+    let mut node = Node::start(Disk::default(), format());
+    let mut expected = Vec::new();
+    for term in 1..6 {
+        node.append_all(term, sizes());
+        assert_eq!(node.storage.durable(), node.last.index);
+        expected.extend(sizes().enumerate().map(|(n, bytes)| {
+            let index = LogIndex((term - 1) * 300 + n as u64 + 1);
+            (LogId::new(Term(term), index), if bytes == 0 { 0 } else { bytes + 4 })
+        }));
+        node = node.restart();
+        assert_eq!(node.recovered().last, LogId::new(Term(term), LogIndex(term * 300)));
+        let terms: Vec<_> = (1..=term).map(|t| (LogIndex((t - 1) * 300 + 1), Term(t))).collect();
+        assert_eq!(node.recovered().terms, terms);
+        assert_eq!(node.recovered().last_time, Timestamp(9));
+        assert_eq!(node.read(1), expected);
+    }
+    assert!(node.disk.files.len() > 20, "the log was rolled many times");
+}
+
+#[test]
+fn a_cut_reaches_back_over_segments_and_is_final() {
+    for last in [0, 1, 2, 30, 31, 99, 150, 298, 299] {
+        let mut node = Node::start(Disk::default(), format());
+        node.append_all(1, sizes());
+        node.truncate(LogId::new(Term(u64::from(last > 0)), LogIndex(last)));
+        assert!(node.storage.durable() <= LogIndex(last));
+        node.append_all(3, [500, 0, 700]);
+        assert_eq!(node.storage.durable(), LogIndex(last + 3), "cut behind {last}");
+        node = node.restart();
+        assert_eq!(node.recovered().last, LogId::new(Term(3), LogIndex(last + 3)));
+        let seen = node.read(1);
+        assert_eq!(seen.len() as u64, last + 3);
+        assert!(seen.iter().all(|(id, _)| (id.term == Term(3)) == (id.index.0 > last)));
+        node.append_all(4, sizes());
+        node = node.restart();
+        assert_eq!(node.recovered().last.index, LogIndex(last + 303));
+    }
+}
+
+#[test]
+fn a_vote_is_found_again() {
+    let mut node = Node::start(Disk::default(), format());
+    node.storage.promise(Term(7), Some(NodeId(3)));
+    assert_eq!(node.storage.promised(), (Term(1), None), "not before both copies hold it");
+    node.settle();
+    assert_eq!(node.storage.promised(), (Term(7), Some(NodeId(3))));
+    let node = node.restart();
+    assert_eq!((node.recovered().term, node.recovered().vote), (Term(7), Some(NodeId(3))));
+}
+
+#[test]
+fn snapshots_are_restored_and_the_log_below_them_goes() {
+    let mut node = Node::start(Disk::default(), format());
+    let members = node.recovered().membership.clone();
+    for round in 1..=4u64 {
+        node.append_all(round, sizes());
+        node.storage.hint_committed(node.last.index);
+        node.storage.retain(node.last.index);
+        node.captured = 0;
+        assert!(node.storage.capture(node.last, members.clone()));
+        node.settle();
+        assert_eq!(node.storage.snapshot(), node.last);
+        let captured = node.captured;
+        node = node.restart();
+        assert_eq!(node.recovered().snapshot, LogId::new(Term(round), LogIndex(round * 300)));
+        assert_eq!(node.storage.restored(), Some(node.recovered().snapshot));
+        assert!(node.restored.iter().all(|&byte| byte == 7));
+        assert_eq!(node.restored.len(), captured);
+        let first = node.recovered().first;
+        assert!(first.0 <= (round - 1).max(1) * 300, "the log reaches the older snapshot");
+        assert!(round < 3 || first.0 > (round - 2) * 300 - 100, "{first} in round {round}");
+        assert_eq!(node.read(first.0).len() as u64, round * 300 + 1 - first.0);
+    }
+    let snapshots = node.disk.files.keys().filter(|f| matches!(f, File::Snapshot(_))).count();
+    assert_eq!(snapshots, 2);
+}
+
+#[test]
+fn a_bad_newest_snapshot_yields_to_the_older_one() {
+    let mut node = Node::start(Disk::default(), format());
+    let members = node.recovered().membership.clone();
+    for round in 1..=2u64 {
+        node.append_all(round, sizes());
+        node.captured = 0;
+        assert!(node.storage.capture(node.last, members.clone()));
+        node.settle();
+    }
+    let newest = File::Snapshot(node.storage.snapshot());
+    node.disk.files.get_mut(&newest).expect("it was just made")[50_000] ^= 1;
+    node = node.restart();
+    assert_eq!(node.storage.restored(), Some(LogId::new(Term(1), LogIndex(300))));
+    assert!(node.restored.len() >= 100_000, "{} bytes", node.restored.len());
+}
+
+#[test]
+fn a_full_disk_is_said_and_forgotten_when_there_is_room() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    node.disk.is_full = true;
+    node.append_all(1, sizes());
+    assert!(node.storage.is_full());
+    assert!(node.storage.durable() < node.last.index);
+    assert_eq!(node.halted, None);
+    node.disk.is_full = false;
+    node.now = node.storage.deadline().expect("it is tried again");
+    node.settle();
+    assert!(!node.storage.is_full());
+    assert_eq!(node.storage.durable(), node.last.index);
+    let node = node.restart();
+    assert_eq!(node.recovered().last.index, LogIndex(600));
+}
+
+#[test]
+fn one_bad_hard_state_block_is_repaired_and_four_are_refused() {
+    let mut node = Node::start(Disk::default(), format());
+    node.storage.promise(Term(7), Some(NodeId(3)));
+    node.settle();
+    for bad in 1u32..16 {
+        let mut disk = node.disk.clone();
+        let bytes = disk.files.get_mut(&File::HardState).expect("it was formatted");
+        for (n, offset) in crate::disk::hard_state::OFFSETS.iter().flatten().enumerate() {
+            if bad >> n & 1 == 1 {
+                bytes[*offset as usize + 100] ^= 1;
+            }
+        }
+        let restarted = Node::start(disk, Start::Run);
+        if bad == 15 {
+            let Some(Halt::Refused { row, .. }) = restarted.halted else { panic!("it started") };
+            assert_eq!(row, "hard-state-lost");
+        } else if restarted.recovered().term == Term(7) {
+            assert_eq!(restarted.recovered().vote, Some(NodeId(3)));
+        } else {
+            assert!(bad.count_ones() > 1, "one bad block loses nothing: {bad:b}");
+        }
+    }
+}
+
+#[test]
+fn every_bit_of_a_proven_entry_is_guarded() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, [40, 50, 60]);
+    node.now = node.storage.deadline().expect("the hint is written when writes pause");
+    node.settle();
+    let disk = node.restart().disk;
+    let segment = *disk.files.keys().find(|f| matches!(f, File::Segment(_))).expect("a log");
+    let used: Vec<usize> = {
+        let bytes = &disk.files[&segment];
+        let data = bytes.windows(4).position(|w| w == b"LAKE").expect("entries");
+        (512..552).chain(data..data + 60).collect()
+    };
+    for (place, bit) in used.into_iter().flat_map(|place| (0..8).map(move |bit| (place, bit))) {
+        let mut disk = disk.clone();
+        disk.files.get_mut(&segment).expect("it is there")[place] ^= 1 << bit;
+        let node = Node::start(disk, Start::Run);
+        match &node.halted {
+            Some(Halt::Refused { row, .. }) => assert!(["damaged", "tail-unknown"].contains(row)),
+            Some(other) => panic!("{other:?}"),
+            None => assert_eq!(node.recovered().last.index, LogIndex(3), "byte {place}"),
+        }
+    }
+}
