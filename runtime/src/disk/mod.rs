@@ -3,9 +3,15 @@
 //! Neither knows what the bytes mean. Both hold [`Directory`]'s locks until their last operation
 //! has ended, and let commits go before what nobody waits for.
 
+#[cfg(target_os = "linux")]
+mod direct;
 mod files;
 mod lane;
+#[cfg(target_os = "linux")]
+mod uring;
 
+#[cfg(target_os = "linux")]
+pub use direct::UringDisk;
 pub use files::FilesDisk;
 
 use crate::{driver::Disk, options::DiskKind};
@@ -31,6 +37,12 @@ fn boxed(disk: impl Disk + Send + 'static) -> Box<dyn Disk + Send> {
     Box::new(disk)
 }
 
+#[cfg(target_os = "linux")]
+fn open_uring(directory: Directory) -> Result<Box<dyn Disk + Send>, (Directory, io::Error)> {
+    UringDisk::new(directory).map(boxed)
+}
+
+#[cfg(not(target_os = "linux"))]
 fn open_uring(directory: Directory) -> Result<Box<dyn Disk + Send>, (Directory, io::Error)> {
     Err((directory, io::ErrorKind::Unsupported.into()))
 }

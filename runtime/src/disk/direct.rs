@@ -1,0 +1,339 @@
+//! A disk on the kernel's queues: writes around the page cache, many in flight, and one
+//! `fdatasync` in flight for each file, for all that completed meanwhile.
+//!
+//! Writes are begun and synced by the driver's own thread: no other is woken. Names and new files
+//! are the business of a [`Lane`]. Invariant: a durable write ends after a sync that began when
+//! both its places were written.
+
+use super::{
+    Ending,
+    lane::{Done, Gate, Job, Lane},
+    uring::{ALIGN, Ended, Ring},
+};
+use crate::driver::Disk;
+use lakebed::{
+    Class, Completion, DiskError, DiskRequest, Event, Extent, File, OpId,
+    files::{Directory, disk_error},
+};
+use rustix::fs::OFlags;
+use slab::Slab;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+use tokio::io::unix::AsyncFd;
+
+/// The most operations of each class in flight.
+const IN_FLIGHT_MAX: [usize; 3] = [128, 32, 4];
+/// Of what nobody waits for, while commits are in flight.
+const YIELDING_MAX: usize = 1;
+
+/// [`Disk`] by `io_uring`.
+pub struct UringDisk {
+    ring: AsyncFd<Ring>,
+    directory: Arc<Directory>,
+    lane: Lane,
+    /// What the lane has done.
+    done: Arc<Done>,
+    gate: Arc<Gate>,
+    /// What the gate was told last.
+    gate_busy: bool,
+    /// Operations that were submitted and not begun, by class.
+    waiting: [VecDeque<Job>; 3],
+    /// How many are in flight, by class.
+    in_flight: [usize; 3],
+    flights: Slab<Flight>,
+    handles: BTreeMap<File, Handles>,
+    syncs: BTreeMap<File, Syncs>,
+    /// Files whose names the lane is changing: their descriptors are stale when it is done.
+    names: BTreeMap<OpId, [Option<File>; 2]>,
+    ended: Vec<Event>,
+    /// Kept for its room.
+    transfers: Vec<Ended>,
+    /// Operations that have not been told as ended.
+    open: usize,
+}
+
+/// Whose transfers are under way.
+enum Flight {
+    Write(Write),
+    Read(OpId, Class),
+    Sync(File, Vec<(OpId, Class)>),
+}
+
+struct Write {
+    op: OpId,
+    class: Class,
+    file: File,
+    durable: bool,
+    /// Places that are not written yet.
+    places: u8,
+    failed: Option<DiskError>,
+}
+
+/// The descriptors of a file.
+#[derive(Clone)]
+struct Handles {
+    cached: Arc<fs::File>,
+    /// Around the page cache; `None` where the file system has no such thing.
+    direct: Option<Arc<fs::File>>,
+}
+
+/// The operations that wait for a sync of a file.
+struct Syncs {
+    handle: Arc<fs::File>,
+    running: bool,
+    ready: Vec<(OpId, Class)>,
+}
+
+impl UringDisk {
+    /// Drives this directory, or gives it back where the kernel does not allow this. Must be
+    /// called within a tokio runtime.
+    pub fn new(directory: Directory) -> Result<Self, (Directory, io::Error)> {
+        let ring = match Ring::new().and_then(Ring::watch) {
+            Ok(ring) => ring,
+            Err(error) => return Err((directory, error)),
+        };
+        let directory = Arc::new(directory);
+        let (done, gate) = (Arc::new(Done::default()), Arc::new(Gate::default()));
+        let lane = Lane::new(Arc::clone(&directory), Arc::clone(&gate), Arc::clone(&done));
+        let lane = match lane {
+            Ok(lane) => lane,
+            Err(error) => {
+                let directory = Arc::into_inner(directory).expect("the lane did not begin");
+                return Err((directory, error));
+            }
+        };
+        Ok(Self {
+            ring,
+            directory,
+            lane,
+            done,
+            gate,
+            gate_busy: false,
+            waiting: Default::default(),
+            in_flight: [0; 3],
+            flights: Slab::new(),
+            handles: BTreeMap::new(),
+            syncs: BTreeMap::new(),
+            names: BTreeMap::new(),
+            ended: Vec::new(),
+            transfers: Vec::new(),
+            open: 0,
+        })
+    }
+}
+
+impl Disk for UringDisk {
+    fn submit(&mut self, op: OpId, class: Class, request: DiskRequest) {
+        self.open += 1;
+        let job = Job { op, class, request };
+        let names = match job.request {
+            DiskRequest::Read { .. } | DiskRequest::Write { .. } | DiskRequest::Sync { .. } => {
+                return self.waiting[class as usize].push_back(job);
+            }
+            DiskRequest::List | DiskRequest::SyncDirectory => [None, None],
+            DiskRequest::Create { file, .. } | DiskRequest::Remove { file } => [Some(file), None],
+            DiskRequest::Rename { from, to } => [Some(from), Some(to)],
+        };
+        self.names.insert(op, names);
+        self.lane.push(job);
+    }
+
+    fn flush(&mut self) {
+        for class in [Class::Commit, Class::Serve, Class::Background] {
+            self.begin_waiting(class);
+        }
+        self.begin_syncs();
+        self.ring.get_mut().submit();
+        if self.gate_busy != self.is_committing() {
+            self.gate_busy = self.is_committing();
+            self.gate.set_busy(self.gate_busy);
+        }
+    }
+
+    fn poll_completed(&mut self, cx: &mut Context<'_>, events: &mut Vec<Event>) {
+        loop {
+            while self.reap() {
+                self.flush();
+            }
+            match self.ring.poll_read_ready(cx) {
+                Poll::Ready(Ok(mut ready)) => ready.clear_ready(),
+                Poll::Ready(Err(error)) => panic!("the runtime gave the disk up: {error}"),
+                Poll::Pending => break,
+            }
+        }
+        let before = self.ended.len();
+        self.done.take(cx.waker(), &mut self.ended);
+        for at in before..self.ended.len() {
+            self.forget_names(at);
+        }
+        self.open -= self.ended.len();
+        events.append(&mut self.ended);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.open == 0
+    }
+}
+
+impl UringDisk {
+    const fn is_committing(&self) -> bool {
+        self.in_flight[Class::Commit as usize] > 0
+    }
+
+    fn begin_waiting(&mut self, class: Class) {
+        let yields = class == Class::Background && self.is_committing();
+        let most = if yields { YIELDING_MAX } else { IN_FLIGHT_MAX[class as usize] };
+        while self.in_flight[class as usize] < most && self.ring.get_ref().has_room(2) {
+            let Some(job) = self.waiting[class as usize].pop_front() else { return };
+            self.in_flight[class as usize] += 1;
+            let (op, class) = (job.op, job.class);
+            if let Err(error) = self.begin(job) {
+                self.end(op, class, Err(error));
+            }
+        }
+    }
+
+    fn begin(&mut self, Job { op, class, request }: Job) -> Result<(), DiskError> {
+        match request {
+            DiskRequest::Write { file, at, and, durable } => {
+                let handles = self.handles(file)?;
+                let places = 1 + u8::from(and.is_some());
+                let write = Write { op, class, file, durable, places, failed: None };
+                let flight = self.flights.insert(Flight::Write(write));
+                for extent in [Some(at), and].into_iter().flatten() {
+                    self.write(flight, &handles, extent);
+                }
+            }
+            DiskRequest::Read { file, offset, len } => {
+                let handles = self.handles(file)?;
+                let flight = self.flights.insert(Flight::Read(op, class));
+                self.ring.get_mut().read(flight, handles.cached, offset, len as usize);
+            }
+            DiskRequest::Sync { file } => self.await_sync(file, op, class)?,
+            _ => unreachable!("names are the lane's"),
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, flight: usize, handles: &Handles, Extent { offset, bytes }: Extent) {
+        let aligned = (offset as usize | bytes.len()).is_multiple_of(ALIGN);
+        let direct = handles.direct.as_ref().filter(|_| aligned);
+        let file = Arc::clone(direct.unwrap_or(&handles.cached));
+        self.ring.get_mut().write(flight, file, offset, bytes, direct.is_some());
+    }
+
+    fn await_sync(&mut self, file: File, op: OpId, class: Class) -> Result<(), DiskError> {
+        if !self.syncs.contains_key(&file) {
+            let handle = self.handles(file)?.cached;
+            self.syncs.insert(file, Syncs { handle, running: false, ready: Vec::new() });
+        }
+        self.syncs.entry(file).and_modify(|syncs| syncs.ready.push((op, class)));
+        Ok(())
+    }
+
+    /// One sync in flight for each file: what is written meanwhile shares the next.
+    fn begin_syncs(&mut self) {
+        for (&file, syncs) in &mut self.syncs {
+            if syncs.running || syncs.ready.is_empty() || !self.ring.get_ref().has_room(1) {
+                continue;
+            }
+            syncs.running = true;
+            let ops = std::mem::take(&mut syncs.ready);
+            let flight = self.flights.insert(Flight::Sync(file, ops));
+            self.ring.get_mut().sync(flight, Arc::clone(&syncs.handle));
+        }
+    }
+
+    /// True if anything happened, so that more may be begun.
+    fn reap(&mut self) -> bool {
+        let mut transfers = std::mem::take(&mut self.transfers);
+        let any = self.ring.get_mut().reap(&mut transfers);
+        for Ended { key, result } in transfers.drain(..) {
+            let result = result.map_err(|error| disk_error(&error));
+            self.on_transferred(key, result);
+        }
+        self.transfers = transfers;
+        any
+    }
+
+    fn on_transferred(&mut self, flight: usize, result: Result<Vec<u8>, DiskError>) {
+        if let Flight::Write(write) = &mut self.flights[flight] {
+            write.failed = write.failed.or_else(|| result.as_ref().err().copied());
+            write.places -= 1;
+            if write.places > 0 {
+                return;
+            }
+        }
+        match self.flights.remove(flight) {
+            Flight::Write(write) => self.on_written(&write),
+            Flight::Read(op, class) => {
+                let read = result.map(|bytes| Completion::Read(bytes.into()));
+                self.end(op, class, read);
+            }
+            Flight::Sync(file, ops) => self.on_synced(file, ops, result.map(drop)),
+        }
+    }
+
+    fn on_written(&mut self, &Write { op, class, file, durable, failed, .. }: &Write) {
+        let ending = match failed {
+            Some(error) => Err(error),
+            None if durable => match self.await_sync(file, op, class) {
+                Ok(()) => return,
+                Err(error) => Err(error),
+            },
+            None => Ok(Completion::Done),
+        };
+        self.end(op, class, ending);
+    }
+
+    fn on_synced(&mut self, file: File, ops: Vec<(OpId, Class)>, result: Result<(), DiskError>) {
+        for (op, class) in ops {
+            self.end(op, class, result.map(|()| Completion::Done));
+        }
+        let syncs = self.syncs.get_mut(&file).expect("it was kept while the sync ran");
+        syncs.running = false;
+        if syncs.ready.is_empty() {
+            self.syncs.remove(&file);
+        }
+    }
+
+    fn end(&mut self, op: OpId, class: Class, result: Ending) {
+        self.in_flight[class as usize] -= 1;
+        self.ended.push(Event::Completed { op, result });
+    }
+
+    /// A descriptor follows its file, not its name.
+    fn forget_names(&mut self, at: usize) {
+        let Event::Completed { op, .. } = &self.ended[at] else { return };
+        for file in self.names.remove(op).into_iter().flatten().flatten() {
+            self.handles.remove(&file);
+        }
+    }
+
+    fn handles(&mut self, file: File) -> Result<Handles, DiskError> {
+        if let Some(handles) = self.handles.get(&file) {
+            return Ok(handles.clone());
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        let cached = Arc::new(self.directory.open_beside(file, &options)?);
+        // A snapshot is written and read in sequence, and nobody waits: the cache serves it well.
+        let direct = match file {
+            File::Part(..) | File::Snapshot(_) => None,
+            File::HardState | File::Segment(_) | File::Spare(_) => {
+                let flags = OFlags::DIRECT.bits().cast_signed();
+                let direct = self.directory.open_beside(file, options.custom_flags(flags));
+                direct.ok().map(Arc::new)
+            }
+        };
+        let handles = Handles { cached, direct };
+        self.handles.insert(file, handles.clone());
+        Ok(handles)
+    }
+}

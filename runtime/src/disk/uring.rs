@@ -1,0 +1,390 @@
+//! The kernel's queues: whole transfers between files and memory, many in flight.
+//!
+//! The only module with `unsafe`; each block says why it may. Knows neither operations nor classes. Invariant: what the kernel
+//! reads from, writes to and holds open lives in `transfers` from before a transfer is pushed
+//! until its completion was reaped; dropping the ring waits for that.
+
+#![allow(unsafe_code)]
+
+use bytes::Bytes;
+use io_uring::{IoUring, Probe, opcode, squeue, types};
+use slab::Slab;
+use std::{
+    alloc::{Layout, alloc, dealloc, handle_alloc_error},
+    collections::BTreeMap,
+    fs,
+    io::{self, ErrorKind},
+    mem,
+    os::fd::{AsRawFd, RawFd},
+    ptr::NonNull,
+    sync::Arc,
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// The most transfers in flight.
+pub(super) const TRANSFERS_MAX: u32 = 512;
+/// What transfers around the page cache need: offset, length and memory in multiples of this.
+pub(super) const ALIGN: usize = 4096;
+/// Bytes of aligned memory kept for later transfers.
+const POOL_BYTES_MAX: usize = 16 << 20;
+/// `EIO`: the kernel wrote nothing and gave no reason.
+const EIO: i32 = 5;
+
+/// A transfer that has ended: the caller's key, and what was read.
+pub(super) struct Ended {
+    pub(super) key: usize,
+    pub(super) result: io::Result<Vec<u8>>,
+}
+
+struct Transfer {
+    key: usize,
+    file: Arc<fs::File>,
+    offset: u64,
+    memory: Memory,
+    /// Bytes transferred so far.
+    done: usize,
+}
+
+enum Memory {
+    /// Written from where it is.
+    Shared(Bytes),
+    /// Written from an aligned copy of this length.
+    Aligned(Aligned, usize),
+    /// Read into; at most the capacity, of which nothing is initialised before the end.
+    Read(Vec<u8>, usize),
+    /// A sync.
+    None,
+}
+
+/// Submission and completion queue, and everything the kernel may touch.
+pub(super) struct Ring {
+    uring: IoUring,
+    transfers: Slab<Transfer>,
+    pool: Pool,
+}
+
+impl Ring {
+    /// Fails where the kernel has no such queues, or does not let us have them.
+    pub(super) fn new() -> io::Result<Self> {
+        let uring = IoUring::builder().setup_coop_taskrun().build(TRANSFERS_MAX)?;
+        let mut probe = Probe::new();
+        uring.submitter().register_probe(&mut probe)?;
+        let needed = [opcode::Read::CODE, opcode::Write::CODE, opcode::Fsync::CODE];
+        if !needed.iter().all(|&code| probe.is_supported(code)) {
+            return Err(ErrorKind::Unsupported.into());
+        }
+        Ok(Self { uring, transfers: Slab::new(), pool: Pool::default() })
+    }
+
+    /// Lets the runtime know when transfers have ended. Must be called within a tokio runtime.
+    pub(super) fn watch(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: the descriptor is the ring's own, and closed only when the ring is dropped.
+        let watched = unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) };
+        watched.map_err(io::Error::from)
+    }
+
+    /// Whether `transfers` more may be begun.
+    pub(super) fn has_room(&self, transfers: usize) -> bool {
+        self.transfers.len() + transfers <= TRANSFERS_MAX as usize
+    }
+
+    /// Writes all of `bytes`; `direct`: the file was opened so, and memory must be aligned.
+    pub(super) fn write(
+        &mut self,
+        key: usize,
+        file: Arc<fs::File>,
+        offset: u64,
+        bytes: Bytes,
+        direct: bool,
+    ) {
+        let memory = if direct && !bytes.as_ptr().addr().is_multiple_of(ALIGN) {
+            Memory::Aligned(self.pool.copy_of(&bytes), bytes.len())
+        } else {
+            Memory::Shared(bytes)
+        };
+        self.begin(Transfer { key, file, offset, memory, done: 0 });
+    }
+
+    /// Reads `len` bytes, or to the end of the file.
+    pub(super) fn read(&mut self, key: usize, file: Arc<fs::File>, offset: u64, len: usize) {
+        let memory = Memory::Read(Vec::with_capacity(len), len);
+        self.begin(Transfer { key, file, offset, memory, done: 0 });
+    }
+
+    /// Makes durable what was written to the file by transfers that have ended.
+    pub(super) fn sync(&mut self, key: usize, file: Arc<fs::File>) {
+        self.begin(Transfer { key, file, offset: 0, memory: Memory::None, done: 0 });
+    }
+
+    /// Hands everything that was begun to the kernel.
+    pub(super) fn submit(&mut self) {
+        while !self.uring.submission().is_empty() {
+            match self.uring.submit() {
+                Ok(_) => {}
+                Err(error) if is_transient(&error) => {}
+                Err(error) => panic!("the kernel takes no more disk operations: {error}"),
+            }
+        }
+    }
+
+    /// Adds what has ended; true if there was any completion.
+    pub(super) fn reap(&mut self, ended: &mut Vec<Ended>) -> bool {
+        let mut any = false;
+        while let Some((at, result)) = self.next_completion() {
+            any = true;
+            match self.transfers[at].progress(result) {
+                Some(result) => {
+                    let transfer = self.transfers.remove(at);
+                    ended.push(self.end(transfer, result));
+                }
+                None => self.push(at),
+            }
+        }
+        any
+    }
+
+    fn next_completion(&mut self) -> Option<(usize, i32)> {
+        let completion = self.uring.completion().next()?;
+        Some((completion.user_data() as usize, completion.result()))
+    }
+
+    fn begin(&mut self, transfer: Transfer) {
+        let at = self.transfers.insert(transfer);
+        self.push(at);
+    }
+
+    fn push(&mut self, at: usize) {
+        let entry = self.transfers[at].entry().user_data(at as u64);
+        if self.uring.submission().is_full() {
+            self.submit();
+        }
+        // SAFETY: memory and file of the entry belong to `self.transfers[at]`, which is removed
+        // only when its completion was reaped, and is never touched before.
+        let pushed = unsafe { self.uring.submission().push(&entry) };
+        pushed.expect("there is room: what was full has just been submitted");
+    }
+
+    fn end(&mut self, transfer: Transfer, result: io::Result<()>) -> Ended {
+        let Transfer { key, memory, done, .. } = transfer;
+        let result = match memory {
+            Memory::Read(mut bytes, _) => result.map(|()| {
+                // SAFETY: the kernel said that it wrote the first `done` bytes, which never
+                // exceed the capacity that was asked for.
+                unsafe { bytes.set_len(done) };
+                bytes
+            }),
+            Memory::Aligned(memory, _) => {
+                self.pool.give_back(memory);
+                result.map(|()| Vec::new())
+            }
+            Memory::Shared(_) | Memory::None => result.map(|()| Vec::new()),
+        };
+        Ended { key, result }
+    }
+}
+
+impl AsRawFd for Ring {
+    /// Readable when a transfer has ended.
+    fn as_raw_fd(&self) -> RawFd {
+        self.uring.as_raw_fd()
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        let mut ended = Vec::new();
+        while !self.transfers.is_empty() {
+            match self.uring.submit_and_wait(1) {
+                Ok(_) => drop(self.reap(&mut ended)),
+                Err(error) if is_transient(&error) => {}
+                Err(_) => {
+                    // Better lost than freed while the kernel writes into it.
+                    mem::forget(mem::take(&mut self.transfers));
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::ResourceBusy)
+}
+
+impl Transfer {
+    /// What is still to be transferred.
+    fn entry(&mut self) -> squeue::Entry {
+        let fd = types::Fd(self.file.as_raw_fd());
+        let offset = self.offset + self.done as u64;
+        let (start, len) = match &mut self.memory {
+            Memory::None => {
+                return opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build();
+            }
+            Memory::Read(bytes, len) => {
+                let start = bytes.as_mut_ptr().wrapping_add(self.done);
+                return opcode::Read::new(fd, start, (*len - self.done) as u32)
+                    .offset(offset)
+                    .build();
+            }
+            Memory::Shared(bytes) => (bytes.as_ptr(), bytes.len()),
+            Memory::Aligned(memory, len) => (memory.start.as_ptr().cast_const(), *len),
+        };
+        let rest = start.wrapping_add(self.done);
+        opcode::Write::new(fd, rest, (len - self.done) as u32).offset(offset).build()
+    }
+
+    /// Takes note of a completion. `None`: the rest must be asked for again.
+    fn progress(&mut self, result: i32) -> Option<io::Result<()>> {
+        if result < 0 {
+            let error = io::Error::from_raw_os_error(-result);
+            return if is_transient(&error) { None } else { Some(Err(error)) };
+        }
+        self.done += result.unsigned_abs() as usize;
+        let (len, is_read) = match &self.memory {
+            Memory::None => return Some(Ok(())),
+            Memory::Read(_, len) => (*len, true),
+            Memory::Shared(bytes) => (bytes.len(), false),
+            Memory::Aligned(_, len) => (*len, false),
+        };
+        match result {
+            _ if self.done == len => Some(Ok(())),
+            0 if is_read => Some(Ok(())),
+            0 => Some(Err(io::Error::from_raw_os_error(EIO))),
+            _ => None,
+        }
+    }
+}
+
+/// Memory aligned for transfers around the page cache.
+struct Aligned {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: it owns its memory as a box does, and nothing in it belongs to a thread.
+unsafe impl Send for Aligned {}
+
+impl Aligned {
+    fn new(bytes: usize) -> Self {
+        let layout = Layout::from_size_align(bytes, ALIGN).expect("a write is far below 2^63");
+        // SAFETY: the layout is not empty: the pool rounds up to at least `ALIGN` bytes.
+        let start = unsafe { alloc(layout) };
+        let start = NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout));
+        Self { start, layout }
+    }
+}
+
+impl Drop for Aligned {
+    fn drop(&mut self) {
+        // SAFETY: it was allocated with this layout, and nobody else frees it.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) };
+    }
+}
+
+/// Aligned memory between two transfers, by size.
+#[derive(Default)]
+struct Pool {
+    free: BTreeMap<usize, Vec<Aligned>>,
+    bytes: usize,
+}
+
+impl Pool {
+    fn copy_of(&mut self, bytes: &[u8]) -> Aligned {
+        let room = bytes.len().next_power_of_two().max(ALIGN);
+        let kept = self.free.get_mut(&room).and_then(Vec::pop);
+        let memory = match kept {
+            Some(memory) => {
+                self.bytes -= room;
+                memory
+            }
+            None => Aligned::new(room),
+        };
+        // SAFETY: it has room for `bytes`, is ours alone, and so does not overlap them.
+        unsafe { memory.start.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        memory
+    }
+
+    fn give_back(&mut self, memory: Aligned) {
+        let room = memory.layout.size();
+        if self.bytes + room <= POOL_BYTES_MAX {
+            self.bytes += room;
+            self.free.entry(room).or_default().push(memory);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn run(ring: &mut Ring) -> Vec<Ended> {
+        let mut ended = Vec::new();
+        while !ring.transfers.is_empty() {
+            ring.uring.submit_and_wait(1).unwrap();
+            ring.reap(&mut ended);
+        }
+        ended
+    }
+
+    #[test]
+    fn a_short_transfer_goes_on_where_it_stopped() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let memory = Memory::Shared(Bytes::from_static(b"abcdef"));
+        let mut transfer = Transfer { key: 0, file, offset: 10, memory, done: 0 };
+        assert!(transfer.progress(4).is_none());
+        assert_eq!(transfer.done, 4);
+        assert!(transfer.progress(-4).is_none(), "EINTR is tried again");
+        assert!(transfer.progress(2).unwrap().is_ok());
+        transfer.done = 4;
+        let error = transfer.progress(0).unwrap().unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(EIO), "no progress is no success");
+    }
+
+    #[test]
+    fn more_transfers_than_the_queue_holds_all_end_once() {
+        let Ok(mut ring) = Ring::new() else { return };
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        let file = Arc::new(file);
+        let count = TRANSFERS_MAX as usize;
+        for key in 0..count {
+            assert!(ring.has_room(1));
+            ring.read(key, Arc::clone(&file), key as u64 % 12, 4);
+        }
+        assert!(!ring.has_room(1));
+        let mut ended = run(&mut ring);
+        ended.sort_by_key(|ended| ended.key);
+        assert_eq!(ended.len(), count);
+        for Ended { key, result } in ended {
+            let from = (key % 12).min(10);
+            assert_eq!(result.unwrap(), &b"0123456789"[from..(from + 4).min(10)]);
+        }
+    }
+
+    #[test]
+    fn a_dropped_ring_waits_for_its_transfers() {
+        let Ok(mut ring) = Ring::new() else { return };
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        for n in 0..64 {
+            let bytes = Bytes::from(vec![n as u8; ALIGN]);
+            ring.write(0, Arc::clone(&file), n * ALIGN as u64, bytes, false);
+        }
+        ring.submit();
+        drop(ring);
+        assert_eq!(Arc::strong_count(&file), 1);
+        assert_eq!(file.metadata().unwrap().len(), 64 * ALIGN as u64);
+    }
+
+    #[test]
+    fn aligned_memory_is_used_again() {
+        let mut pool = Pool::default();
+        let memory = pool.copy_of(&[7; 5000]);
+        let start = memory.start;
+        assert!(start.as_ptr().addr().is_multiple_of(ALIGN));
+        pool.give_back(memory);
+        assert_eq!(pool.bytes, 8192);
+        assert_eq!(pool.copy_of(&[8; 8192]).start, start);
+        assert_eq!(pool.bytes, 0);
+    }
+}
