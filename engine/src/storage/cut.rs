@@ -157,7 +157,11 @@ impl Journal {
         let Some(mut cut) = self.cut.take() else { return };
         loop {
             match cut.step {
-                Step::Drain if !self.is_drained() => break,
+                Step::Drain if !self.is_drained() => {
+                    // What is kept must have both witnesses before the cut hides the difference.
+                    self.write_slots(ops);
+                    break;
+                }
                 Step::Drain => {
                     cut.step = Step::Mark(self.mark(cut.from, self.durable, promises));
                 }

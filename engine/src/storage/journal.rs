@@ -184,8 +184,10 @@ impl Active {
         self.written.min(self.slot_lane.durable)
     }
 
+    /// Whether every entry and every slot it has is durable.
     pub(super) fn is_idle(&self) -> bool {
-        self.writes.is_empty() && self.slot_lane.in_flight.is_none()
+        let lane = &self.slot_lane;
+        self.writes.is_empty() && lane.in_flight.is_none() && lane.sent == self.last()
     }
 
     fn on_written(&mut self, op: OpId) {
@@ -340,7 +342,15 @@ impl Journal {
             self.pending_bytes -= batch.bytes;
             submit(active, Some(at), ops);
         }
-        if active.slot_lane.in_flight.is_none() && active.slot_lane.sent < active.last() {
+        self.write_slots(ops);
+    }
+
+    /// The slots that waited for the lane, if it is free and no entries took them along.
+    pub(super) fn write_slots(&mut self, ops: &mut Ops) {
+        if let Some(active) = &mut self.active
+            && active.slot_lane.in_flight.is_none()
+            && active.slot_lane.sent < active.last()
+        {
             submit(active, None, ops);
         }
     }

@@ -1,6 +1,8 @@
 //! Storage alone, on a disk that does at once what it is asked: what is written is found again,
 //! whatever the order of rolls, cuts, snapshots and restarts.
 
+mod crash;
+
 use super::*;
 use crate::{
     action::Machine,
