@@ -18,7 +18,7 @@
 //!
 //! `lakebed::conformance` (a feature) checks all of it that can be seen from here.
 
-use crate::{Action, Engine, Event, Instant};
+use crate::{Action, Engine, Event, Instant, Status};
 
 /// What a driver drives: an [`Engine`], or something of its shape that watches the driver.
 pub trait Core {
@@ -33,6 +33,11 @@ pub trait Core {
 
     /// When `handle` must be called if nothing happens before; `None`: never.
     fn deadline(&self) -> Option<Instant>;
+
+    /// A look at it, for those who ask the driver.
+    fn status(&self) -> Status {
+        Status::default()
+    }
 }
 
 impl Core for Engine {
@@ -47,5 +52,9 @@ impl Core for Engine {
 
     fn deadline(&self) -> Option<Instant> {
         Self::deadline(self)
+    }
+
+    fn status(&self) -> Status {
+        Self::status(self)
     }
 }

@@ -13,8 +13,8 @@ use crate::{
 use bytes::Bytes;
 use futures::channel::mpsc;
 use lakebed::{
-    Action, Class, Config, ConfigError, DiskRequest, Engine, Event, Halt, Instant, Machine,
-    Membership, NodeId, Note, OpId, Runner, Start, StateMachine, Timestamp,
+    Action, Class, Config, Core, DiskRequest, Event, Halt, Instant, Machine, Membership, NodeId,
+    Note, OpId, Runner, Start, StateMachine, Timestamp,
 };
 use std::{
     collections::VecDeque,
@@ -80,25 +80,24 @@ pub trait Clock {
 /// One node on its disk, network and clock. As a future it ends when the engine has halted, every
 /// disk operation has ended, and disk and network are dropped. Dropped before that, it leaves
 /// whoever waits with an unknown outcome.
-pub struct Driver<D, N, C, M> {
+pub struct Driver<E, D, N, C, M> {
     inbox: Arc<Inbox>,
     /// Until the end.
-    core: Option<Core<D, N, C, M>>,
+    inner: Option<Inner<E, D, N, C, M>>,
 }
 
-impl<D: Disk, N: Net, C: Clock, M: StateMachine> Driver<D, N, C, M> {
-    /// A node that has not started, and the handle to it. `seed` is all the entropy its engine
-    /// uses: draw it anew each time.
+impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Driver<E, D, N, C, M> {
+    /// Around an engine that has seen no event yet; `config` names it in what is traced.
     pub fn new(
-        (config, seed): (Config, u64),
+        engine: E,
+        config: &Config,
         start: Start,
         machine: M,
         (disk, net, clock): (D, N, C),
-    ) -> Result<(Handle, Self), ConfigError> {
+    ) -> (Handle, Self) {
         let inbox = Arc::new(Inbox::new(INBOX_BYTES_MAX));
-        let core = Core {
-            reporter: Reporter::of(&config),
-            engine: Engine::new(config, seed)?,
+        let inner = Inner {
+            reporter: Reporter::of(config),
             runner: Runner::new(machine),
             inbox: Arc::clone(&inbox),
             clients: Table::default(),
@@ -109,23 +108,24 @@ impl<D: Disk, N: Net, C: Clock, M: StateMachine> Driver<D, N, C, M> {
             requests: Vec::new(),
             await_end: Vec::new(),
             halt: None,
+            engine,
             disk,
             net,
             clock,
         };
-        Ok((Handle::new(Arc::clone(&inbox)), Self { inbox, core: Some(core) }))
+        (Handle::new(Arc::clone(&inbox)), Self { inbox, inner: Some(inner) })
     }
 }
 
-impl<D: Disk, N: Net, C: Clock, M: StateMachine> Future for Driver<D, N, C, M> {
+impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Future for Driver<E, D, N, C, M> {
     type Output = Arc<Halt>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Arc<Halt>> {
-        let core = self.core.as_mut().expect("a driver is not polled after its end");
-        let halt = ready!(core.poll_halted(cx));
-        let status = core.engine.status();
+        let inner = self.inner.as_mut().expect("a driver is not polled after its end");
+        let halt = ready!(inner.poll_halted(cx));
+        let status = inner.engine.status();
         // Whoever learns of the end may start anew: the directory must be unlocked by then.
-        let await_end = self.core.take().map(|core| core.await_end).unwrap_or_default();
+        let await_end = self.inner.take().map(|inner| inner.await_end).unwrap_or_default();
         await_end.into_iter().for_each(|request| self.inbox.push(request));
         self.inbox.close(End { halt: Arc::clone(&halt), status });
         Poll::Ready(halt)
@@ -133,18 +133,18 @@ impl<D: Disk, N: Net, C: Clock, M: StateMachine> Future for Driver<D, N, C, M> {
 }
 
 /// Nothing in it is pinned.
-impl<D, N, C, M> Unpin for Driver<D, N, C, M> {}
+impl<E, D, N, C, M> Unpin for Driver<E, D, N, C, M> {}
 
-impl<D, N, C, M> Drop for Driver<D, N, C, M> {
+impl<E, D, N, C, M> Drop for Driver<E, D, N, C, M> {
     fn drop(&mut self) {
-        if self.core.take().is_some() {
+        if self.inner.take().is_some() {
             self.inbox.abandon();
         }
     }
 }
 
-struct Core<D, N, C, M> {
-    engine: Engine,
+struct Inner<E, D, N, C, M> {
+    engine: E,
     runner: Runner<M>,
     disk: D,
     net: N,
@@ -165,7 +165,7 @@ struct Core<D, N, C, M> {
     halt: Option<Arc<Halt>>,
 }
 
-impl<D: Disk, N: Net, C: Clock, M: StateMachine> Core<D, N, C, M> {
+impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Inner<E, D, N, C, M> {
     /// One turn at most, so that whatever else lives on this thread has its turn too: what clients
     /// ask meanwhile shares the next one.
     fn poll_halted(&mut self, cx: &mut Context<'_>) -> Poll<Arc<Halt>> {
@@ -184,13 +184,12 @@ impl<D: Disk, N: Net, C: Clock, M: StateMachine> Core<D, N, C, M> {
         self.net.poll_events(cx, &mut self.events);
         self.take_requests(cx.waker());
         let due = self.clock.poll_deadline(cx, self.engine.deadline()).is_ready();
-        if !due && self.events.is_empty() && self.lane.is_empty() {
-            return false;
+        let happened = due || !self.events.is_empty();
+        if happened {
+            self.engine.handle(self.clock.now(), self.events.drain(..), &mut self.actions);
+            self.perform();
         }
-        self.engine.handle(self.clock.now(), self.events.drain(..), &mut self.actions);
-        self.perform();
-        self.run_machine();
-        true
+        happened | self.run_machine()
     }
 
     fn take_requests(&mut self, waker: &Waker) {
@@ -246,16 +245,16 @@ impl<D: Disk, N: Net, C: Clock, M: StateMachine> Core<D, N, C, M> {
         self.net.flush();
     }
 
-    fn run_machine(&mut self) {
-        let Some(mut step) = self.lane.pop_front() else { return };
+    /// True if there was a step to do.
+    fn run_machine(&mut self) -> bool {
+        let Some(first) = self.lane.pop_front() else { return false };
         let until = self.clock.now().after(MACHINE_TURN_MAX);
-        loop {
+        let mut next = Some(first);
+        while let Some(step) = next {
             self.events.extend(self.runner.perform(step, &mut self.clients));
-            if self.lane.is_empty() || self.clock.now() >= until {
-                return;
-            }
-            step = self.lane.pop_front().expect("the lane was just seen not to be empty");
+            next = if self.clock.now() < until { self.lane.pop_front() } else { None };
         }
+        true
     }
 
     /// After the engine's end: operations under way must end too before anybody starts anew.

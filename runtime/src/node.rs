@@ -12,7 +12,7 @@ use crate::{
     net::{Counters, Identity, TcpNet},
     options::{Listen, Options},
 };
-use lakebed::{ConfigError, Halt, Start, StateMachine};
+use lakebed::{ConfigError, Engine, Halt, Start, StateMachine};
 use std::{
     fmt,
     future::Future,
@@ -27,7 +27,7 @@ use std::{
 /// A node on real disks and sockets: a future that drives it, until it has halted and its
 /// directory is unlocked.
 pub struct Node<M> {
-    driver: Driver<Box<dyn Disk + Send>, TcpNet, SystemClock, M>,
+    driver: Driver<Engine, Box<dyn Disk + Send>, TcpNet, SystemClock, M>,
     counters: Arc<Counters>,
     address: SocketAddr,
 }
@@ -57,9 +57,9 @@ impl<M: StateMachine> Node<M> {
             .map_err(StartError::System)?;
         let counters = net.counters();
         let seed = getrandom::u64().map_err(|error| StartError::System(io::Error::other(error)))?;
+        let engine = Engine::new(config.clone(), seed).map_err(StartError::Config)?;
         let surroundings = (disk, net, SystemClock::default());
-        let (handle, driver) = Driver::new((config, seed), start, machine, surroundings)
-            .map_err(StartError::Config)?;
+        let (handle, driver) = Driver::new(engine, &config, start, machine, surroundings);
         Ok((handle, Self { driver, counters, address }))
     }
 
