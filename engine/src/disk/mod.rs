@@ -4,6 +4,8 @@
 //! Invariant: zero is never a valid record, and no length is believed before it was compared with
 //! its limit.
 
+#[cfg(test)]
+mod golden;
 pub(crate) mod hard_state;
 pub(crate) mod segment;
 pub(crate) mod snapshot;
