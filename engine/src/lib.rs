@@ -4,6 +4,8 @@
 
 pub mod action;
 pub mod config;
+#[cfg(all(feature = "conformance", unix))]
+pub mod conformance;
 pub mod contract;
 mod disk;
 mod engine;

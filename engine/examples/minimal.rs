@@ -1,0 +1,121 @@
+//! A whole driver in thirty lines: one thread, a directory, and a channel for all that comes in.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Clocks and threads live here.
+
+use bytes::Bytes;
+use lakebed::{
+    Action, Batch, Clients, ClusterId, Config, Core, Engine, Event, GroupId, Halt, Instant, LogId,
+    MachineError, Member, Membership, NodeId, Outcome, RequestId, Runner, Start, StateMachine,
+    Timestamp, files::Directory,
+};
+use std::sync::{Arc, mpsc};
+
+/// Drives a node until it halts. `inbox` brings messages, links, proposals and reads, and is never
+/// closed; `send` says whether it could.
+pub fn drive<M: StateMachine>(
+    (mut core, start): (impl Core, Start),
+    (disk, machine): (&Directory, M),
+    clients: &mut impl Clients,
+    inbox: &mpsc::Receiver<Event>,
+    mut send: impl FnMut(NodeId, &[u8], &[u8]) -> bool,
+) -> Halt {
+    let (origin, mut runner) = (std::time::Instant::now(), Runner::new(machine));
+    let now = || Instant(origin.elapsed().as_nanos() as u64);
+    let (mut events, mut actions) = (vec![Event::Start(start)], Vec::new());
+    loop {
+        core.handle(now(), events.drain(..), &mut actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Disk { op, request, .. } => {
+                    events.push(Event::Completed { op, result: disk.perform(&request) });
+                }
+                Action::Send { to, head, body } if !send(to, &head, &body) => {
+                    events.push(Event::Link { peer: to, up: false });
+                }
+                Action::Machine(step) => events.extend(runner.perform(step, clients)),
+                Action::Respond { requests, outcome } => {
+                    requests.ids().for_each(|id| clients.answer(id, Err(&outcome)));
+                }
+                Action::Halt(halt) => return *halt,
+                Action::Send { .. } | Action::Members(_) | Action::Note(_) => {}
+            }
+        }
+        if events.is_empty() {
+            let wait = core.deadline().map(|deadline| deadline.since(now()));
+            events.extend(match wait {
+                Some(wait) => inbox.recv_timeout(wait).ok(),
+                None => inbox.recv().ok(),
+            });
+        }
+        events.extend(inbox.try_iter());
+    }
+}
+
+/// A replicated sum. A command is a number to add; the answer to everything is the sum.
+#[derive(Default)]
+struct Sum(u64);
+
+impl StateMachine for Sum {
+    fn apply(&mut self, _: LogId, _: Timestamp, command: &[u8], answer: &mut Vec<u8>) {
+        self.0 += command.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+        self.query(&[], answer);
+    }
+
+    fn query(&self, _: &[u8], answer: &mut Vec<u8>) {
+        answer.extend_from_slice(self.0.to_string().as_bytes());
+    }
+
+    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        Box::new(std::iter::once(Bytes::copy_from_slice(&self.0.to_le_bytes())))
+    }
+
+    fn restore(&mut self, offset: u64, bytes: &[u8], _: bool) -> Result<(), MachineError> {
+        for (byte, at) in bytes.iter().zip(offset..) {
+            let shift = at * 8;
+            self.0 = self.0 & !(0xff << shift) | u64::from(*byte) << shift;
+        }
+        Ok(())
+    }
+}
+
+/// Proposes until an answer comes, then stops the node.
+struct Once(mpsc::Sender<Event>);
+
+impl Once {
+    fn propose(&self) {
+        let batch = Batch::one(&[40, 2]);
+        let event = Event::Propose { first: RequestId(1), time: Timestamp(0), batch };
+        self.0.send(event).expect("the driver listens");
+    }
+}
+
+impl Clients for Once {
+    fn query(&mut self, _: RequestId) -> &[u8] {
+        unreachable!("nobody reads")
+    }
+
+    fn answer(&mut self, _: RequestId, answer: Result<&[u8], &Outcome>) {
+        match answer {
+            Ok(sum) => {
+                println!("{}", String::from_utf8_lossy(sum));
+                self.0.send(Event::Stop { hand_over: false }).expect("the driver listens");
+            }
+            Err(_) => self.propose(),
+        }
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let path = std::env::temp_dir().join(format!("lakebed-minimal-{}", std::process::id()));
+    let me = Member { id: NodeId(1), incarnation: 0, address: Bytes::new() };
+    let members = Arc::new(Membership::of([me]));
+    let start = Start::Format { cluster: ClusterId(1), members };
+    let engine = Engine::new(Config::new(GroupId(1), NodeId(1)), std::process::id().into())?;
+    let (outside, inbox) = mpsc::channel();
+    let mut clients = Once(outside);
+    clients.propose();
+    let disk = Directory::open(&path)?;
+    let halt =
+        drive((engine, start), (&disk, Sum(0)), &mut clients, &inbox, |_, _, _| unreachable!());
+    assert_eq!(halt, Halt::Stopped);
+    Ok(std::fs::remove_dir_all(path)?)
+}

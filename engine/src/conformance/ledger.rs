@@ -1,0 +1,249 @@
+//! What a driver owes: everything asked of it in one life of a node, and what came back.
+//!
+//! Knows no case and no engine. Invariant: the first breach is kept, later ones may follow from it.
+
+use super::{Breach, Clause};
+use crate::{
+    Action, CaptureId, Completion, DiskError, Event, Instant, LogIndex, Machine, NodeId, OpId,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// How late a deadline may be met: a driver may be in the middle of a slow disk operation.
+pub const LATENESS_MAX: Duration = Duration::from_secs(1);
+
+/// A node's account, through all its lives.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    life: Life,
+    /// Operations of lives that are over.
+    former: BTreeSet<OpId>,
+    /// Operations that a [`FaultyDisk`](super::FaultyDisk) failed, and how.
+    failed: BTreeMap<OpId, DiskError>,
+    /// Operations that a `FaultyDisk` shall fail.
+    pub(super) doomed: BTreeMap<OpId, DiskError>,
+    /// Peers to whom something was lost and who were not said to be down since.
+    lost: BTreeSet<NodeId>,
+    /// What the case waits for, and what it means if that never comes.
+    pub(super) awaited: Option<Breach>,
+    /// How often the core was called: whether anything goes on.
+    pub(super) calls: u64,
+    breach: Option<Breach>,
+}
+
+#[derive(Debug, Default)]
+struct Life {
+    started: bool,
+    halted: bool,
+    /// Operations of this life; false: ended.
+    ops: BTreeMap<OpId, bool>,
+    handed: LogIndex,
+    applied: LogIndex,
+    /// The piece that is asked for, and its greatest length.
+    piece: Option<(CaptureId, u32)>,
+    stopped: BTreeSet<CaptureId>,
+    restore_handed: u64,
+    restored: u64,
+    deadline: Option<Instant>,
+}
+
+impl Ledger {
+    /// A new core takes the place of the former one.
+    pub(super) fn begin_life(&mut self) {
+        let former = std::mem::take(&mut self.life);
+        self.former.extend(former.ops.into_keys());
+        self.awaited = None;
+    }
+
+    pub(super) fn breach(&mut self, clause: Clause, detail: impl Into<String>) {
+        self.breach.get_or_insert_with(|| Breach { clause, detail: detail.into() });
+    }
+
+    pub(super) const fn broken(&self) -> Option<&Breach> {
+        self.breach.as_ref()
+    }
+
+    /// A fault was put in: from here on the driver owes an account of it.
+    pub(super) fn on_failed(&mut self, op: OpId, error: DiskError) {
+        self.failed.insert(op, error);
+    }
+
+    pub(super) fn has_failed(&self, op: OpId) -> bool {
+        self.failed.contains_key(&op)
+    }
+
+    pub(super) fn on_lost(&mut self, to: NodeId) {
+        self.lost.insert(to);
+    }
+
+    /// A peer to whom something was lost, and nobody said so.
+    pub(super) fn lost_in_silence(&self) -> Option<NodeId> {
+        self.lost.first().copied()
+    }
+
+    /// What a driver that never comes back still owes.
+    pub(super) fn owed(&self) -> Breach {
+        let breach = |clause, detail| Breach { clause, detail };
+        if let Some((op, _)) = self.life.ops.iter().find(|(_, pending)| **pending) {
+            return breach(Clause::OpEnds, format!("{op:?} never ended"));
+        }
+        if self.life.halted {
+            return breach(Clause::DroppedAfterHalt, "the driver goes on after the halt".into());
+        }
+        if self.life.applied < self.life.handed {
+            let detail = format!("{} was to be applied, {}", self.life.handed, self.life.applied);
+            return breach(Clause::MachineInOrder, detail + " was");
+        }
+        if let Some((capture, _)) = self.life.piece {
+            return breach(Clause::MachineInOrder, format!("{capture:?}: a piece never came"));
+        }
+        if let Some(awaited) = &self.awaited {
+            return awaited.clone();
+        }
+        if self.life.deadline.is_some() {
+            return breach(Clause::Deadline, "the deadline passed unnoticed".into());
+        }
+        if !self.life.started {
+            return breach(Clause::StartFirst, "the core was never started".into());
+        }
+        breach(Clause::UntilHalt, "the case never came to its end".into())
+    }
+
+    /// The driver has returned: nothing may be open any more.
+    pub(super) fn on_returned(&mut self) {
+        if !self.life.halted {
+            self.breach(Clause::UntilHalt, "the driver returned before the halt");
+        }
+    }
+
+    pub(super) fn on_call(&mut self, now: Instant, events: &[Event]) {
+        self.calls += 1;
+        if self.life.halted {
+            self.breach(Clause::DroppedAfterHalt, "handle was called after the halt");
+        }
+        if let Some(deadline) = self.life.deadline
+            && now.since(deadline) > LATENESS_MAX
+        {
+            let late = now.since(deadline);
+            self.breach(Clause::Deadline, format!("handle was called {late:?} after the deadline"));
+        }
+        if !self.life.started && !matches!(events.first(), Some(Event::Start(_))) {
+            self.breach(Clause::StartFirst, format!("the first event was {:?}", events.first()));
+        }
+        events.iter().for_each(|event| self.on_event(event));
+    }
+
+    fn on_event(&mut self, event: &Event) {
+        match event {
+            Event::Start(_) if self.life.started => {
+                self.breach(Clause::StartFirst, "a second start");
+            }
+            Event::Start(_) => self.life.started = true,
+            Event::Completed { op, result } => self.on_completed(*op, result),
+            Event::Applied { through } => self.on_applied(*through),
+            Event::Captured { capture, result } => {
+                self.on_piece(*capture, result.as_ref().map_or(0, |chunk| chunk.bytes.len()));
+            }
+            Event::Restored { through, .. } => self.on_restored(*through),
+            Event::Link { peer, up: false } => {
+                self.lost.remove(peer);
+            }
+            Event::Received { bytes, .. } if !bytes.is_unique() => {
+                self.breach(Clause::OwnBuffer, "a received message shares its buffer");
+            }
+            _ => {}
+        }
+    }
+
+    fn on_completed(&mut self, op: OpId, result: &Result<Completion, DiskError>) {
+        match self.life.ops.get_mut(&op) {
+            Some(pending) if *pending => *pending = false,
+            Some(_) => return self.breach(Clause::OpEnds, format!("{op:?} ended twice")),
+            None if self.former.contains(&op) => {
+                return self.breach(Clause::FormerLife, format!("{op:?} is a former core's"));
+            }
+            None => return self.breach(Clause::OpEnds, format!("{op:?} was never asked for")),
+        }
+        let Some(failed) = self.failed.get(&op) else { return };
+        if result.as_ref() != Err(failed) {
+            let detail = format!("{op:?} failed with {failed:?}, told was {result:?}");
+            self.breach(Clause::FailureTold, detail);
+        }
+    }
+
+    fn on_applied(&mut self, through: LogIndex) {
+        let (applied, handed) = (self.life.applied, self.life.handed);
+        if through < applied || through > handed {
+            let detail = format!("applied {through}, after {applied} and with {handed} handed out");
+            self.breach(Clause::MachineInOrder, detail);
+        }
+        self.life.applied = through;
+    }
+
+    fn on_piece(&mut self, capture: CaptureId, bytes: usize) {
+        match self.life.piece.take() {
+            Some((asked, bytes_max)) if asked == capture => {
+                if bytes > bytes_max as usize {
+                    let detail = format!("{bytes} bytes captured where {bytes_max} are the most");
+                    self.breach(Clause::MachineInOrder, detail);
+                }
+            }
+            asked => {
+                self.life.piece = asked;
+                if !self.life.stopped.contains(&capture) {
+                    let detail = format!("a piece of {capture:?} that nobody asked for");
+                    self.breach(Clause::MachineInOrder, detail);
+                }
+            }
+        }
+    }
+
+    fn on_restored(&mut self, through: u64) {
+        if through < self.life.restored || through > self.life.restore_handed {
+            let detail =
+                format!("restored {through} of {} bytes handed out", self.life.restore_handed);
+            self.breach(Clause::MachineInOrder, detail);
+        }
+        self.life.restored = through;
+    }
+
+    pub(super) fn on_actions(&mut self, actions: &[Action], deadline: Option<Instant>) {
+        self.life.deadline = deadline;
+        for action in actions {
+            match action {
+                Action::Disk { op, .. } => {
+                    self.life.ops.insert(*op, true);
+                }
+                Action::Machine(step) => self.on_step(step),
+                Action::Halt(_) => self.life.halted = true,
+                _ => {}
+            }
+        }
+    }
+
+    fn on_step(&mut self, step: &Machine) {
+        match step {
+            Machine::Apply(entries) => self.life.handed = entries.last,
+            Machine::CaptureNext { capture, bytes_max } => {
+                self.life.piece = Some((*capture, *bytes_max));
+            }
+            Machine::CaptureStop { capture } => {
+                self.life.piece.take_if(|(asked, _)| asked == capture);
+                self.life.stopped.insert(*capture);
+            }
+            Machine::Restore { at, offset, bytes, last } => {
+                if *offset == 0 {
+                    self.life.restored = 0;
+                }
+                self.life.restore_handed = offset + bytes.len() as u64;
+                if *last {
+                    self.life.handed = at.index;
+                    self.life.applied = at.index;
+                }
+            }
+            Machine::Query { .. } | Machine::Capture { .. } => {}
+        }
+    }
+}

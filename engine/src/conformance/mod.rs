@@ -1,0 +1,111 @@
+//! The driver-conformance kit: does a driver keep the [contract](crate::contract)?
+//!
+//! [`check`] hands a driver cores that watch it: scripted ones, which ask for what an engine
+//! seldom asks for, and real engines with a [`Probe`] around them. It reports each clause that was
+//! broken, by name, with what was seen. The driver must be generic over [`Core`](crate::Core), and
+//! it must run until the halt when it is called; one that is async is wrapped in a `block_on`.
+//!
+//! ```no_run
+//! # use lakebed::conformance::{Seat, check};
+//! # fn drive(_seat: Seat) {}
+//! # let scratch = std::path::Path::new("/tmp/conformance");
+//! let report = check(scratch, |seat: Seat| {
+//!     // seat.dir, seat.listener, seat.start, seat.core, seat.machine: yours to drive.
+//!     drive(seat);
+//! });
+//! report.assert();
+//! ```
+//!
+//! Where a driver has seams of its own, [`FaultyDisk`] and [`LossyLink`] go under it: they delay
+//! and reorder completions and fail operations, and lose sends, in legal ways, and the probe knows
+//! of each fault and demands that the driver tells of it as it is.
+//!
+//! What cannot be seen from here is not checked: that a `Sync` reached the device, and that
+//! buffers live as long as their operations.
+
+mod cases;
+mod cluster;
+mod faults;
+mod ledger;
+mod probe;
+mod run;
+mod script;
+mod talk;
+mod witness;
+
+pub use cases::CASES;
+pub use faults::{FaultyDisk, LossyLink};
+pub use ledger::LATENESS_MAX;
+pub use probe::Probe;
+pub use run::{Failure, Report, Seat, check, check_case};
+pub use witness::Witness;
+
+use std::fmt;
+
+/// A clause of the contract.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
+pub enum Clause {
+    /// The first event is `Start`, and there is one.
+    StartFirst,
+    /// `handle` is called at the deadline.
+    Deadline,
+    /// Each disk operation ends once.
+    OpEnds,
+    /// What a disk operation did is what was asked, and reads find what was written.
+    DiskContent,
+    /// A failed operation is told as failed, with its error, and not tried again.
+    FailureTold,
+    /// No completion of a former core reaches a new one, and no operation outlives its core.
+    FormerLife,
+    /// Machine steps are performed in order, each answered, and no more is claimed than was done.
+    MachineInOrder,
+    /// Sends to one peer arrive in order, unchanged and from whom they come.
+    SendsInOrder,
+    /// A lost send is followed by `Link { up: false }`.
+    LossTold,
+    /// Each received message lies in a buffer of its own.
+    OwnBuffer,
+    /// The core is driven until it halts.
+    UntilHalt,
+    /// After the halt the core is dropped.
+    DroppedAfterHalt,
+    /// Nothing that happens makes a driver panic.
+    Panicked,
+}
+
+impl fmt::Display for Clause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::StartFirst => "the first event is Start, once",
+            Self::Deadline => "handle is called at the deadline",
+            Self::OpEnds => "each disk operation ends once",
+            Self::DiskContent => "disk operations do what was asked",
+            Self::FailureTold => "a failed operation is told as it failed",
+            Self::FormerLife => "a former core's operations end with it",
+            Self::MachineInOrder => "machine steps are performed in order",
+            Self::SendsInOrder => "sends arrive in order and unchanged",
+            Self::LossTold => "a lost send is followed by Link down",
+            Self::OwnBuffer => "a received message has its own buffer",
+            Self::UntilHalt => "a core is driven until it halts",
+            Self::DroppedAfterHalt => "after the halt the core is dropped",
+            Self::Panicked => "a driver does not panic",
+        })
+    }
+}
+
+/// A clause that was broken, and what was seen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Breach {
+    /// Which.
+    pub clause: Clause,
+    /// What was seen.
+    pub detail: String,
+}
+
+impl fmt::Display for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "broken: {} ({})", self.clause, self.detail)
+    }
+}

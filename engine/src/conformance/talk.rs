@@ -1,0 +1,236 @@
+//! Two cores that talk over the driver's network: one sends numbered messages, the other checks
+//! them and says when it has the last one.
+
+use super::{Breach, Clause, ledger::Ledger};
+use crate::{Action, Event, Halt, Instant, Membership, NodeId};
+use bytes::{BufMut, Bytes, BytesMut};
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+/// Messages of one round.
+const MESSAGES: u64 = 64;
+/// How many leave at one time.
+const BURST: u64 = 16;
+/// What may be lost is asked for again this often.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// How long a driver may take to tell of a loss once nothing else is left to do.
+const SILENCE_MAX: Duration = Duration::from_secs(2);
+
+const HEAD_BYTES: usize = 17;
+const DATA: u8 = 0;
+const END: u8 = 1;
+const ACK: u8 = 2;
+
+/// What both ends know.
+#[derive(Debug, Default)]
+pub(super) struct Conversation {
+    rounds_done: u32,
+    gaps: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Talk {
+    me: NodeId,
+    peer: NodeId,
+    members: Option<Arc<Membership>>,
+    shared: Arc<Mutex<Conversation>>,
+    /// Rounds after which this core halts.
+    rounds: u32,
+    up: bool,
+    downs: u64,
+    sent: u64,
+    round_start: u64,
+    seen: Option<u64>,
+    silent_since: Option<Instant>,
+    deadline: Option<Instant>,
+    /// The round is over and the peer's life with it: it must go down before the next.
+    awaits_down: bool,
+}
+
+impl Talk {
+    pub(super) fn new(
+        me: NodeId,
+        peer: NodeId,
+        members: Arc<Membership>,
+        shared: Arc<Mutex<Conversation>>,
+        rounds: u32,
+    ) -> Self {
+        Self {
+            me,
+            peer,
+            members: Some(members),
+            shared,
+            rounds,
+            up: false,
+            downs: 0,
+            sent: 0,
+            round_start: 0,
+            seen: None,
+            silent_since: None,
+            deadline: None,
+            awaits_down: false,
+        }
+    }
+
+    pub(super) const fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    pub(super) fn handle(
+        &mut self,
+        now: Instant,
+        events: Vec<Event>,
+        actions: &mut Vec<Action>,
+        ledger: &mut Ledger,
+    ) {
+        actions.extend(self.members.take().map(Action::Members));
+        for event in events {
+            match event {
+                Event::Received { from, bytes } => self.on_message(from, &bytes, actions, ledger),
+                Event::Link { peer, up } if peer == self.peer => self.on_link(up),
+                _ => {}
+            }
+        }
+        if self.is_sender() && self.up {
+            self.send(actions);
+        }
+        self.deadline = Some(now.after(PATIENCE));
+        ledger.awaited = self.awaited();
+        if self.rounds_done() >= self.rounds && self.owes_nothing(now, ledger) {
+            self.deadline = None;
+            actions.push(Action::Halt(Box::new(Halt::Stopped)));
+        }
+    }
+
+    fn is_sender(&self) -> bool {
+        self.me < self.peer
+    }
+
+    fn conversation(&self) -> MutexGuard<'_, Conversation> {
+        self.shared.lock().expect("nothing panics while it holds the conversation")
+    }
+
+    fn rounds_done(&self) -> u32 {
+        self.conversation().rounds_done
+    }
+
+    fn on_link(&mut self, up: bool) {
+        self.up = up;
+        if !up {
+            self.downs += 1;
+        }
+        if !up && self.awaits_down {
+            self.awaits_down = false;
+            self.round_start = self.sent;
+        }
+    }
+
+    fn on_message(
+        &mut self,
+        from: NodeId,
+        bytes: &Bytes,
+        actions: &mut Vec<Action>,
+        ledger: &mut Ledger,
+    ) {
+        let Some((number, kind)) = number_and_kind(bytes) else {
+            return ledger.breach(Clause::SendsInOrder, "a message arrived that nobody sent");
+        };
+        if from != self.peer || bytes[..] != message(number, kind).concat() {
+            let detail = format!("message {number} is not what was sent, or not from {from}");
+            return ledger.breach(Clause::SendsInOrder, detail);
+        }
+        if kind == ACK {
+            return self.on_ack(number, ledger);
+        }
+        if let Some(seen) = self.seen {
+            if number <= seen {
+                let detail = format!("message {number} arrived after {seen}");
+                ledger.breach(Clause::SendsInOrder, detail);
+            }
+            self.conversation().gaps += u64::from(number > seen + 1);
+        }
+        self.seen = Some(number);
+        if kind == END {
+            actions.push(self.action(number, ACK));
+        }
+    }
+
+    /// All that was sent before has arrived, or been lost.
+    fn on_ack(&mut self, number: u64, ledger: &mut Ledger) {
+        if self.awaits_down || number <= self.round_start + MESSAGES {
+            return;
+        }
+        let gaps = self.conversation().gaps;
+        if gaps > 0 && self.downs == 0 {
+            let detail = format!("{gaps} gaps in what {} received", self.peer);
+            ledger.breach(Clause::LossTold, detail);
+        }
+        self.conversation().rounds_done += 1;
+        self.round_start = self.sent;
+        self.awaits_down = self.rounds_done() < self.rounds;
+    }
+
+    fn send(&mut self, actions: &mut Vec<Action>) {
+        if self.rounds_done() >= self.rounds {
+            return;
+        }
+        // While the peer is to go down, what is sent to it is lost sooner or later.
+        let has_data = !self.awaits_down && self.sent - self.round_start < MESSAGES;
+        let (count, kind) = if has_data { (BURST, DATA) } else { (1, END) };
+        for _ in 0..count {
+            self.sent += 1;
+            actions.push(self.action(self.sent, kind));
+        }
+    }
+
+    fn action(&self, number: u64, kind: u8) -> Action {
+        let [head, body] = message(number, kind);
+        Action::Send { to: self.peer, head, body }
+    }
+
+    /// What a hang here would mean.
+    fn awaited(&self) -> Option<Breach> {
+        let breach = |clause, detail: &str| Some(Breach { clause, detail: detail.into() });
+        if self.awaits_down {
+            breach(Clause::LossTold, "the peer halted and Link down never came")
+        } else if !self.up {
+            breach(Clause::SendsInOrder, "Link up never came, so nothing was sent")
+        } else {
+            breach(Clause::SendsInOrder, "the last message never arrived, however often it left")
+        }
+    }
+
+    /// Losses that were put in must have been told before the end.
+    fn owes_nothing(&mut self, now: Instant, ledger: &mut Ledger) -> bool {
+        let Some(peer) = ledger.lost_in_silence() else { return true };
+        let since = *self.silent_since.get_or_insert(now);
+        if now.since(since) > SILENCE_MAX {
+            ledger.breach(Clause::LossTold, format!("sends to {peer} were lost in silence"));
+            return true;
+        }
+        false
+    }
+}
+
+/// A message's number is in its head; all else follows from number and kind.
+fn message(number: u64, kind: u8) -> [Bytes; 2] {
+    let (head_more, body) = match (kind, number % MESSAGES) {
+        (DATA, 13) => (0, 1 << 20),
+        (DATA, 14) => (70 << 10, 0),
+        (DATA, n) => (0, (n as usize % 4) * 1000),
+        _ => (0, 0),
+    };
+    let mut head = BytesMut::with_capacity(HEAD_BYTES + head_more);
+    head.put_u64_le(number);
+    head.put_u8(kind);
+    head.put_u64_le(!number);
+    head.put_bytes(number as u8, head_more);
+    [head.freeze(), vec![!number as u8; body].into()]
+}
+
+fn number_and_kind(bytes: &[u8]) -> Option<(u64, u8)> {
+    let (number, rest) = bytes.split_first_chunk::<8>()?;
+    rest.first().map(|kind| (u64::from_le_bytes(*number), *kind))
+}

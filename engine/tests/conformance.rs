@@ -1,0 +1,124 @@
+//! The drivers we show pass the kit, and a driver that breaks one clause is told which.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Clocks and threads live here.
+
+#[path = "../examples/three_nodes/driver.rs"]
+#[allow(dead_code, reason = "its handle is not called here")]
+mod driver;
+#[path = "conformance/flawed.rs"]
+mod flawed;
+#[path = "conformance/hub.rs"]
+mod hub;
+#[path = "../examples/minimal.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it is a program of its own")]
+mod minimal;
+#[path = "../examples/three_nodes/network.rs"]
+mod network;
+
+use flawed::{Flaw, Flawed};
+use hub::{Hub, Nobody};
+use lakebed::{
+    conformance::{CASES, Clause, Seat, check, check_case},
+    files::Directory,
+};
+
+#[test]
+fn the_driver_of_the_front_page_keeps_the_contract() {
+    let scratch = tempfile::tempdir().unwrap();
+    let hub = Hub::default();
+    check(scratch.path(), move |seat: Seat| {
+        let (case, node) = (seat.case, seat.node);
+        let inbox = hub.enter(case, node);
+        let disk = Directory::open(&seat.dir).unwrap();
+        minimal::drive(
+            (seat.core, seat.start),
+            (&disk, seat.machine),
+            &mut Nobody,
+            &inbox,
+            |to, head, body| hub.send(case, node, to, [head, body].concat().into()),
+        );
+        hub.leave(case, node);
+    })
+    .assert();
+}
+
+#[test]
+fn the_driver_of_the_example_keeps_the_contract() {
+    let scratch = tempfile::tempdir().unwrap();
+    check(scratch.path(), |seat: Seat| {
+        let disk = Directory::open(&seat.dir).unwrap();
+        let (_, node) = driver::Node::new(seat.node, disk, seat.listener, &seat.members);
+        node.run(seat.core, seat.start, seat.machine);
+    })
+    .assert();
+}
+
+#[test]
+fn a_driver_under_faults_keeps_the_contract() {
+    let scratch = tempfile::tempdir().unwrap();
+    let hub = Hub::default();
+    check(scratch.path(), move |seat| Flawed::drive(Flaw::None, &hub, seat)).assert();
+}
+
+/// Drives one case with a flaw, which must be noticed as a breach of this clause.
+fn is_noticed(flaw: Flaw, case: &str, clause: Clause) {
+    let scratch = tempfile::tempdir().unwrap();
+    let hub = Hub::default();
+    let found = check_case(case, scratch.path(), move |seat| Flawed::drive(flaw, &hub, seat));
+    assert_eq!(found.map_err(|failure| failure.breach.clause), Err(clause), "{flaw:?}");
+}
+
+#[test]
+fn flaws_at_the_beginning_and_the_end_are_noticed() {
+    is_noticed(Flaw::NoStart, "disk content", Clause::StartFirst);
+    is_noticed(Flaw::StartTwice, "disk content", Clause::StartFirst);
+    is_noticed(Flaw::LeavesEarly, "disk content", Clause::UntilHalt);
+    is_noticed(Flaw::GoesOn, "disk content", Clause::DroppedAfterHalt);
+}
+
+#[test]
+fn flaws_of_time_are_noticed() {
+    is_noticed(Flaw::ForgetsDeadlines, "deadlines", Clause::Deadline);
+    is_noticed(Flaw::OversleepsDeadlines, "deadlines", Clause::Deadline);
+}
+
+#[test]
+fn flaws_of_completions_are_noticed() {
+    is_noticed(Flaw::LosesCompletions, "many operations in flight", Clause::OpEnds);
+    is_noticed(Flaw::CompletesTwice, "many operations in flight", Clause::OpEnds);
+    is_noticed(Flaw::MatchesByOrder, "many operations in flight", Clause::DiskContent);
+    is_noticed(Flaw::TellsTheNextLife, "a former core's operations", Clause::FormerLife);
+}
+
+#[test]
+fn flaws_of_the_disk_are_noticed() {
+    is_noticed(Flaw::SkipsTheSecondPlace, "disk content", Clause::DiskContent);
+    is_noticed(Flaw::ReadsShort, "many operations in flight", Clause::DiskContent);
+    is_noticed(Flaw::HidesFailures, "failures put in", Clause::FailureTold);
+    is_noticed(Flaw::HidesFailures, "disk failures", Clause::DiskContent);
+    is_noticed(Flaw::TriesAgain, "failures put in", Clause::FailureTold);
+    is_noticed(Flaw::PanicsAtFailures, "failures put in", Clause::Panicked);
+}
+
+#[test]
+fn flaws_of_the_machine_lane_are_noticed() {
+    is_noticed(Flaw::CapturesLate, "machine order", Clause::MachineInOrder);
+    is_noticed(Flaw::ClaimsTooMuch, "machine order", Clause::MachineInOrder);
+    is_noticed(Flaw::ReversesSteps, "machine order", Clause::MachineInOrder);
+}
+
+#[test]
+fn flaws_of_the_network_are_noticed() {
+    is_noticed(Flaw::LosesInSilence, "messages", Clause::LossTold);
+    is_noticed(Flaw::ReordersSends, "messages", Clause::SendsInOrder);
+    is_noticed(Flaw::CutsMessages, "messages", Clause::SendsInOrder);
+    is_noticed(Flaw::SharesBuffers, "messages", Clause::OwnBuffer);
+    is_noticed(Flaw::LosesInSilence, "a peer that restarts", Clause::LossTold);
+}
+
+#[test]
+fn every_case_has_its_own_name() {
+    let mut names = CASES.to_vec();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), CASES.len());
+}

@@ -1,0 +1,270 @@
+//! A driver under every fault the kit can put in, with at most one flaw.
+
+use crate::hub::{Hub, Nobody};
+use bytes::{Bytes, BytesMut};
+use lakebed::{
+    Action, Completion, Core, DiskError, DiskRequest, Event, Instant, Machine, NodeId, OpId,
+    Runner,
+    conformance::{Seat, Witness},
+    files::Directory,
+};
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, mpsc::Receiver},
+    time::Duration,
+};
+
+/// What is wrong with a driver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Flaw {
+    None,
+    NoStart,
+    StartTwice,
+    LeavesEarly,
+    GoesOn,
+    ForgetsDeadlines,
+    OversleepsDeadlines,
+    LosesCompletions,
+    CompletesTwice,
+    MatchesByOrder,
+    TellsTheNextLife,
+    SkipsTheSecondPlace,
+    ReadsShort,
+    HidesFailures,
+    TriesAgain,
+    PanicsAtFailures,
+    CapturesLate,
+    ClaimsTooMuch,
+    ReversesSteps,
+    LosesInSilence,
+    ReordersSends,
+    CutsMessages,
+    SharesBuffers,
+}
+
+type Ended = Result<Completion, DiskError>;
+
+/// What the life before left behind, of the one driver with that flaw.
+static LEFT_BEHIND: Mutex<Vec<Event>> = Mutex::new(Vec::new());
+
+pub(crate) struct Flawed<'a> {
+    flaw: Flaw,
+    hub: &'a Hub,
+    seat: Seat,
+    files: Directory,
+    runner: Runner<Witness>,
+    inbox: Receiver<Event>,
+    events: Vec<Event>,
+    /// In the order in which they were asked for.
+    ops: VecDeque<OpId>,
+    down: Vec<NodeId>,
+    origin: std::time::Instant,
+}
+
+impl<'a> Flawed<'a> {
+    /// Drives a seat until the halt.
+    pub(crate) fn drive(flaw: Flaw, hub: &'a Hub, seat: Seat) {
+        let (case, node) = (seat.case, seat.node);
+        let driver = Self {
+            flaw,
+            hub,
+            files: Directory::open(&seat.dir).unwrap(),
+            runner: Runner::new(seat.machine.clone()),
+            inbox: hub.enter(case, node),
+            events: Vec::new(),
+            ops: VecDeque::new(),
+            down: Vec::new(),
+            origin: std::time::Instant::now(),
+            seat,
+        };
+        driver.run();
+        hub.leave(case, node);
+    }
+
+    fn run(mut self) {
+        let start = Event::Start(self.seat.start.clone());
+        match self.flaw {
+            Flaw::NoStart => {}
+            Flaw::StartTwice => self.events.extend([start.clone(), start]),
+            Flaw::TellsTheNextLife => {
+                self.events.push(start);
+                self.events.append(&mut LEFT_BEHIND.lock().unwrap());
+            }
+            _ => self.events.push(start),
+        }
+        let mut actions = Vec::new();
+        loop {
+            let now = self.now();
+            self.seat.core.handle(now, self.events.drain(..), &mut actions);
+            self.spoil(&mut actions);
+            for action in actions.drain(..) {
+                if self.perform(action) {
+                    return self.leave();
+                }
+            }
+            if self.flaw == Flaw::LeavesEarly {
+                return;
+            }
+            self.end_an_operation();
+            self.reconnect();
+            self.wait();
+        }
+    }
+
+    fn now(&self) -> Instant {
+        Instant(self.origin.elapsed().as_nanos() as u64)
+    }
+
+    fn leave(mut self) {
+        if self.flaw == Flaw::GoesOn {
+            let now = self.now();
+            self.seat.core.handle(now, [], &mut Vec::new());
+        }
+        if self.flaw == Flaw::TellsTheNextLife {
+            while !self.seat.disk.is_idle() {
+                self.end_an_operation();
+            }
+            LEFT_BEHIND.lock().unwrap().append(&mut self.events);
+        }
+    }
+
+    /// Flaws in the order of things.
+    fn spoil(&self, actions: &mut [Action]) {
+        let is_machine = |action: &Action| matches!(action, Action::Machine(_));
+        let is_capture =
+            |action: &Action| matches!(action, Action::Machine(Machine::Capture { .. }));
+        match self.flaw {
+            Flaw::ReversesSteps if actions.iter().all(is_machine) => actions.reverse(),
+            Flaw::ReordersSends => actions.reverse(),
+            Flaw::CapturesLate => actions.sort_by_key(is_capture),
+            _ => {}
+        }
+    }
+
+    /// Whether that was the last one.
+    fn perform(&mut self, action: Action) -> bool {
+        match action {
+            Action::Disk { op, request, .. } => {
+                self.ops.push_back(op);
+                self.seat.disk.submit(op, request);
+            }
+            Action::Send { to, head, body } => self.send(to, &head, &body),
+            Action::Machine(step) => self.step(step),
+            Action::Halt(_) => return true,
+            Action::Respond { .. } | Action::Members(_) | Action::Note(_) => {}
+        }
+        false
+    }
+
+    fn step(&mut self, step: Machine) {
+        let event = self.runner.perform(step, &mut Nobody);
+        self.events.extend(event.map(|event| match event {
+            Event::Applied { through } if self.flaw == Flaw::ClaimsTooMuch => {
+                Event::Applied { through: through.next() }
+            }
+            event => event,
+        }));
+    }
+
+    fn send(&mut self, to: NodeId, head: &[u8], body: &[u8]) {
+        let lost = self.seat.link.loses(to);
+        let mut bytes = [head, body].concat();
+        if self.flaw == Flaw::CutsMessages {
+            bytes.truncate(1000);
+        }
+        let (case, node) = (self.seat.case, self.seat.node);
+        let sent = !lost && self.hub.send(case, node, to, bytes.into());
+        if !sent && self.flaw != Flaw::LosesInSilence {
+            self.events.push(Event::Link { peer: to, up: false });
+            self.down.extend(lost.then_some(to));
+        }
+    }
+
+    /// A connection that lost something is there again at once.
+    fn reconnect(&mut self) {
+        let up = |peer| Event::Link { peer, up: true };
+        self.events.extend(self.down.drain(..).map(up));
+    }
+
+    fn end_an_operation(&mut self) {
+        let (flaw, files) = (self.flaw, &self.files);
+        let Some((op, result)) = self.seat.disk.complete(|request| perform(flaw, files, request))
+        else {
+            return;
+        };
+        let first = self.ops.pop_front().expect("it was submitted");
+        let result = self.spoil_result(result);
+        match flaw {
+            Flaw::LosesCompletions if op.0 % 7 == 0 => {}
+            Flaw::MatchesByOrder => self.events.push(Event::Completed { op: first, result }),
+            Flaw::CompletesTwice => {
+                let event = Event::Completed { op, result };
+                self.events.extend([event.clone(), event]);
+            }
+            _ => self.events.push(Event::Completed { op, result }),
+        }
+    }
+
+    fn spoil_result(&self, result: Ended) -> Ended {
+        match (self.flaw, result) {
+            (Flaw::HidesFailures | Flaw::TriesAgain, Err(_)) => Ok(Completion::Done),
+            (Flaw::PanicsAtFailures, Err(error)) => panic!("the disk failed: {error}"),
+            (_, result) => result,
+        }
+    }
+
+    fn wait(&mut self) {
+        if self.events.is_empty() && self.seat.disk.is_idle() {
+            let deadline =
+                self.seat.core.deadline().filter(|_| self.flaw != Flaw::ForgetsDeadlines);
+            let event = match deadline.map(|deadline| deadline.since(self.now())) {
+                Some(wait) => self.inbox.recv_timeout(wait + self.oversleep()).ok(),
+                None => self.inbox.recv().ok(),
+            };
+            self.events.extend(event);
+        }
+        let received: Vec<Event> = self.inbox.try_iter().collect();
+        self.events.extend(received);
+        if self.flaw == Flaw::SharesBuffers {
+            share_buffers(&mut self.events);
+        }
+    }
+
+    fn oversleep(&self) -> Duration {
+        let oversleeps = self.flaw == Flaw::OversleepsDeadlines;
+        if oversleeps { Duration::from_millis(1500) } else { Duration::ZERO }
+    }
+}
+
+fn perform(flaw: Flaw, files: &Directory, request: &DiskRequest) -> Ended {
+    match request {
+        DiskRequest::Write { file, at, durable, .. } if flaw == Flaw::SkipsTheSecondPlace => {
+            let (file, at, durable) = (*file, at.clone(), *durable);
+            files.perform(&DiskRequest::Write { file, at, and: None, durable })
+        }
+        DiskRequest::Read { file, offset, .. } if flaw == Flaw::ReadsShort => {
+            files.perform(&DiskRequest::Read { file: *file, offset: *offset, len: 512 })
+        }
+        request => files.perform(request),
+    }
+}
+
+/// As a driver does that hands out slices of what it read at one time.
+fn share_buffers(events: &mut [Event]) {
+    let mut all = BytesMut::new();
+    for event in events.iter_mut() {
+        if let Event::Received { bytes, .. } = event {
+            all.extend_from_slice(bytes);
+            *bytes = Bytes::copy_from_slice(bytes);
+        }
+    }
+    let all = all.freeze();
+    let mut at = 0;
+    for event in events.iter_mut() {
+        if let Event::Received { bytes, .. } = event {
+            let end = at + bytes.len();
+            *bytes = all.slice(at..end);
+            at = end;
+        }
+    }
+}
