@@ -261,7 +261,10 @@ impl Look {
         for found in &self.segments {
             let file = File::Segment(found.sequence);
             let Some(header) = &found.header else {
-                log.wrong = Some(missing(file, log.last.index.next(), "its header"));
+                let mut wrong =
+                    missing(file, log.last.index.next(), "a header and as many bytes as it says");
+                wrong.damage.found = format!("{} bytes and no header that fits them", found.len);
+                log.wrong = Some(wrong);
                 return log;
             };
             let goes_on =
