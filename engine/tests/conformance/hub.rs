@@ -27,10 +27,11 @@ pub(crate) struct Hub(Arc<Mutex<Inboxes>>);
 type Inboxes = BTreeMap<(&'static str, NodeId), Sender<Event>>;
 
 impl Hub {
+    /// All at once: whoever hears of a node can send to it.
     pub(crate) fn enter(&self, case: &'static str, node: NodeId) -> Receiver<Event> {
         let (sender, inbox) = channel();
-        self.tell_peers(case, &Event::Link { peer: node, up: true });
         let mut nodes = self.0.lock().unwrap();
+        tell_peers(&nodes, case, &Event::Link { peer: node, up: true });
         for (_, peer) in nodes.keys().filter(|(there, _)| *there == case) {
             sender.send(Event::Link { peer: *peer, up: true }).unwrap();
         }
@@ -39,20 +40,20 @@ impl Hub {
     }
 
     pub(crate) fn leave(&self, case: &'static str, node: NodeId) {
-        self.0.lock().unwrap().remove(&(case, node));
-        self.tell_peers(case, &Event::Link { peer: node, up: false });
-    }
-
-    fn tell_peers(&self, case: &'static str, event: &Event) {
-        let nodes = self.0.lock().unwrap();
-        for (_, peer) in nodes.iter().filter(|((there, _), _)| *there == case) {
-            // A peer that is leaving does not listen.
-            let _ = peer.send(event.clone());
-        }
+        let mut nodes = self.0.lock().unwrap();
+        nodes.remove(&(case, node));
+        tell_peers(&nodes, case, &Event::Link { peer: node, up: false });
     }
 
     pub(crate) fn send(&self, case: &'static str, from: NodeId, to: NodeId, bytes: Bytes) -> bool {
         let nodes = self.0.lock().unwrap();
         nodes.get(&(case, to)).is_some_and(|to| to.send(Event::Received { from, bytes }).is_ok())
+    }
+}
+
+fn tell_peers(inboxes: &Inboxes, case: &'static str, event: &Event) {
+    for (_, peer) in inboxes.iter().filter(|((there, _), _)| *there == case) {
+        // A peer that is leaving does not listen.
+        let _ = peer.send(event.clone());
     }
 }
