@@ -1,35 +1,63 @@
-//! This driver keeps the contract that every driver owes: over real sockets, on each of its disks,
-//! and over a disk that ends operations late, in any order, and with failures.
+//! The runtime's driver keeps the contract, on its own disks and network and on faulty ones.
 
+use bytes::Bytes;
 use lakebed::{
-    Class, ClusterId, Completion, Config, DiskError, DiskRequest, Event, GroupId, OpId,
-    conformance::{FaultyDisk, Seat, check},
+    Class, ClusterId, Config, DiskRequest, Event, GroupId, Membership, NodeId, OpId, Tuning,
+    conformance::{FaultyDisk, LossyLink, Seat, check},
     files::Directory,
 };
 use lakebed_runtime::{
-    Disk, DiskKind, Driver, SystemClock, disk,
+    Disk, DiskKind, Driver, Net, SystemClock, disk,
     net::{Identity, TcpNet},
 };
 use std::task::Context;
+use tokio::runtime::Builder;
 
-/// What the kit's disk needs from a driver's: everything waits there until it is looked for.
+fn net(seat_node: NodeId, listener: std::net::TcpListener, members: &Membership) -> TcpNet {
+    let identity = Identity { cluster: ClusterId(1), group: GroupId(1), node: seat_node };
+    let mut net = TcpNet::new(identity, b"", listener, &Tuning::default()).unwrap();
+    // Scripted cores do not say whom they want to talk to.
+    net.connect(members);
+    net
+}
+
+fn drive(seat: Seat, kind: DiskKind) {
+    let config = Config::new(GroupId(1), seat.node);
+    Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let disk = disk::open(kind, Directory::open(&seat.dir).unwrap()).unwrap();
+        let net = net(seat.node, seat.listener, &seat.members);
+        let surroundings = (disk, net, SystemClock::default());
+        Driver::new(seat.core, &config, seat.start, seat.machine, surroundings).1.await;
+    });
+}
+
+#[test]
+fn on_threads_the_driver_keeps_the_contract() {
+    let scratch = tempfile::tempdir().unwrap();
+    check(scratch.path(), |seat| drive(seat, DiskKind::Files)).assert();
+}
+
+#[test]
+fn on_the_best_disk_there_is_the_driver_keeps_the_contract() {
+    let scratch = tempfile::tempdir().unwrap();
+    check(scratch.path(), |seat| drive(seat, DiskKind::Auto)).assert();
+}
+
+/// Ends one operation at each poll, in an order that nobody expects.
 struct Faulty {
     disk: FaultyDisk,
     directory: Directory,
 }
 
 impl Disk for Faulty {
-    fn submit(&mut self, op: OpId, _class: Class, request: DiskRequest) {
+    fn submit(&mut self, op: OpId, _: Class, request: DiskRequest) {
         self.disk.submit(op, request);
     }
 
     fn flush(&mut self) {}
 
     fn poll_completed(&mut self, cx: &mut Context<'_>, events: &mut Vec<Event>) {
-        let perform = |request: &DiskRequest| -> Result<Completion, DiskError> {
-            self.directory.perform(request)
-        };
-        if let Some((op, result)) = self.disk.complete(perform) {
+        if let Some((op, result)) = self.disk.complete(|request| self.directory.perform(request)) {
             events.push(Event::Completed { op, result });
             cx.waker().wake_by_ref();
         }
@@ -40,40 +68,49 @@ impl Disk for Faulty {
     }
 }
 
-/// Drives a seat until the halt.
-fn drive(seat: Seat, disk: impl FnOnce(Directory, FaultyDisk) -> Box<dyn Disk + Send>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async move {
-        let config = Config::new(GroupId(1), seat.node);
-        let directory = Directory::open(&seat.dir).unwrap();
-        let disk = disk(directory, seat.disk);
-        let cluster = ClusterId(1);
-        let identity = Identity { cluster, group: config.group, node: seat.node };
-        let net = TcpNet::new(identity, &[], seat.listener, &config.tuning).unwrap();
-        let surroundings = (disk, net, SystemClock::default());
-        let (_, driver) = Driver::new(seat.core, &config, seat.start, seat.machine, surroundings);
-        driver.await;
-    });
+/// Loses a message now and then, and says so.
+struct Lossy {
+    link: LossyLink,
+    net: TcpNet,
+    lost: Vec<Event>,
 }
 
-fn keeps_the_contract(
-    disk: impl Fn(Directory, FaultyDisk) -> Box<dyn Disk + Send> + Copy + Send + Sync + 'static,
-) {
+impl Net for Lossy {
+    fn connect(&mut self, members: &Membership) {
+        self.net.connect(members);
+    }
+
+    fn send(&mut self, to: NodeId, head: Bytes, body: Bytes) {
+        if self.link.loses(to) {
+            self.lost.extend([false, true].map(|up| Event::Link { peer: to, up }));
+        } else {
+            self.net.send(to, head, body);
+        }
+    }
+
+    fn flush(&mut self) {
+        self.net.flush();
+    }
+
+    fn poll_events(&mut self, cx: &mut Context<'_>, events: &mut Vec<Event>) {
+        events.append(&mut self.lost);
+        self.net.poll_events(cx, events);
+    }
+}
+
+#[test]
+fn under_faults_the_driver_keeps_the_contract() {
     let scratch = tempfile::tempdir().unwrap();
-    check(scratch.path(), move |seat| drive(seat, disk)).assert();
-}
-
-#[test]
-fn the_driver_keeps_the_contract_on_files() {
-    keeps_the_contract(|directory, _| disk::open(DiskKind::Files, directory).unwrap());
-}
-
-#[test]
-fn the_driver_keeps_the_contract_on_the_best_disk_there_is() {
-    keeps_the_contract(|directory, _| disk::open(DiskKind::Auto, directory).unwrap());
-}
-
-#[test]
-fn the_driver_keeps_the_contract_on_a_faulty_disk() {
-    keeps_the_contract(|directory, disk| Box::new(Faulty { disk, directory }));
+    check(scratch.path(), |seat| {
+        let config = Config::new(GroupId(1), seat.node);
+        Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+            let directory = Directory::open(&seat.dir).unwrap();
+            let disk = Faulty { disk: seat.disk, directory };
+            let net = net(seat.node, seat.listener, &seat.members);
+            let net = Lossy { link: seat.link, net, lost: Vec::new() };
+            let surroundings = (disk, net, SystemClock::default());
+            Driver::new(seat.core, &config, seat.start, seat.machine, surroundings).1.await;
+        });
+    })
+    .assert();
 }
