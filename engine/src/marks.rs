@@ -1,0 +1,118 @@
+//! Coverage marks: a bit for each rare situation a node has met.
+//!
+//! A test that means to provoke something asks for its mark, so that a story which no longer
+//! reaches its point fails instead of passing for the wrong reason.
+
+macro_rules! marks {
+    ($($(#[$meta:meta])* $name:ident,)*) => {
+        /// A situation worth knowing that it was met; [`Status::marks`](crate::Status) holds them.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[non_exhaustive]
+        #[repr(u8)]
+        pub enum Mark {
+            $($(#[$meta])* $name,)*
+        }
+
+        impl Mark {
+            /// Every mark there is.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+        }
+
+        // A new mark without a bit would silently share another's.
+        const _: () = assert!(Mark::ALL.len() <= 128);
+    };
+}
+
+marks! {
+    /// An append repeated entries that were there already; they were kept (lessons.md 12).
+    DuplicateAppendKept,
+    /// Entries of a former leader were cut because the present one has others.
+    ConflictTruncated,
+    /// An append began behind the end of the log, or where the logs differ.
+    AppendRefused,
+    /// A peer's log was searched by bisection: its newest runs had nothing in common with ours.
+    DivergenceBisected,
+    /// An answer to another life, term or probe was dropped.
+    StaleAnswerDropped,
+    /// A message of an older term was answered with the newer one.
+    StaleTermAnswered,
+    /// A message of another incarnation, of sender or receiver, was dropped.
+    OtherIncarnationDropped,
+    /// A message of another cluster epoch was dropped.
+    OtherEpochDropped,
+    /// A ballot was refused because a leader was heard from a moment ago.
+    BallotRefusedSticky,
+    /// A ballot was refused because this node has just started.
+    BallotRefusedJustStarted,
+    /// A ballot was refused because the candidate's log is older.
+    BallotRefusedLog,
+    /// A pre-vote round was lost or ran out of time, and another one began.
+    CanvassRepeated,
+    /// A late verdict of an earlier round was not counted.
+    LateVerdictDropped,
+    /// A leader stepped down: it did not hear from a quorum.
+    SteppedDownNoQuorum,
+    /// A leader stepped down: its own disk had stopped.
+    SteppedDownDiskStuck,
+    /// A leader stepped down for a greater term.
+    SteppedDownTerm,
+    /// A quorum held an entry of an older term, and it was not committed by counting (figure 8).
+    OlderTermNotCounted,
+    /// A peer was paused because its link went down.
+    PeerPaused,
+    /// A peer fell silent with appends in flight and is being probed.
+    PeerSilent,
+    /// A peer's window was full.
+    WindowFull,
+    /// A peer was fed from disk.
+    PeerFedFromDisk,
+    /// The machine was fed from disk.
+    MachineFedFromDisk,
+    /// A peer needs entries that no longer exist.
+    PeerNeedsSnapshot,
+    /// Proposals of several clients shared an entry.
+    ProposalsGathered,
+    /// A batch was cut into several entries.
+    BatchSplit,
+    /// A proposal was refused because too much was in flight.
+    ProposalBusy,
+    /// Proposals in flight ended as unknown: the leadership was lost.
+    ProposalUnknown,
+    /// A forwarded batch found its place in the leader's log.
+    ForwardPlaced,
+    /// A forwarded batch was refused by the leader.
+    ForwardRefused,
+    /// A forwarded batch ended as unknown.
+    ForwardUnknown,
+    /// A forwarded batch arrived twice, or after a later one, and was dropped.
+    ForwardRepeated,
+    /// A forwarded batch that never arrived was refused because a later one did.
+    ForwardSkipped,
+    /// Several reads shared a round.
+    ReadsShared,
+    /// Reads waited because the leader had not committed an entry of its own term.
+    ReadHeldForFirstCommit,
+    /// A read round was asked for again.
+    ReadRoundRepeated,
+    /// Reads were refused because their leader was lost.
+    ReadRefused,
+    /// A newcomer that claimed a known id was told that the cluster formed without it.
+    NewcomerTurnedAway,
+}
+
+/// The marks that were met.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Marks(pub u128);
+
+impl Marks {
+    /// Notes that `mark` was met.
+    pub const fn set(&mut self, mark: Mark) {
+        self.0 |= 1 << mark as u8;
+    }
+
+    /// Whether `mark` was met.
+    #[must_use]
+    pub const fn has(self, mark: Mark) -> bool {
+        self.0 & (1 << mark as u8) != 0
+    }
+}

@@ -1,0 +1,175 @@
+//! What nodes say to each other. Knows no bytes: [`codec`](crate::codec) does.
+//!
+//! Invariant: nothing that safety rests on lives in a connection. Every head names cluster, group,
+//! both nodes and which lives of them are meant, so a message that comes late, twice or to the
+//! wrong node is recognised by its receiver alone.
+
+use crate::types::{ClusterId, GroupId, LogId, LogIndex, NodeId, Term, Timestamp};
+use bytes::Bytes;
+
+/// The most runs of equal terms that a [`Conflict`] names.
+pub(crate) const CONFLICT_RUNS_MAX: usize = 32;
+/// The most fates of forwarded batches that one append carries.
+pub(crate) const FATES_MAX: usize = 1024;
+
+/// Who speaks to whom, in which lives and in which term.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Head {
+    pub(crate) cluster: ClusterId,
+    pub(crate) cluster_epoch: u64,
+    pub(crate) group: GroupId,
+    pub(crate) from: NodeId,
+    pub(crate) to: NodeId,
+    /// Which life of the sender's disk.
+    pub(crate) incarnation: u64,
+    /// Which life of the receiver's disk the sender has durably recorded; zero: none yet.
+    pub(crate) to_incarnation: u64,
+    /// The sender's write epoch.
+    pub(crate) log_epoch: u64,
+    /// In an answer: the write epoch in the head of what it answers. Else zero.
+    pub(crate) answers: u64,
+    /// The sender's term; in a pre-vote the term it would stand for.
+    pub(crate) term: Term,
+}
+
+/// A head and what is said.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Message {
+    pub(crate) head: Head,
+    pub(crate) payload: Payload,
+}
+
+/// What can be said.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Payload {
+    /// Formation: "this is my incarnation, that is yours as I have recorded it".
+    Hello {
+        /// Whether the receiver shall say the same.
+        ask: bool,
+    },
+    /// Formation: another life of yours was recorded here; yours is none of this cluster's.
+    FormedWithoutYou,
+    /// "Would you vote for me in this term?" Changes nothing at the receiver.
+    PreVote(Ballot),
+    PreVoteAnswer(Verdict),
+    /// RequestVote (Raft §5.2).
+    Vote(Ballot),
+    VoteAnswer(Verdict),
+    /// AppendEntries (Raft §5.3), heartbeat, probe and read round in one.
+    Append(Append),
+    AppendAnswer(AppendAnswer),
+    /// A follower asks for a log position that its reads must wait for.
+    ReadIndex {
+        /// The asker's round.
+        round: u64,
+    },
+    ReadIndexAnswer {
+        /// The asker's round.
+        round: u64,
+        /// Everything acknowledged before the round began lies at or below.
+        index: LogIndex,
+    },
+    /// Proposals that clients of a follower made.
+    Forward(Forward),
+}
+
+/// A candidate's claim.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ballot {
+    /// Tells this canvass from earlier ones in the same term.
+    pub(crate) round: u64,
+    /// The candidate's last entry.
+    pub(crate) last: LogId,
+}
+
+/// An answer to a [`Ballot`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Verdict {
+    /// The round it answers.
+    pub(crate) round: u64,
+    pub(crate) granted: bool,
+}
+
+/// A leader's entries, or only its word that it still leads.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Append {
+    /// The leader's number of this append to this peer; answers echo it.
+    pub(crate) sequence: u64,
+    /// The newest read round; an append that raises it is answered at once.
+    pub(crate) round: u64,
+    /// The entry before the first of `frames`.
+    pub(crate) prev: LogId,
+    pub(crate) commit: LogIndex,
+    /// The smallest index that some member may still need from another's log.
+    pub(crate) retain: LogIndex,
+    /// The life of the receiver that `fates` are for: its [`Forward::session`].
+    pub(crate) session: u64,
+    /// What became of the receiver's forwarded batches, in the order of their numbers.
+    pub(crate) fates: Vec<Fate>,
+    /// A batch between this number and the last of `fates` that is not among them never arrived.
+    pub(crate) fates_after: u64,
+    /// Whole entries, contiguous.
+    pub(crate) frames: Bytes,
+}
+
+/// What became of one forwarded batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Fate {
+    /// The forwarder's number of the batch.
+    pub(crate) sequence: u64,
+    pub(crate) outcome: Placement,
+}
+
+/// Where a forwarded batch went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Placement {
+    /// Into this entry, behind `ordinal` other commands.
+    At { id: LogId, ordinal: u32 },
+    /// Nowhere, and it never will: too much is in flight.
+    Busy,
+    /// Nowhere, and it never will: no room on the leader's disk.
+    DiskFull,
+    /// Nowhere, and it never will: larger than the leader takes.
+    TooLarge,
+}
+
+/// How far a follower agrees with its leader.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct AppendAnswer {
+    /// The last append this answers.
+    pub(crate) sequence: u64,
+    /// The newest read round that was seen.
+    pub(crate) round: u64,
+    /// The log agrees with this leader's up to here.
+    pub(crate) matched: LogIndex,
+    /// Of that, on disk.
+    pub(crate) durable: LogIndex,
+    /// The fates of forwarded batches up to this number have arrived.
+    pub(crate) fates: u64,
+    /// Set when the append did not fit the log.
+    pub(crate) conflict: Option<Box<Conflict>>,
+}
+
+/// What a follower's log holds where an append did not fit, newest part.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Conflict {
+    /// Where `runs` end.
+    pub(crate) through: LogIndex,
+    /// Up to here every log agrees.
+    pub(crate) committed: LogIndex,
+    /// Where each run of equal terms begins, ascending; at most [`CONFLICT_RUNS_MAX`].
+    pub(crate) runs: Vec<(LogIndex, Term)>,
+}
+
+/// A batch on its way to the leader.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Forward {
+    /// The write epoch the sender started with: numbers of different lives do not mix.
+    pub(crate) session: u64,
+    /// The sender's number of this batch; it rises by one.
+    pub(crate) sequence: u64,
+    pub(crate) time: Timestamp,
+    pub(crate) count: u32,
+    /// As in an entry: per command a length and its bytes.
+    pub(crate) commands: Bytes,
+}
