@@ -244,6 +244,11 @@ impl Batch {
         &self.buf[HEAD_BYTES..]
     }
 
+    /// The body alone.
+    pub(crate) fn into_body(self) -> Bytes {
+        self.buf.freeze().slice(HEAD_BYTES..)
+    }
+
     /// A batch whose body came over the wire; `None` when `body` is not `count` commands.
     #[must_use]
     pub fn from_body(body: &[u8], count: u32) -> Option<Self> {
@@ -365,6 +370,13 @@ pub struct Entry<'a> {
     pub count: u32,
     /// Its body.
     pub body: &'a [u8],
+}
+
+impl Entry<'_> {
+    /// Header and body, in bytes.
+    pub(crate) const fn total_bytes(&self) -> usize {
+        HEAD_BYTES + self.body.len()
+    }
 }
 
 /// One command, borrowed.

@@ -1,0 +1,220 @@
+//! Elections: pre-vote, votes, check-quorum, stickiness (Raft §5.2, thesis §4.2.3 and §9.6).
+//!
+//! Knows no entries beyond the last one's identity. Invariant: a vote, also for oneself, leaves or
+//! counts only when the disk holds it.
+
+use super::{
+    Raft,
+    role::{Canvass, Role},
+};
+use crate::{
+    marks::Mark,
+    message::{Ballot, Head, Message, Payload, Verdict},
+    types::Instant,
+};
+use rand_chacha::rand_core::Rng;
+use std::time::Duration;
+
+impl Raft {
+    /// Lets the time go on: elections, heartbeats, what waits too long.
+    pub(crate) fn time_out(&mut self) {
+        match &self.role {
+            Role::Forming(_) => self.form(),
+            Role::Leader(leader) if self.now >= leader.heartbeat_at => self.beat(),
+            Role::Leader(_) => {}
+            Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
+                if self.may_campaign() && self.now >= self.election_at() {
+                    self.become_pre_candidate();
+                }
+            }
+        }
+        let overdue = |at: Instant| self.now >= at.after(self.tuning.election.1);
+        if self.forwards.oldest().is_some_and(overdue) {
+            self.lose_forwards();
+        }
+        self.repeat_round();
+    }
+
+    /// When `time_out` has something to do.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let role = match &self.role {
+            Role::Forming(forming) => Some(forming.greet_at),
+            Role::Leader(leader) => (!leader.peers.is_empty()).then_some(leader.heartbeat_at),
+            _ => self.may_campaign().then(|| self.election_at()),
+        };
+        let forwards = self.forwards.oldest().map(|at| at.after(self.tuning.election.1));
+        let follows = matches!(self.role, Role::Follower(_));
+        let reads = self.reads.repeat_at(self.tuning.heartbeat).filter(|_| follows);
+        [role, forwards, reads].into_iter().flatten().min()
+    }
+
+    fn may_campaign(&self) -> bool {
+        self.membership.is_voter(self.identity.node)
+    }
+
+    fn election_at(&self) -> Instant {
+        self.contact.after(self.patience)
+    }
+
+    /// Starts to wait, as long as chance has it.
+    pub(super) fn await_leader(&mut self) {
+        let (least, most) = self.tuning.election;
+        let span = (most - least).as_nanos() as u64;
+        self.patience = least + Duration::from_nanos(self.rng.next_u64() % span);
+        self.contact = self.now;
+    }
+
+    /// A leader's regular duties.
+    fn beat(&mut self) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let (least, most) = self.tuning.election;
+        leader.heartbeat_at = self.now.after(self.tuning.heartbeat);
+        leader.heartbeat_due = true;
+        let durable = self.log.marks.durable();
+        if durable == self.log.marks.last() || durable > leader.disk_seen {
+            leader.disk_seen = durable;
+            leader.disk_moved_at = self.now;
+        }
+        for peer in &mut leader.peers {
+            peer.intake.repeat();
+            if peer.has_inflight() && self.now.since(peer.heard) > least {
+                self.marks.set(Mark::PeerSilent);
+                peer.probe(peer.matched.next());
+            }
+        }
+        let stuck = self.now.since(leader.disk_moved_at) > most && !leader.peers.is_empty();
+        let quorum = self.membership.is_quorum(|id| {
+            id == self.identity.node
+                || leader
+                    .peers
+                    .iter()
+                    .any(|peer| peer.id == id && self.now.since(peer.heard) <= most)
+        });
+        if stuck || !quorum {
+            let why = if stuck { Mark::SteppedDownDiskStuck } else { Mark::SteppedDownNoQuorum };
+            self.marks.set(why);
+            self.become_follower(self.term, None);
+        }
+    }
+
+    /// A candidate's question, asked in earnest or (`pre`) only in case.
+    pub(super) fn on_ballot(&mut self, head: &Head, ballot: Ballot, pre: bool) {
+        let granted = !self.is_sticky()
+            && head.term >= self.term
+            && if pre { self.would_vote(head, ballot) } else { self.vote(head, ballot) };
+        let verdict = Verdict { round: ballot.round, granted };
+        let payload =
+            if pre { Payload::PreVoteAnswer(verdict) } else { Payload::VoteAnswer(verdict) };
+        let answer = Head { answers: head.log_epoch, ..self.head_to(head.from) };
+        self.owed.push(Message { head: answer, payload });
+    }
+
+    /// Whether there is a leader that a ballot would only disturb, or may have been one before
+    /// this node's restart. Then nothing of the ballot is taken over, not even its term.
+    fn is_sticky(&mut self) -> bool {
+        let least = self.tuning.election.0;
+        let led = match &self.role {
+            Role::Leader(_) => true,
+            Role::Follower(follower) => {
+                follower.leader.is_some() && self.now.since(self.contact) < least
+            }
+            Role::Forming(_) | Role::PreCandidate(_) | Role::Candidate(_) => false,
+        };
+        // It forgot what it heard; a leader may count on its patience.
+        let just_started = self.now.since(self.started) < least
+            && !self.membership.is_sole_voter(self.identity.node);
+        if led {
+            self.marks.set(Mark::BallotRefusedSticky);
+        } else if just_started {
+            self.marks.set(Mark::BallotRefusedJustStarted);
+        }
+        led || just_started
+    }
+
+    fn is_up_to_date(&mut self, ballot: Ballot) -> bool {
+        let up_to_date = ballot.last >= self.log.last();
+        if !up_to_date {
+            self.marks.set(Mark::BallotRefusedLog);
+        }
+        up_to_date
+    }
+
+    fn would_vote(&mut self, head: &Head, ballot: Ballot) -> bool {
+        let free = head.term > self.term || self.vote.is_none_or(|vote| vote == head.from);
+        free && self.is_up_to_date(ballot)
+    }
+
+    fn vote(&mut self, head: &Head, ballot: Ballot) -> bool {
+        if head.term > self.term {
+            self.become_follower(head.term, None);
+        }
+        let free = self.vote.is_none_or(|vote| vote == head.from);
+        let granted = free && self.is_up_to_date(ballot);
+        if granted && self.vote.is_none() {
+            self.vote = Some(head.from);
+            self.promise_wanted = true;
+            self.contact = self.now;
+        }
+        granted
+    }
+
+    pub(super) fn on_verdict(&mut self, head: &Head, verdict: Verdict, pre: bool) {
+        if !verdict.granted && head.term > self.term {
+            return self.become_follower(head.term, None);
+        }
+        let epoch = self.facts.write_epoch;
+        let canvass = match &mut self.role {
+            Role::PreCandidate(canvass) if pre => canvass,
+            Role::Candidate(canvass) if !pre && head.term == self.term => canvass,
+            _ => return self.marks.set(Mark::LateVerdictDropped),
+        };
+        if verdict.round != canvass.round || head.answers != epoch {
+            return self.marks.set(Mark::LateVerdictDropped);
+        }
+        if verdict.granted && !canvass.granted.contains(&head.from) {
+            canvass.granted.push(head.from);
+        }
+    }
+
+    /// Sends ballots once the own vote is on disk, and counts.
+    pub(super) fn canvass(&mut self) {
+        let own = self.identity.node;
+        let (canvass, pre) = match &mut self.role {
+            Role::PreCandidate(canvass) => (canvass, true),
+            Role::Candidate(canvass) => (canvass, false),
+            _ => return,
+        };
+        if !canvass.asked {
+            canvass.asked = true;
+            canvass.granted.push(own);
+            let round = canvass.round;
+            self.send_ballots(round, pre);
+        }
+        let (Role::PreCandidate(Canvass { granted, .. })
+        | Role::Candidate(Canvass { granted, .. })) = &self.role
+        else {
+            return;
+        };
+        match self.membership.is_quorum(|id| granted.contains(&id)) {
+            true if pre => self.become_candidate(),
+            true => self.become_leader(),
+            false => {}
+        }
+    }
+
+    fn send_ballots(&mut self, round: u64, pre: bool) {
+        let ballot = Ballot { round, last: self.log.last() };
+        let (term, payload) = if pre {
+            (self.term.next(), Payload::PreVote(ballot))
+        } else {
+            (self.term, Payload::Vote(ballot))
+        };
+        for at in 0..self.peers.len() {
+            let to = self.peers[at].0;
+            if self.membership.is_voter(to) {
+                let head = Head { term, ..self.head_to(to) };
+                self.messages.push(Message { head, payload: payload.clone() });
+            }
+        }
+    }
+}

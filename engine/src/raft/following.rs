@@ -1,0 +1,177 @@
+//! The follower's half of replication: it judges appends and owes answers (Raft §5.3).
+//!
+//! Knows no disk. Invariant: what it acknowledges is min(durable, what this leader's appends
+//! matched in this term), and it cuts only where an entry of the leader's truly differs.
+
+use super::{
+    Raft,
+    role::{Follower, Role},
+};
+use crate::{
+    entry::{self, Kind},
+    marks::Mark,
+    message::{Append, AppendAnswer, CONFLICT_RUNS_MAX, Conflict, Head, Message, Payload},
+    types::{LogIndex, Term},
+};
+use bytes::Bytes;
+
+impl Raft {
+    pub(super) fn on_append(&mut self, head: &Head, append: Append) {
+        if head.term < self.term {
+            self.marks.set(Mark::StaleTermAnswered);
+            return self.owe(head.from, Payload::AppendAnswer(AppendAnswer::default()));
+        }
+        if let Err(fault) = self.verify(&append, head.term).and_then(|()| self.judge(head, &append))
+        {
+            return self.fault(head.from, fault);
+        }
+        self.follow(head, &append);
+        self.on_fates(&append);
+        if self.log.term_at(append.prev.index).is_some_and(|term| term != append.prev.term)
+            || append.prev.index > self.log.marks.last()
+        {
+            return self.refuse_append(append.prev.index);
+        }
+        self.take_entries(append.prev.index, append.frames);
+    }
+
+    /// Reads every entry and its checksums, once; `self.heads` holds what they are.
+    fn verify(&mut self, append: &Append, term: Term) -> Result<(), &'static str> {
+        self.heads.clear();
+        let (mut prev, mut rest) = (append.prev, &append.frames[..]);
+        while !rest.is_empty() {
+            let head = entry::Head::parse_whole(rest, self.seed).map_err(|why| why.as_str())?;
+            let follows = head.id.index == prev.index.next() && head.prev_term == prev.term;
+            if !follows || head.id.term < prev.term || head.id.term > term {
+                return Err("entries that do not follow each other");
+            }
+            if head.kind == Kind::Membership {
+                return Err("a membership entry before its feature level");
+            }
+            prev = head.id;
+            rest = &rest[head.total_bytes as usize..];
+            self.heads.push(head);
+        }
+        Ok(())
+    }
+
+    /// What no leader of this term can say, says nothing.
+    fn judge(&self, head: &Head, append: &Append) -> Result<(), &'static str> {
+        let same_term = head.term == self.term;
+        match &self.role {
+            Role::Leader(_) if same_term => return Err("a second leader in this term"),
+            Role::Follower(Follower { leader: Some(leader), .. })
+                if same_term && *leader != head.from =>
+            {
+                return Err("a second leader in this term");
+            }
+            _ => {}
+        }
+        let committed = self.log.marks.committed();
+        let differs = |index: LogIndex, term: Term| {
+            index <= committed && self.log.term_at(index).is_some_and(|ours| ours != term)
+        };
+        let prev = append.prev;
+        if differs(prev.index, prev.term)
+            || self.heads.iter().any(|entry| differs(entry.id.index, entry.id.term))
+        {
+            return Err("another entry where one is committed");
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, head: &Head, append: &Append) {
+        let follows = head.term == self.term
+            && matches!(&self.role, Role::Follower(follower) if follower.leader == Some(head.from));
+        if !follows {
+            let waits = matches!(&self.role, Role::Follower(Follower { leader: None, .. }));
+            if head.term > self.term || !waits {
+                self.become_follower(head.term, None);
+            }
+        }
+        self.contact = self.now;
+        self.retain = append.retain;
+        let Role::Follower(follower) = &mut self.role else { return };
+        follower.leader = Some(head.from);
+        follower.leader_epoch = head.log_epoch;
+        follower.sequence = append.sequence;
+        follower.owes |= append.frames.is_empty() || append.round > follower.round;
+        follower.round = follower.round.max(append.round);
+        follower.committed = follower.committed.max(append.commit);
+        follower.conflict = None;
+    }
+
+    /// Says what there is instead, so that the leader finds the last agreement in few steps.
+    fn refuse_append(&mut self, prev: LogIndex) {
+        self.marks.set(Mark::AppendRefused);
+        let through = prev.min(self.log.marks.last());
+        let conflict = Conflict {
+            through,
+            committed: self.log.marks.committed(),
+            runs: self.log.runs_up_to(through, CONFLICT_RUNS_MAX),
+        };
+        if let Role::Follower(follower) = &mut self.role {
+            follower.conflict = Some(Box::new(conflict));
+        }
+    }
+
+    /// Keeps what is there already, cuts at the first entry that differs, appends the rest.
+    fn take_entries(&mut self, prev: LogIndex, frames: Bytes) {
+        let (mut known, mut offset) = (0, 0);
+        for head in &self.heads {
+            let same = head.id.index <= self.log.marks.committed()
+                || self.log.term_at(head.id.index) == Some(head.id.term);
+            if !same {
+                break;
+            }
+            known += 1;
+            offset += head.total_bytes as usize;
+        }
+        let through = self.heads.last().map_or(prev, |head| head.id.index);
+        if known > 0 {
+            self.marks.set(Mark::DuplicateAppendKept);
+        }
+        if let Some(head) = self.heads.get(known) {
+            if head.id.index <= self.log.marks.last() {
+                self.marks.set(Mark::ConflictTruncated);
+                self.log.truncate(head.id.index);
+            }
+            let frames = if offset == 0 { frames } else { frames.slice(offset..) };
+            self.log.append(&self.heads[known..], frames);
+        }
+        let Role::Follower(follower) = &mut self.role else { return };
+        follower.matched = follower.matched.max(through);
+        // Repeated entries bring no new acknowledgement; the leader asks to know.
+        follower.owes |= known > 0 && known == self.heads.len();
+    }
+
+    /// Says how far the log agrees and how much of that is durable, when there is news or the
+    /// leader wants to know.
+    pub(super) fn acknowledge_append(&mut self) {
+        let Role::Follower(follower) = &mut self.role else { return };
+        let Some(leader) = follower.leader else { return };
+        let durable = self.log.marks.durable().min(follower.matched);
+        if !follower.owes && follower.conflict.is_none() && durable <= follower.acknowledged {
+            return;
+        }
+        follower.owes = false;
+        follower.acknowledged = follower.acknowledged.max(durable);
+        let (answers, conflict) = (follower.leader_epoch, follower.conflict.take());
+        let answer = AppendAnswer {
+            sequence: follower.sequence,
+            round: follower.round,
+            matched: follower.matched,
+            durable,
+            fates: self.forwards.fates,
+            conflict,
+        };
+        let head = Head { answers, ..self.head_to(leader) };
+        self.messages.push(Message { head, payload: Payload::AppendAnswer(answer) });
+    }
+
+    /// Own entries, sealed a moment ago.
+    pub(super) fn append_own(&mut self, frame: Bytes) {
+        let head = entry::Head::parse(&frame, self.seed).expect("it was sealed with this seed");
+        self.log.append(&[head], frame);
+    }
+}

@@ -1,0 +1,143 @@
+//! Formation: a cluster formatted with several voters votes only after every member has met every
+//! other (storage.md, Formation).
+//!
+//! Knows no elections. Invariant: before this node's first vote its disk names the incarnation of
+//! every member, and every member's disk names its own. So a voter that is wiped and formatted
+//! again is recognised by all, and cannot vote twice in a term.
+
+use super::{
+    Raft,
+    role::{Follower, Role},
+};
+use crate::{
+    action::Halt,
+    marks::Mark,
+    membership::{Member, Membership},
+    message::{Head, Message, Payload},
+    types::{Instant, NodeId},
+};
+use std::sync::Arc;
+
+/// A node that waits until all have met.
+#[derive(Clone, Debug)]
+pub(super) struct Forming {
+    /// Those who have recorded this node's incarnation durably.
+    confirmed: Vec<NodeId>,
+    /// When to ask those who have not.
+    pub(super) greet_at: Instant,
+}
+
+impl Forming {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { confirmed: Vec::new(), greet_at: now }
+    }
+}
+
+/// Whether the disk shows that this node may have taken part in votes already.
+///
+/// One that has all incarnations and neither a term nor a log asks again: it cannot know whether
+/// the others have recorded it. Whoever has a term got it after its formation.
+pub(super) fn has_formed(members: &Membership, node: NodeId, has_history: bool) -> bool {
+    let all_met = members.members().all(|member| member.incarnation != 0);
+    !members.is_voter(node) || (all_met && (has_history || members.is_sole_voter(node)))
+}
+
+fn with_incarnation(members: &Membership, node: NodeId, incarnation: u64) -> Membership {
+    let mut members = members.clone();
+    let Membership { voters, outgoing, learners, .. } = &mut members;
+    let all = voters.iter_mut().chain(outgoing).chain(learners);
+    all.filter(|member: &&mut Member| member.id == node)
+        .for_each(|member| member.incarnation = incarnation);
+    members
+}
+
+impl Raft {
+    /// Wants this incarnation on disk.
+    pub(super) fn record(&mut self, node: NodeId, incarnation: u64) {
+        self.membership = Arc::new(with_incarnation(&self.membership, node, incarnation));
+        if self.previous.member(node).is_some() {
+            self.previous = Arc::new(with_incarnation(&self.previous, node, incarnation));
+        }
+        self.membership_wanted = true;
+        self.know_peers();
+    }
+
+    /// The disk has this membership. What is newly recorded is confirmed to all at once.
+    pub(crate) fn on_recorded(&mut self, recorded: &Arc<Membership>) {
+        let Role::Forming(forming) = &mut self.role else { return };
+        if self.recorded != *recorded {
+            self.recorded = Arc::clone(recorded);
+            forming.greet_at = self.now;
+        }
+    }
+
+    pub(crate) const fn is_forming(&self) -> bool {
+        matches!(self.role, Role::Forming(_))
+    }
+
+    pub(super) fn on_hello(&mut self, head: &Head, ask: bool) {
+        let (from, own) = (head.from, self.identity.incarnation);
+        let Some(known) = self.membership.member(from).map(|member| member.incarnation) else {
+            return self.fault(from, "a greeting from no member");
+        };
+        if known != 0 && known != head.incarnation {
+            return self.turn_away(head);
+        }
+        if head.to_incarnation != 0 && head.to_incarnation != own {
+            // It has met an earlier life of this node; its answer to our own greeting says so.
+            return self.marks.set(Mark::OtherIncarnationDropped);
+        }
+        if known == 0 {
+            self.record(from, head.incarnation);
+        }
+        if let Role::Forming(forming) = &mut self.role
+            && head.to_incarnation == own
+            && !forming.confirmed.contains(&from)
+        {
+            forming.confirmed.push(from);
+        }
+        if ask {
+            self.owe(from, Payload::Hello { ask: false });
+        }
+    }
+
+    fn turn_away(&mut self, head: &Head) {
+        self.marks.set(Mark::NewcomerTurnedAway);
+        let to_incarnation = head.incarnation;
+        let answer = Head { to_incarnation, ..self.head_to(head.from) };
+        self.owed.push(Message { head: answer, payload: Payload::FormedWithoutYou });
+    }
+
+    pub(super) fn on_formed_without_you(&mut self, head: &Head) {
+        let meant = head.to_incarnation == self.identity.incarnation;
+        if meant && self.is_forming() && self.membership.member(head.from).is_some() {
+            self.halt = Some(Halt::DiskLost { by: head.from });
+        }
+    }
+
+    /// Greets those who are missing, and takes part once nobody is.
+    pub(super) fn form(&mut self) {
+        let Role::Forming(forming) = &mut self.role else { return };
+        let own = self.identity.node;
+        let missing = |member: &Member| {
+            member.incarnation == 0 || (member.id != own && !forming.confirmed.contains(&member.id))
+        };
+        if !self.recorded.members().any(missing) {
+            return self.formed();
+        }
+        if self.now < forming.greet_at {
+            return;
+        }
+        forming.greet_at = self.now.after(self.tuning.heartbeat);
+        let others: Vec<_> =
+            self.recorded.members().map(|member| member.id).filter(|&id| id != own).collect();
+        for id in others {
+            self.send(id, Payload::Hello { ask: true });
+        }
+    }
+
+    fn formed(&mut self) {
+        self.role = Role::Follower(Follower::new(None, &self.log.marks));
+        self.await_leader();
+    }
+}

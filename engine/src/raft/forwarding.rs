@@ -1,0 +1,277 @@
+//! Proposals made at a follower: sent on to the leader, answered here when they are applied here.
+//!
+//! Knows no log beyond identities. Invariant: batches are numbered, the leader takes each number
+//! once and in order, and no answer crosses the wire: the leader only says *where* a batch went
+//! (its fate), so a client's answer rests on the entry that this node applies itself.
+
+use super::{
+    Raft,
+    proposal::{Tracked, requests, shifted},
+    role::Role,
+};
+use crate::{
+    action::{Outcome, Refusal},
+    entry::{Batch, Runs},
+    marks::Mark,
+    message::{Append, FATES_MAX, Fate, Forward, Head, Payload, Placement},
+    types::{Instant, LogId, LogIndex, Timestamp},
+};
+use std::collections::VecDeque;
+
+/// The most fates a leader keeps for one peer; what is forwarded beyond is dropped, and refused
+/// by its sender as soon as it hears of a later number.
+const FATES_KEPT_MAX: usize = FATES_MAX * 4;
+
+/// What a leader knows of one peer's forwarded batches.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Intake {
+    /// The peer's life.
+    pub(super) session: u64,
+    /// The last number that was taken.
+    received: u64,
+    /// The peer has the fates up to this number.
+    confirmed: u64,
+    /// Fates that the peer has not confirmed, ascending.
+    fates: VecDeque<Fate>,
+    /// How many of them were sent.
+    told: usize,
+    /// The peer answers clients when it learns that this index is committed.
+    awaits: LogIndex,
+}
+
+impl Intake {
+    /// Whether this batch is the next: not one of a former life, not a repeated one.
+    fn admit(&mut self, session: u64, sequence: u64) -> bool {
+        if session > self.session {
+            *self = Self { session, ..Self::default() };
+        }
+        let next = session == self.session
+            && sequence > self.received
+            && self.fates.len() < FATES_KEPT_MAX;
+        if next {
+            self.received = sequence;
+        }
+        next
+    }
+
+    fn decide(&mut self, sequence: u64, outcome: Placement) {
+        if let Placement::At { id, .. } = outcome {
+            self.awaits = id.index;
+        }
+        self.fates.push_back(Fate { sequence, outcome });
+    }
+
+    /// Whether there is something to tell that no append with entries will carry: `last` is sent.
+    pub(super) fn is_due(&self, last: LogIndex) -> bool {
+        self.fates.get(self.told).is_some_and(|fate| match fate.outcome {
+            Placement::At { id, .. } => id.index <= last,
+            Placement::Busy | Placement::DiskFull | Placement::TooLarge => true,
+        })
+    }
+
+    /// Whether the peer shall hear at once that the log is committed up to `committed`.
+    pub(super) fn awaits(&self, told: LogIndex, committed: LogIndex) -> bool {
+        told < committed && told < self.awaits
+    }
+
+    /// The fates that were not sent yet, and the number behind which they lack none.
+    pub(super) fn tell(&mut self) -> (Vec<Fate>, u64) {
+        let before = self.told.checked_sub(1).map(|told| self.fates[told].sequence);
+        let fates: Vec<_> = self.fates.range(self.told..).take(FATES_MAX).copied().collect();
+        self.told += fates.len();
+        (fates, before.unwrap_or(self.confirmed))
+    }
+
+    /// The peer has the fates up to this number. Its former life's word does not count.
+    pub(super) fn arrived(&mut self, log_epoch: u64, sequence: u64) {
+        if log_epoch < self.session {
+            return;
+        }
+        self.confirmed = self.confirmed.max(sequence);
+        while self.fates.front().is_some_and(|fate| fate.sequence <= sequence) {
+            self.fates.pop_front();
+            self.told = self.told.saturating_sub(1);
+        }
+    }
+
+    /// What was sent may be lost: say it again.
+    pub(super) const fn repeat(&mut self) {
+        self.told = 0;
+    }
+}
+
+/// A batch on its way to the leader.
+#[derive(Clone, Debug)]
+struct Forwarded {
+    sequence: u64,
+    bytes: u64,
+    runs: Runs,
+    at: Instant,
+}
+
+/// What a follower knows of the batches it forwards.
+#[derive(Clone, Debug)]
+pub(super) struct Forwards {
+    session: u64,
+    sequence: u64,
+    /// Sent, their fate unknown; ascending.
+    queue: VecDeque<Forwarded>,
+    bytes: u64,
+    outgoing: Vec<Forward>,
+    /// The last fate that arrived.
+    pub(super) fates: u64,
+}
+
+impl Forwards {
+    pub(super) const fn new(session: u64) -> Self {
+        Self {
+            session,
+            sequence: 0,
+            queue: VecDeque::new(),
+            bytes: 0,
+            outgoing: Vec::new(),
+            fates: 0,
+        }
+    }
+
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// When the oldest one was sent.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.queue.front().map(|forwarded| forwarded.at)
+    }
+
+    fn pop(&mut self) -> Option<Forwarded> {
+        let forwarded = self.queue.pop_front()?;
+        self.bytes -= forwarded.bytes;
+        Some(forwarded)
+    }
+}
+
+impl Raft {
+    /// What was gathered goes to the leader as one batch.
+    pub(super) fn forward(&mut self) {
+        let Some((batch, runs, time)) = self.gathering.take() else { return };
+        let forwards = &mut self.forwards;
+        forwards.sequence += 1;
+        let (sequence, count, bytes) = (forwards.sequence, batch.count(), batch.bytes() as u64);
+        forwards.bytes += bytes;
+        forwards.queue.push_back(Forwarded { sequence, bytes, runs, at: self.now });
+        let (session, commands) = (forwards.session, batch.into_body());
+        forwards.outgoing.push(Forward { session, sequence, time, count, commands });
+    }
+
+    pub(super) fn send_forwards(&mut self) {
+        if self.forwards.outgoing.is_empty() {
+            return;
+        }
+        let mut outgoing = std::mem::take(&mut self.forwards.outgoing);
+        if let Some(leader) = self.leader() {
+            for forward in outgoing.drain(..) {
+                self.send(leader, Payload::Forward(forward));
+            }
+        }
+        outgoing.clear();
+        self.forwards.outgoing = outgoing;
+    }
+
+    /// At the leader: a follower's batch joins the entry in the making.
+    pub(super) fn on_forward(&mut self, head: &Head, forward: Forward) {
+        let (from, sequence) = (head.from, forward.sequence);
+        let Role::Leader(leader) = &mut self.role else { return };
+        if head.term != self.term {
+            return self.marks.set(Mark::StaleAnswerDropped);
+        }
+        let Some(batch) = Batch::from_body(&forward.commands, forward.count) else {
+            return self.fault(from, "forwarded commands are no commands");
+        };
+        let Some(peer) = leader.peer(from) else { return };
+        if !peer.intake.admit(forward.session, sequence) {
+            return self.marks.set(Mark::ForwardRepeated);
+        }
+        let outcome = match self.refusal(batch.bytes()) {
+            None => self.place(batch, forward.time),
+            Some(Refusal::DiskFull) => Placement::DiskFull,
+            Some(Refusal::TooLarge) => Placement::TooLarge,
+            Some(_) => Placement::Busy,
+        };
+        let Role::Leader(leader) = &mut self.role else { unreachable!("placing keeps the role") };
+        let peer = leader.peer(from).expect("it was just there");
+        peer.intake.decide(sequence, outcome);
+    }
+
+    fn place(&mut self, batch: Batch, time: Timestamp) -> Placement {
+        // A follower of the same tuning would not have sent more commands than fit.
+        let Some(ordinal) = self.make_room(&batch) else { return Placement::TooLarge };
+        self.gathering.add(batch, None, time);
+        let id = LogId::new(self.term, self.log.marks.last().next());
+        Placement::At { id, ordinal }
+    }
+
+    /// At the follower: the leader says where batches went.
+    pub(super) fn on_fates(&mut self, append: &Append) {
+        // An append before this one is missing: what it told is told again.
+        let gap = append.fates_after > self.forwards.fates;
+        if append.session != self.forwards.session || gap {
+            return;
+        }
+        for fate in &append.fates {
+            if fate.sequence > self.forwards.fates {
+                self.forwards.fates = fate.sequence;
+                self.on_fate(fate);
+            }
+        }
+    }
+
+    fn on_fate(&mut self, fate: &Fate) {
+        // The leader takes numbers in order: what it never took before this one, it never will.
+        while self.forwards.queue.front().is_some_and(|sent| sent.sequence < fate.sequence) {
+            let skipped = self.forwards.pop().expect("it was just seen");
+            self.marks.set(Mark::ForwardSkipped);
+            self.end_runs(&skipped.runs, &Outcome::Refused(Refusal::Busy));
+        }
+        if self.forwards.queue.front().is_none_or(|sent| sent.sequence != fate.sequence) {
+            return;
+        }
+        let Forwarded { runs, bytes, .. } = self.forwards.pop().expect("it was just seen");
+        let refusal = match fate.outcome {
+            Placement::At { id, ordinal } => return self.placed(id, bytes, shifted(runs, ordinal)),
+            Placement::Busy => Refusal::Busy,
+            Placement::DiskFull => Refusal::DiskFull,
+            Placement::TooLarge => Refusal::TooLarge,
+        };
+        self.marks.set(Mark::ForwardRefused);
+        self.end_runs(&runs, &Outcome::Refused(refusal));
+    }
+
+    fn placed(&mut self, id: LogId, bytes: u64, runs: Runs) {
+        self.marks.set(Mark::ForwardPlaced);
+        if id.index > self.log.marks.applying() {
+            self.tracking.push(Tracked { id, bytes, runs });
+        } else {
+            // It went by unrecognised, or another entry did.
+            self.end_runs(&runs, &Outcome::Unknown);
+        }
+    }
+
+    /// Those whose fate will not be heard of any more: they may have arrived.
+    pub(super) fn lose_forwards(&mut self) {
+        while let Some(lost) = self.forwards.pop() {
+            let unsent = self.forwards.outgoing.iter().any(|f| f.sequence == lost.sequence);
+            let outcome = if unsent {
+                Outcome::Refused(Refusal::NotLeader { hint: None })
+            } else {
+                self.marks.set(Mark::ForwardUnknown);
+                Outcome::Unknown
+            };
+            self.end_runs(&lost.runs, &outcome);
+        }
+        self.forwards.outgoing.clear();
+    }
+
+    pub(super) fn end_runs(&mut self, runs: &Runs, outcome: &Outcome) {
+        requests(runs).for_each(|requests| self.end(requests, outcome.clone()));
+    }
+}

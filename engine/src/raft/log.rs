@@ -1,0 +1,344 @@
+//! The log as consensus sees it: identities of all entries, bytes of the newest, watermarks.
+//!
+//! Knows no files: what it appends and cuts is told in [`Change`]s to whoever stores them, and what
+//! it no longer holds in memory is asked for. Invariant: [`Watermarks`] are in order, and every
+//! entry appended in this life that is not durable here is in memory.
+
+use crate::{
+    entry::{Head, frames},
+    storage::Recovered,
+    types::{LogId, LogIndex, Term, Timestamp},
+};
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+/// How far the log is in each respect. Each `advance_*` asserts the order of all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Watermarks {
+    snapshot: LogIndex,
+    applied: LogIndex,
+    applying: LogIndex,
+    committed: LogIndex,
+    durable: LogIndex,
+    last: LogIndex,
+}
+
+impl Watermarks {
+    const fn new(committed: LogIndex, last: LogIndex) -> Self {
+        let none = LogIndex(0);
+        Self { snapshot: none, applied: none, applying: none, committed, durable: none, last }
+    }
+
+    /// The machine holds everything up to here by itself.
+    pub(crate) fn restored(&mut self, to: LogIndex) {
+        assert!(self.applying <= to && to <= self.last, "restored to {to}: {self:?}");
+        (self.applied, self.applying) = (to, to);
+        // A machine that keeps its own state knows better than a hint what was committed.
+        self.committed = self.committed.max(to);
+    }
+
+    /// The machine says so.
+    pub(crate) const fn applied(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// Handed to the machine.
+    pub(crate) const fn applying(&self) -> LogIndex {
+        self.applying
+    }
+
+    pub(crate) const fn committed(&self) -> LogIndex {
+        self.committed
+    }
+
+    /// On this node's own disk.
+    pub(crate) const fn durable(&self) -> LogIndex {
+        self.durable
+    }
+
+    pub(crate) const fn last(&self) -> LogIndex {
+        self.last
+    }
+
+    /// A snapshot can be durable before the machine's word of what it captured has arrived.
+    pub(crate) fn advance_snapshot(&mut self, to: LogIndex) {
+        self.snapshot = self.snapshot.max(to.min(self.applied));
+    }
+
+    pub(crate) fn advance_applied(&mut self, to: LogIndex) {
+        let applying = self.applying;
+        assert!(to <= applying, "the machine applied {to}, and was given no more than {applying}");
+        self.applied = self.applied.max(to);
+    }
+
+    pub(crate) fn advance_applying(&mut self, to: LogIndex) {
+        let (applying, committed) = (self.applying, self.committed);
+        assert!(applying < to && to <= committed, "applying {to} after {applying} of {committed}");
+        self.applying = to;
+    }
+
+    pub(crate) fn advance_committed(&mut self, to: LogIndex) {
+        let (committed, last) = (self.committed, self.last);
+        assert!(committed <= to && to <= last, "committing {to} after {committed} of {last}");
+        self.committed = to;
+    }
+
+    pub(crate) fn advance_durable(&mut self, to: LogIndex) {
+        let (durable, last) = (self.durable, self.last);
+        assert!(durable <= to && to <= last, "durable {to} after {durable} of {last}");
+        self.durable = to;
+    }
+
+    fn advance_last(&mut self, to: LogIndex) {
+        assert!(self.last < to, "last {to} after {}", self.last);
+        self.last = to;
+    }
+
+    fn cut(&mut self, from: LogIndex) {
+        assert!(from > self.committed, "truncating {from}, committed is {}", self.committed);
+        self.last = from.previous();
+        self.durable = self.durable.min(self.last);
+    }
+
+    /// The order of all of them, at the end of every settle.
+    pub(crate) fn check(&self) {
+        assert!(
+            self.snapshot <= self.applied
+                && self.applied <= self.applying
+                && self.applying <= self.committed
+                && self.committed <= self.last
+                && self.durable <= self.last,
+            "watermarks out of order: {self:?}"
+        );
+    }
+}
+
+/// What happened to the log, for those who store it, in order.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    /// This is the last entry.
+    Truncate(LogId),
+    /// A new last entry: header and body, verified.
+    Append(Head, Bytes),
+}
+
+/// Whole entries, contiguous in index and in memory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Chunk {
+    pub(crate) first: LogIndex,
+    pub(crate) last: LogIndex,
+    pub(crate) frames: Bytes,
+}
+
+impl Chunk {
+    /// The part that begins at `from` and ends at `to` at most: at most `bytes_max` bytes, but one
+    /// entry at least.
+    fn slice(&self, from: LogIndex, to: LogIndex, bytes_max: usize) -> Self {
+        if self.first == from && self.last <= to && self.frames.len() <= bytes_max {
+            return self.clone();
+        }
+        let (mut next, mut start, mut end) = (self.first, 0, 0);
+        for entry in frames(&self.frames) {
+            let bytes = entry.total_bytes();
+            if next == from {
+                start = end;
+            } else if next > from && (next > to || end + bytes - start > bytes_max) {
+                break;
+            }
+            end += bytes;
+            next = next.next();
+        }
+        Self { first: from, last: next.previous(), frames: self.frames.slice(start..end) }
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    /// The first index whose entry still exists.
+    first: LogIndex,
+    /// The term of the entry before it.
+    first_prev_term: Term,
+    /// Where each run of equal terms begins, from `first` on.
+    runs: Vec<(LogIndex, Term)>,
+    /// The newest entries, ascending, without gaps.
+    cache: VecDeque<Chunk>,
+    cache_bytes: u64,
+    /// The last entry's time: the next one's is no earlier.
+    last_time: Timestamp,
+    changes: Vec<Change>,
+    pub(crate) marks: Watermarks,
+}
+
+impl Log {
+    pub(crate) fn new(recovered: &Recovered) -> Self {
+        let committed = recovered.committed.max(recovered.snapshot.index);
+        Self {
+            first: recovered.first,
+            first_prev_term: recovered.first_prev_term,
+            runs: recovered.terms.clone(),
+            cache: VecDeque::new(),
+            cache_bytes: 0,
+            last_time: recovered.last_time,
+            changes: Vec::new(),
+            marks: Watermarks::new(committed, recovered.last.index),
+        }
+    }
+
+    pub(crate) const fn first(&self) -> LogIndex {
+        self.first
+    }
+
+    pub(crate) fn last(&self) -> LogId {
+        LogId::new(self.last_term(), self.marks.last)
+    }
+
+    fn last_term(&self) -> Term {
+        self.runs.last().map_or(self.first_prev_term, |run| run.1)
+    }
+
+    pub(crate) const fn last_time(&self) -> Timestamp {
+        self.last_time
+    }
+
+    pub(crate) const fn cache_bytes(&self) -> u64 {
+        self.cache_bytes
+    }
+
+    /// The term of the entry at `index`; `None` behind the end and before what is remembered.
+    pub(crate) fn term_at(&self, index: LogIndex) -> Option<Term> {
+        if index > self.marks.last || index.next() < self.first {
+            return None;
+        }
+        match self.runs.last() {
+            Some(run) if index >= run.0 => Some(run.1),
+            _ => {
+                let run = self.runs.partition_point(|run| run.0 <= index);
+                Some(run.checked_sub(1).map_or(self.first_prev_term, |run| self.runs[run].1))
+            }
+        }
+    }
+
+    /// The entry at `index`, if its term is remembered.
+    pub(crate) fn id_at(&self, index: LogIndex) -> Option<LogId> {
+        self.term_at(index).map(|term| LogId::new(term, index))
+    }
+
+    /// Appends entries that follow each other and the last one; `bytes` are theirs.
+    pub(crate) fn append(&mut self, heads: &[Head], bytes: Bytes) {
+        let Some((head, last)) = heads.first().zip(heads.last()) else { return };
+        let (first, mut at) = (head.id.index, 0);
+        assert_eq!(first, self.marks.last.next(), "appending {first}");
+        for head in heads {
+            if head.id.term != self.last_term() || self.runs.is_empty() {
+                self.runs.push((head.id.index, head.id.term));
+            }
+            let end = at + head.total_bytes as usize;
+            self.changes.push(Change::Append(*head, bytes.slice(at..end)));
+            at = end;
+        }
+        self.last_time = last.time;
+        self.marks.advance_last(last.id.index);
+        self.cache_bytes += bytes.len() as u64;
+        self.cache.push_back(Chunk { first, last: last.id.index, frames: bytes });
+    }
+
+    /// Cuts the log: the last entry is the one before `from`. The time of that one stays a lower
+    /// bound for what follows: times only rise.
+    pub(crate) fn truncate(&mut self, from: LogIndex) {
+        self.marks.cut(from);
+        self.runs.truncate(self.runs.partition_point(|run| run.0 < from));
+        while self.cache.back().is_some_and(|chunk| chunk.last >= from) {
+            let chunk = self.cache.pop_back().expect("it was just seen");
+            self.cache_bytes -= chunk.frames.len() as u64;
+            if chunk.first < from {
+                let kept = chunk.slice(chunk.first, from.previous(), usize::MAX);
+                self.cache_bytes += kept.frames.len() as u64;
+                self.cache.push_back(kept);
+            }
+        }
+        self.changes.push(Change::Truncate(self.last()));
+    }
+
+    /// Entries from `from` on that lie in memory together: at most `bytes_max` bytes, but one
+    /// entry at least, and none beyond `to`. `None`: memory no longer holds `from`.
+    pub(crate) fn slice(&self, from: LogIndex, to: LogIndex, bytes_max: usize) -> Option<Chunk> {
+        let newest = self.cache.back()?;
+        let chunk = if newest.first <= from {
+            newest
+        } else {
+            self.cache.get(self.cache.partition_point(|chunk| chunk.last < from))?
+        };
+        (chunk.first <= from && from <= chunk.last && from <= to)
+            .then(|| chunk.slice(from, to, bytes_max))
+    }
+
+    /// Forgets the bytes of the oldest durable entries beyond `bytes_max`.
+    pub(crate) fn evict(&mut self, bytes_max: u64) {
+        while self.cache_bytes > bytes_max
+            && self.cache.front().is_some_and(|chunk| chunk.last <= self.marks.durable)
+        {
+            let chunk = self.cache.pop_front().expect("it was just seen");
+            self.cache_bytes -= chunk.frames.len() as u64;
+        }
+    }
+
+    /// Forgets the identities of entries that no longer exist.
+    pub(crate) fn compacted(&mut self, first: LogIndex) {
+        if first <= self.first {
+            return;
+        }
+        let before = self.term_at(first.previous());
+        self.first_prev_term = before.expect("only what a snapshot covers is removed");
+        // The run that reaches over the border goes on from there.
+        let whole = self.runs.partition_point(|run| run.0 < first);
+        let reaches = whole.checked_sub(1).map(|run| self.runs[run].1);
+        self.runs.drain(..whole);
+        if let Some(term) = reaches
+            && first <= self.marks.last
+            && self.runs.first().is_none_or(|run| run.0 > first)
+        {
+            self.runs.insert(0, (first, term));
+        }
+        self.first = first;
+    }
+
+    /// What happened since this was last asked.
+    pub(crate) fn changes(&mut self) -> &mut Vec<Change> {
+        &mut self.changes
+    }
+
+    /// The newest runs of equal terms up to `through`, ascending, at most `runs_max`. The oldest
+    /// one may be the entry before the first, so there is always one.
+    pub(crate) fn runs_up_to(&self, through: LogIndex, runs_max: usize) -> Vec<(LogIndex, Term)> {
+        let end = self.runs.partition_point(|run| run.0 <= through);
+        let start = end.saturating_sub(runs_max);
+        let mut runs = Vec::with_capacity(end - start + 1);
+        if end - start < runs_max {
+            runs.push((self.first.previous(), self.first_prev_term));
+        }
+        runs.extend_from_slice(&self.runs[start..end]);
+        runs
+    }
+
+    /// Where the runs of another log, which end at `through`, agree with this one last (Raft §5.3:
+    /// equal term at equal index means equal logs up to there).
+    pub(crate) fn last_agreement(
+        &self,
+        runs: &[(LogIndex, Term)],
+        through: LogIndex,
+    ) -> Option<LogIndex> {
+        let mut end = through.min(self.marks.last);
+        for &(first, term) in runs.iter().rev() {
+            // Our run of that term, if any, ends where the next one begins.
+            let after = self.runs.partition_point(|run| run.1 <= term);
+            let ours = self.runs.get(after).map_or(self.marks.last, |run| run.0.previous());
+            let both = end.min(ours);
+            if both >= first && self.term_at(both) == Some(term) {
+                return Some(both);
+            }
+            end = end.min(first.previous());
+        }
+        None
+    }
+}

@@ -1,0 +1,453 @@
+//! Consensus alone: terms, votes, the log's identities and watermarks, reads and forwarding.
+//!
+//! Knows no files and no bytes of messages. Of the [treaty](crate::storage) it takes plain values;
+//! what it wants stored it leaves to be fetched, and what is stored it is told as [`Facts`].
+//! Handlers (`on_*`) record; the steps of the facade's `settle` act. Invariant: nothing that it
+//! says to others rests on something its own disk does not hold.
+
+mod apply;
+mod election;
+mod following;
+mod formation;
+mod forwarding;
+mod log;
+mod progress;
+mod proposal;
+mod read;
+mod replication;
+mod role;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use log::Change;
+pub(crate) use replication::ReadWish;
+
+use crate::{
+    action::{Action, Halt, Note, Outcome, Refusal},
+    config::Tuning,
+    entry::{self, Seed},
+    marks::{Mark, Marks},
+    membership::Membership,
+    message::{Head, Message, Payload},
+    status,
+    storage::{Identity, Recovered},
+    types::{Instant, LogId, LogIndex, NodeId, Requests, Term},
+};
+use apply::Applying;
+use formation::{Forming, has_formed};
+use forwarding::Forwards;
+use log::Log;
+use proposal::{Gathering, Tracking};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use read::Reads;
+use role::{Follower, Role};
+use std::{sync::Arc, time::Duration};
+
+/// The most answers that wait for the hard state; a peer that asks more often is not answered.
+const OWED_MAX: usize = 256;
+
+/// What the disk has reached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) durable: LogIndex,
+    /// Term and vote that survive any crash.
+    pub(crate) promised: (Term, Option<NodeId>),
+    pub(crate) write_epoch: u64,
+    /// The newest durable snapshot's index.
+    pub(crate) snapshot: LogIndex,
+    /// The first index still in the log.
+    pub(crate) first: LogIndex,
+    /// Where the machine stands by itself, once it does.
+    pub(crate) restored: Option<LogId>,
+    /// Whether new entries would have to wait for a write of their own.
+    pub(crate) saturated: bool,
+    /// Whether there is no room for more log.
+    pub(crate) full: bool,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(crate) struct Raft {
+    identity: Identity,
+    seed: Seed,
+    tuning: Tuning,
+    rng: ChaCha8Rng,
+    now: Instant,
+    /// When this engine began to take part: what it heard before, it forgot.
+    started: Instant,
+    /// When a leader was last heard from, or the present wait for one began.
+    contact: Instant,
+    /// How long the present wait lasts.
+    patience: Duration,
+    facts: Facts,
+
+    term: Term,
+    vote: Option<NodeId>,
+    role: Role,
+    /// Numbers the canvasses.
+    rounds: u64,
+    log: Log,
+    /// In force, and the one before it.
+    membership: Arc<Membership>,
+    previous: Arc<Membership>,
+    /// In force, as the disk has it.
+    recorded: Arc<Membership>,
+    /// All members but this node, with their incarnations.
+    peers: Vec<(NodeId, u64)>,
+    /// The smallest index that any member may need from another's log.
+    retain: LogIndex,
+
+    gathering: Gathering,
+    tracking: Tracking,
+    forwards: Forwards,
+    reads: Reads,
+    applying: Applying,
+
+    /// Answers that leave once the disk holds term and vote.
+    owed: Vec<Message>,
+    promise_wanted: bool,
+    membership_wanted: bool,
+    wishes: Vec<ReadWish>,
+    messages: Vec<Message>,
+    actions: Vec<Action>,
+    halt: Option<Halt>,
+    noted: (Option<NodeId>, Term),
+    marks: Marks,
+    /// Heads of the append at hand.
+    heads: Vec<entry::Head>,
+}
+
+impl Raft {
+    /// Takes part from here on. `resumed`: the machine keeps its own state, so it must not get
+    /// ahead of this disk.
+    pub(crate) fn new(
+        recovered: &Recovered,
+        tuning: &Tuning,
+        seed: u64,
+        now: Instant,
+        resumed: bool,
+    ) -> Self {
+        let log = Log::new(recovered);
+        let members = &recovered.membership;
+        let role = Role::Follower(Follower::new(None, &log.marks));
+        let mut raft = Self {
+            identity: recovered.identity,
+            seed: recovered.seed,
+            tuning: tuning.clone(),
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            now,
+            started: now,
+            contact: now,
+            patience: Duration::ZERO,
+            facts: Facts { write_epoch: recovered.write_epoch, ..Facts::default() },
+            term: recovered.term,
+            vote: recovered.vote,
+            role,
+            rounds: 0,
+            log,
+            membership: Arc::clone(members),
+            previous: Arc::clone(&recovered.previous),
+            recorded: Arc::clone(members),
+            peers: Vec::new(),
+            retain: LogIndex(0),
+            gathering: Gathering::default(),
+            tracking: Tracking::default(),
+            forwards: Forwards::new(recovered.write_epoch),
+            reads: Reads::default(),
+            applying: Applying::new(resumed),
+            owed: Vec::new(),
+            promise_wanted: false,
+            membership_wanted: false,
+            wishes: Vec::new(),
+            messages: Vec::new(),
+            actions: vec![Action::Members(Arc::clone(members))],
+            halt: None,
+            noted: (None, recovered.term),
+            marks: Marks::default(),
+            heads: Vec::new(),
+        };
+        raft.know_peers();
+        raft.begin(recovered);
+        raft
+    }
+
+    fn begin(&mut self, recovered: &Recovered) {
+        let (own, incarnation) = (self.identity.node, self.identity.incarnation);
+        let has_history = recovered.term > Term(0) || recovered.last.index > LogIndex(0);
+        if !has_formed(&self.membership, own, has_history) {
+            self.role = Role::Forming(Forming::new(self.now));
+            if self.membership.member(own).is_some_and(|member| member.incarnation == 0) {
+                self.record(own, incarnation);
+            }
+        }
+        self.await_leader();
+        if self.membership.is_sole_voter(own) {
+            // Nobody else could lead: there is nothing to wait for.
+            self.patience = Duration::ZERO;
+        }
+    }
+
+    fn know_peers(&mut self) {
+        let own = self.identity.node;
+        self.peers.clear();
+        let others = self.membership.members().filter(|member| member.id != own);
+        self.peers.extend(others.map(|member| (member.id, member.incarnation)));
+    }
+
+    // ---- facts -------------------------------------------------------------------------------
+
+    /// Time goes on; one that goes back is no time passed.
+    pub(crate) fn on_time(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    pub(crate) fn on_tune(&mut self, tuning: &Tuning) {
+        self.tuning = tuning.clone();
+    }
+
+    /// What the disk has reached. The log's changes must have been handed to the storage before:
+    /// else it could speak of entries that were cut a moment ago.
+    pub(crate) fn observe(&mut self, facts: Facts) {
+        debug_assert!(self.log.changes().is_empty(), "the storage does not know the log yet");
+        self.facts = facts;
+        if facts.durable > self.log.marks.durable() {
+            self.log.marks.advance_durable(facts.durable);
+            if let Role::Leader(leader) = &mut self.role {
+                leader.count_due = true;
+            }
+        }
+        self.restore(facts.restored);
+        self.log.compacted(facts.first);
+        self.log.marks.advance_snapshot(facts.snapshot);
+    }
+
+    /// A message from the node on the other end of a connection.
+    pub(crate) fn on_message(&mut self, from: NodeId, message: Message) {
+        let Message { head, payload } = message;
+        if !self.admit(from, &head, &payload) {
+            return;
+        }
+        match payload {
+            Payload::Hello { ask } => self.on_hello(&head, ask),
+            Payload::FormedWithoutYou => self.on_formed_without_you(&head),
+            _ if self.is_forming() => {}
+            Payload::PreVote(ballot) => self.on_ballot(&head, ballot, true),
+            Payload::PreVoteAnswer(verdict) => self.on_verdict(&head, verdict, true),
+            Payload::Vote(ballot) => self.on_ballot(&head, ballot, false),
+            Payload::VoteAnswer(verdict) => self.on_verdict(&head, verdict, false),
+            Payload::Append(append) => self.on_append(&head, append),
+            Payload::AppendAnswer(answer) => self.on_append_answer(&head, &answer),
+            Payload::ReadIndex { round } => self.on_read_index(&head, round),
+            Payload::ReadIndexAnswer { round, index } => {
+                self.on_read_index_answer(&head, round, index);
+            }
+            Payload::Forward(forward) => self.on_forward(&head, forward),
+        }
+    }
+
+    /// Whether a message is from a member, for this node, and both in their present lives.
+    fn admit(&mut self, from: NodeId, head: &Head, payload: &Payload) -> bool {
+        let own = &self.identity;
+        if head.from != from {
+            self.fault(from, "a message in another node's name");
+            return false;
+        }
+        if (head.cluster, head.group, head.to) != (own.cluster, own.group, own.node) {
+            self.fault(from, "a message for another cluster, group or node");
+            return false;
+        }
+        if head.cluster_epoch != own.cluster_epoch {
+            self.marks.set(Mark::OtherEpochDropped);
+            return false;
+        }
+        if matches!(payload, Payload::Hello { .. } | Payload::FormedWithoutYou) {
+            return true;
+        }
+        let known = head.to_incarnation == own.incarnation
+            && self.peers.contains(&(from, head.incarnation));
+        if !known {
+            self.marks.set(Mark::OtherIncarnationDropped);
+        }
+        known
+    }
+
+    /// A peer sent what no correct one sends: dropped, and said.
+    pub(crate) fn fault(&mut self, peer: NodeId, reason: &'static str) {
+        self.actions.push(Action::Note(Note::PeerFault { peer, reason }));
+    }
+
+    // ---- steps of settle ---------------------------------------------------------------------
+
+    /// What is durable -> what was held back until now: votes, ballots, acknowledgements.
+    pub(crate) fn acknowledge(&mut self) {
+        if self.facts.promised != (self.term, self.vote) {
+            return;
+        }
+        self.messages.append(&mut self.owed);
+        self.acknowledge_append();
+        self.canvass();
+    }
+
+    /// A quorum's acknowledgements, or a leader's word -> what is committed.
+    pub(crate) fn commit(&mut self) {
+        match &self.role {
+            Role::Leader(_) => self.count(),
+            Role::Follower(follower) => {
+                let committed = follower.committed.min(follower.matched);
+                if committed > self.log.marks.committed() {
+                    self.log.marks.advance_committed(committed);
+                }
+            }
+            Role::Forming(_) | Role::PreCandidate(_) | Role::Candidate(_) => {}
+        }
+    }
+
+    /// What was applied -> reads answered; whatever else came to an end is told.
+    pub(crate) fn respond(&mut self) {
+        self.answer_reads();
+        let view = (self.leader(), self.term);
+        if self.noted != view {
+            self.noted = view;
+            let (leader, term) = view;
+            self.actions.push(Action::Note(Note::Role { leader, term }));
+        }
+    }
+
+    /// Of what the disk has reached, as it was last told, that which no event announces.
+    pub(crate) const fn reached(&self) -> (LogIndex, LogIndex, Option<LogId>) {
+        (self.facts.snapshot, self.facts.first, self.facts.restored)
+    }
+
+    /// Forgets what memory has no room for, and looks at the watermarks: in production too.
+    pub(crate) fn check(&mut self) {
+        self.log.evict(self.tuning.cache_bytes_max);
+        self.log.marks.check();
+    }
+
+    // ---- what the facade fetches -------------------------------------------------------------
+
+    pub(crate) fn take_promise(&mut self) -> Option<(Term, Option<NodeId>)> {
+        std::mem::take(&mut self.promise_wanted).then_some((self.term, self.vote))
+    }
+
+    /// The membership wanted on disk and the one before it.
+    pub(crate) fn take_membership(&mut self) -> Option<(Arc<Membership>, Arc<Membership>)> {
+        std::mem::take(&mut self.membership_wanted)
+            .then(|| (Arc::clone(&self.membership), Arc::clone(&self.previous)))
+    }
+
+    pub(crate) fn changes(&mut self) -> &mut Vec<Change> {
+        self.log.changes()
+    }
+
+    pub(crate) const fn wishes(&mut self) -> &mut Vec<ReadWish> {
+        &mut self.wishes
+    }
+
+    pub(crate) const fn messages(&mut self) -> &mut Vec<Message> {
+        &mut self.messages
+    }
+
+    pub(crate) const fn actions(&mut self) -> &mut Vec<Action> {
+        &mut self.actions
+    }
+
+    pub(crate) const fn take_halt(&mut self) -> Option<Halt> {
+        self.halt.take()
+    }
+
+    pub(crate) fn membership(&self) -> Arc<Membership> {
+        Arc::clone(&self.membership)
+    }
+
+    pub(crate) const fn committed(&self) -> LogIndex {
+        self.log.marks.committed()
+    }
+
+    /// The smallest index that must be kept for members.
+    pub(crate) fn retained(&self) -> LogIndex {
+        match &self.role {
+            Role::Leader(leader) if leader.peers.is_empty() => self.log.marks.last().next(),
+            Role::Leader(leader) => leader.retain,
+            _ => self.retain,
+        }
+    }
+
+    /// All who wait get their end: the node stops.
+    pub(crate) fn stop(&mut self, why: &Refusal) {
+        if let Some((_, runs, _)) = self.gathering.take() {
+            self.end_runs(&runs, &Outcome::Refused(why.clone()));
+        }
+        self.lose_forwards();
+        while let Some(lost) = self.tracking.pop_above(LogIndex(0)) {
+            self.end_runs(&lost.runs, &Outcome::Unknown);
+        }
+        self.refuse_reads(why);
+        self.refuse_ready_reads(why);
+    }
+
+    /// Fills in what consensus knows of a status.
+    pub(crate) fn report(&self, status: &mut status::Status) {
+        status.role = match &self.role {
+            Role::Forming(_) => status::Role::Forming,
+            Role::Follower(_) => status::Role::Follower,
+            Role::PreCandidate(_) => status::Role::PreCandidate,
+            Role::Candidate(_) => status::Role::Candidate,
+            Role::Leader(_) => status::Role::Leader,
+        };
+        status.node = self.identity.node;
+        status.term = self.term;
+        status.leader = self.leader();
+        status.first = self.log.first();
+        status.applied = self.log.marks.applied();
+        status.committed = self.log.marks.committed();
+        status.last = self.log.marks.last();
+        status.durable = self.log.marks.durable();
+        status.members = Arc::clone(&self.membership);
+        status.memory_bytes += self.log.cache_bytes() + self.gathering.bytes() as u64;
+        status.marks |= self.marks.0;
+    }
+
+    // ---- small things ------------------------------------------------------------------------
+
+    fn head_to(&self, to: NodeId) -> Head {
+        let own = &self.identity;
+        Head {
+            cluster: own.cluster,
+            cluster_epoch: own.cluster_epoch,
+            group: own.group,
+            from: own.node,
+            to,
+            incarnation: own.incarnation,
+            to_incarnation: self.incarnation_of(to),
+            log_epoch: self.facts.write_epoch,
+            answers: 0,
+            term: self.term,
+        }
+    }
+
+    /// The durably recorded incarnation; a node that has formed has recorded all.
+    fn incarnation_of(&self, node: NodeId) -> u64 {
+        if self.is_forming() {
+            return self.recorded.member(node).map_or(0, |member| member.incarnation);
+        }
+        self.peers.iter().find(|peer| peer.0 == node).map_or(0, |peer| peer.1)
+    }
+
+    /// An answer that waits for the hard state.
+    fn owe(&mut self, to: NodeId, payload: Payload) {
+        if self.owed.len() < OWED_MAX {
+            let head = self.head_to(to);
+            self.owed.push(Message { head, payload });
+        }
+    }
+
+    fn send(&mut self, to: NodeId, payload: Payload) {
+        let head = self.head_to(to);
+        self.messages.push(Message { head, payload });
+    }
+
+    fn end(&mut self, requests: Requests, outcome: Outcome) {
+        self.actions.push(Action::Respond { requests, outcome });
+    }
+}

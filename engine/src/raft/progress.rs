@@ -1,0 +1,138 @@
+//! What a leader knows of one peer: how far it agrees, what is on the way to it, whether it lives.
+//!
+//! Knows no log: whoever feeds the peer looks entries up. Invariant: `matched` only rises, because
+//! a follower acknowledges nothing that a crash could take back.
+
+use super::{forwarding::Intake, log::Chunk};
+use crate::{
+    message::AppendAnswer,
+    types::{Instant, LogIndex, NodeId},
+};
+use std::collections::VecDeque;
+
+/// The most appends with entries on the way to one peer, whatever their bytes.
+const INFLIGHT_APPENDS_MAX: usize = 1024;
+
+/// How a peer is fed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pace {
+    /// Where its log agrees is not known: one append at a time asks.
+    Probe {
+        /// Whether one is on its way; the next heartbeat repeats it.
+        asked: bool,
+    },
+    /// Appends follow each other as long as the window has room.
+    Replicate,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) id: NodeId,
+    pub(super) incarnation: u64,
+    pub(super) pace: Pace,
+    /// The last index it holds durably and as this leader does.
+    pub(super) matched: LogIndex,
+    /// The next index to send.
+    pub(super) next: LogIndex,
+    /// When it last answered this leader.
+    pub(super) heard: Instant,
+    /// Its link is down: nothing is sent until it is up, or the peer is heard from.
+    pub(super) paused: bool,
+    /// The number of the last append to it.
+    pub(super) sequence: u64,
+    /// Refusals of appends before this one are of the past.
+    pub(super) probing_since: u64,
+    pub(super) round_sent: u64,
+    pub(super) round_acked: u64,
+    pub(super) commit_sent: LogIndex,
+    /// Whether a read from disk is on its way for it.
+    pub(super) reading: bool,
+    /// What that read brought.
+    pub(super) fed: Option<Chunk>,
+    /// The proposals it forwards.
+    pub(super) intake: Intake,
+    inflight: VecDeque<(LogIndex, u32)>,
+    inflight_bytes: u64,
+}
+
+impl Peer {
+    pub(super) fn new(id: NodeId, incarnation: u64, next: LogIndex, now: Instant) -> Self {
+        Self {
+            id,
+            incarnation,
+            pace: Pace::Probe { asked: false },
+            matched: LogIndex(0),
+            next,
+            heard: now,
+            paused: false,
+            sequence: 0,
+            probing_since: 0,
+            round_sent: 0,
+            round_acked: 0,
+            commit_sent: LogIndex(0),
+            reading: false,
+            fed: None,
+            intake: Intake::default(),
+            inflight: VecDeque::new(),
+            inflight_bytes: 0,
+        }
+    }
+
+    /// Whether `bytes` more may be on their way. One append always may.
+    pub(super) fn has_room(&self, bytes: usize, bytes_max: u64) -> bool {
+        self.inflight.is_empty()
+            || (self.inflight_bytes + bytes as u64 <= bytes_max
+                && self.inflight.len() < INFLIGHT_APPENDS_MAX)
+    }
+
+    pub(super) fn has_inflight(&self) -> bool {
+        !self.inflight.is_empty()
+    }
+
+    /// Entries up to `last` were sent.
+    pub(super) fn sent(&mut self, last: LogIndex, bytes: usize) {
+        self.inflight.push_back((last, bytes as u32));
+        self.inflight_bytes += bytes as u64;
+        self.next = last.next();
+    }
+
+    /// Takes note of an answer that fits this leader's term and log; true if `matched` rose.
+    pub(super) fn answered(&mut self, answer: &AppendAnswer, now: Instant) -> bool {
+        self.heard = now;
+        self.paused = false;
+        self.round_acked = self.round_acked.max(answer.round);
+        let rose = answer.durable > self.matched;
+        self.matched = self.matched.max(answer.durable);
+        while let Some(&(last, bytes)) = self.inflight.front()
+            && last <= self.matched
+        {
+            self.inflight.pop_front();
+            self.inflight_bytes -= u64::from(bytes);
+        }
+        if answer.conflict.is_none()
+            && self.pace != Pace::Replicate
+            && answer.sequence >= self.probing_since
+        {
+            self.pace = Pace::Replicate;
+            self.forget_inflight();
+            self.next = answer.matched.max(self.matched).next();
+        }
+        rose
+    }
+
+    /// Asks anew where the logs agree; guesses just before `next`.
+    pub(super) fn probe(&mut self, next: LogIndex) {
+        self.pace = Pace::Probe { asked: false };
+        self.next = next;
+        self.probing_since = self.sequence + 1;
+        self.fed = None;
+        self.forget_inflight();
+        self.intake.repeat();
+    }
+
+    fn forget_inflight(&mut self) {
+        self.inflight.clear();
+        self.inflight_bytes = 0;
+    }
+}

@@ -1,0 +1,257 @@
+//! Reads: ReadIndex in batched rounds, from any node (Raft thesis §6.4).
+//!
+//! Knows no queries: those stay with the driver. Invariant: a read joins only a round that was sent
+//! after the read arrived, and a round's log position was committed when the round began.
+
+use super::{Raft, role::Role};
+use crate::{
+    action::{Action, Machine, Outcome, Refusal},
+    event::ReadMode,
+    marks::Mark,
+    message::{Head, Message, Payload},
+    types::{Instant, LogIndex, NodeId, Requests},
+};
+use std::time::Duration;
+
+/// The most reads that wait, in runs of consecutive requests.
+const READS_MAX: usize = 1 << 16;
+
+/// Who asks a leader for a log position.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asker {
+    Here(Requests),
+    Peer { node: NodeId, epoch: u64, round: u64 },
+}
+
+/// Reads that wait for one confirmation.
+#[derive(Clone, Debug)]
+struct Round {
+    number: u64,
+    /// At a leader: what was committed when the round began.
+    index: LogIndex,
+    askers: Vec<Asker>,
+    began: Instant,
+    asked: Instant,
+}
+
+/// The reads of one node.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reads {
+    /// They join the next round.
+    waiting: Vec<Asker>,
+    /// The one on its way. The next begins when it ends, so that reads gather meanwhile.
+    round: Option<Round>,
+    rounds: u64,
+    /// Confirmed: to be answered once this index went to the machine.
+    ready: Vec<(LogIndex, Requests)>,
+}
+
+impl Reads {
+    /// The number of the newest round.
+    pub(super) const fn number(&self) -> u64 {
+        self.rounds
+    }
+
+    /// When the round on its way is to be asked for again.
+    pub(super) fn repeat_at(&self, after: Duration) -> Option<Instant> {
+        self.round.as_ref().map(|round| round.asked.after(after))
+    }
+
+    fn begin(&mut self, index: LogIndex, now: Instant) -> Option<u64> {
+        if self.round.is_some() || self.waiting.is_empty() {
+            return None;
+        }
+        self.rounds += 1;
+        let (number, askers) = (self.rounds, std::mem::take(&mut self.waiting));
+        self.round = Some(Round { number, index, askers, began: now, asked: now });
+        Some(number)
+    }
+
+    fn join(&mut self, asker: Asker) {
+        if let (Some(Asker::Here(last)), Asker::Here(next)) = (self.waiting.last_mut(), asker)
+            && last.first.0 + u64::from(last.count) == next.first.0
+        {
+            last.count += next.count;
+        } else {
+            self.waiting.push(asker);
+        }
+    }
+}
+
+impl Raft {
+    pub(crate) fn on_read(&mut self, requests: Requests, mode: ReadMode) {
+        match mode {
+            ReadMode::Local { stale_max } => self.read_local(requests, stale_max),
+            // A lease would only spare the round; the answer is as fresh without it.
+            ReadMode::Linearizable | ReadMode::Lease => self.read_fresh(requests),
+        }
+    }
+
+    fn read_local(&mut self, requests: Requests, stale_max: Duration) {
+        if self.applying.restored && self.is_fresh(stale_max) {
+            self.reads.ready.push((LogIndex(0), requests));
+        } else {
+            self.end(requests, Outcome::Refused(Refusal::NotReady));
+        }
+    }
+
+    /// Whether a leader was heard from within `stale_max`; a leader: whether a quorum was.
+    fn is_fresh(&self, stale_max: Duration) -> bool {
+        match &self.role {
+            Role::Leader(leader) => self.membership.is_quorum(|id| {
+                id == self.identity.node
+                    || leader.peers.iter().any(|peer| {
+                        peer.id == id
+                            && peer.round_acked > 0
+                            && self.now.since(peer.heard) <= stale_max
+                    })
+            }),
+            Role::Follower(follower) => {
+                follower.leader.is_some() && self.now.since(self.contact) <= stale_max
+            }
+            Role::Forming(_) | Role::PreCandidate(_) | Role::Candidate(_) => false,
+        }
+    }
+
+    fn read_fresh(&mut self, requests: Requests) {
+        if matches!(self.role, Role::Forming(_)) {
+            self.end(requests, Outcome::Refused(Refusal::NotReady));
+        } else if self.leader().is_none() {
+            self.end(requests, Outcome::Refused(Refusal::NotLeader { hint: None }));
+        } else if self.reads.waiting.len() + self.reads.ready.len() >= READS_MAX {
+            self.end(requests, Outcome::Refused(Refusal::Busy));
+        } else {
+            self.reads.join(Asker::Here(requests));
+        }
+    }
+
+    /// At the leader: a follower asks for its reads. If there is no room, it asks again.
+    pub(super) fn on_read_index(&mut self, head: &Head, round: u64) {
+        if head.term == self.term
+            && matches!(self.role, Role::Leader(_))
+            && self.reads.waiting.len() < READS_MAX
+        {
+            self.reads.join(Asker::Peer { node: head.from, epoch: head.log_epoch, round });
+        }
+    }
+
+    /// At the follower: the leader's position for the reads of `round`.
+    pub(super) fn on_read_index_answer(&mut self, head: &Head, round: u64, index: LogIndex) {
+        let current = head.term == self.term
+            && head.answers == self.facts.write_epoch
+            && self.leader() == Some(head.from)
+            && head.from != self.identity.node;
+        match self.reads.round.take_if(|on_its_way| current && on_its_way.number == round) {
+            Some(round) => self.confirmed(round.askers, index),
+            None => self.marks.set(Mark::StaleAnswerDropped),
+        }
+    }
+
+    /// Sends for the next round, if reads wait and none is on its way.
+    pub(super) fn begin_round(&mut self) {
+        if self.reads.waiting.is_empty() || self.reads.round.is_some() {
+            return;
+        }
+        let committed = self.log.marks.committed();
+        match &self.role {
+            // Before that its own commit index may lie behind what its predecessor acknowledged.
+            Role::Leader(leader) if committed < leader.start => {
+                self.marks.set(Mark::ReadHeldForFirstCommit);
+            }
+            Role::Leader(_) => {
+                self.reads.begin(committed, self.now);
+                self.confirm_round();
+            }
+            Role::Follower(_) => {
+                let leader = self.leader();
+                if let Some((leader, round)) = leader.zip(self.reads.begin(committed, self.now)) {
+                    self.send(leader, Payload::ReadIndex { round });
+                }
+            }
+            Role::Forming(_) | Role::PreCandidate(_) | Role::Candidate(_) => {}
+        }
+    }
+
+    /// Ends the round if a quorum has said, after it began, that this leader leads.
+    pub(super) fn confirm_round(&mut self) {
+        let Role::Leader(leader) = &self.role else { return };
+        let Some(round) = &self.reads.round else { return };
+        let confirmed = self.membership.is_quorum(|id| {
+            id == self.identity.node
+                || leader.peers.iter().any(|peer| peer.id == id && peer.round_acked >= round.number)
+        });
+        if confirmed {
+            let round = self.reads.round.take().expect("it was just seen");
+            self.confirmed(round.askers, round.index);
+        }
+    }
+
+    fn confirmed(&mut self, askers: Vec<Asker>, index: LogIndex) {
+        if askers.len() > 1 {
+            self.marks.set(Mark::ReadsShared);
+        }
+        for asker in askers {
+            match asker {
+                Asker::Here(requests) => self.reads.ready.push((index, requests)),
+                Asker::Peer { node, epoch, round } => {
+                    let head = Head { answers: epoch, ..self.head_to(node) };
+                    let payload = Payload::ReadIndexAnswer { round, index };
+                    self.messages.push(Message { head, payload });
+                }
+            }
+        }
+    }
+
+    /// Hands confirmed reads to the machine's lane, behind what they must see.
+    pub(super) fn answer_reads(&mut self) {
+        if self.reads.ready.is_empty() || !self.applying.restored {
+            return;
+        }
+        let at = self.log.marks.applying();
+        let actions = &mut self.actions;
+        self.reads.ready.retain(|&(index, requests)| {
+            let served = index <= at;
+            if served {
+                actions.push(Action::Machine(Machine::Query { requests, at }));
+            }
+            !served
+        });
+    }
+
+    /// Asks again for a follower's round that brings no answer, and gives up at last.
+    pub(super) fn repeat_round(&mut self) {
+        let Role::Follower(follower) = &self.role else { return };
+        let Some(round) = &mut self.reads.round else { return };
+        if self.now < round.asked.after(self.tuning.heartbeat) {
+            return;
+        }
+        if self.now.since(round.began) >= self.tuning.election.1 {
+            return self.refuse_reads(&Refusal::NotLeader { hint: follower.leader });
+        }
+        round.asked = self.now;
+        let round = round.number;
+        if let Some(leader) = follower.leader {
+            self.marks.set(Mark::ReadRoundRepeated);
+            self.send(leader, Payload::ReadIndex { round });
+        }
+    }
+
+    /// Reads without a confirmation end here; those of other nodes, there.
+    pub(super) fn refuse_reads(&mut self, why: &Refusal) {
+        let round = self.reads.round.take().map(|round| round.askers).unwrap_or_default();
+        let waiting = std::mem::take(&mut self.reads.waiting);
+        for asker in round.into_iter().chain(waiting) {
+            if let Asker::Here(requests) = asker {
+                self.marks.set(Mark::ReadRefused);
+                self.end(requests, Outcome::Refused(why.clone()));
+            }
+        }
+    }
+
+    /// The node stops: confirmed reads end too.
+    pub(super) fn refuse_ready_reads(&mut self, why: &Refusal) {
+        for (_, requests) in std::mem::take(&mut self.reads.ready) {
+            self.end(requests, Outcome::Refused(why.clone()));
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The leader's half of replication: feeds its peers, counts acknowledgements, commits (Raft §5.3,
+//! §5.4.2).
+//!
+//! Knows no disk: it counts itself by what is durable, and asks for old entries by [`ReadWish`].
+//! Invariant: only entries of the own term are committed by counting.
+
+use super::{
+    Raft,
+    log::{Chunk, Log},
+    progress::{Pace, Peer},
+    role::Role,
+};
+use crate::{
+    config::Tuning,
+    marks::{Mark, Marks},
+    message::{Append, AppendAnswer, Conflict, Head, Message, Payload},
+    storage::{ReadBack, Reader},
+    types::{LogIndex, NodeId},
+};
+use bytes::Bytes;
+
+/// Entries wanted back from disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ReadWish {
+    pub(crate) reader: Reader,
+    pub(crate) from: LogIndex,
+    pub(crate) to: LogIndex,
+    pub(crate) bytes_max: u32,
+}
+
+/// What feeding needs beside the peer.
+struct Feed<'a> {
+    log: &'a Log,
+    tuning: &'a Tuning,
+    head: Head,
+    round: u64,
+    retain: LogIndex,
+    heartbeat: bool,
+    /// How many more peers may read from disk.
+    readers: u64,
+    messages: &'a mut Vec<Message>,
+    wishes: &'a mut Vec<ReadWish>,
+    marks: &'a mut Marks,
+}
+
+impl Feed<'_> {
+    fn peer(&mut self, peer: &mut Peer) {
+        if peer.paused {
+            return;
+        }
+        let before = peer.sequence;
+        match peer.pace {
+            Pace::Probe { asked: false } => {
+                peer.pace = Pace::Probe { asked: true };
+                let last = self.log.marks.last();
+                let bytes_max = self.tuning.append_bytes_max as usize;
+                let chunk = self.log.slice(peer.next, last, bytes_max);
+                self.append(peer, chunk.map(|chunk| chunk.frames).unwrap_or_default());
+            }
+            Pace::Probe { asked: true } => {}
+            Pace::Replicate => self.stream(peer),
+        }
+        let committed = self.log.marks.committed();
+        let due = self.heartbeat
+            || peer.round_sent < self.round
+            || peer.intake.is_due(self.log.marks.last())
+            || peer.intake.awaits(peer.commit_sent, committed);
+        if due && peer.sequence == before {
+            self.append(peer, Bytes::new());
+        }
+    }
+
+    /// Sends what the window has room for.
+    fn stream(&mut self, peer: &mut Peer) {
+        let last = self.log.marks.last();
+        while peer.next <= last {
+            let Some(chunk) = self.chunk(peer) else { return };
+            let bytes = chunk.frames.len();
+            if !peer.has_room(bytes, self.tuning.inflight_bytes_max) {
+                self.marks.set(Mark::WindowFull);
+                return;
+            }
+            peer.fed = None;
+            self.append(peer, chunk.frames);
+            peer.sent(chunk.last, bytes);
+        }
+    }
+
+    /// The peer's next entries, from memory or as they were read back; else they are asked for.
+    fn chunk(&mut self, peer: &mut Peer) -> Option<Chunk> {
+        let bytes_max = self.tuning.append_bytes_max;
+        if let Some(chunk) = &peer.fed {
+            return Some(chunk.clone());
+        }
+        let chunk = self.log.slice(peer.next, self.log.marks.last(), bytes_max as usize);
+        let room = peer.has_room(bytes_max as usize, self.tuning.inflight_bytes_max);
+        let (from, to) = (peer.next, self.log.marks.durable());
+        if chunk.is_none() && from <= to && !peer.reading && self.readers > 0 && room {
+            self.readers -= 1;
+            peer.reading = true;
+            self.wishes.push(ReadWish { reader: Reader::Peer(peer.id), from, to, bytes_max });
+        }
+        chunk
+    }
+
+    fn append(&mut self, peer: &mut Peer, frames: Bytes) {
+        let prev = peer.next.previous();
+        let Some(prev) = self.log.id_at(prev) else {
+            return self.marks.set(Mark::PeerNeedsSnapshot);
+        };
+        peer.sequence += 1;
+        peer.round_sent = self.round;
+        let committed = self.log.marks.committed();
+        peer.commit_sent = committed;
+        let (fates, fates_after) = peer.intake.tell();
+        let append = Append {
+            sequence: peer.sequence,
+            round: self.round,
+            prev,
+            commit: committed,
+            retain: self.retain,
+            session: peer.intake.session,
+            fates,
+            fates_after,
+            frames,
+        };
+        let head = Head { to: peer.id, to_incarnation: peer.incarnation, ..self.head };
+        self.messages.push(Message { head, payload: Payload::Append(append) });
+    }
+}
+
+impl Raft {
+    /// The last entries -> appends, as far as each peer's window allows.
+    pub(crate) fn replicate(&mut self) {
+        self.begin_round();
+        let head = self.head_to(self.identity.node);
+        let Role::Leader(leader) = &mut self.role else { return self.send_forwards() };
+        let readers = self.tuning.catch_up_bytes_max / u64::from(self.tuning.append_bytes_max);
+        let busy = leader.peers.iter().filter(|peer| peer.reading || peer.fed.is_some()).count();
+        let mut feed = Feed {
+            log: &self.log,
+            tuning: &self.tuning,
+            head,
+            round: self.reads.number(),
+            retain: leader.retain,
+            heartbeat: std::mem::take(&mut leader.heartbeat_due),
+            readers: readers.saturating_sub(busy as u64),
+            messages: &mut self.messages,
+            wishes: &mut self.wishes,
+            marks: &mut self.marks,
+        };
+        leader.peers.iter_mut().for_each(|peer| feed.peer(peer));
+    }
+
+    pub(super) fn on_append_answer(&mut self, head: &Head, answer: &AppendAnswer) {
+        if head.term > self.term {
+            if matches!(self.role, Role::Leader(_)) {
+                self.marks.set(Mark::SteppedDownTerm);
+            }
+            return self.become_follower(head.term, None);
+        }
+        let last = self.log.marks.last();
+        let current = head.term == self.term && head.answers == self.facts.write_epoch;
+        let Role::Leader(leader) = &mut self.role else {
+            return self.marks.set(Mark::StaleAnswerDropped);
+        };
+        let Some(peer) = leader.peer(head.from).filter(|_| current) else {
+            return self.marks.set(Mark::StaleAnswerDropped);
+        };
+        let beyond = answer.conflict.as_ref().is_some_and(|conflict| conflict.committed > last);
+        if answer.matched > last || answer.durable > answer.matched || beyond {
+            return self.fault(head.from, "acknowledges what was never sent");
+        }
+        let rose = peer.answered(answer, self.now);
+        peer.intake.arrived(head.log_epoch, answer.fates);
+        match &answer.conflict {
+            Some(_) if answer.sequence < peer.probing_since => {
+                self.marks.set(Mark::StaleAnswerDropped);
+            }
+            Some(conflict) => {
+                let next = search(&self.log, peer.matched, conflict, &mut self.marks);
+                peer.probe(next);
+            }
+            None => {}
+        }
+        leader.count_due |= rose;
+        if rose {
+            let held = leader.peers.iter().map(|peer| peer.matched).min().unwrap_or_default();
+            leader.retain = held.next();
+        }
+        self.confirm_round();
+    }
+
+    /// The greatest index of the own term that a quorum holds durably is committed.
+    pub(super) fn count(&mut self) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        if !std::mem::take(&mut leader.count_due) {
+            return;
+        }
+        let (own, durable) = (self.identity.node, self.log.marks.durable());
+        let held = self.membership.quorum_index(|id| {
+            if id == own {
+                durable
+            } else {
+                let peer = leader.peers.iter().find(|peer| peer.id == id);
+                peer.map_or(LogIndex(0), |peer| peer.matched)
+            }
+        });
+        if held <= self.log.marks.committed() {
+            return;
+        }
+        if held < leader.start {
+            // Figure 8: a quorum may hold it, and a later leader still cut it.
+            return self.marks.set(Mark::OlderTermNotCounted);
+        }
+        self.log.marks.advance_committed(held);
+    }
+
+    /// What was read back from disk goes to whom it is for.
+    pub(crate) fn on_read_back(&mut self, reader: Reader, back: ReadBack) {
+        let chunk = Chunk { first: back.first, last: back.last, frames: back.frames };
+        match reader {
+            Reader::Machine => {
+                self.applying.reading = false;
+                if chunk.first == self.log.marks.applying().next() {
+                    self.marks.set(Mark::MachineFedFromDisk);
+                    self.applying.fed = Some(chunk);
+                }
+            }
+            Reader::Peer(id) => {
+                let Role::Leader(leader) = &mut self.role else { return };
+                let Some(peer) = leader.peer(id) else { return };
+                peer.reading = false;
+                if peer.pace == Pace::Replicate && chunk.first == peer.next {
+                    self.marks.set(Mark::PeerFedFromDisk);
+                    peer.fed = Some(chunk);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn on_link(&mut self, peer: NodeId, up: bool) {
+        match &mut self.role {
+            Role::Leader(leader) => {
+                let Some(peer) = leader.peer(peer) else { return };
+                if !up && !peer.paused {
+                    self.marks.set(Mark::PeerPaused);
+                    peer.probe(peer.matched.next());
+                }
+                if up && peer.paused {
+                    peer.pace = Pace::Probe { asked: false };
+                }
+                peer.paused = !up;
+            }
+            Role::Follower(follower) if !up && follower.leader == Some(peer) => {
+                self.lose_forwards();
+            }
+            Role::Forming(forming) if up => forming.greet_at = self.now,
+            _ => {}
+        }
+    }
+}
+
+/// Where to probe next: just behind the last entry that both logs are known to share.
+fn search(log: &Log, matched: LogIndex, conflict: &Conflict, marks: &mut Marks) -> LogIndex {
+    let shared = conflict.committed.max(matched);
+    let agreement = log.last_agreement(&conflict.runs, conflict.through).unwrap_or_else(|| {
+        // Nothing in the newest runs: halve what is left, so that any log takes O(log n) probes.
+        marks.set(Mark::DivergenceBisected);
+        let unknown = conflict.runs.first().map_or(shared, |run| run.0.previous());
+        LogIndex(shared.0 + unknown.0.saturating_sub(shared.0) / 2)
+    });
+    agreement.max(shared).next().max(log.first())
+}

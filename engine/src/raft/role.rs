@@ -1,0 +1,175 @@
+//! What a node is in its term, and how it becomes another. Each role owns what only it needs.
+//!
+//! Knows no messages. Invariant: whatever a role has promised to clients is ended when it is left.
+
+use super::{Raft, formation::Forming, log::Watermarks, progress::Peer};
+use crate::{
+    action::{Outcome, Refusal},
+    entry::{Kind, seal_body},
+    marks::Mark,
+    message::Conflict,
+    types::{Instant, LogId, LogIndex, NodeId, Term},
+};
+
+/// See the module; Raft §5.1, with pre-candidates (thesis §9.6).
+#[derive(Clone, Debug)]
+pub(super) enum Role {
+    Forming(Forming),
+    Follower(Follower),
+    PreCandidate(Canvass),
+    Candidate(Canvass),
+    Leader(Box<Leader>),
+}
+
+/// Follows a leader, or waits for one.
+#[derive(Clone, Debug)]
+pub(super) struct Follower {
+    pub(super) leader: Option<NodeId>,
+    /// The log agrees with the leader's of this term up to here.
+    pub(super) matched: LogIndex,
+    /// What the leader says is committed.
+    pub(super) committed: LogIndex,
+    /// Of `matched`, what was acknowledged as durable.
+    pub(super) acknowledged: LogIndex,
+    /// The leader's write epoch and the number of its last append: answers echo them.
+    pub(super) leader_epoch: u64,
+    pub(super) sequence: u64,
+    pub(super) round: u64,
+    /// An answer is due though nothing new is durable.
+    pub(super) owes: bool,
+    pub(super) conflict: Option<Box<Conflict>>,
+}
+
+impl Follower {
+    /// What is committed agrees with every leader to come (leader completeness, Raft §5.4).
+    pub(super) const fn new(leader: Option<NodeId>, marks: &Watermarks) -> Self {
+        Self {
+            leader,
+            matched: marks.committed(),
+            committed: marks.committed(),
+            acknowledged: LogIndex(0),
+            leader_epoch: 0,
+            sequence: 0,
+            round: 0,
+            owes: false,
+            conflict: None,
+        }
+    }
+}
+
+/// Asks for votes, or whether it would get them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Canvass {
+    pub(super) round: u64,
+    /// Whether the ballots were sent; they wait for this node's own promise.
+    pub(super) asked: bool,
+    pub(super) granted: Vec<NodeId>,
+}
+
+/// Leads its term.
+#[derive(Clone, Debug)]
+pub(super) struct Leader {
+    pub(super) peers: Vec<Peer>,
+    /// The first entry of its term; nothing is committed by counting before it (Raft §5.4.2).
+    pub(super) start: LogIndex,
+    pub(super) heartbeat_at: Instant,
+    /// All peers are to be sent something now.
+    pub(super) heartbeat_due: bool,
+    /// A peer's acknowledgement rose, or the own disk's.
+    pub(super) count_due: bool,
+    /// The smallest index that a peer still needs.
+    pub(super) retain: LogIndex,
+    /// When the own disk last moved, or had nothing to do.
+    pub(super) disk_moved_at: Instant,
+    pub(super) disk_seen: LogIndex,
+}
+
+impl Leader {
+    pub(super) fn peer(&mut self, id: NodeId) -> Option<&mut Peer> {
+        self.peers.iter_mut().find(|peer| peer.id == id)
+    }
+}
+
+impl Raft {
+    /// The leader of the present term, if one is known.
+    pub(crate) const fn leader(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Leader(_) => Some(self.identity.node),
+            Role::Follower(follower) => follower.leader,
+            Role::Forming(_) | Role::PreCandidate(_) | Role::Candidate(_) => None,
+        }
+    }
+
+    /// Goes on as a follower, in this term or a greater one.
+    pub(super) fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
+        self.leave();
+        if term > self.term {
+            self.term = term;
+            self.vote = None;
+            self.promise_wanted = true;
+            self.owed.clear();
+        }
+        self.role = Role::Follower(Follower::new(leader, &self.log.marks));
+        self.await_leader();
+    }
+
+    /// Asks around before it stands for election; a sole voter need not.
+    pub(super) fn become_pre_candidate(&mut self) {
+        if matches!(self.role, Role::PreCandidate(_) | Role::Candidate(_)) {
+            self.marks.set(Mark::CanvassRepeated);
+        }
+        self.leave();
+        if self.membership.is_sole_voter(self.identity.node) {
+            return self.become_candidate();
+        }
+        self.role = Role::PreCandidate(self.new_canvass());
+        self.await_leader();
+    }
+
+    pub(super) fn become_candidate(&mut self) {
+        self.term = self.term.next();
+        self.vote = Some(self.identity.node);
+        self.promise_wanted = true;
+        self.owed.clear();
+        self.role = Role::Candidate(self.new_canvass());
+        self.await_leader();
+    }
+
+    const fn new_canvass(&mut self) -> Canvass {
+        self.rounds += 1;
+        Canvass { round: self.rounds, asked: false, granted: Vec::new() }
+    }
+
+    /// A quorum voted for it. Its first entry makes what older terms left behind committable.
+    pub(super) fn become_leader(&mut self) {
+        let start = self.log.marks.last().next();
+        let new_peer = |&(id, incarnation)| Peer::new(id, incarnation, start, self.now);
+        self.role = Role::Leader(Box::new(Leader {
+            peers: self.peers.iter().map(new_peer).collect(),
+            start,
+            heartbeat_at: self.now.after(self.tuning.heartbeat),
+            heartbeat_due: false,
+            count_due: true,
+            retain: LogIndex(0),
+            disk_moved_at: self.now,
+            disk_seen: self.log.marks.durable(),
+        }));
+        let (id, last) = (LogId::new(self.term, start), self.log.last());
+        let time = self.log.last_time();
+        self.append_own(seal_body(Kind::Empty, &[], self.seed, id, last.term, time));
+    }
+
+    /// Ends what only this role could bring to its end. What is committed here still gets its
+    /// answer when it is applied.
+    pub(super) fn leave(&mut self) {
+        if let Some((_, runs, _)) = self.gathering.take() {
+            self.end_runs(&runs, &Outcome::Refused(Refusal::NotLeader { hint: None }));
+        }
+        self.lose_forwards();
+        while let Some(lost) = self.tracking.pop_above(self.log.marks.committed()) {
+            self.marks.set(Mark::ProposalUnknown);
+            self.end_runs(&lost.runs, &Outcome::Unknown);
+        }
+        self.refuse_reads(&Refusal::NotLeader { hint: None });
+    }
+}

@@ -1,0 +1,251 @@
+use super::*;
+use crate::message::{Ballot, Verdict};
+
+#[test]
+fn a_quorum_elects_and_everybody_hears_of_it() {
+    let mut cluster = Cluster::of(3);
+    cluster.elapse(4000 * MS);
+    let leaders: Vec<_> = cluster.nodes.iter().map(|node| node.raft.leader()).collect();
+    assert!(leaders[0].is_some() && leaders.iter().all(|leader| *leader == leaders[0]));
+    assert!(cluster.nodes.iter().all(|node| node.raft.term == Term(2)));
+}
+
+#[test]
+fn a_sole_voter_leads_at_once() {
+    let mut cluster = Cluster::of(1);
+    cluster.run();
+    assert_eq!(cluster.at(1).role(), status::Role::Leader);
+    assert_eq!(cluster.at(1).raft.deadline(), None);
+}
+
+#[test]
+fn a_candidate_asks_in_case_then_in_earnest_and_its_own_vote_is_durable_first() {
+    let mut cluster = Cluster::of(3);
+    cluster.run();
+    cluster.pass(3000 * MS);
+    cluster.at(1).disk.lazy = true;
+    let ballot = |round| Ballot { round, last: LogId::ZERO };
+    let pre = Payload::PreVote(ballot(1));
+    assert_eq!(cluster.said(1), [(node(2), pre.clone()), (node(3), pre)]);
+    assert_eq!(cluster.at(1).raft.term, Term(1), "a pre-vote changes nothing");
+
+    let head = Head { answers: 1, from: node(2), ..answer_head(1) };
+    let granted = Verdict { round: 1, granted: true };
+    let message = Message { head, payload: Payload::PreVoteAnswer(granted) };
+    cluster.at(1).raft.on_message(node(2), message);
+    assert_eq!(cluster.said(1), [], "the vote for itself is not on disk");
+    cluster.at(1).disk.sync();
+    let vote = Payload::Vote(ballot(2));
+    assert_eq!(cluster.said(1), [(node(2), vote.clone()), (node(3), vote)]);
+}
+
+fn answer_head(term: u64) -> Head {
+    Head {
+        cluster: ClusterId(7),
+        group: GroupId(1),
+        to: node(1),
+        from: node(2),
+        incarnation: 200,
+        to_incarnation: 100,
+        log_epoch: 1,
+        term: Term(term),
+        ..Head::default()
+    }
+}
+
+fn ballot_from(from: u64, to: u64, term: u64, last: LogId, pre: bool) -> Message {
+    let head = Head {
+        from: node(from),
+        to: node(to),
+        incarnation: from * 100,
+        to_incarnation: to * 100,
+        ..answer_head(term)
+    };
+    let ballot = Ballot { round: 9, last };
+    let payload = if pre { Payload::PreVote(ballot) } else { Payload::Vote(ballot) };
+    Message { head, payload }
+}
+
+/// A node of three in term 5 with entries of these terms, long after its start.
+fn voter(terms: &[u64]) -> Cluster {
+    let mut cluster = Cluster::new(vec![disk_with(5, terms, 3)]);
+    cluster.run();
+    cluster.pass(1000 * MS);
+    cluster.at(1).raft.patience = Duration::from_secs(3600);
+    cluster
+}
+
+fn verdicts(cluster: &mut Cluster, ballots: &[Message]) -> Vec<bool> {
+    for ballot in ballots {
+        cluster.at(1).raft.on_message(ballot.head.from, ballot.clone());
+    }
+    let granted = |(_, payload)| match payload {
+        Payload::VoteAnswer(verdict) | Payload::PreVoteAnswer(verdict) => verdict.granted,
+        other => panic!("{other:?}"),
+    };
+    cluster.said(1).into_iter().map(granted).collect()
+}
+
+#[test]
+fn a_vote_is_given_once_in_a_term_and_again_to_the_same() {
+    let mut cluster = voter(&[1]);
+    let [two, three] = [2, 3].map(|from| ballot_from(from, 1, 6, id(1, 1), false));
+    assert_eq!(verdicts(&mut cluster, std::slice::from_ref(&two)), [true]);
+    assert_eq!(verdicts(&mut cluster, &[three, two]), [false, true]);
+    assert_eq!(cluster.at(1).disk.promised, (Term(6), Some(node(2))));
+}
+
+#[test]
+fn vote_survives_restart() {
+    let mut cluster = voter(&[1]);
+    let [two, three] = [2, 3].map(|from| ballot_from(from, 1, 6, id(1, 1), false));
+    assert_eq!(verdicts(&mut cluster, &[two]), [true]);
+    cluster.crash(1);
+    cluster.pass(1000 * MS);
+    assert_eq!(verdicts(&mut cluster, &[three]), [false]);
+}
+
+#[test]
+fn a_vote_leaves_when_the_disk_holds_it() {
+    let mut cluster = voter(&[1]);
+    cluster.at(1).disk.lazy = true;
+    let ballot = ballot_from(2, 1, 6, id(1, 1), false);
+    assert_eq!(verdicts(&mut cluster, &[ballot]), []);
+    cluster.at(1).disk.sync();
+    assert_eq!(verdicts(&mut cluster, &[]), [true]);
+}
+
+#[test]
+fn logs_are_compared_by_last_term_then_index() {
+    let cases = [
+        (id(3, 3), true),
+        (id(3, 4), true),
+        (id(4, 1), true),
+        (id(3, 2), false),
+        (id(2, 9), false),
+    ];
+    for (last, granted) in cases {
+        for pre in [true, false] {
+            let mut cluster = voter(&[1, 3, 3]);
+            let ballot = ballot_from(2, 1, 6, last, pre);
+            assert_eq!(verdicts(&mut cluster, &[ballot]), [granted], "{last} {pre}");
+        }
+    }
+}
+
+#[test]
+fn a_pre_vote_binds_nobody() {
+    let mut cluster = voter(&[1]);
+    let ballots = [2, 3].map(|from| ballot_from(from, 1, 6, id(1, 1), true));
+    assert_eq!(verdicts(&mut cluster, &ballots), [true, true]);
+    assert_eq!(cluster.at(1).disk.promised, (Term(5), None));
+}
+
+#[test]
+fn a_ballot_of_an_older_term_learns_of_the_newer() {
+    let mut cluster = voter(&[1]);
+    let ballot = ballot_from(2, 1, 4, id(9, 9), false);
+    cluster.at(1).raft.on_message(node(2), ballot);
+    let now = cluster.now;
+    let answers = cluster.at(1).settle(now);
+    assert_eq!(answers[0].head.term, Term(5));
+    assert_eq!(answers[0].payload, Payload::VoteAnswer(Verdict { round: 9, granted: false }));
+}
+
+/// A restarted node forgot that a leader was alive a moment ago.
+#[test]
+fn a_started_node_refuses_for_the_least_election_timeout() {
+    let mut cluster = Cluster::new(vec![disk_with(5, &[1], 3)]);
+    cluster.pass(999 * MS);
+    let ballot = ballot_from(2, 1, 6, id(9, 9), false);
+    assert_eq!(verdicts(&mut cluster, std::slice::from_ref(&ballot)), [false]);
+    assert!(cluster.at(1).has(Mark::BallotRefusedJustStarted));
+    assert_eq!(cluster.at(1).raft.term, Term(5), "not even the term is taken over");
+    cluster.pass(MS);
+    assert_eq!(verdicts(&mut cluster, &[ballot]), [true]);
+}
+
+#[test]
+fn who_hears_a_leader_does_not_vote_and_keeps_its_term() {
+    let mut cluster = Cluster::led(3);
+    cluster.pass(500 * MS);
+    let ballot = ballot_from(3, 2, 9, id(9, 9), false);
+    cluster.at(2).raft.on_message(node(3), ballot);
+    cluster.settle(2);
+    assert_eq!(cluster.at(2).raft.term, Term(2));
+    assert!(cluster.at(2).has(Mark::BallotRefusedSticky));
+}
+
+#[test]
+fn late_verdicts_of_an_earlier_round_do_not_count() {
+    let mut cluster = Cluster::of(3);
+    cluster.run();
+    cluster.pass(3000 * MS);
+    assert_eq!(cluster.said(1).len(), 2);
+    cluster.pass(3000 * MS);
+    assert_eq!(cluster.said(1).len(), 2, "a second round");
+    let head = Head { answers: 1, from: node(2), ..answer_head(1) };
+    let payload = Payload::PreVoteAnswer(Verdict { round: 1, granted: true });
+    cluster.at(1).raft.on_message(node(2), Message { head, payload });
+    assert_eq!(cluster.said(1), []);
+    assert!(cluster.at(1).has(Mark::LateVerdictDropped));
+    assert_eq!(cluster.at(1).role(), status::Role::PreCandidate);
+}
+
+#[test]
+fn who_comes_back_from_a_partition_deposes_nobody() {
+    let mut cluster = Cluster::led(3);
+    cluster.isolate(3);
+    cluster.at(3).raft.patience = Duration::from_secs(1);
+    cluster.elapse(20_000 * MS);
+    assert_eq!(cluster.at(3).raft.term, Term(2), "it never stood for election");
+    assert!(cluster.at(3).has(Mark::CanvassRepeated));
+    cluster.cut.clear();
+    cluster.elapse(3000 * MS);
+    assert!(cluster.nodes.iter().all(|n| n.raft.leader() == Some(node(1))));
+    assert!(cluster.nodes.iter().all(|n| n.raft.term == Term(2)));
+}
+
+#[test]
+fn a_leader_without_a_quorum_steps_down() {
+    let mut cluster = Cluster::led(3);
+    cluster.isolate(1);
+    cluster.elapse(2300 * MS);
+    assert!(cluster.at(1).has(Mark::SteppedDownNoQuorum));
+    assert_ne!(cluster.at(1).role(), status::Role::Leader);
+}
+
+#[test]
+fn a_leader_whose_disk_stops_steps_down() {
+    let mut cluster = Cluster::led(3);
+    cluster.at(1).disk.lazy = true;
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(2300 * MS);
+    assert!(cluster.at(1).has(Mark::SteppedDownDiskStuck));
+    assert_eq!(commands(cluster.at(1)), [("a".into(), Some(1))], "the others committed it");
+}
+
+#[test]
+fn a_leader_follows_whoever_has_a_greater_term() {
+    let mut cluster = Cluster::led(3);
+    let answer = Payload::AppendAnswer(crate::message::AppendAnswer::default());
+    let message = Message { head: answer_head(8), payload: answer };
+    cluster.at(1).raft.on_message(node(2), message);
+    cluster.settle(1);
+    assert_eq!(cluster.at(1).raft.term, Term(8));
+    assert_eq!(cluster.at(1).role(), status::Role::Follower);
+    assert!(cluster.at(1).has(Mark::SteppedDownTerm));
+}
+
+#[test]
+fn messages_for_or_from_another_life_are_dropped() {
+    for (incarnation, to_incarnation) in [(201, 100), (200, 101), (200, 0)] {
+        let mut cluster = voter(&[1]);
+        let mut ballot = ballot_from(2, 1, 6, id(9, 9), false);
+        ballot.head.incarnation = incarnation;
+        ballot.head.to_incarnation = to_incarnation;
+        assert_eq!(verdicts(&mut cluster, &[ballot]), []);
+        assert!(cluster.at(1).has(Mark::OtherIncarnationDropped));
+        assert_eq!(cluster.at(1).raft.term, Term(5));
+    }
+}

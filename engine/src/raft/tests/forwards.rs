@@ -1,0 +1,137 @@
+use super::*;
+
+#[test]
+fn a_followers_client_is_answered_where_it_asked() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(2, 20, &["a", "b"]);
+    cluster.run();
+    cluster.propose(3, 30, &["c"]);
+    cluster.run();
+    cluster.elapse(200 * MS);
+    let seen = |node: &Node| commands(node).into_iter().map(|(_, id)| id).collect::<Vec<_>>();
+    assert_eq!(seen(cluster.at(1)), [None; 3]);
+    assert_eq!(seen(cluster.at(2)), [Some(20), Some(21), None]);
+    assert_eq!(seen(cluster.at(3)), [None, None, Some(30)]);
+    assert!(cluster.nodes.iter().all(|node| node.ended.is_empty()));
+}
+
+#[test]
+fn a_followers_client_need_not_wait_for_a_heartbeat() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(2, 20, &["a"]);
+    cluster.run();
+    assert_eq!(commands(cluster.at(2)), [("a".into(), Some(20))]);
+    assert_eq!(commands(cluster.at(3)), [], "nobody waits there");
+}
+
+#[test]
+fn commands_of_all_nodes_share_an_entry() {
+    let mut cluster = Cluster::led(3);
+    cluster.at(1).disk.saturated = true;
+    cluster.settle(1);
+    cluster.propose(1, 10, &["x"]);
+    cluster.propose(2, 20, &["a", "b"]);
+    cluster.propose(3, 30, &["c"]);
+    cluster.run();
+    cluster.at(1).disk.saturated = false;
+    cluster.run();
+    assert_eq!(cluster.at(1).ids().len(), 2);
+    for (id, requests) in [(1, vec![10]), (2, vec![20, 21]), (3, vec![30])] {
+        let seen: Vec<_> = cluster.at(id).applied.iter().filter_map(|a| a.2).collect();
+        assert_eq!(seen, requests);
+    }
+}
+
+#[test]
+fn the_leaders_refusal_reaches_the_client() {
+    let mut cluster = Cluster::led(3);
+    cluster.at(1).disk.full = true;
+    cluster.settle(1);
+    cluster.propose(2, 20, &["a"]);
+    cluster.run();
+    assert_eq!(cluster.at(2).ended, [(20, Outcome::Refused(Refusal::DiskFull))]);
+}
+
+#[test]
+fn a_lost_leader_leaves_the_unknown() {
+    let mut cluster = Cluster::led(3);
+    cluster.isolate(1);
+    cluster.propose(2, 20, &["a"]);
+    cluster.run();
+    cluster.at(2).raft.patience = Duration::from_secs(1);
+    cluster.elapse(1100 * MS);
+    assert_eq!(cluster.at(2).ended, [(20, Outcome::Unknown)]);
+}
+
+#[test]
+fn a_lost_link_leaves_the_unknown() {
+    let mut cluster = Cluster::led(3);
+    cluster.isolate(1);
+    cluster.propose(2, 20, &["a"]);
+    cluster.settle(2);
+    cluster.at(2).raft.on_link(node(1), false);
+    cluster.settle(2);
+    assert_eq!(cluster.at(2).ended, [(20, Outcome::Unknown)]);
+}
+
+/// The answer is lost, the link comes back, and fates are told again; the batch is in once.
+#[test]
+fn a_fate_that_was_lost_is_told_again() {
+    let mut cluster = Cluster::led(3);
+    cluster.cut.insert((node(1), node(2)));
+    cluster.propose(2, 20, &["a"]);
+    cluster.run();
+    assert_eq!(commands(cluster.at(1)).len(), 1);
+    cluster.cut.clear();
+    cluster.at(1).raft.on_link(node(2), false);
+    cluster.settle(1);
+    cluster.at(1).raft.on_link(node(2), true);
+    cluster.run();
+    assert_eq!(commands(cluster.at(2)), [("a".into(), Some(20))]);
+}
+
+#[test]
+fn a_repeated_forward_is_taken_once() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(2, 20, &["a"]);
+    let now = cluster.now;
+    let sent = cluster.at(2).settle(now);
+    for _ in 0..3 {
+        sent.iter().for_each(|message| cluster.deliver(node(2), message.clone()));
+    }
+    cluster.run();
+    assert_eq!(commands(cluster.at(1)).len(), 1);
+    assert!(cluster.at(1).has(Mark::ForwardRepeated));
+}
+
+#[test]
+fn a_forward_that_was_overtaken_is_refused() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(2, 20, &["lost"]);
+    let now = cluster.now;
+    drop(cluster.at(2).settle(now));
+    cluster.propose(2, 21, &["found"]);
+    cluster.run();
+    assert_eq!(cluster.at(2).ended, [(20, Outcome::Refused(Refusal::Busy))]);
+    assert_eq!(commands(cluster.at(2)), [("found".into(), Some(21))]);
+    assert!(cluster.at(2).has(Mark::ForwardSkipped));
+}
+
+/// Number 1 of the former life was placed; number 1 of this life is another batch.
+#[test]
+fn fates_of_a_former_life_are_nobodys() {
+    let mut cluster = Cluster::led(3);
+    cluster.cut.insert((node(1), node(2)));
+    cluster.propose(2, 20, &["old"]);
+    cluster.run();
+    cluster.crash(2);
+    cluster.at(2).raft.patience = Duration::from_secs(3600);
+    cluster.cut.clear();
+    cluster.at(1).raft.on_link(node(2), false);
+    cluster.settle(1);
+    cluster.at(1).raft.on_link(node(2), true);
+    cluster.run();
+    cluster.propose(2, 40, &["new"]);
+    cluster.run();
+    assert_eq!(commands(cluster.at(2)), [("old".into(), None), ("new".into(), Some(40))]);
+}

@@ -1,0 +1,378 @@
+use super::*;
+use crate::message::{Append, AppendAnswer};
+
+fn appends(said: &[(NodeId, Payload)]) -> Vec<(NodeId, LogId, usize, LogIndex)> {
+    let append = |(to, payload): &(NodeId, Payload)| match payload {
+        Payload::Append(append) => {
+            let entries = entry::frames(&append.frames).count();
+            Some((*to, append.prev, entries, append.commit))
+        }
+        _ => None,
+    };
+    said.iter().filter_map(append).collect()
+}
+
+#[test]
+fn the_leader_sends_before_its_own_sync_and_counts_itself_after() {
+    let mut cluster = Cluster::led(3);
+    cluster.at(1).disk.lazy = true;
+    cluster.isolate(3);
+    cluster.propose(1, 7, &["a"]);
+    let said = cluster.said(1);
+    let expected = (id(2, 1), 1, LogIndex(1));
+    assert_eq!(appends(&said), [2, 3].map(|to| (node(to), expected.0, expected.1, expected.2)));
+
+    // Node 2 has it durably; one of three is no quorum.
+    let answer = AppendAnswer {
+        sequence: 9,
+        matched: LogIndex(2),
+        durable: LogIndex(2),
+        ..AppendAnswer::default()
+    };
+    from_peer(&mut cluster, Payload::AppendAnswer(answer));
+    cluster.settle(1);
+    assert_eq!(cluster.at(1).raft.committed(), LogIndex(1));
+    cluster.at(1).disk.sync();
+    cluster.settle(1);
+    assert_eq!(cluster.at(1).raft.committed(), LogIndex(2));
+    assert_eq!(commands(cluster.at(1)), [("a".into(), Some(7))]);
+}
+
+fn from_peer(cluster: &mut Cluster, payload: Payload) {
+    let term = cluster.at(1).raft.term;
+    let answers = cluster.at(1).disk.epoch;
+    let head = Head {
+        from: node(2),
+        to: node(1),
+        incarnation: 200,
+        to_incarnation: 100,
+        answers,
+        log_epoch: 1,
+        term,
+        ..cluster.at(2).raft.head_to(node(1))
+    };
+    cluster.at(1).raft.on_message(node(2), Message { head, payload });
+}
+
+#[test]
+fn a_follower_acknowledges_what_is_durable_and_matched() {
+    let mut cluster = Cluster::led(3);
+    cluster.at(2).disk.lazy = true;
+    cluster.at(3).disk.lazy = true;
+    cluster.propose(1, 1, &["a"]);
+    cluster.run();
+    assert_eq!(cluster.at(1).raft.committed(), LogIndex(1), "received is not stored");
+    cluster.at(2).disk.sync();
+    cluster.run();
+    assert_eq!(cluster.at(1).raft.committed(), LogIndex(2));
+}
+
+/// The figure's followers, whose logs lack entries, have extra ones, or both.
+#[test]
+fn figure_7_followers_end_with_the_leaders_log() {
+    let leader = [1, 1, 1, 4, 4, 5, 5, 6, 6, 6];
+    let followers: [&[u64]; 6] = [
+        &[1, 1, 1, 4, 4, 5, 5, 6, 6],
+        &[1, 1, 1, 4],
+        &[1, 1, 1, 4, 4, 5, 5, 6, 6, 6, 6],
+        &[1, 1, 1, 4, 4, 5, 5, 6, 6, 6, 7, 7],
+        &[1, 1, 1, 4, 4, 4, 4],
+        &[1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3],
+    ];
+    for follower in followers {
+        // The third node has the leader's log, so that it wins whatever the follower thinks.
+        let terms: [&[u64]; 3] = [&leader, follower, &leader];
+        let disks = terms.map(|terms| disk_with(7, terms, 3));
+        let mut cluster = Cluster::new(disks.into());
+        cluster.elect(1);
+        cluster.elapse(200 * MS);
+        let expected = cluster.at(1).ids();
+        assert_eq!(expected.len(), 11, "the leader's term begins with an entry of its own");
+        assert_eq!(cluster.at(2).ids(), expected, "{follower:?}");
+        assert_eq!(cluster.nodes[1].applied, cluster.nodes[0].applied);
+    }
+}
+
+/// Figure 8 (c): an entry of term 2 on a majority is not committed by counting; the first entry
+/// of the leader's own term commits both.
+#[test]
+fn figure_8_older_terms_are_not_committed_by_counting() {
+    let logs: [&[u64]; 5] = [&[1, 2], &[1, 2], &[1, 2], &[1], &[1]];
+    let mut cluster = Cluster::new(logs.map(|terms| disk_with(3, terms, 5)).into());
+    cluster.elect(1);
+    let mut cluster = {
+        // Again, but every follower's disk keeps what it has and takes nothing new.
+        let disks = logs.map(|terms| disk_with(3, terms, 5));
+        assert_eq!(cluster.at(1).raft.committed(), LogIndex(3));
+        Cluster::new(disks.into())
+    };
+    for id in 2..=5 {
+        cluster.at(id).raft.patience = Duration::from_secs(3600);
+    }
+    cluster.run();
+    cluster.pass(3000 * MS);
+    cluster.settle(1);
+    while let Some((from, message)) = cluster.queue.pop_front() {
+        if let Payload::Append(append) = &message.payload
+            && !append.frames.is_empty()
+        {
+            cluster.at(message.head.to.0).disk.lazy = true;
+        }
+        cluster.deliver(from, message);
+    }
+    assert_eq!(cluster.at(1).role(), status::Role::Leader);
+    assert_eq!(cluster.at(1).ids().len(), 3);
+    assert_eq!(cluster.at(1).raft.committed(), LogIndex(0), "index 2 is on three of five");
+    cluster.elapse(100 * MS);
+    assert!(cluster.at(1).has(Mark::OlderTermNotCounted));
+    for id in 2..=3 {
+        cluster.at(id).disk.sync();
+    }
+    cluster.run();
+    assert_eq!(cluster.at(1).raft.committed(), LogIndex(3));
+}
+
+/// A delayed or repeated append must not cut entries that do not conflict (lessons.md 12).
+#[test]
+fn a_repeated_append_cuts_nothing() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a"]);
+    let now = cluster.now;
+    let first = cluster.at(1).settle(now);
+    for message in first.clone() {
+        cluster.deliver(node(1), message);
+    }
+    cluster.propose(1, 2, &["b"]);
+    cluster.run();
+    let before = cluster.at(2).ids();
+    assert_eq!(before.len(), 3);
+    for message in first.into_iter().filter(|message| message.head.to == node(2)) {
+        cluster.deliver(node(1), message);
+    }
+    assert_eq!(cluster.at(2).ids(), before);
+    assert!(cluster.at(2).has(Mark::DuplicateAppendKept));
+    assert!(!cluster.at(2).has(Mark::ConflictTruncated));
+}
+
+fn impossible_appends(cluster: &mut Cluster) -> Vec<(Message, &'static str)> {
+    let head = Head { answers: 0, ..cluster.at(1).raft.head_to(node(2)) };
+    let other = disk_with(1, &[1, 1, 1], 3).log;
+    let append = |prev, frames: &[Bytes]| {
+        Payload::Append(Append {
+            sequence: 99,
+            prev,
+            frames: frames.concat().into(),
+            ..Append::default()
+        })
+    };
+    let frames: Vec<Bytes> = other.iter().map(|(_, frame)| frame.clone()).collect();
+    let mut flipped = frames[0].to_vec();
+    *flipped.last_mut().unwrap() ^= 1;
+    let gap = [frames[0].clone(), frames[2].clone()];
+    let cases = [
+        (append(LogId::ZERO, &frames[..1]), "another entry where one is committed"),
+        (append(id(1, 1), &[]), "another entry where one is committed"),
+        (append(LogId::ZERO, &[flipped.into()]), "entry body checksum"),
+        (append(LogId::ZERO, &gap), "entries that do not follow each other"),
+        (append(id(2, 1), &frames[..1]), "entries that do not follow each other"),
+    ];
+    cases.map(|(payload, why)| (Message { head, payload }, why)).into()
+}
+
+#[test]
+fn impossible_appends_change_nothing() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.run();
+    cluster.elapse(100 * MS);
+    for (message, why) in impossible_appends(&mut cluster) {
+        let before = (cluster.at(2).ids(), cluster.at(2).raft.log.marks);
+        cluster.at(2).notes.clear();
+        cluster.deliver(node(1), message);
+        assert_eq!(cluster.at(2).faults(), [why]);
+        assert_eq!((cluster.at(2).ids(), cluster.at(2).raft.log.marks), before);
+    }
+}
+
+#[test]
+fn acknowledging_what_was_never_sent_is_a_fault() {
+    let mut cluster = Cluster::led(3);
+    let answer =
+        AppendAnswer { matched: LogIndex(50), durable: LogIndex(50), ..AppendAnswer::default() };
+    from_peer(&mut cluster, Payload::AppendAnswer(answer));
+    cluster.settle(1);
+    assert_eq!(cluster.at(1).faults(), ["acknowledges what was never sent"]);
+    assert_eq!(cluster.at(1).raft.committed(), LogIndex(1));
+}
+
+/// Two logs of many terms that have nothing in common above the first entry.
+#[test]
+fn divergence_is_found_in_few_messages() {
+    let runs = 1000;
+    let leader: Vec<u64> = std::iter::once(1).chain((1..runs).map(|run| run * 2)).collect();
+    let follower: Vec<u64> = std::iter::once(1).chain((1..runs).map(|run| run * 2 + 1)).collect();
+    let term = runs * 2 + 2;
+    let disks = [&leader, &follower, &leader].map(|terms| disk_with(term, terms, 3));
+    let mut cluster = Cluster::new(disks.into());
+    let mut longer = leader.clone();
+    longer.push(term);
+    cluster.nodes[0] =
+        Node::start(disk_with(term, &longer, 3), 1, &cluster.tuning.clone(), 1, cluster.now);
+    cluster.elect(1);
+    let before = cluster.delivered;
+    cluster.elapse(100 * MS);
+    assert_eq!(cluster.at(2).ids(), cluster.at(1).ids());
+    assert!(cluster.at(1).has(Mark::DivergenceBisected));
+    let probes = cluster.at(1).raft.log.last().index.0.ilog2() as usize;
+    assert!(cluster.delivered - before < 8 * probes, "{}", cluster.delivered - before);
+}
+
+#[test]
+fn one_round_trip_finds_a_plain_conflict() {
+    let leader = [1, 1, 1, 4, 4, 5, 5, 6, 6, 6];
+    let follower = [1, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3];
+    let mut cluster =
+        Cluster::new([&leader[..], &follower, &leader].map(|t| disk_with(7, t, 3)).into());
+    cluster.elect(1);
+    cluster.elapse(100 * MS);
+    let peer = match &mut cluster.at(1).raft.role {
+        Role::Leader(leader) => leader.peer(node(2)).unwrap().clone(),
+        other => panic!("{other:?}"),
+    };
+    assert!(peer.sequence <= 4, "a probe, the entries, a heartbeat: {}", peer.sequence);
+    assert_eq!(cluster.at(2).ids(), cluster.at(1).ids());
+}
+
+fn small() -> Tuning {
+    Tuning {
+        append_bytes_max: 256,
+        inflight_bytes_max: 1024,
+        cache_bytes_max: 1024,
+        apply_bytes_max: 512,
+        catch_up_bytes_max: 256,
+        ..Tuning::default()
+    }
+}
+
+fn led_with(nodes: u64, tuning: Tuning) -> Cluster {
+    let mut cluster =
+        Cluster::tuned((0..nodes).map(|_| disk_with(1, &[], nodes)).collect(), tuning);
+    cluster.elect(1);
+    cluster
+}
+
+#[test]
+fn a_peer_that_was_away_is_fed_from_disk_and_memory_stays_bounded() {
+    let mut cluster = led_with(3, small());
+    cluster.isolate(3);
+    for request in 0..200 {
+        cluster.propose(1, request, &["a command of some length"]);
+        cluster.run();
+        assert!(cluster.at(1).raft.log.cache_bytes() <= 1024);
+    }
+    cluster.cut.clear();
+    cluster.elapse(500 * MS);
+    assert!(cluster.at(1).disk.reads > 10);
+    assert!(cluster.at(1).has(Mark::PeerFedFromDisk));
+    assert_eq!(cluster.at(3).ids(), cluster.at(1).ids());
+    assert_eq!(cluster.at(3).applied.len(), 200);
+}
+
+#[test]
+fn the_window_bounds_what_is_on_its_way() {
+    let mut cluster = led_with(3, small());
+    cluster.isolate(3);
+    cluster.at(2).disk.lazy = true;
+    for request in 0..100 {
+        cluster.propose(1, request, &["a command of some length"]);
+        cluster.run();
+    }
+    let unacknowledged: usize =
+        cluster.at(2).disk.log[1..].iter().map(|(_, frame)| frame.len()).sum();
+    assert!((512..=1024).contains(&unacknowledged), "{unacknowledged}");
+    assert!(cluster.at(1).has(Mark::WindowFull));
+    cluster.at(2).disk.lazy = false;
+    cluster.elapse(300 * MS);
+    assert_eq!(cluster.at(2).ids().len(), 101);
+}
+
+#[test]
+fn the_machine_is_given_no_more_than_it_may_hold() {
+    let mut cluster = led_with(1, small());
+    cluster.at(1).prompt = false;
+    for request in 0..100 {
+        cluster.propose(1, request, &["a command of some length"]);
+        cluster.run();
+    }
+    let given = cluster.at(1).raft.log.marks.applying();
+    assert!((LogIndex(5)..LogIndex(8)).contains(&given), "{given}");
+    // Memory forgot what comes next; the disk has it.
+    cluster.at(1).prompt = true;
+    cluster.at(1).raft.on_applied(given);
+    cluster.run();
+    assert_eq!(commands(cluster.at(1)).len(), 100);
+    assert!(cluster.at(1).has(Mark::MachineFedFromDisk));
+}
+
+#[test]
+fn nothing_is_sent_over_a_link_that_is_down() {
+    let mut cluster = Cluster::led(3);
+    cluster.at(1).raft.on_link(node(3), false);
+    cluster.propose(1, 1, &["a"]);
+    let said = cluster.said(1);
+    assert_eq!(appends(&said).iter().map(|append| append.0).collect::<Vec<_>>(), [node(2)]);
+    cluster.at(1).raft.on_link(node(3), true);
+    let said = cluster.said(1);
+    assert_eq!(appends(&said)[0], (node(3), id(2, 1), 1, LogIndex(1)), "it is asked anew");
+}
+
+/// A lost append shows in the next one's refusal, or in silence.
+#[test]
+fn a_lost_append_is_sent_again() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a"]);
+    let now = cluster.now;
+    drop(cluster.at(1).settle(now));
+    assert_eq!(cluster.at(2).ids().len(), 1);
+    cluster.elapse(300 * MS);
+    assert_eq!(cluster.at(2).ids().len(), 2);
+    assert_eq!(cluster.at(3).ids().len(), 2);
+}
+
+#[test]
+fn followers_hear_what_may_be_removed() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(300 * MS);
+    assert_eq!([1, 2].map(|id| cluster.at(id).raft.retained()), [LogIndex(3); 2]);
+    cluster.isolate(3);
+    cluster.propose(1, 2, &["b"]);
+    cluster.elapse(300 * MS);
+    assert_eq!([1, 2].map(|id| cluster.at(id).raft.retained()), [LogIndex(3); 2], "3 needs it");
+}
+
+#[test]
+#[should_panic(expected = "truncating 1, committed is 2")]
+fn committed_entries_are_never_cut() {
+    let mut cluster = Cluster::led(1);
+    cluster.propose(1, 1, &["a"]);
+    cluster.run();
+    cluster.at(1).raft.log.truncate(LogIndex(1));
+}
+
+#[test]
+fn compaction_forgets_identities_below_and_keeps_the_border() {
+    let disk = disk_with(5, &[1, 1, 2, 2, 2, 4], 1);
+    for first in 1..=7 {
+        let mut log = Log::new(&recovered(&disk, 1));
+        log.marks.advance_committed(LogIndex(6));
+        log.compacted(LogIndex(first));
+        let terms = [0, 1, 1, 2, 2, 2, 4];
+        for (index, term) in (0..).zip(terms) {
+            let known = index + 1 >= first;
+            let expected = known.then_some(Term(term));
+            assert_eq!(log.term_at(LogIndex(index)), expected, "{index} from {first}");
+        }
+        assert_eq!(log.last(), id(4, 6));
+    }
+}

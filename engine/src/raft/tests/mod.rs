@@ -1,0 +1,441 @@
+//! Consensus on trial, without files: nodes over a pretended disk that is as slow as a test wants.
+
+mod elections;
+mod forming;
+mod forwards;
+mod logs;
+mod proposals;
+mod reads;
+mod storm;
+
+use super::*;
+use crate::{
+    action::Machine,
+    codec::{self, Encoder},
+    entry::{Batch, Run},
+    event::ReadMode,
+    membership::Member,
+    storage::ReadBack,
+    types::{ClusterId, GroupId, LogId, RequestId, Timestamp},
+};
+use bytes::Bytes;
+use std::collections::{BTreeSet, VecDeque};
+
+const MS: u64 = 1_000_000;
+
+fn seed() -> Seed {
+    Seed::new(ClusterId(7), GroupId(1))
+}
+
+fn node(id: u64) -> NodeId {
+    NodeId(id)
+}
+
+fn id(term: u64, index: u64) -> LogId {
+    LogId::new(Term(term), LogIndex(index))
+}
+
+fn members(count: u64) -> Membership {
+    Membership::of((1..=count).map(|id| Member {
+        id: NodeId(id),
+        incarnation: id * 100,
+        address: Bytes::new(),
+    }))
+}
+
+/// What a disk would hold.
+#[derive(Clone, Debug)]
+struct Disk {
+    log: Vec<(entry::Head, Bytes)>,
+    durable: usize,
+    wanted: (Term, Option<NodeId>),
+    promised: (Term, Option<NodeId>),
+    epoch: u64,
+    recorded: Arc<Membership>,
+    wanted_members: Arc<Membership>,
+    /// Nothing becomes durable until `sync`.
+    lazy: bool,
+    saturated: bool,
+    full: bool,
+    reads: u64,
+}
+
+impl Disk {
+    fn sync(&mut self) -> bool {
+        let before = (self.durable, self.promised, Arc::clone(&self.recorded));
+        self.durable = self.log.len();
+        self.promised = self.wanted;
+        self.recorded = Arc::clone(&self.wanted_members);
+        before != (self.durable, self.promised, Arc::clone(&self.recorded))
+    }
+
+    fn truncate(&mut self, last: LogId) {
+        self.log.truncate(last.index.0 as usize);
+        assert_eq!(self.log.last().map_or(LogId::ZERO, |(head, _)| head.id), last);
+        self.durable = self.durable.min(self.log.len());
+        self.epoch += 1;
+    }
+
+    fn read(&mut self, wish: ReadWish) -> ReadBack {
+        self.reads += 1;
+        assert!(wish.from <= wish.to && wish.to.0 as usize <= self.durable, "{wish:?}");
+        let mut frames = Vec::new();
+        let mut last = wish.from.previous();
+        for (_, frame) in &self.log[wish.from.0 as usize - 1..wish.to.0 as usize] {
+            if last >= wish.from && frames.len() + frame.len() > wish.bytes_max as usize {
+                break;
+            }
+            frames.extend_from_slice(frame);
+            last = last.next();
+        }
+        ReadBack { first: wish.from, last, frames: frames.into() }
+    }
+}
+
+/// A node, its disk and its machine.
+#[derive(Clone, Debug)]
+struct Node {
+    raft: Raft,
+    disk: Disk,
+    /// Every command that went to the machine, and who waited for it.
+    applied: Vec<(LogId, Vec<u8>, Option<u64>)>,
+    ended: Vec<(u64, Outcome)>,
+    queried: Vec<(u64, LogIndex)>,
+    notes: Vec<Note>,
+    halted: Option<Halt>,
+    /// The machine finishes at once what it is given.
+    prompt: bool,
+}
+
+impl Node {
+    fn start(disk: Disk, own: u64, tuning: &Tuning, seed_number: u64, now: Instant) -> Self {
+        let recovered = recovered(&disk, own);
+        let raft = Raft::new(&recovered, tuning, seed_number, now, false);
+        Self {
+            raft,
+            disk,
+            applied: Vec::new(),
+            ended: Vec::new(),
+            queried: Vec::new(),
+            notes: Vec::new(),
+            halted: None,
+            prompt: true,
+        }
+    }
+
+    fn hand_over(&mut self) {
+        if let Some(promise) = self.raft.take_promise() {
+            assert!(promise.0 >= self.disk.wanted.0, "terms only rise");
+            self.disk.wanted = promise;
+        }
+        if let Some((newest, _)) = self.raft.take_membership() {
+            self.disk.wanted_members = newest;
+        }
+        for change in self.raft.changes().drain(..) {
+            match change {
+                Change::Truncate(last) => self.disk.truncate(last),
+                Change::Append(head, frame) => {
+                    assert_eq!(head.id.index.0 as usize, self.disk.log.len() + 1);
+                    assert_eq!(entry::Head::parse_whole(&frame, seed()), Ok(head));
+                    self.disk.log.push((head, frame));
+                }
+            }
+        }
+    }
+
+    /// As the facade does it. Returns what is to be sent.
+    fn settle(&mut self, now: Instant) -> Vec<Message> {
+        let mut sent = Vec::new();
+        loop {
+            self.raft.on_time(now);
+            self.hand_over();
+            self.raft.observe(self.facts());
+            if self.raft.is_forming() {
+                let recorded = Arc::clone(&self.disk.recorded);
+                self.raft.on_recorded(&recorded);
+            }
+            self.raft.time_out();
+            self.raft.acknowledge();
+            self.raft.propose();
+            self.raft.commit();
+            self.raft.replicate();
+            self.raft.apply();
+            self.raft.respond();
+            sent.append(self.raft.messages());
+            self.hand_over();
+            self.raft.check();
+            self.halted = self.halted.take().or_else(|| self.raft.take_halt());
+            if !(self.perform() | self.read_back() | (!self.disk.lazy && self.disk.sync())) {
+                return sent;
+            }
+        }
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            durable: LogIndex(self.disk.durable as u64),
+            promised: self.disk.promised,
+            write_epoch: self.disk.epoch,
+            snapshot: LogIndex(0),
+            first: LogIndex(1),
+            restored: Some(LogId::ZERO),
+            saturated: self.disk.saturated,
+            full: self.disk.full,
+        }
+    }
+
+    fn read_back(&mut self) -> bool {
+        let wishes: Vec<_> = self.raft.wishes().drain(..).collect();
+        for wish in &wishes {
+            let back = self.disk.read(*wish);
+            self.raft.on_read_back(wish.reader, back);
+        }
+        !wishes.is_empty()
+    }
+
+    /// Performs actions; true if the machine went on.
+    fn perform(&mut self) -> bool {
+        let mut applied = false;
+        let actions: Vec<_> = self.raft.actions().drain(..).collect();
+        for action in actions {
+            match action {
+                Action::Machine(Machine::Apply(entries)) => {
+                    self.applied.extend(
+                        entries
+                            .commands()
+                            .map(|c| (c.at, c.bytes.to_vec(), c.request.map(|id| id.0))),
+                    );
+                    if self.prompt {
+                        self.raft.on_applied(entries.last);
+                        applied = true;
+                    }
+                }
+                Action::Machine(Machine::Query { requests, at }) => {
+                    self.queried.extend(requests.ids().map(|id| (id.0, at)));
+                }
+                Action::Respond { requests, outcome } => {
+                    self.ended.extend(requests.ids().map(|id| (id.0, outcome.clone())));
+                }
+                Action::Note(note) => self.notes.push(note),
+                Action::Members(_) => {}
+                other => panic!("consensus does not {other:?}"),
+            }
+        }
+        applied
+    }
+
+    fn role(&self) -> status::Role {
+        let mut status = status::Status::default();
+        self.raft.report(&mut status);
+        status.role
+    }
+
+    fn ids(&self) -> Vec<LogId> {
+        self.disk.log.iter().map(|(head, _)| head.id).collect()
+    }
+
+    fn has(&self, mark: Mark) -> bool {
+        self.raft.marks.has(mark)
+    }
+
+    fn faults(&self) -> Vec<&'static str> {
+        let fault = |note: &Note| match note {
+            Note::PeerFault { reason, .. } => Some(*reason),
+            _ => None,
+        };
+        self.notes.iter().filter_map(fault).collect()
+    }
+}
+
+/// What a restart would find on this disk.
+fn recovered(disk: &Disk, own: u64) -> Recovered {
+    let mut terms: Vec<(LogIndex, Term)> = Vec::new();
+    for (head, _) in &disk.log {
+        if terms.last().is_none_or(|run| run.1 != head.id.term) {
+            terms.push((head.id.index, head.id.term));
+        }
+    }
+    Recovered {
+        identity: Identity {
+            cluster: ClusterId(7),
+            cluster_epoch: 0,
+            group: GroupId(1),
+            node: NodeId(own),
+            incarnation: own * 100,
+        },
+        seed: seed(),
+        term: disk.promised.0,
+        vote: disk.promised.1,
+        write_epoch: disk.epoch,
+        snapshot: LogId::ZERO,
+        first: LogIndex(1),
+        first_prev_term: Term(0),
+        last: disk.log.last().map_or(LogId::ZERO, |(head, _)| head.id),
+        last_time: disk.log.last().map_or(Timestamp(0), |(head, _)| head.time),
+        terms,
+        committed: LogIndex(0),
+        membership: Arc::clone(&disk.recorded),
+        previous: Arc::clone(&disk.recorded),
+    }
+}
+
+/// A disk in `term` whose log has an entry of each of these terms.
+fn disk_with(term: u64, terms: &[u64], nodes: u64) -> Disk {
+    let mut log: Vec<(entry::Head, Bytes)> = Vec::new();
+    for &term in terms {
+        let prev = log.last().map_or(LogId::ZERO, |(head, _)| head.id);
+        let at = LogId::new(Term(term), prev.index.next());
+        let command = format!("{at}");
+        let frame =
+            Batch::one(command.as_bytes()).seal(seed(), at, prev.term, Timestamp(at.index.0));
+        log.push((entry::Head::parse_whole(&frame, seed()).unwrap(), frame));
+    }
+    let members = Arc::new(members(nodes));
+    Disk {
+        durable: log.len(),
+        log,
+        wanted: (Term(term), None),
+        promised: (Term(term), None),
+        epoch: 1,
+        recorded: Arc::clone(&members),
+        wanted_members: members,
+        lazy: false,
+        saturated: false,
+        full: false,
+        reads: 0,
+    }
+}
+
+/// Nodes, and the messages between them; time only passes when told.
+#[derive(Clone, Debug)]
+struct Cluster {
+    nodes: Vec<Node>,
+    now: Instant,
+    tuning: Tuning,
+    queue: VecDeque<(NodeId, Message)>,
+    /// Links on which messages vanish.
+    cut: BTreeSet<(NodeId, NodeId)>,
+    /// How many messages were delivered.
+    delivered: usize,
+}
+
+impl Cluster {
+    fn new(disks: Vec<Disk>) -> Self {
+        Self::tuned(disks, Tuning::default())
+    }
+
+    fn tuned(disks: Vec<Disk>, tuning: Tuning) -> Self {
+        // Long after the epoch, so that "a while ago" exists.
+        let now = Instant(1_000_000 * MS);
+        let nodes =
+            (1..).zip(disks).map(|(id, disk)| Node::start(disk, id, &tuning, id, now)).collect();
+        let (queue, cut) = (VecDeque::new(), BTreeSet::new());
+        Self { nodes, now, tuning, queue, cut, delivered: 0 }
+    }
+
+    /// Equal nodes in term 1 with empty logs.
+    fn of(nodes: u64) -> Self {
+        Self::new((0..nodes).map(|_| disk_with(1, &[], nodes)).collect())
+    }
+
+    /// The same, with node 1 leading.
+    fn led(nodes: u64) -> Self {
+        let mut cluster = Self::of(nodes);
+        cluster.elect(1);
+        cluster
+    }
+
+    fn at(&mut self, id: u64) -> &mut Node {
+        &mut self.nodes[id as usize - 1]
+    }
+
+    fn settle(&mut self, id: u64) {
+        let now = self.now;
+        let sent = self.at(id).settle(now);
+        self.queue.extend(sent.into_iter().map(|message| (NodeId(id), message)));
+    }
+
+    /// What a node says now, undelivered.
+    fn said(&mut self, id: u64) -> Vec<(NodeId, Payload)> {
+        let now = self.now;
+        let sent = self.at(id).settle(now);
+        sent.into_iter().map(|message| (message.head.to, message.payload)).collect()
+    }
+
+    fn deliver(&mut self, from: NodeId, message: Message) {
+        let to = message.head.to;
+        if self.cut.contains(&(from, to)) || to.0 as usize > self.nodes.len() {
+            return;
+        }
+        let (head, body) = Encoder::default().encode(message.clone());
+        let whole: Bytes = [head, body].concat().into();
+        let decoded = codec::decode(&whole).expect("what was encoded can be decoded");
+        assert_eq!(decoded, message);
+        self.delivered += 1;
+        self.at(to.0).raft.on_message(from, decoded);
+        self.settle(to.0);
+    }
+
+    /// Everybody settles, and messages are delivered until there are none.
+    fn run(&mut self) {
+        (1..=self.nodes.len() as u64).for_each(|id| self.settle(id));
+        while let Some((from, message)) = self.queue.pop_front() {
+            self.deliver(from, message);
+        }
+    }
+
+    fn pass(&mut self, time: u64) {
+        self.now = Instant(self.now.0 + time);
+        self.nodes.iter_mut().for_each(|node| node.raft.on_time(self.now));
+    }
+
+    /// Time passes in small steps, everything is delivered.
+    fn elapse(&mut self, time: u64) {
+        for _ in 0..time / (10 * MS) {
+            self.pass(10 * MS);
+            self.run();
+        }
+    }
+
+    /// Everybody is patient but this node.
+    fn elect(&mut self, id: u64) {
+        self.run();
+        self.pass(self.tuning.election.0.as_nanos() as u64);
+        for other in &mut self.nodes {
+            other.raft.patience = Duration::from_secs(3600);
+        }
+        self.at(id).raft.patience = Duration::ZERO;
+        self.run();
+        assert_eq!(self.at(id).role(), status::Role::Leader);
+    }
+
+    fn isolate(&mut self, id: u64) {
+        for other in 1..=self.nodes.len() as u64 {
+            self.cut.insert((node(id), node(other)));
+            self.cut.insert((node(other), node(id)));
+        }
+    }
+
+    fn propose(&mut self, at: u64, first: u64, commands: &[&str]) {
+        let mut batch = Batch::default();
+        commands.iter().for_each(|command| batch.push(command.as_bytes()));
+        self.at(at).raft.on_propose(RequestId(first), Timestamp(first), batch);
+    }
+
+    fn crash(&mut self, id: u64) {
+        let (tuning, now) = (self.tuning.clone(), self.now);
+        let node = self.at(id);
+        let mut disk = node.disk.clone();
+        disk.log.truncate(disk.durable);
+        disk.wanted = disk.promised;
+        disk.wanted_members = Arc::clone(&disk.recorded);
+        disk.epoch += 1;
+        let epoch = disk.epoch;
+        *node = Node::start(disk, id, &tuning, id * 1000 + epoch, now);
+    }
+}
+
+fn commands(node: &Node) -> Vec<(String, Option<u64>)> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    node.applied.iter().map(|(_, bytes, request)| (text(bytes), *request)).collect()
+}

@@ -1,0 +1,189 @@
+use super::*;
+
+fn refusals(node: &Node) -> Vec<(u64, Refusal)> {
+    let refusal = |(id, outcome): &(u64, Outcome)| match outcome {
+        Outcome::Refused(refusal) => (*id, refusal.clone()),
+        other => panic!("{other:?}"),
+    };
+    node.ended.iter().map(refusal).collect()
+}
+
+#[test]
+fn proposals_of_one_moment_share_an_entry() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 10, &["a", "b"]);
+    cluster.propose(1, 12, &["c"]);
+    cluster.propose(1, 90, &["d"]);
+    cluster.run();
+    assert_eq!(cluster.at(1).ids(), [id(2, 1), id(2, 2)]);
+    let expected = [("a", 10), ("b", 11), ("c", 12), ("d", 90)];
+    let expected = expected.map(|(command, id)| (command.to_string(), Some(id)));
+    assert_eq!(commands(cluster.at(1)), expected);
+    assert_eq!(cluster.at(1).ended, []);
+}
+
+/// Group commit: while a write is in flight proposals gather, and the next entry carries them all.
+#[test]
+fn proposals_gather_while_the_disk_is_busy() {
+    let mut cluster = Cluster::led(1);
+    cluster.at(1).disk.saturated = true;
+    for request in 0..5 {
+        cluster.propose(1, request, &["x"]);
+        cluster.run();
+    }
+    assert_eq!(cluster.at(1).ids().len(), 1);
+    cluster.at(1).disk.saturated = false;
+    cluster.run();
+    assert_eq!(cluster.at(1).ids().len(), 2);
+    assert_eq!(cluster.at(1).applied.len(), 5);
+}
+
+#[test]
+fn one_command_an_entry_is_the_classic_form() {
+    let tuning = Tuning { entry_commands_max: 1, ..Tuning::default() };
+    let mut cluster = Cluster::tuned(vec![disk_with(1, &[], 1)], tuning);
+    cluster.elect(1);
+    cluster.propose(1, 10, &["a", "b", "c"]);
+    cluster.run();
+    assert_eq!(cluster.at(1).ids().len(), 4);
+    let expected = [("a", 10), ("b", 11), ("c", 12)];
+    assert_eq!(commands(cluster.at(1)), expected.map(|(c, id)| (c.to_string(), Some(id))));
+}
+
+#[test]
+fn an_entry_never_exceeds_append_bytes_max() {
+    let tuning = Tuning { append_bytes_max: 256, ..Tuning::default() };
+    let mut cluster = Cluster::tuned(vec![disk_with(1, &[], 1)], tuning);
+    cluster.elect(1);
+    cluster.at(1).disk.saturated = true;
+    (0..100).for_each(|request| cluster.propose(1, request, &["0123456789"]));
+    cluster.propose(1, 100, &[&"x".repeat(189)]);
+    cluster.at(1).disk.saturated = false;
+    cluster.run();
+    assert_eq!(refusals(cluster.at(1)), [(100, Refusal::TooLarge)]);
+    assert!(cluster.at(1).disk.log.iter().all(|(head, _)| head.total_bytes <= 256));
+    assert_eq!(cluster.at(1).applied.len(), 100);
+}
+
+#[test]
+fn too_much_in_flight_is_busy() {
+    let tuning = Tuning { append_bytes_max: 128, propose_bytes_max: 128, ..Tuning::default() };
+    let mut cluster = Cluster::tuned(vec![disk_with(1, &[], 1)], tuning);
+    cluster.elect(1);
+    cluster.at(1).disk.lazy = true;
+    (0..10).for_each(|request| cluster.propose(1, request, &["0123456789012345678901234567"]));
+    cluster.run();
+    let busy: Vec<_> = (4..10).map(|request| (request, Refusal::Busy)).collect();
+    assert_eq!(refusals(cluster.at(1)), busy);
+    cluster.at(1).disk.lazy = false;
+    cluster.run();
+    cluster.propose(1, 10, &["again"]);
+    cluster.run();
+    assert_eq!(cluster.at(1).applied.len(), 5);
+}
+
+#[test]
+fn a_full_disk_refuses_proposals_and_serves_reads() {
+    let mut cluster = Cluster::led(3);
+    cluster.at(1).disk.full = true;
+    cluster.run();
+    cluster.propose(1, 1, &["a"]);
+    cluster.at(1).raft.on_read(Requests::one(RequestId(2)), ReadMode::Linearizable);
+    cluster.run();
+    assert_eq!(refusals(cluster.at(1)), [(1, Refusal::DiskFull)]);
+    assert_eq!(cluster.at(1).queried.len(), 1);
+    cluster.at(1).disk.full = false;
+    cluster.run();
+    cluster.propose(1, 3, &["b"]);
+    cluster.run();
+    assert_eq!(commands(cluster.at(1)), [("b".into(), Some(3))]);
+}
+
+#[test]
+fn who_does_not_lead_says_who_does() {
+    let mut cluster = Cluster::led(3);
+    cluster.at(2).raft.tuning.forward = false;
+    cluster.propose(2, 1, &["a"]);
+    cluster.isolate(3);
+    cluster.at(3).raft.patience = Duration::from_secs(1);
+    cluster.elapse(1500 * MS);
+    cluster.propose(3, 2, &["b"]);
+    cluster.run();
+    assert_eq!(refusals(cluster.at(2)), [(1, Refusal::NotLeader { hint: Some(node(1)) })]);
+    assert_eq!(refusals(cluster.at(3)), [(2, Refusal::NotLeader { hint: None })]);
+}
+
+#[test]
+fn proposals_in_flight_end_as_unknown_when_the_leadership_is_lost() {
+    let mut cluster = Cluster::led(3);
+    cluster.isolate(1);
+    cluster.propose(1, 1, &["a", "b"]);
+    cluster.elapse(5000 * MS);
+    assert_eq!(cluster.at(1).ended, [(1, Outcome::Unknown), (2, Outcome::Unknown)]);
+    // It was not replicated, and the entry of another leader, 2 or 3, takes its place.
+    cluster.cut.clear();
+    cluster.elapse(500 * MS);
+    assert_eq!(cluster.nodes[0].ids(), cluster.nodes[1].ids());
+    assert!(cluster.at(1).has(Mark::ConflictTruncated));
+    assert_eq!(cluster.at(1).ended.len(), 2, "one end each");
+}
+
+#[test]
+fn an_entrys_time_never_goes_back() {
+    let mut cluster = Cluster::led(1);
+    for time in [50, 20, 70] {
+        cluster.propose(1, time, &["x"]);
+        cluster.run();
+    }
+    let times: Vec<_> = cluster.at(1).disk.log.iter().map(|(head, _)| head.time.0).collect();
+    assert_eq!(times, [0, 50, 50, 70]);
+}
+
+#[test]
+fn a_stop_ends_every_request_once() {
+    let mut cluster = Cluster::led(3);
+    cluster.isolate(1);
+    cluster.propose(1, 1, &["in flight"]);
+    cluster.settle(1);
+    cluster.propose(1, 2, &["gathered"]);
+    cluster.at(1).raft.on_read(Requests::one(RequestId(3)), ReadMode::Linearizable);
+    cluster.at(1).raft.stop(&Refusal::Stopping);
+    cluster.at(1).perform();
+    let stopping = Outcome::Refused(Refusal::Stopping);
+    let expected = [(2, stopping.clone()), (1, Outcome::Unknown), (3, stopping)];
+    assert_eq!(cluster.at(1).ended, expected);
+}
+
+#[test]
+fn runs_tell_each_client_its_command_across_entries() {
+    let mut cluster = Cluster::led(3);
+    cluster.at(2).disk.lazy = true;
+    cluster.at(3).disk.lazy = true;
+    cluster.propose(1, 1, &["a", "b"]);
+    cluster.settle(1);
+    cluster.propose(1, 50, &["c"]);
+    cluster.settle(1);
+    cluster.run();
+    [2, 3].into_iter().for_each(|id| cluster.at(id).disk.lazy = false);
+    cluster.run();
+    let expected = [("a", 1), ("b", 2), ("c", 50)].map(|(c, id)| (c.to_string(), Some(id)));
+    assert_eq!(commands(cluster.at(1)), expected);
+    assert!(cluster.at(2).applied.iter().all(|(_, _, request)| request.is_none()));
+}
+
+#[test]
+fn runs_follow_each_other_as_one() {
+    let mut gathering = Gathering::default();
+    for first in [5, 6, 9] {
+        gathering.add(Batch::one(b"x"), Some(RequestId(first)), Timestamp(0));
+    }
+    gathering.add(Batch::one(b"from elsewhere"), None, Timestamp(0));
+    gathering.add(Batch::one(b"x"), Some(RequestId(10)), Timestamp(0));
+    let (batch, runs, _) = gathering.take().expect("it gathered");
+    let run = |ordinal, first, count| Run {
+        ordinal,
+        requests: Requests { first: RequestId(first), count },
+    };
+    assert_eq!(batch.count(), 5);
+    assert_eq!(runs.as_slice(), [run(0, 5, 2), run(2, 9, 1), run(4, 10, 1)]);
+}
