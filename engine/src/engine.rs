@@ -1,18 +1,51 @@
 //! The facade: the one place that sees consensus and storage both.
+//!
+//! Knows neither the bytes of a file nor the rules of an election. Invariant: what leaves it is
+//! legal already, whatever the driver does next and whenever the node crashes.
 
 use crate::{
-    action::Action,
-    config::{Config, ConfigError},
-    event::Event,
-    status::Status,
+    action::{Action, Halt, Note, Outcome, Refusal},
+    codec::{self, Encoder},
+    config::{Config, ConfigError, Tuning},
+    event::{Control, Event},
+    raft::{Change, Facts, Raft},
+    status::{Phase, Status},
     storage::Storage,
-    types::Instant,
+    types::{Instant, LogId, LogIndex, NodeId, RequestId, Requests},
 };
 
 /// One node of one group, as a value: `(state, now, events) -> (state, actions)`.
 #[derive(Clone, Debug)]
 pub struct Engine {
+    node: NodeId,
+    tuning: Tuning,
+    seed: u64,
+    now: Instant,
     storage: Storage,
+    /// Takes part once the disk was judged.
+    raft: Option<Raft>,
+    encoder: Encoder,
+    /// What was known to be committed at the start: the restart ends when that is applied.
+    replay_to: LogIndex,
+    /// The machine keeps a state of its own.
+    resumed: bool,
+    stopping: bool,
+    halted: bool,
+    compaction: Compaction,
+}
+
+/// Snapshots and the log behind them: what was asked for, what was said.
+#[derive(Clone, Debug, Default)]
+struct Compaction {
+    /// Who waits for a snapshot of at least this index.
+    wanted: Vec<(RequestId, LogIndex)>,
+    /// How far the machine was when the log's size was last looked at.
+    looked_at: LogIndex,
+    snapshot: LogId,
+    first: LogIndex,
+    full: bool,
+    retained: LogIndex,
+    hinted: LogIndex,
 }
 
 impl Engine {
@@ -22,28 +55,364 @@ impl Engine {
     /// anew for each engine, a simulator from its stream.
     pub fn new(config: Config, seed: u64) -> Result<Self, ConfigError> {
         config.validate()?;
-        Ok(Self { storage: Storage::new(&config, seed) })
+        Ok(Self {
+            node: config.node,
+            storage: Storage::new(&config, seed),
+            tuning: config.tuning,
+            seed,
+            now: Instant::default(),
+            raft: None,
+            encoder: Encoder::default(),
+            replay_to: LogIndex(0),
+            resumed: false,
+            stopping: false,
+            halted: false,
+            compaction: Compaction::default(),
+        })
     }
 
     /// Records all events, settles once, and appends what is to be done to `actions`. No events:
     /// the [`deadline`](Self::deadline) has passed. A `now` that goes back is no time passed.
+    /// After [`Action::Halt`] it does nothing more.
     pub fn handle(
         &mut self,
-        _now: Instant,
-        _events: impl IntoIterator<Item = Event>,
-        _actions: &mut Vec<Action>,
+        now: Instant,
+        events: impl IntoIterator<Item = Event>,
+        actions: &mut Vec<Action>,
     ) {
+        if self.halted {
+            return;
+        }
+        self.now = self.now.max(now);
+        if let Some(raft) = &mut self.raft {
+            raft.on_time(self.now);
+        }
+        for event in events {
+            self.on_event(event, actions);
+        }
+        self.settle(actions);
     }
 
     /// When `handle` must be called if nothing happens before; `None`: never.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        None
+        if self.halted {
+            return None;
+        }
+        let raft = self.raft.as_ref().and_then(Raft::deadline);
+        [self.storage.deadline(), raft].into_iter().flatten().min()
     }
 
     /// A look at the node.
     #[must_use]
     pub fn status(&self) -> Status {
-        Status::default()
+        let mut status = Status {
+            node: self.node,
+            snapshot: self.storage.snapshot(),
+            recovery: self.storage.recovery(),
+            disk_full: self.storage.is_full(),
+            memory_bytes: self.storage.memory_bytes(),
+            ready: self.is_ready(),
+            ..Status::default()
+        };
+        if let Some(raft) = &self.raft {
+            raft.report(&mut status);
+        }
+        if status.recovery.phase == Phase::Ready && status.applied < self.replay_to {
+            status.recovery.phase = Phase::Replay;
+        }
+        status
+    }
+
+    fn is_ready(&self) -> bool {
+        let formed = self.raft.as_ref().is_some_and(|raft| !raft.is_forming());
+        formed && self.storage.restored().is_some() && !self.halted
+    }
+
+    // ---- events ------------------------------------------------------------------------------
+
+    fn on_event(&mut self, event: Event, out: &mut Vec<Action>) {
+        match event {
+            Event::Start(start) => {
+                self.resumed = matches!(start, crate::Start::Resume { .. });
+                self.storage.on_start(start);
+            }
+            Event::Completed { op, result } => self.storage.on_completed(self.now, op, result),
+            Event::Captured { capture, result } => self.storage.on_captured(capture, result),
+            Event::Restored { through, result } => self.storage.on_restored(through, result),
+            Event::Stop { .. } => self.stopping = true,
+            Event::Tune(tuning) => self.on_tune(*tuning),
+            event if self.raft.is_none() || self.stopping => self.turn_down(&event, out),
+            Event::Control { id, control } => self.on_control(id, &control, out),
+            event => self.on_raft_event(event, out),
+        }
+    }
+
+    fn on_raft_event(&mut self, event: Event, out: &mut Vec<Action>) {
+        let Some(raft) = &mut self.raft else { return };
+        match event {
+            Event::Received { from, bytes } => match codec::decode(&bytes) {
+                Ok(message) => raft.on_message(from, message),
+                Err(reason) => out.push(Action::Note(Note::PeerFault { peer: from, reason })),
+            },
+            Event::Link { peer, up } => raft.on_link(peer, up),
+            Event::Applied { through } => raft.on_applied(through),
+            Event::Propose { first, time, batch } => raft.on_propose(first, time, batch),
+            Event::Read { requests, mode } => raft.on_read(requests, mode),
+            _ => unreachable!("the others were dealt with before"),
+        }
+    }
+
+    /// Requests to a node that is not there yet, or about to go. The rest has no one to hear it.
+    fn turn_down(&self, event: &Event, out: &mut Vec<Action>) {
+        let requests = match event {
+            Event::Propose { batch, .. } if batch.is_empty() => return,
+            Event::Propose { first, batch, .. } => Requests { first: *first, count: batch.count() },
+            Event::Read { requests, .. } => *requests,
+            Event::Control { id, .. } => Requests::one(*id),
+            _ => return,
+        };
+        let why = if self.stopping { Refusal::Stopping } else { Refusal::NotReady };
+        out.push(Action::Respond { requests, outcome: Outcome::Refused(why) });
+    }
+
+    /// A tuning that cannot work changes nothing.
+    fn on_tune(&mut self, tuning: Tuning) {
+        if tuning.validate().is_ok() {
+            self.storage.tune(&tuning);
+            if let Some(raft) = &mut self.raft {
+                raft.on_tune(&tuning);
+            }
+            self.tuning = tuning;
+        }
+    }
+
+    fn on_control(&mut self, id: RequestId, control: &Control, out: &mut Vec<Action>) {
+        let at = self.raft.as_ref().map_or(LogId::ZERO, Raft::applying).index;
+        match control {
+            Control::Snapshot if at > LogIndex(0) => self.compaction.wanted.push((id, at)),
+            _ => {
+                let outcome = Outcome::Refused(Refusal::NotReady);
+                out.push(Action::Respond { requests: Requests::one(id), outcome });
+            }
+        }
+    }
+
+    // ---- settle ------------------------------------------------------------------------------
+
+    /// The path of one write, and of everything else. `persist` stands last because it carries out
+    /// what the steps before it want. What it reaches by itself, without an event that would come
+    /// back here (a segment is gone, there is nothing to restore), is pursued at once.
+    fn settle(&mut self, out: &mut Vec<Action>) {
+        self.recover(out);
+        while self.go_through(out) {}
+        self.halt(out);
+    }
+
+    /// Each step once. True if that has brought about what a further round must pursue.
+    fn go_through(&mut self, out: &mut Vec<Action>) -> bool {
+        self.observe(); //             completions -> what is durable and promised
+        if let Some(raft) = &mut self.raft {
+            raft.time_out(); //        elections, heartbeats
+            raft.acknowledge(); //     durable   -> the votes and answers held back until now
+            raft.propose(); //         gathered  -> last
+            raft.commit(); //          quorum of durable and matched -> committed
+            raft.replicate(); //       last      -> appends
+            raft.apply(); //           committed -> Apply actions
+            raft.respond(); //         applied   -> reads answered, roles noted
+        }
+        self.compact(out); //          applied   -> captures
+        self.say(out); //              messages  -> Send actions
+        self.persist(out); //          last      -> Disk actions
+        self.check()
+    }
+
+    /// Until the disk was judged, only this step does anything.
+    fn recover(&mut self, out: &mut Vec<Action>) {
+        if let Some(recovered) = self.storage.recover(self.now, out) {
+            self.replay_to = recovered.committed;
+            self.compaction.snapshot = self.storage.snapshot();
+            self.compaction.first = self.storage.first();
+            self.raft =
+                Some(Raft::new(&recovered, &self.tuning, self.seed, self.now, self.resumed));
+        }
+    }
+
+    /// The storage learns of the log first: else it could call durable what was cut just now.
+    fn observe(&mut self) {
+        self.hand_over();
+        let (storage, Some(raft)) = (&mut self.storage, &mut self.raft) else { return };
+        raft.observe(Facts {
+            durable: storage.durable(),
+            promised: storage.promised(),
+            write_epoch: storage.write_epoch(),
+            snapshot: storage.snapshot().index,
+            first: storage.first(),
+            restored: storage.restored(),
+            saturated: storage.is_saturated(),
+            full: storage.is_full(),
+        });
+        if raft.is_forming() {
+            raft.on_recorded(storage.recorded());
+        }
+        while let Some((reader, back)) = storage.take_read() {
+            raft.on_read_back(reader, back);
+        }
+    }
+
+    /// What consensus wants stored or read goes to the storage.
+    fn hand_over(&mut self) {
+        let (storage, Some(raft)) = (&mut self.storage, &mut self.raft) else { return };
+        if let Some((term, vote)) = raft.take_promise() {
+            storage.promise(term, vote);
+        }
+        if let Some((newest, previous)) = raft.take_membership() {
+            storage.set_membership(newest, previous);
+        }
+        for change in raft.changes().drain(..) {
+            match change {
+                Change::Truncate(last) => storage.truncate(last),
+                Change::Append(head, frame) => storage.append(&head, frame),
+            }
+        }
+        for wish in raft.wishes().drain(..) {
+            storage.read(wish.reader, wish.from, wish.to, wish.bytes_max);
+        }
+    }
+
+    /// Snapshots that are due or asked for; whoever asked hears of one that is durable.
+    fn compact(&mut self, out: &mut Vec<Action>) {
+        let (storage, Some(raft)) = (&mut self.storage, &mut self.raft) else { return };
+        let compaction = &mut self.compaction;
+        compaction.tell(storage, out);
+        let at = raft.applying();
+        let asked = !compaction.wanted.is_empty();
+        if at.index > storage.snapshot().index
+            && storage.restored().is_some()
+            && (asked || compaction.is_due(storage, at.index, &self.tuning))
+        {
+            storage.capture(at, raft.membership());
+        }
+        if compaction.retained != raft.retained() {
+            compaction.retained = raft.retained();
+            storage.retain(compaction.retained);
+        }
+        if compaction.hinted != raft.committed() {
+            compaction.hinted = raft.committed();
+            storage.hint_committed(compaction.hinted);
+        }
+    }
+
+    /// What consensus has to say: the machine's steps first, so that what the storage asks of the
+    /// machine afterwards stands behind exactly these.
+    fn say(&mut self, out: &mut Vec<Action>) {
+        let Some(raft) = &mut self.raft else { return };
+        out.append(raft.actions());
+        for message in raft.messages().drain(..) {
+            let to = message.head.to;
+            let (head, body) = self.encoder.encode(message);
+            out.push(Action::Send { to, head, body });
+        }
+    }
+
+    fn persist(&mut self, out: &mut Vec<Action>) {
+        self.hand_over();
+        self.storage.persist(self.now, out);
+    }
+
+    fn check(&mut self) -> bool {
+        let (storage, Some(raft)) = (&self.storage, &mut self.raft) else { return false };
+        raft.check();
+        let reached = (storage.snapshot().index, storage.first(), storage.restored());
+        raft.reached() != reached
+    }
+
+    /// The end, if there is a reason: everyone who waits hears of it before.
+    fn halt(&mut self, out: &mut Vec<Action>) {
+        let raft = self.raft.as_mut().and_then(Raft::take_halt);
+        let stopped = self.stopping.then_some(Halt::Stopped);
+        let Some(halt) = self.storage.halt().or(raft).or(stopped) else { return };
+        if let Some(raft) = &mut self.raft {
+            raft.stop(&Refusal::Stopping);
+            out.append(raft.actions());
+        }
+        for (id, _) in self.compaction.wanted.drain(..) {
+            let outcome = Outcome::Refused(Refusal::Stopping);
+            out.push(Action::Respond { requests: Requests::one(id), outcome });
+        }
+        self.halted = true;
+        out.push(Action::Halt(Box::new(halt)));
+    }
+}
+
+impl Compaction {
+    /// Notes what has changed, and ends the requests that are met.
+    fn tell(&mut self, storage: &Storage, out: &mut Vec<Action>) {
+        let snapshot = storage.snapshot();
+        if snapshot != self.snapshot {
+            self.snapshot = snapshot;
+            out.push(Action::Note(Note::Snapshot(snapshot)));
+        }
+        if storage.first() != self.first {
+            self.first = storage.first();
+            out.push(Action::Note(Note::Compacted(self.first)));
+        }
+        if storage.is_full() != self.full {
+            self.full = storage.is_full();
+            out.push(Action::Note(Note::DiskFull(self.full)));
+        }
+        self.wanted.retain(|&(id, at)| {
+            let met = at <= snapshot.index;
+            if met {
+                let outcome = Outcome::Done(snapshot);
+                out.push(Action::Respond { requests: Requests::one(id), outcome });
+            }
+            !met
+        });
+    }
+
+    /// Whether the log since the last snapshot exceeds what a restart should have to replay.
+    fn is_due(&mut self, storage: &Storage, applying: LogIndex, tuning: &Tuning) -> bool {
+        if tuning.snapshot_log_bytes == 0 || self.looked_at == applying {
+            return false;
+        }
+        self.looked_at = applying;
+        let (log, snapshot) = storage.snapshot_debt();
+        log > tuning.snapshot_log_bytes.max(snapshot.saturating_mul(4))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    #[test]
+    fn an_engine_forks_and_travels() {
+        fn holds<T: Clone + Send + 'static>() {}
+        holds::<Engine>();
+    }
+
+    #[test]
+    fn requests_before_the_start_are_refused() {
+        let config = Config::new(crate::GroupId(1), NodeId(1));
+        let mut engine = Engine::new(config, 1).expect("the default configuration is valid");
+        let mut actions = Vec::new();
+        let batch = crate::Batch::one(b"a");
+        let propose = Event::Propose { first: RequestId(7), time: Default::default(), batch };
+        engine.handle(Instant(0), [propose], &mut actions);
+        let refused = Outcome::Refused(Refusal::NotReady);
+        let expected = Action::Respond { requests: Requests::one(RequestId(7)), outcome: refused };
+        assert_eq!(actions, [expected]);
+    }
+
+    #[test]
+    fn garbage_is_a_peer_fault_only_once_there_are_peers() {
+        let config = Config::new(crate::GroupId(1), NodeId(1));
+        let mut engine = Engine::new(config, 1).expect("the default configuration is valid");
+        let mut actions = Vec::new();
+        let bytes = Bytes::from_static(b"GET / HTTP/1.1");
+        engine.handle(Instant(0), [Event::Received { from: NodeId(2), bytes }], &mut actions);
+        assert_eq!(actions, []);
     }
 }
