@@ -1,1 +1,27 @@
-//! The example state machine.
+//! The example state machine of [`lakebed`]: strings with expiry, spoken to in RESP.
+//!
+//! * [`Kv`] is the machine: deterministic, without clock or I/O, cheap to freeze.
+//! * [`Command`] is what stands in the log, [`Queries`] what is asked beside it.
+//! * [`serve`] speaks RESP2 with clients and turns their pipelines into batches.
+//!
+//! # Time
+//!
+//! Whether a key has expired is decided by one clock alone: the time of the last applied entry,
+//! which the leader wrote into it. All nodes decide alike, at every position of the log. In a
+//! cluster without writes that clock stands still, so a server that is asked for a key which, by
+//! its own clock, may have expired first replicates a [`Command::Tick`] and asks again: its own
+//! clock decides when to ask for the time, never what the answer is.
+
+mod answer;
+mod command;
+mod frozen;
+mod glob;
+mod machine;
+mod map;
+mod query;
+#[cfg(feature = "serve")]
+pub mod serve;
+
+pub use command::{Command, List, When};
+pub use machine::{ANSWER_BYTES_MAX, KEY_BYTES_MAX, Kv, VALUE_BYTES_MAX};
+pub use query::{Answered, Queries, Stopped};

@@ -1,0 +1,60 @@
+//! RESP2 values, written. The machine answers in the bytes its clients read.
+
+use std::io::Write;
+
+/// `+text`
+pub(crate) fn simple(out: &mut Vec<u8>, text: &str) {
+    debug_assert!(!text.contains(['\r', '\n']), "a simple string is one line");
+    line(out, b'+', text);
+}
+
+/// `-CODE reason`; line ends within the reason become spaces.
+pub(crate) fn error(out: &mut Vec<u8>, reason: &str) {
+    out.push(b'-');
+    out.extend(reason.bytes().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `:number`
+pub(crate) fn integer(out: &mut Vec<u8>, number: i64) {
+    line(out, b':', number);
+}
+
+/// `$length`, then the bytes.
+pub(crate) fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
+    line(out, b'$', bytes.len());
+    out.extend_from_slice(bytes);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The absence of a value.
+pub(crate) fn null(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"$-1\r\n");
+}
+
+/// `*count`; the elements follow.
+pub(crate) fn array(out: &mut Vec<u8>, count: usize) {
+    line(out, b'*', count);
+}
+
+fn line(out: &mut Vec<u8>, kind: u8, content: impl std::fmt::Display) {
+    out.push(kind);
+    write!(out, "{content}\r\n").expect("a vector takes every byte");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_look_as_the_protocol_says() {
+        let mut out = Vec::new();
+        simple(&mut out, "OK");
+        error(&mut out, "ERR two\r\nlines");
+        integer(&mut out, -7);
+        array(&mut out, 2);
+        bulk(&mut out, b"a\r\nb");
+        null(&mut out);
+        assert_eq!(out, b"+OK\r\n-ERR two  lines\r\n:-7\r\n*2\r\n$4\r\na\r\nb\r\n$-1\r\n");
+    }
+}

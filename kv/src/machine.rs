@@ -1,0 +1,336 @@
+//! The state machine: commands in, RESP answers out.
+//!
+//! Knows no clock but the entries' and no client. Invariant: state and answers follow from the
+//! applied commands alone.
+
+use crate::{
+    answer,
+    command::{Command, List, When},
+    frozen::{Frozen, Position, Thaw},
+    glob,
+    map::{Map, NEVER, SHARDS, Slot},
+    query::{self, Stopped},
+};
+use bytes::Bytes;
+use lakebed::{LogId, MachineError, StateMachine, Timestamp};
+use sha2::{Digest, Sha256};
+
+/// The longest key, in bytes.
+pub const KEY_BYTES_MAX: usize = 64 << 10;
+/// The longest value, in bytes.
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
+/// The longest answer to one command, in bytes, give or take one value.
+pub const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// How long the answers to a query may get before the rest waits for the next one.
+const QUERY_BYTES_MAX: usize = 4 << 20;
+/// How long the answer to one SCAN may get before the rest waits for the next one.
+const SCAN_BYTES_MAX: usize = 1 << 20;
+/// How many expired keys each command removes, so that no command has to remove them all.
+const REAPED_MAX: usize = 8;
+/// By how much the machine's time may lag behind before a TTL is not worth telling.
+const TTL_LAG_MAX: u64 = 100_000_000;
+const NANOS_PER_MILLI: u64 = 1_000_000;
+
+const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
+const OVERFLOW: &str = "ERR increment or decrement would overflow";
+const TOO_LONG: &str = "ERR string exceeds maximum allowed size (1 MiB, keys 64 KiB)";
+const ANSWER_TOO_LONG: &str = "ERR the answer exceeds 16 MiB; ask for fewer keys at a time";
+
+/// Strings under keys, with expiry.
+#[derive(Default)]
+pub struct Kv {
+    position: Position,
+    map: Map,
+    thaw: Option<Thaw>,
+}
+
+impl Kv {
+    /// The last applied command's entry.
+    #[must_use]
+    pub const fn at(&self) -> LogId {
+        self.position.at
+    }
+
+    /// The last applied command's time: the only clock there is.
+    #[must_use]
+    pub const fn time(&self) -> Timestamp {
+        self.position.time
+    }
+
+    /// How many keys there are, some of them expired and not yet removed.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether there is no key.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// SHA-256 of the whole state, in hexadecimal. Takes time in proportion to the state.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        Frozen::new(self.position, &self.map).for_each(|piece| hash.update(&piece));
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn live(&self, key: &[u8]) -> Option<&Slot> {
+        self.map.get(key).filter(|slot| slot.expires > self.position.time)
+    }
+
+    fn reap(&mut self) {
+        for _ in 0..REAPED_MAX {
+            let Some(key) = self.map.expired(self.position.time) else { return };
+            self.map.remove(&key);
+        }
+    }
+
+    /// Before a key is changed in place: what has expired is no base to build on.
+    fn remove_if_expired(&mut self, key: &[u8]) {
+        if self.live(key).is_none() {
+            self.map.remove(key);
+        }
+    }
+
+    fn perform(&mut self, command: Command<'_>, out: &mut Vec<u8>) {
+        match command {
+            Command::Set { key, value, when, millis } => self.set(key, value, when, millis, out),
+            Command::Del(keys) => self.del(keys, out),
+            Command::Incr { key, by } => self.incr(key, by, out),
+            Command::Append { key, value } => self.append(key, value, out),
+            Command::MSet(pairs) => self.mset(pairs, out),
+            Command::Expire { key, millis } => self.expire(key, millis, out),
+            Command::Tick => answer::simple(out, "OK"),
+            read => self.read(read, out),
+        }
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8], when: When, millis: u64, out: &mut Vec<u8>) {
+        if !fits(key, value) {
+            return answer::error(out, TOO_LONG);
+        }
+        let wanted = match when {
+            When::Always => true,
+            When::Absent => self.live(key).is_none(),
+            When::Present => self.live(key).is_some(),
+        };
+        if !wanted {
+            return answer::null(out);
+        }
+        let expires = if millis == 0 { NEVER } else { self.later(millis) };
+        self.map.put(key, value, expires);
+        answer::simple(out, "OK");
+    }
+
+    fn del(&mut self, keys: List<'_>, out: &mut Vec<u8>) {
+        let mut removed = 0;
+        for key in keys.iter() {
+            removed += i64::from(self.live(key).is_some());
+            self.map.remove(key);
+        }
+        answer::integer(out, removed);
+    }
+
+    fn incr(&mut self, key: &[u8], by: i64, out: &mut Vec<u8>) {
+        if !fits(key, b"") {
+            return answer::error(out, TOO_LONG);
+        }
+        let before = match self.live(key).map(|slot| integer_of(&slot.value)) {
+            None => 0,
+            Some(Some(number)) => number,
+            Some(None) => return answer::error(out, NOT_AN_INTEGER),
+        };
+        let Some(after) = before.checked_add(by) else { return answer::error(out, OVERFLOW) };
+        self.remove_if_expired(key);
+        self.map.change(key, |value| {
+            value.clear();
+            value.extend_from_slice(after.to_string().as_bytes());
+        });
+        answer::integer(out, after);
+    }
+
+    fn append(&mut self, key: &[u8], tail: &[u8], out: &mut Vec<u8>) {
+        let len = self.live(key).map_or(0, |slot| slot.value.len()) + tail.len();
+        if !fits(key, b"") || len > VALUE_BYTES_MAX {
+            return answer::error(out, TOO_LONG);
+        }
+        self.remove_if_expired(key);
+        self.map.change(key, |value| value.extend_from_slice(tail));
+        answer::integer(out, len as i64);
+    }
+
+    /// All of them or, if one is too long, none.
+    fn mset(&mut self, pairs: List<'_>, out: &mut Vec<u8>) {
+        if !pairs.pairs().all(|(key, value)| fits(key, value)) {
+            return answer::error(out, TOO_LONG);
+        }
+        pairs.pairs().for_each(|(key, value)| self.map.put(key, value, NEVER));
+        answer::simple(out, "OK");
+    }
+
+    fn expire(&mut self, key: &[u8], millis: i64, out: &mut Vec<u8>) {
+        let exists = self.live(key).is_some();
+        match u64::try_from(millis) {
+            Ok(millis) if exists && millis > 0 => self.map.expire(key, self.later(millis)),
+            _ if exists => self.map.remove(key),
+            _ => {}
+        }
+        answer::integer(out, i64::from(exists));
+    }
+
+    fn later(&self, millis: u64) -> Timestamp {
+        let at = self.position.time.0.saturating_add(millis.saturating_mul(NANOS_PER_MILLI));
+        Timestamp(at.min(NEVER.0 - 1))
+    }
+
+    fn read(&self, command: Command<'_>, out: &mut Vec<u8>) {
+        match command {
+            Command::Get(key) => self.value(key, out),
+            Command::Exists(keys) => {
+                let found = keys.iter().filter(|key| self.live(key).is_some()).count();
+                answer::integer(out, found as i64);
+            }
+            Command::MGet(keys) => self.mget(keys, out),
+            Command::Ttl { key, millis } => answer::integer(out, self.ttl(key, millis)),
+            Command::DbSize => answer::integer(out, self.len() as i64),
+            Command::Scan { cursor, count, pattern } => self.scan(cursor, count, pattern, out),
+            Command::Digest => {
+                answer::array(out, 2);
+                answer::integer(out, self.position.at.index.0 as i64);
+                answer::bulk(out, self.digest().as_bytes());
+            }
+            // What writes never comes here: `perform` took it, and no query may hold it.
+            _ => answer::error(out, "ERR a query does not write"),
+        }
+    }
+
+    fn value(&self, key: &[u8], out: &mut Vec<u8>) {
+        match self.live(key) {
+            Some(slot) => answer::bulk(out, &slot.value),
+            None => answer::null(out),
+        }
+    }
+
+    fn mget(&self, keys: List<'_>, out: &mut Vec<u8>) {
+        let start = out.len();
+        answer::array(out, keys.iter().count());
+        for key in keys.iter() {
+            self.value(key, out);
+            if out.len() - start > ANSWER_BYTES_MAX {
+                out.truncate(start);
+                return answer::error(out, ANSWER_TOO_LONG);
+            }
+        }
+    }
+
+    /// -1: for ever, -2: no such key.
+    fn ttl(&self, key: &[u8], millis: bool) -> i64 {
+        match self.live(key).map(|slot| slot.expires) {
+            None => -2,
+            Some(NEVER) => -1,
+            Some(expires) => {
+                let left = (expires.0 - self.position.time.0).div_ceil(NANOS_PER_MILLI);
+                (if millis { left } else { (left + 500) / 1000 }) as i64
+            }
+        }
+    }
+
+    /// Whole shards, so that a cursor is a shard's number and misses no key that stays.
+    fn scan(&self, cursor: u64, count: u32, pattern: &[u8], out: &mut Vec<u8>) {
+        let mut shard = cursor.min(SHARDS as u64) as usize;
+        let (mut seen, mut bytes, mut found) = (0, 0, Vec::new());
+        while shard < SHARDS && seen < count as usize && bytes < SCAN_BYTES_MAX {
+            let keys = self.map.shard(shard);
+            let live = keys.iter().filter(|(_, slot)| slot.expires > self.position.time);
+            found.extend(live.map(|(key, _)| key).filter(|key| glob::matches(pattern, key)));
+            bytes += keys.keys().map(|key| key.len()).sum::<usize>();
+            seen += keys.len();
+            shard += 1;
+        }
+        answer::array(out, 2);
+        answer::bulk(out, (shard % SHARDS).to_string().as_bytes());
+        answer::array(out, found.len());
+        found.iter().for_each(|key| answer::bulk(out, key));
+    }
+
+    /// Whether, were it as late as `clock` says, a read might be answered otherwise.
+    fn is_stale(&self, command: Command<'_>, clock: Timestamp) -> bool {
+        let expired = |key: &[u8]| self.live(key).is_some_and(|slot| slot.expires <= clock);
+        match command {
+            Command::Get(key) => expired(key),
+            Command::Exists(keys) | Command::MGet(keys) => keys.iter().any(expired),
+            Command::Ttl { key, .. } => {
+                let expires = self.live(key).is_some_and(|slot| slot.expires != NEVER);
+                expires && clock.0 > self.position.time.0.saturating_add(TTL_LAG_MAX)
+            }
+            // Keys that have only just expired may be counted and listed.
+            _ => false,
+        }
+    }
+}
+
+fn fits(key: &[u8], value: &[u8]) -> bool {
+    key.len() <= KEY_BYTES_MAX && value.len() <= VALUE_BYTES_MAX
+}
+
+/// The number whose decimal form is exactly `value`: no sign `+`, no leading zeros or spaces.
+fn integer_of(value: &[u8]) -> Option<i64> {
+    let number: i64 = std::str::from_utf8(value).ok()?.parse().ok()?;
+    (number.to_string().as_bytes() == value).then_some(number)
+}
+
+impl StateMachine for Kv {
+    fn apply(&mut self, at: LogId, time: Timestamp, command: &[u8], answer: &mut Vec<u8>) {
+        self.position = Position { at, time: self.position.time.max(time) };
+        self.reap();
+        match Command::decode(command) {
+            Some(command) => self.perform(command, answer),
+            None => answer::error(answer, "ERR unknown command in the log"),
+        }
+    }
+
+    fn query(&self, query: &[u8], answer: &mut Vec<u8>) {
+        let (clock, commands) = query::parse(query);
+        let (mut stopped, mut count) = (Stopped::Done, 0);
+        for command in commands {
+            if answer.len() > QUERY_BYTES_MAX {
+                stopped = Stopped::Budget;
+                break;
+            }
+            if self.is_stale(command, clock) {
+                stopped = Stopped::Stale;
+                break;
+            }
+            self.read(command, answer);
+            count += 1;
+        }
+        query::finish(answer, stopped, count);
+    }
+
+    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        Box::new(Frozen::new(self.position, &self.map))
+    }
+
+    fn restore(&mut self, offset: u64, bytes: &[u8], last: bool) -> Result<(), MachineError> {
+        if offset == 0 {
+            *self = Self { thaw: Some(Thaw::default()), ..Self::default() };
+        }
+        let not_begun = || MachineError("a state is restored from its first byte".into());
+        let mut thaw = self.thaw.take().ok_or_else(not_begun)?;
+        thaw.take(offset, bytes)?;
+        if last {
+            (self.position, self.map) = thaw.finish()?;
+        } else {
+            self.thaw = Some(thaw);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

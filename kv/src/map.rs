@@ -1,0 +1,184 @@
+//! The keys and their values, in shards that are copied when written while a view holds them.
+//!
+//! Knows no commands and no clock. Invariant: which shard a key lies in follows from its bytes
+//! alone, so that shard order, and with it a frozen view, is the same on every node.
+//!
+//! A view costs one reference per shard; afterwards the first write to a shard copies that shard
+//! (of its keys and values only the references), 1/4096 of the state.
+
+use lakebed::Timestamp;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+/// Part of the frozen form and of SCAN's cursors: never changes.
+pub(crate) const SHARDS: usize = 4096;
+
+/// The expiry of what does not expire.
+pub(crate) const NEVER: Timestamp = Timestamp(u64::MAX);
+
+pub(crate) type Key = Arc<[u8]>;
+pub(crate) type Shard = BTreeMap<Key, Slot>;
+
+/// What a key has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Slot {
+    pub(crate) value: Arc<Vec<u8>>,
+    /// From this time on it is absent.
+    pub(crate) expires: Timestamp,
+}
+
+#[derive(Clone)]
+pub(crate) struct Map {
+    shards: Vec<Arc<Shard>>,
+    /// Every key that expires, by when. Follows from the shards.
+    expiries: BTreeSet<(Timestamp, Key)>,
+    len: usize,
+}
+
+impl Default for Map {
+    fn default() -> Self {
+        // One empty shard, shared: the first write to each makes its own.
+        let empty = Arc::default();
+        Self { shards: vec![empty; SHARDS], expiries: BTreeSet::new(), len: 0 }
+    }
+}
+
+impl Map {
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Slot> {
+        self.shards[shard_of(key)].get(key)
+    }
+
+    /// The keys of a shard, in order.
+    pub(crate) fn shard(&self, shard: usize) -> &Shard {
+        &self.shards[shard]
+    }
+
+    /// All shards as they are now, whatever is written later.
+    pub(crate) fn view(&self) -> Vec<Arc<Shard>> {
+        self.shards.clone()
+    }
+
+    /// Gives a key a value and an expiry, whether it was there or not.
+    pub(crate) fn put(&mut self, key: &[u8], value: &[u8], expires: Timestamp) {
+        let shard = Arc::make_mut(&mut self.shards[shard_of(key)]);
+        let before = if let Some(slot) = shard.get_mut(key) {
+            overwrite(&mut slot.value, value);
+            std::mem::replace(&mut slot.expires, expires)
+        } else {
+            shard.insert(key.into(), Slot { value: Arc::new(value.to_vec()), expires });
+            self.len += 1;
+            NEVER
+        };
+        self.reschedule(key, before, expires);
+    }
+
+    /// Changes a key's value in place; its expiry stays. An absent key is empty before.
+    pub(crate) fn change(&mut self, key: &[u8], change: impl FnOnce(&mut Vec<u8>)) {
+        let shard = Arc::make_mut(&mut self.shards[shard_of(key)]);
+        if let Some(slot) = shard.get_mut(key) {
+            return change(Arc::make_mut(&mut slot.value));
+        }
+        let mut value = Vec::new();
+        change(&mut value);
+        shard.insert(key.into(), Slot { value: Arc::new(value), expires: NEVER });
+        self.len += 1;
+    }
+
+    /// Sets when a key expires; an absent key stays absent.
+    pub(crate) fn expire(&mut self, key: &[u8], expires: Timestamp) {
+        let Some(before) = self.get(key).map(|slot| slot.expires) else { return };
+        let shard = Arc::make_mut(&mut self.shards[shard_of(key)]);
+        shard.get_mut(key).expect("it was just found").expires = expires;
+        self.reschedule(key, before, expires);
+    }
+
+    pub(crate) fn remove(&mut self, key: &[u8]) {
+        // Looked up first: a shard is not copied for a key that it does not have.
+        let Some(expires) = self.get(key).map(|slot| slot.expires) else { return };
+        Arc::make_mut(&mut self.shards[shard_of(key)]).remove(key);
+        self.len -= 1;
+        self.reschedule(key, expires, NEVER);
+    }
+
+    /// A key that expired at `now` or before, the earliest first.
+    pub(crate) fn expired(&self, now: Timestamp) -> Option<Key> {
+        self.expiries.first().filter(|(expires, _)| *expires <= now).map(|(_, key)| key.clone())
+    }
+
+    fn reschedule(&mut self, key: &[u8], before: Timestamp, after: Timestamp) {
+        if before == after {
+            return;
+        }
+        let mut at = (before, Key::from(key));
+        if before != NEVER {
+            self.expiries.remove(&at);
+        }
+        if after != NEVER {
+            at.0 = after;
+            self.expiries.insert(at);
+        }
+    }
+}
+
+/// Within the room of the old value where nobody else holds it and it is not far too large.
+fn overwrite(slot: &mut Arc<Vec<u8>>, value: &[u8]) {
+    match Arc::get_mut(slot).filter(|old| old.capacity() / 4 <= value.len()) {
+        Some(old) => {
+            old.clear();
+            old.extend_from_slice(value);
+        }
+        None => *slot = Arc::new(value.to_vec()),
+    }
+}
+
+fn shard_of(key: &[u8]) -> usize {
+    crc32c::crc32c(key) as usize % SHARDS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_does_not_see_later_writes() {
+        let mut map = Map::default();
+        map.put(b"kept", b"before", NEVER);
+        map.put(b"removed", b"before", NEVER);
+        let view = map.view();
+        map.put(b"kept", b"after", Timestamp(5));
+        map.remove(b"removed");
+        map.put(b"new", b"after", NEVER);
+        let seen: BTreeMap<_, _> = view.iter().flat_map(|shard| shard.iter()).collect();
+        assert_eq!(seen.len(), 2);
+        assert!(seen.values().all(|slot| *slot.value == b"before" && slot.expires == NEVER));
+        assert_eq!((map.len(), &map.get(b"kept").unwrap().value[..]), (2, &b"after"[..]));
+    }
+
+    #[test]
+    fn expiries_follow_the_keys() {
+        let mut map = Map::default();
+        map.put(b"a", b"", Timestamp(10));
+        map.put(b"b", b"", Timestamp(20));
+        map.expire(b"a", Timestamp(30));
+        assert_eq!(map.expired(Timestamp(19)), None);
+        assert_eq!(map.expired(Timestamp(20)).as_deref(), Some(&b"b"[..]));
+        map.remove(b"b");
+        map.put(b"a", b"", NEVER);
+        assert_eq!(map.expired(Timestamp(99)), None);
+        assert!(map.expiries.is_empty());
+    }
+
+    #[test]
+    fn a_large_value_gives_its_room_back() {
+        let mut map = Map::default();
+        map.put(b"a", &[7; 4096], NEVER);
+        map.put(b"a", b"small", NEVER);
+        assert!(map.get(b"a").unwrap().value.capacity() < 100);
+    }
+}

@@ -1,0 +1,181 @@
+//! Reading commands beside the log: many in one query, answered within a budget.
+//!
+//! Invariant: an answer is at most the budget and one command's answer long, however many were
+//! asked; who asked learns how many were answered and asks for the rest.
+
+use crate::Command;
+use bytes::{Buf, Bytes};
+use lakebed::Timestamp;
+
+const HEAD_BYTES: usize = 8;
+const TAIL_BYTES: usize = 5;
+
+/// Commands that only read, in the form that [`Kv`](crate::Kv) answers:
+///
+/// ```text
+/// clock u64, then per command: length u32, command
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Queries {
+    bytes: Vec<u8>,
+    /// Where each command begins, behind its length.
+    starts: Vec<usize>,
+}
+
+impl Default for Queries {
+    fn default() -> Self {
+        Self { bytes: vec![0; HEAD_BYTES], starts: Vec::new() }
+    }
+}
+
+impl Queries {
+    /// Adds an encoded command.
+    pub fn push(&mut self, command: &[u8]) {
+        self.bytes.extend_from_slice(&(command.len() as u32).to_le_bytes());
+        self.starts.push(self.bytes.len());
+        self.bytes.extend_from_slice(command);
+    }
+
+    /// The asker's clock: where it says that a key has expired and the machine's time does not,
+    /// the machine stops with [`Stopped::Stale`]. Zero: the machine's time will do.
+    pub fn clock(&mut self, clock: Timestamp) {
+        self.bytes[..HEAD_BYTES].copy_from_slice(&clock.0.to_le_bytes());
+    }
+
+    /// The query.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many commands.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.starts.len()
+    }
+
+    /// Whether it has no command.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    /// Drops the first `count` commands, which were answered.
+    pub fn advance(&mut self, count: usize) {
+        let start = match self.starts.get(count) {
+            Some(start) => start - 4,
+            None => self.bytes.len(),
+        };
+        self.bytes.drain(HEAD_BYTES..start);
+        self.starts.drain(..count.min(self.starts.len()));
+        self.starts.iter_mut().for_each(|at| *at -= start - HEAD_BYTES);
+    }
+}
+
+/// The clock and the commands of a query; what is malformed ends it.
+pub(crate) fn parse(query: &[u8]) -> (Timestamp, impl Iterator<Item = Command<'_>>) {
+    let (clock, mut rest) = query.split_first_chunk().unwrap_or((&[0; HEAD_BYTES], &[]));
+    let commands = std::iter::from_fn(move || {
+        let len = rest.split_off(..4)?.get_u32_le();
+        Command::decode(rest.split_off(..len as usize)?)
+    });
+    (Timestamp(u64::from_le_bytes(*clock)), commands)
+}
+
+/// Why an answer ends where it does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stopped {
+    /// Everything was answered.
+    Done,
+    /// The budget is used up.
+    Budget,
+    /// The next command wants a later time than the machine has.
+    Stale,
+}
+
+/// The answers to [`Queries`], or to the first of them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answered {
+    /// RESP values, one for each answered command.
+    pub values: Bytes,
+    /// How many were answered.
+    pub count: usize,
+    /// Why not more.
+    pub stopped: Stopped,
+}
+
+impl Answered {
+    /// Reads what [`Kv`](crate::Kv) answered; `None`: that was something else.
+    #[must_use]
+    pub fn parse(mut answer: Bytes) -> Option<Self> {
+        let at = answer.len().checked_sub(TAIL_BYTES)?;
+        let mut tail = answer.split_off(at);
+        let stopped = match tail.get_u8() {
+            0 => Stopped::Done,
+            1 => Stopped::Budget,
+            2 => Stopped::Stale,
+            _ => return None,
+        };
+        Some(Self { values: answer, count: tail.get_u32_le() as usize, stopped })
+    }
+}
+
+/// Ends an answer: `stopped u8, count u32`.
+pub(crate) fn finish(answer: &mut Vec<u8>, stopped: Stopped, count: u32) {
+    answer.push(stopped as u8);
+    answer.extend_from_slice(&count.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::tests::samples;
+
+    fn queries<'a>(commands: impl IntoIterator<Item = &'a Command<'a>>) -> Queries {
+        let mut queries = Queries::default();
+        for command in commands {
+            let mut bytes = Vec::new();
+            command.encode(&mut bytes);
+            queries.push(&bytes);
+        }
+        queries
+    }
+
+    #[test]
+    fn what_was_answered_is_dropped_and_the_rest_stays() {
+        let mut buf = Vec::new();
+        let commands = samples(&mut buf);
+        for answered in 0..=commands.len() {
+            let mut all = queries(&commands);
+            all.advance(answered);
+            assert_eq!(all, queries(&commands[answered..]));
+            let (_, rest) = parse(all.bytes());
+            assert_eq!(rest.collect::<Vec<_>>(), commands[answered..]);
+        }
+    }
+
+    #[test]
+    fn the_clock_is_carried() {
+        let mut queries = queries(&[Command::DbSize]);
+        queries.clock(Timestamp(77));
+        assert_eq!(parse(queries.bytes()).0, Timestamp(77));
+    }
+
+    #[test]
+    fn a_query_cut_short_is_answered_as_far_as_it_is_whole() {
+        let whole = queries(&[Command::Get(b"a"), Command::Get(b"b")]);
+        for end in 0..whole.bytes().len() {
+            assert!(parse(&whole.bytes()[..end]).1.count() < 2, "{end} bytes");
+        }
+    }
+
+    #[test]
+    fn an_answer_tells_how_far_it_goes() {
+        let mut answer = b"+OK\r\n".to_vec();
+        finish(&mut answer, Stopped::Budget, 1);
+        let answered = Answered::parse(answer.into()).unwrap();
+        assert_eq!((&answered.values[..], answered.count), (&b"+OK\r\n"[..], 1));
+        assert_eq!(answered.stopped, Stopped::Budget);
+        assert_eq!(Answered::parse(Bytes::from_static(b"+OK")), None);
+    }
+}
