@@ -1,0 +1,79 @@
+//! What INFO answers: a node's status, a field a line.
+
+use lakebed::Status;
+use std::fmt::Write;
+
+/// `name:value` lines under a heading, as INFO's readers expect.
+pub(crate) fn text(status: &Status) -> String {
+    let mut text = String::new();
+    let mut field = |name: &str, value: &dyn std::fmt::Display| {
+        write!(text, "{name}:{value}\r\n").expect("a string takes every character");
+    };
+    field("# Server\r\nlakebed_version", &env!("CARGO_PKG_VERSION"));
+    // Clients that know one server only look for this field.
+    field("redis_mode", &"standalone");
+    field("\r\n# Lakebed\r\nnode", &status.node);
+    field("role", &status.role);
+    field("term", &status.term);
+    field("leader", &status.leader.map_or_else(String::new, |leader| leader.to_string()));
+    field("first", &status.first);
+    field("snapshot", &status.snapshot);
+    field("committed", &status.committed);
+    field("applied", &status.applied);
+    field("last", &status.last);
+    field("durable", &status.durable);
+    field("members", &members(status));
+    field("ready", &u8::from(status.ready));
+    field("disk_full", &u8::from(status.disk_full));
+    field("memory_bytes", &status.memory_bytes);
+    let recovery = &status.recovery;
+    field("\r\n# Recovery\r\nrecovery_phase", &recovery.phase);
+    field("recovery_bytes_done", &recovery.bytes_done);
+    field("recovery_bytes_total", &recovery.bytes_total);
+    field("recovery_took_us", &took(status));
+    let verdict = recovery.verdict.as_deref().unwrap_or_default();
+    field("recovery_verdict", &verdict.replace(['\r', '\n'], " "));
+    text
+}
+
+/// `1@address,2@address`
+fn members(status: &Status) -> String {
+    let member = |member: &lakebed::Member| {
+        format!("{}@{}", member.id, String::from_utf8_lossy(&member.address))
+    };
+    status.members.members().map(member).collect::<Vec<_>>().join(",")
+}
+
+/// `list=12,hard-state=340`
+fn took(status: &Status) -> String {
+    let phase = |(phase, took): &(lakebed::Phase, std::time::Duration)| {
+        format!("{phase}={}", took.as_micros())
+    };
+    status.recovery.took.iter().map(phase).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lakebed::{LogIndex, NodeId, Phase, Role};
+    use std::time::Duration;
+
+    #[test]
+    fn every_field_is_a_line() {
+        let mut status = Status::default();
+        status.node = NodeId(2);
+        status.role = Role::Leader;
+        status.leader = Some(NodeId(2));
+        status.durable = LogIndex(77);
+        status.recovery.took = vec![(Phase::List, Duration::from_micros(12))];
+        status.recovery.verdict = Some("two\nlines".into());
+        let text = text(&status);
+        for line in ["node:2", "role:leader", "leader:2", "durable:77", "recovery_took_us:list=12"]
+        {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        assert!(text.contains("recovery_verdict:two lines\r\n"));
+        let plain = |line: &str| line.is_empty() || line.starts_with('#') || line.contains(':');
+        assert!(text.split("\r\n").all(plain));
+    }
+}

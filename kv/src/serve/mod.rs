@@ -1,0 +1,101 @@
+//! Speaks RESP2 with clients: a listener, a task for each connection, a bound on everything.
+//!
+//! Knows the node only as a [`Store`]. A client that sends what is no RESP is told so and let go;
+//! a pipeline is answered in order, its writes replicated as one batch, its reads asked as one
+//! query; a read behind a write sees it.
+
+mod connection;
+mod info;
+mod reader;
+mod request;
+mod run;
+mod store;
+
+use connection::Connection;
+pub use store::{Failure, Store};
+
+use std::{future::Future, io, time::Duration};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+/// How long clients may take to let go when the server stops.
+const DRAIN_MAX: Duration = Duration::from_secs(2);
+/// How long to wait when the system has no room for another connection.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// What a server grants its clients.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// The most bytes of a command, and of commands replicated together. What fits must fit into
+    /// an entry: below [`Tuning::append_bytes_max`](lakebed::Tuning).
+    pub batch_bytes_max: usize,
+    /// The most clients at one time.
+    pub clients_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { batch_bytes_max: (1 << 20) - 4096, clients_max: 4096 }
+    }
+}
+
+/// Serves clients until `stop` resolves; then hears no more, answers what is on its way, and lets
+/// go of everybody.
+pub async fn serve<T: Store>(
+    listener: TcpListener,
+    store: T,
+    limits: Limits,
+    stop: impl Future<Output = ()>,
+) {
+    let (stopping, watch) = watch::channel(false);
+    let mut clients = JoinSet::new();
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            Some(_) = clients.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) if clients.len() < limits.clients_max => {
+                    let (store, watch) = (store.clone(), watch.clone());
+                    clients.spawn(client(stream, store, watch, limits.batch_bytes_max));
+                }
+                Ok((stream, _)) => drop(tokio::spawn(turn_away(stream))),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a client");
+                    sleep(ACCEPT_RETRY).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    // Nobody listens when there is no client.
+    let _ = stopping.send(true);
+    let drained = async { while clients.join_next().await.is_some() {} };
+    if timeout(DRAIN_MAX, drained).await.is_err() {
+        tracing::info!("closed clients that still waited for an answer");
+    }
+}
+
+async fn client<T: Store>(
+    stream: TcpStream,
+    store: T,
+    stopping: watch::Receiver<bool>,
+    bytes_max: usize,
+) {
+    let served = async {
+        stream.set_nodelay(true)?;
+        Connection::new(stream, store, stopping, bytes_max).serve().await
+    };
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "lost a client");
+    }
+}
+
+async fn turn_away(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(b"-ERR max number of clients reached\r\n").await
+}

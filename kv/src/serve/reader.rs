@@ -1,0 +1,298 @@
+//! Commands out of a stream of bytes, one at a time, wherever the stream is cut.
+//!
+//! Knows no command. Invariants: no byte is looked at twice for long, nothing is allocated by a
+//! length that was only announced, and what is held is at most a command and a read more.
+//!
+//! The library reads the elements; the line before them is read here, because the library would
+//! follow arrays within arrays down the stack, as deep as a client likes.
+
+use bytes::{Buf, BytesMut};
+use redis_protocol::resp2::{decode::decode_range, types::RangeFrame};
+use std::{fmt, ops::Range};
+
+/// The most elements of a command.
+const ARGS_MAX: usize = 1 << 20;
+/// The longest line with a length in it.
+const LINE_BYTES_MAX: usize = 32;
+/// How much room there is for what the next read brings.
+const READ_BYTES: usize = 64 << 10;
+/// A buffer that grew for a command larger than this is given back behind it.
+const KEPT_BYTES_MAX: usize = 256 << 10;
+
+/// The buffer of a connection and how far it is understood.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    /// Begins with the command that comes next.
+    buf: BytesMut,
+    command_bytes_max: usize,
+    /// Up to here the command is understood.
+    at: usize,
+    /// Elements to come; `None` before the command's first line.
+    left: Option<usize>,
+    args: Vec<Range<usize>>,
+}
+
+/// What no client that speaks RESP sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ProtocolError {
+    Expected { expected: char, found: u8 },
+    ArrayLength,
+    BulkLength,
+    Terminator,
+    TooLarge { max: usize },
+    HalfCommand,
+    Stalled { seconds: u64 },
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ERR Protocol error: ")?;
+        match self {
+            Self::Expected { expected, found } => {
+                write!(f, "expected '{expected}', got '{}'", found.escape_ascii())
+            }
+            Self::ArrayLength => f.write_str("invalid multibulk length"),
+            Self::BulkLength => f.write_str("invalid bulk length"),
+            Self::Terminator => f.write_str("a bulk string is longer than its length says"),
+            Self::TooLarge { max } => write!(f, "the command is larger than {max} bytes"),
+            Self::HalfCommand => f.write_str("the connection ended within a command"),
+            Self::Stalled { seconds } => {
+                write!(f, "the rest of a command did not come within {seconds} s")
+            }
+        }
+    }
+}
+
+/// The elements of a command, its name first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Args<'a> {
+    buf: &'a [u8],
+    ranges: &'a [Range<usize>],
+}
+
+impl<'a> Args<'a> {
+    pub(crate) fn iter(self) -> impl ExactSizeIterator<Item = &'a [u8]> {
+        self.ranges.iter().map(move |range| &self.buf[range.clone()])
+    }
+
+    /// The first element, and the others.
+    pub(crate) fn split_first(self) -> Option<(&'a [u8], Self)> {
+        let (first, ranges) = self.ranges.split_first()?;
+        Some((&self.buf[first.clone()], Self { buf: self.buf, ranges }))
+    }
+
+    /// All elements, if they are that many.
+    pub(crate) fn all<const N: usize>(self) -> Option<[&'a [u8]; N]> {
+        let ranges: &[Range<usize>; N] = self.ranges.try_into().ok()?;
+        Some(ranges.each_ref().map(|range| &self.buf[range.clone()]))
+    }
+
+    pub(crate) const fn len(self) -> usize {
+        self.ranges.len()
+    }
+}
+
+impl Reader {
+    pub(crate) fn new(command_bytes_max: usize) -> Self {
+        Self { buf: BytesMut::new(), command_bytes_max, at: 0, left: None, args: Vec::new() }
+    }
+
+    /// Room for the next read.
+    pub(crate) fn room(&mut self) -> &mut BytesMut {
+        self.buf.reserve(READ_BYTES);
+        &mut self.buf
+    }
+
+    /// Whether a command has begun and not ended.
+    pub(crate) fn is_within(&self) -> bool {
+        !self.buf.is_empty()
+    }
+
+    /// Whether the next command is all there. Asked again before [`consume`](Self::consume), it
+    /// answers the same.
+    pub(crate) fn next(&mut self) -> Result<bool, ProtocolError> {
+        let whole = self.advance()?;
+        let bytes = if whole { self.at } else { self.buf.len() };
+        if bytes > self.command_bytes_max {
+            return Err(ProtocolError::TooLarge { max: self.command_bytes_max });
+        }
+        Ok(whole)
+    }
+
+    /// The command that is all there.
+    pub(crate) fn args(&self) -> Args<'_> {
+        debug_assert_eq!(self.left, Some(0), "the command is whole");
+        Args { buf: &self.buf, ranges: &self.args }
+    }
+
+    /// Goes on behind the command that is all there.
+    pub(crate) fn consume(&mut self) {
+        self.buf.advance(self.at);
+        // Empty, it would keep for ever the room that its largest command took.
+        if self.buf.is_empty() && self.at > KEPT_BYTES_MAX {
+            self.buf = BytesMut::new();
+        }
+        self.at = 0;
+        self.left = None;
+        self.args.clear();
+    }
+
+    fn advance(&mut self) -> Result<bool, ProtocolError> {
+        while self.left.is_none() {
+            if !self.first_line()? {
+                return Ok(false);
+            }
+        }
+        while self.left != Some(0) {
+            if !self.element()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// `*3\r\n`: false if it is not all there. A command without elements is none at all.
+    fn first_line(&mut self) -> Result<bool, ProtocolError> {
+        let Some(&first) = self.buf.first() else { return Ok(false) };
+        if first != b'*' {
+            return Err(ProtocolError::Expected { expected: '*', found: first });
+        }
+        let Some(end) = line_end(&self.buf).ok_or(ProtocolError::ArrayLength)? else {
+            return Ok(false);
+        };
+        let digits = std::str::from_utf8(&self.buf[1..end]).ok();
+        let count: i64 =
+            digits.and_then(|digits| digits.parse().ok()).ok_or(ProtocolError::ArrayLength)?;
+        let count = usize::try_from(count).unwrap_or(0);
+        match count {
+            0 => self.buf.advance(end + 2),
+            1..=ARGS_MAX => (self.left, self.at) = (Some(count), end + 2),
+            _ => return Err(ProtocolError::ArrayLength),
+        }
+        Ok(true)
+    }
+
+    /// `$5\r\nhello\r\n`: false if it is not all there.
+    fn element(&mut self) -> Result<bool, ProtocolError> {
+        let rest = &self.buf[self.at..];
+        let Some(&first) = rest.first() else { return Ok(false) };
+        if first != b'$' {
+            return Err(ProtocolError::Expected { expected: '$', found: first });
+        }
+        let Some((frame, used)) = decode_range(rest).map_err(|_| ProtocolError::BulkLength)? else {
+            line_end(rest).ok_or(ProtocolError::BulkLength)?;
+            return Ok(false);
+        };
+        let RangeFrame::BulkString((start, end)) = frame else {
+            return Err(ProtocolError::BulkLength);
+        };
+        if &rest[end..used] != b"\r\n" {
+            return Err(ProtocolError::Terminator);
+        }
+        self.args.push(self.at + start..self.at + end);
+        self.at += used;
+        self.left = self.left.map(|left| left - 1);
+        Ok(true)
+    }
+}
+
+/// Where the first line ends, `Some(None)` if that is not there yet; `None`: it is too long.
+fn line_end(bytes: &[u8]) -> Option<Option<usize>> {
+    let line = &bytes[..bytes.len().min(LINE_BYTES_MAX)];
+    match line.windows(2).position(|pair| pair == b"\r\n") {
+        None if bytes.len() >= LINE_BYTES_MAX => None,
+        end => Some(end),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: usize = 1000;
+
+    /// The commands in `bytes`, and why there are not more.
+    fn read(pieces: &[&[u8]]) -> (Vec<Vec<Vec<u8>>>, Result<(), ProtocolError>) {
+        let mut reader = Reader::new(MAX);
+        let mut commands = Vec::new();
+        for piece in pieces {
+            reader.room().extend_from_slice(piece);
+            loop {
+                match reader.next() {
+                    Ok(true) => commands.push(reader.args().iter().map(<[u8]>::to_vec).collect()),
+                    Ok(false) => break,
+                    Err(error) => return (commands, Err(error)),
+                }
+                reader.consume();
+            }
+        }
+        (commands, Ok(()))
+    }
+
+    #[test]
+    fn commands_are_read_wherever_they_are_cut() {
+        let bytes =
+            b"*2\r\n$3\r\nGET\r\n$1\r\na\r\n*0\r\n*-1\r\n*1\r\n$4\r\nPING\r\n*1\r\n$0\r\n\r\n";
+        let expected: Vec<Vec<Vec<u8>>> =
+            vec![vec![b"GET".into(), b"a".into()], vec![b"PING".into()], vec![b"".into()]];
+        for cut in 0..=bytes.len() {
+            let (commands, end) = read(&[&bytes[..cut], &bytes[cut..]]);
+            assert_eq!((&commands, end), (&expected, Ok(())), "cut at {cut}");
+        }
+        let single: Vec<_> = bytes.chunks(1).collect();
+        assert_eq!(read(&single), (expected, Ok(())));
+    }
+
+    #[test]
+    fn garbage_is_named() {
+        let expected = |expected, found| ProtocolError::Expected { expected, found };
+        let cases: [(&[u8], ProtocolError); 12] = [
+            (b"GET / HTTP/1.1\r\n", expected('*', b'G')),
+            (b"\xff\xfe", expected('*', 0xff)),
+            (b"*x\r\n", ProtocolError::ArrayLength),
+            (b"*1048577\r\n", ProtocolError::ArrayLength),
+            (b"*99999999999999999999\r\n", ProtocolError::ArrayLength),
+            (b"*00000000000000000000000000000000000", ProtocolError::ArrayLength),
+            (b"*1\r\n+OK\r\n", expected('$', b'+')),
+            (b"*1\r\n*1\r\n$1\r\na\r\n", expected('$', b'*')),
+            (b"*1\r\n$-1\r\n", ProtocolError::BulkLength),
+            (b"*1\r\n$x\r\n", ProtocolError::BulkLength),
+            (b"*1\r\n$00000000000000000000000000000000000", ProtocolError::BulkLength),
+            (b"*1\r\n$1\r\nabc", ProtocolError::Terminator),
+        ];
+        for (bytes, error) in cases {
+            assert_eq!(read(&[bytes]), (vec![], Err(error)), "{}", bytes.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn an_announced_length_costs_nothing() {
+        for announced in [&b"*1\r\n$9223372036854775807\r\n"[..], b"*1048576\r\n$1\r\na\r\n"] {
+            let mut reader = Reader::new(MAX);
+            reader.room().extend_from_slice(announced);
+            assert_eq!(reader.next(), Ok(false));
+            assert!(reader.buf.capacity() <= READ_BYTES && reader.args.capacity() < 10);
+        }
+    }
+
+    #[test]
+    fn a_command_too_large_is_refused_before_it_is_whole() {
+        let head = b"*1\r\n$5000\r\n";
+        let (commands, end) = read(&[head, &[b'x'; MAX]]);
+        assert_eq!((commands.len(), end), (0, Err(ProtocolError::TooLarge { max: MAX })));
+        let whole = [&b"*1\r\n$2000\r\n"[..], &[b'x'; 2000], b"\r\n"].concat();
+        assert_eq!(read(&[&whole]).1, Err(ProtocolError::TooLarge { max: MAX }));
+        let many = b"*1\r\n$4\r\nPING\r\n".repeat(MAX);
+        assert_eq!(read(&[&many]).0.len(), MAX);
+    }
+
+    #[test]
+    fn room_is_given_back_after_a_large_command() {
+        let mut reader = Reader::new(1 << 20);
+        let whole = [&b"*1\r\n$500000\r\n"[..], &[b'x'; 500_000], b"\r\n"].concat();
+        reader.room().extend_from_slice(&whole);
+        assert_eq!(reader.next(), Ok(true));
+        reader.consume();
+        assert!(reader.room().capacity() <= KEPT_BYTES_MAX);
+    }
+}

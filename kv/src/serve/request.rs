@@ -1,0 +1,367 @@
+//! From the words of a client to what they ask for.
+//!
+//! Knows no connection and no state. What is wrong with a command is answered here, so that the
+//! log holds none that cannot be performed.
+
+use super::reader::Args;
+use crate::{Command, List, When, answer};
+use std::fmt;
+
+/// What CONFIG GET knows: what benchmarks ask to describe what they measure.
+const SETTINGS: [(&str, &str); 5] = [
+    ("appendfsync", "always"),
+    ("appendonly", "yes"),
+    ("databases", "1"),
+    ("maxmemory", "0"),
+    ("save", ""),
+];
+/// The longest command name.
+const NAME_BYTES_MAX: usize = 16;
+
+/// What a client asks for.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) enum Request<'a> {
+    /// To be performed by the machine.
+    Command(Command<'a>),
+    /// Answered already.
+    Answered(Vec<u8>),
+    /// How the node is.
+    Info,
+    /// To be let go.
+    Quit,
+}
+
+/// What is wrong with a command.
+enum Wrong {
+    Unknown,
+    Arity,
+    Syntax,
+    Integer,
+    Expiry,
+    Cursor,
+    Database,
+    Text(&'static str),
+}
+
+type Parsed<'a> = Result<Request<'a>, Wrong>;
+
+/// The request of this command; lists of keys are written into `list`.
+pub(crate) fn parse<'a>(args: Args<'a>, list: &'a mut Vec<u8>) -> Request<'a> {
+    let (name, rest) = args.split_first().expect("a command has a name");
+    let mut upper = [0; NAME_BYTES_MAX];
+    let parsed = match upper.get_mut(..name.len()) {
+        Some(upper) => {
+            upper.copy_from_slice(name);
+            upper.make_ascii_uppercase();
+            parse_named(upper, rest, list)
+        }
+        None => Err(Wrong::Unknown),
+    };
+    parsed.unwrap_or_else(|wrong| {
+        Request::Answered(answered(|out| {
+            answer::error(out, &Complaint { wrong, name }.to_string())
+        }))
+    })
+}
+
+fn parse_named<'a>(name: &[u8], args: Args<'a>, list: &'a mut Vec<u8>) -> Parsed<'a> {
+    let command = match name {
+        b"GET" => Command::Get(one(args)?),
+        b"SET" => set(args)?,
+        b"INCR" => Command::Incr { key: one(args)?, by: 1 },
+        b"DECR" => Command::Incr { key: one(args)?, by: -1 },
+        b"INCRBY" => incr_by(args)?,
+        b"APPEND" => {
+            let [key, value] = args.all().ok_or(Wrong::Arity)?;
+            Command::Append { key, value }
+        }
+        b"DEL" | b"UNLINK" => Command::Del(keys(args, list)?),
+        b"EXISTS" => Command::Exists(keys(args, list)?),
+        b"MGET" => Command::MGet(keys(args, list)?),
+        b"MSET" if args.len().is_multiple_of(2) => Command::MSet(keys(args, list)?),
+        b"EXPIRE" => expire(args, 1000)?,
+        b"PEXPIRE" => expire(args, 1)?,
+        b"TTL" => Command::Ttl { key: one(args)?, millis: false },
+        b"PTTL" => Command::Ttl { key: one(args)?, millis: true },
+        b"DBSIZE" if args.len() == 0 => Command::DbSize,
+        b"SCAN" => scan(args)?,
+        b"LAKEBED" => lakebed(args)?,
+        b"MSET" | b"DBSIZE" => return Err(Wrong::Arity),
+        _ => return parse_local(name, args),
+    };
+    Ok(Request::Command(command))
+}
+
+/// What any server answers without its state.
+fn parse_local<'a>(name: &[u8], args: Args<'a>) -> Parsed<'a> {
+    let answer = match name {
+        b"PING" if args.len() == 0 => answered(|out| answer::simple(out, "PONG")),
+        b"PING" | b"ECHO" => {
+            let text = one(args)?;
+            answered(|out| answer::bulk(out, text))
+        }
+        b"SELECT" => match one(args)? {
+            b"0" => ok(),
+            _ => return Err(Wrong::Database),
+        },
+        b"CONFIG" => config(args)?,
+        b"COMMAND" => command(args),
+        b"CLIENT" => client(args)?,
+        b"INFO" => return Ok(Request::Info),
+        b"QUIT" => return Ok(Request::Quit),
+        _ => return Err(Wrong::Unknown),
+    };
+    Ok(Request::Answered(answer))
+}
+
+fn one(args: Args<'_>) -> Result<&[u8], Wrong> {
+    let [arg] = args.all().ok_or(Wrong::Arity)?;
+    Ok(arg)
+}
+
+fn keys<'a>(args: Args<'_>, list: &'a mut Vec<u8>) -> Result<List<'a>, Wrong> {
+    if args.len() == 0 {
+        return Err(Wrong::Arity);
+    }
+    Ok(List::of(args.iter(), list))
+}
+
+fn number<T: std::str::FromStr>(arg: &[u8]) -> Result<T, Wrong> {
+    let digits = std::str::from_utf8(arg).map_err(|_| Wrong::Integer)?;
+    digits.parse().map_err(|_| Wrong::Integer)
+}
+
+fn incr_by(args: Args<'_>) -> Result<Command<'_>, Wrong> {
+    let [key, by] = args.all().ok_or(Wrong::Arity)?;
+    Ok(Command::Incr { key, by: number(by)? })
+}
+
+fn expire(args: Args<'_>, unit: i64) -> Result<Command<'_>, Wrong> {
+    let [key, after] = match args.len() {
+        0 | 1 => return Err(Wrong::Arity),
+        _ => args.all().ok_or(Wrong::Syntax)?,
+    };
+    let after: i64 = number(after)?;
+    Ok(Command::Expire { key, millis: after.checked_mul(unit).ok_or(Wrong::Expiry)? })
+}
+
+fn set(args: Args<'_>) -> Result<Command<'_>, Wrong> {
+    let mut args = args.iter();
+    let (Some(key), Some(value)) = (args.next(), args.next()) else { return Err(Wrong::Arity) };
+    let (mut when, mut millis) = (When::Always, 0);
+    while let Some(option) = args.next() {
+        let is = |name: &str| option.eq_ignore_ascii_case(name.as_bytes());
+        if is("NX") && when == When::Always {
+            when = When::Absent;
+        } else if is("XX") && when == When::Always {
+            when = When::Present;
+        } else if (is("EX") || is("PX")) && millis == 0 {
+            let after: i64 = number(args.next().ok_or(Wrong::Syntax)?)?;
+            let unit = if is("EX") { 1000 } else { 1 };
+            let total = after.checked_mul(unit).filter(|total| *total > 0);
+            millis = total.ok_or(Wrong::Expiry)? as u64;
+        } else {
+            return Err(Wrong::Syntax);
+        }
+    }
+    Ok(Command::Set { key, value, when, millis })
+}
+
+fn scan(args: Args<'_>) -> Result<Command<'_>, Wrong> {
+    let mut args = args.iter();
+    let cursor = number(args.next().ok_or(Wrong::Arity)?).map_err(|_| Wrong::Cursor)?;
+    let (mut count, mut pattern) = (10, &b"*"[..]);
+    while let Some(option) = args.next() {
+        let value = args.next().ok_or(Wrong::Syntax)?;
+        if option.eq_ignore_ascii_case(b"COUNT") {
+            count = number(value)?;
+        } else if option.eq_ignore_ascii_case(b"MATCH") {
+            pattern = value;
+        } else {
+            return Err(Wrong::Syntax);
+        }
+    }
+    if count == 0 {
+        return Err(Wrong::Syntax);
+    }
+    Ok(Command::Scan { cursor, count, pattern })
+}
+
+fn lakebed(args: Args<'_>) -> Result<Command<'_>, Wrong> {
+    let what = one(args)?;
+    if !what.eq_ignore_ascii_case(b"DIGEST") {
+        return Err(Wrong::Text("ERR LAKEBED knows DIGEST alone"));
+    }
+    Ok(Command::Digest)
+}
+
+fn config(args: Args<'_>) -> Result<Vec<u8>, Wrong> {
+    let (what, names) = args.split_first().ok_or(Wrong::Arity)?;
+    if !what.eq_ignore_ascii_case(b"GET") {
+        return Err(Wrong::Text("ERR the configuration is given when the node is started"));
+    }
+    if names.len() == 0 {
+        return Err(Wrong::Arity);
+    }
+    let asked = |setting: &str| {
+        names
+            .iter()
+            .any(|name| crate::glob::matches(&name.to_ascii_lowercase(), setting.as_bytes()))
+    };
+    let found: Vec<_> = SETTINGS.iter().filter(|(name, _)| asked(name)).collect();
+    Ok(answered(|out| {
+        answer::array(out, 2 * found.len());
+        for (name, value) in found {
+            answer::bulk(out, name.as_bytes());
+            answer::bulk(out, value.as_bytes());
+        }
+    }))
+}
+
+/// Interactive clients ask for a table to complete names by; they do without.
+fn command(args: Args<'_>) -> Vec<u8> {
+    let count = args.iter().next().is_some_and(|what| what.eq_ignore_ascii_case(b"COUNT"));
+    answered(|out| if count { answer::integer(out, 0) } else { answer::array(out, 0) })
+}
+
+/// Libraries introduce themselves.
+fn client(args: Args<'_>) -> Result<Vec<u8>, Wrong> {
+    let (what, _) = args.split_first().ok_or(Wrong::Arity)?;
+    let polite = [&b"SETINFO"[..], b"SETNAME"].iter().any(|name| what.eq_ignore_ascii_case(name));
+    if polite { Ok(ok()) } else { Err(Wrong::Text("ERR CLIENT knows SETINFO and SETNAME alone")) }
+}
+
+fn answered(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::new();
+    write(&mut out);
+    out
+}
+
+fn ok() -> Vec<u8> {
+    answered(|out| answer::simple(out, "OK"))
+}
+
+/// What is wrong, with which command.
+struct Complaint<'a> {
+    wrong: Wrong,
+    name: &'a [u8],
+}
+
+impl fmt::Display for Complaint<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name[..self.name.len().min(64)].to_ascii_lowercase();
+        let name = name.escape_ascii();
+        match self.wrong {
+            Wrong::Unknown => write!(f, "ERR unknown command '{name}'"),
+            Wrong::Arity => write!(f, "ERR wrong number of arguments for '{name}' command"),
+            Wrong::Syntax => f.write_str("ERR syntax error"),
+            Wrong::Integer => f.write_str("ERR value is not an integer or out of range"),
+            Wrong::Expiry => write!(f, "ERR invalid expire time in '{name}' command"),
+            Wrong::Cursor => f.write_str("ERR invalid cursor"),
+            Wrong::Database => f.write_str("ERR DB index is out of range: there is 0 alone"),
+            Wrong::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::reader::Reader;
+
+    /// Parses a line of words, as a client would send them.
+    fn with<T>(line: &str, look: impl FnOnce(Request<'_>) -> T) -> T {
+        let words: Vec<_> = line.split(' ').collect();
+        let mut bytes = Vec::new();
+        answer::array(&mut bytes, words.len());
+        words.iter().for_each(|word| answer::bulk(&mut bytes, word.as_bytes()));
+        let mut reader = Reader::new(1000);
+        reader.room().extend_from_slice(&bytes);
+        assert_eq!(reader.next(), Ok(true));
+        look(parse(reader.args(), &mut Vec::new()))
+    }
+
+    fn check(line: &str, expected: Command<'_>) {
+        with(line, |request| assert_eq!(request, Request::Command(expected), "{line}"));
+    }
+
+    fn reply(line: &str) -> String {
+        with(line, |request| match request {
+            Request::Answered(bytes) => String::from_utf8(bytes).unwrap(),
+            other => panic!("{line}: {other:?}"),
+        })
+    }
+
+    #[test]
+    fn commands_are_understood() {
+        let (key, value, mut buf) = (&b"k"[..], &b"v"[..], Vec::new());
+        let set = |when, millis| Command::Set { key, value, when, millis };
+        check("set k v", set(When::Always, 0));
+        check("SET k v NX", set(When::Absent, 0));
+        check("SET k v ex 2 xx", set(When::Present, 2000));
+        check("SET k v PX 2", set(When::Always, 2));
+        check("GET k", Command::Get(key));
+        check("INCR k", Command::Incr { key, by: 1 });
+        check("INCRBY k -7", Command::Incr { key, by: -7 });
+        check("DECR k", Command::Incr { key, by: -1 });
+        check("APPEND k v", Command::Append { key, value });
+        let list = List::of([key, value], &mut buf);
+        check("DEL k v", Command::Del(list));
+        check("EXISTS k v", Command::Exists(list));
+        check("MGET k v", Command::MGet(list));
+        check("MSET k v", Command::MSet(list));
+        check("EXPIRE k 3", Command::Expire { key, millis: 3000 });
+        check("PEXPIRE k -3", Command::Expire { key, millis: -3 });
+        check("TTL k", Command::Ttl { key, millis: false });
+        check("PTTL k", Command::Ttl { key, millis: true });
+        check("DBSIZE", Command::DbSize);
+        check("SCAN 5", Command::Scan { cursor: 5, count: 10, pattern: b"*" });
+        check("SCAN 5 match k count 7", Command::Scan { cursor: 5, count: 7, pattern: key });
+        check("lakebed digest", Command::Digest);
+    }
+
+    #[test]
+    fn wrong_commands_are_answered_with_what_is_wrong() {
+        let cases = [
+            ("NONE a", "unknown command 'none'"),
+            ("GET", "wrong number of arguments for 'get' command"),
+            ("GET a b", "wrong number of arguments"),
+            ("MSET a", "wrong number of arguments"),
+            ("DEL", "wrong number of arguments"),
+            ("SET k v NX XX", "syntax error"),
+            ("SET k v EX", "syntax error"),
+            ("SET k v EX x", "not an integer"),
+            ("SET k v EX 0", "invalid expire time in 'set' command"),
+            ("SET k v EX 9223372036854775807", "invalid expire time"),
+            ("SET k v KEEPTTL", "syntax error"),
+            ("INCRBY k 1.5", "not an integer"),
+            ("EXPIRE k 9223372036854775807", "invalid expire time"),
+            ("EXPIRE k 1 NX", "syntax error"),
+            ("SCAN x", "invalid cursor"),
+            ("SCAN 0 COUNT 0", "syntax error"),
+            ("SELECT 1", "out of range"),
+            ("CONFIG SET a b", "when the node is started"),
+            ("CLIENT LIST", "CLIENT knows"),
+            ("LAKEBED FREEZE", "LAKEBED knows"),
+        ];
+        for (line, expected) in cases {
+            let reply = reply(line);
+            assert!(reply.starts_with("-ERR ") && reply.contains(expected), "{line}: {reply}");
+        }
+    }
+
+    #[test]
+    fn what_tools_ask_first_is_answered() {
+        assert_eq!(reply("PING"), "+PONG\r\n");
+        assert_eq!(reply("PING hello"), "$5\r\nhello\r\n");
+        assert_eq!(reply("ECHO hello"), "$5\r\nhello\r\n");
+        assert_eq!(reply("SELECT 0"), "+OK\r\n");
+        assert_eq!(reply("CONFIG GET save"), "*2\r\n$4\r\nsave\r\n$0\r\n\r\n");
+        assert_eq!(reply("CONFIG GET append*").matches('$').count(), 4);
+        assert_eq!(reply("CONFIG GET none"), "*0\r\n");
+        assert_eq!(reply("COMMAND DOCS"), "*0\r\n");
+        assert_eq!(reply("CLIENT SETINFO LIB-NAME x"), "+OK\r\n");
+        with("QUIT", |request| assert_eq!(request, Request::Quit));
+        with("INFO server", |request| assert_eq!(request, Request::Info));
+    }
+}

@@ -1,0 +1,405 @@
+//! The server over loopback sockets, on a machine that stands in for a cluster.
+
+use bytes::{Buf, Bytes};
+use lakebed::{
+    Batch, LogId, LogIndex, NodeId, Refusal, Role, StateMachine, Status, Term, Timestamp,
+};
+use lakebed_kv::{
+    Kv,
+    serve::{Failure, Limits, Store, serve},
+};
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::{Arc, Mutex, mpsc},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant, SystemTime},
+};
+use tokio::{net::TcpListener, sync::oneshot};
+
+/// The most that anything here waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One machine behind a lock, and what was asked of it.
+#[derive(Clone, Default)]
+struct Single(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    kv: Kv,
+    index: u64,
+    /// How many commands each batch had.
+    batches: Vec<u32>,
+    reads: usize,
+    failure: Option<Failure>,
+}
+
+impl State {
+    fn apply(&mut self, batch: &Batch, out: &mut Vec<u8>) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        self.batches.push(batch.count());
+        self.index += 1;
+        let mut body = batch.body();
+        while !body.is_empty() {
+            let len = body.get_u32_le() as usize;
+            let at = LogId::new(Term(1), LogIndex(self.index));
+            self.kv.apply(at, Timestamp(now.as_nanos() as u64), &body[..len], out);
+            body.advance(len);
+        }
+    }
+}
+
+impl Store for Single {
+    async fn propose(&self, batch: Batch, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let mut state = self.0.lock().unwrap();
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        let mut answers = Vec::new();
+        state.apply(&batch, &mut answers);
+        out.extend(answers);
+        Ok(())
+    }
+
+    async fn read(&self, query: &[u8]) -> Result<Bytes, Failure> {
+        let mut state = self.0.lock().unwrap();
+        state.reads += 1;
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        let mut answer = Vec::new();
+        state.kv.query(query, &mut answer);
+        Ok(answer.into())
+    }
+
+    async fn status(&self) -> Result<Status, Failure> {
+        let mut status = Status::default();
+        status.node = NodeId(7);
+        status.role = Role::Leader;
+        Ok(status)
+    }
+}
+
+struct Server {
+    store: Single,
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start() -> Self {
+        Self::with(Limits::default())
+    }
+
+    fn with(limits: Limits) -> Self {
+        let store = Single::default();
+        let (stop, stopped) = oneshot::channel();
+        let (bound, address) = mpsc::channel();
+        let served = store.clone();
+        let thread = thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                bound.send(listener.local_addr().unwrap()).unwrap();
+                serve(listener, served, limits, async { drop(stopped.await) }).await;
+            });
+        });
+        let address = address.recv().unwrap();
+        Self { store, address, stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn client(&self) -> Client {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Client(stream)
+    }
+
+    fn state<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        look(&mut self.store.0.lock().unwrap())
+    }
+
+    fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct Client(TcpStream);
+
+impl Client {
+    fn send(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).unwrap();
+    }
+
+    /// Reads exactly this.
+    fn expect(&mut self, expected: &str) {
+        let mut found = vec![0; expected.len()];
+        self.0.read_exact(&mut found).unwrap();
+        assert_eq!(String::from_utf8_lossy(&found), expected);
+    }
+
+    /// Sends a line of words, and reads exactly this.
+    fn ask(&mut self, line: &str, expected: &str) {
+        self.send(&command(line));
+        self.expect(expected);
+    }
+
+    /// Everything up to the end of the connection.
+    fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        self.0.read_to_string(&mut rest).unwrap();
+        rest
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        while !line.ends_with("\r\n") {
+            let mut byte = [0];
+            self.0.read_exact(&mut byte).unwrap();
+            line.push(char::from(byte[0]));
+        }
+        line
+    }
+}
+
+fn command(line: &str) -> Vec<u8> {
+    let words: Vec<_> = line.split(' ').collect();
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        bytes.extend(format!("${}\r\n{word}\r\n", word.len()).bytes());
+    }
+    bytes
+}
+
+fn pipeline(lines: &[&str]) -> Vec<u8> {
+    lines.iter().flat_map(|line| command(line)).collect()
+}
+
+#[test]
+fn a_pipeline_is_one_batch_and_is_answered_in_order() {
+    let server = Server::start();
+    let mut client = server.client();
+    let lines: Vec<_> = (0..64).map(|n| format!("INCRBY n {n}")).collect();
+    client.send(&pipeline(&lines.iter().map(String::as_str).collect::<Vec<_>>()));
+    let sums: String = (0..64).map(|n| format!(":{}\r\n", n * (n + 1) / 2)).collect();
+    client.expect(&sums);
+    assert_eq!(server.state(|state| state.batches.clone()), [64]);
+}
+
+#[test]
+fn a_read_sees_the_write_before_it() {
+    let server = Server::start();
+    let mut client = server.client();
+    client.send(&pipeline(&["GET a", "SET a 1", "GET a", "PING", "SET a 2", "GET a", "GET a"]));
+    client.expect("$-1\r\n+OK\r\n$1\r\n1\r\n+PONG\r\n+OK\r\n$1\r\n2\r\n$1\r\n2\r\n");
+    assert_eq!(server.state(|state| (state.batches.clone(), state.reads)), (vec![2, 3], 1));
+}
+
+#[test]
+fn reads_of_a_pipeline_are_one_query() {
+    let server = Server::start();
+    let mut client = server.client();
+    client.ask("MSET a 1 b 2", "+OK\r\n");
+    client.send(&pipeline(&["GET a", "EXISTS a b c", "MGET b a", "DBSIZE", "TTL a"]));
+    client.expect("$1\r\n1\r\n:2\r\n*2\r\n$1\r\n2\r\n$1\r\n1\r\n:2\r\n:-1\r\n");
+    assert_eq!(server.state(|state| state.reads), 1);
+}
+
+#[test]
+fn what_is_wrong_does_not_disturb_its_neighbours() {
+    let server = Server::start();
+    let mut client = server.client();
+    client.send(&pipeline(&["SET a 1", "SET a", "NONE", "GET a"]));
+    client.expect("+OK\r\n-ERR wrong number of arguments for 'set' command\r\n");
+    client.expect("-ERR unknown command 'none'\r\n$1\r\n1\r\n");
+}
+
+#[test]
+fn garbage_is_answered_and_let_go() {
+    let server = Server::start();
+    let nested = b"*1\r\n".repeat(200_000);
+    let cases: [(&[u8], &str); 5] = [
+        (b"GET / HTTP/1.1\r\n\r\n", "expected '*', got 'G'"),
+        (b"\x16\x03\x01\x02\x00", "expected '*', got '\\x16'"),
+        (b"*1\r\n$-5\r\nabc\r\n", "invalid bulk length"),
+        (b"*9999999999\r\n", "invalid multibulk length"),
+        (&nested, "expected '$', got '*'"),
+    ];
+    for (bytes, expected) in cases {
+        let mut client = server.client();
+        client.send(bytes);
+        let reply = client.rest();
+        assert!(reply.starts_with("-ERR Protocol error: ") && reply.contains(expected), "{reply}");
+    }
+    server.client().ask("PING", "+PONG\r\n");
+}
+
+#[test]
+fn commands_before_the_garbage_are_performed() {
+    let server = Server::start();
+    let mut client = server.client();
+    client.send(&[&command("SET a 1")[..], b"!"].concat());
+    assert_eq!(client.rest(), "+OK\r\n-ERR Protocol error: expected '*', got '!'\r\n");
+    server.client().ask("GET a", "$1\r\n1\r\n");
+}
+
+#[test]
+fn an_oversized_command_is_refused() {
+    let server = Server::with(Limits { batch_bytes_max: 10_000, ..Limits::default() });
+    let mut client = server.client();
+    client.send(&command(&format!("SET a {}", "x".repeat(50_000))));
+    let reply = client.rest();
+    assert_eq!(reply, "-ERR Protocol error: the command is larger than 10000 bytes\r\n");
+    assert!(server.state(|state| state.batches.is_empty()));
+}
+
+#[test]
+fn half_a_command_is_told_when_the_connection_ends() {
+    let server = Server::start();
+    let whole = command("SET a 1");
+    for end in 1..whole.len() {
+        let mut client = server.client();
+        client.send(&whole[..end]);
+        client.0.shutdown(std::net::Shutdown::Write).unwrap();
+        let expected = "-ERR Protocol error: the connection ended within a command\r\n";
+        assert_eq!(client.rest(), expected, "{end} bytes");
+    }
+    assert!(server.state(|state| state.batches.is_empty()));
+}
+
+#[test]
+fn a_client_that_takes_no_answers_is_not_read() {
+    let server = Server::start();
+    let value = "x".repeat(1_000_000);
+    server.client().ask(&format!("SET a {value}"), "+OK\r\n");
+    let mut greedy = server.client();
+    greedy.0.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let gets = pipeline(&["GET a"; 1000]);
+    let blocked = (0..10_000).map(|_| greedy.0.write_all(&gets)).find_map(Result::err);
+    let kind = blocked.expect("the server takes no more").kind();
+    assert!(matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut), "{kind}");
+    // At most four megabytes are asked for at once: ten at most went into the sockets.
+    assert!(server.state(|state| state.reads) < 20);
+    server.client().ask("PING", "+PONG\r\n");
+}
+
+#[test]
+fn many_large_answers_come_in_portions_and_in_order() {
+    let server = Server::start();
+    let mut client = server.client();
+    client.ask(&format!("SET a {}", "x".repeat(1_000_000)), "+OK\r\n");
+    client.send(&pipeline(&["GET a"; 20]));
+    client.send(&command("ECHO end"));
+    let one = format!("$1000000\r\n{}\r\n", "x".repeat(1_000_000));
+    (0..20).for_each(|_| client.expect(&one));
+    client.expect("$3\r\nend\r\n");
+}
+
+#[test]
+fn refusals_and_unknown_outcomes_are_told_apart() {
+    let server = Server::start();
+    let mut client = server.client();
+    let cases = [
+        (Failure::Refused(Refusal::Busy), "-BUSY "),
+        (Failure::Refused(Refusal::DiskFull), "-DISKFULL "),
+        (Failure::Refused(Refusal::NotReady), "-TRYAGAIN "),
+        (Failure::Unknown, "-UNKNOWN the write may or may not have been applied"),
+    ];
+    for (failure, expected) in cases {
+        server.state(|state| state.failure = Some(failure));
+        client.send(&pipeline(&["SET a 1", "INCR b", "PING"]));
+        for _ in 0..2 {
+            let line = client.line();
+            assert!(line.starts_with(expected), "{line}");
+        }
+        client.expect("+PONG\r\n");
+    }
+    client.send(&pipeline(&["GET a", "GET b"]));
+    assert!(client.line().starts_with("-TRYAGAIN "));
+    assert!(client.line().starts_with("-TRYAGAIN "));
+}
+
+#[test]
+fn keys_expire_though_nobody_writes() {
+    let server = Server::start();
+    let mut client = server.client();
+    client.ask("SET a 1 PX 50", "+OK\r\n");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        client.send(&command("GET a"));
+        if client.line() == "$-1\r\n" {
+            break;
+        }
+        client.expect("1\r\n");
+        assert!(Instant::now() < deadline, "the key does not expire");
+    }
+    client.ask("EXISTS a", ":0\r\n");
+    assert_eq!(server.state(|state| state.batches.clone()), [1, 1]);
+}
+
+#[test]
+fn quit_is_answered_and_what_follows_is_not() {
+    let server = Server::start();
+    let mut client = server.client();
+    client.send(&pipeline(&["PING", "QUIT", "PING"]));
+    client.0.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.rest(), "+PONG\r\n+OK\r\n");
+}
+
+#[test]
+fn info_and_digest_describe_the_node_and_its_state() {
+    let server = Server::start();
+    let mut client = server.client();
+    client.send(&command("INFO"));
+    let len: usize = client.line()[1..].trim().parse().unwrap();
+    let mut text = vec![0; len + 2];
+    client.0.read_exact(&mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("\r\nnode:7\r\nrole:leader\r\n"), "{text}");
+    client.ask("SET a 1", "+OK\r\n");
+    let digest = server.state(|state| state.kv.digest());
+    client.ask("LAKEBED DIGEST", &format!("*2\r\n:1\r\n$64\r\n{digest}\r\n"));
+}
+
+#[test]
+fn a_client_too_many_is_turned_away() {
+    let server = Server::with(Limits { clients_max: 1, ..Limits::default() });
+    let mut first = server.client();
+    first.ask("PING", "+PONG\r\n");
+    assert_eq!(server.client().rest(), "-ERR max number of clients reached\r\n");
+    first.ask("PING", "+PONG\r\n");
+    first.ask("QUIT", "+OK\r\n");
+    drop(first);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut next = server.client();
+        next.send(&command("PING"));
+        if next.line() == "+PONG\r\n" {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the place is not given again");
+    }
+}
+
+#[test]
+fn a_server_that_stops_lets_go_of_everybody() {
+    let mut server = Server::start();
+    let (mut idle, mut half) = (server.client(), server.client());
+    idle.ask("PING", "+PONG\r\n");
+    half.ask("SET a 1", "+OK\r\n");
+    half.send(b"*1\r\n$4\r\nPI");
+    server.stop();
+    assert_eq!(idle.rest(), "");
+    assert_eq!(half.rest(), "");
+    assert!(TcpStream::connect(server.address).is_err());
+}
