@@ -68,9 +68,8 @@ fn run(who: &str, bytes: usize, batch: usize, batches: usize) -> Count {
 /// greatest inclusive count of all that are named after it.
 fn parse(annotated: &str) -> Count {
     let counted = |line: &str| line.split_whitespace().next()?.replace(',', "").parse::<u64>().ok();
-    let find = |what: &str| {
-        annotated.lines().filter(|line| line.contains(what)).filter_map(counted).max()
-    };
+    let find =
+        |what: &str| annotated.lines().filter(|line| line.contains(what)).filter_map(counted).max();
     Count {
         all: find("PROGRAM TOTALS").expect("callgrind_annotate prints the total"),
         checksum: find("crc32c").unwrap_or(0),

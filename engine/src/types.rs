@@ -123,6 +123,18 @@ impl fmt::Debug for LogId {
     }
 }
 
+/// Who this node is, as its disk says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Identity {
+    pub(crate) cluster: ClusterId,
+    /// Raised by a forced recovery of a lost quorum; in every message.
+    pub(crate) cluster_epoch: u64,
+    pub(crate) group: GroupId,
+    pub(crate) node: NodeId,
+    /// Which life of the disk; drawn when it was formatted.
+    pub(crate) incarnation: u64,
+}
+
 /// Consecutive request ids: a whole batch is answered by one action.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Requests {

@@ -1,10 +1,12 @@
 //! Durable appends of 256 B commands: ours through a whole engine, beside the bare system calls
 //! and beside raft-engine.
 
+mod lakebed;
 mod peer;
 mod raw;
 
 use crate::rounds::{Contestant, Samples, Work, interleave, ratios, readable, readable_ratio};
+use lakebed_runtime::DiskKind;
 use std::{fs, path::Path, time::Duration};
 
 const COMMAND_BYTES: usize = 256;
@@ -19,7 +21,7 @@ pub trait Appender {
     fn append(&mut self, batch: &[Vec<u8>], least: Duration) -> u64;
 }
 
-/// Names and appenders of one way to use them; the first is what the others are compared with.
+/// Names and appenders of one way to use them.
 type Field = Vec<(&'static str, Box<dyn Appender>)>;
 
 /// Every batch size, one append in flight and many.
@@ -37,6 +39,8 @@ fn one_in_flight(dir: &Path) -> Field {
     vec![
         ("pwrite + fdatasync", Box::new(raw::Files::create(dir, 1))),
         ("raft-engine", Box::new(peer::RaftEngine::open(dir, 1))),
+        ("lakebed, files", Box::new(lakebed::Lakebed::open(dir, DiskKind::Files, 1))),
+        ("lakebed, uring", Box::new(lakebed::Lakebed::open(dir, DiskKind::Uring, 1))),
     ]
 }
 
@@ -46,6 +50,8 @@ fn pipelined(dir: &Path) -> Field {
         ("io_uring O_DIRECT RWF_DSYNC", Box::new(raw::Uring::create(dir, DEPTH))),
         ("raft-engine", Box::new(peer::RaftEngine::open(dir, 1))),
         ("raft-engine, 32 threads", Box::new(peer::RaftEngine::open(dir, DEPTH))),
+        ("lakebed, files", Box::new(lakebed::Lakebed::open(dir, DiskKind::Files, DEPTH))),
+        ("lakebed, uring", Box::new(lakebed::Lakebed::open(dir, DiskKind::Uring, DEPTH))),
     ]
 }
 

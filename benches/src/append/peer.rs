@@ -46,7 +46,8 @@ impl Appender for RaftEngine {
         };
         let regions = self.next.iter_mut().enumerate();
         let batches = thread::scope(|scope| {
-            let threads: Vec<_> = regions.map(|region| scope.spawn(move || write(region))).collect();
+            let threads: Vec<_> =
+                regions.map(|region| scope.spawn(move || write(region))).collect();
             threads.into_iter().map(|thread| thread.join().expect("a writer")).sum()
         });
         engine.purge_expired_files().expect("a purge");
@@ -54,13 +55,7 @@ impl Appender for RaftEngine {
     }
 }
 
-fn write(
-    engine: &Engine,
-    region: u64,
-    next: &mut u64,
-    batch: &[Vec<u8>],
-    least: Duration,
-) -> u64 {
+fn write(engine: &Engine, region: u64, next: &mut u64, batch: &[Vec<u8>], least: Duration) -> u64 {
     let start = Instant::now();
     let mut batches = 0;
     while start.elapsed() < least {

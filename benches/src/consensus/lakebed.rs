@@ -4,8 +4,8 @@ use super::Cluster;
 use crate::memory_disk::MemoryDisk;
 use bytes::{Bytes, BytesMut};
 use lakebed::{
-    Action, Batch, Chunk, ClusterId, Config, Engine, Event, GroupId, Instant, Machine, Member, Membership,
-    NodeId, RequestId, Role, Start, Timestamp,
+    Action, Batch, Chunk, ClusterId, Config, Engine, Event, GroupId, Instant, Machine, Member,
+    Membership, NodeId, RequestId, Role, Start, Timestamp,
 };
 use std::{collections::VecDeque, sync::Arc};
 

@@ -41,7 +41,16 @@ pub fn compare(rounds: usize) {
     println!("rounds), ratio of each pair as median (min..max), allocations per batch and node");
     println!(
         "{:>5} {:>5} {:>9} {:>9} {:>9}  {:<21} {:<21} {:>7} {:>7} {:>7}",
-        "bytes", "batch", "raft", "tuned", "lakebed", "to raft", "to tuned", "raft", "tuned", "ours"
+        "bytes",
+        "batch",
+        "raft",
+        "tuned",
+        "lakebed",
+        "to raft",
+        "to tuned",
+        "raft",
+        "tuned",
+        "ours"
     );
     for bytes in BYTES {
         for batch in BATCHES {

@@ -14,8 +14,7 @@ use super::{
 use crate::{
     entry::{Batch, Head, Kind, Seed},
     membership::{Member, Membership},
-    storage::Identity,
-    types::{ClusterId, GroupId, LogId, LogIndex, NodeId, SnapshotId, Term, Timestamp},
+    types::{ClusterId, GroupId, Identity, LogId, LogIndex, NodeId, SnapshotId, Term, Timestamp},
 };
 use bytes::Bytes;
 use std::{fmt::Write as _, path::PathBuf, sync::Arc};

@@ -16,8 +16,7 @@ use super::{Fault, FileSeed, open_block, seal_block};
 use crate::{
     entry::{Head, Kind},
     le::{put_u32, put_u64, put_u64s, u32_at, u64_at, u64s_at},
-    storage::Identity,
-    types::{ClusterId, GroupId, LogId, LogIndex, NodeId, SnapshotId, Term, Timestamp},
+    types::{ClusterId, GroupId, Identity, LogId, LogIndex, NodeId, SnapshotId, Term, Timestamp},
 };
 
 const HEADER: &[u8; 8] = b"LAKESEGM";

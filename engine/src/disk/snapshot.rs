@@ -10,8 +10,7 @@ use super::{Fault, FileSeed, open_block, seal_block};
 use crate::{
     le::{put_u32, put_u64, put_u64s, u32_at, u64_at, u64s_at},
     membership::Membership,
-    storage::Identity,
-    types::{ClusterId, GroupId, LogId, LogIndex, NodeId, SnapshotId, Term},
+    types::{ClusterId, GroupId, Identity, LogId, LogIndex, NodeId, SnapshotId, Term},
 };
 use std::sync::Arc;
 

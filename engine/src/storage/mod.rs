@@ -35,24 +35,12 @@ use crate::{
     file::{DiskError, File},
     membership::Membership,
     status::{Phase, Recovery},
-    types::{
-        CaptureId, ClusterId, GroupId, Instant, LogId, LogIndex, NodeId, OpId, Term, Timestamp,
-    },
+    types::{CaptureId, Instant, LogId, LogIndex, NodeId, OpId, Term, Timestamp},
 };
 use bytes::Bytes;
 use std::sync::Arc;
 
-/// Who this node is, as its disk says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Identity {
-    pub(crate) cluster: ClusterId,
-    /// Raised by a forced recovery of a lost quorum; in every message.
-    pub(crate) cluster_epoch: u64,
-    pub(crate) group: GroupId,
-    pub(crate) node: NodeId,
-    /// Which life of the disk; drawn when it was formatted.
-    pub(crate) incarnation: u64,
-}
+pub(crate) use crate::types::Identity;
 
 /// What a restart found: handed over once, when the node may vote and acknowledge.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ use crate::{
     entry::{Batch, Kind, frames, seal_body},
     file::{DiskRequest, Extent},
     membership::Member,
+    types::{ClusterId, GroupId},
 };
 use std::collections::BTreeMap;
 

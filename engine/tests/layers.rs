@@ -1,0 +1,169 @@
+//! Modules only look down, and so do crates (ARCHITECTURE.md).
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// The vocabulary: its modules may know each other, and every module may know them.
+const GROUND: [&str; 9] = [
+    "action",
+    "config",
+    "entry",
+    "event",
+    "file",
+    "membership",
+    "state_machine",
+    "status",
+    "types",
+];
+
+/// Each other module, and those that it may know beside the ground.
+const LAYERS: [(&str, &[&str]); 13] = [
+    ("le", &[]),
+    ("marks", &[]),
+    ("codec", &["le", "message"]),
+    ("message", &["codec", "le"]),
+    ("disk", &["le"]),
+    ("storage", &["disk", "le", "marks"]),
+    ("raft", &["codec", "le", "marks", "message", "storage"]),
+    ("engine", &["codec", "marks", "message", "raft", "storage"]),
+    ("contract", &["engine"]),
+    ("tape", &["engine", "le"]),
+    ("files", &[]),
+    ("conformance", &["contract", "engine"]),
+    ("ground", &["le"]),
+];
+
+/// Each crate of the workspace, and those of them that it may depend on.
+const CRATES: [(&str, &[&str]); 6] = [
+    ("engine", &[]),
+    ("sim", &["lakebed"]),
+    ("kv", &["lakebed"]),
+    ("runtime", &["lakebed"]),
+    ("scenarios", &["lakebed", "lakebed-kv", "lakebed-sim"]),
+    ("cli", &["lakebed", "lakebed-kv", "lakebed-runtime", "lakebed-scenarios"]),
+];
+
+#[test]
+fn modules_only_look_down() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = Vec::new();
+    for path in sources(&source) {
+        let module = module_of(&path, &source);
+        let allowed = allowed(&module);
+        for named in named_modules(&production_code(&path)) {
+            if named != module && !GROUND.contains(&&*named) && !allowed.contains(&&*named) {
+                wrong.push(format!("{}: {module} must not know {named}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn crates_only_look_down() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut wrong = Vec::new();
+    for (name, allowed) in CRATES {
+        let manifest = fs::read_to_string(root.join(name).join("Cargo.toml")).unwrap();
+        let (_, after) = manifest.split_once("\n[dependencies]").unwrap_or_default();
+        let dependencies = after.split("\n[").next().unwrap_or_default();
+        let ours = dependencies.lines().filter_map(|line| line.split(['.', ' ', '=']).next());
+        for dependency in ours.filter(|dependency| dependency.starts_with("lakebed")) {
+            if !allowed.contains(&dependency) {
+                wrong.push(format!("{name} must not depend on {dependency}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn allowed(module: &str) -> &'static [&'static str] {
+    let module = if GROUND.contains(&module) { "ground" } else { module };
+    let layer = LAYERS.iter().find(|(name, _)| *name == module);
+    layer.unwrap_or_else(|| panic!("{module} has no place among the layers")).1
+}
+
+/// All sources but the root and tests.
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() && name != "tests" {
+            found.append(&mut sources(&path));
+        } else if name.ends_with(".rs") && !["lib.rs", "tests.rs"].contains(&name) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn module_of(path: &Path, source: &Path) -> String {
+    let below = path.strip_prefix(source).unwrap().components().next().unwrap();
+    below.as_os_str().to_str().unwrap().trim_end_matches(".rs").into()
+}
+
+/// Without comments, and without the tests at the end.
+fn production_code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let code = text.split("#[cfg(test)]\nmod ").next().unwrap();
+    let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Every module that is named behind `crate::`, alone or in braces.
+fn named_modules(code: &str) -> BTreeSet<String> {
+    let behind = code.split("crate::").skip(1);
+    behind.flat_map(first_names).map(|name| module_that_has(&name)).collect()
+}
+
+/// The first name of each path in a use-tree.
+fn first_names(tree: &str) -> Vec<String> {
+    let mut names = vec![String::new()];
+    let mut depth = 0;
+    let mut within_name = true;
+    for c in tree.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 1 => {
+                names.push(String::new());
+                within_name = true;
+                continue;
+            }
+            c if c.is_alphanumeric() || c == '_' => {
+                if within_name {
+                    names.last_mut().unwrap().push(c);
+                }
+                continue;
+            }
+            c if c.is_whitespace() => continue,
+            _ => within_name = false,
+        }
+        if depth <= 0 {
+            break;
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+/// The root's own names are those of the modules they come from.
+fn module_that_has(name: &str) -> String {
+    match name {
+        "Engine" => "engine".into(),
+        "Core" => "contract".into(),
+        name if name.starts_with(char::is_uppercase) => "types".into(),
+        name => name.into(),
+    }
+}
+
+#[test]
+fn use_trees_are_read() {
+    let code = "use crate::{Action, disk::{Head, codec}, le}; crate::raft::x(); use crate::Engine;";
+    let named: Vec<String> = named_modules(code).into_iter().collect();
+    assert_eq!(named, ["disk", "engine", "le", "raft", "types"]);
+}
