@@ -20,8 +20,8 @@ const SEGMENT_BYTES: u64 = 64 << 20;
 /// Where entries begin; before them are slot blocks.
 const DATA: u64 = 2 << 20;
 const BLOCK: u64 = 4096;
-const TURN: Duration = Duration::from_millis(400);
-const TURNS: usize = 5;
+const TURN: Duration = Duration::from_millis(100);
+const TURNS: usize = 15;
 
 /// The n-th append of so many bytes: round and round in one segment, blocks of their own.
 fn append(n: u64, bytes: &Bytes) -> (Extent, Extent) {
