@@ -58,6 +58,9 @@ impl Compaction {
         promises: &mut Promises,
         ops: &mut Ops,
     ) {
+        if matches!(self.step, Step::Idle) && snapshots.whole.len() < SNAPSHOTS_KEPT {
+            return;
+        }
         match std::mem::take(&mut self.step) {
             Step::Idle => self.begin(journal, snapshots, reads, promises, ops),
             Step::Announce(version, dead) if promises.is_durable(version) => {
@@ -93,13 +96,13 @@ impl Compaction {
         promises: &mut Promises,
         ops: &mut Ops,
     ) {
-        let extra = snapshots.whole.len().saturating_sub(SNAPSHOTS_KEPT);
+        let extra = snapshots.whole.len() - SNAPSHOTS_KEPT;
         for snapshot in snapshots.whole.drain(..extra) {
             self.submit(CompactOp::Remove, DiskRequest::Remove { file: snapshot.file() }, ops);
             self.step = Step::Remove;
         }
         let is_busy = journal.cut.is_some() || journal.active.is_none();
-        if extra > 0 || snapshots.whole.len() < SNAPSHOTS_KEPT || is_busy {
+        if extra > 0 || is_busy {
             return;
         }
         let first = snapshots.whole[0].header.at.index.next().min(self.retain);

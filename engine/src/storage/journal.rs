@@ -98,6 +98,7 @@ pub(crate) struct Active {
     in_flight_bytes: u64,
     written: LogIndex,
     slot_lane: SlotLane,
+    seed: FileSeed,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -155,6 +156,7 @@ impl Active {
             in_flight_bytes: 0,
             written: last,
             slot_lane: lane,
+            seed,
         }
     }
 
@@ -319,11 +321,20 @@ impl Journal {
         if self.cut.is_none() {
             // A segment may have become the active one, and may be full after this write.
             self.go_on_rolling(promises, ops);
-            self.write(promises.durable().term, ops);
-            self.go_on_rolling(promises, ops);
+            if self.has_to_write() {
+                self.write(promises.durable().term, ops);
+                self.go_on_rolling(promises, ops);
+            }
         }
-        self.prepare_spare(now, ops);
+        if self.spares.is_due(now) {
+            self.prepare_spare(ops);
+        }
         self.refresh_hint(now, promises);
+    }
+
+    fn has_to_write(&self) -> bool {
+        let has_slots = |active: &Active| active.slot_lane.sent < active.last();
+        !self.pending.is_empty() || self.active.as_ref().is_some_and(has_slots)
     }
 
     fn write(&mut self, promised: Term, ops: &mut Ops) {
@@ -337,7 +348,7 @@ impl Journal {
                 break;
             }
             let entries = self.pending.drain(..batch.entries);
-            let stamp = Stamp { group: self.identity.group, epoch: self.epoch, durable };
+            let stamp = Stamp { epoch: self.epoch, durable };
             let at = place(active, entries, batch.bytes, stamp);
             self.pending_bytes -= batch.bytes;
             submit(active, Some(at), ops);
@@ -374,8 +385,12 @@ impl Journal {
     /// When writes pause, what was proven by floors alone is said in the hard state.
     fn refresh_hint(&mut self, now: Instant, promises: &mut Promises) {
         let hint = promises.wanted().durable_hint;
+        if hint >= self.durable {
+            self.hint_at = None;
+            return;
+        }
         let is_idle = self.active.as_ref().is_none_or(Active::is_idle) && self.cut.is_none();
-        if !is_idle || hint >= self.durable {
+        if !is_idle {
             self.hint_at = None;
         } else if self.hint_at.get_or_insert_with(|| now.after(HINT_PAUSE)).0 <= now.0 {
             self.hint_at = None;
@@ -425,7 +440,6 @@ fn fitting(active: &Active, pending: &VecDeque<Pending>, promised: Term, window:
 /// What a slot says beside its entry.
 #[derive(Clone, Copy)]
 struct Stamp {
-    group: GroupId,
     epoch: u64,
     durable: LogIndex,
 }
@@ -440,7 +454,7 @@ fn place(
     let offset = active.write_at;
     let padded = (total_bytes as usize).next_multiple_of(active.layout.align as usize);
     let mut bytes = BytesMut::with_capacity(padded);
-    let seed = FileSeed::new(stamp.group, active.sequence);
+    let seed = active.seed;
     for Pending { head, frame } in entries {
         let floor_lag = FloorLag::new(head.id.index, stamp.durable);
         let slot = Slot::of(&head, offset + bytes.len() as u64, stamp.epoch, floor_lag);

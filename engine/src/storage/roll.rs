@@ -53,6 +53,8 @@ pub(crate) struct Spares {
     creating: Option<Spare>,
     next: u64,
     is_full: bool,
+    /// Whether the one in stock was found to be what the next roll needs.
+    is_stocked: bool,
     pub(super) retry_at: Option<Instant>,
 }
 
@@ -63,6 +65,11 @@ pub(crate) struct Spare {
 }
 
 impl Spares {
+    /// Whether one may have to be made.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        !self.is_stocked && self.creating.is_none() && self.retry_at.is_none_or(|at| now >= at)
+    }
+
     /// Number zero is where a new node's hard state is built.
     fn number(&mut self) -> u64 {
         self.next += 1;
@@ -70,6 +77,7 @@ impl Spares {
     }
 
     fn take(&mut self, len: u64) -> Option<Spare> {
+        self.is_stocked = false;
         let place = self.ready.iter().position(|spare| spare.len >= len)?;
         Some(self.ready.swap_remove(place))
     }
@@ -82,6 +90,7 @@ impl Spares {
 
     /// Its new name is durable: it may be written.
     pub(super) fn give(&mut self, spare: Spare) {
+        self.is_stocked = false;
         self.ready.push(spare);
     }
 }
@@ -115,7 +124,7 @@ impl Journal {
 
     pub(super) fn go_on_rolling(&mut self, promises: &mut Promises, ops: &mut Ops) {
         match self.roll {
-            Roll::Idle if self.active.is_none() => self.roll = Roll::WantSpare(self.wanted_len()),
+            Roll::Idle if self.active.is_none() => self.want_spare(),
             Roll::Idle => return self.end_segment(ops),
             Roll::WantSpare(_) => {}
             Roll::Ending | Roll::Naming(_) => return,
@@ -134,6 +143,9 @@ impl Journal {
     }
 
     fn end_segment(&mut self, ops: &mut Ops) {
+        if self.pending.is_empty() {
+            return;
+        }
         let is_full = self.is_full();
         let Some(active) = self.active.as_ref().filter(|active| is_full && active.is_idle()) else {
             return;
@@ -209,7 +221,12 @@ impl Journal {
             last: crate::LogId::new(active.last_term(), active.last()),
             data_bytes: active.end(),
         });
+        self.want_spare();
+    }
+
+    fn want_spare(&mut self) {
         self.roll = Roll::WantSpare(self.wanted_len());
+        self.spares.is_stocked = false;
     }
 
     fn write_headers(&self, ops: &mut Ops) {
@@ -248,17 +265,17 @@ impl Journal {
         let Header { sequence, layout, first, prev_term, .. } = header;
         let group = self.identity.group;
         self.active = Some(Active::new(sequence, layout, first, prev_term, Vec::new(), group));
+        self.spares.is_stocked = false;
     }
 
     /// One spare is kept ready, so that a roll does not wait for zeros to be written.
-    pub(super) fn prepare_spare(&mut self, now: Instant, ops: &mut Ops) {
-        let is_waiting = self.spares.retry_at.is_some_and(|at| now < at);
+    pub(super) fn prepare_spare(&mut self, ops: &mut Ops) {
         let len = match self.roll {
             Roll::WantSpare(len) => len,
             _ => self.next_len(),
         };
-        let has_one = self.spares.ready.iter().any(|spare| spare.len >= len);
-        if is_waiting || has_one || self.spares.creating.is_some() || self.cut.is_some() {
+        self.spares.is_stocked = self.spares.ready.iter().any(|spare| spare.len >= len);
+        if self.spares.is_stocked || self.cut.is_some() {
             return;
         }
         self.spares.retry_at = None;
