@@ -159,7 +159,8 @@ impl Raft {
     }
 
     pub(super) fn on_verdict(&mut self, head: &Head, verdict: Verdict, pre: bool) {
-        if !verdict.granted && head.term > self.term {
+        let asks = matches!(self.role, Role::PreCandidate(_) | Role::Candidate(_));
+        if asks && !verdict.granted && head.term > self.term {
             return self.become_follower(head.term, None);
         }
         let epoch = self.facts.write_epoch;

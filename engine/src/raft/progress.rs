@@ -35,8 +35,9 @@ pub(super) struct Peer {
     pub(super) matched: LogIndex,
     /// The next index to send.
     pub(super) next: LogIndex,
-    /// When it last answered this leader.
+    /// When it last answered this leader, or when this leader began.
     pub(super) heard: Instant,
+    pub(super) has_answered: bool,
     /// Its link is down: nothing is sent until it is up, or the peer is heard from.
     pub(super) paused: bool,
     /// The number of the last append to it.
@@ -65,6 +66,7 @@ impl Peer {
             matched: LogIndex(0),
             next,
             heard: now,
+            has_answered: false,
             paused: false,
             sequence: 0,
             probing_since: 0,
@@ -100,6 +102,7 @@ impl Peer {
     /// Takes note of an answer that fits this leader's term and log; true if `matched` rose.
     pub(super) fn answered(&mut self, answer: &AppendAnswer, now: Instant) -> bool {
         self.heard = now;
+        self.has_answered = true;
         self.paused = false;
         self.round_acked = self.round_acked.max(answer.round);
         let rose = answer.durable > self.matched;

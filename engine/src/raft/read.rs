@@ -88,28 +88,33 @@ impl Raft {
     }
 
     fn read_local(&mut self, requests: Requests, stale_max: Duration) {
-        if self.applying.restored && self.is_fresh(stale_max) {
-            self.reads.ready.push((LogIndex(0), requests));
-        } else {
-            self.end(requests, Outcome::Refused(Refusal::NotReady));
+        match self.fresh_within(stale_max) {
+            Some(index) if self.applying.restored => self.reads.ready.push((index, requests)),
+            _ => self.end(requests, Outcome::Refused(Refusal::NotReady)),
         }
     }
 
-    /// Whether a leader was heard from within `stale_max`; a leader: whether a quorum was.
-    fn is_fresh(&self, stale_max: Duration) -> bool {
+    /// What was committed when a leader was last heard from, or, at a leader, a quorum; `None` if
+    /// that is longer ago than `stale_max`.
+    fn fresh_within(&self, stale_max: Duration) -> Option<LogIndex> {
         match &self.role {
-            Role::Leader(leader) => self.membership.is_quorum(|id| {
-                id == self.identity.node
-                    || leader.peers.iter().any(|peer| {
+            Role::Leader(leader) => {
+                let heard = |id| {
+                    leader.peers.iter().any(|peer| {
                         peer.id == id
-                            && peer.round_acked > 0
+                            && peer.has_answered
                             && self.now.since(peer.heard) <= stale_max
                     })
-            }),
-            Role::Follower(follower) => {
-                follower.leader.is_some() && self.now.since(self.contact) <= stale_max
+                };
+                let own = self.identity.node;
+                let fresh = self.membership.is_quorum(|id| id == own || heard(id));
+                fresh.then(|| self.log.marks.committed())
             }
-            Role::Forming(_) | Role::PreCandidate(_) | Role::Candidate(_) => false,
+            Role::Follower(follower) => {
+                let heard = self.now.since(self.contact) <= stale_max;
+                (heard && follower.leader.is_some()).then_some(follower.committed)
+            }
+            Role::Forming(_) | Role::PreCandidate(_) | Role::Candidate(_) => None,
         }
     }
 
@@ -236,8 +241,16 @@ impl Raft {
         }
     }
 
-    /// Reads without a confirmation end here; those of other nodes, there.
+    /// Reads without a confirmation end here; those of other nodes, there. So do those whose
+    /// position this node does not know to be committed: it may never hear of it.
     pub(super) fn refuse_reads(&mut self, why: &Refusal) {
+        let committed = self.log.marks.committed();
+        for at in (0..self.reads.ready.len()).rev() {
+            if self.reads.ready[at].0 > committed {
+                let (_, requests) = self.reads.ready.remove(at);
+                self.end(requests, Outcome::Refused(why.clone()));
+            }
+        }
         let round = self.reads.round.take().map(|round| round.askers).unwrap_or_default();
         let waiting = std::mem::take(&mut self.reads.waiting);
         for asker in round.into_iter().chain(waiting) {

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     config::Tuning,
+    entry::frames,
     marks::{Mark, Marks},
     message::{Append, AppendAnswer, Conflict, Head, Message, Payload},
     storage::{ReadBack, Reader},
@@ -153,10 +154,9 @@ impl Raft {
     }
 
     pub(super) fn on_append_answer(&mut self, head: &Head, answer: &AppendAnswer) {
-        if head.term > self.term {
-            if matches!(self.role, Role::Leader(_)) {
-                self.marks.set(Mark::SteppedDownTerm);
-            }
+        let leads = matches!(self.role, Role::Leader(_));
+        if leads && head.term > self.term {
+            self.marks.set(Mark::SteppedDownTerm);
             return self.become_follower(head.term, None);
         }
         let last = self.log.marks.last();
@@ -219,10 +219,14 @@ impl Raft {
     /// What was read back from disk goes to whom it is for.
     pub(crate) fn on_read_back(&mut self, reader: Reader, back: ReadBack) {
         let chunk = Chunk { first: back.first, last: back.last, frames: back.frames };
+        // Read before a cut, delivered after it: these are another leader's entries. Equal term
+        // at the last index means that all are ours.
+        let last = frames(&chunk.frames).last().map(|entry| entry.id);
+        let ours = last.is_some_and(|last| self.log.id_at(last.index) == Some(last));
         match reader {
             Reader::Machine => {
                 self.applying.reading = false;
-                if chunk.first == self.log.marks.applying().next() {
+                if ours && chunk.first == self.log.marks.applying().next() {
                     self.marks.set(Mark::MachineFedFromDisk);
                     self.applying.fed = Some(chunk);
                 }
@@ -231,7 +235,7 @@ impl Raft {
                 let Role::Leader(leader) = &mut self.role else { return };
                 let Some(peer) = leader.peer(id) else { return };
                 peer.reading = false;
-                if peer.pace == Pace::Replicate && chunk.first == peer.next {
+                if ours && peer.pace == Pace::Replicate && chunk.first == peer.next {
                     self.marks.set(Mark::PeerFedFromDisk);
                     peer.fed = Some(chunk);
                 }

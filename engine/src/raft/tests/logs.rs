@@ -314,6 +314,28 @@ fn the_machine_is_given_no_more_than_it_may_hold() {
     assert!(cluster.at(1).has(Mark::MachineFedFromDisk));
 }
 
+/// Read as leader, cut as follower, delivered as leader again.
+#[test]
+fn entries_read_before_a_cut_are_not_sent_after_it() {
+    let mut cluster = led_with(3, small());
+    let stale = disk_with(1, &[1, 1, 1], 3).read(ReadWish {
+        reader: crate::storage::Reader::Peer(node(2)),
+        from: LogIndex(2),
+        to: LogIndex(3),
+        bytes_max: 1000,
+    });
+    (0..20).for_each(|request| {
+        cluster.propose(1, request, &["a command of some length"]);
+        cluster.run();
+    });
+    let Role::Leader(leader) = &mut cluster.at(1).raft.role else { panic!("it leads") };
+    let peer = leader.peer(node(2)).unwrap();
+    (peer.pace, peer.next) = (progress::Pace::Replicate, LogIndex(2));
+    cluster.at(1).raft.on_read_back(crate::storage::Reader::Peer(node(2)), stale);
+    let Role::Leader(leader) = &mut cluster.at(1).raft.role else { panic!("it leads") };
+    assert_eq!(leader.peer(node(2)).unwrap().fed, None);
+}
+
 #[test]
 fn nothing_is_sent_over_a_link_that_is_down() {
     let mut cluster = Cluster::led(3);

@@ -106,6 +106,47 @@ fn without_a_leader_reads_are_refused() {
     assert_eq!(cluster.at(1).ended, [(5, Outcome::Refused(Refusal::NotLeader { hint: None }))]);
 }
 
+/// The position is confirmed, and the entries up to it never come.
+#[test]
+fn a_confirmed_read_that_cannot_be_reached_is_refused() {
+    let mut cluster = Cluster::led(3);
+    cluster.at(2).disk.lazy = true;
+    cluster.propose(1, 1, &["a"]);
+    let now = cluster.now;
+    for message in cluster.at(1).settle(now) {
+        if message.head.to == node(3) {
+            cluster.deliver(node(1), message);
+        }
+    }
+    cluster.run();
+    read(&mut cluster, 2, 5);
+    cluster.settle(2);
+    while let Some((from, message)) = cluster.queue.pop_front() {
+        if !matches!(message.payload, Payload::Append(_)) || message.head.to == node(3) {
+            cluster.deliver(from, message);
+        }
+    }
+    cluster.isolate(2);
+    cluster.at(2).raft.patience = Duration::from_secs(1);
+    cluster.elapse(1500 * MS);
+    assert_eq!(cluster.at(2).ended, [(5, Outcome::Refused(Refusal::NotLeader { hint: None }))]);
+}
+
+#[test]
+fn a_leader_serves_local_reads_while_a_quorum_answers() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    let mode = ReadMode::Local { stale_max: Duration::from_millis(150) };
+    cluster.at(1).raft.on_read(Requests::one(RequestId(1)), mode);
+    cluster.settle(1);
+    assert_eq!(cluster.at(1).queried, [(1, LogIndex(1))]);
+    cluster.isolate(1);
+    cluster.elapse(300 * MS);
+    cluster.at(1).raft.on_read(Requests::one(RequestId(2)), mode);
+    cluster.settle(1);
+    assert_eq!(cluster.at(1).ended, [(2, Outcome::Refused(Refusal::NotReady))]);
+}
+
 #[test]
 fn a_local_read_is_as_stale_as_it_may_be() {
     let mut cluster = Cluster::led(3);
