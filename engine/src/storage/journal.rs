@@ -287,6 +287,8 @@ impl Journal {
         let first = self.sealed.front().map(|sealed| sealed.first);
         first
             .or_else(|| self.active.as_ref().map(|active| active.first))
+            // Before the first segment is there, entries wait for it.
+            .or_else(|| self.pending.front().map(|pending| pending.head.id.index))
             .unwrap_or_else(|| self.last.index.next())
     }
 
