@@ -359,6 +359,7 @@ impl Storage {
             "cutting behind {last}, committed is {}",
             self.committed
         );
+        self.reads.forget(last.index.next());
         self.journal.truncate(last.index.next(), last);
     }
 

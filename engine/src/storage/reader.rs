@@ -95,6 +95,19 @@ impl Reads {
         self.done.retain(|(other, _)| *other != reader);
     }
 
+    /// The log is cut: what was remembered of entries from here on is another entry's by the time
+    /// it is used. So is what a read in flight will bring; the wish stands and is begun anew.
+    pub(crate) fn forget(&mut self, from: LogIndex) {
+        for state in &mut self.readers {
+            if state.slots.as_ref().is_some_and(|slots| slots.reaches(from)) {
+                state.slots = None;
+            }
+            if state.step.reaches(from) {
+                state.step = Step::Idle;
+            }
+        }
+    }
+
     fn state(&mut self, reader: Reader) -> &mut State {
         let place = self.readers.iter().position(|state| state.reader == reader);
         let place = place.unwrap_or_else(|| {
@@ -153,13 +166,29 @@ impl Reads {
     }
 }
 
+impl Step {
+    fn reaches(&self, index: LogIndex) -> bool {
+        match self {
+            Self::Idle => false,
+            Self::Slots { place, .. } => place.last >= index,
+            Self::Entries { slots, .. } => slots.last().is_some_and(|slot| slot.id.index >= index),
+        }
+    }
+}
+
+impl Slots {
+    fn reaches(&self, index: LogIndex) -> bool {
+        index.0 < self.first.0 + self.slots.len() as u64
+    }
+}
+
 impl State {
     fn begin(&mut self, want: Want, journal: &Journal, ops: &mut Ops) {
         let reader = self.reader;
         if let Some(active) = &journal.active
             && active.first <= want.from
         {
-            let last = active.durable();
+            let last = active.durable().min(journal.durable());
             if want.from > last {
                 return;
             }
@@ -180,8 +209,12 @@ impl State {
             sequence: sealed.sequence,
             layout: sealed.layout,
             first: sealed.first,
-            last: sealed.last.index,
+            // A cut that is under way will take what lies above.
+            last: sealed.last.index.min(journal.durable()),
         };
+        if want.from > place.last {
+            return;
+        }
         let cached = self.slots.as_ref().filter(|slots| slots.sequence == sealed.sequence);
         let cached = cached
             .and_then(|slots| slots.slots.get(want.from.0.checked_sub(slots.first.0)? as usize..));
