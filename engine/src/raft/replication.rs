@@ -50,6 +50,10 @@ impl Feed<'_> {
             return;
         }
         let before = peer.sequence;
+        if matches!(peer.pace, Pace::Probe { .. }) {
+            // What lies before the log cannot be asked about; the peer's answer tells where it is.
+            peer.next = peer.next.max(self.log.first());
+        }
         match peer.pace {
             Pace::Probe { asked: false } => {
                 peer.pace = Pace::Probe { asked: true };
