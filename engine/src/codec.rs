@@ -71,6 +71,11 @@ fn shape(payload: &Payload) -> (usize, Bytes) {
     }
 }
 
+/// Whether this may be the head of a message that commits its sender: a vote, an acknowledgement.
+pub(crate) fn may_commit(head: &[u8]) -> bool {
+    matches!(head.get(5), Some(5 | 6 | 8))
+}
+
 const fn kind(payload: &Payload) -> u8 {
     match payload {
         Payload::Hello { .. } => 1,

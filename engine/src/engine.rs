@@ -9,9 +9,9 @@ use crate::{
     config::{Config, ConfigError, Tuning},
     event::{Control, Event},
     raft::{Change, Facts, Raft},
-    status::{Phase, Status},
+    status::{Phase, Probe, Status},
     storage::Storage,
-    types::{Instant, LogId, LogIndex, NodeId, RequestId, Requests},
+    types::{Instant, LogId, LogIndex, NodeId, RequestId, Requests, Term},
 };
 
 /// One node of one group, as a value: `(state, now, events) -> (state, actions)`.
@@ -122,6 +122,25 @@ impl Engine {
             status.recovery.phase = Phase::Replay;
         }
         status
+    }
+
+    /// What an oracle looks at after every event.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn probe(&self) -> Probe {
+        let mut probe =
+            Probe { snapshot: self.storage.snapshot(), ready: self.is_ready(), ..Probe::default() };
+        if let Some(raft) = &self.raft {
+            raft.probe(&mut probe);
+        }
+        probe
+    }
+
+    /// The term of this entry of the log, if the log reaches there.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn term_at(&self, index: LogIndex) -> Option<Term> {
+        self.raft.as_ref()?.term_at(index)
     }
 
     fn is_ready(&self) -> bool {

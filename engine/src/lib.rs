@@ -15,6 +15,8 @@ pub mod event;
 pub mod file;
 #[cfg(all(feature = "files", unix))]
 pub mod files;
+#[doc(hidden)]
+pub mod inspect;
 mod le;
 pub mod marks;
 pub mod membership;

@@ -44,6 +44,34 @@ pub struct Status {
     pub marks: u128,
 }
 
+/// A node's watermarks, without allocation: what an oracle looks at after every event.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Probe {
+    /// What it is in its term.
+    pub role: Role,
+    /// The current term.
+    pub term: Term,
+    /// The leader, if one is known.
+    pub leader: Option<NodeId>,
+    /// The first index still in the log.
+    pub first: LogIndex,
+    /// The newest durable snapshot.
+    pub snapshot: LogId,
+    /// The last applied index.
+    pub applied: LogIndex,
+    /// The last committed index it knows of.
+    pub committed: LogIndex,
+    /// The last entry of its log.
+    pub last: LogId,
+    /// The last index that its own disk holds.
+    pub durable: LogIndex,
+    /// Whether its disk was judged: it votes and acknowledges.
+    pub judged: bool,
+    /// Whether it serves.
+    pub ready: bool,
+}
+
 /// What a node is in its term (Raft §5.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Role {

@@ -20,11 +20,12 @@ const GROUND: [&str; 9] = [
 ];
 
 /// Each other module, and those that it may know beside the ground.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("le", &[]),
     ("marks", &[]),
     ("codec", &["le", "message"]),
     ("message", &["codec", "le"]),
+    ("inspect", &["codec", "message"]),
     ("disk", &["le"]),
     ("storage", &["disk", "le", "marks"]),
     ("raft", &["codec", "le", "marks", "message", "storage"]),

@@ -29,7 +29,7 @@ use crate::{
     marks::{Mark, Marks},
     membership::Membership,
     message::{Head, Message, Payload},
-    status,
+    status::{self, Probe},
     storage::{Identity, Recovered},
     types::{Instant, LogId, LogIndex, NodeId, Requests, Term},
 };
@@ -388,13 +388,7 @@ impl Raft {
 
     /// Fills in what consensus knows of a status.
     pub(crate) fn report(&self, status: &mut status::Status) {
-        status.role = match &self.role {
-            Role::Forming(_) => status::Role::Forming,
-            Role::Follower(_) => status::Role::Follower,
-            Role::PreCandidate(_) => status::Role::PreCandidate,
-            Role::Candidate(_) => status::Role::Candidate,
-            Role::Leader(_) => status::Role::Leader,
-        };
+        status.role = self.public_role();
         status.node = self.identity.node;
         status.term = self.term;
         status.leader = self.leader();
@@ -406,6 +400,33 @@ impl Raft {
         status.members = Arc::clone(&self.membership);
         status.memory_bytes += self.log.cache_bytes() + self.gathering.bytes() as u64;
         status.marks |= self.marks.0;
+    }
+
+    const fn public_role(&self) -> status::Role {
+        match &self.role {
+            Role::Forming(_) => status::Role::Forming,
+            Role::Follower(_) => status::Role::Follower,
+            Role::PreCandidate(_) => status::Role::PreCandidate,
+            Role::Candidate(_) => status::Role::Candidate,
+            Role::Leader(_) => status::Role::Leader,
+        }
+    }
+
+    /// Fills in what consensus knows of a probe.
+    pub(crate) fn probe(&self, probe: &mut Probe) {
+        probe.role = self.public_role();
+        probe.term = self.term;
+        probe.leader = self.leader();
+        probe.first = self.log.first();
+        probe.applied = self.log.marks.applied();
+        probe.committed = self.log.marks.committed();
+        probe.last = self.log.last();
+        probe.durable = self.log.marks.durable();
+        probe.judged = true;
+    }
+
+    pub(crate) fn term_at(&self, index: LogIndex) -> Option<Term> {
+        self.log.term_at(index)
     }
 
     // ---- small things ------------------------------------------------------------------------

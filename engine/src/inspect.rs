@@ -1,0 +1,72 @@
+//! A look inside for the simulator's oracle and for traces. No part of the contract: what is here
+//! may change in any version.
+
+pub use crate::status::Probe;
+
+use crate::{
+    codec,
+    message::{Message, Payload},
+    types::{LogIndex, Term},
+};
+use bytes::Bytes;
+
+/// What a message commits its sender to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Said {
+    /// It is a candidate, and so has voted for itself.
+    StandsFor {
+        /// In this term.
+        term: Term,
+    },
+    /// It votes for the receiver.
+    VotesFor {
+        /// In this term.
+        term: Term,
+    },
+    /// It holds the log of the receiver on its disk.
+    Acknowledged {
+        /// Up to here.
+        through: LogIndex,
+        /// In this term.
+        term: Term,
+    },
+}
+
+/// What the head of a message, as [`Action::Send`](crate::Action::Send) gives it, commits to.
+#[must_use]
+pub fn said(head: &Bytes) -> Option<Said> {
+    if !codec::may_commit(head) {
+        return None;
+    }
+    let Message { head, payload } = codec::decode(head).ok()?;
+    let term = head.term;
+    match payload {
+        Payload::Vote(_) => Some(Said::StandsFor { term }),
+        Payload::VoteAnswer(verdict) if verdict.granted => Some(Said::VotesFor { term }),
+        Payload::AppendAnswer(answer) => Some(Said::Acknowledged { through: answer.durable, term }),
+        _ => None,
+    }
+}
+
+/// A whole message, head and body, in one line.
+#[must_use]
+pub fn describe(bytes: &Bytes) -> String {
+    match codec::decode(bytes) {
+        Err(fault) => fault.into(),
+        Ok(Message { head, payload }) => format!("t{} {}", head.term, payload_line(&payload)),
+    }
+}
+
+fn payload_line(payload: &Payload) -> String {
+    match payload {
+        Payload::Append(append) => format!(
+            "append {} prev {} commit {} round {} {} bytes",
+            append.sequence,
+            append.prev,
+            append.commit,
+            append.round,
+            append.frames.len()
+        ),
+        other => format!("{other:?}"),
+    }
+}
