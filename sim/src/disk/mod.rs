@@ -123,6 +123,13 @@ impl SimDisk {
         self.in_flight.keys().copied()
     }
 
+    /// Whether this operation, which is in flight, promises durability when it ends.
+    #[must_use]
+    pub fn is_promise(&self, op: OpId) -> bool {
+        let operation = self.in_flight.get(&op).map(|flight| &flight.operation);
+        matches!(operation, Some(Operation::Sync { .. } | Operation::Write { durable: true, .. }))
+    }
+
     /// The files and their lengths, as a process sees them.
     pub fn list(&self) -> impl Iterator<Item = (File, u64)> + '_ {
         self.directory.names().map(|(file, ino)| (file, self.inodes[&ino].len))
@@ -164,6 +171,9 @@ impl SimDisk {
             Operation::Write { ino, durable } => self.write(ino, seq, durable)?,
             Operation::Sync { ino } => {
                 self.inode(ino).persist(|v| !v.clean && v.ended.is_some_and(|ended| ended < seq));
+            }
+            Operation::Name(Change::Remove(file)) if self.directory.lookup(file).is_none() => {
+                return Err(DiskError::NotFound);
             }
             Operation::Name(change) => self.directory.change(tick, change),
             Operation::SyncDirectory => {
@@ -223,10 +233,7 @@ impl SimDisk {
                 self.existing(from);
                 Operation::Name(Change::Rename(from, to))
             }
-            DiskRequest::Remove { file } => {
-                self.existing(file);
-                Operation::Name(Change::Remove(file))
-            }
+            DiskRequest::Remove { file } => Operation::Name(Change::Remove(file)),
             DiskRequest::SyncDirectory => Operation::SyncDirectory,
         }
     }
@@ -267,14 +274,15 @@ impl SimDisk {
         inode.versions.push(Version { seq, ended: None, clean: false, extents });
     }
 
+    /// A file that finds no room for its length is there all the same, and empty.
     fn create(&mut self, file: File, ino: Ino, len: u64) -> Result<(), DiskError> {
-        if self.used().saturating_add(len) > self.room {
-            self.inodes.remove(&ino);
+        let fits = self.used().saturating_add(len) <= self.room;
+        self.directory.change(self.tick, Change::Bind(file, ino));
+        if !fits {
             return Err(DiskError::Full);
         }
         let inode = self.inode(ino);
         (inode.len, inode.durable_len) = (len, len);
-        self.directory.change(self.tick, Change::Bind(file, ino));
         Ok(())
     }
 

@@ -304,6 +304,7 @@ fn room_ends_and_comes_back() {
     let mut probe = Probe::with_log();
     probe.disk.set_room(8 * 512 + 1024);
     assert_eq!(probe.run(create(File::Segment(2), 1536)), Err(DiskError::Full));
+    assert_eq!(probe.disk.content(File::Segment(2)), Some(Bytes::new()), "a name without room");
     assert_eq!(probe.run(create(File::Segment(2), 1024)), Ok(Completion::Done));
     probe.run(create(part(), 0)).unwrap();
     let grow =
@@ -324,6 +325,12 @@ fn reads_end_at_the_end_of_the_file() {
     assert_eq!(bytes.len(), 96);
     let missing = DiskRequest::Read { file: File::Segment(9), offset: 0, len: 1 };
     assert_eq!(probe.run(missing), Err(DiskError::NotFound));
+}
+
+#[test]
+fn what_is_not_there_cannot_be_removed() {
+    let request = DiskRequest::Remove { file: File::Spare(3) };
+    assert_eq!(Probe::with_log().run(request), Err(DiskError::NotFound));
 }
 
 #[test]

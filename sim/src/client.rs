@@ -1,0 +1,111 @@
+//! Clients: what they ask, whom, and what became of it.
+//!
+//! Each client has one request at a time and a node it talks to. Knows nothing of logs; whether
+//! the answers were right is the oracle's affair.
+
+use crate::prng::Draw;
+use bytes::Bytes;
+use lakebed::{Clients, LogIndex, Outcome, RequestId};
+
+/// What a client asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// A command to be replicated and applied.
+    Propose(Vec<u8>),
+    /// A linearizable query.
+    Read(Vec<u8>),
+}
+
+/// Decides what clients do next. Any `FnMut(&mut Draw) -> Op` is one.
+pub trait Workload {
+    /// The next operation.
+    fn next(&mut self, draw: &mut Draw) -> Op;
+}
+
+impl<F: FnMut(&mut Draw) -> Op> Workload for F {
+    fn next(&mut self, draw: &mut Draw) -> Op {
+        self(draw)
+    }
+}
+
+/// How far a request has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// Not ended, as far as its node has said.
+    Open,
+    /// Answered at this log position.
+    Answered(LogIndex),
+    /// Certainly never applied.
+    Refused,
+    /// Perhaps applied.
+    Unknown,
+}
+
+/// A request, from its beginning to its end.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) client: usize,
+    pub(crate) node: usize,
+    pub(crate) is_write: bool,
+    /// The query of a read.
+    pub(crate) query: Bytes,
+    /// Everything acknowledged before it began lies at or below.
+    pub(crate) floor: LogIndex,
+    pub(crate) fate: Fate,
+}
+
+/// One client.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    /// Whom it talks to.
+    pub(crate) node: usize,
+    /// Rises with each thing it begins, so that a timer for an older one is known to be late.
+    pub(crate) round: u32,
+    /// What it waits for.
+    pub(crate) waits: Option<RequestId>,
+}
+
+/// Every request of a run; ids count from one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Requests {
+    list: Vec<Request>,
+}
+
+impl Requests {
+    pub(crate) fn begin(&mut self, request: Request) -> RequestId {
+        self.list.push(request);
+        RequestId(self.list.len() as u64)
+    }
+
+    pub(crate) fn of(&self, id: RequestId) -> &Request {
+        &self.list[id.0 as usize - 1]
+    }
+
+    pub(crate) fn of_mut(&mut self, id: RequestId) -> &mut Request {
+        &mut self.list[id.0 as usize - 1]
+    }
+
+    /// The requests that this node has not ended.
+    pub(crate) fn open_at(&mut self, node: usize) -> impl Iterator<Item = &mut Request> {
+        self.list.iter_mut().filter(move |r| r.node == node && r.fate == Fate::Open)
+    }
+}
+
+/// What a node's machine lane said, for the world to judge.
+pub(crate) struct Desk<'a> {
+    pub(crate) requests: &'a Requests,
+    /// Which ended, and the answers of reads.
+    pub(crate) ended: Vec<(RequestId, Result<Vec<u8>, Outcome>)>,
+}
+
+impl Clients for Desk<'_> {
+    fn query(&mut self, id: RequestId) -> &[u8] {
+        &self.requests.of(id).query
+    }
+
+    fn answer(&mut self, id: RequestId, answer: Result<&[u8], &Outcome>) {
+        let is_write = self.requests.of(id).is_write;
+        let answer = answer.map(|bytes| if is_write { Vec::new() } else { bytes.to_vec() });
+        self.ended.push((id, answer.map_err(Clone::clone)));
+    }
+}

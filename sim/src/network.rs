@@ -1,0 +1,202 @@
+//! Who hears whom, and when.
+//!
+//! Knows no messages' content. A pair of nodes has a connection while both are up and neither
+//! direction is cut; what is lost breaks it, as a stream would, unless the plan says that losses
+//! go unnoticed. Bytes of an older connection, or of an older life, may still arrive.
+
+use crate::{
+    plan::{Links, MS},
+    prng::{Concern, Stream},
+};
+
+/// The links between all pairs of nodes.
+#[derive(Clone, Debug)]
+pub(crate) struct Network {
+    nodes: usize,
+    links: Links,
+    stream: Stream,
+    /// Whether the direction is cut, by `from * nodes + to`.
+    cut: Vec<bool>,
+    /// What the sender believes to be connected with.
+    connections: Vec<Option<Connection>>,
+    /// How many connections there were.
+    made: u64,
+    /// When the last message of the direction arrives: without reordering none arrives before.
+    last: Vec<u64>,
+}
+
+/// A connection, as one end sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Connection {
+    /// Which life of the other end it leads to.
+    pub(crate) peer_life: u32,
+    /// Which of all connections it is.
+    pub(crate) number: u64,
+}
+
+/// What becomes of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fate {
+    /// It arrives then, and perhaps once more.
+    Arrives(u64, Option<u64>),
+    /// It is lost; `noticed`: and its connection with it.
+    Lost { noticed: bool },
+}
+
+/// Sites of draws.
+const DELAY: u32 = 1;
+const LOSS: u32 = 2;
+const DUPLICATE: u32 = 3;
+const NOTICE: u32 = 4;
+
+impl Network {
+    pub(crate) fn new(seed: u64, nodes: usize, links: Links) -> Self {
+        let pairs = nodes * nodes;
+        Self {
+            nodes,
+            links,
+            stream: Stream::new(seed, Concern::Network),
+            cut: vec![false; pairs],
+            connections: vec![None; pairs],
+            made: 0,
+            last: vec![0; pairs],
+        }
+    }
+
+    const fn pair(&self, from: usize, to: usize) -> usize {
+        from * self.nodes + to
+    }
+
+    /// Cuts a direction, or heals it.
+    pub(crate) fn set_cut(&mut self, from: usize, to: usize, cut: bool) {
+        let pair = self.pair(from, to);
+        self.cut[pair] = cut;
+    }
+
+    /// Whether messages get through in this direction.
+    pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cut[self.pair(from, to)]
+    }
+
+    /// Whether messages get through in both directions.
+    pub(crate) fn is_whole(&self, a: usize, b: usize) -> bool {
+        !self.is_cut(a, b) && !self.is_cut(b, a)
+    }
+
+    /// What the sender believes to be connected with.
+    pub(crate) fn connection(&self, from: usize, to: usize) -> Option<Connection> {
+        self.connections[self.pair(from, to)]
+    }
+
+    /// The sender gets a connection to this life of the other end.
+    pub(crate) fn connect(&mut self, from: usize, to: usize, peer_life: u32) {
+        self.made += 1;
+        let pair = self.pair(from, to);
+        self.connections[pair] = Some(Connection { peer_life, number: self.made });
+    }
+
+    /// The sender's connection is gone.
+    pub(crate) fn disconnect(&mut self, from: usize, to: usize) {
+        let pair = self.pair(from, to);
+        self.connections[pair] = None;
+    }
+
+    /// From now on nothing is lost, doubled or overtaken.
+    pub(crate) fn heal(&mut self) {
+        self.cut.fill(false);
+        self.links.loss = 0;
+        self.links.duplicate = 0;
+        self.links.reorder = false;
+        self.links.silent = false;
+    }
+
+    /// Sends a message at `now`.
+    pub(crate) fn send(&mut self, from: usize, to: usize, now: u64) -> Fate {
+        let (pair, links) = (self.pair(from, to), self.links);
+        let lost = self.stream.lane(LOSS, pair as u32).ratio(links.loss, 65_536);
+        let delay = self.delay(pair);
+        if self.cut[pair] || lost {
+            return Fate::Lost { noticed: lost && !links.silent };
+        }
+        let mut at = now + delay;
+        if !links.reorder {
+            at = at.max(self.last[pair] + 1);
+            self.last[pair] = at;
+        }
+        let twice = self.stream.lane(DUPLICATE, pair as u32).ratio(links.duplicate, 65_536);
+        let again = twice.then(|| at + self.stream.lane(DUPLICATE, pair as u32).delay(0, 100 * MS));
+        Fate::Arrives(at, again)
+    }
+
+    fn delay(&mut self, pair: usize) -> u64 {
+        let latency = self.links.latency;
+        self.stream.lane(DELAY, pair as u32).delay(latency.least, latency.tail)
+    }
+
+    /// How long it takes until a node notices that a connection broke, or is whole again.
+    pub(crate) fn notice(&mut self, node: usize, peer: usize) -> u64 {
+        let pair = self.pair(node, peer);
+        self.stream.lane(NOTICE, pair as u32).delay(MS, 5 * MS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Latency, US};
+
+    fn network(change: impl Fn(&mut Links)) -> Network {
+        let latency = Latency { least: 100 * US, tail: MS };
+        let mut links = Links { latency, loss: 0, duplicate: 0, reorder: false, silent: false };
+        change(&mut links);
+        Network::new(1, 3, links)
+    }
+
+    fn arrivals(network: &mut Network) -> Vec<u64> {
+        (0..200)
+            .filter_map(|n| match network.send(0, 1, n * US) {
+                Fate::Arrives(at, _) => Some(at),
+                Fate::Lost { .. } => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn messages_overtake_each_other_only_if_the_plan_says_so() {
+        let ordered = arrivals(&mut network(|_| {}));
+        assert!(ordered.is_sorted() && ordered.len() == 200);
+        let mixed = arrivals(&mut network(|links| links.reorder = true));
+        assert!(!mixed.is_sorted() && mixed.len() == 200);
+    }
+
+    #[test]
+    fn losses_and_duplicates_come_at_their_rates() {
+        let lost = 200 - arrivals(&mut network(|links| links.loss = 32_768)).len();
+        assert!((70..130).contains(&lost), "{lost}");
+        let mut doubling = network(|links| links.duplicate = 32_768);
+        let doubled = (0..200)
+            .filter(|_| matches!(doubling.send(0, 1, 0), Fate::Arrives(_, Some(_))))
+            .count();
+        assert!((70..130).contains(&doubled), "{doubled}");
+    }
+
+    #[test]
+    fn a_cut_is_one_way() {
+        let mut network = network(|_| {});
+        network.set_cut(0, 1, true);
+        assert_eq!(network.send(0, 1, 0), Fate::Lost { noticed: false });
+        assert!(matches!(network.send(1, 0, 0), Fate::Arrives(..)));
+        assert!(!network.is_whole(1, 0) && network.is_whole(1, 2));
+        network.heal();
+        assert!(network.is_whole(0, 1));
+    }
+
+    #[test]
+    fn traffic_elsewhere_does_not_move_a_link() {
+        let mut busy = network(|links| links.reorder = true);
+        for n in 0..50 {
+            busy.send(1, 2, n);
+        }
+        assert_eq!(arrivals(&mut busy), arrivals(&mut network(|links| links.reorder = true)));
+    }
+}

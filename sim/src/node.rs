@@ -1,0 +1,125 @@
+//! One simulated machine: an engine while it is up, its disk for ever, its clock.
+//!
+//! Knows no other nodes and no network. Invariant: `engine` is `None` exactly while it is down.
+
+use crate::{disk::SimDisk, plan::Plan, prng::Draw, witness::Witness};
+use lakebed::{DiskRequest, Engine, File, Instant, Machine, Runner, StateMachine, Timestamp};
+use std::collections::VecDeque;
+
+/// A clock that runs a little fast or slow, from a beginning of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    offset: u64,
+    drift_ppm: i64,
+}
+
+impl Clock {
+    /// What it shows at this simulated time.
+    pub(crate) const fn local(self, now: u64) -> Instant {
+        let drift = now as i128 * self.drift_ppm as i128 / 1_000_000;
+        Instant((self.offset as i128 + now as i128 + drift) as u64)
+    }
+
+    /// The first simulated time at which it shows this or more.
+    pub(crate) fn global(self, local: Instant) -> u64 {
+        let since = i128::from(local.0.saturating_sub(self.offset));
+        let mut guess = (since * 1_000_000 / (1_000_000 + i128::from(self.drift_ppm))) as u64;
+        // Both divisions round; the guess is off by very little.
+        while self.local(guess) < local {
+            guess += 1;
+        }
+        guess
+    }
+
+    /// Its wall clock: some days after the beginning of 1970, drifting the same way.
+    pub(crate) const fn wall(self, now: u64) -> Timestamp {
+        Timestamp(self.local(now).0 + 1_000_000_000_000_000)
+    }
+}
+
+/// One machine.
+pub(crate) struct Node<M> {
+    pub(crate) engine: Option<Engine>,
+    /// Rises with every start; what belongs to an older life is ignored.
+    pub(crate) life: u32,
+    pub(crate) disk: SimDisk,
+    pub(crate) clock: Clock,
+    pub(crate) runner: Runner<Witness<M>>,
+    /// Steps of the machine lane that have not been performed.
+    pub(crate) lane: VecDeque<Machine>,
+    /// When it will be woken next, as far as that is scheduled.
+    pub(crate) wake: u64,
+    /// How many times slower its disk is than the plan says.
+    pub(crate) slowness: u64,
+    /// How the next sync or durable write fails.
+    pub(crate) next_sync_fails: Option<crate::disk::Failure>,
+}
+
+impl<M: StateMachine> Node<M> {
+    /// A machine that was never started.
+    pub(crate) fn new(plan: &Plan, at: usize, draw: &mut Draw, machine: M) -> Self {
+        let clock = Clock { offset: draw.below(1 << 40), drift_ppm: plan.drift_ppm[at] };
+        Self {
+            engine: None,
+            life: 0,
+            disk: SimDisk::new(plan.geometry),
+            clock,
+            runner: Runner::new(Witness::new(machine)),
+            lane: VecDeque::new(),
+            wake: u64::MAX,
+            slowness: 1,
+            next_sync_fails: None,
+        }
+    }
+
+    pub(crate) const fn is_up(&self) -> bool {
+        self.engine.is_some()
+    }
+
+    /// A new engine in place of the one that is gone, with a machine that knows nothing.
+    pub(crate) fn start(&mut self, engine: Engine, machine: M) {
+        self.engine = Some(engine);
+        self.life += 1;
+        self.runner = Runner::new(Witness::new(machine));
+    }
+
+    /// The process is gone, and with it all but the disk.
+    pub(crate) fn stop(&mut self) {
+        self.engine = None;
+        self.lane.clear();
+        self.wake = u64::MAX;
+        self.next_sync_fails = None;
+    }
+
+    /// Whether its disk was ever made a node's.
+    pub(crate) fn is_formatted(&self) -> bool {
+        self.disk.list().any(|(file, _)| file == File::HardState)
+    }
+}
+
+/// Whether a disk waits for its device before it says that this is done.
+pub(crate) const fn is_sync(request: &DiskRequest) -> bool {
+    matches!(
+        request,
+        DiskRequest::Sync { .. }
+            | DiskRequest::SyncDirectory
+            | DiskRequest::Create { .. }
+            | DiskRequest::Write { durable: true, .. }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_read_both_ways() {
+        for drift_ppm in [-1000, -3, 0, 7, 1000] {
+            let clock = Clock { offset: 1 << 39, drift_ppm };
+            for now in [0, 1, 999, 1_000_003, 86_400_000_000_000] {
+                let global = clock.global(clock.local(now));
+                assert!(global <= now && clock.local(global) >= clock.local(now), "{drift_ppm}");
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What a node called durable is in its log after every restart, and it never tells others of
+//! more (Raft §5.1: persisted before answering; storage.md, principles 2 and 6).
+//!
+//! A conflict with a newer leader takes entries back; the ledger then goes back with the node, as
+//! long as it runs. A crash freezes it.
+
+use super::{Checked, Seen, Violation};
+use lakebed::{LogId, LogIndex};
+
+#[derive(Clone, Debug)]
+pub(super) struct Promises {
+    /// The last durable entry of each node, as it said itself.
+    durable: Vec<LogId>,
+    /// Whether the node has been checked in its present life.
+    checked: Vec<bool>,
+}
+
+impl Promises {
+    pub(super) fn new(nodes: usize) -> Self {
+        Self { durable: vec![LogId::ZERO; nodes], checked: vec![false; nodes] }
+    }
+
+    pub(super) fn on_death(&mut self, node: usize) {
+        self.checked[node] = false;
+    }
+
+    pub(super) fn on_view(&mut self, seen: &Seen<'_>) -> Checked {
+        if !seen.probe.judged {
+            return Ok(());
+        }
+        if !self.checked[seen.node] {
+            self.on_recovered(seen)?;
+        }
+        if let Some(id) = seen.id_at(seen.probe.durable) {
+            self.durable[seen.node] = id;
+        }
+        Ok(())
+    }
+
+    fn on_recovered(&mut self, seen: &Seen<'_>) -> Checked {
+        self.checked[seen.node] = true;
+        let promised = self.durable[seen.node];
+        let held = seen.id_at(promised.index);
+        if held == Some(promised) || promised.index <= seen.probe.snapshot.index {
+            return Ok(());
+        }
+        let held = held.map_or_else(
+            || format!("its log ends at {}", seen.probe.last),
+            |held| format!("it holds {held} there"),
+        );
+        let what = format!("{promised} was durable before the restart, and now {held}");
+        Err(Violation::new("acknowledged survives", seen.node, what))
+    }
+
+    /// A node tells another that it holds everything up to `through` on disk.
+    pub(super) fn on_sent(&self, seen: &Seen<'_>, through: LogIndex) -> Checked {
+        let durable = seen.probe.durable;
+        if through <= durable {
+            return Ok(());
+        }
+        let what = format!("acknowledges {through} as durable when {durable} is");
+        Err(Violation::new("acknowledged survives", seen.node, what))
+    }
+}

@@ -1,0 +1,70 @@
+//! What one node calls committed is the same entry on every node that calls it committed, for ever
+//! (Raft §5.4.3; with log matching: everything before it too).
+
+use super::{Checked, Seen, Violation};
+use lakebed::{LogId, LogIndex, Term};
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug)]
+pub(super) struct Committed {
+    /// The term of each committed entry, from index one on.
+    terms: Vec<Term>,
+    /// Up to where it was committed by leaders of this term or earlier ones, as far as was seen.
+    by_term: BTreeMap<Term, LogIndex>,
+    /// How far each node's claims were checked in its present life.
+    checked: Vec<LogIndex>,
+}
+
+impl Committed {
+    pub(super) fn new(nodes: usize) -> Self {
+        let checked = vec![LogIndex(0); nodes];
+        Self { terms: Vec::new(), by_term: BTreeMap::new(), checked }
+    }
+
+    pub(super) fn on_death(&mut self, node: usize) {
+        self.checked[node] = LogIndex(0);
+    }
+
+    /// The last entry that was committed before `term` began, as far as was seen.
+    pub(super) fn before(&self, term: Term) -> Option<LogId> {
+        let index = *self.by_term.range(..term).map(|(_, index)| index).max()?;
+        Some(LogId::new(self.terms[index.0 as usize - 1], index))
+    }
+
+    pub(super) fn on_view(&mut self, seen: &Seen<'_>) -> Checked {
+        let (node, committed) = (seen.node, seen.probe.committed);
+        if committed <= self.checked[node] {
+            return Ok(());
+        }
+        // What lies below the snapshot was checked when it was applied.
+        let from = self.checked[node].max(seen.probe.first.previous());
+        for index in from.0 + 1..=committed.0 {
+            self.on_entry(seen, LogIndex(index))?;
+        }
+        self.checked[node] = committed;
+        let greatest = self.by_term.entry(seen.probe.term).or_default();
+        *greatest = committed.max(*greatest);
+        Ok(())
+    }
+
+    fn on_entry(&mut self, seen: &Seen<'_>, index: LogIndex) -> Checked {
+        let Some(id) = seen.id_at(index) else {
+            let what = format!("{index} is called committed and lies beyond the log");
+            return Err(Violation::new("committed stays", seen.node, what));
+        };
+        let next = self.terms.len() as u64 + 1;
+        if index.0 == next {
+            self.terms.push(id.term);
+            return Ok(());
+        }
+        let Some(&known) = self.terms.get(index.0 as usize - 1) else {
+            let what = format!("{index} is committed, and {next} never was");
+            return Err(Violation::new("committed stays", seen.node, what));
+        };
+        if known == id.term {
+            return Ok(());
+        }
+        let what = format!("{id} is called committed, and {known}.{index} was committed before");
+        Err(Violation::new("committed stays", seen.node, what))
+    }
+}

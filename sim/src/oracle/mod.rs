@@ -1,0 +1,183 @@
+//! What must never happen, one file per invariant.
+//!
+//! The oracle sees what a node shows (its watermarks and its log's terms), what leaves it, what
+//! reaches its disk and its machine; never its insides. It looks at the node that was touched and
+//! at the range that changed.
+
+mod acknowledged_survives;
+mod committed_stays;
+mod election_safety;
+mod history;
+mod leader_completeness;
+mod log_matching;
+mod state_machine_safety;
+mod votes_once;
+mod watermarks_ordered;
+
+use crate::client::{Fate, Request};
+use crate::witness::Applied;
+use lakebed::{
+    Action, DiskRequest, Engine, Entries, LogId, LogIndex, RequestId, StateMachine,
+    entry::Seed,
+    inspect::{Probe, Said, said},
+};
+use std::fmt;
+
+/// A broken invariant.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Which one.
+    pub invariant: &'static str,
+    /// The node that shows it, counting from zero.
+    pub node: Option<usize>,
+    /// What happened, with the numbers.
+    pub what: String,
+}
+
+impl Violation {
+    pub(crate) const fn new(invariant: &'static str, node: usize, what: String) -> Self {
+        Self { invariant, node: Some(node), what }
+    }
+
+    pub(crate) const fn of_cluster(invariant: &'static str, what: String) -> Self {
+        Self { invariant, node: None, what }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.what)
+    }
+}
+
+/// What a check says.
+pub(crate) type Checked = Result<(), Violation>;
+
+/// A node after an event.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen<'a> {
+    pub(crate) node: usize,
+    pub(crate) probe: Probe,
+    pub(crate) engine: &'a Engine,
+}
+
+impl Seen<'_> {
+    /// The entry at this index of the node's log; `None` where the log does not reach.
+    fn id_at(&self, index: LogIndex) -> Option<LogId> {
+        self.engine.term_at(index).map(|term| LogId::new(term, index))
+    }
+}
+
+/// Everything that was ever promised, kept outside the nodes.
+#[derive(Clone, Debug)]
+pub(crate) struct Oracle<M> {
+    elections: election_safety::Elections,
+    logs: log_matching::Logs,
+    committed: committed_stays::Committed,
+    leaders: leader_completeness::Leaders,
+    machines: state_machine_safety::Machines<M>,
+    promises: acknowledged_survives::Promises,
+    votes: votes_once::Votes,
+    history: history::History,
+}
+
+impl<M: StateMachine> Oracle<M> {
+    /// Knows of nothing yet; `machine` becomes the reference that all answers are compared with.
+    pub(crate) fn new(nodes: usize, seed: Seed, machine: M) -> Self {
+        Self {
+            elections: election_safety::Elections::default(),
+            logs: log_matching::Logs::new(seed),
+            committed: committed_stays::Committed::new(nodes),
+            leaders: leader_completeness::Leaders::new(nodes),
+            machines: state_machine_safety::Machines::new(nodes, machine),
+            promises: acknowledged_survives::Promises::new(nodes),
+            votes: votes_once::Votes::new(nodes),
+            history: history::History::default(),
+        }
+    }
+
+    /// A node handled an event and wants these actions done.
+    pub(crate) fn on_step(&mut self, seen: Seen<'_>, actions: &[Action]) -> Checked {
+        watermarks_ordered::check(&seen)?;
+        self.votes.on_view(&seen)?;
+        self.promises.on_view(&seen)?;
+        if !seen.probe.judged {
+            return Ok(());
+        }
+        self.elections.on_view(&seen)?;
+        self.committed.on_view(&seen)?;
+        self.leaders.on_view(&seen, &self.committed)?;
+        for action in actions {
+            self.on_action(&seen, action)?;
+        }
+        Ok(())
+    }
+
+    fn on_action(&mut self, seen: &Seen<'_>, action: &Action) -> Checked {
+        match action {
+            Action::Disk { request: DiskRequest::Write { file, at, and, .. }, .. } => {
+                self.logs.on_write(seen.node, *file, [Some(at), and.as_ref()])
+            }
+            Action::Send { to, head, .. } => match said(head) {
+                Some(Said::Acknowledged { through, .. }) => self.promises.on_sent(seen, through),
+                Some(said) => self.votes.on_sent(seen.node, *to, said),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// A node's process or machine is gone.
+    pub(crate) fn on_death(&mut self, node: usize) {
+        self.committed.on_death(node);
+        self.leaders.on_death(node);
+        self.machines.on_death(node);
+        self.promises.on_death(node);
+        self.votes.on_death(node);
+    }
+
+    /// A node's machine applied these entries.
+    pub(crate) fn on_apply(
+        &mut self,
+        node: usize,
+        entries: &Entries,
+        applied: &[Applied],
+    ) -> Checked {
+        self.machines.on_apply(node, entries, applied, &mut self.history)
+    }
+
+    /// A node's machine takes in a snapshot.
+    pub(crate) fn on_restore(&mut self, node: usize, at: LogId, whole: bool) {
+        self.machines.on_restore(node, at, whole);
+    }
+
+    /// Where a node's machine is.
+    pub(crate) fn position(&self, node: usize) -> LogIndex {
+        self.machines.position(node)
+    }
+
+    /// Everything acknowledged so far lies at or below.
+    pub(crate) const fn acknowledged(&self) -> LogIndex {
+        self.history.acknowledged()
+    }
+
+    /// Where a request was applied, if it was.
+    pub(crate) fn applied_at(&self, request: RequestId) -> Option<LogIndex> {
+        self.history.applied_at(request)
+    }
+
+    /// A request ended.
+    pub(crate) fn on_end(&mut self, id: RequestId, request: &Request, fate: Fate) -> Checked {
+        self.history.on_end(id, request, fate)
+    }
+
+    /// A query was answered by a node whose machine stood where the reference stands, or not.
+    pub(crate) fn on_query(&self, node: usize, query: &[u8], answer: &[u8]) -> Checked {
+        self.machines.on_query(node, query, answer)
+    }
+
+    /// At the end every machine that stands where the reference stands is what the reference is.
+    pub(crate) fn on_state(&self, node: usize, machine: &M) -> Checked {
+        self.machines.on_state(node, machine)
+    }
+}

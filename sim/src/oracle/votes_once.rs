@@ -1,0 +1,59 @@
+//! A node votes at most once in a term and never goes back to an older one, across all its
+//! restarts (Raft §5.2, §5.4.1, figure 2 "Persistent state").
+//!
+//! The ledger is kept outside the node and made of the messages that leave it: what never left is
+//! nobody's concern.
+
+use super::{Checked, Seen, Violation};
+use lakebed::{NodeId, Term, inspect::Said};
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug)]
+pub(super) struct Votes {
+    /// Whom each node voted for in each term.
+    given: BTreeMap<(usize, Term), NodeId>,
+    /// The greatest term in which each node ever answered or stood for election.
+    terms: Vec<Term>,
+    /// Whether the node has been checked in its present life.
+    checked: Vec<bool>,
+}
+
+impl Votes {
+    pub(super) fn new(nodes: usize) -> Self {
+        let terms = vec![Term(0); nodes];
+        Self { given: BTreeMap::new(), terms, checked: vec![false; nodes] }
+    }
+
+    pub(super) fn on_death(&mut self, node: usize) {
+        self.checked[node] = false;
+    }
+
+    pub(super) fn on_view(&mut self, seen: &Seen<'_>) -> Checked {
+        let (node, term) = (seen.node, seen.probe.term);
+        if !seen.probe.judged || std::mem::replace(&mut self.checked[node], true) {
+            return Ok(());
+        }
+        let spoken = self.terms[node];
+        if term >= spoken {
+            return Ok(());
+        }
+        let what = format!("is back in term {term} after it spoke in term {spoken}");
+        Err(Violation::new("votes once", node, what))
+    }
+
+    pub(super) fn on_sent(&mut self, node: usize, to: NodeId, said: Said) -> Checked {
+        let (term, candidate) = match said {
+            // Whoever stands for election votes for itself.
+            Said::StandsFor { term } => (term, NodeId(node as u64 + 1)),
+            Said::VotesFor { term } => (term, to),
+            Said::Acknowledged { .. } => return Ok(()),
+        };
+        self.terms[node] = self.terms[node].max(term);
+        let given = *self.given.entry((node, term)).or_insert(candidate);
+        if given == candidate {
+            return Ok(());
+        }
+        let what = format!("votes for node {candidate} in term {term}, and did for node {given}");
+        Err(Violation::new("votes once", node, what))
+    }
+}

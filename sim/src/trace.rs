@@ -1,0 +1,111 @@
+//! What happened, one line per event and per action, for people.
+//!
+//! A run is traced only when somebody will read it: a failing seed is run once more with the trace
+//! on, which costs nothing to those that pass.
+
+use crate::plan::Time;
+use bytes::Bytes;
+use lakebed::{Action, Completion, DiskRequest, Event, Extent, Machine, inspect::describe};
+use std::collections::VecDeque;
+
+/// How many lines are kept.
+const LINES_MAX: usize = 4096;
+
+/// The last lines of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Trace {
+    lines: VecDeque<(Option<usize>, String)>,
+    print: bool,
+}
+
+impl Trace {
+    /// Without a line; `print`: each line is printed as it comes.
+    pub(crate) const fn new(print: bool) -> Self {
+        Self { lines: VecDeque::new(), print }
+    }
+
+    /// Adds a line about a node, or about the whole cluster.
+    pub(crate) fn add(&mut self, now: u64, node: Option<usize>, line: &str) {
+        let who = node.map_or_else(|| "-".into(), |node| (node + 1).to_string());
+        let line = format!("{:>14} {who:>2} {line}", Time(now).to_string());
+        if self.print {
+            eprintln!("{line}");
+        }
+        if self.lines.len() == LINES_MAX {
+            self.lines.pop_front();
+        }
+        self.lines.push_back((node, line));
+    }
+
+    /// The last lines about this node and the cluster, or about all.
+    pub(crate) fn last(&self, node: Option<usize>, count: usize) -> Vec<String> {
+        let about =
+            |(of, _): &&(Option<usize>, String)| of.is_none() || node.is_none() || *of == node;
+        let mut lines: Vec<String> =
+            self.lines.iter().rev().filter(about).take(count).map(|(_, l)| l.clone()).collect();
+        lines.reverse();
+        lines
+    }
+}
+
+/// An event in one line.
+pub(crate) fn event(event: &Event) -> String {
+    match event {
+        Event::Start(start) => format!("> start {start:?}"),
+        Event::Received { from, bytes } => {
+            format!("> from {from} {}", describe(bytes))
+        }
+        Event::Completed { op, result: Ok(Completion::Read(bytes)) } => {
+            format!("> done {op} read {} bytes", bytes.len())
+        }
+        Event::Completed { op, result: Ok(Completion::Listed(files)) } => {
+            let files: Vec<String> = files.iter().map(|(f, len)| format!("{f}:{len}")).collect();
+            format!("> done {op} listed {}", files.join(" "))
+        }
+        Event::Completed { op, result: Ok(Completion::Done) } => format!("> done {op}"),
+        Event::Completed { op, result: Err(error) } => format!("> failed {op} {error}"),
+        Event::Propose { first, batch, .. } => {
+            format!("> propose {first} {} commands {} bytes", batch.count(), batch.bytes())
+        }
+        Event::Captured { capture, result: Ok(chunk) } => {
+            format!("> captured {capture} {} bytes last {}", chunk.bytes.len(), chunk.last)
+        }
+        other => format!("> {other:?}"),
+    }
+}
+
+/// An action in one line.
+pub(crate) fn action(action: &Action) -> String {
+    match action {
+        Action::Disk { op, request, .. } => format!("< disk {op} {}", self::request(request)),
+        Action::Send { to, head, body } => {
+            let whole = Bytes::from([&head[..], &body[..]].concat());
+            format!("< to {to} {}", describe(&whole))
+        }
+        Action::Machine(Machine::Apply(entries)) => {
+            format!("< apply {}..={}", entries.first, entries.last)
+        }
+        Action::Machine(Machine::Restore { at, offset, bytes, last }) => {
+            format!("< restore {at} offset {offset} {} bytes last {last}", bytes.len())
+        }
+        Action::Machine(step) => format!("< {step:?}"),
+        Action::Halt(halt) => format!("< halt: {halt}"),
+        Action::Members(members) => format!("< members {members}"),
+        other => format!("< {other:?}"),
+    }
+}
+
+fn request(request: &DiskRequest) -> String {
+    match request {
+        DiskRequest::Write { file, at, and, durable } => {
+            let and = and.as_ref().map_or_else(String::new, |and| format!(" and {}", extent(and)));
+            let durable = if *durable { " durable" } else { "" };
+            format!("write {file} {}{and}{durable}", extent(at))
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+fn extent(extent: &Extent) -> String {
+    format!("{}+{}", extent.offset, extent.bytes.len())
+}

@@ -1,0 +1,67 @@
+//! The user's machine, watched: what it was given, and what it answered.
+//!
+//! Every simulated command begins with the id of its request, so that the oracle can tell two
+//! equal commands apart; the user's machine never sees that prefix.
+
+use bytes::Bytes;
+use lakebed::{LogId, MachineError, StateMachine, Timestamp, tape::Digest};
+
+/// The bytes before each command of the user's.
+pub(crate) const PREFIX_BYTES: usize = 8;
+
+/// One command as it was applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Applied {
+    pub(crate) at: LogId,
+    /// The request that proposed it.
+    pub(crate) request: u64,
+    /// A digest of the answer.
+    pub(crate) answer: u64,
+}
+
+/// A machine and what it did since the oracle last looked.
+#[derive(Clone, Debug)]
+pub(crate) struct Witness<M> {
+    pub(crate) machine: M,
+    pub(crate) applied: Vec<Applied>,
+}
+
+impl<M> Witness<M> {
+    pub(crate) const fn new(machine: M) -> Self {
+        Self { machine, applied: Vec::new() }
+    }
+}
+
+impl<M: StateMachine> StateMachine for Witness<M> {
+    fn apply(&mut self, at: LogId, time: Timestamp, command: &[u8], answer: &mut Vec<u8>) {
+        let (prefix, command) = command.split_at(PREFIX_BYTES);
+        let request = u64::from_le_bytes(prefix.try_into().expect("a prefix was split off"));
+        self.machine.apply(at, time, command, answer);
+        self.applied.push(Applied { at, request, answer: digest(answer) });
+    }
+
+    fn query(&self, query: &[u8], answer: &mut Vec<u8>) {
+        self.machine.query(query, answer);
+    }
+
+    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        self.machine.freeze()
+    }
+
+    fn restore(&mut self, offset: u64, bytes: &[u8], last: bool) -> Result<(), MachineError> {
+        self.machine.restore(offset, bytes, last)
+    }
+}
+
+/// A digest of bytes.
+pub(crate) fn digest(bytes: &[u8]) -> u64 {
+    let mut digest = Digest::default();
+    digest.bytes(bytes);
+    digest.value()
+}
+
+/// A digest of a whole state, however it is cut into pieces.
+pub(crate) fn state_digest(machine: &impl StateMachine) -> u64 {
+    let state: Vec<u8> = machine.freeze().flatten().collect();
+    digest(&state)
+}

@@ -1,0 +1,511 @@
+//! The world: simulated time, machines, disks, links and clients on one heap of things to come.
+//!
+//! Single-threaded; everything that happens is drawn from the seed, so a run is a value that can
+//! be had again. Knows no plan: faults are methods, called by storms and stories alike.
+
+mod faults;
+mod lanes;
+mod requests;
+
+use crate::{
+    client::{Client, Requests, Workload},
+    disk::SimDisk,
+    network::{Fate, Network},
+    node::{Node, is_sync},
+    oracle::{Checked, Oracle, Seen, Violation},
+    plan::{Plan, US},
+    prng::{Concern, Stream},
+    trace::{self, Trace},
+};
+use bytes::{Bytes, BytesMut};
+use lakebed::{
+    Action, ClusterId, Config, DiskRequest, Engine, Event, GroupId, Halt, Member, Membership,
+    NodeId, OpId, Start, StateMachine, entry::Seed, inspect::Probe, tape::Digest,
+};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+    sync::Arc,
+};
+
+const CLUSTER: ClusterId = ClusterId(0x1a4e_bed0);
+const GROUP: GroupId = GroupId(1);
+
+/// Sites of draws.
+const SITE_ELECTION: u32 = 0;
+const SITE_CLOCK: u32 = 0;
+const SITE_READ: u32 = 1;
+const SITE_WRITE: u32 = 2;
+const SITE_SYNC: u32 = 3;
+const SITE_CRASH: u32 = 4;
+const SITE_MACHINE: u32 = 1;
+const SITE_RESTART: u32 = 2;
+const SITE_CLIENT: u32 = 1;
+const SITE_OPERATION: u32 = 2;
+
+/// Something to come.
+#[derive(Debug)]
+enum Coming {
+    Deliver { from: usize, to: usize, bytes: Bytes },
+    Completion { node: usize, life: u32, op: OpId },
+    MachineStep { node: usize, life: u32 },
+    Wake { node: usize, life: u32 },
+    Start { node: usize, life: u32 },
+    LinkUp { node: usize, peer: usize, lives: (u32, u32) },
+    LinkDown { node: usize, peer: usize, number: u64 },
+    Client { client: usize, round: u32 },
+    ArmedCut { number: u64 },
+}
+
+struct Scheduled {
+    at: u64,
+    seq: u64,
+    what: Coming,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.seq == other.seq
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.seq).cmp(&(other.at, other.seq))
+    }
+}
+
+/// What a run amounted to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// Calls of `handle` with a message, a completion or a request.
+    pub events: u64,
+    /// Power cuts, per node.
+    pub crashes: u64,
+    /// Of those, with sectors that were not durable.
+    pub crashes_with_writes_pending: u64,
+    /// Processes killed or halted while their kernel lived.
+    pub kills: u64,
+    /// Requests that clients began.
+    pub requests: u64,
+    /// Requests that were answered.
+    pub answered: u64,
+    /// Requests that ended unknown to their client.
+    pub unknown: u64,
+    /// Messages that were lost or cut.
+    pub messages_lost: u64,
+    /// Snapshots that became durable.
+    pub snapshots: u64,
+    /// Times a log was compacted.
+    pub compactions: u64,
+    /// Disk operations that were made to fail.
+    pub disk_failures: u64,
+    /// Leaders that were seen to begin a term.
+    pub elections: u64,
+}
+
+/// A cluster in simulated time.
+pub struct World<M, W> {
+    plan: Plan,
+    now: u64,
+    seq: u64,
+    heap: BinaryHeap<Reverse<Scheduled>>,
+    nodes: Vec<Node<M>>,
+    members: Arc<Membership>,
+    network: Network,
+    disks: Stream,
+    process: Stream,
+    elections: Stream,
+    draws: Stream,
+    clients: Vec<Client>,
+    requests: Requests,
+    workload: W,
+    machine: fn() -> M,
+    oracle: Oracle<M>,
+    armed: BTreeMap<u64, faults::Armed>,
+    digest: Digest,
+    stats: Stats,
+    trace: Option<Trace>,
+    actions: Vec<Action>,
+    touched: Option<usize>,
+}
+
+impl<M: StateMachine, W: Workload> World<M, W> {
+    /// A cluster whose nodes all start now, with disks that hold nothing.
+    pub fn new(plan: Plan, machine: fn() -> M, workload: W) -> Self {
+        let (seed, count) = (plan.seed, plan.nodes);
+        let mut clock = Stream::new(seed, Concern::Clock);
+        let nodes = (0..count)
+            .map(|at| Node::new(&plan, at, clock.lane(SITE_CLOCK, at as u32), machine()))
+            .collect();
+        let mut world = Self {
+            now: 0,
+            seq: 0,
+            heap: BinaryHeap::new(),
+            nodes,
+            members: Arc::new(Membership::of((0..count).map(member))),
+            network: Network::new(seed, count, plan.links),
+            disks: Stream::new(seed, Concern::Disk),
+            process: Stream::new(seed, Concern::Process),
+            elections: Stream::new(seed, Concern::Elections),
+            draws: Stream::new(seed, Concern::Workload),
+            clients: Vec::new(),
+            requests: Requests::default(),
+            workload,
+            machine,
+            oracle: Oracle::new(count, Seed::new(CLUSTER, GROUP), machine()),
+            armed: BTreeMap::new(),
+            digest: Digest::default(),
+            stats: Stats::default(),
+            trace: None,
+            actions: Vec::new(),
+            touched: None,
+            plan,
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        for node in 0..self.nodes.len() {
+            self.schedule_start(node, 0);
+        }
+        for client in 0..self.plan.clients {
+            let node = client % self.nodes.len();
+            self.clients.push(Client { node, round: 0, waits: None });
+            self.schedule(self.now + US, Coming::Client { client, round: 0 });
+        }
+    }
+
+    /// Traces what happens from now on; `print`: as it happens.
+    pub fn trace(&mut self, print: bool) {
+        self.trace = Some(Trace::new(print));
+    }
+
+    /// The last lines of the trace about a node and the cluster.
+    #[must_use]
+    pub fn last_lines(&self, node: Option<usize>, count: usize) -> Vec<String> {
+        self.trace.as_ref().map_or_else(Vec::new, |trace| trace.last(node, count))
+    }
+
+    /// Simulated nanoseconds since the beginning.
+    #[must_use]
+    pub const fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// What the run amounts to so far.
+    #[must_use]
+    pub const fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// A hash of every event and action so far.
+    #[must_use]
+    pub const fn digest(&self) -> u64 {
+        self.digest.value()
+    }
+
+    /// What the world was made from.
+    #[must_use]
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// How many nodes there are.
+    #[must_use]
+    pub const fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// A look at a node; `None` while it is down.
+    #[must_use]
+    pub fn probe(&self, node: usize) -> Option<Probe> {
+        self.nodes[node].engine.as_ref().map(Engine::probe)
+    }
+
+    /// A node's disk.
+    #[must_use]
+    pub fn disk(&self, node: usize) -> &SimDisk {
+        &self.nodes[node].disk
+    }
+
+    /// A node's state machine.
+    #[must_use]
+    pub fn machine(&self, node: usize) -> &M {
+        &self.nodes[node].runner.machine.machine
+    }
+
+    fn schedule(&mut self, at: u64, what: Coming) {
+        self.seq += 1;
+        self.heap.push(Reverse(Scheduled { at, seq: self.seq, what }));
+    }
+
+    fn note(&mut self, node: Option<usize>, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.add(self.now, node, &line());
+        }
+    }
+
+    /// When the next thing happens, in simulated nanoseconds.
+    #[must_use]
+    pub fn next_at(&self) -> u64 {
+        self.heap.peek().map_or(u64::MAX, |Reverse(next)| next.at)
+    }
+
+    /// Lets time pass in which nothing happens.
+    ///
+    /// # Panics
+    /// When something would happen before.
+    pub fn pass_until(&mut self, at: u64) {
+        assert!(at <= self.next_at(), "something happens before {at}");
+        self.now = self.now.max(at);
+    }
+
+    /// The node that was touched last.
+    #[must_use]
+    pub const fn touched(&self) -> Option<usize> {
+        self.touched
+    }
+
+    /// Every machine is what the reference is.
+    pub fn compare_states(&self) -> Checked {
+        for (at, node) in self.nodes.iter().enumerate() {
+            self.oracle.on_state(at, &node.runner.machine.machine)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the next thing happen.
+    pub fn step(&mut self) -> Checked {
+        let Some(Reverse(next)) = self.heap.pop() else {
+            return Err(Violation::of_cluster("world", "nothing is left to happen".into()));
+        };
+        self.now = self.now.max(next.at);
+        self.happen(next.what)
+    }
+
+    fn happen(&mut self, what: Coming) -> Checked {
+        match what {
+            Coming::Deliver { from, to, bytes } => {
+                if self.network.is_cut(from, to) {
+                    self.stats.messages_lost += 1;
+                    return Ok(());
+                }
+                self.feed(to, Some(Event::Received { from: node_id(from), bytes }))
+            }
+            Coming::Completion { node, life, op } if self.lives(node, life) => {
+                self.complete(node, op)
+            }
+            Coming::MachineStep { node, life } if self.lives(node, life) => self.machine_step(node),
+            Coming::Wake { node, life } if self.lives(node, life) => self.wake(node),
+            Coming::Start { node, life } if self.nodes[node].life == life => self.start(node),
+            Coming::LinkUp { node, peer, lives } => self.link_up(node, peer, lives),
+            Coming::LinkDown { node, peer, number } => self.link_down(node, peer, number),
+            Coming::Client { client, round } => self.client(client, round),
+            Coming::ArmedCut { number } => {
+                self.fall(number);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the node is up, in this life.
+    fn lives(&self, node: usize, life: u32) -> bool {
+        self.nodes[node].is_up() && self.nodes[node].life == life
+    }
+
+    /// Hands an event to a node that is up, and does what it asks for.
+    fn feed(&mut self, at: usize, event: Option<Event>) -> Checked {
+        let node = &mut self.nodes[at];
+        let Some(engine) = node.engine.as_mut() else { return Ok(()) };
+        self.touched = Some(at);
+        let now = node.clock.local(self.now);
+        if let Some(trace) = &mut self.trace {
+            let line = event.as_ref().map_or_else(|| "> time".into(), trace::event);
+            trace.add(self.now, Some(at), &line);
+        }
+        self.stats.events += u64::from(event.is_some());
+        self.digest.number(at as u64);
+        self.digest.step(now, event.as_slice(), &[]);
+        let mut actions = std::mem::take(&mut self.actions);
+        engine.handle(now, event, &mut actions);
+        self.digest.step(now, &[], &actions);
+        let probe = engine.probe();
+        self.oracle.on_step(Seen { node: at, probe, engine }, &actions)?;
+        self.perform_all(at, &mut actions)?;
+        self.actions = actions;
+        self.schedule_wake(at);
+        self.strike_if_pending(at);
+        Ok(())
+    }
+
+    fn perform_all(&mut self, at: usize, actions: &mut Vec<Action>) -> Checked {
+        for action in actions.drain(..) {
+            if self.trace.is_some() {
+                self.note(Some(at), || trace::action(&action));
+            }
+            self.perform(at, action)?;
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, at: usize, action: Action) -> Checked {
+        match action {
+            Action::Disk { op, request, .. } => self.submit(at, op, request),
+            Action::Send { to, head, body } => self.send(at, to, head, &body),
+            Action::Machine(step) => self.push_machine_step(at, step),
+            Action::Respond { requests, outcome } => return self.respond(at, requests, &outcome),
+            Action::Note(note) => self.count(&note),
+            Action::Members(_) => {}
+            Action::Halt(halt) => return self.halted(at, *halt),
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, note: &lakebed::Note) {
+        match note {
+            lakebed::Note::Snapshot(_) => self.stats.snapshots += 1,
+            lakebed::Note::Compacted(_) => self.stats.compactions += 1,
+            lakebed::Note::Role { leader: Some(_), .. } => self.stats.elections += 1,
+            _ => {}
+        }
+    }
+
+    fn submit(&mut self, at: usize, op: OpId, request: DiskRequest) {
+        let times = self.plan.disk;
+        let (site, latency) = if is_sync(&request) {
+            (SITE_SYNC, times.sync)
+        } else if matches!(request, DiskRequest::Write { .. }) {
+            (SITE_WRITE, times.write)
+        } else {
+            (SITE_READ, times.read)
+        };
+        let node = &mut self.nodes[at];
+        let delay = self.disks.lane(site, at as u32).delay(latency.least, latency.tail);
+        let (delay, life) = (delay * node.slowness, node.life);
+        node.disk.submit(op, request);
+        self.schedule(self.now + delay, Coming::Completion { node: at, life, op });
+    }
+
+    fn complete(&mut self, at: usize, op: OpId) -> Checked {
+        let node = &mut self.nodes[at];
+        let failure = node.next_sync_fails.take_if(|_| node.disk.is_promise(op));
+        let result = match failure {
+            Some(failure) => node.disk.fail(op, failure),
+            None => node.disk.complete(op),
+        };
+        self.stats.disk_failures += u64::from(failure.is_some());
+        self.feed(at, Some(Event::Completed { op, result }))
+    }
+
+    fn send(&mut self, from: usize, to: NodeId, head: Bytes, body: &Bytes) {
+        let to = to.0 as usize - 1;
+        if self.network.connection(from, to).is_none() {
+            self.stats.messages_lost += 1;
+            return;
+        }
+        let bytes = if body.is_empty() { head } else { joined(&head, body) };
+        match self.network.send(from, to, self.now) {
+            Fate::Arrives(at, again) => {
+                if let Some(again) = again {
+                    let bytes = bytes.clone();
+                    self.schedule(again, Coming::Deliver { from, to, bytes });
+                }
+                self.schedule(at, Coming::Deliver { from, to, bytes });
+            }
+            Fate::Lost { noticed } => {
+                self.stats.messages_lost += 1;
+                if noticed {
+                    self.break_connection(from, to);
+                }
+            }
+        }
+    }
+
+    fn wake(&mut self, at: usize) -> Checked {
+        let node = &mut self.nodes[at];
+        node.wake = u64::MAX;
+        let engine = node.engine.as_ref().expect("the node is up");
+        match engine.deadline() {
+            Some(deadline) if deadline <= node.clock.local(self.now) => self.feed(at, None),
+            _ => {
+                self.schedule_wake(at);
+                Ok(())
+            }
+        }
+    }
+
+    fn schedule_wake(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        let Some(deadline) = node.engine.as_ref().and_then(Engine::deadline) else { return };
+        let due = node.clock.global(deadline).max(self.now);
+        if due < node.wake {
+            node.wake = due;
+            let life = node.life;
+            self.schedule(due, Coming::Wake { node: at, life });
+        }
+    }
+
+    fn schedule_start(&mut self, node: usize, after: u64) {
+        let life = self.nodes[node].life;
+        self.schedule(self.now + after, Coming::Start { node, life });
+    }
+
+    fn start(&mut self, at: usize) -> Checked {
+        let seed = self.elections.lane(SITE_ELECTION, at as u32).any();
+        let mut config = Config::new(GROUP, node_id(at));
+        config.disk_align = self.plan.geometry.align;
+        config.segment_bytes = self.plan.segment_bytes;
+        config.tuning = self.plan.tuning.clone();
+        let engine = Engine::new(config, seed).expect("plans are configurations that work");
+        let node = &mut self.nodes[at];
+        node.start(engine, (self.machine)());
+        let start = if node.is_formatted() {
+            Start::Run
+        } else {
+            Start::Format { cluster: CLUSTER, members: self.members.clone() }
+        };
+        self.feed(at, Some(Event::Start(start)))?;
+        self.connect(at);
+        Ok(())
+    }
+
+    /// The engine ended by itself. After faults within the contract it may only have been asked to
+    /// stop, or have met the failed operation that was drawn for it.
+    fn halted(&mut self, at: usize, halt: Halt) -> Checked {
+        let expected = matches!(halt, Halt::Stopped | Halt::DiskFailed { .. });
+        self.note(Some(at), || format!("halted: {halt}"));
+        if !expected {
+            return Err(Violation::new("no refusal after crashes alone", at, halt.to_string()));
+        }
+        self.kill(at);
+        let after = self.process.lane(SITE_RESTART, at as u32).delay(US, 10_000 * US);
+        self.schedule_start(at, after);
+        Ok(())
+    }
+}
+
+fn joined(head: &[u8], body: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(head.len() + body.len());
+    bytes.extend_from_slice(head);
+    bytes.extend_from_slice(body);
+    bytes.freeze()
+}
+
+pub(crate) const fn node_id(at: usize) -> NodeId {
+    NodeId(at as u64 + 1)
+}
+
+fn member(at: usize) -> Member {
+    Member { id: node_id(at), incarnation: 0, address: Bytes::new() }
+}

@@ -1,0 +1,247 @@
+//! What can be done to a cluster: power, processes, connections, disks.
+
+use super::{Coming, SITE_CRASH, World};
+use crate::{
+    client::Workload,
+    disk::{Failure, Survivors},
+    network::Connection,
+    oracle::Checked,
+    plan::{FaultKind, MS},
+};
+use lakebed::{Event, StateMachine};
+
+/// How long an armed power cut waits for sectors to be pending.
+const ARMED_MAX: u64 = 200 * MS;
+
+/// A power cut that waits for its moment.
+#[derive(Clone, Debug)]
+pub(super) struct Armed {
+    nodes: Vec<usize>,
+    survivors: Survivors,
+    down: u64,
+}
+
+impl<M: StateMachine, W: Workload> World<M, W> {
+    /// Lets a planned fault strike.
+    pub fn strike(&mut self, fault: &FaultKind) -> Checked {
+        self.note(None, || format!("fault: {fault}"));
+        match fault {
+            FaultKind::PowerCut { nodes, survivors, down } => {
+                self.arm(Armed { nodes: nodes.clone(), survivors: *survivors, down: *down });
+            }
+            FaultKind::Kill { node, down } => {
+                if self.nodes[*node].is_up() {
+                    self.kill(*node);
+                    self.schedule_start(*node, *down);
+                }
+            }
+            FaultKind::Partition { side, both_ways, noticed, .. } => {
+                self.partition(side, *both_ways, *noticed);
+            }
+            FaultKind::SyncFailure { node, failure } => self.fail_next_sync(*node, *failure),
+            FaultKind::DiskFull { node, .. } => self.fill_disk(*node),
+            FaultKind::SlowDisk { node, factor, .. } => self.nodes[*node].slowness = *factor,
+            FaultKind::Stop { node, hand_over } => {
+                self.feed(*node, Some(Event::Stop { hand_over: *hand_over }))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a fault that lasts.
+    pub fn relent(&mut self, fault: &FaultKind) {
+        match fault {
+            FaultKind::Partition { .. } => self.rejoin(),
+            FaultKind::DiskFull { node, .. } => self.nodes[*node].disk.set_room(u64::MAX),
+            FaultKind::SlowDisk { node, .. } => self.nodes[*node].slowness = 1,
+            _ => {}
+        }
+    }
+
+    /// Ends every fault, and starts whoever is down.
+    pub fn heal(&mut self) {
+        self.note(None, || "heal".into());
+        self.armed.clear();
+        self.network.heal();
+        for node in 0..self.nodes.len() {
+            self.nodes[node].disk.set_room(u64::MAX);
+            self.nodes[node].slowness = 1;
+            self.nodes[node].next_sync_fails = None;
+        }
+        self.rejoin();
+    }
+
+    /// Cuts the power of a node now; it stays down.
+    pub fn cut_power(&mut self, node: usize, survivors: Survivors) {
+        if !self.nodes[node].is_up() {
+            return;
+        }
+        let draw = self.disks.lane(SITE_CRASH, node as u32);
+        let disk = &mut self.nodes[node].disk;
+        self.stats.crashes += 1;
+        self.stats.crashes_with_writes_pending += u64::from(disk.has_pending_sectors());
+        disk.cut_power(survivors, draw);
+        self.note(Some(node), || format!("power cut, survivors {survivors:?}"));
+        self.buried(node);
+    }
+
+    /// Kills a node's process now; its kernel lives, and it stays down.
+    pub fn kill(&mut self, node: usize) {
+        if !self.nodes[node].is_up() {
+            return;
+        }
+        self.stats.kills += 1;
+        self.nodes[node].disk.kill(self.disks.lane(SITE_CRASH, node as u32));
+        self.note(Some(node), || "killed".into());
+        self.buried(node);
+    }
+
+    /// Starts a node that is down.
+    pub fn restart(&mut self, node: usize) {
+        assert!(!self.nodes[node].is_up(), "node {} is up", node + 1);
+        self.schedule_start(node, 0);
+    }
+
+    /// Separates the nodes of the first side from the others; `both_ways`: in both directions,
+    /// else the second side does not hear the first.
+    pub fn partition(&mut self, side: &[bool], both_ways: bool, noticed: bool) {
+        for from in 0..self.nodes.len() {
+            for to in 0..self.nodes.len() {
+                let cut = side[from] && !side[to] || both_ways && side[to] && !side[from];
+                self.network.set_cut(from, to, cut);
+                if cut && noticed {
+                    self.break_connection(from, to);
+                }
+            }
+        }
+    }
+
+    /// Ends all partitions. Connections that lost something unnoticed break now.
+    pub fn rejoin(&mut self) {
+        for from in 0..self.nodes.len() {
+            for to in 0..self.nodes.len() {
+                self.network.set_cut(from, to, false);
+            }
+        }
+        for node in 0..self.nodes.len() {
+            for peer in 0..node {
+                self.break_connection(node, peer);
+            }
+        }
+    }
+
+    /// Makes the next sync or durable write of a node fail.
+    pub fn fail_next_sync(&mut self, node: usize, failure: Failure) {
+        self.nodes[node].next_sync_fails = Some(failure);
+    }
+
+    /// Takes all free room from a node's disk.
+    pub fn fill_disk(&mut self, node: usize) {
+        let disk = &mut self.nodes[node].disk;
+        disk.set_room(disk.used());
+    }
+
+    fn arm(&mut self, cut: Armed) {
+        let number = self.seq;
+        let ready = cut.nodes.iter().any(|&node| self.is_vulnerable(node));
+        self.armed.insert(number, cut);
+        if ready {
+            self.fall(number);
+        } else {
+            self.schedule(self.now + ARMED_MAX, Coming::ArmedCut { number });
+        }
+    }
+
+    fn is_vulnerable(&self, node: usize) -> bool {
+        self.nodes[node].is_up() && self.nodes[node].disk.has_pending_sectors()
+    }
+
+    /// A node has sectors pending, perhaps: then the power cuts that wait for it strike.
+    pub(super) fn strike_if_pending(&mut self, node: usize) {
+        if !self.armed.is_empty() && self.is_vulnerable(node) {
+            let waiting = self.armed.iter().filter(|(_, cut)| cut.nodes.contains(&node));
+            let waiting: Vec<u64> = waiting.map(|(number, _)| *number).collect();
+            waiting.into_iter().for_each(|number| self.fall(number));
+        }
+    }
+
+    /// An armed cut strikes: at its moment, or because that did not come.
+    pub(super) fn fall(&mut self, number: u64) {
+        let Some(cut) = self.armed.remove(&number) else { return };
+        for node in cut.nodes {
+            if self.nodes[node].is_up() {
+                self.cut_power(node, cut.survivors);
+                self.schedule_start(node, cut.down);
+            }
+        }
+    }
+
+    /// What follows for the others when a node is gone.
+    fn buried(&mut self, node: usize) {
+        self.nodes[node].stop();
+        self.oracle.on_death(node);
+        for peer in 0..self.nodes.len() {
+            self.network.disconnect(node, peer);
+            self.schedule_link_down(peer, node);
+        }
+        self.abandon_requests(node);
+    }
+
+    /// A connection breaks: both ends notice some time, and make a new one if they can.
+    pub(super) fn break_connection(&mut self, a: usize, b: usize) {
+        self.schedule_link_down(a, b);
+        self.schedule_link_down(b, a);
+    }
+
+    fn schedule_link_down(&mut self, node: usize, peer: usize) {
+        if let Some(Connection { number, .. }) = self.network.connection(node, peer) {
+            let at = self.now + self.network.notice(node, peer);
+            self.schedule(at, Coming::LinkDown { node, peer, number });
+        }
+    }
+
+    pub(super) fn link_down(&mut self, node: usize, peer: usize, number: u64) -> Checked {
+        if self.network.connection(node, peer).is_none_or(|own| own.number != number) {
+            return Ok(());
+        }
+        self.network.disconnect(node, peer);
+        self.schedule_link_up(node, peer);
+        self.feed(node, Some(Event::Link { peer: super::node_id(peer), up: false }))
+    }
+
+    /// A node that just started meets everybody it can reach.
+    pub(super) fn connect(&mut self, node: usize) {
+        for peer in 0..self.nodes.len() {
+            if peer != node {
+                self.schedule_link_up(node, peer);
+                self.schedule_link_up(peer, node);
+            }
+        }
+    }
+
+    fn schedule_link_up(&mut self, node: usize, peer: usize) {
+        let lives = (self.nodes[node].life, self.nodes[peer].life);
+        let at = self.now + self.network.notice(node, peer);
+        self.schedule(at, Coming::LinkUp { node, peer, lives });
+    }
+
+    pub(super) fn link_up(&mut self, node: usize, peer: usize, lives: (u32, u32)) -> Checked {
+        if !self.lives(node, lives.0) || !self.lives(peer, lives.1) {
+            return Ok(());
+        }
+        if !self.network.is_whole(node, peer) {
+            // Tried again until somebody answers, as a driver does.
+            self.schedule_link_up(node, peer);
+            return Ok(());
+        }
+        let id = super::node_id(peer);
+        match self.network.connection(node, peer) {
+            Some(connection) if connection.peer_life == lives.1 => return Ok(()),
+            // Believed whole, it led to the peer's older life: what was sent on it may be lost.
+            Some(_) => self.feed(node, Some(Event::Link { peer: id, up: false }))?,
+            None => {}
+        }
+        self.network.connect(node, peer, lives.1);
+        self.feed(node, Some(Event::Link { peer: id, up: true }))
+    }
+}

@@ -1,0 +1,76 @@
+//! The machine lane: steps are performed one after the other, each some time after it was asked
+//! for, by the same runner that real drivers use.
+
+use super::{Coming, SITE_MACHINE, World};
+use crate::{
+    client::{Desk, Fate, Workload},
+    oracle::Checked,
+    plan::US,
+};
+use lakebed::{Entries, Event, Machine, StateMachine};
+
+impl<M: StateMachine, W: Workload> World<M, W> {
+    pub(super) fn push_machine_step(&mut self, at: usize, step: Machine) {
+        let lane = &mut self.nodes[at].lane;
+        lane.push_back(step);
+        if lane.len() == 1 {
+            self.schedule_machine_step(at);
+        }
+    }
+
+    fn schedule_machine_step(&mut self, at: usize) {
+        let delay = self.process.lane(SITE_MACHINE, at as u32).delay(US, 20 * US);
+        let life = self.nodes[at].life;
+        self.schedule(self.now + delay, Coming::MachineStep { node: at, life });
+    }
+
+    pub(super) fn machine_step(&mut self, at: usize) -> Checked {
+        let Some(step) = self.nodes[at].lane.pop_front() else { return Ok(()) };
+        if !self.nodes[at].lane.is_empty() {
+            self.schedule_machine_step(at);
+        }
+        let entries = match &step {
+            Machine::Apply(entries) => Some(entries.clone()),
+            Machine::Restore { at: id, last, .. } => {
+                self.oracle.on_restore(at, *id, *last);
+                None
+            }
+            _ => None,
+        };
+        let mut desk = Desk { requests: &self.requests, ended: Vec::new() };
+        let event = self.nodes[at].runner.perform(step, &mut desk);
+        let ended = desk.ended;
+        if let Some(entries) = entries {
+            self.applied(at, &entries)?;
+        }
+        for (id, result) in ended {
+            self.answered(at, id, result)?;
+        }
+        event.map_or(Ok(()), |event: Event| self.feed(at, Some(event)))
+    }
+
+    fn applied(&mut self, at: usize, entries: &Entries) -> Checked {
+        let applied = &mut self.nodes[at].runner.machine.applied;
+        let checked = self.oracle.on_apply(at, entries, applied);
+        applied.clear();
+        checked
+    }
+
+    fn answered(
+        &mut self,
+        at: usize,
+        id: lakebed::RequestId,
+        result: Result<Vec<u8>, lakebed::Outcome>,
+    ) -> Checked {
+        let request = self.requests.of(id);
+        let position = match &result {
+            Ok(answer) if !request.is_write => {
+                self.oracle.on_query(at, &request.query, answer)?;
+                Some(self.oracle.position(at))
+            }
+            Ok(_) => self.oracle.applied_at(id),
+            Err(_) => None,
+        };
+        self.end(id, position.map_or(Fate::Unknown, Fate::Answered))
+    }
+}

@@ -1,0 +1,167 @@
+//! Clients at work: one request at a time each, retried nowhere, so that every end is known.
+
+use super::{Coming, SITE_CLIENT, SITE_OPERATION, World};
+use crate::{
+    client::{Fate, Op, Request, Workload},
+    oracle::Checked,
+    plan::MS,
+    witness::PREFIX_BYTES,
+};
+use bytes::Bytes;
+use lakebed::{
+    Batch, Event, LogIndex, Outcome, ReadMode, Refusal, RequestId, Requests, StateMachine,
+};
+
+/// How long a client waits for an answer.
+const PATIENCE: u64 = 300 * MS;
+/// The client of requests that a story makes.
+const STORY: usize = usize::MAX;
+
+impl<M: StateMachine, W: Workload> World<M, W> {
+    /// A client's timer: its thinking is over, or its patience.
+    pub(super) fn client(&mut self, at: usize, round: u32) -> Checked {
+        if self.clients[at].round != round {
+            return Ok(());
+        }
+        if self.clients[at].waits.take().is_some() {
+            self.stats.unknown += 1;
+            self.look_elsewhere(at);
+        }
+        let node = self.clients[at].node;
+        if !self.nodes[node].is_up() {
+            self.look_elsewhere(at);
+            self.think(at);
+            return Ok(());
+        }
+        let op = self.workload.next(self.draws.lane(SITE_OPERATION, at as u32));
+        let (id, event) = self.begin_request(at, node, op);
+        let client = &mut self.clients[at];
+        client.waits = Some(id);
+        client.round += 1;
+        let round = client.round;
+        self.schedule(self.now + PATIENCE, Coming::Client { client: at, round });
+        self.feed(node, Some(event))
+    }
+
+    /// Makes a request of a node now, for a story.
+    pub fn request(&mut self, node: usize, op: Op) -> Result<RequestId, crate::Violation> {
+        let (id, event) = self.begin_request(STORY, node, op);
+        self.feed(node, Some(event))?;
+        Ok(id)
+    }
+
+    /// How far a request has come.
+    #[must_use]
+    pub fn fate(&self, id: RequestId) -> Fate {
+        self.requests.of(id).fate
+    }
+
+    fn begin_request(&mut self, client: usize, node: usize, op: Op) -> (RequestId, Event) {
+        self.stats.requests += 1;
+        let floor = self.oracle.acknowledged();
+        let (is_write, bytes) = match op {
+            Op::Propose(command) => (true, command),
+            Op::Read(query) => (false, query),
+        };
+        let query = if is_write { Bytes::new() } else { Bytes::from(bytes.clone()) };
+        let request = Request { client, node, is_write, query, floor, fate: Fate::Open };
+        let id = self.requests.begin(request);
+        let event = if is_write {
+            let mut batch = Batch::with_capacity(bytes.len() + PREFIX_BYTES + 4);
+            batch.push_with(|buf| {
+                buf.extend_from_slice(&id.0.to_le_bytes());
+                buf.extend_from_slice(&bytes);
+            });
+            Event::Propose { first: id, time: self.nodes[node].clock.wall(self.now), batch }
+        } else {
+            Event::Read { requests: Requests::one(id), mode: ReadMode::Linearizable }
+        };
+        (id, event)
+    }
+
+    /// Requests ended without an answer from the machine.
+    pub(super) fn respond(&mut self, at: usize, requests: Requests, outcome: &Outcome) -> Checked {
+        let fate = match outcome {
+            Outcome::Refused(_) => Fate::Refused,
+            _ => Fate::Unknown,
+        };
+        for id in requests.ids() {
+            if let Outcome::Refused(Refusal::NotLeader { hint: Some(leader) }) = outcome {
+                self.follow_hint(id, leader.0 as usize - 1);
+            } else {
+                let client = self.requests.of(id).client;
+                self.leave(client, at);
+            }
+            self.end(id, fate)?;
+        }
+        Ok(())
+    }
+
+    fn follow_hint(&mut self, id: RequestId, leader: usize) {
+        let client = self.requests.of(id).client;
+        if let Some(client) = self.clients.get_mut(client) {
+            client.node = leader;
+        }
+    }
+
+    fn leave(&mut self, client: usize, node: usize) {
+        if self.clients.get(client).is_some_and(|client| client.node == node) {
+            self.look_elsewhere(client);
+        }
+    }
+
+    /// A request ended; its client, if it still waits, goes on.
+    pub(super) fn end(&mut self, id: RequestId, fate: Fate) -> Checked {
+        self.oracle.on_end(id, self.requests.of(id), fate)?;
+        self.requests.of_mut(id).fate = fate;
+        self.stats.answered += u64::from(matches!(fate, Fate::Answered(_)));
+        let client = self.requests.of(id).client;
+        if self.clients.get(client).is_some_and(|client| client.waits == Some(id)) {
+            self.clients[client].waits = None;
+            self.think(client);
+        }
+        Ok(())
+    }
+
+    fn think(&mut self, at: usize) {
+        let think = self.plan.think;
+        let delay = self.draws.lane(SITE_CLIENT, at as u32).delay(think.least, think.tail);
+        self.clients[at].round += 1;
+        let round = self.clients[at].round;
+        self.schedule(self.now + delay, Coming::Client { client: at, round });
+    }
+
+    fn look_elsewhere(&mut self, at: usize) {
+        let nodes = self.nodes.len() as u64;
+        let node = self.draws.lane(SITE_CLIENT, at as u32).below(nodes) as usize;
+        self.clients[at].node = node;
+    }
+
+    /// A node is gone, and with it the answers to what was asked of it.
+    pub(super) fn abandon_requests(&mut self, node: usize) {
+        self.requests.open_at(node).for_each(|request| request.fate = Fate::Unknown);
+        for client in 0..self.clients.len() {
+            let Some(id) = self.clients[client].waits else { continue };
+            if self.requests.of(id).node == node {
+                self.clients[client].waits = None;
+                self.stats.unknown += 1;
+                self.look_elsewhere(client);
+                self.think(client);
+            }
+        }
+    }
+
+    /// No client begins anything any more.
+    pub fn dismiss_clients(&mut self) {
+        for client in &mut self.clients {
+            client.round += 1;
+            client.waits = None;
+        }
+    }
+
+    /// The last log position that anybody was told of.
+    #[must_use]
+    pub const fn acknowledged(&self) -> LogIndex {
+        self.oracle.acknowledged()
+    }
+}
