@@ -28,6 +28,9 @@ impl Clock {
         while self.local(guess) < local {
             guess += 1;
         }
+        while guess > 0 && self.local(guess - 1) >= local {
+            guess -= 1;
+        }
         guess
     }
 

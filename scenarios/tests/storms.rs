@@ -1,0 +1,42 @@
+//! Storms: a cluster under load, faults and crashes, then healed.
+
+use lakebed_scenarios::storm;
+use lakebed_sim::{Report, check};
+
+/// What makes a sweep a storm: enough happened in each run, and in a sweep of some length each
+/// rare thing in some.
+fn assert_stormy(reports: &[Report]) {
+    for report in reports {
+        let (seed, stats) = (report.seed, report.stats);
+        assert!(stats.events >= 2_000, "seed {seed}: {} events", stats.events);
+        assert!(stats.answered >= 100, "seed {seed}: {} operations", stats.answered);
+        assert!(
+            stats.crashes_with_writes_pending >= 2,
+            "seed {seed}: {} of {} crashes with sectors pending",
+            stats.crashes_with_writes_pending,
+            stats.crashes
+        );
+    }
+    if reports.len() < 20 {
+        return;
+    }
+    let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
+    assert!(sum(|report| report.stats.snapshots) > 0, "no run took a snapshot");
+    assert!(sum(|report| report.stats.compactions) > 0, "no run compacted a log");
+    assert!(sum(|report| report.stats.kills) > 0, "no run killed a process");
+}
+
+#[test]
+fn storm_of_one() {
+    assert_stormy(&check("storm_of_one", |seed| storm(seed, 1)));
+}
+
+#[test]
+fn storm_of_three() {
+    assert_stormy(&check("storm_of_three", |seed| storm(seed, 3)));
+}
+
+#[test]
+fn storm_of_five() {
+    assert_stormy(&check("storm_of_five", |seed| storm(seed, 5)));
+}
