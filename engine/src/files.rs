@@ -119,15 +119,14 @@ impl Directory {
         self.try_perform(request).map_err(|error| disk_error(&error))
     }
 
-    /// Performs a [`DiskRequest::Create`], calling `before_piece` before each piece of zeros that
-    /// is written: the place to let more urgent writes go first.
-    pub fn create(
+    /// Performs a [`DiskRequest::Create`] whose content `fill` writes, and makes durable, in a way
+    /// of its own. If it fails there is no such file.
+    pub fn create_with(
         &self,
         file: File,
-        len: u64,
-        before_piece: impl FnMut(),
+        fill: impl FnOnce(&fs::File) -> io::Result<()>,
     ) -> Result<(), DiskError> {
-        self.try_create(file, len, before_piece).map_err(|error| disk_error(&error))
+        self.try_create(file, fill).map_err(|error| disk_error(&error))
     }
 
     /// Another descriptor of a file, opened as `options` say and locked like every one that
@@ -148,7 +147,9 @@ impl Directory {
                 return read(&*self.file(*file)?, *offset, *len).map(Completion::Read);
             }
             // The standard library can only write zeros, never promise room: both are the same.
-            DiskRequest::Create { file, len, zeroed: _ } => self.try_create(*file, *len, || ())?,
+            DiskRequest::Create { file, len, zeroed: _ } => {
+                self.try_create(*file, |new| fill_with_zeros(new, *len))?;
+            }
             DiskRequest::Write { file, at, and, durable } => {
                 write(&*self.file(*file)?, at, and.as_ref(), *durable)?;
             }
@@ -172,15 +173,16 @@ impl Directory {
         Ok(files)
     }
 
-    fn try_create(&self, file: File, len: u64, before_piece: impl FnMut()) -> io::Result<()> {
+    fn try_create(
+        &self,
+        file: File,
+        fill: impl FnOnce(&fs::File) -> io::Result<()>,
+    ) -> io::Result<()> {
         self.files().remove(&file);
         let path = self.path.join(file.name());
         let mut options = OpenOptions::new();
         let new = options.read(true).write(true).create(true).truncate(true).open(&path)?;
-        let filled = new
-            .try_lock_shared()
-            .map_err(io::Error::from)
-            .and_then(|()| fill_with_zeros(&new, len, before_piece));
+        let filled = new.try_lock_shared().map_err(io::Error::from).and_then(|()| fill(&new));
         if let Err(error) = filled {
             // Half a file would only take the room that is missing already.
             let _ = fs::remove_file(&path);
@@ -243,11 +245,10 @@ fn open_lock(path: &Path) -> Result<fs::File, OpenError> {
     }
 }
 
-fn fill_with_zeros(file: &fs::File, len: u64, mut before_piece: impl FnMut()) -> io::Result<()> {
+fn fill_with_zeros(file: &fs::File, len: u64) -> io::Result<()> {
     let zeros = vec![0; PIECE_BYTES];
     let mut filled = 0;
     while filled < len {
-        before_piece();
         let piece = zeros.len().min((len - filled).try_into().unwrap_or(usize::MAX));
         file.write_all_at(&zeros[..piece], filled)?;
         file.sync_data()?;
@@ -320,15 +321,23 @@ mod tests {
     }
 
     #[test]
-    fn a_file_longer_than_a_piece_is_filled_and_asks_before_each() {
+    fn a_file_longer_than_a_piece_is_filled_to_its_end() {
         let temporary = tempdir().unwrap();
         let directory = Directory::open(temporary.path()).unwrap();
         let (file, len) = (File::Spare(1), 2 * PIECE_BYTES as u64 + 5);
-        let mut pieces = 0;
-        directory.create(file, len, || pieces += 1).unwrap();
-        assert_eq!(pieces, 3);
+        directory.perform(&DiskRequest::Create { file, len, zeroed: true }).unwrap();
         let listed = directory.perform(&DiskRequest::List);
         assert_eq!(listed, Ok(Completion::Listed(vec![(file, len)])));
+    }
+
+    #[test]
+    fn a_file_that_could_not_be_filled_is_not_there() {
+        let temporary = tempdir().unwrap();
+        let directory = Directory::open(temporary.path()).unwrap();
+        let enospc = io::Error::from_raw_os_error(28);
+        let created = directory.create_with(File::Spare(1), |_| Err(enospc));
+        assert_eq!(created, Err(DiskError::Full));
+        assert_eq!(directory.perform(&DiskRequest::List), Ok(Completion::Listed(Vec::new())));
     }
 
     #[test]

@@ -25,7 +25,8 @@
 //! request and its way to disk and peers: a wake costs a quarter of a durable write.
 //! [`Node::spawn`] gives it a thread of its own.
 //!
-//! The driver's loop knows its surroundings only by the traits [`Disk`], [`Net`] and [`Clock`].
+//! The driver's loop knows its surroundings only by the traits [`Disk`], [`Net`] and [`Clock`]. The
+//! disks and the clock here are Linux's.
 
 mod clients;
 mod clock;

@@ -6,22 +6,21 @@
 //! both its places were written.
 
 use super::{
-    Ending,
+    ALIGN, Ending,
     lane::{Done, Gate, Job, Lane},
-    uring::{ALIGN, Ended, Ring},
+    open_direct,
+    uring::{Ended, Ring},
 };
 use crate::driver::Disk;
 use lakebed::{
     Class, Completion, DiskError, DiskRequest, Event, Extent, File, OpId,
     files::{Directory, disk_error},
 };
-use rustix::fs::OFlags;
 use slab::Slab;
 use std::{
     collections::{BTreeMap, VecDeque},
     fs::{self, OpenOptions},
     io,
-    os::unix::fs::OpenOptionsExt,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -320,16 +319,13 @@ impl UringDisk {
         if let Some(handles) = self.handles.get(&file) {
             return Ok(handles.clone());
         }
-        let mut options = OpenOptions::new();
-        options.read(true).write(true);
+        let options = OpenOptions::new().read(true).write(true).clone();
         let cached = Arc::new(self.directory.open_beside(file, &options)?);
         // A snapshot is written and read in sequence, and nobody waits: the cache serves it well.
         let direct = match file {
             File::Part(..) | File::Snapshot(_) => None,
             File::HardState | File::Segment(_) | File::Spare(_) => {
-                let flags = OFlags::DIRECT.bits().cast_signed();
-                let direct = self.directory.open_beside(file, options.custom_flags(flags));
-                direct.ok().map(Arc::new)
+                open_direct(&self.directory, file).map(Arc::new)
             }
         };
         let handles = Handles { cached, direct };

@@ -55,9 +55,12 @@ impl Disk for FilesDisk {
     fn submit(&mut self, op: OpId, class: Class, request: DiskRequest) {
         self.in_flight += 1;
         let job = Job { op, class, request };
-        match class {
-            Class::Commit => self.pending.push(job),
-            Class::Serve | Class::Background => self.background.push(job),
+        // A new file takes long, whoever waits for it: commits to others go on meanwhile.
+        let is_long = matches!(job.request, DiskRequest::Create { .. });
+        if class == Class::Commit && !is_long {
+            self.pending.push(job);
+        } else {
+            self.background.push(job);
         }
     }
 

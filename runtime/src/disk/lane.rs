@@ -2,21 +2,21 @@
 //!
 //! Knows no engine. Invariant: each job ends once, and all have ended when the lane is dropped.
 
-use super::Ending;
+use super::{Ending, zeros};
 use futures::task::AtomicWaker;
-use lakebed::{Class, DiskRequest, Event, File, OpId, files::Directory};
+use lakebed::{Class, Completion, DiskRequest, Event, File, OpId, files::Directory};
 use std::{
     collections::VecDeque,
-    io,
+    fs, io,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::Waker,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-/// The longest that a piece of background work waits for commits to pause: under a load that never
-/// does, the next segment must still be ready in time.
-const YIELD_MAX: Duration = Duration::from_millis(5);
+/// The longest that a piece of a new file waits for commits to pause. Under a load that never does
+/// the next segment must still be ready in time: with [`zeros::PIECE_BYTES`], two seconds of it in one.
+const YIELD_MAX: Duration = Duration::from_micros(250);
 
 /// An operation on its way.
 #[derive(Debug)]
@@ -84,8 +84,12 @@ struct Queue {
 }
 
 impl Queue {
-    fn pop(&mut self, class_max: Class) -> Option<Job> {
-        self.jobs[..=class_max as usize].iter_mut().find_map(VecDeque::pop_front)
+    fn pop(&mut self) -> Option<Job> {
+        self.jobs.iter_mut().find_map(VecDeque::pop_front)
+    }
+
+    fn pop_before(&mut self, class: Class) -> Option<Job> {
+        self.jobs[..class as usize].iter_mut().find_map(VecDeque::pop_front)
     }
 }
 
@@ -144,7 +148,7 @@ impl Shared {
     fn next(&self) -> Option<Job> {
         let mut queue = lock(&self.queue);
         loop {
-            let job = queue.pop(Class::Background);
+            let job = queue.pop();
             if job.is_some() || queue.closed {
                 return job;
             }
@@ -154,9 +158,7 @@ impl Shared {
 
     fn perform(&self, Job { op, class, request }: Job) {
         let result = match request {
-            DiskRequest::Create { file, len, zeroed: true } if class > Class::Commit => {
-                self.create(file, len, class)
-            }
+            DiskRequest::Create { file, len, .. } => self.create(file, len, class),
             request => self.directory.perform(&request),
         };
         self.done.push(op, result);
@@ -165,17 +167,19 @@ impl Shared {
     /// A large file takes long: whatever is more urgent goes between its pieces.
     fn create(&self, file: File, len: u64, class: Class) -> Ending {
         let before_piece = || {
-            self.gate.await_pause();
+            if class > Class::Commit {
+                self.gate.await_pause();
+            }
             while let Some(urgent) = self.pop_before(class) {
                 self.perform(urgent);
             }
         };
-        self.directory.create(file, len, before_piece).map(|()| lakebed::Completion::Done)
+        let fill = |new: &fs::File| zeros::fill(&self.directory, file, new, len, before_piece);
+        self.directory.create_with(file, fill).map(|()| Completion::Done)
     }
 
     fn pop_before(&self, class: Class) -> Option<Job> {
-        let class_max = if class == Class::Background { Class::Serve } else { Class::Commit };
-        lock(&self.queue).pop(class_max)
+        lock(&self.queue).pop_before(class)
     }
 }
 

@@ -3,20 +3,27 @@
 //! Neither knows what the bytes mean. Both hold [`Directory`]'s locks until their last operation
 //! has ended, and let commits go before what nobody waits for.
 
-#[cfg(target_os = "linux")]
 mod direct;
 mod files;
 mod lane;
-#[cfg(target_os = "linux")]
 mod uring;
+mod zeros;
 
-#[cfg(target_os = "linux")]
 pub use direct::UringDisk;
 pub use files::FilesDisk;
 
 use crate::{driver::Disk, options::DiskKind};
-use lakebed::{Class, Completion, DiskError, DiskRequest, Event, OpId, files::Directory};
-use std::{io, task::Context};
+use lakebed::{Class, Completion, DiskError, DiskRequest, Event, File, OpId, files::Directory};
+use rustix::fs::OFlags;
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    task::Context,
+};
+
+/// What transfers around the page cache need: offset, length and memory in multiples of this.
+const ALIGN: usize = 4096;
 
 /// How an operation ended.
 type Ending = Result<Completion, DiskError>;
@@ -33,18 +40,20 @@ pub fn open(kind: DiskKind, directory: Directory) -> io::Result<Box<dyn Disk + S
     }
 }
 
+/// Another descriptor of a file, for transfers around the page cache; `None` where the file system
+/// has no such thing.
+fn open_direct(directory: &Directory, file: File) -> Option<fs::File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(OFlags::DIRECT.bits().cast_signed());
+    directory.open_beside(file, &options).ok()
+}
+
 fn boxed(disk: impl Disk + Send + 'static) -> Box<dyn Disk + Send> {
     Box::new(disk)
 }
 
-#[cfg(target_os = "linux")]
 fn open_uring(directory: Directory) -> Result<Box<dyn Disk + Send>, (Directory, io::Error)> {
     UringDisk::new(directory).map(boxed)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn open_uring(directory: Directory) -> Result<Box<dyn Disk + Send>, (Directory, io::Error)> {
-    Err((directory, io::ErrorKind::Unsupported.into()))
 }
 
 impl Disk for Box<dyn Disk + Send> {

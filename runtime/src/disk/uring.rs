@@ -6,6 +6,7 @@
 
 #![allow(unsafe_code)]
 
+use super::ALIGN;
 use bytes::Bytes;
 use io_uring::{IoUring, Probe, opcode, squeue, types};
 use slab::Slab;
@@ -23,8 +24,6 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 /// The most transfers in flight.
 pub(super) const TRANSFERS_MAX: u32 = 512;
-/// What transfers around the page cache need: offset, length and memory in multiples of this.
-pub(super) const ALIGN: usize = 4096;
 /// Bytes of aligned memory kept for later transfers.
 const POOL_BYTES_MAX: usize = 16 << 20;
 /// `EIO`: the kernel wrote nothing and gave no reason.
