@@ -96,6 +96,13 @@ impl Cluster for Lakebed {
         self.settle();
     }
 
+    fn finish(&mut self) {
+        let leader = &mut self.nodes[self.leader];
+        self.now = leader.engine.deadline().expect("a leader has heartbeats");
+        leader.handle(self.now, &mut self.wire);
+        self.settle();
+    }
+
     fn applied(&self) -> [(u64, u64); 3] {
         [0, 1, 2].map(|n| (self.nodes[n].commands, self.nodes[n].bytes))
     }
@@ -107,6 +114,8 @@ impl Node {
         let members = Arc::new(Membership::of([1, 2, 3].map(member)));
         let mut config = Config::new(GroupId(1), id);
         config.disk_align = 512;
+        // 256 commands of 4 KiB and their lengths.
+        config.tuning.append_bytes_max = 2 << 20;
         Self {
             id,
             engine: Engine::new(config, id.0).expect("a good configuration"),

@@ -1,5 +1,6 @@
 //! In-process consensus: three nodes on one thread, messages encoded and decoded on each hop, the
-//! disk answered at once. A batch is proposed when the one before it was applied on all three.
+//! disk answered at once. A batch is proposed when the one before it was applied where it was
+//! proposed and nobody has anything left to do; the followers hear of the commit with the next.
 
 mod lakebed;
 mod raft;
@@ -16,8 +17,12 @@ const ROUND: Duration = Duration::from_millis(150);
 
 /// Three nodes that agree.
 pub trait Cluster {
-    /// Proposes all commands at the leader and returns when all three nodes have applied them.
+    /// Proposes all commands at the leader and returns when it has applied them and nobody has
+    /// anything to do.
     fn commit(&mut self, commands: &[Vec<u8>]);
+
+    /// Lets everybody hear of the last commit.
+    fn finish(&mut self);
 
     /// Commands and bytes of commands that each node has applied.
     fn applied(&self) -> [(u64, u64); 3];
@@ -67,7 +72,7 @@ fn compare_one(rounds: usize, bytes: usize, batch: usize) {
         clusters.iter_mut().map(|cluster| contestant(&mut **cluster, &commands)).collect();
     let rates = interleave(rounds, &mut contestants);
     drop(contestants);
-    clusters.iter().for_each(|cluster| check(&**cluster, bytes as u64));
+    clusters.iter_mut().for_each(|cluster| check(&mut **cluster, bytes as u64));
     let rate = |n: usize| readable(Samples::new(rates[n].clone()).median());
     let ratio = |n: usize| readable_ratio(&ratios(&rates[2], &rates[n]));
     println!(
@@ -100,7 +105,7 @@ pub fn once(who: &str, bytes: usize, batch: usize, batches: usize) {
     let commands = commands(bytes, batch);
     let mut cluster = cluster(who);
     (0..batches).for_each(|_| cluster.commit(&commands));
-    check(&*cluster, bytes as u64);
+    check(&mut *cluster, bytes as u64);
 }
 
 fn commands(bytes: usize, batch: usize) -> Vec<Vec<u8>> {
@@ -108,7 +113,8 @@ fn commands(bytes: usize, batch: usize) -> Vec<Vec<u8>> {
 }
 
 /// What was timed was done: every node applied the same commands, each whole.
-fn check(cluster: &dyn Cluster, bytes: u64) {
+fn check(cluster: &mut dyn Cluster, bytes: u64) {
+    cluster.finish();
     let applied = cluster.applied();
     assert!(applied[0].0 > 0 && applied.iter().all(|node| *node == applied[0]), "{applied:?}");
     assert_eq!(applied[0].1, applied[0].0 * bytes);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use std::time::Duration;
 
 /// The names of all cases, in the order in which [`check`](super::check) runs them.
-pub const CASES: [&str; 9] = [
+pub const CASES: [&str; 10] = [
     "deadlines",
     "disk content",
     "disk failures",
@@ -19,6 +19,7 @@ pub const CASES: [&str; 9] = [
     "messages",
     "a peer that restarts",
     "a former core's operations",
+    "three engines, restarted",
 ];
 
 /// Blocks of every size that `disk_align` may have are multiples of each other.

@@ -7,7 +7,7 @@ use crate::{
 use std::sync::{Arc, Mutex};
 
 /// Commands of one life of the cluster.
-const COMMANDS: u32 = 400;
+pub(super) const COMMANDS: u32 = 400;
 /// Commands of one proposal.
 const BATCH: u32 = 8;
 /// The driver's own requests are numbered from zero: these are ours.

@@ -23,6 +23,16 @@ pub(super) fn record(state: &mut Vec<u8>, command: &[u8]) {
     state.extend_from_slice(command);
 }
 
+/// How many commands made this state.
+pub(super) fn records(state: &[u8]) -> usize {
+    let (mut rest, mut count) = (state, 0);
+    while let Some((length, behind)) = rest.split_first_chunk::<4>() {
+        rest = behind.get(u32::from_le_bytes(*length) as usize..).unwrap_or_default();
+        count += 1;
+    }
+    count
+}
+
 impl StateMachine for Witness {
     fn apply(&mut self, _at: LogId, _time: Timestamp, command: &[u8], answer: &mut Vec<u8>) {
         let mut state = self.state();
