@@ -63,9 +63,13 @@ impl Repair {
             let from = journal.last.index.next();
             journal.cut_at_restart(from, look.proven(), clearing, promises);
         }
-        let rewrite = last.filter(|_| !is_repeat).map(|(found, scanned)| {
-            let group = journal.identity.group;
-            (File::Segment(found.sequence), rewriting(found, scanned, look.proven(), group))
+        let group = journal.identity.group;
+        let rewrite = look.segments.last().filter(|_| !is_repeat).map(|found| {
+            let extents = match &found.scanned {
+                Some(scanned) => rewriting(found, scanned, look.proven(), group),
+                None => end_record(found, group),
+            };
+            (File::Segment(found.sequence), extents)
         });
         for &file in &look.doomed {
             submit(DiskRequest::Remove { file }, ops);
@@ -188,6 +192,15 @@ fn rewriting(
         push_chunks(&mut extents, layout.slot_block(first), bytes);
     }
     extents
+}
+
+/// The end of a log whose last segment is full: what no later segment proves may lie in the cache
+/// alone, after a write of it that failed.
+fn end_record(found: &SegmentFound, group: GroupId) -> Vec<Extent> {
+    let (Some(header), Some(end)) = (&found.header, &found.end) else { return Vec::new() };
+    let layout = &header.layout;
+    let bytes = end.encode(group, found.sequence, layout.align);
+    vec![Extent { offset: layout.end_offset(), bytes: bytes.into() }]
 }
 
 fn slot_image(slots: &[Slot], first: u32, layout: &Layout, seed: FileSeed) -> Bytes {
