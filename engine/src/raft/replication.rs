@@ -190,7 +190,8 @@ impl Raft {
         leader.count_due |= rose;
         if rose {
             let held = leader.peers.iter().map(|peer| peer.matched).min().unwrap_or_default();
-            leader.retain = held.next();
+            // A leader that commits with others' disks may need the log from them itself.
+            leader.retain = held.min(self.log.marks.durable()).next();
         }
         self.confirm_round();
     }
