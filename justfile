@@ -1,0 +1,41 @@
+# One word is the gate, for people and for CI.
+default: check
+
+# Format, lints, tests, documentation, layers (engine/tests/layers.rs is one of the tests).
+check: fmt clippy test doc
+
+fmt:
+    cargo fmt --all --check
+
+clippy:
+    cargo clippy --workspace --all-targets --all-features -- -D warnings
+
+test:
+    cargo test --workspace
+
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features
+
+# Licences and duplicate dependencies (cargo install cargo-deny).
+deny:
+    cargo deny check licenses bans sources
+
+# A three-node replicated store on this machine.
+up *args:
+    cargo run --release -- up {{args}}
+
+# Seeds FROM..TO of every storm, on all cores.
+sweep from="0" to="10000":
+    cargo run --release -p lakebed-scenarios --example sweep -- {{from}} {{to}}
+
+# Storage alone, crashed at every operation.
+crash seeds="4000":
+    CRASH_SEEDS={{seeds}} cargo test --release -p lakebed crash
+
+# Lakebed beside its peers, in one run; builds raft, raft-engine and protobuf.
+bench what="consensus":
+    cargo run --release --manifest-path benches/Cargo.toml -- {{what}}
+
+# Golden bytes that are missing are written; those that exist never change.
+golden:
+    LAKEBED_GOLDEN=write cargo test -p lakebed golden
