@@ -24,9 +24,9 @@ deny:
 up *args:
     cargo run --release -- up {{args}}
 
-# Seeds FROM..TO of every storm, on all cores.
-sweep from="0" to="10000":
-    cargo run --release -p lakebed-scenarios --example sweep -- {{from}} {{to}}
+# Many seeds of one storm, on two cores.
+sweep storm="storm_of_three" seeds="0..10000":
+    cargo run --release -p lakebed-scenarios --example sweep -- {{storm}} {{seeds}} 2
 
 # Storage alone, crashed at every operation.
 crash seeds="4000":
