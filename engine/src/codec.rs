@@ -142,6 +142,7 @@ fn put_append(buf: &mut BytesMut, append: &Append) {
     let prev = append.prev;
     put_words(buf, [append.sequence, append.round, prev.term.0, prev.index.0]);
     put_words(buf, [append.commit.0, append.retain.0, append.session, append.fates_after]);
+    buf.put_u8(u8::from(append.ask));
     buf.put_u32_le(append.fates.len() as u32);
     for fate in &append.fates {
         put_fate(buf, fate);
@@ -324,6 +325,7 @@ fn take_append(from: &mut Cursor<'_>, body: &Body<'_>) -> Option<Append> {
         retain: from.index()?,
         session: from.u64()?,
         fates_after: from.u64()?,
+        ask: from.bool()?,
         fates: take_list(from, FATES_MAX, take_fate)?,
         frames: body.slice(),
     })
@@ -435,6 +437,7 @@ mod tests {
         let append = Append {
             sequence: 1,
             round: 2,
+            ask: true,
             prev: LogId::new(Term(3), LogIndex(4)),
             commit: LogIndex(5),
             retain: LogIndex(6),

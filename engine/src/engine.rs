@@ -288,14 +288,18 @@ impl Engine {
         if let Some((newest, previous)) = raft.take_membership() {
             storage.set_membership(newest, previous);
         }
-        for change in raft.changes().drain(..) {
-            match change {
-                Change::Truncate(last) => storage.truncate(last),
-                Change::Append(head, frame) => storage.append(&head, frame),
+        if !raft.changes().is_empty() {
+            for change in raft.changes().drain(..) {
+                match change {
+                    Change::Truncate(last) => storage.truncate(last),
+                    Change::Append(head, frame) => storage.append(&head, frame),
+                }
             }
         }
-        for wish in raft.wishes().drain(..) {
-            storage.read(wish.reader, wish.from, wish.to, wish.bytes_max);
+        if !raft.wishes().is_empty() {
+            for wish in raft.wishes().drain(..) {
+                storage.read(wish.reader, wish.from, wish.to, wish.bytes_max);
+            }
         }
     }
 
@@ -327,6 +331,9 @@ impl Engine {
     fn say(&mut self, out: &mut Vec<Action>) {
         let Some(raft) = &mut self.raft else { return };
         out.append(raft.actions());
+        if raft.messages().is_empty() {
+            return;
+        }
         for message in raft.messages().drain(..) {
             let to = message.head.to;
             let (head, body) = self.encoder.encode(message);

@@ -192,14 +192,17 @@ fn majority(voters: &[Member], holds: impl Fn(NodeId) -> bool) -> bool {
     voters.iter().filter(|m| holds(m.id)).count() > voters.len() / 2
 }
 
-/// Without allocation: the greatest index held by more than half, by looking at each candidate.
+/// The greatest index held by more than half, without allocation: each is asked once.
 fn majority_index(voters: &[Member], held: impl Fn(NodeId) -> LogIndex) -> LogIndex {
-    voters
-        .iter()
-        .map(|m| held(m.id))
-        .filter(|&index| majority(voters, |id| held(id) >= index))
-        .max()
-        .unwrap_or_default()
+    let mut indexes = [LogIndex(0); MEMBERS_MAX];
+    let indexes = &mut indexes[..voters.len()];
+    for (index, voter) in indexes.iter_mut().zip(voters) {
+        *index = held(voter.id);
+    }
+    indexes.sort_unstable();
+    // As many hold it as lie from here to the end.
+    let at = voters.len().checked_sub(voters.len() / 2 + 1);
+    at.map_or(LogIndex(0), |at| indexes[at])
 }
 
 impl fmt::Display for Membership {

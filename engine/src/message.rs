@@ -95,8 +95,10 @@ pub(crate) struct Verdict {
 pub(crate) struct Append {
     /// The leader's number of this append to this peer; answers echo it.
     pub(crate) sequence: u64,
-    /// The newest read round; an append that raises it is answered at once.
+    /// The newest read round.
     pub(crate) round: u64,
+    /// Whether it is to be answered at once, and not only when its entries are durable.
+    pub(crate) ask: bool,
     /// The entry before the first of `frames`.
     pub(crate) prev: LogId,
     pub(crate) commit: LogIndex,

@@ -95,7 +95,7 @@ impl Raft {
         follower.leader = Some(head.from);
         follower.leader_epoch = head.log_epoch;
         follower.sequence = append.sequence;
-        follower.owes |= append.frames.is_empty() || append.round > follower.round;
+        follower.owes |= append.ask;
         follower.round = follower.round.max(append.round);
         follower.committed = follower.committed.max(append.commit);
         follower.conflict = None;

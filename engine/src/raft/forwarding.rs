@@ -69,9 +69,9 @@ impl Intake {
         })
     }
 
-    /// Whether the peer shall hear at once that the log is committed up to `committed`.
-    pub(super) fn awaits(&self, told: LogIndex, committed: LogIndex) -> bool {
-        told < committed && told < self.awaits
+    /// Whether the peer's clients wait for more than it knows to be committed.
+    pub(super) fn awaits(&self, told: LogIndex) -> bool {
+        told < self.awaits
     }
 
     /// The fates that were not sent yet, and the number behind which they lack none.

@@ -314,10 +314,12 @@ impl Log {
         let end = self.runs.partition_point(|run| run.0 <= through);
         let start = end.saturating_sub(runs_max);
         let mut runs = Vec::with_capacity(end - start + 1);
-        if end - start < runs_max {
-            runs.push((self.first.previous(), self.first_prev_term));
-        }
         runs.extend_from_slice(&self.runs[start..end]);
+        if runs.len() < runs_max {
+            runs.insert(0, (self.first.previous(), self.first_prev_term));
+            // The run that reaches over the border is one.
+            runs.dedup_by_key(|run| run.1);
+        }
         runs
     }
 

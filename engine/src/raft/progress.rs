@@ -81,6 +81,16 @@ impl Peer {
         }
     }
 
+    /// Whether it is to hear something at once, entries or not. That more is committed is told at
+    /// once to those who have clients waiting for it and to those who are all caught up: whoever
+    /// is not hears of it with the entries to come.
+    pub(super) fn is_due(&self, round: u64, last: LogIndex, committed: LogIndex) -> bool {
+        let caught_up = self.next > last && self.inflight.is_empty();
+        self.round_sent < round
+            || self.intake.is_due(last)
+            || (self.commit_sent < committed && (caught_up || self.intake.awaits(self.commit_sent)))
+    }
+
     /// Whether `bytes` more may be on their way. One append always may.
     pub(super) fn has_room(&self, bytes: usize, bytes_max: u64) -> bool {
         self.inflight.is_empty()

@@ -57,6 +57,8 @@ impl Feed<'_> {
         match peer.pace {
             Pace::Probe { asked: false } => {
                 peer.pace = Pace::Probe { asked: true };
+                // What is no longer here cannot be asked about; the answer says what there is.
+                peer.next = peer.next.max(self.log.first());
                 let last = self.log.marks.last();
                 let bytes_max = self.tuning.append_bytes_max as usize;
                 let chunk = self.log.slice(peer.next, last, bytes_max);
@@ -65,11 +67,8 @@ impl Feed<'_> {
             Pace::Probe { asked: true } => {}
             Pace::Replicate => self.stream(peer),
         }
-        let committed = self.log.marks.committed();
-        let due = self.heartbeat
-            || peer.round_sent < self.round
-            || peer.intake.is_due(self.log.marks.last())
-            || peer.intake.awaits(peer.commit_sent, committed);
+        let (last, committed) = (self.log.marks.last(), self.log.marks.committed());
+        let due = self.heartbeat || peer.is_due(self.round, last, committed);
         if due && peer.sequence == before {
             self.append(peer, Bytes::new());
         }
@@ -110,9 +109,8 @@ impl Feed<'_> {
 
     fn append(&mut self, peer: &mut Peer, frames: Bytes) {
         let prev = peer.next.previous();
-        let Some(prev) = self.log.id_at(prev) else {
-            return self.marks.set(Mark::PeerNeedsSnapshot);
-        };
+        let ask = self.heartbeat || peer.round_sent < self.round || peer.pace != Pace::Replicate;
+        let prev = self.log.id_at(prev).expect("nothing before the log is asked for");
         peer.sequence += 1;
         peer.round_sent = self.round;
         let committed = self.log.marks.committed();
@@ -121,6 +119,7 @@ impl Feed<'_> {
         let append = Append {
             sequence: peer.sequence,
             round: self.round,
+            ask,
             prev,
             commit: committed,
             retain: self.retain,
@@ -138,15 +137,22 @@ impl Raft {
     /// The last entries -> appends, as far as each peer's window allows.
     pub(crate) fn replicate(&mut self) {
         self.begin_round();
+        let (last, committed) = (self.log.marks.last(), self.log.marks.committed());
+        let round = self.reads.number();
+        match &self.role {
+            Role::Leader(leader) if leader.is_idle(round, last, committed) => return,
+            Role::Leader(_) => {}
+            _ => return self.send_forwards(),
+        }
         let head = self.head_to(self.identity.node);
-        let Role::Leader(leader) = &mut self.role else { return self.send_forwards() };
+        let Role::Leader(leader) = &mut self.role else { return };
         let readers = self.tuning.catch_up_bytes_max / u64::from(self.tuning.append_bytes_max);
         let busy = leader.peers.iter().filter(|peer| peer.reading || peer.fed.is_some()).count();
         let mut feed = Feed {
             log: &self.log,
             tuning: &self.tuning,
             head,
-            round: self.reads.number(),
+            round,
             retain: leader.retain,
             heartbeat: std::mem::take(&mut leader.heartbeat_due),
             readers: readers.saturating_sub(busy as u64),
@@ -279,5 +285,9 @@ fn search(log: &Log, matched: LogIndex, conflict: &Conflict, marks: &mut Marks) 
         let unknown = conflict.runs.first().map_or(shared, |run| run.0.previous());
         LogIndex(shared.0 + unknown.0.saturating_sub(shared.0) / 2)
     });
-    agreement.max(shared).next().max(log.first())
+    let next = agreement.max(shared).next();
+    if next < log.first() {
+        marks.set(Mark::PeerNeedsSnapshot);
+    }
+    next.max(log.first())
 }

@@ -2,7 +2,12 @@
 //!
 //! Knows no messages. Invariant: whatever a role has promised to clients is ended when it is left.
 
-use super::{Raft, formation::Forming, log::Watermarks, progress::Peer};
+use super::{
+    Raft,
+    formation::Forming,
+    log::Watermarks,
+    progress::{Pace, Peer},
+};
 use crate::{
     action::{Outcome, Refusal},
     entry::{Kind, seal_body},
@@ -85,6 +90,16 @@ pub(super) struct Leader {
 }
 
 impl Leader {
+    /// Whether there is nothing to send to anyone.
+    pub(super) fn is_idle(&self, round: u64, last: LogIndex, committed: LogIndex) -> bool {
+        let is_served = |peer: &Peer| {
+            peer.pace != Pace::Probe { asked: false }
+                && (peer.next > last || peer.pace != Pace::Replicate)
+                && !peer.is_due(round, last, committed)
+        };
+        !self.heartbeat_due && self.peers.iter().all(is_served)
+    }
+
     pub(super) fn peer(&mut self, id: NodeId) -> Option<&mut Peer> {
         self.peers.iter_mut().find(|peer| peer.id == id)
     }

@@ -1,6 +1,5 @@
 //! Whole engines in one process: real bytes on pretended disks, real messages between them.
 
-mod layers;
 mod world;
 
 use lakebed::{Action, Control, Event, Halt, LogIndex, Mark, Marks, Outcome, ReadMode, Refusal};

@@ -337,6 +337,48 @@ fn entries_read_before_a_cut_are_not_sent_after_it() {
 }
 
 #[test]
+fn those_who_are_caught_up_hear_of_a_commit_at_once_and_do_not_answer() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a"]);
+    let before = cluster.delivered;
+    cluster.run();
+    assert_eq!(cluster.delivered - before, 6, "entries, acknowledgements, commits");
+    assert_eq!([2, 3].map(|id| cluster.at(id).applied.len()), [1, 1]);
+}
+
+/// A leader whose log begins late knows nothing of a peer; asked about the entry before its first
+/// one, the peer says what it has.
+#[test]
+fn no_peer_is_asked_about_what_is_gone() {
+    let disks = (0..3).map(|_| disk_with(1, &[1; 20], 3)).collect();
+    let mut cluster = Cluster::new(disks);
+    cluster.elect(1);
+    cluster.elapse(200 * MS);
+    cluster.isolate(3);
+    cluster.at(3).disk.log.truncate(15);
+    cluster.at(3).disk.durable = 15;
+    cluster.crash(3);
+    cluster.at(1).raft.log.compacted(LogIndex(11));
+    cluster.at(1).raft.become_follower(Term(2), None);
+    cluster.elect(1);
+    cluster.at(1).raft.on_link(node(3), false);
+    cluster.settle(1);
+    cluster.cut.clear();
+    cluster.at(1).raft.on_link(node(3), true);
+    cluster.run();
+    assert_eq!(cluster.nodes[2].ids(), cluster.nodes[0].ids());
+}
+
+#[test]
+fn a_run_that_reaches_over_the_border_is_one() {
+    let mut log = Log::new(&recovered(&disk_with(5, &[1, 1, 2, 2, 2, 4], 1), 1));
+    log.marks.advance_committed(LogIndex(6));
+    log.compacted(LogIndex(4));
+    let runs = log.runs_up_to(LogIndex(6), 8);
+    assert_eq!(runs, [(LogIndex(3), Term(2)), (LogIndex(6), Term(4))]);
+}
+
+#[test]
 fn nothing_is_sent_over_a_link_that_is_down() {
     let mut cluster = Cluster::led(3);
     cluster.at(1).raft.on_link(node(3), false);

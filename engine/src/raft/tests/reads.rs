@@ -37,7 +37,14 @@ fn a_deposed_leader_answers_no_reads() {
 fn a_follower_reads_what_was_acknowledged_before() {
     let mut cluster = Cluster::led(3);
     cluster.propose(1, 1, &["a"]);
+    let now = cluster.now;
+    for message in cluster.at(1).settle(now) {
+        cluster.deliver(node(1), message);
+    }
+    cluster.cut.insert((node(1), node(2)));
     cluster.run();
+    cluster.cut.clear();
+    assert_eq!(commands(cluster.at(1)).len(), 1);
     assert_eq!(commands(cluster.at(2)), [], "it has not heard of the commit");
     read(&mut cluster, 2, 5);
     cluster.elapse(200 * MS);
