@@ -1,2 +1,48 @@
-//! The `lakebed` command.
-fn main() {}
+//! The `lakebed` command: a replicated store in one process, or a node of one; and how it is.
+//!
+//! Knows flags, ports, folders and signals; everything else is the library's. Exit codes: 0 after
+//! a clean stop, 1 when something failed, 2 when the command line cannot be meant.
+
+mod args;
+mod cluster_file;
+mod node;
+mod progress;
+mod serve;
+mod signals;
+mod status;
+mod store;
+mod supervise;
+mod up;
+
+use anyhow::Result;
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    log_to_stderr();
+    let done = match args.command {
+        args::Command::Up(up) => up::run(&up),
+        args::Command::Serve(serve) => serve::run(&serve),
+        args::Command::Status(status) => status::run(&status),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// What nodes warn of; `LAKEBED_LOG=info` (or `debug`, `error`, `off`) for more or less.
+fn log_to_stderr() {
+    let level = std::env::var("LAKEBED_LOG").ok().and_then(|level| level.parse().ok());
+    tracing_subscriber::fmt()
+        .with_max_level(level.unwrap_or(tracing_subscriber::filter::LevelFilter::WARN))
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}
+
+/// Runs the asynchronous part of a command on this thread.
+fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}

@@ -1,0 +1,235 @@
+//! The command line, and what of it cannot be meant.
+//!
+//! Knows no socket and no file. Invariant: what leaves here is consistent in itself; the rest is
+//! refused with what was found, where, and what to write instead.
+
+use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+use lakebed::{
+    Tuning,
+    membership::{ADDRESS_BYTES_MAX, MEMBERS_MAX},
+};
+use lakebed_runtime::DiskKind;
+use std::{
+    collections::BTreeMap, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr,
+    time::Duration,
+};
+
+/// A replicated store that survives crashes, spoken to in RESP (redis-cli).
+#[derive(Parser, Debug)]
+#[command(name = "lakebed", version)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Start a cluster in this process, on loopback
+    Up(Up),
+    /// Run one node of a cluster
+    Serve(Serve),
+    /// Ask a node how it is
+    Status(Status),
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Up {
+    /// How many nodes [default: 3, or as many as the directory has]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=MEMBERS_MAX as i64))]
+    pub(crate) nodes: Option<u8>,
+    /// Where the nodes keep their data, a folder each [default: lakebed in the user's data
+    /// directory, such as ~/.local/share/lakebed]
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+    /// The first node's port for clients; the others' follow
+    #[arg(long, default_value_t = 7401, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: u16,
+    /// The first node's port for peers, when the cluster is new [default: --port + 1000]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) peer_port: Option<u16>,
+    #[command(flatten)]
+    pub(crate) tuning: TuningArgs,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Serve {
+    /// This node's id: one of those in --peers
+    #[arg(long)]
+    pub(crate) id: u64,
+    /// Where the node keeps its data; an empty directory is formatted for a new cluster
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// Where to listen for peers
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+    /// All nodes of the cluster, this one included, alike on all of them: 1=ADDR,2=ADDR,3=ADDR
+    #[arg(long)]
+    pub(crate) peers: Peers,
+    /// Where to listen for clients
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) resp: SocketAddr,
+    /// The cluster's name, alike on all its nodes [default: --peers]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
+    /// Listen on other addresses than loopback, though nothing is encrypted
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    #[command(flatten)]
+    pub(crate) tuning: TuningArgs,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Status {
+    /// Where the node listens for clients
+    #[arg(value_name = "RESP-ADDR")]
+    pub(crate) address: SocketAddr,
+    /// One JSON object instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct TuningArgs {
+    /// How to write: auto, files (threads that write and sync) or uring (the kernel's queue)
+    #[arg(long, default_value = "auto")]
+    pub(crate) disk: DiskKind,
+    /// How often an idle leader is heard of
+    #[arg(long, hide = true, value_name = "MS")]
+    heartbeat_ms: Option<u64>,
+    /// The least silence after which a follower campaigns; the most is twice that
+    #[arg(long, hide = true, value_name = "MS")]
+    election_ms: Option<u64>,
+    /// How many bytes of log make a snapshot worth its while
+    #[arg(long, hide = true, value_name = "BYTES")]
+    snapshot_log_bytes: Option<u64>,
+}
+
+impl TuningArgs {
+    /// The node's timing and limits.
+    pub(crate) fn tuning(&self) -> Tuning {
+        let mut tuning = Tuning::default();
+        if let Some(heartbeat) = self.heartbeat_ms {
+            tuning.heartbeat = Duration::from_millis(heartbeat);
+        }
+        if let Some(election) = self.election_ms {
+            let least = Duration::from_millis(election);
+            tuning.election = (least, least * 2);
+        }
+        if let Some(bytes) = self.snapshot_log_bytes {
+            tuning.snapshot_log_bytes = bytes;
+        }
+        if let Err(error) = tuning.validate() {
+            refuse(error);
+        }
+        tuning
+    }
+}
+
+/// Ends the process as clap does when it is clap who finds the mistake.
+pub(crate) fn refuse(why: impl Display) -> ! {
+    Args::command().error(ErrorKind::ValueValidation, why).exit()
+}
+
+/// The nodes of a cluster and where they listen for each other.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Peers(BTreeMap<u64, String>);
+
+impl Peers {
+    /// By id, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &str)> {
+        self.0.iter().map(|(id, address)| (*id, address.as_str()))
+    }
+
+    pub(crate) fn contains(&self, id: u64) -> bool {
+        self.0.contains_key(&id)
+    }
+}
+
+impl Display for Peers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let peers: Vec<_> = self.iter().map(|(id, address)| format!("{id}={address}")).collect();
+        f.write_str(&peers.join(","))
+    }
+}
+
+impl FromStr for Peers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut peers = BTreeMap::new();
+        for peer in text.split(',') {
+            let (id, address) = parse_peer(peer)?;
+            if let Some((other, _)) = peers.iter().find(|(_, known)| **known == address) {
+                return Err(format!("nodes {other} and {id} have the same address, {address}"));
+            }
+            if peers.insert(id, address).is_some() {
+                return Err(format!("node {id} is given twice"));
+            }
+        }
+        if peers.len() > MEMBERS_MAX {
+            return Err(format!("{} nodes; a cluster has at most {MEMBERS_MAX}", peers.len()));
+        }
+        Ok(Self(peers))
+    }
+}
+
+fn parse_peer(peer: &str) -> Result<(u64, String), String> {
+    let form = || format!("{peer:?} is not of the form ID=HOST:PORT, such as 1=127.0.0.1:8401");
+    let (id, address) = peer.trim().split_once('=').ok_or_else(form)?;
+    let (host, port) = address.rsplit_once(':').ok_or_else(form)?;
+    let id: u64 = id.parse().map_err(|_| form())?;
+    let port: u16 = port.parse().map_err(|_| form())?;
+    if id == 0 || port == 0 {
+        return Err(format!("{peer:?}: ids and ports begin at 1"));
+    }
+    if host.is_empty() || host.contains(char::is_whitespace) {
+        return Err(form());
+    }
+    if address.len() > ADDRESS_BYTES_MAX {
+        return Err(format!("{peer:?}: an address has at most {ADDRESS_BYTES_MAX} characters"));
+    }
+    Ok((id, address.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn peers_are_read_in_any_order() {
+        let peers: Peers = "2=b:2,1=a:1".parse().unwrap();
+        assert_eq!(peers.iter().collect::<Vec<_>>(), [(1, "a:1"), (2, "b:2")]);
+        assert_eq!(peers.to_string(), "1=a:1,2=b:2");
+        assert_eq!(peers, "1=a:1,2=b:2".parse().unwrap());
+    }
+
+    #[test]
+    fn peers_that_cannot_be_meant_are_refused() {
+        let long = format!("1={}:1", "h".repeat(ADDRESS_BYTES_MAX));
+        let many: Vec<_> = (1..=40).map(|id| format!("{id}=h:{id}")).collect();
+        let cases = [
+            ("", "form"),
+            ("1", "form"),
+            ("1=host", "form"),
+            ("1=host:http", "form"),
+            ("1=:80", "form"),
+            ("one=host:1", "form"),
+            ("1=a:1,", "form"),
+            ("0=a:1", "begin at 1"),
+            ("1=a:0", "begin at 1"),
+            ("1=a:1,1=b:1", "node 1 is given twice"),
+            ("1=a:1,2=a:1", "nodes 1 and 2 have the same address"),
+            (&long, "at most 64 characters"),
+            (&many.join(","), "at most 32"),
+        ];
+        for (text, expected) in cases {
+            let error = text.parse::<Peers>().unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

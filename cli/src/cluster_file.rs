@@ -1,0 +1,106 @@
+//! What `up` remembers of a cluster: who belongs to it and where they meet.
+//!
+//! The nodes' own directories hold the membership with these addresses, so they never change: a
+//! second `up` must find the same ports for peers, whatever ports it opens for clients.
+
+use anyhow::{Context, Result, bail};
+use lakebed::ClusterId;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, File},
+    hash::{BuildHasher, RandomState},
+    io::{ErrorKind, Write},
+    path::Path,
+};
+
+const NAME: &str = "cluster.json";
+const VERSION: u32 = 1;
+
+/// A cluster of nodes 1, 2, 3... in one directory.
+#[derive(Serialize, Deserialize, PartialEq, Eq, Debug)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClusterFile {
+    version: u32,
+    cluster: u64,
+    /// Node 1's port for peers, node 2's...
+    pub(crate) peer_ports: Vec<u16>,
+}
+
+impl ClusterFile {
+    pub(crate) const fn cluster(&self) -> ClusterId {
+        ClusterId(self.cluster)
+    }
+
+    /// A new cluster, with an id that no other has.
+    pub(crate) fn draw(peer_ports: Vec<u16>) -> Self {
+        // The standard library's only source of randomness; an id has to differ, not to be secret.
+        let cluster = RandomState::new().hash_one(std::process::id()).max(1);
+        Self { version: VERSION, cluster, peer_ports }
+    }
+
+    /// The cluster in this directory, if there is one.
+    pub(crate) fn read(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(NAME);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        let found: Self = serde_json::from_str(&text)
+            .with_context(|| format!("{} is not what `lakebed up` wrote", path.display()))?;
+        if found.version != VERSION {
+            let (path, version) = (path.display(), found.version);
+            bail!("{path} has version {version}, this program knows {VERSION}: use a newer one");
+        }
+        Ok(Some(found))
+    }
+
+    /// Keeps it in this directory: whole, or not at all.
+    pub(crate) fn write(&self, dir: &Path) -> Result<()> {
+        let write = || {
+            fs::create_dir_all(dir)?;
+            let part = dir.join(format!("{NAME}.part"));
+            let mut file = File::create(&part)?;
+            serde_json::to_writer_pretty(&mut file, self)?;
+            file.write_all(b"\n")?;
+            file.sync_all()?;
+            fs::rename(part, dir.join(NAME))?;
+            File::open(dir)?.sync_all()
+        };
+        write().with_context(|| format!("cannot write {}", dir.join(NAME).display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let below = dir.path().join("a/b");
+        assert_eq!(ClusterFile::read(&below).unwrap(), None);
+        let cluster = ClusterFile::draw(vec![8401, 8402]);
+        cluster.write(&below).unwrap();
+        assert_eq!(ClusterFile::read(&below).unwrap(), Some(cluster));
+    }
+
+    #[test]
+    fn what_it_did_not_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let newer = r#"{"version":2,"cluster":1,"peer_ports":[1]}"#;
+        for (text, expected) in [("", "not what"), ("{}", "not what"), (newer, "version 2")] {
+            fs::write(dir.path().join(NAME), text).unwrap();
+            let error = format!("{:#}", ClusterFile::read(dir.path()).unwrap_err());
+            assert!(error.contains(expected) && error.contains(NAME), "{error}");
+        }
+    }
+
+    #[test]
+    fn clusters_differ() {
+        let draw = || ClusterFile::draw(vec![]).cluster();
+        assert_ne!(draw(), draw());
+    }
+}

@@ -1,0 +1,64 @@
+//! Shows how far a restart is, when it takes long enough to wonder.
+//!
+//! On a terminal bars move; elsewhere a line is written whenever a node reaches another phase.
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use lakebed::{Phase, Role, Status};
+use std::{collections::BTreeMap, io::IsTerminal, time::Duration};
+
+/// A restart that is faster than this is not shown.
+pub(crate) const QUIET: Duration = Duration::from_secs(1);
+
+/// One line per node.
+#[derive(Default)]
+pub(crate) struct Progress {
+    bars: MultiProgress,
+    nodes: BTreeMap<u64, Shown>,
+}
+
+struct Shown {
+    bar: ProgressBar,
+    said: String,
+}
+
+impl Progress {
+    /// Shows where this node is.
+    pub(crate) fn show(&mut self, id: u64, status: &Status) {
+        let bars = &self.bars;
+        let shown = self
+            .nodes
+            .entry(id)
+            .or_insert_with(|| Shown { bar: bars.add(bar(id)), said: String::new() });
+        let doing = doing(status);
+        shown.bar.set_length(status.recovery.bytes_total);
+        shown.bar.set_position(status.recovery.bytes_done);
+        shown.bar.set_message(doing.clone());
+        if doing != shown.said && !std::io::stderr().is_terminal() {
+            eprintln!("node {id}: {doing}");
+        }
+        shown.said = doing;
+    }
+
+    /// Takes the bars away.
+    pub(crate) fn clear(&mut self) {
+        for shown in std::mem::take(&mut self.nodes).into_values() {
+            shown.bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar(id: u64) -> ProgressBar {
+    let template = "{prefix} [{bar:30}] {binary_bytes}/{binary_total_bytes} {msg}";
+    let style = ProgressStyle::with_template(template).expect("the template is ours");
+    ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_prefix(format!("node {id}"))
+}
+
+/// What the node is busy with.
+fn doing(status: &Status) -> String {
+    match (status.recovery.phase, status.role) {
+        (Phase::Ready, Role::Forming) => "waits until every node has met every other".into(),
+        (Phase::Ready, _) if status.leader.is_none() => "waits for a leader".into(),
+        (Phase::Ready, _) => "ready".into(),
+        (phase, _) => format!("recovers: {phase}"),
+    }
+}

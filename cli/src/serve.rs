@@ -1,0 +1,82 @@
+//! `lakebed serve`: one node, one process.
+
+use crate::{
+    args::{Serve, refuse},
+    block_on,
+    node::{Plan, listen},
+    signals::Signals,
+    supervise::Supervisor,
+};
+use anyhow::Result;
+use lakebed::ClusterId;
+use sha2::{Digest, Sha256};
+use std::{net::SocketAddr, process::ExitCode};
+
+pub(crate) fn run(serve: &Serve) -> Result<ExitCode> {
+    check(serve);
+    let tuning = serve.tuning.tuning();
+    block_on(async {
+        let signals = Signals::listen()?;
+        let plan = Plan {
+            id: serve.id,
+            dir: serve.dir.clone(),
+            cluster: cluster_id(serve),
+            members: serve.peers.iter().map(|(id, address)| (id, address.into())).collect(),
+            peers: listen(serve.listen, "peers", "stop what uses it, or change --listen")?,
+            clients: listen(serve.resp, "clients", "stop what uses it, or change --resp")?,
+            tuning,
+            disk: serve.tuning.disk,
+            insecure: serve.insecure,
+        };
+        println!(
+            "lakebed: node {}, data in {}, clients on {}, peers on {}",
+            serve.id,
+            serve.dir.display(),
+            serve.resp,
+            serve.listen
+        );
+        let greeting =
+            format!("talk to it: redis-cli -h {} -p {}", serve.resp.ip(), serve.resp.port());
+        Supervisor::new(true, greeting).run(vec![plan], signals).await
+    })
+}
+
+/// Refuses what cannot be meant.
+fn check(serve: &Serve) {
+    let Serve { id, peers, .. } = serve;
+    if !peers.contains(*id) {
+        refuse(format!(
+            "--peers {peers} does not name node {id} itself: every node is given all of them, \
+             itself included; add {id}={}",
+            serve.listen
+        ));
+    }
+    check_address("--listen", serve.listen, serve.insecure);
+    check_address("--resp", serve.resp, serve.insecure);
+    if serve.listen == serve.resp {
+        refuse(format!("--listen and --resp are both {}: they need a port each", serve.resp));
+    }
+}
+
+fn check_address(flag: &str, address: SocketAddr, insecure: bool) {
+    if !insecure && !address.ip().is_loopback() {
+        refuse(format!(
+            "{flag} {address} can be reached from other machines, and nothing is encrypted: use \
+             a loopback address, such as 127.0.0.1:{}, or accept that with --insecure",
+            address.port()
+        ));
+    }
+}
+
+/// Every node derives the same id, from the cluster's name or, without one, from its members.
+fn cluster_id(serve: &Serve) -> ClusterId {
+    let mut hash = Sha256::new();
+    match &serve.cluster {
+        Some(name) => hash.update(format!("name {name}")),
+        None => hash.update(format!("peers {}", serve.peers)),
+    }
+    let digest: [u8; 32] = hash.finalize().into();
+    let first = digest.first_chunk().expect("a digest is longer than an id");
+    // Zero is no cluster.
+    ClusterId(u64::from_le_bytes(*first).max(1))
+}

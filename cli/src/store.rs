@@ -1,0 +1,33 @@
+//! A node's handle, as the RESP server sees a node.
+
+use bytes::Bytes;
+use lakebed::{Batch, ReadMode, Status};
+use lakebed_kv::serve::{Failure, Store};
+use lakebed_runtime::Handle;
+
+/// The store that this node is one of.
+#[derive(Clone, Debug)]
+pub(crate) struct Replicated(pub(crate) Handle);
+
+impl Store for Replicated {
+    async fn propose(&self, batch: Batch, out: &mut Vec<u8>) -> Result<(), Failure> {
+        let answers = self.0.propose(batch).await.map_err(failure)?;
+        answers.iter().for_each(|answer| out.extend_from_slice(answer));
+        Ok(())
+    }
+
+    async fn read(&self, query: &[u8]) -> Result<Bytes, Failure> {
+        self.0.read_one(query, ReadMode::Linearizable).await.map_err(failure)
+    }
+
+    async fn status(&self) -> Result<Status, Failure> {
+        self.0.status().await.map_err(failure)
+    }
+}
+
+fn failure(failure: lakebed_runtime::Failure) -> Failure {
+    match failure {
+        lakebed_runtime::Failure::Refused(refusal) => Failure::Refused(refusal),
+        lakebed_runtime::Failure::Unknown => Failure::Unknown,
+    }
+}

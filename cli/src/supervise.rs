@@ -1,0 +1,140 @@
+//! From the start of nodes to their end: recovery shown, signals obeyed, ends reported.
+
+use crate::{
+    node::{Plan, Running},
+    progress::{Progress, QUIET},
+    signals::Signals,
+};
+use anyhow::Result;
+use futures::future::{join_all, select_all};
+use lakebed::{Halt, Phase, Status};
+use std::{
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::time::{Interval, interval, timeout};
+
+/// How often nodes are asked how they are while they start, and how long they may take to say.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The nodes of this process.
+pub(crate) struct Supervisor {
+    nodes: Vec<Running>,
+    /// Whether a node that stops hands its leadership over first: not when all stop together.
+    hand_over: bool,
+    /// What to print once they serve.
+    greeting: String,
+    started: Instant,
+    /// Until they serve.
+    progress: Option<Progress>,
+    failed: bool,
+}
+
+/// What happened.
+enum Happened {
+    Signal,
+    End(usize, Result<Arc<Halt>>),
+    Look,
+}
+
+impl Supervisor {
+    pub(crate) fn new(hand_over: bool, greeting: String) -> Self {
+        Self {
+            nodes: Vec::new(),
+            hand_over,
+            greeting,
+            started: Instant::now(),
+            progress: Some(Progress::default()),
+            failed: false,
+        }
+    }
+
+    /// Runs these nodes until all have ended or a signal ends them.
+    pub(crate) async fn run(mut self, plans: Vec<Plan>, mut signals: Signals) -> Result<ExitCode> {
+        for plan in plans {
+            tokio::select! {
+                running = plan.start() => self.nodes.push(running?),
+                () = signals.next() => return self.stop(signals).await,
+            }
+        }
+        let mut look = interval(LOOK);
+        while !self.nodes.is_empty() {
+            match self.next(&mut signals, &mut look).await {
+                Happened::Signal => return self.stop(signals).await,
+                Happened::End(at, halt) => {
+                    let node = self.nodes.swap_remove(at);
+                    self.report(node.id, &*halt?);
+                }
+                Happened::Look => self.look().await,
+            }
+        }
+        Ok(ExitCode::FAILURE)
+    }
+
+    async fn next(&mut self, signals: &mut Signals, look: &mut Interval) -> Happened {
+        let starting = self.progress.is_some();
+        let ends = select_all(self.nodes.iter_mut().map(|node| Box::pin(node.ended())));
+        tokio::select! {
+            () = signals.next() => Happened::Signal,
+            (halt, at, _) = ends => Happened::End(at, halt),
+            _ = look.tick(), if starting => Happened::Look,
+        }
+    }
+
+    fn report(&mut self, id: u64, halt: &Halt) {
+        if *halt != Halt::Stopped {
+            self.failed = true;
+            eprintln!("error: node {id} ended: {halt}");
+        }
+    }
+
+    async fn look(&mut self) {
+        let Some(progress) = &mut self.progress else { return };
+        let statuses = statuses(&self.nodes).await;
+        if statuses.iter().all(|(_, status)| status.as_ref().is_some_and(serves)) {
+            progress.clear();
+            self.progress = None;
+            println!("ready after {:.1?}", self.started.elapsed());
+            println!("{}", self.greeting);
+        } else if self.started.elapsed() >= QUIET {
+            for (id, status) in &statuses {
+                if let Some(status) = status {
+                    progress.show(*id, status);
+                }
+            }
+        }
+    }
+
+    /// Stops what runs; at another signal, at once.
+    async fn stop(mut self, mut signals: Signals) -> Result<ExitCode> {
+        if let Some(progress) = &mut self.progress {
+            progress.clear();
+        }
+        println!("stopping (Ctrl-C again to stop at once)");
+        self.nodes.iter().for_each(|node| node.stop(self.hand_over));
+        let mut nodes = std::mem::take(&mut self.nodes);
+        let ended = tokio::select! {
+            ended = join_all(nodes.iter_mut().map(Running::ended)) => ended,
+            never = signals.die_at_next() => never,
+        };
+        for (node, halt) in nodes.iter().zip(ended) {
+            self.report(node.id, &*halt?);
+        }
+        println!("stopped");
+        Ok(if self.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}
+
+/// How the nodes are; a node that is too busy to say has none.
+async fn statuses(nodes: &[Running]) -> Vec<(u64, Option<Status>)> {
+    let status = async |node: &Running| {
+        let status = timeout(LOOK, node.handle.status()).await;
+        (node.id, status.ok().and_then(Result::ok))
+    };
+    join_all(nodes.iter().map(status)).await
+}
+
+fn serves(status: &Status) -> bool {
+    status.ready && status.recovery.phase == Phase::Ready && status.leader.is_some()
+}

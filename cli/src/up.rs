@@ -1,0 +1,153 @@
+//! `lakebed up`: a whole cluster in this process, on loopback.
+
+use crate::{
+    args::{Up, refuse},
+    block_on,
+    cluster_file::ClusterFile,
+    node::{Plan, listen},
+    signals::Signals,
+    supervise::Supervisor,
+};
+use anyhow::Result;
+use lakebed::Tuning;
+use std::{
+    env,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+/// How many nodes a new cluster has.
+const NODES: u8 = 3;
+/// How far the ports for peers lie above those for clients.
+const PEER_PORTS_ABOVE: u16 = 1000;
+
+pub(crate) fn run(up: &Up) -> Result<ExitCode> {
+    let dir = up.dir.clone().unwrap_or_else(default_dir);
+    let known = ClusterFile::read(&dir)?;
+    let is_new = known.is_none();
+    let nodes = nodes(up, known.as_ref(), &dir);
+    let ports = ports(up.port, nodes, "--port");
+    let cluster = known.unwrap_or_else(|| ClusterFile::draw(peer_ports(up, nodes)));
+    let tuning = up.tuning.tuning();
+    block_on(async {
+        let signals = Signals::listen()?;
+        let plans = plans(up, &dir, (&cluster, is_new), &ports, &tuning)?;
+        if is_new {
+            // Not before all its ports were free: they are for ever.
+            cluster.write(&dir)?;
+        }
+        introduce(&dir, &ports, &cluster);
+        Supervisor::new(false, greeting(&ports)).run(plans, signals).await
+    })
+}
+
+/// Every node of the cluster, its ports open.
+fn plans(
+    up: &Up,
+    dir: &Path,
+    (cluster, is_new): (&ClusterFile, bool),
+    ports: &[u16],
+    tuning: &Tuning,
+) -> Result<Vec<Plan>> {
+    let peers_instead = if is_new {
+        "stop what uses it, or choose other ports with --peer-port"
+    } else {
+        "stop what uses it; the ports for peers are fixed since the cluster was made"
+    };
+    let members: Vec<_> = (1..)
+        .zip(&cluster.peer_ports)
+        .map(|(id, &port)| (id, loopback(port).to_string()))
+        .collect();
+    let plan = |(id, (&clients, &peers)): (u64, (&u16, &u16))| {
+        let instead = "stop what uses it, or choose other ports with --port";
+        let clients = listen(loopback(clients), "clients", instead)?;
+        Ok(Plan {
+            id,
+            dir: dir.join(format!("node-{id}")),
+            cluster: cluster.cluster(),
+            members: members.clone(),
+            peers: listen(loopback(peers), "peers", peers_instead)?,
+            clients,
+            tuning: tuning.clone(),
+            disk: up.tuning.disk,
+            insecure: false,
+        })
+    };
+    (1..).zip(ports.iter().zip(&cluster.peer_ports)).map(plan).collect()
+}
+
+/// A cluster is not grown by starting it with more nodes.
+fn nodes(up: &Up, known: Option<&ClusterFile>, dir: &Path) -> u8 {
+    let Some(known) = known else { return up.nodes.unwrap_or(NODES) };
+    let found = known.peer_ports.len();
+    match up.nodes {
+        Some(asked) if usize::from(asked) != found => refuse(format!(
+            "--nodes {asked}, but {} holds a cluster of {found}: leave --nodes out, or choose \
+             another --dir",
+            dir.display()
+        )),
+        _ => u8::try_from(found).unwrap_or(u8::MAX),
+    }
+}
+
+fn ports(first: u16, nodes: u8, flag: &str) -> Vec<u16> {
+    let Some(end) = first.checked_add(u16::from(nodes) - 1) else {
+        refuse(format!("{flag} {first} leaves no ports for {nodes} nodes: the last is 65535"))
+    };
+    (first..=end).collect()
+}
+
+fn peer_ports(up: &Up, nodes: u8) -> Vec<u16> {
+    match (up.peer_port, up.port.checked_add(PEER_PORTS_ABOVE)) {
+        (Some(first), _) | (None, Some(first)) => ports(first, nodes, "--peer-port"),
+        (None, None) => refuse(format!(
+            "--port {} leaves no room {PEER_PORTS_ABOVE} ports above it for the peers: give \
+             --peer-port",
+            up.port
+        )),
+    }
+}
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// `$XDG_DATA_HOME/lakebed`, usually `~/.local/share/lakebed`: the same wherever one stands.
+fn default_dir() -> PathBuf {
+    let xdg = env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || env::home_dir().map(|home| home.join(".local/share"));
+    match xdg.or_else(home) {
+        Some(data) => data.join("lakebed"),
+        None => refuse("there is no home directory to keep data in: say where with --dir"),
+    }
+}
+
+fn introduce(dir: &Path, ports: &[u16], cluster: &ClusterFile) {
+    println!("lakebed: {} nodes, data in {}", ports.len(), dir.display());
+    for (n, (clients, peers)) in ports.iter().zip(&cluster.peer_ports).enumerate() {
+        let id = n + 1;
+        println!("  node {id}: clients on 127.0.0.1:{clients}, peers on 127.0.0.1:{peers}");
+    }
+}
+
+/// What to do with a cluster that is up.
+fn greeting(ports: &[u16]) -> String {
+    let (first, last) = (ports[0], ports[ports.len() - 1]);
+    format!(
+        "\n  redis-cli -p {first} set hello world\n  redis-cli -p {last} get hello\n  \
+         redis-benchmark -p {first} -t set,get,incr -P 16 -c 50 -d 256 -n 200000\n  \
+         lakebed status 127.0.0.1:{first}\n\nCtrl-C stops it; the next `up` finds the data again"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_follow_each_other() {
+        assert_eq!(ports(7401, 3, "--port"), [7401, 7402, 7403]);
+        assert_eq!(ports(65535, 1, "--port"), [65535]);
+    }
+}
