@@ -70,7 +70,6 @@ fn parse(info: &str) -> Result<Status> {
         let found = text(name)?;
         found.parse().with_context(|| format!("{name} is {found:?}"))
     };
-    let took = text("recovery_took_us")?.split(',').filter_map(|phase| phase.split_once('='));
     Ok(Status {
         node: number("node")?,
         role: text("role")?.into(),
@@ -86,13 +85,17 @@ fn parse(info: &str) -> Result<Status> {
             phase: text("recovery_phase")?.into(),
             bytes_done: number("recovery_bytes_done")?,
             bytes_total: number("recovery_bytes_total")?,
-            took_us: took
-                .filter_map(|(phase, us)| Some((phase.into(), us.parse().ok()?)))
-                .collect(),
+            took_us: took(text("recovery_took_us")?),
             verdict: Some(text("recovery_verdict")?.into())
                 .filter(|text: &String| !text.is_empty()),
         },
     })
+}
+
+/// `list=12,log=340`
+fn took(text: &str) -> BTreeMap<String, u64> {
+    let phases = text.split(',').filter_map(|phase| phase.split_once('='));
+    phases.filter_map(|(phase, us)| Some((phase.into(), us.parse().ok()?))).collect()
 }
 
 /// `term.index`; index zero is before the log.

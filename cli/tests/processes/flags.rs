@@ -1,0 +1,241 @@
+//! The command as its user meets it: wrong flags, ports in use, folders that cannot be.
+
+use crate::common::{Process, connect, eventually, fails, lakebed, loopback, output, ports};
+use rustix::process::Signal;
+use std::{fs, net::TcpListener, path::Path};
+
+/// The flags of one node of a cluster whose peers listen on ports from `peers` on.
+fn serve_flags(id: u16, nodes: u16, peers: u16, clients: u16, dir: &Path) -> Vec<String> {
+    let all: Vec<_> = (1..=nodes).map(|n| format!("{n}=127.0.0.1:{}", peers + n - 1)).collect();
+    let flags = [
+        ("--id", id.to_string()),
+        ("--dir", dir.display().to_string()),
+        ("--listen", format!("127.0.0.1:{}", peers + id - 1)),
+        ("--peers", all.join(",")),
+        ("--resp", format!("127.0.0.1:{}", clients + id - 1)),
+        ("--heartbeat-ms", "20".into()),
+        ("--election-ms", "100".into()),
+    ];
+    let flags = flags.into_iter().flat_map(|(flag, value)| [flag.into(), value]);
+    std::iter::once("serve".into()).chain(flags).collect()
+}
+
+fn strs(flags: &[String]) -> Vec<&str> {
+    flags.iter().map(String::as_str).collect()
+}
+
+fn start(flags: &[String]) -> Process {
+    Process::start(&mut lakebed(&strs(flags)))
+}
+
+fn up_flags(dir: &Path, port: u16, peer_port: u16) -> Vec<String> {
+    let (dir, port) = (dir.display().to_string(), port.to_string());
+    let flags = ["up", "--dir", &dir, "--port", &port, "--peer-port", &peer_port.to_string()];
+    let quick = ["--heartbeat-ms", "20", "--election-ms", "100"];
+    flags.into_iter().chain(quick).map(String::from).collect()
+}
+
+#[test]
+fn wrong_flags_are_refused() {
+    let serve = "serve --dir d --listen 127.0.0.1:1 --resp 127.0.0.1:2";
+    let cases = [
+        ("", "Usage"),
+        ("fly", "unrecognized subcommand 'fly'"),
+        ("up --nodes 0", "--nodes"),
+        ("up --nodes 33", "--nodes"),
+        ("up --port 70000", "--port"),
+        ("up --port 65534 --dir none", "--port 65534 leaves no ports for 3 nodes"),
+        ("up --port 65000 --dir none", "give --peer-port"),
+        ("up --disk tape", "it is auto, files or uring"),
+        ("up --election-ms 100 --dir none", "at least two heartbeats"),
+        ("status", "RESP-ADDR"),
+        ("status nowhere", "nowhere"),
+        (&format!("{serve} --id 1"), "--peers"),
+        (&format!("{serve} --id 4 --peers 1=127.0.0.1:1"), "does not name node 4 itself"),
+        (&format!("{serve} --id 1 --peers 1=127.0.0.1:1,1=127.0.0.1:5"), "given twice"),
+        (&format!("{serve} --id 1 --peers 1=127.0.0.1"), "ID=HOST:PORT"),
+        (&format!("{serve} --id 1 --peers 1=h:1 --listen 0.0.0.0:1"), "cannot be used multiple"),
+        ("serve --id 1 --dir d --listen here --peers 1=h:1 --resp 127.0.0.1:2", "here"),
+        ("serve --id 1 --dir d --listen 0.0.0.0:1 --peers 1=h:1 --resp 127.0.0.1:2", "--insecure"),
+        ("serve --id 1 --dir d --listen 127.0.0.1:1 --peers 1=h:1 --resp 10.0.0.1:2", "--resp 10"),
+        ("serve --id 1 --dir d --listen 127.0.0.1:2 --peers 1=h:1 --resp 127.0.0.1:2", "are both"),
+    ];
+    for (line, expected) in cases {
+        fails(&line.split_whitespace().collect::<Vec<_>>(), 2, &[expected]);
+    }
+}
+
+#[test]
+fn help_and_version_are_no_mistakes() {
+    for (flag, expected) in [("--help", "Usage"), ("--version", "lakebed")] {
+        let output = output(&[flag]);
+        assert!(output.status.success());
+        assert!(String::from_utf8_lossy(&output.stdout).contains(expected));
+    }
+}
+
+#[test]
+fn a_port_in_use_is_named_with_the_flag_to_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let (clients, peers) = (ports(3), ports(3));
+    for (port, flag) in [(clients + 1, "--port"), (peers + 2, "--peer-port")] {
+        let taken = TcpListener::bind(loopback(port)).unwrap();
+        let named = format!("port {port} is in use");
+        fails(&strs(&up_flags(dir.path(), clients, peers)), 1, &[&named, flag]);
+        drop(taken);
+    }
+    let flags = serve_flags(1, 1, peers, clients, dir.path());
+    for (port, flag) in [(clients, "--resp"), (peers, "--listen")] {
+        let taken = TcpListener::bind(loopback(port)).unwrap();
+        fails(&strs(&flags), 1, &[&format!("port {port} is in use"), flag]);
+        drop(taken);
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was written");
+}
+
+#[test]
+fn a_cluster_is_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (clients, peers) = (ports(3), ports(3));
+    let mut up = start(&up_flags(dir.path(), clients, peers));
+    up.says("ready");
+    for n in 0..3 {
+        let key = format!("key-{n}");
+        let mut node = connect(clients + n).unwrap();
+        redis::cmd("SET").arg(&key).arg(n).exec(&mut node).unwrap();
+    }
+    up.signal(Signal::INT);
+    assert!(up.ended().success(), "{}", up.errors());
+
+    // Other ports for clients, the number of nodes left out: both are no part of the data.
+    let clients = ports(3);
+    let mut flags = up_flags(dir.path(), clients, peers);
+    let mut up = start(&flags);
+    up.says("ready");
+    for n in 0..3 {
+        let mut node = connect(clients + 2 - n).unwrap();
+        let value: u16 = redis::cmd("GET").arg(format!("key-{n}")).query(&mut node).unwrap();
+        assert_eq!(value, n);
+    }
+    up.signal(Signal::TERM);
+    assert!(up.ended().success(), "{}", up.errors());
+
+    flags.extend(["--nodes".into(), "5".into()]);
+    fails(&strs(&flags), 2, &["--nodes 5", "holds a cluster of 3"]);
+    assert!((1..=3).all(|n| dir.path().join(format!("node-{n}/hard-state")).exists()));
+}
+
+#[test]
+fn ctrl_c_is_obeyed_in_every_stage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (clients, peers) = (ports(3), ports(3));
+    // Alone of three, it waits for the others: it has formed no cluster and serves nobody.
+    let flags = serve_flags(1, 3, peers, clients, dir.path());
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut node = start(&flags);
+        node.says("lakebed: node 1");
+        eventually("it answers", || connect(clients).is_ok());
+        let mut connection = connect(clients).unwrap();
+        let refused = redis::cmd("SET").arg("a").arg(1).exec(&mut connection).unwrap_err();
+        assert_eq!(refused.code(), Some("TRYAGAIN"), "{refused}");
+        node.signal(signal);
+        assert!(node.ended().success(), "{}", node.errors());
+    }
+}
+
+#[test]
+fn ctrl_c_right_after_the_start_is_obeyed() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = up_flags(dir.path(), ports(3), ports(3));
+    for _ in 0..5 {
+        let mut up = start(&flags);
+        up.says("lakebed: 3 nodes");
+        up.signal(Signal::INT);
+        assert!(up.ended().success(), "{}", up.errors());
+    }
+    let up = start(&flags);
+    up.says("ready");
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (clients, peers) = (ports(3), ports(3));
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let below = file.join("node");
+    let named = below.display().to_string();
+    fails(&strs(&serve_flags(1, 1, peers, clients, &below)), 1, &[&named, "cannot"]);
+    fails(&strs(&up_flags(&below, clients, peers)), 1, &[&named, "cannot"]);
+    fails(&strs(&serve_flags(1, 1, peers, clients, dir.path())), 1, &["file is no file of a node"]);
+}
+
+#[test]
+fn a_directory_of_another_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (clients, peers) = (ports(3), ports(3));
+    let flags = serve_flags(1, 1, peers, clients, dir.path());
+    let mut node = start(&flags);
+    node.says("ready");
+    let other_ports = serve_flags(1, 1, peers + 1, clients + 1, dir.path());
+    fails(&strs(&other_ports), 1, &["locked", &dir.path().display().to_string()]);
+    node.signal(Signal::INT);
+    assert!(node.ended().success());
+
+    fails(&strs(&other_ports), 1, &["belongs to cluster"]);
+    let mut named = flags.clone();
+    named.extend(["--cluster".into(), "another".into()]);
+    fails(&strs(&named), 1, &["belongs to cluster"]);
+    let node = start(&flags);
+    node.says("ready");
+}
+
+#[test]
+fn a_wiped_member_is_refused_and_told_the_way_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let (clients, peers) = (ports(3), ports(3));
+    let flags: Vec<_> = (1..=3)
+        .map(|id| serve_flags(id, 3, peers, clients, &dir.path().join(id.to_string())))
+        .collect();
+    let mut nodes: Vec<_> = flags.iter().map(|flags| start(flags)).collect();
+    nodes.iter().for_each(|node| drop(node.says("ready")));
+    let mut connection = connect(clients).unwrap();
+    redis::cmd("SET").arg("a").arg(1).exec(&mut connection).unwrap();
+    nodes[2].signal(Signal::INT);
+    assert!(nodes[2].ended().success());
+    fs::remove_dir_all(dir.path().join("3")).unwrap();
+    fails(&strs(&flags[2]), 1, &["node 3 ended", "earlier life", "under a new one"]);
+    redis::cmd("SET").arg("a").arg(2).exec(&mut connection).unwrap();
+}
+
+#[test]
+fn status_is_one_object() {
+    let dir = tempfile::tempdir().unwrap();
+    let (clients, peers) = (ports(1), ports(1));
+    let address = loopback(clients).to_string();
+    fails(&["status", &address], 1, &["cannot ask", &address]);
+    let node = start(&serve_flags(1, 1, peers, clients, dir.path()));
+    node.says("ready");
+    let json = output(&["status", &address, "--json"]).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let keys: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut expected = [
+        "node",
+        "role",
+        "term",
+        "leader",
+        "first",
+        "snapshot",
+        "committed",
+        "applied",
+        "last",
+        "durable",
+        "recovery",
+    ];
+    expected.sort_unstable();
+    assert_eq!(keys, expected);
+    assert_eq!((&json["node"], &json["role"]), (&1.into(), &"leader".into()));
+    assert_eq!(json["recovery"]["phase"], "ready");
+    let text = String::from_utf8(output(&["status", &address]).stdout).unwrap();
+    assert!(text.starts_with("node       1, leader\n"), "{text}");
+}

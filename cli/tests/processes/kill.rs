@@ -1,0 +1,328 @@
+//! Three real processes, killed one by one and all at once, while clients write through a client
+//! library. Afterwards every acknowledged write is there, none is there twice, what was refused is
+//! not there, and all nodes have the same state.
+//!
+//! Rounds: `LAKEBED_KILL_ROUNDS`, by default 20.
+
+use crate::common::{PATIENCE, Process, connect, eventually, lakebed, ports};
+use redis::{Connection, RedisError, RedisResult};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+const NODES: u16 = 3;
+const CLIENTS: u64 = 4;
+/// How many writes must be acknowledged before the next blow.
+const ACKS: u64 = 40;
+/// How long a client waits for one answer.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+struct Cluster {
+    dir: tempfile::TempDir,
+    clients: u16,
+    peers: u16,
+    nodes: Vec<Process>,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (clients, peers) = (ports(NODES), ports(NODES));
+        let mut cluster = Self { dir, clients, peers, nodes: Vec::new() };
+        for n in 0..NODES {
+            let node = cluster.spawn(n);
+            cluster.nodes.push(node);
+        }
+        cluster
+    }
+
+    fn spawn(&self, n: u16) -> Process {
+        let peer = |n| format!("{}=127.0.0.1:{}", n + 1, self.peers + n);
+        let all: Vec<_> = (0..NODES).map(peer).collect();
+        let dir: PathBuf = self.dir.path().join(format!("node-{}", n + 1));
+        let flags = [
+            ("--id", (n + 1).to_string()),
+            ("--dir", dir.display().to_string()),
+            ("--listen", format!("127.0.0.1:{}", self.peers + n)),
+            ("--peers", all.join(",")),
+            ("--resp", format!("127.0.0.1:{}", self.clients + n)),
+            // Both ways to write, side by side in one cluster.
+            ("--disk", if n == 0 { "files" } else { "auto" }.into()),
+            ("--heartbeat-ms", "40".into()),
+            ("--election-ms", "200".into()),
+            // Small enough that nodes restart from snapshots too.
+            ("--snapshot-log-bytes", "200000".into()),
+        ];
+        let mut command = lakebed(&["serve"]);
+        command.args(flags.iter().flat_map(|(flag, value)| [*flag, value]));
+        Process::start(&mut command)
+    }
+
+    fn kill(&mut self, nodes: impl Iterator<Item = u16> + Clone) {
+        nodes.clone().for_each(|n| self.nodes[usize::from(n)].kill());
+        for n in nodes {
+            self.nodes[usize::from(n)].ended();
+        }
+    }
+
+    fn restart(&mut self, n: u16) {
+        self.nodes[usize::from(n)] = self.spawn(n);
+    }
+
+    fn connections(&self) -> Vec<Connection> {
+        (0..NODES).map(|n| connect(self.clients + n).unwrap()).collect()
+    }
+}
+
+/// What became of a write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    Acknowledged,
+    Refused,
+    Unknown,
+}
+
+impl Fate {
+    fn of(result: &RedisResult<()>) -> Self {
+        match result.as_ref().map_err(RedisError::code) {
+            Ok(()) => Self::Acknowledged,
+            Err(Some("TRYAGAIN" | "BUSY" | "DISKFULL")) => Self::Refused,
+            Err(Some("UNKNOWN") | None) => Self::Unknown,
+            Err(code) => panic!("{code:?} is no way to end a write: {result:?}"),
+        }
+    }
+}
+
+/// The writes of one client in one round, by number.
+#[derive(Default)]
+struct Writes {
+    name: String,
+    sets: BTreeMap<u64, Fate>,
+    appends: BTreeMap<u64, Fate>,
+    incrs: BTreeMap<u64, Fate>,
+    /// What acknowledged INCRs answered, in their order.
+    counted: Vec<u64>,
+}
+
+struct Client {
+    writes: Writes,
+    ports: (u16, u64),
+    connection: Option<Connection>,
+}
+
+impl Client {
+    /// Writes, now through this node, now through that, each write once, until told to stop.
+    fn run(mut self, stop: &AtomicBool, acks: &AtomicU64) -> Writes {
+        for n in 0.. {
+            if stop.load(Relaxed) {
+                break;
+            }
+            let Some(mut connection) = self.connected() else { continue };
+            let fate = self.write(n, &mut connection);
+            match fate {
+                Fate::Acknowledged => drop(acks.fetch_add(1, Relaxed)),
+                _ => self.ports.1 += 1,
+            }
+            if fate == Fate::Acknowledged {
+                self.connection = Some(connection);
+            }
+        }
+        self.writes
+    }
+
+    fn connected(&mut self) -> Option<Connection> {
+        if let Some(connection) = self.connection.take() {
+            return Some(connection);
+        }
+        let port = self.ports.0 + (self.ports.1 % u64::from(NODES)) as u16;
+        let connected = connect(port)
+            .ok()
+            .filter(|connection| connection.set_read_timeout(Some(ANSWER_MAX)).is_ok());
+        if connected.is_none() {
+            self.ports.1 += 1;
+        }
+        connected
+    }
+
+    fn write(&mut self, n: u64, connection: &mut Connection) -> Fate {
+        let Writes { name, sets, appends, incrs, counted } = &mut self.writes;
+        let (fates, result) = match n % 3 {
+            0 => {
+                let key = format!("set:{name}:{n}");
+                (sets, redis::cmd("SET").arg(key).arg(padded(n)).exec(connection))
+            }
+            1 => {
+                let key = format!("append:{name}");
+                (appends, redis::cmd("APPEND").arg(key).arg(format!("{n};")).exec(connection))
+            }
+            _ => {
+                let count = redis::cmd("INCR").arg(format!("incr:{name}")).query(connection);
+                (incrs, count.map(|count| counted.push(count)))
+            }
+        };
+        let fate = Fate::of(&result);
+        fates.insert(n, fate);
+        fate
+    }
+}
+
+/// A value that says which it is.
+fn padded(n: u64) -> String {
+    format!("{n:0>200}")
+}
+
+impl Writes {
+    /// What the cluster holds is what it acknowledged.
+    fn check(&self, node: &mut Connection) {
+        let name = &self.name;
+        for (n, fate) in &self.sets {
+            let key = format!("set:{name}:{n}");
+            let found: Option<String> = redis::cmd("GET").arg(&key).query(node).unwrap();
+            match (fate, found) {
+                (Fate::Acknowledged, None) => panic!("{key} was acknowledged and is lost"),
+                (Fate::Refused, Some(_)) => panic!("{key} was refused and is there"),
+                (_, Some(value)) => assert_eq!(value, padded(*n), "{key}"),
+                (_, None) => {}
+            }
+        }
+        self.check_appends(node);
+        self.check_incrs(node);
+    }
+
+    fn check_appends(&self, node: &mut Connection) {
+        let key = format!("append:{}", self.name);
+        let found: Option<String> = redis::cmd("GET").arg(&key).query(node).unwrap();
+        let found: Vec<u64> = found
+            .unwrap_or_default()
+            .split_terminator(';')
+            .map(|n| n.parse().expect("only numbers were appended"))
+            .collect();
+        let acknowledged = |n: &u64| self.appends.get(n) == Some(&Fate::Acknowledged);
+        let (mut once, in_order) = (found.clone(), found.iter().copied().filter(acknowledged));
+        let expected = self.appends.keys().copied().filter(acknowledged);
+        assert!(in_order.eq(expected), "{key}: acknowledged ones are missing, double or displaced");
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(once.len(), found.len(), "{key} has an append twice: {found:?}");
+        for n in found {
+            let fate = self.appends.get(&n);
+            assert!(
+                matches!(fate, Some(Fate::Acknowledged | Fate::Unknown)),
+                "{key}: {n} {fate:?}"
+            );
+        }
+    }
+
+    fn check_incrs(&self, node: &mut Connection) {
+        let key = format!("incr:{}", self.name);
+        let found: Option<u64> = redis::cmd("GET").arg(&key).query(node).unwrap();
+        let (found, count) = (found.unwrap_or(0), |fate| {
+            self.incrs.values().filter(|found| **found == fate).count() as u64
+        });
+        let (least, unknown) = (count(Fate::Acknowledged), count(Fate::Unknown));
+        assert!(
+            (least..=least + unknown).contains(&found),
+            "{key}: {found}, not {least}+{unknown}"
+        );
+        assert!(self.counted.is_sorted_by(|before, after| before < after), "{key} counts twice");
+    }
+}
+
+/// The clients of one round.
+struct Load {
+    stop: Arc<AtomicBool>,
+    acks: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<Writes>>,
+}
+
+impl Load {
+    fn start(round: u64, port: u16) -> Self {
+        let (stop, acks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let client = |id| {
+            let writes = Writes { name: format!("{round}:{id}"), ..Writes::default() };
+            let client = Client { writes, ports: (port, id), connection: None };
+            let (stop, acks) = (Arc::clone(&stop), Arc::clone(&acks));
+            thread::spawn(move || client.run(&stop, &acks))
+        };
+        let threads = (0..CLIENTS).map(client).collect();
+        Self { stop, acks, threads }
+    }
+
+    /// Waits until the cluster acknowledges again.
+    fn goes_on(&self) {
+        let enough = self.acks.load(Relaxed) + ACKS;
+        eventually("writes are acknowledged", || self.acks.load(Relaxed) >= enough);
+    }
+
+    fn stop(self) -> Vec<Writes> {
+        self.stop.store(true, Relaxed);
+        self.threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    }
+}
+
+fn round(cluster: &mut Cluster, round: u64) -> Vec<Writes> {
+    let load = Load::start(round, cluster.clients);
+    load.goes_on();
+    for n in 0..NODES {
+        cluster.kill(std::iter::once(n));
+        load.goes_on();
+        cluster.restart(n);
+    }
+    load.goes_on();
+    cluster.kill(0..NODES);
+    (0..NODES).for_each(|n| cluster.restart(n));
+    load.goes_on();
+    load.stop()
+}
+
+/// Every node, asked after everything that was acknowledged, has applied the same to the same end.
+fn check_digests(cluster: &Cluster) {
+    let mut nodes = cluster.connections();
+    let digest = |node: &mut Connection| -> (u64, String) {
+        redis::cmd("LAKEBED").arg("DIGEST").query(node).unwrap()
+    };
+    eventually("all nodes have applied the same", || {
+        let digests: Vec<_> = nodes.iter_mut().map(digest).collect();
+        let same_index = digests.iter().all(|(index, _)| *index == digests[0].0);
+        assert!(!same_index || digests.iter().all(|found| found == &digests[0]), "{digests:?}");
+        same_index
+    });
+}
+
+#[test]
+fn acknowledged_writes_survive_kill_9() {
+    let rounds = std::env::var("LAKEBED_KILL_ROUNDS").map_or(20, |rounds| rounds.parse().unwrap());
+    let mut cluster = Cluster::start();
+    cluster.nodes.iter().for_each(|node| drop(node.says("ready")));
+    let mut all = Vec::new();
+    for n in 0..rounds {
+        let writes = round(&mut cluster, n);
+        eventually("every node serves", || {
+            let ready = |n| {
+                let mut node = connect(cluster.clients + n)?;
+                redis::cmd("GET").arg("any").query::<Option<String>>(&mut node)
+            };
+            (0..NODES).all(|n| ready(n).is_ok())
+        });
+        let mut nodes = cluster.connections();
+        let node = (n % u64::from(NODES)) as usize;
+        writes.iter().for_each(|writes| writes.check(&mut nodes[node]));
+        check_digests(&cluster);
+        all.extend(writes);
+    }
+    // What was there after its own round is there after all the others.
+    let mut nodes = cluster.connections();
+    for (n, writes) in all.iter().enumerate() {
+        writes.check(&mut nodes[n % usize::from(NODES)]);
+    }
+    let acknowledged = |writes: &Writes| writes.counted.len();
+    println!("{rounds} rounds, {} INCRs", all.iter().map(acknowledged).sum::<usize>());
+    assert!(PATIENCE > ANSWER_MAX, "a hung answer must not pass for a lost one");
+}

@@ -1,0 +1,5 @@
+//! The built command as real processes.
+
+mod common;
+mod flags;
+mod kill;
