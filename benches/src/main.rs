@@ -14,7 +14,8 @@ mod rounds;
 use std::{env, path::PathBuf, process::ExitCode};
 
 const USAGE: &str = "\
-usage: bench consensus [ROUNDS]            three nodes on one thread, beside the raft crate
+usage: bench all                        the three below, one after the other
+       bench consensus [ROUNDS]            three nodes on one thread, beside the raft crate
        bench append [ROUNDS] [DIR]         durable appends, beside pwrite and raft-engine
        bench instructions                  the first under valgrind --tool=callgrind
        bench once WHO BYTES BATCH BATCHES  a fixed amount of work, for callgrind
@@ -24,6 +25,11 @@ fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
+        ["all"] => {
+            consensus::compare(15);
+            append::compare(5, &scratch());
+            instructions::compare();
+        }
         ["consensus"] => consensus::compare(15),
         ["consensus", rounds] => consensus::compare(number(rounds)),
         ["append"] => append::compare(5, &scratch()),

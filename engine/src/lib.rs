@@ -1,4 +1,40 @@
 //! A Raft consensus engine without I/O: events in, actions out, storage and recovery included.
+//!
+//! An [`Engine`] is one node of one replicated log, as a plain value. It reads no clock and no
+//! socket, opens no file, starts no thread: hand it what happened ([`Event`]), and it says what is
+//! to be done ([`Action`]). Whoever does that is its *driver*. Beside consensus it holds what other
+//! libraries leave to their users: every byte on disk, crash recovery, snapshots and compaction.
+//! The same engine runs under a real driver and under a seeded simulator that tears its disk.
+//!
+//! # Which door
+//!
+//! - A node without a driver of your own: `lakebed-runtime` (tokio sockets, files or `io_uring`).
+//! - An engine in a loop of your own: this crate. The whole driver is below.
+//! - A simulator that drains the lake ten thousand times: `lakebed-sim`.
+//!
+//! # What is yours
+//!
+//! A [`StateMachine`]: deterministic, total, without I/O. And the driver's four debts, in full in
+//! [`contract`]:
+//!
+//! 1. Machine steps in order; sends to one peer in order, lost only whole and then said to be.
+//! 2. Disk operations in any order; each ends once; a new engine starts when the former one's have
+//!    ended.
+//! 3. [`Engine::handle`] at the [`Engine::deadline`], if there is one.
+//! 4. [`Event::Start`] first; after [`Action::Halt`] the engine is dropped.
+//!
+//! There is no order to keep between actions: what is emitted is legal already. A vote does not
+//! leave before it is durable, because the engine does not emit it before.
+//!
+//! # A whole driver
+//!
+//! One thread, a directory ([`files`], which needs only the standard library), and a channel for
+//! all that comes in. `examples/three_nodes` is the next larger one: three nodes, threads, sockets.
+//! Your own is checked by the `conformance` feature's kit, which both of them pass.
+#![cfg_attr(
+    all(feature = "files", unix),
+    doc = concat!("```\n", include_str!("../examples/minimal.rs"), "```")
+)]
 #![forbid(unsafe_code)]
 #![allow(dead_code, clippy::needless_pass_by_ref_mut)] // until consensus and storage meet
 
