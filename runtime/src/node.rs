@@ -89,7 +89,8 @@ impl<M: StateMachine + Send + 'static> Node<M> {
                 match Self::open(options, machine) {
                     Ok((handle, node)) => {
                         drop(opened.send(Ok(handle)));
-                        node.await;
+                        // As a task: what wakes it on this thread then costs no system call.
+                        drop(tokio::spawn(node).await);
                     }
                     Err(error) => drop(opened.send(Err(error))),
                 }

@@ -154,7 +154,7 @@ async fn one_that_knows_nobody_is_found() {
 async fn one_that_is_a_member_no_more_is_left() {
     let [(mut one, one_at), (mut two, _)] = pair().await;
     one.connect(&members(&[(1, one_at)]));
-    until(&mut [&mut two], |e| e[0] == [link(1, false)]).await;
+    until(&mut [&mut one, &mut two], |e| *e == [[link(2, false)], [link(1, false)]]).await;
 }
 
 // ---- with raw sockets ----------------------------------------------------------------------------
@@ -337,6 +337,19 @@ async fn a_peer_that_does_not_listen_is_dropped_with_its_queue() {
     assert_eq!(counted(&counters.overflows), 1);
     until(&mut [&mut net], |e| e[0] == [link(2, false)]).await;
     assert_closed(stream).await;
+}
+
+/// It may be a leader that a newer membership made: this node has yet to learn of it.
+#[tokio::test]
+async fn a_guest_stays_when_the_members_change() {
+    let (mut net, address, _) = lone();
+    let (mut guest, session) = shake(address, &Hello { from: 9, ..GOOD }, SECRET).await;
+    until(&mut [&mut net], |e| e[0] == [link(9, true)]).await;
+    net.connect(&members(&[(1, address)]));
+    guest.write_all(&frame(session, b"still here")).await.unwrap();
+    let events = until(&mut [&mut net], |e| !e[0].is_empty()).await;
+    let bytes = Bytes::from_static(b"still here");
+    assert_eq!(events, [[Event::Received { from: NodeId(9), bytes }]]);
 }
 
 #[tokio::test]

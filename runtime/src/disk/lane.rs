@@ -7,7 +7,7 @@ use futures::task::AtomicWaker;
 use lakebed::{Class, Completion, DiskRequest, Event, File, OpId, files::Directory};
 use std::{
     collections::VecDeque,
-    fs, io,
+    fs, io, mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::Waker,
     thread::{self, JoinHandle},
@@ -58,21 +58,30 @@ impl Done {
 /// Whether commits are on their way: background work waits, but not for ever.
 #[derive(Default)]
 pub(super) struct Gate {
-    busy: Mutex<bool>,
+    traffic: Mutex<Traffic>,
     paused: Condvar,
+}
+
+#[derive(Default)]
+struct Traffic {
+    busy: bool,
+    /// Somebody waits for a pause: waking nobody costs a system call too, on the commit path.
+    awaited: bool,
 }
 
 impl Gate {
     pub(super) fn set_busy(&self, busy: bool) {
-        *lock(&self.busy) = busy;
-        if !busy {
+        let mut traffic = lock(&self.traffic);
+        traffic.busy = busy;
+        if !busy && mem::take(&mut traffic.awaited) {
             self.paused.notify_all();
         }
     }
 
     fn await_pause(&self) {
-        let busy = lock(&self.busy);
-        drop(self.paused.wait_timeout_while(busy, YIELD_MAX, |busy| *busy));
+        let mut traffic = lock(&self.traffic);
+        traffic.awaited = traffic.busy;
+        drop(self.paused.wait_timeout_while(traffic, YIELD_MAX, |traffic| traffic.busy));
     }
 }
 

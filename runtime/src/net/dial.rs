@@ -25,9 +25,15 @@ const HANDSHAKES_MAX: usize = 64;
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// Where a peer listens, as its membership says: `host:port`.
+/// Where a peer listens, as its membership says: `host:port`, or nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Address(String);
+
+impl Address {
+    pub(super) const fn is_known(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
 
 impl From<&Bytes> for Address {
     fn from(address: &Bytes) -> Self {

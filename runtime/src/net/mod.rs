@@ -194,9 +194,21 @@ impl TcpNet {
         }
     }
 
+    /// Members that are none any more. A guest stays: it may know more of the membership than
+    /// this node does.
+    fn leave_former(&mut self, known: &BTreeMap<NodeId, Address>) {
+        let former =
+            |id: &NodeId, peer: &mut Peer| peer.address.is_some() && !known.contains_key(id);
+        for (peer, former) in self.peers.extract_if(.., former) {
+            if former.connection.is_some() {
+                self.events.push(Event::Link { peer, up: false });
+            }
+        }
+    }
+
     fn dial(&mut self, id: NodeId, after: Duration) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(address) = peer.address.clone() else { return };
+        let Some(address) = peer.address.clone().filter(Address::is_known) else { return };
         let after = if self.identity.node > id { after } else { after + PATIENCE };
         let dial = Arc::clone(&self.connector).dial(id, address, after);
         // Ended tasks would pile up here otherwise.
@@ -215,7 +227,7 @@ impl Net for TcpNet {
             .filter(|member| member.id != self.identity.node)
             .map(|member| (member.id, Address::from(&member.address)))
             .collect();
-        self.peers.retain(|id, _| known.contains_key(id));
+        self.leave_former(&known);
         for (id, address) in known {
             let peer = self.peers.entry(id).or_default();
             if peer.address.as_ref() == Some(&address) {
