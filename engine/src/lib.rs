@@ -36,7 +36,6 @@
     doc = concat!("```\n", include_str!("../examples/minimal.rs"), "```")
 )]
 #![forbid(unsafe_code)]
-#![allow(dead_code, clippy::needless_pass_by_ref_mut)] // until consensus and storage meet
 
 pub mod action;
 mod codec;

@@ -9,7 +9,7 @@
 use super::{Fault, FileSeed, open_block, seal_block};
 use crate::{
     le::{put_u32, put_u64, put_u64s, u32_at, u64_at, u64s_at},
-    membership::Membership,
+    membership::{CODE_BYTES_MAX, Membership},
     types::{ClusterId, GroupId, Identity, LogId, LogIndex, NodeId, SnapshotId, Term},
 };
 use std::sync::Arc;
@@ -26,6 +26,10 @@ pub(crate) const PEERS_MAX: usize = 64;
 
 const PEERS_AT: usize = 256;
 const MEMBERSHIPS_AT: [usize; 3] = [2048, 6144, 10240];
+
+// A membership of any legal size fits before the next one begins.
+const _: () = assert!(MEMBERSHIPS_AT[0] + CODE_BYTES_MAX <= MEMBERSHIPS_AT[1]);
+const _: () = assert!(MEMBERSHIPS_AT[2] + CODE_BYTES_MAX <= BLOCK_BYTES);
 
 const CUTTING: u32 = 1;
 const INSTALLING: u32 = 2;

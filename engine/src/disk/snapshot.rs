@@ -9,7 +9,7 @@
 use super::{Fault, FileSeed, open_block, seal_block};
 use crate::{
     le::{put_u32, put_u64, put_u64s, u32_at, u64_at, u64s_at},
-    membership::Membership,
+    membership::{CODE_BYTES_MAX, Membership},
     types::{ClusterId, GroupId, Identity, LogId, LogIndex, NodeId, SnapshotId, Term},
 };
 use std::sync::Arc;
@@ -19,6 +19,7 @@ const FOOTER: &[u8; 8] = b"LAKEFOOT";
 const BLOCK: &[u8; 4] = b"SBLK";
 const HEADER_BYTES: u64 = 4096;
 const MEMBERSHIP_AT: usize = 256;
+const _: () = assert!(MEMBERSHIP_AT + CODE_BYTES_MAX <= HEADER_BYTES as usize);
 /// Before a block's payload: magic, crc, number, length, four zero bytes.
 pub(crate) const BLOCK_HEAD_BYTES: usize = 24;
 

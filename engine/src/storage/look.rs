@@ -4,7 +4,8 @@
 
 use super::{
     Identity, Recovered,
-    journal::{Active, Journal, Sealed},
+    found::{SegmentFound, SnapshotFound},
+    journal::Journal,
     promises::Promises,
     scan::{self, Damage, Rules, Scanned, Tail},
     snapshots::{self, SnapshotFile},
@@ -17,8 +18,9 @@ use crate::{
         Fault,
         hard_state::HardState,
         segment::{EndRecord, Header},
+        snapshot::Origin,
     },
-    entry::{self, Seed},
+    entry::Seed,
     event::Start,
     file::File,
     membership::{Member, Membership},
@@ -42,24 +44,6 @@ pub(crate) struct Look {
     /// Files that nothing needs.
     pub(super) doomed: Vec<File>,
     log: Log,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct SnapshotFound {
-    pub(super) at: LogId,
-    pub(super) len: u64,
-    pub(super) header: Bytes,
-    pub(super) footer: Bytes,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct SegmentFound {
-    pub(super) sequence: u64,
-    pub(super) len: u64,
-    pub(super) header: Option<Header>,
-    pub(super) end: Option<EndRecord>,
-    pub(super) image: BytesMut,
-    pub(super) scanned: Option<Scanned>,
 }
 
 /// The log as a whole.
@@ -131,32 +115,54 @@ impl Look {
     }
 
     /// The highest good number of all four blocks counts.
-    pub(super) fn judge_hard_state(&mut self) -> Result<(), Halt> {
+    pub(super) fn judge_hard_state(&mut self) -> verdict::Hard {
         let blocks = self.blocks.iter().flatten();
-        let newest =
-            blocks.clone().filter_map(|block| block.as_ref().ok()).max_by_key(|h| h.number);
-        let newer = blocks.filter_map(|block| match block {
+        let newest = blocks.filter_map(|block| block.as_ref().ok()).max_by_key(|h| h.number);
+        self.hard = newest.cloned();
+        if self.newer_version().is_some() {
+            return verdict::Hard::Newer;
+        }
+        let Some(Identity { node, group, .. }) = self.hard.as_ref().map(|hard| hard.identity)
+        else {
+            return verdict::Hard::Lost;
+        };
+        if (node, group) == (self.config.node, self.config.group) {
+            verdict::Hard::Good
+        } else {
+            verdict::Hard::Foreign
+        }
+    }
+
+    fn newer_version(&self) -> Option<u16> {
+        let newer = self.blocks.iter().flatten().filter_map(|block| match block {
             Err(Fault::Newer(version)) => Some(*version),
             _ => None,
         });
-        if let Some(version) = newer.max() {
-            let found = format!("version {version}");
-            return Err(refused("newer", File::HardState, 8, "format version 1", &found));
-        }
-        let Some(hard) = newest else {
-            let found = format!("{} in every block of both copies", self.worst_fault());
-            let expected = "a hard state; a node that lost it may have voted and must come back \
-                            under a new node id";
-            return Err(refused("hard-state-lost", File::HardState, 0, expected, &found));
+        newer.max()
+    }
+
+    /// Why its hard state does not start a node, for a person.
+    fn hard_refusal(&self, row: &'static str) -> Option<Halt> {
+        let (offset, expected, found) = match row {
+            "newer" => {
+                let version = self.newer_version().unwrap_or_default();
+                (8, "format version 1".into(), format!("format version {version}"))
+            }
+            "hard-state-lost" => (
+                0,
+                "a hard state; a node that lost it may have voted and must come back under a new \
+                 node id"
+                    .into(),
+                format!("{} in every block of both copies", self.worst_fault()),
+            ),
+            "foreign" => {
+                let Identity { node, group, .. } = self.hard.as_ref()?.identity;
+                let expected = format!("node {} of group {}", self.config.node, self.config.group);
+                (40, expected, format!("node {node} of group {group}"))
+            }
+            _ => return None,
         };
-        if hard.identity.node != self.config.node || hard.identity.group != self.config.group {
-            let expected = format!("node {} of group {}", self.config.node, self.config.group);
-            let Identity { node, group, .. } = hard.identity;
-            let found = format!("node {node} of group {group}");
-            return Err(refused("foreign", File::HardState, 40, &expected, &found));
-        }
-        self.hard = Some(hard.clone());
-        Ok(())
+        Some(refused(row, File::HardState, offset, &expected, &found))
     }
 
     fn worst_fault(&self) -> Fault {
@@ -325,11 +331,7 @@ impl Look {
             is_empty: false,
             hard: verdict::Hard::Good,
             is_cutting: hard.cutting,
-            install: if hard.installing {
-                verdict::Install::Partial
-            } else {
-                verdict::Install::None
-            },
+            install: self.install(),
             is_term_ahead: snapshot.term > hard.term || log.last.term > hard.term,
             machine: machine(start, log.last, snapshot),
             base: base(log, snapshot),
@@ -343,8 +345,27 @@ impl Look {
         }
     }
 
+    fn install(&self) -> verdict::Install {
+        let (hard, whole) = (self.hard(), self.whole_snapshots());
+        let is_staged = whole.iter().any(|found| found.header.id == hard.install.id);
+        let is_unknown = |found: &SnapshotFile| {
+            found.header.origin == Origin::Installed
+                && found.header.id != hard.install.id
+                && found.header.at.index > hard.commit_hint
+        };
+        match hard.installing {
+            true if is_staged => verdict::Install::Staged,
+            true => verdict::Install::Partial,
+            false if whole.iter().any(is_unknown) => verdict::Install::Unmarked,
+            false => verdict::Install::None,
+        }
+    }
+
     /// Why the node must not start, for a person.
     pub(super) fn refusal(&self, row: &'static str) -> Halt {
+        if let Some(halt) = self.hard_refusal(row) {
+            return halt;
+        }
         let log = &self.log;
         if let (Some(wrong), true) = (&log.wrong, matches!(row, "damaged" | "tail-unknown")) {
             let damage = &wrong.damage;
@@ -355,6 +376,9 @@ impl Look {
             format!("log {}..={}, snapshot {snapshot}, term {}", log.first, log.last, hard.term);
         let expected = match row {
             "term-regressed" => format!("nothing of a later term than {}", hard.term),
+            "install-staged" | "install-unmarked" | "install-interrupted" => {
+                "no snapshot on its way from a peer: this version cannot finish that".into()
+            }
             "machine-ahead" => format!("a state machine that holds at most {}", log.last),
             _ => format!("a whole snapshot of {} or later", log.first.previous()),
         };
@@ -439,62 +463,6 @@ impl Log {
     /// Whether the log ends where an unfinished cut began.
     fn is_stopped(&self, rules: &Rules) -> bool {
         rules.stop.is_some_and(|stop| self.last.index.next() == stop)
-    }
-}
-
-impl SegmentFound {
-    /// A full segment, as its end record says; without one, as the scan found it.
-    fn as_sealed(&self) -> Option<Sealed> {
-        let header = self.header.as_ref()?;
-        let scanned = || self.scanned.as_ref();
-        let last = self.end.as_ref().map(|end| end.last);
-        let data_bytes = self.end.as_ref().map(|end| end.data_bytes);
-        Some(Sealed {
-            sequence: self.sequence,
-            layout: header.layout,
-            first: header.first,
-            prev_term: header.prev_term,
-            last: last.or_else(|| Some(scan::last_of(header, &scanned()?.slots)))?,
-            data_bytes: data_bytes.or_else(|| Some(self.end_of_entries(scanned()?)))?,
-        })
-    }
-
-    fn last_time(&self) -> Timestamp {
-        let slot = self.scanned.as_ref().and_then(|scanned| scanned.slots.last());
-        let head = slot.map(|slot| entry::time_of(&self.image[slot.offset as usize..]));
-        let end = self.end.as_ref().map(|end| end.last_time);
-        head.or(end).unwrap_or_default()
-    }
-
-    /// The segment that takes new entries, as the scan left it.
-    fn as_active(&self) -> Option<Active> {
-        let (header, scanned) = (self.header.as_ref()?, self.scanned.as_ref()?);
-        let Header { layout, first, prev_term, .. } = *header;
-        let (slots, group) = (scanned.slots.clone(), header.identity.group);
-        let mut active = Active::new(self.sequence, layout, first, prev_term, slots, group);
-        active.last_time = self.last_time();
-        Some(active)
-    }
-
-    /// Where the entries that were kept end.
-    pub(super) fn end_of_entries(&self, scanned: &Scanned) -> u64 {
-        let data_at = self.header.as_ref().map_or(0, |header| header.layout.data_at);
-        scanned.slots.last().map_or(data_at, crate::disk::segment::Slot::end)
-    }
-
-    /// Where a write that was in flight can have reached.
-    pub(super) fn window_end(&self, scanned: &Scanned) -> u64 {
-        let header = self.header.as_ref().expect("a scanned segment has a header");
-        let layout = &header.layout;
-        let reach = layout.block_after(self.end_of_entries(scanned)) + header.window_bytes;
-        layout.block_after(reach).min(layout.data_end())
-    }
-
-    /// Whether a slot, or a byte in the window, lies behind what was kept.
-    fn has_leavings(&self, scanned: &Scanned) -> bool {
-        let (from, to) = (self.end_of_entries(scanned), self.window_end(scanned));
-        scanned.slots_to as usize > scanned.slots.len()
-            || self.image[from as usize..to as usize].iter().any(|&byte| byte != 0)
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod compact;
 mod cut;
+mod found;
 mod journal;
 mod look;
 mod ops;

@@ -5,13 +5,14 @@
 
 use super::{
     Identity, Recovered,
+    found::SegmentFound,
     journal::Journal,
-    look::{self, Look, SegmentFound},
+    look::{self, Look},
     ops::{Job, Ops},
     promises::{Promises, Version},
     repair::Repair,
     snapshots::SnapshotFile,
-    verdict::{self, Verdict},
+    verdict::{self, Found, Hard, Mode, Verdict},
 };
 use crate::{
     action::{Halt, Note},
@@ -231,17 +232,16 @@ impl Recovery {
     }
 
     fn read_hard_state(&mut self, now: Instant, ops: &mut Ops) -> Result<(), Halt> {
-        if self.look.is_empty() {
-            return match &self.start {
-                Start::Format { .. } | Start::Join { .. } => {
-                    self.stage = Stage::Build(0);
-                    Ok(())
-                }
-                _ => Err(Halt::NotFormatted),
-            };
-        }
-        if matches!(self.start, Start::Format { .. } | Start::Join { .. }) {
-            return Err(Halt::AlreadyFormatted);
+        let mode = self.mode();
+        let found = Found::early(mode, self.look.is_empty(), Hard::Good);
+        match verdict::verdict(&found) {
+            (_, Verdict::Fresh) => {
+                self.stage = Stage::Build(0);
+                return Ok(());
+            }
+            (_, Verdict::Refuse) if self.look.is_empty() => return Err(Halt::NotFormatted),
+            (_, Verdict::Refuse) => return Err(Halt::AlreadyFormatted),
+            _ => {}
         }
         self.phase(Phase::HardState, now);
         self.stage = Stage::HardState;
@@ -254,6 +254,14 @@ impl Recovery {
             }
         }
         Ok(())
+    }
+
+    const fn mode(&self) -> Mode {
+        match self.start {
+            Start::Format { .. } => Mode::Format,
+            Start::Join { .. } => Mode::Join,
+            _ => Mode::Run,
+        }
     }
 
     /// A new node: its hard state is built aside and gets its name when it is whole, so that a
@@ -320,7 +328,11 @@ impl Recovery {
     }
 
     fn read_snapshots(&mut self, now: Instant, ops: &mut Ops) -> Result<(), Halt> {
-        self.look.judge_hard_state()?;
+        let hard = self.look.judge_hard_state();
+        let found = Found::early(self.mode(), false, hard);
+        if let (row, Verdict::Refuse) = verdict::verdict(&found) {
+            return Err(self.look.refusal(row.name));
+        }
         self.phase(Phase::Snapshot, now);
         self.stage = Stage::Snapshots;
         let align = self.config.disk_align;

@@ -6,8 +6,9 @@
 
 use super::{
     cut::{Clearing, clear_slots, push_chunks, scrub},
+    found::SegmentFound,
     journal::Journal,
-    look::{Look, SegmentFound},
+    look::Look,
     ops::{Job, Ops},
     promises::{Promises, Version},
     recovery::RecoveryOp,

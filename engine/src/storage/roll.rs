@@ -122,7 +122,7 @@ impl Journal {
         len
     }
 
-    pub(super) fn go_on_rolling(&mut self, promises: &mut Promises, ops: &mut Ops) {
+    pub(super) fn go_on_rolling(&mut self, promises: &Promises, ops: &mut Ops) {
         match self.roll {
             Roll::Idle if self.active.is_none() => self.want_spare(),
             Roll::Idle => return self.end_segment(ops),

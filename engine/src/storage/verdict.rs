@@ -22,6 +22,24 @@ pub(crate) struct Found {
     pub(crate) is_alone: bool,
 }
 
+impl Found {
+    /// What is known before the log was looked at: nothing that would speak against it.
+    pub(crate) const fn early(mode: Mode, is_empty: bool, hard: Hard) -> Self {
+        Self {
+            mode,
+            is_empty,
+            hard,
+            is_cutting: false,
+            install: Install::None,
+            is_term_ahead: false,
+            machine: Machine::Restored,
+            base: Base::LogOnly,
+            tail: Tail::Whole,
+            is_alone: false,
+        }
+    }
+}
+
 /// How the node was started.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mode {

@@ -1,0 +1,88 @@
+//! Files of the log and snapshots as a restart found them, one by one.
+//!
+//! Knows no other file: what they are together is `look.rs`.
+
+use super::{
+    journal::{Active, Sealed},
+    scan::{self, Scanned},
+};
+use crate::{
+    disk::segment::{EndRecord, Header, Slot},
+    entry,
+    types::{LogId, Timestamp},
+};
+use bytes::{Bytes, BytesMut};
+
+#[derive(Clone, Debug)]
+pub(super) struct SnapshotFound {
+    pub(super) at: LogId,
+    pub(super) len: u64,
+    pub(super) header: Bytes,
+    pub(super) footer: Bytes,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct SegmentFound {
+    pub(super) sequence: u64,
+    pub(super) len: u64,
+    pub(super) header: Option<Header>,
+    pub(super) end: Option<EndRecord>,
+    pub(super) image: BytesMut,
+    pub(super) scanned: Option<Scanned>,
+}
+
+impl SegmentFound {
+    /// A full segment, as its end record says; without one, as the scan found it.
+    pub(super) fn as_sealed(&self) -> Option<Sealed> {
+        let header = self.header.as_ref()?;
+        let scanned = || self.scanned.as_ref();
+        let last = self.end.as_ref().map(|end| end.last);
+        let data_bytes = self.end.as_ref().map(|end| end.data_bytes);
+        Some(Sealed {
+            sequence: self.sequence,
+            layout: header.layout,
+            first: header.first,
+            prev_term: header.prev_term,
+            last: last.or_else(|| Some(scan::last_of(header, &scanned()?.slots)))?,
+            data_bytes: data_bytes.or_else(|| Some(self.end_of_entries(scanned()?)))?,
+        })
+    }
+
+    pub(super) fn last_time(&self) -> Timestamp {
+        let slot = self.scanned.as_ref().and_then(|scanned| scanned.slots.last());
+        let head = slot.map(|slot| entry::time_of(&self.image[slot.offset as usize..]));
+        let end = self.end.as_ref().map(|end| end.last_time);
+        head.or(end).unwrap_or_default()
+    }
+
+    /// The segment that takes new entries, as the scan left it.
+    pub(super) fn as_active(&self) -> Option<Active> {
+        let (header, scanned) = (self.header.as_ref()?, self.scanned.as_ref()?);
+        let Header { layout, first, prev_term, .. } = *header;
+        let (slots, group) = (scanned.slots.clone(), header.identity.group);
+        let mut active = Active::new(self.sequence, layout, first, prev_term, slots, group);
+        active.last_time = self.last_time();
+        Some(active)
+    }
+
+    /// Where the entries that were kept end.
+    pub(super) fn end_of_entries(&self, scanned: &Scanned) -> u64 {
+        let data_at = self.header.as_ref().map_or(0, |header| header.layout.data_at);
+        scanned.slots.last().map_or(data_at, Slot::end)
+    }
+
+    /// Where a write that was in flight can have reached.
+    pub(super) fn window_end(&self, scanned: &Scanned) -> u64 {
+        let header = self.header.as_ref().expect("a scanned segment has a header");
+        let layout = &header.layout;
+        let reach = layout.block_after(self.end_of_entries(scanned)) + header.window_bytes;
+        layout.block_after(reach).min(layout.data_end())
+    }
+
+    /// Whether a slot, or a byte in the window, lies behind what was kept.
+    pub(super) fn has_leavings(&self, scanned: &Scanned) -> bool {
+        let (from, to) = (self.end_of_entries(scanned), self.window_end(scanned));
+        scanned.slots_to as usize > scanned.slots.len()
+            || self.image[from as usize..to as usize].iter().any(|&byte| byte != 0)
+    }
+}
