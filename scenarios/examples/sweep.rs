@@ -2,7 +2,8 @@
 //!
 //! `cargo run --release -p lakebed-scenarios --example sweep -- storm_of_three 0..10000 2`
 //!
-//! With `SIM_TRACE` set it prints each event and action as it happens.
+//! With `SIM_TRACE` set it prints each event and action as it happens; with `SIM_FIRST` set it
+//! ends with the first seed that fails.
 
 use lakebed_scenarios::{STORMS, Scenario};
 use lakebed_sim::{Report, Seed, check::screen};
@@ -83,12 +84,16 @@ fn arguments() -> Option<(&'static str, Scenario, Range<u64>, u64)> {
 
 fn sweep(name: &str, scenario: Scenario, seeds: &Range<u64>, jobs: u64) -> Sum {
     let (next, sum) = (AtomicU64::new(seeds.start), Mutex::new(Sum::default()));
+    let is_over = |sum: &Mutex<Sum>| {
+        let found = !sum.lock().expect("no thread died with it").failures.is_empty();
+        found && env::var_os("SIM_FIRST").is_some()
+    };
     thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
+                    if seed >= seeds.end || is_over(&sum) {
                         return;
                     }
                     run(name, scenario, seed, &sum);

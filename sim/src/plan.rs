@@ -63,12 +63,16 @@ pub struct Fault {
 /// What can happen to a cluster. Nodes count from zero.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum FaultKind {
-    /// These machines lose power, as soon as one of them has sectors pending, and come back.
+    /// These machines lose power, as soon as one of them is at the moment, and come back.
     PowerCut {
         /// Which.
         nodes: Vec<usize>,
+        /// When exactly.
+        moment: Moment,
         /// What of their caches survives.
         survivors: Survivors,
+        /// Which copy of their hard states rots while they are down, if any: zero or one.
+        rot: Option<u8>,
         /// How long they are down.
         down: u64,
     },
@@ -120,6 +124,15 @@ pub enum FaultKind {
         /// Whether it first hands its role over.
         hand_over: bool,
     },
+}
+
+/// What a power cut waits for, for a while.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// Any sector is written and not durable.
+    Pending,
+    /// A sector of the hard state is.
+    PendingHardState,
 }
 
 /// All that a run does not draw as it goes.
@@ -277,9 +290,12 @@ impl Faults {
         let mut draw = self.lane(1);
         for _ in 0..draw.between(3, 7) {
             let nodes = self.some_nodes(&mut draw);
+            let moment = *draw.pick(&[Moment::Pending, Moment::Pending, Moment::PendingHardState]);
             let survivors = *draw.pick(&Survivors::ALL);
+            let rot = draw.ratio(1, 4).then(|| draw.below(2) as u8);
             let down = draw.delay(MS, 60 * MS);
-            self.add(Self::at(&mut draw), FaultKind::PowerCut { nodes, survivors, down });
+            let kind = FaultKind::PowerCut { nodes, moment, survivors, rot, down };
+            self.add(Self::at(&mut draw), kind);
         }
     }
 
@@ -387,9 +403,13 @@ impl fmt::Display for Fault {
 impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::PowerCut { nodes, survivors, down } => {
+            Self::PowerCut { nodes, moment, survivors, rot, down } => {
                 let nodes = nodes.iter().map(|node| node + 1).collect::<Vec<_>>();
-                write!(f, "power-cut nodes {nodes:?} survivors {survivors:?} down {}", Time(*down))
+                write!(f, "power-cut nodes {nodes:?} moment {moment:?} survivors {survivors:?}")?;
+                if let Some(copy) = rot {
+                    write!(f, " rot copy {copy}")?;
+                }
+                write!(f, " down {}", Time(*down))
             }
             Self::Kill { node, down } => write!(f, "kill node {} down {}", node + 1, Time(*down)),
             Self::Partition { side, both_ways, noticed, lasts } => {

@@ -6,7 +6,7 @@ use crate::{
     client::{Op, Workload},
     disk::Survivors,
     oracle::{Checked, Violation},
-    plan::{Fault, FaultKind, MS, Plan},
+    plan::{Fault, FaultKind, MS, Moment, Plan},
     report::{Failure, Report},
     world::World,
 };
@@ -130,8 +130,8 @@ fn storm<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
 fn one_more_crash<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
     let crashes = world.stats().crashes;
     let nodes = (0..world.nodes()).collect();
-    let survivors = Survivors::Random;
-    world.strike(&FaultKind::PowerCut { nodes, survivors, down: 5 * MS })?;
+    let (moment, survivors) = (Moment::Pending, Survivors::Random);
+    world.strike(&FaultKind::PowerCut { nodes, moment, survivors, rot: None, down: 5 * MS })?;
     run_until(world, SERVE_WITHIN, "one more power cut", |world| world.stats().crashes > crashes)?;
     run_for(world, 50 * MS)
 }

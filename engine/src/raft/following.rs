@@ -139,6 +139,9 @@ impl Raft {
             let frames = if offset == 0 { frames } else { frames.slice(offset..) };
             self.log.append(&self.heads[known..], frames);
         }
+        if cfg!(lakebed_break = "truncate_without_conflict") && through < self.log.marks.last() {
+            self.log.truncate(through.next());
+        }
         let Role::Follower(follower) = &mut self.role else { return };
         follower.matched = follower.matched.max(through);
         // Repeated entries bring no new acknowledgement; the leader asks to know.

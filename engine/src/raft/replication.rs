@@ -220,7 +220,7 @@ impl Raft {
         if held <= self.log.marks.committed() {
             return;
         }
-        if held < leader.start {
+        if held < leader.start && !cfg!(lakebed_break = "count_older_terms") {
             // Figure 8: a quorum may hold it, and a later leader still cut it.
             return self.marks.set(Mark::OlderTermNotCounted);
         }

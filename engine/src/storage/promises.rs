@@ -104,6 +104,10 @@ impl Promises {
         let writing = self.writing.take().expect("one update was on its way");
         self.numbers[writing.copy][writing.block] = writing.state.number;
         if writing.copy == 0 {
+            if cfg!(lakebed_break = "vote_before_second_copy") {
+                self.durable = HardState { number: self.durable.number, ..writing.state.clone() };
+                self.durable_version = writing.version;
+            }
             return self.write(Writing { copy: 1, ..writing }, ops);
         }
         assert!(writing.state.number > self.durable.number, "hard states are numbered upwards");

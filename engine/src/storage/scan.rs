@@ -151,6 +151,9 @@ impl Scan<'_> {
                         first_rebuilt = first_rebuilt.or(Some(n));
                     }
                 },
+                Err(_) if cfg!(lakebed_break = "torn_tail_is_whole") && slot.is_some() => {
+                    slots.extend(slot);
+                }
                 Err(_) if index > proven => return (slots, first_rebuilt, Tail::End),
                 Err(why) => {
                     let tail = self.damage(index, end, slot.as_ref(), why);

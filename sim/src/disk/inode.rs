@@ -82,6 +82,18 @@ impl Inode {
         self.versions = kept;
     }
 
+    /// Damages every sector of this range that is not all zeros.
+    pub(super) fn rot(&mut self, range: std::ops::Range<u64>, sector: u64) {
+        let mut bytes = vec![0; sector as usize];
+        for at in (range.start..range.end.min(self.durable_len)).step_by(sector as usize) {
+            self.durable.read(at, &mut bytes);
+            if bytes.iter().any(|byte| *byte != 0) {
+                bytes[sector as usize / 2] ^= 0x10;
+                self.durable.write(at, &bytes);
+            }
+        }
+    }
+
     /// A sync of those versions that `covers` names failed: the cache keeps and shows them, calls
     /// them clean, and no later sync will write them.
     pub(super) fn mark_clean(&mut self, covers: impl Fn(&Version) -> bool) {

@@ -112,6 +112,21 @@ impl SimDisk {
         self.directory.pending() + self.inodes.values().map(|i| i.versions.len()).sum::<usize>()
     }
 
+    /// Whether a power cut now may lose sectors of this file.
+    #[must_use]
+    pub fn has_pending_sectors_of(&self, file: File) -> bool {
+        let inode = self.directory.lookup(file).and_then(|ino| self.inodes.get(&ino));
+        inode.is_some_and(|inode| !inode.versions.is_empty())
+    }
+
+    /// Bits rot: every sector of this range of a file that holds anything is damaged, durably.
+    pub fn rot(&mut self, file: File, range: std::ops::Range<u64>) {
+        if let Some(ino) = self.directory.lookup(file) {
+            let sector = u64::from(self.geometry.sector);
+            self.inode(ino).rot(range, sector);
+        }
+    }
+
     /// Whether a power cut now may lose sectors.
     #[must_use]
     pub fn has_pending_sectors(&self) -> bool {

@@ -316,6 +316,18 @@ fn room_ends_and_comes_back() {
 }
 
 #[test]
+fn rot_damages_what_is_there_and_nothing_else() {
+    let mut probe = Probe::with_log();
+    probe.run(durable(0, &[1, 2, 3])).unwrap();
+    probe.disk.rot(LOG, 512..8 * 512);
+    let content = probe.disk.content(LOG).unwrap();
+    let whole = |sector: usize, fill: u8| {
+        content[sector * 512..(sector + 1) * 512].iter().all(|byte| *byte == fill)
+    };
+    assert!(whole(0, 1) && !whole(1, 2) && !whole(2, 3) && whole(3, 0));
+}
+
+#[test]
 fn reads_end_at_the_end_of_the_file() {
     let mut probe = mixed();
     let read = |offset, len| DiskRequest::Read { file: LOG, offset, len };

@@ -5,7 +5,7 @@
 //! long as it runs. A crash freezes it.
 
 use super::{Checked, Seen, Violation};
-use lakebed::{LogId, LogIndex};
+use lakebed::{LogId, LogIndex, Term};
 
 #[derive(Clone, Debug)]
 pub(super) struct Promises {
@@ -35,6 +35,12 @@ impl Promises {
             self.durable[seen.node] = id;
         }
         Ok(())
+    }
+
+    /// How many nodes hold this entry of a leader's own term durably: an entry of that term or a
+    /// later one at or behind it has it before it.
+    pub(super) fn holders(&self, term: Term, index: LogIndex) -> usize {
+        self.durable.iter().filter(|id| id.term >= term && id.index >= index).count()
     }
 
     fn on_recovered(&mut self, seen: &Seen<'_>) -> Checked {

@@ -5,6 +5,7 @@
 //! at the range that changed.
 
 mod acknowledged_survives;
+mod commit_rule;
 mod committed_stays;
 mod election_safety;
 mod history;
@@ -73,6 +74,7 @@ impl Seen<'_> {
 pub(crate) struct Oracle<M> {
     elections: election_safety::Elections,
     logs: log_matching::Logs,
+    commits: commit_rule::Commits,
     committed: committed_stays::Committed,
     leaders: leader_completeness::Leaders,
     machines: state_machine_safety::Machines<M>,
@@ -87,6 +89,7 @@ impl<M: StateMachine> Oracle<M> {
         Self {
             elections: election_safety::Elections::default(),
             logs: log_matching::Logs::new(seed),
+            commits: commit_rule::Commits::new(nodes),
             committed: committed_stays::Committed::new(nodes),
             leaders: leader_completeness::Leaders::new(nodes),
             machines: state_machine_safety::Machines::new(nodes, machine),
@@ -106,6 +109,7 @@ impl<M: StateMachine> Oracle<M> {
         }
         self.elections.on_view(&seen)?;
         self.committed.on_view(&seen)?;
+        self.commits.on_view(&seen, &self.promises)?;
         self.leaders.on_view(&seen, &self.committed)?;
         for action in actions {
             self.on_action(&seen, action)?;
@@ -129,6 +133,7 @@ impl<M: StateMachine> Oracle<M> {
 
     /// A node's process or machine is gone.
     pub(crate) fn on_death(&mut self, node: usize) {
+        self.commits.on_death(node);
         self.committed.on_death(node);
         self.leaders.on_death(node);
         self.machines.on_death(node);

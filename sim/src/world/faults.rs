@@ -6,18 +6,23 @@ use crate::{
     disk::{Failure, Survivors},
     network::Connection,
     oracle::Checked,
-    plan::{FaultKind, MS},
+    plan::{FaultKind, MS, Moment},
 };
-use lakebed::{Event, StateMachine};
+use lakebed::{Event, File, StateMachine};
 
 /// How long an armed power cut waits for sectors to be pending.
 const ARMED_MAX: u64 = 200 * MS;
+
+/// How far apart the two copies of a hard state begin (docs/disk-format.md).
+const COPY_BYTES: u64 = 1 << 20;
 
 /// A power cut that waits for its moment.
 #[derive(Clone, Debug)]
 pub(super) struct Armed {
     nodes: Vec<usize>,
+    moment: Moment,
     survivors: Survivors,
+    rot: Option<u8>,
     down: u64,
 }
 
@@ -26,9 +31,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     pub fn strike(&mut self, fault: &FaultKind) -> Checked {
         self.note(None, || format!("fault: {fault}"));
         match fault {
-            FaultKind::PowerCut { nodes, survivors, down } => {
-                self.arm(Armed { nodes: nodes.clone(), survivors: *survivors, down: *down });
-            }
+            FaultKind::PowerCut { nodes, moment, survivors, rot, down } => self.arm(Armed {
+                nodes: nodes.clone(),
+                moment: *moment,
+                survivors: *survivors,
+                rot: *rot,
+                down: *down,
+            }),
             FaultKind::Kill { node, down } => {
                 if self.nodes[*node].is_up() {
                     self.kill(*node);
@@ -83,6 +92,14 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         disk.cut_power(survivors, draw);
         self.note(Some(node), || format!("power cut, survivors {survivors:?}"));
         self.buried(node);
+    }
+
+    /// Damages one of the two copies of a hard state, all of it.
+    pub fn rot_hard_state(&mut self, node: usize, copy: u8) {
+        let range = [0..COPY_BYTES, COPY_BYTES..u64::MAX][usize::from(copy)].clone();
+        self.nodes[node].disk.rot(File::HardState, range);
+        self.stats.disk_failures += 1;
+        self.note(Some(node), || format!("copy {copy} of the hard state rots"));
     }
 
     /// Kills a node's process now; its kernel lives, and it stays down.
@@ -143,7 +160,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     fn arm(&mut self, cut: Armed) {
         let number = self.seq;
-        let ready = cut.nodes.iter().any(|&node| self.is_vulnerable(node));
+        let ready = cut.nodes.iter().any(|&node| self.is_at(node, cut.moment));
         self.armed.insert(number, cut);
         if ready {
             self.fall(number);
@@ -152,17 +169,21 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
     }
 
-    fn is_vulnerable(&self, node: usize) -> bool {
-        self.nodes[node].is_up() && self.nodes[node].disk.has_pending_sectors()
+    fn is_at(&self, node: usize, moment: Moment) -> bool {
+        let disk = &self.nodes[node].disk;
+        self.nodes[node].is_up()
+            && match moment {
+                Moment::Pending => disk.has_pending_sectors(),
+                Moment::PendingHardState => disk.has_pending_sectors_of(File::HardState),
+            }
     }
 
     /// A node has sectors pending, perhaps: then the power cuts that wait for it strike.
     pub(super) fn strike_if_pending(&mut self, node: usize) {
-        if !self.armed.is_empty() && self.is_vulnerable(node) {
-            let waiting = self.armed.iter().filter(|(_, cut)| cut.nodes.contains(&node));
-            let waiting: Vec<u64> = waiting.map(|(number, _)| *number).collect();
-            waiting.into_iter().for_each(|number| self.fall(number));
-        }
+        let meets = |cut: &Armed| cut.nodes.contains(&node) && self.is_at(node, cut.moment);
+        let waiting = self.armed.iter().filter(|(_, cut)| meets(cut));
+        let waiting: Vec<u64> = waiting.map(|(number, _)| *number).collect();
+        waiting.into_iter().for_each(|number| self.fall(number));
     }
 
     /// An armed cut strikes: at its moment, or because that did not come.
@@ -170,7 +191,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let Some(cut) = self.armed.remove(&number) else { return };
         for node in cut.nodes {
             if self.nodes[node].is_up() {
+                // Until its disk was judged a node may have but one whole copy.
+                let rot = cut.rot.filter(|_| self.probe(node).is_some_and(|probe| probe.judged));
                 self.cut_power(node, cut.survivors);
+                rot.inspect(|copy| self.rot_hard_state(node, *copy));
                 self.schedule_start(node, cut.down);
             }
         }
