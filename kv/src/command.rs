@@ -3,6 +3,7 @@
 //! Knows neither RESP nor the state. Invariant: the bytes never change their meaning; a new
 //! command gets a new first byte.
 
+use bytes::BufMut;
 use std::fmt;
 
 const SET: u8 = 1;
@@ -134,36 +135,37 @@ impl Command<'_> {
         }
     }
 
-    /// Adds its bytes to `out`.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    /// Adds its bytes to `out`: fewer than a client sent to ask for it.
+    pub fn encode(&self, out: &mut impl BufMut) {
         match *self {
             Self::Set { key, value, when, millis } => {
-                out.extend_from_slice(&[SET, when as u8]);
-                out.extend_from_slice(&millis.to_le_bytes());
+                out.put_slice(&[SET, when as u8]);
+                out.put_u64_le(millis);
                 put(out, key);
-                out.extend_from_slice(value);
+                out.put_slice(value);
             }
             Self::Append { key, value } => {
-                out.push(APPEND);
+                out.put_u8(APPEND);
                 put(out, key);
-                out.extend_from_slice(value);
+                out.put_slice(value);
             }
             Self::Incr { key, by } => put_fields(out, INCR, &by.to_le_bytes(), key),
             Self::Expire { key, millis } => put_fields(out, EXPIRE, &millis.to_le_bytes(), key),
             Self::Del(keys) => put_fields(out, DEL, &[], keys.0),
             Self::MSet(pairs) => put_fields(out, MSET, &[], pairs.0),
-            Self::Tick => out.push(TICK),
+            Self::Tick => out.put_u8(TICK),
             Self::Get(key) => put_fields(out, GET, &[], key),
             Self::Exists(keys) => put_fields(out, EXISTS, &[], keys.0),
             Self::MGet(keys) => put_fields(out, MGET, &[], keys.0),
             Self::Ttl { key, millis } => put_fields(out, TTL, &[u8::from(millis)], key),
-            Self::DbSize => out.push(DBSIZE),
+            Self::DbSize => out.put_u8(DBSIZE),
             Self::Scan { cursor, count, pattern } => {
-                out.push(SCAN);
-                out.extend_from_slice(&cursor.to_le_bytes());
-                put_fields_of(out, &count.to_le_bytes(), pattern);
+                out.put_u8(SCAN);
+                out.put_u64_le(cursor);
+                out.put_u32_le(count);
+                out.put_slice(pattern);
             }
-            Self::Digest => out.push(DIGEST),
+            Self::Digest => out.put_u8(DIGEST),
         }
     }
 }
@@ -235,19 +237,15 @@ impl When {
     }
 }
 
-fn put_fields(out: &mut Vec<u8>, kind: u8, fields: &[u8], rest: &[u8]) {
-    out.push(kind);
-    put_fields_of(out, fields, rest);
+fn put_fields(out: &mut impl BufMut, kind: u8, fields: &[u8], rest: &[u8]) {
+    out.put_u8(kind);
+    out.put_slice(fields);
+    out.put_slice(rest);
 }
 
-fn put_fields_of(out: &mut Vec<u8>, fields: &[u8], rest: &[u8]) {
-    out.extend_from_slice(fields);
-    out.extend_from_slice(rest);
-}
-
-fn put(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-    out.extend_from_slice(bytes);
+fn put(out: &mut impl BufMut, bytes: &[u8]) {
+    out.put_u32_le(bytes.len() as u32);
+    out.put_slice(bytes);
 }
 
 fn fixed<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {

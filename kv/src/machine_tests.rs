@@ -40,11 +40,7 @@ impl Log {
     fn ask_at(&self, clock: u64, commands: &[Command<'_>]) -> Answered {
         let mut queries = Queries::default();
         queries.clock(Timestamp(clock));
-        for command in commands {
-            let mut bytes = Vec::new();
-            command.encode(&mut bytes);
-            queries.push(&bytes);
-        }
+        commands.iter().for_each(|command| queries.push(command));
         let mut answer = Vec::new();
         self.kv.query(queries.bytes(), &mut answer);
         Answered::parse(answer.into()).unwrap()

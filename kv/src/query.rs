@@ -29,11 +29,14 @@ impl Default for Queries {
 }
 
 impl Queries {
-    /// Adds an encoded command.
-    pub fn push(&mut self, command: &[u8]) {
-        self.bytes.extend_from_slice(&(command.len() as u32).to_le_bytes());
-        self.starts.push(self.bytes.len());
-        self.bytes.extend_from_slice(command);
+    /// Adds a command, which only reads.
+    pub fn push(&mut self, command: &Command<'_>) {
+        self.bytes.extend_from_slice(&[0; 4]);
+        let start = self.bytes.len();
+        command.encode(&mut self.bytes);
+        let len = (self.bytes.len() - start) as u32;
+        self.bytes[start - 4..start].copy_from_slice(&len.to_le_bytes());
+        self.starts.push(start);
     }
 
     /// The asker's clock: where it says that a key has expired and the machine's time does not,
@@ -133,11 +136,7 @@ mod tests {
 
     fn queries<'a>(commands: impl IntoIterator<Item = &'a Command<'a>>) -> Queries {
         let mut queries = Queries::default();
-        for command in commands {
-            let mut bytes = Vec::new();
-            command.encode(&mut bytes);
-            queries.push(&bytes);
-        }
+        commands.into_iter().for_each(|command| queries.push(command));
         queries
     }
 

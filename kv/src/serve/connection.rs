@@ -41,9 +41,7 @@ pub(crate) struct Connection<S, T> {
     reader: Reader,
     /// Answers on their way out.
     out: Vec<u8>,
-    /// The command at hand, encoded.
-    encoded: Vec<u8>,
-    /// Its keys.
+    /// The keys of the command at hand.
     list: Vec<u8>,
 }
 
@@ -75,7 +73,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
             run_bytes_max: bytes_max,
             reader: Reader::new(bytes_max),
             out: Vec::new(),
-            encoded: Vec::new(),
             list: Vec::new(),
         }
     }
@@ -127,12 +124,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
         let request = request::parse(self.reader.args(), &mut self.list);
         let step = match (request, &mut *run) {
             (Request::Command(command), run) => {
-                self.encoded.clear();
-                command.encode(&mut self.encoded);
+                // What a command costs the log is less than what its client sent.
+                let bytes = self.reader.command_bytes();
                 let taken = match run {
-                    Some(run) => run.take(&command, &self.encoded, self.run_bytes_max),
+                    Some(run) => run.take(&command, bytes, self.run_bytes_max),
                     None => {
-                        *run = Some(Run::of(&command, &self.encoded));
+                        *run = Some(Run::of(&command, self.reader.buffered()));
                         true
                     }
                 };
@@ -199,9 +196,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
         self.out.extend_from_slice(&answered.values);
         queries.advance(answered.count);
         if answered.stopped == Stopped::Stale {
-            self.encoded.clear();
-            Command::Tick.encode(&mut self.encoded);
-            self.store.propose(Batch::one(&self.encoded), &mut Vec::new()).await?;
+            let mut tick = Batch::default();
+            tick.push_with(|out| Command::Tick.encode(out));
+            self.store.propose(tick, &mut Vec::new()).await?;
         }
         Ok(answered.stopped)
     }
@@ -226,9 +223,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
     async fn hear(&mut self) -> io::Result<bool> {
         let within = self.reader.is_within();
         let heard = tokio::select! {
+            // First: a client that is never silent must not keep the server from stopping.
             biased;
-            heard = timeout(STALL_MAX, self.stream.read_buf(self.reader.room())) => heard,
             _ = self.stopping.wait_for(|stopping| *stopping) => return Ok(false),
+            heard = timeout(STALL_MAX, self.stream.read_buf(self.reader.room())) => heard,
         };
         match heard {
             Ok(Ok(0)) if within => self.complain(ProtocolError::HalfCommand),

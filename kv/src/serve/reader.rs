@@ -125,6 +125,16 @@ impl Reader {
         Args { buf: &self.buf, ranges: &self.args }
     }
 
+    /// The length of the command that is all there, as it was sent.
+    pub(crate) const fn command_bytes(&self) -> usize {
+        self.at
+    }
+
+    /// What was read and not consumed, the command that is all there included.
+    pub(crate) fn buffered(&self) -> usize {
+        self.buf.len()
+    }
+
     /// Goes on behind the command that is all there.
     pub(crate) fn consume(&mut self) {
         self.buf.advance(self.at);

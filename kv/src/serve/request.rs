@@ -283,6 +283,10 @@ mod tests {
 
     fn check(line: &str, expected: Command<'_>) {
         with(line, |request| assert_eq!(request, Request::Command(expected), "{line}"));
+        let mut batch = lakebed::Batch::default();
+        batch.push_with(|out| expected.encode(out));
+        let sent: usize = line.split(' ').map(|word| word.len() + 6).sum();
+        assert!(batch.bytes() <= sent + 4, "{line} costs the log more than its client");
     }
 
     fn reply(line: &str) -> String {

@@ -24,34 +24,34 @@ pub(crate) enum Run {
 }
 
 impl Run {
-    /// A run that begins with this command, whose bytes are `encoded`.
-    pub(crate) fn of(command: &Command<'_>, encoded: &[u8]) -> Self {
+    /// A run that begins with this command, with `room` for it and what may follow.
+    pub(crate) fn of(command: &Command<'_>, room: usize) -> Self {
         if command.is_read() {
             let mut queries = Queries::default();
-            queries.push(encoded);
+            queries.push(command);
             return Self::Reads(queries);
         }
-        let mut batch = Batch::with_capacity(encoded.len() + 4);
-        batch.push(encoded);
+        let mut batch = Batch::with_capacity(room);
+        batch.push_with(|out| command.encode(out));
         Self::Writes { batch, values: 0 }
     }
 
-    /// Takes one command more, unless it has to wait for those before it.
-    pub(crate) fn take(&mut self, command: &Command<'_>, encoded: &[u8], bytes_max: usize) -> bool {
+    /// Takes one command more, of at most `bytes`, unless it has to wait for those before it.
+    pub(crate) fn take(&mut self, command: &Command<'_>, bytes: usize, bytes_max: usize) -> bool {
         match self {
             Self::Reads(queries) => {
-                let takes = command.is_read() && queries.bytes().len() + encoded.len() < bytes_max;
+                let takes = command.is_read() && queries.bytes().len() + bytes <= bytes_max;
                 if takes {
-                    queries.push(encoded);
+                    queries.push(command);
                 }
                 takes
             }
             Self::Writes { batch, values } => {
                 let Some(more) = command.values() else { return false };
-                let takes = *values + more <= RIDING_VALUES_MAX
-                    && batch.bytes() + encoded.len() + 4 <= bytes_max;
+                let takes =
+                    *values + more <= RIDING_VALUES_MAX && batch.bytes() + bytes <= bytes_max;
                 if takes {
-                    batch.push(encoded);
+                    batch.push_with(|out| command.encode(out));
                     *values += more;
                 }
                 takes
@@ -72,11 +72,9 @@ mod tests {
     fn runs(commands: &[Command<'_>], bytes_max: usize) -> Vec<i32> {
         let (mut runs, mut current) = (Vec::new(), None::<Run>);
         for command in commands {
-            let mut encoded = Vec::new();
-            command.encode(&mut encoded);
-            let taken = current.as_mut().is_some_and(|run| run.take(command, &encoded, bytes_max));
+            let taken = current.as_mut().is_some_and(|run| run.take(command, 30, bytes_max));
             if !taken {
-                runs.extend(current.replace(Run::of(command, &encoded)));
+                runs.extend(current.replace(Run::of(command, 0)));
             }
         }
         runs.extend(current);
