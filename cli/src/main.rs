@@ -16,7 +16,12 @@ mod up;
 
 use anyhow::Result;
 use clap::Parser;
-use std::process::ExitCode;
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
+use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
@@ -32,12 +37,19 @@ fn main() -> ExitCode {
     })
 }
 
+/// Whether this process is about to end: that its nodes lose each other is no news then.
+static STOPPING: AtomicBool = AtomicBool::new(false);
+
 /// What nodes warn of; `LAKEBED_LOG=info` (or `debug`, `error`, `off`) for more or less.
 fn log_to_stderr() {
     let level = std::env::var("LAKEBED_LOG").ok().and_then(|level| level.parse().ok());
+    let writer = || -> Box<dyn Write> {
+        if STOPPING.load(Relaxed) { Box::new(io::sink()) } else { Box::new(io::stderr()) }
+    };
     tracing_subscriber::fmt()
-        .with_max_level(level.unwrap_or(tracing_subscriber::filter::LevelFilter::WARN))
-        .with_writer(std::io::stderr)
+        .with_max_level(level.unwrap_or(LevelFilter::WARN))
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(writer)
         .with_target(false)
         .init();
 }

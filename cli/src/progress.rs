@@ -25,21 +25,25 @@ impl Progress {
     /// Shows where this node is.
     pub(crate) fn show(&mut self, id: u64, status: &Status) {
         let bars = &self.bars;
-        let shown = self
-            .nodes
-            .entry(id)
-            .or_insert_with(|| Shown { bar: bars.add(bar(id)), said: String::new() });
-        let doing = doing(status);
-        shown.bar.set_length(status.recovery.bytes_total);
-        shown.bar.set_position(status.recovery.bytes_done);
+        let shown = self.nodes.entry(id).or_insert_with(|| {
+            let bar = ProgressBar::new_spinner().with_prefix(format!("node {id}"));
+            Shown { bar: bars.add(bar), said: String::new() }
+        });
+        let (doing, recovery) = (doing(status), &status.recovery);
+        // Not every phase is measured in bytes.
+        let measured = recovery.bytes_total > 0 && recovery.phase != Phase::Ready;
+        shown.bar.set_style(if measured { bar() } else { spinner() });
+        shown.bar.set_length(recovery.bytes_total);
+        shown.bar.set_position(recovery.bytes_done);
         shown.bar.set_message(doing.clone());
+        shown.bar.tick();
         if doing != shown.said && !std::io::stderr().is_terminal() {
             eprintln!("node {id}: {doing}");
         }
         shown.said = doing;
     }
 
-    /// Takes the bars away.
+    /// Takes the lines away.
     pub(crate) fn clear(&mut self) {
         for shown in std::mem::take(&mut self.nodes).into_values() {
             shown.bar.finish_and_clear();
@@ -47,10 +51,16 @@ impl Progress {
     }
 }
 
-fn bar(id: u64) -> ProgressBar {
-    let template = "{prefix} [{bar:30}] {binary_bytes}/{binary_total_bytes} {msg}";
-    let style = ProgressStyle::with_template(template).expect("the template is ours");
-    ProgressBar::new(0).with_style(style.progress_chars("=> ")).with_prefix(format!("node {id}"))
+fn bar() -> ProgressStyle {
+    style("{prefix} [{bar:30}] {binary_bytes}/{binary_total_bytes} {msg}").progress_chars("=> ")
+}
+
+fn spinner() -> ProgressStyle {
+    style("{prefix} {spinner} {msg}")
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).expect("the templates are ours")
 }
 
 /// What the node is busy with.

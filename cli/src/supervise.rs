@@ -10,7 +10,7 @@ use futures::future::{join_all, select_all};
 use lakebed::{Halt, Phase, Status};
 use std::{
     process::ExitCode,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 use tokio::time::{Interval, interval, timeout};
@@ -111,6 +111,7 @@ impl Supervisor {
         if let Some(progress) = &mut self.progress {
             progress.clear();
         }
+        crate::STOPPING.store(true, Relaxed);
         println!("stopping (Ctrl-C again to stop at once)");
         self.nodes.iter().for_each(|node| node.stop(self.hand_over));
         let mut nodes = std::mem::take(&mut self.nodes);

@@ -157,3 +157,40 @@ pub(crate) fn connect(port: u16) -> redis::RedisResult<redis::Connection> {
     connection.set_read_timeout(Some(PATIENCE))?;
     Ok(connection)
 }
+
+/// A node that is asked until it answers: on a busy machine the leader may just have changed. Only
+/// for commands that may be performed twice.
+pub(crate) struct Patient {
+    port: u16,
+    connection: Option<redis::Connection>,
+}
+
+impl Patient {
+    pub(crate) fn new(port: u16) -> Self {
+        Self { port, connection: None }
+    }
+
+    #[track_caller]
+    pub(crate) fn ask<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> T {
+        let mut answer = None;
+        eventually("the command is answered", || {
+            answer = self.try_ask(words).ok();
+            answer.is_some()
+        });
+        answer.expect("it was just awaited")
+    }
+
+    fn try_ask<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> redis::RedisResult<T> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect(self.port)?,
+        };
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(word);
+        }
+        let answer = command.query(&mut connection)?;
+        self.connection = Some(connection);
+        Ok(answer)
+    }
+}

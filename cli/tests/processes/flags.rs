@@ -1,6 +1,8 @@
 //! The command as its user meets it: wrong flags, ports in use, folders that cannot be.
 
-use crate::common::{Process, connect, eventually, fails, lakebed, loopback, output, ports};
+use crate::common::{
+    Patient, Process, connect, eventually, fails, lakebed, loopback, output, ports,
+};
 use rustix::process::Signal;
 use std::{fs, net::TcpListener, path::Path};
 
@@ -13,8 +15,8 @@ fn serve_flags(id: u16, nodes: u16, peers: u16, clients: u16, dir: &Path) -> Vec
         ("--listen", format!("127.0.0.1:{}", peers + id - 1)),
         ("--peers", all.join(",")),
         ("--resp", format!("127.0.0.1:{}", clients + id - 1)),
-        ("--heartbeat-ms", "20".into()),
-        ("--election-ms", "100".into()),
+        ("--heartbeat-ms", "50".into()),
+        ("--election-ms", "200".into()),
     ];
     let flags = flags.into_iter().flat_map(|(flag, value)| [flag.into(), value]);
     std::iter::once("serve".into()).chain(flags).collect()
@@ -31,7 +33,7 @@ fn start(flags: &[String]) -> Process {
 fn up_flags(dir: &Path, port: u16, peer_port: u16) -> Vec<String> {
     let (dir, port) = (dir.display().to_string(), port.to_string());
     let flags = ["up", "--dir", &dir, "--port", &port, "--peer-port", &peer_port.to_string()];
-    let quick = ["--heartbeat-ms", "20", "--election-ms", "100"];
+    let quick = ["--heartbeat-ms", "50", "--election-ms", "200"];
     flags.into_iter().chain(quick).map(String::from).collect()
 }
 
@@ -101,8 +103,7 @@ fn a_cluster_is_found_again() {
     up.says("ready");
     for n in 0..3 {
         let key = format!("key-{n}");
-        let mut node = connect(clients + n).unwrap();
-        redis::cmd("SET").arg(&key).arg(n).exec(&mut node).unwrap();
+        let _: String = Patient::new(clients + n).ask(&["SET", &key, &n.to_string()]);
     }
     up.signal(Signal::INT);
     assert!(up.ended().success(), "{}", up.errors());
@@ -113,8 +114,7 @@ fn a_cluster_is_found_again() {
     let mut up = start(&flags);
     up.says("ready");
     for n in 0..3 {
-        let mut node = connect(clients + 2 - n).unwrap();
-        let value: u16 = redis::cmd("GET").arg(format!("key-{n}")).query(&mut node).unwrap();
+        let value: u16 = Patient::new(clients + 2 - n).ask(&["GET", &format!("key-{n}")]);
         assert_eq!(value, n);
     }
     up.signal(Signal::TERM);
@@ -199,13 +199,12 @@ fn a_wiped_member_is_refused_and_told_the_way_back() {
         .collect();
     let mut nodes: Vec<_> = flags.iter().map(|flags| start(flags)).collect();
     nodes.iter().for_each(|node| drop(node.says("ready")));
-    let mut connection = connect(clients).unwrap();
-    redis::cmd("SET").arg("a").arg(1).exec(&mut connection).unwrap();
+    let _: String = Patient::new(clients).ask(&["SET", "a", "1"]);
     nodes[2].signal(Signal::INT);
     assert!(nodes[2].ended().success());
     fs::remove_dir_all(dir.path().join("3")).unwrap();
     fails(&strs(&flags[2]), 1, &["node 3 ended", "earlier life", "under a new one"]);
-    redis::cmd("SET").arg("a").arg(2).exec(&mut connection).unwrap();
+    let _: String = Patient::new(clients).ask(&["SET", "a", "2"]);
 }
 
 #[test]
