@@ -8,7 +8,7 @@ use crate::{
     codec::{self, Encoder},
     config::{Config, ConfigError, Tuning},
     event::{Control, Event},
-    raft::{Change, Facts, Raft},
+    raft::{Change, Facts, Raft, Setting},
     status::{Phase, Probe, Status},
     storage::Storage,
     types::{Instant, LogId, LogIndex, NodeId, RequestId, Requests, Term},
@@ -20,6 +20,7 @@ pub struct Engine {
     node: NodeId,
     tuning: Tuning,
     seed: u64,
+    entry_bytes_max: u64,
     now: Instant,
     storage: Storage,
     /// Takes part once the disk was judged.
@@ -58,6 +59,7 @@ impl Engine {
         Ok(Self {
             node: config.node,
             storage: Storage::new(&config, seed),
+            entry_bytes_max: config.segment_bytes / 2,
             tuning: config.tuning,
             seed,
             now: Instant::default(),
@@ -252,8 +254,12 @@ impl Engine {
             self.replay_to = recovered.committed;
             self.compaction.snapshot = self.storage.snapshot();
             self.compaction.first = self.storage.first();
-            self.raft =
-                Some(Raft::new(&recovered, &self.tuning, self.seed, self.now, self.resumed));
+            let setting = Setting {
+                tuning: &self.tuning,
+                entry_bytes_max: self.entry_bytes_max,
+                resumed: self.resumed,
+            };
+            self.raft = Some(Raft::new(&recovered, setting, self.seed, self.now));
         }
     }
 
@@ -282,24 +288,23 @@ impl Engine {
     /// What consensus wants stored or read goes to the storage.
     fn hand_over(&mut self) {
         let (storage, Some(raft)) = (&mut self.storage, &mut self.raft) else { return };
+        if !raft.wants() {
+            return;
+        }
         if let Some((term, vote)) = raft.take_promise() {
             storage.promise(term, vote);
         }
         if let Some((newest, previous)) = raft.take_membership() {
             storage.set_membership(newest, previous);
         }
-        if !raft.changes().is_empty() {
-            for change in raft.changes().drain(..) {
-                match change {
-                    Change::Truncate(last) => storage.truncate(last),
-                    Change::Append(head, frame) => storage.append(&head, frame),
-                }
+        for change in raft.changes().drain(..) {
+            match change {
+                Change::Truncate(last) => storage.truncate(last),
+                Change::Append(head, frame) => storage.append(&head, frame),
             }
         }
-        if !raft.wishes().is_empty() {
-            for wish in raft.wishes().drain(..) {
-                storage.read(wish.reader, wish.from, wish.to, wish.bytes_max);
-            }
+        for wish in raft.wishes().drain(..) {
+            storage.read(wish.reader, wish.from, wish.to, wish.bytes_max);
         }
     }
 

@@ -73,6 +73,19 @@ pub(crate) enum Payload {
     Forward(Forward),
 }
 
+impl Payload {
+    /// The log position it speaks of, if it does: the greatest that is reckoned with.
+    pub(crate) fn position(&self) -> LogIndex {
+        match self {
+            Self::Append(append) => append.prev.index.max(append.commit).max(append.retain),
+            Self::AppendAnswer(answer) => answer.matched.max(answer.durable),
+            Self::ReadIndexAnswer { index, .. } => *index,
+            Self::PreVote(ballot) | Self::Vote(ballot) => ballot.last.index,
+            _ => LogIndex(0),
+        }
+    }
+}
+
 /// A candidate's claim.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Ballot {

@@ -10,10 +10,15 @@ use super::{
 use crate::{
     entry::{self, Kind},
     marks::Mark,
-    message::{Append, AppendAnswer, CONFLICT_RUNS_MAX, Conflict, Head, Message, Payload},
+    message::{
+        Append, AppendAnswer, CONFLICT_RUNS_MAX, Conflict, Fate, Head, Message, Payload, Placement,
+    },
     types::{LogIndex, Term},
 };
 use bytes::Bytes;
+
+/// No entry has that many commands: each takes four bytes at least.
+const ORDINAL_MAX: u32 = 1 << 30;
 
 impl Raft {
     pub(super) fn on_append(&mut self, head: &Head, append: Append) {
@@ -45,6 +50,9 @@ impl Raft {
             if !follows || head.id.term < prev.term || head.id.term > term {
                 return Err("entries that do not follow each other");
             }
+            if u64::from(head.total_bytes) > self.entry_bytes_max {
+                return Err("an entry larger than this node can store");
+            }
             if head.kind == Kind::Membership {
                 return Err("a membership entry before its feature level");
             }
@@ -66,6 +74,13 @@ impl Raft {
                 return Err("a second leader in this term");
             }
             _ => {}
+        }
+        let misplaced = |fate: &Fate| match fate.outcome {
+            Placement::At { id, ordinal } => id.term > head.term || ordinal > ORDINAL_MAX,
+            Placement::Busy | Placement::DiskFull | Placement::TooLarge => false,
+        };
+        if append.fates.iter().any(misplaced) {
+            return Err("a forwarded batch placed where none can be");
         }
         let committed = self.log.marks.committed();
         let differs = |index: LogIndex, term: Term| {

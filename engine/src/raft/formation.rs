@@ -80,6 +80,9 @@ impl Raft {
         let Some(known) = self.membership.member(from).map(|member| member.incarnation) else {
             return self.fault(from, "a greeting from no member");
         };
+        if head.incarnation == 0 {
+            return self.fault(from, "a greeting without an incarnation");
+        }
         if known != 0 && known != head.incarnation {
             return self.turn_away(head);
         }

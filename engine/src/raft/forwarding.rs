@@ -76,6 +76,9 @@ impl Intake {
 
     /// The fates that were not sent yet, and the number behind which they lack none.
     pub(super) fn tell(&mut self) -> (Vec<Fate>, u64) {
+        if self.fates.is_empty() {
+            return (Vec::new(), self.confirmed);
+        }
         let before = self.told.checked_sub(1).map(|told| self.fates[told].sequence);
         let fates: Vec<_> = self.fates.range(self.told..).take(FATES_MAX).copied().collect();
         self.told += fates.len();
@@ -184,7 +187,8 @@ impl Raft {
         if head.term != self.term {
             return self.marks.set(Mark::StaleAnswerDropped);
         }
-        let Some(batch) = Batch::from_body(&forward.commands, forward.count) else {
+        let batch = Batch::from_body(&forward.commands, forward.count);
+        let Some(batch) = batch.filter(|batch| !batch.is_empty()) else {
             return self.fault(from, "forwarded commands are no commands");
         };
         let Some(peer) = leader.peer(from) else { return };

@@ -303,6 +303,10 @@ impl Log {
         self.first = first;
     }
 
+    pub(crate) const fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
     /// What happened since this was last asked.
     pub(crate) fn changes(&mut self) -> &mut Vec<Change> {
         &mut self.changes

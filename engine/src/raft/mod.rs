@@ -45,6 +45,8 @@ use std::{sync::Arc, time::Duration};
 
 /// The most answers that wait for the hard state; a peer that asks more often is not answered.
 const OWED_MAX: usize = 256;
+/// Terms and indexes rise one by one: a greater one is made up, and the next would overflow.
+const NUMBER_MAX: u64 = 1 << 62;
 
 /// What the disk has reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -63,6 +65,16 @@ pub(crate) struct Facts {
     pub(crate) saturated: bool,
     /// Whether there is no room for more log.
     pub(crate) full: bool,
+}
+
+/// What a node takes part under.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting<'a> {
+    pub(crate) tuning: &'a Tuning,
+    /// The largest entry that the storage takes, in bytes.
+    pub(crate) entry_bytes_max: u64,
+    /// The machine keeps its own state, so it must not get ahead of this disk.
+    pub(crate) resumed: bool,
 }
 
 /// See the module.
@@ -94,6 +106,8 @@ pub(crate) struct Raft {
     recorded: Arc<Membership>,
     /// All members but this node, with their incarnations.
     peers: Vec<(NodeId, u64)>,
+    /// The largest entry that the storage takes.
+    entry_bytes_max: u64,
     /// The smallest index that any member may need from another's log.
     retain: LogIndex,
 
@@ -118,15 +132,14 @@ pub(crate) struct Raft {
 }
 
 impl Raft {
-    /// Takes part from here on. `resumed`: the machine keeps its own state, so it must not get
-    /// ahead of this disk.
+    /// Takes part from here on.
     pub(crate) fn new(
         recovered: &Recovered,
-        tuning: &Tuning,
+        setting: Setting<'_>,
         seed: u64,
         now: Instant,
-        resumed: bool,
     ) -> Self {
+        let Setting { tuning, entry_bytes_max, resumed } = setting;
         let log = Log::new(recovered);
         let members = &recovered.membership;
         let role = Role::Follower(Follower::new(None, &log.marks));
@@ -149,6 +162,7 @@ impl Raft {
             previous: Arc::clone(&recovered.previous),
             recorded: Arc::clone(members),
             peers: Vec::new(),
+            entry_bytes_max,
             retain: LogIndex(0),
             gathering: Gathering::default(),
             tracking: Tracking::default(),
@@ -256,6 +270,10 @@ impl Raft {
             self.fault(from, "a message for another cluster, group or node");
             return false;
         }
+        if head.term.0 > NUMBER_MAX || payload.position().0 > NUMBER_MAX {
+            self.fault(from, "a term or an index that none can reach");
+            return false;
+        }
         if head.cluster_epoch != own.cluster_epoch {
             self.marks.set(Mark::OtherEpochDropped);
             return false;
@@ -325,6 +343,14 @@ impl Raft {
     }
 
     // ---- what the facade fetches -------------------------------------------------------------
+
+    /// Whether anything is to be stored or read.
+    pub(crate) const fn wants(&self) -> bool {
+        self.promise_wanted
+            || self.membership_wanted
+            || self.log.has_changes()
+            || !self.wishes.is_empty()
+    }
 
     pub(crate) fn take_promise(&mut self) -> Option<(Term, Option<NodeId>)> {
         std::mem::take(&mut self.promise_wanted).then_some((self.term, self.vote))

@@ -49,16 +49,14 @@ impl Feed<'_> {
         if peer.paused {
             return;
         }
-        let before = peer.sequence;
-        if matches!(peer.pace, Pace::Probe { .. }) {
+        if peer.next < self.log.first() {
             // What lies before the log cannot be asked about; the peer's answer tells where it is.
-            peer.next = peer.next.max(self.log.first());
+            peer.probe(self.log.first());
         }
+        let before = peer.sequence;
         match peer.pace {
             Pace::Probe { asked: false } => {
                 peer.pace = Pace::Probe { asked: true };
-                // What is no longer here cannot be asked about; the answer says what there is.
-                peer.next = peer.next.max(self.log.first());
                 let last = self.log.marks.last();
                 let bytes_max = self.tuning.append_bytes_max as usize;
                 let chunk = self.log.slice(peer.next, last, bytes_max);
@@ -177,7 +175,9 @@ impl Raft {
         let Some(peer) = leader.peer(head.from).filter(|_| current) else {
             return self.marks.set(Mark::StaleAnswerDropped);
         };
-        let beyond = answer.conflict.as_ref().is_some_and(|conflict| conflict.committed > last);
+        let beyond = answer.conflict.as_ref().is_some_and(|conflict| conflict.committed > last)
+            || answer.sequence > peer.sequence
+            || answer.round > self.reads.number();
         if answer.matched > last || answer.durable > answer.matched || beyond {
             return self.fault(head.from, "acknowledges what was never sent");
         }

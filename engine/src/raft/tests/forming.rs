@@ -62,7 +62,7 @@ fn a_wiped_member_is_turned_away() {
     let (now, tuning) = (cluster.now, cluster.tuning.clone());
     let mut reborn = recovered(&disk, 3);
     reborn.identity.incarnation = 999;
-    let raft = Raft::new(&reborn, &tuning, 77, now, false);
+    let raft = Raft::new(&reborn, setting(&tuning), 77, now);
     *cluster.at(3) = Node { raft, disk, ..cluster.at(3).clone() };
     cluster.elapse(300 * MS);
     assert_eq!(cluster.at(3).halted, Some(Halt::DiskLost { by: node(1) }));

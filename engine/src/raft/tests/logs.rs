@@ -24,7 +24,7 @@ fn the_leader_sends_before_its_own_sync_and_counts_itself_after() {
 
     // Node 2 has it durably; one of three is no quorum.
     let answer = AppendAnswer {
-        sequence: 9,
+        sequence: 1,
         matched: LogIndex(2),
         durable: LogIndex(2),
         ..AppendAnswer::default()

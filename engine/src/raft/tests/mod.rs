@@ -3,6 +3,7 @@
 mod elections;
 mod forming;
 mod forwards;
+mod garbled;
 mod logs;
 mod proposals;
 mod reads;
@@ -41,6 +42,10 @@ fn members(count: u64) -> Membership {
         incarnation: id * 100,
         address: Bytes::new(),
     }))
+}
+
+const fn setting(tuning: &Tuning) -> Setting<'_> {
+    Setting { tuning, entry_bytes_max: 1 << 20, resumed: false }
 }
 
 /// What a disk would hold.
@@ -110,7 +115,7 @@ struct Node {
 impl Node {
     fn start(disk: Disk, own: u64, tuning: &Tuning, seed_number: u64, now: Instant) -> Self {
         let recovered = recovered(&disk, own);
-        let raft = Raft::new(&recovered, tuning, seed_number, now, false);
+        let raft = Raft::new(&recovered, setting(tuning), seed_number, now);
         Self {
             raft,
             disk,
