@@ -1,4 +1,7 @@
 //! A disk in memory that performs each request at once and never fails.
+//!
+//! Files that are removed leave their memory to files to come: what is compared is consensus, not
+//! how fast the system finds fresh pages.
 
 use bytes::Bytes;
 use lakebed::{Completion, DiskError, DiskRequest, Extent, File};
@@ -7,6 +10,7 @@ use std::collections::BTreeMap;
 #[derive(Default)]
 pub struct MemoryDisk {
     files: BTreeMap<File, Vec<u8>>,
+    spare: Vec<Vec<u8>>,
 }
 
 impl MemoryDisk {
@@ -14,9 +18,7 @@ impl MemoryDisk {
         match request {
             DiskRequest::List => return Ok(self.list()),
             DiskRequest::Read { file, offset, len } => return self.read(file, offset, len),
-            DiskRequest::Create { file, len, .. } => {
-                self.files.insert(file, vec![0; len as usize]);
-            }
+            DiskRequest::Create { file, len, .. } => self.create(file, len as usize),
             DiskRequest::Write { file, at, and, .. } => {
                 let bytes = self.file(file)?;
                 write(bytes, &at);
@@ -24,10 +26,10 @@ impl MemoryDisk {
             }
             DiskRequest::Rename { from, to } => {
                 let bytes = self.files.remove(&from).ok_or(DiskError::NotFound)?;
-                self.files.insert(to, bytes);
+                self.spare.extend(self.files.insert(to, bytes));
             }
             DiskRequest::Remove { file } => {
-                self.files.remove(&file).ok_or(DiskError::NotFound)?;
+                self.spare.push(self.files.remove(&file).ok_or(DiskError::NotFound)?);
             }
             DiskRequest::Sync { .. } | DiskRequest::SyncDirectory => {}
         }
@@ -36,6 +38,14 @@ impl MemoryDisk {
 
     fn file(&mut self, file: File) -> Result<&mut Vec<u8>, DiskError> {
         self.files.get_mut(&file).ok_or(DiskError::NotFound)
+    }
+
+    fn create(&mut self, file: File, len: usize) {
+        let fits = self.spare.iter().position(|spare| spare.capacity() >= len);
+        let mut bytes = fits.map(|n| self.spare.swap_remove(n)).unwrap_or_default();
+        bytes.clear();
+        bytes.resize(len, 0);
+        self.spare.extend(self.files.insert(file, bytes));
     }
 
     fn list(&self) -> Completion {

@@ -22,6 +22,8 @@ struct Node {
     engine: Engine,
     disk: MemoryDisk,
     events: Vec<Event>,
+    /// Disk operations that have ended, and how far the machine is.
+    done: Vec<Event>,
     actions: Vec<Action>,
     commands: u64,
     bytes: u64,
@@ -64,21 +66,26 @@ impl Lakebed {
         }
     }
 
-    /// Until nobody has anything to do.
+    /// Until nobody has anything to do. Messages travel first: what the disks and machines have
+    /// done meanwhile is handed over together with what came.
     fn settle(&mut self) {
         loop {
-            for node in &mut self.nodes {
-                while !node.events.is_empty() {
-                    node.handle(self.now, &mut self.wire);
-                }
+            self.deliver();
+            let ready = self.nodes.iter().any(|node| !node.events.is_empty());
+            if !ready && !self.nodes.iter_mut().any(Node::look) {
+                return;
             }
-            if self.wire.is_empty() {
-                break;
+            for node in self.nodes.iter_mut().filter(|node| !node.events.is_empty()) {
+                node.look();
+                node.handle(self.now, &mut self.wire);
             }
-            while let Some((from, to, bytes)) = self.wire.pop_front() {
-                let node = &mut self.nodes[to.0 as usize - 1];
-                node.events.push(Event::Received { from, bytes });
-            }
+        }
+    }
+
+    fn deliver(&mut self) {
+        while let Some((from, to, bytes)) = self.wire.pop_front() {
+            let node = &mut self.nodes[to.0 as usize - 1];
+            node.events.push(Event::Received { from, bytes });
         }
     }
 }
@@ -116,15 +123,26 @@ impl Node {
         config.disk_align = 512;
         // 256 commands of 4 KiB and their lengths.
         config.tuning.append_bytes_max = 2 << 20;
+        // As much of the log is kept as by the peer.
+        config.segment_bytes = 8 << 20;
+        config.tuning.snapshot_log_bytes = 8 << 20;
         Self {
             id,
             engine: Engine::new(config, id.0).expect("a good configuration"),
             disk: MemoryDisk::default(),
             events: vec![Event::Start(Start::Format { cluster: ClusterId(1), members })],
+            done: Vec::new(),
             actions: Vec::new(),
             commands: 0,
             bytes: 0,
         }
+    }
+
+    /// Looks for what disk and machine have done; whether there was anything.
+    fn look(&mut self) -> bool {
+        let found = !self.done.is_empty();
+        self.events.append(&mut self.done);
+        found
     }
 
     fn handle(&mut self, now: Instant, wire: &mut VecDeque<(NodeId, NodeId, Bytes)>) {
@@ -134,7 +152,7 @@ impl Node {
             match action {
                 Action::Disk { op, request, .. } => {
                     let result = self.disk.perform(request);
-                    self.events.push(Event::Completed { op, result });
+                    self.done.push(Event::Completed { op, result });
                 }
                 Action::Send { to, head, body } => {
                     wire.push_back((self.id, to, join(&head, &body)));
@@ -156,11 +174,11 @@ impl Node {
                     self.commands += 1;
                     self.bytes += command.bytes.len() as u64;
                 }
-                self.events.push(Event::Applied { through: entries.last });
+                self.done.push(Event::Applied { through: entries.last });
             }
             Machine::CaptureNext { capture, .. } => {
                 let result = Ok(Chunk { bytes: Bytes::new(), last: true });
-                self.events.push(Event::Captured { capture, result });
+                self.done.push(Event::Captured { capture, result });
             }
             Machine::Capture { .. } | Machine::CaptureStop { .. } => {}
             Machine::Query { .. } | Machine::Restore { .. } => unreachable!("nobody asked"),

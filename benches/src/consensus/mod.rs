@@ -42,8 +42,9 @@ fn cluster(name: &str) -> Box<dyn Cluster> {
 
 /// Every configuration beside the peer in both settings, one line each.
 pub fn compare(rounds: usize) {
-    println!("in-process consensus, 3 nodes, 1 thread: commands/s (median of {rounds} interleaved");
-    println!("rounds), ratio of each pair as median (min..max), allocations per batch and node");
+    println!("in-process consensus, 3 nodes on 1 thread: commands per second of processor time");
+    println!("(median of {rounds} interleaved rounds), ratio of each pair as median (min..max),");
+    println!("allocations per batch and node");
     println!(
         "{:>5} {:>5} {:>9} {:>9} {:>9}  {:<21} {:<21} {:>7} {:>7} {:>7}",
         "bytes",
@@ -89,7 +90,7 @@ fn compare_one(rounds: usize, bytes: usize, batch: usize) {
 }
 
 fn contestant<'a>(cluster: &'a mut dyn Cluster, commands: &'a [Vec<u8>]) -> Contestant<'a> {
-    Box::new(|| Work::at_least(ROUND, commands.len() as u64, || cluster.commit(commands)))
+    Box::new(|| Work::of_this_thread(ROUND, commands.len() as u64, || cluster.commit(commands)))
 }
 
 /// Allocations per batch and node, once warm.
