@@ -31,6 +31,8 @@ const LOCK: &str = "LOCK";
 /// New files are filled with zeros in pieces of this many bytes, each durable before the next:
 /// what else the device has to do waits for one piece at most.
 const PIECE_BYTES: usize = 1 << 20;
+/// Descriptors that are kept open.
+const OPEN_MAX: usize = 64;
 /// `EIO`: the system wrote nothing and gave no reason.
 const EIO: i32 = 5;
 
@@ -188,7 +190,7 @@ impl Directory {
             let _ = fs::remove_file(&path);
             return Err(error);
         }
-        self.files().insert(file, Arc::new(new));
+        keep(&mut self.files(), file, Arc::new(new));
         Ok(())
     }
 
@@ -214,7 +216,9 @@ impl Directory {
         let options = OpenOptions::new().read(true).write(true).clone();
         let open = options.open(self.path.join(file.name()))?;
         open.try_lock_shared()?;
-        Ok(Arc::clone(self.files().entry(file).or_insert_with(|| Arc::new(open))))
+        let open = Arc::new(open);
+        keep(&mut self.files(), file, Arc::clone(&open));
+        Ok(open)
     }
 
     fn files(&self) -> MutexGuard<'_, BTreeMap<File, Arc<fs::File>>> {
@@ -231,6 +235,16 @@ impl Directory {
             TryLockError::Error(error) => failed(error),
         })
     }
+}
+
+/// Keeps a descriptor for later operations, in place of the oldest segment's if there are many: a
+/// log may have more segments than a process may have files open.
+fn keep(files: &mut BTreeMap<File, Arc<fs::File>>, file: File, open: Arc<fs::File>) {
+    let oldest = files.keys().find(|file| matches!(file, File::Segment(_))).copied();
+    if let Some(oldest) = oldest.filter(|_| files.len() >= OPEN_MAX) {
+        files.remove(&oldest);
+    }
+    files.insert(file, open);
 }
 
 fn open_lock(path: &Path) -> Result<fs::File, OpenError> {
@@ -374,6 +388,20 @@ mod tests {
         assert_eq!(directory.perform(&DiskRequest::List), Ok(Completion::Listed(Vec::new())));
         let again = directory.perform(&DiskRequest::Remove { file: segment });
         assert_eq!(again, Err(DiskError::NotFound));
+    }
+
+    #[test]
+    fn a_log_of_many_segments_does_not_keep_all_of_them_open() {
+        let temporary = tempdir().unwrap();
+        let directory = Directory::open(temporary.path()).unwrap();
+        let segments = (0..2 * OPEN_MAX as u64).map(File::Segment);
+        for file in segments.clone() {
+            directory.perform(&DiskRequest::Create { file, len: 1, zeroed: true }).unwrap();
+        }
+        for file in segments {
+            assert_eq!(content(&directory, file), Ok(Completion::Read(Bytes::from_static(&[0]))));
+        }
+        assert_eq!(directory.files().len(), OPEN_MAX);
     }
 
     #[test]

@@ -185,6 +185,29 @@ async fn one_disk_reads_what_the_other_wrote() {
     }
 }
 
+/// More segments than are kept open, written and read at the same time.
+async fn long_log(disk: &mut impl Disk) {
+    let each = |request: fn(File) -> DiskRequest| -> Vec<_> {
+        (0..150).map(|n| (Class::Commit, request(File::Segment(n)))).collect()
+    };
+    let script = vec![
+        each(|file| create(file, 1, true)),
+        each(|file| write(file, at(0, block(9)), None, true)),
+        each(|file| read(file, 4095, 9)),
+    ];
+    let endings = run(disk, script).await;
+    assert_eq!(endings[1], vec![Ok(Completion::Done); 150]);
+    assert_eq!(endings[2], vec![Ok(Completion::Read(Bytes::from_static(&[9]))); 150]);
+}
+
+#[tokio::test]
+async fn a_log_may_have_many_segments() {
+    let (one, two) = (tempdir().unwrap(), tempdir().unwrap());
+    long_log(&mut files(one.path())).await;
+    let Some(mut disk) = uring(two.path()) else { return };
+    long_log(&mut disk).await;
+}
+
 async fn without_room(disk: &mut impl Disk) {
     let write = |durable| write(SEGMENT, at(0, block(1)), None, durable);
     let step = vec![(Class::Commit, write(true)), (Class::Background, write(false))];

@@ -28,6 +28,8 @@ use tokio::io::unix::AsyncFd;
 
 /// The most operations of each class in flight.
 const IN_FLIGHT_MAX: [usize; 3] = [128, 32, 4];
+/// Files that are kept open.
+const HANDLES_MAX: usize = 64;
 /// Of what nobody waits for, while commits are in flight.
 const YIELDING_MAX: usize = 1;
 
@@ -82,11 +84,25 @@ struct Handles {
     direct: Option<Arc<fs::File>>,
 }
 
-/// The operations that wait for a sync of a file.
+/// The operations that wait for a sync of a file, or will.
 struct Syncs {
     handle: Arc<fs::File>,
     running: bool,
     ready: Vec<(OpId, Class)>,
+    /// Durable writes under way.
+    writing: usize,
+}
+
+impl Syncs {
+    /// Writes that were begun together end together, or nearly so. Were the first to end synced
+    /// alone, all the others would wait for that sync and then for their own.
+    const fn is_due(&self) -> bool {
+        !self.running && !self.ready.is_empty() && self.ready.len() >= self.writing
+    }
+
+    const fn is_idle(&self) -> bool {
+        !self.running && self.ready.is_empty() && self.writing == 0
+    }
 }
 
 impl UringDisk {
@@ -202,6 +218,9 @@ impl UringDisk {
         match request {
             DiskRequest::Write { file, at, and, durable } => {
                 let handles = self.handles(file)?;
+                if durable {
+                    self.syncs(file, &handles).writing += 1;
+                }
                 let places = 1 + u8::from(and.is_some());
                 let write = Write { op, class, file, durable, places, failed: None };
                 let flight = self.flights.insert(Flight::Write(write));
@@ -214,7 +233,10 @@ impl UringDisk {
                 let flight = self.flights.insert(Flight::Read(op, class));
                 self.ring.get_mut().read(flight, handles.cached, offset, len as usize);
             }
-            DiskRequest::Sync { file } => self.await_sync(file, op, class)?,
+            DiskRequest::Sync { file } => {
+                let handles = self.handles(file)?;
+                self.syncs(file, &handles).ready.push((op, class));
+            }
             _ => unreachable!("names are the lane's"),
         }
         Ok(())
@@ -227,19 +249,19 @@ impl UringDisk {
         self.ring.get_mut().write(flight, file, offset, bytes, direct.is_some());
     }
 
-    fn await_sync(&mut self, file: File, op: OpId, class: Class) -> Result<(), DiskError> {
-        if !self.syncs.contains_key(&file) {
-            let handle = self.handles(file)?.cached;
-            self.syncs.insert(file, Syncs { handle, running: false, ready: Vec::new() });
-        }
-        self.syncs.entry(file).and_modify(|syncs| syncs.ready.push((op, class)));
-        Ok(())
+    fn syncs(&mut self, file: File, handles: &Handles) -> &mut Syncs {
+        self.syncs.entry(file).or_insert_with(|| Syncs {
+            handle: Arc::clone(&handles.cached),
+            running: false,
+            ready: Vec::new(),
+            writing: 0,
+        })
     }
 
     /// One sync in flight for each file: what is written meanwhile shares the next.
     fn begin_syncs(&mut self) {
         for (&file, syncs) in &mut self.syncs {
-            if syncs.running || syncs.ready.is_empty() || !self.ring.get_ref().has_room(1) {
+            if !syncs.is_due() || !self.ring.get_ref().has_room(1) {
                 continue;
             }
             syncs.running = true;
@@ -280,15 +302,15 @@ impl UringDisk {
     }
 
     fn on_written(&mut self, &Write { op, class, file, durable, failed, .. }: &Write) {
-        let ending = match failed {
-            Some(error) => Err(error),
-            None if durable => match self.await_sync(file, op, class) {
-                Ok(()) => return,
-                Err(error) => Err(error),
-            },
-            None => Ok(Completion::Done),
-        };
-        self.end(op, class, ending);
+        if durable {
+            let syncs = self.syncs.get_mut(&file).expect("it was kept while the write ran");
+            syncs.writing -= 1;
+            if failed.is_none() {
+                return syncs.ready.push((op, class));
+            }
+            self.forget_idle(file);
+        }
+        self.end(op, class, failed.map_or(Ok(Completion::Done), Err));
     }
 
     fn on_synced(&mut self, file: File, ops: Vec<(OpId, Class)>, result: Result<(), DiskError>) {
@@ -297,7 +319,11 @@ impl UringDisk {
         }
         let syncs = self.syncs.get_mut(&file).expect("it was kept while the sync ran");
         syncs.running = false;
-        if syncs.ready.is_empty() {
+        self.forget_idle(file);
+    }
+
+    fn forget_idle(&mut self, file: File) {
+        if self.syncs.get(&file).is_some_and(Syncs::is_idle) {
             self.syncs.remove(&file);
         }
     }
@@ -315,6 +341,15 @@ impl UringDisk {
         }
     }
 
+    /// A log may have more segments than a process may have files open. What is in flight holds
+    /// its descriptor itself.
+    fn make_room_for_handles(&mut self) {
+        let oldest = self.handles.keys().find(|file| matches!(file, File::Segment(_))).copied();
+        if let Some(oldest) = oldest.filter(|_| self.handles.len() >= HANDLES_MAX) {
+            self.handles.remove(&oldest);
+        }
+    }
+
     fn handles(&mut self, file: File) -> Result<Handles, DiskError> {
         if let Some(handles) = self.handles.get(&file) {
             return Ok(handles.clone());
@@ -329,6 +364,7 @@ impl UringDisk {
             }
         };
         let handles = Handles { cached, direct };
+        self.make_room_for_handles();
         self.handles.insert(file, handles.clone());
         Ok(handles)
     }
