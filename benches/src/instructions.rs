@@ -46,10 +46,11 @@ fn per_command(who: &str, bytes: usize, batch: usize, batches: usize) -> (f64, f
 
 fn run(who: &str, bytes: usize, batch: usize, batches: usize) -> Count {
     let out = env::temp_dir().join(format!("callgrind.out.{}", std::process::id()));
-    // Callgrind counts a `rep movsb` once for each byte it copies; vectors are counted as they are.
-    let copies_by_vectors = "glibc.cpu.x86_rep_movsb_threshold=1073741824";
+    // Callgrind counts `rep movsb` and `rep stosb` once for each byte; vectors count as they are.
+    let by_vectors = "glibc.cpu.x86_rep_movsb_threshold=1073741824:\
+                      glibc.cpu.x86_rep_stosb_threshold=1073741824";
     let status = Command::new("valgrind")
-        .env("GLIBC_TUNABLES", copies_by_vectors)
+        .env("GLIBC_TUNABLES", by_vectors)
         .args(["--tool=callgrind", "-q"])
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(env::current_exe().expect("a running program has a path"))

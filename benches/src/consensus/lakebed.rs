@@ -72,7 +72,7 @@ impl Lakebed {
         loop {
             self.deliver();
             let ready = self.nodes.iter().any(|node| !node.events.is_empty());
-            if !ready && !self.nodes.iter_mut().any(Node::look) {
+            if !ready && self.nodes.iter_mut().filter_map(Node::look).count() == 0 {
                 return;
             }
             for node in self.nodes.iter_mut().filter(|node| !node.events.is_empty()) {
@@ -138,11 +138,10 @@ impl Node {
         }
     }
 
-    /// Looks for what disk and machine have done; whether there was anything.
-    fn look(&mut self) -> bool {
-        let found = !self.done.is_empty();
+    /// Looks for what disk and machine have done; `None`: nothing.
+    fn look(&mut self) -> Option<()> {
         self.events.append(&mut self.done);
-        found
+        (!self.events.is_empty()).then_some(())
     }
 
     fn handle(&mut self, now: Instant, wire: &mut VecDeque<(NodeId, NodeId, Bytes)>) {
