@@ -17,6 +17,7 @@ mod up;
 use anyhow::Result;
 use clap::Parser;
 use std::{
+    fmt::Display,
     io::{self, IsTerminal, Write},
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -52,6 +53,11 @@ fn log_to_stderr() {
         .with_writer(writer)
         .with_target(false)
         .init();
+}
+
+/// Prints, unless nobody reads any more: `lakebed status | head -1` is no failure.
+fn say(text: impl Display) {
+    let _ = writeln!(io::stdout(), "{text}");
 }
 
 /// Runs the asynchronous part of a command on this thread.

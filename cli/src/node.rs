@@ -60,11 +60,14 @@ impl Plan {
         let (end, ended) = oneshot::channel();
         let (stop, stopping) = watch::channel(Stop::No);
         let work = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            match runtime {
-                Ok(runtime) => runtime.block_on(self.drive(opened, stopping, end)),
-                Err(error) => drop(opened.send(Err(error.into()))),
-            }
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(opened.send(Err(error.into()))),
+            };
+            let halt = runtime.block_on(self.drive(opened, stopping));
+            // With it go sockets that tasks still hold: who hears of the end may start anew.
+            drop(runtime);
+            halt.map(|halt| end.send(halt));
         };
         thread::Builder::new().name(format!("node-{id}")).spawn(work)?;
         let handle = opens.await.context("the node's thread died")??;
@@ -75,16 +78,17 @@ impl Plan {
         self,
         opened: oneshot::Sender<Result<Handle>>,
         stopping: watch::Receiver<Stop>,
-        end: oneshot::Sender<Arc<Halt>>,
-    ) {
+    ) -> Option<Arc<Halt>> {
         match self.open() {
             Ok((handle, node, clients, limits)) => {
                 // Whoever started it may have gone: then it is told to stop as well.
                 let _ = opened.send(Ok(handle.clone()));
-                let halt = work(handle, node, clients, limits, stopping).await;
-                let _ = end.send(halt);
+                Some(work(handle, node, clients, limits, stopping).await)
             }
-            Err(error) => drop(opened.send(Err(error))),
+            Err(error) => {
+                drop(opened.send(Err(error)));
+                None
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use crate::{
     args::{Serve, refuse},
     block_on,
     node::{Plan, listen},
+    say,
     signals::Signals,
     supervise::Supervisor,
 };
@@ -28,13 +29,13 @@ pub(crate) fn run(serve: &Serve) -> Result<ExitCode> {
             disk: serve.tuning.disk,
             insecure: serve.insecure,
         };
-        println!(
+        say(format_args!(
             "lakebed: node {}, data in {}, clients on {}, peers on {}",
             serve.id,
             serve.dir.display(),
             serve.resp,
             serve.listen
-        );
+        ));
         let greeting =
             format!("talk to it: redis-cli -h {} -p {}", serve.resp.ip(), serve.resp.port());
         Supervisor::new(true, greeting).run(vec![plan], signals).await

@@ -1,6 +1,6 @@
 //! `lakebed status`: how a node is, as it says itself by INFO.
 
-use crate::args;
+use crate::{args, say};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt, net::SocketAddr, process::ExitCode, time::Duration};
@@ -48,9 +48,9 @@ pub(crate) fn run(args: &args::Status) -> Result<ExitCode> {
     let status =
         parse(&info).with_context(|| format!("what answers on {address} is no node of lakebed"))?;
     if args.json {
-        println!("{}", serde_json::to_string(&status)?);
+        say(serde_json::to_string(&status)?);
     } else {
-        print!("{status}");
+        say(status);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -119,11 +119,11 @@ impl fmt::Display for Status {
         writeln!(f, "committed  {}, applied {}", self.committed, self.applied)?;
         writeln!(f, "snapshot   {snapshot}")?;
         let Recovery { phase, bytes_done, bytes_total, took_us, verdict } = &self.recovery;
-        writeln!(f, "recovery   {phase}, {bytes_done} of {bytes_total} bytes")?;
+        write!(f, "recovery   {phase}, {bytes_done} of {bytes_total} bytes")?;
         if let Some(verdict) = verdict {
-            writeln!(f, "           {verdict}")?;
+            write!(f, "\n           {verdict}")?;
         }
-        took_us.iter().try_for_each(|(phase, us)| writeln!(f, "           {phase}: {us} us"))
+        took_us.iter().try_for_each(|(phase, us)| write!(f, "\n           {phase}: {us} us"))
     }
 }
 

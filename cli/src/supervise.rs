@@ -3,6 +3,7 @@
 use crate::{
     node::{Plan, Running},
     progress::{Progress, QUIET},
+    say,
     signals::Signals,
 };
 use anyhow::Result;
@@ -95,8 +96,8 @@ impl Supervisor {
         if statuses.iter().all(|(_, status)| status.as_ref().is_some_and(serves)) {
             progress.clear();
             self.progress = None;
-            println!("ready after {:.1?}", self.started.elapsed());
-            println!("{}", self.greeting);
+            say(format_args!("ready after {:.1?}", self.started.elapsed()));
+            say(&self.greeting);
         } else if self.started.elapsed() >= QUIET {
             for (id, status) in &statuses {
                 if let Some(status) = status {
@@ -112,7 +113,7 @@ impl Supervisor {
             progress.clear();
         }
         crate::STOPPING.store(true, Relaxed);
-        println!("stopping (Ctrl-C again to stop at once)");
+        say("stopping (Ctrl-C again to stop at once)");
         self.nodes.iter().for_each(|node| node.stop(self.hand_over));
         let mut nodes = std::mem::take(&mut self.nodes);
         let ended = tokio::select! {
@@ -122,7 +123,7 @@ impl Supervisor {
         for (node, halt) in nodes.iter().zip(ended) {
             self.report(node.id, &*halt?);
         }
-        println!("stopped");
+        say("stopped");
         Ok(if self.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }

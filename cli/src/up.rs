@@ -5,6 +5,7 @@ use crate::{
     block_on,
     cluster_file::ClusterFile,
     node::{Plan, listen},
+    say,
     signals::Signals,
     supervise::Supervisor,
 };
@@ -124,10 +125,12 @@ fn default_dir() -> PathBuf {
 }
 
 fn introduce(dir: &Path, ports: &[u16], cluster: &ClusterFile) {
-    println!("lakebed: {} nodes, data in {}", ports.len(), dir.display());
+    say(format_args!("lakebed: {} nodes, data in {}", ports.len(), dir.display()));
     for (n, (clients, peers)) in ports.iter().zip(&cluster.peer_ports).enumerate() {
         let id = n + 1;
-        println!("  node {id}: clients on 127.0.0.1:{clients}, peers on 127.0.0.1:{peers}");
+        say(format_args!(
+            "  node {id}: clients on 127.0.0.1:{clients}, peers on 127.0.0.1:{peers}"
+        ));
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! Rounds: `LAKEBED_KILL_ROUNDS`, by default 20.
 
-use crate::common::{Patient, Process, connect, eventually, lakebed, ports};
+use crate::common::{PATIENCE, Patient, Process, connect, eventually, lakebed, ports};
 use redis::{Connection, RedisError, RedisResult};
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const NODES: u16 = 3;
@@ -74,6 +74,19 @@ impl Cluster {
 
     fn restart(&mut self, n: u16) {
         self.nodes[usize::from(n)] = self.spawn(n);
+    }
+
+    /// What each node says of itself and complained of, for the report of a failure.
+    fn describe(&self) -> String {
+        let info = |n: u16| {
+            let mut node = connect(self.clients + n)?;
+            redis::cmd("INFO").query::<String>(&mut node)
+        };
+        let describe = |n: u16| {
+            let errors: String = self.nodes[usize::from(n)].stderr.try_iter().collect();
+            format!("node {}:\n{:#?}\n{errors}", n + 1, info(n))
+        };
+        (0..NODES).map(describe).collect()
     }
 
     fn node(&self, n: u64) -> Patient {
@@ -260,9 +273,13 @@ impl Load {
     }
 
     /// Waits until the cluster acknowledges again.
-    fn goes_on(&self) {
+    fn goes_on(&self, cluster: &Cluster) {
         let enough = self.acks.load(Relaxed) + ACKS;
-        eventually("writes are acknowledged", || self.acks.load(Relaxed) >= enough);
+        let deadline = Instant::now() + PATIENCE;
+        while self.acks.load(Relaxed) < enough {
+            assert!(Instant::now() < deadline, "no write is acknowledged\n{}", cluster.describe());
+            thread::park_timeout(Duration::from_millis(1));
+        }
     }
 
     fn stop(self) -> Vec<Writes> {
@@ -273,16 +290,16 @@ impl Load {
 
 fn round(cluster: &mut Cluster, round: u64) -> Vec<Writes> {
     let load = Load::start(round, cluster.clients);
-    load.goes_on();
+    load.goes_on(cluster);
     for n in 0..NODES {
         cluster.kill(std::iter::once(n));
-        load.goes_on();
+        load.goes_on(cluster);
         cluster.restart(n);
     }
-    load.goes_on();
+    load.goes_on(cluster);
     cluster.kill(0..NODES);
     (0..NODES).for_each(|n| cluster.restart(n));
-    load.goes_on();
+    load.goes_on(cluster);
     load.stop()
 }
 
