@@ -437,11 +437,26 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         node.wake = u64::MAX;
         let engine = node.engine.as_ref().expect("the node is up");
         match engine.deadline() {
-            Some(deadline) if deadline <= node.clock.local(self.now) => self.feed(at, None),
+            Some(deadline) if deadline <= node.clock.local(self.now) => {
+                self.feed(at, None)?;
+                self.moved_on(at, deadline)
+            }
             _ => {
                 self.schedule_wake(at);
                 Ok(())
             }
+        }
+    }
+
+    /// A deadline that has passed and stays is one that a driver spins on.
+    fn moved_on(&self, at: usize, passed: lakebed::Instant) -> Checked {
+        let node = &self.nodes[at];
+        match node.engine.as_ref().and_then(Engine::deadline) {
+            Some(deadline) if deadline <= passed && node.clock.local(self.now) >= passed => {
+                let what = format!("handled at its deadline {passed}, the next one is {deadline}");
+                Err(Violation::new("deadlines move on", at, what))
+            }
+            _ => Ok(()),
         }
     }
 

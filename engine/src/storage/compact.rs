@@ -101,20 +101,23 @@ impl Compaction {
             self.submit(CompactOp::Remove, DiskRequest::Remove { file: snapshot.file() }, ops);
             self.step = Step::Remove;
         }
-        let is_busy = journal.cut.is_some() || journal.active.is_none();
-        if extra > 0 || is_busy {
+        if extra > 0 || journal.cut.is_some() {
             return;
         }
         let first = snapshots.whole[0].header.at.index.next().min(self.retain);
         let is_dead = |s: &Sealed| s.last.index < first && !reads.uses(s.sequence);
         let mut dead = Vec::new();
-        while let Some(sealed) = journal.sealed.pop_front_if(|sealed| is_dead(sealed)) {
+        // While the next segment waits for room the last full one is where the log ends.
+        let kept = usize::from(journal.active.is_none());
+        while journal.sealed.len() > kept
+            && let Some(sealed) = journal.sealed.pop_front_if(|sealed| is_dead(sealed))
+        {
             dead.push(sealed);
         }
         let Some(last) = dead.last() else { return };
         let next = journal.sealed.front().map(|sealed| (sealed.first, sealed.sequence));
         let active = journal.active.as_ref().map(|active| (active.first, active.sequence));
-        let (index, segment) = next.or(active).expect("a segment takes new entries");
+        let (index, segment) = next.or(active).expect("the log ends in a segment");
         let first = First { index, prev_term: last.last.term, segment };
         let version = promises.want(|hard| hard.first = first);
         ops.note(Note::Compacted(index));

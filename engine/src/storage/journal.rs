@@ -268,12 +268,10 @@ impl Journal {
         self.pending_bytes
     }
 
-    pub(crate) const fn deadline(&self) -> Option<Instant> {
-        match (self.hint_at, self.spares.retry_at) {
-            (Some(hint), Some(retry)) if retry.0 < hint.0 => Some(retry),
-            (None, retry) => retry,
-            (hint, _) => hint,
-        }
+    /// A deadline that has passed must be gone after `persist`: else a driver would spin on it.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let retry = if self.cut.is_some() { None } else { self.spares.deadline() };
+        [self.hint_at, retry].into_iter().flatten().min()
     }
 
     /// Whether an entry appended now would wait for others' writes: better gather first.
@@ -328,7 +326,7 @@ impl Journal {
                 self.go_on_rolling(promises, ops);
             }
         }
-        if self.spares.is_due(now) {
+        if self.cut.is_none() && self.spares.is_due(now) {
             self.prepare_spare(ops);
         }
         self.refresh_hint(now, promises);

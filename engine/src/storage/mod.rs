@@ -254,8 +254,6 @@ impl Storage {
     /// Writes what is wanted and not yet on its way: hard state, entries, cuts, reads, snapshot.
     pub(crate) fn persist(&mut self, now: Instant, out: &mut Vec<Action>) {
         if let (None, Some(promises)) = (&self.restart, &mut self.promises) {
-            self.journal.persist(now, promises, &mut self.ops);
-            self.reads.go_on(&self.journal, &mut self.ops);
             self.snapshots.go_on_restoring(&mut self.ops);
             self.snapshots.go_on_saving(self.journal.durable(), &mut self.ops);
             self.compaction.go_on(
@@ -265,6 +263,9 @@ impl Storage {
                 promises,
                 &mut self.ops,
             );
+            // After the compaction: it may have recycled the segment that the log waits for.
+            self.journal.persist(now, promises, &mut self.ops);
+            self.reads.go_on(&self.journal, &mut self.ops);
             promises.hint(self.journal.durable(), self.committed);
         }
         self.write_promises();
@@ -278,7 +279,7 @@ impl Storage {
     }
 
     /// When `persist` wants to be called though nothing happened.
-    pub(crate) const fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.journal.deadline()
     }
 

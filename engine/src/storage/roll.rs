@@ -55,7 +55,7 @@ pub(crate) struct Spares {
     is_full: bool,
     /// Whether the one in stock was found to be what the next roll needs.
     is_stocked: bool,
-    pub(super) retry_at: Option<Instant>,
+    retry_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +65,11 @@ pub(crate) struct Spare {
 }
 
 impl Spares {
+    /// When one that could not be made is to be tried again.
+    pub(super) const fn deadline(&self) -> Option<Instant> {
+        if self.is_stocked || self.creating.is_some() { None } else { self.retry_at }
+    }
+
     /// Whether one may have to be made.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         !self.is_stocked && self.creating.is_none() && self.retry_at.is_none_or(|at| now >= at)
@@ -274,11 +279,11 @@ impl Journal {
             Roll::WantSpare(len) => len,
             _ => self.next_len(),
         };
+        self.spares.retry_at = None;
         self.spares.is_stocked = self.spares.ready.iter().any(|spare| spare.len >= len);
-        if self.spares.is_stocked || self.cut.is_some() {
+        if self.spares.is_stocked {
             return;
         }
-        self.spares.retry_at = None;
         let spare = Spare { number: self.spares.number(), len };
         let is_waited_for = matches!(self.roll, Roll::WantSpare(_));
         let class = if is_waited_for { Class::Commit } else { Class::Background };

@@ -331,6 +331,34 @@ fn a_full_disk_is_said_and_forgotten_when_there_is_room() {
     assert_eq!(node.recovered().last.index, LogIndex(600));
 }
 
+/// A spare could not be made; then a segment that was not needed any more became one. The instant
+/// at which it was to be tried again passed, stayed the deadline, and a driver would have spun on it
+/// (found as a seed that never ended).
+#[test]
+fn a_recycled_segment_ends_the_wait_for_room() {
+    let mut node = Node::start(Disk::default(), format());
+    let members = node.recovered().membership.clone();
+    for round in 1..=3u64 {
+        node.append_all(round, sizes());
+        node.storage.hint_committed(node.last.index);
+        node.captured = 0;
+        assert!(node.storage.capture(node.last, members.clone()));
+        node.settle();
+    }
+    node.disk.is_full = true;
+    while node.storage.durable() == node.last.index {
+        node.append_all(3, [1500]);
+    }
+    node.storage.retain(node.last.index);
+    node.settle();
+    assert_eq!(node.storage.durable(), node.last.index, "a segment was recycled");
+    for _ in 0..5 {
+        node.now = node.now.max(node.storage.deadline().expect("there is no spare yet"));
+        node.settle();
+        assert!(node.storage.deadline().is_none_or(|next| next > node.now), "it would spin");
+    }
+}
+
 #[test]
 fn one_bad_hard_state_block_is_repaired_and_four_are_refused() {
     let mut node = Node::start(Disk::default(), format());
