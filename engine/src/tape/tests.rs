@@ -162,6 +162,25 @@ fn what_is_no_tape_is_said_to_be_none() {
 }
 
 #[test]
+fn the_engine_replays_its_own_tape_and_a_changed_one_diverges() {
+    let run = |tamper: bool| {
+        let mut engine = Engine::new(config(), 1).unwrap();
+        let mut recorder = Recorder::new(&config(), 1);
+        let mut actions = Vec::new();
+        let start = Event::Start(Start::Run);
+        engine.handle(Instant(0), [start.clone()], &mut actions);
+        assert!(!actions.is_empty(), "a start asks for something");
+        if tamper {
+            actions.pop();
+        }
+        recorder.step(Instant(0), &[start], &actions);
+        Tape::open(Bytes::copy_from_slice(recorder.bytes())).unwrap().replay()
+    };
+    assert_eq!(run(false), Ok(1));
+    assert!(matches!(run(true), Err(TapeError::Diverged { step: 1, found: Some(_), .. })));
+}
+
+#[test]
 fn a_digest_tells_steps_apart() {
     let digest = |now, events: &[Event]| {
         let mut digest = Digest::default();

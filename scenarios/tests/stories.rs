@@ -1,0 +1,222 @@
+//! Directed stories: each is one way in which other systems, or the design's own counterexamples,
+//! lost something (storage.md, "Counterexamples that must stay scenarios").
+
+use lakebed::{Role, inspect::Probe};
+use lakebed_scenarios::{machine::Ledger, workload};
+use lakebed_sim::{
+    Draw, Op, Seed, Violation, World,
+    check::screen,
+    disk::{Failure, Survivors},
+    plan::{MS, Plan},
+    storm::{converge, leader, observe, run_for, run_until, serve, write},
+};
+
+type Cluster = World<Ledger, fn(&mut Draw) -> Op>;
+type Told = Result<(), Violation>;
+
+/// Tells a story in a calm world of three nodes; a failure is told again, with its last lines.
+fn tell(name: &str, seed: u64, story: impl Fn(&mut Cluster) -> Told) {
+    let world = || World::new(Plan::calm(seed, 3), Ledger::default, workload as fn(&mut _) -> _);
+    if observe(Seed::new(seed), world(), &story).is_err() {
+        let failure = observe(Seed::new(seed).traced(), world(), &story).unwrap_err();
+        panic!("{}", screen(name, &failure));
+    }
+}
+
+/// The cluster serves, and has a log worth losing.
+fn grown(world: &mut Cluster) -> Result<usize, Violation> {
+    serve(world)?;
+    run_for(world, 150 * MS)?;
+    Ok(leader(world).expect("a cluster that serves has a leader"))
+}
+
+fn probe(world: &Cluster, node: usize) -> Probe {
+    world.probe(node).expect("the node is up")
+}
+
+fn heals(world: &mut Cluster) -> Told {
+    world.heal();
+    serve(world)?;
+    converge(world)
+}
+
+fn cut_all(world: &mut Cluster, survivors: Survivors) {
+    (0..world.nodes()).for_each(|node| world.cut_power(node, survivors));
+}
+
+fn restart_all(world: &mut Cluster) {
+    let down: Vec<usize> = (0..world.nodes()).filter(|n| world.probe(*n).is_none()).collect();
+    down.into_iter().for_each(|node| world.restart(node));
+}
+
+#[test]
+fn power_cut_of_all_at_once_keeps_what_was_acknowledged() {
+    for survivors in Survivors::ALL {
+        tell("power_cut_of_all_at_once_keeps_what_was_acknowledged", 1, |world| {
+            grown(world)?;
+            let acknowledged = world.acknowledged();
+            assert!(acknowledged.0 > 50, "{acknowledged}");
+            cut_all(world, survivors);
+            restart_all(world);
+            heals(world)?;
+            assert!(probe(world, 0).committed > acknowledged);
+            Ok(())
+        });
+    }
+}
+
+/// The slot of a write lands and its entry does not, or the reverse, on all nodes at once: torn,
+/// and nobody is gated for it.
+#[test]
+fn a_torn_last_write_on_all_nodes_is_cut() {
+    for seed in 0..20 {
+        tell("a_torn_last_write_on_all_nodes_is_cut", seed, |world| {
+            grown(world)?;
+            let pending = |world: &Cluster| {
+                (0..3).filter(|node| world.disk(*node).has_pending_sectors()).count() >= 2
+            };
+            run_until(world, 1000 * MS, "writes on two disks", pending)?;
+            let survivors = [Survivors::OnlyLast, Survivors::AllButFirst][seed as usize % 2];
+            cut_all(world, survivors);
+            restart_all(world);
+            heals(world)
+        });
+    }
+}
+
+/// A crash at every moment of being formatted: nothing at all, or a node.
+#[test]
+fn a_crash_inside_format_leaves_nothing_or_a_node() {
+    for events in 0..45 {
+        tell("a_crash_inside_format_leaves_nothing_or_a_node", events, |world| {
+            while world.stats().events < events {
+                world.step()?;
+            }
+            cut_all(world, Survivors::ALL[events as usize % 7]);
+            restart_all(world);
+            heals(world)
+        });
+    }
+}
+
+/// A second crash at every event of a recovery from a first one, then a third start.
+#[test]
+fn a_crash_at_every_event_of_a_recovery_is_recovered_from() {
+    for events in 1..60 {
+        tell("a_crash_at_every_event_of_a_recovery_is_recovered_from", events, |world| {
+            let node = grown(world)?;
+            world.cut_power(node, Survivors::Random);
+            world.dismiss_clients();
+            run_for(world, 300 * MS)?;
+            let (others, before) = ((node + 1) % 3, world.stats().events);
+            world.cut_power(others, Survivors::Random);
+            world.restart(node);
+            while world.stats().events < before + events {
+                world.step()?;
+            }
+            world.cut_power(node, Survivors::ALL[events as usize % 7]);
+            restart_all(world);
+            world.heal();
+            serve_without_clients(world)?;
+            converge(world)
+        });
+    }
+}
+
+fn serve_without_clients(world: &mut Cluster) -> Told {
+    let ready = |world: &Cluster| {
+        (0..3).all(|node| world.probe(node).is_some_and(|probe| probe.ready))
+            && leader(world).is_some()
+    };
+    run_until(world, 5_000 * MS, "three nodes and a leader", ready)?;
+    write(world, b"after")
+}
+
+/// A sync fails, the cache shows what the disk does not have, the process restarts from the cache,
+/// and then the power goes.
+#[test]
+fn a_failed_sync_is_never_believed_afterwards() {
+    for (seed, failure) in (0..30).zip([Failure::CleanKeep, Failure::CleanRevert].iter().cycle()) {
+        tell("a_failed_sync_is_never_believed_afterwards", seed, |world| {
+            let node = grown(world)?;
+            let kills = world.stats().kills;
+            world.fail_next_sync(node, *failure);
+            run_until(world, 1000 * MS, "the halt", |world| world.stats().kills > kills)?;
+            let up = |world: &Cluster| world.probe(node).is_some_and(|probe| probe.ready);
+            run_until(world, 1000 * MS, "the restart", up)?;
+            run_for(world, 30 * MS)?;
+            world.cut_power(node, Survivors::None);
+            world.restart(node);
+            heals(world)
+        });
+    }
+}
+
+/// A leader that nobody hears goes on appending in its old term; what it appended is cut when it
+/// is heard again, also if it crashes while it cuts.
+#[test]
+fn a_conflict_is_overwritten_through_crashes() {
+    for seed in 0..20 {
+        tell("a_conflict_is_overwritten_through_crashes", seed, |world| {
+            let old = grown(world)?;
+            let side: Vec<bool> = (0..3).map(|node| node == old).collect();
+            world.partition(&side, true, false);
+            for n in 0..5 {
+                world.request(old, Op::Propose(vec![n; 300]))?;
+            }
+            let other = |world: &Cluster| leader(world).is_some_and(|leader| leader != old);
+            run_until(world, 2_000 * MS, "another leader", other)?;
+            run_for(world, 100 * MS)?;
+            world.rejoin();
+            run_for(world, seed * MS)?;
+            world.cut_power(old, Survivors::ALL[seed as usize % 7]);
+            world.restart(old);
+            heals(world)
+        });
+    }
+}
+
+/// One copy of the hard state rots on every node; the other one is enough.
+#[test]
+fn a_vote_survives_the_loss_of_one_copy_of_the_hard_state() {
+    for copy in [0, 1] {
+        tell("a_vote_survives_the_loss_of_one_copy_of_the_hard_state", 3, |world| {
+            grown(world)?;
+            let terms: Vec<_> = (0..3).map(|node| probe(world, node).term).collect();
+            cut_all(world, Survivors::None);
+            (0..3).for_each(|node| world.rot_hard_state(node, copy));
+            restart_all(world);
+            heals(world)?;
+            assert!((0..3).all(|node| probe(world, node).term >= terms[node]));
+            Ok(())
+        });
+    }
+}
+
+/// Service resumes by itself when there is room again, and reads go on meanwhile.
+#[test]
+fn a_full_disk_is_an_input_and_not_a_surprise() {
+    tell("a_full_disk_is_an_input_and_not_a_surprise", 5, |world| {
+        grown(world)?;
+        (0..3).for_each(|node| world.fill_disk(node));
+        run_for(world, 500 * MS)?;
+        assert!((0..3).all(|node| world.probe(node).is_some()), "a full disk ends nobody");
+        heals(world)
+    });
+}
+
+#[test]
+fn a_leader_that_is_isolated_serves_no_reads_and_steps_down() {
+    tell("a_leader_that_is_isolated_serves_no_reads_and_steps_down", 6, |world| {
+        let old = grown(world)?;
+        let side: Vec<bool> = (0..3).map(|node| node == old).collect();
+        world.partition(&side, true, false);
+        run_for(world, 400 * MS)?;
+        assert_ne!(probe(world, old).role, Role::Leader, "nobody answers it");
+        let read = world.request(old, Op::Read(vec![1]))?;
+        run_for(world, 100 * MS)?;
+        let fate = world.fate(read);
+        assert!(!matches!(fate, lakebed_sim::Fate::Answered(_)), "{fate:?}");
+        heals(world)
+    });
+}
