@@ -20,6 +20,9 @@ use std::{
     time::Instant,
 };
 
+/// After how many runs it says how far it is.
+const PROGRESS: u64 = 5_000;
+
 /// What the runs so far came to, all together.
 #[derive(Default)]
 struct Sum {
@@ -119,6 +122,9 @@ fn run(name: &str, scenario: Scenario, seed: u64, sum: &Mutex<Sum>) {
     sum.add(report);
     if result.is_err() {
         sum.failures.push(seed.number);
+    }
+    if sum.runs.is_multiple_of(PROGRESS) {
+        eprintln!("{name}: {} runs, {} failures so far", sum.runs, sum.failures.len());
     }
 }
 

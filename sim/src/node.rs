@@ -6,6 +6,9 @@ use crate::{disk::SimDisk, plan::Plan, prng::Draw, witness::Witness};
 use lakebed::{DiskRequest, Engine, File, Instant, Machine, Runner, StateMachine, Timestamp};
 use std::collections::VecDeque;
 
+/// What drifts are told in parts of.
+const MILLION: u64 = 1_000_000;
+
 /// A clock that runs a little fast or slow, from a beginning of its own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
@@ -16,15 +19,18 @@ pub(crate) struct Clock {
 impl Clock {
     /// What it shows at this simulated time.
     pub(crate) const fn local(self, now: u64) -> Instant {
-        let drift = now as i128 * self.drift_ppm as i128 / 1_000_000;
-        Instant((self.offset as i128 + now as i128 + drift) as u64)
+        // In two parts: the product of both would not fit after some days.
+        let (whole, part) = ((now / MILLION) as i64, (now % MILLION) as i64);
+        let drift = whole * self.drift_ppm + part * self.drift_ppm / MILLION as i64;
+        Instant((self.offset + now).wrapping_add_signed(drift))
     }
 
     /// The first simulated time at which it shows this or more.
     pub(crate) fn global(self, local: Instant) -> u64 {
-        let since = i128::from(local.0.saturating_sub(self.offset));
-        let mut guess = (since * 1_000_000 / (1_000_000 + i128::from(self.drift_ppm))) as u64;
-        // Both divisions round; the guess is off by very little.
+        let since = local.0.saturating_sub(self.offset);
+        let pace = MILLION.wrapping_add_signed(self.drift_ppm);
+        let mut guess = since / pace * MILLION + since % pace * MILLION / pace;
+        // The divisions round; the guess is off by very little.
         while self.local(guess) < local {
             guess += 1;
         }
