@@ -2,7 +2,7 @@
 
 pub mod machine;
 
-use lakebed_sim::{Draw, Failure, Op, Report, Seed, Storm};
+use lakebed_sim::{Draw, Op, Outcome, Seed, Storm};
 use machine::Ledger;
 
 /// What clients of a [`Ledger`] do: mostly writes, some of them large.
@@ -21,16 +21,42 @@ pub fn workload(draw: &mut Draw) -> Op {
 }
 
 /// A storm over this many nodes.
-pub fn storm(seed: Seed, nodes: usize) -> Result<Report, Box<Failure>> {
+pub fn storm(seed: Seed, nodes: usize) -> Outcome {
     Storm::new(seed).nodes(nodes).run(Ledger::default, workload)
 }
 
-/// A scenario: what a seed becomes.
-pub type Scenario = fn(Seed) -> Result<Report, Box<Failure>>;
+/// A scenario by its name.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// What it is called.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub about: &'static str,
+    /// What a seed becomes.
+    pub run: fn(Seed) -> Outcome,
+}
 
-/// Every storm, by name.
-pub const STORMS: [(&str, Scenario); 3] = [
-    ("storm_of_one", |seed| storm(seed, 1)),
-    ("storm_of_three", |seed| storm(seed, 3)),
-    ("storm_of_five", |seed| storm(seed, 5)),
+/// Every scenario there is.
+pub const SCENARIOS: [Scenario; 3] = [
+    Scenario {
+        name: "storm_of_one",
+        about: "a node alone: crashes, torn writes, failed syncs, full disks",
+        run: |seed| storm(seed, 1),
+    },
+    Scenario {
+        name: "storm_of_three",
+        about: "three nodes: the same, and partitions, losses, duplicates, reordering",
+        run: |seed| storm(seed, 3),
+    },
+    Scenario {
+        name: "storm_of_five",
+        about: "five nodes: the same, with quorums that overlap in one node of three",
+        run: |seed| storm(seed, 5),
+    },
 ];
+
+/// The scenario of this name.
+#[must_use]
+pub fn scenario(name: &str) -> Option<&'static Scenario> {
+    SCENARIOS.iter().find(|scenario| scenario.name == name)
+}

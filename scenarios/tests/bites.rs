@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use lakebed::{LogId, MachineError, StateMachine, Timestamp};
 use lakebed_scenarios::{machine::Ledger, workload};
-use lakebed_sim::{Failure, Report, Seed, Storm, check::screen};
+use lakebed_sim::{
+    Failure, Outcome, Seed, Storm,
+    check::{Commands, screen},
+};
 
 /// A ledger that does one thing wrong.
 #[derive(Default)]
@@ -47,7 +50,7 @@ impl<const BUG: u8> StateMachine for Wrong<BUG> {
     }
 }
 
-fn run<const BUG: u8>(seed: u64) -> Result<Report, Box<Failure>> {
+fn run<const BUG: u8>(seed: u64) -> Outcome {
     Storm::new(Seed::new(seed).traced()).run(Wrong::<BUG>::default, workload)
 }
 
@@ -59,8 +62,9 @@ fn first_failure<const BUG: u8>() -> Failure {
 fn a_state_that_differs_after_a_restore_is_told() {
     let failure = first_failure::<COUNTS_TWICE_AFTER_RESTORE>();
     assert_eq!(failure.violation.invariant, "state machine safety");
-    let screen = screen("ledger", &failure);
-    for part in ["otherwise than the reference", "replay: SIM_SEED=", "power-cut", "plan: "] {
+    let commands = Commands(vec![("replay", "SIM_SEED=1 cargo test".into())]);
+    let screen = screen("ledger", &failure, &commands);
+    for part in ["otherwise than the reference", "replay SIM_SEED=", "power-cut", "plan: "] {
         assert!(screen.contains(part), "{part} is missing in {screen}");
     }
     assert!(screen.lines().count() <= 70, "more than a screen: {}", screen.lines().count());
@@ -69,7 +73,7 @@ fn a_state_that_differs_after_a_restore_is_told() {
 #[test]
 fn a_panic_is_told_with_its_seed() {
     let failure = first_failure::<PANICS>();
-    assert_eq!(failure.violation.invariant, "no panic");
+    assert_eq!(failure.violation.invariant, "the machine does not panic");
     assert!(failure.violation.what.contains("the seventieth command"), "{}", failure.violation);
 }
 

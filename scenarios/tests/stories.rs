@@ -5,7 +5,7 @@ use lakebed::{Role, inspect::Probe};
 use lakebed_scenarios::{machine::Ledger, workload};
 use lakebed_sim::{
     Draw, Op, Seed, Violation, World,
-    check::screen,
+    check::{Commands, screen},
     disk::{Failure, Survivors},
     plan::{MS, Plan},
     storm::{converge, leader, observe, run_for, run_until, serve, write},
@@ -19,7 +19,9 @@ fn tell(name: &str, seed: u64, story: impl Fn(&mut Cluster) -> Told) {
     let world = || World::new(Plan::calm(seed, 3), Ledger::default, workload as fn(&mut _) -> _);
     if observe(Seed::new(seed), world(), &story).is_err() {
         let failure = observe(Seed::new(seed).traced(), world(), &story).unwrap_err();
-        panic!("{}", screen(name, &failure));
+        // A story has no seed of its own: it is run again by its name.
+        let again = format!("cargo test -p lakebed-scenarios -- --exact {name}");
+        panic!("{}", screen(name, &failure, &Commands(vec![("replay", again)])));
     }
 }
 

@@ -1,110 +1,184 @@
 //! Seeds, many of them, from any `cargo test`.
 
-use crate::report::{Failure, Report};
-use std::env;
+mod settings;
 
-/// How many seeds a test runs unless it is told otherwise.
-const SEEDS_DEFAULT: u64 = 20;
-
-/// A seed, and whether its run is watched.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Seed {
-    /// The number from which everything is drawn.
-    pub number: u64,
-    watch: Watch,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Watch {
-    No,
-    Keep,
-    Print,
-}
-
-impl Seed {
-    /// A seed whose run is not traced.
-    #[must_use]
-    pub const fn new(number: u64) -> Self {
-        Self { number, watch: Watch::No }
-    }
-
-    /// The same seed; the last lines of its run are kept for the report.
-    #[must_use]
-    pub const fn traced(self) -> Self {
-        Self { watch: Watch::Keep, ..self }
-    }
-
-    /// The same seed; each event and action of its run is printed as it happens.
-    #[must_use]
-    pub const fn printed(self) -> Self {
-        Self { watch: Watch::Print, ..self }
-    }
-
-    pub(crate) fn is_traced(self) -> bool {
-        self.watch != Watch::No
-    }
-
-    pub(crate) fn is_printed(self) -> bool {
-        self.watch == Watch::Print
-    }
-}
+use crate::{
+    Failure, Outcome, Report, Seed,
+    plan::PlanFile,
+    shrink::{Shrunk, shrink},
+};
+use settings::{Runs, Settings};
+use std::{env, fmt, fs, ops::ControlFlow};
 
 /// Runs a scenario over a few seeds, and panics with one screen about the first that fails.
 ///
-/// `SIM_SEEDS=n` runs n of them, `SIM_SEED=s` that one alone, `SIM_TRACE=1` prints each event and
-/// action as it happens, `SIM_TWICE=1` runs each seed twice and compares the digests. Every test
-/// runs its first seed twice anyway.
+/// | variable | what it does |
+/// |---|---|
+/// | `SIM_SEEDS=n` | runs `n` seeds, from 0 on |
+/// | `SIM_SEED=s` | runs that one alone |
+/// | `SIM_PLAN=file` | runs a plan that was kept |
+/// | `SIM_TRACE=1` | prints each event and action as it happens |
+/// | `SIM_TWICE=1` | runs each seed twice and compares; the first one always is |
+/// | `SIM_SHRINK=file` | makes what fails as small as it can, and keeps it there |
+///
+/// Paths are relative to where the command was typed.
 ///
 /// # Panics
-/// When a seed fails, or does not do the same twice.
-pub fn check(name: &str, run: impl Fn(Seed) -> Result<Report, Box<Failure>>) -> Vec<Report> {
-    let twice = number("SIM_TWICE").is_some_and(|n| n > 0);
-    let watch = if number("SIM_TRACE").is_some_and(|n| n > 0) { Watch::Print } else { Watch::No };
-    let (first, count) = match number("SIM_SEED") {
-        Some(seed) => (seed, 1),
-        None => (0, number("SIM_SEEDS").unwrap_or(SEEDS_DEFAULT)),
-    };
-    let seeds = (first..first + count).map(|number| Seed { number, watch });
-    seeds.map(|seed| run_one(name, &run, seed, twice || seed.number == first)).collect()
+/// When a seed fails, or does not do the same twice; when a variable cannot be meant.
+pub fn check(name: &str, run: impl Fn(Seed) -> Outcome) -> Vec<Report> {
+    let settings = Settings::read(|variable| env::var_os(variable));
+    let settings = settings.unwrap_or_else(|problem| panic!("{problem}"));
+    let seeds = settings.seeds(name).unwrap_or_else(|problem| panic!("{problem}"));
+    let mut reports = Vec::new();
+    for (n, seed) in seeds.enumerate() {
+        let watched = if settings.trace { seed.clone().printed() } else { seed.clone() };
+        match run(watched) {
+            Ok(report) => reports.push(report),
+            Err(failure) => fails(name, &run, &seed, failure, &settings),
+        }
+        if n == 0 || settings.twice {
+            let report = reports.last().expect("a run has just been added");
+            if let Err(problem) = twice(&run, &seed, report) {
+                let commands = Commands::of_test(name, &settings.runs, &seed);
+                panic!("\nscenario {name}, seed {}: {problem}{commands}", seed.number);
+            }
+        }
+    }
+    reports
 }
 
-fn run_one(
+/// Tells of a failure, and shrinks it if that is wanted.
+fn fails(
     name: &str,
-    run: &impl Fn(Seed) -> Result<Report, Box<Failure>>,
-    seed: Seed,
-    twice: bool,
-) -> Report {
-    let report = match run(seed) {
-        Ok(report) => report,
+    run: &impl Fn(Seed) -> Outcome,
+    seed: &Seed,
+    failure: Box<Failure>,
+    settings: &Settings,
+) -> ! {
+    let Some(path) = &settings.shrink else {
         // Once more, to see what led there.
-        Err(failure) => {
-            let traced = run(seed.traced()).err().unwrap_or(failure);
-            panic!("{}", screen(name, &traced))
-        }
+        let traced = run(seed.clone().traced()).err().unwrap_or(failure);
+        let commands = Commands::of_test(name, &settings.runs, seed);
+        panic!("{}", screen(name, &traced, &commands));
     };
-    if twice {
-        let again = run(Seed::new(seed.number)).unwrap_or_else(|failure| failure.report);
-        assert_eq!(
-            (again.digest, again.stats),
-            (report.digest, report.stats),
-            "{name}: seed {} does not do the same twice",
-            seed.number
-        );
+    let begun = failure.violation.to_string();
+    let Some(shrunk) = shrink(seed.clone(), run, progress) else {
+        panic!("{name}: failed with {begun}, and did not when it was to be shrunk");
+    };
+    let file = keep(name, &shrunk);
+    if let Err(error) = fs::write(path, file.to_string()) {
+        panic!("cannot write the shrunk plan to {}: {error}", path.display());
     }
-    report
+    let smallest = Seed::of_plan(file.plan).traced();
+    let failure = run(smallest).err().unwrap_or(shrunk.failure);
+    let commands = Commands::of_test(name, &Runs::Plan(path.clone()), seed);
+    let told = format!("shrunk from {} to {}", shrunk.before, shrunk.after);
+    panic!("{}  {told}, in {}\n", screen(name, &failure, &commands), path.display());
+}
+
+/// A shrunk plan as a file, with the invariant that it breaks.
+#[must_use]
+pub fn keep(scenario: &str, shrunk: &Shrunk) -> PlanFile {
+    let mut file = PlanFile::new(scenario, shrunk.failure.report.plan.clone());
+    file.invariant = shrunk.failure.violation.invariant.into();
+    file
+}
+
+fn progress(progress: &crate::shrink::Progress) -> ControlFlow<()> {
+    const SOMETIMES: u64 = 100;
+    if progress.tries % SOMETIMES == 1 {
+        let crate::shrink::Progress { stage, tries, size } = progress;
+        eprintln!("shrinking: {size} after {tries} runs, taking out {stage}");
+    }
+    ControlFlow::Continue(())
+}
+
+/// Whether a seed does again what it did before; else what came of it.
+pub fn twice(run: &impl Fn(Seed) -> Outcome, seed: &Seed, before: &Report) -> Result<(), String> {
+    let again = report_of(run(seed.clone()));
+    if (again.digest, again.stats) == (before.digest, before.stats) {
+        return Ok(());
+    }
+    let (one, other) = (seed.clone().kept(), seed.clone().kept());
+    let (one, other) = (report_of(run(one)), report_of(run(other)));
+    let cause = one.suspicion.as_deref().or(other.suspicion.as_deref()).unwrap_or(
+        "something in machine, workload or engine depends on more than its inputs: a clock, a \
+         global, an address, the order of a hash map",
+    );
+    let differs = first_difference(&one.trace, &other.trace);
+    Err(format!("does not do the same twice\n  cause: {cause}\n{differs}"))
+}
+
+fn report_of(outcome: Outcome) -> Report {
+    outcome.unwrap_or_else(|failure| failure.report)
+}
+
+/// The first line in which two traces differ, beside each other.
+fn first_difference(one: &[String], other: &[String]) -> String {
+    let nothing = String::new();
+    let at = one.iter().zip(other).take_while(|(one, other)| one == other).count();
+    if at == one.len() && at == other.len() {
+        return "  two more runs of it were alike, event by event\n".into();
+    }
+    let line = |lines: &[String]| lines.get(at).unwrap_or(&nothing).clone();
+    let last = at.checked_sub(1).map_or(&nothing, |last| &one[last]);
+    format!(
+        "  two runs differ from line {} of their traces on:\n    both:  {last}\n    first: {}\n    \
+         then:  {}\n",
+        at + 1,
+        line(one),
+        line(other)
+    )
+}
+
+/// What to type to see a failure again: each command, and what it is for.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Commands(pub Vec<(&'static str, String)>);
+
+impl Commands {
+    /// Those that run the test which this thread is.
+    fn of_test(scenario: &str, runs: &Runs, seed: &Seed) -> Self {
+        let (which, smaller) = match runs {
+            Runs::Plan(path) => {
+                (format!("SIM_PLAN={}", path.display()), path.with_extension("smaller.plan"))
+            }
+            Runs::Seeds { .. } => {
+                let name = format!("{scenario}-{}.plan", seed.number);
+                (format!("SIM_SEED={}", seed.number), env::temp_dir().join(name))
+            }
+        };
+        let (test, smaller) = (this_test(scenario), smaller.display());
+        Self(vec![
+            ("replay", format!("{which} {test}")),
+            ("trace", format!("{which} SIM_TRACE=1 {test} --nocapture")),
+            ("shrink", format!("{which} SIM_SHRINK={smaller} {test} --nocapture")),
+        ])
+    }
+}
+
+/// How to run the test which this thread is, and no other.
+fn this_test(scenario: &str) -> String {
+    let package = env::var("CARGO_PKG_NAME").map(|package| format!(" -p {package}"));
+    let package = package.unwrap_or_default();
+    let release = if cfg!(debug_assertions) { "" } else { " --release" };
+    // A test's thread is named after it; nextest runs it on the main one, by its exact name.
+    let thread = std::thread::current().name().filter(|name| *name != "main").map(String::from);
+    let exact = || env::args().skip_while(|argument| argument != "--exact").nth(1);
+    let which = match thread.or_else(exact) {
+        Some(test) => format!("--exact {test}"),
+        None => scenario.into(),
+    };
+    format!("cargo test{release}{package} -- {which}")
+}
+
+impl fmt::Display for Commands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(what, command)| writeln!(f, "  {what:<6} {command}"))
+    }
 }
 
 /// What a failing seed prints.
 #[must_use]
-pub fn screen(name: &str, failure: &Failure) -> String {
-    let seed = failure.report.seed;
-    format!(
-        "\nscenario {name}, {failure}  replay: SIM_SEED={seed} cargo test {name}\n  \
-         trace:  SIM_SEED={seed} SIM_TRACE=1 cargo test {name} -- --nocapture\n"
-    )
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let value = env::var(variable).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not {value:?}")))
+pub fn screen(name: &str, failure: &Failure, commands: &Commands) -> String {
+    format!("\nscenario {name}, {failure}{commands}")
 }

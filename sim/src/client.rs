@@ -61,6 +61,8 @@ pub(crate) struct Client {
     pub(crate) node: usize,
     /// Rises with each thing it begins, so that a timer for an older one is known to be late.
     pub(crate) round: u32,
+    /// How many operations were drawn for it.
+    pub(crate) asked: u32,
     /// What it waits for.
     pub(crate) waits: Option<RequestId>,
 }

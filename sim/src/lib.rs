@@ -7,18 +7,30 @@ pub mod disk;
 mod network;
 mod node;
 mod oracle;
+mod panics;
 pub mod plan;
 pub mod prng;
 pub mod report;
+mod seed;
+pub mod shrink;
 pub mod storm;
+mod suspect;
+pub mod totals;
 mod trace;
 mod witness;
 pub mod world;
 
-pub use check::{Seed, check};
+pub use check::check;
 pub use client::{Fate, Op, Workload};
 pub use oracle::Violation;
+pub use plan::{Plan, PlanFile};
 pub use prng::Draw;
 pub use report::{Failure, Report};
+pub use seed::Seed;
+pub use shrink::shrink;
 pub use storm::Storm;
+pub use totals::Totals;
 pub use world::{Stats, World};
+
+/// What a seed becomes: a scenario.
+pub type Outcome = Result<Report, Box<Failure>>;

@@ -2,12 +2,13 @@
 
 use crate::{
     Workload,
-    check::Seed,
     oracle::Violation,
-    plan::Time,
+    plan::{Plan, Time},
+    seed::Seed,
+    suspect::suspect,
     world::{Stats, World},
 };
-use lakebed::StateMachine;
+use lakebed::{Marks, StateMachine};
 use std::fmt;
 
 /// A run that ended, well or badly.
@@ -21,18 +22,32 @@ pub struct Report {
     pub stats: Stats,
     /// A hash of every event and action.
     pub digest: u64,
-    /// The faults it was planned with, a line each.
-    pub faults: Vec<String>,
+    /// The rare situations that engines met in it.
+    pub marks: Marks,
+    /// What it was.
+    pub plan: Plan,
+    /// How many operations each client had come to when everything was healed, or at the end.
+    pub asked: Vec<u32>,
+    /// What is wrong with the state machine itself, as far as a run that was traced showed.
+    pub suspicion: Option<String>,
+    /// All of its trace, if it was kept.
+    pub trace: Vec<String>,
 }
 
 impl Report {
-    pub(crate) fn of<M: StateMachine, W: Workload>(seed: Seed, world: &World<M, W>) -> Self {
+    pub(crate) fn of<M: StateMachine, W: Workload>(seed: &Seed, world: &World<M, W>) -> Self {
+        let suspected = || suspect(world.fresh_machine(), world.commands());
+        let trace = || world.last_lines(None, usize::MAX);
         Self {
             seed: seed.number,
             time: world.now(),
             stats: world.stats(),
             digest: world.digest(),
-            faults: world.plan().faults.iter().map(ToString::to_string).collect(),
+            marks: world.marks(),
+            plan: world.plan().clone(),
+            asked: world.asked(),
+            suspicion: seed.is_traced().then(suspected).flatten(),
+            trace: if seed.is_kept() { trace() } else { Vec::new() },
         }
     }
 }
@@ -54,14 +69,18 @@ impl fmt::Display for Failure {
         let (seed, stats) = (report.seed, report.stats);
         writeln!(f, "seed {seed}, {}, event {}", Time(report.time), stats.events)?;
         writeln!(f, "  broken: {violation}")?;
+        if let Some(suspicion) = &report.suspicion {
+            writeln!(f, "  cause: {suspicion}")?;
+        }
         if let Some(node) = violation.node {
             writeln!(f, "  node: {}", node + 1)?;
         }
         for line in lines {
             writeln!(f, "  {}", shortened(line))?;
         }
-        writeln!(f, "  plan: {} faults, digest {:016x}", report.faults.len(), report.digest)?;
-        for fault in &report.faults {
+        let faults = &report.plan.faults;
+        writeln!(f, "  plan: {} faults, digest {:016x}", faults.len(), report.digest)?;
+        for fault in faults {
             writeln!(f, "    {fault}")?;
         }
         Ok(())

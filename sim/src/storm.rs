@@ -2,16 +2,16 @@
 //! again and all its nodes must become the same (liveness).
 
 use crate::{
-    check::Seed,
     client::{Op, Workload},
     disk::Survivors,
     oracle::{Checked, Violation},
+    panics::{self, Panic},
     plan::{Fault, FaultKind, MS, Moment, Plan},
     report::{Failure, Report},
+    seed::Seed,
     world::World,
 };
 use lakebed::{Role, StateMachine};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// After healing a leader must have committed a new write within this.
 const SERVE_WITHIN: u64 = 5_000 * MS;
@@ -19,37 +19,37 @@ const SERVE_WITHIN: u64 = 5_000 * MS;
 const CONVERGE_WITHIN: u64 = 10_000 * MS;
 /// A healed cluster must reach the storm's targets within this.
 const TARGETS_WITHIN: u64 = 60_000 * MS;
-/// Power cuts with sectors pending in every storm, at least.
-const CRASHES_MIN: u64 = 2;
 
-/// A run to be: a plan, and how much must happen in it.
+/// A run to be: from a seed, or as a plan says that was made from one.
 #[derive(Clone, Debug)]
 pub struct Storm {
     seed: Seed,
     plan: Plan,
-    events_min: u64,
-    operations_min: u64,
 }
 
 impl Storm {
-    /// A storm over three nodes, everything else drawn from the seed: at least 2,000 events and
-    /// 100 answered requests.
+    /// A storm over three nodes, everything else drawn from the seed.
     #[must_use]
     pub fn new(seed: Seed) -> Self {
-        Self { seed, plan: Plan::storm(seed.number, 3), events_min: 2_000, operations_min: 100 }
+        let plan = seed.plan().cloned().unwrap_or_else(|| Plan::storm(seed.number, 3));
+        Self { seed, plan }
     }
 
-    /// The same over another number of nodes.
+    /// The same over another number of nodes. A plan that is replayed says itself how many.
     #[must_use]
     pub fn nodes(mut self, nodes: usize) -> Self {
-        self.plan = Plan::storm(self.seed.number, nodes);
+        if self.seed.plan().is_none() {
+            self.plan = Plan::storm(self.seed.number, nodes);
+        }
         self
     }
 
-    /// Changes the plan.
+    /// Changes the plan that was drawn. One that is replayed had been changed before it was kept.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Plan)) -> Self {
-        change(&mut self.plan);
+        if self.seed.plan().is_none() {
+            change(&mut self.plan);
+        }
         self
     }
 
@@ -65,13 +65,13 @@ impl Storm {
         machine: fn() -> M,
         workload: W,
     ) -> Result<Report, Box<Failure>> {
-        let (seed, events, operations) = (self.seed, self.events_min, self.operations_min);
-        observe(seed, World::new(self.plan, machine, workload), |world| {
+        let targets = self.plan.targets;
+        observe(self.seed, World::new(self.plan, machine, workload), |world| {
             storm(world)?;
             world.heal();
             serve(world)?;
             let enough = |world: &World<M, W>| {
-                world.stats().events >= events && world.stats().answered >= operations
+                world.stats().events >= targets.events && world.stats().answered >= targets.answers
             };
             run_until(world, TARGETS_WITHIN, "the storm's targets", enough)?;
             converge(world)
@@ -85,22 +85,31 @@ pub fn observe<M: StateMachine, W: Workload>(
     mut world: World<M, W>,
     story: impl FnOnce(&mut World<M, W>) -> Checked,
 ) -> Result<Report, Box<Failure>> {
-    if seed.is_traced() {
+    if seed.is_kept() {
+        world.trace_whole();
+    } else if seed.is_traced() {
         world.trace(seed.is_printed());
     }
-    let told = catch_unwind(AssertUnwindSafe(|| story(&mut world)));
-    let told = told.unwrap_or_else(|panic| {
-        let what = panic.downcast_ref::<String>().map(String::as_str);
-        let what = what.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        Err(Violation { invariant: "no panic", node: world.touched(), what: what.into() })
-    });
-    let report = Report::of(seed, &world);
+    let told = panics::caught(|| story(&mut world));
+    let told = told.unwrap_or_else(|panic| Err(violation(panic, world.touched())));
+    let report = Report::of(&seed, &world);
     match told {
         Ok(()) => Ok(report),
         Err(violation) => {
             let lines = world.last_lines(violation.node, 40);
             Err(Box::new(Failure { report, violation, lines }))
         }
+    }
+}
+
+/// A panic as the broken invariant that it is.
+fn violation(panic: Panic, node: Option<usize>) -> Violation {
+    match panic.blame {
+        Some(blame) => {
+            let what = format!("{blame}: {}", panic.what);
+            Violation { invariant: "the machine does not panic", node, what }
+        }
+        None => Violation { invariant: "no panic", node, what: panic.what },
     }
 }
 
@@ -119,7 +128,7 @@ fn storm<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
             world.relent(&turn.fault.kind);
         }
     }
-    while world.stats().crashes_with_writes_pending < CRASHES_MIN {
+    while world.stats().crashes_with_writes_pending < world.plan().targets.crashes {
         one_more_crash(world)?;
     }
     // The last fault has its effect before everything is healed.

@@ -6,7 +6,10 @@
 use crate::plan::Time;
 use bytes::Bytes;
 use lakebed::{Action, Completion, DiskRequest, Event, Extent, Machine, inspect::describe};
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    io::{self, Write},
+};
 
 /// How many lines are kept.
 const LINES_MAX: usize = 4096;
@@ -15,13 +18,19 @@ const LINES_MAX: usize = 4096;
 #[derive(Clone, Debug)]
 pub(crate) struct Trace {
     lines: VecDeque<(Option<usize>, String)>,
+    lines_max: usize,
     print: bool,
 }
 
 impl Trace {
     /// Without a line; `print`: each line is printed as it comes.
     pub(crate) const fn new(print: bool) -> Self {
-        Self { lines: VecDeque::new(), print }
+        Self { lines: VecDeque::new(), lines_max: LINES_MAX, print }
+    }
+
+    /// Of which no line is forgotten.
+    pub(crate) const fn whole() -> Self {
+        Self { lines: VecDeque::new(), lines_max: usize::MAX, print: false }
     }
 
     /// Adds a line about a node, or about the whole cluster.
@@ -29,9 +38,10 @@ impl Trace {
         let who = node.map_or_else(|| "-".into(), |node| (node + 1).to_string());
         let line = format!("{:>14} {who:>2} {line}", Time(now).to_string());
         if self.print {
-            eprintln!("{line}");
+            // Whoever reads may have seen enough: `| head`.
+            let _ = writeln!(io::stdout(), "{line}");
         }
-        if self.lines.len() == LINES_MAX {
+        if self.lines.len() == self.lines_max {
             self.lines.pop_front();
         }
         self.lines.push_back((node, line));

@@ -3,6 +3,7 @@
 //! Every simulated command begins with the id of its request, so that the oracle can tell two
 //! equal commands apart; the user's machine never sees that prefix.
 
+use crate::panics;
 use bytes::Bytes;
 use lakebed::{LogId, MachineError, StateMachine, Timestamp, tape::Digest};
 
@@ -17,6 +18,14 @@ pub(crate) struct Applied {
     pub(crate) request: u64,
     /// A digest of the answer.
     pub(crate) answer: u64,
+}
+
+/// A command as a machine is given it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Given {
+    pub(crate) at: LogId,
+    pub(crate) time: Timestamp,
+    pub(crate) command: Vec<u8>,
 }
 
 /// A machine and what it did since the oracle last looked.
@@ -36,21 +45,50 @@ impl<M: StateMachine> StateMachine for Witness<M> {
     fn apply(&mut self, at: LogId, time: Timestamp, command: &[u8], answer: &mut Vec<u8>) {
         let (prefix, command) = command.split_at(PREFIX_BYTES);
         let request = u64::from_le_bytes(prefix.try_into().expect("a prefix was split off"));
+        let blame = Blame { doing: "applying", at: Some(at), bytes: command };
         self.machine.apply(at, time, command, answer);
+        drop(blame);
         self.applied.push(Applied { at, request, answer: digest(answer) });
     }
 
     fn query(&self, query: &[u8], answer: &mut Vec<u8>) {
+        let _blame = Blame { doing: "answering the query", at: None, bytes: query };
         self.machine.query(query, answer);
     }
 
     fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        let _blame = Blame { doing: "freezing", at: None, bytes: &[] };
         self.machine.freeze()
     }
 
     fn restore(&mut self, offset: u64, bytes: &[u8], last: bool) -> Result<(), MachineError> {
+        let _blame = Blame { doing: "restoring from", at: None, bytes };
         self.machine.restore(offset, bytes, last)
     }
+}
+
+/// Says, if the machine panics, that it was the machine and what it was doing.
+struct Blame<'a> {
+    doing: &'static str,
+    at: Option<LogId>,
+    bytes: &'a [u8],
+}
+
+impl Drop for Blame<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let at = self.at.map_or_else(String::new, |at| format!(" {at}:"));
+            panics::blame(format!("{}{at} {}", self.doing, escaped(self.bytes)));
+        }
+    }
+}
+
+/// Bytes as people read them, and not too many of them.
+pub(crate) fn escaped(bytes: &[u8]) -> String {
+    const SHOWN_MAX: usize = 40;
+    let (shown, rest) = bytes.split_at(bytes.len().min(SHOWN_MAX));
+    let rest = if rest.is_empty() { String::new() } else { format!("... ({} more)", rest.len()) };
+    format!("\"{}\"{rest}", shown.escape_ascii())
 }
 
 /// A digest of bytes.

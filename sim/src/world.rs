@@ -16,11 +16,12 @@ use crate::{
     plan::{Plan, US},
     prng::{Concern, Stream},
     trace::{self, Trace},
+    witness::Given,
 };
 use bytes::{Bytes, BytesMut};
 use lakebed::{
-    Action, ClusterId, Config, DiskRequest, Engine, Event, GroupId, Halt, Member, Membership,
-    NodeId, OpId, Start, StateMachine, entry::Seed, inspect::Probe, tape::Digest,
+    Action, ClusterId, Config, DiskRequest, Engine, Event, GroupId, Halt, Marks, Member,
+    Membership, NodeId, OpId, Start, StateMachine, entry::Seed, inspect::Probe, tape::Digest,
 };
 use std::{
     cmp::Reverse,
@@ -136,6 +137,10 @@ pub struct World<M, W> {
     trace: Option<Trace>,
     actions: Vec<Action>,
     touched: Option<usize>,
+    /// Once everything was healed clients make every operation: how many each had come to then.
+    healed: Option<Vec<u32>>,
+    /// What was met by engines that are gone.
+    marks: Marks,
 }
 
 impl<M: StateMachine, W: Workload> World<M, W> {
@@ -168,6 +173,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             trace: None,
             actions: Vec::new(),
             touched: None,
+            healed: None,
+            marks: Marks::default(),
             plan,
         };
         world.begin();
@@ -178,9 +185,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         for node in 0..self.nodes.len() {
             self.schedule_start(node, 0);
         }
-        for client in 0..self.plan.clients {
+        for client in 0..self.plan.clients.len() {
             let node = client % self.nodes.len();
-            self.clients.push(Client { node, round: 0, waits: None });
+            self.clients.push(Client { node, round: 0, asked: 0, waits: None });
             self.schedule(self.now + US, Coming::Client { client, round: 0 });
         }
     }
@@ -188,6 +195,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// Traces what happens from now on; `print`: as it happens.
     pub fn trace(&mut self, print: bool) {
         self.trace = Some(Trace::new(print));
+        self.oracle.keep_commands();
+    }
+
+    /// Traces what happens from now on, and forgets nothing of it.
+    pub(crate) fn trace_whole(&mut self) {
+        self.trace = Some(Trace::whole());
+        self.oracle.keep_commands();
     }
 
     /// The last lines of the trace about a node and the cluster.
@@ -218,6 +232,30 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     #[must_use]
     pub const fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// The rare situations that any engine has met.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        let living = self.nodes.iter().filter_map(|node| node.engine.as_ref());
+        Marks(living.fold(self.marks.0, |marks, engine| marks | engine.status().marks))
+    }
+
+    /// How many operations were drawn for each client until everything was healed.
+    #[must_use]
+    pub fn asked(&self) -> Vec<u32> {
+        let now = || self.clients.iter().map(|client| client.asked).collect();
+        self.healed.clone().unwrap_or_else(now)
+    }
+
+    /// The commands that were applied anywhere, in order; kept only while the run is traced.
+    pub(crate) fn commands(&self) -> &[Given] {
+        self.oracle.commands()
+    }
+
+    /// A machine that was given nothing.
+    pub(crate) fn fresh_machine(&self) -> fn() -> M {
+        self.machine
     }
 
     /// How many nodes there are.

@@ -16,7 +16,7 @@ mod votes_once;
 mod watermarks_ordered;
 
 use crate::client::{Fate, Request};
-use crate::witness::Applied;
+use crate::witness::{Applied, Given};
 use lakebed::{
     Action, DiskRequest, Engine, Entries, LogId, LogIndex, RequestId, StateMachine,
     entry::Seed,
@@ -129,6 +129,16 @@ impl<M: StateMachine> Oracle<M> {
             },
             _ => Ok(()),
         }
+    }
+
+    /// Keeps the commands that are applied, for whoever wants to see what a machine makes of them.
+    pub(crate) fn keep_commands(&mut self) {
+        self.machines.keep_commands();
+    }
+
+    /// The commands that were kept, in order.
+    pub(crate) fn commands(&self) -> &[Given] {
+        self.machines.commands()
     }
 
     /// A node's process or machine is gone.

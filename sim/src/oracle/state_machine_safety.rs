@@ -5,7 +5,7 @@
 //! own kind that lives through no crash; whoever comes later is compared.
 
 use super::{Checked, Violation, history::History};
-use crate::witness::{Applied, Witness, digest, state_digest};
+use crate::witness::{Applied, Given, PREFIX_BYTES, Witness, digest, state_digest};
 use lakebed::{Entries, Entry, Kind, LogId, LogIndex, StateMachine, tape::Digest};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,12 +22,22 @@ pub(super) struct Machines<M> {
     reference: Witness<M>,
     /// The last index that each node's machine holds; `None` while a snapshot is being taken in.
     positions: Vec<Option<LogIndex>>,
+    /// The commands applied, while somebody wants them.
+    kept: Option<Vec<Given>>,
 }
 
 impl<M: StateMachine> Machines<M> {
     pub(super) fn new(nodes: usize, machine: M) -> Self {
         let positions = vec![Some(LogIndex(0)); nodes];
-        Self { records: Vec::new(), reference: Witness::new(machine), positions }
+        Self { records: Vec::new(), reference: Witness::new(machine), positions, kept: None }
+    }
+
+    pub(super) fn keep_commands(&mut self) {
+        self.kept = Some(Vec::new());
+    }
+
+    pub(super) fn commands(&self) -> &[Given] {
+        self.kept.as_deref().unwrap_or_default()
     }
 
     pub(super) fn on_death(&mut self, node: usize) {
@@ -101,6 +111,10 @@ impl<M: StateMachine> Machines<M> {
         let mut answer = Vec::new();
         for command in commands_of(entry) {
             answer.clear();
+            if let Some(kept) = &mut self.kept {
+                let command = command[PREFIX_BYTES..].to_vec();
+                kept.push(Given { at: entry.id, time: entry.time, command });
+            }
             self.reference.apply(entry.id, entry.time, command, &mut answer);
         }
         self.records.push(record(entry, &self.reference.applied));

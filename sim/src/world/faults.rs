@@ -70,6 +70,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// Ends every fault, and starts whoever is down.
     pub fn heal(&mut self) {
         self.note(None, || "heal".into());
+        self.healed = Some(self.asked());
         self.armed.clear();
         self.network.heal();
         for node in 0..self.nodes.len() {
@@ -202,6 +203,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     /// What follows for the others when a node is gone.
     fn buried(&mut self, node: usize) {
+        let engine = self.nodes[node].engine.as_ref().expect("the node was up");
+        self.marks.0 |= engine.status().marks;
         self.nodes[node].stop();
         self.oracle.on_death(node);
         for peer in 0..self.nodes.len() {

@@ -34,6 +34,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             return Ok(());
         }
         let op = self.workload.next(self.draws.lane(SITE_OPERATION, at as u32));
+        self.clients[at].asked += 1;
+        if self.healed.is_none() && !self.plan.clients[at].has(self.clients[at].asked) {
+            self.think(at);
+            return Ok(());
+        }
         let (id, event) = self.begin_request(at, node, op);
         let client = &mut self.clients[at];
         client.waits = Some(id);

@@ -1,0 +1,73 @@
+//! Whether a plan can be run at all.
+
+use super::{FaultKind, Plan};
+use lakebed::{Config, GroupId, NodeId};
+
+/// The most nodes of a plan.
+pub(super) const NODES_MAX: usize = 32;
+/// The most clients of a plan.
+const CLIENTS_MAX: usize = 1024;
+/// What rates are parts of.
+const RATE_MAX: u64 = 65_536;
+/// The most that a clock is off, in parts per million.
+const DRIFT_MAX: u64 = 100_000;
+
+impl Plan {
+    /// Why it cannot be run, in a sentence.
+    pub fn validate(&self) -> Result<(), String> {
+        self.validate_sizes()?;
+        self.validate_config()?;
+        let known = |node: &usize| *node < self.nodes;
+        for fault in &self.faults {
+            let meant = match &fault.kind {
+                FaultKind::PowerCut { nodes, rot, .. } => {
+                    nodes.iter().all(known) && rot.is_none_or(|copy| copy < 2)
+                }
+                FaultKind::Partition { side, .. } => side.len() == self.nodes,
+                FaultKind::SlowDisk { node, factor, .. } => {
+                    known(node) && (1..=RATE_MAX).contains(factor)
+                }
+                FaultKind::Kill { node, .. }
+                | FaultKind::SyncFailure { node, .. }
+                | FaultKind::DiskFull { node, .. }
+                | FaultKind::Stop { node, .. } => known(node),
+            };
+            if !meant {
+                return Err(format!("`{fault}` does not fit a cluster of {} nodes", self.nodes));
+            }
+        }
+        if !self.faults.is_sorted_by_key(|fault| fault.at) {
+            return Err("the faults must be in order of time".into());
+        }
+        Ok(())
+    }
+
+    fn validate_sizes(&self) -> Result<(), String> {
+        let (nodes, clients, drifts) = (self.nodes, self.clients.len(), self.drift_ppm.len());
+        if nodes == 0 || nodes > NODES_MAX {
+            return Err(format!("{nodes} nodes; there must be 1 to {NODES_MAX}"));
+        }
+        if clients == 0 || clients > CLIENTS_MAX {
+            return Err(format!("{clients} clients; there must be 1 to {CLIENTS_MAX}"));
+        }
+        if drifts != nodes || self.drift_ppm.iter().any(|ppm| ppm.unsigned_abs() > DRIFT_MAX) {
+            return Err(format!("clocks need {nodes} drifts of {DRIFT_MAX} ppm at most"));
+        }
+        if self.links.loss > RATE_MAX || self.links.duplicate > RATE_MAX {
+            return Err(format!("links lose and double {RATE_MAX} messages of that many at most"));
+        }
+        Ok(())
+    }
+
+    fn validate_config(&self) -> Result<(), String> {
+        let sector = self.geometry.sector;
+        if ![512, 4096].contains(&sector) || !self.geometry.align.is_multiple_of(sector) {
+            return Err("a disk has sectors of 512 or 4096 bytes, and aligns to whole ones".into());
+        }
+        let mut config = Config::new(GroupId(1), NodeId(1));
+        config.disk_align = self.geometry.align;
+        config.segment_bytes = self.segment_bytes;
+        config.tuning = self.tuning.clone();
+        config.validate().map_err(|error| error.to_string())
+    }
+}

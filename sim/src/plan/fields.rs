@@ -1,0 +1,184 @@
+//! What each line of a plan says: the names, in order, and where their values are kept.
+
+use super::{
+    Fault, FaultKind, Latency, Moment, Plan,
+    text::{Field, choice, duration, node, nodes, numbers, optional, plain, sides, time},
+};
+use crate::disk::{EIO, Failure, Survivors};
+use lakebed::DiskError;
+use std::fmt;
+
+/// A group of settings: its keyword, and its values in a plan.
+pub(super) type Group = (&'static str, fn(&mut Plan) -> Vec<Field<'_>>);
+
+/// Every group, in the order of print.
+pub(super) const GROUPS: [Group; 10] = [
+    ("targets", targets),
+    ("disk", disk),
+    ("log", |plan| vec![plain("segment-bytes", &mut plan.segment_bytes)]),
+    ("tuning", tuning),
+    ("links", links),
+    ("read", |plan| latency(&mut plan.disk.read)),
+    ("write", |plan| latency(&mut plan.disk.write)),
+    ("sync", |plan| latency(&mut plan.disk.sync)),
+    ("think", |plan| latency(&mut plan.think)),
+    ("clocks", |plan| vec![numbers("drift-ppm", &mut plan.drift_ppm)]),
+];
+
+fn targets(plan: &mut Plan) -> Vec<Field<'_>> {
+    let targets = &mut plan.targets;
+    vec![
+        plain("events", &mut targets.events),
+        plain("answers", &mut targets.answers),
+        plain("crashes", &mut targets.crashes),
+    ]
+}
+
+fn disk(plan: &mut Plan) -> Vec<Field<'_>> {
+    let geometry = &mut plan.geometry;
+    vec![plain("sector", &mut geometry.sector), plain("align", &mut geometry.align)]
+}
+
+fn tuning(plan: &mut Plan) -> Vec<Field<'_>> {
+    let tuning = &mut plan.tuning;
+    vec![
+        duration("heartbeat", &mut tuning.heartbeat),
+        duration("election-least", &mut tuning.election.0),
+        duration("election-most", &mut tuning.election.1),
+        plain("forward", &mut tuning.forward),
+        optional("lease-drift-ppm", &mut tuning.lease_drift_ppm),
+        plain("entry-commands", &mut tuning.entry_commands_max),
+        plain("append-bytes", &mut tuning.append_bytes_max),
+        plain("inflight-bytes", &mut tuning.inflight_bytes_max),
+        plain("writes-inflight", &mut tuning.writes_inflight_max),
+        plain("propose-bytes", &mut tuning.propose_bytes_max),
+        plain("apply-bytes", &mut tuning.apply_bytes_max),
+        plain("cache-bytes", &mut tuning.cache_bytes_max),
+        plain("catch-up-bytes", &mut tuning.catch_up_bytes_max),
+        plain("restore-bytes", &mut tuning.restore_bytes_max),
+        plain("snapshot-log-bytes", &mut tuning.snapshot_log_bytes),
+    ]
+}
+
+fn links(plan: &mut Plan) -> Vec<Field<'_>> {
+    let links = &mut plan.links;
+    vec![
+        time("least", &mut links.latency.least),
+        time("tail", &mut links.latency.tail),
+        plain("loss", &mut links.loss),
+        plain("duplicate", &mut links.duplicate),
+        plain("reorder", &mut links.reorder),
+        plain("silent", &mut links.silent),
+    ]
+}
+
+fn latency(latency: &mut Latency) -> Vec<Field<'_>> {
+    vec![time("least", &mut latency.least), time("tail", &mut latency.tail)]
+}
+
+const MOMENTS: [(&str, Moment); 2] =
+    [("pending", Moment::Pending), ("pending-hard-state", Moment::PendingHardState)];
+
+const SURVIVORS: [(&str, Survivors); 7] = [
+    ("none", Survivors::None),
+    ("all", Survivors::All),
+    ("prefix", Survivors::Prefix),
+    ("suffix", Survivors::Suffix),
+    ("random", Survivors::Random),
+    ("only-last", Survivors::OnlyLast),
+    ("all-but-first", Survivors::AllButFirst),
+];
+
+const FAILURES: [(&str, Failure); 4] = [
+    ("clean-keep", Failure::CleanKeep),
+    ("clean-revert", Failure::CleanRevert),
+    ("error", Failure::Nothing(DiskError::Io { errno: EIO })),
+    ("full", Failure::Nothing(DiskError::Full)),
+];
+
+/// Each kind of fault by its name, with values that a line replaces.
+pub(super) const KINDS: [(&str, fn() -> FaultKind); 7] = [
+    ("power-cut", || FaultKind::PowerCut {
+        nodes: Vec::new(),
+        moment: Moment::Pending,
+        survivors: Survivors::None,
+        rot: None,
+        down: 0,
+    }),
+    ("kill", || FaultKind::Kill { node: 0, down: 0 }),
+    ("partition", || FaultKind::Partition {
+        side: Vec::new(),
+        both_ways: true,
+        noticed: true,
+        lasts: 0,
+    }),
+    ("sync-failure", || FaultKind::SyncFailure { node: 0, failure: Failure::CleanKeep }),
+    ("disk-full", || FaultKind::DiskFull { node: 0, lasts: 0 }),
+    ("slow-disk", || FaultKind::SlowDisk { node: 0, factor: 1, lasts: 0 }),
+    ("stop", || FaultKind::Stop { node: 0, hand_over: false }),
+];
+
+impl FaultKind {
+    /// What it is called in a plan.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::PowerCut { .. } => "power-cut",
+            Self::Kill { .. } => "kill",
+            Self::Partition { .. } => "partition",
+            Self::SyncFailure { .. } => "sync-failure",
+            Self::DiskFull { .. } => "disk-full",
+            Self::SlowDisk { .. } => "slow-disk",
+            Self::Stop { .. } => "stop",
+        }
+    }
+
+    pub(super) fn fields(&mut self) -> Vec<Field<'_>> {
+        match self {
+            Self::PowerCut { nodes: which, moment, survivors, rot, down } => vec![
+                nodes("nodes", which),
+                choice("moment", moment, &MOMENTS),
+                choice("survivors", survivors, &SURVIVORS),
+                optional("rot", rot),
+                time("down", down),
+            ],
+            Self::Kill { node: which, down } => vec![node("node", which), time("down", down)],
+            Self::Partition { side, both_ways, noticed, lasts } => vec![
+                sides("side", side),
+                plain("both-ways", both_ways),
+                plain("noticed", noticed),
+                time("lasts", lasts),
+            ],
+            Self::SyncFailure { node: which, failure } => {
+                vec![node("node", which), choice("how", failure, &FAILURES)]
+            }
+            Self::DiskFull { node: which, lasts } => {
+                vec![node("node", which), time("lasts", lasts)]
+            }
+            Self::SlowDisk { node: which, factor, lasts } => {
+                vec![node("node", which), plain("factor", factor), time("lasts", lasts)]
+            }
+            Self::Stop { node: which, hand_over } => {
+                vec![node("node", which), plain("hand-over", hand_over)]
+            }
+        }
+    }
+}
+
+/// Prints a keyword and its fields.
+pub(super) fn print(f: &mut fmt::Formatter<'_>, word: &str, fields: &[Field<'_>]) -> fmt::Result {
+    f.write_str(word)?;
+    fields.iter().try_for_each(|(name, value)| write!(f, " {name} {}", value.print()))
+}
+
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        print(f, self.name(), &self.clone().fields())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at {} {}", super::Time(self.at), self.kind)
+    }
+}

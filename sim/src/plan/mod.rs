@@ -1,0 +1,219 @@
+//! What a run will be: expanded from a seed, and a plain value from then on.
+//!
+//! A plan knows no world. It is what is printed, saved, shrunk and reviewed: its text says all of
+//! it (`text`), one line per group of settings, client and fault.
+
+mod asks;
+mod check;
+mod draw;
+mod fields;
+mod file;
+#[cfg(test)]
+mod tests;
+mod text;
+
+pub use asks::Asks;
+pub use file::{PlanFile, VERSION};
+pub use text::{PlanError, Time};
+
+use crate::disk::{Failure, Geometry, Survivors};
+use lakebed::Tuning;
+
+/// A microsecond of simulated time, in nanoseconds.
+pub const US: u64 = 1_000;
+/// A millisecond of simulated time, in nanoseconds.
+pub const MS: u64 = 1_000_000;
+
+/// The least time something takes, and the tail on top; nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Latency {
+    /// Never less than this.
+    pub least: u64,
+    /// Half of the time within this much more, rarely several times it.
+    pub tail: u64,
+}
+
+/// How messages travel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Links {
+    /// How long a message takes.
+    pub latency: Latency,
+    /// Messages lost in 65,536; each breaks its connection, as a stream would.
+    pub loss: u64,
+    /// Messages in 65,536 that arrive twice, the second time late, perhaps in another life.
+    pub duplicate: u64,
+    /// Whether messages overtake each other.
+    pub reorder: bool,
+    /// Whether a loss goes unnoticed: no connection breaks, nobody is told.
+    pub silent: bool,
+}
+
+/// How long disks take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DiskTimes {
+    /// Reads, and changes of names.
+    pub read: Latency,
+    /// Writes that are not durable.
+    pub write: Latency,
+    /// Syncs and durable writes.
+    pub sync: Latency,
+}
+
+/// A fault and when it strikes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// Simulated nanoseconds from the start of the run.
+    pub at: u64,
+    /// What happens.
+    pub kind: FaultKind,
+}
+
+/// What can happen to a cluster. Nodes count from zero.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FaultKind {
+    /// These machines lose power, as soon as one of them is at the moment, and come back.
+    PowerCut {
+        /// Which.
+        nodes: Vec<usize>,
+        /// When exactly.
+        moment: Moment,
+        /// What of their caches survives.
+        survivors: Survivors,
+        /// Which copy of their hard states rots while they are down, if any: zero or one.
+        rot: Option<u8>,
+        /// How long they are down.
+        down: u64,
+    },
+    /// A process dies and its kernel lives; it comes back.
+    Kill {
+        /// Which.
+        node: usize,
+        /// How long it is down.
+        down: u64,
+    },
+    /// These nodes do not hear those; with `both_ways` those do not hear these either.
+    Partition {
+        /// For each node, whether it is on the first side.
+        side: Vec<bool>,
+        /// Whether neither side hears the other, or only the second not the first.
+        both_ways: bool,
+        /// Whether connections break at once; else everybody believes them whole until the end.
+        noticed: bool,
+        /// For how long.
+        lasts: u64,
+    },
+    /// The next sync or durable write of a node fails.
+    SyncFailure {
+        /// Which node's.
+        node: usize,
+        /// How.
+        failure: Failure,
+    },
+    /// A disk has no more room.
+    DiskFull {
+        /// Whose.
+        node: usize,
+        /// For how long.
+        lasts: u64,
+    },
+    /// A disk takes many times as long.
+    SlowDisk {
+        /// Whose.
+        node: usize,
+        /// How many times.
+        factor: u64,
+        /// For how long.
+        lasts: u64,
+    },
+    /// A node is asked to stop, and started again.
+    Stop {
+        /// Which.
+        node: usize,
+        /// Whether it first hands its role over.
+        hand_over: bool,
+    },
+}
+
+/// What a power cut waits for, for a while.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Moment {
+    /// Any sector is written and not durable.
+    Pending,
+    /// A sector of the hard state is.
+    PendingHardState,
+}
+
+/// What makes a run worth its while: it goes on until this much has happened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Targets {
+    /// Calls of `handle` with a message, a completion or a request.
+    pub events: u64,
+    /// Requests that were answered.
+    pub answers: u64,
+    /// Power cuts of a node with sectors pending; what faults leave wanting is made up for.
+    pub crashes: u64,
+}
+
+/// All that a run does not draw as it goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// Where every draw of the run comes from.
+    pub seed: u64,
+    /// How many nodes, all voters.
+    pub nodes: usize,
+    /// What must happen before the run may end.
+    pub targets: Targets,
+    /// The clients, each with one request at a time, and which of their operations they make.
+    pub clients: Vec<Asks>,
+    /// The disks.
+    pub geometry: Geometry,
+    /// The largest log segment, in bytes.
+    pub segment_bytes: u64,
+    /// Timing and limits of the engines.
+    pub tuning: Tuning,
+    /// The network.
+    pub links: Links,
+    /// The speed of the disks.
+    pub disk: DiskTimes,
+    /// How fast each node's clock runs, in parts per million more or less.
+    pub drift_ppm: Vec<i64>,
+    /// How long a client waits between two requests.
+    pub think: Latency,
+    /// What happens, in order of time.
+    pub faults: Vec<Fault>,
+}
+
+impl Plan {
+    /// A cluster without any fault, with quick disks and links: for directed stories.
+    #[must_use]
+    pub fn calm(seed: u64, nodes: usize) -> Self {
+        let quick = Latency { least: 100 * US, tail: 50 * US };
+        Self {
+            seed,
+            nodes,
+            targets: Targets::default(),
+            clients: vec![Asks::all(); 4],
+            geometry: Geometry { sector: 512, align: 512 },
+            segment_bytes: 64 << 10,
+            tuning: draw::tuning(16 << 10, 32 << 10, 64 << 10),
+            links: Links { latency: quick, loss: 0, duplicate: 0, reorder: false, silent: false },
+            disk: DiskTimes { read: quick, write: quick, sync: quick },
+            drift_ppm: vec![0; nodes],
+            think: Latency { least: MS, tail: MS },
+            faults: Vec::new(),
+        }
+    }
+}
+
+impl FaultKind {
+    /// How long it lasts, if it does not end by itself.
+    #[must_use]
+    pub const fn lasts(&self) -> Option<u64> {
+        match self {
+            Self::Partition { lasts, .. }
+            | Self::DiskFull { lasts, .. }
+            | Self::SlowDisk { lasts, .. } => Some(*lasts),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What a scenario is given: a seed, perhaps a plan in its place, and whether its run is watched.
+
+use crate::plan::Plan;
+use std::sync::Arc;
+
+/// A seed, or a plan that was made from one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Seed {
+    /// The number from which everything is drawn.
+    pub number: u64,
+    plan: Option<Arc<Plan>>,
+    watch: Watch,
+}
+
+/// Who reads the trace of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Watch {
+    Nobody,
+    /// Its last lines go into a report.
+    Report,
+    /// Each line is printed.
+    Reader,
+    /// All lines are compared with another run's.
+    Differ,
+}
+
+impl Seed {
+    /// A seed whose run is not traced.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self { number, plan: None, watch: Watch::Nobody }
+    }
+
+    /// A plan to be run as it is, whatever a storm would draw.
+    #[must_use]
+    pub fn of_plan(plan: impl Into<Arc<Plan>>) -> Self {
+        let plan = plan.into();
+        Self { number: plan.seed, plan: Some(plan), watch: Watch::Nobody }
+    }
+
+    /// The same; the last lines of its run are kept for the report.
+    #[must_use]
+    pub fn traced(self) -> Self {
+        Self { watch: Watch::Report, ..self }
+    }
+
+    /// The same; each event and action of its run is printed as it happens.
+    #[must_use]
+    pub fn printed(self) -> Self {
+        Self { watch: Watch::Reader, ..self }
+    }
+
+    /// The same; each event and action of its run is kept.
+    #[must_use]
+    pub fn kept(self) -> Self {
+        Self { watch: Watch::Differ, ..self }
+    }
+
+    /// The plan to be run, if it is not to be drawn.
+    #[must_use]
+    pub fn plan(&self) -> Option<&Plan> {
+        self.plan.as_deref()
+    }
+
+    pub(crate) fn is_traced(&self) -> bool {
+        self.watch != Watch::Nobody
+    }
+
+    pub(crate) fn is_printed(&self) -> bool {
+        self.watch == Watch::Reader
+    }
+
+    pub(crate) fn is_kept(&self) -> bool {
+        self.watch == Watch::Differ
+    }
+}
