@@ -30,6 +30,9 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Ask a node how it is
     Status(Status),
+    /// Run whole clusters in simulated time, on disks that tear and links that break
+    #[command(subcommand)]
+    Sim(crate::sim::args::Sim),
 }
 
 #[derive(clap::Args, Debug)]

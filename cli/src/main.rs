@@ -1,4 +1,5 @@
-//! The `lakebed` command: a replicated store in one process, or a node of one; and how it is.
+//! The `lakebed` command: a replicated store in one process, or a node of one; and how it is; and
+//! the simulator.
 //!
 //! Knows flags, ports, folders and signals; everything else is the library's. Exit codes: 0 after
 //! a clean stop, 1 when something failed, 2 when the command line cannot be meant.
@@ -9,6 +10,7 @@ mod node;
 mod progress;
 mod serve;
 mod signals;
+mod sim;
 mod status;
 mod store;
 mod supervise;
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         args::Command::Up(up) => up::run(&up),
         args::Command::Serve(serve) => serve::run(&serve),
         args::Command::Status(status) => status::run(&status),
+        args::Command::Sim(sim) => sim::run(&sim),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

@@ -44,7 +44,7 @@ const CRATES: [(&str, &[&str]); 6] = [
     ("kv", &["lakebed"]),
     ("runtime", &["lakebed"]),
     ("scenarios", &["lakebed", "lakebed-kv", "lakebed-sim"]),
-    ("cli", &["lakebed", "lakebed-kv", "lakebed-runtime", "lakebed-scenarios"]),
+    ("cli", &["lakebed", "lakebed-kv", "lakebed-runtime", "lakebed-scenarios", "lakebed-sim"]),
 ];
 
 #[test]

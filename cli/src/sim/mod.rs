@@ -1,0 +1,38 @@
+//! `lakebed sim`: scenarios by seed, in sweeps or one at a time.
+//!
+//! Knows no world and no oracle; those are the simulator's. Exit codes: 0 when every seed passes, 1
+//! when one fails, 2 when a file or the command line cannot be meant.
+
+pub(crate) mod args;
+mod one;
+mod run;
+mod stop;
+mod summary;
+
+use crate::say;
+use anyhow::Result;
+use args::Sim;
+use lakebed_scenarios::SCENARIOS;
+use lakebed_sim::check::Commands;
+use std::{fmt::Display, process::ExitCode};
+
+/// Does what is asked for.
+pub(crate) fn run(sim: &Sim) -> Result<ExitCode> {
+    match sim {
+        Sim::List => {
+            SCENARIOS.iter().for_each(|of| say(format_args!("{:<16} {}", of.name, of.about)));
+            Ok(ExitCode::SUCCESS)
+        }
+        Sim::Run(run) => run::run(run),
+        Sim::Replay(one) => one::replay(one),
+        Sim::Trace(one) => one::trace(one),
+        Sim::Plan(kept) => one::plan(kept),
+        Sim::Shrink(kept) => one::shrink(kept),
+    }
+}
+
+/// What to type to see this seed, or this file, again.
+fn commands(scenario: &str, which: impl Display) -> Commands {
+    let of = ["replay", "trace", "shrink"];
+    Commands(of.map(|what| (what, format!("lakebed sim {what} {scenario} {which}"))).into())
+}

@@ -1,0 +1,194 @@
+//! One run at a time: again, in detail, smaller.
+
+use super::{
+    args::{Kept, One, Which},
+    commands, stop,
+};
+use crate::{args::refuse, say};
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use lakebed_sim::{
+    Failure, PlanFile, Report, Seed, check,
+    check::screen,
+    shrink::{self, Progress, Shrunk},
+};
+use std::{
+    fs::{self, OpenOptions},
+    io::IsTerminal,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
+
+/// After so many runs it says how far it is, where no terminal shows it.
+const TRIES_PER_LINE: u64 = 250;
+
+impl One {
+    fn seed(&self) -> Seed {
+        match &self.which {
+            Which::Seed(seed) => Seed::new(*seed),
+            Which::File(path) => Seed::of_plan(self.read(path).plan),
+        }
+    }
+
+    fn read(&self, path: &Path) -> PlanFile {
+        let (at, name) = (path.display(), self.scenario.name);
+        let text = fs::read_to_string(path);
+        let text =
+            text.unwrap_or_else(|error| refuse(format!("cannot read the plan {at}: {error}")));
+        let file: PlanFile = text.parse().unwrap_or_else(|error| refuse(format!("{at}: {error}")));
+        if !file.scenario.is_empty() && file.scenario != name {
+            refuse(format!("{at} is a plan of {}, not of {name}", file.scenario));
+        }
+        file
+    }
+
+    fn shown(&self) -> String {
+        match &self.which {
+            Which::Seed(seed) => seed.to_string(),
+            Which::File(path) => path.display().to_string(),
+        }
+    }
+
+    fn tell(&self, failure: &Failure) -> ExitCode {
+        let commands = commands(self.scenario.name, self.shown());
+        eprintln!("{}", screen(self.scenario.name, failure, &commands));
+        ExitCode::FAILURE
+    }
+}
+
+impl Kept {
+    /// Where the plan goes; that something can be written there is known before much is done.
+    fn out(&self) -> PathBuf {
+        let default = || match &self.one.which {
+            Which::Seed(seed) => format!("{}-{seed}.plan", self.one.scenario.name).into(),
+            Which::File(path) => path.with_extension("smaller.plan"),
+        };
+        let path = self.out.clone().unwrap_or_else(default);
+        let is_new = !path.exists();
+        let opened = OpenOptions::new().append(true).create(true).open(&path);
+        if let Err(error) = opened {
+            refuse(format!("cannot write the plan to {}: {error}", path.display()));
+        }
+        if is_new {
+            let _ = fs::remove_file(&path);
+        }
+        path
+    }
+}
+
+/// `lakebed sim replay`: passes or fails, twice alike.
+pub(super) fn replay(one: &One) -> Result<ExitCode> {
+    let (run, seed) = (one.scenario.run, one.seed());
+    match run(seed.clone().traced()) {
+        Ok(report) => {
+            if let Err(problem) = check::twice(&run, &seed, &report) {
+                eprintln!("scenario {}, {}: {problem}", one.scenario.name, one.shown());
+                return Ok(ExitCode::FAILURE);
+            }
+            say(passed(one, &report));
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(failure) => Ok(one.tell(&failure)),
+    }
+}
+
+fn passed(one: &One, report: &Report) -> String {
+    let (stats, digest) = (report.stats, report.digest);
+    format!(
+        "{} {} passes: {} events, {} power cuts, {} operations answered; twice the digest \
+         {digest:016x}",
+        one.scenario.name,
+        one.shown(),
+        stats.events,
+        stats.crashes,
+        stats.answered
+    )
+}
+
+/// `lakebed sim trace`.
+pub(super) fn trace(one: &One) -> Result<ExitCode> {
+    match (one.scenario.run)(one.seed().printed()) {
+        Ok(_) => Ok(ExitCode::SUCCESS),
+        Err(failure) => Ok(one.tell(&failure)),
+    }
+}
+
+/// `lakebed sim plan`.
+pub(super) fn plan(kept: &Kept) -> Result<ExitCode> {
+    let one = &kept.one;
+    let report = (one.scenario.run)(one.seed()).unwrap_or_else(|failure| failure.report);
+    let file = PlanFile::new(one.scenario.name, report.plan).to_string();
+    if kept.out.is_none() {
+        say(file.trim_end());
+    } else {
+        fs::write(kept.out(), file).context("writing the plan")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `lakebed sim shrink`.
+pub(super) fn shrink(kept: &Kept) -> Result<ExitCode> {
+    let (one, out) = (&kept.one, kept.out());
+    stop::listen();
+    let (begun, shower) = (Instant::now(), Shower::new());
+    let shrunk = shrink::shrink(one.seed(), one.scenario.run, |progress| shower.show(progress));
+    shower.bar.finish_and_clear();
+    let Some(shrunk) = shrunk else {
+        say(format_args!(
+            "{} {} passes: there is nothing to shrink",
+            one.scenario.name,
+            one.shown()
+        ));
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut file = check::keep(one.scenario.name, &shrunk);
+    if let Which::File(path) = &one.which {
+        let before = one.read(path);
+        (file.bug, file.fix) = (before.bug, before.fix);
+    }
+    fs::write(&out, file.to_string()).with_context(|| format!("writing {}", out.display()))?;
+    say(told(&shrunk, begun, &out));
+    let smallest = One { scenario: one.scenario, which: Which::File(out) };
+    let traced = (one.scenario.run)(smallest.seed().traced());
+    Ok(smallest.tell(&traced.err().unwrap_or(shrunk.failure)))
+}
+
+fn told(shrunk: &Shrunk, begun: Instant, out: &Path) -> String {
+    let Shrunk { before, after, tries, stopped, .. } = shrunk;
+    let took = begun.elapsed().as_millis();
+    let stopped = if *stopped { " (stopped early)" } else { "" };
+    format!(
+        "shrunk from {before} to {after}: {} % removed in {tries} runs, {}.{:03} s{stopped}\nkept \
+         in {}",
+        after.removed_since(*before),
+        took / 1000,
+        took % 1000,
+        out.display()
+    )
+}
+
+/// Shows how far shrinking is.
+struct Shower {
+    bar: ProgressBar,
+}
+
+impl Shower {
+    fn new() -> Self {
+        let style = ProgressStyle::with_template("{spinner} shrinking, {elapsed}: {msg}");
+        Self { bar: ProgressBar::new_spinner().with_style(style.expect("the template is ours")) }
+    }
+
+    fn show(&self, progress: &Progress) -> ControlFlow<()> {
+        let Progress { stage, tries, size } = progress;
+        let shown = format!("{size} after {tries} runs, taking out {stage}");
+        if std::io::stderr().is_terminal() {
+            self.bar.set_message(shown);
+            self.bar.tick();
+        } else if tries.is_multiple_of(TRIES_PER_LINE) {
+            eprintln!("shrinking: {shown}");
+        }
+        if stop::is_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}

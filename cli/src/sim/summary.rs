@@ -1,0 +1,109 @@
+//! What a sweep came to, for people and for machines.
+
+use lakebed_sim::Totals;
+use serde::Serialize;
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+/// A sweep that ended.
+pub(super) struct Summary {
+    pub(super) scenario: &'static str,
+    pub(super) totals: Totals,
+    pub(super) wall: Duration,
+    /// Which seeds failed, and of which scenario.
+    pub(super) failed: Vec<(&'static str, u64)>,
+}
+
+/// As one object. Its numbers may be added to those of other shards, the digest modulo 2^40
+/// (docs/simulation.md).
+#[derive(Serialize)]
+struct Json {
+    scenario: &'static str,
+    seeds: u64,
+    failures: u64,
+    events: u64,
+    crashes: u64,
+    crashes_with_writes_pending: u64,
+    client_operations: u64,
+    sim_seconds: f64,
+    wall_seconds: f64,
+    digest: u64,
+    marks: BTreeMap<String, u64>,
+}
+
+impl Summary {
+    /// One line, one object.
+    pub(super) fn json(&self) -> String {
+        let Totals { seeds, failures, stats, time, digest, .. } = self.totals;
+        let marks = self.totals.marks().map(|(mark, runs)| (format!("{mark:?}"), runs));
+        let json = Json {
+            scenario: self.scenario,
+            seeds,
+            failures,
+            events: stats.events,
+            crashes: stats.crashes,
+            crashes_with_writes_pending: stats.crashes_with_writes_pending,
+            client_operations: stats.answered,
+            sim_seconds: Duration::from_nanos(time).as_secs_f64(),
+            wall_seconds: self.wall.as_secs_f64(),
+            digest,
+            marks: marks.collect(),
+        };
+        serde_json::to_string(&json).expect("its keys are strings")
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Totals { seeds, failures, stats, time, digest, .. } = self.totals;
+        let wall = self.wall.as_millis().max(1) as u64;
+        let simulated = time / 1_000_000_000;
+        writeln!(f, "{}: {seeds} seeds, {failures} failures", self.scenario)?;
+        for (scenario, seed) in &self.failed {
+            writeln!(f, "  failed: {scenario} {seed}")?;
+        }
+        let (pace, events) = (seeds * 1000 / wall, stats.events * 1000 / wall);
+        writeln!(
+            f,
+            "  speed: {pace} seeds/s, {events} events/s in {}.{:03} s",
+            wall / 1000,
+            wall % 1000
+        )?;
+        writeln!(
+            f,
+            "  time: {simulated} s simulated, {} times real time",
+            time / 1_000_000 / wall
+        )?;
+        writeln!(
+            f,
+            "  faults: {} power cuts ({} with writes pending), {} kills, {} disk failures, {} \
+             messages lost",
+            stats.crashes,
+            stats.crashes_with_writes_pending,
+            stats.kills,
+            stats.disk_failures,
+            stats.messages_lost
+        )?;
+        writeln!(
+            f,
+            "  clients: {} operations answered of {}, {} of them unknown",
+            stats.answered, stats.requests, stats.unknown
+        )?;
+        writeln!(
+            f,
+            "  nodes: {} elections, {} snapshots, {} compactions, {} events",
+            stats.elections, stats.snapshots, stats.compactions, stats.events
+        )?;
+        self.marks(f)?;
+        write!(f, "  digest: {digest}")
+    }
+}
+
+impl Summary {
+    fn marks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut marks: Vec<_> = self.totals.marks().collect();
+        marks.sort_by_key(|(_, runs)| std::cmp::Reverse(*runs));
+        let met = marks.iter().filter(|(_, runs)| *runs > 0).count();
+        writeln!(f, "  marks: {met} of {} met; in how many runs:", marks.len())?;
+        marks.iter().try_for_each(|(mark, runs)| writeln!(f, "  {runs:>10} {mark:?}"))
+    }
+}
