@@ -24,9 +24,9 @@ deny:
 up *args:
     cargo run --release -- up {{args}}
 
-# Many seeds of one storm, on two cores.
-sweep storm="storm_of_three" seeds="0..10000":
-    cargo run --release -p lakebed-scenarios --example sweep -- {{storm}} {{seeds}} 2
+# Many seeds of one storm, on all processors.
+sweep storm="storm_of_three" seeds="0..10000" *args:
+    cargo run --release -- sim run {{storm}} --seeds {{seeds}} {{args}}
 
 # Storage alone, crashed at every operation.
 crash seeds="4000":

@@ -1,9 +1,10 @@
-//! What happened, one line per event and per action, for people.
+//! What happened, one line per event and per action, for people: the simulated time, the node (or
+//! `-` for all), `>` for an event and `<` for an action, and what it is.
 //!
 //! A run is traced only when somebody will read it: a failing seed is run once more with the trace
 //! on, which costs nothing to those that pass.
 
-use crate::plan::Time;
+use crate::plan::MS;
 use bytes::Bytes;
 use lakebed::{Action, Completion, DiskRequest, Event, Extent, Machine, inspect::describe};
 use std::{
@@ -36,7 +37,7 @@ impl Trace {
     /// Adds a line about a node, or about the whole cluster.
     pub(crate) fn add(&mut self, now: u64, node: Option<usize>, line: &str) {
         let who = node.map_or_else(|| "-".into(), |node| (node + 1).to_string());
-        let line = format!("{:>14} {who:>2} {line}", Time(now).to_string());
+        let line = format!("{:>5}.{:06}ms {who:>2} {line}", now / MS, now % MS);
         if self.print {
             // Whoever reads may have seen enough: `| head`.
             let _ = writeln!(io::stdout(), "{line}");

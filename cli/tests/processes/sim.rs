@@ -1,0 +1,193 @@
+//! `lakebed sim` as its user meets it.
+
+use crate::common::{Process, fails, lakebed, output};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::{collections::BTreeSet, fs, path::Path};
+
+const SIX_SEEDS: [&str; 5] = ["sim", "run", "storm_of_three", "--seeds", "0..6"];
+
+fn succeeds(args: &[&str]) -> String {
+    let output = output(args);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The last line of a sweep, without how long it took.
+fn summary(args: &[&str]) -> Value {
+    let text = succeeds(&[args, &["--json"]].concat());
+    let mut json: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    json.as_object_mut().unwrap().remove("wall_seconds").unwrap();
+    json
+}
+
+#[test]
+fn scenarios_are_listed_and_run_as_they_are_listed() {
+    let list = succeeds(&["sim", "list"]);
+    let names: Vec<_> = list.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+    assert!(names.contains(&"storm_of_three"));
+    let all = summary(&["sim", "run", "--seeds", "0..2"]);
+    assert_eq!((&all["scenario"], &all["seeds"]), (&"all".into(), &(2 * names.len()).into()));
+}
+
+#[test]
+fn a_sweep_ends_with_one_object() {
+    let json = summary(&SIX_SEEDS);
+    let keys: BTreeSet<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
+    let expected = [
+        "scenario",
+        "seeds",
+        "failures",
+        "events",
+        "crashes",
+        "crashes_with_writes_pending",
+        "client_operations",
+        "sim_seconds",
+        "digest",
+        "marks",
+    ];
+    assert_eq!(keys, expected.into());
+    assert_eq!((&json["seeds"], &json["failures"]), (&6.into(), &0.into()));
+    assert!(json["crashes_with_writes_pending"].as_u64() >= Some(12), "{json}");
+    assert_eq!(json["marks"]["MachineFedFromDisk"], 6);
+    let text = succeeds(&SIX_SEEDS);
+    assert!(text.starts_with("storm_of_three: 6 seeds, 0 failures\n"), "{text}");
+    assert!(text.trim_end().ends_with(&format!("digest: {}", json["digest"])), "{text}");
+}
+
+#[test]
+fn a_sweep_comes_to_the_same_by_however_many_threads_and_machines() {
+    let whole = summary(&SIX_SEEDS);
+    for jobs in ["1", "3"] {
+        assert_eq!(summary(&[&SIX_SEEDS[..], &["--jobs", jobs]].concat()), whole);
+    }
+    let shard = |shard: &str| summary(&[&SIX_SEEDS[..], &["--shard", shard]].concat());
+    let (mut sum, mut marks, mut digest) = (0, 0, 0);
+    for part in ["1/4", "2/4", "3/4", "4/4"].map(shard) {
+        sum += part["events"].as_u64().unwrap();
+        marks += part["marks"]["PeerPaused"].as_u64().unwrap();
+        digest = (digest + part["digest"].as_u64().unwrap()) % (1 << 40);
+    }
+    assert_eq!(
+        (sum, digest),
+        (whole["events"].as_u64().unwrap(), whole["digest"].as_u64().unwrap())
+    );
+    assert_eq!(marks, whole["marks"]["PeerPaused"].as_u64().unwrap());
+}
+
+#[test]
+fn a_batch_job_runs_its_own_part() {
+    let part = |variables: &[(&str, &str)], flags: &[&str]| {
+        let mut command = lakebed(&[&SIX_SEEDS[..], flags, &["--json"]].concat());
+        let mut process = Process::start(command.envs(variables.iter().copied()));
+        assert!(process.ended().success());
+        let json: Value = serde_json::from_str(&process.stdout.iter().last().unwrap()).unwrap();
+        json["digest"].clone()
+    };
+    let expected = summary(&[&SIX_SEEDS[..], &["--shard", "2/3"]].concat())["digest"].clone();
+    assert_eq!(part(&[("JOB_COMPLETION_INDEX", "1")], &["--shard", "/3"]), expected);
+    let slurm = [
+        ("SLURM_ARRAY_TASK_ID", "8"),
+        ("SLURM_ARRAY_TASK_MIN", "7"),
+        ("SLURM_ARRAY_TASK_COUNT", "3"),
+    ];
+    assert_eq!(part(&slurm, &[]), expected);
+}
+
+#[test]
+fn ctrl_c_ends_a_sweep_with_what_it_came_to() {
+    let many = ["sim", "run", "storm_of_one", "--seeds", "0..100000000", "--jobs", "1", "--json"];
+    let mut process = Process::start(&mut lakebed(&many));
+    // A signal that comes before it is listened for ends the process as any other.
+    crate::common::eventually("it listens", || caught_signals(&process) & (1 << 1) != 0);
+    process.signal(Signal::INT);
+    assert_eq!(process.ended().code(), Some(130));
+    let json: Value = serde_json::from_str(&process.stdout.iter().last().unwrap()).unwrap();
+    assert!(json["seeds"].as_u64().unwrap() < 100_000_000, "{json}");
+    assert_eq!(json["failures"], 0);
+}
+
+/// Which signals a process handles, a bit each, from the first on.
+fn caught_signals(process: &Process) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    caught.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[test]
+fn a_seed_and_its_plan_are_one_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("kept.plan");
+    let path = file.to_str().unwrap();
+    let seed = succeeds(&["sim", "replay", "storm_of_one", "7"]);
+    let digest = seed.trim_end().rsplit_once(' ').unwrap().1;
+    succeeds(&["sim", "plan", "storm_of_one", "7", "--out", path]);
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.starts_with("lakebed plan 1\nscenario storm_of_one\nseed 7\n"), "{text}");
+    assert_eq!(succeeds(&["sim", "plan", "storm_of_one", path]), text);
+    let planned = succeeds(&["sim", "replay", "storm_of_one", path]);
+    assert!(planned.trim_end().ends_with(digest), "{planned}{seed}");
+    let shrunk = succeeds(&["sim", "shrink", "storm_of_one", path]);
+    assert!(shrunk.contains("passes: there is nothing to shrink"), "{shrunk}");
+}
+
+#[test]
+fn a_trace_has_a_line_per_event_in_fixed_columns() {
+    let trace = succeeds(&["sim", "trace", "storm_of_one", "7"]);
+    assert!(trace.lines().count() > 5000);
+    for line in trace.lines() {
+        let (time, rest) = line.split_at(14);
+        assert!(time.trim_start().ends_with("ms"), "{line}");
+        let who = rest.get(1..3).unwrap().trim_start();
+        assert!(["1", "-"].contains(&who), "{line}");
+        assert!(
+            who == "-" || ["killed", "power", "halted", "copy", ">", "<"].contains(&word(rest)),
+            "{line}"
+        );
+    }
+}
+
+fn word(rest: &str) -> &str {
+    rest[4..].split([' ', ':']).next().unwrap()
+}
+
+fn plan(dir: &Path, name: &str, text: &str) -> String {
+    let path = dir.join(name);
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().into()
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let malformed = plan(dir.path(), "bad.plan", "lakebed plan 1\nseed 1\nnodes 1\nlinks loss a\n");
+    let older = plan(dir.path(), "old.plan", "lakebed plan 0\n");
+    let other = plan(dir.path(), "other.plan", "lakebed plan 1\nscenario x\nseed 1\nnodes 1\n");
+    let none = dir.path().join("none.plan").to_str().unwrap().to_owned();
+    let nowhere = dir.path().join("no/where.plan").to_str().unwrap().to_owned();
+    let run = ["sim", "run", "storm_of_one"];
+    let cases: [(&[&str], &[&str]); 12] = [
+        (
+            &["sim", "run", "storm_of_thre"],
+            &["similar value exists: 'storm_of_three'", "storm_of_one"],
+        ),
+        (&[&run[..], &["--seeds", "9..3"]].concat(), &["3..9 is meant?"]),
+        (&[&run[..], &["--seeds", "3..3"]].concat(), &["no seed is in it"]),
+        (&[&run[..], &["--shard", "3/2"]].concat(), &["the last one is 2/2"]),
+        (&[&run[..], &["--shard", "/2"]].concat(), &["--shard 1/2"]),
+        (&[&run[..], &["--jobs", "0"]].concat(), &["--jobs"]),
+        (&["sim", "replay", "storm_of_one", &malformed], &["bad.plan: line 4: found \"loss a\""]),
+        (&["sim", "replay", "storm_of_one", &older], &["an older lakebed", "lakebed sim plan"]),
+        (&["sim", "trace", "storm_of_one", &other], &["is a plan of x, not of storm_of_one"]),
+        (&["sim", "replay", "storm_of_one", &none], &["cannot read the plan", "none.plan"]),
+        (
+            &["sim", "shrink", "storm_of_one", "1", "--out", &nowhere],
+            &["cannot write", "where.plan"],
+        ),
+        (&["sim", "plan", "storm_of_one", "1", "--out", &nowhere], &["cannot write", "where.plan"]),
+    ];
+    for (args, expected) in cases {
+        fails(args, 2, expected);
+    }
+}
