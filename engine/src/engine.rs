@@ -300,7 +300,7 @@ impl Engine {
         for change in raft.changes().drain(..) {
             match change {
                 Change::Truncate(last) => storage.truncate(last),
-                Change::Append(head, frame) => storage.append(&head, frame),
+                Change::Append { head, chunk, at } => storage.append(head, chunk, at),
             }
         }
         for wish in raft.wishes().drain(..) {

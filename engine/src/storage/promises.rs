@@ -90,10 +90,8 @@ impl Promises {
     fn write(&mut self, mut writing: Writing, ops: &mut Ops) {
         let [first, second] = self.numbers[writing.copy];
         writing.block = usize::from(second < first);
-        let at = Extent {
-            offset: OFFSETS[writing.copy][writing.block],
-            bytes: writing.state.encode().into(),
-        };
+        let offset = OFFSETS[writing.copy][writing.block];
+        let at = Extent::new(offset, writing.state.encode().into());
         self.numbers[writing.copy][writing.block] = 0;
         let request = DiskRequest::Write { file: File::HardState, at, and: None, durable: true };
         ops.submit(Job::HardState, Class::Commit, request);

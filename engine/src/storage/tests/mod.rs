@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     action::Machine,
     entry::{Batch, Kind, frames, seal_body},
-    file::{DiskRequest, Extent},
+    file::DiskRequest,
     membership::Member,
     types::{ClusterId, GroupId},
 };
@@ -43,7 +43,8 @@ impl Disk {
             }
             DiskRequest::Write { file, at, and, .. } => {
                 let bytes = self.files.get_mut(&file).ok_or(DiskError::NotFound)?;
-                for Extent { offset, bytes: new } in [Some(at), and].into_iter().flatten() {
+                for extent in [Some(at), and].into_iter().flatten() {
+                    let (offset, new) = (extent.offset, extent.whole());
                     let to = offset as usize + new.len();
                     if to > bytes.len() {
                         assert!(matches!(file, File::Part(..)), "{file} must not grow");
@@ -161,13 +162,12 @@ impl Node {
     fn append(&mut self, term: u64, bytes: usize) {
         let seed = self.recovered().seed;
         let id = LogId::new(Term(term), self.last.index.next());
-        let frame = if bytes == 0 {
+        let (head, frame) = if bytes == 0 {
             seal_body(Kind::Empty, &[], seed, id, self.last.term, Timestamp(9))
         } else {
             Batch::one(&vec![id.index.0 as u8; bytes]).seal(seed, id, self.last.term, Timestamp(9))
         };
-        let head = Head::parse_whole(&frame, seed).expect("it was just sealed");
-        self.storage.append(&head, frame);
+        self.storage.append(head, frame, 0);
         self.last = id;
     }
 
