@@ -5,7 +5,6 @@
 
 use bytes::{Bytes, BytesMut};
 use lakebed::{Completion, DiskError, DiskRequest, Extent, File};
-use std::collections::BTreeMap;
 
 /// What was written, in this order: where two overlap the later one holds, elsewhere are zeros.
 #[derive(Default)]
@@ -16,7 +15,8 @@ struct Image {
 
 #[derive(Default)]
 pub struct MemoryDisk {
-    files: BTreeMap<File, Image>,
+    /// A handful.
+    files: Vec<(File, Image)>,
 }
 
 impl MemoryDisk {
@@ -27,18 +27,20 @@ impl MemoryDisk {
                 return Ok(Completion::Read(self.image(file)?.read(offset, len)));
             }
             DiskRequest::Create { file, len, .. } => {
-                self.files.insert(file, Image { len, ..Image::default() });
+                self.remove(file);
+                self.files.push((file, Image { len, ..Image::default() }));
             }
             DiskRequest::Write { file, at, and, .. } => {
                 let image = self.image(file)?;
                 [Some(at), and].into_iter().flatten().for_each(|extent| image.write(extent));
             }
             DiskRequest::Rename { from, to } => {
-                let image = self.files.remove(&from).ok_or(DiskError::NotFound)?;
-                self.files.insert(to, image);
+                let image = self.remove(from).ok_or(DiskError::NotFound)?;
+                self.remove(to);
+                self.files.push((to, image));
             }
             DiskRequest::Remove { file } => {
-                self.files.remove(&file).ok_or(DiskError::NotFound)?;
+                self.remove(file).ok_or(DiskError::NotFound)?;
             }
             DiskRequest::Sync { .. } | DiskRequest::SyncDirectory => {}
         }
@@ -46,11 +48,17 @@ impl MemoryDisk {
     }
 
     fn image(&mut self, file: File) -> Result<&mut Image, DiskError> {
-        self.files.get_mut(&file).ok_or(DiskError::NotFound)
+        let found = self.files.iter_mut().find(|(name, _)| *name == file);
+        found.map(|(_, image)| image).ok_or(DiskError::NotFound)
+    }
+
+    fn remove(&mut self, file: File) -> Option<Image> {
+        let place = self.files.iter().position(|(name, _)| *name == file)?;
+        Some(self.files.remove(place).1)
     }
 
     fn list(&self) -> Completion {
-        let length = |(file, image): (&File, &Image)| (*file, image.len);
+        let length = |(file, image): &(File, Image)| (*file, image.len);
         Completion::Listed(self.files.iter().map(length).collect())
     }
 }

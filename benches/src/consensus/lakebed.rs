@@ -163,7 +163,8 @@ impl Node {
                     self.done.push(Event::Completed { op, result });
                 }
                 Action::Send { to, head, body } => {
-                    wire.push_back((self.id, to, join(&head, &body)));
+                    let bytes = if body.is_empty() { head } else { join(&head, &body) };
+                    wire.push_back((self.id, to, bytes));
                 }
                 Action::Machine(step) => self.step(step),
                 Action::Respond { outcome, .. } => panic!("not applied: {outcome:?}"),

@@ -33,6 +33,8 @@ use std::{collections::VecDeque, time::Duration};
 const WRITE_BYTES_MAX: u64 = 1 << 20;
 /// The most bytes of entries in flight, at least: what a torn tail can reach.
 const WINDOW_BYTES_MIN: u64 = 16 << 20;
+/// How many images of slots share an allocation.
+const IMAGES_POOLED: usize = 16;
 /// After this long without a write the durable hint is written.
 const HINT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -52,6 +54,8 @@ pub(crate) struct Journal {
     /// Appended and not yet written.
     pub(super) pending: VecDeque<Pending>,
     pending_bytes: u64,
+    /// Bytes of log that were written in this life, entries and what fills their blocks.
+    pub(super) written_bytes: u64,
     /// The last entry appended.
     pub(super) last: LogId,
     pub(super) durable: LogIndex,
@@ -130,6 +134,8 @@ struct EntriesWrite {
 #[derive(Clone, Debug)]
 struct SlotLane {
     image: Vec<u8>,
+    /// Images in flight are cut from a common buffer.
+    pool: BytesMut,
     /// The first slot of the image: it begins a block.
     first: u32,
     sent: LogIndex,
@@ -152,6 +158,7 @@ impl Active {
         let image_first = layout.slot_block_first(slots.len() as u32);
         let mut lane = SlotLane {
             image: Vec::new(),
+            pool: BytesMut::new(),
             first: image_first,
             sent: last,
             durable: last,
@@ -236,7 +243,11 @@ impl SlotLane {
     /// The blocks that hold what is not sent; then only the last one, if it has room left, stays.
     fn take(&mut self, layout: &Layout, last: LogIndex, next: u32) -> Extent {
         let offset = layout.slot_block(self.first);
-        let bytes = Bytes::copy_from_slice(&self.image);
+        if self.pool.capacity() < self.image.len() {
+            self.pool = BytesMut::with_capacity(self.image.len() * IMAGES_POOLED);
+        }
+        self.pool.extend_from_slice(&self.image);
+        let bytes = self.pool.split().freeze();
         self.sent = last;
         let keep = layout.slot_block_first(next);
         if keep != self.first {
@@ -262,6 +273,7 @@ impl Journal {
             active: None,
             pending: VecDeque::new(),
             pending_bytes: 0,
+            written_bytes: 0,
             last: LogId::ZERO,
             durable: LogIndex(0),
             roll: Roll::Idle,
@@ -368,6 +380,7 @@ impl Journal {
             let entries = self.pending.range(..batch.entries);
             let bytes = gather(entries.clone(), &batch);
             let at = place(active, entries, bytes, stamp);
+            self.written_bytes += at.len();
             self.pending.drain(..batch.entries);
             self.pending_bytes -= batch.bytes;
             submit(active, Some(at), ops);
@@ -403,8 +416,7 @@ impl Journal {
 
     /// When writes pause, what was proven by floors alone is said in the hard state.
     fn refresh_hint(&mut self, now: Instant, promises: &mut Promises) {
-        let hint = promises.wanted().durable_hint;
-        if hint >= self.durable {
+        if promises.durable().durable_hint >= self.durable || !promises.is_at_rest() {
             self.hint_at = None;
             return;
         }

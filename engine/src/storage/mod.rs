@@ -425,6 +425,11 @@ impl Storage {
         self.snapshots.newest()
     }
 
+    /// Bytes of log written in this life.
+    pub(crate) const fn written_bytes(&self) -> u64 {
+        self.journal.written_bytes
+    }
+
     /// Bytes of log since the newest snapshot, and that snapshot's bytes.
     pub(crate) fn snapshot_debt(&self) -> (u64, u64) {
         let newest = self.snapshots.newest();

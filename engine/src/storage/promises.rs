@@ -70,6 +70,11 @@ impl Promises {
         self.durable_version >= version
     }
 
+    /// Whether the disk holds everything that must be there: lower bounds may be behind.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.durable_version >= self.wanted_version
+    }
+
     /// Lower bounds that travel with the next update, and never wait for one.
     pub(crate) fn hint(&mut self, durable: LogIndex, committed: LogIndex) {
         let wanted = &mut self.wanted;
