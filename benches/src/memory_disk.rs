@@ -1,71 +1,90 @@
 //! A disk in memory that performs each request at once and never fails.
 //!
-//! Files that are removed leave their memory to files to come: what is compared is consensus, not
-//! how fast the system finds fresh pages.
+//! It keeps what it is given as it was given, as the peer's memory storage does: what is compared
+//! is consensus, not how fast bytes are copied to where nobody reads them.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use lakebed::{Completion, DiskError, DiskRequest, Extent, File};
-use std::collections::BTreeMap;
+
+/// What was written, in this order: where two overlap the later one holds, elsewhere are zeros.
+#[derive(Default)]
+struct Image {
+    len: u64,
+    writes: Vec<Extent>,
+}
 
 #[derive(Default)]
 pub struct MemoryDisk {
-    files: BTreeMap<File, Vec<u8>>,
-    spare: Vec<Vec<u8>>,
+    /// A handful.
+    files: Vec<(File, Image)>,
 }
 
 impl MemoryDisk {
     pub fn perform(&mut self, request: DiskRequest) -> Result<Completion, DiskError> {
         match request {
             DiskRequest::List => return Ok(self.list()),
-            DiskRequest::Read { file, offset, len } => return self.read(file, offset, len),
-            DiskRequest::Create { file, len, .. } => self.create(file, len as usize),
+            DiskRequest::Read { file, offset, len } => {
+                return Ok(Completion::Read(self.image(file)?.read(offset, len)));
+            }
+            DiskRequest::Create { file, len, .. } => {
+                self.remove(file);
+                self.files.push((file, Image { len, ..Image::default() }));
+            }
             DiskRequest::Write { file, at, and, .. } => {
-                let bytes = self.file(file)?;
-                write(bytes, &at);
-                and.iter().for_each(|extent| write(bytes, extent));
+                let image = self.image(file)?;
+                [Some(at), and].into_iter().flatten().for_each(|extent| image.write(extent));
             }
             DiskRequest::Rename { from, to } => {
-                let bytes = self.files.remove(&from).ok_or(DiskError::NotFound)?;
-                self.spare.extend(self.files.insert(to, bytes));
+                let image = self.remove(from).ok_or(DiskError::NotFound)?;
+                self.remove(to);
+                self.files.push((to, image));
             }
             DiskRequest::Remove { file } => {
-                self.spare.push(self.files.remove(&file).ok_or(DiskError::NotFound)?);
+                self.remove(file).ok_or(DiskError::NotFound)?;
             }
             DiskRequest::Sync { .. } | DiskRequest::SyncDirectory => {}
         }
         Ok(Completion::Done)
     }
 
-    fn file(&mut self, file: File) -> Result<&mut Vec<u8>, DiskError> {
-        self.files.get_mut(&file).ok_or(DiskError::NotFound)
+    fn image(&mut self, file: File) -> Result<&mut Image, DiskError> {
+        let found = self.files.iter_mut().find(|(name, _)| *name == file);
+        found.map(|(_, image)| image).ok_or(DiskError::NotFound)
     }
 
-    fn create(&mut self, file: File, len: usize) {
-        let fits = self.spare.iter().position(|spare| spare.capacity() >= len);
-        let mut bytes = fits.map(|n| self.spare.swap_remove(n)).unwrap_or_default();
-        bytes.clear();
-        bytes.resize(len, 0);
-        self.spare.extend(self.files.insert(file, bytes));
+    fn remove(&mut self, file: File) -> Option<Image> {
+        let place = self.files.iter().position(|(name, _)| *name == file)?;
+        Some(self.files.remove(place).1)
     }
 
     fn list(&self) -> Completion {
-        let length = |(file, bytes): (&File, &Vec<u8>)| (*file, bytes.len() as u64);
+        let length = |(file, image): &(File, Image)| (*file, image.len);
         Completion::Listed(self.files.iter().map(length).collect())
-    }
-
-    fn read(&mut self, file: File, offset: u64, len: u32) -> Result<Completion, DiskError> {
-        let bytes = self.file(file)?;
-        let start = bytes.len().min(offset as usize);
-        let end = bytes.len().min(start + len as usize);
-        Ok(Completion::Read(Bytes::copy_from_slice(&bytes[start..end])))
     }
 }
 
-fn write(file: &mut Vec<u8>, extent: &Extent) {
-    let start = extent.offset as usize;
-    let end = start + extent.bytes.len();
-    if file.len() < end {
-        file.resize(end, 0);
+impl Image {
+    fn write(&mut self, extent: Extent) {
+        self.len = self.len.max(extent.end());
+        // A block of slots is written again and again: its former image goes.
+        let same = |old: &&mut Extent| old.offset == extent.offset && old.len() == extent.len();
+        match self.writes.iter_mut().rev().take(4).find(same) {
+            Some(old) => *old = extent,
+            None => self.writes.push(extent),
+        }
     }
-    file[start..end].copy_from_slice(&extent.bytes);
+
+    fn read(&self, offset: u64, len: u32) -> Bytes {
+        let (start, end) = (offset.min(self.len), (offset + u64::from(len)).min(self.len));
+        let mut bytes = BytesMut::zeroed((end - start) as usize);
+        for extent in &self.writes {
+            let (from, to) = (extent.offset.max(start), extent.end().min(end));
+            if from < to {
+                let part = (from - extent.offset) as usize..(to - extent.offset) as usize;
+                bytes[(from - start) as usize..(to - start) as usize]
+                    .copy_from_slice(&extent.whole()[part]);
+            }
+        }
+        bytes.freeze()
+    }
 }

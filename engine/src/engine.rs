@@ -40,8 +40,8 @@ pub struct Engine {
 struct Compaction {
     /// Who waits for a snapshot of at least this index.
     wanted: Vec<(RequestId, LogIndex)>,
-    /// How far the machine was when the log's size was last looked at.
-    looked_at: LogIndex,
+    /// Before so many bytes were written the log cannot exceed what a restart should replay.
+    look_at: u64,
     snapshot: LogId,
     first: LogIndex,
     full: bool,
@@ -201,6 +201,7 @@ impl Engine {
     fn on_tune(&mut self, tuning: Tuning) {
         if tuning.validate().is_ok() {
             self.storage.tune(&tuning);
+            self.compaction.look_at = 0;
             if let Some(raft) = &mut self.raft {
                 raft.on_tune(&tuning);
             }
@@ -300,7 +301,7 @@ impl Engine {
         for change in raft.changes().drain(..) {
             match change {
                 Change::Truncate(last) => storage.truncate(last),
-                Change::Append(head, frame) => storage.append(&head, frame),
+                Change::Append { head, chunk, at } => storage.append(head, chunk, at),
             }
         }
         for wish in raft.wishes().drain(..) {
@@ -313,13 +314,15 @@ impl Engine {
         let (storage, Some(raft)) = (&mut self.storage, &mut self.raft) else { return };
         let compaction = &mut self.compaction;
         compaction.tell(storage, out);
-        let at = raft.applying();
         let asked = !compaction.wanted.is_empty();
-        if at.index > storage.snapshot().index
-            && storage.restored().is_some()
-            && (asked || compaction.is_due(storage, at.index, &self.tuning))
-        {
-            storage.capture(at, raft.membership());
+        if asked || storage.written_bytes() >= compaction.look_at {
+            let at = raft.applying();
+            let due = at.index > storage.snapshot().index
+                && storage.restored().is_some()
+                && (asked || compaction.is_due(storage, &self.tuning));
+            if due {
+                storage.capture(at, raft.membership());
+            }
         }
         if compaction.retained != raft.retained() {
             compaction.retained = raft.retained();
@@ -403,13 +406,14 @@ impl Compaction {
     }
 
     /// Whether the log since the last snapshot exceeds what a restart should have to replay.
-    fn is_due(&mut self, storage: &Storage, applying: LogIndex, tuning: &Tuning) -> bool {
-        if tuning.snapshot_log_bytes == 0 || self.looked_at == applying {
+    fn is_due(&mut self, storage: &Storage, tuning: &Tuning) -> bool {
+        if tuning.snapshot_log_bytes == 0 {
             return false;
         }
-        self.looked_at = applying;
         let (log, snapshot) = storage.snapshot_debt();
-        log > tuning.snapshot_log_bytes.max(snapshot.saturating_mul(4))
+        let most = tuning.snapshot_log_bytes.max(snapshot.saturating_mul(4));
+        self.look_at = storage.written_bytes() + most.saturating_sub(log).max(1);
+        log > most
     }
 }
 

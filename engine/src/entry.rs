@@ -267,7 +267,13 @@ impl Batch {
     }
 
     /// Writes the header into its room: the batch is an entry from here on.
-    pub(crate) fn seal(self, seed: Seed, id: LogId, prev_term: Term, time: Timestamp) -> Bytes {
+    pub(crate) fn seal(
+        self,
+        seed: Seed,
+        id: LogId,
+        prev_term: Term,
+        time: Timestamp,
+    ) -> (Head, Bytes) {
         let count = self.count;
         seal(self.buf, seed, id, prev_term, time, count, Kind::Commands)
     }
@@ -281,7 +287,7 @@ pub(crate) fn seal_body(
     id: LogId,
     prev_term: Term,
     time: Timestamp,
-) -> Bytes {
+) -> (Head, Bytes) {
     let mut buf = BytesMut::with_capacity(HEAD_BYTES + body.len());
     buf.put_bytes(0, HEAD_BYTES);
     buf.put_slice(body);
@@ -296,13 +302,13 @@ fn seal(
     time: Timestamp,
     count: u32,
     kind: Kind,
-) -> Bytes {
+) -> (Head, Bytes) {
     let body_crc = body_crc(&buf[HEAD_BYTES..], id);
-    let total = buf.len() as u32;
+    let total_bytes = buf.len() as u32;
     let head = &mut buf[..HEAD_BYTES];
     head[..4].copy_from_slice(MAGIC);
-    head[8..12].copy_from_slice(&total.to_le_bytes());
-    head[12..16].copy_from_slice(&(total - HEAD_BYTES as u32).to_le_bytes());
+    head[8..12].copy_from_slice(&total_bytes.to_le_bytes());
+    head[12..16].copy_from_slice(&(total_bytes - HEAD_BYTES as u32).to_le_bytes());
     head[16..24].copy_from_slice(&id.index.0.to_le_bytes());
     head[24..32].copy_from_slice(&id.term.0.to_le_bytes());
     head[32..40].copy_from_slice(&prev_term.0.to_le_bytes());
@@ -312,7 +318,8 @@ fn seal(
     head[56..].copy_from_slice(&[kind as u8, 0, 0, 0, 0, 0, 0, 0]);
     let digest = crc32c::crc32c_append(seed.0, &head[8..]);
     head[4..8].copy_from_slice(&digest.to_le_bytes());
-    buf.freeze()
+    let head = Head { id, prev_term, time, total_bytes, count, kind, digest, body_crc };
+    (head, buf.freeze())
 }
 
 /// Which commands of an [`Entries`] somebody on this node waits for.
@@ -474,18 +481,29 @@ mod tests {
     fn sealed(commands: &[&[u8]], index: u64) -> Bytes {
         let mut batch = Batch::default();
         commands.iter().for_each(|command| batch.push(command));
-        batch.seal(seed(), LogId::new(Term(3), LogIndex(index)), Term(2), Timestamp(11))
+        batch.seal(seed(), LogId::new(Term(3), LogIndex(index)), Term(2), Timestamp(11)).1
     }
 
     #[test]
     fn every_flipped_bit_is_noticed() {
         let frame = sealed(&[b"set a 1", b""], 5);
-        assert_eq!(Head::parse_whole(&frame, seed()).map(|head| head.id.index), Ok(LogIndex(5)));
+        assert!(Head::parse_whole(&frame, seed()).is_ok());
         for bit in 0..frame.len() * 8 {
             let mut bad = frame.to_vec();
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(Head::parse_whole(&bad, seed()).is_err(), "bit {bit}");
         }
+    }
+
+    #[test]
+    fn what_sealing_says_is_what_is_read_back() {
+        let (head, frame) = Batch::one(b"set a 1").seal(
+            seed(),
+            LogId::new(Term(3), LogIndex(5)),
+            Term(2),
+            Timestamp(11),
+        );
+        assert_eq!(Head::parse_whole(&frame, seed()), Ok(head));
     }
 
     #[test]

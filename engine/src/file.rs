@@ -2,7 +2,7 @@
 //! like every byte.
 
 use crate::types::{LogId, LogIndex, SnapshotId, Term};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::fmt;
 
 /// A file of a node's directory.
@@ -130,12 +130,54 @@ pub enum DiskRequest {
 }
 
 /// Bytes and where they go.
+///
+/// Entries are written from the buffer that they came in, which ends where the last one does; the
+/// rest of its block is told in a number. So nothing is copied only to be padded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Extent {
     /// Bytes from the start of the file.
     pub offset: u64,
     /// What to write.
     pub bytes: Bytes,
+    /// How many zeros to write behind it, up to the end of the block.
+    pub zeros: u32,
+}
+
+impl Extent {
+    /// These bytes and nothing behind them.
+    #[must_use]
+    pub const fn new(offset: u64, bytes: Bytes) -> Self {
+        Self { offset, bytes, zeros: 0 }
+    }
+
+    /// How many bytes of the file are written.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.bytes.len() as u64 + self.zeros as u64
+    }
+
+    /// Whether nothing is written.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where it ends.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.offset + self.len()
+    }
+
+    /// All that is written, in one piece: copied only if there are zeros.
+    #[must_use]
+    pub fn whole(&self) -> Bytes {
+        if self.zeros == 0 {
+            return self.bytes.clone();
+        }
+        let mut whole = BytesMut::zeroed(self.len() as usize);
+        whole[..self.bytes.len()].copy_from_slice(&self.bytes);
+        whole.freeze()
+    }
 }
 
 /// Who yields when the device is busy: the later.

@@ -288,7 +288,7 @@ fn read(file: &fs::File, offset: u64, len: u32) -> io::Result<Bytes> {
 
 fn write(file: &fs::File, at: &Extent, and: Option<&Extent>, durable: bool) -> io::Result<()> {
     for extent in [Some(at), and].into_iter().flatten() {
-        file.write_all_at(&extent.bytes, extent.offset)?;
+        file.write_all_at(&extent.whole(), extent.offset)?;
     }
     if durable { file.sync_data() } else { Ok(()) }
 }
@@ -309,7 +309,7 @@ mod tests {
     use tempfile::tempdir;
 
     fn extent(offset: u64, bytes: &'static [u8]) -> Extent {
-        Extent { offset, bytes: Bytes::from_static(bytes) }
+        Extent::new(offset, Bytes::from_static(bytes))
     }
 
     fn content(directory: &Directory, file: File) -> Result<Completion, DiskError> {

@@ -26,9 +26,9 @@ const TURNS: usize = 15;
 /// The n-th append of so many bytes: round and round in one segment, blocks of their own.
 fn append(n: u64, bytes: &Bytes) -> (Extent, Extent) {
     let room = (SEGMENT_BYTES - DATA) / bytes.len() as u64;
-    let at = Extent { offset: DATA + n % room * bytes.len() as u64, bytes: bytes.clone() };
+    let at = Extent::new(DATA + n % room * bytes.len() as u64, bytes.clone());
     let slot = Bytes::from_static(&[1; BLOCK as usize]);
-    (at, Extent { offset: n % (DATA / BLOCK) * BLOCK, bytes: slot })
+    (at, Extent::new(n % (DATA / BLOCK) * BLOCK, slot))
 }
 
 async fn perform(disk: &mut impl Disk, request: DiskRequest) {
@@ -75,7 +75,7 @@ fn bare_turn(file: &std::fs::File, bytes: &Bytes) -> u64 {
     let mut done = 0;
     while Instant::now() < until {
         let (at, slot) = append(done, bytes);
-        file.write_all_at(&at.bytes, at.offset).expect("a write");
+        file.write_all_at(&at.whole(), at.offset).expect("a write");
         file.write_all_at(&slot.bytes, slot.offset).expect("a write");
         file.sync_data().expect("a sync");
         done += 1;

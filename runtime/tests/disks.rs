@@ -31,7 +31,7 @@ fn crooked(fill: u64) -> Bytes {
 }
 
 fn at(block: u64, bytes: Bytes) -> Extent {
-    Extent { offset: block * BLOCK as u64, bytes }
+    Extent::new(block * BLOCK as u64, bytes)
 }
 
 fn write(file: File, at: Extent, and: Option<Extent>, durable: bool) -> DiskRequest {

@@ -118,5 +118,5 @@ fn request(request: &DiskRequest) -> String {
 }
 
 fn extent(extent: &Extent) -> String {
-    format!("{}+{}", extent.offset, extent.bytes.len())
+    format!("{}+{}", extent.offset, extent.len())
 }

@@ -66,18 +66,22 @@ impl Lakebed {
         }
     }
 
-    /// Until nobody has anything to do. Messages travel first: what the disks and machines have
-    /// done meanwhile is handed over together with what came.
+    /// Until nobody has anything to do. Everybody takes turns, the leader last: what its disk and
+    /// its machine have done is handed over together with what its peers answer, as a driver does
+    /// who looks at all that is there before it calls the engine.
     fn settle(&mut self) {
         loop {
-            self.deliver();
-            let ready = self.nodes.iter().any(|node| !node.events.is_empty());
-            if !ready && self.nodes.iter_mut().filter_map(Node::look).count() == 0 {
-                return;
+            let mut idle = true;
+            for turn in 1..=3 {
+                self.deliver();
+                let node = &mut self.nodes[(self.leader + turn) % 3];
+                if node.has_work() {
+                    node.handle(self.now, &mut self.wire);
+                    idle = false;
+                }
             }
-            for node in self.nodes.iter_mut().filter(|node| !node.events.is_empty()) {
-                node.look();
-                node.handle(self.now, &mut self.wire);
+            if idle {
+                return;
             }
         }
     }
@@ -123,9 +127,12 @@ impl Node {
         config.disk_align = 512;
         // 256 commands of 4 KiB and their lengths.
         config.tuning.append_bytes_max = 2 << 20;
-        // As much of the log is kept as by the peer.
-        config.segment_bytes = 8 << 20;
-        config.tuning.snapshot_log_bytes = 8 << 20;
+        // As in the tuned peer: the next entries tell what is committed, or a heartbeat does.
+        config.tuning.commit_notice = config.tuning.heartbeat;
+        // About as much of the log is kept as by the peer, in memory and on the disk in memory.
+        config.tuning.cache_bytes_max = 4 << 20;
+        config.segment_bytes = 4 << 20;
+        config.tuning.snapshot_log_bytes = 4 << 20;
         Self {
             id,
             engine: Engine::new(config, id.0).expect("a good configuration"),
@@ -138,14 +145,16 @@ impl Node {
         }
     }
 
-    /// Looks for what disk and machine have done; `None`: nothing.
-    fn look(&mut self) -> Option<()> {
-        self.events.append(&mut self.done);
-        (!self.events.is_empty()).then_some(())
+    /// Whether anything came or was done. That the machine applied something alone is no news: it
+    /// is told with what comes next, for the engine waits for it only when its queue is full.
+    fn has_work(&self) -> bool {
+        !self.events.is_empty()
+            || self.done.iter().any(|done| !matches!(done, Event::Applied { .. }))
     }
 
     fn handle(&mut self, now: Instant, wire: &mut VecDeque<(NodeId, NodeId, Bytes)>) {
         let mut actions = std::mem::take(&mut self.actions);
+        self.events.append(&mut self.done);
         self.engine.handle(now, self.events.drain(..), &mut actions);
         for action in actions.drain(..) {
             match action {
@@ -154,7 +163,8 @@ impl Node {
                     self.done.push(Event::Completed { op, result });
                 }
                 Action::Send { to, head, body } => {
-                    wire.push_back((self.id, to, join(&head, &body)));
+                    let bytes = if body.is_empty() { head } else { join(&head, &body) };
+                    wire.push_back((self.id, to, bytes));
                 }
                 Action::Machine(step) => self.step(step),
                 Action::Respond { outcome, .. } => panic!("not applied: {outcome:?}"),

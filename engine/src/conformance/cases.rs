@@ -53,7 +53,7 @@ fn create(file: File, len: u64) -> DiskRequest {
 }
 
 fn write(file: File, offset: u64, fill: u8, durable: bool) -> DiskRequest {
-    let at = Extent { offset, bytes: block(fill) };
+    let at = Extent::new(offset, block(fill));
     DiskRequest::Write { file, at, and: None, durable }
 }
 
@@ -83,8 +83,8 @@ fn disk_content() -> Vec<Step> {
     let (hard, spare, log) = (File::HardState, File::Spare(1), File::Segment(7));
     let both = DiskRequest::Write {
         file: spare,
-        at: Extent { offset: 0, bytes: block(1) },
-        and: Some(Extent { offset: 3 * BLOCK, bytes: block(4) }),
+        at: Extent::new(0, block(1)),
+        and: Some(Extent::new(3 * BLOCK, block(4))),
         durable: true,
     };
     let listed = |files: &[(File, u64)]| Ok(Completion::Listed(files.to_vec()));
@@ -199,7 +199,7 @@ fn entry(index: u64, commands: &[&[u8]]) -> Machine {
     commands.iter().for_each(|command| batch.push(command));
     let seed = Seed::new(ClusterId(1), GroupId(1));
     let at = LogId::new(Term(1), LogIndex(index));
-    let frames = batch.seal(seed, at, Term(1), Timestamp(index));
+    let (_, frames) = batch.seal(seed, at, Term(1), Timestamp(index));
     Machine::Apply(Entries { first: at.index, last: at.index, frames, runs: Runs::None })
 }
 

@@ -293,7 +293,7 @@ fn golden_entry_and_slot() {
     let seed = Seed::new(ClusterId(0x1111), GroupId(0x13));
     let mut batch = Batch::one(b"set a 1");
     batch.push(b"");
-    let frame = batch.seal(seed, id(0x72, 0x71), Term(0x73), Timestamp(0x74));
+    let (_, frame) = batch.seal(seed, id(0x72, 0x71), Term(0x73), Timestamp(0x74));
     let fields: &[Field] = &[
         ("magic", 4),
         ("header crc32c", 4),

@@ -39,7 +39,7 @@ impl Raft {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let role = match &self.role {
             Role::Forming(forming) => Some(forming.greet_at),
-            Role::Leader(leader) => (!leader.peers.is_empty()).then_some(leader.heartbeat_at),
+            Role::Leader(leader) => leader.deadline(),
             _ => self.may_campaign().then(|| self.election_at()),
         };
         let forwards = self.forwards.oldest().map(|at| at.after(self.tuning.election.1));

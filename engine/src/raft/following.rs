@@ -188,8 +188,7 @@ impl Raft {
     }
 
     /// Own entries, sealed a moment ago.
-    pub(super) fn append_own(&mut self, frame: Bytes) {
-        let head = entry::Head::parse(&frame, self.seed).expect("it was sealed with this seed");
+    pub(super) fn append_own(&mut self, (head, frame): (entry::Head, Bytes)) {
         self.log.append(&[head], frame);
     }
 }

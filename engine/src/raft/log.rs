@@ -12,6 +12,9 @@ use crate::{
 use bytes::Bytes;
 use std::collections::VecDeque;
 
+/// Who keeps up asks for one of so many newest chunks: no search through cold memory for them.
+const NEWEST: usize = 4;
+
 /// How far the log is in each respect. Each `advance_*` asserts the order of all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Watermarks {
@@ -118,8 +121,8 @@ impl Watermarks {
 pub(crate) enum Change {
     /// This is the last entry.
     Truncate(LogId),
-    /// A new last entry: header and body, verified.
-    Append(Head, Bytes),
+    /// A new last entry: its header, and the verified chunk in which its frame begins there.
+    Append { head: Head, chunk: Bytes, at: usize },
 }
 
 /// Whole entries, contiguous in index and in memory.
@@ -233,9 +236,8 @@ impl Log {
             if head.id.term != self.last_term() || self.runs.is_empty() {
                 self.runs.push((head.id.index, head.id.term));
             }
-            let end = at + head.total_bytes as usize;
-            self.changes.push(Change::Append(*head, bytes.slice(at..end)));
-            at = end;
+            self.changes.push(Change::Append { head: *head, chunk: bytes.clone(), at });
+            at += head.total_bytes as usize;
         }
         self.last_time = last.time;
         self.marks.advance_last(last.id.index);
@@ -263,11 +265,10 @@ impl Log {
     /// Entries from `from` on that lie in memory together: at most `bytes_max` bytes, but one
     /// entry at least, and none beyond `to`. `None`: memory no longer holds `from`.
     pub(crate) fn slice(&self, from: LogIndex, to: LogIndex, bytes_max: usize) -> Option<Chunk> {
-        let newest = self.cache.back()?;
-        let chunk = if newest.first <= from {
-            newest
-        } else {
-            self.cache.get(self.cache.partition_point(|chunk| chunk.last < from))?
+        let newest = self.cache.iter().rev().take(NEWEST).find(|chunk| chunk.first <= from);
+        let chunk = match newest {
+            Some(chunk) => chunk,
+            None => self.cache.get(self.cache.partition_point(|chunk| chunk.last < from))?,
         };
         (chunk.first <= from && from <= chunk.last && from <= to)
             .then(|| chunk.slice(from, to, bytes_max))

@@ -82,13 +82,20 @@ impl Peer {
     }
 
     /// Whether it is to hear something at once, entries or not. That more is committed is told at
-    /// once to those who have clients waiting for it and to those who are all caught up: whoever
-    /// is not hears of it with the entries to come.
+    /// once to those who have clients waiting for it.
     pub(super) fn is_due(&self, round: u64, last: LogIndex, committed: LogIndex) -> bool {
-        let caught_up = self.next > last && self.inflight.is_empty();
         self.round_sent < round
             || self.intake.is_due(last)
-            || (self.commit_sent < committed && (caught_up || self.intake.awaits(self.commit_sent)))
+            || (self.commit_sent < committed && self.intake.awaits(self.commit_sent))
+    }
+
+    /// Whether it has every entry and does not know that they are committed: then no entry on its
+    /// way will tell it.
+    pub(super) fn lacks_notice(&self, committed: LogIndex) -> bool {
+        self.commit_sent < committed
+            && self.pace == Pace::Replicate
+            && self.matched.next() == self.next
+            && !self.paused
     }
 
     /// Whether `bytes` more may be on their way. One append always may.

@@ -37,6 +37,7 @@ struct Feed<'a> {
     round: u64,
     retain: LogIndex,
     heartbeat: bool,
+    notice: bool,
     /// How many more peers may read from disk.
     readers: u64,
     messages: &'a mut Vec<Message>,
@@ -66,7 +67,9 @@ impl Feed<'_> {
             Pace::Replicate => self.stream(peer),
         }
         let (last, committed) = (self.log.marks.last(), self.log.marks.committed());
-        let due = self.heartbeat || peer.is_due(self.round, last, committed);
+        let due = self.heartbeat
+            || peer.is_due(self.round, last, committed)
+            || (self.notice && peer.lacks_notice(committed));
         if due && peer.sequence == before {
             self.append(peer, Bytes::new());
         }
@@ -137,10 +140,10 @@ impl Raft {
         self.begin_round();
         let (last, committed) = (self.log.marks.last(), self.log.marks.committed());
         let round = self.reads.number();
-        match &self.role {
-            Role::Leader(leader) if leader.is_idle(round, last, committed) => return,
-            Role::Leader(_) => {}
-            _ => return self.send_forwards(),
+        let Role::Leader(leader) = &mut self.role else { return self.send_forwards() };
+        let notice = leader.is_notice_due(committed, self.now, self.tuning.commit_notice);
+        if !notice && leader.is_idle(round, last, committed) {
+            return;
         }
         let head = self.head_to(self.identity.node);
         let Role::Leader(leader) = &mut self.role else { return };
@@ -153,6 +156,7 @@ impl Raft {
             round,
             retain: leader.retain,
             heartbeat: std::mem::take(&mut leader.heartbeat_due),
+            notice,
             readers: readers.saturating_sub(busy as u64),
             messages: &mut self.messages,
             wishes: &mut self.wishes,

@@ -15,6 +15,7 @@ use crate::{
     message::Conflict,
     types::{Instant, LogId, LogIndex, NodeId, Term},
 };
+use std::time::Duration;
 
 /// See the module; Raft §5.1, with pre-candidates (thesis §9.6).
 #[derive(Clone, Debug)]
@@ -80,6 +81,8 @@ pub(super) struct Leader {
     pub(super) heartbeat_at: Instant,
     /// All peers are to be sent something now.
     pub(super) heartbeat_due: bool,
+    /// When peers that lack nothing but word of a commit are told, unless entries tell them first.
+    pub(super) notice_at: Option<Instant>,
     /// A peer's acknowledgement rose, or the own disk's.
     pub(super) count_due: bool,
     /// The smallest index that a peer still needs.
@@ -98,6 +101,28 @@ impl Leader {
                 && !peer.is_due(round, last, committed)
         };
         !self.heartbeat_due && self.peers.iter().all(is_served)
+    }
+
+    /// When peers are to hear something though nothing happens.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let at = self.notice_at.map_or(self.heartbeat_at, |at| at.min(self.heartbeat_at));
+        (!self.peers.is_empty()).then_some(at)
+    }
+
+    /// Whether the peers that lack a notice are to have it now; else it waits for entries that
+    /// tell it, for `delay` at most.
+    pub(super) fn is_notice_due(
+        &mut self,
+        committed: LogIndex,
+        now: Instant,
+        delay: Duration,
+    ) -> bool {
+        if self.peers.iter().all(|peer| !peer.lacks_notice(committed)) {
+            self.notice_at = None;
+            return false;
+        }
+        let at = *self.notice_at.get_or_insert_with(|| now.after(delay));
+        self.notice_at.take_if(|_| at <= now).is_some()
     }
 
     pub(super) fn peer(&mut self, id: NodeId) -> Option<&mut Peer> {
@@ -164,6 +189,7 @@ impl Raft {
             start,
             heartbeat_at: self.now.after(self.tuning.heartbeat),
             heartbeat_due: false,
+            notice_at: None,
             count_due: true,
             retain: LogIndex(0),
             disk_moved_at: self.now,

@@ -262,7 +262,7 @@ impl Journal {
         scrub(&mut extents, &active.layout, active.end(), target.scrub_to, &block);
         if target.was_sealed {
             let bytes = BytesMut::zeroed(active.layout.align as usize).freeze();
-            extents.push(Extent { offset: active.layout.end_offset(), bytes });
+            extents.push(Extent::new(active.layout.end_offset(), bytes));
         }
         cut.step = Step::Clear;
         let clearing = Clearing { extents, doomed: Vec::new() };
@@ -386,7 +386,7 @@ pub(super) fn push_chunks(extents: &mut Vec<Extent>, mut offset: u64, mut bytes:
     while !bytes.is_empty() {
         let chunk = bytes.split_to(bytes.len().min(CLEAR_BYTES_MAX));
         let next = offset + chunk.len() as u64;
-        extents.push(Extent { offset, bytes: chunk });
+        extents.push(Extent::new(offset, chunk));
         offset = next;
     }
 }

@@ -33,6 +33,8 @@ use std::{collections::VecDeque, time::Duration};
 const WRITE_BYTES_MAX: u64 = 1 << 20;
 /// The most bytes of entries in flight, at least: what a torn tail can reach.
 const WINDOW_BYTES_MIN: u64 = 16 << 20;
+/// How many images of slots share an allocation.
+const IMAGES_POOLED: usize = 16;
 /// After this long without a write the durable hint is written.
 const HINT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -52,6 +54,8 @@ pub(crate) struct Journal {
     /// Appended and not yet written.
     pub(super) pending: VecDeque<Pending>,
     pending_bytes: u64,
+    /// Bytes of log that were written in this life, entries and what fills their blocks.
+    pub(super) written_bytes: u64,
     /// The last entry appended.
     pub(super) last: LogId,
     pub(super) durable: LogIndex,
@@ -66,7 +70,24 @@ pub(crate) struct Journal {
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
     pub(super) head: Head,
-    frame: Bytes,
+    /// What it came in, with its neighbours, and where in it it begins.
+    chunk: Bytes,
+    at: usize,
+}
+
+impl Pending {
+    const fn end(&self) -> usize {
+        self.at + self.head.total_bytes as usize
+    }
+
+    fn frame(&self) -> &[u8] {
+        &self.chunk[self.at..self.end()]
+    }
+
+    /// Whether it lies right behind `other` in memory.
+    fn adjoins(&self, other: &Self) -> bool {
+        self.chunk.as_ptr() == other.chunk.as_ptr() && self.at == other.end()
+    }
 }
 
 /// A full segment.
@@ -113,6 +134,8 @@ struct EntriesWrite {
 #[derive(Clone, Debug)]
 struct SlotLane {
     image: Vec<u8>,
+    /// Images in flight are cut from a common buffer.
+    pool: BytesMut,
     /// The first slot of the image: it begins a block.
     first: u32,
     sent: LogIndex,
@@ -135,6 +158,7 @@ impl Active {
         let image_first = layout.slot_block_first(slots.len() as u32);
         let mut lane = SlotLane {
             image: Vec::new(),
+            pool: BytesMut::new(),
             first: image_first,
             sent: last,
             durable: last,
@@ -219,7 +243,11 @@ impl SlotLane {
     /// The blocks that hold what is not sent; then only the last one, if it has room left, stays.
     fn take(&mut self, layout: &Layout, last: LogIndex, next: u32) -> Extent {
         let offset = layout.slot_block(self.first);
-        let bytes = Bytes::copy_from_slice(&self.image);
+        if self.pool.capacity() < self.image.len() {
+            self.pool = BytesMut::with_capacity(self.image.len() * IMAGES_POOLED);
+        }
+        self.pool.extend_from_slice(&self.image);
+        let bytes = self.pool.split().freeze();
         self.sent = last;
         let keep = layout.slot_block_first(next);
         if keep != self.first {
@@ -227,7 +255,7 @@ impl SlotLane {
             self.image.drain(..from.min(self.image.len()));
             self.first = keep;
         }
-        Extent { offset, bytes }
+        Extent::new(offset, bytes)
     }
 }
 
@@ -245,6 +273,7 @@ impl Journal {
             active: None,
             pending: VecDeque::new(),
             pending_bytes: 0,
+            written_bytes: 0,
             last: LogId::ZERO,
             durable: LogIndex(0),
             roll: Roll::Idle,
@@ -301,18 +330,18 @@ impl Journal {
         sealed + self.active.as_ref().map_or(0, |active| bytes_after(active, index))
     }
 
-    pub(crate) fn append(&mut self, head: &Head, frame: Bytes) {
+    pub(crate) fn append(&mut self, head: Head, chunk: Bytes, at: usize) {
         assert_eq!(head.id.index, self.last.index.next(), "the log has no gaps");
         assert!(head.id.term >= self.last.term, "terms in a log only rise");
         self.last = head.id;
-        self.pending_bytes += frame.len() as u64;
-        self.pending.push_back(Pending { head: *head, frame });
+        self.pending_bytes += u64::from(head.total_bytes);
+        self.pending.push_back(Pending { head, chunk, at });
     }
 
     /// Drops what was appended from `from` on and never written.
     pub(super) fn forget_pending(&mut self, from: LogIndex) {
         while let Some(pending) = self.pending.pop_back_if(|p| p.head.id.index >= from) {
-            self.pending_bytes -= pending.frame.len() as u64;
+            self.pending_bytes -= u64::from(pending.head.total_bytes);
         }
     }
 
@@ -347,9 +376,12 @@ impl Journal {
             if batch.entries == 0 {
                 break;
             }
-            let entries = self.pending.drain(..batch.entries);
             let stamp = Stamp { epoch: self.epoch, durable };
-            let at = place(active, entries, batch.bytes, stamp);
+            let entries = self.pending.range(..batch.entries);
+            let bytes = gather(entries.clone(), &batch);
+            let at = place(active, entries, bytes, stamp);
+            self.written_bytes += at.len();
+            self.pending.drain(..batch.entries);
             self.pending_bytes -= batch.bytes;
             submit(active, Some(at), ops);
         }
@@ -384,8 +416,7 @@ impl Journal {
 
     /// When writes pause, what was proven by floors alone is said in the hard state.
     fn refresh_hint(&mut self, now: Instant, promises: &mut Promises) {
-        let hint = promises.wanted().durable_hint;
-        if hint >= self.durable {
+        if promises.durable().durable_hint >= self.durable || !promises.is_at_rest() {
             self.hint_at = None;
             return;
         }
@@ -410,10 +441,13 @@ fn bytes_after(active: &Active, index: LogIndex) -> u64 {
 struct Fitting {
     entries: usize,
     bytes: u64,
+    /// Whether they lie in memory as they will on disk.
+    adjoin: bool,
 }
 
 fn fitting(active: &Active, pending: &VecDeque<Pending>, promised: Term, window: u64) -> Fitting {
-    let mut batch = Fitting::default();
+    let mut batch = Fitting { adjoin: true, ..Fitting::default() };
+    let mut before: Option<&Pending> = None;
     for entry in pending {
         let bytes = u64::from(entry.head.total_bytes);
         let is_first = batch.entries == 0;
@@ -433,8 +467,25 @@ fn fitting(active: &Active, pending: &VecDeque<Pending>, promised: Term, window:
         }
         batch.entries += 1;
         batch.bytes += bytes;
+        batch.adjoin &= before.is_none_or(|before| entry.adjoins(before));
+        before = Some(entry);
     }
     batch
+}
+
+/// The bytes of these entries: those they came in where they adjoin, else a copy.
+fn gather<'a>(
+    mut entries: impl DoubleEndedIterator<Item = &'a Pending> + Clone,
+    batch: &Fitting,
+) -> Bytes {
+    if !batch.adjoin {
+        let mut bytes = BytesMut::with_capacity(batch.bytes as usize);
+        entries.for_each(|entry| bytes.extend_from_slice(entry.frame()));
+        return bytes.freeze();
+    }
+    let last = entries.clone().next_back().expect("a write has an entry at least");
+    let first = entries.next().unwrap_or(last);
+    last.chunk.slice(first.at..last.end())
 }
 
 /// What a slot says beside its entry.
@@ -445,28 +496,25 @@ struct Stamp {
 }
 
 /// Gives entries their place and their slots; what comes back is what to write there.
-fn place(
+fn place<'a>(
     active: &mut Active,
-    entries: impl Iterator<Item = Pending>,
-    total_bytes: u64,
+    entries: impl Iterator<Item = &'a Pending>,
+    bytes: Bytes,
     stamp: Stamp,
 ) -> Extent {
-    let offset = active.write_at;
-    let padded = (total_bytes as usize).next_multiple_of(active.layout.align as usize);
-    let mut bytes = BytesMut::with_capacity(padded);
-    let seed = active.seed;
-    for Pending { head, frame } in entries {
+    let (offset, seed) = (active.write_at, active.seed);
+    let mut at = offset;
+    for Pending { head, .. } in entries {
         let floor_lag = FloorLag::new(head.id.index, stamp.durable);
-        let slot = Slot::of(&head, offset + bytes.len() as u64, stamp.epoch, floor_lag);
+        let slot = Slot::of(head, at, stamp.epoch, floor_lag);
         active.slot_lane.put(&active.layout, active.slots.len() as u32, &slot, seed);
         active.slots.push(slot);
         active.last_time = head.time;
-        bytes.extend_from_slice(&frame);
+        at += u64::from(head.total_bytes);
     }
-    bytes.resize(padded, 0);
-    active.write_at += padded as u64;
-    active.in_flight_bytes += padded as u64;
-    Extent { offset, bytes: bytes.freeze() }
+    active.write_at = active.layout.block_after(at);
+    active.in_flight_bytes += active.write_at - offset;
+    Extent { offset, bytes, zeros: (active.write_at - at) as u32 }
 }
 
 /// Submits entries, and with them the slots if none are on their way; or the slots alone.
@@ -478,7 +526,7 @@ fn submit(active: &mut Active, entries: Option<Extent>, ops: &mut Ops) {
         .in_flight
         .is_none()
         .then(|| active.slot_lane.take(&active.layout, last, active.slots.len() as u32));
-    let bytes = entries.as_ref().map(|at| at.bytes.len() as u64);
+    let bytes = entries.as_ref().map(Extent::len);
     let has_slots = slots.is_some();
     let (at, and) = match entries {
         Some(entries) => (entries, slots),

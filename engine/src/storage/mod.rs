@@ -348,9 +348,9 @@ impl Storage {
 
     // ---- the log -----------------------------------------------------------------------------
 
-    /// Appends the entry after the last one. `frame` is header and body, verified.
-    pub(crate) fn append(&mut self, head: &Head, frame: Bytes) {
-        self.journal.append(head, frame);
+    /// Appends the entry after the last one: its verified frame begins `at` bytes into `chunk`.
+    pub(crate) fn append(&mut self, head: Head, chunk: Bytes, at: usize) {
+        self.journal.append(head, chunk, at);
     }
 
     /// Cuts the log: `last` is the last entry from now on. Entries appended behind it are written
@@ -423,6 +423,11 @@ impl Storage {
     /// The newest durable snapshot.
     pub(crate) fn snapshot(&self) -> LogId {
         self.snapshots.newest()
+    }
+
+    /// Bytes of log written in this life.
+    pub(crate) const fn written_bytes(&self) -> u64 {
+        self.journal.written_bytes
     }
 
     /// Bytes of log since the newest snapshot, and that snapshot's bytes.

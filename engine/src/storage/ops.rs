@@ -60,7 +60,9 @@ impl Ops {
     }
 
     pub(crate) fn drain_into(&mut self, out: &mut Vec<Action>) {
-        out.append(&mut self.outbox);
+        if !self.outbox.is_empty() {
+            out.append(&mut self.outbox);
+        }
     }
 
     pub(crate) fn any(&self, wanted: impl Fn(Job) -> bool) -> bool {

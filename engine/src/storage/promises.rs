@@ -70,6 +70,11 @@ impl Promises {
         self.durable_version >= version
     }
 
+    /// Whether the disk holds everything that must be there: lower bounds may be behind.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.durable_version >= self.wanted_version
+    }
+
     /// Lower bounds that travel with the next update, and never wait for one.
     pub(crate) fn hint(&mut self, durable: LogIndex, committed: LogIndex) {
         let wanted = &mut self.wanted;
@@ -90,10 +95,8 @@ impl Promises {
     fn write(&mut self, mut writing: Writing, ops: &mut Ops) {
         let [first, second] = self.numbers[writing.copy];
         writing.block = usize::from(second < first);
-        let at = Extent {
-            offset: OFFSETS[writing.copy][writing.block],
-            bytes: writing.state.encode().into(),
-        };
+        let offset = OFFSETS[writing.copy][writing.block];
+        let at = Extent::new(offset, writing.state.encode().into());
         self.numbers[writing.copy][writing.block] = 0;
         let request = DiskRequest::Write { file: File::HardState, at, and: None, durable: true };
         ops.submit(Job::HardState, Class::Commit, request);

@@ -272,10 +272,7 @@ impl Recovery {
             0 => DiskRequest::Create { file, len: hard_state::FILE_BYTES, zeroed: true },
             1 => {
                 let bytes = Bytes::from(self.new_node()?.encode());
-                let extent = |copy: usize| Extent {
-                    offset: hard_state::OFFSETS[copy][0],
-                    bytes: bytes.clone(),
-                };
+                let extent = |copy: usize| Extent::new(hard_state::OFFSETS[copy][0], bytes.clone());
                 DiskRequest::Write { file, at: extent(0), and: Some(extent(1)), durable: false }
             }
             2 => DiskRequest::Sync { file },

@@ -163,7 +163,7 @@ fn clearing(
     let end_record = &found.image[layout.end_offset() as usize..];
     if end_record.iter().any(|&byte| byte != 0) {
         let bytes = BytesMut::zeroed(layout.align as usize).freeze();
-        extents.push(Extent { offset: layout.end_offset(), bytes });
+        extents.push(Extent::new(layout.end_offset(), bytes));
     }
     Clearing { extents, doomed: Vec::new() }
 }
@@ -201,7 +201,7 @@ fn end_record(found: &SegmentFound, group: GroupId) -> Vec<Extent> {
     let (Some(header), Some(end)) = (&found.header, &found.end) else { return Vec::new() };
     let layout = &header.layout;
     let bytes = end.encode(group, found.sequence, layout.align);
-    vec![Extent { offset: layout.end_offset(), bytes: bytes.into() }]
+    vec![Extent::new(layout.end_offset(), bytes.into())]
 }
 
 fn slot_image(slots: &[Slot], first: u32, layout: &Layout, seed: FileSeed) -> Bytes {

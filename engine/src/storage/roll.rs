@@ -165,7 +165,7 @@ impl Journal {
         };
         assert_eq!(self.durable, active.last(), "all of a segment is durable before its end is");
         let bytes = end.encode(self.identity.group, active.sequence, active.layout.align);
-        let at = Extent { offset: active.layout.end_offset(), bytes: bytes.into() };
+        let at = Extent::new(active.layout.end_offset(), bytes.into());
         let file = File::Segment(active.sequence);
         let request = DiskRequest::Write { file, at, and: None, durable: true };
         ops.submit(Job::Roll(RollOp::EndRecord), Class::Commit, request);
@@ -238,8 +238,8 @@ impl Journal {
         let Roll::Naming(header) = &self.roll else { unreachable!("a name was being given") };
         let bytes = Bytes::from(header.encode());
         let [a, b] = header.layout.header_offsets();
-        let at = Extent { offset: a, bytes: bytes.clone() };
-        let and = Some(Extent { offset: b, bytes });
+        let at = Extent::new(a, bytes.clone());
+        let and = Some(Extent::new(b, bytes));
         let file = File::Segment(header.sequence);
         let request = DiskRequest::Write { file, at, and, durable: true };
         ops.submit(Job::Roll(RollOp::Headers), Class::Commit, request);

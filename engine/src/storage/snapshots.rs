@@ -324,7 +324,7 @@ impl Saving {
     }
 
     fn write(&mut self, offset: u64, bytes: Vec<u8>, ops: &mut Ops) {
-        let at = Extent { offset, bytes: bytes.into() };
+        let at = Extent::new(offset, bytes.into());
         let file = self.part();
         self.submit(DiskRequest::Write { file, at, and: None, durable: false }, ops);
     }

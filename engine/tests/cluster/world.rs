@@ -52,9 +52,9 @@ impl Disk {
 }
 
 fn write(bytes: &mut Vec<u8>, extent: &Extent) {
-    let (start, end) = (extent.offset as usize, extent.offset as usize + extent.bytes.len());
+    let (start, end) = (extent.offset as usize, extent.end() as usize);
     bytes.resize(bytes.len().max(end), 0);
-    bytes[start..end].copy_from_slice(&extent.bytes);
+    bytes[start..end].copy_from_slice(&extent.whole());
 }
 
 #[derive(Clone, Debug)]

@@ -242,11 +242,11 @@ impl UringDisk {
         Ok(())
     }
 
-    fn write(&mut self, flight: usize, handles: &Handles, Extent { offset, bytes }: Extent) {
-        let aligned = (offset as usize | bytes.len()).is_multiple_of(ALIGN);
+    fn write(&mut self, flight: usize, handles: &Handles, extent: Extent) {
+        let aligned = (extent.offset | extent.len()).is_multiple_of(ALIGN as u64);
         let direct = handles.direct.as_ref().filter(|_| aligned);
         let file = Arc::clone(direct.unwrap_or(&handles.cached));
-        self.ring.get_mut().write(flight, file, offset, bytes, direct.is_some());
+        self.ring.get_mut().write(flight, file, extent, direct.is_some());
     }
 
     fn syncs(&mut self, file: File, handles: &Handles) -> &mut Syncs {

@@ -9,6 +9,7 @@
 use super::ALIGN;
 use bytes::Bytes;
 use io_uring::{IoUring, Probe, opcode, squeue, types};
+use lakebed::Extent;
 use slab::Slab;
 use std::{
     alloc::{Layout, alloc, dealloc, handle_alloc_error},
@@ -88,18 +89,13 @@ impl Ring {
     }
 
     /// Writes all of `bytes`; `direct`: the file was opened so, and memory must be aligned.
-    pub(super) fn write(
-        &mut self,
-        key: usize,
-        file: Arc<fs::File>,
-        offset: u64,
-        bytes: Bytes,
-        direct: bool,
-    ) {
-        let memory = if direct && !bytes.as_ptr().addr().is_multiple_of(ALIGN) {
-            Memory::Aligned(self.pool.copy_of(&bytes), bytes.len())
+    pub(super) fn write(&mut self, key: usize, file: Arc<fs::File>, extent: Extent, direct: bool) {
+        let offset = extent.offset;
+        let is_aligned = extent.zeros == 0 && extent.bytes.as_ptr().addr().is_multiple_of(ALIGN);
+        let memory = if direct && !is_aligned {
+            Memory::Aligned(self.pool.copy_of(&extent), extent.len() as usize)
         } else {
-            Memory::Shared(bytes)
+            Memory::Shared(extent.whole())
         };
         self.begin(Transfer { key, file, offset, memory, done: 0 });
     }
@@ -288,8 +284,9 @@ struct Pool {
 }
 
 impl Pool {
-    fn copy_of(&mut self, bytes: &[u8]) -> Aligned {
-        let room = bytes.len().next_power_of_two().max(ALIGN);
+    fn copy_of(&mut self, extent: &Extent) -> Aligned {
+        let (bytes, zeros) = (&extent.bytes, extent.zeros as usize);
+        let room = (extent.len() as usize).next_power_of_two().max(ALIGN);
         let kept = self.free.get_mut(&room).and_then(Vec::pop);
         let memory = match kept {
             Some(memory) => {
@@ -298,8 +295,12 @@ impl Pool {
             }
             None => Aligned::new(room),
         };
-        // SAFETY: it has room for `bytes`, is ours alone, and so does not overlap them.
-        unsafe { memory.start.as_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        let start = memory.start.as_ptr();
+        // SAFETY: it has room for the whole extent, is ours alone, and so does not overlap it.
+        unsafe {
+            start.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            start.add(bytes.len()).write_bytes(0, zeros);
+        }
         memory
     }
 
@@ -367,7 +368,8 @@ mod tests {
         let file = Arc::new(tempfile::tempfile().unwrap());
         for n in 0..64 {
             let bytes = Bytes::from(vec![n as u8; ALIGN]);
-            ring.write(0, Arc::clone(&file), n * ALIGN as u64, bytes, false);
+            let extent = Extent::new(n * ALIGN as u64, bytes);
+            ring.write(0, Arc::clone(&file), extent, false);
         }
         ring.submit();
         drop(ring);
@@ -377,13 +379,33 @@ mod tests {
 
     #[test]
     fn aligned_memory_is_used_again() {
+        let extent = |bytes: Vec<u8>| Extent::new(0, bytes.into());
         let mut pool = Pool::default();
-        let memory = pool.copy_of(&[7; 5000]);
+        let memory = pool.copy_of(&extent(vec![7; 5000]));
         let start = memory.start;
         assert!(start.as_ptr().addr().is_multiple_of(ALIGN));
         pool.give_back(memory);
         assert_eq!(pool.bytes, 8192);
-        assert_eq!(pool.copy_of(&[8; 8192]).start, start);
+        assert_eq!(pool.copy_of(&extent(vec![8; 8192])).start, start);
         assert_eq!(pool.bytes, 0);
+    }
+
+    #[test]
+    fn what_fills_a_block_is_zeros_also_over_what_was_there() {
+        let Ok(mut ring) = Ring::new() else { return };
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        for direct in [false, true] {
+            let old = Extent::new(0, vec![9; ALIGN].into());
+            let short = Extent { zeros: ALIGN as u32 - 3, ..Extent::new(0, vec![1; 3].into()) };
+            for extent in [old, short] {
+                // The file is in memory on some machines: the buffers are what is tried here.
+                let direct = direct && extent.zeros > 0;
+                ring.write(0, Arc::clone(&file), extent, direct);
+                run(&mut ring).into_iter().for_each(|ended| drop(ended.result.unwrap()));
+            }
+            let mut found = vec![7; ALIGN];
+            std::os::unix::fs::FileExt::read_exact_at(&*file, &mut found, 0).unwrap();
+            assert_eq!((&found[..3], &found[3..]), (&[1; 3][..], &[0; ALIGN - 3][..]));
+        }
     }
 }

@@ -120,7 +120,7 @@ impl Version {
 pub(super) fn part(extent: &Extent, from: u64, to: u64) -> Option<Extent> {
     (from < to).then(|| {
         let range = (from - extent.offset) as usize..(to - extent.offset) as usize;
-        Extent { offset: from, bytes: extent.bytes.slice(range) }
+        Extent::new(from, extent.bytes.slice(range))
     })
 }
 

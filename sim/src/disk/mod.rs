@@ -240,7 +240,10 @@ impl SimDisk {
             }
             DiskRequest::Write { file, at, and, durable } => {
                 let ino = self.existing(file);
-                self.start_write(file, ino, seq, [Some(at), and].into_iter().flatten().collect());
+                // What lands lands sector by sector, zeros as well.
+                let whole = |extent: Extent| Extent::new(extent.offset, extent.whole());
+                let extents = [Some(at), and].into_iter().flatten().map(whole).collect();
+                self.start_write(file, ino, seq, extents);
                 Operation::Write { ino, durable }
             }
             DiskRequest::Sync { file } => Operation::Sync { ino: self.existing(file) },

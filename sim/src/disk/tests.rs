@@ -71,7 +71,7 @@ fn create(file: File, len: u64) -> DiskRequest {
 
 fn extent(sector: u64, fill: &[u8]) -> Extent {
     let bytes: Vec<u8> = fill.iter().flat_map(|byte| [*byte; SECTOR]).collect();
-    Extent { offset: sector * SECTOR as u64, bytes: Bytes::from(bytes) }
+    Extent::new(sector * SECTOR as u64, Bytes::from(bytes))
 }
 
 fn write(sector: u64, fill: &[u8]) -> DiskRequest {
@@ -362,7 +362,7 @@ fn a_log_does_not_grow() {
 #[test]
 #[should_panic(expected = "is not aligned to 512")]
 fn writes_are_aligned() {
-    let at = Extent { offset: 512, bytes: Bytes::from_static(&[0; 100]) };
+    let at = Extent::new(512, Bytes::from_static(&[0; 100]));
     Probe::with_log().submit(DiskRequest::Write { file: LOG, at, and: None, durable: false });
 }
 

@@ -20,9 +20,7 @@ fn garble(message: &Message, rng: &mut ChaCha8Rng) -> Option<Message> {
             _ => rng.next_u64() as u8,
         };
     }
-    let crc = crc32c::crc32c(&bytes[4..head.len()]);
-    bytes[..4].copy_from_slice(&crc.to_le_bytes());
-    codec::decode(&bytes.into()).ok()
+    codec::decode(&codec::with_right_crc(bytes).into()).ok()
 }
 
 /// The receiver as it would go on: the garbled message, the right one, time.

@@ -337,13 +337,30 @@ fn entries_read_before_a_cut_are_not_sent_after_it() {
 }
 
 #[test]
-fn those_who_are_caught_up_hear_of_a_commit_at_once_and_do_not_answer() {
+fn those_who_are_caught_up_hear_of_a_commit_with_the_next_entries() {
+    let mut cluster = Cluster::led(3);
+    let before = cluster.delivered;
+    for request in 1..=10 {
+        cluster.propose(1, request, &["a"]);
+        cluster.run();
+    }
+    assert_eq!(cluster.delivered - before, 40, "entries and acknowledgements");
+    assert_eq!([1, 2, 3].map(|id| cluster.at(id).applied.len()), [10, 9, 9]);
+}
+
+#[test]
+fn those_who_are_caught_up_hear_of_a_commit_in_time_and_do_not_answer() {
     let mut cluster = Cluster::led(3);
     cluster.propose(1, 1, &["a"]);
-    let before = cluster.delivered;
     cluster.run();
-    assert_eq!(cluster.delivered - before, 6, "entries, acknowledgements, commits");
+    let before = cluster.delivered;
+    let notice = cluster.at(1).raft.deadline().expect("a leader has heartbeats");
+    assert_eq!(notice, cluster.now.after(Tuning::default().commit_notice));
+    cluster.pass(notice.0 - cluster.now.0);
+    cluster.run();
+    assert_eq!(cluster.delivered - before, 2, "one to each, and no answer");
     assert_eq!([2, 3].map(|id| cluster.at(id).applied.len()), [1, 1]);
+    assert!(cluster.at(1).raft.deadline().expect("heartbeats go on") > cluster.now);
 }
 
 /// A leader whose log begins late knows nothing of a peer; asked about the entry before its first

@@ -139,7 +139,8 @@ impl Node {
         for change in self.raft.changes().drain(..) {
             match change {
                 Change::Truncate(last) => self.disk.truncate(last),
-                Change::Append(head, frame) => {
+                Change::Append { head, chunk, at } => {
+                    let frame = chunk.slice(at..at + head.total_bytes as usize);
                     assert_eq!(head.id.index.0 as usize, self.disk.log.len() + 1);
                     assert_eq!(entry::Head::parse_whole(&frame, seed()), Ok(head));
                     self.disk.log.push((head, frame));
@@ -291,9 +292,8 @@ fn disk_with(term: u64, terms: &[u64], nodes: u64) -> Disk {
         let prev = log.last().map_or(LogId::ZERO, |(head, _)| head.id);
         let at = LogId::new(Term(term), prev.index.next());
         let command = format!("{at}");
-        let frame =
-            Batch::one(command.as_bytes()).seal(seed(), at, prev.term, Timestamp(at.index.0));
-        log.push((entry::Head::parse_whole(&frame, seed()).unwrap(), frame));
+        let batch = Batch::one(command.as_bytes());
+        log.push(batch.seal(seed(), at, prev.term, Timestamp(at.index.0)));
     }
     let members = Arc::new(members(nodes));
     Disk {

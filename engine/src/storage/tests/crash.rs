@@ -64,11 +64,11 @@ impl NameChange {
 
 impl Inode {
     fn write(&mut self, extent: &Extent, sectors: impl Fn(usize) -> bool) {
-        let end = extent.offset as usize + extent.bytes.len();
+        let end = extent.end() as usize;
         if self.bytes.len() < end {
             self.bytes.resize(end, 0);
         }
-        for (n, sector) in extent.bytes.chunks(SECTOR).enumerate() {
+        for (n, sector) in extent.whole().chunks(SECTOR).enumerate() {
             if sectors(n) {
                 let at = extent.offset as usize + n * SECTOR;
                 self.bytes[at..at + sector.len()].copy_from_slice(sector);
@@ -133,10 +133,10 @@ impl Disk {
             DiskRequest::Write { file, at, and, durable } => {
                 let inode = self.inode(*file)?;
                 for extent in [Some(at), and.as_ref()].into_iter().flatten() {
-                    assert_eq!((extent.offset % 512, extent.bytes.len() % 512), (0, 0));
+                    assert_eq!((extent.offset % 512, extent.len() % 512), (0, 0));
                     inode.write(extent, |_| true);
                     if *durable {
-                        for (n, sector) in extent.bytes.chunks(SECTOR).enumerate() {
+                        for (n, sector) in extent.whole().chunks(SECTOR).enumerate() {
                             let at = extent.offset as usize + n * SECTOR;
                             inode.dirty.retain(|(dirty, _)| *dirty != at);
                             inode.keep(at, sector);
@@ -166,7 +166,7 @@ impl Disk {
         let DiskRequest::Write { file, at, and, .. } = request else { return };
         for extent in [Some(at), and.as_ref()].into_iter().flatten() {
             let style = draw(4);
-            let mask: Vec<bool> = (0..extent.bytes.len().div_ceil(SECTOR))
+            let mask: Vec<bool> = (0..extent.len().div_ceil(SECTOR as u64))
                 .map(|_| style == 0 || (style > 1 && draw(2) == 0))
                 .collect();
             if let Ok(inode) = self.inode(*file) {
@@ -336,10 +336,9 @@ impl Lives {
         }
         let id = LogId::new(term, last.index.next());
         let bytes = self.draw(2500) as usize;
-        let frame =
-            Batch::one(&vec![id.index.0 as u8; bytes]).seal(seed, id, last.term, Timestamp(1));
-        let head = Head::parse_whole(&frame, seed).expect("it was just sealed");
-        self.storage.append(&head, frame);
+        let batch = Batch::one(&vec![id.index.0 as u8; bytes]);
+        let (head, frame) = batch.seal(seed, id, last.term, Timestamp(1));
+        self.storage.append(head, frame, 0);
         self.log.push(term);
     }
 
