@@ -115,6 +115,7 @@ impl Engine {
             disk_full: self.storage.is_full(),
             memory_bytes: self.storage.memory_bytes(),
             ready: self.is_ready(),
+            marks: self.storage.marks().0,
             ..Status::default()
         };
         if let Some(raft) = &self.raft {

@@ -98,6 +98,70 @@ marks! {
     ReadRefused,
     /// A newcomer that claimed a known id was told that the cluster formed without it.
     NewcomerTurnedAway,
+    /// What a crash left of a node half built was built anew.
+    FormatRepeated,
+    /// A restart found a copy of the hard state without a good block.
+    HardStateCopyLost,
+    /// A restart found copies of the hard state that differ: a crash between them.
+    HardStateCopiesDiffer,
+    /// Changes of the hard state gathered while an update of it was on its way.
+    HardStateChangesGathered,
+    /// A restart found files that nothing needs, and removed them.
+    DeadFilesRemoved,
+    /// Among them a segment that had its name and was never announced.
+    UnannouncedSegmentRemoved,
+    /// Among them a part of a snapshot.
+    PartialSnapshotRemoved,
+    /// A restart found a torn tail and cut it.
+    TornTailCut,
+    /// A restart found a cut that was not finished, and repeated it.
+    CutRepeated,
+    /// A restart found an entry without its slot: slot and entry go out side by side.
+    SlotRebuilt,
+    /// A restart wrote entries again that were not proven durable.
+    TailRewritten,
+    /// A restart wrote the end record of the last segment again.
+    EndRecordRewritten,
+    /// A cut waited for writes in flight.
+    CutWaitedForWrites,
+    /// A cut went through a full segment, which became the active one again.
+    CutReopenedSegment,
+    /// A cut took whole segments away.
+    CutTookSegments,
+    /// A deeper cut came while one was under way.
+    CutDeepened,
+    /// The last entry that a cut kept ends within a block.
+    CutInsideBlock,
+    /// A write ended before one that was submitted earlier.
+    WriteOvertaken,
+    /// Slots went out alone: the lane was busy when their entries did.
+    SlotsWrittenAlone,
+    /// Entries waited for their term to be promised.
+    WriteWaitedForTerm,
+    /// The log waited for a spare to become its next segment.
+    RollWaitedForSpare,
+    /// A dead segment became a spare.
+    SegmentRecycled,
+    /// There was no room for a spare.
+    SpareHadNoRoom,
+    /// There was room again.
+    RoomCameBack,
+    /// Writes paused, and what was durable was said in the hard state.
+    DurableHintWritten,
+    /// A read ended that nobody waits for any more: the log was cut, or the wish was another one.
+    StaleReadIgnored,
+    /// A save was given up: its disk failed.
+    SnapshotGivenUp,
+    /// A snapshot was whole before the log was durable up to it.
+    SnapshotWaitedForLog,
+    /// A machine was restored from a snapshot.
+    SnapshotRestored,
+    /// A block of the newest snapshot was bad, and the older one was used.
+    OlderSnapshotUsed,
+    /// Log below both snapshots was kept: a member needs it.
+    LogKeptForMember,
+    /// A dead segment was kept: it is being read.
+    LogKeptForReader,
 }
 
 /// The marks that were met.

@@ -16,6 +16,7 @@ use crate::{
     action::Note,
     disk::hard_state::First,
     file::{Class, DiskRequest, File},
+    marks::Mark,
     types::LogIndex,
 };
 
@@ -72,6 +73,7 @@ impl Compaction {
             }
             Step::SyncDirectory if self.outstanding == 0 => {
                 if let Some(spare) = self.recycled.take() {
+                    ops.met(Mark::SegmentRecycled);
                     journal.spares.give(spare);
                 }
             }
@@ -104,7 +106,8 @@ impl Compaction {
         if extra > 0 || journal.cut.is_some() {
             return;
         }
-        let first = snapshots.whole[0].header.at.index.next().min(self.retain);
+        let covered = snapshots.whole[0].header.at.index.next();
+        let first = covered.min(self.retain);
         let is_dead = |s: &Sealed| s.last.index < first && !reads.uses(s.sequence);
         let mut dead = Vec::new();
         // While the next segment waits for room the last full one is where the log ends.
@@ -113,6 +116,10 @@ impl Compaction {
             && let Some(sealed) = journal.sealed.pop_front_if(|sealed| is_dead(sealed))
         {
             dead.push(sealed);
+        }
+        if let Some(sealed) = journal.sealed.front().filter(|s| s.last.index < covered) {
+            let is_read = reads.uses(sealed.sequence);
+            ops.met(if is_read { Mark::LogKeptForReader } else { Mark::LogKeptForMember });
         }
         let Some(last) = dead.last() else { return };
         let next = journal.sealed.front().map(|sealed| (sealed.first, sealed.sequence));

@@ -19,6 +19,7 @@ use crate::{
     },
     event::Completion,
     file::{Class, DiskRequest, Extent, File},
+    marks::Mark,
     types::{GroupId, LogId, LogIndex},
 };
 use bytes::{Bytes, BytesMut};
@@ -159,6 +160,7 @@ impl Journal {
             match cut.step {
                 Step::Drain if !self.is_drained() => {
                     // What is kept must have both witnesses before the cut hides the difference.
+                    ops.met(Mark::CutWaitedForWrites);
                     self.write_slots(ops);
                     break;
                 }
@@ -189,6 +191,7 @@ impl Journal {
                 Step::Unmark(version) if !promises.is_durable(version) => break,
                 Step::Unmark(_) => {
                     let Some(from) = cut.next else { return };
+                    ops.met(Mark::CutDeepened);
                     cut = Cutting { from, step: Step::Drain, outstanding: 0, next: None };
                 }
             }
@@ -211,6 +214,7 @@ impl Journal {
             doomed.push(File::Segment(sealed.sequence));
         }
         for file in doomed {
+            ops.met(Mark::CutTookSegments);
             cut.submit(CutOp::Clear, DiskRequest::Remove { file }, ops);
         }
         if let Some(active) = &self.active {
@@ -218,6 +222,7 @@ impl Journal {
             let target = Target { scrub_to: active.write_at, slots_to, was_sealed: false };
             return self.shorten(cut, target, ops);
         }
+        ops.met(Mark::CutReopenedSegment);
         let sealed = self.sealed.pop_back().expect("a cut goes through the log");
         let slots_to = (sealed.last.index.0 + 1 - sealed.first.0) as u32;
         let scrub_to = sealed.layout.block_after(sealed.data_bytes);
@@ -249,6 +254,7 @@ impl Journal {
         if block == active.end() {
             return self.clear_target(cut, &target, Bytes::new(), ops);
         }
+        ops.met(Mark::CutInsideBlock);
         cut.step = Step::ReadBlock(target);
         let file = File::Segment(sequence);
         let request = DiskRequest::Read { file, offset: block, len: layout.align as u32 };

@@ -24,6 +24,7 @@ use crate::{
     },
     entry::Head,
     file::{Class, DiskRequest, Extent, File},
+    marks::Mark,
     types::{GroupId, Instant, LogId, LogIndex, OpId, Term, Timestamp},
 };
 use bytes::{Bytes, BytesMut};
@@ -358,7 +359,7 @@ impl Journal {
         if self.cut.is_none() && self.spares.is_due(now) {
             self.prepare_spare(ops);
         }
-        self.refresh_hint(now, promises);
+        self.refresh_hint(now, promises, ops);
     }
 
     fn has_to_write(&self) -> bool {
@@ -374,6 +375,9 @@ impl Journal {
         while active.writes.len() < self.writes_max {
             let batch = fitting(active, &self.pending, promised, self.window_bytes);
             if batch.entries == 0 {
+                if self.pending.front().is_some_and(|next| next.head.id.term > promised) {
+                    ops.met(Mark::WriteWaitedForTerm);
+                }
                 break;
             }
             let stamp = Stamp { epoch: self.epoch, durable };
@@ -394,6 +398,7 @@ impl Journal {
             && active.slot_lane.in_flight.is_none()
             && active.slot_lane.sent < active.last()
         {
+            ops.met(Mark::SlotsWrittenAlone);
             submit(active, None, ops);
         }
     }
@@ -402,6 +407,14 @@ impl Journal {
     pub(super) fn is_full(&self) -> bool {
         let (Some(active), Some(next)) = (&self.active, self.pending.front()) else { return false };
         !active.fits(active.slots.len(), active.write_at, u64::from(next.head.total_bytes))
+    }
+
+    /// Whether a write of entries that was submitted before this one is still on its way.
+    pub(crate) fn is_overtaking(&self, op: OpId) -> bool {
+        let writes = self.active.as_ref().map(|active| &active.writes);
+        let mut earlier = writes.into_iter().flatten().take_while(|write| write.op != op);
+        writes.is_some_and(|writes| writes.iter().any(|write| write.op == op))
+            && earlier.any(|write| !write.is_done)
     }
 
     pub(crate) fn on_written(&mut self, op: OpId) {
@@ -415,7 +428,7 @@ impl Journal {
     }
 
     /// When writes pause, what was proven by floors alone is said in the hard state.
-    fn refresh_hint(&mut self, now: Instant, promises: &mut Promises) {
+    fn refresh_hint(&mut self, now: Instant, promises: &mut Promises, ops: &mut Ops) {
         if promises.durable().durable_hint >= self.durable || !promises.is_at_rest() {
             self.hint_at = None;
             return;
@@ -425,6 +438,7 @@ impl Journal {
             self.hint_at = None;
         } else if self.hint_at.get_or_insert_with(|| now.after(HINT_PAUSE)).0 <= now.0 {
             self.hint_at = None;
+            ops.met(Mark::DurableHintWritten);
             let durable = self.durable;
             promises.want(|hard| hard.durable_hint = durable);
         }

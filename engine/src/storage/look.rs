@@ -109,6 +109,16 @@ impl Look {
         self.files.iter().all(|(file, _)| matches!(file, File::Spare(_)))
     }
 
+    pub(super) const fn has_files(&self) -> bool {
+        !self.files.is_empty()
+    }
+
+    /// The number of the newest good block of each copy of the hard state.
+    pub(super) fn newest_in_copies(&self) -> [Option<u64>; 2] {
+        let number = |block: &Result<HardState, Fault>| block.as_ref().ok().map(|h| h.number);
+        self.blocks.each_ref().map(|copy| copy.iter().filter_map(number).max())
+    }
+
     pub(super) fn take_hard(&mut self, copy: u8, block: u8, bytes: &[u8]) {
         let found = HardState::decode(bytes, self.config.group);
         self.blocks[usize::from(copy)][usize::from(block)] = found;

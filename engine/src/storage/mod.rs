@@ -34,6 +34,7 @@ use crate::{
     entry::{Head, Seed},
     event::{Chunk, Completion, MachineError, Start},
     file::{DiskError, File},
+    marks::{Mark, Marks},
     membership::Membership,
     status::{Phase, Recovery},
     types::{CaptureId, Instant, LogId, LogIndex, NodeId, OpId, Term, Timestamp},
@@ -169,6 +170,9 @@ impl Storage {
             }
             Job::Log => {
                 result?;
+                if self.journal.is_overtaking(op) {
+                    self.ops.met(Mark::WriteOvertaken);
+                }
                 self.journal.on_written(op);
             }
             Job::Roll(op) => {
@@ -188,6 +192,9 @@ impl Storage {
             }
             Job::ReadBack(reader) => {
                 let Completion::Read(bytes) = result? else { return Ok(()) };
+                if !self.reads.is_expected(reader, op) {
+                    self.ops.met(Mark::StaleReadIgnored);
+                }
                 self.reads.on_read(reader, op, &bytes);
             }
             Job::Snapshot if self.snapshots.is_restoring(op) => {
@@ -386,6 +393,11 @@ impl Storage {
     /// Whether there is no room for more log: proposals are refused.
     pub(crate) fn is_full(&self) -> bool {
         self.journal.has_no_room()
+    }
+
+    /// The rare situations that were met.
+    pub(crate) const fn marks(&self) -> Marks {
+        self.ops.marks
     }
 
     /// Bytes of entries held in memory until they are written.

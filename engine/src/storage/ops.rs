@@ -4,6 +4,7 @@ use super::{Reader, compact::CompactOp, cut::CutOp, recovery::RecoveryOp, roll::
 use crate::{
     action::{Action, Machine},
     file::{Class, DiskRequest, File},
+    marks::{Mark, Marks},
     types::OpId,
 };
 
@@ -26,6 +27,7 @@ pub(crate) struct Ops {
     last: u64,
     in_flight: Vec<InFlight>,
     outbox: Vec<Action>,
+    pub(crate) marks: Marks,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +53,11 @@ impl Ops {
 
     pub(crate) fn note(&mut self, note: crate::action::Note) {
         self.outbox.push(Action::Note(note));
+    }
+
+    /// Notes that a rare situation was met.
+    pub(crate) const fn met(&mut self, mark: Mark) {
+        self.marks.set(mark);
     }
 
     /// The end of an operation; `None` for one that is not ours.

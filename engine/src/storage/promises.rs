@@ -8,6 +8,7 @@ use super::ops::{Job, Ops};
 use crate::{
     disk::hard_state::{HardState, OFFSETS},
     file::{Class, DiskRequest, Extent, File},
+    marks::Mark,
     types::LogIndex,
 };
 
@@ -112,6 +113,9 @@ impl Promises {
                 self.durable_version = writing.version;
             }
             return self.write(Writing { copy: 1, ..writing }, ops);
+        }
+        if self.wanted_version > writing.version {
+            ops.met(Mark::HardStateChangesGathered);
         }
         assert!(writing.state.number > self.durable.number, "hard states are numbered upwards");
         self.durable = writing.state;

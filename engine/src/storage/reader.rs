@@ -137,6 +137,16 @@ impl Reads {
         }
     }
 
+    /// Whether this is the read that its reader waits for.
+    pub(crate) fn is_expected(&self, reader: Reader, op: OpId) -> bool {
+        self.readers.iter().any(|state| match &state.step {
+            Step::Slots { op: asked, .. } | Step::Entries { op: asked, .. } => {
+                state.reader == reader && *asked == op
+            }
+            Step::Idle => false,
+        })
+    }
+
     pub(crate) fn on_read(&mut self, reader: Reader, op: OpId, bytes: &Bytes) {
         let (seed, group) = (self.seed, self.group);
         let Some(state) = self.readers.iter_mut().find(|state| state.reader == reader) else {

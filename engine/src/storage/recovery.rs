@@ -20,6 +20,7 @@ use crate::{
     disk::{hard_state, snapshot},
     event::{Completion, Start},
     file::{Class, DiskError, DiskRequest, Extent, File},
+    marks::Mark,
     membership::Membership,
     status::{Phase, Recovery as Report},
     types::{ClusterId, Instant, LogId},
@@ -236,6 +237,9 @@ impl Recovery {
         let found = Found::early(mode, self.look.is_empty(), Hard::Good);
         match verdict::verdict(&found) {
             (_, Verdict::Fresh) => {
+                if self.look.has_files() {
+                    ops.met(Mark::FormatRepeated);
+                }
                 self.stage = Stage::Build(0);
                 return Ok(());
             }
@@ -326,6 +330,12 @@ impl Recovery {
 
     fn read_snapshots(&mut self, now: Instant, ops: &mut Ops) -> Result<(), Halt> {
         let hard = self.look.judge_hard_state();
+        match self.look.newest_in_copies() {
+            [None, None] => {}
+            [None, _] | [_, None] => ops.met(Mark::HardStateCopyLost),
+            [a, b] if a != b => ops.met(Mark::HardStateCopiesDiffer),
+            _ => {}
+        }
         let found = Found::early(self.mode(), false, hard);
         if let (row, Verdict::Refuse) = verdict::verdict(&found) {
             return Err(self.look.refusal(row.name));

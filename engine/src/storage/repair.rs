@@ -20,6 +20,7 @@ use crate::{
         segment::{Layout, SLOT_BYTES, Slot},
     },
     file::{Class, DiskRequest, Extent, File},
+    marks::Mark,
     types::{GroupId, LogIndex},
 };
 use bytes::{Bytes, BytesMut};
@@ -56,23 +57,38 @@ impl Repair {
         let from = promises.wanted().cut.from;
         if is_repeat {
             let clearing = last.map(|(found, scanned)| clearing(found, scanned, journal, true));
+            ops.met(Mark::CutRepeated);
             journal.repeat_cut(from, clearing.unwrap_or_default(), ops);
         } else if let Some((found, scanned)) = last
             && let clearing = clearing(found, scanned, journal, false)
             && !clearing.extents.is_empty()
         {
             let from = journal.last.index.next();
+            ops.met(Mark::TornTailCut);
             journal.cut_at_restart(from, look.proven(), clearing, promises);
         }
         let group = journal.identity.group;
         let rewrite = look.segments.last().filter(|_| !is_repeat).map(|found| {
             let extents = match &found.scanned {
-                Some(scanned) => rewriting(found, scanned, look.proven(), group),
-                None => end_record(found, group),
+                Some(scanned) => {
+                    if scanned.first_rebuilt.is_some() {
+                        ops.met(Mark::SlotRebuilt);
+                    }
+                    rewriting(found, scanned, look.proven(), group)
+                }
+                None => {
+                    ops.met(Mark::EndRecordRewritten);
+                    end_record(found, group)
+                }
             };
             (File::Segment(found.sequence), extents)
         });
         for &file in &look.doomed {
+            ops.met(match file {
+                File::Segment(_) => Mark::UnannouncedSegmentRemoved,
+                File::Part(..) => Mark::PartialSnapshotRemoved,
+                _ => Mark::DeadFilesRemoved,
+            });
             submit(DiskRequest::Remove { file }, ops);
         }
         if !look.doomed.is_empty() {
@@ -131,6 +147,7 @@ impl Repair {
         self.step = Step::Sync;
         let Some((file, extents)) = &self.rewrite else { return };
         for at in extents {
+            ops.met(Mark::TailRewritten);
             let (file, at) = (*file, at.clone());
             submit(DiskRequest::Write { file, at, and: None, durable: false }, ops);
         }

@@ -13,6 +13,7 @@ use crate::{
     action::Note,
     disk::segment::{EndRecord, FloorLag, Header, Layout, first_len},
     file::{Class, DiskError, DiskRequest, Extent, File},
+    marks::Mark,
     types::{Instant, LogIndex, SnapshotId, Term},
 };
 use bytes::Bytes;
@@ -286,6 +287,9 @@ impl Journal {
         }
         let spare = Spare { number: self.spares.number(), len };
         let is_waited_for = matches!(self.roll, Roll::WantSpare(_));
+        if is_waited_for {
+            ops.met(Mark::RollWaitedForSpare);
+        }
         let class = if is_waited_for { Class::Commit } else { Class::Background };
         let file = File::Spare(spare.number);
         let request = DiskRequest::Create { file, len, zeroed: true };
@@ -298,10 +302,14 @@ impl Journal {
         let was_full = self.spares.is_full;
         match result {
             Ok(()) => {
+                if was_full {
+                    ops.met(Mark::RoomCameBack);
+                }
                 self.spares.is_full = false;
                 self.spares.ready.push(spare);
             }
             Err(error) => {
+                ops.met(Mark::SpareHadNoRoom);
                 self.spares.is_full = true;
                 self.spares.retry_at = Some(now.after(RETRY));
                 let file = File::Spare(spare.number);

@@ -17,6 +17,7 @@ use crate::{
     },
     event::{Chunk, Completion, MachineError},
     file::{Class, DiskError, DiskRequest, Extent, File},
+    marks::Mark,
     membership::Membership,
     types::{CaptureId, LogId, LogIndex, OpId, SnapshotId},
 };
@@ -230,6 +231,7 @@ impl Snapshots {
             self.restored = Some(LogId::ZERO);
             return;
         };
+        ops.met(Mark::SnapshotRestored);
         self.restoring = Some(Restoring {
             snapshot,
             next_read: 0,
@@ -294,6 +296,7 @@ impl Snapshots {
             self.fault = Some(halt);
             return;
         }
+        ops.met(Mark::OlderSnapshotUsed);
         let text = format!("{}: block {block} is bad, the one before is used", bad.file());
         ops.note(Note::Recovery(text.into()));
         self.restore(ops);
@@ -330,6 +333,7 @@ impl Saving {
     }
 
     fn give_up(&mut self, error: DiskError, ops: &mut Ops) {
+        ops.met(Mark::SnapshotGivenUp);
         ops.note(Note::Disk { file: self.part(), error });
         ops.machine(Machine::CaptureStop { capture: self.capture });
         self.step = Save::Remove;
@@ -354,6 +358,9 @@ impl Saving {
                 self.submit(DiskRequest::SyncDirectory, ops);
             }
             _ => {}
+        }
+        if self.step == Save::Wait && durable < self.header.at.index {
+            ops.met(Mark::SnapshotWaitedForLog);
         }
         if self.step == Save::Wait && durable >= self.header.at.index {
             self.step = Save::Rename;

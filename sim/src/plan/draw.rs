@@ -11,6 +11,14 @@ use crate::{
 use lakebed::{DiskError, Tuning};
 use std::time::Duration;
 
+/// Sites of draws; zero is the profile, and each kind of fault has one.
+const POWER_CUTS: u32 = 1;
+const KILLS: u32 = 2;
+const PARTITIONS: u32 = 3;
+const DISKS: u32 = 4;
+const STOPS: u32 = 5;
+const LIMITS: u32 = 6;
+
 impl Plan {
     /// A stormy run of this many nodes: everything else is drawn from the seed.
     #[must_use]
@@ -27,7 +35,7 @@ impl Plan {
             clients: vec![Asks::all(); draw.between(2, 6) as usize],
             geometry: Geometry { sector, align },
             segment_bytes,
-            tuning: swarm_tuning(&mut draw, snapshot),
+            tuning: swarm_limits(seed, swarm_tuning(&mut draw, snapshot)),
             links: swarm_links(&mut draw),
             disk: swarm_disk(&mut draw),
             drift_ppm: (0..nodes).map(|_| draw.below(2001) as i64 - 1000).collect(),
@@ -63,6 +71,19 @@ fn swarm_tuning(draw: &mut Draw, snapshot: u64) -> Tuning {
     tuning.writes_inflight_max = *draw.pick(&[1, 2, 4, 8]);
     tuning.entry_commands_max = *draw.pick(&[1, 3, u32::MAX]);
     tuning.forward = draw.ratio(2, 3);
+    tuning
+}
+
+/// Queues that hold little more than one append, in some runs: they are met full.
+fn swarm_limits(seed: u64, mut tuning: Tuning) -> Tuning {
+    let mut draw = Draw::new(seed, Concern::Swarm, LIMITS, 0);
+    let append = u64::from(tuning.append_bytes_max);
+    if draw.ratio(1, 4) {
+        tuning.inflight_bytes_max = append;
+    }
+    if draw.ratio(1, 4) {
+        tuning.propose_bytes_max = append;
+    }
     tuning
 }
 
@@ -122,7 +143,7 @@ impl Faults {
 
     /// At least two in every run: that is what a storm is for.
     fn power_cuts(&mut self) {
-        let mut draw = self.lane(1);
+        let mut draw = self.lane(POWER_CUTS);
         for _ in 0..draw.between(3, 7) {
             let nodes = self.some_nodes(&mut draw);
             let moment = *draw.pick(&[Moment::Pending, Moment::Pending, Moment::PendingHardState]);
@@ -146,7 +167,7 @@ impl Faults {
     }
 
     fn kills(&mut self) {
-        let mut draw = self.lane(2);
+        let mut draw = self.lane(KILLS);
         if draw.ratio(1, 2) {
             for _ in 0..draw.between(1, 4) {
                 let node = draw.below(self.nodes as u64) as usize;
@@ -157,7 +178,7 @@ impl Faults {
     }
 
     fn partitions(&mut self) {
-        let mut draw = self.lane(3);
+        let mut draw = self.lane(PARTITIONS);
         if self.nodes > 1 && draw.ratio(3, 4) {
             for _ in 0..draw.between(1, 4) {
                 let kind = FaultKind::Partition {
@@ -185,7 +206,7 @@ impl Faults {
     }
 
     fn disks(&mut self) {
-        let mut draw = self.lane(4);
+        let mut draw = self.lane(DISKS);
         let node = draw.below(self.nodes as u64) as usize;
         if draw.ratio(1, 5) {
             let errors = [
@@ -207,7 +228,7 @@ impl Faults {
     }
 
     fn stops(&mut self) {
-        let mut draw = self.lane(5);
+        let mut draw = self.lane(STOPS);
         if draw.ratio(1, 4) {
             let node = draw.below(self.nodes as u64) as usize;
             let hand_over = draw.ratio(1, 2);
