@@ -25,6 +25,7 @@ use std::{env, fmt, fs, ops::ControlFlow};
 ///
 /// # Panics
 /// When a seed fails, or does not do the same twice; when a variable cannot be meant.
+#[track_caller]
 pub fn check(name: &str, run: impl Fn(Seed) -> Outcome) -> Vec<Report> {
     let settings = Settings::read(|variable| env::var_os(variable));
     let settings = settings.unwrap_or_else(|problem| panic!("{problem}"));
@@ -48,6 +49,7 @@ pub fn check(name: &str, run: impl Fn(Seed) -> Outcome) -> Vec<Report> {
 }
 
 /// Tells of a failure, and shrinks it if that is wanted.
+#[track_caller]
 fn fails(
     name: &str,
     run: &impl Fn(Seed) -> Outcome,
@@ -173,7 +175,7 @@ fn this_test(scenario: &str) -> String {
 
 impl fmt::Display for Commands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|(what, command)| writeln!(f, "  {what:<6} {command}"))
+        self.0.iter().try_for_each(|(what, command)| writeln!(f, "  {what}: {command}"))
     }
 }
 

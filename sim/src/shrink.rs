@@ -1,9 +1,10 @@
 //! From a plan that fails to a small one that fails in the same way.
 //!
 //! Delta debugging (Zeller & Hildebrandt 2002), in its greedy form: take out ever smaller pieces of
-//! a list as long as the same invariant breaks. First what there is most of, faults and operations;
-//! then clients, nodes, settings, times; all of it again until nothing more can go. It knows plans
-//! and a way to run them, nothing else, so the same failure always becomes the same plan.
+//! a list as long as the same invariant breaks. First settings and nodes, while there is enough of
+//! everything else for the failure to show in another way; then faults, clients, operations, times;
+//! all of it again until nothing more can go. It knows plans and a way to run them, nothing else,
+//! so the same failure always becomes the same plan.
 
 mod simpler;
 
@@ -114,11 +115,11 @@ impl<R: Fn(Seed) -> Outcome, T: FnMut(&Progress) -> ControlFlow<()>> Shrinker<R,
         for _ in 0..ROUNDS_MAX {
             let before = self.plan.clone();
             self.targets();
+            self.settings();
+            self.nodes();
             self.faults();
             self.clients();
             self.operations();
-            self.nodes();
-            self.settings();
             self.times();
             if self.stop || self.plan == before {
                 return;

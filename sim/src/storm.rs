@@ -20,6 +20,9 @@ const CONVERGE_WITHIN: u64 = 10_000 * MS;
 /// A healed cluster must reach the storm's targets within this.
 const TARGETS_WITHIN: u64 = 60_000 * MS;
 
+/// So much of a trace stands on the screen of a failure.
+const LINES: usize = 25;
+
 /// A run to be: from a seed, or as a plan says that was made from one.
 #[derive(Clone, Debug)]
 pub struct Storm {
@@ -96,7 +99,7 @@ pub fn observe<M: StateMachine, W: Workload>(
     match told {
         Ok(()) => Ok(report),
         Err(violation) => {
-            let lines = world.last_lines(violation.node, 40);
+            let lines = world.last_lines(violation.node, LINES);
             Err(Box::new(Failure { report, violation, lines }))
         }
     }

@@ -18,6 +18,8 @@ const PARTITIONS: u32 = 3;
 const DISKS: u32 = 4;
 const STOPS: u32 = 5;
 const LIMITS: u32 = 6;
+const EARLY: u32 = 7;
+const GRAY: u32 = 8;
 
 impl Plan {
     /// A stormy run of this many nodes: everything else is drawn from the seed.
@@ -125,6 +127,8 @@ impl Faults {
         self.partitions();
         self.disks();
         self.stops();
+        self.early();
+        self.gray();
         self.list.sort_by_key(|fault| fault.at);
         self.list
     }
@@ -224,6 +228,32 @@ impl Faults {
         if draw.ratio(1, 4) {
             let (factor, lasts) = (draw.between(5, 50), draw.delay(20 * MS, 100 * MS));
             self.add(Self::at(&mut draw), FaultKind::SlowDisk { node, factor, lasts });
+        }
+    }
+
+    /// While nodes are still being built and the cluster forms.
+    fn early(&mut self) {
+        let mut draw = self.lane(EARLY);
+        if draw.ratio(1, 8) {
+            let (nodes, at) = (self.some_nodes(&mut draw), draw.below(15 * MS));
+            let survivors = *draw.pick(&Survivors::ALL);
+            let (moment, rot, down) = (Moment::Pending, None, draw.delay(MS, 5 * MS));
+            self.add(at, FaultKind::PowerCut { nodes, moment, survivors, rot, down });
+        }
+    }
+
+    /// A node that nobody hears and whose disk is slow: what it has on its way when it is heard
+    /// again, others have replaced.
+    fn gray(&mut self) {
+        let mut draw = self.lane(GRAY);
+        if self.nodes > 1 && draw.ratio(1, 4) {
+            let (at, node) = (Self::at(&mut draw), draw.below(self.nodes as u64) as usize);
+            let (lasts, factor) = (draw.delay(60 * MS, 60 * MS), draw.between(20, 100));
+            let side = (0..self.nodes).map(|of| of == node).collect();
+            let noticed = draw.ratio(1, 2);
+            self.add(at, FaultKind::Partition { side, both_ways: true, noticed, lasts });
+            let lasts = lasts + draw.delay(20 * MS, 60 * MS);
+            self.add(at, FaultKind::SlowDisk { node, factor, lasts });
         }
     }
 
