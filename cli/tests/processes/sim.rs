@@ -191,3 +191,36 @@ fn what_cannot_be_meant_is_refused() {
         fails(args, 2, expected);
     }
 }
+
+/// Links so slow that nobody is ever elected, and two faults that have nothing to do with it.
+const NEVER_A_LEADER: &str = "lakebed plan 1
+scenario storm_of_three
+bug nobody is elected
+fix quicker links
+seed 5
+nodes 3
+links least 9000.000ms tail 0.000ms
+at 10.000ms kill node 2 down 5.000ms
+at 30.000ms slow-disk node 1 factor 9 lasts 20.000ms
+";
+
+#[test]
+fn what_fails_is_told_on_one_screen_and_made_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, small) = (plan(dir.path(), "slow.plan", NEVER_A_LEADER), dir.path().join("s.plan"));
+    let replay = format!("  replay: lakebed sim replay storm_of_three {file}\n");
+    fails(&["sim", "replay", "storm_of_three", &file], 1, &["  broken: liveness: ", &replay]);
+
+    let small = small.to_str().unwrap();
+    let output = output(&["sim", "shrink", "storm_of_three", &file, "--out", small]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(told.starts_with("shrunk from 2 faults, "), "{told}");
+    assert!(told.contains(" to 0 faults, 0 operations, ") && told.contains(small), "{told}");
+    let text = fs::read_to_string(small).unwrap();
+    assert!(
+        text.contains("bug nobody is elected\nfix quicker links\ninvariant liveness\n"),
+        "{text}"
+    );
+    fails(&["sim", "replay", "storm_of_three", small], 1, &["  broken: liveness: "]);
+}
