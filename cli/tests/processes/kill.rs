@@ -4,7 +4,10 @@
 //!
 //! Rounds: `LAKEBED_KILL_ROUNDS`, by default 20.
 
-use crate::common::{PATIENCE, Patient, Process, connect, eventually, lakebed, ports};
+use crate::{
+    common::{PATIENCE, Patient, Process, Scratch, connect, eventually, lakebed},
+    ports::ports,
+};
 use redis::{Connection, RedisError, RedisResult};
 use std::{
     collections::BTreeMap,
@@ -21,11 +24,9 @@ const NODES: u16 = 3;
 const CLIENTS: u64 = 4;
 /// How many writes must be acknowledged before the next blow.
 const ACKS: u64 = 40;
-/// How long a client waits for one answer.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 struct Cluster {
-    dir: tempfile::TempDir,
+    dir: Scratch,
     clients: u16,
     peers: u16,
     nodes: Vec<Process>,
@@ -33,7 +34,7 @@ struct Cluster {
 
 impl Cluster {
     fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = Scratch::new();
         let (clients, peers) = (ports(NODES), ports(NODES));
         let mut cluster = Self { dir, clients, peers, nodes: Vec::new() };
         for n in 0..NODES {
@@ -62,7 +63,7 @@ impl Cluster {
         ];
         let mut command = lakebed(&["serve"]);
         command.args(flags.iter().flat_map(|(flag, value)| [*flag, value]));
-        Process::start(&mut command)
+        Process::start_logged(&mut command, &self.dir.path().join(format!("node-{}.log", n + 1)))
     }
 
     fn kill(&mut self, nodes: impl Iterator<Item = u16> + Clone) {
@@ -76,21 +77,22 @@ impl Cluster {
         self.nodes[usize::from(n)] = self.spawn(n);
     }
 
-    /// What each node says of itself and complained of, for the report of a failure.
-    fn describe(&self) -> String {
-        let info = |n: u16| {
-            let mut node = connect(self.clients + n)?;
-            redis::cmd("INFO").query::<String>(&mut node)
-        };
-        let describe = |n: u16| {
-            let errors: String = self.nodes[usize::from(n)].stderr.try_iter().collect();
-            format!("node {}:\n{:#?}\n{errors}", n + 1, info(n))
-        };
-        (0..NODES).map(describe).collect()
-    }
-
     fn node(&self, n: u64) -> Patient {
         Patient::new(self.clients + (n % u64::from(NODES)) as u16)
+    }
+}
+
+/// What each node says of itself, if the test has failed; what it said before then follows.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        for port in self.clients..self.clients + NODES {
+            let info = connect(port).and_then(|mut node| redis::cmd("INFO").query(&mut node));
+            let info = info.unwrap_or_else(|error: RedisError| error.to_string());
+            eprintln!("on port {port}, peers on {}:\n{info}", self.peers + port - self.clients);
+        }
     }
 }
 
@@ -107,6 +109,10 @@ impl Fate {
         match result.as_ref().map_err(RedisError::code) {
             Ok(()) => Self::Acknowledged,
             Err(Some("TRYAGAIN" | "BUSY" | "DISKFULL")) => Self::Refused,
+            // The connection broke; one that is silent for ever is no answer.
+            Err(None) if result.as_ref().is_err_and(RedisError::is_timeout) => {
+                panic!("a write was neither answered nor refused: {result:?}")
+            }
             Err(Some("UNKNOWN") | None) => Self::Unknown,
             Err(code) => panic!("{code:?} is no way to end a write: {result:?}"),
         }
@@ -155,9 +161,7 @@ impl Client {
             return Some(connection);
         }
         let port = self.ports.0 + (self.ports.1 % u64::from(NODES)) as u16;
-        let connected = connect(port)
-            .ok()
-            .filter(|connection| connection.set_read_timeout(Some(ANSWER_MAX)).is_ok());
+        let connected = connect(port).ok();
         if connected.is_none() {
             self.ports.1 += 1;
         }
@@ -273,11 +277,11 @@ impl Load {
     }
 
     /// Waits until the cluster acknowledges again.
-    fn goes_on(&self, cluster: &Cluster) {
+    fn goes_on(&self) {
         let enough = self.acks.load(Relaxed) + ACKS;
         let deadline = Instant::now() + PATIENCE;
         while self.acks.load(Relaxed) < enough {
-            assert!(Instant::now() < deadline, "no write is acknowledged\n{}", cluster.describe());
+            assert!(Instant::now() < deadline, "within {PATIENCE:?} no write is acknowledged");
             thread::park_timeout(Duration::from_millis(1));
         }
     }
@@ -290,16 +294,16 @@ impl Load {
 
 fn round(cluster: &mut Cluster, round: u64) -> Vec<Writes> {
     let load = Load::start(round, cluster.clients);
-    load.goes_on(cluster);
+    load.goes_on();
     for n in 0..NODES {
         cluster.kill(std::iter::once(n));
-        load.goes_on(cluster);
+        load.goes_on();
         cluster.restart(n);
     }
-    load.goes_on(cluster);
+    load.goes_on();
     cluster.kill(0..NODES);
     (0..NODES).for_each(|n| cluster.restart(n));
-    load.goes_on(cluster);
+    load.goes_on();
     load.stop()
 }
 

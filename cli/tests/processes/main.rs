@@ -3,3 +3,4 @@
 mod common;
 mod flags;
 mod kill;
+mod ports;
