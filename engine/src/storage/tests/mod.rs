@@ -238,6 +238,26 @@ fn what_is_appended_is_found_after_every_restart() {
     assert!(node.disk.files.len() > 20, "the log was rolled many times");
 }
 
+/// A full segment held more terms than its end record has room for, so its slots were read; what
+/// was proven durable lay in the segment behind it, and was looked for in this one. The node
+/// refused to start, of a log in which nothing was wrong (found by the kill test, after 775 s of
+/// elections had filled 64 MiB).
+#[test]
+fn a_segment_of_too_many_terms_ends_where_the_next_one_begins() {
+    let mut node = Node::start(Disk::default(), format());
+    for term in 1..=700 {
+        node.append_all(term, [600]);
+        if term % 50 == 0 {
+            // Writes pause, and what is durable is said in the hard state.
+            node.now = node.now.after(std::time::Duration::from_secs(1));
+            node.settle();
+            node = node.restart();
+            assert_eq!(node.recovered().last, LogId::new(Term(term), LogIndex(term)));
+        }
+    }
+    assert_eq!(node.read(1).len(), 700);
+}
+
 #[test]
 fn a_cut_reaches_back_over_segments_and_is_final() {
     for last in [0, 1, 2, 30, 31, 99, 150, 298, 299] {
