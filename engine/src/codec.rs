@@ -166,6 +166,7 @@ fn put_fate(buf: &mut BytesMut, fate: &Fate) {
 fn put_answer(buf: &mut BytesMut, answer: &AppendAnswer) {
     let (matched, durable) = (answer.matched.0, answer.durable.0);
     put_words(buf, [answer.sequence, answer.round, matched, durable, answer.fates]);
+    buf.put_u8(u8::from(answer.full));
     // Zero runs stand for "no conflict": a conflict names one at least.
     let Some(conflict) = &answer.conflict else { return buf.put_u32_le(0) };
     buf.put_u32_le(conflict.runs.len() as u32);
@@ -363,6 +364,7 @@ fn take_answer(from: &mut Cursor<'_>) -> Option<AppendAnswer> {
         matched: from.index()?,
         durable: from.index()?,
         fates: from.u64()?,
+        full: from.bool()?,
         conflict: take_conflict(from)?,
     })
 }
@@ -432,6 +434,7 @@ mod tests {
             matched: LogIndex(3),
             durable: LogIndex(4),
             fates: 5,
+            full: true,
             conflict: None,
         };
         let append = Append {
