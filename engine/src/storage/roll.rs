@@ -313,7 +313,6 @@ impl Journal {
 
     fn on_spare_created(&mut self, result: Result<(), DiskError>, now: Instant, ops: &mut Ops) {
         let spare = self.spares.creating.take().expect("one spare was being created");
-        let was_full = self.spares.is_full;
         match result {
             Ok(()) => {
                 self.spares.is_full = false;
@@ -327,9 +326,6 @@ impl Journal {
                 let request = DiskRequest::Remove { file };
                 ops.submit(Job::Roll(RollOp::RemoveSpare), Class::Background, request);
             }
-        }
-        if was_full != self.spares.is_full {
-            ops.note(Note::DiskFull(self.spares.is_full));
         }
     }
 }
