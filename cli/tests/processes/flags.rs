@@ -230,6 +230,7 @@ fn status_is_one_object() {
         "applied",
         "last",
         "durable",
+        "disk_full",
         "recovery",
     ];
     expected.sort_unstable();

@@ -5,13 +5,12 @@
 //! Rounds: `LAKEBED_KILL_ROUNDS`, by default 20.
 
 use crate::{
-    common::{PATIENCE, Patient, Process, Scratch, connect, eventually, lakebed},
-    ports::ports,
+    cluster::{Cluster, NODES},
+    common::{PATIENCE, Patient, Scratch, connect},
 };
 use redis::{Connection, RedisError, RedisResult};
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -20,81 +19,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-const NODES: u16 = 3;
 const CLIENTS: u64 = 4;
 /// How many writes must be acknowledged before the next blow.
 const ACKS: u64 = 40;
-
-struct Cluster {
-    dir: Scratch,
-    clients: u16,
-    peers: u16,
-    nodes: Vec<Process>,
-}
-
-impl Cluster {
-    fn start() -> Self {
-        let dir = Scratch::new();
-        let (clients, peers) = (ports(NODES), ports(NODES));
-        let mut cluster = Self { dir, clients, peers, nodes: Vec::new() };
-        for n in 0..NODES {
-            let node = cluster.spawn(n);
-            cluster.nodes.push(node);
-        }
-        cluster
-    }
-
-    fn spawn(&self, n: u16) -> Process {
-        let peer = |n| format!("{}=127.0.0.1:{}", n + 1, self.peers + n);
-        let all: Vec<_> = (0..NODES).map(peer).collect();
-        let dir: PathBuf = self.dir.path().join(format!("node-{}", n + 1));
-        let flags = [
-            ("--id", (n + 1).to_string()),
-            ("--dir", dir.display().to_string()),
-            ("--listen", format!("127.0.0.1:{}", self.peers + n)),
-            ("--peers", all.join(",")),
-            ("--resp", format!("127.0.0.1:{}", self.clients + n)),
-            // Both ways to write, side by side in one cluster.
-            ("--disk", if n == 0 { "files" } else { "auto" }.into()),
-            ("--heartbeat-ms", "40".into()),
-            ("--election-ms", "200".into()),
-            // Small enough that nodes restart from snapshots too.
-            ("--snapshot-log-bytes", "200000".into()),
-        ];
-        let mut command = lakebed(&["serve"]);
-        command.args(flags.iter().flat_map(|(flag, value)| [*flag, value]));
-        Process::start_logged(&mut command, &self.dir.path().join(format!("node-{}.log", n + 1)))
-    }
-
-    fn kill(&mut self, nodes: impl Iterator<Item = u16> + Clone) {
-        nodes.clone().for_each(|n| self.nodes[usize::from(n)].kill());
-        for n in nodes {
-            self.nodes[usize::from(n)].ended();
-        }
-    }
-
-    fn restart(&mut self, n: u16) {
-        self.nodes[usize::from(n)] = self.spawn(n);
-    }
-
-    fn node(&self, n: u64) -> Patient {
-        Patient::new(self.clients + (n % u64::from(NODES)) as u16)
-    }
-}
-
-/// What each node says of itself, if the test has failed; what it said before then follows.
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        if !thread::panicking() {
-            return;
-        }
-        for port in self.clients..self.clients + NODES {
-            let info = connect(port).and_then(|mut node| redis::cmd("INFO").query(&mut node));
-            let info = info.unwrap_or_else(|error: RedisError| error.to_string());
-            eprintln!("on port {port}, peers on {}:\n{info}", self.peers + port - self.clients);
-        }
-    }
-}
 
 /// What became of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -307,29 +234,18 @@ fn round(cluster: &mut Cluster, round: u64) -> Vec<Writes> {
     load.stop()
 }
 
-/// Every node, asked after everything that was acknowledged, has applied the same to the same end.
-fn check_digests(cluster: &Cluster) {
-    let mut nodes: Vec<_> = (0..u64::from(NODES)).map(|n| cluster.node(n)).collect();
-    eventually("all nodes have applied the same", || {
-        let digest = |node: &mut Patient| node.ask::<(u64, String)>(&["LAKEBED", "DIGEST"]);
-        let digests: Vec<_> = nodes.iter_mut().map(digest).collect();
-        let same_index = digests.iter().all(|(index, _)| *index == digests[0].0);
-        assert!(!same_index || digests.iter().all(|found| found == &digests[0]), "{digests:?}");
-        same_index
-    });
-}
-
 #[test]
 fn acknowledged_writes_survive_kill_9() {
     let rounds = std::env::var("LAKEBED_KILL_ROUNDS").map_or(20, |rounds| rounds.parse().unwrap());
-    let mut cluster = Cluster::start();
-    cluster.nodes.iter().for_each(|node| drop(node.says("ready")));
+    // Small enough that nodes restart from snapshots too.
+    let flags = ["--snapshot-log-bytes", "200000"];
+    let mut cluster = Cluster::start(Scratch::new(), &flags, |command| command);
     let mut all = Vec::new();
     for n in 0..rounds {
         let writes = round(&mut cluster, n);
         let mut node = cluster.node(n);
         writes.iter().for_each(|writes| writes.check(&mut node));
-        check_digests(&cluster);
+        cluster.check_digests();
         all.extend(writes);
     }
     // What was there after its own round is there after all the others.

@@ -1,6 +1,9 @@
 //! The built command as real processes.
 
+mod cluster;
 mod common;
 mod flags;
+mod full;
 mod kill;
 mod ports;
+mod room;
