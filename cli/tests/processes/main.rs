@@ -2,6 +2,7 @@
 
 mod cluster;
 mod common;
+mod dirs;
 mod flags;
 mod full;
 mod kill;
