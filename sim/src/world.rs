@@ -6,6 +6,8 @@
 mod faults;
 mod lanes;
 mod requests;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     client::{Client, Requests, Workload},
@@ -312,7 +314,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             Coming::LinkDown { node, peer, number } => self.link_down(node, peer, number),
             Coming::Client { client, round } => self.client(client, round),
             Coming::ArmedCut { number } => {
-                self.fall(number);
+                self.fall_late(number);
                 Ok(())
             }
             _ => Ok(()),
