@@ -58,6 +58,8 @@ pub(crate) struct Node<M> {
     pub(crate) lane: VecDeque<Machine>,
     /// When it will be woken next, as far as that is scheduled.
     pub(crate) wake: u64,
+    /// The deadline that `wake` is for or before.
+    pub(crate) deadline: Option<Instant>,
     /// How many times slower its disk is than the plan says.
     pub(crate) slowness: u64,
     /// How the next sync or durable write fails.
@@ -76,6 +78,7 @@ impl<M: StateMachine> Node<M> {
             runner: Runner::new(Witness::new(machine)),
             lane: VecDeque::new(),
             wake: u64::MAX,
+            deadline: None,
             slowness: 1,
             next_sync_fails: None,
         }
@@ -97,6 +100,7 @@ impl<M: StateMachine> Node<M> {
         self.engine = None;
         self.lane.clear();
         self.wake = u64::MAX;
+        self.deadline = None;
         self.next_sync_fails = None;
     }
 

@@ -159,7 +159,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     fn arm(&mut self, cut: Armed) {
-        let number = self.seq;
+        let number = self.agenda.count();
         let ready = cut.nodes.iter().any(|&node| self.is_at(node, cut.moment));
         self.armed.insert(number, cut);
         if ready {
