@@ -296,7 +296,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.digest.number(at as u64);
         self.digest.step(now, event.as_slice(), &[]);
         let mut actions = std::mem::take(&mut self.actions);
-        engine.handle(now, event, &mut actions);
+        handle(engine, now, event, &mut actions);
         self.digest.step(now, &[], &actions);
         let probe = engine.probe();
         self.oracle.on_step(Seen { node: at, probe, engine }, &actions)?;
@@ -470,6 +470,17 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.schedule_start(at, after);
         Ok(())
     }
+}
+
+/// Never inlined, so that a profile tells the engine from the simulator.
+#[inline(never)]
+fn handle(
+    engine: &mut Engine,
+    now: lakebed::Instant,
+    event: Option<Event>,
+    actions: &mut Vec<Action>,
+) {
+    engine.handle(now, event, actions);
 }
 
 fn joined(head: &[u8], body: &[u8]) -> Bytes {

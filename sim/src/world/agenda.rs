@@ -28,8 +28,9 @@ const PLACE_BITS: u32 = 24;
 /// Things to come.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Agenda {
-    /// When, and behind the running number the place on the list.
-    heap: BinaryHeap<Reverse<(u64, u64)>>,
+    /// When, the running number, and the place on the list: as one number, which compares without
+    /// a branch.
+    heap: BinaryHeap<Reverse<u128>>,
     list: Vec<Option<Coming>>,
     free: Vec<u32>,
     seq: u64,
@@ -45,21 +46,22 @@ impl Agenda {
         assert!(place < 1 << PLACE_BITS, "{place} things are to come");
         self.list[place as usize] = Some(what);
         self.seq += 1;
-        self.heap.push(Reverse((at, self.seq << PLACE_BITS | u64::from(place))));
+        let behind = self.seq << PLACE_BITS | u64::from(place);
+        self.heap.push(Reverse(u128::from(at) << 64 | u128::from(behind)));
     }
 
     /// The next thing, and when.
     pub(super) fn pop(&mut self) -> Option<(u64, Coming)> {
-        let Reverse((at, behind)) = self.heap.pop()?;
-        let place = behind as u32 & ((1 << PLACE_BITS) - 1);
+        let Reverse(key) = self.heap.pop()?;
+        let place = key as u32 & ((1 << PLACE_BITS) - 1);
         self.free.push(place);
         let what = self.list[place as usize].take().expect("a place on the heap is taken");
-        Some((at, what))
+        Some(((key >> 64) as u64, what))
     }
 
     /// When the next thing happens.
     pub(super) fn next_at(&self) -> Option<u64> {
-        self.heap.peek().map(|Reverse((at, _))| *at)
+        self.heap.peek().map(|Reverse(key)| (*key >> 64) as u64)
     }
 
     /// How many things were ever added.
