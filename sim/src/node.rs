@@ -2,8 +2,16 @@
 //!
 //! Knows no other nodes and no network. Invariant: `engine` is `None` exactly while it is down.
 
-use crate::{disk::SimDisk, plan::Plan, prng::Draw, witness::Witness};
-use lakebed::{DiskRequest, Engine, File, Instant, Machine, Runner, StateMachine, Timestamp};
+use crate::{
+    client::{Desk, Requests},
+    disk::SimDisk,
+    plan::Plan,
+    prng::Draw,
+    witness::Witness,
+};
+use lakebed::{
+    DiskRequest, Engine, File, Instant, LogId, Machine, Runner, StateMachine, Timestamp,
+};
 use std::collections::VecDeque;
 
 /// What drifts are told in parts of.
@@ -47,7 +55,7 @@ impl Clock {
 }
 
 /// One machine.
-pub(crate) struct Node<M> {
+pub(crate) struct Node<M: StateMachine> {
     pub(crate) engine: Option<Engine>,
     /// Rises with every start; what belongs to an older life is ignored.
     pub(crate) life: u32,
@@ -64,6 +72,28 @@ pub(crate) struct Node<M> {
     pub(crate) slowness: u64,
     /// How the next sync or durable write fails.
     pub(crate) next_sync_fails: Option<crate::disk::Failure>,
+}
+
+impl<M: StateMachine + Clone> Clone for Node<M> {
+    fn clone(&self) -> Self {
+        Self {
+            engine: self.engine.clone(),
+            disk: self.disk.clone(),
+            runner: fork(&self.runner),
+            lane: self.lane.clone(),
+            ..*self
+        }
+    }
+}
+
+/// A runner in the same state: it opens its view again where the other one is in it.
+fn fork<M: StateMachine + Clone>(runner: &Runner<Witness<M>>) -> Runner<Witness<M>> {
+    let mut fork = Runner::new(runner.machine.clone());
+    if let Some(&(capture, _)) = runner.machine.view.as_ref() {
+        let mut nobody = Desk { requests: &Requests::default(), ended: Vec::new() };
+        fork.perform(Machine::Capture { capture, at: LogId::ZERO }, &mut nobody);
+    }
+    fork
 }
 
 impl<M: StateMachine> Node<M> {

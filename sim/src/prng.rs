@@ -49,8 +49,7 @@ impl Stream {
     pub fn lane(&mut self, site: u32, entity: u32) -> &mut Draw {
         let lanes = reach(&mut self.lanes, site as usize);
         let (seed, concern) = (self.seed, self.concern);
-        reach(lanes, entity as usize)
-            .get_or_insert_with(|| Draw::new(seed, concern, site, entity))
+        reach(lanes, entity as usize).get_or_insert_with(|| Draw::new(seed, concern, site, entity))
     }
 }
 

@@ -72,8 +72,9 @@ pub struct Stats {
     pub elections: u64,
 }
 
-/// A cluster in simulated time.
-pub struct World<M, W> {
+/// A cluster in simulated time. A value: a clone shares the disks' pages, and goes its own way.
+#[derive(Clone)]
+pub struct World<M: StateMachine, W> {
     plan: Plan,
     now: u64,
     agenda: Agenda,

@@ -136,10 +136,7 @@ impl Inode {
 /// What of an extent lies before another one, and what behind it.
 fn around(extent: &Extent, other: &Extent) -> [Option<Extent>; 2] {
     let (start, end) = (extent.offset, end_of(extent));
-    [
-        part(extent, start, end.min(other.offset)),
-        part(extent, start.max(end_of(other)), end),
-    ]
+    [part(extent, start, end.min(other.offset)), part(extent, start.max(end_of(other)), end)]
 }
 
 /// The part of an extent between two places of the file; `None` when there is nothing between.

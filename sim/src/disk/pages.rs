@@ -67,11 +67,7 @@ impl Pages {
     }
 
     /// Calls with every part of this size that is not all zeros, and where it is.
-    pub(super) fn for_each_written(
-        &mut self,
-        size: usize,
-        mut call: impl FnMut(u64, &mut [u8]),
-    ) {
+    pub(super) fn for_each_written(&mut self, size: usize, mut call: impl FnMut(u64, &mut [u8])) {
         for (at, page) in (0..).step_by(LEN).zip(Arc::make_mut(&mut self.0)) {
             if matches!(page, Page::Zeros) {
                 continue;

@@ -25,7 +25,9 @@ impl StateMachine for Count {
     }
 
     fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-        Box::new(std::iter::once(Bytes::copy_from_slice(&self.0.to_le_bytes())))
+        let state = self.0.to_le_bytes();
+        let pieces = [&state[..3], &[], &state[3..5], &state[5..]].map(Bytes::copy_from_slice);
+        Box::new(pieces.into_iter())
     }
 
     fn restore(&mut self, _: u64, bytes: &[u8], _: bool) -> Result<(), MachineError> {
@@ -74,4 +76,36 @@ fn two_cuts_that_wait_for_the_same_moment_both_strike() -> Checked {
     run_for(&mut world, 200 * MS)?;
     assert_eq!(world.stats().crashes_with_writes_pending, 2);
     serve(&mut world)
+}
+
+/// Runs a world a little further, through a crash of everything.
+fn end(mut world: Cluster) -> Result<(u64, Stats), Violation> {
+    run_for(&mut world, 20 * MS)?;
+    world.strike(&cut(&[0, 1, 2], MS))?;
+    run_for(&mut world, 300 * MS)?;
+    Ok((world.digest(), world.stats()))
+}
+
+#[test]
+fn a_clone_does_what_the_world_would_have_done() -> Checked {
+    let mut plan = Plan::calm(3, 3);
+    plan.tuning.snapshot_log_bytes = 8 << 10;
+    let mut world: Cluster = World::new(plan, Count::default, writes);
+    serve(&mut world)?;
+    run_for(&mut world, 100 * MS)?;
+    let capturing = |world: &Cluster| {
+        world
+            .nodes
+            .iter()
+            .any(|node| node.runner.machine.view.as_ref().is_some_and(|v| v.1.len() < 3))
+    };
+    run_until(&mut world, 1_000 * MS, "half a snapshot", capturing)?;
+    for _ in 0..5 {
+        let (here, there) = (end(world.clone())?, end(world.clone())?);
+        assert_eq!(here, there);
+        run_for(&mut world, 3 * MS)?;
+    }
+    let before = world.clone();
+    assert_eq!(end(world)?, end(before)?);
+    Ok(())
 }
