@@ -10,7 +10,11 @@ use lakebed::{
 };
 use lakebed_runtime::DiskKind;
 use std::{
-    collections::BTreeMap, fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr,
+    collections::BTreeMap,
+    fmt::Display,
+    net::{SocketAddr, ToSocketAddrs},
+    path::PathBuf,
+    str::FromStr,
     time::Duration,
 };
 
@@ -57,19 +61,19 @@ pub(crate) struct Up {
 #[derive(clap::Args, Debug)]
 pub(crate) struct Serve {
     /// This node's id: one of those in --peers
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) id: u64,
     /// Where the node keeps its data; an empty directory is formatted for a new cluster
     #[arg(long)]
     pub(crate) dir: PathBuf,
     /// Where to listen for peers
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     pub(crate) listen: SocketAddr,
     /// All nodes of the cluster, this one included, alike on all of them: 1=ADDR,2=ADDR,3=ADDR
     #[arg(long)]
     pub(crate) peers: Peers,
     /// Where to listen for clients
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     pub(crate) resp: SocketAddr,
     /// The cluster's name, alike on all its nodes [default: --peers]
     #[arg(long, value_name = "NAME")]
@@ -84,7 +88,7 @@ pub(crate) struct Serve {
 #[derive(clap::Args, Debug)]
 pub(crate) struct Status {
     /// Where the node listens for clients
-    #[arg(value_name = "RESP-ADDR")]
+    #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
     pub(crate) address: SocketAddr,
     /// One JSON object instead of lines
     #[arg(long)]
@@ -131,6 +135,22 @@ impl TuningArgs {
 /// Ends the process as clap does when it is clap who finds the mistake.
 pub(crate) fn refuse(why: impl Display) -> ! {
     Args::command().error(ErrorKind::ValueValidation, why).exit()
+}
+
+/// An address of this machine or another, by number or by name.
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    let form = "it must be HOST:PORT, such as 127.0.0.1:7401";
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| form.to_string())?;
+    let port: u16 = port.parse().map_err(|_| form.to_string())?;
+    if port == 0 {
+        return Err("ports begin at 1".into());
+    }
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let found = (host, port).to_socket_addrs().map_err(|error| format!("{form}: {error}"))?;
+    // Where a name has several, the others are told the short one as well.
+    let mut found: Vec<_> = found.collect();
+    found.sort_by_key(SocketAddr::is_ipv6);
+    found.first().copied().ok_or_else(|| form.into())
 }
 
 /// The nodes of a cluster and where they listen for each other.
@@ -201,6 +221,19 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn addresses_are_numbers_or_names() {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 7401));
+        for text in ["127.0.0.1:7401", "localhost:7401"] {
+            assert_eq!(parse_address(text), Ok(loopback), "{text}");
+        }
+        assert!(parse_address("[::1]:7401").is_ok_and(|found| found.is_ipv6()));
+        for text in ["", "7401", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:70000", ":7401"] {
+            let error = parse_address(text).unwrap_err();
+            assert!(error.contains("such as 127.0.0.1:7401"), "{text}: {error}");
+        }
     }
 
     #[test]

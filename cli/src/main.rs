@@ -36,9 +36,20 @@ fn main() -> ExitCode {
         args::Command::Sim(sim) => sim::run(&sim),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", explain(&error));
         ExitCode::FAILURE
     })
+}
+
+/// The error and what caused it, each thing once: some say themselves what they were caused by.
+fn explain(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 /// Whether this process is about to end: that its nodes lose each other is no news then.

@@ -5,7 +5,7 @@
 
 use crate::store::Replicated;
 use anyhow::{Context, Result, anyhow};
-use lakebed::{ClusterId, Config, GroupId, Halt, NodeId, Tuning};
+use lakebed::{ClusterId, Config, File, GroupId, Halt, NodeId, Tuning};
 use lakebed_kv::{
     Kv,
     serve::{Limits, serve},
@@ -40,6 +40,8 @@ pub(crate) struct Plan {
 /// A node at work.
 pub(crate) struct Running {
     pub(crate) id: u64,
+    /// Whether its directory had no node in it.
+    pub(crate) is_new: bool,
     pub(crate) handle: Handle,
     stop: watch::Sender<Stop>,
     ended: oneshot::Receiver<Arc<Halt>>,
@@ -55,7 +57,7 @@ enum Stop {
 impl Plan {
     /// Opens the node and serves its clients until it has stopped.
     pub(crate) async fn start(self) -> Result<Running> {
-        let id = self.id;
+        let (id, is_new) = (self.id, !self.dir.join(File::HardState.name()).exists());
         let (opened, opens) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         let (stop, stopping) = watch::channel(Stop::No);
@@ -71,7 +73,7 @@ impl Plan {
         };
         thread::Builder::new().name(format!("node-{id}")).spawn(work)?;
         let handle = opens.await.context("the node's thread died")??;
-        Ok(Running { id, handle, stop, ended })
+        Ok(Running { id, is_new, handle, stop, ended })
     }
 
     async fn drive(

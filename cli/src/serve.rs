@@ -54,6 +54,16 @@ fn check(serve: &Serve) {
     }
     check_address("--listen", serve.listen, serve.insecure);
     check_address("--resp", serve.resp, serve.insecure);
+    let own = peers.iter().find_map(|(peer, address)| (peer == *id).then_some(address));
+    if let Some(own) =
+        own.filter(|own| own.parse().is_ok_and(|own: SocketAddr| own != serve.listen))
+    {
+        // On purpose, perhaps: where addresses are translated.
+        eprintln!(
+            "warning: --peers sends the other nodes to {own}, and this one listens on {}",
+            serve.listen
+        );
+    }
     if serve.listen == serve.resp {
         refuse(format!("--listen and --resp are both {}: they need a port each", serve.resp));
     }

@@ -22,6 +22,8 @@ struct Status {
     applied: u64,
     last: u64,
     durable: u64,
+    /// Whether writes are refused until there is room for more log.
+    disk_full: bool,
     recovery: Recovery,
 }
 
@@ -81,6 +83,7 @@ fn parse(info: &str) -> Result<Status> {
         applied: number("applied")?,
         last: number("last")?,
         durable: number("durable")?,
+        disk_full: number("disk_full")? != 0,
         recovery: Recovery {
             phase: text("recovery_phase")?.into(),
             bytes_done: number("recovery_bytes_done")?,
@@ -118,6 +121,9 @@ impl fmt::Display for Status {
         writeln!(f, "log        {}..={}, durable {}", self.first, self.last, self.durable)?;
         writeln!(f, "committed  {}, applied {}", self.committed, self.applied)?;
         writeln!(f, "snapshot   {snapshot}")?;
+        if self.disk_full {
+            writeln!(f, "disk       full: writes are refused until there is room")?;
+        }
         let Recovery { phase, bytes_done, bytes_total, took_us, verdict } = &self.recovery;
         write!(f, "recovery   {phase}, {bytes_done} of {bytes_total} bytes")?;
         if let Some(verdict) = verdict {
@@ -132,14 +138,14 @@ mod tests {
     use super::*;
 
     const INFO: &str = "# Lakebed\r\nnode:2\r\nrole:follower\r\nterm:7\r\nleader:\r\nfirst:1\r\n\
-        snapshot:3.40\r\ncommitted:50\r\napplied:49\r\nlast:51\r\ndurable:50\r\nready:1\r\n\
+        snapshot:3.40\r\ncommitted:50\r\napplied:49\r\nlast:51\r\ndurable:50\r\nready:1\r\ndisk_full:0\r\n\
         # Recovery\r\nrecovery_phase:ready\r\nrecovery_bytes_done:5\r\nrecovery_bytes_total:9\r\n\
         recovery_took_us:list=12,log=340\r\nrecovery_verdict:a clean log: nothing to do\r\n";
 
     #[test]
     fn info_becomes_one_object() {
         let json = serde_json::to_string(&parse(INFO).unwrap()).unwrap();
-        let expected = r#"{"node":2,"role":"follower","term":7,"leader":null,"first":1,"snapshot":{"term":3,"index":40},"committed":50,"applied":49,"last":51,"durable":50,"recovery":{"phase":"ready","bytes_done":5,"bytes_total":9,"took_us":{"list":12,"log":340},"verdict":"a clean log: nothing to do"}}"#;
+        let expected = r#"{"node":2,"role":"follower","term":7,"leader":null,"first":1,"snapshot":{"term":3,"index":40},"committed":50,"applied":49,"last":51,"durable":50,"disk_full":false,"recovery":{"phase":"ready","bytes_done":5,"bytes_total":9,"took_us":{"list":12,"log":340},"verdict":"a clean log: nothing to do"}}"#;
         assert_eq!(json, expected);
     }
 

@@ -96,6 +96,9 @@ impl Supervisor {
         if statuses.iter().all(|(_, status)| status.as_ref().is_some_and(serves)) {
             progress.clear();
             self.progress = None;
+            for (node, (_, status)) in self.nodes.iter().zip(&statuses) {
+                say_found(node, status.as_ref());
+            }
             say(format_args!("ready after {:.1?}", self.started.elapsed()));
             say(&self.greeting);
         } else if self.started.elapsed() >= QUIET {
@@ -135,6 +138,14 @@ async fn statuses(nodes: &[Running]) -> Vec<(u64, Option<Status>)> {
         (node.id, status.ok().and_then(Result::ok))
     };
     join_all(nodes.iter().map(status)).await
+}
+
+/// What a node's restart found and repaired.
+fn say_found(node: &Running, status: Option<&Status>) {
+    let verdict = status.and_then(|status| status.recovery.verdict.as_ref());
+    if let Some(verdict) = verdict.filter(|_| !node.is_new) {
+        say(format_args!("node {} found: {verdict}", node.id));
+    }
 }
 
 fn serves(status: &Status) -> bool {

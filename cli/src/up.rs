@@ -30,6 +30,7 @@ pub(crate) fn run(up: &Up) -> Result<ExitCode> {
     let nodes = nodes(up, known.as_ref(), &dir);
     let ports = ports(up.port, nodes, "--port");
     let cluster = known.unwrap_or_else(|| ClusterFile::draw(peer_ports(up, nodes)));
+    check_overlap(&ports, &cluster.peer_ports);
     let tuning = up.tuning.tuning();
     block_on(async {
         let signals = Signals::listen()?;
@@ -107,6 +108,26 @@ fn peer_ports(up: &Up, nodes: u8) -> Vec<u16> {
              --peer-port",
             up.port
         )),
+    }
+}
+
+/// A port serves clients or peers.
+fn check_overlap(clients: &[u16], peers: &[u16]) {
+    if let Some(both) = clients.iter().find(|port| peers.contains(port)) {
+        refuse(format!(
+            "port {both} would be for clients and for peers: clients have {}, peers {}; choose \
+             others with --port, or --peer-port for a new cluster",
+            range(clients),
+            range(peers)
+        ));
+    }
+}
+
+fn range(ports: &[u16]) -> String {
+    match ports {
+        [first, .., last] => format!("{first} to {last}"),
+        [only] => only.to_string(),
+        [] => "none".into(),
     }
 }
 

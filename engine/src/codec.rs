@@ -94,7 +94,7 @@ impl Encoder {
             answer.matched.0,
             answer.durable.0,
             answer.fates,
-            runs.len() as u64,
+            runs.len() as u64 | u64::from(answer.full) << 32,
             through,
             committed,
         ];
@@ -360,7 +360,8 @@ const fn fate_of([sequence, outcome, term, index]: [u64; FATE_WORDS]) -> Option<
 }
 
 fn take_answer(from: &mut Fields<'_>) -> Option<AppendAnswer> {
-    let [sequence, round, matched, durable, fates, runs, through, committed] = from.take()?;
+    let [sequence, round, matched, durable, fates, counts, through, committed] = from.take()?;
+    let (runs, full) = (counts & u64::from(u32::MAX), bool_of(counts >> 32)?);
     let conflict = if runs > 0 {
         let run = |[first, term]: [u64; RUN_WORDS]| Some((LogIndex(first), Term(term)));
         let runs = from.take_list(runs, CONFLICT_RUNS_MAX, run)?;
@@ -372,7 +373,7 @@ fn take_answer(from: &mut Fields<'_>) -> Option<AppendAnswer> {
         return None;
     };
     let (matched, durable) = (LogIndex(matched), LogIndex(durable));
-    Some(AppendAnswer { sequence, round, matched, durable, fates, conflict })
+    Some(AppendAnswer { sequence, round, matched, durable, fates, full, conflict })
 }
 
 fn take_forward(from: &mut Fields<'_>, body: &Body<'_>) -> Result<Option<Forward>, Fault> {
@@ -429,6 +430,7 @@ mod tests {
             matched: LogIndex(3),
             durable: LogIndex(4),
             fates: 5,
+            full: true,
             conflict: None,
         };
         let append = Append {

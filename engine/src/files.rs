@@ -298,7 +298,10 @@ fn write(file: &fs::File, at: &Extent, and: Option<&Extent>, durable: bool) -> i
 pub fn disk_error(error: &io::Error) -> DiskError {
     match error.kind() {
         ErrorKind::NotFound => DiskError::NotFound,
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => DiskError::Full,
+        // The last one is a limit of the process: like a quota, it may be lifted.
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            DiskError::Full
+        }
         _ => DiskError::Io { errno: error.raw_os_error().unwrap_or(EIO) },
     }
 }
@@ -450,9 +453,10 @@ mod tests {
 
     #[test]
     fn no_room_is_told_from_other_failures() {
-        let (enospc, edquot, eacces) = (28, 122, 13);
+        let (enospc, edquot, efbig, eacces) = (28, 122, 27, 13);
         assert_eq!(disk_error(&io::Error::from_raw_os_error(enospc)), DiskError::Full);
         assert_eq!(disk_error(&io::Error::from_raw_os_error(edquot)), DiskError::Full);
+        assert_eq!(disk_error(&io::Error::from_raw_os_error(efbig)), DiskError::Full);
         let other = disk_error(&io::Error::from_raw_os_error(eacces));
         assert_eq!(other, DiskError::Io { errno: eacces });
     }

@@ -161,6 +161,8 @@ pub(crate) struct AppendAnswer {
     pub(crate) durable: LogIndex,
     /// The fates of forwarded batches up to this number have arrived.
     pub(crate) fates: u64,
+    /// Its disk has no room for more log: it may be long until it holds more than this.
+    pub(crate) full: bool,
     /// Set when the append did not fit the log.
     pub(crate) conflict: Option<Box<Conflict>>,
 }

@@ -1,8 +1,8 @@
 //! Notes become `tracing` events, with fields that do not change: `node`, `group`, and what the
 //! note says. Nothing else in this crate knows both.
 
-use lakebed::{Config, GroupId, Halt, NodeId, Note};
-use tracing::{error, info, warn};
+use lakebed::{Config, DiskError, GroupId, Halt, NodeId, Note};
+use tracing::{debug, error, info, warn};
 
 /// Says whose notes they are.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,8 +27,14 @@ impl Reporter {
             Note::PeerFault { peer, reason } => {
                 warn!(node, group, peer = peer.0, reason, "peer fault: message dropped");
             }
+            // It is tried again every second, and was said when it began.
+            Note::Disk { file, error: DiskError::Full } => {
+                debug!(node, group, %file, "no room on the disk");
+            }
             Note::Disk { file, error } => warn!(node, group, %file, %error, "disk"),
-            Note::DiskFull(true) => warn!(node, group, "disk full: proposals are refused"),
+            Note::DiskFull(true) => {
+                warn!(node, group, "disk full: proposals are refused until there is room")
+            }
             Note::DiskFull(false) => info!(node, group, "disk has room again"),
             Note::Snapshot(at) => {
                 info!(node, group, term = at.term.0, index = at.index.0, "snapshot")

@@ -65,6 +65,17 @@ pub(crate) struct Client {
     pub(crate) asked: u32,
     /// What it waits for.
     pub(crate) waits: Option<RequestId>,
+    /// When it stops waiting.
+    pub(crate) gives_up: u64,
+    /// Whether a timer for that is set, perhaps for an earlier request.
+    pub(crate) is_timed: bool,
+}
+
+impl Client {
+    /// A client that talks to this node and has not begun.
+    pub(crate) const fn of(node: usize) -> Self {
+        Self { node, round: 0, asked: 0, waits: None, gives_up: 0, is_timed: false }
+    }
 }
 
 /// Every request of a run; ids count from one.

@@ -113,7 +113,8 @@ impl Network {
     /// Sends a message at `now`.
     pub(crate) fn send(&mut self, from: usize, to: usize, now: u64) -> Fate {
         let (pair, links) = (self.pair(from, to), self.links);
-        let lost = self.stream.lane(LOSS, pair as u32).ratio(links.loss, 65_536);
+        // What never happens takes no draw: each lane counts for itself alone.
+        let lost = links.loss > 0 && self.happens(LOSS, pair, links.loss);
         let delay = self.delay(pair);
         if self.cut[pair] || lost {
             return Fate::Lost { noticed: lost && !links.silent };
@@ -123,9 +124,13 @@ impl Network {
             at = at.max(self.last[pair] + 1);
             self.last[pair] = at;
         }
-        let twice = self.stream.lane(DUPLICATE, pair as u32).ratio(links.duplicate, 65_536);
+        let twice = links.duplicate > 0 && self.happens(DUPLICATE, pair, links.duplicate);
         let again = twice.then(|| at + self.stream.lane(DUPLICATE, pair as u32).delay(0, 100 * MS));
         Fate::Arrives(at, again)
+    }
+
+    fn happens(&mut self, site: u32, pair: usize, of_65536: u64) -> bool {
+        self.stream.lane(site, pair as u32).ratio(of_65536, 65_536)
     }
 
     fn delay(&mut self, pair: usize) -> u64 {

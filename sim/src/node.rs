@@ -2,8 +2,16 @@
 //!
 //! Knows no other nodes and no network. Invariant: `engine` is `None` exactly while it is down.
 
-use crate::{disk::SimDisk, plan::Plan, prng::Draw, witness::Witness};
-use lakebed::{DiskRequest, Engine, File, Instant, Machine, Runner, StateMachine, Timestamp};
+use crate::{
+    client::{Desk, Requests},
+    disk::SimDisk,
+    plan::Plan,
+    prng::Draw,
+    witness::Witness,
+};
+use lakebed::{
+    DiskRequest, Engine, File, Instant, LogId, Machine, Runner, StateMachine, Timestamp,
+};
 use std::collections::VecDeque;
 
 /// What drifts are told in parts of.
@@ -47,7 +55,7 @@ impl Clock {
 }
 
 /// One machine.
-pub(crate) struct Node<M> {
+pub(crate) struct Node<M: StateMachine> {
     pub(crate) engine: Option<Engine>,
     /// Rises with every start; what belongs to an older life is ignored.
     pub(crate) life: u32,
@@ -58,10 +66,34 @@ pub(crate) struct Node<M> {
     pub(crate) lane: VecDeque<Machine>,
     /// When it will be woken next, as far as that is scheduled.
     pub(crate) wake: u64,
+    /// The deadline that `wake` is for or before.
+    pub(crate) deadline: Option<Instant>,
     /// How many times slower its disk is than the plan says.
     pub(crate) slowness: u64,
     /// How the next sync or durable write fails.
     pub(crate) next_sync_fails: Option<crate::disk::Failure>,
+}
+
+impl<M: StateMachine + Clone> Clone for Node<M> {
+    fn clone(&self) -> Self {
+        Self {
+            engine: self.engine.clone(),
+            disk: self.disk.clone(),
+            runner: fork(&self.runner),
+            lane: self.lane.clone(),
+            ..*self
+        }
+    }
+}
+
+/// A runner in the same state: it opens its view again where the other one is in it.
+fn fork<M: StateMachine + Clone>(runner: &Runner<Witness<M>>) -> Runner<Witness<M>> {
+    let mut fork = Runner::new(runner.machine.clone());
+    if let Some(&(capture, _)) = runner.machine.view.as_ref() {
+        let mut nobody = Desk { requests: &Requests::default(), ended: Vec::new() };
+        fork.perform(Machine::Capture { capture, at: LogId::ZERO }, &mut nobody);
+    }
+    fork
 }
 
 impl<M: StateMachine> Node<M> {
@@ -76,6 +108,7 @@ impl<M: StateMachine> Node<M> {
             runner: Runner::new(Witness::new(machine)),
             lane: VecDeque::new(),
             wake: u64::MAX,
+            deadline: None,
             slowness: 1,
             next_sync_fails: None,
         }
@@ -97,6 +130,7 @@ impl<M: StateMachine> Node<M> {
         self.engine = None;
         self.lane.clear();
         self.wake = u64::MAX;
+        self.deadline = None;
         self.next_sync_fails = None;
     }
 

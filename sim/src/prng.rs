@@ -8,7 +8,6 @@ use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
 };
-use std::collections::BTreeMap;
 
 /// What randomness is used for. The number is part of a seed's meaning: never renumber.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -35,21 +34,30 @@ pub enum Concern {
 pub struct Stream {
     seed: u64,
     concern: Concern,
-    lanes: BTreeMap<(u32, u32), Draw>,
+    /// By site and then entity: both are small numbers.
+    lanes: Vec<Vec<Option<Draw>>>,
 }
 
 impl Stream {
     /// The stream of this concern in the run of this seed.
     #[must_use]
     pub const fn new(seed: u64, concern: Concern) -> Self {
-        Self { seed, concern, lanes: BTreeMap::new() }
+        Self { seed, concern, lanes: Vec::new() }
     }
 
     /// The lane of a site (a place in the code) and an entity (a node, a link, a client).
     pub fn lane(&mut self, site: u32, entity: u32) -> &mut Draw {
+        let lanes = reach(&mut self.lanes, site as usize);
         let (seed, concern) = (self.seed, self.concern);
-        self.lanes.entry((site, entity)).or_insert_with(|| Draw::new(seed, concern, site, entity))
+        reach(lanes, entity as usize).get_or_insert_with(|| Draw::new(seed, concern, site, entity))
     }
+}
+
+fn reach<T: Default>(list: &mut Vec<T>, at: usize) -> &mut T {
+    if list.len() <= at {
+        list.resize_with(at + 1, T::default);
+    }
+    &mut list[at]
 }
 
 /// A lane: draws one after the other.

@@ -5,7 +5,8 @@
 
 use crate::panics;
 use bytes::Bytes;
-use lakebed::{LogId, MachineError, StateMachine, Timestamp, tape::Digest};
+use lakebed::{CaptureId, LogId, MachineError, StateMachine, Timestamp, tape::Digest};
+use std::collections::VecDeque;
 
 /// The bytes before each command of the user's.
 pub(crate) const PREFIX_BYTES: usize = 8;
@@ -33,11 +34,28 @@ pub(crate) struct Given {
 pub(crate) struct Witness<M> {
     pub(crate) machine: M,
     pub(crate) applied: Vec<Applied>,
+    /// What is left of the view that is being captured. A runner's own cannot be cloned.
+    pub(crate) view: Option<(CaptureId, VecDeque<Bytes>)>,
 }
 
-impl<M> Witness<M> {
+impl<M: StateMachine> Witness<M> {
     pub(crate) const fn new(machine: M) -> Self {
-        Self { machine, applied: Vec::new() }
+        Self { machine, applied: Vec::new(), view: None }
+    }
+
+    /// The machine is frozen: what it gives out next belongs to this capture.
+    pub(crate) fn hold(&mut self, capture: CaptureId) {
+        let _blame = Blame { doing: "freezing", at: None, bytes: &[] };
+        self.view = Some((capture, self.machine.freeze().collect()));
+    }
+
+    /// A runner took the next piece of the view, or this many bytes of it.
+    pub(crate) fn taken(&mut self, capture: CaptureId, len: usize) {
+        let Some((_, pieces)) = self.view.as_mut().filter(|view| view.0 == capture) else { return };
+        match pieces.front_mut() {
+            Some(piece) if piece.len() > len => drop(piece.split_to(len)),
+            _ => drop(pieces.pop_front()),
+        }
     }
 }
 
@@ -57,8 +75,8 @@ impl<M: StateMachine> StateMachine for Witness<M> {
     }
 
     fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-        let _blame = Blame { doing: "freezing", at: None, bytes: &[] };
-        self.machine.freeze()
+        let pieces = self.view.as_ref().map(|view| view.1.clone());
+        Box::new(pieces.unwrap_or_default().into_iter())
     }
 
     fn restore(&mut self, offset: u64, bytes: &[u8], last: bool) -> Result<(), MachineError> {

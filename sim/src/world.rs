@@ -3,9 +3,12 @@
 //! Single-threaded; everything that happens is drawn from the seed, so a run is a value that can
 //! be had again. Knows no plan: faults are methods, called by storms and stories alike.
 
+mod agenda;
 mod faults;
 mod lanes;
 mod requests;
+#[cfg(test)]
+mod tests;
 
 use crate::{
     client::{Client, Requests, Workload},
@@ -18,16 +21,13 @@ use crate::{
     trace::{self, Trace},
     witness::Given,
 };
+use agenda::{Agenda, Coming};
 use bytes::{Bytes, BytesMut};
 use lakebed::{
     Action, ClusterId, Config, DiskRequest, Engine, Event, GroupId, Halt, Marks, Member,
     Membership, NodeId, OpId, Start, StateMachine, entry::Seed, inspect::Probe, tape::Digest,
 };
-use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 const CLUSTER: ClusterId = ClusterId(0x1a4e_bed0);
 const GROUP: GroupId = GroupId(1);
@@ -43,46 +43,6 @@ const SITE_MACHINE: u32 = 1;
 const SITE_RESTART: u32 = 2;
 const SITE_CLIENT: u32 = 1;
 const SITE_OPERATION: u32 = 2;
-
-/// Something to come.
-#[derive(Debug)]
-enum Coming {
-    Deliver { from: usize, to: usize, bytes: Bytes },
-    Completion { node: usize, life: u32, op: OpId },
-    MachineStep { node: usize, life: u32 },
-    Wake { node: usize, life: u32 },
-    Start { node: usize, life: u32 },
-    LinkUp { node: usize, peer: usize, lives: (u32, u32) },
-    LinkDown { node: usize, peer: usize, number: u64 },
-    Client { client: usize, round: u32 },
-    ArmedCut { number: u64 },
-}
-
-struct Scheduled {
-    at: u64,
-    seq: u64,
-    what: Coming,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.seq == other.seq
-    }
-}
-
-impl Eq for Scheduled {}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.seq).cmp(&(other.at, other.seq))
-    }
-}
 
 /// What a run amounted to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -113,12 +73,12 @@ pub struct Stats {
     pub elections: u64,
 }
 
-/// A cluster in simulated time.
-pub struct World<M, W> {
+/// A cluster in simulated time. A value: a clone shares the disks' pages, and goes its own way.
+#[derive(Clone)]
+pub struct World<M: StateMachine, W> {
     plan: Plan,
     now: u64,
-    seq: u64,
-    heap: BinaryHeap<Reverse<Scheduled>>,
+    agenda: Agenda,
     nodes: Vec<Node<M>>,
     members: Arc<Membership>,
     network: Network,
@@ -153,8 +113,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             .collect();
         let mut world = Self {
             now: 0,
-            seq: 0,
-            heap: BinaryHeap::new(),
+            agenda: Agenda::default(),
             nodes,
             members: Arc::new(Membership::of((0..count).map(member))),
             network: Network::new(seed, count, plan.links),
@@ -187,8 +146,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
         for client in 0..self.plan.clients.len() {
             let node = client % self.nodes.len();
-            self.clients.push(Client { node, round: 0, asked: 0, waits: None });
-            self.schedule(self.now + US, Coming::Client { client, round: 0 });
+            self.clients.push(Client::of(node));
+            self.schedule(self.now + US, Coming::Think { client, round: 0 });
         }
     }
 
@@ -283,8 +242,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     fn schedule(&mut self, at: u64, what: Coming) {
-        self.seq += 1;
-        self.heap.push(Reverse(Scheduled { at, seq: self.seq, what }));
+        self.agenda.add(at, what);
     }
 
     fn note(&mut self, node: Option<usize>, line: impl FnOnce() -> String) {
@@ -296,7 +254,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// When the next thing happens, in simulated nanoseconds.
     #[must_use]
     pub fn next_at(&self) -> u64 {
-        self.heap.peek().map_or(u64::MAX, |Reverse(next)| next.at)
+        self.agenda.next_at().unwrap_or(u64::MAX)
     }
 
     /// Lets time pass in which nothing happens.
@@ -324,11 +282,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     /// Lets the next thing happen.
     pub fn step(&mut self) -> Checked {
-        let Some(Reverse(next)) = self.heap.pop() else {
+        let Some((at, what)) = self.agenda.pop() else {
             return Err(Violation::of_cluster("world", "nothing is left to happen".into()));
         };
-        self.now = self.now.max(next.at);
-        self.happen(next.what)
+        self.now = self.now.max(at);
+        self.happen(what)
     }
 
     fn happen(&mut self, what: Coming) -> Checked {
@@ -348,9 +306,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             Coming::Start { node, life } if self.nodes[node].life == life => self.start(node),
             Coming::LinkUp { node, peer, lives } => self.link_up(node, peer, lives),
             Coming::LinkDown { node, peer, number } => self.link_down(node, peer, number),
-            Coming::Client { client, round } => self.client(client, round),
+            Coming::Think { client, round } => self.thought(client, round),
+            Coming::Patience { client } => self.out_of_patience(client),
             Coming::ArmedCut { number } => {
-                self.fall(number);
+                self.fall_late(number);
                 Ok(())
             }
             _ => Ok(()),
@@ -376,7 +335,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.digest.number(at as u64);
         self.digest.step(now, event.as_slice(), &[]);
         let mut actions = std::mem::take(&mut self.actions);
-        engine.handle(now, event, &mut actions);
+        handle(engine, now, event, &mut actions);
         self.digest.step(now, &[], &actions);
         let probe = engine.probe();
         self.oracle.on_step(Seen { node: at, probe, engine }, &actions)?;
@@ -472,7 +431,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     fn wake(&mut self, at: usize) -> Checked {
         let node = &mut self.nodes[at];
-        node.wake = u64::MAX;
+        (node.wake, node.deadline) = (u64::MAX, None);
         let engine = node.engine.as_ref().expect("the node is up");
         match engine.deadline() {
             Some(deadline) if deadline <= node.clock.local(self.now) => {
@@ -501,6 +460,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     fn schedule_wake(&mut self, at: usize) {
         let node = &mut self.nodes[at];
         let Some(deadline) = node.engine.as_ref().and_then(Engine::deadline) else { return };
+        if node.deadline == Some(deadline) {
+            return;
+        }
+        node.deadline = Some(deadline);
         let due = node.clock.global(deadline).max(self.now);
         if due < node.wake {
             node.wake = due;
@@ -546,6 +509,17 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.schedule_start(at, after);
         Ok(())
     }
+}
+
+/// Never inlined, so that a profile tells the engine from the simulator.
+#[inline(never)]
+fn handle(
+    engine: &mut Engine,
+    now: lakebed::Instant,
+    event: Option<Event>,
+    actions: &mut Vec<Action>,
+) {
+    engine.handle(now, event, actions);
 }
 
 fn joined(head: &[u8], body: &[u8]) -> Bytes {

@@ -2,11 +2,14 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
-    io::{BufRead, BufReader, Read},
-    net::{SocketAddr, TcpListener},
+    collections::VecDeque,
+    fs::File,
+    io::{BufRead, BufReader, Read, Write},
+    net::SocketAddr,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{
-        atomic::{AtomicU16, Ordering},
+        Arc, Mutex,
         mpsc::{Receiver, channel},
     },
     thread,
@@ -15,6 +18,11 @@ use std::{
 
 /// The most that anything here waits for what must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// A node answers or refuses within a few election timeouts, which here are well below a second:
+/// one that has said nothing for this long never will.
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// How many lines of a process are shown when its test fails.
+const LAST_WORDS: usize = 40;
 /// Between two looks at what another process does.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -44,20 +52,60 @@ pub(crate) fn fails(args: &[&str], code: i32, expected: &[&str]) {
     }
 }
 
-/// A running process; killed, by its id, when it is dropped.
+/// A directory that outlives a test that fails, so that one can look what is in it.
+pub(crate) struct Scratch(tempfile::TempDir);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// A file of this name beside what is tested.
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
+        self.path().join(format!("{name}.log"))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.disable_cleanup(true);
+            eprintln!("kept for whoever looks into this: {}", self.path().display());
+        }
+    }
+}
+
+/// A running process; killed, by its id, when it is dropped. If its test has failed by then, it
+/// is told how the process was and what it said last.
 pub(crate) struct Process {
     child: Child,
     pub(crate) stdout: Receiver<String>,
     pub(crate) stderr: Receiver<String>,
+    last_words: Arc<Mutex<VecDeque<String>>>,
 }
 
 impl Process {
     pub(crate) fn start(command: &mut Command) -> Self {
+        Self::start_with(command, || None)
+    }
+
+    /// What it says is added to this file as well, and more than usual.
+    pub(crate) fn start_logged(command: &mut Command, log: &Path) -> Self {
+        let append = || File::options().create(true).append(true).open(log).unwrap();
+        Self::start_with(command.env("LAKEBED_LOG", "info"), || Some(append()))
+    }
+
+    fn start_with(command: &mut Command, log: impl Fn() -> Option<File>) -> Self {
         let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let stdout = lines(child.stdout.take().unwrap());
-        let stderr = lines(child.stderr.take().unwrap());
-        Self { child, stdout, stderr }
+        let last_words = Arc::default();
+        let stdout = lines(child.stdout.take().unwrap(), log(), Arc::clone(&last_words));
+        let stderr = lines(child.stderr.take().unwrap(), log(), Arc::clone(&last_words));
+        Self { child, stdout, stderr, last_words }
     }
 
     /// Waits for a line of standard output that begins like this.
@@ -77,12 +125,12 @@ impl Process {
         }
     }
 
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+    pub(crate) fn id(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        kill_process(self.id(), signal).unwrap();
     }
 
     /// SIGKILL, without waiting for the end.
@@ -109,19 +157,42 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        let ended = self.child.try_wait();
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if thread::panicking() {
+            let id = self.child.id();
+            match ended {
+                Ok(Some(status)) => eprintln!("process {id} had ended before, {status}"),
+                _ => eprintln!("process {id} was running"),
+            }
+            let last_words = self.last_words.lock().unwrap();
+            last_words.iter().for_each(|line| eprint!("    {line}"));
+        }
     }
 }
 
-fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+fn lines(
+    stream: impl Read + Send + 'static,
+    mut log: Option<File>,
+    last_words: Arc<Mutex<VecDeque<String>>>,
+) -> Receiver<String> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            if sender.send(line + "\n").is_err() {
-                break;
+            let line = line + "\n";
+            if let Some(log) = &mut log {
+                log.write_all(line.as_bytes()).unwrap();
             }
+            let mut last_words = last_words.lock().unwrap();
+            last_words.push_back(line.clone());
+            if last_words.len() > LAST_WORDS {
+                last_words.pop_front();
+            }
+            drop(last_words);
+            // Whoever does not listen any more may still want to see it in the end.
+            let _ = sender.send(line);
         }
     });
     receiver
@@ -137,19 +208,6 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// That many free ports in a row, each for one test alone, below those that the system hands out.
-pub(crate) fn ports(count: u16) -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = u16::try_from(std::process::id() % 100).unwrap() * 100;
-    loop {
-        let first = 20_000 + (start + NEXT.fetch_add(count, Ordering::Relaxed)) % 10_000;
-        let free = |port| TcpListener::bind(loopback(port)).is_ok();
-        if (first..first + count).all(free) {
-            return first;
-        }
-    }
-}
-
 pub(crate) fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
@@ -158,7 +216,7 @@ pub(crate) fn loopback(port: u16) -> SocketAddr {
 pub(crate) fn connect(port: u16) -> redis::RedisResult<redis::Connection> {
     let client = redis::Client::open(format!("redis://127.0.0.1:{port}"))?;
     let connection = client.get_connection_with_timeout(PATIENCE)?;
-    connection.set_read_timeout(Some(PATIENCE))?;
+    connection.set_read_timeout(Some(ANSWER_MAX))?;
     Ok(connection)
 }
 
@@ -176,12 +234,18 @@ impl Patient {
 
     #[track_caller]
     pub(crate) fn ask<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> T {
-        let mut answer = None;
-        eventually("the command is answered", || {
-            answer = self.try_ask(words).ok();
-            answer.is_some()
-        });
-        answer.expect("it was just awaited")
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.try_ask(words) {
+                Ok(answer) => return answer,
+                Err(error) => {
+                    let port = self.port;
+                    assert!(!error.is_timeout(), "port {port} says nothing to {words:?}: {error}");
+                    assert!(Instant::now() < deadline, "port {port}, {words:?}, still: {error}");
+                }
+            }
+            thread::park_timeout(LOOK);
+        }
     }
 
     fn try_ask<T: redis::FromRedisValue>(&mut self, words: &[&str]) -> redis::RedisResult<T> {

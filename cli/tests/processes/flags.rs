@@ -1,7 +1,8 @@
 //! The command as its user meets it: wrong flags, ports in use, folders that cannot be.
 
-use crate::common::{
-    Patient, Process, connect, eventually, fails, lakebed, loopback, output, ports,
+use crate::{
+    common::{Patient, Process, Scratch, connect, eventually, fails, lakebed, loopback, output},
+    ports::ports,
 };
 use rustix::process::Signal;
 use std::{fs, net::TcpListener, path::Path};
@@ -48,10 +49,14 @@ fn wrong_flags_are_refused() {
         ("up --port 70000", "--port"),
         ("up --port 65534 --dir none", "--port 65534 leaves no ports for 3 nodes"),
         ("up --port 65000 --dir none", "give --peer-port"),
+        ("up --port 9000 --peer-port 9002 --dir none", "port 9002 would be for clients and for"),
         ("up --disk tape", "it is auto, files or uring"),
         ("up --election-ms 100 --dir none", "at least two heartbeats"),
         ("status", "RESP-ADDR"),
         ("status nowhere", "nowhere"),
+        ("status 7401", "HOST:PORT, such as"),
+        ("status 127.0.0.1:7401 --jsn", "--json"),
+        (&format!("{serve} --id 0 --peers 1=127.0.0.1:1"), "--id"),
         (&format!("{serve} --id 1"), "--peers"),
         (&format!("{serve} --id 4 --peers 1=127.0.0.1:1"), "does not name node 4 itself"),
         (&format!("{serve} --id 1 --peers 1=127.0.0.1:1,1=127.0.0.1:5"), "given twice"),
@@ -78,7 +83,7 @@ fn help_and_version_are_no_mistakes() {
 
 #[test]
 fn a_port_in_use_is_named_with_the_flag_to_change() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Scratch::new();
     let (clients, peers) = (ports(3), ports(3));
     for (port, flag) in [(clients + 1, "--port"), (peers + 2, "--peer-port")] {
         let taken = TcpListener::bind(loopback(port)).unwrap();
@@ -97,7 +102,7 @@ fn a_port_in_use_is_named_with_the_flag_to_change() {
 
 #[test]
 fn a_cluster_is_found_again() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Scratch::new();
     let (clients, peers) = (ports(3), ports(3));
     let mut up = start(&up_flags(dir.path(), clients, peers));
     up.says("ready");
@@ -127,7 +132,7 @@ fn a_cluster_is_found_again() {
 
 #[test]
 fn ctrl_c_is_obeyed_in_every_stage() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Scratch::new();
     let (clients, peers) = (ports(3), ports(3));
     // Alone of three, it waits for the others: it has formed no cluster and serves nobody.
     let flags = serve_flags(1, 3, peers, clients, dir.path());
@@ -145,7 +150,7 @@ fn ctrl_c_is_obeyed_in_every_stage() {
 
 #[test]
 fn ctrl_c_right_after_the_start_is_obeyed() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Scratch::new();
     let flags = up_flags(dir.path(), ports(3), ports(3));
     for _ in 0..5 {
         let mut up = start(&flags);
@@ -159,7 +164,7 @@ fn ctrl_c_right_after_the_start_is_obeyed() {
 
 #[test]
 fn a_directory_that_cannot_be_used_is_named() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Scratch::new();
     let (clients, peers) = (ports(3), ports(3));
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
@@ -172,7 +177,7 @@ fn a_directory_that_cannot_be_used_is_named() {
 
 #[test]
 fn a_directory_of_another_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Scratch::new();
     let (clients, peers) = (ports(3), ports(3));
     let flags = serve_flags(1, 1, peers, clients, dir.path());
     let mut node = start(&flags);
@@ -192,7 +197,7 @@ fn a_directory_of_another_is_refused() {
 
 #[test]
 fn a_wiped_member_is_refused_and_told_the_way_back() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Scratch::new();
     let (clients, peers) = (ports(3), ports(3));
     let flags: Vec<_> = (1..=3)
         .map(|id| serve_flags(id, 3, peers, clients, &dir.path().join(id.to_string())))
@@ -209,7 +214,7 @@ fn a_wiped_member_is_refused_and_told_the_way_back() {
 
 #[test]
 fn status_is_one_object() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Scratch::new();
     let (clients, peers) = (ports(1), ports(1));
     let address = loopback(clients).to_string();
     fails(&["status", &address], 1, &["cannot ask", &address]);
@@ -229,6 +234,7 @@ fn status_is_one_object() {
         "applied",
         "last",
         "durable",
+        "disk_full",
         "recovery",
     ];
     expected.sort_unstable();

@@ -1,6 +1,11 @@
 //! The built command as real processes.
 
+mod cluster;
 mod common;
+mod dirs;
 mod flags;
+mod full;
 mod kill;
+mod ports;
+mod room;
 mod sim;

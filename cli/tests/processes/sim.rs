@@ -110,7 +110,8 @@ fn ctrl_c_ends_a_sweep_with_what_it_came_to() {
 
 /// Which signals a process handles, a bit each, from the first on.
 fn caught_signals(process: &Process) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap_or_default();
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id().as_raw_nonzero()))
+        .unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     caught.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).unwrap_or(0)
 }

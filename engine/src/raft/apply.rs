@@ -85,13 +85,25 @@ impl Raft {
         let waiting = self.gathering.bytes() as u64 + self.tracking.bytes() + self.forwards.bytes();
         if bytes + HEAD_BYTES > self.tuning.append_bytes_max as usize {
             Some(Refusal::TooLarge)
-        } else if leads && self.facts.full {
+        } else if leads && !self.has_room() {
             Some(Refusal::DiskFull)
         } else if waiting + bytes as u64 > self.tuning.propose_bytes_max {
             Some(Refusal::Busy)
         } else {
             None
         }
+    }
+
+    /// Whether a quorum has room for what a leader takes: else nobody knows when it would be
+    /// committed. A follower that is heard from again says anew how it is.
+    fn has_room(&self) -> bool {
+        let Role::Leader(leader) = &self.role else { return true };
+        if self.facts.full || leader.peers.iter().all(|peer| !peer.full) {
+            return !self.facts.full;
+        }
+        let has_room =
+            |id| leader.peers.iter().any(|peer| peer.id == id && !peer.full && !peer.paused);
+        self.membership.is_quorum(|id| id == self.identity.node || has_room(id))
     }
 
     /// Sends what was gathered on its way if `batch` does not fit beside it. Returns how many

@@ -33,6 +33,7 @@ impl Raft {
             self.lose_forwards();
         }
         self.repeat_round();
+        self.give_up_reads();
     }
 
     /// When `time_out` has something to do.
@@ -45,7 +46,8 @@ impl Raft {
         let forwards = self.forwards.oldest().map(|at| at.after(self.tuning.election.1));
         let follows = matches!(self.role, Role::Follower(_));
         let reads = self.reads.repeat_at(self.tuning.heartbeat).filter(|_| follows);
-        [role, forwards, reads].into_iter().flatten().min()
+        let confirmed = self.reads.give_up_at(self.tuning.election.1);
+        [role, forwards, reads, confirmed].into_iter().flatten().min()
     }
 
     fn may_campaign(&self) -> bool {

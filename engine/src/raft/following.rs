@@ -181,6 +181,7 @@ impl Raft {
             matched: follower.matched,
             durable,
             fates: self.forwards.fates,
+            full: self.facts.full,
             conflict,
         };
         let head = Head { answers, ..self.head_to(leader) };

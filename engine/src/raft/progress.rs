@@ -40,6 +40,8 @@ pub(super) struct Peer {
     pub(super) has_answered: bool,
     /// Its link is down: nothing is sent until it is up, or the peer is heard from.
     pub(super) paused: bool,
+    /// It has no room for more log.
+    pub(super) full: bool,
     /// The number of the last append to it.
     pub(super) sequence: u64,
     /// Refusals of appends before this one are of the past.
@@ -68,6 +70,7 @@ impl Peer {
             heard: now,
             has_answered: false,
             paused: false,
+            full: false,
             sequence: 0,
             probing_since: 0,
             round_sent: 0,
@@ -121,6 +124,7 @@ impl Peer {
         self.heard = now;
         self.has_answered = true;
         self.paused = false;
+        self.full = answer.full;
         self.round_acked = self.round_acked.max(answer.round);
         let rose = answer.durable > self.matched;
         self.matched = self.matched.max(answer.durable);

@@ -42,8 +42,16 @@ pub(super) struct Reads {
     /// The one on its way. The next begins when it ends, so that reads gather meanwhile.
     round: Option<Round>,
     rounds: u64,
-    /// Confirmed: to be answered once this index went to the machine.
-    ready: Vec<(LogIndex, Requests)>,
+    /// Confirmed; oldest first.
+    ready: Vec<Ready>,
+}
+
+/// Reads to be answered once this index went to the machine.
+#[derive(Clone, Copy, Debug)]
+struct Ready {
+    index: LogIndex,
+    requests: Requests,
+    since: Instant,
 }
 
 impl Reads {
@@ -55,6 +63,11 @@ impl Reads {
     /// When the round on its way is to be asked for again.
     pub(super) fn repeat_at(&self, after: Duration) -> Option<Instant> {
         self.round.as_ref().map(|round| round.asked.after(after))
+    }
+
+    /// When the oldest of those that wait for the machine has waited as long as it may.
+    pub(super) fn give_up_at(&self, after: Duration) -> Option<Instant> {
+        self.ready.first().map(|ready| ready.since.after(after))
     }
 
     fn begin(&mut self, index: LogIndex, now: Instant) -> Option<u64> {
@@ -89,7 +102,7 @@ impl Raft {
 
     fn read_local(&mut self, requests: Requests, stale_max: Duration) {
         match self.fresh_within(stale_max) {
-            Some(index) if self.applying.restored => self.reads.ready.push((index, requests)),
+            Some(index) if self.applying.restored => self.ready_at(index, requests),
             _ => self.end(requests, Outcome::Refused(Refusal::NotReady)),
         }
     }
@@ -197,13 +210,27 @@ impl Raft {
         }
         for asker in askers {
             match asker {
-                Asker::Here(requests) => self.reads.ready.push((index, requests)),
+                Asker::Here(requests) => self.ready_at(index, requests),
                 Asker::Peer { node, epoch, round } => {
                     let head = Head { answers: epoch, ..self.head_to(node) };
                     let payload = Payload::ReadIndexAnswer { round, index };
                     self.messages.push(Message { head, payload });
                 }
             }
+        }
+    }
+
+    fn ready_at(&mut self, index: LogIndex, requests: Requests) {
+        self.reads.ready.push(Ready { index, requests, since: self.now });
+    }
+
+    /// Ends confirmed reads that have waited too long. This log may be a long way behind, and, on
+    /// a disk that is full, stay there: others can answer.
+    pub(super) fn give_up_reads(&mut self) {
+        while self.reads.give_up_at(self.tuning.election.1).is_some_and(|at| self.now >= at) {
+            let Ready { requests, .. } = self.reads.ready.remove(0);
+            self.marks.set(Mark::ReadRefused);
+            self.end(requests, Outcome::Refused(Refusal::NotReady));
         }
     }
 
@@ -214,7 +241,7 @@ impl Raft {
         }
         let at = self.log.marks.applying();
         let actions = &mut self.actions;
-        self.reads.ready.retain(|&(index, requests)| {
+        self.reads.ready.retain(|&Ready { index, requests, .. }| {
             let served = index <= at;
             if served {
                 actions.push(Action::Machine(Machine::Query { requests, at }));
@@ -246,8 +273,8 @@ impl Raft {
     pub(super) fn refuse_reads(&mut self, why: &Refusal) {
         let committed = self.log.marks.committed();
         for at in (0..self.reads.ready.len()).rev() {
-            if self.reads.ready[at].0 > committed {
-                let (_, requests) = self.reads.ready.remove(at);
+            if self.reads.ready[at].index > committed {
+                let Ready { requests, .. } = self.reads.ready.remove(at);
                 self.end(requests, Outcome::Refused(why.clone()));
             }
         }
@@ -263,7 +290,7 @@ impl Raft {
 
     /// The node stops: confirmed reads end too.
     pub(super) fn refuse_ready_reads(&mut self, why: &Refusal) {
-        for (_, requests) in std::mem::take(&mut self.reads.ready) {
+        for Ready { requests, .. } in std::mem::take(&mut self.reads.ready) {
             self.end(requests, Outcome::Refused(why.clone()));
         }
     }

@@ -259,9 +259,13 @@ impl Look {
             rules.proven = rules.proven.max(header.unwrap_or_default());
             rules.proven = rules.proven.max(end.unwrap_or_default());
         }
-        for found in &mut self.segments {
+        // What is proven may lie in the next segment: it is not missing from the one before it.
+        let first = |found: &SegmentFound| found.header.as_ref().map(|header| header.first);
+        let next: Vec<_> = self.segments.iter().skip(1).map(first).chain([None]).collect();
+        for (found, next) in self.segments.iter_mut().zip(next) {
             if let (Some(header), None) = (&found.header, &found.end) {
-                found.scanned = Some(scan::scan(header, &found.image, &rules));
+                let stop = [rules.stop, next].into_iter().flatten().min();
+                found.scanned = Some(scan::scan(header, &found.image, &Rules { stop, ..rules }));
             }
         }
         self.log = self.follow(rules);

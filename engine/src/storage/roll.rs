@@ -82,6 +82,10 @@ impl Spares {
         self.next
     }
 
+    fn has(&self, len: u64) -> bool {
+        self.ready.iter().any(|spare| spare.len >= len)
+    }
+
     fn take(&mut self, len: u64) -> Option<Spare> {
         self.is_stocked = false;
         let place = self.ready.iter().position(|spare| spare.len >= len)?;
@@ -104,12 +108,16 @@ impl Spares {
 impl Journal {
     /// Whether proposals must be refused because there is no room for another segment.
     pub(crate) fn has_no_room(&self) -> bool {
-        self.spares.is_full && self.spares.ready.is_empty()
+        self.spares.is_full && !self.spares.has(self.spare_len())
     }
 
     /// How long the next segment will be.
     pub(super) fn next_len(&self) -> u64 {
-        let last = self.active.as_ref().map(|active| active.layout.len);
+        // The one being opened is neither sealed nor active.
+        let last = match &self.roll {
+            Roll::Naming(header) | Roll::Announcing(header, _) => Some(header.layout.len),
+            _ => self.active.as_ref().map(|active| active.layout.len),
+        };
         let last = last.or_else(|| self.sealed.back().map(|sealed| sealed.layout.len));
         last.map_or_else(|| first_len(self.segment_bytes), |len| (len * 2).min(self.segment_bytes))
     }
@@ -274,16 +282,26 @@ impl Journal {
         self.spares.is_stocked = false;
     }
 
-    /// One spare is kept ready, so that a roll does not wait for zeros to be written.
-    pub(super) fn prepare_spare(&mut self, ops: &mut Ops) {
-        let len = match self.roll {
+    /// How long the spare in stock must be.
+    fn spare_len(&self) -> u64 {
+        match self.roll {
             Roll::WantSpare(len) => len,
             _ => self.next_len(),
-        };
+        }
+    }
+
+    /// One spare is kept ready, so that a roll does not wait for zeros to be written.
+    pub(super) fn prepare_spare(&mut self, ops: &mut Ops) {
+        let len = self.spare_len();
         self.spares.retry_at = None;
-        self.spares.is_stocked = self.spares.ready.iter().any(|spare| spare.len >= len);
+        self.spares.is_stocked = self.spares.has(len);
         if self.spares.is_stocked {
             return;
+        }
+        // Segments do not shrink again: a shorter one would lie there for ever.
+        for short in self.spares.ready.drain(..) {
+            let request = DiskRequest::Remove { file: File::Spare(short.number) };
+            ops.submit(Job::Roll(RollOp::RemoveSpare), Class::Background, request);
         }
         let spare = Spare { number: self.spares.number(), len };
         let is_waited_for = matches!(self.roll, Roll::WantSpare(_));
@@ -299,10 +317,9 @@ impl Journal {
 
     fn on_spare_created(&mut self, result: Result<(), DiskError>, now: Instant, ops: &mut Ops) {
         let spare = self.spares.creating.take().expect("one spare was being created");
-        let was_full = self.spares.is_full;
         match result {
             Ok(()) => {
-                if was_full {
+                if self.spares.is_full {
                     ops.met(Mark::RoomCameBack);
                 }
                 self.spares.is_full = false;
@@ -317,9 +334,6 @@ impl Journal {
                 let request = DiskRequest::Remove { file };
                 ops.submit(Job::Roll(RollOp::RemoveSpare), Class::Background, request);
             }
-        }
-        if was_full != self.spares.is_full {
-            ops.note(Note::DiskFull(self.spares.is_full));
         }
     }
 }

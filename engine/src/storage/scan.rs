@@ -21,7 +21,8 @@ pub(crate) struct Rules {
     pub(crate) seed: Seed,
     /// What lies at or above its start with a smaller epoch is dead.
     pub(crate) cut: Cut,
-    /// A cut that was marked and perhaps not cleared: everything from here on is dead.
+    /// Everything from here on is dead, for a cut was marked and perhaps not cleared; or it lies in
+    /// the next segment.
     pub(crate) stop: Option<LogIndex>,
     /// What other records prove: hints, snapshot, other segments.
     pub(crate) proven: LogIndex,

@@ -10,8 +10,11 @@
 //! to a fresh engine; actions are only ever compared, as bytes. A tape may end after any step. It
 //! knows nothing of disks or roles, and trusts no length before it has compared it.
 
+mod digest;
 mod read;
 mod write;
+
+pub use digest::Digest;
 
 use crate::{Action, Config, Engine, Event, Instant};
 use bytes::Bytes;
@@ -58,48 +61,6 @@ impl Recorder {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
-    }
-}
-
-/// A running hash of steps: equal for equal steps, on every machine. Not cryptographic.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Digest(u64);
-
-impl Default for Digest {
-    fn default() -> Self {
-        Self(0x9e37_79b9_7f4a_7c15)
-    }
-}
-
-impl Digest {
-    /// Adds one call of [`Engine::handle`].
-    pub fn step(&mut self, now: Instant, events: &[Event], actions: &[Action]) {
-        now.write(self);
-        events.write(self);
-        actions.write(self);
-    }
-
-    /// Adds a number.
-    pub fn number(&mut self, number: u64) {
-        let product = u128::from(self.0 ^ number) * 0xa076_1d64_78bd_642f;
-        // The constant leads out of zero, where every factor would be lost.
-        self.0 = ((product >> 64) as u64 ^ product as u64).wrapping_add(0xe703_7ed1_a0b4_28db);
-    }
-
-    /// Adds bytes and how many they are.
-    pub fn bytes(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks::<8>();
-        words.iter().for_each(|word| self.number(u64::from_le_bytes(*word)));
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        self.number(u64::from_le_bytes(last));
-        self.number(bytes.len() as u64);
-    }
-
-    /// The hash of all that was added, in order.
-    #[must_use]
-    pub const fn value(self) -> u64 {
-        self.0
     }
 }
 

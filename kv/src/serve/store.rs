@@ -39,10 +39,14 @@ pub(crate) enum Asked {
     Read,
 }
 
+const FULL: &str = "DISKFULL no room for more log on the leader's disk, or on too many others: \
+    reads go on, and writes as soon as there is room; INFO says disk_full where it is";
+
 impl Failure {
     /// A RESP error's text: a code that a program can act on, and the reason.
     pub(crate) fn reply(&self, asked: Asked) -> String {
         match (self, asked) {
+            (Self::Refused(Refusal::DiskFull), _) => FULL.into(),
             (Self::Refused(refusal), _) => format!("{} {refusal}", code(refusal)),
             (Self::Unknown, Asked::Write) => {
                 "UNKNOWN the write may or may not have been applied: look before trying again"
@@ -81,7 +85,7 @@ mod tests {
     fn failures_have_codes_that_programs_know() {
         let refused = |refusal| Failure::Refused(refusal).reply(Asked::Write);
         assert!(refused(Refusal::Busy).starts_with("BUSY "));
-        assert!(refused(Refusal::DiskFull).starts_with("DISKFULL "));
+        assert!(refused(Refusal::DiskFull).starts_with("DISKFULL no room"));
         assert!(refused(Refusal::TooLarge).starts_with("ERR "));
         assert!(refused(Refusal::NotLeader { hint: None }).starts_with("TRYAGAIN "));
         assert!(Failure::Unknown.reply(Asked::Write).starts_with("UNKNOWN "));

@@ -7,7 +7,7 @@
 use super::{
     Operation, SimDisk,
     directory::Change,
-    inode::{Inode, end_of, part},
+    inode::{Inode, Piece, end_of, part},
 };
 use crate::prng::Draw;
 use lakebed::Extent;
@@ -79,12 +79,11 @@ impl SimDisk {
             let survives = survives && (!unit.clean || survivors == Survivors::Random);
             if survives {
                 inode.durable.write(unit.extent.offset, &unit.extent.bytes);
-                inode.durable_len =
-                    inode.durable_len.max(end_of(std::slice::from_ref(&unit.extent)));
+                inode.durable_len = inode.durable_len.max(end_of(&unit.extent));
             }
         }
         for inode in self.inodes.values_mut() {
-            lose_versions(inode, survivors, draw);
+            lose_pieces(inode, survivors, draw);
         }
         self.cut_names(survivors, draw);
         self.in_flight.clear();
@@ -96,7 +95,7 @@ impl SimDisk {
     pub fn kill(&mut self, draw: &mut Draw) {
         self.tick += 1;
         let tick = self.tick;
-        for (_, flight) in std::mem::take(&mut self.in_flight) {
+        for flight in std::mem::take(&mut self.in_flight) {
             match flight.operation {
                 Operation::Write { ino, .. } => self.interrupt_write(ino, flight.seq, tick, draw),
                 Operation::Create { file, ino, len } if draw.ratio(1, 2) => {
@@ -115,10 +114,9 @@ impl SimDisk {
         let sector = u64::from(self.geometry.sector);
         let mut units = Vec::new();
         for (&ino, inode) in &self.inodes {
-            for version in &inode.versions {
-                for extent in version.extents.iter().flat_map(|extent| sectors(extent, sector)) {
-                    units.push(Unit { seq: version.seq, ino, clean: version.clean, extent });
-                }
+            for &Piece { seq, clean, ref extent, .. } in &inode.pieces {
+                let sectors = sectors(extent, sector);
+                units.extend(sectors.map(|extent| Unit { seq, ino, clean, extent }));
             }
         }
         units.sort_by_key(|unit| unit.seq);
@@ -127,7 +125,7 @@ impl SimDisk {
 
     fn cut_names(&mut self, survivors: Survivors, draw: &mut Draw) {
         let mut in_flight = Vec::new();
-        for flight in self.in_flight.values() {
+        for flight in &self.in_flight {
             match flight.operation {
                 Operation::Create { file, ino, len } => {
                     let len = interrupted_len(len, self.geometry.sector, draw);
@@ -147,22 +145,19 @@ impl SimDisk {
     fn interrupt_write(&mut self, ino: u64, seq: u64, tick: u64, draw: &mut Draw) {
         let sector = u64::from(self.geometry.sector);
         let inode = self.inode(ino);
-        let version = inode.versions.iter_mut().find(|version| version.seq == seq);
-        let version = version.expect("a write in flight has a version");
         let survivors = *draw.pick(&Survivors::ALL);
-        let all: Vec<Extent> = version.extents.iter().flat_map(|e| sectors(e, sector)).collect();
+        let all: Vec<Extent> =
+            inode.pieces_of(seq).flat_map(|piece| sectors(&piece.extent, sector)).collect();
         let mask = survivors.mask(all.len(), draw);
-        version.extents =
-            all.into_iter().zip(mask).filter(|(_, kept)| *kept).map(|(e, _)| e).collect();
+        inode.forget(seq);
+        inode.start(seq, all.into_iter().zip(mask).filter(|(_, kept)| *kept).map(|(e, _)| e));
         inode.end(seq, tick);
-        inode.versions.retain(|version| !version.extents.is_empty());
     }
 }
 
 /// The length goes with the last sector that survived; sometimes further, with zeros to show.
-fn lose_versions(inode: &mut Inode, survivors: Survivors, draw: &mut Draw) {
-    let versions = std::mem::take(&mut inode.versions);
-    let greatest = versions.iter().map(|version| end_of(&version.extents)).max().unwrap_or(0);
+fn lose_pieces(inode: &mut Inode, survivors: Survivors, draw: &mut Draw) {
+    let greatest = inode.pieces.drain(..).map(|piece| end_of(&piece.extent)).max().unwrap_or(0);
     let longer = match survivors {
         Survivors::None => false,
         Survivors::All => true,

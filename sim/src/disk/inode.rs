@@ -1,23 +1,30 @@
-//! One file's content: what is durable, and the versions above it that are not.
+//! One file's content: what is durable, and what was written above it and is not.
 //!
-//! Knows no names. Invariant: `versions` is ordered by submission, and where two overlap the
-//! earlier had ended before the later was submitted; so the order is also that of the content.
+//! Knows no names. Invariant: `pieces` is ordered by submission, and where two overlap the earlier
+//! had ended before the later was submitted; so the order is also that of the content.
 
 use super::pages::Pages;
 use bytes::Bytes;
 use lakebed::Extent;
 
-/// A write that is not wholly durable yet.
+/// A part of a write that is not durable yet.
 #[derive(Clone, Debug)]
-pub(super) struct Version {
-    /// When it was submitted; unique on its disk.
+pub(super) struct Piece {
+    /// When the write was submitted; unique on its disk.
     pub(super) seq: u64,
     /// When it ended; `None` while it is in flight.
     pub(super) ended: Option<u64>,
     /// A sync that covered it failed: the cache calls it clean, no later sync writes it.
     pub(super) clean: bool,
     /// What of it has not been overwritten durably since.
-    pub(super) extents: Vec<Extent>,
+    pub(super) extent: Extent,
+}
+
+impl Piece {
+    /// Whether it is in flight and shares a byte with this.
+    pub(super) fn meets(&self, extent: &Extent) -> bool {
+        self.ended.is_none() && overlap(&self.extent, extent)
+    }
 }
 
 /// A file's content.
@@ -28,92 +35,108 @@ pub(super) struct Inode {
     pub(super) len: u64,
     /// Whether writes may go beyond its length.
     pub(super) grows: bool,
-    pub(super) versions: Vec<Version>,
+    pub(super) pieces: Vec<Piece>,
 }
 
 impl Inode {
     /// The bytes that a process sees now, shorter at the end of the file.
     pub(super) fn read(&self, offset: u64, len: u32) -> Bytes {
         let len = u64::from(len).min(self.len.saturating_sub(offset)) as usize;
-        let mut bytes = vec![0; len];
-        self.durable.read(offset, &mut bytes);
-        let visible = self.versions.iter().filter(|version| version.ended.is_some());
-        for extent in visible.flat_map(|version| &version.extents) {
-            overlay(offset, &mut bytes, extent);
+        let mut bytes = Vec::with_capacity(len);
+        self.durable.read(offset, len, &mut bytes);
+        for piece in self.pieces.iter().filter(|piece| piece.ended.is_some()) {
+            overlay(offset, &mut bytes, &piece.extent);
         }
         bytes.into()
     }
 
+    /// A write begins.
+    pub(super) fn start(&mut self, seq: u64, extents: impl IntoIterator<Item = Extent>) {
+        let piece = |extent| Piece { seq, ended: None, clean: false, extent };
+        self.pieces.extend(extents.into_iter().map(piece));
+    }
+
+    /// The pieces of this write.
+    pub(super) fn pieces_of(&mut self, seq: u64) -> impl Iterator<Item = &mut Piece> {
+        self.pieces.iter_mut().filter(move |piece| piece.seq == seq)
+    }
+
     /// The write of this number ended well: everybody sees it.
     pub(super) fn end(&mut self, seq: u64, tick: u64) {
-        let version = self.versions.iter_mut().find(|version| version.seq == seq);
-        let version = version.expect("a write in flight has a version");
-        version.ended = Some(tick);
-        self.len = self.len.max(end_of(&version.extents));
+        let mut len = self.len;
+        for piece in self.pieces_of(seq) {
+            piece.ended = Some(tick);
+            len = len.max(end_of(&piece.extent));
+        }
+        self.len = len;
     }
 
     /// By how much the write of this number will lengthen the file.
-    pub(super) fn growth(&self, seq: u64) -> u64 {
-        let version = self.versions.iter().find(|version| version.seq == seq);
-        let version = version.expect("a write in flight has a version");
-        end_of(&version.extents).saturating_sub(self.len)
+    pub(super) fn growth(&mut self, seq: u64) -> u64 {
+        let end = self.pieces_of(seq).map(|piece| end_of(&piece.extent)).max();
+        end.unwrap_or(0).saturating_sub(self.len)
     }
 
     /// The write of this number never reached anything.
     pub(super) fn forget(&mut self, seq: u64) {
-        self.versions.retain(|version| version.seq != seq);
+        self.pieces.retain(|piece| piece.seq != seq);
     }
 
-    /// Makes those versions durable that `covers` names, in order.
-    pub(super) fn persist(&mut self, covers: impl Fn(&Version) -> bool) {
-        let mut kept: Vec<Version> = Vec::with_capacity(self.versions.len());
-        for version in std::mem::take(&mut self.versions) {
-            if !covers(&version) {
-                kept.push(version);
+    /// Makes those pieces durable that `covers` names, in order. Of older pieces that they lie
+    /// over nothing stays: it can never come back.
+    pub(super) fn persist(&mut self, covers: impl Fn(&Piece) -> bool) {
+        let mut at = 0;
+        while at < self.pieces.len() {
+            if !covers(&self.pieces[at]) {
+                at += 1;
                 continue;
             }
-            for extent in &version.extents {
-                self.durable.write(extent.offset, &extent.bytes);
-                kept.iter_mut().for_each(|older| older.supersede(extent));
-            }
-            self.durable_len = self.durable_len.max(end_of(&version.extents));
+            let Piece { extent, .. } = self.pieces.remove(at);
+            self.durable.write(extent.offset, &extent.bytes);
+            self.durable_len = self.durable_len.max(end_of(&extent));
+            at = self.supersede(at, &extent);
         }
-        kept.retain(|version| !version.extents.is_empty());
-        self.versions = kept;
     }
 
-    /// Damages every sector of this range that is not all zeros.
-    pub(super) fn rot(&mut self, range: std::ops::Range<u64>, sector: u64) {
-        let mut bytes = vec![0; sector as usize];
-        for at in (range.start..range.end.min(self.durable_len)).step_by(sector as usize) {
-            self.durable.read(at, &mut bytes);
-            if bytes.iter().any(|byte| *byte != 0) {
+    /// Takes out of the pieces before `end` what a durable write replaced; where those end now.
+    fn supersede(&mut self, end: usize, later: &Extent) -> usize {
+        let mut left = end;
+        for at in (0..end).rev() {
+            if !overlap(&self.pieces[at].extent, later) {
+                continue;
+            }
+            let piece = self.pieces.remove(at);
+            let [before, behind] = around(&piece.extent, later);
+            left -= 1;
+            for extent in [behind, before].into_iter().flatten() {
+                self.pieces.insert(at, Piece { extent, ..piece.clone() });
+                left += 1;
+            }
+        }
+        left
+    }
+
+    /// Damages every durable sector of this range that is not all zeros.
+    pub(super) fn rot(&mut self, range: std::ops::Range<u64>, sector: u32) {
+        let end = range.end.min(self.durable_len);
+        self.durable.for_each_written(sector as usize, |at, bytes| {
+            if (range.start..end).contains(&at) {
                 bytes[sector as usize / 2] ^= 0x10;
-                self.durable.write(at, &bytes);
             }
-        }
+        });
     }
 
-    /// A sync of those versions that `covers` names failed: the cache keeps and shows them, calls
+    /// A sync of those pieces that `covers` names failed: the cache keeps and shows them, calls
     /// them clean, and no later sync will write them.
-    pub(super) fn mark_clean(&mut self, covers: impl Fn(&Version) -> bool) {
-        self.versions.iter_mut().filter(|v| covers(v)).for_each(|version| version.clean = true);
+    pub(super) fn mark_clean(&mut self, covers: impl Fn(&Piece) -> bool) {
+        self.pieces.iter_mut().filter(|p| covers(p)).for_each(|piece| piece.clean = true);
     }
 }
 
-impl Version {
-    /// Takes away what a later durable write replaced: it can never come back.
-    fn supersede(&mut self, later: &Extent) {
-        let (start, end) = (later.offset, later.offset + later.bytes.len() as u64);
-        let cut = |extent: &Extent| -> [Option<Extent>; 2] {
-            let last = extent.offset + extent.bytes.len() as u64;
-            [
-                part(extent, extent.offset, last.min(start)),
-                part(extent, extent.offset.max(end), last),
-            ]
-        };
-        self.extents = self.extents.iter().flat_map(cut).flatten().collect();
-    }
+/// What of an extent lies before another one, and what behind it.
+fn around(extent: &Extent, other: &Extent) -> [Option<Extent>; 2] {
+    let (start, end) = (extent.offset, end_of(extent));
+    [part(extent, start, end.min(other.offset)), part(extent, start.max(end_of(other)), end)]
 }
 
 /// The part of an extent between two places of the file; `None` when there is nothing between.
@@ -124,21 +147,20 @@ pub(super) fn part(extent: &Extent, from: u64, to: u64) -> Option<Extent> {
     })
 }
 
-/// Where the last of these extents ends.
-pub(super) fn end_of(extents: &[Extent]) -> u64 {
-    extents.iter().map(|extent| extent.offset + extent.bytes.len() as u64).max().unwrap_or(0)
+/// Where an extent ends.
+pub(super) const fn end_of(extent: &Extent) -> u64 {
+    extent.offset + extent.bytes.len() as u64
 }
 
 /// Whether two extents share a byte.
-pub(super) fn overlap(a: &Extent, b: &Extent) -> bool {
-    a.offset < b.offset + b.bytes.len() as u64 && b.offset < a.offset + a.bytes.len() as u64
+pub(super) const fn overlap(a: &Extent, b: &Extent) -> bool {
+    a.offset < end_of(b) && b.offset < end_of(a)
 }
 
 fn overlay(offset: u64, bytes: &mut [u8], extent: &Extent) {
-    let end = offset + bytes.len() as u64;
-    let last = extent.offset + extent.bytes.len() as u64;
-    if let Some(part) = part(extent, extent.offset.max(offset), last.min(end)) {
-        let at = (part.offset - offset) as usize;
-        bytes[at..at + part.bytes.len()].copy_from_slice(&part.bytes);
+    let (from, to) = (extent.offset.max(offset), end_of(extent).min(offset + bytes.len() as u64));
+    if from < to {
+        let part = &extent.bytes[(from - extent.offset) as usize..(to - extent.offset) as usize];
+        bytes[(from - offset) as usize..(to - offset) as usize].copy_from_slice(part);
     }
 }

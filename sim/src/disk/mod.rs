@@ -21,7 +21,7 @@ mod tests;
 pub use crash::Survivors;
 
 use directory::{Change, Directory, Ino};
-use inode::{Inode, Version, overlap};
+use inode::{Inode, Piece, overlap};
 use lakebed::{Completion, DiskError, DiskRequest, Extent, File, OpId};
 use std::collections::BTreeMap;
 
@@ -59,11 +59,13 @@ pub struct SimDisk {
     next_ino: Ino,
     inodes: BTreeMap<Ino, Inode>,
     directory: Directory,
-    in_flight: BTreeMap<OpId, Flight>,
+    /// In order of their ids.
+    in_flight: Vec<Flight>,
 }
 
 #[derive(Clone, Debug)]
 struct Flight {
+    op: OpId,
     seq: u64,
     operation: Operation,
 }
@@ -91,7 +93,7 @@ impl SimDisk {
             next_ino: 0,
             inodes: BTreeMap::new(),
             directory: Directory::new(),
-            in_flight: BTreeMap::new(),
+            in_flight: Vec::new(),
         }
     }
 
@@ -109,20 +111,20 @@ impl SimDisk {
     /// How many writes and changes of names a power cut may lose.
     #[must_use]
     pub fn pending(&self) -> usize {
-        self.directory.pending() + self.inodes.values().map(|i| i.versions.len()).sum::<usize>()
+        self.directory.pending() + self.inodes.values().map(|i| i.pieces.len()).sum::<usize>()
     }
 
     /// Whether a power cut now may lose sectors of this file.
     #[must_use]
     pub fn has_pending_sectors_of(&self, file: File) -> bool {
         let inode = self.directory.lookup(file).and_then(|ino| self.inodes.get(&ino));
-        inode.is_some_and(|inode| !inode.versions.is_empty())
+        inode.is_some_and(|inode| !inode.pieces.is_empty())
     }
 
     /// Bits rot: every sector of this range of a file that holds anything is damaged, durably.
     pub fn rot(&mut self, file: File, range: std::ops::Range<u64>) {
         if let Some(ino) = self.directory.lookup(file) {
-            let sector = u64::from(self.geometry.sector);
+            let sector = self.geometry.sector;
             self.inode(ino).rot(range, sector);
         }
     }
@@ -130,18 +132,19 @@ impl SimDisk {
     /// Whether a power cut now may lose sectors.
     #[must_use]
     pub fn has_pending_sectors(&self) -> bool {
-        self.inodes.values().any(|inode| !inode.versions.is_empty())
+        self.inodes.values().any(|inode| !inode.pieces.is_empty())
     }
 
     /// The operations that were submitted and have not ended, in order of their ids.
     pub fn in_flight(&self) -> impl Iterator<Item = OpId> + '_ {
-        self.in_flight.keys().copied()
+        self.in_flight.iter().map(|flight| flight.op)
     }
 
     /// Whether this operation, which is in flight, promises durability when it ends.
     #[must_use]
     pub fn is_promise(&self, op: OpId) -> bool {
-        let operation = self.in_flight.get(&op).map(|flight| &flight.operation);
+        let flight = self.in_flight.iter().find(|flight| flight.op == op);
+        let operation = flight.map(|flight| &flight.operation);
         matches!(operation, Some(Operation::Sync { .. } | Operation::Write { durable: true, .. }))
     }
 
@@ -165,8 +168,9 @@ impl SimDisk {
         self.tick += 1;
         let seq = self.tick;
         let operation = self.resolve(seq, request);
-        let before = self.in_flight.insert(op, Flight { seq, operation });
-        assert!(before.is_none(), "{op:?} was used twice");
+        let last = self.in_flight.last().map(|flight| flight.op);
+        assert!(last < Some(op), "{op:?} comes after {last:?}");
+        self.in_flight.push(Flight { op, seq, operation });
     }
 
     /// An operation ends, well if there is room and the file exists.
@@ -174,7 +178,7 @@ impl SimDisk {
     /// # Panics
     /// When it is not in flight.
     pub fn complete(&mut self, op: OpId) -> Result<Completion, DiskError> {
-        let Flight { seq, operation } = self.take(op);
+        let Flight { seq, operation, .. } = self.take(op);
         let tick = self.tick;
         match operation {
             Operation::List => return Ok(Completion::Listed(self.list().collect())),
@@ -185,7 +189,7 @@ impl SimDisk {
             }
             Operation::Write { ino, durable } => self.write(ino, seq, durable)?,
             Operation::Sync { ino } => {
-                self.inode(ino).persist(|v| !v.clean && v.ended.is_some_and(|ended| ended < seq));
+                self.inode(ino).persist(|p| !p.clean && p.ended.is_some_and(|ended| ended < seq));
             }
             Operation::Name(Change::Remove(file)) if self.directory.lookup(file).is_none() => {
                 return Err(DiskError::NotFound);
@@ -204,7 +208,7 @@ impl SimDisk {
     /// # Panics
     /// When it is not in flight.
     pub fn fail(&mut self, op: OpId, failure: Failure) -> Result<Completion, DiskError> {
-        let Flight { seq, operation } = self.take(op);
+        let Flight { seq, operation, .. } = self.take(op);
         let error = match failure {
             Failure::Nothing(error) => error,
             Failure::CleanKeep | Failure::CleanRevert => DiskError::Io { errno: EIO },
@@ -222,7 +226,8 @@ impl SimDisk {
 
     fn take(&mut self, op: OpId) -> Flight {
         self.tick += 1;
-        self.in_flight.remove(&op).unwrap_or_else(|| panic!("{op:?} is not in flight"))
+        let at = self.in_flight.iter().position(|flight| flight.op == op);
+        self.in_flight.remove(at.unwrap_or_else(|| panic!("{op:?} is not in flight")))
     }
 
     fn resolve(&mut self, seq: u64, request: DiskRequest) -> Operation {
@@ -242,8 +247,7 @@ impl SimDisk {
                 let ino = self.existing(file);
                 // What lands lands sector by sector, zeros as well.
                 let whole = |extent: Extent| Extent::new(extent.offset, extent.whole());
-                let extents = [Some(at), and].into_iter().flatten().map(whole).collect();
-                self.start_write(file, ino, seq, extents);
+                self.start_write(file, ino, seq, whole(at), and.map(whole));
                 Operation::Write { ino, durable }
             }
             DiskRequest::Sync { file } => Operation::Sync { ino: self.existing(file) },
@@ -260,10 +264,10 @@ impl SimDisk {
         self.directory.lookup(file).unwrap_or_else(|| panic!("{file} does not exist"))
     }
 
-    fn start_write(&mut self, file: File, ino: Ino, seq: u64, extents: Vec<Extent>) {
+    fn start_write(&mut self, file: File, ino: Ino, seq: u64, at: Extent, and: Option<Extent>) {
         let align = u64::from(self.geometry.align);
         let inode = self.inode(ino);
-        for extent in &extents {
+        for extent in [Some(&at), and.as_ref()].into_iter().flatten() {
             let (offset, len) = (extent.offset, extent.bytes.len() as u64);
             assert!(
                 offset.is_multiple_of(align) && len.is_multiple_of(align) && len > 0,
@@ -274,22 +278,14 @@ impl SimDisk {
                 "{file}: a write of {len} bytes at {offset} goes beyond the end at {}",
                 inode.len
             );
-        }
-        let in_flight = inode.versions.iter().filter(|version| version.ended.is_none());
-        for flying in in_flight.flat_map(|version| &version.extents) {
-            for extent in &extents {
-                assert!(
-                    !overlap(flying, extent),
-                    "{file}: a write at {} overlaps one in flight at {}",
-                    extent.offset,
-                    flying.offset
-                );
+            let flying = inode.pieces.iter().find(|piece| piece.meets(extent));
+            if let Some(Piece { extent: flying, .. }) = flying {
+                panic!("{file}: a write at {offset} overlaps one in flight at {}", flying.offset);
             }
         }
-        if let [at, and] = &extents[..] {
-            assert!(!overlap(at, and), "{file}: both extents of a write share bytes");
-        }
-        inode.versions.push(Version { seq, ended: None, clean: false, extents });
+        let shared = and.as_ref().is_some_and(|and| overlap(&at, and));
+        assert!(!shared, "{file}: both extents of a write share bytes");
+        inode.start(seq, [Some(at), and].into_iter().flatten());
     }
 
     /// A file that finds no room for its length is there all the same, and empty.
@@ -314,7 +310,7 @@ impl SimDisk {
         let inode = self.inode(ino);
         inode.end(seq, tick);
         if durable {
-            inode.persist(|version| version.seq == seq);
+            inode.persist(|piece| piece.seq == seq);
         }
         Ok(())
     }
@@ -324,19 +320,19 @@ impl SimDisk {
         let inode = self.inode(ino);
         if failure == Failure::CleanKeep {
             inode.end(seq, tick);
-            inode.mark_clean(|version| version.seq == seq);
+            inode.mark_clean(|piece| piece.seq == seq);
         } else {
             inode.forget(seq);
         }
     }
 
     fn fail_sync(&mut self, ino: Ino, seq: u64, failure: Failure) {
-        let covers = |version: &Version| version.ended.is_some_and(|ended| ended < seq);
+        let covers = |piece: &Piece| piece.ended.is_some_and(|ended| ended < seq);
         let inode = self.inode(ino);
         match failure {
             Failure::Nothing(_) => {}
             Failure::CleanKeep => inode.mark_clean(covers),
-            Failure::CleanRevert => inode.versions.retain(|version| !covers(version)),
+            Failure::CleanRevert => inode.pieces.retain(|piece| !covers(piece)),
         }
     }
 
@@ -347,7 +343,7 @@ impl SimDisk {
     /// Content that no name leads to, now or after a power cut, and no operation is busy with.
     fn collect_unreachable(&mut self) {
         let directory = &self.directory;
-        let busy: Vec<Ino> = self.in_flight.values().filter_map(Flight::ino).collect();
+        let busy: Vec<Ino> = self.in_flight.iter().filter_map(Flight::ino).collect();
         self.inodes.retain(|ino, _| directory.reaches(*ino) || busy.contains(ino));
     }
 }

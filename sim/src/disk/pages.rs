@@ -2,77 +2,140 @@
 //!
 //! Knows neither length nor names. Invariant: what was never written reads as zeros.
 
-use std::{collections::BTreeMap, sync::Arc};
+use bytes::Bytes;
+use std::sync::Arc;
 
-const PAGE_BYTES: u64 = 4096;
-type Page = [u8; PAGE_BYTES as usize];
+pub(super) const PAGE_BYTES: u64 = 4096;
+const LEN: usize = PAGE_BYTES as usize;
+static ZEROS: [u8; LEN] = [0; LEN];
 
-/// Bytes by offset. A clone shares every page until one side writes it.
+/// One page: nothing, a part of what was written once, or bytes of its own.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Pages(Arc<BTreeMap<u64, Arc<Page>>>);
+enum Page {
+    #[default]
+    Zeros,
+    Written(Bytes),
+    Own(Arc<[u8; LEN]>),
+}
 
-impl Pages {
-    /// Fills `into` with the bytes from `offset` on.
-    pub(super) fn read(&self, offset: u64, into: &mut [u8]) {
-        for_each_page(offset, into.len(), |page, within, range| {
-            let into = &mut into[range];
-            match self.0.get(&page) {
-                Some(bytes) => into.copy_from_slice(&bytes[within..within + into.len()]),
-                None => into.fill(0),
-            }
-        });
+impl Page {
+    fn bytes(&self) -> &[u8; LEN] {
+        match self {
+            Self::Zeros => &ZEROS,
+            Self::Written(bytes) => bytes.first_chunk().expect("a whole page was written"),
+            Self::Own(bytes) => bytes,
+        }
     }
 
-    /// Replaces the bytes from `offset` on.
-    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
-        let pages = Arc::make_mut(&mut self.0);
-        for_each_page(offset, bytes.len(), |page, within, range| {
-            let bytes = &bytes[range];
-            let page = pages.entry(page).or_insert_with(|| Arc::new([0; PAGE_BYTES as usize]));
-            Arc::make_mut(page)[within..within + bytes.len()].copy_from_slice(bytes);
-        });
+    fn own(&mut self) -> &mut [u8; LEN] {
+        if !matches!(self, Self::Own(_)) {
+            *self = Self::Own(Arc::new(*self.bytes()));
+        }
+        let Self::Own(bytes) = self else { unreachable!("it was made so") };
+        Arc::make_mut(bytes)
     }
 }
 
-/// Calls with each page, the place within it, and the range of the caller's bytes that lies there.
-fn for_each_page(
-    offset: u64,
-    len: usize,
-    mut call: impl FnMut(u64, usize, std::ops::Range<usize>),
-) {
+/// Bytes by offset. A clone shares every page until one side writes it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pages(Arc<Vec<Page>>);
+
+impl Pages {
+    /// Appends the `len` bytes from `offset` on.
+    pub(super) fn read(&self, offset: u64, len: usize, into: &mut Vec<u8>) {
+        for (page, within, range) in cut(offset, len) {
+            let page = self.0.get(page).map_or(&ZEROS, Page::bytes);
+            into.extend_from_slice(&page[within..within + range.len()]);
+        }
+    }
+
+    /// Replaces the bytes from `offset` on. Whole pages are kept as they are, without a copy.
+    pub(super) fn write(&mut self, offset: u64, bytes: &Bytes) {
+        let pages = Arc::make_mut(&mut self.0);
+        let end = (offset + bytes.len() as u64).div_ceil(PAGE_BYTES) as usize;
+        if pages.len() < end {
+            pages.resize_with(end, Page::default);
+        }
+        for (page, within, range) in cut(offset, bytes.len()) {
+            if range.len() == LEN {
+                pages[page] = Page::Written(bytes.slice(range));
+            } else {
+                let len = range.len();
+                pages[page].own()[within..within + len].copy_from_slice(&bytes[range]);
+            }
+        }
+    }
+
+    /// Calls with every part of this size that is not all zeros, and where it is.
+    pub(super) fn for_each_written(&mut self, size: usize, mut call: impl FnMut(u64, &mut [u8])) {
+        for (at, page) in (0..).step_by(LEN).zip(Arc::make_mut(&mut self.0)) {
+            if matches!(page, Page::Zeros) {
+                continue;
+            }
+            for (part, bytes) in (at..).step_by(size).zip(page.own().chunks_mut(size)) {
+                if *bytes != ZEROS[..size] {
+                    call(part, bytes);
+                }
+            }
+        }
+    }
+}
+
+/// Each page that a range lies in, the place within it, and the part of the range that lies there.
+fn cut(offset: u64, len: usize) -> impl Iterator<Item = (usize, usize, std::ops::Range<usize>)> {
     let mut done = 0;
-    while done < len {
+    std::iter::from_fn(move || {
         let at = offset + done as u64;
         let within = (at % PAGE_BYTES) as usize;
-        let take = (PAGE_BYTES as usize - within).min(len - done);
-        call(at / PAGE_BYTES, within, done..done + take);
+        let take = (LEN - within).min(len - done);
         done += take;
-    }
+        (take > 0).then_some(((at / PAGE_BYTES) as usize, within, done - take..done))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read<const N: usize>(pages: &Pages, offset: u64) -> [u8; N] {
+        let mut found = Vec::new();
+        pages.read(offset, N, &mut found);
+        found.try_into().unwrap()
+    }
+
+    fn filled(byte: u8, len: usize) -> Bytes {
+        vec![byte; len].into()
+    }
+
     #[test]
     fn a_clone_does_not_see_later_writes() {
         let mut pages = Pages::default();
-        pages.write(4000, &[1; 200]);
+        pages.write(4000, &filled(1, 200));
         let before = pages.clone();
-        pages.write(4095, &[2; 2]);
-        let mut found = [9; 4];
-        before.read(4094, &mut found);
-        assert_eq!(found, [1, 1, 1, 1]);
-        pages.read(4094, &mut found);
-        assert_eq!(found, [1, 2, 2, 1]);
+        pages.write(4095, &filled(2, 2));
+        assert_eq!(read(&before, 4094), [1, 1, 1, 1]);
+        assert_eq!(read(&pages, 4094), [1, 2, 2, 1]);
+    }
+
+    #[test]
+    fn a_whole_page_is_kept_until_a_part_of_it_is_written() {
+        let mut pages = Pages::default();
+        let written = filled(1, 3 * LEN);
+        pages.write(512, &written);
+        pages.write(LEN as u64 + 512, &filled(2, 512));
+        assert_eq!(read(&pages, 511), [0, 1]);
+        assert_eq!(read(&pages, LEN as u64 + 511), [1, 2]);
+        assert_eq!(read(&pages, LEN as u64 + 1023), [2, 1]);
+        assert_eq!(written, filled(1, 3 * LEN));
     }
 
     #[test]
     fn what_was_never_written_is_zero() {
         let mut pages = Pages::default();
-        pages.write(10 * 4096, &[7]);
-        let mut found = [9; 3];
-        pages.read(10 * 4096 - 1, &mut found);
-        assert_eq!(found, [0, 7, 0]);
+        pages.write(10 * 4096, &filled(7, 1));
+        assert_eq!(read(&pages, 10 * 4096 - 1), [0, 7, 0]);
+        let mut parts = Vec::new();
+        pages.for_each_written(512, |at, bytes| parts.push((at, bytes[0])));
+        assert_eq!(parts, [(10 * 4096, 7)]);
     }
 }

@@ -9,13 +9,19 @@ use crate::{
     witness::Applied,
 };
 use lakebed::{LogIndex, RequestId};
-use std::collections::BTreeMap;
+
+/// What is known of one request.
+#[derive(Clone, Copy, Debug, Default)]
+struct End {
+    /// Where it was applied first; zero: nowhere yet.
+    applied: LogIndex,
+    refused: bool,
+}
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct History {
-    /// Where each request was applied first.
-    applied: BTreeMap<u64, LogIndex>,
-    refused: std::collections::BTreeSet<u64>,
+    /// By request, whose ids count from one.
+    ends: Vec<End>,
     acknowledged: LogIndex,
 }
 
@@ -25,19 +31,29 @@ impl History {
     }
 
     pub(super) fn applied_at(&self, request: RequestId) -> Option<LogIndex> {
-        self.applied.get(&request.0).copied()
+        let end = self.ends.get(request.0 as usize)?;
+        (end.applied > LogIndex(0)).then_some(end.applied)
+    }
+
+    fn end(&mut self, request: u64) -> &mut End {
+        let at = request as usize;
+        if self.ends.len() <= at {
+            self.ends.resize(at + 1, End::default());
+        }
+        &mut self.ends[at]
     }
 
     /// Commands are applied for the first time in the cluster.
     pub(super) fn on_first_apply(&mut self, node: usize, commands: &[Applied]) -> Checked {
         for command in commands {
             let (request, index) = (command.request, command.at.index);
-            let before = self.applied.insert(request, index);
-            if let Some(before) = before {
+            let end = self.end(request);
+            let before = std::mem::replace(&mut end.applied, index);
+            if before > LogIndex(0) {
                 let what = format!("request {request} is applied at {before} and again at {index}");
                 return Err(Violation::new("applied once", node, what));
             }
-            if self.refused.contains(&request) {
+            if end.refused {
                 let what = format!("request {request} was refused, and is applied at {index}");
                 return Err(Violation::new("refused is never applied", node, what));
             }
@@ -74,7 +90,7 @@ impl History {
     }
 
     fn on_refusal(&mut self, id: RequestId, node: usize) -> Checked {
-        self.refused.insert(id.0);
+        self.end(id.0).refused = true;
         let Some(at) = self.applied_at(id) else { return Ok(()) };
         let what = format!("request {id} is refused, and was applied at {at}");
         Err(Violation::new("refused is never applied", node, what))

@@ -21,12 +21,34 @@ struct Content {
 #[derive(Clone, Debug)]
 pub(super) struct Logs {
     seed: Seed,
-    entries: BTreeMap<(LogIndex, Term), Content>,
+    /// By index, the entry of the first term that was seen there.
+    first: Vec<Option<(Term, Content)>>,
+    /// Those of other terms.
+    others: BTreeMap<(LogIndex, Term), Content>,
 }
 
 impl Logs {
     pub(super) const fn new(seed: Seed) -> Self {
-        Self { seed, entries: BTreeMap::new() }
+        Self { seed, first: Vec::new(), others: BTreeMap::new() }
+    }
+
+    /// What is known of this entry; if nothing is, then this from now on.
+    fn known(&mut self, id: LogId, content: Content) -> Content {
+        let at = id.index.0 as usize;
+        if self.first.len() <= at {
+            self.first.resize(at + 1, None);
+        }
+        let (term, first) = *self.first[at].get_or_insert((id.term, content));
+        if term == id.term {
+            return first;
+        }
+        *self.others.entry((id.index, id.term)).or_insert(content)
+    }
+
+    fn is_known(&self, id: LogId) -> bool {
+        let first = self.first.get(id.index.0 as usize).copied().flatten();
+        first.is_some_and(|(term, _)| term == id.term)
+            || self.others.contains_key(&(id.index, id.term))
     }
 
     /// A segment is written: where an extent begins with an entry, entries follow each other.
@@ -50,9 +72,8 @@ impl Logs {
     }
 
     fn on_entry(&mut self, node: usize, head: &Head) -> Checked {
-        let LogId { term, index } = head.id;
         let content = Content { prev_term: head.prev_term, digest: head.digest };
-        let known = *self.entries.entry((index, term)).or_insert(content);
+        let known = self.known(head.id, content);
         if known != content {
             let what = format!(
                 "entry {} is written with digest {:08x} after term {}, and elsewhere it has \
@@ -61,12 +82,9 @@ impl Logs {
             );
             return Err(Violation::new("log matching", node, what));
         }
-        let before = (index.previous(), head.prev_term);
-        if index > LogIndex(1) && !self.entries.contains_key(&before) {
-            let what = format!(
-                "entry {} follows {}.{}, which nobody ever wrote",
-                head.id, before.1, before.0
-            );
+        let before = LogId::new(head.prev_term, head.id.index.previous());
+        if head.id.index > LogIndex(1) && !self.is_known(before) {
+            let what = format!("entry {} follows {before}, which nobody ever wrote", head.id);
             return Err(Violation::new("log matching", node, what));
         }
         Ok(())

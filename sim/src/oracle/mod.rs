@@ -72,6 +72,8 @@ impl Seen<'_> {
 /// Everything that was ever promised, kept outside the nodes.
 #[derive(Clone, Debug)]
 pub(crate) struct Oracle<M> {
+    /// What each node showed last in its present life.
+    shown: Vec<Option<Probe>>,
     elections: election_safety::Elections,
     logs: log_matching::Logs,
     commits: commit_rule::Commits,
@@ -87,6 +89,7 @@ impl<M: StateMachine> Oracle<M> {
     /// Knows of nothing yet; `machine` becomes the reference that all answers are compared with.
     pub(crate) fn new(nodes: usize, seed: Seed, machine: M) -> Self {
         Self {
+            shown: vec![None; nodes],
             elections: election_safety::Elections::default(),
             logs: log_matching::Logs::new(seed),
             commits: commit_rule::Commits::new(nodes),
@@ -100,19 +103,29 @@ impl<M: StateMachine> Oracle<M> {
     }
 
     /// A node handled an event and wants these actions done.
+    #[inline(never)]
     pub(crate) fn on_step(&mut self, seen: Seen<'_>, actions: &[Action]) -> Checked {
-        watermarks_ordered::check(&seen)?;
-        self.votes.on_view(&seen)?;
-        self.promises.on_view(&seen)?;
-        if !seen.probe.judged {
+        self.on_view(&seen)?;
+        if seen.probe.judged {
+            actions.iter().try_for_each(|action| self.on_action(&seen, action))?;
+        }
+        Ok(())
+    }
+
+    /// A node that shows what it showed before has the same log: by its last entry, whatever may
+    /// have been cut and written again in between (log matching).
+    fn on_view(&mut self, seen: &Seen<'_>) -> Checked {
+        if self.shown[seen.node].replace(seen.probe) == Some(seen.probe) {
             return Ok(());
         }
-        self.elections.on_view(&seen)?;
-        self.committed.on_view(&seen)?;
-        self.commits.on_view(&seen, &self.promises)?;
-        self.leaders.on_view(&seen, &self.committed)?;
-        for action in actions {
-            self.on_action(&seen, action)?;
+        watermarks_ordered::check(seen)?;
+        self.votes.on_view(seen)?;
+        self.promises.on_view(seen)?;
+        if seen.probe.judged {
+            self.elections.on_view(seen)?;
+            self.committed.on_view(seen)?;
+            self.commits.on_view(seen, &self.promises)?;
+            self.leaders.on_view(seen, &self.committed)?;
         }
         Ok(())
     }
@@ -143,6 +156,7 @@ impl<M: StateMachine> Oracle<M> {
 
     /// A node's process or machine is gone.
     pub(crate) fn on_death(&mut self, node: usize) {
+        self.shown[node] = None;
         self.commits.on_death(node);
         self.committed.on_death(node);
         self.leaders.on_death(node);

@@ -10,7 +10,7 @@ use crate::{
 };
 use lakebed::{Event, File, StateMachine};
 
-/// How long an armed power cut waits for sectors to be pending.
+/// How long an armed power cut waits for its moment, and then strikes all the same.
 const ARMED_MAX: u64 = 200 * MS;
 
 /// How far apart the two copies of a hard state begin (docs/disk-format.md).
@@ -160,7 +160,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     fn arm(&mut self, cut: Armed) {
-        let number = self.seq;
+        let number = self.agenda.count();
         let ready = cut.nodes.iter().any(|&node| self.is_at(node, cut.moment));
         self.armed.insert(number, cut);
         if ready {
@@ -179,16 +179,28 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             }
     }
 
-    /// A node has sectors pending, perhaps: then the power cuts that wait for it strike.
+    /// A node has sectors pending, perhaps: then a power cut that waits for it strikes. Another
+    /// one that waits for the same goes on waiting, as the node is down now.
     pub(super) fn strike_if_pending(&mut self, node: usize) {
         let meets = |cut: &Armed| cut.nodes.contains(&node) && self.is_at(node, cut.moment);
-        let waiting = self.armed.iter().filter(|(_, cut)| meets(cut));
-        let waiting: Vec<u64> = waiting.map(|(number, _)| *number).collect();
-        waiting.into_iter().for_each(|number| self.fall(number));
+        let met = self.armed.iter().find(|(_, cut)| meets(cut)).map(|(number, _)| *number);
+        if let Some(number) = met {
+            self.fall(number);
+        }
     }
 
-    /// An armed cut strikes: at its moment, or because that did not come.
-    pub(super) fn fall(&mut self, number: u64) {
+    /// The moment of an armed cut did not come, and it strikes at whatever is there. Machines that
+    /// are all down cannot lose power: then it waits on, or it would be spent on nobody.
+    pub(super) fn fall_late(&mut self, number: u64) {
+        let Some(cut) = self.armed.get(&number) else { return };
+        if cut.nodes.iter().any(|&node| self.nodes[node].is_up()) {
+            self.fall(number);
+        } else {
+            self.schedule(self.now + ARMED_MAX, Coming::ArmedCut { number });
+        }
+    }
+
+    fn fall(&mut self, number: u64) {
         let Some(cut) = self.armed.remove(&number) else { return };
         for node in cut.nodes {
             if self.nodes[node].is_up() {

@@ -29,16 +29,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         if !self.nodes[at].lane.is_empty() {
             self.schedule_machine_step(at);
         }
-        let entries = match &step {
-            Machine::Apply(entries) => Some(entries.clone()),
-            Machine::Restore { at: id, last, .. } => {
-                self.oracle.on_restore(at, *id, *last);
-                None
-            }
-            _ => None,
-        };
+        let entries = self.prepare(at, &step);
         let mut desk = Desk { requests: &self.requests, ended: Vec::new() };
-        let event = self.nodes[at].runner.perform(step, &mut desk);
+        let runner = &mut self.nodes[at].runner;
+        let event = runner.perform(step, &mut desk);
+        if let Some(Event::Captured { capture, result: Ok(chunk) }) = &event {
+            runner.machine.taken(*capture, chunk.bytes.len());
+        }
         let ended = desk.ended;
         if let Some(entries) = entries {
             self.applied(at, &entries)?;
@@ -47,6 +44,17 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             self.answered(at, id, result)?;
         }
         event.map_or(Ok(()), |event: Event| self.feed(at, Some(event)))
+    }
+
+    /// What has to be known before a step is performed; the entries that it applies.
+    fn prepare(&mut self, at: usize, step: &Machine) -> Option<Entries> {
+        match step {
+            Machine::Apply(entries) => return Some(entries.clone()),
+            Machine::Capture { capture, .. } => self.nodes[at].runner.machine.hold(*capture),
+            Machine::Restore { at: id, last, .. } => self.oracle.on_restore(at, *id, *last),
+            _ => {}
+        }
+        None
     }
 
     fn applied(&mut self, at: usize, entries: &Entries) -> Checked {

@@ -18,15 +18,37 @@ const PATIENCE: u64 = 300 * MS;
 const STORY: usize = usize::MAX;
 
 impl<M: StateMachine, W: Workload> World<M, W> {
-    /// A client's timer: its thinking is over, or its patience.
-    pub(super) fn client(&mut self, at: usize, round: u32) -> Checked {
-        if self.clients[at].round != round {
+    /// A client's thinking is over.
+    pub(super) fn thought(&mut self, at: usize, round: u32) -> Checked {
+        if self.clients[at].round == round { self.next_request(at) } else { Ok(()) }
+    }
+
+    /// A client's patience may be over: its only timer, as most requests end long before.
+    pub(super) fn out_of_patience(&mut self, at: usize) -> Checked {
+        let client = &mut self.clients[at];
+        client.is_timed = false;
+        if client.waits.is_none() {
             return Ok(());
         }
-        if self.clients[at].waits.take().is_some() {
-            self.stats.unknown += 1;
-            self.look_elsewhere(at);
+        if self.now < client.gives_up {
+            self.time_patience(at);
+            return Ok(());
         }
+        client.waits = None;
+        self.stats.unknown += 1;
+        self.look_elsewhere(at);
+        self.next_request(at)
+    }
+
+    fn time_patience(&mut self, at: usize) {
+        let client = &mut self.clients[at];
+        if !std::mem::replace(&mut client.is_timed, true) {
+            let gives_up = client.gives_up;
+            self.schedule(gives_up, Coming::Patience { client: at });
+        }
+    }
+
+    fn next_request(&mut self, at: usize) -> Checked {
         let node = self.clients[at].node;
         if !self.nodes[node].is_up() {
             self.look_elsewhere(at);
@@ -43,8 +65,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let client = &mut self.clients[at];
         client.waits = Some(id);
         client.round += 1;
-        let round = client.round;
-        self.schedule(self.now + PATIENCE, Coming::Client { client: at, round });
+        client.gives_up = self.now + PATIENCE;
+        self.time_patience(at);
         self.feed(node, Some(event))
     }
 
@@ -133,7 +155,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let delay = self.draws.lane(SITE_CLIENT, at as u32).delay(think.least, think.tail);
         self.clients[at].round += 1;
         let round = self.clients[at].round;
-        self.schedule(self.now + delay, Coming::Client { client: at, round });
+        self.schedule(self.now + delay, Coming::Think { client: at, round });
     }
 
     fn look_elsewhere(&mut self, at: usize) {

@@ -99,6 +99,29 @@ fn a_full_disk_refuses_proposals_and_serves_reads() {
     assert_eq!(commands(cluster.at(1)), [("b".into(), Some(3))]);
 }
 
+/// A leader with room took proposals that no quorum could hold, and answered none of them.
+#[test]
+fn a_leader_refuses_what_no_quorum_has_room_for() {
+    let mut cluster = Cluster::led(3);
+    cluster.at(2).disk.full = true;
+    cluster.elapse(100 * MS);
+    cluster.propose(1, 1, &["a"]);
+    cluster.run();
+    assert_eq!(commands(cluster.at(1)), [("a".into(), Some(1))]);
+    cluster.at(3).disk.full = true;
+    cluster.elapse(200 * MS);
+    cluster.propose(1, 2, &["b"]);
+    cluster.propose(2, 3, &["c"]);
+    cluster.run();
+    assert_eq!(refusals(cluster.at(1)), [(2, Refusal::DiskFull)]);
+    assert_eq!(refusals(cluster.at(2)), [(3, Refusal::DiskFull)]);
+    cluster.at(2).disk.full = false;
+    cluster.elapse(200 * MS);
+    cluster.propose(1, 4, &["d"]);
+    cluster.run();
+    assert_eq!(commands(cluster.at(1))[1..], [("d".into(), Some(4))]);
+}
+
 #[test]
 fn who_does_not_lead_says_who_does() {
     let mut cluster = Cluster::led(3);

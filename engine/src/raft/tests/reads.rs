@@ -113,6 +113,31 @@ fn without_a_leader_reads_are_refused() {
     assert_eq!(cluster.at(1).ended, [(5, Outcome::Refused(Refusal::NotLeader { hint: None }))]);
 }
 
+/// A follower without room on its disk takes no more than a window of entries. It hears of its
+/// leader all the time, so reads there waited for ever (found on a small file system).
+#[test]
+fn a_read_at_a_node_that_stays_behind_is_refused() {
+    let tuning = Tuning { append_bytes_max: 128, inflight_bytes_max: 128, ..Tuning::default() };
+    let mut cluster = Cluster::tuned((0..3).map(|_| disk_with(1, &[], 3)).collect(), tuning);
+    cluster.elect(1);
+    cluster.run();
+    cluster.at(2).disk.lazy = true;
+    for request in 1..=9 {
+        cluster.propose(1, request, &["0123456789012345678901234567"]);
+        cluster.run();
+    }
+    read(&mut cluster, 2, 20);
+    cluster.elapse(1500 * MS);
+    assert_eq!((cluster.at(2).queried.len(), cluster.at(2).ended.len()), (0, 0));
+    cluster.elapse(800 * MS);
+    assert_eq!(cluster.at(2).ended, [(20, Outcome::Refused(Refusal::NotReady))]);
+    cluster.at(2).disk.lazy = false;
+    cluster.elapse(500 * MS);
+    read(&mut cluster, 2, 21);
+    cluster.run();
+    assert_eq!(cluster.at(2).queried, [(21, LogIndex(10))]);
+}
+
 /// The position is confirmed, and the entries up to it never come.
 #[test]
 fn a_confirmed_read_that_cannot_be_reached_is_refused() {

@@ -95,7 +95,11 @@ struct Node {
 
 impl Node {
     fn start(disk: Disk, start: Start) -> Self {
-        let mut storage = Storage::new(&config(), 42);
+        Self::start_as(&config(), disk, start)
+    }
+
+    fn start_as(config: &Config, disk: Disk, start: Start) -> Self {
+        let mut storage = Storage::new(config, 42);
         storage.on_start(start);
         let mut node = Self {
             storage,
@@ -238,6 +242,26 @@ fn what_is_appended_is_found_after_every_restart() {
     assert!(node.disk.files.len() > 20, "the log was rolled many times");
 }
 
+/// A full segment held more terms than its end record has room for, so its slots were read; what
+/// was proven durable lay in the segment behind it, and was looked for in this one. The node
+/// refused to start, of a log in which nothing was wrong (found by the kill test, after 775 s of
+/// elections had filled 64 MiB).
+#[test]
+fn a_segment_of_too_many_terms_ends_where_the_next_one_begins() {
+    let mut node = Node::start(Disk::default(), format());
+    for term in 1..=700 {
+        node.append_all(term, [600]);
+        if term % 50 == 0 {
+            // Writes pause, and what is durable is said in the hard state.
+            node.now = node.now.after(std::time::Duration::from_secs(1));
+            node.settle();
+            node = node.restart();
+            assert_eq!(node.recovered().last, LogId::new(Term(term), LogIndex(term)));
+        }
+    }
+    assert_eq!(node.read(1).len(), 700);
+}
+
 #[test]
 fn a_cut_reaches_back_over_segments_and_is_final() {
     for last in [0, 1, 2, 30, 31, 99, 150, 298, 299] {
@@ -330,6 +354,31 @@ fn a_full_disk_is_said_and_forgotten_when_there_is_room() {
     assert_eq!(node.storage.durable(), node.last.index);
     let node = node.restart();
     assert_eq!(node.recovered().last.index, LogIndex(600));
+}
+
+/// While a segment was opened a second spare was made, as long as that segment and so too short for
+/// the next. It stayed: half of the disk was spares, and since there was a spare, a node without
+/// room for the next segment never said so (found on a small file system).
+#[test]
+fn spares_fit_the_next_segment_and_are_no_more_than_one() {
+    let mut growing = config();
+    growing.segment_bytes = 4 << 20;
+    let mut node = Node::start_as(&growing, Disk::default(), format());
+    for _ in 0..10 {
+        node.append_all(1, sizes());
+        let len = |file: &File| node.disk.files[file].len();
+        let (segments, spares) =
+            (|f: &&File| matches!(f, File::Segment(_)), |f: &&File| matches!(f, File::Spare(_)));
+        let longest = node.disk.files.keys().filter(segments).map(len).max();
+        let spares: Vec<_> = node.disk.files.keys().filter(spares).map(len).collect();
+        let [spare] = spares[..] else { panic!("{spares:?}") };
+        assert_eq!(Some(spare), longest.map(|len| (2 * len).min(4 << 20)));
+    }
+    node.disk.is_full = true;
+    while node.storage.durable() == node.last.index {
+        node.append_all(1, [1500]);
+    }
+    assert!(node.storage.is_full());
 }
 
 /// A spare could not be made; then a segment that was not needed any more became one. The instant

@@ -1,0 +1,146 @@
+//! Directories that are not what a node left there: each is refused by name, with what was found
+//! and what to do, or repaired, and that is said. Nothing in them is changed.
+
+use crate::{
+    common::{Process, Scratch, connect, fails, lakebed},
+    ports::ports,
+};
+use rustix::process::{Signal, getuid};
+use std::{
+    fs::{self, File, Permissions},
+    os::unix::fs::{FileExt, PermissionsExt},
+    path::Path,
+};
+
+/// Where the four blocks of a hard state begin (docs/disk-format.md).
+const BLOCKS: [u64; 4] = [0, 64 << 10, 1 << 20, (1 << 20) + (64 << 10)];
+
+/// A node alone, which has lived in a directory.
+struct Lone {
+    dir: Scratch,
+    clients: u16,
+    peers: u16,
+}
+
+impl Lone {
+    /// One that has kept a value and stopped.
+    fn new() -> Self {
+        let lone = Self { dir: Scratch::new(), clients: ports(1), peers: ports(1) };
+        let mut node = lone.start();
+        node.says("ready");
+        let mut connection = connect(lone.clients).unwrap();
+        redis::cmd("SET").arg("key").arg("value").exec(&mut connection).unwrap();
+        node.signal(Signal::INT);
+        assert!(node.ended().success(), "{}", node.errors());
+        lone
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn flags(&self) -> Vec<String> {
+        let Self { dir, clients, peers } = self;
+        let dir = dir.path().display();
+        let flags = format!(
+            "serve --id 1 --cluster here --dir {dir} --listen 127.0.0.1:{peers} \
+             --peers 1=127.0.0.1:{peers} --resp 127.0.0.1:{clients}"
+        );
+        flags.split_whitespace().map(String::from).collect()
+    }
+
+    fn start(&self) -> Process {
+        let flags = self.flags();
+        Process::start(&mut lakebed(&flags.iter().map(String::as_str).collect::<Vec<_>>()))
+    }
+
+    #[track_caller]
+    fn is_refused(&self, expected: &[&str]) {
+        let flags = self.flags();
+        fails(&flags.iter().map(String::as_str).collect::<Vec<_>>(), 1, expected);
+    }
+
+    /// Flips a bit in these blocks of its hard state.
+    fn flip(&self, blocks: &[u64]) {
+        let file = File::options().read(true).write(true).open(self.path().join("hard-state"));
+        let (file, mut byte) = (file.unwrap(), [0]);
+        for block in blocks {
+            file.read_exact_at(&mut byte, block + 100).unwrap();
+            file.write_all_at(&[byte[0] ^ 4], block + 100).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_hard_state_damaged_in_one_copy_is_repaired_and_said() {
+    for copy in BLOCKS.chunks(2) {
+        let lone = Lone::new();
+        lone.flip(copy);
+        let mut node = lone.start();
+        let found = node.says("node 1 found: ");
+        assert!(found.contains("one copy of the hard state is bad"), "{found}");
+        let mut connection = connect(lone.clients).unwrap();
+        let value: String = redis::cmd("GET").arg("key").query(&mut connection).unwrap();
+        assert_eq!(value, "value");
+        node.signal(Signal::INT);
+        assert!(node.ended().success(), "{}", node.errors());
+
+        let node = lone.start();
+        let found = node.says("node 1 found: ");
+        assert!(!found.contains("is bad"), "{found}");
+    }
+}
+
+#[test]
+fn a_hard_state_damaged_in_all_copies_is_refused_with_the_way_out() {
+    let lone = Lone::new();
+    lone.flip(&BLOCKS);
+    let before = fs::read(lone.path().join("hard-state")).unwrap();
+    lone.is_refused(&["hard-state", "checksum", "come back under a new node id"]);
+    assert_eq!(fs::read(lone.path().join("hard-state")).unwrap(), before);
+    fs::remove_file(lone.path().join("hard-state")).unwrap();
+    lone.is_refused(&["hard-state", "come back under a new node id"]);
+}
+
+#[test]
+fn a_directory_of_another_node_or_version_is_refused() {
+    let lone = Lone::new();
+    let (mark, log) = (lone.path().join("node"), lone.path().join("log-1"));
+    let (text, entries) = (fs::read_to_string(&mark).unwrap(), fs::read(&log).unwrap());
+    let dir = lone.path().display().to_string();
+    let cases = [
+        (text.replace("\nnode 1\n", "\nnode 5\n"), "belongs to node 5, not to node 1"),
+        (text.replace("lakebed-node 1", "lakebed-node 2"), "has layout 2"),
+        ("lakebed-node one\n".into(), "does not say whose directory this is"),
+    ];
+    for (other, expected) in cases {
+        assert_ne!(other, text);
+        fs::write(&mark, other).unwrap();
+        lone.is_refused(&[&dir, expected]);
+    }
+    fs::write(&mark, text).unwrap();
+    assert_eq!(fs::read(&log).unwrap(), entries);
+    lone.start().says("ready");
+}
+
+#[test]
+fn a_log_that_is_gone_is_missed() {
+    let lone = Lone::new();
+    fs::remove_file(lone.path().join("log-1")).unwrap();
+    lone.is_refused(&["log-1", "the segment that the hard state names", "found nothing"]);
+}
+
+/// Root may write everywhere but where nobody can.
+#[test]
+fn a_directory_that_cannot_be_written_is_named() {
+    let lone = Lone { dir: Scratch::new(), clients: ports(1), peers: ports(1) };
+    let dir = if getuid().is_root() { Path::new("/proc/self/fd") } else { lone.path() };
+    if dir == lone.path() {
+        fs::set_permissions(dir, Permissions::from_mode(0o555)).unwrap();
+    }
+    let mut flags = lone.flags();
+    let at = flags.iter().position(|flag| flag == "--dir").unwrap() + 1;
+    flags[at] = dir.display().to_string();
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    fails(&flags, 1, &[&format!("cannot use {}", dir.display())]);
+}

@@ -1,0 +1,111 @@
+//! What the world does to a cluster, tried on the smallest machine there is.
+
+use super::*;
+use crate::{
+    client::Op,
+    disk::Survivors,
+    plan::{FaultKind, MS, Moment},
+    prng::Draw,
+    storm::{converge, run_for, run_until, serve},
+};
+use lakebed::{LogId, MachineError, Timestamp};
+
+/// Counts.
+#[derive(Clone, Default)]
+struct Count(u64);
+
+impl StateMachine for Count {
+    fn apply(&mut self, _: LogId, _: Timestamp, _: &[u8], answer: &mut Vec<u8>) {
+        self.0 += 1;
+        self.query(&[], answer);
+    }
+
+    fn query(&self, _: &[u8], answer: &mut Vec<u8>) {
+        answer.extend_from_slice(&self.0.to_le_bytes());
+    }
+
+    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        let state = self.0.to_le_bytes();
+        let pieces = [&state[..3], &[], &state[3..5], &state[5..]].map(Bytes::copy_from_slice);
+        Box::new(pieces.into_iter())
+    }
+
+    fn restore(&mut self, _: u64, bytes: &[u8], _: bool) -> Result<(), MachineError> {
+        let state = bytes.try_into().map_err(|_| MachineError("not a count".into()))?;
+        self.0 = u64::from_le_bytes(state);
+        Ok(())
+    }
+}
+
+type Cluster = World<Count, fn(&mut Draw) -> Op>;
+
+fn writes(draw: &mut Draw) -> Op {
+    Op::Propose(vec![7; draw.between(1, 200) as usize])
+}
+
+fn cluster(seed: u64) -> Cluster {
+    World::new(Plan::calm(seed, 3), Count::default, writes)
+}
+
+fn cut(nodes: &[usize], down: u64) -> FaultKind {
+    let (moment, survivors) = (Moment::Pending, Survivors::Random);
+    FaultKind::PowerCut { nodes: nodes.to_vec(), moment, survivors, rot: None, down }
+}
+
+/// Storms of three, seeds 205285 and others: a cut was armed while all of its machines were down
+/// for longer than it waits, fell on nobody, and whoever counted on it waited for ever.
+#[test]
+fn an_armed_cut_is_not_spent_on_machines_that_are_down() -> Checked {
+    let mut world = cluster(1);
+    serve(&mut world)?;
+    world.strike(&cut(&[0, 1, 2], 500 * MS))?;
+    run_until(&mut world, 100 * MS, "the first cut", |world| world.stats().crashes == 3)?;
+    world.strike(&cut(&[0, 1, 2], MS))?;
+    run_until(&mut world, 1_000 * MS, "the second cut", |world| world.stats().crashes == 6)?;
+    serve(&mut world)?;
+    converge(&mut world)
+}
+
+#[test]
+fn two_cuts_that_wait_for_the_same_moment_both_strike() -> Checked {
+    let mut world = cluster(2);
+    serve(&mut world)?;
+    run_until(&mut world, 100 * MS, "a quiet disk", |world| !world.disk(0).has_pending_sectors())?;
+    world.strike(&cut(&[0], 10 * MS))?;
+    world.strike(&cut(&[0], 10 * MS))?;
+    run_for(&mut world, 200 * MS)?;
+    assert_eq!(world.stats().crashes_with_writes_pending, 2);
+    serve(&mut world)
+}
+
+/// Runs a world a little further, through a crash of everything.
+fn end(mut world: Cluster) -> Result<(u64, Stats), Violation> {
+    run_for(&mut world, 20 * MS)?;
+    world.strike(&cut(&[0, 1, 2], MS))?;
+    run_for(&mut world, 300 * MS)?;
+    Ok((world.digest(), world.stats()))
+}
+
+#[test]
+fn a_clone_does_what_the_world_would_have_done() -> Checked {
+    let mut plan = Plan::calm(3, 3);
+    plan.tuning.snapshot_log_bytes = 8 << 10;
+    let mut world: Cluster = World::new(plan, Count::default, writes);
+    serve(&mut world)?;
+    run_for(&mut world, 100 * MS)?;
+    let capturing = |world: &Cluster| {
+        world
+            .nodes
+            .iter()
+            .any(|node| node.runner.machine.view.as_ref().is_some_and(|v| v.1.len() < 3))
+    };
+    run_until(&mut world, 1_000 * MS, "half a snapshot", capturing)?;
+    for _ in 0..5 {
+        let (here, there) = (end(world.clone())?, end(world.clone())?);
+        assert_eq!(here, there);
+        run_for(&mut world, 3 * MS)?;
+    }
+    let before = world.clone();
+    assert_eq!(end(world)?, end(before)?);
+    Ok(())
+}
