@@ -7,7 +7,8 @@
 //!    may be lost, but only whole, and then [`Event::Link`] says so. Each received message lies
 //!    in a buffer of its own: the core keeps slices of it.
 //! 2. **Disk.** Operations may be performed in any order and at the same time. A `Sync` covers the
-//!    writes to its file that ended before it was submitted; a durable `Write` covers itself. An
+//!    writes to its file that ended before it was submitted; a durable `Write` covers itself, and the
+//!    zeros that an [`Extent`](crate::Extent) asks for behind its bytes are part of it. An
 //!    operation ends once, by [`Event::Completed`], and its buffers live until then; a failure is
 //!    told as it is and never tried again. What ends after its core is gone is told to nobody, and
 //!    a new core starts only when every operation of the former one has ended.

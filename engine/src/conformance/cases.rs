@@ -87,6 +87,9 @@ fn disk_content() -> Vec<Step> {
         and: Some(Extent::new(3 * BLOCK, block(4))),
         durable: true,
     };
+    let few = Extent { zeros: BLOCK as u32 - 5, ..Extent::new(0, block(3).slice(..5)) };
+    let mostly_zeros = few.whole();
+    let short = DiskRequest::Write { file: part(), at: few, and: None, durable: true };
     let listed = |files: &[(File, u64)]| Ok(Completion::Listed(files.to_vec()));
     vec![
         Step::default().disk(1, DiskRequest::List, listed(&[])),
@@ -121,6 +124,10 @@ fn disk_content() -> Vec<Step> {
         Step::default().disk(23, write(part(), 0, 5, false), done()),
         Step::default().disk(24, write(part(), BLOCK, 6, true), done()),
         Step::default().disk(27, read(part(), 0, 4 * BLOCK), found(&[5, 6])),
+        // Zeros are written like bytes are: also over what was there.
+        Step::default().disk(28, write(part(), 0, 7, true), done()),
+        Step::default().disk(29, short, done()),
+        Step::default().disk(30, read(part(), 0, BLOCK), Ok(Completion::Read(mostly_zeros))),
         Step::default().disk(25, DiskRequest::Remove { file: log }, done()),
         Step::default().disk(26, read(log, 0, BLOCK), Err(DiskError::NotFound)),
     ]

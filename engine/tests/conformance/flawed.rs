@@ -3,8 +3,8 @@
 use crate::hub::{Hub, Nobody};
 use bytes::{Bytes, BytesMut};
 use lakebed::{
-    Action, Completion, Core, DiskError, DiskRequest, Event, Instant, Machine, NodeId, OpId,
-    Runner,
+    Action, Completion, Core, DiskError, DiskRequest, Event, Extent, Instant, Machine, NodeId,
+    OpId, Runner,
     conformance::{Seat, Witness},
     files::Directory,
 };
@@ -29,6 +29,7 @@ pub(crate) enum Flaw {
     MatchesByOrder,
     TellsTheNextLife,
     SkipsTheSecondPlace,
+    SkipsZeros,
     ReadsShort,
     HidesFailures,
     TriesAgain,
@@ -240,6 +241,10 @@ fn perform(flaw: Flaw, files: &Directory, request: &DiskRequest) -> Ended {
     match request {
         DiskRequest::Write { file, at, durable, .. } if flaw == Flaw::SkipsTheSecondPlace => {
             let (file, at, durable) = (*file, at.clone(), *durable);
+            files.perform(&DiskRequest::Write { file, at, and: None, durable })
+        }
+        DiskRequest::Write { file, at, and: None, durable } if flaw == Flaw::SkipsZeros => {
+            let (file, at, durable) = (*file, Extent { zeros: 0, ..at.clone() }, *durable);
             files.perform(&DiskRequest::Write { file, at, and: None, durable })
         }
         DiskRequest::Read { file, offset, .. } if flaw == Flaw::ReadsShort => {
