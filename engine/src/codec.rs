@@ -32,8 +32,9 @@ const RUN_WORDS: usize = 2;
 const HEAD_BYTES_MAX: usize = 48 << 10;
 /// A body is one append: half of the largest segment there can be.
 const BODY_BYTES_MAX: usize = 1 << 30;
-/// Heads are cut from a common buffer: one allocation for some fifty of them.
-const POOL_BYTES: usize = 8 << 10;
+/// Heads are cut from a common buffer: one allocation for a dozen of them, and few enough that the
+/// buffer stays in the nearest cache.
+const POOL_BYTES: usize = 2 << 10;
 
 /// Why bytes are no message.
 pub(crate) type Fault = &'static str;

@@ -34,8 +34,6 @@ use std::{collections::VecDeque, time::Duration};
 const WRITE_BYTES_MAX: u64 = 1 << 20;
 /// The most bytes of entries in flight, at least: what a torn tail can reach.
 const WINDOW_BYTES_MIN: u64 = 16 << 20;
-/// How many images of slots share an allocation.
-const IMAGES_POOLED: usize = 16;
 /// After this long without a write the durable hint is written.
 const HINT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -135,8 +133,6 @@ struct EntriesWrite {
 #[derive(Clone, Debug)]
 struct SlotLane {
     image: Vec<u8>,
-    /// Images in flight are cut from a common buffer.
-    pool: BytesMut,
     /// The first slot of the image: it begins a block.
     first: u32,
     sent: LogIndex,
@@ -159,7 +155,6 @@ impl Active {
         let image_first = layout.slot_block_first(slots.len() as u32);
         let mut lane = SlotLane {
             image: Vec::new(),
-            pool: BytesMut::new(),
             first: image_first,
             sent: last,
             durable: last,
@@ -244,11 +239,7 @@ impl SlotLane {
     /// The blocks that hold what is not sent; then only the last one, if it has room left, stays.
     fn take(&mut self, layout: &Layout, last: LogIndex, next: u32) -> Extent {
         let offset = layout.slot_block(self.first);
-        if self.pool.capacity() < self.image.len() {
-            self.pool = BytesMut::with_capacity(self.image.len() * IMAGES_POOLED);
-        }
-        self.pool.extend_from_slice(&self.image);
-        let bytes = self.pool.split().freeze();
+        let bytes = Bytes::copy_from_slice(&self.image);
         self.sent = last;
         let keep = layout.slot_block_first(next);
         if keep != self.first {
