@@ -6,7 +6,7 @@ use lakebed_sim::{Seed, Totals};
 
 /// After so many seeds of each scenario a mark that was not met is one that is not met any more.
 /// Most sweeps have met all of them long before.
-const SEEDS_MAX: u64 = 2000;
+const SEEDS_MAX: u64 = 1000;
 
 /// What no storm can meet, and why.
 const UNMET: [(Mark, &str); 6] = [
@@ -32,9 +32,8 @@ fn storms_meet_every_rare_situation() {
             break;
         }
     }
-    for (mark, runs) in totals.marks() {
-        assert!(runs > 0 || is_unmet(mark), "{mark:?} is not met in {} runs", totals.seeds);
-        assert!(runs == 0 || !is_unmet(mark), "{mark:?} is met, and listed as unmet");
-    }
+    let wrong = totals.marks().filter(|(mark, runs)| (*runs > 0) == is_unmet(*mark));
+    let wrong: Vec<_> = wrong.map(|(mark, runs)| format!("{mark:?} in {runs}")).collect();
+    assert!(wrong.is_empty(), "otherwise than listed, of {} runs: {wrong:?}", totals.seeds);
     println!("all met after {} runs", totals.seeds);
 }
