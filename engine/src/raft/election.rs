@@ -34,6 +34,7 @@ impl Raft {
         }
         self.repeat_round();
         self.give_up_reads();
+        self.give_up_forwarded();
     }
 
     /// When `time_out` has something to do.
@@ -47,7 +48,8 @@ impl Raft {
         let follows = matches!(self.role, Role::Follower(_));
         let reads = self.reads.repeat_at(self.tuning.heartbeat).filter(|_| follows);
         let confirmed = self.reads.give_up_at(self.tuning.election.1);
-        [role, forwards, reads, confirmed].into_iter().flatten().min()
+        let forwarded = self.give_up_at();
+        [role, forwards, reads, confirmed, forwarded].into_iter().flatten().min()
     }
 
     fn may_campaign(&self) -> bool {
