@@ -86,7 +86,9 @@ impl Raft {
                 peer.probe(peer.matched.next());
             }
         }
-        let stuck = self.now.since(leader.disk_moved_at) > most && !leader.peers.is_empty();
+        // A disk without room ends its operations: its leader can still be asked.
+        let moves = self.facts.full || self.now.since(leader.disk_moved_at) <= most;
+        let stuck = !moves && !leader.peers.is_empty();
         let quorum = self.membership.is_quorum(|id| {
             id == self.identity.node
                 || leader
