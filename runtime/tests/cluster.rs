@@ -1,19 +1,17 @@
 //! Three real nodes on loopback in one process: they elect, replicate, restart, lose one and go
 //! on.
 
+mod port;
+
 use bytes::Bytes;
 use lakebed::{
     Batch, ClusterId, Config, GroupId, Halt, LogId, MachineError, NodeId, Note, ReadMode, Role,
     Start, StateMachine, Status, Timestamp, Tuning,
 };
-use lakebed_runtime::{DiskKind, Failure, Handle, Listen, Node, Options, StartError};
+use lakebed_runtime::{DiskKind, Failure, Handle, Listen, Node, Options};
+use port::Port;
 use std::{
-    collections::BTreeSet,
-    future::Future,
-    net::{SocketAddr, TcpListener},
-    path::Path,
-    sync::Arc,
-    time::Duration,
+    collections::BTreeSet, future::Future, net::TcpListener, path::Path, sync::Arc, time::Duration,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -71,20 +69,16 @@ struct Running {
 struct Cluster {
     dir: TempDir,
     disk: DiskKind,
-    addresses: Vec<SocketAddr>,
+    ports: [Port; 3],
     nodes: Vec<Option<Running>>,
 }
 
 impl Cluster {
     async fn new(disk: DiskKind) -> Self {
-        let bound = || TcpListener::bind("127.0.0.1:0").unwrap();
-        let listeners: Vec<_> = (0..3).map(|_| bound()).collect();
-        let addresses = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
+        let ports = [Port::take(), Port::take(), Port::take()];
         let dir = tempfile::tempdir().unwrap();
-        let mut cluster = Self { dir, disk, addresses, nodes: vec![None, None, None] };
-        for (node, listener) in listeners.into_iter().enumerate() {
-            cluster.start_on(node, Listen::Bound(listener)).unwrap();
-        }
+        let mut cluster = Self { dir, disk, ports, nodes: vec![None, None, None] };
+        (0..3).for_each(|node| cluster.start(node));
         cluster
     }
 
@@ -92,21 +86,17 @@ impl Cluster {
         let mut config = Config::new(GroupId(1), NodeId(node as u64 + 1));
         config.tuning = quick();
         let dir = self.dir.path().join(node.to_string());
-        let addresses: Vec<_> = self.addresses.iter().map(SocketAddr::to_string).collect();
+        let addresses = self.ports.each_ref().map(|port| port.address.to_string());
         let members = (1..).zip(addresses.iter().map(String::as_str));
         let mut options = Options::new(dir, ClusterId(7), config, listen).members(members);
         options.disk = self.disk;
         options
     }
 
-    fn start_on(&mut self, node: usize, listen: Listen) -> Result<(), StartError> {
-        let (handle, driven) = Node::open(self.options(node, listen), Numbers::default())?;
-        self.nodes[node] = Some(Running { handle, task: tokio::spawn(driven) });
-        Ok(())
-    }
-
     fn start(&mut self, node: usize) {
-        self.start_on(node, Listen::Address(self.addresses[node])).unwrap();
+        let listen = Listen::Address(self.ports[node].address);
+        let (handle, driven) = Node::open(self.options(node, listen), Numbers::default()).unwrap();
+        self.nodes[node] = Some(Running { handle, task: tokio::spawn(driven) });
     }
 
     fn handle(&self, node: usize) -> &Handle {

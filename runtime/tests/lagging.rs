@@ -4,6 +4,8 @@
 //! `LAGGING_WRITES=1000000 cargo test --release -p lakebed-runtime --test lagging -- --nocapture`
 //! does it at full size and prints what it saw.
 
+mod port;
+
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use lakebed::{
@@ -11,8 +13,9 @@ use lakebed::{
     Timestamp,
 };
 use lakebed_runtime::{Handle, Listen, Node, Options};
+use port::Port;
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::Path,
     time::{Duration, Instant},
 };
@@ -47,7 +50,8 @@ impl StateMachine for Count {
     }
 }
 
-fn start(dir: &Path, addresses: &[SocketAddr], node: usize, listen: Listen) -> Handle {
+fn start(dir: &Path, addresses: &[SocketAddr], node: usize) -> Handle {
+    let listen = Listen::Address(addresses[node]);
     let mut config = Config::new(GroupId(1), NodeId(node as u64 + 1));
     config.tuning.cache_bytes_max = CACHE_BYTES;
     config.tuning.apply_bytes_max = CACHE_BYTES;
@@ -101,14 +105,9 @@ async fn a_follower_that_is_down_costs_the_leader_no_memory_and_catches_up() {
     let writes = std::env::var("LAGGING_WRITES").ok().and_then(|n| n.parse().ok());
     let writes = u64::next_multiple_of(writes.unwrap_or(30_000), BATCH);
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
-    let listeners: Vec<_> =
-        (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
-    let addresses: Vec<_> =
-        listeners.iter().map(|l| l.local_addr().expect("it is bound")).collect();
-    let mut handles = Vec::new();
-    for (node, listener) in listeners.into_iter().enumerate() {
-        handles.push(start(dir.path(), &addresses, node, Listen::Bound(listener)));
-    }
+    let ports = [Port::take(), Port::take(), Port::take()];
+    let addresses = ports.each_ref().map(|port| port.address);
+    let mut handles: Vec<_> = (0..3).map(|node| start(dir.path(), &addresses, node)).collect();
     let leader = eventually("a leader", async || {
         for (node, handle) in handles.iter().enumerate() {
             if status(handle).await.role == Role::Leader {
@@ -131,7 +130,7 @@ async fn a_follower_that_is_down_costs_the_leader_no_memory_and_catches_up() {
 
     let began = Instant::now();
     let target = status(&handles[leader]).await.committed;
-    handles[lagging] = start(dir.path(), &addresses, lagging, Listen::Address(addresses[lagging]));
+    handles[lagging] = start(dir.path(), &addresses, lagging);
     let mut memory_again = 0;
     eventually("the follower caught up", async || {
         memory_again = memory_again.max(status(&handles[leader]).await.memory_bytes);

@@ -220,12 +220,14 @@ fn fill_some(means: Means) {
     cluster.check_digests();
 }
 
-/// A node that is far behind its leader, and stays there, refuses reads: it does not leave who asks
-/// without an answer. Nor does it gather what it cannot store.
+/// A node that is far behind its leader, and stays there, refuses reads and does not know what
+/// became of writes: it does not leave who asks without an answer. Nor does it gather what it cannot store.
 fn check_behind(cluster: &Cluster, n: u16) {
     let mut connection = connect(cluster.clients + n).unwrap();
     let read = redis::cmd("GET").arg(key(0)).exec(&mut connection).unwrap_err();
     assert_eq!(read.code(), Some("TRYAGAIN"), "{read}");
+    let write = redis::cmd("SET").arg("late").arg("1").exec(&mut connection).unwrap_err();
+    assert_eq!(write.code(), Some("UNKNOWN"), "{write}");
     let info: String = cluster.node(n.into()).ask(&["INFO"]);
     let memory = info.lines().find_map(|line| line.strip_prefix("memory_bytes:")).unwrap();
     assert!(memory.parse::<u64>().unwrap() < 3 * INFLIGHT_BYTES_MAX, "{info}");

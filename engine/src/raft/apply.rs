@@ -150,7 +150,7 @@ impl Raft {
         let time = time.max(self.log.last_time());
         let bytes = batch.bytes() as u64;
         self.append_own(batch.seal(self.seed, id, last.term, time));
-        self.tracking.push(Tracked { id, bytes, runs });
+        self.tracking.push(Tracked { id, bytes, runs, at: self.now });
     }
 
     /// The machine begins behind `at`, once it is there.

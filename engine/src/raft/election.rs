@@ -34,6 +34,7 @@ impl Raft {
         }
         self.repeat_round();
         self.give_up_reads();
+        self.give_up_forwarded();
     }
 
     /// When `time_out` has something to do.
@@ -47,7 +48,8 @@ impl Raft {
         let follows = matches!(self.role, Role::Follower(_));
         let reads = self.reads.repeat_at(self.tuning.heartbeat).filter(|_| follows);
         let confirmed = self.reads.give_up_at(self.tuning.election.1);
-        [role, forwards, reads, confirmed].into_iter().flatten().min()
+        let forwarded = self.give_up_at();
+        [role, forwards, reads, confirmed, forwarded].into_iter().flatten().min()
     }
 
     fn may_campaign(&self) -> bool {
@@ -84,7 +86,9 @@ impl Raft {
                 peer.probe(peer.matched.next());
             }
         }
-        let stuck = self.now.since(leader.disk_moved_at) > most && !leader.peers.is_empty();
+        // A disk without room ends its operations: its leader can still be asked.
+        let moves = self.facts.full || self.now.since(leader.disk_moved_at) <= most;
+        let stuck = !moves && !leader.peers.is_empty();
         let quorum = self.membership.is_quorum(|id| {
             id == self.identity.node
                 || leader

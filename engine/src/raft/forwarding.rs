@@ -253,7 +253,7 @@ impl Raft {
     fn placed(&mut self, id: LogId, bytes: u64, runs: Runs) {
         self.marks.set(Mark::ForwardPlaced);
         if id.index > self.log.marks.applying() {
-            self.tracking.push(Tracked { id, bytes, runs });
+            self.tracking.push(Tracked { id, bytes, runs, at: self.now });
         } else {
             // It went by unrecognised, or another entry did.
             self.end_runs(&runs, &Outcome::Unknown);
@@ -273,6 +273,23 @@ impl Raft {
             self.end_runs(&lost.runs, &outcome);
         }
         self.forwards.outgoing.clear();
+    }
+
+    /// When what the leader has committed and this node does not receive has been waited for as
+    /// long as it may.
+    pub(super) fn give_up_at(&self) -> Option<Instant> {
+        let Role::Follower(follower) = &self.role else { return None };
+        self.tracking.oldest(follower.committed).map(|at| at.after(self.tuning.election.1))
+    }
+
+    /// Ends forwarded commands that were committed and do not come here to be applied: this log may
+    /// be a long way behind and, on a disk that is full, stay there.
+    pub(super) fn give_up_forwarded(&mut self) {
+        while self.give_up_at().is_some_and(|at| self.now >= at) {
+            let Some(late) = self.tracking.pop_through(LogIndex(u64::MAX)) else { return };
+            self.marks.set(Mark::ProposalUnknown);
+            self.end_runs(&late.runs, &Outcome::Unknown);
+        }
     }
 
     pub(super) fn end_runs(&mut self, runs: &Runs, outcome: &Outcome) {

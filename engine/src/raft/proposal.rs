@@ -5,7 +5,7 @@
 
 use crate::{
     entry::{Batch, Run, Runs},
-    types::{LogId, LogIndex, RequestId, Requests, Timestamp},
+    types::{Instant, LogId, LogIndex, RequestId, Requests, Timestamp},
 };
 use std::collections::VecDeque;
 
@@ -78,6 +78,8 @@ pub(super) struct Tracked {
     pub(super) id: LogId,
     pub(super) bytes: u64,
     pub(super) runs: Runs,
+    /// When it was placed.
+    pub(super) at: Instant,
 }
 
 /// The entries that clients of this node wait for, ascending.
@@ -109,6 +111,11 @@ impl Tracking {
         let tracked = self.queue.pop_back_if(|tracked| tracked.id.index > committed)?;
         self.bytes -= tracked.bytes;
         Some(tracked)
+    }
+
+    /// When the oldest one was placed, if it lies at or below `through`.
+    pub(super) fn oldest(&self, through: LogIndex) -> Option<Instant> {
+        self.queue.front().filter(|oldest| oldest.id.index <= through).map(|oldest| oldest.at)
     }
 
     pub(super) fn is_due(&self, through: LogIndex) -> bool {

@@ -1,6 +1,6 @@
 //! What INFO answers: a node's status, a field a line.
 
-use lakebed::Status;
+use lakebed::{Mark, Marks, Status};
 use std::fmt::Write;
 
 /// `name:value` lines under a heading, as INFO's readers expect.
@@ -26,6 +26,7 @@ pub(crate) fn text(status: &Status) -> String {
     field("ready", &u8::from(status.ready));
     field("disk_full", &u8::from(status.disk_full));
     field("memory_bytes", &status.memory_bytes);
+    field("marks", &marks(status));
     let recovery = &status.recovery;
     field("\r\n# Recovery\r\nrecovery_phase", &recovery.phase);
     field("recovery_bytes_done", &recovery.bytes_done);
@@ -42,6 +43,12 @@ fn members(status: &Status) -> String {
         format!("{}@{}", member.id, String::from_utf8_lossy(&member.address))
     };
     status.members.members().map(member).collect::<Vec<_>>().join(",")
+}
+
+/// Rare situations that the node has met: `SteppedDownNoQuorum,ReadRefused`.
+fn marks(status: &Status) -> String {
+    let met = Mark::ALL.iter().filter(|mark| Marks(status.marks).has(**mark));
+    met.map(|mark| format!("{mark:?}")).collect::<Vec<_>>().join(",")
 }
 
 /// `list=12,hard-state=340`

@@ -99,6 +99,30 @@ fn a_full_disk_refuses_proposals_and_serves_reads() {
     assert_eq!(commands(cluster.at(1)), [("b".into(), Some(3))]);
 }
 
+/// More was on its way than the last segment had room for. The leader took its disk for stuck and
+/// stepped down, the next one did too, and no read was answered (found on a small file system).
+#[test]
+fn a_leader_without_room_for_what_it_took_still_leads() {
+    let mut cluster = Cluster::led(3);
+    for at in 1..=3 {
+        cluster.at(at).disk.lazy = true;
+    }
+    cluster.propose(1, 1, &["a"]);
+    cluster.run();
+    for at in 1..=3 {
+        cluster.at(at).disk.full = true;
+    }
+    cluster.elapse(10_000 * MS);
+    cluster.at(3).raft.on_read(Requests::one(RequestId(2)), ReadMode::Linearizable);
+    cluster.elapse(200 * MS);
+    assert_eq!(cluster.at(3).queried, [(2, LogIndex(1))]);
+    for at in 1..=3 {
+        (cluster.at(at).disk.lazy, cluster.at(at).disk.full) = (false, false);
+    }
+    cluster.elapse(200 * MS);
+    assert_eq!(commands(cluster.at(1)), [("a".into(), Some(1))]);
+}
+
 /// A leader with room took proposals that no quorum could hold, and answered none of them.
 #[test]
 fn a_leader_refuses_what_no_quorum_has_room_for() {
