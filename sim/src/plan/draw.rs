@@ -76,7 +76,8 @@ fn swarm_tuning(draw: &mut Draw, snapshot: u64) -> Tuning {
     tuning
 }
 
-/// Queues that hold little more than one append, in some runs: they are met full.
+/// Queues that hold little more than one append, in some runs: they are met full. And word of what
+/// is committed at once, soon, or only with heartbeats.
 fn swarm_limits(seed: u64, mut tuning: Tuning) -> Tuning {
     let mut draw = Draw::new(seed, Concern::Swarm, LIMITS, 0);
     let append = u64::from(tuning.append_bytes_max);
@@ -86,6 +87,7 @@ fn swarm_limits(seed: u64, mut tuning: Tuning) -> Tuning {
     if draw.ratio(1, 4) {
         tuning.propose_bytes_max = append;
     }
+    tuning.commit_notice = Duration::from_millis(*draw.pick(&[0, 1, 1, 10]));
     tuning
 }
 

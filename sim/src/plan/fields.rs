@@ -45,6 +45,7 @@ fn tuning(plan: &mut Plan) -> Vec<Field<'_>> {
         duration("heartbeat", &mut tuning.heartbeat),
         duration("election-least", &mut tuning.election.0),
         duration("election-most", &mut tuning.election.1),
+        duration("commit-notice", &mut tuning.commit_notice),
         plain("forward", &mut tuning.forward),
         optional("lease-drift-ppm", &mut tuning.lease_drift_ppm),
         plain("entry-commands", &mut tuning.entry_commands_max),
