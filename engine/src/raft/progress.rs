@@ -151,6 +151,8 @@ impl Peer {
         self.next = next;
         self.probing_since = self.sequence + 1;
         self.fed = None;
+        // What was asked for may be gone from the log by now, and never come.
+        self.reading = false;
         self.forget_inflight();
         self.intake.repeat();
     }

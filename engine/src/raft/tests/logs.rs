@@ -278,6 +278,25 @@ fn a_peer_that_was_away_is_fed_from_disk_and_memory_stays_bounded() {
     assert_eq!(cluster.at(3).applied.len(), 200);
 }
 
+/// A storm of three, seed 1007335: entries were asked back from disk for a peer, its late answers
+/// then let the log let go of them, and neither the read came nor another one was asked for.
+#[test]
+fn a_peer_is_fed_though_a_read_for_it_never_came() {
+    let mut cluster = led_with(3, small());
+    cluster.isolate(3);
+    for request in 0..50 {
+        cluster.propose(1, request, &["a command of some length"]);
+        cluster.run();
+    }
+    let Role::Leader(leader) = &mut cluster.at(1).raft.role else { panic!("it leads") };
+    let peer = leader.peer(node(3)).unwrap();
+    peer.reading = true;
+    peer.probe(peer.next);
+    cluster.cut.clear();
+    cluster.elapse(500 * MS);
+    assert_eq!(cluster.at(3).ids(), cluster.at(1).ids());
+}
+
 #[test]
 fn the_window_bounds_what_is_on_its_way() {
     let mut cluster = led_with(3, small());
