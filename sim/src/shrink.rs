@@ -36,9 +36,9 @@ impl Size {
 
     /// How much smaller it is than another one, in percent of faults and operations.
     #[must_use]
-    pub const fn removed_since(self, before: Self) -> u64 {
+    pub fn removed_since(self, before: Self) -> u64 {
         let (now, then) = (self.faults + self.operations, before.faults + before.operations);
-        if then == 0 { 0 } else { then.saturating_sub(now) * 100 / then }
+        (then.saturating_sub(now) * 100).checked_div(then).unwrap_or(0)
     }
 }
 

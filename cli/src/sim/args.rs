@@ -224,7 +224,9 @@ mod tests {
         }
     }
 
-    fn shard(flag: &str, variables: &[(&str, &str)]) -> Result<(u64, u64), String> {
+    type Variables<'a> = &'a [(&'a str, &'a str)];
+
+    fn shard(flag: &str, variables: Variables<'_>) -> Result<(u64, u64), String> {
         let flag = (!flag.is_empty()).then(|| flag.parse::<ShardArg>()).transpose()?;
         let of = |name: &str| variables.iter().find(|(known, _)| *known == name);
         let shard = Shard::of(flag, |name| of(name).map(|(_, value)| value.into()))?;
@@ -251,7 +253,7 @@ mod tests {
     #[test]
     fn a_shard_that_cannot_be_meant_is_refused() {
         let kubernetes = [("JOB_COMPLETION_INDEX", "4")];
-        let cases: [(&str, &[(&str, &str)], &str); 10] = [
+        let cases: [(&str, Variables<'_>, &str); 10] = [
             ("9/8", &[], "the last one is 8/8"),
             ("0/8", &[], "the first one is 1/8"),
             ("1/0", &[], "N is 1 or more"),

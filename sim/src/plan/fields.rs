@@ -97,8 +97,11 @@ const FAILURES: [(&str, Failure); 4] = [
     ("full", Failure::Nothing(DiskError::Full)),
 ];
 
-/// Each kind of fault by its name, with values that a line replaces.
-pub(super) const KINDS: [(&str, fn() -> FaultKind); 7] = [
+/// A kind of fault: its name, and one with values that a line replaces.
+type Kind = (&'static str, fn() -> FaultKind);
+
+/// Every kind of fault.
+pub(super) const KINDS: [Kind; 7] = [
     ("power-cut", || FaultKind::PowerCut {
         nodes: Vec::new(),
         moment: Moment::Pending,
