@@ -66,24 +66,28 @@ impl Lakebed {
         }
     }
 
-    /// Until nobody has anything to do. Everybody takes turns, the leader last: what its disk and
-    /// its machine have done is handed over together with what its peers answer, as a driver does
-    /// who looks at all that is there before it calls the engine.
+    /// Until nobody has anything to do. The leader waits for its turn until the others are done:
+    /// what its disk and its machine have done is handed over together with what its peers answer,
+    /// as a driver does who looks at all that is there before it calls the engine.
     fn settle(&mut self) {
         loop {
-            let mut idle = true;
-            for turn in 1..=3 {
-                self.deliver();
-                let node = &mut self.nodes[(self.leader + turn) % 3];
-                if node.has_work() {
-                    node.handle(self.now, &mut self.wire);
-                    idle = false;
-                }
-            }
-            if idle {
+            let followers = [1, 2].map(|turn| (self.leader + turn) % 3);
+            while followers.map(|node| self.turn(node)) != [false; 2] {}
+            if !self.turn(self.leader) {
                 return;
             }
         }
+    }
+
+    /// Whether that node had anything to do.
+    fn turn(&mut self, node: usize) -> bool {
+        self.deliver();
+        let node = &mut self.nodes[node];
+        let works = node.has_work();
+        if works {
+            node.handle(self.now, &mut self.wire);
+        }
+        works
     }
 
     fn deliver(&mut self) {
