@@ -338,6 +338,10 @@ impl Journal {
     }
 
     pub(crate) fn persist(&mut self, now: Instant, promises: &mut Promises, ops: &mut Ops) {
+        // A cut waits for a roll that went too far to be dropped: it must not wait for ever.
+        if self.cut.is_some() && matches!(self.roll, Roll::Announcing(..)) {
+            self.go_on_rolling(promises, ops);
+        }
         self.go_on_cutting(promises, ops);
         if self.cut.is_none() {
             // A segment may have become the active one, and may be full after this write.

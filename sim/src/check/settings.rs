@@ -126,7 +126,9 @@ mod tests {
         fs::create_dir_all(&dir).unwrap();
         let path = dir.join("a.plan");
         let refused = |text: Option<&str>| {
-            text.map(|text| fs::write(&path, text).unwrap());
+            if let Some(text) = text {
+                fs::write(&path, text).unwrap();
+            }
             let problem = plan(&path, "storm_of_three").unwrap_err();
             assert!(problem.contains("a.plan"), "{problem}");
             problem
