@@ -4,13 +4,14 @@
 
 use crate::{
     client::{Desk, Requests},
-    disk::SimDisk,
+    disk::{SimDisk, Victim},
     plan::Plan,
     prng::Draw,
     witness::Witness,
 };
 use lakebed::{
-    DiskRequest, Engine, File, Instant, LogId, Machine, OpId, Runner, StateMachine, Timestamp,
+    DiskError, DiskRequest, Engine, File, Instant, LogId, Machine, OpId, Runner, StateMachine,
+    Timestamp,
 };
 use std::collections::VecDeque;
 
@@ -81,6 +82,8 @@ pub(crate) struct Node<M: StateMachine> {
     pub(crate) hangs: Option<Vec<OpId>>,
     /// Until when its process stands still.
     pub(crate) paused_until: u64,
+    /// What fails next, and how.
+    pub(crate) next_fails: Option<(Victim, DiskError)>,
     /// How the next sync or durable write fails.
     pub(crate) next_sync_fails: Option<crate::disk::Failure>,
 }
@@ -125,6 +128,7 @@ impl<M: StateMachine> Node<M> {
             slowness: 1,
             hangs: None,
             paused_until: 0,
+            next_fails: None,
             next_sync_fails: None,
         }
     }
@@ -149,6 +153,7 @@ impl<M: StateMachine> Node<M> {
         self.wake = u64::MAX;
         self.deadline = None;
         self.next_sync_fails = None;
+        self.next_fails = None;
     }
 
     /// Whether its disk was ever made a node's.

@@ -38,6 +38,7 @@ const SITE_READ: u32 = 1;
 const SITE_WRITE: u32 = 2;
 const SITE_SYNC: u32 = 3;
 const SITE_CRASH: u32 = 4;
+const SITE_PARTLY: u32 = 5;
 const SITE_MACHINE: u32 = 1;
 const SITE_RESTART: u32 = 2;
 const SITE_CLIENT: u32 = 1;
@@ -381,11 +382,15 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             return Ok(());
         }
         let failure = node.next_sync_fails.take_if(|_| node.disk.is_promise(op));
-        let result = match failure {
-            Some(failure) => node.disk.fail(op, failure),
-            None => node.disk.complete(op),
+        let partly = node.next_fails.take_if(|(victim, _)| node.disk.is_a(op, *victim));
+        let result = match (failure, partly) {
+            (Some(failure), _) => node.disk.fail(op, failure),
+            (None, Some((_, error))) => {
+                node.disk.fail_partly(op, error, self.disks.lane(SITE_PARTLY, at as u32))
+            }
+            (None, None) => node.disk.complete(op),
         };
-        self.stats.disk_failures += u64::from(failure.is_some());
+        self.stats.disk_failures += u64::from(failure.is_some() || partly.is_some());
         self.feed(at, Some(Event::Completed { op, result }))
     }
 

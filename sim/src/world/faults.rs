@@ -3,12 +3,12 @@
 use super::{Coming, SITE_CRASH, World};
 use crate::{
     client::Workload,
-    disk::{Failure, Survivors},
+    disk::{Failure, Survivors, Victim},
     network::Connection,
     oracle::Checked,
     plan::{FaultKind, MS, Moment},
 };
-use lakebed::{Event, File, StateMachine};
+use lakebed::{DiskError, Event, File, StateMachine};
 
 /// How long an armed power cut waits for its moment, and then strikes all the same.
 const ARMED_MAX: u64 = 200 * MS;
@@ -76,6 +76,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             self.nodes[node].disk.set_room(u64::MAX);
             self.nodes[node].slowness = 1;
             self.nodes[node].next_sync_fails = None;
+            self.nodes[node].next_fails = None;
             self.release_disk(node);
         }
         self.rejoin();
@@ -151,6 +152,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// Makes the next sync or durable write of a node fail.
     pub fn fail_next_sync(&mut self, node: usize, failure: Failure) {
         self.nodes[node].next_sync_fails = Some(failure);
+    }
+
+    /// Makes the next such operation of a node fail with this error, with a part of its effect.
+    pub fn fail_next(&mut self, node: usize, victim: Victim, error: DiskError) {
+        self.nodes[node].next_fails = Some((victim, error));
     }
 
     /// Takes all free room from a node's disk.

@@ -3,12 +3,12 @@
 use super::*;
 use crate::{
     client::Op,
-    disk::Survivors,
+    disk::{Survivors, Victim},
     plan::{FaultKind, MS, Moment},
     prng::Draw,
     storm::{converge, leader, run_for, run_until, serve},
 };
-use lakebed::{LogId, MachineError, Timestamp};
+use lakebed::{DiskError, LogId, MachineError, Timestamp};
 
 /// Counts.
 #[derive(Clone, Default)]
@@ -153,4 +153,30 @@ fn wall_clocks_that_are_set_do_no_harm() -> Checked {
     run_for(&mut world, 300 * MS)?;
     serve(&mut world)?;
     converge(&mut world)
+}
+
+#[test]
+fn short_writes_and_half_created_files_are_survived() -> Checked {
+    for seed in 0..40 {
+        let mut plan = Plan::calm(seed, 3);
+        plan.tuning.snapshot_log_bytes = 8 << 10;
+        let mut world: Cluster = World::new(plan, Count::default, writes);
+        serve(&mut world)?;
+        let errors = [DiskError::Full, DiskError::Io { errno: crate::disk::EIO }];
+        for (node, (victim, error)) in [Victim::Write, Victim::Create]
+            .into_iter()
+            .flat_map(|victim| errors.map(|error| (victim, error)))
+            .enumerate()
+        {
+            world.fail_next(node % 3, victim, error);
+            run_for(&mut world, 60 * MS)?;
+            world.strike(&cut(&[node % 3], MS))?;
+            run_for(&mut world, 60 * MS)?;
+        }
+        assert!(world.stats().disk_failures >= 2, "{:?}", world.stats());
+        world.heal();
+        serve(&mut world)?;
+        converge(&mut world)?;
+    }
+    Ok(())
 }
