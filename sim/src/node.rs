@@ -4,13 +4,14 @@
 
 use crate::{
     client::{Desk, Requests},
-    disk::SimDisk,
+    disk::{SimDisk, Victim},
     plan::Plan,
     prng::Draw,
     witness::Witness,
 };
 use lakebed::{
-    DiskRequest, Engine, File, Instant, LogId, Machine, Runner, StateMachine, Timestamp,
+    DiskError, DiskRequest, Engine, File, Instant, LogId, Machine, OpId, Runner, StateMachine,
+    Timestamp,
 };
 use std::collections::VecDeque;
 
@@ -21,6 +22,8 @@ const MILLION: u64 = 1_000_000;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     offset: u64,
+    /// What its wall clock was set forward or back by.
+    stepped: i64,
     drift_ppm: i64,
 }
 
@@ -50,7 +53,12 @@ impl Clock {
 
     /// Its wall clock: some days after the beginning of 1970, drifting the same way.
     pub(crate) const fn wall(self, now: u64) -> Timestamp {
-        Timestamp(self.local(now).0 + 1_000_000_000_000_000)
+        Timestamp((self.local(now).0 + 1_000_000_000_000_000).saturating_add_signed(self.stepped))
+    }
+
+    /// Its wall clock is set forward or back.
+    pub(crate) const fn step(&mut self, nanos: i64) {
+        self.stepped = self.stepped.saturating_add(nanos);
     }
 }
 
@@ -70,6 +78,12 @@ pub(crate) struct Node<M: StateMachine> {
     pub(crate) deadline: Option<Instant>,
     /// How many times slower its disk is than the plan says.
     pub(crate) slowness: u64,
+    /// Whether its disk ends nothing, and what would have ended.
+    pub(crate) hangs: Option<Vec<OpId>>,
+    /// Until when its process stands still.
+    pub(crate) paused_until: u64,
+    /// What fails next, and how.
+    pub(crate) next_fails: Option<(Victim, DiskError)>,
     /// How the next sync or durable write fails.
     pub(crate) next_sync_fails: Option<crate::disk::Failure>,
 }
@@ -81,6 +95,7 @@ impl<M: StateMachine + Clone> Clone for Node<M> {
             disk: self.disk.clone(),
             runner: fork(&self.runner),
             lane: self.lane.clone(),
+            hangs: self.hangs.clone(),
             ..*self
         }
     }
@@ -99,7 +114,8 @@ fn fork<M: StateMachine + Clone>(runner: &Runner<Witness<M>>) -> Runner<Witness<
 impl<M: StateMachine> Node<M> {
     /// A machine that was never started.
     pub(crate) fn new(plan: &Plan, at: usize, draw: &mut Draw, machine: M) -> Self {
-        let clock = Clock { offset: draw.below(1 << 40), drift_ppm: plan.drift_ppm[at] };
+        let offset = draw.below(1 << 40);
+        let clock = Clock { offset, stepped: 0, drift_ppm: plan.drift_ppm[at] };
         Self {
             engine: None,
             life: 0,
@@ -110,6 +126,9 @@ impl<M: StateMachine> Node<M> {
             wake: u64::MAX,
             deadline: None,
             slowness: 1,
+            hangs: None,
+            paused_until: 0,
+            next_fails: None,
             next_sync_fails: None,
         }
     }
@@ -129,9 +148,12 @@ impl<M: StateMachine> Node<M> {
     pub(crate) fn stop(&mut self) {
         self.engine = None;
         self.lane.clear();
+        self.hangs.iter_mut().for_each(Vec::clear);
+        self.paused_until = 0;
         self.wake = u64::MAX;
         self.deadline = None;
         self.next_sync_fails = None;
+        self.next_fails = None;
     }
 
     /// Whether its disk was ever made a node's.
@@ -158,7 +180,7 @@ mod tests {
     #[test]
     fn a_clock_is_read_both_ways() {
         for drift_ppm in [-1000, -3, 0, 7, 1000] {
-            let clock = Clock { offset: 1 << 39, drift_ppm };
+            let clock = Clock { offset: 1 << 39, stepped: 0, drift_ppm };
             for now in [0, 1, 999, 1_000_003, 86_400_000_000_000] {
                 let global = clock.global(clock.local(now));
                 assert!(global <= now && clock.local(global) >= clock.local(now), "{drift_ppm}");

@@ -39,6 +39,7 @@ const SITE_READ: u32 = 1;
 const SITE_WRITE: u32 = 2;
 const SITE_SYNC: u32 = 3;
 const SITE_CRASH: u32 = 4;
+const SITE_PARTLY: u32 = 5;
 const SITE_MACHINE: u32 = 1;
 const SITE_RESTART: u32 = 2;
 const SITE_CLIENT: u32 = 1;
@@ -301,7 +302,17 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             Coming::Completion { node, life, op } if self.lives(node, life) => {
                 self.complete(node, op)
             }
-            Coming::MachineStep { node, life } if self.lives(node, life) => self.machine_step(node),
+            Coming::MachineStep { node, life } if self.lives(node, life) => {
+                let resumes = self.nodes[node].paused_until;
+                if self.now < resumes {
+                    self.schedule(resumes, Coming::MachineStep { node, life });
+                    return Ok(());
+                }
+                self.machine_step(node)
+            }
+            Coming::Late { node, life, event } if self.lives(node, life) => {
+                self.feed(node, Some(*event))
+            }
             Coming::Wake { node, life } if self.lives(node, life) => self.wake(node),
             Coming::Start { node, life } if self.nodes[node].life == life => self.start(node),
             Coming::LinkUp { node, peer, lives } => self.link_up(node, peer, lives),
@@ -325,6 +336,14 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     fn feed(&mut self, at: usize, event: Option<Event>) -> Checked {
         let node = &mut self.nodes[at];
         let Some(engine) = node.engine.as_mut() else { return Ok(()) };
+        if self.now < node.paused_until {
+            // It lies in a socket or a queue until the process goes on.
+            let (resumes, life) = (node.paused_until, node.life);
+            if let Some(event) = event.map(Box::new) {
+                self.schedule(resumes, Coming::Late { node: at, life, event });
+            }
+            return Ok(());
+        }
         self.touched = Some(at);
         let now = node.clock.local(self.now);
         if let Some(trace) = &mut self.trace {
@@ -396,12 +415,20 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     fn complete(&mut self, at: usize, op: OpId) -> Checked {
         let node = &mut self.nodes[at];
+        if let Some(held) = &mut node.hangs {
+            held.push(op);
+            return Ok(());
+        }
         let failure = node.next_sync_fails.take_if(|_| node.disk.is_promise(op));
-        let result = match failure {
-            Some(failure) => node.disk.fail(op, failure),
-            None => node.disk.complete(op),
+        let partly = node.next_fails.take_if(|(victim, _)| node.disk.is_a(op, *victim));
+        let result = match (failure, partly) {
+            (Some(failure), _) => node.disk.fail(op, failure),
+            (None, Some((_, error))) => {
+                node.disk.fail_partly(op, error, self.disks.lane(SITE_PARTLY, at as u32))
+            }
+            (None, None) => node.disk.complete(op),
         };
-        self.stats.disk_failures += u64::from(failure.is_some());
+        self.stats.disk_failures += u64::from(failure.is_some() || partly.is_some());
         self.feed(at, Some(Event::Completed { op, result }))
     }
 
@@ -431,6 +458,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     fn wake(&mut self, at: usize) -> Checked {
         let node = &mut self.nodes[at];
+        if self.now < node.paused_until {
+            let (resumes, life) = (node.paused_until, node.life);
+            self.schedule(resumes, Coming::Wake { node: at, life });
+            return Ok(());
+        }
         (node.wake, node.deadline) = (u64::MAX, None);
         let engine = node.engine.as_ref().expect("the node is up");
         match engine.deadline() {

@@ -5,12 +5,12 @@
 //! chance, because the interesting outcomes (all but the first, only the last) are rare by chance.
 
 use super::{
-    Operation, SimDisk,
+    Flight, Operation, SimDisk,
     directory::Change,
     inode::{Inode, Piece, end_of, part},
 };
 use crate::prng::Draw;
-use lakebed::Extent;
+use lakebed::{Completion, DiskError, Extent, OpId};
 
 /// Which of the sectors and names that were not durable survive a power cut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,17 +96,37 @@ impl SimDisk {
         self.tick += 1;
         let tick = self.tick;
         for flight in std::mem::take(&mut self.in_flight) {
-            match flight.operation {
-                Operation::Write { ino, .. } => self.interrupt_write(ino, flight.seq, tick, draw),
-                Operation::Create { file, ino, len } if draw.ratio(1, 2) => {
-                    self.inode(ino).len = interrupted_len(len, self.geometry.sector, draw);
-                    self.directory.change(tick, Change::Bind(file, ino));
-                }
-                Operation::Name(change) if draw.ratio(1, 2) => self.directory.change(tick, change),
-                _ => {}
-            }
+            self.interrupt(&flight, tick, draw);
         }
         self.collect_unreachable();
+    }
+
+    /// An operation ends badly and had a part of its effect: a write was short, a file has a
+    /// length of its own.
+    ///
+    /// # Panics
+    /// When it is not in flight.
+    pub fn fail_partly(
+        &mut self,
+        op: OpId,
+        error: DiskError,
+        draw: &mut Draw,
+    ) -> Result<Completion, DiskError> {
+        let flight = self.take(op);
+        self.interrupt(&flight, self.tick, draw);
+        Err(error)
+    }
+
+    fn interrupt(&mut self, flight: &Flight, tick: u64, draw: &mut Draw) {
+        match flight.operation {
+            Operation::Write { ino, .. } => self.interrupt_write(ino, flight.seq, tick, draw),
+            Operation::Create { file, ino, len } if draw.ratio(1, 2) => {
+                self.inode(ino).len = interrupted_len(len, self.geometry.sector, draw);
+                self.directory.change(tick, Change::Bind(file, ino));
+            }
+            Operation::Name(change) if draw.ratio(1, 2) => self.directory.change(tick, change),
+            _ => {}
+        }
     }
 
     /// All that is not durable, sector by sector, in the order of submission.

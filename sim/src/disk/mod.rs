@@ -47,6 +47,15 @@ pub enum Failure {
     CleanRevert,
 }
 
+/// Which operations can be made to fail, beside syncs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Victim {
+    /// A write, durable or not: some of its sectors may have come as far as the cache.
+    Write,
+    /// A creation: the file may be there all the same, of any length.
+    Create,
+}
+
 /// The errno of an I/O error.
 pub const EIO: i32 = 5;
 
@@ -146,6 +155,17 @@ impl SimDisk {
         let flight = self.in_flight.iter().find(|flight| flight.op == op);
         let operation = flight.map(|flight| &flight.operation);
         matches!(operation, Some(Operation::Sync { .. } | Operation::Write { durable: true, .. }))
+    }
+
+    /// Whether this operation, which is in flight, is such a one.
+    #[must_use]
+    pub fn is_a(&self, op: OpId, victim: Victim) -> bool {
+        let flight = self.in_flight.iter().find(|flight| flight.op == op);
+        match flight.map(|flight| &flight.operation) {
+            Some(Operation::Write { .. }) => victim == Victim::Write,
+            Some(Operation::Create { .. }) => victim == Victim::Create,
+            _ => false,
+        }
     }
 
     /// The files and their lengths, as a process sees them.

@@ -4,7 +4,7 @@
 //! until then. Invariant: a place is free or on the heap once.
 
 use bytes::Bytes;
-use lakebed::OpId;
+use lakebed::{Event, OpId};
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 /// Something to come.
@@ -20,6 +20,7 @@ pub(super) enum Coming {
     Think { client: usize, round: u32 },
     Patience { client: usize },
     ArmedCut { number: u64 },
+    Late { node: usize, life: u32, event: Box<Event> },
 }
 
 /// Places on the list; that many things are never to come at one time.

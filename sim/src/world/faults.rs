@@ -3,12 +3,12 @@
 use super::{Coming, SITE_CRASH, World};
 use crate::{
     client::Workload,
-    disk::{Failure, Survivors},
+    disk::{Failure, Survivors, Victim},
     network::Connection,
     oracle::Checked,
     plan::{FaultKind, MS, Moment},
 };
-use lakebed::{Event, File, StateMachine};
+use lakebed::{DiskError, Event, File, StateMachine};
 
 /// How long an armed power cut waits for its moment, and then strikes all the same.
 const ARMED_MAX: u64 = 200 * MS;
@@ -77,6 +77,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             self.nodes[node].disk.set_room(u64::MAX);
             self.nodes[node].slowness = 1;
             self.nodes[node].next_sync_fails = None;
+            self.nodes[node].next_fails = None;
+            self.release_disk(node);
         }
         self.rejoin();
     }
@@ -153,10 +155,42 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.nodes[node].next_sync_fails = Some(failure);
     }
 
+    /// Makes the next such operation of a node fail with this error, with a part of its effect.
+    pub fn fail_next(&mut self, node: usize, victim: Victim, error: DiskError) {
+        self.nodes[node].next_fails = Some((victim, error));
+    }
+
     /// Takes all free room from a node's disk.
     pub fn fill_disk(&mut self, node: usize) {
         let disk = &mut self.nodes[node].disk;
         disk.set_room(disk.used());
+    }
+
+    /// A disk takes everything and ends nothing, until it is released; a restart does not help.
+    pub fn hang_disk(&mut self, node: usize) {
+        self.nodes[node].hangs.get_or_insert_default();
+    }
+
+    /// A disk that hung ends what it was given, and serves again.
+    pub fn release_disk(&mut self, node: usize) {
+        let life = self.nodes[node].life;
+        for op in self.nodes[node].hangs.take().into_iter().flatten() {
+            self.schedule(self.now, Coming::Completion { node, life, op });
+        }
+    }
+
+    /// A process stands still for so long, and its clock goes on: what is sent to it, and what its
+    /// disk has done, it sees afterwards.
+    pub fn pause(&mut self, node: usize, lasts: u64) {
+        if self.nodes[node].is_up() {
+            self.nodes[node].paused_until = self.now + lasts;
+        }
+    }
+
+    /// A node's wall clock is set forward or back by so many nanoseconds; the clock that its
+    /// timers go by is not.
+    pub fn step_wall_clock(&mut self, node: usize, nanos: i64) {
+        self.nodes[node].clock.step(nanos);
     }
 
     fn arm(&mut self, cut: Armed) {

@@ -3,12 +3,12 @@
 use super::*;
 use crate::{
     client::Op,
-    disk::Survivors,
+    disk::{Survivors, Victim},
     plan::{FaultKind, MS, Moment},
     prng::Draw,
-    storm::{converge, run_for, run_until, serve},
+    storm::{converge, leader, run_for, run_until, serve},
 };
-use lakebed::{LogId, MachineError, Timestamp};
+use lakebed::{DiskError, LogId, MachineError, Timestamp};
 
 /// Counts.
 #[derive(Clone, Default)]
@@ -102,6 +102,81 @@ fn a_clone_does_what_the_world_would_have_done() -> Checked {
         assert_eq!(end(world)?, end(clone)?);
         world = further;
         run_for(&mut world, 3 * MS)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_hung_disk_ends_nothing_until_it_is_released() -> Checked {
+    let mut world = cluster(4);
+    serve(&mut world)?;
+    let node = leader(&world).expect("a cluster that serves has a leader");
+    world.hang_disk(node);
+    run_for(&mut world, 5 * MS)?;
+    let durable = world.probe(node).map(|probe| probe.durable);
+    run_for(&mut world, 2_000 * MS)?;
+    assert_eq!(world.probe(node).map(|probe| probe.durable), durable);
+    assert_ne!(leader(&world), Some(node), "its own disk is stuck: others lead");
+    world.kill(node);
+    world.restart(node);
+    run_for(&mut world, 500 * MS)?;
+    assert!(!world.probe(node).is_some_and(|probe| probe.judged), "it cannot read its disk");
+    world.heal();
+    serve(&mut world)?;
+    converge(&mut world)
+}
+
+#[test]
+fn a_process_that_stood_still_loses_its_role_and_nothing_else() -> Checked {
+    let mut world = cluster(5);
+    serve(&mut world)?;
+    let node = leader(&world).expect("a cluster that serves has a leader");
+    let before = world.probe(node);
+    world.pause(node, 700 * MS);
+    run_for(&mut world, 600 * MS)?;
+    assert_eq!(world.probe(node), before);
+    assert_ne!(leader(&world), Some(node));
+    run_for(&mut world, 300 * MS)?;
+    serve(&mut world)?;
+    converge(&mut world)
+}
+
+#[test]
+fn wall_clocks_that_are_set_do_no_harm() -> Checked {
+    let mut world = cluster(6);
+    serve(&mut world)?;
+    for (node, hours) in [(0, -30), (1, 200), (2, -5), (0, 90), (1, -400)] {
+        world.step_wall_clock(node, hours * 3_600_000 * MS as i64);
+        run_for(&mut world, 50 * MS)?;
+        world.strike(&cut(&[(node + 1) % 3], MS))?;
+    }
+    run_for(&mut world, 300 * MS)?;
+    serve(&mut world)?;
+    converge(&mut world)
+}
+
+#[test]
+fn short_writes_and_half_created_files_are_survived() -> Checked {
+    for seed in 0..40 {
+        let mut plan = Plan::calm(seed, 3);
+        plan.tuning.snapshot_log_bytes = 8 << 10;
+        let mut world: Cluster = World::new(plan, Count::default, writes);
+        serve(&mut world)?;
+        let errors = [DiskError::Full, DiskError::Io { errno: crate::disk::EIO }];
+        for (node, (victim, error)) in [Victim::Write, Victim::Create]
+            .into_iter()
+            .flat_map(|victim| errors.map(|error| (victim, error)))
+            .enumerate()
+        {
+            world.fail_next(node % 3, victim, error);
+            run_for(&mut world, 60 * MS)?;
+            world.strike(&cut(&[node % 3], MS))?;
+            run_for(&mut world, 60 * MS)?;
+        }
+        assert!(world.stats().disk_failures >= 2, "{:?}", world.stats());
+        world.heal();
+        serve(&mut world)?;
+        converge(&mut world)?;
     }
     Ok(())
 }
