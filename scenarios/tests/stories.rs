@@ -7,7 +7,7 @@ use lakebed_sim::{
     Draw, Op, Seed, Violation, World,
     check::{Commands, screen},
     disk::{Failure, Survivors},
-    plan::{MS, Plan},
+    plan::{MS, Plan, US},
     storm::{converge, leader, observe, run_for, run_until, serve, write},
 };
 
@@ -149,6 +149,26 @@ fn a_failed_sync_is_never_believed_afterwards() {
             run_for(world, 30 * MS)?;
             world.cut_power(node, Survivors::None);
             world.restart(node);
+            heals(world)
+        });
+    }
+}
+
+/// A sync of a restart's repair fails. In the same breath the node wrote a hard state whose hint
+/// called durable what that sync had not made so; its next start believed the hint, wrote nothing
+/// anew, and a power cut later took slots of a sealed segment (storm of five, seed 5016315).
+#[test]
+fn a_failed_sync_of_a_repair_is_not_built_on() {
+    for seed in 0..60 {
+        tell("a_failed_sync_of_a_repair_is_not_built_on", seed, |world| {
+            let node = grown(world)?;
+            world.cut_power(node, Survivors::ALL[seed as usize % 7]);
+            world.restart(node);
+            run_for(world, seed * 50 * US)?;
+            world.fail_next_sync(node, Failure::CleanKeep);
+            run_for(world, 30 * MS)?;
+            world.cut_power(node, Survivors::None);
+            restart_all(world);
             heals(world)
         });
     }

@@ -235,7 +235,7 @@ impl Storage {
             }
             Err(halt) => {
                 self.fault.get_or_insert(halt);
-                None
+                return None;
             }
         };
         self.write_promises();
@@ -288,6 +288,14 @@ impl Storage {
     /// When `persist` wants to be called though nothing happened.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.journal.deadline()
+    }
+
+    /// Whether something failed that nothing may be built on.
+    pub(crate) const fn has_failed(&self) -> bool {
+        self.fault.is_some()
+            || self.journal.fault.is_some()
+            || self.reads.fault.is_some()
+            || self.snapshots.fault.is_some()
     }
 
     /// Why the node must end, once that is so.

@@ -11,6 +11,7 @@ mod election_safety;
 mod history;
 mod leader_completeness;
 mod log_matching;
+mod silence;
 mod state_machine_safety;
 mod votes_once;
 mod watermarks_ordered;
@@ -106,6 +107,7 @@ impl<M: StateMachine> Oracle<M> {
     #[inline(never)]
     pub(crate) fn on_step(&mut self, seen: Seen<'_>, actions: &[Action]) -> Checked {
         self.on_view(&seen)?;
+        silence::check(&seen, actions)?;
         if seen.probe.judged {
             actions.iter().try_for_each(|action| self.on_action(&seen, action))?;
         }
