@@ -108,7 +108,7 @@ fn storms(nodes: usize, heap: u64) {
 
 fn idle() {
     let mut plan = Plan::calm(1, 3);
-    plan.clients = 0;
+    plan.clients.clear();
     plan.tuning.heartbeat = Duration::from_millis(100);
     plan.tuning.election = (Duration::from_secs(1), Duration::from_secs(2));
     let mut world = World::new(plan, Count::default, workload as fn(&mut Draw) -> Op);
