@@ -17,6 +17,7 @@ use std::{
 struct Wrong<const BUG: u8> {
     ledger: Ledger,
     restored: bool,
+    keys: u8,
 }
 
 const COUNTS_TWICE_AFTER_RESTORE: u8 = 1;
@@ -33,6 +34,10 @@ impl<const BUG: u8> StateMachine for Wrong<BUG> {
                 self.restored = false;
                 self.ledger.apply(at, time, command, &mut Vec::new());
             }
+            CAPTURES_IN_HASH_ORDER => {
+                self.keys = self.keys.saturating_add(1);
+                answer.clear();
+            }
             PANICS if self.ledger.applied() == 70 => panic!("the seventieth command"),
             ANSWERS_BY_ITS_ADDRESS => {
                 let address = std::ptr::from_ref(self).addr() as u64;
@@ -48,7 +53,7 @@ impl<const BUG: u8> StateMachine for Wrong<BUG> {
 
     fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
         if BUG == CAPTURES_IN_HASH_ORDER {
-            let keys: HashSet<u8> = (0..=self.ledger.applied().min(30) as u8).collect();
+            let keys: HashSet<u8> = (0..self.keys).collect();
             return Box::new(keys.into_iter().map(|key| Bytes::from(vec![key])));
         }
         self.ledger.freeze()
@@ -57,6 +62,7 @@ impl<const BUG: u8> StateMachine for Wrong<BUG> {
     fn restore(&mut self, offset: u64, bytes: &[u8], last: bool) -> Result<(), MachineError> {
         self.restored = last;
         if BUG == CAPTURES_IN_HASH_ORDER {
+            self.keys = offset as u8 + bytes.len() as u8;
             return Ok(());
         }
         if BUG == FORGETS_WHAT_IT_CAPTURED && last {
