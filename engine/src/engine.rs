@@ -11,7 +11,7 @@ use crate::{
     raft::{Change, Facts, Raft, Setting},
     status::{Phase, Probe, Status},
     storage::Storage,
-    types::{Instant, LogId, LogIndex, NodeId, RequestId, Requests, Term},
+    types::{Instant, LogId, LogIndex, NodeId, RequestId, Requests, Term, earliest},
 };
 
 /// One node of one group, as a value: `(state, now, events) -> (state, actions)`.
@@ -102,7 +102,7 @@ impl Engine {
             return None;
         }
         let raft = self.raft.as_ref().and_then(Raft::deadline);
-        [self.storage.deadline(), raft].into_iter().flatten().min()
+        earliest([self.storage.deadline(), raft])
     }
 
     /// A look at the node.

@@ -62,6 +62,18 @@ impl Instant {
     }
 }
 
+/// The earliest of those that are set. (Asked after every event: a plain loop, because chained
+/// iterators took a tenth of a simulated event.)
+pub(crate) fn earliest<const N: usize>(instants: [Option<Instant>; N]) -> Option<Instant> {
+    let mut earliest = None;
+    for at in instants {
+        if at.is_some() && (earliest.is_none() || at < earliest) {
+            earliest = at;
+        }
+    }
+    earliest
+}
+
 const fn nanos(duration: Duration) -> u64 {
     let nanos = duration.as_nanos();
     if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 }

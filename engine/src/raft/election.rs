@@ -10,7 +10,7 @@ use super::{
 use crate::{
     marks::Mark,
     message::{Ballot, Head, Message, Payload, Verdict},
-    types::Instant,
+    types::{Instant, earliest},
 };
 use rand_chacha::rand_core::Rng;
 use std::time::Duration;
@@ -49,7 +49,7 @@ impl Raft {
         let reads = self.reads.repeat_at(self.tuning.heartbeat).filter(|_| follows);
         let confirmed = self.reads.give_up_at(self.tuning.election.1);
         let forwarded = self.give_up_at();
-        [role, forwards, reads, confirmed, forwarded].into_iter().flatten().min()
+        earliest([role, forwards, reads, confirmed, forwarded])
     }
 
     fn may_campaign(&self) -> bool {

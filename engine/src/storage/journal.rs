@@ -25,7 +25,7 @@ use crate::{
     entry::Head,
     file::{Class, DiskRequest, Extent, File},
     marks::Mark,
-    types::{GroupId, Instant, LogId, LogIndex, OpId, Term, Timestamp},
+    types::{GroupId, Instant, LogId, LogIndex, OpId, Term, Timestamp, earliest},
 };
 use bytes::{Bytes, BytesMut};
 use std::{collections::VecDeque, time::Duration};
@@ -292,7 +292,7 @@ impl Journal {
     /// A deadline that has passed must be gone after `persist`: else a driver would spin on it.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let retry = if self.cut.is_some() { None } else { self.spares.deadline() };
-        [self.hint_at, retry].into_iter().flatten().min()
+        earliest([self.hint_at, retry])
     }
 
     /// Whether an entry appended now would wait for others' writes: better gather first.
