@@ -34,7 +34,7 @@ pub(crate) struct Compaction {
     retain: LogIndex,
     step: Step,
     outstanding: u32,
-    recycled: Option<Spare>,
+    recycled: Vec<Spare>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -72,9 +72,10 @@ impl Compaction {
                 self.submit(CompactOp::SyncDirectory, DiskRequest::SyncDirectory, ops);
             }
             Step::SyncDirectory if self.outstanding == 0 => {
-                if let Some(spare) = self.recycled.take() {
+                let recycled = std::mem::take(&mut self.recycled);
+                if !recycled.is_empty() {
                     ops.met(Mark::SegmentRecycled);
-                    journal.spares.give(spare);
+                    journal.spares.give(recycled);
                 }
             }
             waiting => self.step = waiting,
@@ -137,11 +138,11 @@ impl Compaction {
         for sealed in dead {
             let file = File::Segment(sealed.sequence);
             let request = match journal.spares.recycle(sealed.layout.len, next_len) {
-                Some(spare) if self.recycled.is_none() => {
-                    self.recycled = Some(spare);
+                Some(spare) => {
+                    self.recycled.push(spare);
                     DiskRequest::Rename { from: file, to: File::Spare(spare.number) }
                 }
-                _ => DiskRequest::Remove { file },
+                None => DiskRequest::Remove { file },
             };
             self.submit(CompactOp::Remove, request, ops);
         }

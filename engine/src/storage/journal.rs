@@ -101,6 +101,16 @@ pub(crate) struct Sealed {
     pub(crate) data_bytes: u64,
 }
 
+impl Sealed {
+    fn bytes_after(&self, index: LogIndex) -> u64 {
+        let bytes = self.data_bytes - self.layout.data_at;
+        let entries = self.last.index.0 + 1 - self.first.0;
+        let after = self.last.index.0.saturating_sub(index.0).min(entries);
+        // Both below 2^32. One whose first entry did not fit has none.
+        (bytes * after).checked_div(entries).unwrap_or(0)
+    }
+}
+
 /// The segment that takes new entries.
 #[derive(Clone, Debug)]
 pub(crate) struct Active {
@@ -254,13 +264,13 @@ impl SlotLane {
 impl Journal {
     pub(crate) fn new(identity: Identity, config: &Config) -> Self {
         let append = u64::from(config.tuning.append_bytes_max);
-        Self {
+        let mut journal = Self {
             identity,
             align: config.disk_align,
             segment_bytes: config.segment_bytes,
             window_bytes: WINDOW_BYTES_MIN.max(append * 2),
             epoch: 0,
-            writes_max: config.tuning.writes_inflight_max as usize,
+            writes_max: 0,
             sealed: VecDeque::new(),
             active: None,
             pending: VecDeque::new(),
@@ -273,12 +283,15 @@ impl Journal {
             cut: None,
             hint_at: None,
             fault: None,
-        }
+        };
+        journal.tune(&config.tuning);
+        journal
     }
 
     /// The window stays: what a torn tail can reach stands in the headers.
-    pub(crate) const fn tune(&mut self, tuning: &Tuning) {
+    pub(crate) fn tune(&mut self, tuning: &Tuning) {
         self.writes_max = tuning.writes_inflight_max as usize;
+        self.spares.tune(tuning.snapshot_log_bytes, self.segment_bytes);
     }
 
     pub(crate) const fn durable(&self) -> LogIndex {
@@ -311,14 +324,9 @@ impl Journal {
             .unwrap_or_else(|| self.last.index.next())
     }
 
-    /// Bytes of entries above `index`, nearly: whole segments are counted by what they hold.
+    /// Bytes of entries above `index`, nearly: in a full segment they count as equally long.
     pub(crate) fn bytes_after(&self, index: LogIndex) -> u64 {
-        let sealed: u64 = self
-            .sealed
-            .iter()
-            .filter(|sealed| sealed.first > index)
-            .map(|sealed| sealed.data_bytes - sealed.layout.data_at)
-            .sum();
+        let sealed: u64 = self.sealed.iter().map(|sealed| sealed.bytes_after(index)).sum();
         sealed + self.active.as_ref().map_or(0, |active| bytes_after(active, index))
     }
 
