@@ -30,8 +30,11 @@ pub(crate) enum CompactOp {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Compaction {
-    /// Log from here on is kept for members.
+    /// Log from here on is kept for members, so many bytes of it at most.
     retain: LogIndex,
+    retain_bytes: u64,
+    /// Log from here on is kept: it is what follows a snapshot on its way to a member.
+    pinned: Option<LogIndex>,
     step: Step,
     outstanding: u32,
     recycled: Vec<Spare>,
@@ -47,8 +50,13 @@ enum Step {
 }
 
 impl Compaction {
-    pub(crate) const fn retain(&mut self, from: LogIndex) {
+    pub(crate) const fn retain(&mut self, from: LogIndex, pinned: Option<LogIndex>) {
         self.retain = from;
+        self.pinned = pinned;
+    }
+
+    pub(crate) const fn tune(&mut self, retain_log_bytes: u64) {
+        self.retain_bytes = retain_log_bytes;
     }
 
     pub(crate) fn go_on(
@@ -100,15 +108,22 @@ impl Compaction {
         ops: &mut Ops,
     ) {
         let extra = snapshots.whole.len() - SNAPSHOTS_KEPT;
-        for snapshot in snapshots.whole.drain(..extra) {
+        let serving = &snapshots.serving;
+        let superfluous =
+            snapshots.whole.extract_if(..extra, |snapshot| !serving.uses(snapshot.header.at));
+        for snapshot in superfluous {
             self.submit(CompactOp::Remove, DiskRequest::Remove { file: snapshot.file() }, ops);
             self.step = Step::Remove;
         }
-        if extra > 0 || journal.cut.is_some() {
+        if matches!(self.step, Step::Remove) || journal.cut.is_some() {
             return;
         }
-        let covered = snapshots.whole[0].header.at.index.next();
-        let first = covered.min(self.retain);
+        let extra = snapshots.whole.len() - SNAPSHOTS_KEPT;
+        let covered = snapshots.whole[extra].header.at.index.next();
+        let covered = self.pinned.map_or(covered, |pinned| covered.min(pinned));
+        // What is older than the most that is kept for members: they will get a snapshot.
+        let too_old = journal.oldest_within(self.retain_bytes);
+        let first = covered.min(self.retain.max(too_old));
         let is_dead = |s: &Sealed| s.last.index < first && !reads.uses(s.sequence);
         let mut dead = Vec::new();
         // While the next segment waits for room the last full one is where the log ends.

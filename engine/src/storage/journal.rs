@@ -61,6 +61,8 @@ pub(crate) struct Journal {
     pub(super) roll: Roll,
     pub(super) spares: Spares,
     pub(super) cut: Option<Cutting>,
+    /// A snapshot is about to take the place of the log, this entry and all behind it included.
+    ends_at: Option<LogIndex>,
     hint_at: Option<Instant>,
     /// Why the node must end.
     pub(super) fault: Option<Halt>,
@@ -281,6 +283,7 @@ impl Journal {
             roll: Roll::Idle,
             spares: Spares::default(),
             cut: None,
+            ends_at: None,
             hint_at: None,
             fault: None,
         };
@@ -304,7 +307,8 @@ impl Journal {
 
     /// A deadline that has passed must be gone after `persist`: else a driver would spin on it.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let retry = if self.cut.is_some() { None } else { self.spares.deadline() };
+        let is_held = self.cut.is_some() || self.ends_at.is_some();
+        let retry = if is_held { None } else { self.spares.deadline() };
         earliest([self.hint_at, retry])
     }
 
@@ -330,6 +334,18 @@ impl Journal {
         sealed + self.active.as_ref().map_or(0, |active| bytes_after(active, index))
     }
 
+    /// The first index of the segments that together hold no more than this many bytes.
+    pub(super) fn oldest_within(&self, bytes_max: u64) -> LogIndex {
+        let mut bytes = self.active.as_ref().map_or(0, |active| active.end());
+        let fits = |sealed: &&Sealed| {
+            bytes += sealed.data_bytes;
+            bytes <= bytes_max
+        };
+        let kept = self.sealed.iter().rev().take_while(fits).last();
+        let active = self.active.as_ref().map(|active| active.first);
+        kept.map(|sealed| sealed.first).or(active).unwrap_or_else(|| self.last.index.next())
+    }
+
     pub(crate) fn append(&mut self, head: Head, chunk: Bytes, at: usize) {
         assert_eq!(head.id.index, self.last.index.next(), "the log has no gaps");
         assert!(head.id.term >= self.last.term, "terms in a log only rise");
@@ -351,6 +367,9 @@ impl Journal {
             self.go_on_rolling(promises, ops);
         }
         self.go_on_cutting(promises, ops);
+        if self.ends_at.is_some() {
+            return self.come_to_rest(promises, ops);
+        }
         if self.cut.is_none() {
             // A segment may have become the active one, and may be full after this write.
             self.go_on_rolling(promises, ops);
@@ -363,6 +382,41 @@ impl Journal {
             self.prepare_spare(ops);
         }
         self.refresh_hint(now, promises, ops);
+    }
+
+    /// A snapshot of everything up to `at` takes the place of the log: nothing more is written to
+    /// it, and nothing behind `at` counts.
+    pub(super) fn end_before(&mut self, at: LogIndex) {
+        self.ends_at = Some(at);
+        self.durable = self.durable.min(at);
+        self.hint_at = None;
+        self.pending.clear();
+        self.pending_bytes = 0;
+    }
+
+    fn come_to_rest(&mut self, promises: &Promises, ops: &mut Ops) {
+        if !self.is_roll_at_rest() {
+            self.go_on_rolling(promises, ops);
+        }
+        self.write_slots(ops);
+    }
+
+    /// Whether nothing of it is on its way to the disk.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.cut.is_none() && self.is_drained()
+    }
+
+    /// The log is empty and goes on behind `at`. Returns the segments of the old one.
+    pub(super) fn replace(&mut self, at: LogId) -> Vec<u64> {
+        let active = self.active.take().map(|active| active.sequence);
+        let sealed = self.sealed.drain(..).map(|sealed| sealed.sequence);
+        let old = sealed.chain(active).collect();
+        self.roll = Roll::Idle;
+        self.ends_at = None;
+        self.last = at;
+        self.durable = at.index;
+        self.spares.forget_stock();
+        old
     }
 
     fn has_to_write(&self) -> bool {
@@ -426,6 +480,7 @@ impl Journal {
         let durable = active.durable();
         // What a cut is about to clear is durable no more, whatever was written of it.
         let most = self.cut.as_ref().map_or(durable, |cut| durable.min(cut.lowest().previous()));
+        let most = self.ends_at.map_or(most, |end| most.min(end));
         self.durable = self.durable.max(most);
         self.hint_at = None;
     }

@@ -107,6 +107,11 @@ impl Spares {
         })
     }
 
+    /// What the next roll needs may be another length.
+    pub(super) const fn forget_stock(&mut self) {
+        self.is_stocked = false;
+    }
+
     /// Their new names are durable: they may be written.
     pub(super) fn give(&mut self, spares: Vec<Spare>) {
         self.coming -= spares.len();

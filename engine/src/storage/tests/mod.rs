@@ -300,7 +300,7 @@ fn snapshots_are_restored_and_the_log_below_them_goes() {
     for round in 1..=4u64 {
         node.append_all(round, sizes());
         node.storage.hint_committed(node.last.index);
-        node.storage.retain(node.last.index);
+        node.storage.retain(node.last.index, None);
         node.captured = 0;
         assert!(node.storage.capture(node.last, members.clone()));
         node.settle();
@@ -399,7 +399,7 @@ fn a_recycled_segment_ends_the_wait_for_room() {
     while node.storage.durable() == node.last.index {
         node.append_all(3, [1500]);
     }
-    node.storage.retain(node.last.index);
+    node.storage.retain(node.last.index, None);
     node.settle();
     assert_eq!(node.storage.durable(), node.last.index, "a segment was recycled");
     assert!(!node.storage.is_full(), "another was, for the next time");
@@ -425,7 +425,7 @@ fn a_log_that_is_compacted_as_it_grows_needs_no_more_zeros() {
         // Four segments and a bit.
         (0..4).for_each(|_| node.append_all(1, [6_000; 5]));
         node.storage.hint_committed(node.last.index);
-        node.storage.retain(node.last.index);
+        node.storage.retain(node.last.index, None);
         node.captured = 0;
         assert!(node.storage.capture(node.last, members.clone()));
         node.settle();
