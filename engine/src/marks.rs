@@ -86,7 +86,7 @@ marks! {
     InstallTookEntries,
     /// A restart finished an install that a crash had cut short.
     InstallFinished,
-    /// A restart found a snapshot that the log had left behind.
+    /// A restart found a snapshot that is not whole, or that the log has left behind.
     UselessSnapshotRemoved,
     /// Proposals of several clients shared an entry.
     ProposalsGathered,

@@ -197,6 +197,9 @@ impl Raft {
 
     /// Whether log or state reach there already.
     fn reaches(&self, at: LogId) -> bool {
+        if cfg!(lakebed_break = "install_over_a_log_that_reaches_there") {
+            return false;
+        }
         at.index <= self.log.marks.committed() || self.log.term_at(at.index) == Some(at.term)
     }
 
@@ -213,6 +216,9 @@ impl Raft {
             }
             self.discards = true;
         } else if receiving.is_whole && matches!(self.role, Role::Follower(_)) {
+            if self.log.marks.last() >= at.index {
+                self.marks.set(Mark::InstallTookEntries);
+            }
             self.log.end_before(at);
             self.receiver.taking = Some(at);
         }

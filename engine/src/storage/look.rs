@@ -478,7 +478,7 @@ impl Look {
     fn term_at(&self, index: LogIndex) -> Term {
         let terms = self.terms();
         let run = terms.partition_point(|(first, _)| *first <= index);
-        run.checked_sub(1).map_or(self.hard().first.prev_term, |run| terms[run].1)
+        run.checked_sub(1).map_or_else(|| self.hard().first.prev_term, |run| terms[run].1)
     }
 
     fn terms(&self) -> Vec<(LogIndex, Term)> {
