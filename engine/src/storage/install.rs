@@ -92,12 +92,7 @@ impl Installing {
                     let version = promises.want(|hard| adopt(hard, header));
                     self.step = Step::Announce(version);
                 }
-                Step::Announce(version)
-                    if !promises.is_durable(version)
-                        && !cfg!(lakebed_break = "install_before_it_is_announced") =>
-                {
-                    return;
-                }
+                Step::Announce(version) if !promises.is_durable(version) => return,
                 Step::Announce(_) => {
                     self.step = Step::Idle;
                     self.take_over(journal, snapshots, ops);
