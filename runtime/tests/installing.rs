@@ -19,7 +19,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -93,6 +93,7 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
+    /// Each node has a thread of its own, as it has a process in life.
     fn start(&self, node: usize) -> Handle {
         let mut config = Config::new(GroupId(1), NodeId(node as u64 + 1));
         config.tuning.heartbeat = Duration::from_millis(50);
@@ -106,9 +107,17 @@ impl Place<'_> {
         let dir = self.dir.join(node.to_string());
         let mut options = Options::new(dir, ClusterId(7), config, listen).members(members);
         options.disk = self.disk;
-        let (handle, node) = Node::open(options, Pages::new(self.mib)).expect("a good directory");
-        tokio::spawn(node);
-        handle
+        let (tell, opened) = mpsc::channel();
+        let machine = Pages::new(self.mib);
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async {
+                let (handle, node) = Node::open(options, machine).expect("a good directory");
+                tell.send(handle).expect("it is waited for");
+                node.await;
+            });
+        });
+        opened.recv().expect("a node")
     }
 }
 
@@ -235,12 +244,12 @@ fn copy(dir: &Path, mib: usize) -> Duration {
     began.elapsed()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test]
 async fn onto_a_disk_of_threads() {
     a_follower_left_behind_is_sent_the_state(DiskKind::Files).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[tokio::test]
 async fn onto_a_disk_on_the_kernels_queues() {
     a_follower_left_behind_is_sent_the_state(DiskKind::Auto).await;
 }
