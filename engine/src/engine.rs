@@ -285,6 +285,7 @@ impl Engine {
             saturated: storage.is_saturated(),
             full: storage.is_full(),
             receiving: storage.receiving(),
+            is_state_lost: storage.is_state_lost(),
             installed: storage.installed(),
         });
         if raft.is_forming() {
@@ -315,6 +316,7 @@ impl Engine {
                 Change::Truncate(last) => storage.truncate(last),
                 Change::Append { head, chunk, at } => storage.append(head, chunk, at),
                 Change::Install(at) => storage.install(at),
+                Change::Join(at) => storage.join(at),
             }
         }
         for piece in raft.pieces().drain(..) {

@@ -86,6 +86,10 @@ marks! {
     InstallTookEntries,
     /// A restart finished an install that a crash had cut short.
     InstallFinished,
+    /// No snapshot was left, and a peer had to send one.
+    SnapshotLost,
+    /// A snapshot from a peer took the place of one that was lost, before a log that was kept.
+    InstallJoined,
     /// A restart found a snapshot that is not whole, or that the log has left behind.
     UselessSnapshotRemoved,
     /// Proposals of several clients shared an entry.

@@ -54,7 +54,9 @@ impl Raft {
     }
 
     fn may_campaign(&self) -> bool {
-        self.membership.is_voter(self.identity.node) && self.receiver.taking.is_none()
+        self.membership.is_voter(self.identity.node)
+            && self.receiver.taking.is_none()
+            && !self.facts.is_state_lost
     }
 
     fn election_at(&self) -> Instant {

@@ -119,6 +119,9 @@ impl Raft {
 
     fn follow(&mut self, head: &Head, append: &Append) {
         self.follow_leader(head);
+        if append.ask {
+            self.ask_for_snapshot();
+        }
         self.retain = append.retain;
         let Role::Follower(follower) = &mut self.role else { return };
         follower.sequence = append.sequence;

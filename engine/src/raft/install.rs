@@ -59,6 +59,8 @@ impl Transfer {
 
     /// A heartbeat has passed. What was sent and did not arrive is sent again.
     pub(super) fn beat(&mut self) -> bool {
+        // There was none to read from.
+        self.reading &= self.snapshot.is_some();
         let is_stuck = !std::mem::take(&mut self.has_moved) && self.sent > self.wanted;
         // The only piece of an empty state has no byte to be missed by.
         let is_empty = self.snapshot.is_some_and(|snapshot| snapshot.bytes == 0);
@@ -103,6 +105,8 @@ pub(super) struct Receiver {
     told: u64,
     /// The snapshot that is taking the place of the log.
     pub(super) taking: Option<LogId>,
+    /// One is taking the place of the state that was lost.
+    joining: bool,
 }
 
 impl Raft {
@@ -137,13 +141,20 @@ impl Raft {
         peer.heard = self.now;
         peer.has_answered = true;
         peer.paused = false;
+        if answer.snapshot == LogId::ZERO && peer.transfer.is_none() {
+            // It has a log, and no state to go on from. It is sent both.
+            peer.transfer = Some(Transfer::default());
+            return;
+        }
         let Some(transfer) = &mut peer.transfer else { return };
         let is_this = transfer.snapshot.is_some_and(|snapshot| {
             (snapshot.at, snapshot.id) == (answer.snapshot, answer.id)
                 && answer.next <= snapshot.bytes
         });
-        if answer.done {
+        if answer.done && peer.pace == Pace::Install {
             peer.probe(answer.snapshot.index.next());
+        } else if answer.done {
+            peer.transfer = None;
         } else if is_this {
             if answer.next > transfer.sent {
                 self.marks.set(Mark::InstallResumed);
@@ -168,7 +179,7 @@ impl Raft {
     /// Whether `pins` may say something new.
     pub(crate) fn is_installing_others(&self) -> bool {
         let Role::Leader(leader) = &self.role else { return false };
-        leader.peers.iter().any(|peer| peer.pace == Pace::Install)
+        leader.peers.iter().any(|peer| peer.transfer.is_some())
     }
 
     // ---- receiver ----------------------------------------------------------------------------
@@ -190,7 +201,7 @@ impl Raft {
         self.log.let_time_pass(piece.time);
         let done = self.reaches(at);
         self.receiver.owed = Some(InstallAnswer { snapshot: at, id, next: 0, stored: 0, done });
-        if !done && self.receiver.taking.is_none() {
+        if !done && self.receiver.taking.is_none() && !self.receiver.joining {
             self.pieces.push(piece);
         }
     }
@@ -200,14 +211,27 @@ impl Raft {
         if cfg!(lakebed_break = "install_over_a_log_that_reaches_there") {
             return false;
         }
+        if self.facts.is_state_lost {
+            // What it reaches it has no state for, unless the log goes on from before.
+            return at.index.next() < self.log.first();
+        }
         at.index <= self.log.marks.committed() || self.log.term_at(at.index) == Some(at.term)
+    }
+
+    /// A leader is there to be asked for the state that was lost.
+    pub(super) fn ask_for_snapshot(&mut self) {
+        let is_idle = self.receiver.taking.is_none() && self.facts.receiving.is_none();
+        if self.facts.is_state_lost && is_idle && self.receiver.owed.is_none() {
+            self.receiver.owed = Some(InstallAnswer::default());
+        }
     }
 
     /// A snapshot that came whole takes the place of the log; or is not needed any more.
     pub(crate) fn install(&mut self) {
         let Some(receiving) = self.facts.receiving else { return };
         let at = receiving.snapshot.at;
-        if self.receiver.taking.is_some() || self.discards {
+        self.receiver.joining &= self.facts.is_state_lost;
+        if self.receiver.taking.is_some() || self.receiver.joining || self.discards {
             return;
         }
         if self.reaches(at) {
@@ -215,6 +239,12 @@ impl Raft {
                 self.marks.set(Mark::InstallNotNeeded);
             }
             self.discards = true;
+        } else if receiving.is_whole
+            && self.facts.is_state_lost
+            && self.log.term_at(at.index) == Some(at.term)
+        {
+            self.log.join(at);
+            self.receiver.joining = true;
         } else if receiving.is_whole && matches!(self.role, Role::Follower(_)) {
             if self.log.marks.last() >= at.index {
                 self.marks.set(Mark::InstallTookEntries);

@@ -132,6 +132,8 @@ impl Watermarks {
 pub(crate) enum Change {
     /// The snapshot that was received takes its place, and ends there.
     Install(LogId),
+    /// The snapshot that was received goes before it: the one that did is lost.
+    Join(LogId),
     /// This is the last entry.
     Truncate(LogId),
     /// A new last entry: its header, and the verified chunk in which its frame begins there.
@@ -279,6 +281,11 @@ impl Log {
     pub(crate) fn end_before(&mut self, at: LogId) {
         self.marks.end_before(at.index);
         self.changes.push(Change::Install(at));
+    }
+
+    /// A snapshot of everything up to `at`, an entry of the log, is to be where it begins.
+    pub(crate) fn join(&mut self, at: LogId) {
+        self.changes.push(Change::Join(at));
     }
 
     /// It has.

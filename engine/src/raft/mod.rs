@@ -70,6 +70,8 @@ pub(crate) struct Facts {
     pub(crate) full: bool,
     /// The snapshot that a peer sends.
     pub(crate) receiving: Option<Receiving>,
+    /// The log does not go on from any snapshot: a peer must send one.
+    pub(crate) is_state_lost: bool,
     /// The last snapshot from a peer that took the place of the log.
     pub(crate) installed: Option<LogId>,
 }

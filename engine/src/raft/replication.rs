@@ -66,8 +66,9 @@ impl Feed<'_> {
             }
             Pace::Probe { asked: true } => {}
             Pace::Replicate => self.stream(peer),
-            Pace::Install => self.install(peer),
+            Pace::Install => {}
         }
+        self.install(peer);
         let (last, committed) = (self.log.marks.last(), self.log.marks.committed());
         let due = self.heartbeat
             || peer.is_due(self.round, last, committed)

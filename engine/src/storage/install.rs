@@ -33,6 +33,8 @@ pub(crate) enum InstallOp {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Installing {
     step: Step,
+    /// The log goes on from the snapshot as it is: only the state was lost.
+    keeps_log: bool,
     /// The last one that came to its end.
     pub(crate) done: Option<LogId>,
 }
@@ -66,6 +68,12 @@ impl Installing {
         snapshots.abandon_capture(ops);
     }
 
+    /// The staged snapshot is to take the place of one that was lost; the log stays.
+    pub(crate) const fn begin_join(&mut self) {
+        self.step = Step::Drain;
+        self.keeps_log = true;
+    }
+
     pub(crate) fn go_on(
         &mut self,
         journal: &mut Journal,
@@ -80,8 +88,9 @@ impl Installing {
                     let staged = snapshots.staged().expect("it was staged whole");
                     // No snapshot of a term is named before that term is promised.
                     let is_promised = promises.durable().term >= staged.at.term;
-                    let reads = ops.any(|job| matches!(job, Job::ReadBack(_)));
-                    if !journal.is_at_rest() || reads || snapshots.is_busy() || !is_promised {
+                    let reads = || ops.any(|job| matches!(job, Job::ReadBack(_)));
+                    let is_log_at_work = !self.keeps_log && (!journal.is_at_rest() || reads());
+                    if is_log_at_work || snapshots.is_busy() || !is_promised {
                         return;
                     }
                     snapshots.name_staged(ops);
@@ -89,6 +98,9 @@ impl Installing {
                 }
                 Step::Name => {
                     let Some(header) = snapshots.named() else { return };
+                    if self.keeps_log {
+                        return self.join(snapshots, ops);
+                    }
                     let version = promises.want(|hard| adopt(hard, header));
                     self.step = Step::Announce(version);
                 }
@@ -99,6 +111,14 @@ impl Installing {
                 }
             }
         }
+    }
+
+    fn join(&mut self, snapshots: &mut Snapshots, ops: &mut Ops) {
+        *self = Self { done: self.done, ..Self::default() };
+        ops.met(Mark::InstallJoined);
+        let installed = snapshots.take_named();
+        let old = snapshots.replace(installed, ops);
+        debug_assert!(old.is_empty(), "there was none left");
     }
 
     fn take_over(&mut self, journal: &mut Journal, snapshots: &mut Snapshots, ops: &mut Ops) {

@@ -401,6 +401,11 @@ impl Look {
         }
     }
 
+    /// Whether what there is of the log is as it was, but for a torn tail.
+    pub(super) const fn is_log_sound(&self) -> bool {
+        self.log.wrong.is_none()
+    }
+
     /// Why the node must not start, for a person.
     pub(super) fn refusal(&self, row: &'static str) -> Halt {
         if let Some(halt) = self.hard_refusal(row) {
@@ -468,7 +473,8 @@ impl Look {
             last: self.log.last,
             last_time: self.segments.last().map_or(Timestamp(0), SegmentFound::last_time),
             terms: self.terms(),
-            committed: hard.commit_hint.max(snapshot.index),
+            // The log begins behind what was committed, also when that snapshot is lost.
+            committed: hard.commit_hint.max(snapshot.index).max(self.log.first.previous()),
             membership: hard.newest.clone(),
             previous: hard.previous.clone(),
         }

@@ -271,8 +271,13 @@ impl Storage {
         self.snapshots.whole = restart.whole_snapshots();
         self.committed = recovered.committed;
         self.report.phase = Phase::Restore;
+        self.snapshots.has_peers = !recovered.membership.is_sole_voter(recovered.identity.node);
         match restart.resumes() {
             Some(machine) => self.snapshots.resume(machine),
+            None if restart.has_lost_state() => {
+                self.ops.met(Mark::SnapshotLost);
+                self.snapshots.is_lost = true;
+            }
             None => self.snapshots.restore(&mut self.ops),
         }
         recovered
@@ -536,6 +541,18 @@ impl Storage {
     pub(crate) fn install(&mut self, at: LogId) {
         let (journal, snapshots) = (&mut self.journal, &mut self.snapshots);
         self.installing.begin(at, journal, snapshots, &mut self.reads, &mut self.ops);
+    }
+
+    /// What a peer sent takes the place of a snapshot that was lost; the log goes on from it.
+    pub(crate) fn join(&mut self, at: LogId) {
+        let staged = self.snapshots.staged().map(|snapshot| snapshot.at);
+        assert_eq!(staged, Some(at), "it was staged whole");
+        self.installing.begin_join();
+    }
+
+    /// Whether a peer must send a snapshot, whatever the log holds.
+    pub(crate) const fn is_state_lost(&self) -> bool {
+        self.snapshots.is_lost
     }
 
     /// The last install of this life.

@@ -67,6 +67,7 @@ pub(crate) struct Recovery {
     report: Report,
     phase_began: Option<Instant>,
     failed: Option<(File, DiskError)>,
+    has_lost_state: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -102,6 +103,7 @@ impl Recovery {
             report: Report::default(),
             phase_began: None,
             failed: None,
+            has_lost_state: false,
         }
     }
 
@@ -111,6 +113,11 @@ impl Recovery {
 
     pub(crate) fn whole_snapshots(&self) -> Vec<SnapshotFile> {
         self.look.whole_snapshots()
+    }
+
+    /// Whether the log does not go on from any snapshot: a peer must send one.
+    pub(crate) const fn has_lost_state(&self) -> bool {
+        self.has_lost_state
     }
 
     /// Where a machine that keeps its own state stands.
@@ -402,6 +409,9 @@ impl Recovery {
         parts.ops.note(Note::Recovery(text));
         match verdict {
             Verdict::Replay { log_is_covered: false, .. } | Verdict::RepeatCut => {}
+            Verdict::Install if self.look.is_log_sound() && self.resumes().is_none() => {
+                self.has_lost_state = true;
+            }
             Verdict::FinishInstall => {
                 parts.ops.met(Mark::InstallFinished);
                 self.look.finish_install();

@@ -8,6 +8,7 @@
 
 use super::{
     Identity, damaged,
+    install::InstallOp,
     ops::{Job, Ops},
     saving::{BLOCKS_IN_FLIGHT_MAX, Save, Saving},
     serving::Serving,
@@ -53,6 +54,10 @@ pub(crate) struct Snapshots {
     pub(super) serving: Serving,
     restoring: Option<Restoring>,
     restored: Option<LogId>,
+    /// No snapshot is left for the log to go on from: a peer must send one.
+    pub(super) is_lost: bool,
+    /// Whether a peer could.
+    pub(super) has_peers: bool,
     captures: u64,
     pub(super) fault: Option<Halt>,
 }
@@ -94,6 +99,8 @@ impl Snapshots {
             serving: Serving::default(),
             restoring: None,
             restored: None,
+            is_lost: false,
+            has_peers: false,
             captures: 0,
             fault: None,
         }
@@ -263,6 +270,7 @@ impl Snapshots {
         let old = std::mem::replace(&mut self.whole, vec![installed]);
         self.serving.keep(&[]);
         self.restored = None;
+        self.is_lost = false;
         self.restore(ops);
         old.iter().map(SnapshotFile::file).collect()
     }
@@ -329,6 +337,15 @@ impl Snapshots {
     fn fall_back(&mut self, block: u64, ops: &mut Ops) {
         let bad = self.restoring.take().expect("a restore was under way").snapshot;
         self.whole.pop();
+        if self.whole.is_empty() && self.has_peers {
+            ops.met(Mark::SnapshotLost);
+            let text = format!("{}: block {block} is bad, a peer must send another", bad.file());
+            ops.note(Note::Recovery(text.into()));
+            let request = DiskRequest::Remove { file: bad.file() };
+            ops.submit(Job::Install(InstallOp::Remove), Class::Background, request);
+            self.is_lost = true;
+            return;
+        }
         if self.whole.is_empty() {
             let offset = bad.block_offset(block, self.align);
             let halt = damaged(bad.file(), offset, format!("block {block} of the only snapshot"));

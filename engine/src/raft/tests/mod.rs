@@ -145,7 +145,9 @@ impl Node {
                     assert_eq!(entry::Head::parse_whole(&frame, seed()), Ok(head));
                     self.disk.log.push((head, frame));
                 }
-                Change::Install(at) => unreachable!("nobody has sent a snapshot of {at}"),
+                Change::Install(at) | Change::Join(at) => {
+                    unreachable!("nobody has sent a snapshot of {at}")
+                }
             }
         }
     }
@@ -189,6 +191,7 @@ impl Node {
             saturated: self.disk.saturated,
             full: self.disk.full,
             receiving: None,
+            is_state_lost: false,
             installed: None,
         }
     }
