@@ -198,9 +198,7 @@ impl Storage {
                 self.reads.on_read(reader, op, &bytes);
             }
             Job::Snapshot if self.snapshots.is_restoring(op) => {
-                // A block that cannot be read is judged like one that reads wrong.
-                let nothing = || Completion::Read(Bytes::new());
-                self.snapshots.on_block(op, result.unwrap_or_else(|_| nothing()));
+                self.snapshots.on_block(op, result);
             }
             Job::Snapshot => self.snapshots.on_written(result.map(|_| ())),
             Job::Compact(_) => {
