@@ -16,7 +16,7 @@ use crate::{
     network::{Fate, Network},
     node::{Node, is_sync},
     oracle::{Checked, Oracle, Seen, Violation},
-    plan::{Plan, US},
+    plan::{self, KINDS_COUNT, Plan, US},
     prng::{Concern, Stream},
     trace::{self, Trace},
     witness::Given,
@@ -64,6 +64,8 @@ pub struct Stats {
     pub unknown: u64,
     /// Messages that were lost or cut.
     pub messages_lost: u64,
+    /// Messages that arrived when their sender's process was gone.
+    pub messages_stale: u64,
     /// Snapshots that became durable.
     pub snapshots: u64,
     /// Times a log was compacted.
@@ -72,6 +74,8 @@ pub struct Stats {
     pub disk_failures: u64,
     /// Leaders that were seen to begin a term.
     pub elections: u64,
+    /// Faults that struck, by kind: of each in the order of [`kind_names`](plan::kind_names).
+    pub faults: [u64; KINDS_COUNT],
 }
 
 /// A cluster in simulated time. A value: a clone shares the disks' pages, and goes its own way.
@@ -292,11 +296,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     fn happen(&mut self, what: Coming) -> Checked {
         match what {
-            Coming::Deliver { from, to, bytes } => {
+            Coming::Deliver { from, to, life, bytes } => {
+                let (from, to) = (from as usize, to as usize);
                 if self.network.is_cut(from, to) {
                     self.stats.messages_lost += 1;
                     return Ok(());
                 }
+                self.stats.messages_stale += u64::from(life != self.nodes[from].life);
                 self.feed(to, Some(Event::Received { from: node_id(from), bytes }))
             }
             Coming::Completion { node, life, op } if self.lives(node, life) => {
@@ -428,8 +434,17 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             }
             (None, None) => node.disk.complete(op),
         };
-        self.stats.disk_failures += u64::from(failure.is_some() || partly.is_some());
+        if failure.is_some() || partly.is_some() {
+            self.stats.disk_failures += 1;
+            self.struck(if failure.is_some() { "sync-failure" } else { "failed-operation" });
+        }
         self.feed(at, Some(Event::Completed { op, result }))
+    }
+
+    /// A fault of this kind had its effect.
+    fn struck(&mut self, kind: &str) {
+        let number = plan::kind_names().position(|name| name == kind);
+        self.stats.faults[number.expect("faults are told by the names of their kinds")] += 1;
     }
 
     fn send(&mut self, from: usize, to: NodeId, head: Bytes, body: &Bytes) {
@@ -439,13 +454,15 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             return;
         }
         let bytes = if body.is_empty() { head } else { joined(&head, body) };
-        match self.network.send(from, to, self.now) {
+        match self.network.send(from, to, self.now, bytes.len()) {
             Fate::Arrives(at, again) => {
+                let life = self.nodes[from].life;
+                let (from, to) = (from as u32, to as u32);
                 if let Some(again) = again {
                     let bytes = bytes.clone();
-                    self.schedule(again, Coming::Deliver { from, to, bytes });
+                    self.schedule(again, Coming::Deliver { from, to, life, bytes });
                 }
-                self.schedule(at, Coming::Deliver { from, to, bytes });
+                self.schedule(at, Coming::Deliver { from, to, life, bytes });
             }
             Fate::Lost { noticed } => {
                 self.stats.messages_lost += 1;

@@ -54,6 +54,8 @@ pub enum Victim {
     Write,
     /// A creation: the file may be there all the same, of any length.
     Create,
+    /// A read.
+    Read,
 }
 
 /// The errno of an I/O error.
@@ -164,6 +166,7 @@ impl SimDisk {
         match flight.map(|flight| &flight.operation) {
             Some(Operation::Write { .. }) => victim == Victim::Write,
             Some(Operation::Create { .. }) => victim == Victim::Create,
+            Some(Operation::Read { .. }) => victim == Victim::Read,
             _ => false,
         }
     }

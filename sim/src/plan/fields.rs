@@ -4,7 +4,7 @@ use super::{
     Fault, FaultKind, Latency, Moment, Plan,
     text::{Field, choice, duration, node, nodes, numbers, optional, plain, sides, time},
 };
-use crate::disk::{EIO, Failure, Survivors};
+use crate::disk::{EIO, Failure, Survivors, Victim};
 use lakebed::DiskError;
 use std::fmt;
 
@@ -97,11 +97,17 @@ const FAILURES: [(&str, Failure); 4] = [
     ("full", Failure::Nothing(DiskError::Full)),
 ];
 
+const VICTIMS: [(&str, Victim); 3] =
+    [("write", Victim::Write), ("create", Victim::Create), ("read", Victim::Read)];
+
+const ERRORS: [(&str, DiskError); 2] =
+    [("error", DiskError::Io { errno: EIO }), ("full", DiskError::Full)];
+
 /// A kind of fault: its name, and one with values that a line replaces.
 type Kind = (&'static str, fn() -> FaultKind);
 
 /// Every kind of fault.
-pub(super) const KINDS: [Kind; 7] = [
+pub(super) const KINDS: [Kind; KINDS_COUNT] = [
     ("power-cut", || FaultKind::PowerCut {
         nodes: Vec::new(),
         moment: Moment::Pending,
@@ -120,7 +126,26 @@ pub(super) const KINDS: [Kind; 7] = [
     ("disk-full", || FaultKind::DiskFull { node: 0, lasts: 0 }),
     ("slow-disk", || FaultKind::SlowDisk { node: 0, factor: 1, lasts: 0 }),
     ("stop", || FaultKind::Stop { node: 0, hand_over: false }),
+    ("hung-disk", || FaultKind::HungDisk { node: 0, lasts: 0 }),
+    ("failed-operation", || FaultKind::FailedOperation {
+        node: 0,
+        victim: Victim::Write,
+        error: DiskError::Full,
+    }),
+    ("pause", || FaultKind::Pause { node: 0, lasts: 0 }),
+    ("set-clock", || FaultKind::SetClock { node: 0, by_ms: 0 }),
+    ("stalled-clock", || FaultKind::StalledClock { node: 0, lasts: 0 }),
+    ("isolated", || FaultKind::Isolated { node: 0, noticed: true, lasts: 0 }),
+    ("slow-link", || FaultKind::SlowLink { from: 0, to: 1, bytes_per_ms: 0, lasts: 0 }),
 ];
+
+/// How many kinds of fault there are.
+pub const KINDS_COUNT: usize = 14;
+
+/// What each kind of fault is called, in the order in which [`Stats`](crate::Stats) counts them.
+pub fn kind_names() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|(name, _)| *name)
+}
 
 impl FaultKind {
     /// What it is called in a plan.
@@ -134,6 +159,13 @@ impl FaultKind {
             Self::DiskFull { .. } => "disk-full",
             Self::SlowDisk { .. } => "slow-disk",
             Self::Stop { .. } => "stop",
+            Self::HungDisk { .. } => "hung-disk",
+            Self::FailedOperation { .. } => "failed-operation",
+            Self::Pause { .. } => "pause",
+            Self::SetClock { .. } => "set-clock",
+            Self::StalledClock { .. } => "stalled-clock",
+            Self::Isolated { .. } => "isolated",
+            Self::SlowLink { .. } => "slow-link",
         }
     }
 
@@ -156,9 +188,29 @@ impl FaultKind {
             Self::SyncFailure { node: which, failure } => {
                 vec![node("node", which), choice("how", failure, &FAILURES)]
             }
-            Self::DiskFull { node: which, lasts } => {
+            Self::DiskFull { node: which, lasts }
+            | Self::HungDisk { node: which, lasts }
+            | Self::Pause { node: which, lasts }
+            | Self::StalledClock { node: which, lasts } => {
                 vec![node("node", which), time("lasts", lasts)]
             }
+            Self::FailedOperation { node: which, victim, error } => vec![
+                node("node", which),
+                choice("what", victim, &VICTIMS),
+                choice("how", error, &ERRORS),
+            ],
+            Self::SetClock { node: which, by_ms } => {
+                vec![node("node", which), plain("by-ms", by_ms)]
+            }
+            Self::Isolated { node: which, noticed, lasts } => {
+                vec![node("node", which), plain("noticed", noticed), time("lasts", lasts)]
+            }
+            Self::SlowLink { from, to, bytes_per_ms, lasts } => vec![
+                node("from", from),
+                node("to", to),
+                plain("bytes-per-ms", bytes_per_ms),
+                time("lasts", lasts),
+            ],
             Self::SlowDisk { node: which, factor, lasts } => {
                 vec![node("node", which), plain("factor", factor), time("lasts", lasts)]
             }

@@ -8,16 +8,18 @@ mod check;
 mod draw;
 mod fields;
 mod file;
+mod swarm;
 #[cfg(test)]
 mod tests;
 mod text;
 
 pub use asks::Asks;
+pub use fields::{KINDS_COUNT, kind_names};
 pub use file::{PlanFile, VERSION};
 pub use text::{PlanError, Time};
 
-use crate::disk::{Failure, Geometry, Survivors};
-use lakebed::Tuning;
+use crate::disk::{Failure, Geometry, Survivors, Victim};
+use lakebed::{DiskError, Tuning};
 
 /// A microsecond of simulated time, in nanoseconds.
 pub const US: u64 = 1_000;
@@ -132,6 +134,63 @@ pub enum FaultKind {
         /// Whether it first hands its role over.
         hand_over: bool,
     },
+    /// A disk takes everything and ends nothing.
+    HungDisk {
+        /// Whose.
+        node: usize,
+        /// For how long.
+        lasts: u64,
+    },
+    /// The next operation of a kind fails, with a part of its effect.
+    FailedOperation {
+        /// Which node's.
+        node: usize,
+        /// Which kind.
+        victim: Victim,
+        /// What the system says.
+        error: DiskError,
+    },
+    /// A process stands still, and its clock goes on.
+    Pause {
+        /// Which.
+        node: usize,
+        /// For how long.
+        lasts: u64,
+    },
+    /// A wall clock is set; the clock that timers go by is not.
+    SetClock {
+        /// Whose.
+        node: usize,
+        /// Forward or back, by so many milliseconds.
+        by_ms: i64,
+    },
+    /// The clock that timers go by stands still, then goes on from there.
+    StalledClock {
+        /// Whose.
+        node: usize,
+        /// For how long.
+        lasts: u64,
+    },
+    /// A node hears nobody and nobody hears it, whatever partitions there are beside that.
+    Isolated {
+        /// Which.
+        node: usize,
+        /// Whether its connections break at once; else all believe them whole until the end.
+        noticed: bool,
+        /// For how long.
+        lasts: u64,
+    },
+    /// Messages queue up on their way from one node to another, and come late and in order.
+    SlowLink {
+        /// From here.
+        from: usize,
+        /// To there.
+        to: usize,
+        /// How much gets through; nothing at all if zero, and then everything at the end.
+        bytes_per_ms: u64,
+        /// For how long.
+        lasts: u64,
+    },
 }
 
 /// What a power cut waits for, for a while.
@@ -212,8 +271,29 @@ impl FaultKind {
         match self {
             Self::Partition { lasts, .. }
             | Self::DiskFull { lasts, .. }
-            | Self::SlowDisk { lasts, .. } => Some(*lasts),
+            | Self::SlowDisk { lasts, .. }
+            | Self::HungDisk { lasts, .. }
+            | Self::Isolated { lasts, .. }
+            | Self::SlowLink { lasts, .. } => Some(*lasts),
             _ => None,
+        }
+    }
+
+    /// The node that it strikes, if that is one alone.
+    pub(crate) const fn node_mut(&mut self) -> Option<&mut usize> {
+        match self {
+            Self::PowerCut { .. } | Self::Partition { .. } | Self::SlowLink { .. } => None,
+            Self::Kill { node, .. }
+            | Self::SyncFailure { node, .. }
+            | Self::DiskFull { node, .. }
+            | Self::SlowDisk { node, .. }
+            | Self::Stop { node, .. }
+            | Self::HungDisk { node, .. }
+            | Self::FailedOperation { node, .. }
+            | Self::Pause { node, .. }
+            | Self::SetClock { node, .. }
+            | Self::StalledClock { node, .. }
+            | Self::Isolated { node, .. } => Some(node),
         }
     }
 }

@@ -30,6 +30,16 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// Lets a planned fault strike.
     pub fn strike(&mut self, fault: &FaultKind) -> Checked {
         self.note(None, || format!("fault: {fault}"));
+        // Others wait for what they are to strike, and are counted then.
+        let waits = matches!(
+            fault,
+            FaultKind::PowerCut { .. }
+                | FaultKind::SyncFailure { .. }
+                | FaultKind::FailedOperation { .. }
+        );
+        if !waits {
+            self.struck(fault.name());
+        }
         match fault {
             FaultKind::PowerCut { nodes, moment, survivors, rot, down } => self.arm(Armed {
                 nodes: nodes.clone(),
@@ -53,6 +63,19 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             FaultKind::Stop { node, hand_over } => {
                 self.feed(*node, Some(Event::Stop { hand_over: *hand_over }))?;
             }
+            FaultKind::HungDisk { node, .. } => self.hang_disk(*node),
+            FaultKind::FailedOperation { node, victim, error } => {
+                self.fail_next(*node, *victim, *error);
+            }
+            FaultKind::Pause { node, lasts } => self.pause(*node, *lasts),
+            FaultKind::SetClock { node, by_ms } => {
+                self.step_wall_clock(*node, by_ms * MS as i64);
+            }
+            FaultKind::StalledClock { node, lasts } => self.stall_clock(*node, *lasts),
+            FaultKind::Isolated { node, noticed, .. } => self.isolate(*node, *noticed),
+            FaultKind::SlowLink { from, to, bytes_per_ms, lasts } => {
+                self.network.slow(*from, *to, *bytes_per_ms, self.now + lasts);
+            }
         }
         Ok(())
     }
@@ -63,6 +86,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             FaultKind::Partition { .. } => self.rejoin(),
             FaultKind::DiskFull { node, .. } => self.nodes[*node].disk.set_room(u64::MAX),
             FaultKind::SlowDisk { node, .. } => self.nodes[*node].slowness = 1,
+            FaultKind::HungDisk { node, .. } => self.release_disk(*node),
+            FaultKind::Isolated { node, .. } => self.readmit(*node),
             _ => {}
         }
     }
@@ -78,6 +103,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             self.nodes[node].slowness = 1;
             self.nodes[node].next_sync_fails = None;
             self.nodes[node].next_fails = None;
+            self.nodes[node].clock.go_on(self.now);
             self.release_disk(node);
         }
         self.rejoin();
@@ -150,6 +176,26 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
     }
 
+    /// A node hears nobody and nobody hears it.
+    pub fn isolate(&mut self, node: usize, noticed: bool) {
+        self.network.set_alone(node, true);
+        for peer in 0..self.nodes.len() {
+            if noticed && peer != node {
+                self.break_connection(node, peer);
+            }
+        }
+    }
+
+    /// A node that was alone is so no longer. Connections that lost something break now.
+    pub fn readmit(&mut self, node: usize) {
+        self.network.set_alone(node, false);
+        for peer in 0..self.nodes.len() {
+            if peer != node {
+                self.break_connection(node, peer);
+            }
+        }
+    }
+
     /// Makes the next sync or durable write of a node fail.
     pub fn fail_next_sync(&mut self, node: usize, failure: Failure) {
         self.nodes[node].next_sync_fails = Some(failure);
@@ -191,6 +237,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// timers go by is not.
     pub fn step_wall_clock(&mut self, node: usize, nanos: i64) {
         self.nodes[node].clock.step(nanos);
+    }
+
+    /// The clock that a node's timers go by stands still for so long, then goes on from there.
+    pub fn stall_clock(&mut self, node: usize, lasts: u64) {
+        self.nodes[node].clock.stall(self.now, lasts);
     }
 
     fn arm(&mut self, cut: Armed) {
@@ -236,6 +287,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     fn fall(&mut self, number: u64) {
         let Some(cut) = self.armed.remove(&number) else { return };
+        self.struck("power-cut");
         for node in cut.nodes {
             if self.nodes[node].is_up() {
                 // Until its disk was judged a node may have but one whole copy.
