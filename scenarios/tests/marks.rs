@@ -9,10 +9,8 @@ use lakebed_sim::{Seed, Totals};
 const SEEDS_MAX: u64 = 400;
 
 /// What no storm can meet, and why.
-const UNMET: [(Mark, &str); 5] = [
-    (Mark::OtherIncarnationDropped, "no storm replaces a node by one of the same id"),
+const UNMET: [(Mark, &str); 3] = [
     (Mark::OtherEpochDropped, "no storm forces a sole voter"),
-    (Mark::NewcomerTurnedAway, "no storm wipes a disk"),
     (Mark::PeerNeedsSnapshot, "a leader keeps the log that its members need"),
     (Mark::BatchSplit, "a simulated client sends one command at a time"),
 ];

@@ -117,6 +117,38 @@ pub(crate) struct Node<M: StateMachine> {
     pub(crate) next_fails: Option<(Victim, DiskError)>,
     /// How the next sync or durable write fails.
     pub(crate) next_sync_fails: Option<crate::disk::Failure>,
+    /// What became of its disk that no crash does.
+    pub(crate) scars: Scars,
+}
+
+/// What became of a disk that no crash does.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scars {
+    /// Files of which something is damaged that is there twice: once each.
+    pub(crate) files: Vec<File>,
+    /// It went beyond the budget: its node may refuse to serve.
+    pub(crate) is_ruined: bool,
+    /// It may have forgotten what was promised, so that nobody could tell.
+    pub(crate) may_forget: bool,
+    /// It is an older image of itself.
+    pub(crate) is_old: bool,
+    /// Its node is not started again.
+    pub(crate) is_out: bool,
+    /// It is started as a new node.
+    pub(crate) is_new: bool,
+    /// How its next write lies.
+    pub(crate) lie: Option<Lie>,
+    /// What it was some time ago.
+    pub(crate) image: Option<SimDisk>,
+}
+
+/// How a disk lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lie {
+    /// What it says is done is lost.
+    Lost,
+    /// It is done elsewhere.
+    Elsewhere(u64),
 }
 
 impl<M: StateMachine + Clone> Clone for Node<M> {
@@ -127,6 +159,7 @@ impl<M: StateMachine + Clone> Clone for Node<M> {
             runner: fork(&self.runner),
             lane: self.lane.clone(),
             hangs: self.hangs.clone(),
+            scars: self.scars.clone(),
             ..*self
         }
     }
@@ -161,6 +194,7 @@ impl<M: StateMachine> Node<M> {
             paused_until: 0,
             next_fails: None,
             next_sync_fails: None,
+            scars: Scars::default(),
         }
     }
 

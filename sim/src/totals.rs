@@ -83,6 +83,8 @@ impl AddAssign for Stats {
             snapshots,
             compactions,
             disk_failures,
+            refusals,
+            amnesias,
             elections,
             faults,
         } = other;
@@ -98,6 +100,8 @@ impl AddAssign for Stats {
         self.snapshots += snapshots;
         self.compactions += compactions;
         self.disk_failures += disk_failures;
+        self.refusals += refusals;
+        self.amnesias += amnesias;
         self.elections += elections;
         self.faults.iter_mut().zip(faults).for_each(|(sum, count)| *sum += count);
     }

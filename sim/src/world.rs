@@ -4,9 +4,11 @@
 //! be had again. Knows no plan: faults are methods, called by storms and stories alike.
 
 mod agenda;
+mod damage;
 mod faults;
 mod lanes;
 mod requests;
+mod ruin;
 #[cfg(test)]
 mod tests;
 
@@ -72,6 +74,10 @@ pub struct Stats {
     pub compactions: u64,
     /// Disk operations that were made to fail.
     pub disk_failures: u64,
+    /// Nodes that refused to start or to go on, their disks being beyond the budget.
+    pub refusals: u64,
+    /// Nodes that were not started again: their disks had forgotten, and could not tell.
+    pub amnesias: u64,
     /// Leaders that were seen to begin a term.
     pub elections: u64,
     /// Faults that struck, by kind: of each in the order of [`kind_names`](plan::kind_names).
@@ -285,6 +291,16 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         Ok(())
     }
 
+    /// Every machine that has come as far as the reference is what that is.
+    pub fn compare_states_there(&mut self) -> Checked {
+        for (at, node) in self.nodes.iter().enumerate() {
+            if node.is_up() && self.oracle.is_there(at) {
+                self.oracle.on_state(at, &node.runner.machine.machine)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Lets the next thing happen.
     pub fn step(&mut self) -> Checked {
         let Some((at, what)) = self.agenda.pop() else {
@@ -425,6 +441,12 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             held.push(op);
             return Ok(());
         }
+        if node.scars.lie.is_some()
+            && let Some(result) = self.lie(at, op)
+        {
+            return self.feed(at, Some(Event::Completed { op, result }));
+        }
+        let node = &mut self.nodes[at];
         let failure = node.next_sync_fails.take_if(|_| node.disk.is_promise(op));
         let partly = node.next_fails.take_if(|(victim, _)| node.disk.is_a(op, *victim));
         let result = match (failure, partly) {
@@ -526,16 +548,24 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.schedule(self.now + after, Coming::Start { node, life });
     }
 
-    fn start(&mut self, at: usize) -> Checked {
-        let seed = self.elections.lane(SITE_ELECTION, at as u32).any();
+    fn engine(&self, at: usize, seed: u64) -> Engine {
         let mut config = Config::new(GROUP, node_id(at));
         config.disk_align = self.plan.geometry.align;
         config.segment_bytes = self.plan.segment_bytes;
         config.tuning = self.plan.tuning.clone();
-        let engine = Engine::new(config, seed).expect("plans are configurations that work");
+        Engine::new(config, seed).expect("plans are configurations that work")
+    }
+
+    fn start(&mut self, at: usize) -> Checked {
+        if self.stays_out(at) {
+            return Ok(());
+        }
+        let seed = self.elections.lane(SITE_ELECTION, at as u32).any();
+        let engine = self.engine(at, seed);
         let node = &mut self.nodes[at];
         node.start(engine, (self.machine)());
-        let start = if node.is_formatted() {
+        let is_known = node.is_formatted() || node.scars.is_ruined && !node.scars.is_new;
+        let start = if is_known {
             Start::Run
         } else {
             Start::Format { cluster: CLUSTER, members: self.members.clone() }
@@ -548,12 +578,25 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// The engine ended by itself. After faults within the contract it may only have been asked to
     /// stop, or have met the failed operation that was drawn for it.
     fn halted(&mut self, at: usize, halt: Halt) -> Checked {
-        let expected = matches!(halt, Halt::Stopped | Halt::DiskFailed { .. });
+        let refused = matches!(
+            halt,
+            Halt::Refused { .. }
+                | Halt::NotFormatted
+                | Halt::AlreadyFormatted
+                | Halt::DiskLost { .. }
+        );
+        let is_out = refused && self.nodes[at].scars.is_ruined;
+        let expected = is_out || matches!(halt, Halt::Stopped | Halt::DiskFailed { .. });
         self.note(Some(at), || format!("halted: {halt}"));
         if !expected {
             return Err(Violation::new("no refusal after crashes alone", at, halt.to_string()));
         }
         self.kill(at);
+        if is_out {
+            self.stats.refusals += 1;
+            self.nodes[at].scars.is_out = true;
+            return Ok(());
+        }
         let after = self.process.lane(SITE_RESTART, at as u32).delay(US, 10_000 * US);
         self.schedule_start(at, after);
         Ok(())

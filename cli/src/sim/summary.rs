@@ -26,6 +26,8 @@ struct Json {
     client_operations: u64,
     sim_seconds: f64,
     wall_seconds: f64,
+    refusals: u64,
+    amnesias: u64,
     digest: u64,
     faults: BTreeMap<&'static str, u64>,
     marks: BTreeMap<String, u64>,
@@ -46,6 +48,8 @@ impl Summary {
             client_operations: stats.answered,
             sim_seconds: Duration::from_nanos(time).as_secs_f64(),
             wall_seconds: self.wall.as_secs_f64(),
+            refusals: stats.refusals,
+            amnesias: stats.amnesias,
             digest,
             faults: kind_names().zip(stats.faults).collect(),
             marks: marks.collect(),
@@ -93,8 +97,13 @@ impl fmt::Display for Summary {
         )?;
         writeln!(
             f,
-            "  nodes: {} elections, {} snapshots, {} compactions, {} events",
-            stats.elections, stats.snapshots, stats.compactions, stats.events
+            "  nodes: {} elections, {} snapshots, {} compactions, {} events, {} refused, {} forgot",
+            stats.elections,
+            stats.snapshots,
+            stats.compactions,
+            stats.events,
+            stats.refusals,
+            stats.amnesias
         )?;
         let struck = kind_names().zip(stats.faults).filter(|(_, count)| *count > 0);
         let struck: Vec<_> = struck.map(|(name, count)| format!("{count} {name}")).collect();

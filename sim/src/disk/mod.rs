@@ -12,6 +12,7 @@
 //! the end of a file that does not grow, operations only on files that exist.
 
 mod crash;
+mod damage;
 mod directory;
 mod inode;
 mod pages;

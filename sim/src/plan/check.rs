@@ -1,6 +1,6 @@
 //! Whether a plan can be run at all.
 
-use super::{FaultKind, Plan};
+use super::{Fault, FaultKind, Harm, Plan};
 use crate::disk::Victim;
 use lakebed::{Config, DiskError, GroupId, NodeId};
 
@@ -25,6 +25,15 @@ impl Plan {
                 return Err(format!("`{fault}` does not fit a cluster of {} nodes", self.nodes));
             }
         }
+        let gone = |node| {
+            let is = |fault: &Fault| matches!(fault.kind, FaultKind::DiskGone { node: of, .. } if of == node);
+            self.faults.iter().any(is)
+        };
+        if (0..self.nodes).all(gone) {
+            return Err(
+                "one disk at least must be there, or nobody knows that others are not".into()
+            );
+        }
         if !self.faults.is_sorted_by_key(|fault| fault.at) {
             return Err("the faults must be in order of time".into());
         }
@@ -44,6 +53,7 @@ impl Plan {
             FaultKind::FailedOperation { victim: Victim::Read, error, .. } => {
                 *error != DiskError::Full
             }
+            FaultKind::Damage { harm, .. } => matches!(harm, Harm::Rot | Harm::Zero),
             FaultKind::SetClock { by_ms, .. } => by_ms.unsigned_abs() <= SET_MAX_MS,
             _ => true,
         };

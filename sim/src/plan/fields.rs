@@ -1,7 +1,7 @@
 //! What each line of a plan says: the names, in order, and where their values are kept.
 
 use super::{
-    Fault, FaultKind, Latency, Moment, Plan,
+    Fault, FaultKind, Harm, Latency, Moment, Part, Plan,
     text::{Field, choice, duration, node, nodes, numbers, optional, plain, sides, time},
 };
 use crate::disk::{EIO, Failure, Survivors, Victim};
@@ -103,6 +103,16 @@ const VICTIMS: [(&str, Victim); 3] =
 const ERRORS: [(&str, DiskError); 2] =
     [("error", DiskError::Io { errno: EIO }), ("full", DiskError::Full)];
 
+const PARTS: [(&str, Part); 4] = [
+    ("slots", Part::Slots),
+    ("header", Part::Header),
+    ("end-record", Part::EndRecord),
+    ("snapshot", Part::Snapshot),
+];
+
+const HARMS: [(&str, Harm); 4] =
+    [("rot", Harm::Rot), ("zero", Harm::Zero), ("rot-all", Harm::RotAll), ("gone", Harm::Gone)];
+
 /// A kind of fault: its name, and one with values that a line replaces.
 type Kind = (&'static str, fn() -> FaultKind);
 
@@ -137,10 +147,23 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
     ("stalled-clock", || FaultKind::StalledClock { node: 0, lasts: 0 }),
     ("isolated", || FaultKind::Isolated { node: 0, noticed: true, lasts: 0 }),
     ("slow-link", || FaultKind::SlowLink { from: 0, to: 1, bytes_per_ms: 0, lasts: 0 }),
+    ("damage", || FaultKind::Damage {
+        node: 0,
+        part: Part::Slots,
+        harm: Harm::Rot,
+        pick: 0,
+        survivors: Survivors::None,
+        down: 0,
+    }),
+    ("ruin", || FaultKind::Ruin { node: 0, harm: Harm::Rot, pick: 0, down: 0 }),
+    ("lost-write", || FaultKind::LostWrite { node: 0 }),
+    ("misdirected-write", || FaultKind::MisdirectedWrite { node: 0, pick: 0 }),
+    ("old-image", || FaultKind::OldImage { node: 0, lasts: 0, down: 0 }),
+    ("disk-gone", || FaultKind::DiskGone { node: 0, formatted: false, down: 0 }),
 ];
 
 /// How many kinds of fault there are.
-pub const KINDS_COUNT: usize = 14;
+pub const KINDS_COUNT: usize = 20;
 
 /// What each kind of fault is called, in the order in which [`Stats`](crate::Stats) counts them.
 pub fn kind_names() -> impl Iterator<Item = &'static str> {
@@ -166,6 +189,12 @@ impl FaultKind {
             Self::StalledClock { .. } => "stalled-clock",
             Self::Isolated { .. } => "isolated",
             Self::SlowLink { .. } => "slow-link",
+            Self::Damage { .. } => "damage",
+            Self::Ruin { .. } => "ruin",
+            Self::LostWrite { .. } => "lost-write",
+            Self::MisdirectedWrite { .. } => "misdirected-write",
+            Self::OldImage { .. } => "old-image",
+            Self::DiskGone { .. } => "disk-gone",
         }
     }
 
@@ -204,6 +233,30 @@ impl FaultKind {
             }
             Self::Isolated { node: which, noticed, lasts } => {
                 vec![node("node", which), plain("noticed", noticed), time("lasts", lasts)]
+            }
+            Self::Damage { node: which, part, harm, pick, survivors, down } => vec![
+                node("node", which),
+                choice("part", part, &PARTS),
+                choice("harm", harm, &HARMS),
+                plain("pick", pick),
+                choice("survivors", survivors, &SURVIVORS),
+                time("down", down),
+            ],
+            Self::Ruin { node: which, harm, pick, down } => vec![
+                node("node", which),
+                choice("harm", harm, &HARMS),
+                plain("pick", pick),
+                time("down", down),
+            ],
+            Self::LostWrite { node: which } => vec![node("node", which)],
+            Self::MisdirectedWrite { node: which, pick } => {
+                vec![node("node", which), plain("pick", pick)]
+            }
+            Self::OldImage { node: which, lasts, down } => {
+                vec![node("node", which), time("lasts", lasts), time("down", down)]
+            }
+            Self::DiskGone { node: which, formatted, down } => {
+                vec![node("node", which), plain("formatted", formatted), time("down", down)]
             }
             Self::SlowLink { from, to, bytes_per_ms, lasts } => vec![
                 node("from", from),

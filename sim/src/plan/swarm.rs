@@ -1,6 +1,6 @@
 //! From a seed to the faults of a storm: which kinds exist at all, how often, and when.
 
-use super::{Fault, FaultKind, MS, Moment};
+use super::{Fault, FaultKind, Harm, MS, Moment, Part};
 use crate::{
     disk::{EIO, Failure, Survivors, Victim},
     prng::{Concern, Draw},
@@ -22,6 +22,7 @@ const CLOCKS: u32 = 12;
 const ISOLATIONS: u32 = 13;
 const FLAPPING: u32 = 14;
 const SLOW_LINKS: u32 = 15;
+const DAMAGE: u32 = 17;
 
 /// Draws the faults of a storm: each kind in a lane of its own, so that taking one kind away
 /// leaves the others as they were.
@@ -51,6 +52,7 @@ impl Faults {
         self.isolations();
         self.flapping();
         self.slow_links();
+        self.damage();
         self.list.sort_by_key(|fault| fault.at);
         self.list
     }
@@ -279,6 +281,25 @@ impl Faults {
             for n in 1..=others {
                 let to = (from + n) % self.nodes;
                 self.add(at, FaultKind::SlowLink { from, to, bytes_per_ms, lasts });
+            }
+        }
+    }
+
+    /// What a node has twice is damaged, once.
+    fn damage(&mut self) {
+        let mut draw = self.lane(DAMAGE);
+        if draw.ratio(1, 3) {
+            for _ in 0..draw.between(1, 4) {
+                let parts = [Part::Slots, Part::Header, Part::EndRecord, Part::Snapshot];
+                let kind = FaultKind::Damage {
+                    node: self.node(&mut draw),
+                    part: *draw.pick(&parts),
+                    harm: *draw.pick(&[Harm::Rot, Harm::Zero]),
+                    pick: draw.any(),
+                    survivors: *draw.pick(&Survivors::ALL),
+                    down: draw.delay(MS, 40 * MS),
+                };
+                self.add(Self::at(&mut draw), kind);
             }
         }
     }

@@ -63,7 +63,11 @@ const fn move_up(of: &mut usize, gone: usize) {
 /// How long a fault lasts, or how long a node is down after it.
 pub(super) const fn lasting(kind: &mut FaultKind) -> Option<&mut u64> {
     match kind {
-        FaultKind::PowerCut { down, .. } | FaultKind::Kill { down, .. } => Some(down),
+        FaultKind::PowerCut { down, .. }
+        | FaultKind::Kill { down, .. }
+        | FaultKind::Damage { down, .. }
+        | FaultKind::Ruin { down, .. }
+        | FaultKind::DiskGone { down, .. } => Some(down),
         FaultKind::Partition { lasts, .. }
         | FaultKind::DiskFull { lasts, .. }
         | FaultKind::SlowDisk { lasts, .. }
@@ -71,11 +75,14 @@ pub(super) const fn lasting(kind: &mut FaultKind) -> Option<&mut u64> {
         | FaultKind::Pause { lasts, .. }
         | FaultKind::StalledClock { lasts, .. }
         | FaultKind::Isolated { lasts, .. }
-        | FaultKind::SlowLink { lasts, .. } => Some(lasts),
+        | FaultKind::SlowLink { lasts, .. }
+        | FaultKind::OldImage { lasts, .. } => Some(lasts),
         FaultKind::SyncFailure { .. }
         | FaultKind::Stop { .. }
         | FaultKind::FailedOperation { .. }
-        | FaultKind::SetClock { .. } => None,
+        | FaultKind::SetClock { .. }
+        | FaultKind::LostWrite { .. }
+        | FaultKind::MisdirectedWrite { .. } => None,
     }
 }
 
@@ -95,6 +102,11 @@ pub(super) fn kinds(kind: &FaultKind) -> Vec<FaultKind> {
         FaultKind::SlowLink { from, to, lasts, .. } => {
             let (from, to, lasts) = (*from, *to, *lasts);
             vec![FaultKind::SlowLink { from, to, bytes_per_ms: 0, lasts }]
+        }
+        FaultKind::Damage { node, part, harm, pick, down, .. } => {
+            let (node, part, harm, pick, down) = (*node, *part, *harm, *pick, *down);
+            let survivors = Survivors::None;
+            vec![FaultKind::Damage { node, part, harm, pick, survivors, down }]
         }
         FaultKind::SetClock { node, by_ms } => {
             let less = [by_ms.signum(), by_ms / 1_000, by_ms / 2];
@@ -142,6 +154,7 @@ fn details(kind: &FaultKind) -> usize {
         FaultKind::Partition { both_ways, noticed, .. } => {
             usize::from(!both_ways) + usize::from(!noticed)
         }
+        FaultKind::Damage { survivors, .. } => usize::from(*survivors != Survivors::None),
         FaultKind::Isolated { noticed, .. } => usize::from(!noticed),
         FaultKind::SlowLink { bytes_per_ms, .. } => usize::from(*bytes_per_ms > 0),
         FaultKind::SetClock { by_ms, .. } => by_ms.unsigned_abs() as usize,

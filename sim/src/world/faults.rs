@@ -5,6 +5,7 @@ use crate::{
     client::Workload,
     disk::{Failure, Survivors, Victim},
     network::Connection,
+    node::Lie,
     oracle::Checked,
     plan::{FaultKind, MS, Moment},
 };
@@ -36,6 +37,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             FaultKind::PowerCut { .. }
                 | FaultKind::SyncFailure { .. }
                 | FaultKind::FailedOperation { .. }
+                | FaultKind::Damage { .. }
+                | FaultKind::Ruin { .. }
+                | FaultKind::LostWrite { .. }
+                | FaultKind::MisdirectedWrite { .. }
+                | FaultKind::OldImage { .. }
         );
         if !waits {
             self.struck(fault.name());
@@ -73,6 +79,23 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             }
             FaultKind::StalledClock { node, lasts } => self.stall_clock(*node, *lasts),
             FaultKind::Isolated { node, noticed, .. } => self.isolate(*node, *noticed),
+            FaultKind::Damage { node, part, harm, pick, survivors, down } => {
+                self.fell(*node, *survivors, *down);
+                self.damage(*node, *part, *harm, *pick);
+            }
+            FaultKind::Ruin { node, harm, pick, down } => {
+                self.fell(*node, Survivors::Random, *down);
+                self.ruin(*node, *harm, *pick);
+            }
+            FaultKind::LostWrite { node } => self.lie_next(*node, Lie::Lost),
+            FaultKind::MisdirectedWrite { node, pick } => {
+                self.lie_next(*node, Lie::Elsewhere(*pick));
+            }
+            FaultKind::OldImage { node, .. } => self.take_image(*node),
+            FaultKind::DiskGone { node, formatted, down } => {
+                self.fell(*node, Survivors::None, *down);
+                self.empty_disk(*node, *formatted);
+            }
             FaultKind::SlowLink { from, to, bytes_per_ms, lasts } => {
                 self.network.slow(*from, *to, *bytes_per_ms, self.now + lasts);
             }
@@ -88,6 +111,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             FaultKind::SlowDisk { node, .. } => self.nodes[*node].slowness = 1,
             FaultKind::HungDisk { node, .. } => self.release_disk(*node),
             FaultKind::Isolated { node, .. } => self.readmit(*node),
+            FaultKind::OldImage { node, down, .. } => self.put_image_back(*node, *down),
             _ => {}
         }
     }
@@ -103,6 +127,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             self.nodes[node].slowness = 1;
             self.nodes[node].next_sync_fails = None;
             self.nodes[node].next_fails = None;
+            self.nodes[node].scars.lie = None;
             self.nodes[node].clock.go_on(self.now);
             self.release_disk(node);
         }
