@@ -236,7 +236,8 @@ impl Recovery {
         let mut unread = std::mem::take(&mut self.unread).into_iter();
         let found = unread.find(|(op, ..)| match op {
             RecoveryOp::HardBlock { copy, .. } => {
-                look.newest_in_copies()[usize::from(1 - copy)].is_none()
+                // A good block of a damaged copy may be the older one of both.
+                !look.is_copy_whole(1 - copy)
             }
             RecoveryOp::SegmentBlock { segment, which: 0 | 1 } => {
                 look.segments[*segment as usize].header.is_none()
