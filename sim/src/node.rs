@@ -11,7 +11,7 @@ use crate::{
 };
 use lakebed::{
     DiskError, DiskRequest, Engine, File, Instant, LogId, Machine, OpId, Runner, StateMachine,
-    Timestamp,
+    Term, Timestamp,
 };
 use std::collections::VecDeque;
 
@@ -130,6 +130,8 @@ pub(crate) struct Scars {
     pub(crate) is_ruined: bool,
     /// It may have forgotten what was promised, so that nobody could tell.
     pub(crate) may_forget: bool,
+    /// The term of its node when that was up last.
+    pub(crate) term: Term,
     /// It is an older image of itself.
     pub(crate) is_old: bool,
     /// Its node is not started again.

@@ -137,8 +137,10 @@ fn storm<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
     while world.stats().crashes_with_writes_pending < world.plan().targets.crashes {
         one_more_crash(world)?;
     }
-    // The last fault has its effect before everything is healed.
-    run_for(world, 100 * MS)
+    // The last fault has its effect before everything is healed; so has what a process that stands
+    // still was asked for.
+    let still = world.paused_for();
+    run_for(world, still.max(100 * MS))
 }
 
 /// The planned power cuts met nodes that were down, or that had nothing to lose.

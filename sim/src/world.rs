@@ -301,6 +301,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         Ok(())
     }
 
+    /// For how long a process still stands.
+    #[must_use]
+    pub fn paused_for(&self) -> u64 {
+        let until = self.nodes.iter().map(|node| node.paused_until).max();
+        until.unwrap_or(0).saturating_sub(self.now)
+    }
+
     /// Lets the next thing happen.
     pub fn step(&mut self) -> Checked {
         let Some((at, what)) = self.agenda.pop() else {

@@ -38,7 +38,11 @@ impl Promises {
             self.on_recovered(seen)?;
         }
         if let Some(id) = seen.id_at(seen.probe.durable) {
-            self.durable[seen.node] = id;
+            let before = self.durable[seen.node];
+            // A leader may have been told by a disk that is gone, and commit by that.
+            let told = if self.wiped[seen.node] { before } else { LogId::ZERO };
+            self.durable[seen.node] =
+                if (id.term, id.index) < (told.term, told.index) { told } else { id };
         }
         Ok(())
     }

@@ -328,6 +328,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     fn buried(&mut self, node: usize) {
         let engine = self.nodes[node].engine.as_ref().expect("the node was up");
         self.marks.0 |= engine.status().marks;
+        let term = engine.probe().term;
+        self.nodes[node].scars.term = self.nodes[node].scars.term.max(term);
         self.nodes[node].stop();
         self.oracle.on_death(node);
         for peer in 0..self.nodes.len() {

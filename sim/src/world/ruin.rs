@@ -16,6 +16,7 @@ use crate::{
 };
 use lakebed::{
     Action, Completion, DiskError, Engine, Event, File, Halt, LogIndex, OpId, Start, StateMachine,
+    Term,
 };
 
 /// How a node starts from a disk.
@@ -69,12 +70,16 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     /// Whether a node would start from this disk without what it promised; `vote`: perhaps without
-    /// a vote.
+    /// a vote, or in a term that it left.
     fn forgets(&self, node: usize, disk: &SimDisk, vote: bool) -> bool {
         match self.trial(node, disk.clone(), Start::Run) {
             Trial::Starts(engine) => {
                 let probe = engine.probe();
-                self.oracle.would_miss(&Seen { node, probe, engine: &engine }, vote)
+                // Who is alone stands for election, in the next term, before it is seen.
+                let term = Term(probe.term.0 - u64::from(self.nodes.len() == 1));
+                let is_older = term < self.nodes[node].scars.term;
+                vote && is_older
+                    || self.oracle.would_miss(&Seen { node, probe, engine: &engine }, vote)
             }
             Trial::Halts(_) => false,
         }
