@@ -16,7 +16,7 @@ use std::{env, path::PathBuf, process::ExitCode};
 const USAGE: &str = "\
 usage: bench all                        the three below, one after the other
        bench consensus [ROUNDS]            three nodes on one thread, beside the raft crate
-       bench append [ROUNDS] [DIR]         durable appends, beside pwrite and raft-engine
+       bench append [ROUNDS [DIR [BATCH]]] durable appends, beside pwrite and raft-engine
        bench instructions                  the first under valgrind --tool=callgrind
        bench once WHO BYTES BATCH BATCHES  a fixed amount of work, for callgrind
                                            (WHO: lakebed, raft or raft-tuned)";
@@ -27,14 +27,17 @@ fn main() -> ExitCode {
     match args[..] {
         ["all"] => {
             consensus::compare(15);
-            append::compare(5, &scratch());
+            append::compare(5, &scratch(), None);
             instructions::compare();
         }
         ["consensus"] => consensus::compare(15),
         ["consensus", rounds] => consensus::compare(number(rounds)),
-        ["append"] => append::compare(5, &scratch()),
-        ["append", rounds] => append::compare(number(rounds), &scratch()),
-        ["append", rounds, dir] => append::compare(number(rounds), &PathBuf::from(dir)),
+        ["append"] => append::compare(5, &scratch(), None),
+        ["append", rounds] => append::compare(number(rounds), &scratch(), None),
+        ["append", rounds, dir] => append::compare(number(rounds), &PathBuf::from(dir), None),
+        ["append", rounds, dir, batch] => {
+            append::compare(number(rounds), &PathBuf::from(dir), Some(number(batch)));
+        }
         ["instructions"] => instructions::compare(),
         ["once", who, bytes, batch, batches] => {
             consensus::once(who, number(bytes), number(batch), number(batches));

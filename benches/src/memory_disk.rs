@@ -35,7 +35,11 @@ impl MemoryDisk {
                 [Some(at), and].into_iter().flatten().for_each(|extent| image.write(extent));
             }
             DiskRequest::Rename { from, to } => {
-                let image = self.remove(from).ok_or(DiskError::NotFound)?;
+                let mut image = self.remove(from).ok_or(DiskError::NotFound)?;
+                if matches!(to, File::Spare(_)) {
+                    // What an old segment held is read by nobody, and would be kept for ever.
+                    image.writes.clear();
+                }
                 self.remove(to);
                 self.files.push((to, image));
             }

@@ -109,6 +109,9 @@ pub(crate) struct TuningArgs {
     /// How many bytes of log make a snapshot worth its while
     #[arg(long, hide = true, value_name = "BYTES")]
     snapshot_log_bytes: Option<u64>,
+    /// How many bytes of log are kept for members that lag, before they are sent a snapshot
+    #[arg(long, hide = true, value_name = "BYTES")]
+    retain_log_bytes: Option<u64>,
 }
 
 impl TuningArgs {
@@ -124,6 +127,9 @@ impl TuningArgs {
         }
         if let Some(bytes) = self.snapshot_log_bytes {
             tuning.snapshot_log_bytes = bytes;
+        }
+        if let Some(bytes) = self.retain_log_bytes {
+            tuning.retain_log_bytes = bytes;
         }
         if let Err(error) = tuning.validate() {
             refuse(error);

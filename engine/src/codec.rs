@@ -16,9 +16,12 @@
 use crate::{
     message::{
         Append, AppendAnswer, Ballot, CONFLICT_RUNS_MAX, Conflict, FATES_MAX, Fate, Forward, Head,
-        Message, Payload, Placement, Verdict,
+        InstallAnswer, Message, Payload, Placement, Verdict,
     },
-    types::{ClusterId, GroupId, LogId, LogIndex, NodeId, Term, Timestamp},
+    types::{
+        ClusterId, GroupId, LogId, LogIndex, NodeId, Piece, SnapshotId, SnapshotName, Term,
+        Timestamp,
+    },
 };
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -61,6 +64,8 @@ impl Encoder {
             Payload::ReadIndex { round } => self.bare(&head, 9, [round]),
             Payload::ReadIndexAnswer { round, index } => self.bare(&head, 10, [round, index.0]),
             Payload::Forward(forward) => self.forward(&head, forward),
+            Payload::Install(piece) => self.piece(&head, piece),
+            Payload::InstallAnswer(answer) => self.bare(&head, 13, install_words(&answer)),
         }
     }
 
@@ -114,6 +119,15 @@ impl Encoder {
         ];
         self.begin(head, 11, words, 0, forward.commands.len());
         (self.finish(), forward.commands)
+    }
+
+    fn piece(&mut self, head: &Head, piece: Piece) -> (Bytes, Bytes) {
+        let SnapshotName { at, id, bytes, digest } = piece.snapshot;
+        let crc = crc32c::crc32c(&piece.bytes);
+        let crcs = u64::from(digest) | u64::from(crc) << 32;
+        let words = [at.term.0, at.index.0, id.0, bytes, crcs, piece.offset, piece.time.0];
+        self.begin(head, 12, words, 0, piece.bytes.len());
+        (self.finish(), piece.bytes)
     }
 
     /// A message of fixed length and without a body.
@@ -171,6 +185,11 @@ const fn verdict_words(verdict: Verdict) -> [u64; 2] {
     [verdict.round, verdict.granted as u64]
 }
 
+const fn install_words(answer: &InstallAnswer) -> [u64; 6] {
+    let InstallAnswer { snapshot, id, next, stored, done } = *answer;
+    [snapshot.term.0, snapshot.index.0, id.0, next, stored, done as u64]
+}
+
 const fn fate_words(fate: &Fate) -> [u64; FATE_WORDS] {
     match fate.outcome {
         Placement::At { id, ordinal } => {
@@ -200,7 +219,8 @@ pub(crate) fn decode(bytes: &Bytes) -> Result<Message, Fault> {
     let body = Body { bytes, at: head.len() * WORD };
     let mut fields = Fields(fields);
     let payload = take_payload(kind, &mut fields, &body)?.ok_or("message field")?;
-    let bodiless = !matches!(payload, Payload::Append(_) | Payload::Forward(_));
+    let bodiless =
+        !matches!(payload, Payload::Append(_) | Payload::Forward(_) | Payload::Install(_));
     if !fields.0.is_empty() || (bodiless && bytes.len() != body.at) {
         return Err("message longer than its kind");
     }
@@ -309,6 +329,8 @@ fn take_payload(
             Payload::ReadIndexAnswer { round, index }
         }),
         11 => take_forward(from, body)?.map(Payload::Forward),
+        12 => take_piece(from, body)?.map(Payload::Install),
+        13 => from.take().and_then(install_answer_of).map(Payload::InstallAnswer),
         _ => return Err("message of an unknown kind"),
     })
 }
@@ -386,6 +408,22 @@ fn take_forward(from: &mut Fields<'_>, body: &Body<'_>) -> Result<Option<Forward
     Ok(Some(Forward { session, sequence, time: Timestamp(time), count, commands }))
 }
 
+fn take_piece(from: &mut Fields<'_>, body: &Body<'_>) -> Result<Option<Piece>, Fault> {
+    let Some([term, index, id, bytes, crcs, offset, time]) = from.take() else { return Ok(None) };
+    let piece = body.slice();
+    if crc32c::crc32c(&piece) != (crcs >> 32) as u32 {
+        return Err("snapshot piece's checksum");
+    }
+    let at = LogId::new(Term(term), LogIndex(index));
+    let snapshot = SnapshotName { at, id: SnapshotId(id), bytes, digest: crcs as u32 };
+    Ok(Some(Piece { snapshot, offset, time: Timestamp(time), bytes: piece }))
+}
+
+fn install_answer_of([term, index, id, next, stored, done]: [u64; 6]) -> Option<InstallAnswer> {
+    let snapshot = LogId::new(Term(term), LogIndex(index));
+    Some(InstallAnswer { snapshot, id: SnapshotId(id), next, stored, done: bool_of(done)? })
+}
+
 /// The same bytes with the checksum that they should have: a peer gone wrong computes it right.
 #[cfg(test)]
 pub(crate) fn with_right_crc(mut bytes: Vec<u8>) -> Vec<u8> {
@@ -446,6 +484,25 @@ mod tests {
             fates: (7..).zip(fates).map(|(sequence, outcome)| Fate { sequence, outcome }).collect(),
             frames: Bytes::from_static(b"entries carry checksums of their own"),
         };
+        let snapshot = SnapshotName {
+            at: LogId::new(Term(3), LogIndex(9)),
+            id: SnapshotId(7),
+            bytes: 1 << 40,
+            digest: 5,
+        };
+        let piece = Piece {
+            snapshot,
+            offset: 1 << 33,
+            time: Timestamp(3),
+            bytes: Bytes::from_static(b"state"),
+        };
+        let install_answer = InstallAnswer {
+            snapshot: snapshot.at,
+            id: snapshot.id,
+            next: 1 << 33,
+            stored: 4096,
+            done: true,
+        };
         let batch = Batch::one(b"set a 1");
         let forward = Forward {
             session: 4,
@@ -471,6 +528,8 @@ mod tests {
             Payload::ReadIndex { round: 1 },
             Payload::ReadIndexAnswer { round: 1, index: LogIndex(2) },
             Payload::Forward(forward),
+            Payload::Install(piece),
+            Payload::InstallAnswer(install_answer),
         ]
         .map(|payload| Message { head: head(), payload })
         .into()

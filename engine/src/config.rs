@@ -86,6 +86,9 @@ pub struct Tuning {
     /// A snapshot is taken when the log since the last one exceeds this many bytes, or four times
     /// the last snapshot, whichever is more. Zero: only on request.
     pub snapshot_log_bytes: u64,
+    /// The most bytes of log kept for members that lag, beyond what snapshots leave: whoever lags
+    /// further is sent a snapshot.
+    pub retain_log_bytes: u64,
 }
 
 impl Default for Tuning {
@@ -106,6 +109,7 @@ impl Default for Tuning {
             catch_up_bytes_max: 16 << 20,
             restore_bytes_max: 16 << 20,
             snapshot_log_bytes: 64 << 20,
+            retain_log_bytes: 1 << 30,
         }
     }
 }

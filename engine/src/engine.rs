@@ -8,7 +8,7 @@ use crate::{
     codec::{self, Encoder},
     config::{Config, ConfigError, Tuning},
     event::{Control, Event},
-    raft::{Change, Facts, Raft, Setting},
+    raft::{Change, Facts, Pins, Raft, Setting},
     status::{Phase, Probe, Status},
     storage::Storage,
     types::{Instant, LogId, LogIndex, NodeId, RequestId, Requests, Term, earliest},
@@ -46,6 +46,7 @@ struct Compaction {
     first: LogIndex,
     full: bool,
     retained: LogIndex,
+    pins: Pins,
     hinted: LogIndex,
 }
 
@@ -241,6 +242,7 @@ impl Engine {
         self.observe(); //             completions -> what is durable and promised
         if let Some(raft) = &mut self.raft {
             raft.time_out(); //        elections, heartbeats
+            raft.install(); //         a peer's snapshot is whole -> it takes the log's place
             raft.acknowledge(); //     durable   -> the votes and answers held back until now
             raft.propose(); //         gathered  -> last
             raft.commit(); //          quorum of durable and matched -> committed
@@ -282,12 +284,17 @@ impl Engine {
             restored: storage.restored(),
             saturated: storage.is_saturated(),
             full: storage.is_full(),
+            receiving: storage.receiving(),
+            installed: storage.installed(),
         });
         if raft.is_forming() {
             raft.on_recorded(storage.recorded());
         }
         while let Some((reader, back)) = storage.take_read() {
             raft.on_read_back(reader, back);
+        }
+        while let Some((peer, piece)) = storage.take_piece() {
+            raft.on_piece_read(peer, piece);
         }
     }
 
@@ -307,7 +314,17 @@ impl Engine {
             match change {
                 Change::Truncate(last) => storage.truncate(last),
                 Change::Append { head, chunk, at } => storage.append(head, chunk, at),
+                Change::Install(at) => storage.install(at),
             }
+        }
+        for piece in raft.pieces().drain(..) {
+            storage.stage(&piece);
+        }
+        for (peer, from) in raft.pieces_wanted().drain(..) {
+            storage.serve(peer, from);
+        }
+        if raft.take_discard() {
+            storage.discard_staged();
         }
         for wish in raft.wishes().drain(..) {
             storage.read(wish.reader, wish.from, wish.to, wish.bytes_max);
@@ -329,9 +346,17 @@ impl Engine {
                 storage.capture(at, raft.membership());
             }
         }
+        if raft.is_installing_others() || !compaction.pins.peers.is_empty() {
+            let pins = raft.pins();
+            if pins != compaction.pins {
+                storage.keep_serving(&pins.peers);
+                storage.retain(compaction.retained, pins.from);
+                compaction.pins = pins;
+            }
+        }
         if compaction.retained != raft.retained() {
             compaction.retained = raft.retained();
-            storage.retain(compaction.retained);
+            storage.retain(compaction.retained, compaction.pins.from);
         }
         if compaction.hinted != raft.committed() {
             compaction.hinted = raft.committed();

@@ -6,7 +6,7 @@ pub use crate::status::Probe;
 use crate::{
     codec,
     message::{Message, Payload},
-    types::{LogIndex, Term},
+    types::{LogIndex, Piece, Term},
 };
 use bytes::Bytes;
 
@@ -66,6 +66,13 @@ fn payload_line(payload: &Payload) -> String {
             append.commit,
             append.round,
             append.frames.len()
+        ),
+        Payload::Install(Piece { snapshot, offset, bytes, .. }) => format!(
+            "install {} id {:x} bytes {offset}..{} of {}",
+            snapshot.at,
+            snapshot.id.0,
+            offset + bytes.len() as u64,
+            snapshot.bytes
         ),
         other => format!("{other:?}"),
     }

@@ -70,6 +70,24 @@ marks! {
     MachineFedFromDisk,
     /// A peer needs entries that no longer exist.
     PeerNeedsSnapshot,
+    /// A piece of a snapshot came that was not the next one, and was not taken.
+    InstallPieceRefused,
+    /// Pieces of a snapshot that were lost on the way were sent again.
+    InstallRepeated,
+    /// A snapshot went on where it had stopped: its receiver had kept what it had.
+    InstallResumed,
+    /// A snapshot from another leader, or a newer one, took the place of one half received.
+    InstallReplaced,
+    /// A snapshot was received whole, and the log had come as far by then.
+    InstallNotNeeded,
+    /// A snapshot was installed.
+    Installed,
+    /// An install took away entries that differed from what others had committed.
+    InstallTookEntries,
+    /// A restart finished an install that a crash had cut short.
+    InstallFinished,
+    /// A restart found a snapshot that is not whole, or that the log has left behind.
+    UselessSnapshotRemoved,
     /// Proposals of several clients shared an entry.
     ProposalsGathered,
     /// A batch was cut into several entries.

@@ -4,7 +4,9 @@
 //! both nodes and which lives of them are meant, so a message that comes late, twice or to the
 //! wrong node is recognised by its receiver alone.
 
-use crate::types::{ClusterId, GroupId, LogId, LogIndex, NodeId, Term, Timestamp};
+use crate::types::{
+    ClusterId, GroupId, LogId, LogIndex, NodeId, Piece, SnapshotId, Term, Timestamp,
+};
 use bytes::Bytes;
 
 /// The most runs of equal terms that a [`Conflict`] names.
@@ -71,6 +73,9 @@ pub(crate) enum Payload {
     },
     /// Proposals that clients of a follower made.
     Forward(Forward),
+    /// InstallSnapshot (Raft §7): a piece of the leader's newest snapshot.
+    Install(Piece),
+    InstallAnswer(InstallAnswer),
 }
 
 impl Payload {
@@ -81,6 +86,8 @@ impl Payload {
             Self::AppendAnswer(answer) => answer.matched.max(answer.durable),
             Self::ReadIndexAnswer { index, .. } => *index,
             Self::PreVote(ballot) | Self::Vote(ballot) => ballot.last.index,
+            Self::Install(Piece { snapshot, .. }) => snapshot.at.index,
+            Self::InstallAnswer(answer) => answer.snapshot.index,
             _ => LogIndex(0),
         }
     }
@@ -189,4 +196,18 @@ pub(crate) struct Forward {
     pub(crate) count: u32,
     /// As in an entry: per command a length and its bytes.
     pub(crate) commands: Bytes,
+}
+
+/// How far a receiver is with a snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct InstallAnswer {
+    /// The last entry of the snapshot that is spoken of, and its id.
+    pub(crate) snapshot: LogId,
+    pub(crate) id: SnapshotId,
+    /// The next byte it waits for: whatever came behind a piece that was lost is asked for again.
+    pub(crate) next: u64,
+    /// Of that, handed to the disk: the sender keeps a window ahead of it.
+    pub(crate) stored: u64,
+    /// Its log or its state reaches there, by this snapshot or without it.
+    pub(crate) done: bool,
 }

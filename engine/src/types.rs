@@ -1,5 +1,6 @@
 //! The ground: ids, instants and log positions. Newtypes, so that an index never passes for a term.
 
+use bytes::Bytes;
 use std::{fmt, time::Duration};
 
 macro_rules! ids {
@@ -168,4 +169,28 @@ impl Requests {
         let first = self.first.0;
         (first..first + u64::from(self.count)).map(RequestId)
     }
+}
+
+/// Which snapshot, to the last byte: pieces of different ones never mix.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct SnapshotName {
+    /// The last entry it covers.
+    pub(crate) at: LogId,
+    /// Drawn by the node that captured it.
+    pub(crate) id: SnapshotId,
+    /// How many bytes the machine's state has.
+    pub(crate) bytes: u64,
+    /// Their CRC32C.
+    pub(crate) digest: u32,
+}
+
+/// A piece of a snapshot.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Piece {
+    pub(crate) snapshot: SnapshotName,
+    /// Where in the machine's state it begins.
+    pub(crate) offset: u64,
+    /// The sender's last entry's time: what the receiver may append one day is no earlier.
+    pub(crate) time: Timestamp,
+    pub(crate) bytes: Bytes,
 }

@@ -211,6 +211,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         Marks(living.fold(self.marks.0, |marks, engine| marks | engine.status().marks))
     }
 
+    /// Those that a node has met in its present life.
+    #[must_use]
+    pub fn marks_of(&self, node: usize) -> Marks {
+        let engine = self.nodes[node].engine.as_ref();
+        engine.map_or(Marks(0), |engine| Marks(engine.status().marks))
+    }
+
     /// How many operations were drawn for each client until everything was healed.
     #[must_use]
     pub fn asked(&self) -> Vec<u32> {

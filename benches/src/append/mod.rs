@@ -24,12 +24,12 @@ pub trait Appender {
 /// Names and appenders of one way to use them.
 type Field = Vec<(&'static str, Box<dyn Appender>)>;
 
-/// Every batch size, one append in flight and many.
-pub fn compare(rounds: usize, dir: &Path) {
+/// Every batch size, or this one; one append in flight and many.
+pub fn compare(rounds: usize, dir: &Path, only: Option<usize>) {
     fs::create_dir_all(dir).expect("room for the benchmark's files");
     println!("durable appends of {COMMAND_BYTES} B commands in {}: commands/s", dir.display());
     println!("(median of {rounds} interleaved rounds), ratio of each pair as median (min..max)");
-    for batch in BATCHES {
+    for batch in BATCHES.into_iter().filter(|&batch| only.is_none_or(|only| only == batch)) {
         compare_one(rounds, &format!("one in flight, batch {batch}"), batch, one_in_flight(dir));
         compare_one(rounds, &format!("{DEPTH} in flight, batch {batch}"), batch, pipelined(dir));
     }

@@ -36,6 +36,11 @@ pub(super) struct Applying {
 }
 
 impl Applying {
+    /// The machine is to take in a snapshot, and goes on behind it.
+    pub(super) fn begin_anew(&mut self) {
+        (self.restored, self.reading, self.fed) = (false, false, None);
+    }
+
     pub(super) const fn new(durable_only: bool) -> Self {
         Self {
             queue: VecDeque::new(),
@@ -169,6 +174,9 @@ impl Raft {
 
     /// What is committed -> the machine, in bounded portions.
     pub(crate) fn apply(&mut self) {
+        if self.receiver.taking.is_some() {
+            return;
+        }
         let limit = self.apply_limit();
         while self.applying.restored && self.log.marks.applying() < limit {
             let room = self.tuning.apply_bytes_max.saturating_sub(self.applying.bytes);

@@ -5,6 +5,7 @@
 
 use super::{
     Raft,
+    install::Transfer,
     role::{Canvass, Role},
 };
 use crate::{
@@ -53,7 +54,7 @@ impl Raft {
     }
 
     fn may_campaign(&self) -> bool {
-        self.membership.is_voter(self.identity.node)
+        self.membership.is_voter(self.identity.node) && self.receiver.taking.is_none()
     }
 
     fn election_at(&self) -> Instant {
@@ -81,6 +82,13 @@ impl Raft {
         }
         for peer in &mut leader.peers {
             peer.intake.repeat();
+            if peer.transfer.is_some() && self.now.since(peer.heard) > most {
+                // What it holds up is not kept for one who may never come back.
+                peer.probe(peer.matched.next());
+            }
+            if peer.transfer.as_mut().is_some_and(Transfer::beat) {
+                self.marks.set(Mark::InstallRepeated);
+            }
             if peer.has_inflight() && self.now.since(peer.heard) > least {
                 self.marks.set(Mark::PeerSilent);
                 peer.probe(peer.matched.next());

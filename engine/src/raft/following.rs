@@ -34,6 +34,7 @@ impl Raft {
         self.on_fates(&append);
         if self.log.term_at(append.prev.index).is_some_and(|term| term != append.prev.term)
             || append.prev.index > self.log.marks.last()
+            || self.receiver.taking.is_some()
         {
             return self.refuse_append(append.prev.index);
         }
@@ -63,18 +64,23 @@ impl Raft {
         Ok(())
     }
 
-    /// What no leader of this term can say, says nothing.
-    fn judge(&self, head: &Head, append: &Append) -> Result<(), &'static str> {
+    /// Whether the sender may lead its term, as far as is known here.
+    pub(super) fn judge_leader(&self, head: &Head) -> Result<(), &'static str> {
         let same_term = head.term == self.term;
         match &self.role {
-            Role::Leader(_) if same_term => return Err("a second leader in this term"),
+            Role::Leader(_) if same_term => Err("a second leader in this term"),
             Role::Follower(Follower { leader: Some(leader), .. })
                 if same_term && *leader != head.from =>
             {
-                return Err("a second leader in this term");
+                Err("a second leader in this term")
             }
-            _ => {}
+            _ => Ok(()),
         }
+    }
+
+    /// What no leader of this term can say, says nothing.
+    fn judge(&self, head: &Head, append: &Append) -> Result<(), &'static str> {
+        self.judge_leader(head)?;
         let misplaced = |fate: &Fate| match fate.outcome {
             Placement::At { id, ordinal } => id.term > head.term || ordinal > ORDINAL_MAX,
             Placement::Busy | Placement::DiskFull | Placement::TooLarge => false,
@@ -95,7 +101,8 @@ impl Raft {
         Ok(())
     }
 
-    fn follow(&mut self, head: &Head, append: &Append) {
+    /// Someone leads: from now on this node follows.
+    pub(super) fn follow_leader(&mut self, head: &Head) {
         let follows = head.term == self.term
             && matches!(&self.role, Role::Follower(follower) if follower.leader == Some(head.from));
         if !follows {
@@ -105,10 +112,15 @@ impl Raft {
             }
         }
         self.contact = self.now;
-        self.retain = append.retain;
         let Role::Follower(follower) = &mut self.role else { return };
         follower.leader = Some(head.from);
         follower.leader_epoch = head.log_epoch;
+    }
+
+    fn follow(&mut self, head: &Head, append: &Append) {
+        self.follow_leader(head);
+        self.retain = append.retain;
+        let Role::Follower(follower) = &mut self.role else { return };
         follower.sequence = append.sequence;
         follower.owes |= append.ask;
         follower.round = follower.round.max(append.round);

@@ -252,7 +252,7 @@ impl Raft {
 
     fn placed(&mut self, id: LogId, bytes: u64, runs: Runs) {
         self.marks.set(Mark::ForwardPlaced);
-        if id.index > self.log.marks.applying() {
+        if id.index > self.log.marks.applying() && id.index >= self.log.first() {
             self.tracking.push(Tracked { id, bytes, runs, at: self.now });
         } else {
             // It went by unrecognised, or another entry did.

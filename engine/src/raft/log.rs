@@ -92,6 +92,17 @@ impl Watermarks {
         self.durable = to;
     }
 
+    /// A snapshot of everything up to here is to take the place of the log.
+    fn end_before(&mut self, at: LogIndex) {
+        self.durable = self.durable.min(at);
+    }
+
+    /// It has; the machine does not hold it yet.
+    fn replace(&mut self, at: LogIndex) {
+        assert!(self.committed < at, "installing {at}, committed is {}", self.committed);
+        (self.committed, self.durable, self.last) = (at, at, at);
+    }
+
     fn advance_last(&mut self, to: LogIndex) {
         assert!(self.last < to, "last {to} after {}", self.last);
         self.last = to;
@@ -119,6 +130,8 @@ impl Watermarks {
 /// What happened to the log, for those who store it, in order.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
+    /// The snapshot that was received takes its place, and ends there.
+    Install(LogId),
     /// This is the last entry.
     Truncate(LogId),
     /// A new last entry: its header, and the verified chunk in which its frame begins there.
@@ -260,6 +273,26 @@ impl Log {
             }
         }
         self.changes.push(Change::Truncate(self.last()));
+    }
+
+    /// A snapshot of everything up to `at` is to take the place of the log.
+    pub(crate) fn end_before(&mut self, at: LogId) {
+        self.marks.end_before(at.index);
+        self.changes.push(Change::Install(at));
+    }
+
+    /// It has.
+    pub(crate) fn replace(&mut self, at: LogId) {
+        self.marks.replace(at.index);
+        (self.first, self.first_prev_term) = (at.index.next(), at.term);
+        self.runs.clear();
+        self.cache.clear();
+        self.cache_bytes = 0;
+    }
+
+    /// What is appended from now on has a time no earlier than this.
+    pub(crate) fn let_time_pass(&mut self, time: Timestamp) {
+        self.last_time = self.last_time.max(time);
     }
 
     /// Entries from `from` on that lie in memory together: at most `bytes_max` bytes, but one

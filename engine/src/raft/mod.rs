@@ -10,6 +10,7 @@ mod election;
 mod following;
 mod formation;
 mod forwarding;
+mod install;
 mod log;
 mod progress;
 mod proposal;
@@ -19,6 +20,7 @@ mod role;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use install::Pins;
 pub(crate) use log::Change;
 pub(crate) use replication::ReadWish;
 
@@ -30,12 +32,13 @@ use crate::{
     membership::Membership,
     message::{Head, Message, Payload},
     status::{self, Probe},
-    storage::{Identity, Recovered},
-    types::{Instant, LogId, LogIndex, NodeId, Requests, Term},
+    storage::{Identity, Receiving, Recovered},
+    types::{Instant, LogId, LogIndex, NodeId, Piece, Requests, Term},
 };
 use apply::Applying;
 use formation::{Forming, has_formed};
 use forwarding::Forwards;
+use install::Receiver;
 use log::Log;
 use proposal::{Gathering, Tracking};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -65,6 +68,10 @@ pub(crate) struct Facts {
     pub(crate) saturated: bool,
     /// Whether there is no room for more log.
     pub(crate) full: bool,
+    /// The snapshot that a peer sends.
+    pub(crate) receiving: Option<Receiving>,
+    /// The last snapshot from a peer that took the place of the log.
+    pub(crate) installed: Option<LogId>,
 }
 
 /// What a node takes part under.
@@ -116,12 +123,18 @@ pub(crate) struct Raft {
     forwards: Forwards,
     reads: Reads,
     applying: Applying,
+    receiver: Receiver,
 
     /// Answers that leave once the disk holds term and vote.
     owed: Vec<Message>,
     promise_wanted: bool,
     membership_wanted: bool,
     wishes: Vec<ReadWish>,
+    /// Pieces of snapshots: those that came, and those to be read for peers.
+    pieces: Vec<Piece>,
+    pieces_wanted: Vec<(NodeId, u64)>,
+    /// What is being received is not needed.
+    discards: bool,
     messages: Vec<Message>,
     actions: Vec<Action>,
     halt: Option<Halt>,
@@ -169,10 +182,14 @@ impl Raft {
             forwards: Forwards::new(recovered.write_epoch),
             reads: Reads::default(),
             applying: Applying::new(resumed),
+            receiver: Receiver::default(),
             owed: Vec::new(),
             promise_wanted: false,
             membership_wanted: false,
             wishes: Vec::new(),
+            pieces: Vec::new(),
+            pieces_wanted: Vec::new(),
+            discards: false,
             messages: Vec::new(),
             actions: vec![Action::Members(Arc::clone(members))],
             halt: None,
@@ -224,6 +241,9 @@ impl Raft {
     pub(crate) fn observe(&mut self, facts: Facts) {
         debug_assert!(self.log.changes().is_empty(), "the storage does not know the log yet");
         self.facts = facts;
+        if let Some(at) = facts.installed {
+            self.on_installed(at);
+        }
         if facts.durable > self.log.marks.durable() {
             self.log.marks.advance_durable(facts.durable);
             if let Role::Leader(leader) = &mut self.role {
@@ -256,6 +276,8 @@ impl Raft {
                 self.on_read_index_answer(&head, round, index);
             }
             Payload::Forward(forward) => self.on_forward(&head, forward),
+            Payload::Install(piece) => self.on_piece(&head, piece),
+            Payload::InstallAnswer(answer) => self.on_install_answer(&head, answer),
         }
     }
 
@@ -303,6 +325,7 @@ impl Raft {
         }
         self.messages.append(&mut self.owed);
         self.acknowledge_append();
+        self.acknowledge_install();
         self.canvass();
     }
 
@@ -350,6 +373,9 @@ impl Raft {
             || self.membership_wanted
             || self.log.has_changes()
             || !self.wishes.is_empty()
+            || !self.pieces.is_empty()
+            || !self.pieces_wanted.is_empty()
+            || self.discards
     }
 
     pub(crate) fn take_promise(&mut self) -> Option<(Term, Option<NodeId>)> {
@@ -368,6 +394,21 @@ impl Raft {
 
     pub(crate) const fn wishes(&mut self) -> &mut Vec<ReadWish> {
         &mut self.wishes
+    }
+
+    /// Pieces of a snapshot that came.
+    pub(crate) const fn pieces(&mut self) -> &mut Vec<Piece> {
+        &mut self.pieces
+    }
+
+    /// Pieces of snapshots to be read: for whom, and from which byte on.
+    pub(crate) const fn pieces_wanted(&mut self) -> &mut Vec<(NodeId, u64)> {
+        &mut self.pieces_wanted
+    }
+
+    /// Whether what is being received is not needed.
+    pub(crate) fn take_discard(&mut self) -> bool {
+        std::mem::take(&mut self.discards)
     }
 
     pub(crate) const fn messages(&mut self) -> &mut Vec<Message> {

@@ -3,7 +3,7 @@
 //! Knows no log: whoever feeds the peer looks entries up. Invariant: `matched` only rises, because
 //! a follower acknowledges nothing that a crash could take back.
 
-use super::{forwarding::Intake, log::Chunk};
+use super::{forwarding::Intake, install::Transfer, log::Chunk};
 use crate::{
     message::AppendAnswer,
     types::{Instant, LogIndex, NodeId},
@@ -23,6 +23,8 @@ pub(super) enum Pace {
     },
     /// Appends follow each other as long as the window has room.
     Replicate,
+    /// What it lacks is not in the log any more: it is being sent a snapshot.
+    Install,
 }
 
 /// See the module.
@@ -53,6 +55,8 @@ pub(super) struct Peer {
     pub(super) reading: bool,
     /// What that read brought.
     pub(super) fed: Option<Chunk>,
+    /// The snapshot on its way, while the pace is [`Pace::Install`].
+    pub(super) transfer: Option<Transfer>,
     /// The proposals it forwards.
     pub(super) intake: Intake,
     inflight: VecDeque<(LogIndex, u32)>,
@@ -78,6 +82,7 @@ impl Peer {
             commit_sent: LogIndex(0),
             reading: false,
             fed: None,
+            transfer: None,
             intake: Intake::default(),
             inflight: VecDeque::new(),
             inflight_bytes: 0,
@@ -139,6 +144,7 @@ impl Peer {
             && answer.sequence >= self.probing_since
         {
             self.pace = Pace::Replicate;
+            self.transfer = None;
             self.forget_inflight();
             self.next = answer.matched.max(self.matched).next();
         }
@@ -151,10 +157,18 @@ impl Peer {
         self.next = next;
         self.probing_since = self.sequence + 1;
         self.fed = None;
+        self.transfer = None;
         // What was asked for may be gone from the log by now, and never come.
         self.reading = false;
         self.forget_inflight();
         self.intake.repeat();
+    }
+
+    /// Begins to send it a snapshot.
+    pub(super) fn begin_install(&mut self) {
+        self.probe(self.next);
+        self.pace = Pace::Install;
+        self.transfer = Some(Transfer::default());
     }
 
     fn forget_inflight(&mut self) {

@@ -42,6 +42,7 @@ struct Feed<'a> {
     readers: u64,
     messages: &'a mut Vec<Message>,
     wishes: &'a mut Vec<ReadWish>,
+    pieces: &'a mut Vec<(NodeId, u64)>,
     marks: &'a mut Marks,
 }
 
@@ -50,7 +51,7 @@ impl Feed<'_> {
         if peer.paused {
             return;
         }
-        if peer.next < self.log.first() {
+        if peer.next < self.log.first() && peer.pace != Pace::Install {
             // What lies before the log cannot be asked about; the peer's answer tells where it is.
             peer.probe(self.log.first());
         }
@@ -65,6 +66,7 @@ impl Feed<'_> {
             }
             Pace::Probe { asked: true } => {}
             Pace::Replicate => self.stream(peer),
+            Pace::Install => self.install(peer),
         }
         let (last, committed) = (self.log.marks.last(), self.log.marks.committed());
         let due = self.heartbeat
@@ -72,6 +74,14 @@ impl Feed<'_> {
             || (self.notice && peer.lacks_notice(committed));
         if due && peer.sequence == before {
             self.append(peer, Bytes::new());
+        }
+    }
+
+    /// Asks for the next piece of the snapshot.
+    fn install(&mut self, peer: &mut Peer) {
+        let window = self.tuning.inflight_bytes_max;
+        if let Some(from) = peer.transfer.as_mut().and_then(|transfer| transfer.next(window)) {
+            self.pieces.push((peer.id, from));
         }
     }
 
@@ -109,7 +119,7 @@ impl Feed<'_> {
     }
 
     fn append(&mut self, peer: &mut Peer, frames: Bytes) {
-        let prev = peer.next.previous();
+        let prev = peer.next.max(self.log.first()).previous();
         let ask = self.heartbeat || peer.round_sent < self.round || peer.pace != Pace::Replicate;
         let prev = self.log.id_at(prev).expect("nothing before the log is asked for");
         peer.sequence += 1;
@@ -160,6 +170,7 @@ impl Raft {
             readers: readers.saturating_sub(busy as u64),
             messages: &mut self.messages,
             wishes: &mut self.wishes,
+            pieces: &mut self.pieces_wanted,
             marks: &mut self.marks,
         };
         leader.peers.iter_mut().for_each(|peer| feed.peer(peer));
@@ -190,6 +201,15 @@ impl Raft {
         match &answer.conflict {
             Some(_) if answer.sequence < peer.probing_since => {
                 self.marks.set(Mark::StaleAnswerDropped);
+            }
+            // A heartbeat, behind which the snapshot comes.
+            Some(_) if peer.pace == Pace::Install => {}
+            Some(_)
+                if peer.next <= self.log.first()
+                    && self.facts.snapshot.next() >= self.log.first() =>
+            {
+                self.marks.set(Mark::PeerNeedsSnapshot);
+                peer.begin_install();
             }
             Some(conflict) => {
                 let next = search(&self.log, peer.matched, conflict, &mut self.marks);
@@ -289,9 +309,5 @@ fn search(log: &Log, matched: LogIndex, conflict: &Conflict, marks: &mut Marks) 
         let unknown = conflict.runs.first().map_or(shared, |run| run.0.previous());
         LogIndex(shared.0 + unknown.0.saturating_sub(shared.0) / 2)
     });
-    let next = agreement.max(shared).next();
-    if next < log.first() {
-        marks.set(Mark::PeerNeedsSnapshot);
-    }
-    next.max(log.first())
+    agreement.max(shared).next().max(log.first())
 }

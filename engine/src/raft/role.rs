@@ -98,6 +98,7 @@ impl Leader {
         let is_served = |peer: &Peer| {
             peer.pace != Pace::Probe { asked: false }
                 && (peer.next > last || peer.pace != Pace::Replicate)
+                && peer.pace != Pace::Install
                 && !peer.is_due(round, last, committed)
         };
         !self.heartbeat_due && self.peers.iter().all(is_served)

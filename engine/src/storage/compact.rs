@@ -30,11 +30,14 @@ pub(crate) enum CompactOp {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Compaction {
-    /// Log from here on is kept for members.
+    /// Log from here on is kept for members, so many bytes of it at most.
     retain: LogIndex,
+    retain_bytes: u64,
+    /// Log from here on is kept: it is what follows a snapshot on its way to a member.
+    pinned: Option<LogIndex>,
     step: Step,
     outstanding: u32,
-    recycled: Option<Spare>,
+    recycled: Vec<Spare>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -47,8 +50,13 @@ enum Step {
 }
 
 impl Compaction {
-    pub(crate) const fn retain(&mut self, from: LogIndex) {
+    pub(crate) const fn retain(&mut self, from: LogIndex, pinned: Option<LogIndex>) {
         self.retain = from;
+        self.pinned = pinned;
+    }
+
+    pub(crate) const fn tune(&mut self, retain_log_bytes: u64) {
+        self.retain_bytes = retain_log_bytes;
     }
 
     pub(crate) fn go_on(
@@ -72,9 +80,10 @@ impl Compaction {
                 self.submit(CompactOp::SyncDirectory, DiskRequest::SyncDirectory, ops);
             }
             Step::SyncDirectory if self.outstanding == 0 => {
-                if let Some(spare) = self.recycled.take() {
+                let recycled = std::mem::take(&mut self.recycled);
+                if !recycled.is_empty() {
                     ops.met(Mark::SegmentRecycled);
-                    journal.spares.give(spare);
+                    journal.spares.give(recycled);
                 }
             }
             waiting => self.step = waiting,
@@ -99,15 +108,22 @@ impl Compaction {
         ops: &mut Ops,
     ) {
         let extra = snapshots.whole.len() - SNAPSHOTS_KEPT;
-        for snapshot in snapshots.whole.drain(..extra) {
+        let serving = &snapshots.serving;
+        let superfluous =
+            snapshots.whole.extract_if(..extra, |snapshot| !serving.uses(snapshot.header.at));
+        for snapshot in superfluous {
             self.submit(CompactOp::Remove, DiskRequest::Remove { file: snapshot.file() }, ops);
             self.step = Step::Remove;
         }
-        if extra > 0 || journal.cut.is_some() {
+        if matches!(self.step, Step::Remove) || journal.cut.is_some() {
             return;
         }
-        let covered = snapshots.whole[0].header.at.index.next();
-        let first = covered.min(self.retain);
+        let extra = snapshots.whole.len() - SNAPSHOTS_KEPT;
+        let covered = snapshots.whole[extra].header.at.index.next();
+        let covered = self.pinned.map_or(covered, |pinned| covered.min(pinned));
+        // What is older than the most that is kept for members: they will get a snapshot.
+        let too_old = journal.oldest_within(self.retain_bytes);
+        let first = covered.min(self.retain.max(too_old));
         let is_dead = |s: &Sealed| s.last.index < first && !reads.uses(s.sequence);
         let mut dead = Vec::new();
         // While the next segment waits for room the last full one is where the log ends.
@@ -137,11 +153,11 @@ impl Compaction {
         for sealed in dead {
             let file = File::Segment(sealed.sequence);
             let request = match journal.spares.recycle(sealed.layout.len, next_len) {
-                Some(spare) if self.recycled.is_none() => {
-                    self.recycled = Some(spare);
+                Some(spare) => {
+                    self.recycled.push(spare);
                     DiskRequest::Rename { from: file, to: File::Spare(spare.number) }
                 }
-                _ => DiskRequest::Remove { file },
+                None => DiskRequest::Remove { file },
             };
             self.submit(CompactOp::Remove, request, ops);
         }

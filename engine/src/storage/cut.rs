@@ -199,7 +199,7 @@ impl Journal {
         self.cut = Some(cut);
     }
 
-    fn is_drained(&self) -> bool {
+    pub(super) fn is_drained(&self) -> bool {
         self.is_roll_at_rest() && self.active.as_ref().is_none_or(Active::is_idle)
     }
 

@@ -61,6 +61,8 @@ pub(crate) struct Journal {
     pub(super) roll: Roll,
     pub(super) spares: Spares,
     pub(super) cut: Option<Cutting>,
+    /// A snapshot is about to take the place of the log, this entry and all behind it included.
+    ends_at: Option<LogIndex>,
     hint_at: Option<Instant>,
     /// Why the node must end.
     pub(super) fault: Option<Halt>,
@@ -99,6 +101,16 @@ pub(crate) struct Sealed {
     pub(crate) last: LogId,
     /// Where its last entry ends.
     pub(crate) data_bytes: u64,
+}
+
+impl Sealed {
+    fn bytes_after(&self, index: LogIndex) -> u64 {
+        let bytes = self.data_bytes - self.layout.data_at;
+        let entries = self.last.index.0 + 1 - self.first.0;
+        let after = self.last.index.0.saturating_sub(index.0).min(entries);
+        // Both below 2^32. One whose first entry did not fit has none.
+        (bytes * after).checked_div(entries).unwrap_or(0)
+    }
 }
 
 /// The segment that takes new entries.
@@ -254,13 +266,13 @@ impl SlotLane {
 impl Journal {
     pub(crate) fn new(identity: Identity, config: &Config) -> Self {
         let append = u64::from(config.tuning.append_bytes_max);
-        Self {
+        let mut journal = Self {
             identity,
             align: config.disk_align,
             segment_bytes: config.segment_bytes,
             window_bytes: WINDOW_BYTES_MIN.max(append * 2),
             epoch: 0,
-            writes_max: config.tuning.writes_inflight_max as usize,
+            writes_max: 0,
             sealed: VecDeque::new(),
             active: None,
             pending: VecDeque::new(),
@@ -271,14 +283,18 @@ impl Journal {
             roll: Roll::Idle,
             spares: Spares::default(),
             cut: None,
+            ends_at: None,
             hint_at: None,
             fault: None,
-        }
+        };
+        journal.tune(&config.tuning);
+        journal
     }
 
     /// The window stays: what a torn tail can reach stands in the headers.
-    pub(crate) const fn tune(&mut self, tuning: &Tuning) {
+    pub(crate) fn tune(&mut self, tuning: &Tuning) {
         self.writes_max = tuning.writes_inflight_max as usize;
+        self.spares.tune(tuning.snapshot_log_bytes, self.segment_bytes);
     }
 
     pub(crate) const fn durable(&self) -> LogIndex {
@@ -291,7 +307,8 @@ impl Journal {
 
     /// A deadline that has passed must be gone after `persist`: else a driver would spin on it.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let retry = if self.cut.is_some() { None } else { self.spares.deadline() };
+        let is_held = self.cut.is_some() || self.ends_at.is_some();
+        let retry = if is_held { None } else { self.spares.deadline() };
         earliest([self.hint_at, retry])
     }
 
@@ -311,15 +328,22 @@ impl Journal {
             .unwrap_or_else(|| self.last.index.next())
     }
 
-    /// Bytes of entries above `index`, nearly: whole segments are counted by what they hold.
+    /// Bytes of entries above `index`, nearly: in a full segment they count as equally long.
     pub(crate) fn bytes_after(&self, index: LogIndex) -> u64 {
-        let sealed: u64 = self
-            .sealed
-            .iter()
-            .filter(|sealed| sealed.first > index)
-            .map(|sealed| sealed.data_bytes - sealed.layout.data_at)
-            .sum();
+        let sealed: u64 = self.sealed.iter().map(|sealed| sealed.bytes_after(index)).sum();
         sealed + self.active.as_ref().map_or(0, |active| bytes_after(active, index))
+    }
+
+    /// The first index of the segments that together hold no more than this many bytes.
+    pub(super) fn oldest_within(&self, bytes_max: u64) -> LogIndex {
+        let mut bytes = self.active.as_ref().map_or(0, |active| active.end());
+        let fits = |sealed: &&Sealed| {
+            bytes += sealed.data_bytes;
+            bytes <= bytes_max
+        };
+        let kept = self.sealed.iter().rev().take_while(fits).last();
+        let active = self.active.as_ref().map(|active| active.first);
+        kept.map(|sealed| sealed.first).or(active).unwrap_or_else(|| self.last.index.next())
     }
 
     pub(crate) fn append(&mut self, head: Head, chunk: Bytes, at: usize) {
@@ -343,6 +367,9 @@ impl Journal {
             self.go_on_rolling(promises, ops);
         }
         self.go_on_cutting(promises, ops);
+        if self.ends_at.is_some() {
+            return self.come_to_rest(promises, ops);
+        }
         if self.cut.is_none() {
             // A segment may have become the active one, and may be full after this write.
             self.go_on_rolling(promises, ops);
@@ -355,6 +382,41 @@ impl Journal {
             self.prepare_spare(ops);
         }
         self.refresh_hint(now, promises, ops);
+    }
+
+    /// A snapshot of everything up to `at` takes the place of the log: nothing more is written to
+    /// it, and nothing behind `at` counts.
+    pub(super) fn end_before(&mut self, at: LogIndex) {
+        self.ends_at = Some(at);
+        self.durable = self.durable.min(at);
+        self.hint_at = None;
+        self.pending.clear();
+        self.pending_bytes = 0;
+    }
+
+    fn come_to_rest(&mut self, promises: &Promises, ops: &mut Ops) {
+        if !self.is_roll_at_rest() {
+            self.go_on_rolling(promises, ops);
+        }
+        self.write_slots(ops);
+    }
+
+    /// Whether nothing of it is on its way to the disk.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.cut.is_none() && self.is_drained()
+    }
+
+    /// The log is empty and goes on behind `at`. Returns the segments of the old one.
+    pub(super) fn replace(&mut self, at: LogId) -> Vec<u64> {
+        let active = self.active.take().map(|active| active.sequence);
+        let sealed = self.sealed.drain(..).map(|sealed| sealed.sequence);
+        let old = sealed.chain(active).collect();
+        self.roll = Roll::Idle;
+        self.ends_at = None;
+        self.last = at;
+        self.durable = at.index;
+        self.spares.forget_stock();
+        old
     }
 
     fn has_to_write(&self) -> bool {
@@ -418,6 +480,7 @@ impl Journal {
         let durable = active.durable();
         // What a cut is about to clear is durable no more, whatever was written of it.
         let most = self.cut.as_ref().map_or(durable, |cut| durable.min(cut.lowest().previous()));
+        let most = self.ends_at.map_or(most, |end| most.min(end));
         self.durable = self.durable.max(most);
         self.hint_at = None;
     }

@@ -5,6 +5,7 @@
 use super::{
     Identity, Recovered,
     found::{SegmentFound, SnapshotFound},
+    install,
     journal::Journal,
     promises::Promises,
     scan::{self, Damage, Rules, Scanned, Tail},
@@ -44,6 +45,8 @@ pub(crate) struct Look {
     /// Files that nothing needs.
     pub(super) doomed: Vec<File>,
     log: Log,
+    /// The snapshot from a peer that is to take the place of the log.
+    finishing: Option<SnapshotFile>,
 }
 
 /// The log as a whole.
@@ -77,6 +80,7 @@ impl Look {
             segments: Vec::new(),
             doomed: Vec::new(),
             log: Log::default(),
+            finishing: None,
         }
     }
 
@@ -329,6 +333,24 @@ impl Look {
         };
         let broken = self.snapshots.extract_if(.., |found| !is_whole(found));
         self.doomed.extend(broken.map(|found| File::Snapshot(found.at)));
+        // What an install has left behind: no log leads on from there.
+        let (first, newest) = (self.hard().first.index, self.snapshot());
+        let is_useless = |found: &mut SnapshotFound| {
+            found.at != newest && found.at.index.next() < first && newest.index.next() >= first
+        };
+        let useless = self.snapshots.extract_if(.., is_useless);
+        self.doomed.extend(useless.map(|found| File::Snapshot(found.at)));
+    }
+
+    /// The newest snapshot takes the place of the log: the crash came before the hard state said so.
+    pub(super) fn finish_install(&mut self) {
+        let snapshot = self.whole_snapshots().pop().expect("the verdict rests on it");
+        let at = snapshot.header.at;
+        self.doomed.extend(self.segments.drain(..).map(|found| File::Segment(found.sequence)));
+        let older = self.snapshots.extract_if(.., |found| found.at != at);
+        self.doomed.extend(older.map(|found| File::Snapshot(found.at)));
+        self.log = Log { first: at.index.next(), last: at, proven: at.index, ..Log::default() };
+        self.finishing = Some(snapshot);
     }
 
     pub(super) fn whole_snapshots(&self) -> Vec<SnapshotFile> {
@@ -367,10 +389,14 @@ impl Look {
     fn install(&self) -> verdict::Install {
         let (hard, whole) = (self.hard(), self.whole_snapshots());
         let is_staged = whole.iter().any(|found| found.header.id == hard.install.id);
+        // A log that holds its last entry goes on from it like from an own one.
+        let is_joined =
+            |at: LogId| at.index <= self.log.last.index && self.term_at(at.index) == at.term;
         let is_unknown = |found: &SnapshotFile| {
             found.header.origin == Origin::Installed
                 && found.header.id != hard.install.id
                 && found.header.at.index > hard.commit_hint
+                && !is_joined(found.header.at)
         };
         match hard.installing {
             true if is_staged => verdict::Install::Staged,
@@ -410,6 +436,9 @@ impl Look {
         let mut wanted = found.clone();
         wanted.write_epoch += 1;
         wanted.clean = false;
+        if let Some(snapshot) = &self.finishing {
+            install::adopt(&mut wanted, &snapshot.header);
+        }
         Promises::new(found, wanted, self.numbers())
     }
 
@@ -448,6 +477,13 @@ impl Look {
             membership: hard.newest.clone(),
             previous: hard.previous.clone(),
         }
+    }
+
+    /// The term of an entry of the log.
+    fn term_at(&self, index: LogIndex) -> Term {
+        let terms = self.terms();
+        let run = terms.partition_point(|(first, _)| *first <= index);
+        run.checked_sub(1).map_or_else(|| self.hard().first.prev_term, |run| terms[run].1)
     }
 
     fn terms(&self) -> Vec<(LogIndex, Term)> {

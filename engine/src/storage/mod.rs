@@ -6,6 +6,7 @@
 mod compact;
 mod cut;
 mod found;
+mod install;
 mod journal;
 mod look;
 mod ops;
@@ -14,18 +15,22 @@ mod reader;
 mod recovery;
 mod repair;
 mod roll;
+mod saving;
 mod scan;
+mod serving;
 mod snapshots;
 mod verdict;
 
 use self::{
     compact::Compaction,
+    install::Installing,
     journal::Journal,
     ops::{InFlight, Job, Ops},
     promises::Promises,
     reader::Reads,
     recovery::{Parts, Recovery as Restart},
     roll::RollOp,
+    saving::Saving,
     snapshots::Snapshots,
 };
 use crate::{
@@ -37,12 +42,13 @@ use crate::{
     marks::{Mark, Marks},
     membership::Membership,
     status::{Phase, Recovery},
-    types::{CaptureId, Instant, LogId, LogIndex, NodeId, OpId, Term, Timestamp},
+    types::{CaptureId, Instant, LogId, LogIndex, NodeId, OpId, Piece, Term, Timestamp},
 };
 use bytes::Bytes;
 use std::sync::Arc;
 
 pub(crate) use crate::types::Identity;
+pub(crate) use snapshots::Receiving;
 
 /// What a restart found: handed over once, when the node may vote and acknowledge.
 #[derive(Clone, Debug)]
@@ -100,6 +106,7 @@ pub(crate) struct Storage {
     reads: Reads,
     snapshots: Snapshots,
     compaction: Compaction,
+    installing: Installing,
     committed: LogIndex,
     fault: Option<Halt>,
 }
@@ -107,7 +114,7 @@ pub(crate) struct Storage {
 impl Storage {
     pub(crate) fn new(config: &Config, seed: u64) -> Self {
         let identity = Identity { group: config.group, node: config.node, ..Identity::default() };
-        Self {
+        let mut storage = Self {
             seed,
             ops: Ops::default(),
             restart: None,
@@ -117,10 +124,13 @@ impl Storage {
             reads: Reads::new(Seed::default(), config.group),
             snapshots: new_snapshots(identity, config),
             compaction: Compaction::default(),
+            installing: Installing::default(),
             committed: LogIndex(0),
             fault: None,
             config: config.clone(),
-        }
+        };
+        storage.compaction.tune(config.tuning.retain_log_bytes);
+        storage
     }
 
     /// New limits, from now on.
@@ -128,6 +138,7 @@ impl Storage {
         self.config.tuning = tuning.clone();
         self.journal.tune(tuning);
         self.snapshots.tune(tuning);
+        self.compaction.tune(tuning.retain_log_bytes);
     }
 
     // ---- facts -------------------------------------------------------------------------------
@@ -197,10 +208,17 @@ impl Storage {
                 }
                 self.reads.on_read(reader, op, &bytes);
             }
-            Job::Snapshot if self.snapshots.is_restoring(op) => {
-                self.snapshots.on_block(op, result);
+            Job::Restore => self.snapshots.on_block(op, result),
+            Job::Saving => on_saved(&mut self.snapshots.saving, result),
+            Job::Staging => on_saved(&mut self.snapshots.staging, result),
+            Job::Serve(_) if self.snapshots.serving.is_expected(op) => {
+                let Completion::Read(block) = result? else { return Ok(()) };
+                let (group, align) = (self.config.group, self.config.disk_align);
+                self.snapshots.serving.on_read(op, &block, group, align);
             }
-            Job::Snapshot => self.snapshots.on_written(result.map(|_| ())),
+            // Nobody waits for it any more, and its file may be gone.
+            Job::Serve(_) => {}
+            Job::Install(_) => unless_gone(result)?,
             Job::Compact(_) => {
                 unless_gone(result)?;
                 self.compaction.on_done();
@@ -261,13 +279,19 @@ impl Storage {
         if let (None, Some(promises)) = (&self.restart, &mut self.promises) {
             self.snapshots.go_on_restoring(&mut self.ops);
             self.snapshots.go_on_saving(self.journal.durable(), &mut self.ops);
-            self.compaction.go_on(
-                &mut self.journal,
-                &mut self.snapshots,
-                &self.reads,
-                promises,
-                &mut self.ops,
-            );
+            self.snapshots.go_on_staging(&mut self.ops);
+            if self.installing.is_under_way() {
+                let (journal, snapshots) = (&mut self.journal, &mut self.snapshots);
+                self.installing.go_on(journal, snapshots, promises, &mut self.ops);
+            } else {
+                self.compaction.go_on(
+                    &mut self.journal,
+                    &mut self.snapshots,
+                    &self.reads,
+                    promises,
+                    &mut self.ops,
+                );
+            }
             // After the compaction: it may have recycled the segment that the log waits for.
             self.journal.persist(now, promises, &mut self.ops);
             self.reads.go_on(&self.journal, &mut self.ops);
@@ -294,6 +318,7 @@ impl Storage {
             || self.journal.fault.is_some()
             || self.reads.fault.is_some()
             || self.snapshots.fault.is_some()
+            || self.snapshots.serving.fault.is_some()
     }
 
     /// Why the node must end, once that is so.
@@ -303,6 +328,7 @@ impl Storage {
             &mut self.journal.fault,
             &mut self.reads.fault,
             &mut self.snapshots.fault,
+            &mut self.snapshots.serving.fault,
         ];
         faults.into_iter().find_map(Option::take)
     }
@@ -434,6 +460,9 @@ impl Storage {
 
     /// Captures the machine as it is after `at`; false if a capture runs or `at` is no news.
     pub(crate) fn capture(&mut self, at: LogId, members: Arc<Membership>) -> bool {
+        if self.installing.is_under_way() {
+            return false;
+        }
         let number = look::draw(self.seed ^ at.index.0.rotate_left(32)).max(1);
         self.snapshots.capture(at, members, number, &mut self.ops)
     }
@@ -454,9 +483,60 @@ impl Storage {
         (self.journal.bytes_after(newest.index), self.snapshots.newest_bytes())
     }
 
-    /// Log from here on is kept for peers.
-    pub(crate) const fn retain(&mut self, from: LogIndex) {
-        self.compaction.retain(from);
+    /// Log from here on is kept for peers, as far as the limit goes; from `pinned` on whatever it
+    /// takes.
+    pub(crate) fn retain(&mut self, from: LogIndex, pinned: Option<LogIndex>) {
+        self.compaction.retain(from, pinned);
+    }
+
+    // ---- installs ----------------------------------------------------------------------------
+
+    /// Reads a piece of a snapshot for a peer: of the newest, or of the one it is being sent.
+    pub(crate) fn serve(&mut self, peer: NodeId, from: u64) {
+        let snapshots = &mut self.snapshots;
+        let (newest, align) = (snapshots.whole.last(), self.config.disk_align);
+        snapshots.serving.serve(peer, from, newest, align, &mut self.ops);
+    }
+
+    /// Only these peers are being sent snapshots.
+    pub(crate) fn keep_serving(&mut self, peers: &[NodeId]) {
+        self.snapshots.serving.keep(peers);
+    }
+
+    /// A piece that was read.
+    pub(crate) fn take_piece(&mut self) -> Option<(NodeId, Piece)> {
+        self.snapshots.serving.take()
+    }
+
+    /// A piece of a peer's snapshot, to be kept beside everything else.
+    pub(crate) fn stage(&mut self, piece: &Piece) {
+        let members = self.promises().wanted().newest.clone();
+        if !self.installing.is_under_way() {
+            self.snapshots.stage(piece, members, &mut self.ops);
+        }
+    }
+
+    /// What a peer sends, and how far it is.
+    pub(crate) fn receiving(&self) -> Option<Receiving> {
+        self.snapshots.receiving()
+    }
+
+    /// What a peer sends is not needed any more.
+    pub(crate) fn discard_staged(&mut self) {
+        if !self.installing.is_under_way() {
+            self.snapshots.discard_staged(&mut self.ops);
+        }
+    }
+
+    /// What a peer sent, all of it, takes the place of the log.
+    pub(crate) fn install(&mut self, at: LogId) {
+        let (journal, snapshots) = (&mut self.journal, &mut self.snapshots);
+        self.installing.begin(at, journal, snapshots, &mut self.reads, &mut self.ops);
+    }
+
+    /// The last install of this life.
+    pub(crate) const fn installed(&self) -> Option<LogId> {
+        self.installing.done
     }
 
     /// The first index still in the log.
@@ -477,8 +557,12 @@ impl Storage {
     }
 }
 
-const fn new_snapshots(identity: Identity, config: &Config) -> Snapshots {
+fn new_snapshots(identity: Identity, config: &Config) -> Snapshots {
     Snapshots::new(identity, config.disk_align, config.tuning.restore_bytes_max)
+}
+
+fn on_saved(saving: &mut Option<Saving>, result: Result<Completion, DiskError>) {
+    saving.as_mut().expect("a snapshot was being written").on_written(result.map(drop));
 }
 
 /// Removing what is gone already is no failure.

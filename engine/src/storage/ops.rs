@@ -1,11 +1,13 @@
 //! The disk operations in flight: what each one is for, and what is yet to be handed out.
 
-use super::{Reader, compact::CompactOp, cut::CutOp, recovery::RecoveryOp, roll::RollOp};
+use super::{
+    Reader, compact::CompactOp, cut::CutOp, install::InstallOp, recovery::RecoveryOp, roll::RollOp,
+};
 use crate::{
     action::{Action, Machine},
     file::{Class, DiskRequest, File},
     marks::{Mark, Marks},
-    types::OpId,
+    types::{NodeId, OpId},
 };
 
 /// Whom a completion concerns.
@@ -18,7 +20,14 @@ pub(crate) enum Job {
     Roll(RollOp),
     Cut(CutOp),
     ReadBack(Reader),
-    Snapshot,
+    /// The save of an own snapshot.
+    Saving,
+    /// The save of a snapshot that a peer sends.
+    Staging,
+    Restore,
+    /// A piece for a peer.
+    Serve(NodeId),
+    Install(InstallOp),
     Compact(CompactOp),
 }
 

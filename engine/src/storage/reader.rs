@@ -108,6 +108,12 @@ impl Reads {
         }
     }
 
+    /// The log goes: nothing of it is wanted any more.
+    pub(super) fn forget_all(&mut self) {
+        self.readers.clear();
+        self.done.clear();
+    }
+
     fn state(&mut self, reader: Reader) -> &mut State {
         let place = self.readers.iter().position(|state| state.reader == reader);
         let place = place.unwrap_or_else(|| {

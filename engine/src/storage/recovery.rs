@@ -430,6 +430,10 @@ impl Recovery {
         parts.ops.note(Note::Recovery(text));
         match verdict {
             Verdict::Replay { log_is_covered: false, .. } | Verdict::RepeatCut => {}
+            Verdict::FinishInstall => {
+                parts.ops.met(Mark::InstallFinished);
+                self.look.finish_install();
+            }
             _ => return Err(self.look.refusal(row.name)),
         }
         self.phase(Phase::Repair, now);

@@ -87,6 +87,7 @@ impl Repair {
             ops.met(match file {
                 File::Segment(_) => Mark::UnannouncedSegmentRemoved,
                 File::Part(..) => Mark::PartialSnapshotRemoved,
+                File::Snapshot(_) => Mark::UselessSnapshotRemoved,
                 _ => Mark::DeadFilesRemoved,
             });
             submit(DiskRequest::Remove { file }, ops);

@@ -52,6 +52,12 @@ pub(crate) enum Roll {
 pub(crate) struct Spares {
     ready: Vec<Spare>,
     creating: Option<Spare>,
+    /// Those that compaction is giving their names.
+    coming: usize,
+    /// How many are kept of what compaction gives: what the log takes from one snapshot to the
+    /// next, twice, as neither comes evenly. Were there fewer, zeros would be written while files
+    /// are removed, and a log under load would write everything twice.
+    kept_max: usize,
     next: u64,
     is_full: bool,
     /// Whether the one in stock was found to be what the next roll needs.
@@ -94,14 +100,27 @@ impl Spares {
 
     /// A name for a segment that is not needed any more, if its room may be of use.
     pub(super) fn recycle(&mut self, len: u64, next_len: u64) -> Option<Spare> {
-        let is_useful = self.ready.is_empty() && self.creating.is_none() && len >= next_len;
-        is_useful.then(|| Spare { number: self.number(), len })
+        let is_useful = self.ready.len() + self.coming < self.kept_max && len >= next_len;
+        is_useful.then(|| {
+            self.coming += 1;
+            Spare { number: self.number(), len }
+        })
     }
 
-    /// Its new name is durable: it may be written.
-    pub(super) fn give(&mut self, spare: Spare) {
+    /// What the next roll needs may be another length.
+    pub(super) const fn forget_stock(&mut self) {
         self.is_stocked = false;
-        self.ready.push(spare);
+    }
+
+    /// Their new names are durable: they may be written.
+    pub(super) fn give(&mut self, spares: Vec<Spare>) {
+        self.coming -= spares.len();
+        self.is_stocked = false;
+        self.ready.extend(spares);
+    }
+
+    pub(super) fn tune(&mut self, snapshot_log_bytes: u64, segment_bytes: u64) {
+        self.kept_max = 1 + 2 * snapshot_log_bytes.div_ceil(segment_bytes) as usize;
     }
 }
 
@@ -298,7 +317,7 @@ impl Journal {
         if self.spares.is_stocked {
             return;
         }
-        // Segments do not shrink again: a shorter one would lie there for ever.
+        // Segments do not shrink again: shorter ones would lie there for ever.
         for short in self.spares.ready.drain(..) {
             let request = DiskRequest::Remove { file: File::Spare(short.number) };
             ops.submit(Job::Roll(RollOp::RemoveSpare), Class::Background, request);

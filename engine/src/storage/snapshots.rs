@@ -1,31 +1,31 @@
-//! Own snapshots: captured piece by piece while writes go on, restored block by verified block.
+//! Snapshots: captured piece by piece while writes go on or received from a peer, restored block by
+//! verified block.
 //!
-//! Save: part, sync, rename, sync the directory; only then it counts. A snapshot is renamed only
-//! when the log is durable up to it, so none ever reaches behind the end of its own log. Restore:
-//! the newest whole one; a bad block, and it begins again with the one before.
+//! Save: part, sync, rename, sync the directory; only then it counts. An own snapshot is renamed
+//! only when the log is durable up to it, so none ever reaches behind the end of its own log; a
+//! peer's when it takes the log's place. Restore: the newest whole one; a bad block, and it begins
+//! again with the one before.
 
 use super::{
     Identity, damaged,
     ops::{Job, Ops},
+    saving::{BLOCKS_IN_FLIGHT_MAX, Save, Saving},
+    serving::Serving,
 };
 use crate::{
     action::{Halt, Machine, Note},
     config::Tuning,
     disk::snapshot::{
-        BLOCK_HEAD_BYTES, Footer, Header, Origin, block_bytes, decode_block, encode_block,
-        header_bytes,
+        BLOCK_HEAD_BYTES, Footer, Header, Origin, block_bytes, decode_block, header_bytes,
     },
     event::{Chunk, Completion, MachineError},
-    file::{Class, DiskError, DiskRequest, Extent, File},
+    file::{Class, DiskError, DiskRequest, File},
     marks::Mark,
     membership::Membership,
-    types::{CaptureId, LogId, LogIndex, OpId, SnapshotId},
+    types::{CaptureId, LogId, LogIndex, OpId, Piece, SnapshotId, SnapshotName},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::{collections::BTreeMap, sync::Arc};
-
-/// The most blocks being written, or read, at a time.
-const BLOCKS_IN_FLIGHT_MAX: u32 = 4;
 
 /// A whole snapshot in the directory.
 #[derive(Clone, Debug)]
@@ -47,41 +47,26 @@ pub(crate) struct Snapshots {
     restore_bytes_max: u64,
     /// Oldest first.
     pub(super) whole: Vec<SnapshotFile>,
-    saving: Option<Saving>,
+    pub(super) saving: Option<Saving>,
+    /// What a peer sends, beside everything else.
+    pub(super) staging: Option<Saving>,
+    pub(super) serving: Serving,
     restoring: Option<Restoring>,
     restored: Option<LogId>,
     captures: u64,
     pub(super) fault: Option<Halt>,
 }
 
-/// A capture on its way to a file.
-#[derive(Clone, Debug)]
-struct Saving {
-    header: Header,
-    capture: CaptureId,
-    step: Save,
-    /// Payload that does not fill a block yet.
-    gathered: BytesMut,
-    is_asked: bool,
-    is_last_seen: bool,
-    offset: u64,
-    footer: Footer,
-    in_flight: u32,
-    failed: Option<DiskError>,
-}
-
+/// A snapshot on its way from a peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Save {
-    Create,
-    Blocks,
-    Footer,
-    Sync,
-    /// Complete; the log is not durable up to it yet.
-    Wait,
-    Rename,
-    SyncName,
-    /// It failed: what there is of it is being removed.
-    Remove,
+pub(crate) struct Receiving {
+    pub(crate) snapshot: SnapshotName,
+    /// The next byte it waits for.
+    pub(crate) next: u64,
+    /// Of what came, that which leaves room for more.
+    pub(crate) stored: u64,
+    /// All of it is on disk.
+    pub(crate) is_whole: bool,
 }
 
 /// A snapshot on its way into the machine.
@@ -100,13 +85,15 @@ struct Restoring {
 }
 
 impl Snapshots {
-    pub(crate) const fn new(identity: Identity, align: u32, restore_bytes_max: u64) -> Self {
+    pub(crate) fn new(identity: Identity, align: u32, restore_bytes_max: u64) -> Self {
         Self {
             identity,
             align,
             restore_bytes_max,
             whole: Vec::new(),
             saving: None,
+            staging: None,
+            serving: Serving::default(),
             restoring: None,
             restored: None,
             captures: 0,
@@ -150,79 +137,136 @@ impl Snapshots {
             return false;
         }
         self.captures += 1;
+        let header = self.header(at, SnapshotId(number), Origin::Captured, membership);
         let capture = CaptureId(self.captures);
-        let header = Header {
-            identity: self.identity,
-            at,
-            id: SnapshotId(number),
-            origin: Origin::Captured,
-            block_bytes: block_bytes(self.align),
-            membership,
-        };
-        ops.machine(Machine::Capture { capture, at });
-        let saving = Saving {
-            header,
-            capture,
-            step: Save::Create,
-            gathered: BytesMut::new(),
-            is_asked: false,
-            is_last_seen: false,
-            offset: header_bytes(self.align),
-            footer: Footer { blocks: 0, payload_bytes: 0, digest: 0 },
-            in_flight: 0,
-            failed: None,
-        };
-        let request = DiskRequest::Create { file: saving.part(), len: 0, zeroed: false };
-        self.saving.insert(saving).submit(request, ops);
+        self.saving = Some(Saving::capture(header, capture, self.align, ops));
         true
     }
 
+    fn header(
+        &self,
+        at: LogId,
+        id: SnapshotId,
+        origin: Origin,
+        membership: Arc<Membership>,
+    ) -> Header {
+        let block_bytes = block_bytes(self.align);
+        Header { identity: self.identity, at, id, origin, block_bytes, membership }
+    }
+
     pub(crate) fn on_captured(&mut self, capture: CaptureId, result: Result<Chunk, MachineError>) {
-        let Some(saving) = self.saving.as_mut().filter(|saving| saving.capture == capture) else {
+        let Some(saving) = self.saving.as_mut().filter(|saving| saving.is_of(capture)) else {
             return;
         };
         match result {
-            Ok(chunk) => {
-                saving.is_asked = false;
-                saving.is_last_seen |= chunk.last;
-                saving.gathered.extend_from_slice(&chunk.bytes);
-            }
+            Ok(chunk) => saving.take_chunk(&chunk),
             Err(error) => self.fault = Some(Halt::Machine(error)),
         }
     }
 
-    pub(crate) fn on_written(&mut self, result: Result<(), DiskError>) {
-        let saving = self.saving.as_mut().expect("a snapshot was being written");
-        saving.in_flight -= 1;
-        if let (Err(error), true) = (result, saving.step != Save::Remove) {
-            saving.failed = Some(error);
+    /// Goes on with the save of an own snapshot.
+    pub(crate) fn go_on_saving(&mut self, durable: LogIndex, ops: &mut Ops) {
+        let Some(saving) = &mut self.saving else { return };
+        saving.go_on(self.align, ops);
+        if saving.step == Save::Whole {
+            if durable >= saving.header.at.index {
+                saving.name(ops);
+            } else {
+                ops.met(Mark::SnapshotWaitedForLog);
+            }
+        }
+        if !saving.is_over() {
+            return;
+        }
+        if let Some(Saving { header, footer, step: Save::SyncName, .. }) = self.saving.take() {
+            ops.note(Note::Snapshot(header.at));
+            self.whole.push(SnapshotFile { header, footer });
         }
     }
 
-    /// Goes on with the save; a snapshot that became durable is returned.
-    pub(crate) fn go_on_saving(&mut self, durable: LogIndex, ops: &mut Ops) -> Option<LogId> {
-        let saving = self.saving.as_mut()?;
-        if let Some(error) = saving.failed.take() {
-            saving.give_up(error, ops);
+    pub(super) fn abandon_capture(&mut self, ops: &mut Ops) {
+        if let Some(saving) = &mut self.saving {
+            saving.abandon(ops);
         }
-        saving.go_on(self.align, durable, ops);
-        if saving.in_flight > 0 {
-            return None;
+    }
+
+    // ---- from a peer -------------------------------------------------------------------------
+
+    /// A piece of a peer's snapshot.
+    pub(crate) fn stage(&mut self, piece: &Piece, membership: Arc<Membership>, ops: &mut Ops) {
+        let is_another =
+            |staging: &Saving| staging.received().is_none_or(|(name, ..)| name != piece.snapshot);
+        if let Some(staging) = self.staging.as_mut().filter(|staging| is_another(staging)) {
+            ops.met(Mark::InstallReplaced);
+            return staging.abandon(ops);
         }
-        match saving.step {
-            Save::SyncName => {
-                let Saving { header, footer, .. } = self.saving.take()?;
-                let at = header.at;
-                self.whole.push(SnapshotFile { header, footer });
-                ops.note(Note::Snapshot(at));
-                Some(at)
-            }
-            Save::Remove => {
-                self.saving = None;
-                None
-            }
-            _ => None,
+        if self.staging.is_none() {
+            let SnapshotName { at, id, .. } = piece.snapshot;
+            let header = self.header(at, id, Origin::Installed, membership);
+            self.staging = Some(Saving::stage(header, piece.snapshot, self.align, ops));
         }
+        let staging = self.staging.as_mut().expect("it was just begun");
+        if !staging.take_piece(piece) {
+            ops.met(Mark::InstallPieceRefused);
+        }
+    }
+
+    pub(crate) fn go_on_staging(&mut self, ops: &mut Ops) {
+        let Some(staging) = &mut self.staging else { return };
+        staging.go_on(self.align, ops);
+        if staging.is_over() && staging.step == Save::Remove {
+            self.staging = None;
+        }
+    }
+
+    /// The log has come as far by itself.
+    pub(crate) fn discard_staged(&mut self, ops: &mut Ops) {
+        if let Some(staging) = &mut self.staging {
+            staging.abandon(ops);
+        }
+    }
+
+    /// What a peer sends, and how far it is.
+    pub(crate) fn receiving(&self) -> Option<Receiving> {
+        let staging = self.staging.as_ref().filter(|staging| staging.step != Save::Remove)?;
+        let (snapshot, next, stored) = staging.received()?;
+        let is_whole = staging.step == Save::Whole;
+        Some(Receiving { snapshot, next, stored, is_whole })
+    }
+
+    /// A peer's snapshot that is whole and has no name yet.
+    pub(super) fn staged(&self) -> Option<SnapshotName> {
+        self.receiving().filter(|receiving| receiving.is_whole).map(|receiving| receiving.snapshot)
+    }
+
+    pub(super) fn name_staged(&mut self, ops: &mut Ops) {
+        self.staging.as_mut().expect("it is whole").name(ops);
+    }
+
+    /// The peer's snapshot once it has its name.
+    pub(super) fn named(&self) -> Option<&Header> {
+        let staging = self.staging.as_ref()?;
+        (staging.is_over() && staging.step == Save::SyncName).then_some(&staging.header)
+    }
+
+    pub(super) fn take_named(&mut self) -> SnapshotFile {
+        let Saving { header, footer, .. } = self.staging.take().expect("it was announced");
+        SnapshotFile { header, footer }
+    }
+
+    /// Whether files are at work that an install would take away.
+    pub(super) const fn is_busy(&self) -> bool {
+        self.saving.is_some() || self.restoring.is_some()
+    }
+
+    /// This one is the only one from now on, and the machine begins with it. Returns what it made
+    /// superfluous.
+    pub(super) fn replace(&mut self, installed: SnapshotFile, ops: &mut Ops) -> Vec<File> {
+        let old = std::mem::replace(&mut self.whole, vec![installed]);
+        self.serving.keep(&[]);
+        self.restored = None;
+        self.restore(ops);
+        old.iter().map(SnapshotFile::file).collect()
     }
 
     // ---- restore -----------------------------------------------------------------------------
@@ -275,11 +319,6 @@ impl Snapshots {
         }
     }
 
-    /// Whether a completion belongs to the restore.
-    pub(crate) fn is_restoring(&self, op: OpId) -> bool {
-        self.restoring.as_ref().is_some_and(|restoring| restoring.reads.contains_key(&op))
-    }
-
     pub(crate) fn on_restored(&mut self, through: u64, result: Result<(), MachineError>) {
         if let Err(error) = result {
             self.fault = Some(Halt::Machine(error));
@@ -317,97 +356,15 @@ impl Snapshots {
 }
 
 impl SnapshotFile {
-    fn block_offset(&self, number: u64, align: u32) -> u64 {
+    pub(super) fn block_offset(&self, number: u64, align: u32) -> u64 {
         header_bytes(align) + number * u64::from(self.header.block_bytes)
     }
 
     /// The bytes of a block on disk, padding included.
-    fn block_len(&self, number: u64, align: u32) -> u32 {
+    pub(super) fn block_len(&self, number: u64, align: u32) -> u32 {
         let payload = u64::from(self.header.block_bytes) - BLOCK_HEAD_BYTES as u64;
         let left = self.footer.payload_bytes.saturating_sub(number * payload).min(payload);
         (BLOCK_HEAD_BYTES as u64 + left).next_multiple_of(u64::from(align)) as u32
-    }
-}
-
-impl Saving {
-    const fn part(&self) -> File {
-        File::Part(self.header.at, self.header.id)
-    }
-
-    fn submit(&mut self, request: DiskRequest, ops: &mut Ops) {
-        self.in_flight += 1;
-        ops.submit(Job::Snapshot, Class::Background, request);
-    }
-
-    fn write(&mut self, offset: u64, bytes: Vec<u8>, ops: &mut Ops) {
-        let at = Extent::new(offset, bytes.into());
-        let file = self.part();
-        self.submit(DiskRequest::Write { file, at, and: None, durable: false }, ops);
-    }
-
-    fn give_up(&mut self, error: DiskError, ops: &mut Ops) {
-        ops.met(Mark::SnapshotGivenUp);
-        ops.note(Note::Disk { file: self.part(), error });
-        ops.machine(Machine::CaptureStop { capture: self.capture });
-        self.step = Save::Remove;
-        self.submit(DiskRequest::Remove { file: self.part() }, ops);
-    }
-
-    fn go_on(&mut self, align: u32, durable: LogIndex, ops: &mut Ops) {
-        match self.step {
-            Save::Create if self.in_flight == 0 => {
-                let header = self.header.encode(align);
-                self.write(0, header, ops);
-                self.step = Save::Blocks;
-            }
-            Save::Blocks => self.write_blocks(align, ops),
-            Save::Footer if self.in_flight == 0 => {
-                self.step = Save::Sync;
-                self.submit(DiskRequest::Sync { file: self.part() }, ops);
-            }
-            Save::Sync if self.in_flight == 0 => self.step = Save::Wait,
-            Save::Rename if self.in_flight == 0 => {
-                self.step = Save::SyncName;
-                self.submit(DiskRequest::SyncDirectory, ops);
-            }
-            _ => {}
-        }
-        if self.step == Save::Wait && durable < self.header.at.index {
-            ops.met(Mark::SnapshotWaitedForLog);
-        }
-        if self.step == Save::Wait && durable >= self.header.at.index {
-            self.step = Save::Rename;
-            let (from, to) = (self.part(), File::Snapshot(self.header.at));
-            self.submit(DiskRequest::Rename { from, to }, ops);
-        }
-    }
-
-    fn write_blocks(&mut self, align: u32, ops: &mut Ops) {
-        let most = self.header.block_bytes as usize - BLOCK_HEAD_BYTES;
-        while self.in_flight < BLOCKS_IN_FLIGHT_MAX
-            && (self.gathered.len() >= most || self.is_last_seen)
-        {
-            let payload = self.gathered.split_to(most.min(self.gathered.len()));
-            let (group, id) = (self.header.identity.group, self.header.id);
-            let block = encode_block(&payload, self.footer.blocks, group, id, align);
-            let offset = self.offset;
-            self.offset += block.len() as u64;
-            self.footer.blocks += 1;
-            self.footer.payload_bytes += payload.len() as u64;
-            self.footer.digest = crc32c::crc32c_append(self.footer.digest, &payload);
-            self.write(offset, block, ops);
-            if self.is_last_seen && self.gathered.is_empty() {
-                let footer = self.footer.encode(group, id, align);
-                self.write(self.offset, footer, ops);
-                self.step = Save::Footer;
-                return;
-            }
-        }
-        if !self.is_asked && !self.is_last_seen && self.gathered.len() < most {
-            self.is_asked = true;
-            let bytes_max = (most - self.gathered.len()) as u32;
-            ops.machine(Machine::CaptureNext { capture: self.capture, bytes_max });
-        }
     }
 }
 
@@ -425,7 +382,7 @@ impl Restoring {
                 offset: self.snapshot.block_offset(number, align),
                 len: self.snapshot.block_len(number, align),
             };
-            let op = ops.submit(Job::Snapshot, Class::Serve, request);
+            let op = ops.submit(Job::Restore, Class::Serve, request);
             self.reads.insert(op, number);
         }
     }

@@ -55,9 +55,8 @@ impl Disk for FilesDisk {
     fn submit(&mut self, op: OpId, class: Class, request: DiskRequest) {
         self.in_flight += 1;
         let job = Job { op, class, request };
-        // A new file takes long, whoever waits for it: commits to others go on meanwhile.
-        let is_long = matches!(job.request, DiskRequest::Create { .. });
-        if class == Class::Commit && !is_long {
+        // What takes long, whoever waits for it: commits to others go on meanwhile.
+        if class == Class::Commit && !job.is_long() {
             self.pending.push(job);
         } else {
             self.background.push(job);

@@ -1,4 +1,5 @@
-//! A thread that performs requests one after the other, the most urgent first.
+//! A thread that performs requests one after the other, the most urgent first, and what is short
+//! between the pieces of what is long.
 //!
 //! Knows no engine. Invariant: each job ends once, and all have ended when the lane is dropped.
 
@@ -24,6 +25,13 @@ pub(super) struct Job {
     pub(super) op: OpId,
     pub(super) class: Class,
     pub(super) request: DiskRequest,
+}
+
+impl Job {
+    /// A new file takes long.
+    pub(super) const fn is_long(&self) -> bool {
+        matches!(self.request, DiskRequest::Create { .. })
+    }
 }
 
 /// Where threads leave what has ended, for the driver to fetch.
@@ -97,8 +105,16 @@ impl Queue {
         self.jobs.iter_mut().find_map(VecDeque::pop_front)
     }
 
-    fn pop_before(&mut self, class: Class) -> Option<Job> {
-        self.jobs[..class as usize].iter_mut().find_map(VecDeque::pop_front)
+    /// What does not wait for a long job of this class: whatever is more urgent, and what is short.
+    /// Snapshots and compaction must not stand behind zeros: they are what saves us from writing
+    /// more of those.
+    fn pop_beside(&mut self, class: Class) -> Option<Job> {
+        let (urgent, equal) = self.jobs.split_at_mut(class as usize);
+        let urgent = urgent.iter_mut().find_map(VecDeque::pop_front);
+        urgent.or_else(|| {
+            let jobs = equal.first_mut()?;
+            jobs.remove(jobs.iter().position(|job| !job.is_long())?)
+        })
     }
 }
 
@@ -173,22 +189,22 @@ impl Shared {
         self.done.push(op, result);
     }
 
-    /// A large file takes long: whatever is more urgent goes between its pieces.
+    /// A large file takes long: what is urgent or short goes between its pieces.
     fn create(&self, file: File, len: u64, class: Class) -> Ending {
         let before_piece = || {
             if class > Class::Commit {
                 self.gate.await_pause();
             }
-            while let Some(urgent) = self.pop_before(class) {
-                self.perform(urgent);
+            while let Some(job) = self.pop_beside(class) {
+                self.perform(job);
             }
         };
         let fill = |new: &fs::File| zeros::fill(&self.directory, file, new, len, before_piece);
         self.directory.create_with(file, fill).map(|()| Completion::Done)
     }
 
-    fn pop_before(&self, class: Class) -> Option<Job> {
-        lock(&self.queue).pop_before(class)
+    fn pop_beside(&self, class: Class) -> Option<Job> {
+        lock(&self.queue).pop_beside(class)
     }
 }
 

@@ -82,6 +82,7 @@ fn swarm_limits(seed: u64, mut tuning: Tuning) -> Tuning {
         tuning.propose_bytes_max = append;
     }
     tuning.commit_notice = Duration::from_millis(*draw.pick(&[0, 1, 1, 10]));
+    tuning.retain_log_bytes = *draw.pick(&[0, 0, 64 << 10, 1 << 30]);
     tuning
 }
 

@@ -58,6 +58,7 @@ fn tuning(plan: &mut Plan) -> Vec<Field<'_>> {
         plain("catch-up-bytes", &mut tuning.catch_up_bytes_max),
         plain("restore-bytes", &mut tuning.restore_bytes_max),
         plain("snapshot-log-bytes", &mut tuning.snapshot_log_bytes),
+        plain("retain-log-bytes", &mut tuning.retain_log_bytes),
     ]
 }
 

@@ -145,6 +145,7 @@ impl Node {
                     assert_eq!(entry::Head::parse_whole(&frame, seed()), Ok(head));
                     self.disk.log.push((head, frame));
                 }
+                Change::Install(at) => unreachable!("nobody has sent a snapshot of {at}"),
             }
         }
     }
@@ -187,6 +188,8 @@ impl Node {
             restored: Some(LogId::ZERO),
             saturated: self.disk.saturated,
             full: self.disk.full,
+            receiving: None,
+            installed: None,
         }
     }
 

@@ -313,7 +313,7 @@ impl Lives {
             11 if self.committed > 0 && self.draw(4) == 0 => {
                 let at =
                     LogId::new(self.log[self.committed as usize - 1], LogIndex(self.committed));
-                self.storage.retain(LogIndex(self.committed));
+                self.storage.retain(LogIndex(self.committed), None);
                 self.storage.capture(at, members);
             }
             12 => self.now = self.now.after(std::time::Duration::from_millis(70)),

@@ -1,0 +1,279 @@
+//! A snapshot on its way from a leader to a follower that lacks what the log no longer holds
+//! (Raft §7).
+//!
+//! The receiver says which byte it waits for; the leader keeps a window ahead of what is on the
+//! receiver's disk, and goes back when nothing moves. Staged beside everything else, it takes the
+//! place of the receiver's log in one step. Knows no files. Invariant: a follower gives its log up
+//! only for what is committed, and only if its log does not reach there itself.
+
+use super::{
+    Raft,
+    progress::{Pace, Peer},
+    role::{Follower, Role},
+};
+use crate::{
+    action::Outcome,
+    marks::Mark,
+    message::{Head, InstallAnswer, Message, Payload},
+    types::{LogId, LogIndex, NodeId, Piece, SnapshotId, SnapshotName},
+};
+
+/// The leader's half: what is on its way to one peer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Transfer {
+    /// Known from the first piece on.
+    snapshot: Option<SnapshotName>,
+    /// The next byte to send.
+    sent: u64,
+    /// The next byte that the peer waits for.
+    wanted: u64,
+    /// The peer has room for a window behind this.
+    stored: u64,
+    /// Whether a piece is being read.
+    reading: bool,
+    /// Whether the peer got further since the last heartbeat.
+    has_moved: bool,
+}
+
+impl Transfer {
+    /// The snapshot's last entry, once it is known.
+    pub(super) fn at(&self) -> Option<LogIndex> {
+        self.snapshot.map(|snapshot| snapshot.at.index)
+    }
+
+    fn has_room(&self, window: u64) -> bool {
+        let is_all = self.snapshot.is_some_and(|snapshot| self.sent >= snapshot.bytes)
+            // Of an empty state there is one piece, without a byte.
+            && (self.sent > 0 || self.snapshot.is_some());
+        !is_all && (self.sent <= self.stored || self.sent - self.stored < window)
+    }
+
+    /// Where the next piece to read begins, if one is to be read now.
+    pub(super) fn next(&mut self, window: u64) -> Option<u64> {
+        let is_due = !self.reading && self.has_room(window);
+        is_due.then(|| {
+            self.reading = true;
+            self.sent
+        })
+    }
+
+    /// A heartbeat has passed. What was sent and did not arrive is sent again.
+    pub(super) fn beat(&mut self) -> bool {
+        let is_stuck = !std::mem::take(&mut self.has_moved) && self.sent > self.wanted;
+        // The only piece of an empty state has no byte to be missed by.
+        let is_empty = self.snapshot.is_some_and(|snapshot| snapshot.bytes == 0);
+        if is_stuck || is_empty {
+            self.rewind(self.wanted);
+        }
+        is_stuck
+    }
+
+    fn rewind(&mut self, to: u64) {
+        self.sent = to;
+        if to == 0 {
+            // Whatever was being sent: the storage says anew what it is.
+            self.snapshot = self.snapshot.filter(|snapshot| snapshot.bytes > 0);
+        }
+    }
+
+    fn answered(&mut self, answer: &InstallAnswer) {
+        self.has_moved |= answer.next > self.wanted;
+        self.stored = answer.stored;
+        self.wanted = answer.next;
+        // It has kept what an earlier attempt brought.
+        self.sent = self.sent.max(answer.next);
+    }
+}
+
+/// What a storage must keep for peers on their way.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Pins {
+    /// Who is being sent a snapshot.
+    pub(crate) peers: Vec<NodeId>,
+    /// The log from here on follows what they are being sent.
+    pub(crate) from: Option<LogIndex>,
+}
+
+/// The receiver's half.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Receiver {
+    /// What the leader sends, if an answer is due.
+    owed: Option<InstallAnswer>,
+    /// The last that was said of the room behind what came.
+    told: u64,
+    /// The snapshot that is taking the place of the log.
+    pub(super) taking: Option<LogId>,
+}
+
+impl Raft {
+    // ---- leader ------------------------------------------------------------------------------
+
+    /// A piece was read: it goes to whom it is for.
+    pub(crate) fn on_piece_read(&mut self, peer: NodeId, piece: Piece) {
+        let time = self.log.last_time();
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(peer) = leader.peer(peer) else { return };
+        let (id, Some(transfer)) = (peer.id, &mut peer.transfer) else { return };
+        transfer.reading = false;
+        if piece.offset != transfer.sent {
+            return;
+        }
+        transfer.snapshot = Some(piece.snapshot);
+        transfer.sent += piece.bytes.len() as u64;
+        self.send(id, Payload::Install(Piece { time, ..piece }));
+    }
+
+    pub(super) fn on_install_answer(&mut self, head: &Head, answer: InstallAnswer) {
+        if head.term > self.term {
+            return self.become_follower(head.term, None);
+        }
+        let current = head.term == self.term && head.answers == self.facts.write_epoch;
+        let Role::Leader(leader) = &mut self.role else {
+            return self.marks.set(Mark::StaleAnswerDropped);
+        };
+        let Some(peer) = leader.peer(head.from).filter(|_| current) else {
+            return self.marks.set(Mark::StaleAnswerDropped);
+        };
+        peer.heard = self.now;
+        peer.has_answered = true;
+        peer.paused = false;
+        let Some(transfer) = &mut peer.transfer else { return };
+        let is_this = transfer.snapshot.is_some_and(|snapshot| {
+            (snapshot.at, snapshot.id) == (answer.snapshot, answer.id)
+                && answer.next <= snapshot.bytes
+        });
+        if answer.done {
+            peer.probe(answer.snapshot.index.next());
+        } else if is_this {
+            if answer.next > transfer.sent {
+                self.marks.set(Mark::InstallResumed);
+            }
+            transfer.answered(&answer);
+        }
+    }
+
+    /// What must be kept for peers that are being sent a snapshot.
+    pub(crate) fn pins(&self) -> Pins {
+        let mut pins = Pins::default();
+        let Role::Leader(leader) = &self.role else { return pins };
+        for Peer { id, transfer, .. } in &leader.peers {
+            let Some(transfer) = transfer else { continue };
+            pins.peers.push(*id);
+            let from = transfer.at().map(LogIndex::next);
+            pins.from = pins.from.into_iter().chain(from).min();
+        }
+        pins
+    }
+
+    /// Whether `pins` may say something new.
+    pub(crate) fn is_installing_others(&self) -> bool {
+        let Role::Leader(leader) = &self.role else { return false };
+        leader.peers.iter().any(|peer| peer.pace == Pace::Install)
+    }
+
+    // ---- receiver ----------------------------------------------------------------------------
+
+    pub(super) fn on_piece(&mut self, head: &Head, piece: Piece) {
+        if head.term < self.term {
+            self.marks.set(Mark::StaleTermAnswered);
+            return self.owe(head.from, Payload::AppendAnswer(Default::default()));
+        }
+        let SnapshotName { at, id, bytes, .. } = piece.snapshot;
+        let end = piece.offset.checked_add(piece.bytes.len() as u64);
+        if at.term > head.term || at.index == LogIndex(0) || end.is_none_or(|end| end > bytes) {
+            return self.fault(head.from, "a piece of no snapshot there can be");
+        }
+        if let Err(fault) = self.judge_leader(head) {
+            return self.fault(head.from, fault);
+        }
+        self.follow_leader(head);
+        self.log.let_time_pass(piece.time);
+        let done = self.reaches(at);
+        self.receiver.owed = Some(InstallAnswer { snapshot: at, id, next: 0, stored: 0, done });
+        if !done && self.receiver.taking.is_none() {
+            self.pieces.push(piece);
+        }
+    }
+
+    /// Whether log or state reach there already.
+    fn reaches(&self, at: LogId) -> bool {
+        if cfg!(lakebed_break = "install_over_a_log_that_reaches_there") {
+            return false;
+        }
+        at.index <= self.log.marks.committed() || self.log.term_at(at.index) == Some(at.term)
+    }
+
+    /// A snapshot that came whole takes the place of the log; or is not needed any more.
+    pub(crate) fn install(&mut self) {
+        let Some(receiving) = self.facts.receiving else { return };
+        let at = receiving.snapshot.at;
+        if self.receiver.taking.is_some() || self.discards {
+            return;
+        }
+        if self.reaches(at) {
+            if receiving.is_whole {
+                self.marks.set(Mark::InstallNotNeeded);
+            }
+            self.discards = true;
+        } else if receiving.is_whole && matches!(self.role, Role::Follower(_)) {
+            if self.log.marks.last() >= at.index {
+                self.marks.set(Mark::InstallTookEntries);
+            }
+            self.log.end_before(at);
+            self.receiver.taking = Some(at);
+        }
+    }
+
+    /// It has taken the place of the log, and the disk says so.
+    pub(super) fn on_installed(&mut self, at: LogId) {
+        if self.receiver.taking.take_if(|taking| *taking == at).is_none() {
+            return;
+        }
+        self.log.replace(at);
+        self.applying.begin_anew();
+        // What became of them is in the snapshot, and nowhere else.
+        while let Some(lost) = self.tracking.pop_through(at.index) {
+            self.marks.set(Mark::ProposalUnknown);
+            self.end_runs(&lost.runs, &Outcome::Unknown);
+        }
+        if let Role::Follower(follower) = &mut self.role {
+            let Follower { matched, committed, conflict, owes, .. } = follower;
+            (*matched, *committed) = ((*matched).max(at.index), (*committed).max(at.index));
+            (*conflict, *owes) = (None, true);
+        }
+        let id = SnapshotId(0);
+        self.receiver.owed =
+            Some(InstallAnswer { snapshot: at, id, next: 0, stored: 0, done: true });
+    }
+
+    /// Says how far the snapshot is, when the leader wants to know or there is room again.
+    pub(super) fn acknowledge_install(&mut self) {
+        let receiving = self.facts.receiving;
+        let has_room = receiving.is_some_and(|receiving| receiving.stored != self.receiver.told);
+        if self.receiver.owed.is_none() && !has_room {
+            return;
+        }
+        let Role::Follower(Follower { leader: Some(leader), leader_epoch, .. }) = &self.role else {
+            self.receiver.owed = None;
+            return;
+        };
+        let (leader, answers) = (*leader, *leader_epoch);
+        let mut answer = match (self.receiver.owed.take(), receiving) {
+            (Some(owed), _) => owed,
+            (None, Some(receiving)) => InstallAnswer {
+                snapshot: receiving.snapshot.at,
+                id: receiving.snapshot.id,
+                ..InstallAnswer::default()
+            },
+            (None, None) => return,
+        };
+        if let Some(receiving) = receiving
+            && (receiving.snapshot.at, receiving.snapshot.id) == (answer.snapshot, answer.id)
+        {
+            (answer.next, answer.stored) = (receiving.next, receiving.stored);
+            self.receiver.told = receiving.stored;
+        }
+        let head = Head { answers, ..self.head_to(leader) };
+        self.messages.push(Message { head, payload: Payload::InstallAnswer(answer) });
+    }
+}

@@ -1,0 +1,129 @@
+//! A peer's snapshot takes the place of the log.
+//!
+//! It was staged beside everything else: until here the node keeps its promises with the log it
+//! has. Then: nothing that touches the old log is in flight; the snapshot gets its name; one update
+//! of the hard state says where the log begins now, and with it all that lies in older segments is
+//! nothing. A crash before that update leaves the old log, and a restart that finds the snapshot
+//! does the rest. Old segments and snapshots go last.
+//!
+//! Invariant: at every instant the hard state names one log, and a state for it is on disk.
+
+use super::{
+    journal::Journal,
+    ops::{Job, Ops},
+    promises::{Promises, Version},
+    reader::Reads,
+    snapshots::Snapshots,
+};
+use crate::{
+    disk::hard_state::{self, First, HardState},
+    disk::snapshot,
+    file::{Class, DiskRequest, File},
+    marks::Mark,
+    types::LogId,
+};
+
+/// What the last steps ask of the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum InstallOp {
+    /// Removes what an install left behind.
+    Remove,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Installing {
+    step: Step,
+    /// The last one that came to its end.
+    pub(crate) done: Option<LogId>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum Step {
+    #[default]
+    Idle,
+    Drain,
+    Name,
+    Announce(Version),
+}
+
+impl Installing {
+    pub(crate) const fn is_under_way(&self) -> bool {
+        !matches!(self.step, Step::Idle)
+    }
+
+    /// The staged snapshot is to take the place of the log.
+    pub(crate) fn begin(
+        &mut self,
+        at: LogId,
+        journal: &mut Journal,
+        snapshots: &mut Snapshots,
+        reads: &mut Reads,
+        ops: &mut Ops,
+    ) {
+        self.step = Step::Drain;
+        journal.end_before(at.index);
+        reads.forget_all();
+        snapshots.abandon_capture(ops);
+    }
+
+    pub(crate) fn go_on(
+        &mut self,
+        journal: &mut Journal,
+        snapshots: &mut Snapshots,
+        promises: &mut Promises,
+        ops: &mut Ops,
+    ) {
+        loop {
+            match self.step {
+                Step::Idle => return,
+                Step::Drain => {
+                    let staged = snapshots.staged().expect("it was staged whole");
+                    // No snapshot of a term is named before that term is promised.
+                    let is_promised = promises.durable().term >= staged.at.term;
+                    let reads = ops.any(|job| matches!(job, Job::ReadBack(_)));
+                    if !journal.is_at_rest() || reads || snapshots.is_busy() || !is_promised {
+                        return;
+                    }
+                    snapshots.name_staged(ops);
+                    self.step = Step::Name;
+                }
+                Step::Name => {
+                    let Some(header) = snapshots.named() else { return };
+                    let version = promises.want(|hard| adopt(hard, header));
+                    self.step = Step::Announce(version);
+                }
+                Step::Announce(version) if !promises.is_durable(version) => return,
+                Step::Announce(_) => {
+                    self.step = Step::Idle;
+                    self.take_over(journal, snapshots, ops);
+                }
+            }
+        }
+    }
+
+    fn take_over(&mut self, journal: &mut Journal, snapshots: &mut Snapshots, ops: &mut Ops) {
+        let installed = snapshots.take_named();
+        let at = installed.header.at;
+        ops.met(Mark::Installed);
+        let old = snapshots.replace(installed, ops);
+        let segments = journal.replace(at);
+        for file in segments.into_iter().map(File::Segment).chain(old) {
+            let request = DiskRequest::Remove { file };
+            ops.submit(Job::Install(InstallOp::Remove), Class::Background, request);
+        }
+        self.done = Some(at);
+    }
+}
+
+/// The log begins behind this snapshot, in a segment that does not exist yet.
+pub(super) fn adopt(hard: &mut HardState, header: &snapshot::Header) {
+    let at = header.at;
+    let segment = hard.highest_segment + 1;
+    hard.first = First { index: at.index.next(), prev_term: at.term, segment };
+    hard.newest_segment = 0;
+    hard.commit_hint = hard.commit_hint.max(at.index);
+    // What lay behind it in the old log is gone.
+    hard.durable_hint = at.index;
+    let membership = header.membership.clone();
+    hard.install = hard_state::Install { at, id: header.id, next_offset: 0, membership };
+}

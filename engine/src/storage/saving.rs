@@ -1,0 +1,245 @@
+//! A snapshot on its way to a file, from the own machine or from a peer: gathered into blocks,
+//! written, synced, and only then named.
+//!
+//! Invariant: what has its name is whole, and durable.
+
+use super::ops::{Job, Ops};
+use crate::{
+    action::{Machine, Note},
+    disk::snapshot::{BLOCK_HEAD_BYTES, Footer, Header, encode_block, header_bytes},
+    event::Chunk,
+    file::{Class, DiskError, DiskRequest, Extent, File},
+    marks::Mark,
+    types::{CaptureId, Piece, SnapshotName},
+};
+use bytes::BytesMut;
+
+/// The most blocks being written, or read, at a time.
+pub(super) const BLOCKS_IN_FLIGHT_MAX: u32 = 4;
+
+#[derive(Clone, Debug)]
+pub(super) struct Saving {
+    pub(super) header: Header,
+    pub(super) footer: Footer,
+    source: Source,
+    pub(super) step: Save,
+    /// Payload that does not fill a block yet.
+    gathered: BytesMut,
+    is_last_seen: bool,
+    offset: u64,
+    in_flight: u32,
+    failed: Option<DiskError>,
+}
+
+/// Where the bytes come from.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Machine { capture: CaptureId, is_asked: bool },
+    Peer { name: SnapshotName, received: u64 },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Save {
+    Create,
+    Blocks,
+    Footer,
+    Sync,
+    /// Whole and durable, without its name.
+    Whole,
+    Rename,
+    SyncName,
+    /// It failed, or nobody wants it: what there is of it is being removed.
+    Remove,
+}
+
+impl Saving {
+    /// What the machine is after its last step.
+    pub(super) fn capture(header: Header, capture: CaptureId, align: u32, ops: &mut Ops) -> Self {
+        ops.machine(Machine::Capture { capture, at: header.at });
+        Self::begin(header, Source::Machine { capture, is_asked: false }, align, ops)
+    }
+
+    /// What a peer sends.
+    pub(super) fn stage(header: Header, name: SnapshotName, align: u32, ops: &mut Ops) -> Self {
+        Self::begin(header, Source::Peer { name, received: 0 }, align, ops)
+    }
+
+    fn begin(header: Header, source: Source, align: u32, ops: &mut Ops) -> Self {
+        let mut saving = Self {
+            header,
+            footer: Footer { blocks: 0, payload_bytes: 0, digest: 0 },
+            source,
+            step: Save::Create,
+            gathered: BytesMut::new(),
+            is_last_seen: false,
+            offset: header_bytes(align),
+            in_flight: 0,
+            failed: None,
+        };
+        let request = DiskRequest::Create { file: saving.part(), len: 0, zeroed: false };
+        saving.submit(request, ops);
+        saving
+    }
+
+    pub(super) const fn part(&self) -> File {
+        File::Part(self.header.at, self.header.id)
+    }
+
+    const fn job(&self) -> Job {
+        match self.source {
+            Source::Machine { .. } => Job::Saving,
+            Source::Peer { .. } => Job::Staging,
+        }
+    }
+
+    pub(super) fn is_of(&self, wanted: CaptureId) -> bool {
+        matches!(self.source, Source::Machine { capture, .. } if capture == wanted)
+    }
+
+    /// The next chunk of the machine's state.
+    pub(super) fn take_chunk(&mut self, chunk: &Chunk) {
+        if let Source::Machine { is_asked, .. } = &mut self.source {
+            *is_asked = false;
+        }
+        self.is_last_seen |= chunk.last;
+        self.gathered.extend_from_slice(&chunk.bytes);
+    }
+
+    /// The snapshot that a peer sends, how much of it has come, and for how much of that there is
+    /// room behind it.
+    pub(super) fn received(&self) -> Option<(SnapshotName, u64, u64)> {
+        let Source::Peer { name, received } = self.source else { return None };
+        let is_behind = self.gathered.len() >= self.payload_max();
+        Some((name, received, if is_behind { self.footer.payload_bytes } else { received }))
+    }
+
+    /// The next piece of a peer's; false if it is another one.
+    pub(super) fn take_piece(&mut self, piece: &Piece) -> bool {
+        let Source::Peer { name, received } = &mut self.source else { return false };
+        let end = piece.offset + piece.bytes.len() as u64;
+        let is_next = piece.snapshot == *name
+            && piece.offset == *received
+            && end <= name.bytes
+            && !self.is_last_seen
+            && self.step != Save::Remove;
+        if is_next {
+            *received = end;
+            self.is_last_seen = end == name.bytes;
+            self.gathered.extend_from_slice(&piece.bytes);
+        }
+        is_next
+    }
+
+    pub(super) fn on_written(&mut self, result: Result<(), DiskError>) {
+        self.in_flight -= 1;
+        if let (Err(error), true) = (result, self.step != Save::Remove) {
+            self.failed = Some(error);
+        }
+    }
+
+    /// Whether it came to its end: named, or removed.
+    pub(super) const fn is_over(&self) -> bool {
+        self.in_flight == 0 && matches!(self.step, Save::SyncName | Save::Remove)
+    }
+
+    /// Nobody wants it any more.
+    pub(super) fn abandon(&mut self, ops: &mut Ops) {
+        if self.step == Save::Remove {
+            return;
+        }
+        if let Source::Machine { capture, .. } = self.source {
+            ops.machine(Machine::CaptureStop { capture });
+        }
+        self.step = Save::Remove;
+        self.submit(DiskRequest::Remove { file: self.part() }, ops);
+    }
+
+    /// It is to have its name.
+    pub(super) fn name(&mut self, ops: &mut Ops) {
+        self.step = Save::Rename;
+        let (from, to) = (self.part(), File::Snapshot(self.header.at));
+        self.submit(DiskRequest::Rename { from, to }, ops);
+    }
+
+    pub(super) fn go_on(&mut self, align: u32, ops: &mut Ops) {
+        if let Some(error) = self.failed.take() {
+            ops.met(Mark::SnapshotGivenUp);
+            ops.note(Note::Disk { file: self.part(), error });
+            self.abandon(ops);
+        }
+        match self.step {
+            Save::Create if self.in_flight == 0 => {
+                let header = self.header.encode(align);
+                self.write(0, header, ops);
+                self.step = Save::Blocks;
+            }
+            Save::Blocks => self.write_blocks(align, ops),
+            Save::Footer if self.in_flight == 0 => {
+                self.step = Save::Sync;
+                self.submit(DiskRequest::Sync { file: self.part() }, ops);
+            }
+            Save::Sync if self.in_flight == 0 && self.is_as_sent() => self.step = Save::Whole,
+            // Each piece was sound on its way: they are not one snapshot's.
+            Save::Sync if self.in_flight == 0 => self.abandon(ops),
+            Save::Rename if self.in_flight == 0 => {
+                self.step = Save::SyncName;
+                if !cfg!(lakebed_break = "trust_a_name_that_is_not_durable") {
+                    self.submit(DiskRequest::SyncDirectory, ops);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn is_as_sent(&self) -> bool {
+        let Source::Peer { name, .. } = self.source else { return true };
+        (self.footer.payload_bytes, self.footer.digest) == (name.bytes, name.digest)
+    }
+
+    fn submit(&mut self, request: DiskRequest, ops: &mut Ops) {
+        self.in_flight += 1;
+        ops.submit(self.job(), Class::Background, request);
+    }
+
+    fn write(&mut self, offset: u64, bytes: Vec<u8>, ops: &mut Ops) {
+        let at = Extent::new(offset, bytes.into());
+        let file = self.part();
+        self.submit(DiskRequest::Write { file, at, and: None, durable: false }, ops);
+    }
+
+    const fn payload_max(&self) -> usize {
+        self.header.block_bytes as usize - BLOCK_HEAD_BYTES
+    }
+
+    fn write_blocks(&mut self, align: u32, ops: &mut Ops) {
+        let most = self.payload_max();
+        while self.in_flight < BLOCKS_IN_FLIGHT_MAX
+            && (self.gathered.len() >= most || self.is_last_seen)
+        {
+            let payload = self.gathered.split_to(most.min(self.gathered.len()));
+            let (group, id) = (self.header.identity.group, self.header.id);
+            let block = encode_block(&payload, self.footer.blocks, group, id, align);
+            let offset = self.offset;
+            self.offset += block.len() as u64;
+            self.footer.blocks += 1;
+            self.footer.payload_bytes += payload.len() as u64;
+            self.footer.digest = crc32c::crc32c_append(self.footer.digest, &payload);
+            self.write(offset, block, ops);
+            if self.is_last_seen && self.gathered.is_empty() {
+                let footer = self.footer.encode(group, id, align);
+                self.write(self.offset, footer, ops);
+                self.step = Save::Footer;
+                return;
+            }
+        }
+        let wants = !self.is_last_seen && self.gathered.len() < most;
+        let bytes_max = (most - self.gathered.len().min(most)) as u32;
+        if let Source::Machine { capture, is_asked } = &mut self.source
+            && wants
+            && !*is_asked
+        {
+            *is_asked = true;
+            ops.machine(Machine::CaptureNext { capture: *capture, bytes_max });
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Pieces of own snapshots for peers: a block of the file at a time, verified before it leaves.
+//!
+//! Invariant: a snapshot that a peer is being sent keeps its file.
+
+use super::{
+    damaged,
+    ops::{Job, Ops},
+    snapshots::SnapshotFile,
+};
+use crate::{
+    action::Halt,
+    disk::snapshot::{BLOCK_HEAD_BYTES, decode_block},
+    file::{Class, DiskRequest},
+    types::{GroupId, LogId, NodeId, OpId, Piece, SnapshotName, Timestamp},
+};
+use bytes::Bytes;
+use std::collections::VecDeque;
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Serving {
+    transfers: Vec<Transfer>,
+    pieces: VecDeque<(NodeId, Piece)>,
+    pub(super) fault: Option<Halt>,
+}
+
+#[derive(Clone, Debug)]
+struct Transfer {
+    peer: NodeId,
+    snapshot: SnapshotFile,
+    reading: Option<Reading>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Reading {
+    op: OpId,
+    /// Where in the payload the wanted piece begins.
+    from: u64,
+}
+
+impl Transfer {
+    const fn payload_max(&self) -> u64 {
+        self.snapshot.header.block_bytes as u64 - BLOCK_HEAD_BYTES as u64
+    }
+
+    fn piece(&self, block: &Bytes, from: u64, group: GroupId) -> Option<Piece> {
+        let SnapshotFile { header, footer } = &self.snapshot;
+        let (number, skip) = (from / self.payload_max(), (from % self.payload_max()) as usize);
+        let payload = decode_block(block, number, group, header.id).ok()?;
+        let bytes = block.slice_ref(payload.get(skip..)?);
+        let SnapshotFile { header, .. } = &self.snapshot;
+        let snapshot = SnapshotName {
+            at: header.at,
+            id: header.id,
+            bytes: footer.payload_bytes,
+            digest: footer.digest,
+        };
+        Some(Piece { snapshot, offset: from, time: Timestamp(0), bytes })
+    }
+}
+
+impl Serving {
+    /// Reads the piece that begins at `from`, of the newest snapshot or of the one this peer is
+    /// being sent.
+    pub(crate) fn serve(
+        &mut self,
+        peer: NodeId,
+        from: u64,
+        newest: Option<&SnapshotFile>,
+        align: u32,
+        ops: &mut Ops,
+    ) {
+        let place = self.transfers.iter().position(|transfer| transfer.peer == peer);
+        let place = match (place, newest) {
+            (Some(place), _) => place,
+            (None, Some(newest)) => {
+                let snapshot = newest.clone();
+                self.transfers.push(Transfer { peer, snapshot, reading: None });
+                self.transfers.len() - 1
+            }
+            (None, None) => return,
+        };
+        let transfer = &mut self.transfers[place];
+        let number = from / transfer.payload_max();
+        let request = DiskRequest::Read {
+            file: transfer.snapshot.file(),
+            offset: transfer.snapshot.block_offset(number, align),
+            len: transfer.snapshot.block_len(number, align),
+        };
+        let op = ops.submit(Job::Serve(peer), Class::Serve, request);
+        transfer.reading = Some(Reading { op, from });
+    }
+
+    /// These peers are being sent one, and nobody else.
+    pub(crate) fn keep(&mut self, peers: &[NodeId]) {
+        self.transfers.retain(|transfer| peers.contains(&transfer.peer));
+    }
+
+    /// Whether a peer is being sent this one.
+    pub(super) fn uses(&self, at: LogId) -> bool {
+        self.transfers.iter().any(|transfer| transfer.snapshot.header.at == at)
+    }
+
+    /// Whether this read is waited for.
+    pub(super) fn is_expected(&self, op: OpId) -> bool {
+        self.transfers.iter().any(|t| t.reading.is_some_and(|reading| reading.op == op))
+    }
+
+    pub(super) fn on_read(&mut self, op: OpId, block: &Bytes, group: GroupId, align: u32) {
+        let waits = |t: &&mut Transfer| t.reading.is_some_and(|reading| reading.op == op);
+        let Some(transfer) = self.transfers.iter_mut().find(waits) else { return };
+        let Some(Reading { from, .. }) = transfer.reading.take() else { return };
+        match transfer.piece(block, from, group) {
+            Some(piece) => self.pieces.push_back((transfer.peer, piece)),
+            None => {
+                let number = from / transfer.payload_max();
+                let (file, at) =
+                    (transfer.snapshot.file(), transfer.snapshot.block_offset(number, align));
+                self.fault = Some(damaged(file, at, format!("block {number} of a snapshot")));
+            }
+        }
+    }
+
+    pub(crate) fn take(&mut self) -> Option<(NodeId, Piece)> {
+        self.pieces.pop_front()
+    }
+}

@@ -1,0 +1,172 @@
+//! Snapshots sent to a node that lags behind the log: each crash in the middle, at either end.
+
+use lakebed::{LogIndex, Mark};
+use lakebed_scenarios::{machine::Ledger, workload};
+use lakebed_sim::{
+    Draw, Op, Seed, Violation, World,
+    check::{Commands, screen},
+    disk::{Failure, Survivors},
+    plan::{MS, Plan},
+    storm::{converge, leader, observe, run_for, run_until, serve},
+};
+
+type Cluster = World<Ledger, fn(&mut Draw) -> Op>;
+type Told = Result<(), Violation>;
+
+/// Nothing is kept for members: whoever is down for a while is sent a snapshot.
+fn plan(seed: u64) -> Plan {
+    let mut plan = Plan::calm(seed, 3);
+    plan.tuning.snapshot_log_bytes = 8 << 10;
+    plan.tuning.retain_log_bytes = 0;
+    plan.segment_bytes = 8 << 10;
+    plan.tuning.append_bytes_max = 2 << 10;
+    // Two blocks are more than the window: the receiver is waited for.
+    plan.tuning.inflight_bytes_max = 4 << 10;
+    plan
+}
+
+fn tell(name: &str, seed: u64, story: impl Fn(&mut Cluster) -> Told) {
+    let world = || World::new(plan(seed), Ledger::default, workload as fn(&mut _) -> _);
+    if observe(Seed::new(seed), world(), &story).is_err() {
+        let failure = observe(Seed::new(seed).traced(), world(), &story).unwrap_err();
+        let again = format!("cargo test -p lakebed-scenarios -- --exact {name}");
+        panic!("{}", screen(name, &failure, &Commands(vec![("replay", again)])));
+    }
+}
+
+/// A cluster in which one node was away for longer than the log reaches back, and is back now.
+struct Behind {
+    leader: usize,
+    node: usize,
+    /// Where its log ended.
+    last: LogIndex,
+}
+
+fn left_behind(world: &mut Cluster) -> Result<Behind, Violation> {
+    serve(world)?;
+    run_for(world, 50 * MS)?;
+    let leader = leader(world).expect("a cluster that serves has a leader");
+    let node = (leader + 1) % 3;
+    let last = world.probe(node).expect("it is up").last.index;
+    world.cut_power(node, Survivors::All);
+    let is_gone =
+        |world: &Cluster| world.probe(leader).is_some_and(|probe| probe.first > last.next());
+    run_until(world, 5_000 * MS, "a log without what the node needs", is_gone)?;
+    world.restart(node);
+    Ok(Behind { leader, node, last })
+}
+
+fn has_installed(world: &Cluster, node: usize) -> bool {
+    world.marks_of(node).has(Mark::Installed)
+}
+
+fn heals(world: &mut Cluster) -> Told {
+    let down: Vec<usize> = (0..3).filter(|node| world.probe(*node).is_none()).collect();
+    down.into_iter().for_each(|node| world.restart(node));
+    world.heal();
+    serve(world)?;
+    converge(world)
+}
+
+/// And not again after a restart: one entry too strict, and every restart of a healthy node would
+/// fetch the whole state anew (lessons.md 1).
+#[test]
+fn a_node_left_behind_is_sent_a_snapshot_once() {
+    for seed in 0..20 {
+        tell("a_node_left_behind_is_sent_a_snapshot_once", seed, |world| {
+            let behind = left_behind(world)?;
+            run_until(world, 2_000 * MS, "the install", |world| has_installed(world, behind.node))?;
+            let probe = world.probe(behind.node).expect("it is up");
+            assert!(probe.first > behind.last.next(), "{probe:?}");
+            assert_eq!(probe.snapshot.index.next(), probe.first);
+            world.cut_power(behind.node, Survivors::ALL[seed as usize % 7]);
+            world.restart(behind.node);
+            heals(world)?;
+            assert!(!has_installed(world, behind.node), "it had what it needs");
+            Ok(())
+        });
+    }
+}
+
+/// The power fails at each event from the receiver's return on, whatever survives; and once more
+/// in the midst of the recovery.
+#[test]
+fn a_power_cut_at_every_event_of_an_install_is_recovered_from() {
+    let (mut before, mut finished, mut after) = (0, 0, 0);
+    for events in 0..220_u64 {
+        let survivors = Survivors::ALL[events as usize % 7];
+        let told = std::cell::Cell::new((false, false));
+        tell("a_power_cut_at_every_event_of_an_install_is_recovered_from", events / 40, |world| {
+            let behind = left_behind(world)?;
+            let start = world.stats().events;
+            while world.stats().events < start + events * 3 {
+                world.step()?;
+            }
+            let was_installed = has_installed(world, behind.node);
+            world.cut_power(behind.node, survivors);
+            world.restart(behind.node);
+            let start = world.stats().events;
+            while world.stats().events < start + events % 50 {
+                world.step()?;
+            }
+            world.cut_power(behind.node, survivors);
+            world.restart(behind.node);
+            heals(world)?;
+            told.set((was_installed, world.marks().has(Mark::InstallFinished)));
+            Ok(())
+        });
+        match told.get() {
+            (_, true) => finished += 1,
+            (false, false) => before += 1,
+            (true, false) => after += 1,
+        }
+    }
+    assert!(before > 10 && finished > 0 && after > 10, "{before} {finished} {after}");
+}
+
+/// The sender goes, or the link: another leader's snapshot is another one.
+#[test]
+fn an_install_survives_its_sender() {
+    for events in 0..60 {
+        tell("an_install_survives_its_sender", events, |world| {
+            let behind = left_behind(world)?;
+            let start = world.stats().events;
+            while world.stats().events < start + events * 7 {
+                world.step()?;
+            }
+            match events % 3 {
+                0 => world.cut_power(behind.leader, Survivors::Random),
+                1 => world.kill(behind.leader),
+                _ => {
+                    let side: Vec<bool> = (0..3).map(|node| node == behind.node).collect();
+                    world.partition(&side, true, events % 2 == 0);
+                    run_for(world, 30 * MS)?;
+                    world.rejoin();
+                }
+            }
+            heals(world)?;
+            let last = world.probe(behind.node).expect("it is up").last.index;
+            assert!(last > behind.last);
+            Ok(())
+        });
+    }
+}
+
+/// A disk that fails under a snapshot from a peer ends in a halt, or in another try.
+#[test]
+fn a_failed_sync_of_an_install_is_not_built_on() {
+    for events in 0..60 {
+        tell("a_failed_sync_of_an_install_is_not_built_on", events, |world| {
+            let behind = left_behind(world)?;
+            let start = world.stats().events;
+            while world.stats().events < start + events * 10 {
+                world.step()?;
+            }
+            let failure = [Failure::CleanKeep, Failure::CleanRevert][events as usize % 2];
+            world.fail_next_sync(behind.node, failure);
+            run_for(world, 50 * MS)?;
+            world.cut_power(behind.node, Survivors::None);
+            heals(world)
+        });
+    }
+}
