@@ -2,7 +2,7 @@
 
 pub mod machine;
 
-use lakebed_sim::{Draw, Op, Outcome, Seed, Storm};
+use lakebed_sim::{Draw, Op, Outcome, Plan, Seed, Storm};
 use machine::Ledger;
 
 /// What clients of a [`Ledger`] do: mostly writes, some of them large.
@@ -25,6 +25,16 @@ pub fn storm(seed: Seed, nodes: usize) -> Outcome {
     Storm::new(seed).nodes(nodes).run(Ledger::default, workload)
 }
 
+/// A storm in which disks do what no cluster is promised to live through: one to five nodes may
+/// refuse to serve, and none may be wrong.
+fn beyond_the_budget(seed: Seed) -> Outcome {
+    let nodes = [3, 3, 5, 1][(seed.number % 4) as usize];
+    let storm = Storm::new(seed).nodes(nodes);
+    storm
+        .with(|plan| *plan = Plan::beyond_the_budget(plan.seed, plan.nodes))
+        .run(Ledger::default, workload)
+}
+
 /// A scenario by its name.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
@@ -37,7 +47,7 @@ pub struct Scenario {
 }
 
 /// Every scenario there is.
-pub const SCENARIOS: [Scenario; 3] = [
+pub const SCENARIOS: [Scenario; 4] = [
     Scenario {
         name: "storm_of_one",
         about: "a node alone: crashes, torn writes, failed syncs, full disks",
@@ -52,6 +62,11 @@ pub const SCENARIOS: [Scenario; 3] = [
         name: "storm_of_five",
         about: "five nodes: the same, with quorums that overlap in one node of three",
         run: |seed| storm(seed, 5),
+    },
+    Scenario {
+        name: "beyond_the_budget",
+        about: "disks rot anywhere, lie, are set back, are gone: refuse, never be wrong",
+        run: beyond_the_budget,
     },
 ];
 

@@ -17,6 +17,10 @@ pub(crate) struct Network {
     stream: Stream,
     /// Whether the direction is cut, by `from * nodes + to`.
     cut: Vec<bool>,
+    /// Whether a node hears nobody, and nobody hears it.
+    alone: Vec<bool>,
+    /// What little gets through, by direction as above.
+    queues: Vec<Option<Queue>>,
     /// What the sender believes to be connected with.
     connections: Vec<Option<Connection>>,
     /// How many connections there were.
@@ -32,6 +36,26 @@ pub(crate) struct Connection {
     pub(crate) peer_life: u32,
     /// Which of all connections it is.
     pub(crate) number: u64,
+}
+
+/// A direction on which messages queue up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Queue {
+    /// What gets through in a millisecond.
+    bytes_per_ms: u64,
+    /// When all that is queued has got through.
+    empty_at: u64,
+    /// When everything gets through again.
+    until: u64,
+}
+
+impl Queue {
+    /// When a message of this length has got through that was sent now.
+    fn add(&mut self, now: u64, len: u64) -> u64 {
+        let takes = (len * MS).checked_div(self.bytes_per_ms).unwrap_or(u64::MAX / 2);
+        self.empty_at = (self.empty_at.max(now) + takes).min(self.until.max(now));
+        self.empty_at
+    }
 }
 
 /// What becomes of a message.
@@ -57,6 +81,8 @@ impl Network {
             links,
             stream: Stream::new(seed, Concern::Network),
             cut: vec![false; pairs],
+            alone: vec![false; nodes],
+            queues: vec![None; pairs],
             connections: vec![None; pairs],
             made: 0,
             last: vec![0; pairs],
@@ -75,7 +101,19 @@ impl Network {
 
     /// Whether messages get through in this direction.
     pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
-        self.cut[self.pair(from, to)]
+        self.cut[self.pair(from, to)] || self.alone[from] || self.alone[to]
+    }
+
+    /// Takes a node away from all others, or gives it back.
+    pub(crate) fn set_alone(&mut self, node: usize, alone: bool) {
+        self.alone[node] = alone;
+    }
+
+    /// Lets so much through in a direction until then, and no more.
+    pub(crate) fn slow(&mut self, from: usize, to: usize, bytes_per_ms: u64, until: u64) {
+        let pair = self.pair(from, to);
+        let empty_at = self.queues[pair].map_or(0, |queue| queue.empty_at);
+        self.queues[pair] = Some(Queue { bytes_per_ms, empty_at, until });
     }
 
     /// Whether messages get through in both directions.
@@ -104,23 +142,28 @@ impl Network {
     /// From now on nothing is lost, doubled or overtaken.
     pub(crate) fn heal(&mut self) {
         self.cut.fill(false);
+        self.alone.fill(false);
+        self.queues.fill(None);
         self.links.loss = 0;
         self.links.duplicate = 0;
         self.links.reorder = false;
         self.links.silent = false;
     }
 
-    /// Sends a message at `now`.
-    pub(crate) fn send(&mut self, from: usize, to: usize, now: u64) -> Fate {
+    /// Sends a message of this length at `now`.
+    pub(crate) fn send(&mut self, from: usize, to: usize, now: u64, len: usize) -> Fate {
         let (pair, links) = (self.pair(from, to), self.links);
         // What never happens takes no draw: each lane counts for itself alone.
         let lost = links.loss > 0 && self.happens(LOSS, pair, links.loss);
         let delay = self.delay(pair);
-        if self.cut[pair] || lost {
+        if self.is_cut(from, to) || lost {
             return Fate::Lost { noticed: lost && !links.silent };
         }
-        let mut at = now + delay;
-        if !links.reorder {
+        let queue = self.queues[pair].as_mut().filter(|queue| now < queue.until);
+        let is_queued = queue.is_some();
+        let sent = queue.map_or(now, |queue| queue.add(now, len as u64));
+        let mut at = sent + delay;
+        if !links.reorder || is_queued {
             at = at.max(self.last[pair] + 1);
             self.last[pair] = at;
         }
@@ -159,7 +202,7 @@ mod tests {
 
     fn arrivals(network: &mut Network) -> Vec<u64> {
         (0..200)
-            .filter_map(|n| match network.send(0, 1, n * US) {
+            .filter_map(|n| match network.send(0, 1, n * US, 100) {
                 Fate::Arrives(at, _) => Some(at),
                 Fate::Lost { .. } => None,
             })
@@ -180,7 +223,7 @@ mod tests {
         assert!((70..130).contains(&lost), "{lost}");
         let mut doubling = network(|links| links.duplicate = 32_768);
         let doubled = (0..200)
-            .filter(|_| matches!(doubling.send(0, 1, 0), Fate::Arrives(_, Some(_))))
+            .filter(|_| matches!(doubling.send(0, 1, 0, 100), Fate::Arrives(_, Some(_))))
             .count();
         assert!((70..130).contains(&doubled), "{doubled}");
     }
@@ -189,8 +232,8 @@ mod tests {
     fn a_cut_is_one_way() {
         let mut network = network(|_| {});
         network.set_cut(0, 1, true);
-        assert_eq!(network.send(0, 1, 0), Fate::Lost { noticed: false });
-        assert!(matches!(network.send(1, 0, 0), Fate::Arrives(..)));
+        assert_eq!(network.send(0, 1, 0, 100), Fate::Lost { noticed: false });
+        assert!(matches!(network.send(1, 0, 0, 100), Fate::Arrives(..)));
         assert!(!network.is_whole(1, 0) && network.is_whole(1, 2));
         network.heal();
         assert!(network.is_whole(0, 1));
@@ -200,8 +243,33 @@ mod tests {
     fn traffic_elsewhere_does_not_move_a_link() {
         let mut busy = network(|links| links.reorder = true);
         for n in 0..50 {
-            busy.send(1, 2, n);
+            busy.send(1, 2, n, 100);
         }
         assert_eq!(arrivals(&mut busy), arrivals(&mut network(|links| links.reorder = true)));
+    }
+
+    #[test]
+    fn a_slow_link_is_late_and_in_order_and_then_as_quick_as_before() {
+        let plain = arrivals(&mut network(|_| {}));
+        let slow = |bytes_per_ms| {
+            let mut network = network(|links| links.reorder = true);
+            network.slow(0, 1, bytes_per_ms, 100 * MS);
+            arrivals(&mut network)
+        };
+        let (trickle, nothing) = (slow(10), slow(0));
+        assert!(trickle.is_sorted() && nothing.is_sorted());
+        assert!(trickle[4] >= 50 * MS && trickle[0] < 20 * MS && plain[4] < 20 * MS);
+        assert!(nothing[0] >= 100 * MS && nothing[199] < 120 * MS);
+    }
+
+    #[test]
+    fn who_is_alone_is_so_beside_any_partition() {
+        let mut network = network(|_| {});
+        network.set_alone(2, true);
+        network.set_cut(0, 1, true);
+        network.set_cut(0, 1, false);
+        assert!(network.is_whole(0, 1) && !network.is_whole(0, 2) && !network.is_whole(2, 1));
+        network.set_alone(2, false);
+        assert!(network.is_whole(0, 2));
     }
 }

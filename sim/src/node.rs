@@ -11,7 +11,7 @@ use crate::{
 };
 use lakebed::{
     DiskError, DiskRequest, Engine, File, Instant, LogId, Machine, OpId, Runner, StateMachine,
-    Timestamp,
+    Term, Timestamp,
 };
 use std::collections::VecDeque;
 
@@ -25,11 +25,25 @@ pub(crate) struct Clock {
     /// What its wall clock was set forward or back by.
     stepped: i64,
     drift_ppm: i64,
+    /// For how long it has stood still before `still`.
+    lost: u64,
+    /// Simulated time, from and to, in which it stands still.
+    still: (u64, u64),
 }
 
 impl Clock {
+    const fn new(offset: u64, drift_ppm: i64) -> Self {
+        Self { offset, stepped: 0, drift_ppm, lost: 0, still: (0, 0) }
+    }
+
     /// What it shows at this simulated time.
-    pub(crate) const fn local(self, now: u64) -> Instant {
+    pub(crate) fn local(self, now: u64) -> Instant {
+        let stood = now.clamp(self.still.0, self.still.1) - self.still.0;
+        self.moving(now.saturating_sub(self.lost + stood))
+    }
+
+    /// What it shows when it has moved for so long.
+    const fn moving(self, now: u64) -> Instant {
         // In two parts: the product of both would not fit after some days.
         let (whole, part) = ((now / MILLION) as i64, (now % MILLION) as i64);
         let drift = whole * self.drift_ppm + part * self.drift_ppm / MILLION as i64;
@@ -42,17 +56,34 @@ impl Clock {
         let pace = MILLION.wrapping_add_signed(self.drift_ppm);
         let mut guess = since / pace * MILLION + since % pace * MILLION / pace;
         // The divisions round; the guess is off by very little.
-        while self.local(guess) < local {
+        while self.moving(guess) < local {
             guess += 1;
         }
-        while guess > 0 && self.local(guess - 1) >= local {
+        while guess > 0 && self.moving(guess - 1) >= local {
             guess -= 1;
         }
-        guess
+        let before = guess + self.lost;
+        before + if before > self.still.0 { self.still.1 - self.still.0 } else { 0 }
+    }
+
+    /// It stands still from now on for so long; if it does already, until then at least.
+    pub(crate) fn stall(&mut self, now: u64, lasts: u64) {
+        let (from, to) = self.still;
+        if now < to {
+            self.still.1 = to.max(now + lasts);
+        } else {
+            self.lost += to - from;
+            self.still = (now, now + lasts);
+        }
+    }
+
+    /// It goes on, if it stands still.
+    pub(crate) fn go_on(&mut self, now: u64) {
+        self.still.1 = self.still.1.min(now.max(self.still.0));
     }
 
     /// Its wall clock: some days after the beginning of 1970, drifting the same way.
-    pub(crate) const fn wall(self, now: u64) -> Timestamp {
+    pub(crate) fn wall(self, now: u64) -> Timestamp {
         Timestamp((self.local(now).0 + 1_000_000_000_000_000).saturating_add_signed(self.stepped))
     }
 
@@ -86,6 +117,40 @@ pub(crate) struct Node<M: StateMachine> {
     pub(crate) next_fails: Option<(Victim, DiskError)>,
     /// How the next sync or durable write fails.
     pub(crate) next_sync_fails: Option<crate::disk::Failure>,
+    /// What became of its disk that no crash does.
+    pub(crate) scars: Scars,
+}
+
+/// What became of a disk that no crash does.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scars {
+    /// Files of which something is damaged that is there twice: once each.
+    pub(crate) files: Vec<File>,
+    /// It went beyond the budget: its node may refuse to serve.
+    pub(crate) is_ruined: bool,
+    /// It may have forgotten what was promised, so that nobody could tell.
+    pub(crate) may_forget: bool,
+    /// The term of its node when that was up last.
+    pub(crate) term: Term,
+    /// It is an older image of itself.
+    pub(crate) is_old: bool,
+    /// Its node is not started again.
+    pub(crate) is_out: bool,
+    /// It is started as a new node.
+    pub(crate) is_new: bool,
+    /// How its next write lies.
+    pub(crate) lie: Option<Lie>,
+    /// What it was some time ago.
+    pub(crate) image: Option<SimDisk>,
+}
+
+/// How a disk lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lie {
+    /// What it says is done is lost.
+    Lost,
+    /// It is done elsewhere.
+    Elsewhere(u64),
 }
 
 impl<M: StateMachine + Clone> Clone for Node<M> {
@@ -96,6 +161,7 @@ impl<M: StateMachine + Clone> Clone for Node<M> {
             runner: fork(&self.runner),
             lane: self.lane.clone(),
             hangs: self.hangs.clone(),
+            scars: self.scars.clone(),
             ..*self
         }
     }
@@ -115,7 +181,7 @@ impl<M: StateMachine> Node<M> {
     /// A machine that was never started.
     pub(crate) fn new(plan: &Plan, at: usize, draw: &mut Draw, machine: M) -> Self {
         let offset = draw.below(1 << 40);
-        let clock = Clock { offset, stepped: 0, drift_ppm: plan.drift_ppm[at] };
+        let clock = Clock::new(offset, plan.drift_ppm[at]);
         Self {
             engine: None,
             life: 0,
@@ -130,6 +196,7 @@ impl<M: StateMachine> Node<M> {
             paused_until: 0,
             next_fails: None,
             next_sync_fails: None,
+            scars: Scars::default(),
         }
     }
 
@@ -153,7 +220,8 @@ impl<M: StateMachine> Node<M> {
         self.wake = u64::MAX;
         self.deadline = None;
         self.next_sync_fails = None;
-        self.next_fails = None;
+        // A sector that cannot be read waits for whoever reads next.
+        self.next_fails.take_if(|(victim, _)| *victim != Victim::Read);
     }
 
     /// Whether its disk was ever made a node's.
@@ -180,11 +248,29 @@ mod tests {
     #[test]
     fn a_clock_is_read_both_ways() {
         for drift_ppm in [-1000, -3, 0, 7, 1000] {
-            let clock = Clock { offset: 1 << 39, stepped: 0, drift_ppm };
+            let clock = Clock::new(1 << 39, drift_ppm);
             for now in [0, 1, 999, 1_000_003, 86_400_000_000_000] {
                 let global = clock.global(clock.local(now));
                 assert!(global <= now && clock.local(global) >= clock.local(now), "{drift_ppm}");
             }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_stood_still_goes_on_from_there() {
+        for drift_ppm in [-50_000, 0, 1000] {
+            let mut clock = Clock::new(1 << 39, drift_ppm);
+            clock.stall(1_000, 500);
+            clock.stall(1_200, 100);
+            assert_eq!(clock.local(1_000), clock.local(1_500));
+            assert!(clock.local(1_501 + 100) > clock.local(1_500));
+            clock.stall(9_000, 5_000);
+            for now in [1_500, 1_700, 9_000, 10_000, 13_999, 14_000, 20_000] {
+                let global = clock.global(clock.local(now));
+                assert!(global <= now && clock.local(global) >= clock.local(now), "{now}");
+            }
+            clock.go_on(10_000);
+            assert!(clock.local(10_200) > clock.local(10_000));
         }
     }
 }

@@ -274,12 +274,8 @@ impl FaultKind {
     fn is_about(&self, node: usize) -> bool {
         match self {
             Self::PowerCut { nodes, .. } => nodes.as_slice() == [node],
-            Self::Partition { .. } => false,
-            Self::Kill { node: of, .. }
-            | Self::SyncFailure { node: of, .. }
-            | Self::DiskFull { node: of, .. }
-            | Self::SlowDisk { node: of, .. }
-            | Self::Stop { node: of, .. } => *of == node,
+            Self::SlowLink { from, to, .. } => *from == node || *to == node,
+            _ => self.clone().node_mut().is_some_and(|of| *of == node),
         }
     }
 }

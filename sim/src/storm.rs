@@ -72,6 +72,9 @@ impl Storm {
         observe(self.seed, World::new(self.plan, machine, workload), |world| {
             storm(world)?;
             world.heal();
+            if world.plan().is_beyond() {
+                return hold_still(world);
+            }
             serve(world)?;
             let enough = |world: &World<M, W>| {
                 world.stats().events >= targets.events && world.stats().answered >= targets.answers
@@ -134,8 +137,10 @@ fn storm<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
     while world.stats().crashes_with_writes_pending < world.plan().targets.crashes {
         one_more_crash(world)?;
     }
-    // The last fault has its effect before everything is healed.
-    run_for(world, 100 * MS)
+    // The last fault has its effect before everything is healed; so has what a process that stands
+    // still was asked for.
+    let still = world.paused_for();
+    run_for(world, still.max(100 * MS))
 }
 
 /// The planned power cuts met nodes that were down, or that had nothing to lose.
@@ -146,6 +151,14 @@ fn one_more_crash<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Chec
     world.strike(&FaultKind::PowerCut { nodes, moment, survivors, rot: None, down: 5 * MS })?;
     run_until(world, SERVE_WITHIN, "one more power cut", |world| world.stats().crashes > crashes)?;
     run_for(world, 50 * MS)
+}
+
+/// Beyond the budget nothing is owed but that whoever still serves is right.
+fn hold_still<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
+    run_for(world, 300 * MS)?;
+    world.dismiss_clients();
+    run_for(world, 300 * MS)?;
+    world.compare_states_there()
 }
 
 /// The beginning or the end of a fault.

@@ -79,10 +79,14 @@ impl AddAssign for Stats {
             answered,
             unknown,
             messages_lost,
+            messages_stale,
             snapshots,
             compactions,
             disk_failures,
+            refusals,
+            amnesias,
             elections,
+            faults,
         } = other;
         self.events += events;
         self.crashes += crashes;
@@ -92,9 +96,13 @@ impl AddAssign for Stats {
         self.answered += answered;
         self.unknown += unknown;
         self.messages_lost += messages_lost;
+        self.messages_stale += messages_stale;
         self.snapshots += snapshots;
         self.compactions += compactions;
         self.disk_failures += disk_failures;
+        self.refusals += refusals;
+        self.amnesias += amnesias;
         self.elections += elections;
+        self.faults.iter_mut().zip(faults).for_each(|(sum, count)| *sum += count);
     }
 }

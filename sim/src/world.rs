@@ -4,9 +4,11 @@
 //! be had again. Knows no plan: faults are methods, called by storms and stories alike.
 
 mod agenda;
+mod damage;
 mod faults;
 mod lanes;
 mod requests;
+mod ruin;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +18,7 @@ use crate::{
     network::{Fate, Network},
     node::{Node, is_sync},
     oracle::{Checked, Oracle, Seen, Violation},
-    plan::{Plan, US},
+    plan::{self, KINDS_COUNT, Plan, US},
     prng::{Concern, Stream},
     trace::{self, Trace},
     witness::Given,
@@ -64,14 +66,22 @@ pub struct Stats {
     pub unknown: u64,
     /// Messages that were lost or cut.
     pub messages_lost: u64,
+    /// Messages that arrived when their sender's process was gone.
+    pub messages_stale: u64,
     /// Snapshots that became durable.
     pub snapshots: u64,
     /// Times a log was compacted.
     pub compactions: u64,
     /// Disk operations that were made to fail.
     pub disk_failures: u64,
+    /// Nodes that refused to start or to go on, their disks being beyond the budget.
+    pub refusals: u64,
+    /// Nodes that were not started again: their disks had forgotten, and could not tell.
+    pub amnesias: u64,
     /// Leaders that were seen to begin a term.
     pub elections: u64,
+    /// Faults that struck, by kind: of each in the order of [`kind_names`](plan::kind_names).
+    pub faults: [u64; KINDS_COUNT],
 }
 
 /// A cluster in simulated time. A value: a clone shares the disks' pages, and goes its own way.
@@ -288,6 +298,23 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         Ok(())
     }
 
+    /// Every machine that has come as far as the reference is what that is.
+    pub fn compare_states_there(&mut self) -> Checked {
+        for (at, node) in self.nodes.iter().enumerate() {
+            if node.is_up() && self.oracle.is_there(at) {
+                self.oracle.on_state(at, &node.runner.machine.machine)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// For how long a process still stands.
+    #[must_use]
+    pub fn paused_for(&self) -> u64 {
+        let until = self.nodes.iter().map(|node| node.paused_until).max();
+        until.unwrap_or(0).saturating_sub(self.now)
+    }
+
     /// Lets the next thing happen.
     pub fn step(&mut self) -> Checked {
         let Some((at, what)) = self.agenda.pop() else {
@@ -299,11 +326,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     fn happen(&mut self, what: Coming) -> Checked {
         match what {
-            Coming::Deliver { from, to, bytes } => {
+            Coming::Deliver { from, to, life, bytes } => {
+                let (from, to) = (from as usize, to as usize);
                 if self.network.is_cut(from, to) {
                     self.stats.messages_lost += 1;
                     return Ok(());
                 }
+                self.stats.messages_stale += u64::from(life != self.nodes[from].life);
                 self.feed(to, Some(Event::Received { from: node_id(from), bytes }))
             }
             Coming::Completion { node, life, op } if self.lives(node, life) => {
@@ -426,6 +455,12 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             held.push(op);
             return Ok(());
         }
+        if node.scars.lie.is_some()
+            && let Some(result) = self.lie(at, op)
+        {
+            return self.feed(at, Some(Event::Completed { op, result }));
+        }
+        let node = &mut self.nodes[at];
         let failure = node.next_sync_fails.take_if(|_| node.disk.is_promise(op));
         let partly = node.next_fails.take_if(|(victim, _)| node.disk.is_a(op, *victim));
         let result = match (failure, partly) {
@@ -435,8 +470,17 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             }
             (None, None) => node.disk.complete(op),
         };
-        self.stats.disk_failures += u64::from(failure.is_some() || partly.is_some());
+        if failure.is_some() || partly.is_some() {
+            self.stats.disk_failures += 1;
+            self.struck(if failure.is_some() { "sync-failure" } else { "failed-operation" });
+        }
         self.feed(at, Some(Event::Completed { op, result }))
+    }
+
+    /// A fault of this kind had its effect.
+    fn struck(&mut self, kind: &str) {
+        let number = plan::kind_names().position(|name| name == kind);
+        self.stats.faults[number.expect("faults are told by the names of their kinds")] += 1;
     }
 
     fn send(&mut self, from: usize, to: NodeId, head: Bytes, body: &Bytes) {
@@ -446,13 +490,15 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             return;
         }
         let bytes = if body.is_empty() { head } else { joined(&head, body) };
-        match self.network.send(from, to, self.now) {
+        match self.network.send(from, to, self.now, bytes.len()) {
             Fate::Arrives(at, again) => {
+                let life = self.nodes[from].life;
+                let (from, to) = (from as u32, to as u32);
                 if let Some(again) = again {
                     let bytes = bytes.clone();
-                    self.schedule(again, Coming::Deliver { from, to, bytes });
+                    self.schedule(again, Coming::Deliver { from, to, life, bytes });
                 }
-                self.schedule(at, Coming::Deliver { from, to, bytes });
+                self.schedule(at, Coming::Deliver { from, to, life, bytes });
             }
             Fate::Lost { noticed } => {
                 self.stats.messages_lost += 1;
@@ -516,16 +562,24 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.schedule(self.now + after, Coming::Start { node, life });
     }
 
-    fn start(&mut self, at: usize) -> Checked {
-        let seed = self.elections.lane(SITE_ELECTION, at as u32).any();
+    fn engine(&self, at: usize, seed: u64) -> Engine {
         let mut config = Config::new(GROUP, node_id(at));
         config.disk_align = self.plan.geometry.align;
         config.segment_bytes = self.plan.segment_bytes;
         config.tuning = self.plan.tuning.clone();
-        let engine = Engine::new(config, seed).expect("plans are configurations that work");
+        Engine::new(config, seed).expect("plans are configurations that work")
+    }
+
+    fn start(&mut self, at: usize) -> Checked {
+        if self.stays_out(at) {
+            return Ok(());
+        }
+        let seed = self.elections.lane(SITE_ELECTION, at as u32).any();
+        let engine = self.engine(at, seed);
         let node = &mut self.nodes[at];
         node.start(engine, (self.machine)());
-        let start = if node.is_formatted() {
+        let is_known = node.is_formatted() || node.scars.is_ruined && !node.scars.is_new;
+        let start = if is_known {
             Start::Run
         } else {
             Start::Format { cluster: CLUSTER, members: self.members.clone() }
@@ -538,12 +592,25 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// The engine ended by itself. After faults within the contract it may only have been asked to
     /// stop, or have met the failed operation that was drawn for it.
     fn halted(&mut self, at: usize, halt: Halt) -> Checked {
-        let expected = matches!(halt, Halt::Stopped | Halt::DiskFailed { .. });
+        let refused = matches!(
+            halt,
+            Halt::Refused { .. }
+                | Halt::NotFormatted
+                | Halt::AlreadyFormatted
+                | Halt::DiskLost { .. }
+        );
+        let is_out = refused && self.nodes[at].scars.is_ruined;
+        let expected = is_out || matches!(halt, Halt::Stopped | Halt::DiskFailed { .. });
         self.note(Some(at), || format!("halted: {halt}"));
         if !expected {
             return Err(Violation::new("no refusal after crashes alone", at, halt.to_string()));
         }
         self.kill(at);
+        if is_out {
+            self.stats.refusals += 1;
+            self.nodes[at].scars.is_out = true;
+            return Ok(());
+        }
         let after = self.process.lane(SITE_RESTART, at as u32).delay(US, 10_000 * US);
         self.schedule_start(at, after);
         Ok(())

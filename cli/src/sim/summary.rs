@@ -1,6 +1,6 @@
 //! What a sweep came to, for people and for machines.
 
-use lakebed_sim::Totals;
+use lakebed_sim::{Totals, plan::kind_names};
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -26,7 +26,10 @@ struct Json {
     client_operations: u64,
     sim_seconds: f64,
     wall_seconds: f64,
+    refusals: u64,
+    amnesias: u64,
     digest: u64,
+    faults: BTreeMap<&'static str, u64>,
     marks: BTreeMap<String, u64>,
 }
 
@@ -45,7 +48,10 @@ impl Summary {
             client_operations: stats.answered,
             sim_seconds: Duration::from_nanos(time).as_secs_f64(),
             wall_seconds: self.wall.as_secs_f64(),
+            refusals: stats.refusals,
+            amnesias: stats.amnesias,
             digest,
+            faults: kind_names().zip(stats.faults).collect(),
             marks: marks.collect(),
         };
         serde_json::to_string(&json).expect("its keys are strings")
@@ -76,12 +82,13 @@ impl fmt::Display for Summary {
         writeln!(
             f,
             "  faults: {} power cuts ({} with writes pending), {} kills, {} disk failures, {} \
-             messages lost",
+             messages lost, {} stale",
             stats.crashes,
             stats.crashes_with_writes_pending,
             stats.kills,
             stats.disk_failures,
-            stats.messages_lost
+            stats.messages_lost,
+            stats.messages_stale
         )?;
         writeln!(
             f,
@@ -90,9 +97,17 @@ impl fmt::Display for Summary {
         )?;
         writeln!(
             f,
-            "  nodes: {} elections, {} snapshots, {} compactions, {} events",
-            stats.elections, stats.snapshots, stats.compactions, stats.events
+            "  nodes: {} elections, {} snapshots, {} compactions, {} events, {} refused, {} forgot",
+            stats.elections,
+            stats.snapshots,
+            stats.compactions,
+            stats.events,
+            stats.refusals,
+            stats.amnesias
         )?;
+        let struck = kind_names().zip(stats.faults).filter(|(_, count)| *count > 0);
+        let struck: Vec<_> = struck.map(|(name, count)| format!("{count} {name}")).collect();
+        writeln!(f, "  struck: {}", struck.join(", "))?;
         self.marks(f)?;
         write!(f, "  digest: {digest}")
     }

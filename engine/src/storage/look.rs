@@ -123,6 +123,11 @@ impl Look {
         self.blocks.each_ref().map(|copy| copy.iter().filter_map(number).max())
     }
 
+    /// Whether both blocks of a copy of the hard state are good.
+    pub(super) fn is_copy_whole(&self, copy: u8) -> bool {
+        self.blocks[usize::from(copy)].iter().all(Result::is_ok)
+    }
+
     pub(super) fn take_hard(&mut self, copy: u8, block: u8, bytes: &[u8]) {
         let found = HardState::decode(bytes, self.config.group);
         self.blocks[usize::from(copy)][usize::from(block)] = found;

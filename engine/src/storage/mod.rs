@@ -208,11 +208,7 @@ impl Storage {
                 }
                 self.reads.on_read(reader, op, &bytes);
             }
-            Job::Restore => {
-                // A block that cannot be read is judged like one that reads wrong.
-                let nothing = || Completion::Read(Bytes::new());
-                self.snapshots.on_block(op, result.unwrap_or_else(|_| nothing()));
-            }
+            Job::Restore => self.snapshots.on_block(op, result),
             Job::Saving => on_saved(&mut self.snapshots.saving, result),
             Job::Staging => on_saved(&mut self.snapshots.staging, result),
             Job::Serve(_) if self.snapshots.serving.is_expected(op) => {

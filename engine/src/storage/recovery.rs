@@ -68,6 +68,8 @@ pub(crate) struct Recovery {
     phase_began: Option<Instant>,
     failed: Option<(File, DiskError)>,
     has_lost_state: bool,
+    /// Reads of this stage that failed.
+    unread: Vec<(RecoveryOp, File, DiskError)>,
 }
 
 #[derive(Clone, Debug)]
@@ -104,6 +106,7 @@ impl Recovery {
             phase_began: None,
             failed: None,
             has_lost_state: false,
+            unread: Vec::new(),
         }
     }
 
@@ -170,8 +173,8 @@ impl Recovery {
                 self.report.bytes_done += bytes.len() as u64;
                 self.take_bytes(op, bytes);
             }
-            // What cannot be read is judged like what reads wrong.
             (RecoveryOp::Step | RecoveryOp::List, Err(error)) => self.failed = Some((file, error)),
+            (op, Err(error)) => self.unread.push((op, file, error)),
             _ => {}
         }
     }
@@ -201,6 +204,9 @@ impl Recovery {
             if self.outstanding > 0 {
                 return Ok(false);
             }
+            if let Some((file, error)) = self.unreadable() {
+                return Err(Halt::DiskFailed { file, error });
+            }
             match std::mem::replace(&mut self.stage, Stage::Over) {
                 Stage::Begin => self.list(now, parts.ops)?,
                 Stage::List => self.read_hard_state(now, parts.ops)?,
@@ -226,6 +232,28 @@ impl Recovery {
                 Stage::Over => return Ok(true),
             }
         }
+    }
+
+    /// A read that failed says nothing about what is there. Were it judged like bytes that read
+    /// wrong, acknowledged entries above *proven* would be cut as torn, and a vote in the block
+    /// that was not read be given once more. The next start may be told; only what is found
+    /// elsewhere as well can be done without.
+    fn unreadable(&mut self) -> Option<(File, DiskError)> {
+        let look = &self.look;
+        let mut unread = std::mem::take(&mut self.unread).into_iter();
+        let found = unread.find(|(op, ..)| match op {
+            RecoveryOp::HardBlock { copy, .. } => {
+                // A good block of a damaged copy may be the older one of both.
+                !look.is_copy_whole(1 - copy)
+            }
+            RecoveryOp::SegmentBlock { segment, which: 0 | 1 } => {
+                look.segments[*segment as usize].header.is_none()
+            }
+            // Without its end record a segment is read whole.
+            RecoveryOp::SegmentBlock { .. } => false,
+            _ => true,
+        });
+        found.map(|(_, file, error)| (file, error))
     }
 
     fn list(&mut self, now: Instant, ops: &mut Ops) -> Result<(), Halt> {

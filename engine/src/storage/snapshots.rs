@@ -20,7 +20,7 @@ use crate::{
         BLOCK_HEAD_BYTES, Footer, Header, Origin, block_bytes, decode_block, header_bytes,
     },
     event::{Chunk, Completion, MachineError},
-    file::{Class, DiskRequest, File},
+    file::{Class, DiskError, DiskRequest, File},
     marks::Mark,
     membership::Membership,
     types::{CaptureId, LogId, LogIndex, OpId, Piece, SnapshotId, SnapshotName},
@@ -85,6 +85,8 @@ struct Restoring {
     handed_out: u64,
     taken_in: u64,
     digest: u32,
+    /// Why a block could not be read.
+    unread: Option<DiskError>,
 }
 
 impl Snapshots {
@@ -293,6 +295,7 @@ impl Snapshots {
             handed_out: 0,
             taken_in: 0,
             digest: 0,
+            unread: None,
         });
         self.go_on_restoring(ops);
     }
@@ -311,10 +314,16 @@ impl Snapshots {
         }
     }
 
-    pub(crate) fn on_block(&mut self, op: OpId, completion: Completion) {
+    pub(crate) fn on_block(&mut self, op: OpId, result: Result<Completion, DiskError>) {
         let Some(restoring) = &mut self.restoring else { return };
-        if let (Some(number), Completion::Read(bytes)) = (restoring.reads.remove(&op), completion) {
-            restoring.arrived.insert(number, bytes);
+        let Some(number) = restoring.reads.remove(&op) else { return };
+        match result {
+            Ok(Completion::Read(bytes)) => drop(restoring.arrived.insert(number, bytes)),
+            Ok(_) => {}
+            Err(error) => {
+                restoring.unread.get_or_insert(error);
+                restoring.arrived.insert(number, Bytes::new());
+            }
         }
     }
 
@@ -333,9 +342,11 @@ impl Snapshots {
         }
     }
 
-    /// A bad block: the snapshot before this one, whose log is kept too, or nothing at all.
+    /// A block that is bad or cannot be read: the snapshot before this one, whose log is kept too,
+    /// or nothing at all.
     fn fall_back(&mut self, block: u64, ops: &mut Ops) {
-        let bad = self.restoring.take().expect("a restore was under way").snapshot;
+        let Restoring { snapshot: bad, unread, .. } =
+            self.restoring.take().expect("a restore was under way");
         self.whole.pop();
         if self.whole.is_empty() && self.has_peers {
             ops.met(Mark::SnapshotLost);
@@ -349,7 +360,9 @@ impl Snapshots {
         if self.whole.is_empty() {
             let offset = bad.block_offset(block, self.align);
             let halt = damaged(bad.file(), offset, format!("block {block} of the only snapshot"));
-            self.fault = Some(halt);
+            // What could not be read may be whole, and the next start be told.
+            let failed = |error| Halt::DiskFailed { file: bad.file(), error };
+            self.fault = Some(unread.map_or(halt, failed));
             return;
         }
         ops.met(Mark::OlderSnapshotUsed);

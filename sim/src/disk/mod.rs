@@ -12,6 +12,7 @@
 //! the end of a file that does not grow, operations only on files that exist.
 
 mod crash;
+mod damage;
 mod directory;
 mod inode;
 mod pages;
@@ -54,6 +55,8 @@ pub enum Victim {
     Write,
     /// A creation: the file may be there all the same, of any length.
     Create,
+    /// A read.
+    Read,
 }
 
 /// The errno of an I/O error.
@@ -164,6 +167,7 @@ impl SimDisk {
         match flight.map(|flight| &flight.operation) {
             Some(Operation::Write { .. }) => victim == Victim::Write,
             Some(Operation::Create { .. }) => victim == Victim::Create,
+            Some(Operation::Read { .. }) => victim == Victim::Read,
             _ => false,
         }
     }

@@ -13,11 +13,17 @@ pub(super) struct Promises {
     durable: Vec<LogId>,
     /// Whether the node has been checked in its present life.
     checked: Vec<bool>,
+    /// Whether the node's disk was taken away: what it promised, it did as another.
+    wiped: Vec<bool>,
 }
 
 impl Promises {
     pub(super) fn new(nodes: usize) -> Self {
-        Self { durable: vec![LogId::ZERO; nodes], checked: vec![false; nodes] }
+        Self {
+            durable: vec![LogId::ZERO; nodes],
+            checked: vec![false; nodes],
+            wiped: vec![false; nodes],
+        }
     }
 
     pub(super) fn on_death(&mut self, node: usize) {
@@ -32,7 +38,11 @@ impl Promises {
             self.on_recovered(seen)?;
         }
         if let Some(id) = seen.id_at(seen.probe.durable) {
-            self.durable[seen.node] = id;
+            let before = self.durable[seen.node];
+            // A leader may have been told by a disk that is gone, and commit by that.
+            let told = if self.wiped[seen.node] { before } else { LogId::ZERO };
+            self.durable[seen.node] =
+                if (id.term, id.index) < (told.term, told.index) { told } else { id };
         }
         Ok(())
     }
@@ -43,13 +53,24 @@ impl Promises {
         self.durable.iter().filter(|id| id.term >= term && id.index >= index).count()
     }
 
+    /// Whether the node holds what it promised.
+    pub(super) fn is_kept(&self, seen: &Seen<'_>) -> bool {
+        let promised = self.durable[seen.node];
+        seen.id_at(promised.index) == Some(promised) || promised.index <= seen.probe.snapshot.index
+    }
+
+    /// The node's disk is a new one.
+    pub(super) fn on_wiped(&mut self, node: usize) {
+        self.wiped[node] = true;
+    }
+
     fn on_recovered(&mut self, seen: &Seen<'_>) -> Checked {
         self.checked[seen.node] = true;
-        let promised = self.durable[seen.node];
-        let held = seen.id_at(promised.index);
-        if held == Some(promised) || promised.index <= seen.probe.snapshot.index {
+        if self.is_kept(seen) || self.wiped[seen.node] {
             return Ok(());
         }
+        let promised = self.durable[seen.node];
+        let held = seen.id_at(promised.index);
         let held = held.map_or_else(
             || format!("its log ends at {}", seen.probe.last),
             |held| format!("it holds {held} there"),

@@ -156,6 +156,23 @@ impl<M: StateMachine> Oracle<M> {
         self.machines.commands()
     }
 
+    /// Whether a node that starts like this would go back on its word; `vote`: or could, as its
+    /// hard state may be an older one.
+    pub(crate) fn would_miss(&self, seen: &Seen<'_>, vote: bool) -> bool {
+        !self.promises.is_kept(seen) || vote && !self.votes.is_kept(seen)
+    }
+
+    /// A node's disk is a new one.
+    pub(crate) fn on_wiped(&mut self, node: usize) {
+        self.promises.on_wiped(node);
+        self.votes.on_wiped(node);
+    }
+
+    /// Whether a node's machine has come as far as the reference.
+    pub(crate) fn is_there(&self, node: usize) -> bool {
+        self.machines.is_there(node)
+    }
+
     /// A node's process or machine is gone.
     pub(crate) fn on_death(&mut self, node: usize) {
         self.shown[node] = None;

@@ -134,6 +134,11 @@ impl<M: StateMachine> Machines<M> {
         Err(Violation::new("state machine safety", node, what))
     }
 
+    /// Whether a node's machine stands where the reference does.
+    pub(super) fn is_there(&self, node: usize) -> bool {
+        self.positions[node] == Some(self.reference_position())
+    }
+
     pub(super) fn on_state(&self, node: usize, machine: &M) -> Checked {
         let (position, reference) = (self.positions[node], self.reference_position());
         if position != Some(reference) {

@@ -41,6 +41,18 @@ impl Votes {
         Err(Violation::new("votes once", node, what))
     }
 
+    /// Whether the node is in a term in which it may still vote, as far as it knows: none in which
+    /// it did, or a later one than it spoke in.
+    pub(super) fn is_kept(&self, seen: &Seen<'_>) -> bool {
+        let (node, term) = (seen.node, seen.probe.term);
+        term >= self.terms[node] && !self.given.contains_key(&(node, term))
+    }
+
+    /// The node's disk is a new one, and it a new node: what it voted it must not vote again.
+    pub(super) fn on_wiped(&mut self, node: usize) {
+        self.terms[node] = Term(0);
+    }
+
     pub(super) fn on_sent(&mut self, node: usize, to: NodeId, said: Said) -> Checked {
         let (term, candidate) = match said {
             // Whoever stands for election votes for itself.

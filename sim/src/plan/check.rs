@@ -1,7 +1,8 @@
 //! Whether a plan can be run at all.
 
-use super::{FaultKind, Plan};
-use lakebed::{Config, GroupId, NodeId};
+use super::{Fault, FaultKind, Harm, Plan};
+use crate::disk::Victim;
+use lakebed::{Config, DiskError, GroupId, NodeId};
 
 /// The most nodes of a plan.
 pub(super) const NODES_MAX: usize = 32;
@@ -11,35 +12,52 @@ const CLIENTS_MAX: usize = 1024;
 const RATE_MAX: u64 = 65_536;
 /// The most that a clock is off, in parts per million.
 const DRIFT_MAX: u64 = 100_000;
+/// The most that a wall clock is set by: ten years.
+const SET_MAX_MS: u64 = 315_360_000_000;
 
 impl Plan {
     /// Why it cannot be run, in a sentence.
     pub fn validate(&self) -> Result<(), String> {
         self.validate_sizes()?;
         self.validate_config()?;
-        let known = |node: &usize| *node < self.nodes;
         for fault in &self.faults {
-            let meant = match &fault.kind {
-                FaultKind::PowerCut { nodes, rot, .. } => {
-                    nodes.iter().all(known) && rot.is_none_or(|copy| copy < 2)
-                }
-                FaultKind::Partition { side, .. } => side.len() == self.nodes,
-                FaultKind::SlowDisk { node, factor, .. } => {
-                    known(node) && (1..=RATE_MAX).contains(factor)
-                }
-                FaultKind::Kill { node, .. }
-                | FaultKind::SyncFailure { node, .. }
-                | FaultKind::DiskFull { node, .. }
-                | FaultKind::Stop { node, .. } => known(node),
-            };
-            if !meant {
+            if !self.is_meant(&fault.kind) {
                 return Err(format!("`{fault}` does not fit a cluster of {} nodes", self.nodes));
             }
+        }
+        let gone = |node| {
+            let is = |fault: &Fault| matches!(fault.kind, FaultKind::DiskGone { node: of, .. } if of == node);
+            self.faults.iter().any(is)
+        };
+        if (0..self.nodes).all(gone) {
+            return Err(
+                "one disk at least must be there, or nobody knows that others are not".into()
+            );
         }
         if !self.faults.is_sorted_by_key(|fault| fault.at) {
             return Err("the faults must be in order of time".into());
         }
         Ok(())
+    }
+
+    /// Whether a fault fits this cluster.
+    fn is_meant(&self, fault: &FaultKind) -> bool {
+        let known = |node: &usize| *node < self.nodes;
+        let fits = match fault {
+            FaultKind::PowerCut { nodes, rot, .. } => {
+                nodes.iter().all(known) && rot.is_none_or(|copy| copy < 2)
+            }
+            FaultKind::Partition { side, .. } => side.len() == self.nodes,
+            FaultKind::SlowDisk { factor, .. } => (1..=RATE_MAX).contains(factor),
+            FaultKind::SlowLink { from, to, .. } => known(from) && known(to) && from != to,
+            FaultKind::FailedOperation { victim: Victim::Read, error, .. } => {
+                *error != DiskError::Full
+            }
+            FaultKind::Damage { harm, .. } => matches!(harm, Harm::Rot | Harm::Zero),
+            FaultKind::SetClock { by_ms, .. } => by_ms.unsigned_abs() <= SET_MAX_MS,
+            _ => true,
+        };
+        fits && fault.clone().node_mut().is_none_or(|node| known(node))
     }
 
     fn validate_sizes(&self) -> Result<(), String> {

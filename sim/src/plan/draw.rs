@@ -3,23 +3,17 @@
 //! Swarm testing: each seed draws which faults exist at all, at which rates, and under which
 //! limits, so that rare mixes are met.
 
-use super::{Asks, DiskTimes, Fault, FaultKind, Latency, Links, MS, Moment, Plan, Targets, US};
+use super::{Asks, DiskTimes, Latency, Links, MS, Plan, Targets, US, swarm::Faults};
 use crate::{
-    disk::{EIO, Failure, Geometry, Survivors},
+    disk::Geometry,
     prng::{Concern, Draw},
 };
-use lakebed::{DiskError, Tuning};
+use lakebed::Tuning;
 use std::time::Duration;
 
-/// Sites of draws; zero is the profile, and each kind of fault has one.
-const POWER_CUTS: u32 = 1;
-const KILLS: u32 = 2;
-const PARTITIONS: u32 = 3;
-const DISKS: u32 = 4;
-const STOPS: u32 = 5;
+/// Sites of draws; zero is the profile, and each kind of fault has one (`swarm`).
 const LIMITS: u32 = 6;
-const EARLY: u32 = 7;
-const GRAY: u32 = 8;
+const DRIFT: u32 = 16;
 
 impl Plan {
     /// A stormy run of this many nodes: everything else is drawn from the seed.
@@ -40,7 +34,7 @@ impl Plan {
             tuning: swarm_limits(seed, swarm_tuning(&mut draw, snapshot)),
             links: swarm_links(&mut draw),
             disk: swarm_disk(&mut draw),
-            drift_ppm: (0..nodes).map(|_| draw.below(2001) as i64 - 1000).collect(),
+            drift_ppm: swarm_drift(seed, &mut draw, nodes),
             think: Latency { least: 100 * US, tail: *draw.pick(&[MS, 5 * MS]) },
             faults: Faults::new(seed, nodes).draw(),
         }
@@ -92,6 +86,16 @@ fn swarm_limits(seed: u64, mut tuning: Tuning) -> Tuning {
     tuning
 }
 
+/// Clocks are off by a thousandth at most, and in some runs by a twentieth.
+fn swarm_drift(seed: u64, draw: &mut Draw, nodes: usize) -> Vec<i64> {
+    let little = (0..nodes).map(|_| draw.below(2001) as i64 - 1000).collect();
+    let mut draw = Draw::new(seed, Concern::Swarm, DRIFT, 0);
+    if draw.ratio(1, 6) {
+        return (0..nodes).map(|_| draw.below(100_001) as i64 - 50_000).collect();
+    }
+    little
+}
+
 fn swarm_links(draw: &mut Draw) -> Links {
     let latency = Latency { least: 100 * US, tail: *draw.pick(&[50 * US, MS, 4 * MS]) };
     Links {
@@ -108,164 +112,5 @@ fn swarm_disk(draw: &mut Draw) -> DiskTimes {
         read: Latency { least: 20 * US, tail: *draw.pick(&[20 * US, 200 * US]) },
         write: Latency { least: 20 * US, tail: *draw.pick(&[20 * US, 500 * US]) },
         sync: Latency { least: 50 * US, tail: *draw.pick(&[50 * US, MS, 3 * MS]) },
-    }
-}
-
-/// Draws the faults of a storm: each kind in a lane of its own, so that taking one kind away
-/// leaves the others as they were.
-struct Faults {
-    seed: u64,
-    nodes: usize,
-    list: Vec<Fault>,
-}
-
-impl Faults {
-    const fn new(seed: u64, nodes: usize) -> Self {
-        Self { seed, nodes, list: Vec::new() }
-    }
-
-    fn draw(mut self) -> Vec<Fault> {
-        self.power_cuts();
-        self.kills();
-        self.partitions();
-        self.disks();
-        self.stops();
-        self.early();
-        self.gray();
-        self.list.sort_by_key(|fault| fault.at);
-        self.list
-    }
-
-    fn lane(&self, site: u32) -> Draw {
-        Draw::new(self.seed, Concern::Swarm, site, 0)
-    }
-
-    fn at(draw: &mut Draw) -> u64 {
-        draw.between(100 * MS, 1_500 * MS)
-    }
-
-    fn add(&mut self, at: u64, kind: FaultKind) {
-        self.list.push(Fault { at, kind });
-    }
-
-    /// At least two in every run: that is what a storm is for.
-    fn power_cuts(&mut self) {
-        let mut draw = self.lane(POWER_CUTS);
-        for _ in 0..draw.between(3, 7) {
-            let nodes = self.some_nodes(&mut draw);
-            let moment = *draw.pick(&[Moment::Pending, Moment::Pending, Moment::PendingHardState]);
-            let survivors = *draw.pick(&Survivors::ALL);
-            let rot = draw.ratio(1, 4).then(|| draw.below(2) as u8);
-            let down = draw.delay(MS, 60 * MS);
-            let kind = FaultKind::PowerCut { nodes, moment, survivors, rot, down };
-            self.add(Self::at(&mut draw), kind);
-        }
-    }
-
-    /// One node, rarely a majority or all.
-    fn some_nodes(&self, draw: &mut Draw) -> Vec<usize> {
-        let first = draw.below(self.nodes as u64) as usize;
-        let count = match draw.below(8) {
-            0 => self.nodes,
-            1 => self.nodes / 2 + 1,
-            _ => 1,
-        };
-        (0..count).map(|n| (first + n) % self.nodes).collect()
-    }
-
-    fn kills(&mut self) {
-        let mut draw = self.lane(KILLS);
-        if draw.ratio(1, 2) {
-            for _ in 0..draw.between(1, 4) {
-                let node = draw.below(self.nodes as u64) as usize;
-                let down = draw.delay(MS, 40 * MS);
-                self.add(Self::at(&mut draw), FaultKind::Kill { node, down });
-            }
-        }
-    }
-
-    fn partitions(&mut self) {
-        let mut draw = self.lane(PARTITIONS);
-        if self.nodes > 1 && draw.ratio(3, 4) {
-            for _ in 0..draw.between(1, 4) {
-                let kind = FaultKind::Partition {
-                    side: self.side(&mut draw),
-                    both_ways: draw.ratio(2, 3),
-                    noticed: draw.ratio(1, 2),
-                    lasts: draw.delay(20 * MS, 150 * MS),
-                };
-                self.add(Self::at(&mut draw), kind);
-            }
-        }
-    }
-
-    /// Mostly one node alone: nine in ten failures by partition need no more.
-    fn side(&self, draw: &mut Draw) -> Vec<bool> {
-        let alone = draw.below(self.nodes as u64) as usize;
-        let mut side: Vec<bool> = (0..self.nodes).map(|node| node == alone).collect();
-        if draw.ratio(1, 3) {
-            side.iter_mut().for_each(|first| *first = draw.ratio(1, 2));
-        }
-        if draw.ratio(1, 2) {
-            side.iter_mut().for_each(|first| *first = !*first);
-        }
-        side
-    }
-
-    fn disks(&mut self) {
-        let mut draw = self.lane(DISKS);
-        let node = draw.below(self.nodes as u64) as usize;
-        if draw.ratio(1, 5) {
-            let errors = [
-                Failure::CleanKeep,
-                Failure::CleanRevert,
-                Failure::Nothing(DiskError::Io { errno: EIO }),
-            ];
-            let failure = *draw.pick(&errors);
-            self.add(Self::at(&mut draw), FaultKind::SyncFailure { node, failure });
-        }
-        if draw.ratio(1, 6) {
-            let lasts = draw.delay(50 * MS, 200 * MS);
-            self.add(Self::at(&mut draw), FaultKind::DiskFull { node, lasts });
-        }
-        if draw.ratio(1, 4) {
-            let (factor, lasts) = (draw.between(5, 50), draw.delay(20 * MS, 100 * MS));
-            self.add(Self::at(&mut draw), FaultKind::SlowDisk { node, factor, lasts });
-        }
-    }
-
-    /// While nodes are still being built and the cluster forms.
-    fn early(&mut self) {
-        let mut draw = self.lane(EARLY);
-        if draw.ratio(1, 8) {
-            let (nodes, at) = (self.some_nodes(&mut draw), draw.below(15 * MS));
-            let survivors = *draw.pick(&Survivors::ALL);
-            let (moment, rot, down) = (Moment::Pending, None, draw.delay(MS, 5 * MS));
-            self.add(at, FaultKind::PowerCut { nodes, moment, survivors, rot, down });
-        }
-    }
-
-    /// A node that nobody hears and whose disk is slow: what it has on its way when it is heard
-    /// again, others have replaced.
-    fn gray(&mut self) {
-        let mut draw = self.lane(GRAY);
-        if self.nodes > 1 && draw.ratio(1, 4) {
-            let (at, node) = (Self::at(&mut draw), draw.below(self.nodes as u64) as usize);
-            let (lasts, factor) = (draw.delay(60 * MS, 60 * MS), draw.between(20, 100));
-            let side = (0..self.nodes).map(|of| of == node).collect();
-            let noticed = draw.ratio(1, 2);
-            self.add(at, FaultKind::Partition { side, both_ways: true, noticed, lasts });
-            let lasts = lasts + draw.delay(20 * MS, 60 * MS);
-            self.add(at, FaultKind::SlowDisk { node, factor, lasts });
-        }
-    }
-
-    fn stops(&mut self) {
-        let mut draw = self.lane(STOPS);
-        if draw.ratio(1, 4) {
-            let node = draw.below(self.nodes as u64) as usize;
-            let hand_over = draw.ratio(1, 2);
-            self.add(Self::at(&mut draw), FaultKind::Stop { node, hand_over });
-        }
     }
 }

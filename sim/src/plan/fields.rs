@@ -1,10 +1,10 @@
 //! What each line of a plan says: the names, in order, and where their values are kept.
 
 use super::{
-    Fault, FaultKind, Latency, Moment, Plan,
+    Fault, FaultKind, Harm, Latency, Moment, Part, Plan,
     text::{Field, choice, duration, node, nodes, numbers, optional, plain, sides, time},
 };
-use crate::disk::{EIO, Failure, Survivors};
+use crate::disk::{EIO, Failure, Survivors, Victim};
 use lakebed::DiskError;
 use std::fmt;
 
@@ -98,11 +98,27 @@ const FAILURES: [(&str, Failure); 4] = [
     ("full", Failure::Nothing(DiskError::Full)),
 ];
 
+const VICTIMS: [(&str, Victim); 3] =
+    [("write", Victim::Write), ("create", Victim::Create), ("read", Victim::Read)];
+
+const ERRORS: [(&str, DiskError); 2] =
+    [("error", DiskError::Io { errno: EIO }), ("full", DiskError::Full)];
+
+const PARTS: [(&str, Part); 4] = [
+    ("slots", Part::Slots),
+    ("header", Part::Header),
+    ("end-record", Part::EndRecord),
+    ("snapshot", Part::Snapshot),
+];
+
+const HARMS: [(&str, Harm); 4] =
+    [("rot", Harm::Rot), ("zero", Harm::Zero), ("rot-all", Harm::RotAll), ("gone", Harm::Gone)];
+
 /// A kind of fault: its name, and one with values that a line replaces.
 type Kind = (&'static str, fn() -> FaultKind);
 
 /// Every kind of fault.
-pub(super) const KINDS: [Kind; 7] = [
+pub(super) const KINDS: [Kind; KINDS_COUNT] = [
     ("power-cut", || FaultKind::PowerCut {
         nodes: Vec::new(),
         moment: Moment::Pending,
@@ -121,7 +137,39 @@ pub(super) const KINDS: [Kind; 7] = [
     ("disk-full", || FaultKind::DiskFull { node: 0, lasts: 0 }),
     ("slow-disk", || FaultKind::SlowDisk { node: 0, factor: 1, lasts: 0 }),
     ("stop", || FaultKind::Stop { node: 0, hand_over: false }),
+    ("hung-disk", || FaultKind::HungDisk { node: 0, lasts: 0 }),
+    ("failed-operation", || FaultKind::FailedOperation {
+        node: 0,
+        victim: Victim::Write,
+        error: DiskError::Full,
+    }),
+    ("pause", || FaultKind::Pause { node: 0, lasts: 0 }),
+    ("set-clock", || FaultKind::SetClock { node: 0, by_ms: 0 }),
+    ("stalled-clock", || FaultKind::StalledClock { node: 0, lasts: 0 }),
+    ("isolated", || FaultKind::Isolated { node: 0, noticed: true, lasts: 0 }),
+    ("slow-link", || FaultKind::SlowLink { from: 0, to: 1, bytes_per_ms: 0, lasts: 0 }),
+    ("damage", || FaultKind::Damage {
+        node: 0,
+        part: Part::Slots,
+        harm: Harm::Rot,
+        pick: 0,
+        survivors: Survivors::None,
+        down: 0,
+    }),
+    ("ruin", || FaultKind::Ruin { node: 0, harm: Harm::Rot, pick: 0, down: 0 }),
+    ("lost-write", || FaultKind::LostWrite { node: 0 }),
+    ("misdirected-write", || FaultKind::MisdirectedWrite { node: 0, pick: 0 }),
+    ("old-image", || FaultKind::OldImage { node: 0, lasts: 0, down: 0 }),
+    ("disk-gone", || FaultKind::DiskGone { node: 0, formatted: false, down: 0 }),
 ];
+
+/// How many kinds of fault there are.
+pub const KINDS_COUNT: usize = 20;
+
+/// What each kind of fault is called, in the order in which [`Stats`](crate::Stats) counts them.
+pub fn kind_names() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|(name, _)| *name)
+}
 
 impl FaultKind {
     /// What it is called in a plan.
@@ -135,6 +183,19 @@ impl FaultKind {
             Self::DiskFull { .. } => "disk-full",
             Self::SlowDisk { .. } => "slow-disk",
             Self::Stop { .. } => "stop",
+            Self::HungDisk { .. } => "hung-disk",
+            Self::FailedOperation { .. } => "failed-operation",
+            Self::Pause { .. } => "pause",
+            Self::SetClock { .. } => "set-clock",
+            Self::StalledClock { .. } => "stalled-clock",
+            Self::Isolated { .. } => "isolated",
+            Self::SlowLink { .. } => "slow-link",
+            Self::Damage { .. } => "damage",
+            Self::Ruin { .. } => "ruin",
+            Self::LostWrite { .. } => "lost-write",
+            Self::MisdirectedWrite { .. } => "misdirected-write",
+            Self::OldImage { .. } => "old-image",
+            Self::DiskGone { .. } => "disk-gone",
         }
     }
 
@@ -157,9 +218,53 @@ impl FaultKind {
             Self::SyncFailure { node: which, failure } => {
                 vec![node("node", which), choice("how", failure, &FAILURES)]
             }
-            Self::DiskFull { node: which, lasts } => {
+            Self::DiskFull { node: which, lasts }
+            | Self::HungDisk { node: which, lasts }
+            | Self::Pause { node: which, lasts }
+            | Self::StalledClock { node: which, lasts } => {
                 vec![node("node", which), time("lasts", lasts)]
             }
+            Self::FailedOperation { node: which, victim, error } => vec![
+                node("node", which),
+                choice("what", victim, &VICTIMS),
+                choice("how", error, &ERRORS),
+            ],
+            Self::SetClock { node: which, by_ms } => {
+                vec![node("node", which), plain("by-ms", by_ms)]
+            }
+            Self::Isolated { node: which, noticed, lasts } => {
+                vec![node("node", which), plain("noticed", noticed), time("lasts", lasts)]
+            }
+            Self::Damage { node: which, part, harm, pick, survivors, down } => vec![
+                node("node", which),
+                choice("part", part, &PARTS),
+                choice("harm", harm, &HARMS),
+                plain("pick", pick),
+                choice("survivors", survivors, &SURVIVORS),
+                time("down", down),
+            ],
+            Self::Ruin { node: which, harm, pick, down } => vec![
+                node("node", which),
+                choice("harm", harm, &HARMS),
+                plain("pick", pick),
+                time("down", down),
+            ],
+            Self::LostWrite { node: which } => vec![node("node", which)],
+            Self::MisdirectedWrite { node: which, pick } => {
+                vec![node("node", which), plain("pick", pick)]
+            }
+            Self::OldImage { node: which, lasts, down } => {
+                vec![node("node", which), time("lasts", lasts), time("down", down)]
+            }
+            Self::DiskGone { node: which, formatted, down } => {
+                vec![node("node", which), plain("formatted", formatted), time("down", down)]
+            }
+            Self::SlowLink { from, to, bytes_per_ms, lasts } => vec![
+                node("from", from),
+                node("to", to),
+                plain("bytes-per-ms", bytes_per_ms),
+                time("lasts", lasts),
+            ],
             Self::SlowDisk { node: which, factor, lasts } => {
                 vec![node("node", which), plain("factor", factor), time("lasts", lasts)]
             }

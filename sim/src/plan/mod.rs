@@ -4,20 +4,23 @@
 //! it (`text`), one line per group of settings, client and fault.
 
 mod asks;
+mod beyond;
 mod check;
 mod draw;
 mod fields;
 mod file;
+mod swarm;
 #[cfg(test)]
 mod tests;
 mod text;
 
 pub use asks::Asks;
+pub use fields::{KINDS_COUNT, kind_names};
 pub use file::{PlanFile, VERSION};
 pub use text::{PlanError, Time};
 
-use crate::disk::{Failure, Geometry, Survivors};
-use lakebed::Tuning;
+use crate::disk::{Failure, Geometry, Survivors, Victim};
+use lakebed::{DiskError, Tuning};
 
 /// A microsecond of simulated time, in nanoseconds.
 pub const US: u64 = 1_000;
@@ -132,6 +135,146 @@ pub enum FaultKind {
         /// Whether it first hands its role over.
         hand_over: bool,
     },
+    /// A disk takes everything and ends nothing.
+    HungDisk {
+        /// Whose.
+        node: usize,
+        /// For how long.
+        lasts: u64,
+    },
+    /// The next operation of a kind fails, with a part of its effect.
+    FailedOperation {
+        /// Which node's.
+        node: usize,
+        /// Which kind.
+        victim: Victim,
+        /// What the system says.
+        error: DiskError,
+    },
+    /// A process stands still, and its clock goes on.
+    Pause {
+        /// Which.
+        node: usize,
+        /// For how long.
+        lasts: u64,
+    },
+    /// A wall clock is set; the clock that timers go by is not.
+    SetClock {
+        /// Whose.
+        node: usize,
+        /// Forward or back, by so many milliseconds.
+        by_ms: i64,
+    },
+    /// The clock that timers go by stands still, then goes on from there.
+    StalledClock {
+        /// Whose.
+        node: usize,
+        /// For how long.
+        lasts: u64,
+    },
+    /// A node hears nobody and nobody hears it, whatever partitions there are beside that.
+    Isolated {
+        /// Which.
+        node: usize,
+        /// Whether its connections break at once; else all believe them whole until the end.
+        noticed: bool,
+        /// For how long.
+        lasts: u64,
+    },
+    /// Messages queue up on their way from one node to another, and come late and in order.
+    SlowLink {
+        /// From here.
+        from: usize,
+        /// To there.
+        to: usize,
+        /// How much gets through; nothing at all if zero, and then everything at the end.
+        bytes_per_ms: u64,
+        /// For how long.
+        lasts: u64,
+    },
+    /// A machine loses power, and something on its disk is damaged that its node has twice.
+    Damage {
+        /// Which.
+        node: usize,
+        /// What.
+        part: Part,
+        /// How.
+        harm: Harm,
+        /// Which of all such places.
+        pick: u64,
+        /// What of its cache survives.
+        survivors: Survivors,
+        /// How long it is down.
+        down: u64,
+    },
+    /// A machine loses power, and anything on its disk is damaged. Beyond the budget.
+    Ruin {
+        /// Which.
+        node: usize,
+        /// How.
+        harm: Harm,
+        /// Which of all files and places.
+        pick: u64,
+        /// How long it is down.
+        down: u64,
+    },
+    /// The next sync or durable write of a node, of anything but its hard state, says that it is
+    /// done and is not. Beyond the budget.
+    LostWrite {
+        /// Which node's.
+        node: usize,
+    },
+    /// The next write of a node lands elsewhere in its file. Beyond the budget.
+    MisdirectedWrite {
+        /// Which node's.
+        node: usize,
+        /// Where.
+        pick: u64,
+    },
+    /// A machine loses power, and its disk is what it was so long ago. Beyond the budget.
+    OldImage {
+        /// Which.
+        node: usize,
+        /// How long ago.
+        lasts: u64,
+        /// How long it is down.
+        down: u64,
+    },
+    /// A machine gets an empty disk. Beyond the budget.
+    DiskGone {
+        /// Which.
+        node: usize,
+        /// Whether its node is formatted again, or started as if nothing had happened.
+        formatted: bool,
+        /// How long it is down.
+        down: u64,
+    },
+}
+
+/// What a node has twice, so that it can do without one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// Slots of the segment in use; the entries are there.
+    Slots,
+    /// One of the two headers of a segment.
+    Header,
+    /// The end record of a full segment; all its entries are there.
+    EndRecord,
+    /// Anything in the newest of two snapshots.
+    Snapshot,
+}
+
+/// What becomes of a sector, or of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Harm {
+    /// A bit of a sector rots.
+    Rot,
+    /// A sector is zeros.
+    Zero,
+    /// Each sector of the file rots.
+    RotAll,
+    /// The file is gone.
+    Gone,
 }
 
 /// What a power cut waits for, for a while.
@@ -184,6 +327,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether it goes beyond the budget of damage within which a cluster must serve again.
+    #[must_use]
+    pub fn is_beyond(&self) -> bool {
+        self.faults.iter().any(|fault| fault.kind.is_beyond())
+    }
+
     /// A cluster without any fault, with quick disks and links: for directed stories.
     #[must_use]
     pub fn calm(seed: u64, nodes: usize) -> Self {
@@ -212,8 +361,49 @@ impl FaultKind {
         match self {
             Self::Partition { lasts, .. }
             | Self::DiskFull { lasts, .. }
-            | Self::SlowDisk { lasts, .. } => Some(*lasts),
+            | Self::SlowDisk { lasts, .. }
+            | Self::HungDisk { lasts, .. }
+            | Self::Isolated { lasts, .. }
+            | Self::SlowLink { lasts, .. }
+            | Self::OldImage { lasts, .. } => Some(*lasts),
             _ => None,
+        }
+    }
+
+    /// Whether nothing is promised after it but to fail rather than to be wrong.
+    #[must_use]
+    pub const fn is_beyond(&self) -> bool {
+        matches!(
+            self,
+            Self::Ruin { .. }
+                | Self::LostWrite { .. }
+                | Self::MisdirectedWrite { .. }
+                | Self::OldImage { .. }
+                | Self::DiskGone { .. }
+        )
+    }
+
+    /// The node that it strikes, if that is one alone.
+    pub(crate) const fn node_mut(&mut self) -> Option<&mut usize> {
+        match self {
+            Self::PowerCut { .. } | Self::Partition { .. } | Self::SlowLink { .. } => None,
+            Self::Kill { node, .. }
+            | Self::SyncFailure { node, .. }
+            | Self::DiskFull { node, .. }
+            | Self::SlowDisk { node, .. }
+            | Self::Stop { node, .. }
+            | Self::HungDisk { node, .. }
+            | Self::FailedOperation { node, .. }
+            | Self::Pause { node, .. }
+            | Self::SetClock { node, .. }
+            | Self::StalledClock { node, .. }
+            | Self::Isolated { node, .. }
+            | Self::Damage { node, .. }
+            | Self::Ruin { node, .. }
+            | Self::LostWrite { node }
+            | Self::MisdirectedWrite { node, .. }
+            | Self::OldImage { node, .. }
+            | Self::DiskGone { node, .. } => Some(node),
         }
     }
 }

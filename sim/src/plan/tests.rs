@@ -18,9 +18,14 @@ fn every_storm_is_a_plan_that_works() {
 
 #[test]
 fn a_sweep_of_storms_has_every_kind_of_fault() {
-    let faults: Vec<Fault> = (0..100).flat_map(|seed| Plan::storm(seed, 3).faults).collect();
-    for (kind, _) in fields::KINDS {
-        assert!(faults.iter().any(|fault| fault.kind.name() == kind), "{kind}");
+    let all = |plan: fn(u64, usize) -> Plan| -> Vec<Fault> {
+        (0..100).flat_map(|seed| plan(seed, 3).faults).collect()
+    };
+    let (within, beyond) = (all(Plan::storm), all(Plan::beyond_the_budget));
+    for (kind, blank) in fields::KINDS {
+        let has = |faults: &[Fault]| faults.iter().any(|fault| fault.kind.name() == kind);
+        assert_eq!(has(&within), !blank().is_beyond(), "{kind}");
+        assert!(has(&beyond), "{kind}");
     }
 }
 
@@ -28,7 +33,11 @@ fn a_sweep_of_storms_has_every_kind_of_fault() {
 fn what_is_printed_is_what_is_read() {
     for seed in 0..4000_u64 {
         let nodes = 1 + seed as usize % 7;
-        let mut plan = Plan::storm(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), nodes);
+        let number = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut plan = match seed % 3 {
+            0 => Plan::beyond_the_budget(number, nodes),
+            _ => Plan::storm(number, nodes),
+        };
         plan.clients[0] = (1..40).filter(|n| (seed >> (n % 13)) & 1 == 1).collect();
         let mut file = PlanFile::new("storm", plan);
         file.bug = format!("bug {seed}");
@@ -61,7 +70,7 @@ log segment-bytes 65536
 tuning heartbeat 10.000ms election-least 60.000ms election-most 120.000ms commit-notice 1.000ms \
 forward true lease-drift-ppm none entry-commands 4294967295 append-bytes 16384 \
 inflight-bytes 65536 writes-inflight 8 propose-bytes 65536 apply-bytes 65536 cache-bytes 65536 catch-up-bytes 65536 \
-restore-bytes 16384 snapshot-log-bytes 32768
+restore-bytes 16384 snapshot-log-bytes 32768 retain-log-bytes 1073741824
 links least 0.100ms tail 0.050ms loss 0 duplicate 0 reorder false silent false
 read least 0.100ms tail 0.050ms
 write least 0.100ms tail 0.050ms

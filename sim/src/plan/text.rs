@@ -162,6 +162,7 @@ plain! {
     u8: "a whole number up to 255",
     u32: "a whole number",
     u64: "a whole number",
+    i64: "a whole number, perhaps below zero",
     usize: "a whole number",
     bool: "true or false",
     super::Asks: "operations such as 1-, 3,5-9 or nothing",

@@ -41,11 +41,15 @@ pub(super) fn remove_node(plan: &mut Plan, node: usize) {
                 nodes.iter_mut().for_each(|of| move_up(of, node));
             }
             FaultKind::Partition { side, .. } => drop(side.remove(node)),
-            FaultKind::Kill { node: of, .. }
-            | FaultKind::SyncFailure { node: of, .. }
-            | FaultKind::DiskFull { node: of, .. }
-            | FaultKind::SlowDisk { node: of, .. }
-            | FaultKind::Stop { node: of, .. } => move_up(of, node),
+            FaultKind::SlowLink { from, to, .. } => {
+                move_up(from, node);
+                move_up(to, node);
+            }
+            kind => {
+                if let Some(of) = kind.node_mut() {
+                    move_up(of, node);
+                }
+            }
         }
     }
 }
@@ -59,11 +63,26 @@ const fn move_up(of: &mut usize, gone: usize) {
 /// How long a fault lasts, or how long a node is down after it.
 pub(super) const fn lasting(kind: &mut FaultKind) -> Option<&mut u64> {
     match kind {
-        FaultKind::PowerCut { down, .. } | FaultKind::Kill { down, .. } => Some(down),
+        FaultKind::PowerCut { down, .. }
+        | FaultKind::Kill { down, .. }
+        | FaultKind::Damage { down, .. }
+        | FaultKind::Ruin { down, .. }
+        | FaultKind::DiskGone { down, .. } => Some(down),
         FaultKind::Partition { lasts, .. }
         | FaultKind::DiskFull { lasts, .. }
-        | FaultKind::SlowDisk { lasts, .. } => Some(lasts),
-        FaultKind::SyncFailure { .. } | FaultKind::Stop { .. } => None,
+        | FaultKind::SlowDisk { lasts, .. }
+        | FaultKind::HungDisk { lasts, .. }
+        | FaultKind::Pause { lasts, .. }
+        | FaultKind::StalledClock { lasts, .. }
+        | FaultKind::Isolated { lasts, .. }
+        | FaultKind::SlowLink { lasts, .. }
+        | FaultKind::OldImage { lasts, .. } => Some(lasts),
+        FaultKind::SyncFailure { .. }
+        | FaultKind::Stop { .. }
+        | FaultKind::FailedOperation { .. }
+        | FaultKind::SetClock { .. }
+        | FaultKind::LostWrite { .. }
+        | FaultKind::MisdirectedWrite { .. } => None,
     }
 }
 
@@ -76,6 +95,22 @@ pub(super) fn kinds(kind: &FaultKind) -> Vec<FaultKind> {
         FaultKind::Partition { side, lasts, .. } => {
             let (side, lasts) = (side.clone(), *lasts);
             vec![FaultKind::Partition { side, both_ways: true, noticed: true, lasts }]
+        }
+        FaultKind::Isolated { node, lasts, .. } => {
+            vec![FaultKind::Isolated { node: *node, noticed: true, lasts: *lasts }]
+        }
+        FaultKind::SlowLink { from, to, lasts, .. } => {
+            let (from, to, lasts) = (*from, *to, *lasts);
+            vec![FaultKind::SlowLink { from, to, bytes_per_ms: 0, lasts }]
+        }
+        FaultKind::Damage { node, part, harm, pick, down, .. } => {
+            let (node, part, harm, pick, down) = (*node, *part, *harm, *pick, *down);
+            let survivors = Survivors::None;
+            vec![FaultKind::Damage { node, part, harm, pick, survivors, down }]
+        }
+        FaultKind::SetClock { node, by_ms } => {
+            let less = [by_ms.signum(), by_ms / 1_000, by_ms / 2];
+            less.map(|by_ms| FaultKind::SetClock { node: *node, by_ms }).into()
         }
         _ => Vec::new(),
     };
@@ -119,6 +154,10 @@ fn details(kind: &FaultKind) -> usize {
         FaultKind::Partition { both_ways, noticed, .. } => {
             usize::from(!both_ways) + usize::from(!noticed)
         }
+        FaultKind::Damage { survivors, .. } => usize::from(*survivors != Survivors::None),
+        FaultKind::Isolated { noticed, .. } => usize::from(!noticed),
+        FaultKind::SlowLink { bytes_per_ms, .. } => usize::from(*bytes_per_ms > 0),
+        FaultKind::SetClock { by_ms, .. } => by_ms.unsigned_abs() as usize,
         _ => 0,
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     client::Workload,
     disk::{Failure, Survivors, Victim},
     network::Connection,
+    node::Lie,
     oracle::Checked,
     plan::{FaultKind, MS, Moment},
 };
@@ -30,6 +31,21 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// Lets a planned fault strike.
     pub fn strike(&mut self, fault: &FaultKind) -> Checked {
         self.note(None, || format!("fault: {fault}"));
+        // Others wait for what they are to strike, and are counted then.
+        let waits = matches!(
+            fault,
+            FaultKind::PowerCut { .. }
+                | FaultKind::SyncFailure { .. }
+                | FaultKind::FailedOperation { .. }
+                | FaultKind::Damage { .. }
+                | FaultKind::Ruin { .. }
+                | FaultKind::LostWrite { .. }
+                | FaultKind::MisdirectedWrite { .. }
+                | FaultKind::OldImage { .. }
+        );
+        if !waits {
+            self.struck(fault.name());
+        }
         match fault {
             FaultKind::PowerCut { nodes, moment, survivors, rot, down } => self.arm(Armed {
                 nodes: nodes.clone(),
@@ -53,6 +69,36 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             FaultKind::Stop { node, hand_over } => {
                 self.feed(*node, Some(Event::Stop { hand_over: *hand_over }))?;
             }
+            FaultKind::HungDisk { node, .. } => self.hang_disk(*node),
+            FaultKind::FailedOperation { node, victim, error } => {
+                self.fail_next(*node, *victim, *error);
+            }
+            FaultKind::Pause { node, lasts } => self.pause(*node, *lasts),
+            FaultKind::SetClock { node, by_ms } => {
+                self.step_wall_clock(*node, by_ms * MS as i64);
+            }
+            FaultKind::StalledClock { node, lasts } => self.stall_clock(*node, *lasts),
+            FaultKind::Isolated { node, noticed, .. } => self.isolate(*node, *noticed),
+            FaultKind::Damage { node, part, harm, pick, survivors, down } => {
+                self.fell(*node, *survivors, *down);
+                self.damage(*node, *part, *harm, *pick);
+            }
+            FaultKind::Ruin { node, harm, pick, down } => {
+                self.fell(*node, Survivors::Random, *down);
+                self.ruin(*node, *harm, *pick);
+            }
+            FaultKind::LostWrite { node } => self.lie_next(*node, Lie::Lost),
+            FaultKind::MisdirectedWrite { node, pick } => {
+                self.lie_next(*node, Lie::Elsewhere(*pick));
+            }
+            FaultKind::OldImage { node, .. } => self.take_image(*node),
+            FaultKind::DiskGone { node, formatted, down } => {
+                self.fell(*node, Survivors::None, *down);
+                self.empty_disk(*node, *formatted);
+            }
+            FaultKind::SlowLink { from, to, bytes_per_ms, lasts } => {
+                self.network.slow(*from, *to, *bytes_per_ms, self.now + lasts);
+            }
         }
         Ok(())
     }
@@ -63,6 +109,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             FaultKind::Partition { .. } => self.rejoin(),
             FaultKind::DiskFull { node, .. } => self.nodes[*node].disk.set_room(u64::MAX),
             FaultKind::SlowDisk { node, .. } => self.nodes[*node].slowness = 1,
+            FaultKind::HungDisk { node, .. } => self.release_disk(*node),
+            FaultKind::Isolated { node, .. } => self.readmit(*node),
+            FaultKind::OldImage { node, down, .. } => self.put_image_back(*node, *down),
             _ => {}
         }
     }
@@ -78,6 +127,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             self.nodes[node].slowness = 1;
             self.nodes[node].next_sync_fails = None;
             self.nodes[node].next_fails = None;
+            self.nodes[node].scars.lie = None;
+            self.nodes[node].clock.go_on(self.now);
             self.release_disk(node);
         }
         self.rejoin();
@@ -150,6 +201,26 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
     }
 
+    /// A node hears nobody and nobody hears it.
+    pub fn isolate(&mut self, node: usize, noticed: bool) {
+        self.network.set_alone(node, true);
+        for peer in 0..self.nodes.len() {
+            if noticed && peer != node {
+                self.break_connection(node, peer);
+            }
+        }
+    }
+
+    /// A node that was alone is so no longer. Connections that lost something break now.
+    pub fn readmit(&mut self, node: usize) {
+        self.network.set_alone(node, false);
+        for peer in 0..self.nodes.len() {
+            if peer != node {
+                self.break_connection(node, peer);
+            }
+        }
+    }
+
     /// Makes the next sync or durable write of a node fail.
     pub fn fail_next_sync(&mut self, node: usize, failure: Failure) {
         self.nodes[node].next_sync_fails = Some(failure);
@@ -191,6 +262,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// timers go by is not.
     pub fn step_wall_clock(&mut self, node: usize, nanos: i64) {
         self.nodes[node].clock.step(nanos);
+    }
+
+    /// The clock that a node's timers go by stands still for so long, then goes on from there.
+    pub fn stall_clock(&mut self, node: usize, lasts: u64) {
+        self.nodes[node].clock.stall(self.now, lasts);
     }
 
     fn arm(&mut self, cut: Armed) {
@@ -236,6 +312,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     fn fall(&mut self, number: u64) {
         let Some(cut) = self.armed.remove(&number) else { return };
+        self.struck("power-cut");
         for node in cut.nodes {
             if self.nodes[node].is_up() {
                 // Until its disk was judged a node may have but one whole copy.
@@ -251,6 +328,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     fn buried(&mut self, node: usize) {
         let engine = self.nodes[node].engine.as_ref().expect("the node was up");
         self.marks.0 |= engine.status().marks;
+        let term = engine.probe().term;
+        self.nodes[node].scars.term = self.nodes[node].scars.term.max(term);
         self.nodes[node].stop();
         self.oracle.on_death(node);
         for peer in 0..self.nodes.len() {

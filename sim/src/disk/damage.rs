@@ -1,0 +1,84 @@
+//! What a disk does that no system tells of: bits rot, writes are lost or land elsewhere, files go.
+
+use super::{Flight, Operation, SimDisk, directory::Change, inode::Piece};
+use bytes::Bytes;
+use lakebed::{Completion, DiskError, File, OpId};
+
+impl SimDisk {
+    /// Where the sectors of a file begin that hold anything.
+    #[must_use]
+    pub fn used_sectors(&self, file: File) -> Vec<u64> {
+        let sector = self.geometry.sector as usize;
+        let content = self.content(file).unwrap_or_default();
+        let sectors = content.chunks(sector).enumerate();
+        let used = sectors.filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0));
+        used.map(|(n, _)| (n * sector) as u64).collect()
+    }
+
+    /// A sector is zeros, durably.
+    pub fn zero(&mut self, file: File, at: u64) {
+        if let Some(ino) = self.directory.lookup(file) {
+            let zeros = Bytes::from(vec![0; self.geometry.sector as usize]);
+            self.inode(ino).durable.write(at, &zeros);
+        }
+    }
+
+    /// A file is gone, durably.
+    pub fn lose(&mut self, file: File) {
+        self.tick += 1;
+        self.directory.change(self.tick, Change::Remove(file));
+        self.directory.persist(self.tick + 1);
+        self.collect_unreachable();
+    }
+
+    /// The file that an operation in flight is about, if it writes or syncs one.
+    #[must_use]
+    pub fn is_about(&self, op: OpId) -> Option<File> {
+        let flight = self.in_flight.iter().find(|flight| flight.op == op)?;
+        let (Operation::Write { ino, .. } | Operation::Sync { ino }) = flight.operation else {
+            return None;
+        };
+        self.directory.names().find(|(_, of)| *of == ino).map(|(file, _)| file)
+    }
+
+    /// A sync or durable write ends as if all were well, and nothing of it is durable, or ever will
+    /// be: the cache alone has it.
+    ///
+    /// # Panics
+    /// When it is not in flight.
+    pub fn complete_falsely(&mut self, op: OpId) -> Result<Completion, DiskError> {
+        let Flight { seq, operation, .. } = self.take(op);
+        let tick = self.tick;
+        match operation {
+            Operation::Write { ino, .. } => {
+                self.write(ino, seq, false)?;
+                self.inode(ino).mark_clean(|piece| piece.seq == seq);
+            }
+            Operation::Sync { ino } => {
+                let covers = |piece: &Piece| piece.ended.is_some_and(|ended| ended < tick);
+                self.inode(ino).mark_clean(covers);
+            }
+            _ => {}
+        }
+        Ok(Completion::Done)
+    }
+
+    /// A write ends as if all were well, and landed elsewhere in its file: at the block of this
+    /// number, counted round and round.
+    ///
+    /// # Panics
+    /// When it is not in flight.
+    pub fn complete_elsewhere(&mut self, op: OpId, pick: u64) -> Result<Completion, DiskError> {
+        let Flight { seq, operation, .. } = self.take(op);
+        let Operation::Write { ino, .. } = operation else { return Ok(Completion::Done) };
+        let align = u64::from(self.geometry.align);
+        let inode = self.inode(ino);
+        let extents: Vec<_> = inode.pieces_of(seq).map(|piece| piece.extent.clone()).collect();
+        inode.forget(seq);
+        for extent in extents {
+            let places = inode.durable_len.saturating_sub(extent.bytes.len() as u64) / align;
+            inode.durable.write(pick % (places + 1) * align, &extent.bytes);
+        }
+        Ok(Completion::Done)
+    }
+}

@@ -1,0 +1,83 @@
+//! From a seed to a storm beyond the budget: damage that no cluster is promised to live through.
+
+use super::{Fault, FaultKind, Harm, MS, Plan, Targets};
+use crate::prng::{Concern, Draw};
+
+/// Sites of draws.
+const RUINS: u32 = 18;
+const LIES: u32 = 19;
+const IMAGES: u32 = 20;
+const GONE: u32 = 21;
+
+impl Plan {
+    /// A storm in which disks also rot anywhere, lie, are set back or are gone.
+    #[must_use]
+    pub fn beyond_the_budget(seed: u64, nodes: usize) -> Self {
+        let mut plan = Self::storm(seed, nodes);
+        // What is refused does not come back: nothing is waited for.
+        plan.targets = Targets::default();
+        plan.faults.extend(ruins(seed, nodes));
+        plan.faults.extend(lies(seed, nodes));
+        plan.faults.extend(images(seed, nodes));
+        plan.faults.extend(gone(seed, nodes));
+        plan.faults.sort_by_key(|fault| fault.at);
+        plan
+    }
+}
+
+fn lane(seed: u64, site: u32) -> Draw {
+    Draw::new(seed, Concern::Swarm, site, 0)
+}
+
+fn at(draw: &mut Draw, kind: FaultKind) -> Fault {
+    Fault { at: draw.between(100 * MS, 1_500 * MS), kind }
+}
+
+fn node(draw: &mut Draw, nodes: usize) -> usize {
+    draw.below(nodes as u64) as usize
+}
+
+fn ruins(seed: u64, nodes: usize) -> Vec<Fault> {
+    let mut draw = lane(seed, RUINS);
+    let count = draw.between(1, 4);
+    let ruin = |draw: &mut Draw| {
+        let harm = *draw.pick(&[Harm::Rot, Harm::Rot, Harm::Zero, Harm::RotAll, Harm::Gone]);
+        let (node, pick, down) = (node(draw, nodes), draw.any(), draw.delay(MS, 40 * MS));
+        at(draw, FaultKind::Ruin { node, harm, pick, down })
+    };
+    (0..count).map(|_| ruin(&mut draw)).collect()
+}
+
+/// Writes that are lost, or land elsewhere.
+fn lies(seed: u64, nodes: usize) -> Vec<Fault> {
+    let mut draw = lane(seed, LIES);
+    let count = if draw.ratio(1, 2) { draw.between(1, 3) } else { 0 };
+    let lie = |draw: &mut Draw| {
+        let (node, pick) = (node(draw, nodes), draw.any());
+        let kinds = [FaultKind::LostWrite { node }, FaultKind::MisdirectedWrite { node, pick }];
+        let kind = draw.pick(&kinds).clone();
+        at(draw, kind)
+    };
+    (0..count).map(|_| lie(&mut draw)).collect()
+}
+
+fn images(seed: u64, nodes: usize) -> Vec<Fault> {
+    let mut draw = lane(seed, IMAGES);
+    let image = |draw: &mut Draw| {
+        let (lasts, down) = (draw.delay(20 * MS, 200 * MS), draw.delay(MS, 40 * MS));
+        let node = node(draw, nodes);
+        at(draw, FaultKind::OldImage { node, lasts, down })
+    };
+    if draw.ratio(1, 4) { vec![image(&mut draw)] } else { Vec::new() }
+}
+
+/// One at most: where every disk was lost and formatted again there is nothing to be told.
+fn gone(seed: u64, nodes: usize) -> Vec<Fault> {
+    let mut draw = lane(seed, GONE);
+    if nodes == 1 || !draw.ratio(1, 4) {
+        return Vec::new();
+    }
+    let (node, formatted) = (node(&mut draw, nodes), draw.ratio(1, 2));
+    let down = draw.delay(MS, 40 * MS);
+    vec![at(&mut draw, FaultKind::DiskGone { node, formatted, down })]
+}

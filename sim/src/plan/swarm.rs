@@ -1,0 +1,306 @@
+//! From a seed to the faults of a storm: which kinds exist at all, how often, and when.
+
+use super::{Fault, FaultKind, Harm, MS, Moment, Part};
+use crate::{
+    disk::{EIO, Failure, Survivors, Victim},
+    prng::{Concern, Draw},
+};
+use lakebed::DiskError;
+
+/// Sites of draws: each kind of fault has one, and the profile some others (`draw`).
+const POWER_CUTS: u32 = 1;
+const KILLS: u32 = 2;
+const PARTITIONS: u32 = 3;
+const DISKS: u32 = 4;
+const STOPS: u32 = 5;
+const EARLY: u32 = 7;
+const GRAY: u32 = 8;
+const HUNG: u32 = 9;
+const OPERATIONS: u32 = 10;
+const PAUSES: u32 = 11;
+const CLOCKS: u32 = 12;
+const ISOLATIONS: u32 = 13;
+const FLAPPING: u32 = 14;
+const SLOW_LINKS: u32 = 15;
+const DAMAGE: u32 = 17;
+
+/// Draws the faults of a storm: each kind in a lane of its own, so that taking one kind away
+/// leaves the others as they were.
+pub(super) struct Faults {
+    seed: u64,
+    nodes: usize,
+    list: Vec<Fault>,
+}
+
+impl Faults {
+    pub(super) const fn new(seed: u64, nodes: usize) -> Self {
+        Self { seed, nodes, list: Vec::new() }
+    }
+
+    pub(super) fn draw(mut self) -> Vec<Fault> {
+        self.power_cuts();
+        self.kills();
+        self.partitions();
+        self.disks();
+        self.stops();
+        self.early();
+        self.gray();
+        self.hung();
+        self.operations();
+        self.pauses();
+        self.clocks();
+        self.isolations();
+        self.flapping();
+        self.slow_links();
+        self.damage();
+        self.list.sort_by_key(|fault| fault.at);
+        self.list
+    }
+
+    fn lane(&self, site: u32) -> Draw {
+        Draw::new(self.seed, Concern::Swarm, site, 0)
+    }
+
+    fn at(draw: &mut Draw) -> u64 {
+        draw.between(100 * MS, 1_500 * MS)
+    }
+
+    fn add(&mut self, at: u64, kind: FaultKind) {
+        self.list.push(Fault { at, kind });
+    }
+
+    /// At least two in every run: that is what a storm is for.
+    fn power_cuts(&mut self) {
+        let mut draw = self.lane(POWER_CUTS);
+        for _ in 0..draw.between(3, 7) {
+            let nodes = self.some_nodes(&mut draw);
+            let moment = *draw.pick(&[Moment::Pending, Moment::Pending, Moment::PendingHardState]);
+            let survivors = *draw.pick(&Survivors::ALL);
+            let rot = draw.ratio(1, 4).then(|| draw.below(2) as u8);
+            let down = draw.delay(MS, 60 * MS);
+            let kind = FaultKind::PowerCut { nodes, moment, survivors, rot, down };
+            self.add(Self::at(&mut draw), kind);
+        }
+    }
+
+    /// One node, rarely a majority or all.
+    fn some_nodes(&self, draw: &mut Draw) -> Vec<usize> {
+        let first = draw.below(self.nodes as u64) as usize;
+        let count = match draw.below(8) {
+            0 => self.nodes,
+            1 => self.nodes / 2 + 1,
+            _ => 1,
+        };
+        (0..count).map(|n| (first + n) % self.nodes).collect()
+    }
+
+    fn kills(&mut self) {
+        let mut draw = self.lane(KILLS);
+        if draw.ratio(1, 2) {
+            for _ in 0..draw.between(1, 4) {
+                let node = draw.below(self.nodes as u64) as usize;
+                let down = draw.delay(MS, 40 * MS);
+                self.add(Self::at(&mut draw), FaultKind::Kill { node, down });
+            }
+        }
+    }
+
+    fn partitions(&mut self) {
+        let mut draw = self.lane(PARTITIONS);
+        if self.nodes > 1 && draw.ratio(3, 4) {
+            for _ in 0..draw.between(1, 4) {
+                let kind = FaultKind::Partition {
+                    side: self.side(&mut draw),
+                    both_ways: draw.ratio(2, 3),
+                    noticed: draw.ratio(1, 2),
+                    lasts: draw.delay(20 * MS, 150 * MS),
+                };
+                self.add(Self::at(&mut draw), kind);
+            }
+        }
+    }
+
+    /// Mostly one node alone: nine in ten failures by partition need no more.
+    fn side(&self, draw: &mut Draw) -> Vec<bool> {
+        let alone = draw.below(self.nodes as u64) as usize;
+        let mut side: Vec<bool> = (0..self.nodes).map(|node| node == alone).collect();
+        if draw.ratio(1, 3) {
+            side.iter_mut().for_each(|first| *first = draw.ratio(1, 2));
+        }
+        if draw.ratio(1, 2) {
+            side.iter_mut().for_each(|first| *first = !*first);
+        }
+        side
+    }
+
+    fn disks(&mut self) {
+        let mut draw = self.lane(DISKS);
+        let node = draw.below(self.nodes as u64) as usize;
+        if draw.ratio(1, 5) {
+            let errors = [
+                Failure::CleanKeep,
+                Failure::CleanRevert,
+                Failure::Nothing(DiskError::Io { errno: EIO }),
+            ];
+            let failure = *draw.pick(&errors);
+            self.add(Self::at(&mut draw), FaultKind::SyncFailure { node, failure });
+        }
+        if draw.ratio(1, 6) {
+            let lasts = draw.delay(50 * MS, 200 * MS);
+            self.add(Self::at(&mut draw), FaultKind::DiskFull { node, lasts });
+        }
+        if draw.ratio(1, 4) {
+            let (factor, lasts) = (draw.between(5, 50), draw.delay(20 * MS, 100 * MS));
+            self.add(Self::at(&mut draw), FaultKind::SlowDisk { node, factor, lasts });
+        }
+    }
+
+    /// While nodes are still being built and the cluster forms.
+    fn early(&mut self) {
+        let mut draw = self.lane(EARLY);
+        if draw.ratio(1, 8) {
+            let (nodes, at) = (self.some_nodes(&mut draw), draw.below(15 * MS));
+            let survivors = *draw.pick(&Survivors::ALL);
+            let (moment, rot, down) = (Moment::Pending, None, draw.delay(MS, 5 * MS));
+            self.add(at, FaultKind::PowerCut { nodes, moment, survivors, rot, down });
+        }
+    }
+
+    /// A node that nobody hears and whose disk is slow: what it has on its way when it is heard
+    /// again, others have replaced.
+    fn gray(&mut self) {
+        let mut draw = self.lane(GRAY);
+        if self.nodes > 1 && draw.ratio(1, 4) {
+            let (at, node) = (Self::at(&mut draw), draw.below(self.nodes as u64) as usize);
+            let (lasts, factor) = (draw.delay(60 * MS, 60 * MS), draw.between(20, 100));
+            let side = (0..self.nodes).map(|of| of == node).collect();
+            let noticed = draw.ratio(1, 2);
+            self.add(at, FaultKind::Partition { side, both_ways: true, noticed, lasts });
+            let lasts = lasts + draw.delay(20 * MS, 60 * MS);
+            self.add(at, FaultKind::SlowDisk { node, factor, lasts });
+        }
+    }
+
+    fn stops(&mut self) {
+        let mut draw = self.lane(STOPS);
+        if draw.ratio(1, 4) {
+            let node = draw.below(self.nodes as u64) as usize;
+            let hand_over = draw.ratio(1, 2);
+            self.add(Self::at(&mut draw), FaultKind::Stop { node, hand_over });
+        }
+    }
+
+    fn node(&self, draw: &mut Draw) -> usize {
+        draw.below(self.nodes as u64) as usize
+    }
+
+    fn hung(&mut self) {
+        let mut draw = self.lane(HUNG);
+        if draw.ratio(1, 6) {
+            let (node, lasts) = (self.node(&mut draw), draw.delay(30 * MS, 100 * MS));
+            self.add(Self::at(&mut draw), FaultKind::HungDisk { node, lasts });
+        }
+    }
+
+    /// Single operations that fail, and of which a part may have been done.
+    fn operations(&mut self) {
+        let mut draw = self.lane(OPERATIONS);
+        if draw.ratio(1, 4) {
+            for _ in 0..draw.between(1, 3) {
+                let node = self.node(&mut draw);
+                let victim = *draw.pick(&[Victim::Write, Victim::Create, Victim::Read]);
+                let full = draw.ratio(1, 2) && victim != Victim::Read;
+                let error = if full { DiskError::Full } else { DiskError::Io { errno: EIO } };
+                let kind = FaultKind::FailedOperation { node, victim, error };
+                self.add(Self::at(&mut draw), kind);
+            }
+        }
+    }
+
+    fn pauses(&mut self) {
+        let mut draw = self.lane(PAUSES);
+        if draw.ratio(1, 4) {
+            for _ in 0..draw.between(1, 3) {
+                let (node, lasts) = (self.node(&mut draw), draw.delay(5 * MS, 60 * MS));
+                self.add(Self::at(&mut draw), FaultKind::Pause { node, lasts });
+            }
+        }
+    }
+
+    /// Wall clocks are set by up to a day; the others stand still.
+    fn clocks(&mut self) {
+        const DAY_MS: u64 = 86_400_000;
+        let mut draw = self.lane(CLOCKS);
+        if draw.ratio(1, 6) {
+            let by = draw.delay(1, 10_000).min(DAY_MS) as i64 * *draw.pick(&[1, 1_000]);
+            let (node, by_ms) = (self.node(&mut draw), *draw.pick(&[by, -by]));
+            self.add(Self::at(&mut draw), FaultKind::SetClock { node, by_ms });
+        }
+        if draw.ratio(1, 6) {
+            let (node, lasts) = (self.node(&mut draw), draw.delay(10 * MS, 100 * MS));
+            self.add(Self::at(&mut draw), FaultKind::StalledClock { node, lasts });
+        }
+    }
+
+    /// Nodes alone, one after the other and beside each other, heard again in any order.
+    fn isolations(&mut self) {
+        let mut draw = self.lane(ISOLATIONS);
+        if self.nodes > 1 && draw.ratio(1, 5) {
+            let (from, first) = (Self::at(&mut draw), self.node(&mut draw));
+            for n in 0..draw.between(1, self.nodes as u64) as usize {
+                let (node, noticed) = ((first + n) % self.nodes, draw.ratio(1, 2));
+                let at = from + draw.below(80 * MS);
+                let lasts = draw.delay(20 * MS, 60 * MS);
+                self.add(at, FaultKind::Isolated { node, noticed, lasts });
+            }
+        }
+    }
+
+    /// The same partition, on and off.
+    fn flapping(&mut self) {
+        let mut draw = self.lane(FLAPPING);
+        if self.nodes > 1 && draw.ratio(1, 6) {
+            let (mut at, side) = (Self::at(&mut draw), self.side(&mut draw));
+            let (both_ways, noticed) = (draw.ratio(2, 3), draw.ratio(1, 2));
+            for _ in 0..draw.between(3, 8) {
+                let (side, lasts) = (side.clone(), draw.delay(2 * MS, 10 * MS));
+                self.add(at, FaultKind::Partition { side, both_ways, noticed, lasts });
+                at += lasts + draw.delay(2 * MS, 10 * MS);
+            }
+        }
+    }
+
+    /// One direction, or what one node sends to all.
+    fn slow_links(&mut self) {
+        let mut draw = self.lane(SLOW_LINKS);
+        if self.nodes > 1 && draw.ratio(1, 5) {
+            let (at, from) = (Self::at(&mut draw), self.node(&mut draw));
+            let bytes_per_ms = *draw.pick(&[0, 4, 32, 256]);
+            let lasts = draw.delay(20 * MS, 100 * MS);
+            let others = if draw.ratio(1, 2) { self.nodes - 1 } else { 1 };
+            for n in 1..=others {
+                let to = (from + n) % self.nodes;
+                self.add(at, FaultKind::SlowLink { from, to, bytes_per_ms, lasts });
+            }
+        }
+    }
+
+    /// What a node has twice is damaged, once.
+    fn damage(&mut self) {
+        let mut draw = self.lane(DAMAGE);
+        if draw.ratio(1, 3) {
+            for _ in 0..draw.between(1, 4) {
+                let parts = [Part::Slots, Part::Header, Part::EndRecord, Part::Snapshot];
+                let kind = FaultKind::Damage {
+                    node: self.node(&mut draw),
+                    part: *draw.pick(&parts),
+                    harm: *draw.pick(&[Harm::Rot, Harm::Zero]),
+                    pick: draw.any(),
+                    survivors: *draw.pick(&Survivors::ALL),
+                    down: draw.delay(MS, 40 * MS),
+                };
+                self.add(Self::at(&mut draw), kind);
+            }
+        }
+    }
+}

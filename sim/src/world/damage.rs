@@ -1,0 +1,107 @@
+//! Damage within the budget: what a node has twice is damaged once, and its restart mends it or
+//! does without.
+//!
+//! Knows where things lie in a segment (docs/disk-format.md), and which files were struck before:
+//! each is at most once. What a node has only once, its entries, is beyond (`ruin`).
+
+use super::World;
+use crate::{
+    client::Workload,
+    disk::{SimDisk, Survivors},
+    plan::{Harm, Part},
+};
+use lakebed::{File, StateMachine};
+
+impl<M: StateMachine, W: Workload> World<M, W> {
+    /// A machine loses power and comes back, or is down already: its disk holds what is durable.
+    pub(super) fn fell(&mut self, node: usize, survivors: Survivors, down: u64) {
+        if self.nodes[node].is_up() {
+            self.cut_power(node, survivors);
+            self.schedule_start(node, down);
+        } else {
+            let draw = self.disks.lane(super::SITE_CRASH, node as u32);
+            self.nodes[node].disk.cut_power(survivors, draw);
+        }
+    }
+
+    /// Damages one of the places where this part of a node's disk may be.
+    pub(super) fn damage(&mut self, node: usize, part: Part, harm: Harm, pick: u64) {
+        let places = self.places(node, part);
+        if places.is_empty() {
+            return;
+        }
+        let (file, at) = places[(pick % places.len() as u64) as usize];
+        self.nodes[node].scars.files.push(file);
+        harm_sector(&mut self.nodes[node].disk, file, at, harm);
+        self.struck("damage");
+        self.note(Some(node), || format!("{part:?} of {file} at byte {at}: {harm:?}"));
+    }
+
+    fn places(&self, node: usize, part: Part) -> Vec<(File, u64)> {
+        let (disk, scars) = (&self.nodes[node].disk, &self.nodes[node].scars);
+        let is_whole = |file: &File| !scars.files.contains(file);
+        let align = u64::from(self.plan.geometry.align);
+        let segments = disk.list().filter(|(file, _)| matches!(file, File::Segment(_)));
+        match part {
+            Part::Snapshot => newest_snapshot(disk, is_whole),
+            Part::Header => segments
+                .filter(|(file, _)| is_whole(file))
+                .flat_map(|(file, len)| headers(disk, file, len, align))
+                .collect(),
+            Part::EndRecord => segments
+                .filter(|(file, len)| is_whole(file) && *len >= 2 * align)
+                .flat_map(|(file, len)| used(disk, file, len - align..len))
+                .collect(),
+            Part::Slots => {
+                let slots = |len: u64| align..align + (len / 16 / align).max(1) * align;
+                let is_full = |file, len: u64| !used(disk, file, len - align..len).is_empty();
+                let of = segments.map(|(file, len)| (file, len, used(disk, file, slots(len))));
+                let last = of.filter(|(.., slots)| !slots.is_empty()).last();
+                last.filter(|&(file, len, _)| is_whole(&file) && !is_full(file, len))
+                    .map_or_else(Vec::new, |(.., slots)| slots)
+            }
+        }
+    }
+}
+
+/// The sectors of a range of a file that hold anything.
+fn used(disk: &SimDisk, file: File, range: std::ops::Range<u64>) -> Vec<(File, u64)> {
+    let sectors = disk.used_sectors(file).into_iter().filter(|at| range.contains(at));
+    sectors.map(|at| (file, at)).collect()
+}
+
+/// Both headers, as long as they are alike: then either can go.
+fn headers(disk: &SimDisk, file: File, len: u64, align: u64) -> Vec<(File, u64)> {
+    let content = disk.content(file).unwrap_or_default();
+    let block = |at: u64| content.get(at as usize..(at + align) as usize);
+    let at = [0, len.saturating_sub(2 * align)];
+    let is_used = block(0).is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0));
+    let are_alike = at[1] > 0 && is_used && block(at[0]) == block(at[1]);
+    if are_alike { at.map(|at| (file, at)).into() } else { Vec::new() }
+}
+
+/// All of the newest snapshot, if the one before it was never struck.
+fn newest_snapshot(disk: &SimDisk, is_whole: impl Fn(&File) -> bool) -> Vec<(File, u64)> {
+    let snapshots = disk.list().filter(|(file, _)| matches!(file, File::Snapshot(_)));
+    let mut snapshots: Vec<File> = snapshots.map(|(file, _)| file).collect();
+    snapshots.sort_by_key(|file| match file {
+        File::Snapshot(at) => at.index,
+        _ => unreachable!("only snapshots were kept"),
+    });
+    match snapshots.as_slice() {
+        [.., older, newest] if is_whole(older) && is_whole(newest) => {
+            used(disk, *newest, 0..u64::MAX)
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Damages one sector.
+pub(super) fn harm_sector(disk: &mut SimDisk, file: File, at: u64, harm: Harm) {
+    match harm {
+        Harm::Rot => disk.rot(file, at..at + 1),
+        Harm::Zero => disk.zero(file, at),
+        Harm::RotAll => disk.rot(file, 0..u64::MAX),
+        Harm::Gone => disk.lose(file),
+    }
+}

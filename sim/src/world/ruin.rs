@@ -1,0 +1,177 @@
+//! Damage beyond the budget: anything on a disk rots, writes are lost or land elsewhere, a disk is
+//! set back or gone.
+//!
+//! A node may then refuse, and must not be wrong. What it cannot know is not asked of it: a disk
+//! that has forgotten what was promised so that nobody can tell (damage among entries that nothing
+//! proves durable; a lost write; an old image) does not start its node again here. Whether it has
+//! forgotten is tried on a copy, against the oracle's ledger.
+
+use super::{World, damage::harm_sector};
+use crate::{
+    client::Workload,
+    disk::{SimDisk, Survivors},
+    node::Lie,
+    oracle::Seen,
+    plan::Harm,
+};
+use lakebed::{
+    Action, Completion, DiskError, Engine, Event, File, Halt, LogIndex, OpId, Start, StateMachine,
+    Term,
+};
+
+/// How a node starts from a disk.
+enum Trial {
+    /// It would vote and acknowledge.
+    Starts(Box<Engine>),
+    Halts(Halt),
+}
+
+impl<M: StateMachine, W: Workload> World<M, W> {
+    /// Damages anything on the disk of a node that is down, unless nobody could tell.
+    pub(super) fn ruin(&mut self, node: usize, harm: Harm, pick: u64) {
+        let disk = &self.nodes[node].disk;
+        let files: Vec<File> = disk.list().map(|(file, _)| file).collect();
+        if files.is_empty() || !self.nodes[node].is_formatted() {
+            return;
+        }
+        let file = files[(pick % files.len() as u64) as usize];
+        let sectors = disk.used_sectors(file);
+        let at = sectors.get((pick >> 32) as usize % sectors.len().max(1)).copied().unwrap_or(0);
+        let mut ruined = disk.clone();
+        harm_sector(&mut ruined, file, at, harm);
+        let vote = file == File::HardState;
+        if self.forgets(node, &ruined, vote) && self.is_beyond_telling(node, file, &ruined) {
+            return;
+        }
+        self.nodes[node].disk = ruined;
+        self.nodes[node].scars.is_ruined = true;
+        self.struck("ruin");
+        self.note(Some(node), || format!("{file} at byte {at}: {harm:?}"));
+    }
+
+    /// Whether all that the ruined disk has forgotten is what the whole one does not prove either:
+    /// the newest entries, or a hard state whose other copy was damaged before.
+    fn is_beyond_telling(&self, node: usize, file: File, ruined: &SimDisk) -> bool {
+        let proven = self.proven(node);
+        match self.trial(node, ruined.clone(), Start::Run) {
+            Trial::Starts(engine) => file == File::HardState || engine.probe().last.index >= proven,
+            Trial::Halts(_) => false,
+        }
+    }
+
+    /// What the records on a disk prove durable, as its engine says.
+    fn proven(&self, node: usize) -> LogIndex {
+        let disk = self.nodes[node].disk.clone();
+        let Trial::Halts(Halt::Inspected(told)) = self.trial(node, disk, Start::Inspect) else {
+            return LogIndex(0);
+        };
+        let number = told.split("proven ").nth(1).and_then(|rest| rest.split(',').next());
+        LogIndex(number.and_then(|number| number.parse().ok()).unwrap_or(0))
+    }
+
+    /// Whether a node would start from this disk without what it promised; `vote`: perhaps without
+    /// a vote, or in a term that it left.
+    fn forgets(&self, node: usize, disk: &SimDisk, vote: bool) -> bool {
+        match self.trial(node, disk.clone(), Start::Run) {
+            Trial::Starts(engine) => {
+                let probe = engine.probe();
+                // Who is alone stands for election, in the next term, before it is seen.
+                let term = Term(probe.term.0 - u64::from(self.nodes.len() == 1));
+                let is_older = term < self.nodes[node].scars.term;
+                vote && is_older
+                    || self.oracle.would_miss(&Seen { node, probe, engine: &engine }, vote)
+            }
+            Trial::Halts(_) => false,
+        }
+    }
+
+    /// Starts a node from a disk, as far as it needs nobody else.
+    fn trial(&self, node: usize, mut disk: SimDisk, start: Start) -> Trial {
+        let mut engine = self.engine(node, 1);
+        let mut events = vec![Event::Start(start)];
+        let mut actions = Vec::new();
+        while let Some(event) = events.pop() {
+            engine.handle(lakebed::Instant(1), Some(event), &mut actions);
+            for action in actions.drain(..) {
+                match action {
+                    Action::Halt(halt) => return Trial::Halts(*halt),
+                    Action::Disk { op, request, .. } => disk.submit(op, request),
+                    _ => {}
+                }
+            }
+            if engine.probe().judged {
+                return Trial::Starts(Box::new(engine));
+            }
+            let next = disk.in_flight().next();
+            events.extend(next.map(|op| Event::Completed { op, result: disk.complete(op) }));
+        }
+        unreachable!("a restart ends with a verdict");
+    }
+
+    /// The next fitting operation of a node's disk will lie.
+    pub(super) fn lie_next(&mut self, node: usize, lie: Lie) {
+        self.nodes[node].scars.lie = Some(lie);
+    }
+
+    /// An operation ends with a lie, if it is one that can: never about the hard state, of which
+    /// both copies could be lost that way.
+    pub(super) fn lie(&mut self, at: usize, op: OpId) -> Option<Result<Completion, DiskError>> {
+        let node = &mut self.nodes[at];
+        let file = node.disk.is_about(op)?;
+        let is_hard_state = matches!(file, File::HardState | File::Spare(_));
+        let lie = node.scars.lie.filter(|lie| match lie {
+            Lie::Lost => node.disk.is_promise(op),
+            Lie::Elsewhere(_) => node.disk.is_a(op, crate::disk::Victim::Write),
+        })?;
+        if is_hard_state {
+            return None;
+        }
+        (node.scars.lie, node.scars.is_ruined, node.scars.may_forget) = (None, true, true);
+        let (result, kind) = match lie {
+            Lie::Lost => (node.disk.complete_falsely(op), "lost-write"),
+            Lie::Elsewhere(pick) => (node.disk.complete_elsewhere(op, pick), "misdirected-write"),
+        };
+        self.struck(kind);
+        self.note(Some(at), || format!("{kind}: {op:?} of {file}"));
+        Some(result)
+    }
+
+    /// Keeps what is durable on a node's disk now.
+    pub(super) fn take_image(&mut self, node: usize) {
+        let mut image = self.nodes[node].disk.clone();
+        image.cut_power(Survivors::None, self.disks.lane(super::SITE_CRASH, node as u32));
+        self.nodes[node].scars.image = Some(image);
+    }
+
+    /// A disk is again what it was when the image was taken.
+    pub(super) fn put_image_back(&mut self, node: usize, down: u64) {
+        let Some(image) = self.nodes[node].scars.image.take() else { return };
+        self.fell(node, Survivors::None, down);
+        let node = &mut self.nodes[node];
+        node.disk = image;
+        (node.scars.is_ruined, node.scars.may_forget, node.scars.is_old) = (true, true, true);
+        self.struck("old-image");
+    }
+
+    /// A node's disk is a new one; `formatted`: and its node shall be one.
+    pub(super) fn empty_disk(&mut self, node: usize, formatted: bool) {
+        let geometry = self.plan.geometry;
+        let scars = &mut self.nodes[node].scars;
+        (scars.is_ruined, scars.is_new) = (true, formatted);
+        self.nodes[node].disk = SimDisk::new(geometry);
+        self.oracle.on_wiped(node);
+    }
+
+    /// Whether a node is not to be started any more.
+    pub(super) fn stays_out(&mut self, at: usize) -> bool {
+        let disk = &self.nodes[at].disk;
+        let scars = &self.nodes[at].scars;
+        if scars.is_out || !scars.may_forget || !self.forgets(at, disk, scars.is_old) {
+            return scars.is_out;
+        }
+        self.stats.amnesias += 1;
+        self.nodes[at].scars.is_out = true;
+        self.note(Some(at), || "has forgotten what it promised, and stays down".into());
+        true
+    }
+}
