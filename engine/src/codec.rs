@@ -66,6 +66,10 @@ impl Encoder {
             Payload::Forward(forward) => self.forward(&head, forward),
             Payload::Install(piece) => self.piece(&head, piece),
             Payload::InstallAnswer(answer) => self.bare(&head, 13, install_words(&answer)),
+            Payload::Gate { nonce } => self.bare(&head, 14, nonce),
+            Payload::GateAnswer { nonce: [life, fault], last } => {
+                self.bare(&head, 15, [life, fault, last.0])
+            }
         }
     }
 
@@ -100,7 +104,7 @@ impl Encoder {
             answer.matched.0,
             answer.durable.0,
             answer.fates,
-            runs.len() as u64 | u64::from(answer.full) << 32,
+            runs.len() as u64 | u64::from(answer.full) << 32 | u64::from(answer.gated) << 33,
             through,
             committed,
         ];
@@ -331,6 +335,11 @@ fn take_payload(
         11 => take_forward(from, body)?.map(Payload::Forward),
         12 => take_piece(from, body)?.map(Payload::Install),
         13 => from.take().and_then(install_answer_of).map(Payload::InstallAnswer),
+        14 => from.take().map(|nonce| Payload::Gate { nonce }),
+        15 => from.take().map(|[life, fault, last]| {
+            let (nonce, last) = ([life, fault], LogIndex(last));
+            Payload::GateAnswer { nonce, last }
+        }),
         _ => return Err("message of an unknown kind"),
     })
 }
@@ -384,7 +393,8 @@ const fn fate_of([sequence, outcome, term, index]: [u64; FATE_WORDS]) -> Option<
 
 fn take_answer(from: &mut Fields<'_>) -> Option<AppendAnswer> {
     let [sequence, round, matched, durable, fates, counts, through, committed] = from.take()?;
-    let (runs, full) = (counts & u64::from(u32::MAX), bool_of(counts >> 32)?);
+    let (runs, full) = (counts & u64::from(u32::MAX), counts >> 32 & 1 == 1);
+    let gated = bool_of(counts >> 33)?;
     let conflict = if runs > 0 {
         let run = |[first, term]: [u64; RUN_WORDS]| Some((LogIndex(first), Term(term)));
         let runs = from.take_list(runs, CONFLICT_RUNS_MAX, run)?;
@@ -396,7 +406,7 @@ fn take_answer(from: &mut Fields<'_>) -> Option<AppendAnswer> {
         return None;
     };
     let (matched, durable) = (LogIndex(matched), LogIndex(durable));
-    Some(AppendAnswer { sequence, round, matched, durable, fates, full, conflict })
+    Some(AppendAnswer { sequence, round, matched, durable, fates, full, gated, conflict })
 }
 
 fn take_forward(from: &mut Fields<'_>, body: &Body<'_>) -> Result<Option<Forward>, Fault> {
@@ -470,6 +480,7 @@ mod tests {
             durable: LogIndex(4),
             fates: 5,
             full: true,
+            gated: true,
             conflict: None,
         };
         let append = Append {
@@ -530,6 +541,8 @@ mod tests {
             Payload::Forward(forward),
             Payload::Install(piece),
             Payload::InstallAnswer(install_answer),
+            Payload::Gate { nonce: [1, 2] },
+            Payload::GateAnswer { nonce: [1, 2], last: LogIndex(7) },
         ]
         .map(|payload| Message { head: head(), payload })
         .into()

@@ -325,6 +325,9 @@ impl Engine {
         for (peer, from) in raft.pieces_wanted().drain(..) {
             storage.serve(peer, from);
         }
+        if raft.take_gate_opened() {
+            storage.open_gate();
+        }
         if raft.take_discard() {
             storage.discard_staged();
         }

@@ -88,6 +88,12 @@ marks! {
     InstallFinished,
     /// No snapshot was left, and a peer had to send one.
     SnapshotLost,
+    /// Entries that were durable are bad or gone: the node does not vote until it has them again.
+    GateSet,
+    /// It has.
+    GateCleared,
+    /// A ballot was refused because this node may have forgotten what it acknowledged.
+    BallotRefusedGated,
     /// A snapshot from a peer took the place of one that was lost, before a log that was kept.
     InstallJoined,
     /// A restart found a snapshot that is not whole, or that the log has left behind.

@@ -76,6 +76,17 @@ pub(crate) enum Payload {
     /// InstallSnapshot (Raft §7): a piece of the leader's newest snapshot.
     Install(Piece),
     InstallAnswer(InstallAnswer),
+    /// A follower that may have forgotten asks how far the leader's log goes.
+    Gate {
+        /// Names its fault.
+        nonce: [u64; 2],
+    },
+    GateAnswer {
+        /// The fault that was asked about.
+        nonce: [u64; 2],
+        /// The leader's last entry when it was asked.
+        last: LogIndex,
+    },
 }
 
 impl Payload {
@@ -88,6 +99,7 @@ impl Payload {
             Self::PreVote(ballot) | Self::Vote(ballot) => ballot.last.index,
             Self::Install(Piece { snapshot, .. }) => snapshot.at.index,
             Self::InstallAnswer(answer) => answer.snapshot.index,
+            Self::GateAnswer { last, .. } => *last,
             _ => LogIndex(0),
         }
     }
@@ -170,6 +182,8 @@ pub(crate) struct AppendAnswer {
     pub(crate) fates: u64,
     /// Its disk has no room for more log: it may be long until it holds more than this.
     pub(crate) full: bool,
+    /// It may have lost entries that it acknowledged: earlier answers do not count any more.
+    pub(crate) gated: bool,
     /// Set when the append did not fit the log.
     pub(crate) conflict: Option<Box<Conflict>>,
 }

@@ -70,6 +70,8 @@ pub struct Probe {
     pub judged: bool,
     /// Whether it serves.
     pub ready: bool,
+    /// Whether it may have forgotten what it acknowledged, and so does not vote.
+    pub gated: bool,
 }
 
 /// What a node is in its term (Raft §5.1).

@@ -394,6 +394,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.digest.step(now, &[], &actions);
         let probe = engine.probe();
         self.oracle.on_step(Seen { node: at, probe, engine }, &actions)?;
+        if probe.gated && !node.scars.is_ruined {
+            let what = "calls entries lost that were durable".into();
+            return Err(Violation::new("no gate after crashes alone", at, what));
+        }
         self.perform_all(at, &mut actions)?;
         self.actions = actions;
         self.schedule_wake(at);

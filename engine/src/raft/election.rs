@@ -57,6 +57,7 @@ impl Raft {
         self.membership.is_voter(self.identity.node)
             && self.receiver.taking.is_none()
             && !self.facts.is_state_lost
+            && self.gate.is_none()
     }
 
     fn election_at(&self) -> Instant {
@@ -116,6 +117,7 @@ impl Raft {
     /// A candidate's question, asked in earnest or (`pre`) only in case.
     pub(super) fn on_ballot(&mut self, head: &Head, ballot: Ballot, pre: bool) {
         let granted = !self.is_sticky()
+            && !self.is_gated()
             && head.term >= self.term
             && if pre { self.would_vote(head, ballot) } else { self.vote(head, ballot) };
         let verdict = Verdict { round: ballot.round, granted };
@@ -145,6 +147,13 @@ impl Raft {
             self.marks.set(Mark::BallotRefusedJustStarted);
         }
         led || just_started
+    }
+
+    fn is_gated(&mut self) -> bool {
+        if self.gate.is_some() {
+            self.marks.set(Mark::BallotRefusedGated);
+        }
+        self.gate.is_some() && !cfg!(lakebed_break = "vote_behind_the_gate")
     }
 
     fn is_up_to_date(&mut self, ballot: Ballot) -> bool {

@@ -121,6 +121,7 @@ impl Raft {
         self.follow_leader(head);
         if append.ask {
             self.ask_for_snapshot();
+            self.ask_about_gate(head);
         }
         self.retain = append.retain;
         let Role::Follower(follower) = &mut self.role else { return };
@@ -197,6 +198,7 @@ impl Raft {
             durable,
             fates: self.forwards.fates,
             full: self.facts.full,
+            gated: self.gate.is_some(),
             conflict,
         };
         let head = Head { answers, ..self.head_to(leader) };

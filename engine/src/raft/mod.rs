@@ -10,6 +10,7 @@ mod election;
 mod following;
 mod formation;
 mod forwarding;
+mod gate;
 mod install;
 mod log;
 mod progress;
@@ -38,6 +39,7 @@ use crate::{
 use apply::Applying;
 use formation::{Forming, has_formed};
 use forwarding::Forwards;
+use gate::Gate;
 use install::Receiver;
 use log::Log;
 use proposal::{Gathering, Tracking};
@@ -126,6 +128,9 @@ pub(crate) struct Raft {
     reads: Reads,
     applying: Applying,
     receiver: Receiver,
+    /// What it may have forgotten keeps it from voting.
+    gate: Option<Gate>,
+    gate_opened: bool,
 
     /// Answers that leave once the disk holds term and vote.
     owed: Vec<Message>,
@@ -185,6 +190,8 @@ impl Raft {
             reads: Reads::default(),
             applying: Applying::new(resumed),
             receiver: Receiver::default(),
+            gate: recovered.gate.map(Gate::new),
+            gate_opened: false,
             owed: Vec::new(),
             promise_wanted: false,
             membership_wanted: false,
@@ -280,6 +287,8 @@ impl Raft {
             Payload::Forward(forward) => self.on_forward(&head, forward),
             Payload::Install(piece) => self.on_piece(&head, piece),
             Payload::InstallAnswer(answer) => self.on_install_answer(&head, answer),
+            Payload::Gate { nonce } => self.on_gate(&head, nonce),
+            Payload::GateAnswer { nonce, last } => self.on_gate_answer(&head, nonce, last),
         }
     }
 
@@ -326,6 +335,7 @@ impl Raft {
             return;
         }
         self.messages.append(&mut self.owed);
+        self.open_gate();
         self.acknowledge_append();
         self.acknowledge_install();
         self.canvass();
@@ -378,6 +388,7 @@ impl Raft {
             || !self.pieces.is_empty()
             || !self.pieces_wanted.is_empty()
             || self.discards
+            || self.gate_opened
     }
 
     pub(crate) fn take_promise(&mut self) -> Option<(Term, Option<NodeId>)> {
@@ -406,6 +417,11 @@ impl Raft {
     /// Pieces of snapshots to be read: for whom, and from which byte on.
     pub(crate) const fn pieces_wanted(&mut self) -> &mut Vec<(NodeId, u64)> {
         &mut self.pieces_wanted
+    }
+
+    /// Whether what this node may have forgotten is there again.
+    pub(crate) fn take_gate_opened(&mut self) -> bool {
+        std::mem::take(&mut self.gate_opened)
     }
 
     /// Whether what is being received is not needed.
@@ -492,6 +508,7 @@ impl Raft {
         probe.last = self.log.last();
         probe.durable = self.log.marks.durable();
         probe.judged = true;
+        probe.gated = self.gate.is_some();
     }
 
     pub(crate) fn term_at(&self, index: LogIndex) -> Option<Term> {

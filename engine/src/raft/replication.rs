@@ -197,6 +197,11 @@ impl Raft {
         if answer.matched > last || answer.durable > answer.matched || beyond {
             return self.fault(head.from, "acknowledges what was never sent");
         }
+        if let (true, Some(conflict)) = (answer.gated, &answer.conflict) {
+            // It has lost what it said it had.
+            peer.matched = peer.matched.min(conflict.through);
+        }
+        let needed = peer.matched.next();
         let rose = peer.answered(answer, self.now);
         peer.intake.arrived(head.log_epoch, answer.fates);
         match &answer.conflict {
@@ -218,6 +223,7 @@ impl Raft {
             }
             None => {}
         }
+        leader.retain = leader.retain.min(needed);
         leader.count_due |= rose;
         if rose {
             let held = leader.peers.iter().map(|peer| peer.matched).min().unwrap_or_default();

@@ -135,15 +135,19 @@ impl Installing {
     }
 }
 
-/// The log begins behind this snapshot, in a segment that does not exist yet.
-pub(super) fn adopt(hard: &mut HardState, header: &snapshot::Header) {
-    let at = header.at;
+/// The log begins behind this entry, in a segment that does not exist yet.
+pub(super) fn begin_behind(hard: &mut HardState, at: LogId) {
     let segment = hard.highest_segment + 1;
     hard.first = First { index: at.index.next(), prev_term: at.term, segment };
     hard.newest_segment = 0;
-    hard.commit_hint = hard.commit_hint.max(at.index);
     // What lay behind it in the old log is gone.
-    hard.durable_hint = at.index;
+    (hard.commit_hint, hard.durable_hint) = (at.index, at.index);
+}
+
+/// The log begins behind this snapshot.
+pub(super) fn adopt(hard: &mut HardState, header: &snapshot::Header) {
+    let at = header.at;
+    begin_behind(hard, at);
     let membership = header.membership.clone();
     hard.install = hard_state::Install { at, id: header.id, next_offset: 0, membership };
 }

@@ -17,7 +17,7 @@ use crate::{
     config::Config,
     disk::{
         Fault,
-        hard_state::HardState,
+        hard_state::{Gate, HardState},
         segment::{EndRecord, Header},
         snapshot::Origin,
     },
@@ -45,8 +45,17 @@ pub(crate) struct Look {
     /// Files that nothing needs.
     pub(super) doomed: Vec<File>,
     log: Log,
-    /// The snapshot from a peer that is to take the place of the log.
-    finishing: Option<SnapshotFile>,
+    /// What takes the place of the log that was found.
+    instead: Option<Instead>,
+}
+
+/// What takes the place of a log that was found.
+#[derive(Clone, Debug)]
+enum Instead {
+    /// A snapshot from a peer.
+    Installed(Box<SnapshotFile>),
+    /// Nothing behind this entry: it comes from a leader again, and until then there is no vote.
+    Refetched(LogId),
 }
 
 /// The log as a whole.
@@ -80,7 +89,7 @@ impl Look {
             segments: Vec::new(),
             doomed: Vec::new(),
             log: Log::default(),
-            finishing: None,
+            instead: None,
         }
     }
 
@@ -346,11 +355,22 @@ impl Look {
     pub(super) fn finish_install(&mut self) {
         let snapshot = self.whole_snapshots().pop().expect("the verdict rests on it");
         let at = snapshot.header.at;
-        self.doomed.extend(self.segments.drain(..).map(|found| File::Segment(found.sequence)));
+        self.give_log_up(at);
+        self.instead = Some(Instead::Installed(Box::new(snapshot)));
         let older = self.snapshots.extract_if(.., |found| found.at != at);
         self.doomed.extend(older.map(|found| File::Snapshot(found.at)));
+    }
+
+    /// The log is fetched again from behind the newest snapshot on.
+    pub(super) fn refetch_log(&mut self) {
+        let at = self.snapshot();
+        self.give_log_up(at);
+        self.instead = Some(Instead::Refetched(at));
+    }
+
+    fn give_log_up(&mut self, at: LogId) {
+        self.doomed.extend(self.segments.drain(..).map(|found| File::Segment(found.sequence)));
         self.log = Log { first: at.index.next(), last: at, proven: at.index, ..Log::default() };
-        self.finishing = Some(snapshot);
     }
 
     pub(super) fn whole_snapshots(&self) -> Vec<SnapshotFile> {
@@ -441,8 +461,16 @@ impl Look {
         let mut wanted = found.clone();
         wanted.write_epoch += 1;
         wanted.clean = false;
-        if let Some(snapshot) = &self.finishing {
-            install::adopt(&mut wanted, &snapshot.header);
+        match &self.instead {
+            None => {}
+            Some(Instead::Installed(snapshot)) => install::adopt(&mut wanted, &snapshot.header),
+            Some(Instead::Refetched(at)) => {
+                let until = found.durable_hint.max(found.commit_hint);
+                install::begin_behind(&mut wanted, *at);
+                let nonce = [wanted.identity.incarnation, wanted.write_epoch];
+                wanted.gated = true;
+                wanted.gate = Gate { term: found.term, from: at.index.next(), until, nonce };
+            }
         }
         Promises::new(found, wanted, self.numbers())
     }
@@ -482,6 +510,7 @@ impl Look {
             committed: hard.commit_hint.max(snapshot.index).max(self.log.first.previous()),
             membership: hard.newest.clone(),
             previous: hard.previous.clone(),
+            gate: hard.gated.then_some(hard.gate.nonce),
         }
     }
 

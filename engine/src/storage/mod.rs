@@ -36,6 +36,7 @@ use self::{
 use crate::{
     action::{Action, Halt},
     config::{Config, Tuning},
+    disk::hard_state::Gate,
     entry::{Head, Seed},
     event::{Chunk, Completion, MachineError, Start},
     file::{DiskError, File},
@@ -76,6 +77,8 @@ pub(crate) struct Recovered {
     pub(crate) membership: Arc<Membership>,
     /// The one before it, in force again should `membership.at` be cut.
     pub(crate) previous: Arc<Membership>,
+    /// Entries that were durable are gone: names that fault.
+    pub(crate) gate: Option<[u64; 2]>,
 }
 
 /// Who wants entries back from disk.
@@ -492,6 +495,14 @@ impl Storage {
     /// takes.
     pub(crate) fn retain(&mut self, from: LogIndex, pinned: Option<LogIndex>) {
         self.compaction.retain(from, pinned);
+    }
+
+    /// What was lost is there again.
+    pub(crate) fn open_gate(&mut self) {
+        self.promises_mut().want(|hard| {
+            hard.gated = false;
+            hard.gate = Gate::default();
+        });
     }
 
     // ---- installs ----------------------------------------------------------------------------

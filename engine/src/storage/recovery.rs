@@ -440,6 +440,10 @@ impl Recovery {
             Verdict::Install if self.look.is_log_sound() && self.resumes().is_none() => {
                 self.has_lost_state = true;
             }
+            Verdict::Gate | Verdict::Refill if self.resumes().is_none() => {
+                parts.ops.met(Mark::GateSet);
+                self.look.refetch_log();
+            }
             Verdict::FinishInstall => {
                 parts.ops.met(Mark::InstallFinished);
                 self.look.finish_install();

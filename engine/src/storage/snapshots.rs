@@ -348,7 +348,7 @@ impl Snapshots {
         let Restoring { snapshot: bad, unread, .. } =
             self.restoring.take().expect("a restore was under way");
         self.whole.pop();
-        if self.whole.is_empty() && self.has_peers {
+        if self.whole.is_empty() && self.has_peers && unread.is_none() {
             ops.met(Mark::SnapshotLost);
             let text = format!("{}: block {block} is bad, a peer must send another", bad.file());
             ops.note(Note::Recovery(text.into()));

@@ -39,8 +39,10 @@ impl Promises {
         }
         if let Some(id) = seen.id_at(seen.probe.durable) {
             let before = self.durable[seen.node];
-            // A leader may have been told by a disk that is gone, and commit by that.
-            let told = if self.wiped[seen.node] { before } else { LogId::ZERO };
+            // A leader may have been told by a disk that is gone, and commit by that. So it may by
+            // what a gated node has lost; when the gate opens, that node has what was committed.
+            let stands = self.wiped[seen.node] || seen.probe.gated;
+            let told = if stands { before } else { LogId::ZERO };
             self.durable[seen.node] =
                 if (id.term, id.index) < (told.term, told.index) { told } else { id };
         }
@@ -53,8 +55,11 @@ impl Promises {
         self.durable.iter().filter(|id| id.term >= term && id.index >= index).count()
     }
 
-    /// Whether the node holds what it promised.
+    /// Whether the node holds what it promised, or knows that it may not.
     pub(super) fn is_kept(&self, seen: &Seen<'_>) -> bool {
+        if seen.probe.gated {
+            return true;
+        }
         let promised = self.durable[seen.node];
         seen.id_at(promised.index) == Some(promised) || promised.index <= seen.probe.snapshot.index
     }

@@ -288,6 +288,7 @@ fn recovered(disk: &Disk, own: u64) -> Recovered {
         committed: LogIndex(0),
         membership: Arc::clone(&disk.recorded),
         previous: Arc::clone(&disk.recorded),
+        gate: None,
     }
 }
 
