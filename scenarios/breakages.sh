@@ -2,31 +2,40 @@
 # Breaks one rule of the engine at a time (`cfg!(lakebed_break = "...")` marks the places), tells
 # which seed of a storm is the first to notice, by which invariant, and how small its plan becomes.
 #
-#   scenarios/breakages.sh [SEEDS_MAX] [STORM] [DIRECTORY-FOR-PLANS]
+#   scenarios/breakages.sh [SEEDS_MAX] [STORMS] [DIRECTORY-FOR-PLANS] [BREAKAGES]
+#
+# Storms are tried one after the other until one notices.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seeds=${1:-5000}
-storm=${2:-storm_of_five}
+read -ra storms <<<"${2:-storm_of_five beyond_the_budget}"
 plans=${3:-$(mktemp -d)}
+breakages=${4:-$(grep -rhoP 'lakebed_break = "\K[a-z_]+' engine/src | sort -u)}
 target=${CARGO_TARGET_DIR:-target}
 # A test's panic is told with its numbers; where it stands in the library is no news.
 export RUST_BACKTRACE=0 CARGO_TARGET_DIR="$target/breakages"
 missed=0
-for breakage in $(grep -rhoP 'lakebed_break = "\K[a-z_]+' engine/src | sort -u); do
+for breakage in $breakages; do
     export RUSTFLAGS="--cfg lakebed_break=\"$breakage\""
     test=(cargo test -q --release -p lakebed-scenarios --test storms)
     "${test[@]}" --no-run
-    begun=$SECONDS
-    if found=$(SIM_SEEDS=$seeds SIM_SHRINK="$plans/$breakage.plan" \
-        "${test[@]}" -- --exact "$storm" 2>&1); then
-        echo "$breakage: MISSED by $seeds seeds"
+    begun=$SECONDS caught=
+    for storm in "${storms[@]}"; do
+        if ! found=$(SIM_SEEDS=$seeds SIM_SHRINK="$plans/$breakage.plan" \
+            "${test[@]}" -- --exact "$storm" 2>&1); then
+            caught=$storm
+            break
+        fi
+    done
+    if [ -z "$caught" ]; then
+        echo "$breakage: MISSED by $seeds seeds of each"
         missed=1
         continue
     fi
     seed=$(sed -n 's/^seed //p' "$plans/$breakage.plan")
     broken=$(sed -n 's/^  broken: //p' <<<"$found" | head -1)
     shrunk=$(sed -n 's/^  \(shrunk from .*\), in .*/\1/p' <<<"$found" | head -1)
-    echo "$breakage: caught after $((seed + 1)) seeds: $broken"
+    echo "$breakage: caught after $((seed + 1)) seeds of $caught: $broken"
     echo "  $shrunk; $((SECONDS - begun)) s with the search"
 done
 exit $missed

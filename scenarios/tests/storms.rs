@@ -1,6 +1,6 @@
 //! Storms: a cluster under load, faults and crashes, then healed.
 
-use lakebed_scenarios::storm;
+use lakebed_scenarios::{scenario, storm};
 use lakebed_sim::{Report, check};
 
 /// What makes a sweep a storm: enough happened in each run, and in a sweep of some length each
@@ -39,4 +39,13 @@ fn storm_of_three() {
 #[test]
 fn storm_of_five() {
     assert_stormy(&check("storm_of_five", |seed| storm(seed, 5)));
+}
+
+/// Damage that no cluster is promised to live through: no wrong answer, whoever still serves.
+#[test]
+fn beyond_the_budget() {
+    let ruin = scenario("beyond_the_budget").expect("it is one of them");
+    let reports = check("beyond_the_budget", ruin.run);
+    let struck = reports.iter().any(|report| report.stats.crashes > 0);
+    assert!(struck, "nothing happened in {} runs", reports.len());
 }
