@@ -526,7 +526,7 @@ fn fitting(active: &Active, pending: &VecDeque<Pending>, promised: Term, window:
         let exceeds = batch.bytes + bytes > WRITE_BYTES_MAX && !is_first;
         let is_beyond_window = active.in_flight_bytes + batch.bytes + bytes > window
             && !(is_first && active.in_flight_bytes == 0);
-        if entry.head.id.term > promised
+        if (entry.head.id.term > promised && !cfg!(lakebed_break = "write_an_unpromised_term"))
             || exceeds
             || is_beyond_window
             || !active.fits(

@@ -68,7 +68,8 @@ impl Repair {
             journal.cut_at_restart(from, look.proven(), clearing, promises);
         }
         let group = journal.identity.group;
-        let rewrite = look.segments.last().filter(|_| !is_repeat).map(|found| {
+        let is_left = is_repeat || cfg!(lakebed_break = "believe_the_recovered_tail");
+        let rewrite = look.segments.last().filter(|_| !is_left).map(|found| {
             let extents = match &found.scanned {
                 Some(scanned) => {
                     if scanned.first_rebuilt.is_some() {

@@ -155,7 +155,9 @@ impl Scan<'_> {
                 Err(_) if cfg!(lakebed_break = "torn_tail_is_whole") && slot.is_some() => {
                     slots.extend(slot);
                 }
-                Err(_) if index > proven => return (slots, first_rebuilt, Tail::End),
+                Err(_) if index > proven || cfg!(lakebed_break = "take_damage_for_the_end") => {
+                    return (slots, first_rebuilt, Tail::End);
+                }
                 Err(why) => {
                     let tail = self.damage(index, end, slot.as_ref(), why);
                     return (slots, first_rebuilt, tail);

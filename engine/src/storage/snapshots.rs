@@ -348,6 +348,9 @@ impl Snapshots {
         let Restoring { snapshot: bad, unread, .. } =
             self.restoring.take().expect("a restore was under way");
         self.whole.pop();
+        if cfg!(lakebed_break = "use_no_older_snapshot") {
+            self.whole.clear();
+        }
         if self.whole.is_empty() && self.has_peers && unread.is_none() {
             ops.met(Mark::SnapshotLost);
             let text = format!("{}: block {block} is bad, a peer must send another", bad.file());
