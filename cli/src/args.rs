@@ -81,6 +81,11 @@ pub(crate) struct Serve {
     /// Listen on other addresses than loopback, though nothing is encrypted
     #[arg(long)]
     pub(crate) insecure: bool,
+    /// Record all that the node decides by, for a bug report: every command and message, without
+    /// end. A file that is there is left alone, and FILE.2, FILE.3 ... written; `lakebed tape`
+    /// reads them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tape: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) tuning: TuningArgs,
 }

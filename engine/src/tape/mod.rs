@@ -45,8 +45,18 @@ impl Recorder {
 
     /// Adds one call of [`Engine::handle`] and what it appended to its list.
     pub fn step(&mut self, now: Instant, events: &[Event], actions: &[Action]) {
+        self.handed(now, events);
+        self.emitted(actions);
+    }
+
+    /// Adds the first half of a step: what [`Engine::handle`] is about to consume.
+    pub fn handed(&mut self, now: Instant, events: &[Event]) {
         now.write(&mut self.bytes);
         events.write(&mut self.bytes);
+    }
+
+    /// Adds the second half: what it appended to its list.
+    pub fn emitted(&mut self, actions: &[Action]) {
         (actions.len() as u32).write(&mut self.bytes);
         for action in actions {
             let at = self.bytes.len();
@@ -57,10 +67,15 @@ impl Recorder {
         }
     }
 
-    /// The tape so far.
+    /// The tape so far, from its beginning or the last [`take`](Self::take) on.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The same, to be kept elsewhere: what is added from now on goes behind it.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
     }
 }
 
