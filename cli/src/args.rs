@@ -37,6 +37,18 @@ pub(crate) enum Command {
     /// Run whole clusters in simulated time, on disks that tear and links that break
     #[command(subcommand)]
     Sim(crate::sim::args::Sim),
+    /// Replay a tape that a node recorded, or compare two, and name the first difference
+    Tape(TapeArgs),
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct TapeArgs {
+    /// What `serve --tape` recorded
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Another tape to compare it with [default: what this build's engine does of the same events]
+    #[arg(value_name = "OTHER")]
+    pub(crate) other: Option<PathBuf>,
 }
 
 #[derive(clap::Args, Debug)]

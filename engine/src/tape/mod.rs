@@ -149,6 +149,29 @@ impl Iterator for Tape {
     }
 }
 
+/// An action as a tape has it.
+#[must_use]
+pub fn encode(action: &Action) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    action.write(&mut bytes);
+    bytes
+}
+
+/// What kind of action these bytes of a tape are.
+#[must_use]
+pub fn kind(action: &[u8]) -> &'static str {
+    match action.first() {
+        Some(1) => "disk",
+        Some(2) => "send",
+        Some(3) => "machine",
+        Some(4) => "respond",
+        Some(5) => "members",
+        Some(6) => "note",
+        Some(7) => "halt",
+        _ => "none that this build knows",
+    }
+}
+
 fn compare(step: u64, expected: &[Bytes], found: &[Action]) -> Result<(), TapeError> {
     let mut bytes = Vec::new();
     for (at, action) in found.iter().enumerate() {
