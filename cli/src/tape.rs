@@ -118,7 +118,7 @@ impl Player {
 
     fn remember(&mut self, step: &Step) {
         let (node, at) = (self.tape.config.node, time(step.now));
-        let lines = events(&step.events).chain(self.actions.iter().map(|action| line(action)));
+        let lines = events(&step.events).chain(self.actions.iter().map(line));
         self.before.extend(lines.map(|line| format!("{at} {node} {line}")));
         self.before.drain(..self.before.len().saturating_sub(LINES_MAX));
     }

@@ -61,7 +61,7 @@ fn a_tape_is_replayed_and_its_first_difference_named() {
     let bytes = fs::read(&first).unwrap();
     let mut places = bytes.windows(VALUE.len()).enumerate();
     let (event, _) = places.find(|(_, window)| *window == VALUE).unwrap();
-    let (action, _) = places.filter(|(_, window)| *window == VALUE).last().unwrap();
+    let (action, _) = places.rfind(|(_, window)| *window == VALUE).unwrap();
     let changed = dir.path().join("changed");
     let change = |at: usize| {
         let mut bytes = bytes.clone();
