@@ -42,9 +42,7 @@ impl Transfer {
     }
 
     fn has_room(&self, window: u64) -> bool {
-        let is_all = self.snapshot.is_some_and(|snapshot| self.sent >= snapshot.bytes)
-            // Of an empty state there is one piece, without a byte.
-            && (self.sent > 0 || self.snapshot.is_some());
+        let is_all = self.snapshot.is_some_and(|snapshot| self.sent >= snapshot.bytes);
         !is_all && (self.sent <= self.stored || self.sent - self.stored < window)
     }
 
@@ -62,20 +60,13 @@ impl Transfer {
         // There was none to read from.
         self.reading &= self.snapshot.is_some();
         let is_stuck = !std::mem::take(&mut self.has_moved) && self.sent > self.wanted;
-        // The only piece of an empty state has no byte to be missed by.
-        let is_empty = self.snapshot.is_some_and(|snapshot| snapshot.bytes == 0);
-        if is_stuck || is_empty {
-            self.rewind(self.wanted);
+        if is_stuck {
+            self.sent = self.wanted;
         }
+        // The only piece of an empty state has no byte to be missed by: it is sent until the peer
+        // says that it has it.
+        self.snapshot = self.snapshot.filter(|snapshot| snapshot.bytes > 0);
         is_stuck
-    }
-
-    fn rewind(&mut self, to: u64) {
-        self.sent = to;
-        if to == 0 {
-            // Whatever was being sent: the storage says anew what it is.
-            self.snapshot = self.snapshot.filter(|snapshot| snapshot.bytes > 0);
-        }
     }
 
     fn answered(&mut self, answer: &InstallAnswer) {
@@ -239,12 +230,13 @@ impl Raft {
                 self.marks.set(Mark::InstallNotNeeded);
             }
             self.discards = true;
-        } else if receiving.is_whole
-            && self.facts.is_state_lost
-            && self.log.term_at(at.index) == Some(at.term)
-        {
+        } else if receiving.is_whole && self.log.term_at(at.index) == Some(at.term) {
+            // Only the state before it was lost.
             self.log.join(at);
             self.receiver.joining = true;
+        } else if receiving.is_whole && at.index <= self.log.marks.committed() {
+            // No correct leader sends that. What is committed stays.
+            self.discards = true;
         } else if receiving.is_whole && matches!(self.role, Role::Follower(_)) {
             if self.log.marks.last() >= at.index {
                 self.marks.set(Mark::InstallTookEntries);
