@@ -18,6 +18,10 @@ use crate::{
     types::{LogId, LogIndex, NodeId, Piece, SnapshotId, SnapshotName},
 };
 
+/// After so many heartbeats in which a peer got no further, what is kept for it is let go; it is
+/// begun anew with the newest snapshot.
+const STILL_MAX: u32 = 100;
+
 /// The leader's half: what is on its way to one peer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Transfer {
@@ -33,6 +37,8 @@ pub(super) struct Transfer {
     reading: bool,
     /// Whether the peer got further since the last heartbeat.
     has_moved: bool,
+    /// For how many heartbeats it did not.
+    still: u32,
 }
 
 impl Transfer {
@@ -59,7 +65,9 @@ impl Transfer {
     pub(super) fn beat(&mut self) -> bool {
         // There was none to read from.
         self.reading &= self.snapshot.is_some();
-        let is_stuck = !std::mem::take(&mut self.has_moved) && self.sent > self.wanted;
+        let has_moved = std::mem::take(&mut self.has_moved);
+        self.still = if has_moved { 0 } else { self.still + 1 };
+        let is_stuck = !has_moved && self.sent > self.wanted;
         if is_stuck {
             self.sent = self.wanted;
         }
@@ -67,6 +75,11 @@ impl Transfer {
         // says that it has it.
         self.snapshot = self.snapshot.filter(|snapshot| snapshot.bytes > 0);
         is_stuck
+    }
+
+    /// Whether its peer seems to get no further.
+    pub(super) const fn is_in_vain(&self) -> bool {
+        self.still > STILL_MAX
     }
 
     fn answered(&mut self, answer: &InstallAnswer) {
