@@ -37,6 +37,18 @@ pub(crate) enum Command {
     /// Run whole clusters in simulated time, on disks that tear and links that break
     #[command(subcommand)]
     Sim(crate::sim::args::Sim),
+    /// Replay a tape that a node recorded, or compare two, and name the first difference
+    Tape(TapeArgs),
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct TapeArgs {
+    /// What `serve --tape` recorded
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Another tape to compare it with [default: what this build's engine does of the same events]
+    #[arg(value_name = "OTHER")]
+    pub(crate) other: Option<PathBuf>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -81,6 +93,11 @@ pub(crate) struct Serve {
     /// Listen on other addresses than loopback, though nothing is encrypted
     #[arg(long)]
     pub(crate) insecure: bool,
+    /// Record all that the node decides by, for a bug report: every command and message, without
+    /// end. A file that is there is left alone, and FILE.2, FILE.3 ... written; `lakebed tape`
+    /// reads them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tape: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) tuning: TuningArgs,
 }

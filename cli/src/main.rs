@@ -14,6 +14,7 @@ mod sim;
 mod status;
 mod store;
 mod supervise;
+mod tape;
 mod up;
 
 use anyhow::Result;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         args::Command::Serve(serve) => serve::run(&serve),
         args::Command::Status(status) => status::run(&status),
         args::Command::Sim(sim) => sim::run(&sim),
+        args::Command::Tape(tape) => tape::run(&tape),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {}", explain(&error));

@@ -35,6 +35,8 @@ pub(crate) struct Plan {
     pub(crate) tuning: Tuning,
     pub(crate) disk: DiskKind,
     pub(crate) insecure: bool,
+    /// Where its engine is recorded.
+    pub(crate) tape: Option<PathBuf>,
 }
 
 /// A node at work.
@@ -106,6 +108,7 @@ impl Plan {
             .members(members);
         options.disk = self.disk;
         options.insecure = self.insecure;
+        options.tape = self.tape;
         let (handle, node) = Node::open(options, Kv::default())?;
         Ok((handle, node, clients, limits))
     }

@@ -28,6 +28,7 @@ pub(crate) fn run(serve: &Serve) -> Result<ExitCode> {
             tuning,
             disk: serve.tuning.disk,
             insecure: serve.insecure,
+            tape: serve.tape.clone(),
         };
         say(format_args!(
             "lakebed: node {}, data in {}, clients on {}, peers on {}",

@@ -74,6 +74,7 @@ fn plans(
             tuning: tuning.clone(),
             disk: up.tuning.disk,
             insecure: false,
+            tape: None,
         })
     };
     (1..).zip(ports.iter().zip(&cluster.peer_ports)).map(plan).collect()

@@ -38,6 +38,7 @@ mod inbox;
 pub mod net;
 mod node;
 mod options;
+mod tape;
 mod trace;
 
 pub use clock::SystemClock;

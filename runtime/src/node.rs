@@ -11,6 +11,7 @@ use crate::{
     handle::Handle,
     net::{Counters, Identity, TcpNet},
     options::{Listen, Options},
+    tape::Recorded,
 };
 use lakebed::{ConfigError, Engine, Halt, Start, StateMachine};
 use std::{
@@ -18,6 +19,7 @@ use std::{
     future::Future,
     io,
     net::{SocketAddr, TcpListener},
+    path::PathBuf,
     pin::Pin,
     sync::{Arc, mpsc},
     task::{Context, Poll},
@@ -27,7 +29,7 @@ use std::{
 /// A node on real disks and sockets: a future that drives it, until it has halted and its
 /// directory is unlocked.
 pub struct Node<M> {
-    driver: Driver<Engine, Box<dyn Disk + Send>, TcpNet, SystemClock, M>,
+    driver: Driver<Recorded, Box<dyn Disk + Send>, TcpNet, SystemClock, M>,
     counters: Arc<Counters>,
     address: SocketAddr,
 }
@@ -58,6 +60,10 @@ impl<M: StateMachine> Node<M> {
         let counters = net.counters();
         let seed = getrandom::u64().map_err(|error| StartError::System(io::Error::other(error)))?;
         let engine = Engine::new(config.clone(), seed).map_err(StartError::Config)?;
+        let engine = match options.tape {
+            Some(path) => Recorded::onto(path, engine, &config, seed)?,
+            None => Recorded::without(engine),
+        };
         let surroundings = (disk, net, SystemClock::default());
         let (handle, driver) = Driver::new(engine, &config, start, machine, surroundings);
         Ok((handle, Self { driver, counters, address }))
@@ -150,6 +156,13 @@ pub enum StartError {
     },
     /// Others than this machine could reach the address, and that was not said to be wanted.
     NotLoopback(SocketAddr),
+    /// Its tape cannot be begun.
+    Tape {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// The system refused a thread, a socket or entropy.
     System(io::Error),
 }
@@ -166,6 +179,9 @@ impl fmt::Display for StartError {
                 "{address} can be reached from other machines, and peers are not encrypted: listen \
                  on loopback, or say that insecure is wanted"
             ),
+            Self::Tape { path, error } => {
+                write!(f, "cannot record to {}: {error}", path.display())
+            }
             Self::System(error) => write!(f, "the system refused: {error}"),
         }
     }
@@ -176,7 +192,10 @@ impl std::error::Error for StartError {
         match self {
             Self::Directory(error) => Some(error),
             Self::Config(error) => Some(error),
-            Self::Disk(error) | Self::Listen { error, .. } | Self::System(error) => Some(error),
+            Self::Disk(error)
+            | Self::Listen { error, .. }
+            | Self::Tape { error, .. }
+            | Self::System(error) => Some(error),
             Self::NotLoopback(_) => None,
         }
     }

@@ -34,6 +34,12 @@ pub struct Options {
     pub secret: Vec<u8>,
     /// Whether to listen elsewhere than on loopback.
     pub insecure: bool,
+    /// Where to record all that the engine is told and what it answers, for bug reports: in
+    /// [`lakebed::tape`]'s format, without end, every command and every message included. A file
+    /// that is there is left alone; `.2`, `.3` ... is appended to the name then. The node never
+    /// waits for it: a tape that cannot be written, or not fast enough, ends with a warning. A
+    /// process that is killed loses its last second.
+    pub tape: Option<PathBuf>,
 }
 
 impl Options {
@@ -55,6 +61,7 @@ impl Options {
             disk: DiskKind::Auto,
             secret: Vec::new(),
             insecure: false,
+            tape: None,
         }
     }
 

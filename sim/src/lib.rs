@@ -16,7 +16,7 @@ pub mod shrink;
 pub mod storm;
 mod suspect;
 pub mod totals;
-mod trace;
+pub mod trace;
 mod witness;
 pub mod world;
 

@@ -60,7 +60,8 @@ impl Trace {
 }
 
 /// An event in one line.
-pub(crate) fn event(event: &Event) -> String {
+#[must_use]
+pub fn event(event: &Event) -> String {
     match event {
         Event::Start(start) => format!("> start {start:?}"),
         Event::Received { from, bytes } => {
@@ -86,7 +87,8 @@ pub(crate) fn event(event: &Event) -> String {
 }
 
 /// An action in one line.
-pub(crate) fn action(action: &Action) -> String {
+#[must_use]
+pub fn action(action: &Action) -> String {
     match action {
         Action::Disk { op, request, .. } => format!("< disk {op} {}", self::request(request)),
         Action::Send { to, head, body } => {

@@ -9,3 +9,4 @@ mod kill;
 mod ports;
 mod room;
 mod sim;
+mod tape;

@@ -45,8 +45,18 @@ impl Recorder {
 
     /// Adds one call of [`Engine::handle`] and what it appended to its list.
     pub fn step(&mut self, now: Instant, events: &[Event], actions: &[Action]) {
+        self.handed(now, events);
+        self.emitted(actions);
+    }
+
+    /// Adds the first half of a step: what [`Engine::handle`] is about to consume.
+    pub fn handed(&mut self, now: Instant, events: &[Event]) {
         now.write(&mut self.bytes);
         events.write(&mut self.bytes);
+    }
+
+    /// Adds the second half: what it appended to its list.
+    pub fn emitted(&mut self, actions: &[Action]) {
         (actions.len() as u32).write(&mut self.bytes);
         for action in actions {
             let at = self.bytes.len();
@@ -57,10 +67,15 @@ impl Recorder {
         }
     }
 
-    /// The tape so far.
+    /// The tape so far, from its beginning or the last [`take`](Self::take) on.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The same, to be kept elsewhere: what is added from now on goes behind it.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
     }
 }
 
@@ -131,6 +146,29 @@ impl Iterator for Tape {
             self.source = Source::new(Bytes::new());
         }
         Some(step.ok_or(TapeError::Malformed { step: self.steps }))
+    }
+}
+
+/// An action as a tape has it.
+#[must_use]
+pub fn encode(action: &Action) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    action.write(&mut bytes);
+    bytes
+}
+
+/// What kind of action these bytes of a tape are.
+#[must_use]
+pub fn kind(action: &[u8]) -> &'static str {
+    match action.first() {
+        Some(1) => "disk",
+        Some(2) => "send",
+        Some(3) => "machine",
+        Some(4) => "respond",
+        Some(5) => "members",
+        Some(6) => "note",
+        Some(7) => "halt",
+        _ => "none that this build knows",
     }
 }
 
