@@ -1,5 +1,5 @@
-//! A follower that was away for longer than the log reaches back is sent the state, over real
-//! sockets and onto a real disk, while its leader goes on.
+//! What comes from peers, over real sockets and onto a real disk: the state, to a follower that was
+//! away for longer than the log reaches back; the log, to one whose own is damaged.
 //!
 //! `INSTALL_MIB=1024 cargo test --release -p lakebed-runtime --test installing -- --nocapture` does
 //! it with a state of that size, and tells how long it took beside a bare copy of as many bytes
@@ -212,6 +212,45 @@ async fn a_follower_left_behind_is_sent_the_state(disk: DiskKind) {
     }
 }
 
+/// A follower's log rots while it is down. It neither refuses to start nor answers for what it lost:
+/// it fetches it again.
+async fn a_follower_with_a_damaged_log_fetches_it_again(disk: DiskKind) {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let ports = [Port::take(), Port::take(), Port::take()];
+    let addresses = ports.each_ref().map(|port| port.address);
+    let place = Place { dir: dir.path(), addresses, disk, mib: 1 };
+    let mut handles = [0, 1, 2].map(|node| place.start(node));
+    for n in 0..20_u8 {
+        eventually("a write", async || handles[0].propose_one(&[n; 999]).await.ok()).await;
+    }
+    let node = 2;
+    let last = status(&handles[0]).await.last;
+    eventually("all have it", async || {
+        (status(&handles[node]).await.durable >= last).then_some(())
+    })
+    .await;
+    handles[node].shutdown(false).await.expect("it stops");
+    let log = dir.path().join(node.to_string()).join("log-1");
+    let mut bytes = std::fs::read(&log).expect("its log");
+    // All its entries; the slots still tell what there was (docs/disk-format.md, "Segment").
+    let (data_at, end) = (28 << 10, bytes.len() - 8192);
+    bytes[data_at..end].iter_mut().for_each(|byte| *byte ^= 0x55);
+    std::fs::write(&log, bytes).expect("its log");
+
+    handles[node] = place.start(node);
+    let opened = eventually("the gate to open", async || {
+        let marks = lakebed::marks::Marks(status(&handles[node]).await.marks);
+        marks.has(Mark::GateCleared).then(|| marks.has(Mark::GateSet))
+    })
+    .await;
+    assert!(opened, "it was shut");
+    assert!(status(&handles[node]).await.durable >= last);
+    assert_eq!(digest(&handles[node]).await, digest(&handles[0]).await);
+    for handle in &handles {
+        handle.shutdown(false).await.expect("it stops");
+    }
+}
+
 /// As many bytes through a socket into a file, synced once.
 fn copy(dir: &Path, mib: usize) -> Duration {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -252,4 +291,9 @@ async fn onto_a_disk_of_threads() {
 #[tokio::test]
 async fn onto_a_disk_on_the_kernels_queues() {
     a_follower_left_behind_is_sent_the_state(DiskKind::Auto).await;
+}
+
+#[tokio::test]
+async fn from_peers_after_damage() {
+    a_follower_with_a_damaged_log_fetches_it_again(DiskKind::Auto).await;
 }

@@ -1,13 +1,14 @@
-//! Snapshots sent to a node that lags behind the log: each crash in the middle, at either end.
+//! What comes from peers. Snapshots sent to a node that lags behind the log: each crash in the
+//! middle, at either end. And the log, to a node whose own is damaged.
 
-use lakebed::{LogIndex, Mark};
+use lakebed::{File, LogIndex, Mark};
 use lakebed_scenarios::{machine::Ledger, workload};
 use lakebed_sim::{
     Draw, Op, Seed, Violation, World,
     check::{Commands, screen},
     disk::{Failure, Survivors},
-    plan::{MS, Plan},
-    storm::{converge, leader, observe, run_for, run_until, serve},
+    plan::{FaultKind, Harm, MS, Plan},
+    storm::{converge, leader, observe, run_for, run_until, serve, write},
 };
 
 type Cluster = World<Ledger, fn(&mut Draw) -> Op>;
@@ -167,6 +168,57 @@ fn a_failed_sync_of_an_install_is_not_built_on() {
             run_for(world, 50 * MS)?;
             world.cut_power(behind.node, Survivors::None);
             heals(world)
+        });
+    }
+}
+
+/// The newest segment of a node is gone when it starts again.
+fn lose_log(world: &mut Cluster, node: usize) -> Told {
+    let files: Vec<File> = world.disk(node).list().map(|(file, _)| file).collect();
+    let newest = files.iter().rposition(|file| matches!(file, File::Segment(_)));
+    let pick = newest.expect("it has a log") as u64;
+    world.strike(&FaultKind::Ruin { node, harm: Harm::Gone, pick, down: MS })
+}
+
+/// A gated node and a dead node of three make progress with the third: what it acknowledges anew
+/// counts as ever.
+#[test]
+fn a_gated_node_and_a_dead_one_serve_with_the_third() {
+    for seed in 0..20 {
+        tell("a_gated_node_and_a_dead_one_serve_with_the_third", seed, |world| {
+            serve(world)?;
+            run_for(world, 50 * MS)?;
+            let leader = leader(world).expect("a cluster that serves has a leader");
+            let (node, dead) = ((leader + 1) % 3, (leader + 2) % 3);
+            lose_log(world, node)?;
+            world.cut_power(dead, Survivors::All);
+            let is_back = |world: &Cluster| world.marks_of(node).has(Mark::GateCleared);
+            run_until(world, 2_000 * MS, "a gate that opens", is_back)?;
+            assert!(world.marks_of(node).has(Mark::GateSet));
+            write(world, b"with two")?;
+            heals(world)
+        });
+    }
+}
+
+/// It may have forgotten what it acknowledged: nobody is elected with its vote, however long it
+/// takes. The one whose log is whole leads again.
+#[test]
+fn nobody_is_elected_with_the_vote_of_a_gated_node() {
+    for seed in 0..20 {
+        tell("nobody_is_elected_with_the_vote_of_a_gated_node", seed, |world| {
+            serve(world)?;
+            run_for(world, 50 * MS)?;
+            let old = leader(world).expect("a cluster that serves has a leader");
+            let (node, other) = ((old + 1) % 3, (old + 2) % 3);
+            world.cut_power(old, Survivors::All);
+            lose_log(world, node)?;
+            run_for(world, 1_500 * MS)?;
+            assert!(world.probe(node).expect("it is up").gated);
+            assert!(world.probe(other).expect("it is up").leader.is_none());
+            heals(world)?;
+            let is_back = |world: &Cluster| world.marks_of(node).has(Mark::GateCleared);
+            run_until(world, 2_000 * MS, "a gate that opens", is_back)
         });
     }
 }

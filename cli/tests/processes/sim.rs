@@ -43,6 +43,9 @@ fn a_sweep_ends_with_one_object() {
         "crashes",
         "crashes_with_writes_pending",
         "client_operations",
+        "refusals",
+        "amnesias",
+        "faults",
         "sim_seconds",
         "digest",
         "marks",
@@ -143,7 +146,8 @@ fn a_trace_has_a_line_per_event_in_fixed_columns() {
         let who = rest.get(1..3).unwrap().trim_start();
         assert!(["1", "-"].contains(&who), "{line}");
         assert!(
-            who == "-" || ["killed", "power", "halted", "copy", ">", "<"].contains(&word(rest)),
+            who == "-"
+                || ["killed", "power", "halted", "copy", "damaged", ">", "<"].contains(&word(rest)),
             "{line}"
         );
     }

@@ -85,7 +85,9 @@ impl Raft {
         }
         for peer in &mut leader.peers {
             peer.intake.repeat();
-            if peer.transfer.is_some() && self.now.since(peer.heard) > most {
+            let is_in_vain =
+                |transfer: &Transfer| transfer.is_in_vain() || self.now.since(peer.heard) > most;
+            if peer.transfer.as_ref().is_some_and(is_in_vain) {
                 // What it holds up is not kept for one who may never come back.
                 peer.probe(peer.matched.next());
             }

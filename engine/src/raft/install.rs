@@ -18,6 +18,10 @@ use crate::{
     types::{LogId, LogIndex, NodeId, Piece, SnapshotId, SnapshotName},
 };
 
+/// After so many heartbeats in which a peer got no further, what is kept for it is let go; it is
+/// begun anew with the newest snapshot.
+const STILL_MAX: u32 = 100;
+
 /// The leader's half: what is on its way to one peer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Transfer {
@@ -33,6 +37,8 @@ pub(super) struct Transfer {
     reading: bool,
     /// Whether the peer got further since the last heartbeat.
     has_moved: bool,
+    /// For how many heartbeats it did not.
+    still: u32,
 }
 
 impl Transfer {
@@ -42,9 +48,7 @@ impl Transfer {
     }
 
     fn has_room(&self, window: u64) -> bool {
-        let is_all = self.snapshot.is_some_and(|snapshot| self.sent >= snapshot.bytes)
-            // Of an empty state there is one piece, without a byte.
-            && (self.sent > 0 || self.snapshot.is_some());
+        let is_all = self.snapshot.is_some_and(|snapshot| self.sent >= snapshot.bytes);
         !is_all && (self.sent <= self.stored || self.sent - self.stored < window)
     }
 
@@ -61,21 +65,21 @@ impl Transfer {
     pub(super) fn beat(&mut self) -> bool {
         // There was none to read from.
         self.reading &= self.snapshot.is_some();
-        let is_stuck = !std::mem::take(&mut self.has_moved) && self.sent > self.wanted;
-        // The only piece of an empty state has no byte to be missed by.
-        let is_empty = self.snapshot.is_some_and(|snapshot| snapshot.bytes == 0);
-        if is_stuck || is_empty {
-            self.rewind(self.wanted);
+        let has_moved = std::mem::take(&mut self.has_moved);
+        self.still = if has_moved { 0 } else { self.still + 1 };
+        let is_stuck = !has_moved && self.sent > self.wanted;
+        if is_stuck {
+            self.sent = self.wanted;
         }
+        // The only piece of an empty state has no byte to be missed by: it is sent until the peer
+        // says that it has it.
+        self.snapshot = self.snapshot.filter(|snapshot| snapshot.bytes > 0);
         is_stuck
     }
 
-    fn rewind(&mut self, to: u64) {
-        self.sent = to;
-        if to == 0 {
-            // Whatever was being sent: the storage says anew what it is.
-            self.snapshot = self.snapshot.filter(|snapshot| snapshot.bytes > 0);
-        }
+    /// Whether its peer seems to get no further.
+    pub(super) const fn is_in_vain(&self) -> bool {
+        self.still > STILL_MAX
     }
 
     fn answered(&mut self, answer: &InstallAnswer) {
@@ -239,12 +243,13 @@ impl Raft {
                 self.marks.set(Mark::InstallNotNeeded);
             }
             self.discards = true;
-        } else if receiving.is_whole
-            && self.facts.is_state_lost
-            && self.log.term_at(at.index) == Some(at.term)
-        {
+        } else if receiving.is_whole && self.log.term_at(at.index) == Some(at.term) {
+            // Only the state before it was lost.
             self.log.join(at);
             self.receiver.joining = true;
+        } else if receiving.is_whole && at.index <= self.log.marks.committed() {
+            // No correct leader sends that. What is committed stays.
+            self.discards = true;
         } else if receiving.is_whole && matches!(self.role, Role::Follower(_)) {
             if self.log.marks.last() >= at.index {
                 self.marks.set(Mark::InstallTookEntries);

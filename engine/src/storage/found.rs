@@ -83,6 +83,39 @@ impl SegmentFound {
     pub(super) fn has_leavings(&self, scanned: &Scanned) -> bool {
         let (from, to) = (self.end_of_entries(scanned), self.window_end(scanned));
         scanned.slots_to as usize > scanned.slots.len()
-            || self.image[from as usize..to as usize].iter().any(|&byte| byte != 0)
+            || last_nonzero(&self.image[from as usize..to as usize]).is_some()
+    }
+}
+
+/// Where the last byte lies that is not zero. A window is 16 MiB: it is gone through by many bytes
+/// at a time.
+pub(super) fn last_nonzero(bytes: &[u8]) -> Option<usize> {
+    const STRIDE: usize = 256;
+    let is_zero = |stride: &[u8]| stride.iter().fold(0, |all, byte| all | byte) == 0;
+    let mut end = bytes.len();
+    for stride in bytes.rchunks(STRIDE) {
+        let start = end - stride.len();
+        if !is_zero(stride) {
+            return stride.iter().rposition(|&byte| byte != 0).map(|at| start + at);
+        }
+        end = start;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_byte_that_is_not_zero_is_found_wherever_it_lies() {
+        for len in [0, 1, 255, 256, 257, 1000] {
+            assert_eq!(last_nonzero(&vec![0; len]), None);
+            for at in 0..len {
+                let mut bytes = vec![0; len];
+                (bytes[at / 2], bytes[at]) = (1, 0x80);
+                assert_eq!(last_nonzero(&bytes), Some(at), "of {len}");
+            }
+        }
     }
 }

@@ -174,6 +174,8 @@ impl Recovery {
                 self.take_bytes(op, bytes);
             }
             (RecoveryOp::Step | RecoveryOp::List, Err(error)) => self.failed = Some((file, error)),
+            // Whoever took a file away gets no better answer by another try.
+            (_, Err(DiskError::NotFound)) => {}
             (op, Err(error)) => self.unread.push((op, file, error)),
             _ => {}
         }

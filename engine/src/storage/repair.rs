@@ -6,7 +6,7 @@
 
 use super::{
     cut::{Clearing, clear_slots, push_chunks, scrub},
-    found::SegmentFound,
+    found::{SegmentFound, last_nonzero},
     journal::Journal,
     look::Look,
     ops::{Job, Ops},
@@ -174,7 +174,7 @@ fn clearing(
     clear_slots(&mut extents, active, scanned.slots_to, journal.identity.group);
     let to = if is_repeat { layout.data_end() } else { found.window_end(scanned) };
     let end = active.end();
-    let leavings = found.image[end as usize..to as usize].iter().rposition(|&byte| byte != 0);
+    let leavings = last_nonzero(&found.image[end as usize..to as usize]);
     if let Some(last) = leavings {
         let block = &found.image[layout.block_before(end) as usize..];
         scrub(&mut extents, layout, end, layout.block_after(end + last as u64 + 1), block);

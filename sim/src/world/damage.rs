@@ -34,7 +34,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.nodes[node].scars.files.push(file);
         harm_sector(&mut self.nodes[node].disk, file, at, harm);
         self.struck("damage");
-        self.note(Some(node), || format!("{part:?} of {file} at byte {at}: {harm:?}"));
+        self.note(Some(node), || format!("damaged: {part:?} of {file} at byte {at}, {harm:?}"));
     }
 
     fn places(&self, node: usize, part: Part) -> Vec<(File, u64)> {

@@ -46,7 +46,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.nodes[node].disk = ruined;
         self.nodes[node].scars.is_ruined = true;
         self.struck("ruin");
-        self.note(Some(node), || format!("{file} at byte {at}: {harm:?}"));
+        self.note(Some(node), || format!("ruined: {file} at byte {at}, {harm:?}"));
     }
 
     /// Whether all that the ruined disk has forgotten is what the whole one does not prove either:
@@ -132,7 +132,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             Lie::Elsewhere(pick) => (node.disk.complete_elsewhere(op, pick), "misdirected-write"),
         };
         self.struck(kind);
-        self.note(Some(at), || format!("{kind}: {op:?} of {file}"));
+        self.note(Some(at), || format!("lied: {kind}, {op:?} of {file}"));
         Some(result)
     }
 
@@ -171,7 +171,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
         self.stats.amnesias += 1;
         self.nodes[at].scars.is_out = true;
-        self.note(Some(at), || "has forgotten what it promised, and stays down".into());
+        self.note(Some(at), || "forgot: what it promised; it stays down".into());
         true
     }
 }
