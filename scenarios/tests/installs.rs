@@ -222,3 +222,42 @@ fn nobody_is_elected_with_the_vote_of_a_gated_node() {
         });
     }
 }
+
+/// All snapshots of a node are gone, and its log begins behind them. The log stays, and the state
+/// comes from the leader.
+#[test]
+fn a_node_without_its_snapshots_is_sent_one() {
+    let mut lost = 0;
+    for seed in 0..20 {
+        let was_lost = std::cell::Cell::new(false);
+        tell("a_node_without_its_snapshots_is_sent_one", seed, |world| {
+            serve(world)?;
+            let node = (leader(world).expect("a cluster that serves has a leader") + 1) % 3;
+            let has_grown = |world: &Cluster| {
+                world.probe(node).is_some_and(|probe| probe.first > LogIndex(100))
+            };
+            run_until(world, 5_000 * MS, "a log that begins at a snapshot", has_grown)?;
+            for _ in 0..3 {
+                lose_snapshot(world, node)?;
+            }
+            let is_back = |world: &Cluster| world.probe(node).is_some_and(|probe| probe.ready);
+            run_until(world, 2_000 * MS, "a node that serves again", is_back)?;
+            was_lost.set(world.marks_of(node).has(Mark::SnapshotLost));
+            heals(world)
+        });
+        lost += u32::from(was_lost.get());
+    }
+    assert!(lost > 10, "only {lost} of 20 nodes lost what they stood on");
+}
+
+/// The first snapshot of a node, if it has one, is gone when it starts again.
+fn lose_snapshot(world: &mut Cluster, node: usize) -> Told {
+    let files: Vec<File> = world.disk(node).list().map(|(file, _)| file).collect();
+    match files.iter().position(|file| matches!(file, File::Snapshot(_))) {
+        Some(at) => {
+            let (harm, pick) = (Harm::Gone, at as u64);
+            world.strike(&FaultKind::Ruin { node, harm, pick, down: MS })
+        }
+        None => Ok(()),
+    }
+}
