@@ -132,8 +132,12 @@ impl Engine {
     #[doc(hidden)]
     #[must_use]
     pub fn probe(&self) -> Probe {
-        let mut probe =
-            Probe { snapshot: self.storage.snapshot(), ready: self.is_ready(), ..Probe::default() };
+        let mut probe = Probe {
+            snapshot: self.storage.snapshot(),
+            ready: self.is_ready(),
+            stateless: self.storage.is_state_lost(),
+            ..Probe::default()
+        };
         if let Some(raft) = &self.raft {
             raft.probe(&mut probe);
         }

@@ -398,6 +398,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             let what = "calls entries lost that were durable".into();
             return Err(Violation::new("no gate after crashes alone", at, what));
         }
+        let has_scars = node.scars.is_ruined || !node.scars.files.is_empty();
+        if probe.stateless && !has_scars {
+            let what = format!("has no snapshot that its log from {} goes on from", probe.first);
+            return Err(Violation::new("no lost state after crashes alone", at, what));
+        }
         self.perform_all(at, &mut actions)?;
         self.actions = actions;
         self.schedule_wake(at);

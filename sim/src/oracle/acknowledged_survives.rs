@@ -61,7 +61,11 @@ impl Promises {
             return true;
         }
         let promised = self.durable[seen.node];
-        seen.id_at(promised.index) == Some(promised) || promised.index <= seen.probe.snapshot.index
+        // Where the log begins everything before it was committed, and stands in a snapshot; a node
+        // that has lost even that knows it.
+        let base = if seen.probe.stateless { seen.probe.first.previous() } else { LogIndex(0) };
+        seen.id_at(promised.index) == Some(promised)
+            || promised.index <= seen.probe.snapshot.index.max(base)
     }
 
     /// The node's disk is a new one.
