@@ -244,7 +244,10 @@ impl Raft {
             }
             self.discards = true;
         } else if receiving.is_whole && self.log.term_at(at.index) == Some(at.term) {
-            // Only the state before it was lost.
+            // Only the state before it was lost. What a snapshot holds was committed, and equal
+            // terms at one index mean equal logs up to there.
+            let committed = self.log.marks.committed().max(at.index);
+            self.log.marks.advance_committed(committed);
             self.log.join(at);
             self.receiver.joining = true;
         } else if receiving.is_whole && at.index <= self.log.marks.committed() {
