@@ -50,11 +50,11 @@ impl Raft {
 
     pub(super) fn on_gate_answer(&mut self, head: &Head, nonce: [u64; 2], last: LogIndex) {
         let leads = head.term == self.term && self.leader() == Some(head.from);
-        if let Some(gate) = self.gate.as_mut().filter(|gate| leads && gate.nonce == nonce) {
-            gate.until.get_or_insert((head.term, last));
-            if gate.until.is_some_and(|(term, _)| term != head.term) {
-                gate.until = Some((head.term, last));
-            }
+        let Some(gate) = self.gate.as_mut().filter(|gate| leads && gate.nonce == nonce) else {
+            return;
+        };
+        if gate.until.is_none_or(|(term, _)| term != head.term) {
+            gate.until = Some((head.term, last));
         }
     }
 

@@ -80,6 +80,10 @@ impl Serving {
             (None, None) => return,
         };
         let transfer = &mut self.transfers[place];
+        if transfer.reading.is_some_and(|reading| reading.from == from) {
+            // A disk that takes longer than a heartbeat is not asked anew at each of them.
+            return;
+        }
         let number = from / transfer.payload_max();
         let request = DiskRequest::Read {
             file: transfer.snapshot.file(),
