@@ -6,9 +6,11 @@
 mod agenda;
 mod damage;
 mod faults;
+mod halts;
 mod lanes;
 mod requests;
 mod ruin;
+mod stats;
 #[cfg(test)]
 mod tests;
 
@@ -18,16 +20,18 @@ use crate::{
     network::{Fate, Network},
     node::{Node, is_sync},
     oracle::{Checked, Oracle, Seen, Violation},
-    plan::{self, KINDS_COUNT, Plan, US},
+    plan::{self, Plan, US},
     prng::{Concern, Stream},
     trace::{self, Trace},
     witness::Given,
 };
+pub use stats::Stats;
+
 use agenda::{Agenda, Coming};
 use bytes::{Bytes, BytesMut};
 use lakebed::{
-    Action, ClusterId, Config, DiskRequest, Engine, Event, GroupId, Halt, Marks, Member,
-    Membership, NodeId, OpId, Start, StateMachine, entry::Seed, inspect::Probe, tape::Digest,
+    Action, ClusterId, Config, DiskRequest, Engine, Event, GroupId, Marks, Member, Membership,
+    NodeId, OpId, Start, StateMachine, entry::Seed, inspect::Probe, tape::Digest,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -46,43 +50,6 @@ const SITE_MACHINE: u32 = 1;
 const SITE_RESTART: u32 = 2;
 const SITE_CLIENT: u32 = 1;
 const SITE_OPERATION: u32 = 2;
-
-/// What a run amounted to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Stats {
-    /// Calls of `handle` with a message, a completion or a request.
-    pub events: u64,
-    /// Power cuts, per node.
-    pub crashes: u64,
-    /// Of those, with sectors that were not durable.
-    pub crashes_with_writes_pending: u64,
-    /// Processes killed or halted while their kernel lived.
-    pub kills: u64,
-    /// Requests that clients began.
-    pub requests: u64,
-    /// Requests that were answered.
-    pub answered: u64,
-    /// Requests that ended unknown to their client.
-    pub unknown: u64,
-    /// Messages that were lost or cut.
-    pub messages_lost: u64,
-    /// Messages that arrived when their sender's process was gone.
-    pub messages_stale: u64,
-    /// Snapshots that became durable.
-    pub snapshots: u64,
-    /// Times a log was compacted.
-    pub compactions: u64,
-    /// Disk operations that were made to fail.
-    pub disk_failures: u64,
-    /// Nodes that refused to start or to go on, their disks being beyond the budget.
-    pub refusals: u64,
-    /// Nodes that were not started again: their disks had forgotten, and could not tell.
-    pub amnesias: u64,
-    /// Leaders that were seen to begin a term.
-    pub elections: u64,
-    /// Faults that struck, by kind: of each in the order of [`kind_names`](plan::kind_names).
-    pub faults: [u64; KINDS_COUNT],
-}
 
 /// A cluster in simulated time. A value: a clone shares the disks' pages, and goes its own way.
 #[derive(Clone)]
@@ -595,33 +562,6 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         };
         self.feed(at, Some(Event::Start(start)))?;
         self.connect(at);
-        Ok(())
-    }
-
-    /// The engine ended by itself. After faults within the contract it may only have been asked to
-    /// stop, or have met the failed operation that was drawn for it.
-    fn halted(&mut self, at: usize, halt: Halt) -> Checked {
-        let refused = matches!(
-            halt,
-            Halt::Refused { .. }
-                | Halt::NotFormatted
-                | Halt::AlreadyFormatted
-                | Halt::DiskLost { .. }
-        );
-        let is_out = refused && self.nodes[at].scars.is_ruined;
-        let expected = is_out || matches!(halt, Halt::Stopped | Halt::DiskFailed { .. });
-        self.note(Some(at), || format!("halted: {halt}"));
-        if !expected {
-            return Err(Violation::new("no refusal after crashes alone", at, halt.to_string()));
-        }
-        self.kill(at);
-        if is_out {
-            self.stats.refusals += 1;
-            self.nodes[at].scars.is_out = true;
-            return Ok(());
-        }
-        let after = self.process.lane(SITE_RESTART, at as u32).delay(US, 10_000 * US);
-        self.schedule_start(at, after);
         Ok(())
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Knows no disk operations: `recovery.rs` brings the bytes.
 
+mod telling;
+
 use super::{
     Identity, Recovered,
     found::{SegmentFound, SnapshotFound},
@@ -32,7 +34,6 @@ use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng as _, SeedableRng as _},
 };
-use std::fmt;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Look {
@@ -167,35 +168,6 @@ impl Look {
             _ => None,
         });
         newer.max()
-    }
-
-    /// Why its hard state does not start a node, for a person.
-    fn hard_refusal(&self, row: &'static str) -> Option<Halt> {
-        let (offset, expected, found) = match row {
-            "newer" => {
-                let version = self.newer_version().unwrap_or_default();
-                (8, "format version 1".into(), format!("format version {version}"))
-            }
-            "hard-state-lost" => (
-                0,
-                "a hard state; a node that lost it may have voted and must come back under a new \
-                 node id"
-                    .into(),
-                format!("{} in every block of both copies", self.worst_fault()),
-            ),
-            "foreign" => {
-                let Identity { node, group, .. } = self.hard.as_ref()?.identity;
-                let expected = format!("node {} of group {}", self.config.node, self.config.group);
-                (40, expected, format!("node {node} of group {group}"))
-            }
-            _ => return None,
-        };
-        Some(refused(row, File::HardState, offset, &expected, &found))
-    }
-
-    fn worst_fault(&self) -> Fault {
-        let faults = self.blocks.iter().flatten().filter_map(|block| block.as_ref().err());
-        *faults.max().expect("a block that is not good has a fault")
     }
 
     fn numbers(&self) -> [[u64; 2]; 2] {
@@ -433,30 +405,6 @@ impl Look {
         self.log.wrong.is_none()
     }
 
-    /// Why the node must not start, for a person.
-    pub(super) fn refusal(&self, row: &'static str) -> Halt {
-        if let Some(halt) = self.hard_refusal(row) {
-            return halt;
-        }
-        let log = &self.log;
-        if let (Some(wrong), true) = (&log.wrong, matches!(row, "damaged" | "tail-unknown")) {
-            let damage = &wrong.damage;
-            return refused(row, wrong.file, damage.offset, &damage.expected, &damage.found);
-        }
-        let (snapshot, hard) = (self.snapshot(), self.hard());
-        let found =
-            format!("log {}..={}, snapshot {snapshot}, term {}", log.first, log.last, hard.term);
-        let expected = match row {
-            "term-regressed" => format!("nothing of a later term than {}", hard.term),
-            "install-staged" | "install-unmarked" | "install-interrupted" => {
-                "no snapshot on its way from a peer: this version cannot finish that".into()
-            }
-            "machine-ahead" => format!("a state machine that holds at most {}", log.last),
-            _ => format!("a whole snapshot of {} or later", log.first.previous()),
-        };
-        refused(row, File::HardState, 0, &expected, &found)
-    }
-
     /// The hard state as it is adopted: a new write epoch, in both copies before anything else.
     pub(super) fn promises(&self) -> Promises {
         let found = self.hard().clone();
@@ -622,16 +570,4 @@ pub(super) fn draw(seed: u64) -> u64 {
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     bytes[8] = 1;
     ChaCha8Rng::from_seed(bytes).next_u64()
-}
-
-impl fmt::Display for Look {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (hard, log) = (self.hard(), &self.log);
-        write!(f, "term {}, log {}..={}, ", hard.term, log.first, log.last)?;
-        write!(f, "proven {}, snapshot {}", log.proven, self.snapshot())?;
-        if self.has_lost_copy() {
-            f.write_str(", one copy of the hard state is bad and will be written again")?;
-        }
-        Ok(())
-    }
 }

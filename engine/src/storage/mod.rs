@@ -10,6 +10,7 @@ mod install;
 mod journal;
 mod look;
 mod ops;
+mod peers;
 mod promises;
 mod reader;
 mod recovery;
@@ -36,14 +37,13 @@ use self::{
 use crate::{
     action::{Action, Halt},
     config::{Config, Tuning},
-    disk::hard_state::Gate,
     entry::{Head, Seed},
     event::{Chunk, Completion, MachineError, Start},
     file::{DiskError, File},
     marks::{Mark, Marks},
     membership::Membership,
     status::{Phase, Recovery},
-    types::{CaptureId, Instant, LogId, LogIndex, NodeId, OpId, Piece, Term, Timestamp},
+    types::{CaptureId, Instant, LogId, LogIndex, NodeId, OpId, Term, Timestamp},
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -495,76 +495,6 @@ impl Storage {
     /// takes.
     pub(crate) fn retain(&mut self, from: LogIndex, pinned: Option<LogIndex>) {
         self.compaction.retain(from, pinned);
-    }
-
-    /// What was lost is there again.
-    pub(crate) fn open_gate(&mut self) {
-        self.promises_mut().want(|hard| {
-            hard.gated = false;
-            hard.gate = Gate::default();
-        });
-    }
-
-    // ---- installs ----------------------------------------------------------------------------
-
-    /// Reads a piece of a snapshot for a peer: of the newest, or of the one it is being sent.
-    pub(crate) fn serve(&mut self, peer: NodeId, from: u64) {
-        let snapshots = &mut self.snapshots;
-        let (newest, align) = (snapshots.whole.last(), self.config.disk_align);
-        snapshots.serving.serve(peer, from, newest, align, &mut self.ops);
-    }
-
-    /// Only these peers are being sent snapshots.
-    pub(crate) fn keep_serving(&mut self, peers: &[NodeId]) {
-        self.snapshots.serving.keep(peers);
-    }
-
-    /// A piece that was read.
-    pub(crate) fn take_piece(&mut self) -> Option<(NodeId, Piece)> {
-        self.snapshots.serving.take()
-    }
-
-    /// A piece of a peer's snapshot, to be kept beside everything else.
-    pub(crate) fn stage(&mut self, piece: &Piece) {
-        let members = self.promises().wanted().newest.clone();
-        if !self.installing.is_under_way() {
-            self.snapshots.stage(piece, members, &mut self.ops);
-        }
-    }
-
-    /// What a peer sends, and how far it is.
-    pub(crate) fn receiving(&self) -> Option<Receiving> {
-        self.snapshots.receiving()
-    }
-
-    /// What a peer sends is not needed any more.
-    pub(crate) fn discard_staged(&mut self) {
-        if !self.installing.is_under_way() {
-            self.snapshots.discard_staged(&mut self.ops);
-        }
-    }
-
-    /// What a peer sent, all of it, takes the place of the log.
-    pub(crate) fn install(&mut self, at: LogId) {
-        let (journal, snapshots) = (&mut self.journal, &mut self.snapshots);
-        self.installing.begin(at, journal, snapshots, &mut self.reads, &mut self.ops);
-    }
-
-    /// What a peer sent takes the place of a snapshot that was lost; the log goes on from it.
-    pub(crate) fn join(&mut self, at: LogId) {
-        let staged = self.snapshots.staged().map(|snapshot| snapshot.at);
-        assert_eq!(staged, Some(at), "it was staged whole");
-        self.installing.begin_join();
-    }
-
-    /// Whether a peer must send a snapshot, whatever the log holds.
-    pub(crate) const fn is_state_lost(&self) -> bool {
-        self.snapshots.is_lost
-    }
-
-    /// The last install of this life.
-    pub(crate) const fn installed(&self) -> Option<LogId> {
-        self.installing.done
     }
 
     /// The first index still in the log.

@@ -1,0 +1,127 @@
+//! One write: which entries go out together, where they lie, and what of the slots goes with them.
+//!
+//! Knows no rolls, cuts or promises.
+
+use super::{Active, EntriesWrite, Pending};
+use crate::{
+    disk::segment::{FloorLag, Slot},
+    file::{Class, DiskRequest, Extent, File},
+    storage::ops::{Job, Ops},
+    types::{LogIndex, Term},
+};
+use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+
+/// The most bytes of entries in one write; a larger entry goes alone.
+const WRITE_BYTES_MAX: u64 = 1 << 20;
+
+/// Entries that can go out in one write.
+#[derive(Default)]
+pub(super) struct Fitting {
+    pub(super) entries: usize,
+    pub(super) bytes: u64,
+    /// Whether they lie in memory as they will on disk.
+    adjoin: bool,
+}
+
+pub(super) fn fitting(
+    active: &Active,
+    pending: &VecDeque<Pending>,
+    promised: Term,
+    window: u64,
+) -> Fitting {
+    let mut batch = Fitting { adjoin: true, ..Fitting::default() };
+    let mut before: Option<&Pending> = None;
+    for entry in pending {
+        let bytes = u64::from(entry.head.total_bytes);
+        let is_first = batch.entries == 0;
+        let exceeds = batch.bytes + bytes > WRITE_BYTES_MAX && !is_first;
+        let is_beyond_window = active.in_flight_bytes + batch.bytes + bytes > window
+            && !(is_first && active.in_flight_bytes == 0);
+        if (entry.head.id.term > promised && !cfg!(lakebed_break = "write_an_unpromised_term"))
+            || exceeds
+            || is_beyond_window
+            || !active.fits(
+                active.slots.len() + batch.entries,
+                active.write_at + batch.bytes,
+                bytes,
+            )
+        {
+            break;
+        }
+        batch.entries += 1;
+        batch.bytes += bytes;
+        batch.adjoin &= before.is_none_or(|before| entry.adjoins(before));
+        before = Some(entry);
+    }
+    batch
+}
+
+/// The bytes of these entries: those they came in where they adjoin, else a copy.
+pub(super) fn gather<'a>(
+    mut entries: impl DoubleEndedIterator<Item = &'a Pending> + Clone,
+    batch: &Fitting,
+) -> Bytes {
+    if !batch.adjoin {
+        let mut bytes = BytesMut::with_capacity(batch.bytes as usize);
+        entries.for_each(|entry| bytes.extend_from_slice(entry.frame()));
+        return bytes.freeze();
+    }
+    let last = entries.clone().next_back().expect("a write has an entry at least");
+    let first = entries.next().unwrap_or(last);
+    last.chunk.slice(first.at..last.end())
+}
+
+/// What a slot says beside its entry.
+#[derive(Clone, Copy)]
+pub(super) struct Stamp {
+    pub(super) epoch: u64,
+    pub(super) durable: LogIndex,
+}
+
+/// Gives entries their place and their slots; what comes back is what to write there.
+pub(super) fn place<'a>(
+    active: &mut Active,
+    entries: impl Iterator<Item = &'a Pending>,
+    bytes: Bytes,
+    stamp: Stamp,
+) -> Extent {
+    let (offset, seed) = (active.write_at, active.seed);
+    let mut at = offset;
+    for Pending { head, .. } in entries {
+        let floor_lag = FloorLag::new(head.id.index, stamp.durable);
+        let slot = Slot::of(head, at, stamp.epoch, floor_lag);
+        active.slot_lane.put(&active.layout, active.slots.len() as u32, &slot, seed);
+        active.slots.push(slot);
+        active.last_time = head.time;
+        at += u64::from(head.total_bytes);
+    }
+    active.write_at = active.layout.block_after(at);
+    active.in_flight_bytes += active.write_at - offset;
+    Extent { offset, bytes, zeros: (active.write_at - at) as u32 }
+}
+
+/// Submits entries, and with them the slots if none are on their way; or the slots alone.
+pub(super) fn submit(active: &mut Active, entries: Option<Extent>, ops: &mut Ops) {
+    let file = File::Segment(active.sequence);
+    let last = active.last();
+    let slots = active
+        .slot_lane
+        .in_flight
+        .is_none()
+        .then(|| active.slot_lane.take(&active.layout, last, active.slots.len() as u32));
+    let bytes = entries.as_ref().map(Extent::len);
+    let has_slots = slots.is_some();
+    let (at, and) = match entries {
+        Some(entries) => (entries, slots),
+        None => (slots.expect("slots alone are submitted when none are on their way"), None),
+    };
+    let request = DiskRequest::Write { file, at, and, durable: true };
+    let op = ops.submit(Job::Log, Class::Commit, request);
+    if has_slots {
+        active.slot_lane.in_flight = Some(op);
+    }
+    if let Some(bytes) = bytes {
+        active.writes.push_back(EntriesWrite { op, through: last, bytes, is_done: false });
+    }
+}

@@ -1,0 +1,40 @@
+//! What is counted while a world goes on.
+
+use crate::plan::KINDS_COUNT;
+
+/// What a run amounted to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// Calls of `handle` with a message, a completion or a request.
+    pub events: u64,
+    /// Power cuts, per node.
+    pub crashes: u64,
+    /// Of those, with sectors that were not durable.
+    pub crashes_with_writes_pending: u64,
+    /// Processes killed or halted while their kernel lived.
+    pub kills: u64,
+    /// Requests that clients began.
+    pub requests: u64,
+    /// Requests that were answered.
+    pub answered: u64,
+    /// Requests that ended unknown to their client.
+    pub unknown: u64,
+    /// Messages that were lost or cut.
+    pub messages_lost: u64,
+    /// Messages that arrived when their sender's process was gone.
+    pub messages_stale: u64,
+    /// Snapshots that became durable.
+    pub snapshots: u64,
+    /// Times a log was compacted.
+    pub compactions: u64,
+    /// Disk operations that were made to fail.
+    pub disk_failures: u64,
+    /// Nodes that refused to start or to go on, their disks being beyond the budget.
+    pub refusals: u64,
+    /// Nodes that were not started again: their disks had forgotten, and could not tell.
+    pub amnesias: u64,
+    /// Leaders that were seen to begin a term.
+    pub elections: u64,
+    /// Faults that struck, by kind: of each in the order of [`kind_names`](crate::plan::kind_names).
+    pub faults: [u64; KINDS_COUNT],
+}
