@@ -9,6 +9,7 @@ mod append;
 mod consensus;
 mod instructions;
 mod memory_disk;
+mod restore;
 mod rounds;
 
 use std::{env, path::PathBuf, process::ExitCode};
@@ -17,6 +18,7 @@ const USAGE: &str = "\
 usage: bench all                        the three below, one after the other
        bench consensus [ROUNDS]            three nodes on one thread, beside the raft crate
        bench append [ROUNDS [DIR [BATCH]]] durable appends, beside pwrite and raft-engine
+       bench restore [MB [ROUNDS [DIR]]]   a restart over this much log, beside the disk's reading
        bench instructions                  the first under valgrind --tool=callgrind
        bench once WHO BYTES BATCH BATCHES  a fixed amount of work, for callgrind
                                            (WHO: lakebed, raft or raft-tuned)";
@@ -37,6 +39,14 @@ fn main() -> ExitCode {
         ["append", rounds, dir] => append::compare(number(rounds), &PathBuf::from(dir), None),
         ["append", rounds, dir, batch] => {
             append::compare(number(rounds), &PathBuf::from(dir), Some(number(batch)));
+        }
+        ["restore"] => restore::compare(1024, 3, &scratch()),
+        ["restore", megabytes] => restore::compare(number(megabytes) as u64, 3, &scratch()),
+        ["restore", megabytes, rounds] => {
+            restore::compare(number(megabytes) as u64, number(rounds), &scratch());
+        }
+        ["restore", megabytes, rounds, dir] => {
+            restore::compare(number(megabytes) as u64, number(rounds), &PathBuf::from(dir));
         }
         ["instructions"] => instructions::compare(),
         ["once", who, bytes, batch, batches] => {

@@ -19,7 +19,7 @@ mod tests;
 use crate::{
     message::{
         Append, AppendAnswer, Ballot, CONFLICT_RUNS_MAX, Conflict, FATES_MAX, Fate, Forward, Head,
-        InstallAnswer, Message, Payload, Placement, Verdict,
+        InstallAnswer, Message, Payload, Placement, Refill, Verdict,
     },
     types::{
         ClusterId, GroupId, LogId, LogIndex, NodeId, Piece, SnapshotId, SnapshotName, Term,
@@ -72,6 +72,11 @@ impl Encoder {
             Payload::Gate { nonce } => self.bare(&head, 14, nonce),
             Payload::GateAnswer { nonce: [life, fault], last } => {
                 self.bare(&head, 15, [life, fault, last.0])
+            }
+            Payload::RefillAsk { at } => self.bare(&head, 16, [at.term.0, at.index.0]),
+            Payload::Refill(given) => {
+                self.begin::<0>(&head, 17, [], 0, given.frames.len());
+                (self.finish(), given.frames)
             }
         }
     }
@@ -227,7 +232,10 @@ pub(crate) fn decode(bytes: &Bytes) -> Result<Message, Fault> {
     let mut fields = Fields(fields);
     let payload = take_payload(kind, &mut fields, &body)?.ok_or("message field")?;
     let bodiless =
-        !matches!(payload, Payload::Append(_) | Payload::Forward(_) | Payload::Install(_));
+!matches!(
+            payload,
+            Payload::Append(_) | Payload::Forward(_) | Payload::Install(_) | Payload::Refill(_)
+        );
     if !fields.0.is_empty() || (bodiless && bytes.len() != body.at) {
         return Err("message longer than its kind");
     }
@@ -343,6 +351,11 @@ fn take_payload(
             let (nonce, last) = ([life, fault], LogIndex(last));
             Payload::GateAnswer { nonce, last }
         }),
+        16 => from.take().map(|[term, index]| {
+            let at = LogId::new(Term(term), LogIndex(index));
+            Payload::RefillAsk { at }
+        }),
+        17 => Some(Payload::Refill(Refill { frames: body.slice() })),
         _ => return Err("message of an unknown kind"),
     })
 }

@@ -247,6 +247,7 @@ impl Engine {
         if let Some(raft) = &mut self.raft {
             raft.time_out(); //        elections, heartbeats
             raft.install(); //         a peer's snapshot is whole -> it takes the log's place
+            raft.refill(); //          entries are lost -> a peer is asked for them
             raft.acknowledge(); //     durable   -> the votes and answers held back until now
             raft.propose(); //         gathered  -> last
             raft.commit(); //          quorum of durable and matched -> committed
@@ -291,6 +292,8 @@ impl Engine {
             receiving: storage.receiving(),
             is_state_lost: storage.is_state_lost(),
             installed: storage.installed(),
+            hole: storage.hole(),
+            owes_entries: storage.owes_entries(),
         });
         if raft.is_forming() {
             raft.on_recorded(storage.recorded());
@@ -321,6 +324,7 @@ impl Engine {
                 Change::Append { head, chunk, at } => storage.append(head, chunk, at),
                 Change::Install(at) => storage.install(at),
                 Change::Join(at) => storage.join(at),
+                Change::Refill { head, frame } => storage.refill(&head, frame),
             }
         }
         for piece in raft.pieces().drain(..) {

@@ -190,6 +190,14 @@ marks! {
     LogKeptForMember,
     /// A dead segment was kept: it is being read.
     LogKeptForReader,
+    /// A restart found entries that are bad and known by their slots: a peer is asked for them.
+    HolesFound,
+    /// An entry was read back bad in a running node.
+    HoleFoundLate,
+    /// An entry that was lost is there again.
+    HoleFilled,
+    /// A peer was given entries that its disk has lost.
+    RefillGiven,
 }
 
 /// The marks that were met.

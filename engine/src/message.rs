@@ -87,6 +87,12 @@ pub(crate) enum Payload {
         /// The leader's last entry when it was asked.
         last: LogIndex,
     },
+    /// A node has lost this entry, and knows that it was this one.
+    RefillAsk {
+        /// Which.
+        at: LogId,
+    },
+    Refill(Refill),
 }
 
 impl Payload {
@@ -100,6 +106,7 @@ impl Payload {
             Self::Install(Piece { snapshot, .. }) => snapshot.at.index,
             Self::InstallAnswer(answer) => answer.snapshot.index,
             Self::GateAnswer { last, .. } => *last,
+            Self::RefillAsk { at } => at.index,
             _ => LogIndex(0),
         }
     }
@@ -210,6 +217,13 @@ pub(crate) struct Forward {
     pub(crate) count: u32,
     /// As in an entry: per command a length and its bytes.
     pub(crate) commands: Bytes,
+}
+
+/// Entries that a node has lost, and what follows them; none if the sender does not have them.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Refill {
+    /// Whole entries, contiguous.
+    pub(crate) frames: Bytes,
 }
 
 /// How far a receiver is with a snapshot.

@@ -72,6 +72,8 @@ pub struct Probe {
     pub ready: bool,
     /// Whether it may have forgotten what it acknowledged, and so does not vote.
     pub gated: bool,
+    /// Whether it lacks entries that it knows by name.
+    pub holed: bool,
     /// Whether no snapshot is left that its log goes on from: a peer must send one.
     pub stateless: bool,
 }

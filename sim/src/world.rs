@@ -366,6 +366,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             return Err(Violation::new("no gate after crashes alone", at, what));
         }
         let has_scars = node.scars.is_ruined || !node.scars.files.is_empty();
+        if probe.holed && !has_scars {
+            let what = "calls an entry bad that nothing has damaged".into();
+            return Err(Violation::new("no hole after crashes alone", at, what));
+        }
         if probe.stateless && !has_scars {
             let what = format!("has no snapshot that its log from {} goes on from", probe.first);
             return Err(Violation::new("no lost state after crashes alone", at, what));

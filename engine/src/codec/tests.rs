@@ -98,6 +98,9 @@ fn every_kind() -> Vec<Message> {
         Payload::InstallAnswer(install_answer),
         Payload::Gate { nonce: [1, 2] },
         Payload::GateAnswer { nonce: [1, 2], last: LogIndex(7) },
+        Payload::RefillAsk { at: snapshot.at },
+        Payload::Refill(Refill { frames: Bytes::from_static(b"with checksums of their own") }),
+        Payload::Refill(Refill::default()),
     ]
     .map(|payload| Message { head: head(), payload })
     .into()

@@ -50,13 +50,14 @@ impl Raft {
         let reads = self.reads.repeat_at(self.tuning.heartbeat).filter(|_| follows);
         let confirmed = self.reads.give_up_at(self.tuning.election.1);
         let forwarded = self.give_up_at();
-        earliest([role, forwards, reads, confirmed, forwarded])
+        earliest([role, forwards, reads, confirmed, forwarded, self.refill_at()])
     }
 
     fn may_campaign(&self) -> bool {
         self.membership.is_voter(self.identity.node)
             && self.receiver.taking.is_none()
             && !self.facts.is_state_lost
+            && !self.facts.owes_entries
             && self.gate.is_none()
     }
 

@@ -136,6 +136,8 @@ pub(crate) enum Change {
     Join(LogId),
     /// This is the last entry.
     Truncate(LogId),
+    /// A peer's copy of an entry that is there already: in case the disk has lost it.
+    Refill { head: Head, frame: Bytes },
     /// A new last entry: its header, and the verified chunk in which its frame begins there.
     Append { head: Head, chunk: Bytes, at: usize },
 }
@@ -342,6 +344,11 @@ impl Log {
             self.runs.insert(0, (first, term));
         }
         self.first = first;
+    }
+
+    /// A copy of an entry of this log, should the disk lack it.
+    pub(crate) fn refill(&mut self, head: Head, frame: Bytes) {
+        self.changes.push(Change::Refill { head, frame });
     }
 
     pub(crate) const fn has_changes(&self) -> bool {

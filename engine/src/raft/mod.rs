@@ -16,6 +16,7 @@ mod log;
 mod progress;
 mod proposal;
 mod read;
+mod refill;
 mod replication;
 mod role;
 #[cfg(test)]
@@ -45,6 +46,7 @@ use log::Log;
 use proposal::{Gathering, Tracking};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use read::Reads;
+use refill::Refill;
 use role::{Follower, Role};
 use std::{sync::Arc, time::Duration};
 
@@ -76,6 +78,10 @@ pub(crate) struct Facts {
     pub(crate) is_state_lost: bool,
     /// The last snapshot from a peer that took the place of the log.
     pub(crate) installed: Option<LogId>,
+    /// The first entry of which this disk has lost all but the name.
+    pub(crate) hole: Option<LogId>,
+    /// Whether for want of such an entry what lies behind it is not durable.
+    pub(crate) owes_entries: bool,
 }
 
 /// What a node takes part under.
@@ -131,6 +137,7 @@ pub(crate) struct Raft {
     /// What it may have forgotten keeps it from voting.
     gate: Option<Gate>,
     gate_opened: bool,
+    refill: Refill,
 
     /// Answers that leave once the disk holds term and vote.
     owed: Vec<Message>,
@@ -192,6 +199,7 @@ impl Raft {
             receiver: Receiver::default(),
             gate: recovered.gate.map(Gate::new),
             gate_opened: false,
+            refill: Refill::default(),
             owed: Vec::new(),
             promise_wanted: false,
             membership_wanted: false,
@@ -289,6 +297,8 @@ impl Raft {
             Payload::InstallAnswer(answer) => self.on_install_answer(&head, answer),
             Payload::Gate { nonce } => self.on_gate(&head, nonce),
             Payload::GateAnswer { nonce, last } => self.on_gate_answer(&head, nonce, last),
+            Payload::RefillAsk { at } => self.on_refill_ask(&head, at),
+            Payload::Refill(given) => self.on_refill(&head, given),
         }
     }
 
@@ -509,6 +519,7 @@ impl Raft {
         probe.durable = self.log.marks.durable();
         probe.judged = true;
         probe.gated = self.gate.is_some();
+        probe.holed = self.facts.hole.is_some();
     }
 
     pub(crate) fn term_at(&self, index: LogIndex) -> Option<Term> {

@@ -273,6 +273,11 @@ impl Raft {
                     self.applying.fed = Some(chunk);
                 }
             }
+            Reader::Refill(id) => {
+                if ours {
+                    self.on_refill_read(id, chunk);
+                }
+            }
             Reader::Peer(id) => {
                 let Role::Leader(leader) = &mut self.role else { return };
                 let Some(peer) = leader.peer(id) else { return };

@@ -124,7 +124,9 @@ impl Compaction {
         // What is older than the most that is kept for members: they will get a snapshot.
         let too_old = journal.oldest_within(self.retain_bytes);
         let first = covered.min(self.retain.max(too_old));
-        let is_dead = |s: &Sealed| s.last.index < first && !reads.uses(s.sequence);
+        let holes = &journal.holes;
+        let is_used = |s: &Sealed| reads.uses(s.sequence) || holes.uses(s.sequence);
+        let is_dead = |s: &Sealed| s.last.index < first && !is_used(s);
         let mut dead = Vec::new();
         // While the next segment waits for room the last full one is where the log ends.
         let kept = usize::from(journal.active.is_none());
@@ -138,6 +140,7 @@ impl Compaction {
             ops.met(if is_read { Mark::LogKeptForReader } else { Mark::LogKeptForMember });
         }
         let Some(last) = dead.last() else { return };
+        journal.holes.forget_before(last.last.index.next());
         let next = journal.sealed.front().map(|sealed| (sealed.first, sealed.sequence));
         let active = journal.active.as_ref().map(|active| (active.first, active.sequence));
         let (index, segment) = next.or(active).expect("the log ends in a segment");

@@ -86,6 +86,7 @@ impl Journal {
         assert!(from <= self.last.index, "cutting {from}, the log ends at {}", self.last);
         assert_eq!(last.index, from.previous(), "the entry before the cut is the last one");
         self.forget_pending(from);
+        self.holes.forget_from(from);
         self.last = last;
         let submitted = self.submitted();
         if let Some(cut) = &mut self.cut {
@@ -201,7 +202,9 @@ impl Journal {
     }
 
     pub(super) fn is_drained(&self) -> bool {
-        self.is_roll_at_rest() && self.active.as_ref().is_none_or(Active::is_idle)
+        self.is_roll_at_rest()
+            && !self.holes.is_at_work()
+            && self.active.as_ref().is_none_or(Active::is_idle)
     }
 
     /// Makes the segment that the cut goes through the last one and finds out what it holds there.

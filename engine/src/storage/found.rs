@@ -49,7 +49,10 @@ impl SegmentFound {
     }
 
     pub(super) fn last_time(&self) -> Timestamp {
-        let slot = self.scanned.as_ref().and_then(|scanned| scanned.slots.last());
+        let slot = self.scanned.as_ref().and_then(|scanned| {
+            // What is missing tells its time when it is there again.
+            scanned.slots.iter().rev().find(|slot| !scanned.holes.contains(slot))
+        });
         let head = slot.map(|slot| entry::time_of(&self.image[slot.offset as usize..]));
         let end = self.end.as_ref().map(|end| end.last_time);
         head.or(end).unwrap_or_default()

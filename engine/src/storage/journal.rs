@@ -13,6 +13,7 @@ mod batch;
 use super::{
     Identity,
     cut::Cutting,
+    holes::Holes,
     ops::Ops,
     promises::Promises,
     roll::{Roll, Spares},
@@ -62,6 +63,8 @@ pub(crate) struct Journal {
     pub(super) roll: Roll,
     pub(super) spares: Spares,
     pub(super) cut: Option<Cutting>,
+    /// Entries that must come from a peer.
+    pub(super) holes: Holes,
     /// A snapshot is about to take the place of the log, this entry and all behind it included.
     ends_at: Option<LogIndex>,
     hint_at: Option<Instant>,
@@ -284,6 +287,7 @@ impl Journal {
             roll: Roll::Idle,
             spares: Spares::default(),
             cut: None,
+            holes: Holes::default(),
             ends_at: None,
             hint_at: None,
             fault: None,
@@ -379,6 +383,9 @@ impl Journal {
                 self.go_on_rolling(promises, ops);
             }
         }
+        if self.cut.is_none() {
+            self.holes.go_on(ops);
+        }
         if self.cut.is_none() && self.spares.is_due(now) {
             self.prepare_spare(ops);
         }
@@ -417,6 +424,7 @@ impl Journal {
         self.last = at;
         self.durable = at.index;
         self.spares.forget_stock();
+        self.holes.forget_all();
         old
     }
 
@@ -479,11 +487,30 @@ impl Journal {
         let active = self.active.as_mut().expect("a segment is not sealed while writes are on");
         active.on_written(op);
         let durable = active.durable();
+        self.advance_durable(durable);
+        self.hint_at = None;
+    }
+
+    /// What is on disk up to here counts, as far as nothing speaks against it.
+    fn advance_durable(&mut self, durable: LogIndex) {
         // What a cut is about to clear is durable no more, whatever was written of it.
         let most = self.cut.as_ref().map_or(durable, |cut| durable.min(cut.lowest().previous()));
         let most = self.ends_at.map_or(most, |end| most.min(end));
+        let owed = self.holes.first_owed().filter(|_| !cfg!(lakebed_break = "overlook_holes"));
+        let most = owed.map_or(most, |hole| most.min(hole.previous()));
         self.durable = self.durable.max(most);
-        self.hint_at = None;
+    }
+
+    /// A restart has written again what was not certainly durable.
+    pub(super) fn on_rewritten(&mut self) {
+        self.advance_durable(self.last.index);
+    }
+
+    /// A hole is filled: what lies behind it counts again.
+    pub(super) fn on_filled(&mut self) {
+        let sealed = self.sealed.back().map_or(LogIndex(0), |sealed| sealed.last.index);
+        let durable = self.active.as_ref().map_or(sealed, Active::durable);
+        self.advance_durable(durable);
     }
 
     /// When writes pause, what was proven by floors alone is said in the hard state.

@@ -289,7 +289,7 @@ impl Look {
                 (None, Some(scanned)) => log.take(file, header, scanned, found),
                 (None, None) => unreachable!("a segment without its end was scanned"),
             }
-            if log.wrong.is_some() {
+            if log.wrong.as_ref().is_some_and(|wrong| wrong.is_unknown) {
                 return log;
             }
         }
@@ -400,9 +400,9 @@ impl Look {
         }
     }
 
-    /// Whether what there is of the log is as it was, but for a torn tail.
-    pub(super) const fn is_log_sound(&self) -> bool {
-        self.log.wrong.is_none()
+    /// Whether what the log was is known, but for a torn tail.
+    pub(super) fn is_log_known(&self) -> bool {
+        self.log.wrong.as_ref().is_none_or(|wrong| !wrong.is_unknown)
     }
 
     /// The hard state as it is adopted: a new write epoch, in both copies before anything else.
@@ -435,6 +435,17 @@ impl Look {
         journal.sealed = full.filter_map(SegmentFound::as_sealed).collect();
         journal.last = self.log.last;
         journal.durable = self.log.proven.min(self.log.last.index);
+        let snapshot = self.snapshot().index;
+        for found in &self.segments {
+            let (Some(header), Some(scanned)) = (&found.header, &found.scanned) else { continue };
+            for &slot in &scanned.holes {
+                let is_owed = slot.id.index > snapshot;
+                journal.holes.add(slot, found.sequence, header.layout, is_owed);
+                if is_owed {
+                    journal.durable = journal.durable.min(slot.id.index.previous());
+                }
+            }
+        }
     }
 
     pub(super) const fn proven(&self) -> LogIndex {
@@ -495,7 +506,10 @@ impl Log {
             |damage: &Damage, is_unknown| Wrong { file, damage: damage.clone(), is_unknown };
         match &scanned.tail {
             Tail::End => self.is_torn = found.has_leavings(scanned),
-            Tail::Damaged(damage) => self.wrong = Some(wrong(damage, false)),
+            Tail::Damaged(damage) => {
+                self.is_torn = found.has_leavings(scanned);
+                self.wrong.get_or_insert_with(|| wrong(damage, false));
+            }
             Tail::Unknown(damage) => self.wrong = Some(wrong(damage, true)),
         }
     }

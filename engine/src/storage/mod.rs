@@ -6,6 +6,7 @@
 mod compact;
 mod cut;
 mod found;
+mod holes;
 mod install;
 mod journal;
 mod look;
@@ -24,6 +25,7 @@ mod verdict;
 
 use self::{
     compact::Compaction,
+    holes::RefillOp,
     install::Installing,
     journal::Journal,
     ops::{InFlight, Job, Ops},
@@ -85,7 +87,10 @@ pub(crate) struct Recovered {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Reader {
     Machine,
+    /// A follower that lags.
     Peer(NodeId),
+    /// A node whose disk has lost an entry.
+    Refill(NodeId),
 }
 
 /// Entries read back: whole frames, verified, contiguous.
@@ -204,12 +209,23 @@ impl Storage {
                 };
                 self.journal.on_cut(op, completion, &mut self.ops);
             }
+            Job::Refill(RefillOp::Read) => {
+                let Completion::Read(blocks) = result? else { return Ok(()) };
+                self.journal.holes.on_read(op, &blocks, &mut self.ops);
+            }
+            Job::Refill(RefillOp::Write) => {
+                result?;
+                self.journal.holes.on_written(op, &mut self.ops);
+                self.journal.on_filled();
+            }
             Job::ReadBack(reader) => {
                 let Completion::Read(bytes) = result? else { return Ok(()) };
                 if !self.reads.is_expected(reader, op) {
                     self.ops.met(Mark::StaleReadIgnored);
                 }
-                self.reads.on_read(reader, op, &bytes);
+                if let Some(bad) = self.reads.on_read(reader, op, &bytes) {
+                    self.on_bad_entry(bad);
+                }
             }
             Job::Restore => self.snapshots.on_block(op, result),
             Job::Saving => on_saved(&mut self.snapshots.saving, result),

@@ -1,7 +1,8 @@
 //! The disk operations in flight: what each one is for, and what is yet to be handed out.
 
 use super::{
-    Reader, compact::CompactOp, cut::CutOp, install::InstallOp, recovery::RecoveryOp, roll::RollOp,
+    Reader, compact::CompactOp, cut::CutOp, holes::RefillOp, install::InstallOp,
+    recovery::RecoveryOp, roll::RollOp,
 };
 use crate::{
     action::{Action, Machine},
@@ -19,6 +20,7 @@ pub(crate) enum Job {
     Log,
     Roll(RollOp),
     Cut(CutOp),
+    Refill(RefillOp),
     ReadBack(Reader),
     /// The save of an own snapshot.
     Saving,

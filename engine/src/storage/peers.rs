@@ -1,12 +1,18 @@
-//! What comes from peers and goes to them: pieces of snapshots, and the end of a vote gate.
+//! What comes from peers and goes to them: pieces of snapshots, lost entries, and the end of a vote
+//! gate.
 //!
 //! The part of the treaty that only a node with peers needs.
 
-use super::{Receiving, Storage};
+use super::{Receiving, Storage, damaged, reader::BadEntry};
 use crate::{
+    action::Note,
     disk::hard_state::Gate,
+    entry::Head,
+    file::File,
+    marks::Mark,
     types::{LogId, NodeId, Piece},
 };
+use bytes::Bytes;
 
 impl Storage {
     /// What was lost is there again.
@@ -15,6 +21,38 @@ impl Storage {
             hard.gated = false;
             hard.gate = Gate::default();
         });
+    }
+
+    /// The first entry of which only the slot is left, and for which nothing was given yet.
+    pub(crate) fn hole(&self) -> Option<LogId> {
+        self.journal.holes.first_wanted()
+    }
+
+    /// Whether what lies behind such an entry is not durable because of it.
+    pub(crate) fn owes_entries(&self) -> bool {
+        self.journal.holes.first_owed().is_some()
+    }
+
+    /// A peer's copy of an entry of this log.
+    pub(crate) fn refill(&mut self, head: &Head, frame: Bytes) {
+        if !self.installing.is_under_way() {
+            self.journal.holes.give(head.id, head.digest, frame);
+        }
+    }
+
+    /// An entry that was acknowledged was read back bad. Its slot is good: a peer has it.
+    pub(super) fn on_bad_entry(&mut self, bad: BadEntry) {
+        let BadEntry { slot, sequence, layout } = bad;
+        let file = File::Segment(sequence);
+        if !self.snapshots.has_peers {
+            let (at, what) = (u64::from(slot.offset), format!("entry {}", slot.id));
+            self.fault.get_or_insert(damaged(file, at, what));
+            return;
+        }
+        self.ops.met(Mark::HoleFoundLate);
+        let text = format!("{file}: entry {} is bad, a peer must give it again", slot.id);
+        self.ops.note(Note::Recovery(text.into()));
+        self.journal.holes.add(slot, sequence, layout, false);
     }
 
     /// Reads a piece of a snapshot for a peer: of the newest, or of the one it is being sent.

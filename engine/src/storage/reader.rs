@@ -33,6 +33,14 @@ pub(crate) struct Reads {
     pub(super) fault: Option<Halt>,
 }
 
+/// An entry that was read back bad, as its slot has it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BadEntry {
+    pub(super) slot: Slot,
+    pub(super) sequence: u64,
+    pub(super) layout: Layout,
+}
+
 #[derive(Clone, Debug)]
 struct State {
     reader: Reader,
@@ -153,11 +161,11 @@ impl Reads {
         })
     }
 
-    pub(crate) fn on_read(&mut self, reader: Reader, op: OpId, bytes: &Bytes) {
+    /// Takes what was read. `Some`: an entry among it is bad, and its slot good; what was wanted
+    /// is read when it is there again.
+    pub(crate) fn on_read(&mut self, reader: Reader, op: OpId, bytes: &Bytes) -> Option<BadEntry> {
         let (seed, group) = (self.seed, self.group);
-        let Some(state) = self.readers.iter_mut().find(|state| state.reader == reader) else {
-            return;
-        };
+        let state = self.readers.iter_mut().find(|state| state.reader == reader)?;
         match std::mem::replace(&mut state.step, Step::Idle) {
             Step::Slots { op: asked, place, first } if asked == op => {
                 state.slots = Some(decode_slots(bytes, &place, first, group));
@@ -168,17 +176,20 @@ impl Reads {
                 }
             }
             Step::Entries { op: asked, place, slots, offset } if asked == op => {
-                state.want = None;
                 match gather(bytes, offset, &slots, seed) {
-                    Ok(read_back) => self.done.push_back((reader, read_back)),
-                    Err(bad) => {
-                        let (file, at) = (File::Segment(place.sequence), u64::from(bad.offset));
-                        self.fault = Some(damaged(file, at, format!("entry {}", bad.id)));
+                    Ok(read_back) => {
+                        state.want = None;
+                        self.done.push_back((reader, read_back));
+                    }
+                    Err(slot) => {
+                        let Place { sequence, layout, .. } = place;
+                        return Some(BadEntry { slot, sequence, layout });
                     }
                 }
             }
             other => state.step = other,
         }
+        None
     }
 }
 
@@ -199,8 +210,14 @@ impl Slots {
 }
 
 impl State {
-    fn begin(&mut self, want: Want, journal: &Journal, ops: &mut Ops) {
+    fn begin(&mut self, mut want: Want, journal: &Journal, ops: &mut Ops) {
         let reader = self.reader;
+        // What is missing is waited for.
+        match journal.holes.first_from(want.from) {
+            Some(hole) if hole == want.from => return,
+            Some(hole) => want.to = want.to.min(hole.previous()),
+            None => {}
+        }
         if let Some(active) = &journal.active
             && active.first <= want.from
         {

@@ -439,10 +439,12 @@ impl Recovery {
         parts.ops.note(Note::Recovery(text));
         match verdict {
             Verdict::Replay { log_is_covered: false, .. } | Verdict::RepeatCut => {}
-            Verdict::Install if self.look.is_log_sound() && self.resumes().is_none() => {
+            Verdict::Refill => parts.ops.met(Mark::HolesFound),
+            Verdict::Install if self.look.is_log_known() && self.resumes().is_none() => {
                 self.has_lost_state = true;
             }
-            Verdict::Gate | Verdict::Refill if self.resumes().is_none() => {
+            // Without the state that it goes on from there is no reason to keep a part of the log.
+            Verdict::Gate | Verdict::Install if self.resumes().is_none() => {
                 parts.ops.met(Mark::GateSet);
                 self.look.refetch_log();
             }

@@ -132,7 +132,7 @@ impl Repair {
                 }
                 Step::Durable => {
                     let last = journal.last.index;
-                    journal.durable = last;
+                    journal.on_rewritten();
                     self.step = Step::Hint(promises.version());
                     if promises.wanted().durable_hint < last && !self.is_repeat {
                         self.step = Step::Hint(promises.want(|hard| hard.durable_hint = last));

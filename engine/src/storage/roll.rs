@@ -180,7 +180,8 @@ impl Journal {
             return;
         }
         let is_full = self.is_full();
-        let Some(active) = self.active.as_ref().filter(|active| is_full && active.is_idle()) else {
+        let is_whole = |active: &&Active| active.is_idle() && self.durable == active.last();
+        let Some(active) = self.active.as_ref().filter(|_| is_full).filter(is_whole) else {
             return;
         };
         let end = EndRecord {
@@ -191,7 +192,6 @@ impl Journal {
             last_time: active.last_time,
             runs: runs_of(active),
         };
-        assert_eq!(self.durable, active.last(), "all of a segment is durable before its end is");
         let bytes = end.encode(self.identity.group, active.sequence, active.layout.align);
         let at = Extent::new(active.layout.end_offset(), bytes.into());
         let file = File::Segment(active.sequence);

@@ -44,6 +44,9 @@ pub(crate) struct Scanned {
     pub(crate) slots: Vec<Slot>,
     /// The first slot that was rebuilt and must be written.
     pub(crate) first_rebuilt: Option<u32>,
+    /// Of these the ones whose entries are bad and were proven durable: their slots tell what they
+    /// were.
+    pub(crate) holes: Vec<Slot>,
     pub(crate) proven: LogIndex,
     pub(crate) tail: Tail,
     /// Behind the last slot that holds anything of this file's life.
@@ -55,7 +58,7 @@ pub(crate) struct Scanned {
 pub(crate) enum Tail {
     /// Nothing follows that was ever acknowledged.
     End,
-    /// An entry that is known by its slot is bad.
+    /// As before, but entries that are known by their slots are bad: the first of them.
     Damaged(Damage),
     /// From here on it is not known what there was.
     Unknown(Damage),
@@ -86,8 +89,16 @@ pub(crate) fn scan(header: &Header, image: &[u8], rules: &Rules) -> Scanned {
     let mut scan = Scan { header, image, rules, table: Vec::new(), slots_to: 0 };
     scan.read_slots();
     let proven = scan.proven();
-    let (slots, first_rebuilt, tail) = scan.entries(proven);
-    Scanned { slots, first_rebuilt, proven, tail, slots_to: scan.slots_to }
+    let mut scanned = Scanned {
+        slots: Vec::new(),
+        first_rebuilt: None,
+        holes: Vec::new(),
+        proven,
+        tail: Tail::End,
+        slots_to: scan.slots_to,
+    };
+    scan.entries(&mut scanned);
+    scanned
 }
 
 impl Scan<'_> {
@@ -125,46 +136,47 @@ impl Scan<'_> {
         most.max(self.rules.proven).max(self.header.first.previous())
     }
 
-    fn entries(&self, proven: LogIndex) -> (Vec<Slot>, Option<u32>, Tail) {
-        let mut slots: Vec<Slot> = Vec::new();
-        let mut first_rebuilt = None;
-        let count = self.header.layout.slot_count;
-        for n in 0..count {
+    fn entries(&self, to: &mut Scanned) {
+        let proven = to.proven;
+        for n in 0..self.header.layout.slot_count {
             let index = self.index(n);
             if self.rules.stop.is_some_and(|stop| index >= stop) {
-                break;
+                return;
             }
-            let prev_term = slots.last().map_or(self.header.prev_term, |slot| slot.id.term);
+            let prev_term = to.slots.last().map_or(self.header.prev_term, |slot| slot.id.term);
             let slot = self.table.get(n as usize).copied().flatten();
-            let end = slots.last().map_or(self.header.layout.data_at, Slot::end);
+            let end = to.slots.last().map_or(self.header.layout.data_at, Slot::end);
             match self.entry(index, prev_term, end, slot.as_ref()) {
                 Ok((head, offset)) => match slot {
-                    Some(slot) if slot.agrees(&head) => slots.push(slot),
+                    Some(slot) if slot.agrees(&head) => to.slots.push(slot),
                     // Above what is proven an old entry under a new slot, or the reverse, is torn.
-                    Some(_) if index > proven => return (slots, first_rebuilt, Tail::End),
+                    Some(_) if index > proven => return,
                     Some(slot) if self.next_prev_term(index) != Some(head.id.term) => {
-                        let tail = self.disagree(index, &slot, &head);
-                        return (slots, first_rebuilt, tail);
+                        let (damage, is_known) = self.disagree(index, &slot, &head);
+                        if !to.take_damage(damage, Some(slot).filter(|_| is_known)) {
+                            return;
+                        }
                     }
                     _ => {
                         let (epoch, lag) = (self.rules.epoch, FloorLag::NOTHING);
-                        slots.push(Slot::of(&head, offset, epoch, lag));
-                        first_rebuilt = first_rebuilt.or(Some(n));
+                        to.slots.push(Slot::of(&head, offset, epoch, lag));
+                        to.first_rebuilt = to.first_rebuilt.or(Some(n));
                     }
                 },
                 Err(_) if cfg!(lakebed_break = "torn_tail_is_whole") && slot.is_some() => {
-                    slots.extend(slot);
+                    to.slots.extend(slot);
                 }
                 Err(_) if index > proven || cfg!(lakebed_break = "take_damage_for_the_end") => {
-                    return (slots, first_rebuilt, Tail::End);
+                    return;
                 }
                 Err(why) => {
-                    let tail = self.damage(index, end, slot.as_ref(), why);
-                    return (slots, first_rebuilt, tail);
+                    let damage = self.damage(index, end, slot.as_ref(), why);
+                    if !to.take_damage(damage, slot) {
+                        return;
+                    }
                 }
             }
         }
-        (slots, first_rebuilt, Tail::End)
     }
 
     /// The entry of `index`: where its slot says, or else right behind the one before it, or at the
@@ -196,7 +208,8 @@ impl Scan<'_> {
         next.agrees(&head).then_some(head.prev_term)
     }
 
-    fn disagree(&self, index: LogIndex, slot: &Slot, head: &Head) -> Tail {
+    /// What is wrong, and whether it is known that the slot is right.
+    fn disagree(&self, index: LogIndex, slot: &Slot, head: &Head) -> (Damage, bool) {
         let damage = Damage {
             index,
             term: Some(slot.id.term),
@@ -204,15 +217,11 @@ impl Scan<'_> {
             expected: format!("entry {} as its slot has it", slot.id),
             found: format!("entry {}", head.id),
         };
-        if self.next_prev_term(index) == Some(slot.id.term) {
-            Tail::Damaged(damage)
-        } else {
-            Tail::Unknown(damage)
-        }
+        (damage, self.next_prev_term(index) == Some(slot.id.term))
     }
 
-    fn damage(&self, index: LogIndex, end: u64, slot: Option<&Slot>, why: Malformed) -> Tail {
-        let damage = Damage {
+    fn damage(&self, index: LogIndex, end: u64, slot: Option<&Slot>, why: Malformed) -> Damage {
+        Damage {
             index,
             term: slot.map(|slot| slot.id.term),
             offset: slot.map_or(end, |slot| u64::from(slot.offset)),
@@ -221,8 +230,24 @@ impl Scan<'_> {
                 None => format!("entry {index}"),
             },
             found: why.as_str().into(),
+        }
+    }
+}
+
+impl Scanned {
+    /// An entry that was proven durable is bad. True if its slot tells what it was, so that the
+    /// scan can go on behind it.
+    fn take_damage(&mut self, damage: Damage, slot: Option<Slot>) -> bool {
+        let Some(slot) = slot else {
+            self.tail = Tail::Unknown(damage);
+            return false;
         };
-        if slot.is_some() { Tail::Damaged(damage) } else { Tail::Unknown(damage) }
+        self.slots.push(slot);
+        self.holes.push(slot);
+        if self.tail == Tail::End {
+            self.tail = Tail::Damaged(damage);
+        }
+        true
     }
 }
 

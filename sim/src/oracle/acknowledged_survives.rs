@@ -41,7 +41,9 @@ impl Promises {
             let before = self.durable[seen.node];
             // A leader may have been told by a disk that is gone, and commit by that. So it may by
             // what a gated node has lost; when the gate opens, that node has what was committed.
-            let stands = self.wiped[seen.node] || seen.probe.gated;
+            // And what a node lacks by name it holds in all other respects.
+            let lacks = seen.probe.holed && seen.id_at(before.index) == Some(before);
+            let stands = self.wiped[seen.node] || seen.probe.gated || lacks;
             let told = if stands { before } else { LogId::ZERO };
             self.durable[seen.node] =
                 if (id.term, id.index) < (told.term, told.index) { told } else { id };

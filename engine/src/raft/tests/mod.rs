@@ -7,6 +7,7 @@ mod garbled;
 mod logs;
 mod proposals;
 mod reads;
+mod refills;
 mod storm;
 
 use super::*;
@@ -63,6 +64,8 @@ struct Disk {
     saturated: bool,
     full: bool,
     reads: u64,
+    /// Entries of which only the name is left.
+    holes: Vec<LogIndex>,
 }
 
 impl Disk {
@@ -74,8 +77,22 @@ impl Disk {
         before != (self.durable, self.promised, Arc::clone(&self.recorded))
     }
 
+    /// What counts as durable.
+    fn whole(&self) -> LogIndex {
+        let durable = LogIndex(self.durable as u64);
+        self.holes.first().map_or(durable, |hole| durable.min(hole.previous()))
+    }
+
+    /// The bytes of an entry are lost.
+    fn lose(&mut self, index: u64) {
+        self.log[index as usize - 1].1 = Bytes::from_static(b"rotten");
+        self.holes.push(LogIndex(index));
+        self.holes.sort_unstable();
+    }
+
     fn truncate(&mut self, last: LogId) {
         self.log.truncate(last.index.0 as usize);
+        self.holes.retain(|hole| *hole <= last.index);
         assert_eq!(self.log.last().map_or(LogId::ZERO, |(head, _)| head.id), last);
         self.durable = self.durable.min(self.log.len());
         self.epoch += 1;
@@ -145,6 +162,12 @@ impl Node {
                     assert_eq!(entry::Head::parse_whole(&frame, seed()), Ok(head));
                     self.disk.log.push((head, frame));
                 }
+                Change::Refill { head, frame } => {
+                    let at = head.id.index.0 as usize;
+                    assert_eq!(self.disk.log[at - 1].0, head, "what is missing is given");
+                    self.disk.log[at - 1].1 = frame;
+                    self.disk.holes.retain(|hole| *hole != head.id.index);
+                }
                 Change::Install(at) | Change::Join(at) => {
                     unreachable!("nobody has sent a snapshot of {at}")
                 }
@@ -164,6 +187,7 @@ impl Node {
                 self.raft.on_recorded(&recorded);
             }
             self.raft.time_out();
+            self.raft.refill();
             self.raft.acknowledge();
             self.raft.propose();
             self.raft.commit();
@@ -182,7 +206,7 @@ impl Node {
 
     fn facts(&self) -> Facts {
         Facts {
-            durable: LogIndex(self.disk.durable as u64),
+            durable: self.disk.whole(),
             promised: self.disk.promised,
             write_epoch: self.disk.epoch,
             snapshot: LogIndex(0),
@@ -193,6 +217,8 @@ impl Node {
             receiving: None,
             is_state_lost: false,
             installed: None,
+            hole: self.disk.holes.first().map(|hole| self.disk.log[hole.0 as usize - 1].0.id),
+            owes_entries: !self.disk.holes.is_empty(),
         }
     }
 
@@ -315,6 +341,7 @@ fn disk_with(term: u64, terms: &[u64], nodes: u64) -> Disk {
         saturated: false,
         full: false,
         reads: 0,
+        holes: Vec::new(),
     }
 }
 

@@ -2,6 +2,7 @@
 //! whatever the order of rolls, cuts, snapshots and restarts.
 
 mod crash;
+mod holes;
 
 use super::*;
 use crate::{

@@ -1,0 +1,107 @@
+//! Entries that this node's disk has lost though it knows which they were: whoever holds the same
+//! gives them again, leader or not.
+//!
+//! A node that lacks an entry votes by its whole log, because it knows what that was, and does not
+//! campaign, because it could not hand it on. Were the leader alone asked, two nodes of which the
+//! damaged one is ahead would never elect one (storage.md, counterexamples). Peers are asked in
+//! turn, one at each heartbeat, and again at once by what they gave. Knows no files: what was given
+//! is compared with what is missing by the storage. Invariant: equal term at equal index means the
+//! same entry, so any copy will do.
+
+use super::{
+    Raft,
+    log::Chunk,
+    replication::ReadWish,
+};
+use crate::{
+    entry,
+    marks::Mark,
+    message::{Head, Payload, Refill as Given},
+    storage::Reader,
+    types::{Instant, LogId, NodeId},
+};
+use bytes::Bytes;
+
+/// Whom to ask for what is missing, and when.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Refill {
+    /// What was asked for last.
+    asked: Option<LogId>,
+    /// When to ask again.
+    ask_at: Instant,
+    /// Counts through the peers.
+    turn: usize,
+}
+
+impl Raft {
+    /// What is missing -> a question to the next peer.
+    pub(crate) fn refill(&mut self) {
+        let Some(at) = self.facts.hole else { return };
+        let is_news = self.refill.asked != Some(at);
+        if self.peers.is_empty() || !(is_news || self.now >= self.refill.ask_at) {
+            return;
+        }
+        if !is_news {
+            self.refill.turn += 1;
+        }
+        self.refill.asked = Some(at);
+        self.refill.ask_at = self.now.after(self.tuning.heartbeat);
+        let (to, _) = self.peers[self.refill.turn % self.peers.len()];
+        self.send(to, Payload::RefillAsk { at });
+    }
+
+    /// When somebody else is to be asked.
+    pub(super) fn refill_at(&self) -> Option<Instant> {
+        self.facts.hole.map(|_| self.refill.ask_at)
+    }
+
+    /// A peer lacks an entry. It is given as many as one append has, from there on.
+    pub(super) fn on_refill_ask(&mut self, head: &Head, at: LogId) {
+        if self.log.id_at(at.index) != Some(at) || at.index < self.log.first() {
+            return self.give(head.from, Bytes::new());
+        }
+        let (last, bytes_max) = (self.log.marks.last(), self.tuning.append_bytes_max);
+        if let Some(chunk) = self.log.slice(at.index, last, bytes_max as usize) {
+            return self.give(head.from, chunk.frames);
+        }
+        let (reader, to) = (Reader::Refill(head.from), self.log.marks.durable());
+        if at.index <= to {
+            self.wishes.push(ReadWish { reader, from: at.index, to, bytes_max });
+        }
+    }
+
+    /// What was read back for a peer that lacks it.
+    pub(super) fn on_refill_read(&mut self, to: NodeId, chunk: Chunk) {
+        self.give(to, chunk.frames);
+    }
+
+    fn give(&mut self, to: NodeId, frames: Bytes) {
+        if !frames.is_empty() {
+            self.marks.set(Mark::RefillGiven);
+        }
+        self.send(to, Payload::Refill(Given { frames }));
+    }
+
+    /// Entries from a peer: the storage takes those that are missing.
+    pub(super) fn on_refill(&mut self, head: &Head, given: Given) {
+        if self.facts.hole.is_none() {
+            return;
+        }
+        let (mut at, mut heads) = (0, Vec::new());
+        while at < given.frames.len() {
+            match entry::Head::parse_whole(&given.frames[at..], self.seed) {
+                Ok(entry) => {
+                    heads.push((entry, at));
+                    at += entry.total_bytes as usize;
+                }
+                Err(why) => return self.fault(head.from, why.as_str()),
+            }
+        }
+        for (entry, at) in heads {
+            if self.log.id_at(entry.id.index) == Some(entry.id) {
+                self.log.let_time_pass(entry.time);
+                self.log.refill(entry, given.frames.slice(at..at + entry.total_bytes as usize));
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Entries that a disk has lost and a peer gives again.
+
+use super::*;
+
+/// Disks in term 1 with logs of these lengths.
+fn disks(lengths: [usize; 3]) -> Vec<Disk> {
+    lengths.map(|entries| disk_with(1, &vec![1; entries], 3)).into()
+}
+
+/// storage.md, counterexamples: the damaged one is ahead, so the other cannot be elected; and it
+/// does not stand itself. What it lacks comes from a node that leads nobody.
+#[test]
+fn two_nodes_of_which_the_damaged_one_is_ahead_elect() {
+    let mut cluster = Cluster::new({
+        let mut disks = disks([4, 3, 1]);
+        disks[0].lose(2);
+        disks
+    });
+    cluster.isolate(3);
+    cluster.elapse(10_000 * MS);
+    assert_eq!(cluster.at(1).disk.holes, []);
+    assert_eq!(cluster.at(1).role(), status::Role::Leader);
+    assert!(cluster.at(2).has(Mark::RefillGiven));
+    assert_eq!(cluster.at(1).raft.committed(), cluster.at(2).raft.committed());
+    assert!(cluster.at(1).raft.committed() > LogIndex(4));
+    assert_eq!(cluster.at(2).applied.len(), 4, "all four, and the empty one of the new term");
+}
+
+/// storage.md, counterexamples: two different entries are damaged on two nodes, the third is away.
+#[test]
+fn two_nodes_that_lack_different_entries_elect() {
+    let mut cluster = Cluster::new({
+        let mut disks = disks([6, 6, 1]);
+        disks[0].lose(2);
+        disks[0].lose(3);
+        disks[1].lose(5);
+        disks
+    });
+    cluster.isolate(3);
+    cluster.elapse(10_000 * MS);
+    assert!(cluster.nodes.iter().all(|node| node.disk.holes.is_empty()));
+    let leads = |node: &Node| node.role() == status::Role::Leader;
+    assert_eq!(cluster.nodes.iter().filter(|node| leads(node)).count(), 1);
+    assert_eq!(cluster.at(1).ids(), cluster.at(2).ids());
+    assert!(cluster.at(1).raft.committed() > LogIndex(6));
+}
+
+#[test]
+fn nothing_behind_a_hole_is_acknowledged_and_nobody_with_one_stands() {
+    let mut cluster = Cluster::new({
+        let mut disks = disks([4, 4, 4]);
+        disks[1].lose(3);
+        disks
+    });
+    // Nobody gives it anything.
+    cluster.at(2).raft.patience = Duration::ZERO;
+    for to in [1, 3] {
+        cluster.cut.insert((node(2), node(to)));
+    }
+    cluster.pass(5_000 * MS);
+    cluster.settle(2);
+    assert_eq!(cluster.at(2).role(), status::Role::Follower);
+    cluster.elect(1);
+    let acknowledged = |cluster: &mut Cluster| {
+        cluster.propose(1, 1, &["a"]);
+        cluster.pass(cluster.tuning.heartbeat.as_nanos() as u64);
+        cluster.settle(1);
+        let sent: Vec<_> = cluster.queue.drain(..).collect();
+        sent.into_iter().for_each(|(from, message)| cluster.deliver(from, message));
+        let answers = cluster.queue.drain(..).filter_map(|(from, message)| match message.payload {
+            Payload::AppendAnswer(answer) if from == node(2) => Some(answer.durable),
+            _ => None,
+        });
+        answers.max()
+    };
+    assert_eq!(acknowledged(&mut cluster), Some(LogIndex(2)));
+    cluster.cut.clear();
+    cluster.elapse(1_000 * MS);
+    assert_eq!(cluster.at(2).disk.holes, []);
+    assert!(acknowledged(&mut cluster) > Some(LogIndex(4)));
+}
+
+/// A peer that has another entry there, or none, gives nothing.
+#[test]
+fn only_the_same_entry_is_given() {
+    let mut cluster = Cluster::new({
+        let mut disks = vec![disk_with(3, &[1, 2, 2], 3), disk_with(3, &[1, 3], 3)];
+        disks.push(disk_with(3, &[1], 3));
+        disks[0].lose(2);
+        disks
+    });
+    cluster.run();
+    let asks = |cluster: &mut Cluster| {
+        cluster.pass(cluster.tuning.heartbeat.as_nanos() as u64);
+        cluster.settle(1);
+        let asked: Vec<_> = cluster.queue.drain(..).collect();
+        asked.into_iter().for_each(|(from, message)| cluster.deliver(from, message));
+        let given: Vec<_> = cluster.queue.drain(..).map(|(from, message)| (from, message.payload)).collect();
+        assert!(matches!(&given[..], [(_, Payload::Refill(given))] if given.frames.is_empty()));
+        given[0].0
+    };
+    let asked = [asks(&mut cluster), asks(&mut cluster)];
+    assert!(asked.contains(&node(2)) && asked.contains(&node(3)), "in turn: {asked:?}");
+    assert_eq!(cluster.at(1).disk.holes, [LogIndex(2)]);
+}

@@ -1,0 +1,163 @@
+//! Holes: entries whose bytes are bad and whose slots tell what they were. A peer that holds the
+//! same entry gives it again, and it is written where it was.
+//!
+//! Knows no peers. Invariant: what fills a hole has its index, its term and its digest; and nothing
+//! at or above a hole that a restart found is called durable before it is filled. One is filled at a
+//! time: two may lie in one block, which is read, completed and written whole.
+
+use super::ops::{Job, Ops};
+use crate::{
+    disk::segment::{Layout, Slot},
+    file::{Class, DiskRequest, Extent, File},
+    marks::Mark,
+    types::{LogId, LogIndex, OpId},
+};
+use bytes::{Bytes, BytesMut};
+
+/// What was asked of the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RefillOp {
+    /// The blocks that it lies in.
+    Read,
+    Write,
+}
+
+#[derive(Clone, Debug)]
+struct Hole {
+    slot: Slot,
+    sequence: u64,
+    layout: Layout,
+    /// Nothing at or behind it is called durable before it is filled. Not so if it is found in a
+    /// running node, where what was acknowledged is acknowledged, or if a snapshot holds it.
+    is_owed: bool,
+    /// The entry, given by a peer and not yet written.
+    frame: Option<Bytes>,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Holes {
+    /// Ascending.
+    holes: Vec<Hole>,
+    at_work: Option<Work>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    op: OpId,
+    index: LogIndex,
+    sequence: u64,
+}
+
+impl Holes {
+    /// A bad entry of this segment.
+    pub(super) fn add(&mut self, slot: Slot, sequence: u64, layout: Layout, is_owed: bool) {
+        let at = self.holes.partition_point(|hole| hole.slot.id.index < slot.id.index);
+        if self.holes.get(at).is_none_or(|hole| hole.slot.id != slot.id) {
+            self.holes.insert(at, Hole { slot, sequence, layout, is_owed, frame: None });
+        }
+    }
+
+    /// The first one that nothing was given for yet.
+    pub(super) fn first_wanted(&self) -> Option<LogId> {
+        let wanted = self.holes.iter().find(|hole| hole.frame.is_none());
+        wanted.map(|hole| hole.slot.id)
+    }
+
+    /// The first one that keeps what lies behind it from being acknowledged.
+    pub(super) fn first_owed(&self) -> Option<LogIndex> {
+        self.holes.iter().find(|hole| hole.is_owed).map(|hole| hole.slot.id.index)
+    }
+
+    /// The first one at or behind `from`.
+    pub(super) fn first_from(&self, from: LogIndex) -> Option<LogIndex> {
+        let at = self.holes.partition_point(|hole| hole.slot.id.index < from);
+        self.holes.get(at).map(|hole| hole.slot.id.index)
+    }
+
+    /// A peer's copy of an entry. True if it is one that is missing here.
+    pub(super) fn give(&mut self, id: LogId, digest: u32, frame: Bytes) -> bool {
+        let is_it = |hole: &&mut Hole| {
+            let is_same = hole.slot.digest == digest
+                && hole.slot.total_bytes as usize == frame.len()
+                || cfg!(lakebed_break = "fill_a_hole_with_anything");
+            hole.slot.id == id && is_same && hole.frame.is_none()
+        };
+        let Some(hole) = self.holes.iter_mut().find(is_it) else { return false };
+        hole.frame = Some(frame);
+        true
+    }
+
+    /// Begins to write what was given, if nothing is being written.
+    pub(super) fn go_on(&mut self, ops: &mut Ops) {
+        if self.at_work.is_some() {
+            return;
+        }
+        let Some(hole) = self.holes.iter().find(|hole| hole.frame.is_some()) else { return };
+        let (offset, end) = hole.blocks();
+        let (file, len) = (File::Segment(hole.sequence), (end - offset) as u32);
+        let request = DiskRequest::Read { file, offset, len };
+        let op = ops.submit(Job::Refill(RefillOp::Read), Class::Serve, request);
+        self.at_work = Some(Work { op, index: hole.slot.id.index, sequence: hole.sequence });
+    }
+
+    /// The blocks around it were read: with the entry in its place they are written.
+    pub(super) fn on_read(&mut self, op: OpId, blocks: &Bytes, ops: &mut Ops) {
+        let Some(work) = self.at_work.take_if(|work| work.op == op) else { return };
+        let Some(hole) = self.holes.iter().find(|hole| hole.is_at(work)) else { return };
+        let Some(frame) = &hole.frame else { return };
+        let (offset, end) = hole.blocks();
+        let mut image = BytesMut::from(&blocks[..]);
+        image.resize((end - offset) as usize, 0);
+        let at = (u64::from(hole.slot.offset) - offset) as usize;
+        image[at..at + frame.len()].copy_from_slice(frame);
+        let (file, at) = (File::Segment(hole.sequence), Extent::new(offset, image.freeze()));
+        let request = DiskRequest::Write { file, at, and: None, durable: true };
+        let op = ops.submit(Job::Refill(RefillOp::Write), Class::Commit, request);
+        self.at_work = Some(Work { op, ..work });
+    }
+
+    /// An entry is there again.
+    pub(super) fn on_written(&mut self, op: OpId, ops: &mut Ops) {
+        let Some(work) = self.at_work.take_if(|work| work.op == op) else { return };
+        ops.met(Mark::HoleFilled);
+        self.holes.retain(|hole| !hole.is_at(work));
+    }
+
+    /// Whether something is on its way to or from the disk.
+    pub(super) const fn is_at_work(&self) -> bool {
+        self.at_work.is_some()
+    }
+
+    /// Whether this segment must not be removed yet.
+    pub(super) fn uses(&self, sequence: u64) -> bool {
+        self.at_work.is_some_and(|work| work.sequence == sequence)
+    }
+
+    /// The log is cut: what lay there is nothing any more.
+    pub(super) fn forget_from(&mut self, from: LogIndex) {
+        self.holes.retain(|hole| hole.slot.id.index < from);
+    }
+
+    /// What lies before `first` is not in the log any more.
+    pub(super) fn forget_before(&mut self, first: LogIndex) {
+        self.holes.retain(|hole| hole.slot.id.index >= first);
+    }
+
+    /// Another log takes the place of this one.
+    pub(super) fn forget_all(&mut self) {
+        self.holes.clear();
+    }
+}
+
+impl Hole {
+    /// The blocks that the entry lies in.
+    const fn blocks(&self) -> (u64, u64) {
+        let start = self.layout.block_before(self.slot.offset as u64);
+        (start, self.layout.block_after(self.slot.end()))
+    }
+
+    fn is_at(&self, work: Work) -> bool {
+        (self.slot.id.index, self.sequence) == (work.index, work.sequence)
+    }
+}

@@ -1,0 +1,142 @@
+//! Entries that go bad under their slots, and what a peer gives instead.
+
+use super::*;
+use crate::entry::Head;
+
+/// A node with a log that is proven durable, and its frames as a peer has them.
+fn grown(sizes: impl IntoIterator<Item = usize>) -> (Node, Vec<Bytes>) {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes);
+    node.now = node.storage.deadline().expect("the hint is written when writes pause");
+    node.settle();
+    let mut given = Vec::new();
+    let mut next = LogIndex(1);
+    while next <= node.last.index {
+        node.storage.read(Reader::Machine, next, next, 1);
+        node.settle();
+        let (_, read) = node.storage.take_read().expect("it is there");
+        given.push(read.frames);
+        next = next.next();
+    }
+    (node, given)
+}
+
+/// Where the body of an entry lies.
+fn body(disk: &Disk, frame: &Bytes) -> (File, usize) {
+    let lies = |(file, bytes): (&File, &Vec<u8>)| {
+        let at = bytes.windows(frame.len()).position(|window| window == frame)?;
+        Some((*file, at + frame.len() - 1))
+    };
+    let segments = disk.files.iter().filter(|(file, _)| matches!(file, File::Segment(_)));
+    segments.filter_map(lies).next().expect("the entry is in the log")
+}
+
+fn harm(disk: &mut Disk, frame: &Bytes) {
+    let (file, at) = body(disk, frame);
+    disk.files.get_mut(&file).expect("it is there")[at] ^= 0x10;
+}
+
+fn refill(node: &mut Node, frame: &Bytes) {
+    let head = Head::parse_whole(frame, node.recovered().seed).expect("it is whole");
+    node.storage.refill(&head, frame.clone());
+    node.settle();
+}
+
+#[test]
+fn what_is_lost_is_named_given_and_there_after_a_restart() {
+    let (node, frames) = grown([40, 50, 60, 700, 80]);
+    let mut disk = node.disk;
+    harm(&mut disk, &frames[1]);
+    harm(&mut disk, &frames[2]);
+    let mut node = Node::start(disk, Start::Run);
+    assert_eq!(node.recovered().last.index, LogIndex(5), "which they were is known");
+    assert_eq!(node.recovered().gate, None);
+    assert_eq!(node.storage.durable(), LogIndex(1), "nothing behind them is acknowledged");
+    assert!(node.storage.owes_entries());
+    // A crash before anything was given: they are neither torn nor forgotten.
+    let mut node = node.restart();
+    assert_eq!(node.storage.hole(), Some(LogId::new(Term(1), LogIndex(2))));
+    refill(&mut node, &frames[2]);
+    assert_eq!(node.storage.durable(), LogIndex(1));
+    refill(&mut node, &frames[1]);
+    assert_eq!(node.storage.hole(), None);
+    assert_eq!(node.storage.durable(), LogIndex(5));
+    let mut node = node.restart();
+    assert!(!node.storage.owes_entries());
+    assert_eq!(node.read(1).len(), 5);
+}
+
+#[test]
+fn another_entry_of_that_name_is_not_taken() {
+    let (node, frames) = grown([40, 50, 60]);
+    let mut disk = node.disk;
+    harm(&mut disk, &frames[1]);
+    let mut node = Node::start(disk, Start::Run);
+    let seed = node.recovered().seed;
+    let id = LogId::new(Term(1), LogIndex(2));
+    let (_, other) = Batch::one(&[9; 50]).seal(seed, id, Term(1), Timestamp(9));
+    assert_eq!(other.len(), frames[1].len());
+    refill(&mut node, &other);
+    assert_eq!(node.storage.durable(), LogIndex(1));
+    refill(&mut node, &frames[1]);
+    assert_eq!(node.storage.durable(), LogIndex(3));
+}
+
+#[test]
+fn the_log_goes_on_behind_a_hole_and_into_the_next_segment_when_it_is_filled() {
+    let (node, frames) = grown([40, 50, 60]);
+    let mut disk = node.disk;
+    harm(&mut disk, &frames[0]);
+    let mut node = Node::start(disk, Start::Run);
+    node.append_all(2, sizes());
+    let segments = |node: &Node| {
+        node.disk.files.keys().filter(|file| matches!(file, File::Segment(_))).count()
+    };
+    assert_eq!((node.storage.durable(), segments(&node)), (LogIndex(0), 1));
+    refill(&mut node, &frames[0]);
+    assert_eq!(node.storage.durable(), node.last.index);
+    assert!(segments(&node) > 3);
+    assert_eq!(node.restart().read(1).len(), 303);
+}
+
+#[test]
+fn what_is_cut_is_not_missed_any_more() {
+    let (node, frames) = grown([40, 50, 60, 70]);
+    let mut disk = node.disk;
+    harm(&mut disk, &frames[2]);
+    let mut node = Node::start(disk, Start::Run);
+    node.truncate(LogId::new(Term(1), LogIndex(2)));
+    node.settle();
+    assert_eq!((node.storage.hole(), node.storage.durable()), (None, LogIndex(2)));
+    node.append_all(2, [10, 20]);
+    assert_eq!(node.storage.durable(), LogIndex(4));
+    assert_eq!(node.restart().recovered().last, LogId::new(Term(2), LogIndex(4)));
+}
+
+#[test]
+fn an_entry_that_goes_bad_later_is_filled_in_its_full_segment() {
+    let (mut node, frames) = grown(sizes());
+    harm(&mut node.disk, &frames[7]);
+    node.storage.read(Reader::Machine, LogIndex(1), node.last.index, u32::MAX);
+    node.settle();
+    let (_, read) = node.storage.take_read().expect("what lies before it is whole");
+    assert_eq!((read.last, node.storage.hole()), (LogIndex(7), Some(LogId::new(Term(1), LogIndex(8)))));
+    assert_eq!(node.storage.durable(), node.last.index, "what was acknowledged is acknowledged");
+    node.storage.read(Reader::Machine, LogIndex(8), node.last.index, 1);
+    node.settle();
+    assert!(node.storage.take_read().is_none(), "it waits");
+    refill(&mut node, &frames[7]);
+    let (_, read) = node.storage.take_read().expect("it is there again");
+    assert_eq!(read.frames, frames[7]);
+    assert_eq!(node.restart().read(1).len(), 300);
+}
+
+#[test]
+fn a_node_alone_has_nobody_to_ask() {
+    let (mut node, frames) = grown([40, 50, 60]);
+    node.storage.snapshots.has_peers = false;
+    harm(&mut node.disk, &frames[1]);
+    node.storage.read(Reader::Machine, LogIndex(2), LogIndex(2), 1);
+    node.settle();
+    assert!(matches!(node.halted, Some(Halt::Refused { row: "damaged", .. })), "{:?}", node.halted);
+}
