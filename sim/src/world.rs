@@ -33,7 +33,10 @@ use lakebed::{
     Action, ClusterId, Config, DiskRequest, Engine, Event, GroupId, Marks, Member, Membership,
     NodeId, OpId, Start, StateMachine, entry::Seed, inspect::Probe, tape::Digest,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 const CLUSTER: ClusterId = ClusterId(0x1a4e_bed0);
 const GROUP: GroupId = GroupId(1);
@@ -69,6 +72,8 @@ pub struct World<M: StateMachine, W> {
     workload: W,
     machine: fn() -> M,
     oracle: Oracle<M>,
+    /// Entries that were damaged on some node: on no other too.
+    harmed: BTreeSet<u32>,
     armed: BTreeMap<u64, faults::Armed>,
     digest: Digest,
     stats: Stats,
@@ -104,6 +109,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             workload,
             machine,
             oracle: Oracle::new(count, Seed::new(CLUSTER, GROUP), machine()),
+            harmed: BTreeSet::new(),
             armed: BTreeMap::new(),
             digest: Digest::default(),
             stats: Stats::default(),

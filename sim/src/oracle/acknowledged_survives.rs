@@ -57,6 +57,11 @@ impl Promises {
         self.durable.iter().filter(|id| id.term >= term && id.index >= index).count()
     }
 
+    /// Every node has called at least so much durable.
+    pub(super) fn least(&self) -> LogIndex {
+        self.durable.iter().map(|id| id.index).min().unwrap_or_default()
+    }
+
     /// Whether the node holds what it promised, or knows that it may not.
     pub(super) fn is_kept(&self, seen: &Seen<'_>) -> bool {
         if seen.probe.gated {

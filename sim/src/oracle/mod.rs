@@ -209,6 +209,11 @@ impl<M: StateMachine> Oracle<M> {
         self.history.acknowledged()
     }
 
+    /// Every node holds the log durably up to here, and the same.
+    pub(crate) fn held_by_all(&self) -> LogIndex {
+        self.history.acknowledged().min(self.promises.least())
+    }
+
     /// Where a request was applied, if it was.
     pub(crate) fn applied_at(&self, request: RequestId) -> Option<LogIndex> {
         self.history.applied_at(request)

@@ -104,11 +104,12 @@ const VICTIMS: [(&str, Victim); 3] =
 const ERRORS: [(&str, DiskError); 2] =
     [("error", DiskError::Io { errno: EIO }), ("full", DiskError::Full)];
 
-const PARTS: [(&str, Part); 4] = [
+const PARTS: [(&str, Part); 5] = [
     ("slots", Part::Slots),
     ("header", Part::Header),
     ("end-record", Part::EndRecord),
     ("snapshot", Part::Snapshot),
+    ("entries", Part::Entries),
 ];
 
 const HARMS: [(&str, Harm); 4] =

@@ -251,7 +251,7 @@ pub enum FaultKind {
     },
 }
 
-/// What a node has twice, so that it can do without one.
+/// What a node has twice, so that it can do without one; or what every node has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {
     /// Slots of the segment in use; the entries are there.
@@ -262,6 +262,8 @@ pub enum Part {
     EndRecord,
     /// Anything in the newest of two snapshots.
     Snapshot,
+    /// Entries under good slots, once on one node of all that hold them.
+    Entries,
 }
 
 /// What becomes of a sector, or of a file.

@@ -23,6 +23,7 @@ const ISOLATIONS: u32 = 13;
 const FLAPPING: u32 = 14;
 const SLOW_LINKS: u32 = 15;
 const DAMAGE: u32 = 17;
+const BAD_ENTRIES: u32 = 22;
 
 /// Draws the faults of a storm: each kind in a lane of its own, so that taking one kind away
 /// leaves the others as they were.
@@ -53,6 +54,7 @@ impl Faults {
         self.flapping();
         self.slow_links();
         self.damage();
+        self.bad_entries();
         self.list.sort_by_key(|fault| fault.at);
         self.list
     }
@@ -294,6 +296,24 @@ impl Faults {
                 let kind = FaultKind::Damage {
                     node: self.node(&mut draw),
                     part: *draw.pick(&parts),
+                    harm: *draw.pick(&[Harm::Rot, Harm::Zero]),
+                    pick: draw.any(),
+                    survivors: *draw.pick(&Survivors::ALL),
+                    down: draw.delay(MS, 40 * MS),
+                };
+                self.add(Self::at(&mut draw), kind);
+            }
+        }
+    }
+
+    /// Entries that all nodes hold are damaged on one of them.
+    fn bad_entries(&mut self) {
+        let mut draw = self.lane(BAD_ENTRIES);
+        if self.nodes > 1 && draw.ratio(1, 4) {
+            for _ in 0..draw.between(1, 5) {
+                let kind = FaultKind::Damage {
+                    node: self.node(&mut draw),
+                    part: Part::Entries,
                     harm: *draw.pick(&[Harm::Rot, Harm::Zero]),
                     pick: draw.any(),
                     survivors: *draw.pick(&Survivors::ALL),

@@ -1,8 +1,8 @@
 //! Damage within the budget: what a node has twice is damaged once, and its restart mends it or
-//! does without.
+//! does without; what all nodes have is damaged on one of them, and the others give it again.
 //!
 //! Knows where things lie in a segment (docs/disk-format.md), and which files were struck before:
-//! each is at most once. What a node has only once, its entries, is beyond (`ruin`).
+//! each is at most once. What no other node has for certain is beyond (`ruin`).
 
 use super::World;
 use crate::{
@@ -11,6 +11,9 @@ use crate::{
     plan::{Harm, Part},
 };
 use lakebed::{File, StateMachine};
+
+/// A slot's length.
+const SLOT: u64 = 40;
 
 impl<M: StateMachine, W: Workload> World<M, W> {
     /// A machine loses power and comes back, or is down already: its disk holds what is durable.
@@ -32,6 +35,12 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
         let (file, at) = places[(pick % places.len() as u64) as usize];
         self.nodes[node].scars.files.push(file);
+        if part == Part::Entries {
+            let slots = slots(&self.nodes[node].disk, file, u64::from(self.plan.geometry.align));
+            let sector = u64::from(self.plan.geometry.sector);
+            let struck = slots.iter().filter(|slot| slot.reaches(at, sector));
+            self.harmed.extend(struck.map(|slot| slot.index));
+        }
         harm_sector(&mut self.nodes[node].disk, file, at, harm);
         self.struck("damage");
         self.note(Some(node), || format!("damaged: {part:?} of {file} at byte {at}, {harm:?}"));
@@ -40,7 +49,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     fn places(&self, node: usize, part: Part) -> Vec<(File, u64)> {
         let (disk, scars) = (&self.nodes[node].disk, &self.nodes[node].scars);
         let is_whole = |file: &File| !scars.files.contains(file);
-        let align = u64::from(self.plan.geometry.align);
+        let [align, sector] = [self.plan.geometry.align, self.plan.geometry.sector].map(u64::from);
         let segments = disk.list().filter(|(file, _)| matches!(file, File::Segment(_)));
         match part {
             Part::Snapshot => newest_snapshot(disk, is_whole),
@@ -52,6 +61,22 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 .filter(|(file, len)| is_whole(file) && *len >= 2 * align)
                 .flat_map(|(file, len)| used(disk, file, len - align..len))
                 .collect(),
+            Part::Entries => {
+                // Above what is proven a bad entry is torn, and nobody knows better.
+                let most = self.oracle.held_by_all().min(self.proven(node)).0 as u32;
+                let may_go = |slot: &Slot| slot.index <= most && !self.harmed.contains(&slot.index);
+                let of = segments.filter(|(file, _)| is_whole(file)).flat_map(|(file, _)| {
+                    let slots = slots(disk, file, align);
+                    let sectors = disk.used_sectors(file).into_iter();
+                    let lies = move |at: &u64| {
+                        let reaches = |slot: &&Slot| slot.reaches(*at, sector);
+                        let mut here = slots.iter().filter(reaches).peekable();
+                        here.peek().is_some() && here.all(may_go)
+                    };
+                    sectors.filter(lies).map(move |at| (file, at)).collect::<Vec<_>>()
+                });
+                of.collect()
+            }
             Part::Slots => {
                 let slots = |len: u64| align..align + (len / 16 / align).max(1) * align;
                 let is_full = |file, len: u64| !used(disk, file, len - align..len).is_empty();
@@ -62,6 +87,37 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             }
         }
     }
+}
+
+/// Where an entry lies, as its slot says.
+#[derive(Clone, Copy)]
+struct Slot {
+    index: u32,
+    from: u64,
+    to: u64,
+}
+
+impl Slot {
+    /// Whether the sector that begins there holds a part of it.
+    const fn reaches(&self, at: u64, sector: u64) -> bool {
+        self.from < at + sector && at < self.to
+    }
+}
+
+/// The slots of a segment, those that nothing was written to left out. One that was cut away may
+/// be among them: what it points to is then another entry's, or nothing.
+fn slots(disk: &SimDisk, file: File, align: u64) -> Vec<Slot> {
+    let content = disk.content(file).unwrap_or_default();
+    let table_end = align + (content.len() as u64 / 16 / align).max(1) * align;
+    let blocks = (align..table_end).step_by(align as usize);
+    let places = blocks.flat_map(|block| (0..align / SLOT).map(move |n| block + n * SLOT));
+    let slot = |at: u64| {
+        let bytes = content.get(at as usize..(at + SLOT) as usize)?;
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"));
+        let (index, from, bytes) = (word(0), u64::from(word(4)), u64::from(word(16)));
+        (bytes > 0).then_some(Slot { index, from, to: from + bytes })
+    };
+    places.filter_map(slot).collect()
 }
 
 /// The sectors of a range of a file that hold anything.

@@ -60,7 +60,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     /// What the records on a disk prove durable, as its engine says.
-    fn proven(&self, node: usize) -> LogIndex {
+    pub(super) fn proven(&self, node: usize) -> LogIndex {
         let disk = self.nodes[node].disk.clone();
         let Trial::Halts(Halt::Inspected(told)) = self.trial(node, disk, Start::Inspect) else {
             return LogIndex(0);
