@@ -75,7 +75,8 @@ impl Encoder {
             }
             Payload::RefillAsk { at } => self.bare(&head, 16, [at.term.0, at.index.0]),
             Payload::Refill(given) => {
-                self.begin::<0>(&head, 17, [], 0, given.frames.len());
+                let words = [u64::from(given.is_gone)];
+                self.begin(&head, 17, words, 0, given.frames.len());
                 (self.finish(), given.frames)
             }
         }
@@ -355,7 +356,10 @@ fn take_payload(
             let at = LogId::new(Term(term), LogIndex(index));
             Payload::RefillAsk { at }
         }),
-        17 => Some(Payload::Refill(Refill { frames: body.slice() })),
+        17 => from.take().and_then(|[is_gone]| bool_of(is_gone)).map(|is_gone| {
+            let frames = body.slice();
+            Payload::Refill(Refill { is_gone, frames })
+        }),
         _ => return Err("message of an unknown kind"),
     })
 }

@@ -198,6 +198,8 @@ marks! {
     HoleFilled,
     /// A peer was given entries that its disk has lost.
     RefillGiven,
+    /// What was lost is not in the leader's log any more: a snapshot must take its place.
+    RefillInVain,
 }
 
 /// The marks that were met.

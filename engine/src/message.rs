@@ -222,6 +222,8 @@ pub(crate) struct Forward {
 /// Entries that a node has lost, and what follows them; none if the sender does not have them.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct Refill {
+    /// The sender's log begins behind what it was asked for.
+    pub(crate) is_gone: bool,
     /// Whole entries, contiguous.
     pub(crate) frames: Bytes,
 }

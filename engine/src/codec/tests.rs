@@ -99,8 +99,8 @@ fn every_kind() -> Vec<Message> {
         Payload::Gate { nonce: [1, 2] },
         Payload::GateAnswer { nonce: [1, 2], last: LogIndex(7) },
         Payload::RefillAsk { at: snapshot.at },
-        Payload::Refill(Refill { frames: Bytes::from_static(b"with checksums of their own") }),
-        Payload::Refill(Refill::default()),
+        Payload::Refill(Refill { is_gone: false, frames: Bytes::from_static(b"checked too") }),
+        Payload::Refill(Refill { is_gone: true, frames: Bytes::new() }),
     ]
     .map(|payload| Message { head: head(), payload })
     .into()
@@ -142,7 +142,7 @@ fn every_truncation_and_extension_is_a_fault() {
 #[test]
 fn every_flipped_bit_of_a_head_is_a_fault() {
     for message in every_kind() {
-        let frames = matches!(&message.payload, Payload::Append(_));
+        let frames = matches!(&message.payload, Payload::Append(_) | Payload::Refill(_));
         let (head, body) = Encoder::default().encode(message);
         let covered = if frames { head.len() } else { head.len() + body.len() };
         for bit in 0..covered * 8 {

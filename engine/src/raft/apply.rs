@@ -160,9 +160,14 @@ impl Raft {
 
     /// The machine begins behind `at`, once it is there.
     pub(super) fn restore(&mut self, at: Option<LogId>) {
-        if let Some(at) = at.filter(|_| !self.applying.restored) {
-            self.applying.restored = true;
-            self.log.marks.restored(at.index);
+        match at {
+            Some(at) if !self.applying.restored => {
+                self.applying.restored = true;
+                self.log.marks.restored(at.index);
+            }
+            // A snapshot is on its way into it, in place of the state it had.
+            None if self.applying.restored => self.applying.begin_anew(),
+            _ => {}
         }
     }
 

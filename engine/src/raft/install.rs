@@ -215,9 +215,10 @@ impl Raft {
         if cfg!(lakebed_break = "install_over_a_log_that_reaches_there") {
             return false;
         }
-        if self.facts.is_state_lost {
+        if self.lacks_state() {
             // What it reaches it has no state for, unless the log goes on from before.
-            return at.index.next() < self.log.first();
+            let missing = self.facts.hole.filter(|_| !self.facts.is_state_lost);
+            return at.index < missing.map_or(self.log.first().previous(), |hole| hole.index);
         }
         at.index <= self.log.marks.committed() || self.log.term_at(at.index) == Some(at.term)
     }
@@ -225,7 +226,7 @@ impl Raft {
     /// A leader is there to be asked for the state that was lost.
     pub(super) fn ask_for_snapshot(&mut self) {
         let is_idle = self.receiver.taking.is_none() && self.facts.receiving.is_none();
-        if self.facts.is_state_lost && is_idle && self.receiver.owed.is_none() {
+        if self.lacks_state() && is_idle && self.receiver.owed.is_none() {
             self.receiver.owed = Some(InstallAnswer::default());
         }
     }
@@ -234,7 +235,7 @@ impl Raft {
     pub(crate) fn install(&mut self) {
         let Some(receiving) = self.facts.receiving else { return };
         let at = receiving.snapshot.at;
-        self.receiver.joining &= self.facts.is_state_lost;
+        self.receiver.joining &= self.lacks_state();
         if self.receiver.taking.is_some() || self.receiver.joining || self.discards {
             return;
         }

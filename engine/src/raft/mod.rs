@@ -298,7 +298,7 @@ impl Raft {
             Payload::Gate { nonce } => self.on_gate(&head, nonce),
             Payload::GateAnswer { nonce, last } => self.on_gate_answer(&head, nonce, last),
             Payload::RefillAsk { at } => self.on_refill_ask(&head, at),
-            Payload::Refill(given) => self.on_refill(&head, given),
+            Payload::Refill(given) => self.on_refill(&head, &given),
         }
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Refill {
     ask_at: Instant,
     /// Counts through the peers.
     turn: usize,
+    /// What is not in the leader's log any more: a snapshot must take its place.
+    in_vain: Option<LogId>,
 }
 
 impl Raft {
@@ -57,12 +59,14 @@ impl Raft {
 
     /// A peer lacks an entry. It is given as many as one append has, from there on.
     pub(super) fn on_refill_ask(&mut self, head: &Head, at: LogId) {
-        if self.log.id_at(at.index) != Some(at) || at.index < self.log.first() {
-            return self.give(head.from, Bytes::new());
+        let is_gone = at.index < self.log.first();
+        if is_gone || self.log.id_at(at.index) != Some(at) {
+            let nothing = Given { is_gone, frames: Bytes::new() };
+            return self.send(head.from, Payload::Refill(nothing));
         }
         let (last, bytes_max) = (self.log.marks.last(), self.tuning.append_bytes_max);
         if let Some(chunk) = self.log.slice(at.index, last, bytes_max as usize) {
-            return self.give(head.from, chunk.frames);
+            return self.give(head.from, chunk);
         }
         let (reader, to) = (Reader::Refill(head.from), self.log.marks.durable());
         if at.index <= to {
@@ -70,22 +74,28 @@ impl Raft {
         }
     }
 
-    /// What was read back for a peer that lacks it.
-    pub(super) fn on_refill_read(&mut self, to: NodeId, chunk: Chunk) {
-        self.give(to, chunk.frames);
+    /// Entries for a peer that lacks the first of them.
+    pub(super) fn give(&mut self, to: NodeId, chunk: Chunk) {
+        self.marks.set(Mark::RefillGiven);
+        let Chunk { frames, .. } = chunk;
+        self.send(to, Payload::Refill(Given { is_gone: false, frames }));
     }
 
-    fn give(&mut self, to: NodeId, frames: Bytes) {
-        if !frames.is_empty() {
-            self.marks.set(Mark::RefillGiven);
-        }
-        self.send(to, Payload::Refill(Given { frames }));
+    /// Whether the state cannot be had from this node's disk: a leader must send a snapshot.
+    pub(super) fn lacks_state(&self) -> bool {
+        let behind = self.facts.snapshot;
+        let is_wanted = |at: LogId| self.facts.hole == Some(at) && at.index > behind;
+        self.facts.is_state_lost || self.refill.in_vain.is_some_and(is_wanted)
     }
 
     /// Entries from a peer: the storage takes those that are missing.
-    pub(super) fn on_refill(&mut self, head: &Head, given: Given) {
-        if self.facts.hole.is_none() {
-            return;
+    pub(super) fn on_refill(&mut self, head: &Head, given: &Given) {
+        let Some(hole) = self.facts.hole else { return };
+        if given.is_gone && self.leader() == Some(head.from) && self.refill.asked == Some(hole) {
+            if self.refill.in_vain != Some(hole) {
+                self.marks.set(Mark::RefillInVain);
+            }
+            self.refill.in_vain = Some(hole);
         }
         let (mut at, mut heads) = (0, Vec::new());
         while at < given.frames.len() {

@@ -275,7 +275,7 @@ impl Raft {
             }
             Reader::Refill(id) => {
                 if ours {
-                    self.on_refill_read(id, chunk);
+                    self.give(id, chunk);
                 }
             }
             Reader::Peer(id) => {

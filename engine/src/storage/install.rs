@@ -33,7 +33,8 @@ pub(crate) enum InstallOp {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Installing {
     step: Step,
-    /// The log goes on from the snapshot as it is: only the state was lost.
+    /// The log goes on from the snapshot as it is: only the state was lost, or cannot be had from
+    /// a log that lacks entries.
     keeps_log: bool,
     /// The last one that came to its end.
     pub(crate) done: Option<LogId>,
@@ -99,7 +100,7 @@ impl Installing {
                 Step::Name => {
                     let Some(header) = snapshots.named() else { return };
                     if self.keeps_log {
-                        return self.join(snapshots, ops);
+                        return self.join(journal, snapshots, ops);
                     }
                     let version = promises.want(|hard| adopt(hard, header));
                     self.step = Step::Announce(version);
@@ -113,12 +114,14 @@ impl Installing {
         }
     }
 
-    fn join(&mut self, snapshots: &mut Snapshots, ops: &mut Ops) {
+    fn join(&mut self, journal: &mut Journal, snapshots: &mut Snapshots, ops: &mut Ops) {
         *self = Self { done: self.done, ..Self::default() };
         ops.met(Mark::InstallJoined);
         let installed = snapshots.take_named();
-        let old = snapshots.replace(installed, ops);
-        debug_assert!(old.is_empty(), "there was none left");
+        journal.on_covered(installed.header.at.index);
+        for file in snapshots.replace(installed, ops) {
+            remove(file, ops);
+        }
     }
 
     fn take_over(&mut self, journal: &mut Journal, snapshots: &mut Snapshots, ops: &mut Ops) {
@@ -128,11 +131,15 @@ impl Installing {
         let old = snapshots.replace(installed, ops);
         let segments = journal.replace(at);
         for file in segments.into_iter().map(File::Segment).chain(old) {
-            let request = DiskRequest::Remove { file };
-            ops.submit(Job::Install(InstallOp::Remove), Class::Background, request);
+            remove(file, ops);
         }
         self.done = Some(at);
     }
+}
+
+fn remove(file: File, ops: &mut Ops) {
+    let request = DiskRequest::Remove { file };
+    ops.submit(Job::Install(InstallOp::Remove), Class::Background, request);
 }
 
 /// The log begins behind this entry, in a segment that does not exist yet.

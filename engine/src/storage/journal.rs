@@ -506,6 +506,12 @@ impl Journal {
         self.advance_durable(self.last.index);
     }
 
+    /// A snapshot holds everything up to here: nothing of it is owed.
+    pub(super) fn on_covered(&mut self, at: LogIndex) {
+        self.holes.forget_before(at.next());
+        self.on_filled();
+    }
+
     /// A hole is filled: what lies behind it counts again.
     pub(super) fn on_filled(&mut self) {
         let sealed = self.sealed.back().map_or(LogIndex(0), |sealed| sealed.last.index);

@@ -35,15 +35,26 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
         let (file, at) = places[(pick % places.len() as u64) as usize];
         self.nodes[node].scars.files.push(file);
-        if part == Part::Entries {
-            let slots = slots(&self.nodes[node].disk, file, u64::from(self.plan.geometry.align));
-            let sector = u64::from(self.plan.geometry.sector);
-            let struck = slots.iter().filter(|slot| slot.reaches(at, sector));
-            self.harmed.extend(struck.map(|slot| slot.index));
+        match part {
+            Part::Entries => self.harm_entries(node, file, at, harm),
+            _ => harm_sector(&mut self.nodes[node].disk, file, at, harm),
         }
-        harm_sector(&mut self.nodes[node].disk, file, at, harm);
         self.struck("damage");
         self.note(Some(node), || format!("damaged: {part:?} of {file} at byte {at}, {harm:?}"));
+    }
+
+    /// Damages the entries of a sector, once and for all nodes.
+    fn harm_entries(&mut self, node: usize, file: File, at: u64, harm: Harm) {
+        let [align, sector] = [self.plan.geometry.align, self.plan.geometry.sector].map(u64::from);
+        let disk = &mut self.nodes[node].disk;
+        let slots = slots(disk, file, align);
+        let struck = slots.iter().filter(|slot| slot.reaches(at, sector));
+        self.harmed.extend(struck.clone().map(|slot| slot.index));
+        match harm {
+            // What lies between entries is nobody's.
+            Harm::Rot => struck.for_each(|slot| disk.flip(file, slot.from.max(at) * 8 + 3)),
+            _ => harm_sector(disk, file, at, harm),
+        }
     }
 
     fn places(&self, node: usize, part: Part) -> Vec<(File, u64)> {
@@ -69,8 +80,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                     let slots = slots(disk, file, align);
                     let sectors = disk.used_sectors(file).into_iter();
                     let lies = move |at: &u64| {
-                        let reaches = |slot: &&Slot| slot.reaches(*at, sector);
-                        let mut here = slots.iter().filter(reaches).peekable();
+                        let here = slots.iter().filter(|slot| slot.reaches(*at, sector));
+                        let mut here = here.peekable();
                         here.peek().is_some() && here.all(may_go)
                     };
                     sectors.filter(lies).map(move |at| (file, at)).collect::<Vec<_>>()

@@ -1,0 +1,157 @@
+//! Entries that one node's disk has lost and the others have: they are given again, whoever leads.
+
+use lakebed::{LogIndex, Mark};
+use lakebed_scenarios::{machine::Ledger, workload};
+use lakebed_sim::{
+    Draw, Op, Seed, Violation, World,
+    check::{Commands, screen},
+    disk::Survivors,
+    plan::{FaultKind, Harm, MS, Part, Plan},
+    storm::{converge, leader, observe, run_for, run_until, serve, write},
+};
+
+type Cluster = World<Ledger, fn(&mut Draw) -> Op>;
+type Told = Result<(), Violation>;
+
+fn tell(name: &str, plan: Plan, story: impl Fn(&mut Cluster) -> Told) {
+    let seed = Seed::new(plan.seed);
+    let world = || World::new(plan.clone(), Ledger::default, workload as fn(&mut _) -> _);
+    if observe(seed.clone(), world(), &story).is_err() {
+        let failure = observe(seed.traced(), world(), &story).unwrap_err();
+        let again = format!("cargo test -p lakebed-scenarios -- --exact {name}");
+        panic!("{}", screen(name, &failure, &Commands(vec![("replay", again)])));
+    }
+}
+
+/// An entry of a node's log goes bad while it is down.
+fn harm_entry(world: &mut Cluster, node: usize, pick: u64) -> Told {
+    let (part, harm, survivors) = (Part::Entries, Harm::Rot, Survivors::All);
+    world.strike(&FaultKind::Damage { node, part, harm, pick, survivors, down: 500_000 * MS })
+}
+
+fn has(world: &Cluster, node: usize, mark: Mark) -> bool {
+    world.marks_of(node).has(mark)
+}
+
+/// A log in one segment, and no snapshots: a restart looks at every entry.
+fn grown(seed: u64) -> Plan {
+    let mut plan = Plan::calm(seed, 3);
+    plan.tuning.snapshot_log_bytes = 0;
+    plan.segment_bytes = 1 << 20;
+    plan
+}
+
+/// Its votes count meanwhile: no gate is shut.
+#[test]
+fn what_one_node_has_lost_the_others_give_again() {
+    for seed in 0..40 {
+        tell("what_one_node_has_lost_the_others_give_again", grown(seed), |world| {
+            serve(world)?;
+            run_for(world, 100 * MS)?;
+            let node = (leader(world).expect("a cluster that serves has a leader") + 1) % 3;
+            harm_entry(world, node, seed)?;
+            world.restart(node);
+            let is_whole = |world: &Cluster| has(world, node, Mark::HoleFilled);
+            run_until(world, 2_000 * MS, "an entry that is there again", is_whole)?;
+            assert!(!has(world, node, Mark::GateSet));
+            write(world, b"with all")?;
+            converge(world)
+        });
+    }
+}
+
+/// Two of three have lost different entries and the third is away: the one leads when it has from
+/// the other what it lacks (storage.md, counterexamples). With a gate there would be no vote at all.
+#[test]
+fn two_nodes_that_lack_different_entries_serve_without_the_third() {
+    for seed in 0..40 {
+        tell("two_nodes_that_lack_different_entries_serve_without_the_third", grown(seed), |world| {
+            serve(world)?;
+            run_for(world, 100 * MS)?;
+            let old = leader(world).expect("a cluster that serves has a leader");
+            let (one, other) = ((old + 1) % 3, (old + 2) % 3);
+            harm_entry(world, one, seed)?;
+            harm_entry(world, other, seed * 7 + 3)?;
+            world.cut_power(old, Survivors::All);
+            world.restart(one);
+            world.restart(other);
+            let lead = |world: &Cluster| leader(world).is_some();
+            run_until(world, 10_000 * MS, "a leader without the third", lead)?;
+            write(world, b"with two")?;
+            for node in [one, other] {
+                assert!(has(world, node, Mark::HolesFound) && has(world, node, Mark::HoleFilled));
+            }
+            world.restart(old);
+            converge(world)
+        });
+    }
+}
+
+/// The power fails at each event of a refill, whatever survives.
+#[test]
+fn a_power_cut_at_every_event_of_a_refill_is_recovered_from() {
+    let (mut before, mut after) = (0, 0);
+    for events in 0..160_u64 {
+        let told = std::cell::Cell::new(false);
+        let name = "a_power_cut_at_every_event_of_a_refill_is_recovered_from";
+        tell(name, grown(events / 20), |world| {
+            serve(world)?;
+            run_for(world, 60 * MS)?;
+            let node = (leader(world).expect("a cluster that serves has a leader") + 1) % 3;
+            harm_entry(world, node, events)?;
+            world.restart(node);
+            let start = world.stats().events;
+            while world.stats().events < start + events * 2 {
+                world.step()?;
+            }
+            told.set(has(world, node, Mark::HoleFilled));
+            world.cut_power(node, Survivors::ALL[events as usize % 7]);
+            world.restart(node);
+            run_for(world, 500 * MS)?;
+            assert!(!world.probe(node).is_some_and(|probe| probe.holed || probe.gated));
+            serve(world)?;
+            converge(world)
+        });
+        if told.get() { after += 1 } else { before += 1 }
+    }
+    assert!(before > 20 && after > 20, "{before} before the refill, {after} after it");
+}
+
+/// Its newer snapshot is bad too, and while it was away the others' logs came to begin behind what it has lost, but not behind the end
+/// of its own: there is nothing to give, and a snapshot takes the place of what lies before.
+#[test]
+fn what_nobody_has_any_more_comes_as_a_snapshot() {
+    let mut in_vain = 0;
+    for seed in 0..60 {
+        let mut plan = Plan::calm(seed, 3);
+        plan.tuning.snapshot_log_bytes = 6 << 10;
+        plan.tuning.retain_log_bytes = 0;
+        plan.segment_bytes = 8 << 10;
+        plan.tuning.append_bytes_max = 2 << 10;
+        let told = std::cell::Cell::new(false);
+        tell("what_nobody_has_any_more_comes_as_a_snapshot", plan, |world| {
+            serve(world)?;
+            run_for(world, (40 + seed * 3) * MS)?;
+            let leads = leader(world).expect("a cluster that serves has a leader");
+            let node = (leads + 1) % 3;
+            // The entry lies behind the older snapshot, and the newer one is bad.
+            harm_entry(world, node, seed * 3)?;
+            let (part, harm, survivors) = (Part::Snapshot, Harm::Rot, Survivors::All);
+            let down = 500_000 * MS;
+            world.strike(&FaultKind::Damage { node, part, harm, pick: 0, survivors, down })?;
+            let begins = |world: &Cluster| {
+                world.probe(leads).map_or(LogIndex(0), |probe| probe.first)
+            };
+            let then = begins(world);
+            let is_later = |world: &Cluster| begins(world) > then;
+            run_until(world, 5_000 * MS, "a log that begins later", is_later)?;
+            world.restart(node);
+            run_for(world, 1_000 * MS)?;
+            told.set(has(world, node, Mark::RefillInVain) && has(world, node, Mark::InstallJoined));
+            serve(world)?;
+            converge(world)
+        });
+        in_vain += u32::from(told.get());
+    }
+    assert!(in_vain > 2, "{in_vain} of 60 came as a snapshot");
+}
