@@ -232,11 +232,10 @@ pub(crate) fn decode(bytes: &Bytes) -> Result<Message, Fault> {
     let body = Body { bytes, at: head.len() * WORD };
     let mut fields = Fields(fields);
     let payload = take_payload(kind, &mut fields, &body)?.ok_or("message field")?;
-    let bodiless =
-!matches!(
-            payload,
-            Payload::Append(_) | Payload::Forward(_) | Payload::Install(_) | Payload::Refill(_)
-        );
+    let bodiless = !matches!(
+        payload,
+        Payload::Append(_) | Payload::Forward(_) | Payload::Install(_) | Payload::Refill(_)
+    );
     if !fields.0.is_empty() || (bodiless && bytes.len() != body.at) {
         return Err("message longer than its kind");
     }

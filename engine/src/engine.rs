@@ -136,6 +136,7 @@ impl Engine {
             snapshot: self.storage.snapshot(),
             ready: self.is_ready(),
             stateless: self.storage.is_state_lost(),
+            owed: self.storage.first_owed(),
             ..Probe::default()
         };
         if let Some(raft) = &self.raft {
@@ -293,7 +294,7 @@ impl Engine {
             is_state_lost: storage.is_state_lost(),
             installed: storage.installed(),
             hole: storage.hole(),
-            owes_entries: storage.owes_entries(),
+            owes_entries: storage.first_owed().is_some(),
         });
         if raft.is_forming() {
             raft.on_recorded(storage.recorded());

@@ -74,6 +74,8 @@ pub struct Probe {
     pub gated: bool,
     /// Whether it lacks entries that it knows by name.
     pub holed: bool,
+    /// The first of them that keeps what lies behind it from being acknowledged.
+    pub owed: Option<LogIndex>,
     /// Whether no snapshot is left that its log goes on from: a peer must send one.
     pub stateless: bool,
 }

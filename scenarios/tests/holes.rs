@@ -65,25 +65,31 @@ fn what_one_node_has_lost_the_others_give_again() {
 #[test]
 fn two_nodes_that_lack_different_entries_serve_without_the_third() {
     for seed in 0..40 {
-        tell("two_nodes_that_lack_different_entries_serve_without_the_third", grown(seed), |world| {
-            serve(world)?;
-            run_for(world, 100 * MS)?;
-            let old = leader(world).expect("a cluster that serves has a leader");
-            let (one, other) = ((old + 1) % 3, (old + 2) % 3);
-            harm_entry(world, one, seed)?;
-            harm_entry(world, other, seed * 7 + 3)?;
-            world.cut_power(old, Survivors::All);
-            world.restart(one);
-            world.restart(other);
-            let lead = |world: &Cluster| leader(world).is_some();
-            run_until(world, 10_000 * MS, "a leader without the third", lead)?;
-            write(world, b"with two")?;
-            for node in [one, other] {
-                assert!(has(world, node, Mark::HolesFound) && has(world, node, Mark::HoleFilled));
-            }
-            world.restart(old);
-            converge(world)
-        });
+        tell(
+            "two_nodes_that_lack_different_entries_serve_without_the_third",
+            grown(seed),
+            |world| {
+                serve(world)?;
+                run_for(world, 100 * MS)?;
+                let old = leader(world).expect("a cluster that serves has a leader");
+                let (one, other) = ((old + 1) % 3, (old + 2) % 3);
+                harm_entry(world, one, seed)?;
+                harm_entry(world, other, seed * 7 + 3)?;
+                world.cut_power(old, Survivors::All);
+                world.restart(one);
+                world.restart(other);
+                let lead = |world: &Cluster| leader(world).is_some();
+                run_until(world, 10_000 * MS, "a leader without the third", lead)?;
+                write(world, b"with two")?;
+                for node in [one, other] {
+                    assert!(
+                        has(world, node, Mark::HolesFound) && has(world, node, Mark::HoleFilled)
+                    );
+                }
+                world.restart(old);
+                converge(world)
+            },
+        );
     }
 }
 
@@ -139,9 +145,8 @@ fn what_nobody_has_any_more_comes_as_a_snapshot() {
             let (part, harm, survivors) = (Part::Snapshot, Harm::Rot, Survivors::All);
             let down = 500_000 * MS;
             world.strike(&FaultKind::Damage { node, part, harm, pick: 0, survivors, down })?;
-            let begins = |world: &Cluster| {
-                world.probe(leads).map_or(LogIndex(0), |probe| probe.first)
-            };
+            let begins =
+                |world: &Cluster| world.probe(leads).map_or(LogIndex(0), |probe| probe.first);
             let then = begins(world);
             let is_later = |world: &Cluster| begins(world) > then;
             run_until(world, 5_000 * MS, "a log that begins later", is_later)?;

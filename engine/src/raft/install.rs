@@ -217,8 +217,9 @@ impl Raft {
         }
         if self.lacks_state() {
             // What it reaches it has no state for, unless the log goes on from before.
+            let begins = self.log.first().previous();
             let missing = self.facts.hole.filter(|_| !self.facts.is_state_lost);
-            return at.index < missing.map_or(self.log.first().previous(), |hole| hole.index);
+            return at.index < missing.map_or(begins, |hole| hole.index);
         }
         at.index <= self.log.marks.committed() || self.log.term_at(at.index) == Some(at.term)
     }

@@ -8,11 +8,7 @@
 //! is compared with what is missing by the storage. Invariant: equal term at equal index means the
 //! same entry, so any copy will do.
 
-use super::{
-    Raft,
-    log::Chunk,
-    replication::ReadWish,
-};
+use super::{Raft, log::Chunk, replication::ReadWish};
 use crate::{
     entry,
     marks::Mark,

@@ -10,7 +10,7 @@ use crate::{
     entry::Head,
     file::File,
     marks::Mark,
-    types::{LogId, NodeId, Piece},
+    types::{LogId, LogIndex, NodeId, Piece},
 };
 use bytes::Bytes;
 
@@ -28,9 +28,9 @@ impl Storage {
         self.journal.holes.first_wanted()
     }
 
-    /// Whether what lies behind such an entry is not durable because of it.
-    pub(crate) fn owes_entries(&self) -> bool {
-        self.journal.holes.first_owed().is_some()
+    /// The first such entry behind which nothing is durable before it is there again.
+    pub(crate) fn first_owed(&self) -> Option<LogIndex> {
+        self.journal.holes.first_owed()
     }
 
     /// A peer's copy of an entry of this log.
@@ -46,7 +46,7 @@ impl Storage {
         let file = File::Segment(sequence);
         if !self.snapshots.has_peers {
             let (at, what) = (u64::from(slot.offset), format!("entry {}", slot.id));
-            self.fault.get_or_insert(damaged(file, at, what));
+            self.fault.get_or_insert_with(|| damaged(file, at, what));
             return;
         }
         self.ops.met(Mark::HoleFoundLate);

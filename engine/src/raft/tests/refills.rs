@@ -95,7 +95,8 @@ fn only_the_same_entry_is_given() {
         cluster.settle(1);
         let asked: Vec<_> = cluster.queue.drain(..).collect();
         asked.into_iter().for_each(|(from, message)| cluster.deliver(from, message));
-        let given: Vec<_> = cluster.queue.drain(..).map(|(from, message)| (from, message.payload)).collect();
+        let given: Vec<_> =
+            cluster.queue.drain(..).map(|(from, message)| (from, message.payload)).collect();
         assert!(matches!(&given[..], [(_, Payload::Refill(given))] if given.frames.is_empty()));
         given[0].0
     };

@@ -48,11 +48,11 @@ fn what_is_lost_is_named_given_and_there_after_a_restart() {
     let mut disk = node.disk;
     harm(&mut disk, &frames[1]);
     harm(&mut disk, &frames[2]);
-    let mut node = Node::start(disk, Start::Run);
+    let node = Node::start(disk, Start::Run);
     assert_eq!(node.recovered().last.index, LogIndex(5), "which they were is known");
     assert_eq!(node.recovered().gate, None);
     assert_eq!(node.storage.durable(), LogIndex(1), "nothing behind them is acknowledged");
-    assert!(node.storage.owes_entries());
+    assert_eq!(node.storage.first_owed(), Some(LogIndex(2)));
     // A crash before anything was given: they are neither torn nor forgotten.
     let mut node = node.restart();
     assert_eq!(node.storage.hole(), Some(LogId::new(Term(1), LogIndex(2))));
@@ -62,7 +62,7 @@ fn what_is_lost_is_named_given_and_there_after_a_restart() {
     assert_eq!(node.storage.hole(), None);
     assert_eq!(node.storage.durable(), LogIndex(5));
     let mut node = node.restart();
-    assert!(!node.storage.owes_entries());
+    assert_eq!(node.storage.first_owed(), None);
     assert_eq!(node.read(1).len(), 5);
 }
 
@@ -120,7 +120,10 @@ fn an_entry_that_goes_bad_later_is_filled_in_its_full_segment() {
     node.storage.read(Reader::Machine, LogIndex(1), node.last.index, u32::MAX);
     node.settle();
     let (_, read) = node.storage.take_read().expect("what lies before it is whole");
-    assert_eq!((read.last, node.storage.hole()), (LogIndex(7), Some(LogId::new(Term(1), LogIndex(8)))));
+    assert_eq!(
+        (read.last, node.storage.hole()),
+        (LogIndex(7), Some(LogId::new(Term(1), LogIndex(8))))
+    );
     assert_eq!(node.storage.durable(), node.last.index, "what was acknowledged is acknowledged");
     node.storage.read(Reader::Machine, LogIndex(8), node.last.index, 1);
     node.settle();
