@@ -34,11 +34,18 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             return;
         }
         let (file, at) = places[(pick % places.len() as u64) as usize];
-        self.nodes[node].scars.files.push(file);
+        let whole = self.nodes[node].disk.clone();
         match part {
             Part::Entries => self.harm_entries(node, file, at, harm),
             _ => harm_sector(&mut self.nodes[node].disk, file, at, harm),
         }
+        // What is there twice may be ruined once already.
+        let is_ruined = self.nodes[node].scars.is_ruined;
+        if is_ruined && self.goes_unnoticed(node, file, &self.nodes[node].disk) {
+            self.nodes[node].disk = whole;
+            return;
+        }
+        self.nodes[node].scars.files.push(file);
         self.struck("damage");
         self.note(Some(node), || format!("damaged: {part:?} of {file} at byte {at}, {harm:?}"));
     }

@@ -39,14 +39,20 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let at = sectors.get((pick >> 32) as usize % sectors.len().max(1)).copied().unwrap_or(0);
         let mut ruined = disk.clone();
         harm_sector(&mut ruined, file, at, harm);
-        let vote = file == File::HardState;
-        if self.forgets(node, &ruined, vote) && self.is_beyond_telling(node, file, &ruined) {
+        if self.goes_unnoticed(node, file, &ruined) {
             return;
         }
         self.nodes[node].disk = ruined;
         self.nodes[node].scars.is_ruined = true;
         self.struck("ruin");
         self.note(Some(node), || format!("ruined: {file} at byte {at}, {harm:?}"));
+    }
+
+    /// Whether a node would start from its ruined disk without what it promised, and nobody could
+    /// tell.
+    pub(super) fn goes_unnoticed(&self, node: usize, file: File, ruined: &SimDisk) -> bool {
+        let vote = file == File::HardState;
+        self.forgets(node, ruined, vote) && self.is_beyond_telling(node, file, ruined)
     }
 
     /// Whether all that the ruined disk has forgotten is what the whole one does not prove either:
