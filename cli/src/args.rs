@@ -34,6 +34,10 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Ask a node how it is
     Status(Status),
+    /// Tell what is in the directory of a node that does not run, and what a restart would do
+    Inspect(Inspect),
+    /// Read every byte that a node needs, and tell what is wrong
+    Verify(Verify),
     /// Run whole clusters in simulated time, on disks that tear and links that break
     #[command(subcommand)]
     Sim(crate::sim::args::Sim),
@@ -107,6 +111,26 @@ pub(crate) struct Status {
     /// Where the node listens for clients
     #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
     pub(crate) address: SocketAddr,
+    /// One JSON object instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Inspect {
+    /// The node's directory; nothing in it is changed
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// One JSON object instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Verify {
+    /// The node's directory; nothing in it is changed
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
     /// One JSON object instead of lines
     #[arg(long)]
     pub(crate) json: bool,

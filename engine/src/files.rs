@@ -10,6 +10,9 @@
 //! descriptor that writes to it: the system gives such a lock back when the last operation on the
 //! descriptor has ended, which may be long after its process was killed. [`Directory::open`]
 //! passes only when it can have every file exclusively for a moment.
+//!
+//! [`Directory::open_to_read`] is for whoever only looks: it makes no file, and what would write
+//! fails. It shares `LOCK` with others who look, and with no node.
 
 use crate::{
     event::Completion,
@@ -43,8 +46,10 @@ pub struct Directory {
     /// The directory itself, to sync its names.
     names: fs::File,
     files: Mutex<BTreeMap<File, Arc<fs::File>>>,
-    /// Held for as long as this value lives.
-    _lock: fs::File,
+    /// Whether nothing in it is to change.
+    read_only: bool,
+    /// Held for as long as this value lives; `None`: there is no such file, and none is made.
+    _lock: Option<fs::File>,
 }
 
 /// Why a directory could not be opened.
@@ -75,7 +80,7 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Locked { path } => {
-                write!(f, "{} is locked: another node runs in this directory", path.display())
+                write!(f, "{} is locked: a node runs in this directory", path.display())
             }
             Self::Draining { path } => {
                 write!(f, "an operation of a former node on {} has not ended", path.display())
@@ -103,8 +108,37 @@ impl Directory {
         fs::create_dir_all(&path).map_err(failed)?;
         let names = fs::File::open(&path).map_err(failed)?;
         let lock = open_lock(&path.join(LOCK))?;
-        let directory = Self { path: path.clone(), names, files: Mutex::default(), _lock: lock };
-        for (file, _) in directory.list().map_err(failed)? {
+        Self::drained(path, names, false, Some(lock))
+    }
+
+    /// Locks the directory for reading alone: nothing in it is made or changed, and every request
+    /// that would write fails. Others may look at the same time, but no node may run in it.
+    pub fn open_to_read(path: impl Into<PathBuf>) -> Result<Self, OpenError> {
+        let path = path.into();
+        let names = fs::File::open(&path);
+        let names = names.map_err(|error| OpenError::Io { path: path.clone(), error })?;
+        let at = path.join(LOCK);
+        let lock = match fs::File::open(&at) {
+            Ok(lock) => Some(locked(lock.try_lock_shared(), lock, at)?),
+            // A copy of a node's files need not have it.
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(OpenError::Io { path: at, error }),
+        };
+        Self::drained(path, names, true, lock)
+    }
+
+    fn drained(
+        path: PathBuf,
+        names: fs::File,
+        read_only: bool,
+        lock: Option<fs::File>,
+    ) -> Result<Self, OpenError> {
+        let files = Mutex::default();
+        let directory = Self { path, names, files, read_only, _lock: lock };
+        let listed = directory.list();
+        let listed =
+            listed.map_err(|error| OpenError::Io { path: directory.path.clone(), error })?;
+        for (file, _) in listed {
             directory.check_drained(file)?;
         }
         Ok(directory)
@@ -128,6 +162,9 @@ impl Directory {
         file: File,
         fill: impl FnOnce(&fs::File) -> io::Result<()>,
     ) -> Result<(), DiskError> {
+        if self.read_only {
+            return Err(disk_error(&ErrorKind::ReadOnlyFilesystem.into()));
+        }
         self.try_create(file, fill).map_err(|error| disk_error(&error))
     }
 
@@ -143,6 +180,9 @@ impl Directory {
     }
 
     fn try_perform(&self, request: &DiskRequest) -> io::Result<Completion> {
+        if self.read_only && !matches!(request, DiskRequest::List | DiskRequest::Read { .. }) {
+            return Err(ErrorKind::ReadOnlyFilesystem.into());
+        }
         match request {
             DiskRequest::List => return self.list().map(Completion::Listed),
             DiskRequest::Read { file, offset, len } => {
@@ -213,12 +253,20 @@ impl Directory {
         if let Some(open) = self.files().get(&file) {
             return Ok(Arc::clone(open));
         }
-        let options = OpenOptions::new().read(true).write(true).clone();
-        let open = options.open(self.path.join(file.name()))?;
-        open.try_lock_shared()?;
+        let open = self.options().open(self.path.join(file.name()))?;
+        // Who only reads leaves nothing behind that a later owner must wait for.
+        if !self.read_only {
+            open.try_lock_shared()?;
+        }
         let open = Arc::new(open);
         keep(&mut self.files(), file, Arc::clone(&open));
         Ok(open)
+    }
+
+    fn options(&self) -> OpenOptions {
+        let mut options = OpenOptions::new();
+        options.read(true).write(!self.read_only);
+        options
     }
 
     fn files(&self) -> MutexGuard<'_, BTreeMap<File, Arc<fs::File>>> {
@@ -229,7 +277,7 @@ impl Directory {
     fn check_drained(&self, file: File) -> Result<(), OpenError> {
         let path = self.path.join(file.name());
         let failed = |error| OpenError::Io { path: path.clone(), error };
-        let open = OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?;
+        let open = self.options().open(&path).map_err(failed)?;
         open.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => OpenError::Draining { path: path.clone() },
             TryLockError::Error(error) => failed(error),
@@ -252,10 +300,18 @@ fn open_lock(path: &Path) -> Result<fs::File, OpenError> {
     let mut options = OpenOptions::new();
     let lock =
         options.read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
-    match lock.try_lock() {
+    locked(lock.try_lock(), lock, path.to_owned())
+}
+
+fn locked(
+    tried: Result<(), TryLockError>,
+    lock: fs::File,
+    path: PathBuf,
+) -> Result<fs::File, OpenError> {
+    match tried {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: path.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path }),
+        Err(TryLockError::Error(error)) => Err(OpenError::Io { path, error }),
     }
 }
 
@@ -440,6 +496,40 @@ mod tests {
         assert!(path.ends_with("log-1"), "{path:?}");
         drop(late);
         Directory::open(temporary.path()).unwrap();
+    }
+
+    #[test]
+    fn who_looks_changes_nothing_and_keeps_nodes_out() {
+        let temporary = tempdir().unwrap();
+        let owner = Directory::open(temporary.path()).unwrap();
+        let file = File::Segment(1);
+        owner.perform(&DiskRequest::Create { file, len: 8, zeroed: true }).unwrap();
+        let looked = Directory::open_to_read(temporary.path());
+        assert!(matches!(looked, Err(OpenError::Locked { .. })), "{looked:?}");
+        drop(owner);
+        let looks = [(); 2].map(|()| Directory::open_to_read(temporary.path()).unwrap());
+        assert_eq!(content(&looks[0], file), Ok(Completion::Read(Bytes::from_static(&[0; 8]))));
+        let writes = [
+            DiskRequest::Create { file: File::Spare(2), len: 8, zeroed: true },
+            DiskRequest::Write { file, at: extent(0, b"ab"), and: None, durable: true },
+            DiskRequest::Sync { file },
+            DiskRequest::Rename { from: file, to: File::Segment(2) },
+            DiskRequest::Remove { file },
+            DiskRequest::SyncDirectory,
+        ];
+        for write in writes {
+            assert!(looks[0].perform(&write).is_err(), "{write:?}");
+        }
+        assert!(looks[0].create_with(File::Spare(2), |_| Ok(())).is_err());
+        assert_eq!(content(&looks[1], file), Ok(Completion::Read(Bytes::from_static(&[0; 8]))));
+        assert!(matches!(Directory::open(temporary.path()), Err(OpenError::Locked { .. })));
+        drop(looks);
+        // A copy need not have the lock's file, and gets none; what is not there is not made.
+        fs::remove_file(temporary.path().join(LOCK)).unwrap();
+        drop(Directory::open_to_read(temporary.path()).unwrap());
+        assert!(!temporary.path().join(LOCK).exists());
+        let nowhere = temporary.path().join("nowhere");
+        assert!(Directory::open_to_read(&nowhere).is_err() && !nowhere.exists());
     }
 
     #[test]

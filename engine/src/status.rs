@@ -134,6 +134,8 @@ pub enum Phase {
     Snapshot,
     /// Where the log begins and ends.
     Log,
+    /// Reading every used byte, when that is all that was asked for.
+    Verify,
     /// Cutting a torn tail, rewriting what is not certainly durable.
     Repair,
     /// Streaming the snapshot into the state machine; the node votes and acknowledges already.
@@ -151,6 +153,7 @@ impl fmt::Display for Phase {
             Self::HardState => "hard-state",
             Self::Snapshot => "snapshot",
             Self::Log => "log",
+            Self::Verify => "verify",
             Self::Repair => "repair",
             Self::Restore => "restore",
             Self::Replay => "replay",

@@ -2,11 +2,14 @@
 //!
 //! Knows no disk operations: `recovery.rs` brings the bytes.
 
+mod report;
 mod telling;
+
+pub(super) use report::Seen;
 
 use super::{
     Identity, Recovered,
-    found::{SegmentFound, SnapshotFound},
+    found::{SegmentFound, SnapshotFound, last_nonzero},
     install,
     journal::Journal,
     promises::Promises,
@@ -19,7 +22,7 @@ use crate::{
     config::Config,
     disk::{
         Fault,
-        hard_state::{Gate, HardState},
+        hard_state::{BLOCK_BYTES, Gate, HardState},
         segment::{EndRecord, Header},
         snapshot::Origin,
     },
@@ -27,7 +30,7 @@ use crate::{
     event::Start,
     file::File,
     membership::{Member, Membership},
-    types::{LogId, LogIndex, NodeId, Term, Timestamp},
+    types::{GroupId, LogId, LogIndex, NodeId, Term, Timestamp},
 };
 use bytes::{Bytes, BytesMut};
 use rand_chacha::{
@@ -40,8 +43,12 @@ pub(crate) struct Look {
     config: Config,
     files: Vec<(File, u64)>,
     blocks: [[Result<HardState, Fault>; 2]; 2],
+    /// Which of them are zeros.
+    zeros: [[bool; 2]; 2],
     pub(super) hard: Option<HardState>,
     pub(super) snapshots: Vec<SnapshotFound>,
+    /// Those that are not whole.
+    broken: Vec<SnapshotFound>,
     pub(super) segments: Vec<SegmentFound>,
     /// Files that nothing needs.
     pub(super) doomed: Vec<File>,
@@ -85,8 +92,10 @@ impl Look {
             config: config.clone(),
             files: Vec::new(),
             blocks: [[absent(), absent()], [absent(), absent()]],
+            zeros: [[false; 2]; 2],
             hard: None,
             snapshots: Vec::new(),
+            broken: Vec::new(),
             segments: Vec::new(),
             doomed: Vec::new(),
             log: Log::default(),
@@ -139,8 +148,9 @@ impl Look {
     }
 
     pub(super) fn take_hard(&mut self, copy: u8, block: u8, bytes: &[u8]) {
-        let found = HardState::decode(bytes, self.config.group);
-        self.blocks[usize::from(copy)][usize::from(block)] = found;
+        let (copy, block) = (usize::from(copy), usize::from(block));
+        self.blocks[copy][block] = HardState::decode(bytes, self.config.group);
+        self.zeros[copy][block] = bytes.len() == BLOCK_BYTES && last_nonzero(bytes).is_none();
     }
 
     /// The highest good number of all four blocks counts.
@@ -197,6 +207,26 @@ impl Look {
         let header = Header::decode(bytes, group, found.sequence);
         let header = header.ok().filter(|header| header.layout.len == found.len);
         found.header = found.header.take().or(header);
+    }
+
+    /// The log's group.
+    pub(super) const fn group(&self) -> GroupId {
+        self.config.group
+    }
+
+    pub(super) fn align(&self) -> u64 {
+        u64::from(self.config.disk_align)
+    }
+
+    /// What ties entries to this cluster and group.
+    pub(super) fn seed(&self) -> Seed {
+        self.rules().seed
+    }
+
+    /// Whether nobody else has what is here.
+    pub(super) fn is_alone(&self) -> bool {
+        let hard = self.hard();
+        hard.newest.is_sole_voter(hard.identity.node)
     }
 
     fn rules(&self) -> Rules {
@@ -314,8 +344,8 @@ impl Look {
         let is_whole = |found: &SnapshotFound| {
             snapshots::whole(&found.header, &found.footer, found.at, &identity).is_some()
         };
-        let broken = self.snapshots.extract_if(.., |found| !is_whole(found));
-        self.doomed.extend(broken.map(|found| File::Snapshot(found.at)));
+        self.broken = self.snapshots.extract_if(.., |found| !is_whole(found)).collect();
+        self.doomed.extend(self.broken.iter().map(|found| File::Snapshot(found.at)));
         // What an install has left behind: no log leads on from there.
         let (first, newest) = (self.hard().first.index, self.snapshot());
         let is_useless = |found: &mut SnapshotFound| {
@@ -376,7 +406,7 @@ impl Look {
                 None if log.is_torn => verdict::Tail::Torn,
                 None => verdict::Tail::Whole,
             },
-            is_alone: hard.newest.is_sole_voter(hard.identity.node),
+            is_alone: self.is_alone(),
         }
     }
 

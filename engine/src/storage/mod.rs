@@ -21,6 +21,7 @@ mod scan;
 mod serving;
 mod snapshots;
 mod verdict;
+mod verify;
 
 use self::{
     compact::Compaction,

@@ -7,12 +7,13 @@ use super::{
     Identity, Recovered,
     found::SegmentFound,
     journal::Journal,
-    look::{self, Look},
+    look::{self, Look, Seen},
     ops::{Job, Ops},
     promises::{Promises, Version},
     repair::Repair,
     snapshots::SnapshotFile,
     verdict::{self, Found, Hard, Mode, Verdict},
+    verify::Verification,
 };
 use crate::{
     action::{Halt, Note},
@@ -49,6 +50,8 @@ pub(crate) enum RecoveryOp {
         segment: u32,
         chunk: u32,
     },
+    /// A piece of what is verified.
+    Piece(u32),
     /// A step of building a node.
     Step,
     /// A step of a repair, which counts its own.
@@ -81,6 +84,7 @@ enum Stage {
     Snapshots,
     Segments,
     Images,
+    Verify(Box<Verification>),
     Adopt(Version, Verdict),
     Repair(Box<Repair>),
     Over,
@@ -169,6 +173,10 @@ impl Recovery {
         self.outstanding -= 1;
         match (op, result) {
             (RecoveryOp::List, Ok(Completion::Listed(files))) => self.look.take_files(files),
+            (RecoveryOp::Piece(number), result) => {
+                let Stage::Verify(verification) = &mut self.stage else { return };
+                self.report.bytes_done += verification.take(number, result);
+            }
             (op, Ok(Completion::Read(bytes))) => {
                 self.report.bytes_done += bytes.len() as u64;
                 self.take_bytes(op, bytes);
@@ -193,7 +201,7 @@ impl Recovery {
                 let image = &mut look.segments[segment as usize].image;
                 image[at..at + bytes.len()].copy_from_slice(&bytes);
             }
-            RecoveryOp::List | RecoveryOp::Step | RecoveryOp::Repair => {}
+            RecoveryOp::List | RecoveryOp::Piece(_) | RecoveryOp::Step | RecoveryOp::Repair => {}
         }
     }
 
@@ -203,7 +211,7 @@ impl Recovery {
             if let Some((file, error)) = self.failed.take() {
                 return Err(Halt::DiskFailed { file, error });
             }
-            if self.outstanding > 0 {
+            if self.outstanding > 0 && !matches!(self.stage, Stage::Verify(_)) {
                 return Ok(false);
             }
             if let Some((file, error)) = self.unreadable() {
@@ -217,6 +225,10 @@ impl Recovery {
                 Stage::Snapshots => self.read_segments(now, parts.ops),
                 Stage::Segments => self.read_images(parts.ops),
                 Stage::Images => self.judge(now, parts)?,
+                Stage::Verify(verification) => {
+                    self.verify(verification, parts.ops)?;
+                    return Ok(false);
+                }
                 Stage::Adopt(version, verdict) => {
                     let promises = parts.promises.as_ref().expect("it is being adopted");
                     if !promises.is_durable(version) {
@@ -375,6 +387,10 @@ impl Recovery {
         }
         let found = Found::early(self.mode(), false, hard);
         if let (row, Verdict::Refuse) = verdict::verdict(&found) {
+            if self.is_look() {
+                let inspection = self.look.inspection(&Seen::HardState, row, Verdict::Refuse);
+                return Err(Halt::Inspected(Box::new(inspection)));
+            }
             return Err(self.look.refusal(row.name));
         }
         self.phase(Phase::Snapshot, now);
@@ -433,16 +449,28 @@ impl Recovery {
         let (row, verdict) = verdict::verdict(&found);
         let text: Arc<str> = format!("{}: {} ({})", row.name, row.says, self.look).into();
         self.report.verdict = Some(text.clone());
-        if matches!(self.start, Start::Inspect) {
-            return Err(Halt::Inspected(text.to_string()));
+        if self.is_look() {
+            let inspection = Box::new(self.look.inspection(&Seen::All, row, verdict));
+            if matches!(self.start, Start::Inspect) {
+                return Err(Halt::Inspected(inspection));
+            }
+            self.phase(Phase::Verify, now);
+            let verification = Verification::new(&self.look, inspection);
+            self.report.bytes_total = verification.bytes_total();
+            self.stage = Stage::Verify(Box::new(verification));
+            return Ok(());
         }
         parts.ops.note(Note::Recovery(text));
+        if !self.look.starts(verdict) {
+            return Err(self.look.refusal(row.name));
+        }
         match verdict {
-            Verdict::Replay { log_is_covered: false, .. } | Verdict::RepeatCut => {}
-            Verdict::Install if self.look.is_log_sound() && self.resumes().is_none() => {
-                self.has_lost_state = true;
+            // Entries and state that only peers have do not come to a machine of its own.
+            Verdict::Install | Verdict::Gate | Verdict::Refill if self.resumes().is_some() => {
+                return Err(self.look.refusal(row.name));
             }
-            Verdict::Gate | Verdict::Refill if self.resumes().is_none() => {
+            Verdict::Install => self.has_lost_state = true,
+            Verdict::Gate | Verdict::Refill => {
                 parts.ops.met(Mark::GateSet);
                 self.look.refetch_log();
             }
@@ -450,7 +478,7 @@ impl Recovery {
                 parts.ops.met(Mark::InstallFinished);
                 self.look.finish_install();
             }
-            _ => return Err(self.look.refusal(row.name)),
+            _ => {}
         }
         self.phase(Phase::Repair, now);
         *parts.promises = Some(self.look.promises());
@@ -458,6 +486,25 @@ impl Recovery {
         self.look.fill(parts.journal);
         parts.journal.epoch = promises.wanted().write_epoch;
         self.stage = Stage::Adopt(promises.version(), verdict);
+        Ok(())
+    }
+
+    /// Whether nothing may be written: the node is only looked at.
+    const fn is_look(&self) -> bool {
+        matches!(self.start, Start::Inspect | Start::Verify)
+    }
+
+    /// Asks for as much as may be read at one time, checks what has come, and ends with it.
+    fn verify(&mut self, mut verification: Box<Verification>, ops: &mut Ops) -> Result<(), Halt> {
+        verification.check();
+        while let Some((number, request)) = verification.next() {
+            self.outstanding += 1;
+            ops.submit(Job::Recovery(RecoveryOp::Piece(number)), Class::Serve, request);
+        }
+        if verification.is_over() {
+            return Err(Halt::Inspected(verification.into_inspection()));
+        }
+        self.stage = Stage::Verify(verification);
         Ok(())
     }
 

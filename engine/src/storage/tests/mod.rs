@@ -2,6 +2,7 @@
 //! whatever the order of rolls, cuts, snapshots and restarts.
 
 mod crash;
+mod verify;
 
 use super::*;
 use crate::{
