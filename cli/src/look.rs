@@ -12,7 +12,7 @@ use crate::{
 };
 use anyhow::{Result, anyhow};
 use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
-use lakebed::{Inspection, Phase, Recovery};
+use lakebed::{Halt, Inspection, Phase, Recovery};
 use lakebed_runtime::{Depth, DirError, LookError, look};
 use std::{
     fs, io,
@@ -22,8 +22,8 @@ use std::{
 };
 
 pub(crate) fn inspect(args: &Inspect) -> Result<ExitCode> {
-    let found =
-        look(&args.dir, Depth::Verdict, |_| {}).map_err(|error| explain(error, "inspect"))?;
+    let found = look(&args.dir, Depth::Verdict, |_| {})
+        .map_err(|error| explain(error, "inspect", &args.dir))?;
     if args.json {
         say(json::text(&found, None)?);
     } else {
@@ -36,7 +36,7 @@ pub(crate) fn verify(args: &Verify) -> Result<ExitCode> {
     let (started, bar) = (Instant::now(), bar());
     let found = look(&args.dir, Depth::Bytes, |recovery| show(&bar, recovery));
     bar.finish_and_clear();
-    let found = found.map_err(|error| explain(error, "verify"))?;
+    let found = found.map_err(|error| explain(error, "verify", &args.dir))?;
     let took = started.elapsed();
     if args.json {
         say(json::text(&found, Some(took))?);
@@ -87,7 +87,7 @@ fn tell(found: &Inspection, took: Duration) {
 }
 
 /// With what to do instead.
-fn explain(error: LookError, command: &str) -> anyhow::Error {
+fn explain(error: LookError, command: &str, dir: &Path) -> anyhow::Error {
     match &error {
         LookError::Directory(DirError::InUse { .. }) => {
             let hint = "stop it first, or ask it with `lakebed status`: while it writes, nobody \
@@ -100,10 +100,18 @@ fn explain(error: LookError, command: &str) -> anyhow::Error {
                     nodes.iter().map(|node| format!("\n  lakebed {command} {}", node.display()));
                 let count = nodes.len();
                 let path = path.display();
-                anyhow!("{path} holds {count} nodes; name one:{}", each.collect::<String>())
+                let s = if count == 1 { "" } else { "s" };
+                anyhow!("{path} holds {count} node{s}; name one:{}", each.collect::<String>())
             }
             _ => error.into(),
         },
+        LookError::Halted(halt) if **halt == Halt::NotFormatted => {
+            let dir = dir.display();
+            anyhow!(
+                "{dir} bears a node's name and has no node in it: it never was formatted, or was wiped"
+            )
+        }
+        LookError::Halted(halt) => anyhow!("{}: {halt}", dir.display()),
         _ => error.into(),
     }
 }

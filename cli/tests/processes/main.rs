@@ -6,6 +6,8 @@ mod dirs;
 mod flags;
 mod full;
 mod kill;
+mod lone;
+mod look;
 mod ports;
 mod room;
 mod sim;

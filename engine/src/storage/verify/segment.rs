@@ -27,6 +27,8 @@ pub(super) struct SegmentCheck {
     /// Whether its end record must be there.
     is_followed: bool,
     /// The last entry that must be whole.
+    proven: LogIndex,
+    /// The last entry that is there. What of them is not proven durable may be what a crash left.
     last: LogIndex,
     seed: Seed,
     file_seed: FileSeed,
@@ -55,14 +57,9 @@ impl SegmentCheck {
     fn new(look: &Look, found: &SegmentFound, next: Option<LogIndex>, does: &str) -> Self {
         let (group, is_followed) = (look.group(), next.is_some());
         let is_sealed = found.end.is_some();
-        let last = match &found.end {
-            Some(end) => end.last.index,
-            // What is not proven durable may be what a crash left.
-            None => {
-                let next = next.filter(|next| next.0 > 0).map(LogIndex::previous);
-                look.proven().min(next.unwrap_or(LogIndex(u64::MAX)))
-            }
-        };
+        let next = next.filter(|next| next.0 > 0).map_or(LogIndex(u64::MAX), LogIndex::previous);
+        let kept = found.as_sealed().map_or(LogIndex(0), |sealed| sealed.last.index);
+        let proven = if is_sealed { kept } else { look.proven().min(next) };
         Self {
             file: File::Segment(found.sequence),
             len: found.len,
@@ -70,7 +67,8 @@ impl SegmentCheck {
             header: found.header.clone(),
             is_sealed,
             is_followed,
-            last,
+            proven,
+            last: kept.max(proven),
             seed: look.seed(),
             file_seed: FileSeed::new(group, found.sequence),
             then: does.into(),
@@ -153,7 +151,9 @@ impl SegmentCheck {
             match self.entry(header, image, index, prev_term, slot.as_ref(), end) {
                 Ok((head, offset)) => {
                     findings.verified.entries += 1;
-                    if slot.is_none() {
+                    if index > self.proven {
+                        // A slot that is missing here was not awaited by anybody.
+                    } else if slot.is_none() {
                         findings.defects.push(self.bad_slot(header, image, n, &head));
                     } else if !slot.is_some_and(|slot| slot.agrees(&head)) {
                         findings.defects.push(self.disagreement(offset, &head, slot));
@@ -163,6 +163,7 @@ impl SegmentCheck {
                 }
                 // What follows an entry of which nothing is known is not known either.
                 Err((_, None)) => {}
+                Err(_) if index > self.proven => break,
                 Err((why, Some(offset))) => {
                     findings.defects.push(self.bad_entry(index, slot.as_ref(), why, offset));
                     end = slot.as_ref().map(Slot::end);
