@@ -70,6 +70,9 @@ pub(crate) struct Up {
     /// The first node's port for peers, when the cluster is new [default: --port + 1000]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) peer_port: Option<u16>,
+    /// The port at which Prometheus may ask how all nodes are: http://127.0.0.1:PORT/metrics
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) metrics_port: Option<u16>,
     #[command(flatten)]
     pub(crate) tuning: TuningArgs,
 }
@@ -94,6 +97,9 @@ pub(crate) struct Serve {
     /// The cluster's name, alike on all its nodes [default: --peers]
     #[arg(long, value_name = "NAME")]
     pub(crate) cluster: Option<String>,
+    /// Where Prometheus may ask how the node is: http://ADDR/metrics
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
+    pub(crate) metrics: Option<SocketAddr>,
     /// Listen on other addresses than loopback, though nothing is encrypted
     #[arg(long)]
     pub(crate) insecure: bool,

@@ -7,6 +7,7 @@
 mod args;
 mod cluster_file;
 mod look;
+mod metrics;
 mod node;
 mod progress;
 mod serve;

@@ -75,7 +75,7 @@ pub use marks::{Mark, Marks};
 pub use membership::{Member, Membership};
 pub use report::Inspection;
 pub use state_machine::{Clients, Runner, StateMachine};
-pub use status::{Phase, Recovery, Role, Status};
+pub use status::{Feed, Peer, Phase, Recovery, Role, Status};
 pub use types::{
     CaptureId, ClusterId, GroupId, Instant, LogId, LogIndex, NodeId, OpId, RequestId, Requests,
     SnapshotId, Term, Timestamp,

@@ -36,7 +36,7 @@ use self::{
     snapshots::Snapshots,
 };
 use crate::{
-    action::{Action, Halt},
+    action::{Action, Halt, Note},
     config::{Config, Tuning},
     entry::{Head, Seed},
     event::{Chunk, Completion, MachineError, Start},
@@ -105,6 +105,8 @@ pub(crate) struct Storage {
     ops: Ops,
     restart: Option<Box<Restart>>,
     report: Recovery,
+    /// When the phase that it is in began.
+    phase_began: Instant,
     promises: Option<Promises>,
     journal: Journal,
     reads: Reads,
@@ -112,6 +114,8 @@ pub(crate) struct Storage {
     compaction: Compaction,
     installing: Installing,
     committed: LogIndex,
+    /// What was known to be committed at the start: the restart ends when that is applied.
+    replay_to: LogIndex,
     fault: Option<Halt>,
 }
 
@@ -123,6 +127,7 @@ impl Storage {
             ops: Ops::default(),
             restart: None,
             report: Recovery::default(),
+            phase_began: Instant::default(),
             promises: None,
             journal: Journal::new(identity, config),
             reads: Reads::new(Seed::default(), config.group),
@@ -130,6 +135,7 @@ impl Storage {
             compaction: Compaction::default(),
             installing: Installing::default(),
             committed: LogIndex(0),
+            replay_to: LogIndex(0),
             fault: None,
             config: config.clone(),
         };
@@ -246,6 +252,10 @@ impl Storage {
         let mut restart = self.restart.take()?;
         let (journal, promises, ops) = (&mut self.journal, &mut self.promises, &mut self.ops);
         let result = restart.go_on(now, &mut Parts { journal, promises, ops });
+        if result == Ok(true) {
+            restart.end(now);
+            self.phase_began = now;
+        }
         self.report = restart.report().clone();
         let recovered = match result {
             Ok(true) => Some(self.take_over(&restart)),
@@ -270,7 +280,7 @@ impl Storage {
         self.snapshots = new_snapshots(recovered.identity, &self.config);
         self.snapshots.whole = restart.whole_snapshots();
         self.committed = recovered.committed;
-        self.report.phase = Phase::Restore;
+        self.replay_to = recovered.committed;
         self.snapshots.has_peers = !recovered.membership.is_sole_voter(recovered.identity.node);
         match restart.resumes() {
             Some(machine) => self.snapshots.resume(machine),
@@ -504,15 +514,44 @@ impl Storage {
     }
 
     /// How the restart goes.
-    pub(crate) fn recovery(&self) -> Recovery {
+    pub(crate) fn recovery(&self, applied: LogIndex) -> Recovery {
         let mut report = self.report.clone();
         if let Some((done, total)) = self.snapshots.progress() {
             (report.bytes_done, report.bytes_total) = (done, total);
         }
-        if report.phase == Phase::Restore && self.snapshots.restored().is_some() {
-            report.phase = Phase::Ready;
+        match report.phase {
+            Phase::Replay => {
+                let left = self.replay_to.0.saturating_sub(applied.0);
+                report.entries_done = report.entries_total.saturating_sub(left);
+            }
+            // A peer's snapshot takes the place of what there was.
+            Phase::Ready if self.snapshots.restored().is_none() => report.phase = Phase::Restore,
+            _ => {}
         }
         report
+    }
+
+    /// Goes on with what follows the verdict: the machine takes in the snapshot, then applies what
+    /// was known to be committed. True when that is done.
+    pub(crate) fn catch_up(&mut self, now: Instant, applied: LogIndex) -> bool {
+        if self.report.phase == Phase::Restore
+            && let Some(restored) = self.snapshots.restored()
+        {
+            self.enter(Phase::Replay, now);
+            self.report.entries_total = self.replay_to.0.saturating_sub(restored.index.0);
+        }
+        let is_over = self.report.phase == Phase::Replay && applied >= self.replay_to;
+        if is_over {
+            self.enter(Phase::Ready, now);
+            self.report.entries_done = self.report.entries_total;
+            self.ops.note(Note::Recovery(self.report.told().into()));
+        }
+        is_over
+    }
+
+    fn enter(&mut self, phase: Phase, now: Instant) {
+        self.report.enter(phase, now.since(self.phase_began));
+        self.phase_began = now;
     }
 }
 

@@ -142,15 +142,13 @@ impl Recovery {
     fn phase(&mut self, phase: Phase, now: Instant) {
         let began = self.phase_began.replace(now).unwrap_or(now);
         if phase != self.report.phase {
-            self.report.took.push((self.report.phase, now.since(began)));
+            self.report.enter(phase, now.since(began));
         }
-        self.report = Report {
-            phase,
-            bytes_done: 0,
-            bytes_total: 0,
-            took: std::mem::take(&mut self.report.took),
-            verdict: self.report.verdict.take(),
-        };
+    }
+
+    /// The node may speak; what is left to do is the machine's.
+    pub(crate) fn end(&mut self, now: Instant) {
+        self.phase(Phase::Restore, now);
     }
 
     fn ask(&mut self, op: RecoveryOp, request: DiskRequest, ops: &mut Ops) {
