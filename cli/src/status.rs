@@ -222,8 +222,9 @@ impl fmt::Display for Health {
         }
         let [mean, slowest] =
             [self.disk_write_mean_us, self.disk_write_slowest_us].map(Duration::from_micros);
-        write!(f, "; {} durable writes, {mean:.1?} on average", self.disk_writes)?;
-        write!(f, ", lately at most {slowest:.1?}")
+        let count = self.disk_writes;
+        write!(f, "\n           {count} durable writes, {mean:.1?} on average, ")?;
+        write!(f, "lately at most {slowest:.1?}")
     }
 }
 
@@ -238,16 +239,14 @@ impl fmt::Display for Recovery {
             write!(f, ", {} of {} entries applied", self.entries_done, self.entries_total)?;
         }
         if let Some(verdict) = &self.verdict {
+            // What it rests on stands behind it.
+            let verdict = verdict.replacen(" (", "\n           (", 1);
             write!(f, "\n           {verdict}")?;
         }
-        if !self.took_us.is_empty() {
-            let took = self.took_us.iter().map(|(phase, us)| {
-                let took = Duration::from_micros(*us);
-                format!("{phase} {took:.1?}")
-            });
-            write!(f, "\n           {}", took.collect::<Vec<_>>().join(", "))?;
-        }
-        Ok(())
+        let took = self.took_us.iter().filter(|(_, us)| *us > 0);
+        let took: Vec<_> =
+            took.map(|(phase, us)| format!("{phase} {:.1?}", Duration::from_micros(*us))).collect();
+        took.chunks(5).try_for_each(|line| write!(f, "\n           {}", line.join(", ")))
     }
 }
 

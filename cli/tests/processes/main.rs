@@ -8,6 +8,7 @@ mod full;
 mod kill;
 mod lone;
 mod look;
+mod metrics;
 mod ports;
 mod room;
 mod sim;
