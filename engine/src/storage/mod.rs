@@ -11,6 +11,7 @@ mod journal;
 mod look;
 mod ops;
 mod peers;
+mod progress;
 mod promises;
 mod reader;
 mod recovery;
@@ -36,14 +37,14 @@ use self::{
     snapshots::Snapshots,
 };
 use crate::{
-    action::{Action, Halt, Note},
+    action::{Action, Halt},
     config::{Config, Tuning},
     entry::{Head, Seed},
     event::{Chunk, Completion, MachineError, Start},
     file::{DiskError, File},
     marks::{Mark, Marks},
     membership::Membership,
-    status::{Phase, Recovery},
+    status::Recovery,
     types::{CaptureId, Instant, LogId, LogIndex, NodeId, OpId, Term, Timestamp},
 };
 use bytes::Bytes;
@@ -511,47 +512,6 @@ impl Storage {
     /// The first index still in the log.
     pub(crate) fn first(&self) -> LogIndex {
         self.journal.first()
-    }
-
-    /// How the restart goes.
-    pub(crate) fn recovery(&self, applied: LogIndex) -> Recovery {
-        let mut report = self.report.clone();
-        if let Some((done, total)) = self.snapshots.progress() {
-            (report.bytes_done, report.bytes_total) = (done, total);
-        }
-        match report.phase {
-            Phase::Replay => {
-                let left = self.replay_to.0.saturating_sub(applied.0);
-                report.entries_done = report.entries_total.saturating_sub(left);
-            }
-            // A peer's snapshot takes the place of what there was.
-            Phase::Ready if self.snapshots.restored().is_none() => report.phase = Phase::Restore,
-            _ => {}
-        }
-        report
-    }
-
-    /// Goes on with what follows the verdict: the machine takes in the snapshot, then applies what
-    /// was known to be committed. True when that is done.
-    pub(crate) fn catch_up(&mut self, now: Instant, applied: LogIndex) -> bool {
-        if self.report.phase == Phase::Restore
-            && let Some(restored) = self.snapshots.restored()
-        {
-            self.enter(Phase::Replay, now);
-            self.report.entries_total = self.replay_to.0.saturating_sub(restored.index.0);
-        }
-        let is_over = self.report.phase == Phase::Replay && applied >= self.replay_to;
-        if is_over {
-            self.enter(Phase::Ready, now);
-            self.report.entries_done = self.report.entries_total;
-            self.ops.note(Note::Recovery(self.report.told().into()));
-        }
-        is_over
-    }
-
-    fn enter(&mut self, phase: Phase, now: Instant) {
-        self.report.enter(phase, now.since(self.phase_began));
-        self.phase_began = now;
     }
 }
 
