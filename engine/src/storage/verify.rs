@@ -15,11 +15,10 @@ use crate::{
     report::{Defect, Inspection, Verified},
 };
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
-/// The most bytes that are read and not yet checked, unless one segment has more: two of the
-/// largest usual segments, so that one is read while the other is checked.
-const BYTES_MAX: u64 = 128 << 20;
+/// The most bytes that are read and not yet looked at.
+const BYTES_MAX: u64 = 32 << 20;
 
 /// A verification under way.
 #[derive(Clone, Debug)]
@@ -34,6 +33,11 @@ pub(super) struct Verification {
     first: u32,
     /// Their bytes.
     asked_bytes: u64,
+    /// The segment that is being put together. Kept for its room: new memory for each would cost
+    /// more than reading it.
+    image: Vec<u8>,
+    /// What of the file at hand could not be read.
+    unread: Vec<Range<u64>>,
 }
 
 #[derive(Clone, Debug)]
@@ -50,6 +54,8 @@ struct Piece {
     file: File,
     offset: u64,
     len: u32,
+    /// Whether it is the last one of its file.
+    is_last: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -72,13 +78,31 @@ impl Verification {
         let checks: Vec<_> = segments.chain(snapshots).collect();
         let pieces = |(n, check): (usize, &Check)| -> Vec<Piece> {
             let (file, pieces) = match check {
-                Check::Segment(check) => (check.file, vec![check.piece()]),
+                Check::Segment(check) => (check.file, check.pieces()),
                 Check::Snapshot(check) => (check.file(), check.pieces()),
             };
-            pieces.into_iter().map(|(offset, len)| Piece { check: n, file, offset, len }).collect()
+            let count = pieces.len();
+            let pieces = pieces.into_iter().enumerate();
+            let piece = |(number, (offset, len))| Piece {
+                check: n,
+                file,
+                offset,
+                len,
+                is_last: number + 1 == count,
+            };
+            pieces.map(piece).collect()
         };
         let wanted = checks.iter().enumerate().flat_map(pieces).collect();
-        Self { inspection, checks, wanted, asked: VecDeque::new(), first: 0, asked_bytes: 0 }
+        Self {
+            inspection,
+            checks,
+            wanted,
+            asked: VecDeque::new(),
+            first: 0,
+            asked_bytes: 0,
+            image: Vec::new(),
+            unread: Vec::new(),
+        }
     }
 
     /// How many bytes it reads.
@@ -120,22 +144,48 @@ impl Verification {
             let piece = self.asked.pop_front().expect("it is at the front").piece;
             self.first += 1;
             self.asked_bytes -= u64::from(piece.len);
-            match content {
-                Err(error) => findings.unread(&piece, error),
-                Ok(bytes) => {
-                    findings.verified.bytes += bytes.len() as u64;
-                    match &mut self.checks[piece.check] {
-                        Check::Segment(check) => check.check(&bytes, &mut findings),
-                        Check::Snapshot(check) => check.check(&bytes, &mut findings),
-                    }
-                }
-            }
+            self.check_piece(&piece, content, &mut findings);
         }
         let all = self.inspection.verified.get_or_insert_default();
         all.bytes += findings.verified.bytes;
         all.entries += findings.verified.entries;
         all.blocks += findings.verified.blocks;
         self.inspection.defects.append(&mut findings.defects);
+    }
+
+    fn check_piece(
+        &mut self,
+        piece: &Piece,
+        content: Result<Bytes, DiskError>,
+        findings: &mut Findings,
+    ) {
+        let end = piece.offset + u64::from(piece.len);
+        let bytes = content.unwrap_or_else(|error| {
+            findings.unread(piece, error);
+            self.unread.push(piece.offset..end);
+            Bytes::new()
+        });
+        findings.verified.bytes += bytes.len() as u64;
+        let told = findings.defects.len();
+        match &mut self.checks[piece.check] {
+            Check::Snapshot(check) => check.check(&bytes, findings),
+            Check::Segment(check) => {
+                self.image.extend_from_slice(&bytes);
+                // What could not be read is zeros: no record.
+                self.image.resize(end as usize, 0);
+                if piece.is_last {
+                    check.check(&self.image, findings);
+                    self.image.clear();
+                }
+            }
+        }
+        // That there are no records where nothing could be read was said already.
+        let is_unread = |at: u64| self.unread.iter().any(|range| range.contains(&at));
+        let found = findings.defects.split_off(told);
+        findings.defects.extend(found.into_iter().filter(|found| !is_unread(found.offset)));
+        if piece.is_last {
+            self.unread.clear();
+        }
     }
 
     /// Whether all was read and checked.

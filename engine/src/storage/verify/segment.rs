@@ -14,6 +14,9 @@ use crate::{
     types::{LogIndex, Term},
 };
 
+/// How many bytes are read at a time.
+const READ_BYTES: u64 = 1 << 20;
+
 /// A segment, and what must be in it.
 #[derive(Clone, Debug)]
 pub(super) struct SegmentCheck {
@@ -75,10 +78,10 @@ impl SegmentCheck {
         }
     }
 
-    /// All of it, in one read.
-    pub(super) const fn piece(&self) -> (u64, u32) {
-        let len = if self.len > u32::MAX as u64 { u32::MAX } else { self.len as u32 };
-        (0, len)
+    /// All of it, as it is read.
+    pub(super) fn pieces(&self) -> Vec<(u64, u32)> {
+        let piece = |offset: u64| (offset, (self.len - offset).min(READ_BYTES) as u32);
+        (0..self.len).step_by(READ_BYTES as usize).map(piece).collect()
     }
 
     pub(super) fn check(&self, image: &[u8], findings: &mut Findings) {
