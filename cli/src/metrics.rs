@@ -43,13 +43,10 @@ pub(crate) async fn serve(listener: std::net::TcpListener, sources: Vec<Source>)
     let (room, sources) = (Arc::new(Semaphore::new(SCRAPERS_MAX)), Arc::new(sources));
     loop {
         let place = Arc::clone(&room).acquire_owned().await.expect("it is never closed");
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let Ok((stream, _)) = listener.accept().await else {
             // Too many files are open, or the scraper has gone already: both pass.
-            Err(_) => {
-                tokio::time::sleep(LOOK).await;
-                continue;
-            }
+            tokio::time::sleep(LOOK).await;
+            continue;
         };
         let sources = Arc::clone(&sources);
         tokio::spawn(async move {

@@ -167,9 +167,8 @@ pub(crate) fn open_to_read(path: &Path) -> Result<(Directory, Owner), DirError> 
         return Err(DirError::Empty { path: path.to_owned() });
     }
     let mark = path.join(MARK);
-    let owner = match read_mark(path)? {
-        Some(owner) => owner,
-        None => return Err(DirError::NotANode { path: path.to_owned(), mark }),
+    let Some(owner) = read_mark(path)? else {
+        return Err(DirError::NotANode { path: path.to_owned(), mark });
     };
     Ok((opened(path, || Directory::open_to_read(path))?, owner))
 }

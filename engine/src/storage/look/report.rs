@@ -81,18 +81,18 @@ impl Look {
     }
 
     fn hard_blocks(&self) -> Vec<HardBlock> {
-        let mut blocks = Vec::new();
+        let mut all = Vec::new();
         for (copy, name) in ['A', 'B'].into_iter().enumerate() {
-            for block in 0..2 {
+            for (block, offset) in OFFSETS[copy].into_iter().enumerate() {
                 let content = match &self.blocks[copy][block] {
                     Ok(hard) => BlockContent::Good { number: hard.number },
                     Err(Fault::Absent) if self.zeros[copy][block] => BlockContent::Empty,
                     Err(fault) => BlockContent::Bad { found: fault.to_string() },
                 };
-                blocks.push(HardBlock { copy: name, offset: OFFSETS[copy][block], content });
+                all.push(HardBlock { copy: name, offset, content });
             }
         }
-        blocks
+        all
     }
 
     fn hard_defects(&self) -> Vec<Defect> {
