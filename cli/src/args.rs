@@ -34,6 +34,10 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Ask a node how it is
     Status(Status),
+    /// Tell what is in the directory of a node that does not run, and what a restart would do
+    Inspect(Inspect),
+    /// Read every byte that a node needs, and tell what is wrong
+    Verify(Verify),
     /// Run whole clusters in simulated time, on disks that tear and links that break
     #[command(subcommand)]
     Sim(crate::sim::args::Sim),
@@ -66,6 +70,9 @@ pub(crate) struct Up {
     /// The first node's port for peers, when the cluster is new [default: --port + 1000]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) peer_port: Option<u16>,
+    /// The port at which Prometheus may ask how all nodes are: http://127.0.0.1:PORT/metrics
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) metrics_port: Option<u16>,
     #[command(flatten)]
     pub(crate) tuning: TuningArgs,
 }
@@ -90,6 +97,9 @@ pub(crate) struct Serve {
     /// The cluster's name, alike on all its nodes [default: --peers]
     #[arg(long, value_name = "NAME")]
     pub(crate) cluster: Option<String>,
+    /// Where Prometheus may ask how the node is: http://ADDR/metrics
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
+    pub(crate) metrics: Option<SocketAddr>,
     /// Listen on other addresses than loopback, though nothing is encrypted
     #[arg(long)]
     pub(crate) insecure: bool,
@@ -107,6 +117,26 @@ pub(crate) struct Status {
     /// Where the node listens for clients
     #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
     pub(crate) address: SocketAddr,
+    /// One JSON object instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Inspect {
+    /// The node's directory; nothing in it is changed
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// One JSON object instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Verify {
+    /// The node's directory; nothing in it is changed
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
     /// One JSON object instead of lines
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,11 +1,13 @@
-//! The `lakebed` command: a replicated store in one process, or a node of one; and how it is; and
-//! the simulator.
+//! The `lakebed` command: a replicated store in one process, or a node of one; how it is, and what
+//! is in its directory; and the simulator.
 //!
 //! Knows flags, ports, folders and signals; everything else is the library's. Exit codes: 0 after
 //! a clean stop, 1 when something failed, 2 when the command line cannot be meant.
 
 mod args;
 mod cluster_file;
+mod look;
+mod metrics;
 mod node;
 mod progress;
 mod serve;
@@ -34,6 +36,8 @@ fn main() -> ExitCode {
         args::Command::Up(up) => up::run(&up),
         args::Command::Serve(serve) => serve::run(&serve),
         args::Command::Status(status) => status::run(&status),
+        args::Command::Inspect(inspect) => look::inspect(&inspect),
+        args::Command::Verify(verify) => look::verify(&verify),
         args::Command::Sim(sim) => sim::run(&sim),
         args::Command::Tape(tape) => tape::run(&tape),
     };

@@ -3,14 +3,14 @@
 //! One thread for both: no thread is woken between a client's command and its way to disk and
 //! peers.
 
-use crate::store::Replicated;
+use crate::{metrics::Source, store::Replicated};
 use anyhow::{Context, Result, anyhow};
 use lakebed::{ClusterId, Config, File, GroupId, Halt, NodeId, Tuning};
 use lakebed_kv::{
     Kv,
     serve::{Limits, serve},
 };
-use lakebed_runtime::{DiskKind, Handle, Listen, Node, Options};
+use lakebed_runtime::{DiskKind, Listen, Node, Options};
 use std::{
     io::ErrorKind,
     net::{SocketAddr, TcpListener},
@@ -41,10 +41,10 @@ pub(crate) struct Plan {
 
 /// A node at work.
 pub(crate) struct Running {
-    pub(crate) id: u64,
+    /// What it tells of itself.
+    pub(crate) source: Source,
     /// Whether its directory had no node in it.
     pub(crate) is_new: bool,
-    pub(crate) handle: Handle,
     stop: watch::Sender<Stop>,
     ended: oneshot::Receiver<Arc<Halt>>,
 }
@@ -74,20 +74,20 @@ impl Plan {
             halt.map(|halt| end.send(halt));
         };
         thread::Builder::new().name(format!("node-{id}")).spawn(work)?;
-        let handle = opens.await.context("the node's thread died")??;
-        Ok(Running { id, is_new, handle, stop, ended })
+        let source = opens.await.context("the node's thread died")??;
+        Ok(Running { source, is_new, stop, ended })
     }
 
     async fn drive(
         self,
-        opened: oneshot::Sender<Result<Handle>>,
+        opened: oneshot::Sender<Result<Source>>,
         stopping: watch::Receiver<Stop>,
     ) -> Option<Arc<Halt>> {
         match self.open() {
-            Ok((handle, node, clients, limits)) => {
+            Ok((source, node, clients, limits)) => {
                 // Whoever started it may have gone: then it is told to stop as well.
-                let _ = opened.send(Ok(handle.clone()));
-                Some(work(handle, node, clients, limits, stopping).await)
+                let _ = opened.send(Ok(source.clone()));
+                Some(work(source, node, clients, limits, stopping).await)
             }
             Err(error) => {
                 drop(opened.send(Err(error)));
@@ -96,7 +96,7 @@ impl Plan {
         }
     }
 
-    fn open(self) -> Result<(Handle, Node<Kv>, tokio::net::TcpListener, Limits)> {
+    fn open(self) -> Result<(Source, Node<Kv>, tokio::net::TcpListener, Limits)> {
         let batch_bytes_max = self.tuning.append_bytes_max - ENTRY_HEAD_BYTES_MAX;
         let limits = Limits { batch_bytes_max: batch_bytes_max as usize, ..Limits::default() };
         self.clients.set_nonblocking(true)?;
@@ -110,13 +110,14 @@ impl Plan {
         options.insecure = self.insecure;
         options.tape = self.tape;
         let (handle, node) = Node::open(options, Kv::default())?;
-        Ok((handle, node, clients, limits))
+        let (health, counters) = (node.health(), node.counters());
+        Ok((Source { id: self.id, handle, health, counters }, node, clients, limits))
     }
 }
 
 /// Clients first hear no more, then the node stops: what is on its way is answered.
 async fn work(
-    handle: Handle,
+    source: Source,
     node: Node<Kv>,
     clients: tokio::net::TcpListener,
     limits: Limits,
@@ -131,7 +132,8 @@ async fn work(
         let stop = async {
             let _ = told.send(asked.await);
         };
-        serve(clients, Replicated(handle.clone()), limits, stop).await;
+        let handle = source.handle.clone();
+        serve(clients, Replicated(source), limits, stop).await;
         let hand_over = matches!(hears.await, Ok(Stop::Yes { hand_over: true }));
         // The node itself is awaited below.
         drop(handle.shutdown(hand_over));
@@ -152,7 +154,7 @@ impl Running {
 
     /// Why it ended. Must not be called again once it told.
     pub(crate) async fn ended(&mut self) -> Result<Arc<Halt>> {
-        let id = self.id;
+        let id = self.source.id;
         (&mut self.ended).await.with_context(|| format!("the thread of node {id} died"))
     }
 }

@@ -3,7 +3,7 @@
 //! On a terminal bars move; elsewhere a line is written whenever a node reaches another phase.
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use lakebed::{Phase, Role, Status};
+use lakebed::{Phase, Recovery, Role, Status};
 use std::{collections::BTreeMap, io::IsTerminal, time::Duration};
 
 /// A restart that is faster than this is not shown.
@@ -30,11 +30,10 @@ impl Progress {
             Shown { bar: bars.add(bar), said: String::new() }
         });
         let (doing, recovery) = (doing(status), &status.recovery);
-        // Not every phase is measured in bytes.
-        let measured = recovery.bytes_total > 0 && recovery.phase != Phase::Ready;
-        shown.bar.set_style(if measured { bar() } else { spinner() });
-        shown.bar.set_length(recovery.bytes_total);
-        shown.bar.set_position(recovery.bytes_done);
+        let (style, done, total) = measure(recovery);
+        shown.bar.set_style(style);
+        shown.bar.set_length(total);
+        shown.bar.set_position(done);
         shown.bar.set_message(doing.clone());
         shown.bar.tick();
         if doing != shown.said && !std::io::stderr().is_terminal() {
@@ -51,12 +50,18 @@ impl Progress {
     }
 }
 
-fn bar() -> ProgressStyle {
-    style("{prefix} [{bar:30}] {binary_bytes}/{binary_total_bytes} {msg}").progress_chars("=> ")
-}
-
-fn spinner() -> ProgressStyle {
-    style("{prefix} {spinner} {msg}")
+/// Not every phase is measured: some in bytes, the replay in entries.
+fn measure(recovery: &Recovery) -> (ProgressStyle, u64, u64) {
+    let Recovery { bytes_done, bytes_total, entries_done, entries_total, .. } = *recovery;
+    let bar = |of| style(&format!("{{prefix}} [{{bar:30}}] {of} {{msg}}")).progress_chars("=> ");
+    match recovery.phase {
+        Phase::Replay => (bar("{pos}/{len} entries"), entries_done, entries_total),
+        Phase::Ready => (style("{prefix} {spinner} {msg}"), 0, 0),
+        _ if bytes_total > 0 => {
+            (bar("{binary_bytes}/{binary_total_bytes}"), bytes_done, bytes_total)
+        }
+        _ => (style("{prefix} {spinner} {msg}"), 0, 0),
+    }
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -30,6 +30,10 @@ pub(crate) fn run(serve: &Serve) -> Result<ExitCode> {
             insecure: serve.insecure,
             tape: serve.tape.clone(),
         };
+        let metrics = serve
+            .metrics
+            .map(|address| listen(address, "metrics", "stop what uses it, or change --metrics"));
+        let metrics = metrics.transpose()?;
         say(format_args!(
             "lakebed: node {}, data in {}, clients on {}, peers on {}",
             serve.id,
@@ -39,7 +43,7 @@ pub(crate) fn run(serve: &Serve) -> Result<ExitCode> {
         ));
         let greeting =
             format!("talk to it: redis-cli -h {} -p {}", serve.resp.ip(), serve.resp.port());
-        Supervisor::new(true, greeting).run(vec![plan], signals).await
+        Supervisor::new(true, greeting).metrics(metrics).run(vec![plan], signals).await
     })
 }
 
@@ -55,6 +59,13 @@ fn check(serve: &Serve) {
     }
     check_address("--listen", serve.listen, serve.insecure);
     check_address("--resp", serve.resp, serve.insecure);
+    if let Some(metrics) = serve.metrics {
+        check_address("--metrics", metrics, serve.insecure);
+        let taken = [("--listen", serve.listen), ("--resp", serve.resp)];
+        if let Some((flag, _)) = taken.iter().find(|(_, address)| *address == metrics) {
+            refuse(format!("{flag} and --metrics are both {metrics}: they need a port each"));
+        }
+    }
     let own = peers.iter().find_map(|(peer, address)| (peer == *id).then_some(address));
     if let Some(own) =
         own.filter(|own| own.parse().is_ok_and(|own: SocketAddr| own != serve.listen))

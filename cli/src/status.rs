@@ -2,7 +2,8 @@
 
 use crate::{args, say};
 use anyhow::{Context, Result};
-use serde::Serialize;
+use indicatif::{BinaryBytes, HumanDuration};
+use serde::{Serialize, Serializer};
 use std::{collections::BTreeMap, fmt, net::SocketAddr, process::ExitCode, time::Duration};
 
 /// How long a node may take to answer.
@@ -24,7 +25,35 @@ struct Status {
     durable: u64,
     /// Whether writes are refused until there is room for more log.
     disk_full: bool,
+    /// Of a leader: how far it knows each other member to be.
+    peers: Vec<Peer>,
+    health: Health,
     recovery: Recovery,
+}
+
+#[derive(Serialize, PartialEq, Eq, Debug)]
+struct Peer {
+    node: u64,
+    /// The last index that its disk holds.
+    matched: u64,
+    /// How many entries it lacks of what is committed.
+    lag: u64,
+    /// `probe`, `replicate` or `install`.
+    feed: String,
+    silent_ms: u64,
+}
+
+#[derive(Serialize, PartialEq, Eq, Debug)]
+struct Health {
+    /// Room left on the file system of its data.
+    disk_free_bytes: Option<u64>,
+    disk_size_bytes: Option<u64>,
+    /// Durable writes that somebody waited for, and how long they took.
+    disk_writes: u64,
+    disk_write_mean_us: u64,
+    /// The slowest of the last minute or two.
+    disk_write_slowest_us: u64,
+    snapshot_age_seconds: Option<u64>,
 }
 
 #[derive(Serialize, PartialEq, Eq, Debug)]
@@ -38,8 +67,11 @@ struct Recovery {
     phase: String,
     bytes_done: u64,
     bytes_total: u64,
-    /// Microseconds by phase.
-    took_us: BTreeMap<String, u64>,
+    entries_done: u64,
+    entries_total: u64,
+    /// Microseconds by phase, in their order.
+    #[serde(serialize_with = "as_map")]
+    took_us: Vec<(String, u64)>,
     verdict: Option<String>,
 }
 
@@ -84,10 +116,21 @@ fn parse(info: &str) -> Result<Status> {
         last: number("last")?,
         durable: number("durable")?,
         disk_full: number("disk_full")? != 0,
+        peers: peers(text("peers")?, number("committed")?),
+        health: Health {
+            disk_free_bytes: text("disk_free_bytes")?.parse().ok(),
+            disk_size_bytes: text("disk_size_bytes")?.parse().ok(),
+            disk_writes: number("disk_writes")?,
+            disk_write_mean_us: number("disk_write_mean_us")?,
+            disk_write_slowest_us: number("disk_write_slowest_us")?,
+            snapshot_age_seconds: text("snapshot_age_seconds")?.parse().ok(),
+        },
         recovery: Recovery {
             phase: text("recovery_phase")?.into(),
             bytes_done: number("recovery_bytes_done")?,
             bytes_total: number("recovery_bytes_total")?,
+            entries_done: number("recovery_entries_done")?,
+            entries_total: number("recovery_entries_total")?,
             took_us: took(text("recovery_took_us")?),
             verdict: Some(text("recovery_verdict")?.into())
                 .filter(|text: &String| !text.is_empty()),
@@ -95,10 +138,31 @@ fn parse(info: &str) -> Result<Status> {
     })
 }
 
+/// `2=matched/feed/silent,3=...`
+fn peers(text: &str, committed: u64) -> Vec<Peer> {
+    let peer = |peer: &str| {
+        let (node, rest) = peer.split_once('=')?;
+        let mut rest = rest.split('/');
+        let matched = rest.next()?.parse().ok()?;
+        Some(Peer {
+            node: node.parse().ok()?,
+            matched,
+            lag: committed.saturating_sub(matched),
+            feed: rest.next()?.into(),
+            silent_ms: rest.next()?.parse().ok()?,
+        })
+    };
+    text.split(',').filter_map(peer).collect()
+}
+
 /// `list=12,log=340`
-fn took(text: &str) -> BTreeMap<String, u64> {
+fn took(text: &str) -> Vec<(String, u64)> {
     let phases = text.split(',').filter_map(|phase| phase.split_once('='));
     phases.filter_map(|(phase, us)| Some((phase.into(), us.parse().ok()?))).collect()
+}
+
+fn as_map<S: Serializer>(took: &[(String, u64)], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_map(took.iter().map(|(phase, us)| (phase, us)))
 }
 
 /// `term.index`; index zero is before the log.
@@ -120,16 +184,69 @@ impl fmt::Display for Status {
         writeln!(f, "term       {}, leader {leader}", self.term)?;
         writeln!(f, "log        {}..={}, durable {}", self.first, self.last, self.durable)?;
         writeln!(f, "committed  {}, applied {}", self.committed, self.applied)?;
-        writeln!(f, "snapshot   {snapshot}")?;
+        let age = self.health.snapshot_age_seconds.map(Duration::from_secs);
+        let age = age.map_or_else(String::new, |age| format!(", {} old", HumanDuration(age)));
+        writeln!(f, "snapshot   {snapshot}{age}")?;
+        self.peers.iter().try_for_each(|peer| writeln!(f, "{peer}"))?;
+        writeln!(f, "{}", self.health)?;
         if self.disk_full {
-            writeln!(f, "disk       full: writes are refused until there is room")?;
+            writeln!(f, "           full: writes are refused until there is room")?;
         }
-        let Recovery { phase, bytes_done, bytes_total, took_us, verdict } = &self.recovery;
-        write!(f, "recovery   {phase}, {bytes_done} of {bytes_total} bytes")?;
-        if let Some(verdict) = verdict {
+        write!(f, "{}", self.recovery)
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, matched, lag, feed, silent_ms } = self;
+        write!(f, "peer       {node}, {feed}, durable {matched}")?;
+        match lag {
+            0 => write!(f, ", lacks nothing")?,
+            lag => write!(f, ", lacks {lag} entries")?,
+        }
+        write!(f, ", heard of {:.1?} ago", Duration::from_millis(*silent_ms))
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let room = match (self.disk_free_bytes, self.disk_size_bytes) {
+            (Some(free), Some(size)) => {
+                format!("{} of {} free", BinaryBytes(free), BinaryBytes(size))
+            }
+            _ => "room not known".into(),
+        };
+        write!(f, "disk       {room}")?;
+        if self.disk_writes == 0 {
+            return Ok(());
+        }
+        let [mean, slowest] =
+            [self.disk_write_mean_us, self.disk_write_slowest_us].map(Duration::from_micros);
+        let count = self.disk_writes;
+        write!(f, "\n           {count} durable writes, {mean:.1?} on average, ")?;
+        write!(f, "lately at most {slowest:.1?}")
+    }
+}
+
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "recovery   {}", self.phase)?;
+        if self.bytes_total > 0 {
+            let (done, total) = (BinaryBytes(self.bytes_done), BinaryBytes(self.bytes_total));
+            write!(f, ", {done} of {total}")?;
+        }
+        if self.entries_total > 0 {
+            write!(f, ", {} of {} entries applied", self.entries_done, self.entries_total)?;
+        }
+        if let Some(verdict) = &self.verdict {
+            // What it rests on stands behind it.
+            let verdict = verdict.replacen(" (", "\n           (", 1);
             write!(f, "\n           {verdict}")?;
         }
-        took_us.iter().try_for_each(|(phase, us)| write!(f, "\n           {phase}: {us} us"))
+        let took = self.took_us.iter().filter(|(_, us)| *us > 0);
+        let took: Vec<_> =
+            took.map(|(phase, us)| format!("{phase} {:.1?}", Duration::from_micros(*us))).collect();
+        took.chunks(5).try_for_each(|line| write!(f, "\n           {}", line.join(", ")))
     }
 }
 
@@ -139,13 +256,17 @@ mod tests {
 
     const INFO: &str = "# Lakebed\r\nnode:2\r\nrole:follower\r\nterm:7\r\nleader:\r\nfirst:1\r\n\
         snapshot:3.40\r\ncommitted:50\r\napplied:49\r\nlast:51\r\ndurable:50\r\nready:1\r\ndisk_full:0\r\n\
+        peers:1=48/replicate/20,3=0/install/9\r\n\
+        disk_free_bytes:1000\r\ndisk_size_bytes:\r\ndisk_writes:4\r\ndisk_write_mean_us:200\r\n\
+        disk_write_slowest_us:900\r\nsnapshot_age_seconds:60\r\n\
         # Recovery\r\nrecovery_phase:ready\r\nrecovery_bytes_done:5\r\nrecovery_bytes_total:9\r\n\
+        recovery_entries_done:3\r\nrecovery_entries_total:4\r\n\
         recovery_took_us:list=12,log=340\r\nrecovery_verdict:a clean log: nothing to do\r\n";
 
     #[test]
     fn info_becomes_one_object() {
         let json = serde_json::to_string(&parse(INFO).unwrap()).unwrap();
-        let expected = r#"{"node":2,"role":"follower","term":7,"leader":null,"first":1,"snapshot":{"term":3,"index":40},"committed":50,"applied":49,"last":51,"durable":50,"disk_full":false,"recovery":{"phase":"ready","bytes_done":5,"bytes_total":9,"took_us":{"list":12,"log":340},"verdict":"a clean log: nothing to do"}}"#;
+        let expected = r#"{"node":2,"role":"follower","term":7,"leader":null,"first":1,"snapshot":{"term":3,"index":40},"committed":50,"applied":49,"last":51,"durable":50,"disk_full":false,"peers":[{"node":1,"matched":48,"lag":2,"feed":"replicate","silent_ms":20},{"node":3,"matched":0,"lag":50,"feed":"install","silent_ms":9}],"health":{"disk_free_bytes":1000,"disk_size_bytes":null,"disk_writes":4,"disk_write_mean_us":200,"disk_write_slowest_us":900,"snapshot_age_seconds":60},"recovery":{"phase":"ready","bytes_done":5,"bytes_total":9,"entries_done":3,"entries_total":4,"took_us":{"list":12,"log":340},"verdict":"a clean log: nothing to do"}}"#;
         assert_eq!(json, expected);
     }
 

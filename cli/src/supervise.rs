@@ -1,6 +1,7 @@
 //! From the start of nodes to their end: recovery shown, signals obeyed, ends reported.
 
 use crate::{
+    metrics,
     node::{Plan, Running},
     progress::{Progress, QUIET},
     say,
@@ -10,6 +11,7 @@ use anyhow::Result;
 use futures::future::{join_all, select_all};
 use lakebed::{Halt, Phase, Status};
 use std::{
+    net::TcpListener,
     process::ExitCode,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
@@ -29,6 +31,8 @@ pub(crate) struct Supervisor {
     started: Instant,
     /// Until they serve.
     progress: Option<Progress>,
+    /// Where it is told how they are.
+    metrics: Option<TcpListener>,
     failed: bool,
 }
 
@@ -47,8 +51,15 @@ impl Supervisor {
             greeting,
             started: Instant::now(),
             progress: Some(Progress::default()),
+            metrics: None,
             failed: false,
         }
+    }
+
+    /// Tells there how the nodes are.
+    pub(crate) fn metrics(mut self, listener: Option<TcpListener>) -> Self {
+        self.metrics = listener;
+        self
     }
 
     /// Runs these nodes until all have ended or a signal ends them.
@@ -59,13 +70,18 @@ impl Supervisor {
                 () = signals.next() => return self.stop(signals).await,
             }
         }
+        if let Some(listener) = self.metrics.take() {
+            let sources = self.nodes.iter().map(|node| node.source.clone()).collect();
+            // It ends with this process.
+            drop(tokio::spawn(metrics::serve(listener, sources)));
+        }
         let mut look = interval(LOOK);
         while !self.nodes.is_empty() {
             match self.next(&mut signals, &mut look).await {
                 Happened::Signal => return self.stop(signals).await,
                 Happened::End(at, halt) => {
                     let node = self.nodes.swap_remove(at);
-                    self.report(node.id, &*halt?);
+                    self.report(node.source.id, &*halt?);
                 }
                 Happened::Look => self.look().await,
             }
@@ -124,7 +140,7 @@ impl Supervisor {
             never = signals.die_at_next() => never,
         };
         for (node, halt) in nodes.iter().zip(ended) {
-            self.report(node.id, &*halt?);
+            self.report(node.source.id, &*halt?);
         }
         say("stopped");
         Ok(if self.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -134,8 +150,8 @@ impl Supervisor {
 /// How the nodes are; a node that is too busy to say has none.
 async fn statuses(nodes: &[Running]) -> Vec<(u64, Option<Status>)> {
     let status = async |node: &Running| {
-        let status = timeout(LOOK, node.handle.status()).await;
-        (node.id, status.ok().and_then(Result::ok))
+        let status = timeout(LOOK, node.source.handle.status()).await;
+        (node.source.id, status.ok().and_then(Result::ok))
     };
     join_all(nodes.iter().map(status)).await
 }
@@ -144,7 +160,7 @@ async fn statuses(nodes: &[Running]) -> Vec<(u64, Option<Status>)> {
 fn say_found(node: &Running, status: Option<&Status>) {
     let verdict = status.and_then(|status| status.recovery.verdict.as_ref());
     if let Some(verdict) = verdict.filter(|_| !node.is_new) {
-        say(format_args!("node {} found: {verdict}", node.id));
+        say(format_args!("node {} found: {verdict}", node.source.id));
     }
 }
 

@@ -31,16 +31,20 @@ pub(crate) fn run(up: &Up) -> Result<ExitCode> {
     let ports = ports(up.port, nodes, "--port");
     let cluster = known.unwrap_or_else(|| ClusterFile::draw(peer_ports(up, nodes)));
     check_overlap(&ports, &cluster.peer_ports);
+    check_metrics(up.metrics_port, &ports, &cluster.peer_ports);
     let tuning = up.tuning.tuning();
     block_on(async {
         let signals = Signals::listen()?;
         let plans = plans(up, &dir, (&cluster, is_new), &ports, &tuning)?;
+        let instead = "stop what uses it, or choose another port with --metrics-port";
+        let metrics = up.metrics_port.map(|port| listen(loopback(port), "metrics", instead));
+        let metrics = metrics.transpose()?;
         if is_new {
             // Not before all its ports were free: they are for ever.
             cluster.write(&dir)?;
         }
         introduce(&dir, &ports, &cluster);
-        Supervisor::new(false, greeting(&ports)).run(plans, signals).await
+        Supervisor::new(false, greeting(&ports)).metrics(metrics).run(plans, signals).await
     })
 }
 
@@ -121,6 +125,19 @@ fn check_overlap(clients: &[u16], peers: &[u16]) {
             range(clients),
             range(peers)
         ));
+    }
+}
+
+fn check_metrics(metrics: Option<u16>, clients: &[u16], peers: &[u16]) {
+    let Some(port) = metrics else { return };
+    for (ports, whose) in [(clients, "clients"), (peers, "peers")] {
+        if ports.contains(&port) {
+            refuse(format!(
+                "port {port} would be for metrics and for {whose}, who have {}; choose another \
+                 with --metrics-port",
+                range(ports)
+            ));
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use crate::{
     event::MachineError,
     file::{Class, DiskError, DiskRequest, File},
     membership::Membership,
+    report::Inspection,
     types::{CaptureId, LogId, LogIndex, NodeId, OpId, Requests, Term},
 };
 use bytes::Bytes;
@@ -196,8 +197,8 @@ pub enum Halt {
     NotFormatted,
     /// `Start::Format` or `Start::Join` on a directory that has a node in it.
     AlreadyFormatted,
-    /// `Start::Inspect` is done; this is what it found.
-    Inspected(String),
+    /// `Start::Inspect` or `Start::Verify` is done; this is what it found.
+    Inspected(Box<Inspection>),
     /// An operation failed that nothing may be built on.
     DiskFailed {
         /// The file.
@@ -240,7 +241,7 @@ impl fmt::Display for Halt {
             Self::AlreadyFormatted => {
                 f.write_str("the directory holds a node already: start it, or choose an empty one")
             }
-            Self::Inspected(found) => f.write_str(found),
+            Self::Inspected(found) => found.fmt(f),
             Self::DiskFailed { file, error } => {
                 write!(f, "disk operation failed on {file}: {error}")
             }

@@ -9,7 +9,7 @@ use crate::{
     config::{Config, ConfigError, Tuning},
     event::{Control, Event},
     raft::{Change, Facts, Pins, Raft, Setting},
-    status::{Phase, Probe, Status},
+    status::{Probe, Status},
     storage::Storage,
     types::{Instant, LogId, LogIndex, NodeId, RequestId, Requests, Term, earliest},
 };
@@ -26,8 +26,8 @@ pub struct Engine {
     /// Takes part once the disk was judged.
     raft: Option<Raft>,
     encoder: Encoder,
-    /// What was known to be committed at the start: the restart ends when that is applied.
-    replay_to: LogIndex,
+    /// The machine has not applied yet what was known to be committed at the start.
+    catching_up: bool,
     /// The machine keeps a state of its own.
     resumed: bool,
     stopping: bool,
@@ -66,7 +66,7 @@ impl Engine {
             now: Instant::default(),
             raft: None,
             encoder: Encoder::default(),
-            replay_to: LogIndex(0),
+            catching_up: true,
             resumed: false,
             stopping: false,
             halted: false,
@@ -112,7 +112,6 @@ impl Engine {
         let mut status = Status {
             node: self.node,
             snapshot: self.storage.snapshot(),
-            recovery: self.storage.recovery(),
             disk_full: self.storage.is_full(),
             memory_bytes: self.storage.memory_bytes(),
             ready: self.is_ready(),
@@ -122,9 +121,7 @@ impl Engine {
         if let Some(raft) = &self.raft {
             raft.report(&mut status);
         }
-        if status.recovery.phase == Phase::Ready && status.applied < self.replay_to {
-            status.recovery.phase = Phase::Replay;
-        }
+        status.recovery = self.storage.recovery(status.applied);
         status
     }
 
@@ -265,7 +262,6 @@ impl Engine {
     /// Until the disk was judged, only this step does anything.
     fn recover(&mut self, out: &mut Vec<Action>) {
         if let Some(recovered) = self.storage.recover(self.now, out) {
-            self.replay_to = recovered.committed;
             self.compaction.snapshot = self.storage.snapshot();
             self.compaction.first = self.storage.first();
             let setting = Setting {
@@ -274,6 +270,9 @@ impl Engine {
                 resumed: self.resumed,
             };
             self.raft = Some(Raft::new(&recovered, setting, self.seed, self.now));
+        }
+        if let (true, Some(raft)) = (self.catching_up, &self.raft) {
+            self.catching_up = !self.storage.catch_up(self.now, raft.applied());
         }
     }
 

@@ -110,8 +110,11 @@ pub enum Start {
         /// The last entry the machine holds durably.
         machine: LogId,
     },
-    /// Reads and judges, writes nothing, and halts with what it found.
+    /// Reads and judges, writes nothing, and halts with what it found
+    /// ([`Halt::Inspected`](crate::Halt)).
     Inspect,
+    /// The same, and reads every used byte before it halts: hard state, segments, snapshots.
+    Verify,
     /// The last resort after a lost quorum, offline: this node becomes the only voter.
     ForceSoleVoter {
         /// That acknowledged writes may be lost is understood.

@@ -10,6 +10,9 @@
 //! descriptor that writes to it: the system gives such a lock back when the last operation on the
 //! descriptor has ended, which may be long after its process was killed. [`Directory::open`]
 //! passes only when it can have every file exclusively for a moment.
+//!
+//! [`Directory::open_to_read`] is for whoever only looks: it makes no file, and what would write
+//! fails. It shares `LOCK` with others who look, and with no node.
 
 use crate::{
     event::Completion,
@@ -43,8 +46,10 @@ pub struct Directory {
     /// The directory itself, to sync its names.
     names: fs::File,
     files: Mutex<BTreeMap<File, Arc<fs::File>>>,
-    /// Held for as long as this value lives.
-    _lock: fs::File,
+    /// Whether nothing in it is to change.
+    read_only: bool,
+    /// Held for as long as this value lives; `None`: there is no such file, and none is made.
+    _lock: Option<fs::File>,
 }
 
 /// Why a directory could not be opened.
@@ -75,7 +80,7 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Locked { path } => {
-                write!(f, "{} is locked: another node runs in this directory", path.display())
+                write!(f, "{} is locked: a node runs in this directory", path.display())
             }
             Self::Draining { path } => {
                 write!(f, "an operation of a former node on {} has not ended", path.display())
@@ -103,8 +108,37 @@ impl Directory {
         fs::create_dir_all(&path).map_err(failed)?;
         let names = fs::File::open(&path).map_err(failed)?;
         let lock = open_lock(&path.join(LOCK))?;
-        let directory = Self { path: path.clone(), names, files: Mutex::default(), _lock: lock };
-        for (file, _) in directory.list().map_err(failed)? {
+        Self::drained(path, names, false, Some(lock))
+    }
+
+    /// Locks the directory for reading alone: nothing in it is made or changed, and every request
+    /// that would write fails. Others may look at the same time, but no node may run in it.
+    pub fn open_to_read(path: impl Into<PathBuf>) -> Result<Self, OpenError> {
+        let path = path.into();
+        let names = fs::File::open(&path);
+        let names = names.map_err(|error| OpenError::Io { path: path.clone(), error })?;
+        let at = path.join(LOCK);
+        let lock = match fs::File::open(&at) {
+            Ok(lock) => Some(locked(lock.try_lock_shared(), lock, at)?),
+            // A copy of a node's files need not have it.
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(OpenError::Io { path: at, error }),
+        };
+        Self::drained(path, names, true, lock)
+    }
+
+    fn drained(
+        path: PathBuf,
+        names: fs::File,
+        read_only: bool,
+        lock: Option<fs::File>,
+    ) -> Result<Self, OpenError> {
+        let files = Mutex::default();
+        let directory = Self { path, names, files, read_only, _lock: lock };
+        let listed = directory.list();
+        let listed =
+            listed.map_err(|error| OpenError::Io { path: directory.path.clone(), error })?;
+        for (file, _) in listed {
             directory.check_drained(file)?;
         }
         Ok(directory)
@@ -128,6 +162,9 @@ impl Directory {
         file: File,
         fill: impl FnOnce(&fs::File) -> io::Result<()>,
     ) -> Result<(), DiskError> {
+        if self.read_only {
+            return Err(disk_error(&ErrorKind::ReadOnlyFilesystem.into()));
+        }
         self.try_create(file, fill).map_err(|error| disk_error(&error))
     }
 
@@ -143,6 +180,9 @@ impl Directory {
     }
 
     fn try_perform(&self, request: &DiskRequest) -> io::Result<Completion> {
+        if self.read_only && !matches!(request, DiskRequest::List | DiskRequest::Read { .. }) {
+            return Err(ErrorKind::ReadOnlyFilesystem.into());
+        }
         match request {
             DiskRequest::List => return self.list().map(Completion::Listed),
             DiskRequest::Read { file, offset, len } => {
@@ -213,12 +253,20 @@ impl Directory {
         if let Some(open) = self.files().get(&file) {
             return Ok(Arc::clone(open));
         }
-        let options = OpenOptions::new().read(true).write(true).clone();
-        let open = options.open(self.path.join(file.name()))?;
-        open.try_lock_shared()?;
+        let open = self.options().open(self.path.join(file.name()))?;
+        // Who only reads leaves nothing behind that a later owner must wait for.
+        if !self.read_only {
+            open.try_lock_shared()?;
+        }
         let open = Arc::new(open);
         keep(&mut self.files(), file, Arc::clone(&open));
         Ok(open)
+    }
+
+    fn options(&self) -> OpenOptions {
+        let mut options = OpenOptions::new();
+        options.read(true).write(!self.read_only);
+        options
     }
 
     fn files(&self) -> MutexGuard<'_, BTreeMap<File, Arc<fs::File>>> {
@@ -229,7 +277,7 @@ impl Directory {
     fn check_drained(&self, file: File) -> Result<(), OpenError> {
         let path = self.path.join(file.name());
         let failed = |error| OpenError::Io { path: path.clone(), error };
-        let open = OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?;
+        let open = self.options().open(&path).map_err(failed)?;
         open.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => OpenError::Draining { path: path.clone() },
             TryLockError::Error(error) => failed(error),
@@ -252,10 +300,18 @@ fn open_lock(path: &Path) -> Result<fs::File, OpenError> {
     let mut options = OpenOptions::new();
     let lock =
         options.read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
-    match lock.try_lock() {
+    locked(lock.try_lock(), lock, path.to_owned())
+}
+
+fn locked(
+    tried: Result<(), TryLockError>,
+    lock: fs::File,
+    path: PathBuf,
+) -> Result<fs::File, OpenError> {
+    match tried {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: path.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(failed(error)),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path }),
+        Err(TryLockError::Error(error)) => Err(OpenError::Io { path, error }),
     }
 }
 
@@ -307,157 +363,4 @@ pub fn disk_error(error: &io::Error) -> DiskError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tempfile::tempdir;
-
-    fn extent(offset: u64, bytes: &'static [u8]) -> Extent {
-        Extent::new(offset, Bytes::from_static(bytes))
-    }
-
-    fn content(directory: &Directory, file: File) -> Result<Completion, DiskError> {
-        directory.perform(&DiskRequest::Read { file, offset: 0, len: 64 })
-    }
-
-    #[test]
-    fn what_is_written_is_read_back_and_nothing_beyond_the_end() {
-        let temporary = tempdir().unwrap();
-        let directory = Directory::open(temporary.path()).unwrap();
-        let file = File::Segment(1);
-        let done = Ok(Completion::Done);
-        assert_eq!(directory.perform(&DiskRequest::Create { file, len: 8, zeroed: true }), done);
-        let write = |at, and, durable| DiskRequest::Write { file, at, and, durable };
-        let both = write(extent(0, b"ab"), Some(extent(6, b"yz")), true);
-        assert_eq!(directory.perform(&both), done);
-        assert_eq!(directory.perform(&write(extent(2, b"c"), None, false)), done);
-        assert_eq!(directory.perform(&DiskRequest::Sync { file }), done);
-        let expected = Bytes::from_static(b"abc\0\0\0yz");
-        assert_eq!(content(&directory, file), Ok(Completion::Read(expected)));
-        let beyond = DiskRequest::Read { file, offset: 7, len: 9 };
-        assert_eq!(directory.perform(&beyond), Ok(Completion::Read(Bytes::from_static(b"z"))));
-    }
-
-    #[test]
-    fn a_file_longer_than_a_piece_is_filled_to_its_end() {
-        let temporary = tempdir().unwrap();
-        let directory = Directory::open(temporary.path()).unwrap();
-        let (file, len) = (File::Spare(1), 2 * PIECE_BYTES as u64 + 5);
-        directory.perform(&DiskRequest::Create { file, len, zeroed: true }).unwrap();
-        let listed = directory.perform(&DiskRequest::List);
-        assert_eq!(listed, Ok(Completion::Listed(vec![(file, len)])));
-    }
-
-    #[test]
-    fn a_file_that_could_not_be_filled_is_not_there() {
-        let temporary = tempdir().unwrap();
-        let directory = Directory::open(temporary.path()).unwrap();
-        let enospc = io::Error::from_raw_os_error(28);
-        let created = directory.create_with(File::Spare(1), |_| Err(enospc));
-        assert_eq!(created, Err(DiskError::Full));
-        assert_eq!(directory.perform(&DiskRequest::List), Ok(Completion::Listed(Vec::new())));
-    }
-
-    #[test]
-    fn a_new_file_replaces_the_one_of_its_name() {
-        let temporary = tempdir().unwrap();
-        let directory = Directory::open(temporary.path()).unwrap();
-        let file = File::HardState;
-        let create = DiskRequest::Create { file, len: 4, zeroed: true };
-        directory.perform(&create).unwrap();
-        let old = DiskRequest::Write { file, at: extent(0, b"old!"), and: None, durable: true };
-        directory.perform(&old).unwrap();
-        directory.perform(&create).unwrap();
-        let zeros = Bytes::from_static(&[0; 4]);
-        assert_eq!(content(&directory, file), Ok(Completion::Read(zeros)));
-    }
-
-    #[test]
-    fn names_follow_renames_and_removals() {
-        let temporary = tempdir().unwrap();
-        let directory = Directory::open(temporary.path()).unwrap();
-        let (spare, segment) = (File::Spare(3), File::Segment(9));
-        for (file, bytes) in [(spare, b"new"), (segment, b"old")] {
-            directory.perform(&DiskRequest::Create { file, len: 3, zeroed: false }).unwrap();
-            let at = extent(0, bytes);
-            let write = DiskRequest::Write { file, at, and: None, durable: false };
-            directory.perform(&write).unwrap();
-        }
-        directory.perform(&DiskRequest::Rename { from: spare, to: segment }).unwrap();
-        directory.perform(&DiskRequest::SyncDirectory).unwrap();
-        let expected = Bytes::from_static(b"new");
-        assert_eq!(content(&directory, segment), Ok(Completion::Read(expected)));
-        assert_eq!(content(&directory, spare), Err(DiskError::NotFound));
-        directory.perform(&DiskRequest::Remove { file: segment }).unwrap();
-        assert_eq!(directory.perform(&DiskRequest::List), Ok(Completion::Listed(Vec::new())));
-        let again = directory.perform(&DiskRequest::Remove { file: segment });
-        assert_eq!(again, Err(DiskError::NotFound));
-    }
-
-    #[test]
-    fn a_log_of_many_segments_does_not_keep_all_of_them_open() {
-        let temporary = tempdir().unwrap();
-        let directory = Directory::open(temporary.path()).unwrap();
-        let segments = (0..2 * OPEN_MAX as u64).map(File::Segment);
-        for file in segments.clone() {
-            directory.perform(&DiskRequest::Create { file, len: 1, zeroed: true }).unwrap();
-        }
-        for file in segments {
-            assert_eq!(content(&directory, file), Ok(Completion::Read(Bytes::from_static(&[0]))));
-        }
-        assert_eq!(directory.files().len(), OPEN_MAX);
-    }
-
-    #[test]
-    fn names_that_are_not_the_engines_are_left_out() {
-        let temporary = tempdir().unwrap();
-        let directory = Directory::open(temporary.path()).unwrap();
-        fs::write(temporary.path().join("notes.txt"), "mine").unwrap();
-        assert_eq!(directory.perform(&DiskRequest::List), Ok(Completion::Listed(Vec::new())));
-    }
-
-    #[test]
-    fn a_directory_has_one_owner_at_a_time() {
-        let temporary = tempdir().unwrap();
-        let first = Directory::open(temporary.path()).unwrap();
-        let second = Directory::open(temporary.path());
-        assert!(matches!(second, Err(OpenError::Locked { .. })), "{second:?}");
-        drop(first);
-        Directory::open(temporary.path()).unwrap();
-    }
-
-    /// A killed process leaves its lock file at once, but a write it had begun may land later:
-    /// the descriptor of that write still holds the lock of the file.
-    #[test]
-    fn a_file_still_written_by_a_former_owner_keeps_the_directory_locked() {
-        let temporary = tempdir().unwrap();
-        let first = Directory::open(temporary.path()).unwrap();
-        let file = File::Segment(1);
-        first.perform(&DiskRequest::Create { file, len: 8, zeroed: true }).unwrap();
-        let late = first.open_beside(file, OpenOptions::new().write(true)).unwrap();
-        drop(first);
-        let second = Directory::open(temporary.path());
-        let Err(OpenError::Draining { path }) = second else { panic!("{second:?}") };
-        assert!(path.ends_with("log-1"), "{path:?}");
-        drop(late);
-        Directory::open(temporary.path()).unwrap();
-    }
-
-    #[test]
-    fn a_path_that_cannot_be_a_directory_is_an_error_that_names_it() {
-        let temporary = tempdir().unwrap();
-        let file = temporary.path().join("file");
-        fs::write(&file, "").unwrap();
-        let error = Directory::open(&file).unwrap_err();
-        assert!(error.to_string().contains("file"), "{error}");
-    }
-
-    #[test]
-    fn no_room_is_told_from_other_failures() {
-        let (enospc, edquot, efbig, eacces) = (28, 122, 27, 13);
-        assert_eq!(disk_error(&io::Error::from_raw_os_error(enospc)), DiskError::Full);
-        assert_eq!(disk_error(&io::Error::from_raw_os_error(edquot)), DiskError::Full);
-        assert_eq!(disk_error(&io::Error::from_raw_os_error(efbig)), DiskError::Full);
-        let other = disk_error(&io::Error::from_raw_os_error(eacces));
-        assert_eq!(other, DiskError::Io { errno: eacces });
-    }
-}
+mod tests;

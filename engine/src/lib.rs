@@ -57,6 +57,7 @@ pub mod marks;
 pub mod membership;
 mod message;
 mod raft;
+pub mod report;
 pub mod state_machine;
 pub mod status;
 mod storage;
@@ -72,8 +73,9 @@ pub use event::{Change, Chunk, Completion, Control, Event, MachineError, ReadMod
 pub use file::{Class, DiskError, DiskRequest, Extent, File};
 pub use marks::{Mark, Marks};
 pub use membership::{Member, Membership};
+pub use report::Inspection;
 pub use state_machine::{Clients, Runner, StateMachine};
-pub use status::{Phase, Recovery, Role, Status};
+pub use status::{Feed, Peer, Phase, Recovery, Role, Status};
 pub use types::{
     CaptureId, ClusterId, GroupId, Instant, LogId, LogIndex, NodeId, OpId, RequestId, Requests,
     SnapshotId, Term, Timestamp,

@@ -4,7 +4,11 @@ use crate::{
     membership::Membership,
     types::{LogId, LogIndex, NodeId, Term},
 };
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt::{self, Write as _},
+    sync::Arc,
+    time::Duration,
+};
 
 /// A look at an engine.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -32,6 +36,8 @@ pub struct Status {
     pub durable: LogIndex,
     /// The members in force.
     pub members: Arc<Membership>,
+    /// Of a leader: how far it knows each other member to be. Of others: nothing.
+    pub peers: Vec<Peer>,
     /// How far the restart is, or how it went.
     pub recovery: Recovery,
     /// Whether the node votes, replicates and serves.
@@ -42,6 +48,41 @@ pub struct Status {
     pub memory_bytes: u64,
     /// The rare situations that were met, a bit each.
     pub marks: u128,
+}
+
+/// What a leader knows of another member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Peer {
+    /// The member.
+    pub node: NodeId,
+    /// The last index that its disk holds and that agrees with the leader's log.
+    pub matched: LogIndex,
+    /// How it is fed.
+    pub feed: Feed,
+    /// How long ago it last answered.
+    pub silent: Duration,
+}
+
+/// How a leader feeds a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Feed {
+    /// It asks where their logs agree.
+    Probe,
+    /// Entries follow each other.
+    Replicate,
+    /// A snapshot is on its way: the log does not go back as far as the member needs.
+    Install,
+}
+
+impl fmt::Display for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Probe => "probe",
+            Self::Replicate => "replicate",
+            Self::Install => "install",
+        })
+    }
 }
 
 /// A node's watermarks, without allocation: what an oracle looks at after every event.
@@ -118,12 +159,34 @@ pub struct Recovery {
     pub phase: Phase,
     /// Bytes of the present phase done.
     pub bytes_done: u64,
-    /// Bytes of the present phase in all.
+    /// Bytes of the present phase in all; zero where it is not measured in bytes.
     pub bytes_total: u64,
+    /// Entries applied of those that were known to be committed at the start.
+    pub entries_done: u64,
+    /// How many those are; zero until the snapshot, if any, is restored.
+    pub entries_total: u64,
     /// How long each phase before the present one took, in order.
     pub took: Vec<(Phase, Duration)>,
     /// The verdict and its reasons, once it was given.
     pub verdict: Option<Arc<str>>,
+}
+
+impl Recovery {
+    /// The next phase begins; the one before it took so long.
+    pub(crate) fn enter(&mut self, phase: Phase, took: Duration) {
+        self.took.push((self.phase, took));
+        self.phase = phase;
+        (self.bytes_done, self.bytes_total) = (0, 0);
+    }
+
+    /// Where the time went, in a line.
+    pub(crate) fn told(&self) -> String {
+        let mut told = format!("ready, {} entries applied", self.entries_total);
+        for (phase, took) in self.took.iter().filter(|(_, took)| !took.is_zero()) {
+            write!(told, ", {phase} {took:.1?}").expect("a string takes all that is written to it");
+        }
+        told
+    }
 }
 
 /// The stages of a restart, in order (docs/recovery.md).
@@ -138,6 +201,8 @@ pub enum Phase {
     Snapshot,
     /// Where the log begins and ends.
     Log,
+    /// Reading every used byte, when that is all that was asked for.
+    Verify,
     /// Cutting a torn tail, rewriting what is not certainly durable.
     Repair,
     /// Streaming the snapshot into the state machine; the node votes and acknowledges already.
@@ -155,6 +220,7 @@ impl fmt::Display for Phase {
             Self::HardState => "hard-state",
             Self::Snapshot => "snapshot",
             Self::Log => "log",
+            Self::Verify => "verify",
             Self::Repair => "repair",
             Self::Restore => "restore",
             Self::Replay => "replay",

@@ -7,13 +7,14 @@ use std::{
 };
 
 /// The vocabulary: its modules may know each other, and every module may know them.
-const GROUND: [&str; 9] = [
+const GROUND: [&str; 10] = [
     "action",
     "config",
     "entry",
     "event",
     "file",
     "membership",
+    "report",
     "state_machine",
     "status",
     "types",

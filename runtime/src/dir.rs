@@ -12,6 +12,8 @@
 //! node 3
 //! ```
 
+mod holder;
+
 use lakebed::{
     Completion, DiskError, DiskRequest, File,
     files::{Directory, OpenError},
@@ -25,8 +27,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The name of the mark.
-const MARK: &str = "node";
+/// The file that says whose directory it is.
+pub const MARK: &str = "node";
 /// The mark while it is written.
 const MARK_NEW: &str = "node.new";
 /// The newest layout of the directory that this version knows.
@@ -47,7 +49,14 @@ pub(crate) struct Owner {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum DirError {
-    /// It cannot be opened, or is in use.
+    /// It is locked: a node runs in it, or somebody looks at it.
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The process that holds it, if the system tells.
+        holder: Option<u32>,
+    },
+    /// It cannot be opened.
     Open(OpenError),
     /// It cannot be read or written.
     Io {
@@ -79,6 +88,18 @@ pub enum DirError {
         /// The file.
         path: PathBuf,
     },
+    /// There is nothing in it.
+    Empty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It does not say that it is a node's.
+    NotANode {
+        /// The directory.
+        path: PathBuf,
+        /// The file that would say so.
+        mark: PathBuf,
+    },
     /// It has files in it that no node made.
     NotOurs {
         /// One of them.
@@ -89,6 +110,10 @@ pub enum DirError {
 impl fmt::Display for DirError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::InUse { path, holder } => {
+                write!(f, "{} is locked: a node runs in this directory", path.display())?;
+                holder.map_or(Ok(()), |process| write!(f, " (process {process})"))
+            }
             Self::Open(error) => error.fmt(f),
             Self::Io { path, error } => write!(f, "cannot use {}: {error}", path.display()),
             Self::Foreign { path, field, expected, found } => write!(
@@ -106,6 +131,15 @@ impl fmt::Display for DirError {
             Self::Malformed { path } => {
                 write!(f, "{} does not say whose directory this is", path.display())
             }
+            Self::Empty { path } => {
+                write!(f, "{} is empty: no node has lived there", path.display())
+            }
+            Self::NotANode { path, mark } => write!(
+                f,
+                "{} is no node's directory: there is no {}",
+                path.display(),
+                mark.display()
+            ),
             Self::NotOurs { path } => write!(
                 f,
                 "{} is no file of a node: choose an empty directory for a new one",
@@ -125,18 +159,37 @@ impl std::error::Error for DirError {
     }
 }
 
+/// Opens a node's directory for reading alone, and says whose it is. Nothing in it changes.
+pub(crate) fn open_to_read(path: &Path) -> Result<(Directory, Owner), DirError> {
+    let unreadable = |error| DirError::Io { path: path.to_owned(), error };
+    // Before it is locked: what is not a node's has no lock.
+    if fs::read_dir(path).map_err(unreadable)?.next().is_none() {
+        return Err(DirError::Empty { path: path.to_owned() });
+    }
+    let mark = path.join(MARK);
+    let Some(owner) = read_mark(path)? else {
+        return Err(DirError::NotANode { path: path.to_owned(), mark });
+    };
+    Ok((opened(path, || Directory::open_to_read(path))?, owner))
+}
+
+/// Whose directory it is, if it says so.
+fn read_mark(path: &Path) -> Result<Option<Owner>, DirError> {
+    let mark = path.join(MARK);
+    match fs::read_to_string(&mark) {
+        Ok(text) => Ok(Some(parse(&text, path)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(DirError::Malformed { path: mark })
+        }
+        Err(error) => Err(DirError::Io { path: mark, error }),
+    }
+}
+
 /// Opens and locks the directory of this owner. The flag says whether there is no node in it yet.
 pub(crate) fn open(path: &Path, owner: Owner) -> Result<(Directory, bool), DirError> {
-    let directory = lock(path).map_err(DirError::Open)?;
-    let mark = path.join(MARK);
-    let marked = match fs::read_to_string(&mark) {
-        Ok(text) => Some(parse(&text, path)?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            return Err(DirError::Malformed { path: mark });
-        }
-        Err(error) => return Err(DirError::Io { path: mark, error }),
-    };
+    let directory = opened(path, || Directory::open(path))?;
+    let marked = read_mark(path)?;
     let vacant = is_vacant(&directory)?;
     match marked {
         Some(found) => compare(path, owner, found)?,
@@ -151,12 +204,20 @@ pub(crate) fn open(path: &Path, owner: Owner) -> Result<(Directory, bool), DirEr
 }
 
 /// A node that was killed holds its directory until its last write has ended.
-fn lock(path: &Path) -> Result<Directory, OpenError> {
+fn opened(
+    path: &Path,
+    open: impl Fn() -> Result<Directory, OpenError>,
+) -> Result<Directory, DirError> {
     let until = Instant::now() + DRAIN_MAX;
     loop {
-        match Directory::open(path) {
+        match open() {
+            Ok(directory) => return Ok(directory),
             Err(OpenError::Draining { .. }) if Instant::now() < until => thread::sleep(DRAIN_POLL),
-            other => return other,
+            Err(OpenError::Locked { path: lock }) => {
+                let holder = holder::of(&lock);
+                return Err(DirError::InUse { path: path.to_owned(), holder });
+            }
+            Err(error) => return Err(DirError::Open(error)),
         }
     }
 }
@@ -284,7 +345,25 @@ mod tests {
         let temporary = tempdir().unwrap();
         let _held = open(temporary.path(), OWNER).unwrap();
         let refusal = refusal(temporary.path(), OWNER);
-        assert!(refusal.contains("another node runs"), "{refusal}");
+        let me = format!("a node runs in this directory (process {})", std::process::id());
+        assert!(refusal.contains(&me), "{refusal}");
+    }
+
+    #[test]
+    fn what_is_no_nodes_is_not_looked_at() {
+        let temporary = tempdir().unwrap();
+        let refusal = || open_to_read(temporary.path()).map(drop).unwrap_err().to_string();
+        assert!(refusal().contains("no node has lived there"), "{}", refusal());
+        fs::write(temporary.path().join("thesis.tex"), "years of work").unwrap();
+        assert!(refusal().contains("is no node's directory"), "{}", refusal());
+        fs::write(temporary.path().join(MARK), "lakebed-node 2\n").unwrap();
+        assert!(refusal().contains("layout 2"), "{}", refusal());
+        fs::remove_file(temporary.path().join(MARK)).unwrap();
+        fs::remove_file(temporary.path().join("thesis.tex")).unwrap();
+        let held = open(temporary.path(), OWNER).unwrap();
+        assert!(refusal().contains("a node runs"), "{}", refusal());
+        drop(held);
+        assert_eq!(open_to_read(temporary.path()).unwrap().1, OWNER);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Knows neither engine nor disk: everything goes through the bounded [`Inbox`] and is answered
 //! through a [`Reply`]. Invariant: every reply resolves, at the latest when the node has ended.
 
-use crate::inbox::{Inbox, Request, Waiter};
+use crate::inbox::{Inbox, Request, Traffic, Waiter};
 use bytes::Bytes;
 use futures::{
     Stream,
@@ -71,6 +71,12 @@ impl Handle {
     /// A look at the node; after its end, the last one.
     pub fn status(&self) -> Reply<Status> {
         self.ask(Request::Status)
+    }
+
+    /// What was asked of the node through its handles so far.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.inbox.traffic()
     }
 
     /// What the node says from now on.

@@ -103,10 +103,35 @@ pub(crate) struct End {
     pub(crate) status: Status,
 }
 
+/// What was asked of a node through its handles, and not refused for want of room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Commands proposed.
+    pub commands: u64,
+    /// Bytes of them, with four for the length of each.
+    pub command_bytes: u64,
+    /// Queries asked.
+    pub queries: u64,
+}
+
+impl Traffic {
+    fn count(&mut self, request: &Request) {
+        match request {
+            Request::Propose { batch, .. } => {
+                self.commands += u64::from(batch.count());
+                self.command_bytes += batch.bytes() as u64;
+            }
+            Request::Read { queries, .. } => self.queries += u64::from(queries.count()),
+            _ => {}
+        }
+    }
+}
+
 #[derive(Default)]
 struct State {
     requests: Vec<Request>,
     bytes: usize,
+    traffic: Traffic,
     end: Option<End>,
     /// The driver went without an end.
     abandoned: bool,
@@ -151,8 +176,13 @@ impl Inbox {
             return Some(request);
         }
         state.bytes += bytes;
+        state.traffic.count(&request);
         state.requests.push(request);
         None
+    }
+
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.state().traffic
     }
 
     /// Moves everything into `taken`, which is empty; wakes `waker` at the next push.

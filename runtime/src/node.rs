@@ -9,6 +9,7 @@ use crate::{
     disk,
     driver::{Disk, Driver},
     handle::Handle,
+    health::{Health, Timed},
     net::{Counters, Identity, TcpNet},
     options::{Listen, Options},
     tape::Recorded,
@@ -29,8 +30,9 @@ use std::{
 /// A node on real disks and sockets: a future that drives it, until it has halted and its
 /// directory is unlocked.
 pub struct Node<M> {
-    driver: Driver<Recorded, Box<dyn Disk + Send>, TcpNet, SystemClock, M>,
+    driver: Driver<Recorded, Timed<Box<dyn Disk + Send>>, TcpNet, SystemClock, M>,
     counters: Arc<Counters>,
+    health: Arc<Health>,
     address: SocketAddr,
 }
 
@@ -54,7 +56,9 @@ impl<M: StateMachine> Node<M> {
             Some(members) => Start::Format { cluster: options.cluster, members },
             None => Start::Run,
         });
+        let health = Arc::new(Health::new(options.dir));
         let disk = disk::open(options.disk, directory).map_err(StartError::Disk)?;
+        let disk = Timed::new(disk, Arc::clone(&health));
         let net = TcpNet::new(identity, &options.secret, listener, &config.tuning)
             .map_err(StartError::System)?;
         let counters = net.counters();
@@ -66,13 +70,19 @@ impl<M: StateMachine> Node<M> {
         };
         let surroundings = (disk, net, SystemClock::default());
         let (handle, driver) = Driver::new(engine, &config, start, machine, surroundings);
-        Ok((handle, Self { driver, counters, address }))
+        Ok((handle, Self { driver, counters, health, address }))
     }
 
     /// What happened on its network, as long as it lives and after.
     #[must_use]
     pub fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.counters)
+    }
+
+    /// How its disk does, as long as it lives and after.
+    #[must_use]
+    pub fn health(&self) -> Arc<Health> {
+        Arc::clone(&self.health)
     }
 
     /// Where peers reach it.

@@ -2,74 +2,18 @@
 //! and what to do, or repaired, and that is said. Nothing in them is changed.
 
 use crate::{
-    common::{Process, Scratch, connect, fails, lakebed},
-    ports::ports,
+    common::{connect, fails},
+    lone::Lone,
 };
 use rustix::process::{Signal, getuid};
 use std::{
-    fs::{self, File, Permissions},
-    os::unix::fs::{FileExt, PermissionsExt},
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     path::Path,
 };
 
 /// Where the four blocks of a hard state begin (docs/disk-format.md).
 const BLOCKS: [u64; 4] = [0, 64 << 10, 1 << 20, (1 << 20) + (64 << 10)];
-
-/// A node alone, which has lived in a directory.
-struct Lone {
-    dir: Scratch,
-    clients: u16,
-    peers: u16,
-}
-
-impl Lone {
-    /// One that has kept a value and stopped.
-    fn new() -> Self {
-        let lone = Self { dir: Scratch::new(), clients: ports(1), peers: ports(1) };
-        let mut node = lone.start();
-        node.says("ready");
-        let mut connection = connect(lone.clients).unwrap();
-        redis::cmd("SET").arg("key").arg("value").exec(&mut connection).unwrap();
-        node.signal(Signal::INT);
-        assert!(node.ended().success(), "{}", node.errors());
-        lone
-    }
-
-    fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    fn flags(&self) -> Vec<String> {
-        let Self { dir, clients, peers } = self;
-        let dir = dir.path().display();
-        let flags = format!(
-            "serve --id 1 --cluster here --dir {dir} --listen 127.0.0.1:{peers} \
-             --peers 1=127.0.0.1:{peers} --resp 127.0.0.1:{clients}"
-        );
-        flags.split_whitespace().map(String::from).collect()
-    }
-
-    fn start(&self) -> Process {
-        let flags = self.flags();
-        Process::start(&mut lakebed(&flags.iter().map(String::as_str).collect::<Vec<_>>()))
-    }
-
-    #[track_caller]
-    fn is_refused(&self, expected: &[&str]) {
-        let flags = self.flags();
-        fails(&flags.iter().map(String::as_str).collect::<Vec<_>>(), 1, expected);
-    }
-
-    /// Flips a bit in these blocks of its hard state.
-    fn flip(&self, blocks: &[u64]) {
-        let file = File::options().read(true).write(true).open(self.path().join("hard-state"));
-        let (file, mut byte) = (file.unwrap(), [0]);
-        for block in blocks {
-            file.read_exact_at(&mut byte, block + 100).unwrap();
-            file.write_all_at(&[byte[0] ^ 4], block + 100).unwrap();
-        }
-    }
-}
 
 #[test]
 fn a_hard_state_damaged_in_one_copy_is_repaired_and_said() {
@@ -133,7 +77,7 @@ fn a_log_that_is_gone_is_missed() {
 /// Root may write everywhere but where nobody can.
 #[test]
 fn a_directory_that_cannot_be_written_is_named() {
-    let lone = Lone { dir: Scratch::new(), clients: ports(1), peers: ports(1) };
+    let lone = Lone::unborn();
     let dir = if getuid().is_root() { Path::new("/proc/self/fd") } else { lone.path() };
     if dir == lone.path() {
         fs::set_permissions(dir, Permissions::from_mode(0o555)).unwrap();

@@ -235,6 +235,8 @@ fn status_is_one_object() {
         "last",
         "durable",
         "disk_full",
+        "peers",
+        "health",
         "recovery",
     ];
     expected.sort_unstable();

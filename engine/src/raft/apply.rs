@@ -260,6 +260,11 @@ impl Raft {
         }
     }
 
+    /// The last applied index.
+    pub(crate) const fn applied(&self) -> LogIndex {
+        self.log.marks.applied()
+    }
+
     /// The last entry handed to the machine.
     pub(crate) fn applying(&self) -> LogId {
         self.log.id_at(self.log.marks.applying()).unwrap_or_default()

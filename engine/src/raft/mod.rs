@@ -493,6 +493,9 @@ impl Raft {
         status.last = self.log.marks.last();
         status.durable = self.log.marks.durable();
         status.members = Arc::clone(&self.membership);
+        if let Role::Leader(leader) = &self.role {
+            status.peers = leader.peers.iter().map(|peer| peer.status(self.now)).collect();
+        }
         status.memory_bytes += self.log.cache_bytes() + self.gathering.bytes() as u64;
         status.marks |= self.marks.0;
     }

@@ -6,6 +6,7 @@
 use super::{forwarding::Intake, install::Transfer, log::Chunk};
 use crate::{
     message::AppendAnswer,
+    status,
     types::{Instant, LogIndex, NodeId},
 };
 use std::collections::VecDeque;
@@ -64,6 +65,17 @@ pub(super) struct Peer {
 }
 
 impl Peer {
+    /// How it is, for people.
+    pub(super) const fn status(&self, now: Instant) -> status::Peer {
+        let feed = match self.pace {
+            Pace::Probe { .. } => status::Feed::Probe,
+            Pace::Replicate => status::Feed::Replicate,
+            Pace::Install => status::Feed::Install,
+        };
+        let silent = now.since(self.heard);
+        status::Peer { node: self.id, matched: self.matched, feed, silent }
+    }
+
     pub(super) fn new(id: NodeId, incarnation: u64, next: LogIndex, now: Instant) -> Self {
         Self {
             id,

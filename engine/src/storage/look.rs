@@ -2,15 +2,21 @@
 //!
 //! Knows no disk operations: `recovery.rs` brings the bytes.
 
+mod log;
+mod report;
 mod telling;
+
+pub(super) use report::Seen;
+
+use log::{Log, Wrong};
 
 use super::{
     Identity, Recovered,
-    found::{SegmentFound, SnapshotFound},
+    found::{SegmentFound, SnapshotFound, last_nonzero},
     install,
     journal::Journal,
     promises::Promises,
-    scan::{self, Damage, Rules, Scanned, Tail},
+    scan::{self, Rules},
     snapshots::{self, SnapshotFile},
     verdict::{self, Found},
 };
@@ -19,7 +25,7 @@ use crate::{
     config::Config,
     disk::{
         Fault,
-        hard_state::{Gate, HardState},
+        hard_state::{BLOCK_BYTES, Gate, HardState},
         segment::{EndRecord, Header},
         snapshot::Origin,
     },
@@ -27,7 +33,7 @@ use crate::{
     event::Start,
     file::File,
     membership::{Member, Membership},
-    types::{LogId, LogIndex, NodeId, Term, Timestamp},
+    types::{GroupId, LogId, LogIndex, NodeId, Term, Timestamp},
 };
 use bytes::{Bytes, BytesMut};
 use rand_chacha::{
@@ -40,8 +46,12 @@ pub(crate) struct Look {
     config: Config,
     files: Vec<(File, u64)>,
     blocks: [[Result<HardState, Fault>; 2]; 2],
+    /// Which of them are zeros.
+    zeros: [[bool; 2]; 2],
     pub(super) hard: Option<HardState>,
     pub(super) snapshots: Vec<SnapshotFound>,
+    /// Those that are not whole.
+    broken: Vec<SnapshotFound>,
     pub(super) segments: Vec<SegmentFound>,
     /// Files that nothing needs.
     pub(super) doomed: Vec<File>,
@@ -59,25 +69,6 @@ enum Instead {
     Refetched(LogId),
 }
 
-/// The log as a whole.
-#[derive(Clone, Debug, Default)]
-struct Log {
-    first: LogIndex,
-    last: LogId,
-    proven: LogIndex,
-    /// The first thing wrong with it.
-    wrong: Option<Wrong>,
-    /// Whether something lies behind the last entry.
-    is_torn: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Wrong {
-    file: File,
-    damage: Damage,
-    is_unknown: bool,
-}
-
 impl Look {
     pub(crate) fn new(config: &Config) -> Self {
         let absent = || Err(Fault::Absent);
@@ -85,8 +76,10 @@ impl Look {
             config: config.clone(),
             files: Vec::new(),
             blocks: [[absent(), absent()], [absent(), absent()]],
+            zeros: [[false; 2]; 2],
             hard: None,
             snapshots: Vec::new(),
+            broken: Vec::new(),
             segments: Vec::new(),
             doomed: Vec::new(),
             log: Log::default(),
@@ -139,8 +132,9 @@ impl Look {
     }
 
     pub(super) fn take_hard(&mut self, copy: u8, block: u8, bytes: &[u8]) {
-        let found = HardState::decode(bytes, self.config.group);
-        self.blocks[usize::from(copy)][usize::from(block)] = found;
+        let (copy, block) = (usize::from(copy), usize::from(block));
+        self.blocks[copy][block] = HardState::decode(bytes, self.config.group);
+        self.zeros[copy][block] = bytes.len() == BLOCK_BYTES && last_nonzero(bytes).is_none();
     }
 
     /// The highest good number of all four blocks counts.
@@ -197,6 +191,26 @@ impl Look {
         let header = Header::decode(bytes, group, found.sequence);
         let header = header.ok().filter(|header| header.layout.len == found.len);
         found.header = found.header.take().or(header);
+    }
+
+    /// The log's group.
+    pub(super) const fn group(&self) -> GroupId {
+        self.config.group
+    }
+
+    pub(super) fn align(&self) -> u64 {
+        u64::from(self.config.disk_align)
+    }
+
+    /// What ties entries to this cluster and group.
+    pub(super) fn seed(&self) -> Seed {
+        self.rules().seed
+    }
+
+    /// Whether nobody else has what is here.
+    pub(super) fn is_alone(&self) -> bool {
+        let hard = self.hard();
+        hard.newest.is_sole_voter(hard.identity.node)
     }
 
     fn rules(&self) -> Rules {
@@ -261,61 +275,13 @@ impl Look {
         self.log = self.follow(rules);
     }
 
-    /// From the first segment to the last, as long as each goes on where the one before ends.
-    fn follow(&self, rules: Rules) -> Log {
-        let hard = self.hard();
-        let before = LogId::new(hard.first.prev_term, hard.first.index.previous());
-        let mut log =
-            Log { first: hard.first.index, last: before, proven: rules.proven, ..Log::default() };
-        let mut sequence = hard.first.segment;
-        for found in &self.segments {
-            let file = File::Segment(found.sequence);
-            let Some(header) = &found.header else {
-                let mut wrong =
-                    missing(file, log.last.index.next(), "a header and as many bytes as it says");
-                wrong.damage.found = format!("{} bytes and no header that fits them", found.len);
-                log.wrong = Some(wrong);
-                return log;
-            };
-            let goes_on =
-                header.first == log.last.index.next() && header.prev_term == log.last.term;
-            if !goes_on {
-                log.wrong = Some(missing(file, log.last.index.next(), "the log before it"));
-                return log;
-            }
-            sequence = found.sequence;
-            match (&found.end, &found.scanned) {
-                (Some(end), _) => log.last = end.last,
-                (None, Some(scanned)) => log.take(file, header, scanned, found),
-                (None, None) => unreachable!("a segment without its end was scanned"),
-            }
-            if log.wrong.as_ref().is_some_and(|wrong| wrong.is_unknown) {
-                return log;
-            }
-        }
-        if hard.newest_segment > 0
-            && self.segments.last().map(|s| s.sequence) != Some(hard.newest_segment)
-        {
-            let file = File::Segment(hard.newest_segment);
-            log.wrong =
-                Some(missing(file, log.last.index.next(), "the segment that the hard state names"));
-        } else if log.last.index < log.proven.max(self.snapshot().index)
-            && !log.is_stopped(&rules)
-            && !cfg!(lakebed_break = "take_damage_for_the_end")
-        {
-            let file = File::Segment(sequence);
-            log.wrong = Some(missing(file, log.last.index.next(), "entries that were durable"));
-        }
-        log
-    }
-
     fn drop_broken_snapshots(&mut self) {
         let identity = self.hard().identity;
         let is_whole = |found: &SnapshotFound| {
             snapshots::whole(&found.header, &found.footer, found.at, &identity).is_some()
         };
-        let broken = self.snapshots.extract_if(.., |found| !is_whole(found));
-        self.doomed.extend(broken.map(|found| File::Snapshot(found.at)));
+        self.broken = self.snapshots.extract_if(.., |found| !is_whole(found)).collect();
+        self.doomed.extend(self.broken.iter().map(|found| File::Snapshot(found.at)));
         // What an install has left behind: no log leads on from there.
         let (first, newest) = (self.hard().first.index, self.snapshot());
         let is_useless = |found: &mut SnapshotFound| {
@@ -376,7 +342,7 @@ impl Look {
                 None if log.is_torn => verdict::Tail::Torn,
                 None => verdict::Tail::Whole,
             },
-            is_alone: hard.newest.is_sole_voter(hard.identity.node),
+            is_alone: self.is_alone(),
         }
     }
 
@@ -498,28 +464,6 @@ impl Look {
     }
 }
 
-impl Log {
-    fn take(&mut self, file: File, header: &Header, scanned: &Scanned, found: &SegmentFound) {
-        self.last = scan::last_of(header, &scanned.slots);
-        self.proven = self.proven.max(scanned.proven);
-        let wrong =
-            |damage: &Damage, is_unknown| Wrong { file, damage: damage.clone(), is_unknown };
-        match &scanned.tail {
-            Tail::End => self.is_torn = found.has_leavings(scanned),
-            Tail::Damaged(damage) => {
-                self.is_torn = found.has_leavings(scanned);
-                self.wrong.get_or_insert_with(|| wrong(damage, false));
-            }
-            Tail::Unknown(damage) => self.wrong = Some(wrong(damage, true)),
-        }
-    }
-
-    /// Whether the log ends where an unfinished cut began.
-    fn is_stopped(&self, rules: &Rules) -> bool {
-        rules.stop.is_some_and(|stop| self.last.index.next() == stop)
-    }
-}
-
 fn machine(start: &Start, last: LogId, snapshot: LogId) -> verdict::Machine {
     match start {
         Start::Resume { machine } if machine.index > last.index.max(snapshot.index) => {
@@ -542,17 +486,6 @@ fn base(log: &Log, snapshot: LogId) -> verdict::Base {
     } else {
         verdict::Base::Joined
     }
-}
-
-fn missing(file: File, index: LogIndex, what: &str) -> Wrong {
-    let damage = Damage {
-        index,
-        term: None,
-        offset: 0,
-        expected: format!("{what}, entry {index} on"),
-        found: "nothing".into(),
-    };
-    Wrong { file, damage, is_unknown: true }
 }
 
 pub(super) fn refused(

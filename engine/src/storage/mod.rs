@@ -12,6 +12,7 @@ mod journal;
 mod look;
 mod ops;
 mod peers;
+mod progress;
 mod promises;
 mod reader;
 mod recovery;
@@ -22,6 +23,7 @@ mod scan;
 mod serving;
 mod snapshots;
 mod verdict;
+mod verify;
 
 use self::{
     compact::Compaction,
@@ -44,7 +46,7 @@ use crate::{
     file::{DiskError, File},
     marks::{Mark, Marks},
     membership::Membership,
-    status::{Phase, Recovery},
+    status::Recovery,
     types::{CaptureId, Instant, LogId, LogIndex, NodeId, OpId, Term, Timestamp},
 };
 use bytes::Bytes;
@@ -109,6 +111,8 @@ pub(crate) struct Storage {
     ops: Ops,
     restart: Option<Box<Restart>>,
     report: Recovery,
+    /// When the phase that it is in began.
+    phase_began: Instant,
     promises: Option<Promises>,
     journal: Journal,
     reads: Reads,
@@ -116,6 +120,8 @@ pub(crate) struct Storage {
     compaction: Compaction,
     installing: Installing,
     committed: LogIndex,
+    /// What was known to be committed at the start: the restart ends when that is applied.
+    replay_to: LogIndex,
     fault: Option<Halt>,
 }
 
@@ -127,6 +133,7 @@ impl Storage {
             ops: Ops::default(),
             restart: None,
             report: Recovery::default(),
+            phase_began: Instant::default(),
             promises: None,
             journal: Journal::new(identity, config),
             reads: Reads::new(Seed::default(), config.group),
@@ -134,6 +141,7 @@ impl Storage {
             compaction: Compaction::default(),
             installing: Installing::default(),
             committed: LogIndex(0),
+            replay_to: LogIndex(0),
             fault: None,
             config: config.clone(),
         };
@@ -261,6 +269,10 @@ impl Storage {
         let mut restart = self.restart.take()?;
         let (journal, promises, ops) = (&mut self.journal, &mut self.promises, &mut self.ops);
         let result = restart.go_on(now, &mut Parts { journal, promises, ops });
+        if result == Ok(true) {
+            restart.end(now);
+            self.phase_began = now;
+        }
         self.report = restart.report().clone();
         let recovered = match result {
             Ok(true) => Some(self.take_over(&restart)),
@@ -285,7 +297,7 @@ impl Storage {
         self.snapshots = new_snapshots(recovered.identity, &self.config);
         self.snapshots.whole = restart.whole_snapshots();
         self.committed = recovered.committed;
-        self.report.phase = Phase::Restore;
+        self.replay_to = recovered.committed;
         self.snapshots.has_peers = !recovered.membership.is_sole_voter(recovered.identity.node);
         match restart.resumes() {
             Some(machine) => self.snapshots.resume(machine),
@@ -516,18 +528,6 @@ impl Storage {
     /// The first index still in the log.
     pub(crate) fn first(&self) -> LogIndex {
         self.journal.first()
-    }
-
-    /// How the restart goes.
-    pub(crate) fn recovery(&self) -> Recovery {
-        let mut report = self.report.clone();
-        if let Some((done, total)) = self.snapshots.progress() {
-            (report.bytes_done, report.bytes_total) = (done, total);
-        }
-        if report.phase == Phase::Restore && self.snapshots.restored().is_some() {
-            report.phase = Phase::Ready;
-        }
-        report
     }
 }
 

@@ -3,27 +3,29 @@
 //! A stage asks for all it needs, waits for all answers, and becomes the next. Nothing is written
 //! before the verdict; nothing is promised before the hard state was written again to both copies.
 
+mod build;
+
 use super::{
-    Identity, Recovered,
+    Recovered,
     found::SegmentFound,
     journal::Journal,
-    look::{self, Look},
+    look::{self, Look, Seen},
     ops::{Job, Ops},
     promises::{Promises, Version},
     repair::Repair,
     snapshots::SnapshotFile,
     verdict::{self, Found, Hard, Mode, Verdict},
+    verify::Verification,
 };
 use crate::{
     action::{Halt, Note},
     config::Config,
     disk::{hard_state, snapshot},
     event::{Completion, Start},
-    file::{Class, DiskError, DiskRequest, Extent, File},
+    file::{Class, DiskError, DiskRequest, File},
     marks::Mark,
-    membership::Membership,
     status::{Phase, Recovery as Report},
-    types::{ClusterId, Instant, LogId},
+    types::{Instant, LogId},
 };
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
@@ -49,6 +51,8 @@ pub(crate) enum RecoveryOp {
         segment: u32,
         chunk: u32,
     },
+    /// A piece of what is verified.
+    Piece(u32),
     /// A step of building a node.
     Step,
     /// A step of a repair, which counts its own.
@@ -81,6 +85,7 @@ enum Stage {
     Snapshots,
     Segments,
     Images,
+    Verify(Box<Verification>),
     Adopt(Version, Verdict),
     Repair(Box<Repair>),
     Over,
@@ -138,15 +143,13 @@ impl Recovery {
     fn phase(&mut self, phase: Phase, now: Instant) {
         let began = self.phase_began.replace(now).unwrap_or(now);
         if phase != self.report.phase {
-            self.report.took.push((self.report.phase, now.since(began)));
+            self.report.enter(phase, now.since(began));
         }
-        self.report = Report {
-            phase,
-            bytes_done: 0,
-            bytes_total: 0,
-            took: std::mem::take(&mut self.report.took),
-            verdict: self.report.verdict.take(),
-        };
+    }
+
+    /// The node may speak; what is left to do is the machine's.
+    pub(crate) fn end(&mut self, now: Instant) {
+        self.phase(Phase::Restore, now);
     }
 
     fn ask(&mut self, op: RecoveryOp, request: DiskRequest, ops: &mut Ops) {
@@ -169,6 +172,10 @@ impl Recovery {
         self.outstanding -= 1;
         match (op, result) {
             (RecoveryOp::List, Ok(Completion::Listed(files))) => self.look.take_files(files),
+            (RecoveryOp::Piece(number), result) => {
+                let Stage::Verify(verification) = &mut self.stage else { return };
+                self.report.bytes_done += verification.take(number, result);
+            }
             (op, Ok(Completion::Read(bytes))) => {
                 self.report.bytes_done += bytes.len() as u64;
                 self.take_bytes(op, bytes);
@@ -193,7 +200,7 @@ impl Recovery {
                 let image = &mut look.segments[segment as usize].image;
                 image[at..at + bytes.len()].copy_from_slice(&bytes);
             }
-            RecoveryOp::List | RecoveryOp::Step | RecoveryOp::Repair => {}
+            RecoveryOp::List | RecoveryOp::Piece(_) | RecoveryOp::Step | RecoveryOp::Repair => {}
         }
     }
 
@@ -203,7 +210,7 @@ impl Recovery {
             if let Some((file, error)) = self.failed.take() {
                 return Err(Halt::DiskFailed { file, error });
             }
-            if self.outstanding > 0 {
+            if self.outstanding > 0 && !matches!(self.stage, Stage::Verify(_)) {
                 return Ok(false);
             }
             if let Some((file, error)) = self.unreadable() {
@@ -217,6 +224,10 @@ impl Recovery {
                 Stage::Snapshots => self.read_segments(now, parts.ops),
                 Stage::Segments => self.read_images(parts.ops),
                 Stage::Images => self.judge(now, parts)?,
+                Stage::Verify(verification) => {
+                    self.verify(verification, parts.ops)?;
+                    return Ok(false);
+                }
                 Stage::Adopt(version, verdict) => {
                     let promises = parts.promises.as_ref().expect("it is being adopted");
                     if !promises.is_durable(version) {
@@ -305,66 +316,6 @@ impl Recovery {
         }
     }
 
-    /// A new node: its hard state is built aside and gets its name when it is whole, so that a
-    /// crash in between leaves nothing at all.
-    fn build(&mut self, step: u8, ops: &mut Ops) -> Result<(), Halt> {
-        let file = File::Spare(0);
-        let request = match step {
-            0 => DiskRequest::Create { file, len: hard_state::FILE_BYTES, zeroed: true },
-            1 => {
-                let bytes = Bytes::from(self.new_node()?.encode());
-                let extent = |copy: usize| Extent::new(hard_state::OFFSETS[copy][0], bytes.clone());
-                DiskRequest::Write { file, at: extent(0), and: Some(extent(1)), durable: false }
-            }
-            2 => DiskRequest::Sync { file },
-            3 => DiskRequest::Rename { from: file, to: File::HardState },
-            4 => DiskRequest::SyncDirectory,
-            _ => {
-                // What was built is read back like any other node's.
-                self.start = Start::Run;
-                self.stage = Stage::Begin;
-                self.look = Look::new(&self.config);
-                return Ok(());
-            }
-        };
-        self.stage = Stage::Build(step + 1);
-        self.ask(RecoveryOp::Step, request, ops);
-        Ok(())
-    }
-
-    fn new_node(&self) -> Result<hard_state::HardState, Halt> {
-        let (cluster, members) = match &self.start {
-            Start::Format { cluster, members } => (*cluster, members.clone()),
-            Start::Join { cluster } => (*cluster, Arc::new(Membership::default())),
-            _ => unreachable!("only these build a node"),
-        };
-        if !members.is_encodable() {
-            return Err(look::refused(
-                "too-many-members",
-                File::HardState,
-                0,
-                "at most 32 members with addresses of at most 64 bytes",
-                &members.to_string(),
-            ));
-        }
-        let identity = self.new_identity(cluster);
-        let met = look::with_incarnation(&members, identity.node, identity.incarnation);
-        let mut hard = hard_state::HardState::new(identity, Arc::new(met));
-        hard.number = 1;
-        Ok(hard)
-    }
-
-    fn new_identity(&self, cluster: ClusterId) -> Identity {
-        Identity {
-            cluster,
-            cluster_epoch: 0,
-            group: self.config.group,
-            node: self.config.node,
-            // Zero means "not met yet".
-            incarnation: look::draw(self.seed).max(1),
-        }
-    }
-
     fn read_snapshots(&mut self, now: Instant, ops: &mut Ops) -> Result<(), Halt> {
         let hard = self.look.judge_hard_state();
         match self.look.newest_in_copies() {
@@ -375,6 +326,10 @@ impl Recovery {
         }
         let found = Found::early(self.mode(), false, hard);
         if let (row, Verdict::Refuse) = verdict::verdict(&found) {
+            if self.is_look() {
+                let inspection = self.look.inspection(&Seen::HardState, row, Verdict::Refuse);
+                return Err(Halt::Inspected(Box::new(inspection)));
+            }
             return Err(self.look.refusal(row.name));
         }
         self.phase(Phase::Snapshot, now);
@@ -433,18 +388,30 @@ impl Recovery {
         let (row, verdict) = verdict::verdict(&found);
         let text: Arc<str> = format!("{}: {} ({})", row.name, row.says, self.look).into();
         self.report.verdict = Some(text.clone());
-        if matches!(self.start, Start::Inspect) {
-            return Err(Halt::Inspected(text.to_string()));
+        if self.is_look() {
+            let inspection = Box::new(self.look.inspection(&Seen::All, row, verdict));
+            if matches!(self.start, Start::Inspect) {
+                return Err(Halt::Inspected(inspection));
+            }
+            self.phase(Phase::Verify, now);
+            let verification = Verification::new(&self.look, inspection);
+            self.report.bytes_total = verification.bytes_total();
+            self.stage = Stage::Verify(Box::new(verification));
+            return Ok(());
         }
         parts.ops.note(Note::Recovery(text));
+        if !verdict.starts() {
+            return Err(self.look.refusal(row.name));
+        }
         match verdict {
-            Verdict::Replay { log_is_covered: false, .. } | Verdict::RepeatCut => {}
-            Verdict::Refill => parts.ops.met(Mark::HolesFound),
-            Verdict::Install if self.look.is_log_known() && self.resumes().is_none() => {
-                self.has_lost_state = true;
+            // State that only peers have does not come to a machine of its own.
+            Verdict::Install | Verdict::Gate if self.resumes().is_some() => {
+                return Err(self.look.refusal(row.name));
             }
+            Verdict::Refill => parts.ops.met(Mark::HolesFound),
+            Verdict::Install if self.look.is_log_known() => self.has_lost_state = true,
             // Without the state that it goes on from there is no reason to keep a part of the log.
-            Verdict::Gate | Verdict::Install if self.resumes().is_none() => {
+            Verdict::Install | Verdict::Gate => {
                 parts.ops.met(Mark::GateSet);
                 self.look.refetch_log();
             }
@@ -452,7 +419,7 @@ impl Recovery {
                 parts.ops.met(Mark::InstallFinished);
                 self.look.finish_install();
             }
-            _ => return Err(self.look.refusal(row.name)),
+            _ => {}
         }
         self.phase(Phase::Repair, now);
         *parts.promises = Some(self.look.promises());
@@ -460,6 +427,25 @@ impl Recovery {
         self.look.fill(parts.journal);
         parts.journal.epoch = promises.wanted().write_epoch;
         self.stage = Stage::Adopt(promises.version(), verdict);
+        Ok(())
+    }
+
+    /// Whether nothing may be written: the node is only looked at.
+    const fn is_look(&self) -> bool {
+        matches!(self.start, Start::Inspect | Start::Verify)
+    }
+
+    /// Asks for as much as may be read at one time, checks what has come, and ends with it.
+    fn verify(&mut self, mut verification: Box<Verification>, ops: &mut Ops) -> Result<(), Halt> {
+        verification.check();
+        while let Some((number, request)) = verification.next() {
+            self.outstanding += 1;
+            ops.submit(Job::Recovery(RecoveryOp::Piece(number)), Class::Serve, request);
+        }
+        if verification.is_over() {
+            return Err(Halt::Inspected(verification.into_inspection()));
+        }
+        self.stage = Stage::Verify(verification);
         Ok(())
     }
 

@@ -133,6 +133,17 @@ pub(crate) enum Verdict {
     Refuse,
 }
 
+impl Verdict {
+    /// Whether a node starts upon it.
+    pub(crate) const fn starts(self) -> bool {
+        match self {
+            Self::Replay { log_is_covered, .. } => !log_is_covered,
+            Self::Refuse => false,
+            _ => true,
+        }
+    }
+}
+
 /// A row of the table.
 pub(crate) struct Row {
     /// Its name in reports, docs and tests.

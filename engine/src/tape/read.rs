@@ -124,6 +124,7 @@ variants! {
         4 => |b| Some(Self::Resume { machine: Read::read(b)? }),
         5 => |_| Some(Self::Inspect),
         6 => |b| Some(Self::ForceSoleVoter { acknowledged_loss: Read::read(b)? }),
+        7 => |_| Some(Self::Verify),
     }
     Completion {
         1 => |_| Some(Self::Done),

@@ -25,6 +25,7 @@ fn starts() -> Vec<Event> {
         Start::Join { cluster: ClusterId(9) },
         Start::Resume { machine: LogId::new(Term(1), LogIndex(8)) },
         Start::Inspect,
+        Start::Verify,
         Start::ForceSoleVoter { acknowledged_loss: true },
     ];
     starts.into_iter().map(Event::Start).collect()

@@ -214,6 +214,7 @@ impl Write for Start {
             Self::Resume { machine } => variant!(to, 4, machine),
             Self::Inspect => variant!(to, 5),
             Self::ForceSoleVoter { acknowledged_loss } => variant!(to, 6, acknowledged_loss),
+            Self::Verify => variant!(to, 7),
         }
     }
 }
@@ -375,7 +376,7 @@ impl Write for Halt {
             Self::Removed => variant!(to, 2),
             Self::NotFormatted => variant!(to, 3),
             Self::AlreadyFormatted => variant!(to, 4),
-            Self::Inspected(found) => variant!(to, 5, found.as_str()),
+            Self::Inspected(found) => variant!(to, 5, *found.to_string()),
             Self::DiskFailed { file, error } => variant!(to, 6, file, error),
             Self::Refused { row, file, offset, expected, found } => {
                 variant!(to, 7, **row, file, offset, expected.as_str(), found.as_str());

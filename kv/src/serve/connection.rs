@@ -205,7 +205,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
 
     async fn inform(&mut self) {
         match self.store.status().await {
-            Ok(status) => answer::bulk(&mut self.out, info::text(&status).as_bytes()),
+            Ok(status) => {
+                let more = self.store.surroundings(&status).await;
+                answer::bulk(&mut self.out, info::text(&status, &more).as_bytes());
+            }
             Err(failure) => self.fail(&failure, Asked::Read, 1),
         }
     }

@@ -4,7 +4,7 @@ use lakebed::{Mark, Marks, Status};
 use std::fmt::Write;
 
 /// `name:value` lines under a heading, as INFO's readers expect.
-pub(crate) fn text(status: &Status) -> String {
+pub(crate) fn text(status: &Status, surroundings: &[(&'static str, String)]) -> String {
     let mut text = String::new();
     let mut field = |name: &str, value: &dyn std::fmt::Display| {
         write!(text, "{name}:{value}\r\n").expect("a string takes every character");
@@ -23,6 +23,7 @@ pub(crate) fn text(status: &Status) -> String {
     field("last", &status.last);
     field("durable", &status.durable);
     field("members", &members(status));
+    field("peers", &peers(status));
     field("ready", &u8::from(status.ready));
     field("disk_full", &u8::from(status.disk_full));
     field("memory_bytes", &status.memory_bytes);
@@ -31,10 +32,24 @@ pub(crate) fn text(status: &Status) -> String {
     field("\r\n# Recovery\r\nrecovery_phase", &recovery.phase);
     field("recovery_bytes_done", &recovery.bytes_done);
     field("recovery_bytes_total", &recovery.bytes_total);
+    field("recovery_entries_done", &recovery.entries_done);
+    field("recovery_entries_total", &recovery.entries_total);
     field("recovery_took_us", &took(status));
     let verdict = recovery.verdict.as_deref().unwrap_or_default();
     field("recovery_verdict", &verdict.replace(['\r', '\n'], " "));
+    for (n, (name, value)) in surroundings.iter().enumerate() {
+        let heading = if n == 0 { "\r\n# Health\r\n" } else { "" };
+        field(&format!("{heading}{name}"), value);
+    }
     text
+}
+
+/// Of a leader, each peer: `2=matched/feed/milliseconds since it answered`.
+fn peers(status: &Status) -> String {
+    let peer = |peer: &lakebed::Peer| {
+        format!("{}={}/{}/{}", peer.node, peer.matched, peer.feed, peer.silent.as_millis())
+    };
+    status.peers.iter().map(peer).collect::<Vec<_>>().join(",")
 }
 
 /// `1@address,2@address`
@@ -74,9 +89,16 @@ mod tests {
         status.durable = LogIndex(77);
         status.recovery.took = vec![(Phase::List, Duration::from_micros(12))];
         status.recovery.verdict = Some("two\nlines".into());
-        let text = text(&status);
-        for line in ["node:2", "role:leader", "leader:2", "durable:77", "recovery_took_us:list=12"]
-        {
+        let text = text(&status, &[("free", "5".into()), ("commands", "7".into())]);
+        for line in [
+            "node:2",
+            "role:leader",
+            "leader:2",
+            "durable:77",
+            "recovery_took_us:list=12",
+            "free:5",
+            "commands:7",
+        ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
         assert!(text.contains("recovery_verdict:two lines\r\n"));

@@ -21,6 +21,15 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// A look at the node.
     fn status(&self) -> impl Future<Output = Result<Status, Failure>> + Send;
+
+    /// What INFO tells beside the status: names, and values without line breaks. Nothing by
+    /// default.
+    fn surroundings(
+        &self,
+        _status: &Status,
+    ) -> impl Future<Output = Vec<(&'static str, String)>> + Send {
+        async { Vec::new() }
+    }
 }
 
 /// Why there is no answer.

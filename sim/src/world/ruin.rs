@@ -68,11 +68,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// What the records on a disk prove durable, as its engine says.
     pub(super) fn proven(&self, node: usize) -> LogIndex {
         let disk = self.nodes[node].disk.clone();
-        let Trial::Halts(Halt::Inspected(told)) = self.trial(node, disk, Start::Inspect) else {
+        let Trial::Halts(Halt::Inspected(found)) = self.trial(node, disk, Start::Inspect) else {
             return LogIndex(0);
         };
-        let number = told.split("proven ").nth(1).and_then(|rest| rest.split(',').next());
-        LogIndex(number.and_then(|number| number.parse().ok()).unwrap_or(0))
+        found.log.map_or(LogIndex(0), |log| log.proven)
     }
 
     /// Whether a node would start from this disk without what it promised; `vote`: perhaps without

@@ -1,8 +1,10 @@
 //! Storage alone, on a disk that does at once what it is asked: what is written is found again,
 //! whatever the order of rolls, cuts, snapshots and restarts.
 
+mod catching_up;
 mod crash;
 mod holes;
+mod verify;
 
 use super::*;
 use crate::{

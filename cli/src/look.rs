@@ -1,0 +1,130 @@
+//! `lakebed inspect` and `lakebed verify`: what is in a node's directory, and whether every byte of
+//! it is what was written. Neither changes anything.
+//!
+//! Exit codes: `inspect` 0 when it could tell; `verify` 0 when all is well, 1 when something is
+//! wrong; both 1 when they could not look.
+
+mod json;
+
+use crate::{
+    args::{Inspect, Verify},
+    say,
+};
+use anyhow::{Result, anyhow};
+use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
+use lakebed::{Halt, Inspection, Phase, Recovery};
+use lakebed_runtime::{Depth, DirError, LookError, look};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+pub(crate) fn inspect(args: &Inspect) -> Result<ExitCode> {
+    let found = look(&args.dir, Depth::Verdict, |_| {})
+        .map_err(|error| explain(error, "inspect", &args.dir))?;
+    if args.json {
+        say(json::text(&found, None)?);
+    } else {
+        say(&found);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn verify(args: &Verify) -> Result<ExitCode> {
+    let (started, bar) = (Instant::now(), bar());
+    let found = look(&args.dir, Depth::Bytes, |recovery| show(&bar, recovery));
+    bar.finish_and_clear();
+    let found = found.map_err(|error| explain(error, "verify", &args.dir))?;
+    let took = started.elapsed();
+    if args.json {
+        say(json::text(&found, Some(took))?);
+    } else {
+        tell(&found, took);
+    }
+    Ok(if found.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A bar on a terminal; elsewhere it shows nothing.
+fn bar() -> ProgressBar {
+    let template = "verify [{bar:30}] {binary_bytes}/{binary_total_bytes} \
+                    {binary_bytes_per_sec}, {eta} left";
+    let style = ProgressStyle::with_template(template).expect("the template is ours");
+    ProgressBar::new(0).with_style(style.progress_chars("=> "))
+}
+
+fn show(bar: &ProgressBar, recovery: &Recovery) {
+    if recovery.phase == Phase::Verify {
+        bar.set_length(recovery.bytes_total);
+        bar.set_position(recovery.bytes_done);
+    }
+}
+
+/// What is wrong, what a restart would do, and how much was read.
+fn tell(found: &Inspection, took: Duration) {
+    found.defects.iter().for_each(say);
+    let judgement = &found.judgement;
+    if !judgement.starts || !found.defects.is_empty() {
+        say(judgement);
+    }
+    let Some(read) = found.verified else {
+        return say("nothing but the hard state could be verified");
+    };
+    let wrong = match found.defects.len() {
+        0 => "nothing is wrong".into(),
+        1 => "1 record is wrong".into(),
+        n => format!("{n} records are wrong"),
+    };
+    let per_second = read.bytes as f64 / took.as_secs_f64().max(1e-6);
+    say(format_args!(
+        "{wrong}: {} entries of the log and {} blocks of snapshots, {} in {took:.1?} ({}/s)",
+        read.entries,
+        read.blocks,
+        BinaryBytes(read.bytes),
+        BinaryBytes(per_second as u64),
+    ));
+}
+
+/// With what to do instead.
+fn explain(error: LookError, command: &str, dir: &Path) -> anyhow::Error {
+    match &error {
+        LookError::Directory(DirError::InUse { .. }) => {
+            let hint = "stop it first, or ask it with `lakebed status`: while it writes, nobody \
+                        else can tell what is whole";
+            anyhow!("{error}: {hint}")
+        }
+        LookError::Directory(DirError::NotANode { path, .. }) => match nodes_in(path) {
+            Ok(nodes) if !nodes.is_empty() => {
+                let each =
+                    nodes.iter().map(|node| format!("\n  lakebed {command} {}", node.display()));
+                let count = nodes.len();
+                let path = path.display();
+                let s = if count == 1 { "" } else { "s" };
+                anyhow!("{path} holds {count} node{s}; name one:{}", each.collect::<String>())
+            }
+            _ => error.into(),
+        },
+        LookError::Halted(halt) if **halt == Halt::NotFormatted => {
+            let dir = dir.display();
+            anyhow!(
+                "{dir} bears a node's name and has no node in it: it never was formatted, or was wiped"
+            )
+        }
+        LookError::Halted(halt) => anyhow!("{}: {halt}", dir.display()),
+        _ => error.into(),
+    }
+}
+
+/// The nodes' directories below this one, in order.
+fn nodes_in(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut nodes = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let path = entry?.path();
+        if path.join(lakebed_runtime::MARK).is_file() {
+            nodes.push(path);
+        }
+    }
+    nodes.sort();
+    Ok(nodes)
+}

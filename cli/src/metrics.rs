@@ -1,0 +1,148 @@
+//! `--metrics`: how the nodes of this process are, as Prometheus scrapes it.
+//!
+//! Knows of HTTP what a scraper says: one GET, one answer, the end. It lives on the command's own
+//! thread, not on a node's; a node that is too busy to say how it is is told as such.
+
+mod page;
+
+use self::page::{Page, View};
+use lakebed::Status;
+use lakebed_runtime::{Counters, Handle, Health};
+use std::{io, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::timeout,
+};
+
+/// How long a scraper may take for its request and for the answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a node may take to say how it is.
+const LOOK: Duration = Duration::from_secs(1);
+/// The most scrapers at one time; others wait to be accepted.
+const SCRAPERS_MAX: usize = 8;
+/// The longest request, in bytes.
+const REQUEST_BYTES_MAX: usize = 8 << 10;
+/// Prometheus' text format, as it reads it by default.
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A node that is told of.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) id: u64,
+    pub(crate) handle: Handle,
+    pub(crate) health: Arc<Health>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// Answers scrapers until it is dropped.
+pub(crate) async fn serve(listener: std::net::TcpListener, sources: Vec<Source>) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
+    let (room, sources) = (Arc::new(Semaphore::new(SCRAPERS_MAX)), Arc::new(sources));
+    loop {
+        let place = Arc::clone(&room).acquire_owned().await.expect("it is never closed");
+        let Ok((stream, _)) = listener.accept().await else {
+            // Too many files are open, or the scraper has gone already: both pass.
+            tokio::time::sleep(LOOK).await;
+            continue;
+        };
+        let sources = Arc::clone(&sources);
+        tokio::spawn(async move {
+            // Whoever scrapes learns of its failure from its own end.
+            let _ = timeout(PATIENCE, answer(stream, &sources)).await;
+            drop(place);
+        });
+    }
+}
+
+async fn answer(mut stream: TcpStream, sources: &[Source]) -> io::Result<()> {
+    let request = head(&mut stream).await?;
+    let (status, body) = match parse(&request) {
+        Ok("/metrics") => ("200 OK", text(sources).await),
+        Ok(_) => ("404 Not Found", "metrics are at /metrics\n".into()),
+        Err(status) => (status, format!("{status}: GET /metrics\n")),
+    };
+    let kind = if status == "200 OK" { CONTENT_TYPE } else { "text/plain; charset=utf-8" };
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// Everything up to the empty line that ends a request's head.
+async fn head(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut request = Vec::new();
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        if request.len() > REQUEST_BYTES_MAX || stream.read_buf(&mut request).await? == 0 {
+            break;
+        }
+    }
+    Ok(request)
+}
+
+/// The path that is asked for; or why there is none.
+fn parse(request: &[u8]) -> Result<&str, &'static str> {
+    let whole = request.windows(4).position(|end| end == b"\r\n\r\n");
+    let head = whole.and_then(|end| std::str::from_utf8(&request[..end]).ok());
+    let line = head.and_then(|head| head.lines().next()).unwrap_or_default();
+    let mut words = line.split(' ');
+    match (words.next(), words.next(), words.next(), words.next()) {
+        (Some("GET"), Some(path), Some("HTTP/1.0" | "HTTP/1.1"), None) => {
+            Ok(path.split('?').next().unwrap_or(path))
+        }
+        (Some(_), Some(_), Some("HTTP/1.0" | "HTTP/1.1"), None) => Err("405 Method Not Allowed"),
+        _ => Err("400 Bad Request"),
+    }
+}
+
+async fn text(sources: &[Source]) -> String {
+    let views = futures::future::join_all(sources.iter().map(view)).await;
+    Page::new(views).text()
+}
+
+async fn view(source: &Source) -> View {
+    let status: Option<Status> =
+        timeout(LOOK, source.handle.status()).await.ok().and_then(Result::ok);
+    let (health, asked) = (Arc::clone(&source.health), status.clone());
+    // The file system may have to wait for a disk.
+    let files = tokio::task::spawn_blocking(move || {
+        (health.room(), asked.and_then(|status| health.snapshot_age(&status)))
+    });
+    let (room, snapshot_age) = files.await.unwrap_or_default();
+    View {
+        id: source.id,
+        status,
+        room,
+        snapshot_age,
+        traffic: source.handle.traffic(),
+        latency: source.health.latency(),
+        written_bytes: source.health.written_bytes(),
+        counters: Arc::clone(&source.counters),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_its_first_line() {
+        let asks = |text: &str| {
+            parse(format!("{text}\r\nHost: here\r\n\r\n").as_bytes()).map(String::from)
+        };
+        assert_eq!(asks("GET /metrics HTTP/1.1"), Ok("/metrics".into()));
+        assert_eq!(asks("GET /metrics?x=1 HTTP/1.0"), Ok("/metrics".into()));
+        assert_eq!(asks("GET / HTTP/1.1"), Ok("/".into()));
+        assert_eq!(asks("POST /metrics HTTP/1.1"), Err("405 Method Not Allowed"));
+        for bad in ["", "GET", "GET /metrics", "GET /metrics HTTP/2", "GET / metrics HTTP/1.1"] {
+            assert_eq!(asks(bad), Err("400 Bad Request"), "{bad}");
+        }
+        assert_eq!(parse(b"GET /metrics HTTP/1.1\r\n"), Err("400 Bad Request"));
+        assert_eq!(parse(b"GET /\xff HTTP/1.1\r\n\r\n"), Err("400 Bad Request"));
+    }
+}

@@ -1,0 +1,338 @@
+//! What is told, metric by metric. Names follow Prometheus' conventions: base units, `_total` for
+//! what only rises. Each has the label `node`.
+
+use lakebed::{LogId, Mark, Marks, Phase, Role, Status};
+use lakebed_runtime::{Counters, LATENCY_BOUNDS, Latency, Room, Traffic};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, prometheus_text::encode},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::{Registry, Unit},
+};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+/// A node at the moment of a scrape.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) id: u64,
+    /// `None`: it did not say in time.
+    pub(super) status: Option<Status>,
+    pub(super) room: Option<Room>,
+    pub(super) snapshot_age: Option<Duration>,
+    pub(super) traffic: Traffic,
+    pub(super) latency: Latency,
+    pub(super) written_bytes: u64,
+    pub(super) counters: Arc<Counters>,
+}
+
+/// All nodes of this process.
+#[derive(Debug)]
+pub(super) struct Page(Vec<View>);
+
+/// A metric with one value for each node, or none where it is not known.
+struct Simple {
+    name: &'static str,
+    help: &'static str,
+    unit: Option<Unit>,
+    value: fn(&View) -> Option<f64>,
+}
+
+const fn simple(
+    name: &'static str,
+    help: &'static str,
+    unit: Option<Unit>,
+    value: fn(&View) -> Option<f64>,
+) -> Simple {
+    Simple { name, help, unit, value }
+}
+
+/// What goes up and down.
+const GAUGES: &[Simple] = &[
+    simple("up", "Whether the node answers: 1, or 0 if it did not within a second.", None, |v| {
+        Some(f64::from(u8::from(v.status.is_some())))
+    }),
+    simple("ready", "Whether the node votes, replicates and serves.", None, |v| {
+        of(v, |s| u64::from(s.ready))
+    }),
+    simple("leader", "Whether the node leads.", None, |v| {
+        of(v, |s| u64::from(s.role == Role::Leader))
+    }),
+    simple("known_leader", "The id of the leader it knows; 0 without one.", None, |v| {
+        of(v, |s| s.leader.map_or(0, |leader| leader.0))
+    }),
+    simple("term", "The current term.", None, |v| of(v, |s| s.term.0)),
+    simple("log_first_index", "The first index still in the log.", None, |v| of(v, |s| s.first.0)),
+    simple("log_last_index", "The last index in the log.", None, |v| of(v, |s| s.last.0)),
+    simple("log_durable_index", "Up to here this node's disk holds the log.", None, |v| {
+        of(v, |s| s.durable.0)
+    }),
+    simple("committed_index", "The last index known to be committed.", None, |v| {
+        of(v, |s| s.committed.0)
+    }),
+    simple("applied_index", "The last index that the state machine applied.", None, |v| {
+        of(v, |s| s.applied.0)
+    }),
+    simple("snapshot_index", "The last entry in the newest snapshot; 0 without one.", None, |v| {
+        of(v, |s| s.snapshot.index.0)
+    }),
+    simple("snapshot_age", "How old the newest snapshot is.", Some(Unit::Seconds), |v| {
+        let has_one = v.status.as_ref().is_some_and(|status| status.snapshot != LogId::ZERO);
+        v.snapshot_age.filter(|_| has_one).map(|age| age.as_secs_f64())
+    }),
+    simple("memory", "Log and proposals held in memory.", Some(Unit::Bytes), |v| {
+        of(v, |s| s.memory_bytes)
+    }),
+    simple("disk_full", "Whether writes are refused for want of room.", None, |v| {
+        of(v, |s| u64::from(s.disk_full))
+    }),
+    simple("disk_free", "Room left on the file system of its data.", Some(Unit::Bytes), |v| {
+        v.room.map(|room| room.free_bytes as f64)
+    }),
+    simple("disk_size", "That file system's size.", Some(Unit::Bytes), |v| {
+        v.room.map(|room| room.total_bytes as f64)
+    }),
+    simple(
+        "disk_slowest_write",
+        "The slowest durable write of the last minute or two.",
+        Some(Unit::Seconds),
+        |v| Some(v.latency.slowest.as_secs_f64()),
+    ),
+    simple("recovery_done", "Done of the restart's present phase.", Some(Unit::Bytes), |v| {
+        of(v, |s| s.recovery.bytes_done)
+    }),
+    simple("recovery_size", "All of the restart's present phase.", Some(Unit::Bytes), |v| {
+        of(v, |s| s.recovery.bytes_total)
+    }),
+    simple(
+        "recovery_entries_done",
+        "Entries applied of those that were committed at the start.",
+        None,
+        |v| of(v, |s| s.recovery.entries_done),
+    ),
+    simple("recovery_entries", "How many those are.", None, |v| {
+        of(v, |s| s.recovery.entries_total)
+    }),
+];
+
+/// What only rises, while the process lives.
+const COUNTERS: &[Simple] = &[
+    simple("commands", "Commands proposed at this node.", None, |v| {
+        Some(v.traffic.commands as f64)
+    }),
+    simple("command", "Bytes of commands proposed at this node.", Some(Unit::Bytes), |v| {
+        Some(v.traffic.command_bytes as f64)
+    }),
+    simple("queries", "Queries asked at this node.", None, |v| Some(v.traffic.queries as f64)),
+    simple("disk_written", "Bytes of durable writes.", Some(Unit::Bytes), |v| {
+        Some(v.written_bytes as f64)
+    }),
+    simple("connections", "Connections made with other nodes.", None, |v| {
+        Some(v.counters.established.load(Relaxed) as f64)
+    }),
+    simple("handshakes_failed", "Connections that came to nothing.", None, |v| {
+        Some(v.counters.handshakes_failed.load(Relaxed) as f64)
+    }),
+    simple("frames_bad", "Connections closed for a bad frame.", None, |v| {
+        Some(v.counters.frames_bad.load(Relaxed) as f64)
+    }),
+    simple("overflows", "Connections closed because the peer was too slow.", None, |v| {
+        Some(v.counters.overflows.load(Relaxed) as f64)
+    }),
+];
+
+fn of(view: &View, value: fn(&Status) -> u64) -> Option<f64> {
+    view.status.as_ref().map(|status| value(status) as f64)
+}
+
+impl Page {
+    pub(super) const fn new(views: Vec<View>) -> Self {
+        Self(views)
+    }
+
+    /// In Prometheus' text format.
+    pub(super) fn text(self) -> String {
+        let mut registry = Registry::with_prefix("lakebed");
+        registry.register_collector(Box::new(self));
+        let mut text = String::new();
+        encode(&mut text, &registry).expect("a string takes all that is written to it");
+        text
+    }
+
+    fn simple(
+        &self,
+        to: &mut DescriptorEncoder<'_>,
+        what: &Simple,
+        kind: MetricType,
+    ) -> fmt::Result {
+        let mut metric = to.encode_descriptor(what.name, what.help, what.unit.as_ref(), kind)?;
+        for view in &self.0 {
+            let Some(value) = (what.value)(view) else { continue };
+            let labels = [("node", view.id.to_string())];
+            let metric = metric.encode_family(&labels)?;
+            match kind {
+                MetricType::Counter => ConstCounter::new(value).encode(metric)?,
+                _ => ConstGauge::new(value).encode(metric)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// How long durable writes take.
+    fn latency(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "How long durable writes take that somebody waits for.";
+        let (unit, kind) = (Some(&Unit::Seconds), MetricType::Histogram);
+        let mut metric = to.encode_descriptor("disk_write", help, unit, kind)?;
+        for view in &self.0 {
+            let bounds = LATENCY_BOUNDS.map(|bound| bound.as_secs_f64());
+            let bounds = bounds.into_iter().chain([f64::INFINITY]);
+            let buckets: Vec<_> = bounds.zip(view.latency.counts).collect();
+            let (sum, count) = (view.latency.sum.as_secs_f64(), view.latency.count());
+            let labels = [("node", view.id.to_string())];
+            let mut metric = metric.encode_family(&labels)?;
+            metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    /// One value for each of several things of each node.
+    fn each<'a>(
+        &'a self,
+        to: &mut DescriptorEncoder<'_>,
+        (name, label, help, unit): (&str, &str, &str, Option<Unit>),
+        values: impl Fn(&'a Status) -> Vec<(String, f64)>,
+    ) -> fmt::Result {
+        let kind = MetricType::Gauge;
+        let mut metric = to.encode_descriptor(name, help, unit.as_ref(), kind)?;
+        for view in &self.0 {
+            for (which, value) in view.status.as_ref().map(&values).unwrap_or_default() {
+                let labels = [("node", view.id.to_string()), (label, which)];
+                ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Collector for Page {
+    fn encode(&self, mut to: DescriptorEncoder<'_>) -> fmt::Result {
+        GAUGES.iter().try_for_each(|what| self.simple(&mut to, what, MetricType::Gauge))?;
+        COUNTERS.iter().try_for_each(|what| self.simple(&mut to, what, MetricType::Counter))?;
+        self.latency(&mut to)?;
+        let help = "How many entries a peer's disk lacks of what this leader has committed.";
+        self.each(&mut to, ("replication_lag", "peer", help, None), |status| {
+            let lag = |matched: u64| status.committed.0.saturating_sub(matched) as f64;
+            let peers = status.peers.iter();
+            peers.map(|peer| (peer.node.to_string(), lag(peer.matched.0))).collect()
+        })?;
+        let help = "How long ago a peer last answered this leader.";
+        self.each(&mut to, ("peer_silent", "peer", help, Some(Unit::Seconds)), |status| {
+            let peers = status.peers.iter();
+            peers.map(|peer| (peer.node.to_string(), peer.silent.as_secs_f64())).collect()
+        })?;
+        let help = "Whether a peer is being sent a snapshot by this leader.";
+        self.each(&mut to, ("peer_installing", "peer", help, None), |status| {
+            let installs =
+                |peer: &lakebed::Peer| f64::from(u8::from(peer.feed == lakebed::Feed::Install));
+            status.peers.iter().map(|peer| (peer.node.to_string(), installs(peer))).collect()
+        })?;
+        let help = "The phase that the restart is in: 1.";
+        self.each(&mut to, ("recovery_phase", "phase", help, None), |status| {
+            vec![(status.recovery.phase.to_string(), 1.0)]
+        })?;
+        let help = "How long each phase of the restart took.";
+        self.each(&mut to, ("recovery_took", "phase", help, Some(Unit::Seconds)), |status| {
+            // A restart that repeats a phase is told with all of it.
+            let took = |phase: Phase| {
+                let took = status.recovery.took.iter().filter(|(other, _)| *other == phase);
+                took.map(|(_, took)| took.as_secs_f64()).sum()
+            };
+            let mut phases: Vec<_> = status.recovery.took.iter().map(|(phase, _)| *phase).collect();
+            phases.sort_unstable();
+            phases.dedup();
+            phases.into_iter().map(|phase| (phase.to_string(), took(phase))).collect()
+        })?;
+        let help = "Rare situations that the node has met in this life: 1.";
+        self.each(&mut to, ("mark", "mark", help, None), |status| {
+            let met = Mark::ALL.iter().filter(|mark| Marks(status.marks).has(**mark));
+            met.map(|mark| (format!("{mark:?}"), 1.0)).collect()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lakebed::{LogIndex, NodeId, Term};
+    use std::collections::BTreeSet;
+
+    fn view(id: u64, status: Option<Status>) -> View {
+        View {
+            id,
+            status,
+            room: Some(Room { free_bytes: 1 << 30, total_bytes: 1 << 40 }),
+            snapshot_age: Some(Duration::from_millis(1500)),
+            traffic: Traffic { commands: 7, command_bytes: 700, queries: 3 },
+            latency: Latency { counts: [1; 13], sum: Duration::from_secs(3), ..Latency::default() },
+            written_bytes: 4096,
+            counters: Arc::default(),
+        }
+    }
+
+    fn page() -> String {
+        let mut status = Status::default();
+        status.node = NodeId(1);
+        status.role = Role::Leader;
+        status.term = Term(5);
+        status.committed = LogIndex(90);
+        status.snapshot = LogId::new(Term(4), LogIndex(80));
+        status.recovery.took =
+            vec![(Phase::List, Duration::from_millis(2)), (Phase::Log, Duration::from_millis(8))];
+        status.marks = 1;
+        Page::new(vec![view(1, Some(status)), view(2, None)]).text()
+    }
+
+    /// Every name once, with help and type, and nothing in two forms.
+    #[test]
+    fn the_page_is_what_prometheus_reads() {
+        let page = page();
+        let mut told = BTreeSet::new();
+        let mut kinds = 0;
+        for line in page.lines() {
+            let mut words = line.split(' ');
+            match (words.next(), words.next()) {
+                (Some("#"), Some("HELP")) => {
+                    let name = words.next().unwrap();
+                    assert!(told.insert(name.to_string()), "{name} twice");
+                    assert!(words.next().is_some(), "{line}");
+                }
+                (Some("#"), Some("TYPE")) => kinds += 1,
+                (Some(series), Some(value)) => {
+                    value.parse::<f64>().unwrap_or_else(|_| panic!("{line}"));
+                    let name = series.split('{').next().unwrap();
+                    let base =
+                        ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+                    assert!(
+                        told.contains(name) || base.is_some_and(|base| told.contains(base)),
+                        "{line}"
+                    );
+                    assert!(series.contains("node=\""), "{line}");
+                }
+                _ => panic!("{line:?}"),
+            }
+        }
+        assert_eq!(told.len(), kinds);
+        assert_eq!(told.len(), GAUGES.len() + COUNTERS.len() + 7);
+        assert!(told.iter().all(|name| name.starts_with("lakebed_")), "{told:?}");
+    }
+
+    #[test]
+    fn what_is_told_is_reviewed() {
+        insta::with_settings!({snapshot_path => "../../../fixtures/snapshots", prepend_module_to_snapshot => false}, {
+            insta::assert_snapshot!("metrics", page());
+        });
+    }
+}

@@ -1,0 +1,186 @@
+use super::*;
+use tempfile::tempdir;
+
+fn extent(offset: u64, bytes: &'static [u8]) -> Extent {
+    Extent::new(offset, Bytes::from_static(bytes))
+}
+
+fn content(directory: &Directory, file: File) -> Result<Completion, DiskError> {
+    directory.perform(&DiskRequest::Read { file, offset: 0, len: 64 })
+}
+
+#[test]
+fn what_is_written_is_read_back_and_nothing_beyond_the_end() {
+    let temporary = tempdir().unwrap();
+    let directory = Directory::open(temporary.path()).unwrap();
+    let file = File::Segment(1);
+    let done = Ok(Completion::Done);
+    assert_eq!(directory.perform(&DiskRequest::Create { file, len: 8, zeroed: true }), done);
+    let write = |at, and, durable| DiskRequest::Write { file, at, and, durable };
+    let both = write(extent(0, b"ab"), Some(extent(6, b"yz")), true);
+    assert_eq!(directory.perform(&both), done);
+    assert_eq!(directory.perform(&write(extent(2, b"c"), None, false)), done);
+    assert_eq!(directory.perform(&DiskRequest::Sync { file }), done);
+    let expected = Bytes::from_static(b"abc\0\0\0yz");
+    assert_eq!(content(&directory, file), Ok(Completion::Read(expected)));
+    let beyond = DiskRequest::Read { file, offset: 7, len: 9 };
+    assert_eq!(directory.perform(&beyond), Ok(Completion::Read(Bytes::from_static(b"z"))));
+}
+
+#[test]
+fn a_file_longer_than_a_piece_is_filled_to_its_end() {
+    let temporary = tempdir().unwrap();
+    let directory = Directory::open(temporary.path()).unwrap();
+    let (file, len) = (File::Spare(1), 2 * PIECE_BYTES as u64 + 5);
+    directory.perform(&DiskRequest::Create { file, len, zeroed: true }).unwrap();
+    let listed = directory.perform(&DiskRequest::List);
+    assert_eq!(listed, Ok(Completion::Listed(vec![(file, len)])));
+}
+
+#[test]
+fn a_file_that_could_not_be_filled_is_not_there() {
+    let temporary = tempdir().unwrap();
+    let directory = Directory::open(temporary.path()).unwrap();
+    let enospc = io::Error::from_raw_os_error(28);
+    let created = directory.create_with(File::Spare(1), |_| Err(enospc));
+    assert_eq!(created, Err(DiskError::Full));
+    assert_eq!(directory.perform(&DiskRequest::List), Ok(Completion::Listed(Vec::new())));
+}
+
+#[test]
+fn a_new_file_replaces_the_one_of_its_name() {
+    let temporary = tempdir().unwrap();
+    let directory = Directory::open(temporary.path()).unwrap();
+    let file = File::HardState;
+    let create = DiskRequest::Create { file, len: 4, zeroed: true };
+    directory.perform(&create).unwrap();
+    let old = DiskRequest::Write { file, at: extent(0, b"old!"), and: None, durable: true };
+    directory.perform(&old).unwrap();
+    directory.perform(&create).unwrap();
+    let zeros = Bytes::from_static(&[0; 4]);
+    assert_eq!(content(&directory, file), Ok(Completion::Read(zeros)));
+}
+
+#[test]
+fn names_follow_renames_and_removals() {
+    let temporary = tempdir().unwrap();
+    let directory = Directory::open(temporary.path()).unwrap();
+    let (spare, segment) = (File::Spare(3), File::Segment(9));
+    for (file, bytes) in [(spare, b"new"), (segment, b"old")] {
+        directory.perform(&DiskRequest::Create { file, len: 3, zeroed: false }).unwrap();
+        let at = extent(0, bytes);
+        let write = DiskRequest::Write { file, at, and: None, durable: false };
+        directory.perform(&write).unwrap();
+    }
+    directory.perform(&DiskRequest::Rename { from: spare, to: segment }).unwrap();
+    directory.perform(&DiskRequest::SyncDirectory).unwrap();
+    let expected = Bytes::from_static(b"new");
+    assert_eq!(content(&directory, segment), Ok(Completion::Read(expected)));
+    assert_eq!(content(&directory, spare), Err(DiskError::NotFound));
+    directory.perform(&DiskRequest::Remove { file: segment }).unwrap();
+    assert_eq!(directory.perform(&DiskRequest::List), Ok(Completion::Listed(Vec::new())));
+    let again = directory.perform(&DiskRequest::Remove { file: segment });
+    assert_eq!(again, Err(DiskError::NotFound));
+}
+
+#[test]
+fn a_log_of_many_segments_does_not_keep_all_of_them_open() {
+    let temporary = tempdir().unwrap();
+    let directory = Directory::open(temporary.path()).unwrap();
+    let segments = (0..2 * OPEN_MAX as u64).map(File::Segment);
+    for file in segments.clone() {
+        directory.perform(&DiskRequest::Create { file, len: 1, zeroed: true }).unwrap();
+    }
+    for file in segments {
+        assert_eq!(content(&directory, file), Ok(Completion::Read(Bytes::from_static(&[0]))));
+    }
+    assert_eq!(directory.files().len(), OPEN_MAX);
+}
+
+#[test]
+fn names_that_are_not_the_engines_are_left_out() {
+    let temporary = tempdir().unwrap();
+    let directory = Directory::open(temporary.path()).unwrap();
+    fs::write(temporary.path().join("notes.txt"), "mine").unwrap();
+    assert_eq!(directory.perform(&DiskRequest::List), Ok(Completion::Listed(Vec::new())));
+}
+
+#[test]
+fn a_directory_has_one_owner_at_a_time() {
+    let temporary = tempdir().unwrap();
+    let first = Directory::open(temporary.path()).unwrap();
+    let second = Directory::open(temporary.path());
+    assert!(matches!(second, Err(OpenError::Locked { .. })), "{second:?}");
+    drop(first);
+    Directory::open(temporary.path()).unwrap();
+}
+
+/// A killed process leaves its lock file at once, but a write it had begun may land later:
+/// the descriptor of that write still holds the lock of the file.
+#[test]
+fn a_file_still_written_by_a_former_owner_keeps_the_directory_locked() {
+    let temporary = tempdir().unwrap();
+    let first = Directory::open(temporary.path()).unwrap();
+    let file = File::Segment(1);
+    first.perform(&DiskRequest::Create { file, len: 8, zeroed: true }).unwrap();
+    let late = first.open_beside(file, OpenOptions::new().write(true)).unwrap();
+    drop(first);
+    let second = Directory::open(temporary.path());
+    let Err(OpenError::Draining { path }) = second else { panic!("{second:?}") };
+    assert!(path.ends_with("log-1"), "{path:?}");
+    drop(late);
+    Directory::open(temporary.path()).unwrap();
+}
+
+#[test]
+fn who_looks_changes_nothing_and_keeps_nodes_out() {
+    let temporary = tempdir().unwrap();
+    let owner = Directory::open(temporary.path()).unwrap();
+    let file = File::Segment(1);
+    owner.perform(&DiskRequest::Create { file, len: 8, zeroed: true }).unwrap();
+    let looked = Directory::open_to_read(temporary.path());
+    assert!(matches!(looked, Err(OpenError::Locked { .. })), "{looked:?}");
+    drop(owner);
+    let looks = [(); 2].map(|()| Directory::open_to_read(temporary.path()).unwrap());
+    assert_eq!(content(&looks[0], file), Ok(Completion::Read(Bytes::from_static(&[0; 8]))));
+    let writes = [
+        DiskRequest::Create { file: File::Spare(2), len: 8, zeroed: true },
+        DiskRequest::Write { file, at: extent(0, b"ab"), and: None, durable: true },
+        DiskRequest::Sync { file },
+        DiskRequest::Rename { from: file, to: File::Segment(2) },
+        DiskRequest::Remove { file },
+        DiskRequest::SyncDirectory,
+    ];
+    for write in writes {
+        assert!(looks[0].perform(&write).is_err(), "{write:?}");
+    }
+    assert!(looks[0].create_with(File::Spare(2), |_| Ok(())).is_err());
+    assert_eq!(content(&looks[1], file), Ok(Completion::Read(Bytes::from_static(&[0; 8]))));
+    assert!(matches!(Directory::open(temporary.path()), Err(OpenError::Locked { .. })));
+    drop(looks);
+    // A copy need not have the lock's file, and gets none; what is not there is not made.
+    fs::remove_file(temporary.path().join(LOCK)).unwrap();
+    drop(Directory::open_to_read(temporary.path()).unwrap());
+    assert!(!temporary.path().join(LOCK).exists());
+    let nowhere = temporary.path().join("nowhere");
+    assert!(Directory::open_to_read(&nowhere).is_err() && !nowhere.exists());
+}
+
+#[test]
+fn a_path_that_cannot_be_a_directory_is_an_error_that_names_it() {
+    let temporary = tempdir().unwrap();
+    let file = temporary.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = Directory::open(&file).unwrap_err();
+    assert!(error.to_string().contains("file"), "{error}");
+}
+
+#[test]
+fn no_room_is_told_from_other_failures() {
+    let (enospc, edquot, efbig, eacces) = (28, 122, 27, 13);
+    assert_eq!(disk_error(&io::Error::from_raw_os_error(enospc)), DiskError::Full);
+    assert_eq!(disk_error(&io::Error::from_raw_os_error(edquot)), DiskError::Full);
+    assert_eq!(disk_error(&io::Error::from_raw_os_error(efbig)), DiskError::Full);
+    let other = disk_error(&io::Error::from_raw_os_error(eacces));
+    assert_eq!(other, DiskError::Io { errno: eacces });
+}

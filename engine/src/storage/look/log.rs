@@ -1,0 +1,114 @@
+//! The log as a whole: segment after segment, as far as each goes on where the one before ends.
+
+use super::Look;
+use crate::{
+    disk::segment::Header,
+    file::File,
+    storage::{
+        found::SegmentFound,
+        scan::{self, Damage, Rules, Scanned, Tail},
+    },
+    types::{LogId, LogIndex},
+};
+
+/// The log as a whole.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Log {
+    pub(super) first: LogIndex,
+    pub(super) last: LogId,
+    pub(super) proven: LogIndex,
+    /// The first thing wrong with it.
+    pub(super) wrong: Option<Wrong>,
+    /// Whether something lies behind the last entry.
+    pub(super) is_torn: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Wrong {
+    pub(super) file: File,
+    pub(super) damage: Damage,
+    pub(super) is_unknown: bool,
+}
+
+impl Look {
+    /// From the first segment to the last, as long as each goes on where the one before ends.
+    pub(super) fn follow(&self, rules: Rules) -> Log {
+        let hard = self.hard();
+        let before = LogId::new(hard.first.prev_term, hard.first.index.previous());
+        let mut log =
+            Log { first: hard.first.index, last: before, proven: rules.proven, ..Log::default() };
+        let mut sequence = hard.first.segment;
+        for found in &self.segments {
+            let file = File::Segment(found.sequence);
+            let Some(header) = &found.header else {
+                let mut wrong =
+                    missing(file, log.last.index.next(), "a header and as many bytes as it says");
+                wrong.damage.found = format!("{} bytes and no header that fits them", found.len);
+                log.wrong = Some(wrong);
+                return log;
+            };
+            let goes_on =
+                header.first == log.last.index.next() && header.prev_term == log.last.term;
+            if !goes_on {
+                log.wrong = Some(missing(file, log.last.index.next(), "the log before it"));
+                return log;
+            }
+            sequence = found.sequence;
+            match (&found.end, &found.scanned) {
+                (Some(end), _) => log.last = end.last,
+                (None, Some(scanned)) => log.take(file, header, scanned, found),
+                (None, None) => unreachable!("a segment without its end was scanned"),
+            }
+            if log.wrong.as_ref().is_some_and(|wrong| wrong.is_unknown) {
+                return log;
+            }
+        }
+        if hard.newest_segment > 0
+            && self.segments.last().map(|s| s.sequence) != Some(hard.newest_segment)
+        {
+            let file = File::Segment(hard.newest_segment);
+            log.wrong =
+                Some(missing(file, log.last.index.next(), "the segment that the hard state names"));
+        } else if log.last.index < log.proven.max(self.snapshot().index)
+            && !log.is_stopped(&rules)
+            && !cfg!(lakebed_break = "take_damage_for_the_end")
+        {
+            let file = File::Segment(sequence);
+            log.wrong = Some(missing(file, log.last.index.next(), "entries that were durable"));
+        }
+        log
+    }
+}
+
+impl Log {
+    fn take(&mut self, file: File, header: &Header, scanned: &Scanned, found: &SegmentFound) {
+        self.last = scan::last_of(header, &scanned.slots);
+        self.proven = self.proven.max(scanned.proven);
+        let wrong =
+            |damage: &Damage, is_unknown| Wrong { file, damage: damage.clone(), is_unknown };
+        match &scanned.tail {
+            Tail::End => self.is_torn = found.has_leavings(scanned),
+            Tail::Damaged(damage) => {
+                self.is_torn = found.has_leavings(scanned);
+                self.wrong.get_or_insert_with(|| wrong(damage, false));
+            }
+            Tail::Unknown(damage) => self.wrong = Some(wrong(damage, true)),
+        }
+    }
+
+    /// Whether the log ends where an unfinished cut began.
+    fn is_stopped(&self, rules: &Rules) -> bool {
+        rules.stop.is_some_and(|stop| self.last.index.next() == stop)
+    }
+}
+
+fn missing(file: File, index: LogIndex, what: &str) -> Wrong {
+    let damage = Damage {
+        index,
+        term: None,
+        offset: 0,
+        expected: format!("{what}, entry {index} on"),
+        found: "nothing".into(),
+    };
+    Wrong { file, damage, is_unknown: true }
+}

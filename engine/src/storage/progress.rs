@@ -1,0 +1,53 @@
+//! How far a restart is, from its first read until the machine has caught up.
+//!
+//! The stages before the verdict tell their own part (`recovery.rs`). Decides nothing.
+
+use super::Storage;
+use crate::{
+    action::Note,
+    status::{Phase, Recovery},
+    types::{Instant, LogIndex},
+};
+
+impl Storage {
+    /// How the restart goes.
+    pub(crate) fn recovery(&self, applied: LogIndex) -> Recovery {
+        let mut report = self.report.clone();
+        if let Some((done, total)) = self.snapshots.progress() {
+            (report.bytes_done, report.bytes_total) = (done, total);
+        }
+        match report.phase {
+            Phase::Replay => {
+                let left = self.replay_to.0.saturating_sub(applied.0);
+                report.entries_done = report.entries_total.saturating_sub(left);
+            }
+            // A peer's snapshot takes the place of what there was.
+            Phase::Ready if self.snapshots.restored().is_none() => report.phase = Phase::Restore,
+            _ => {}
+        }
+        report
+    }
+
+    /// Goes on with what follows the verdict: the machine takes in the snapshot, then applies what
+    /// was known to be committed. True when that is done.
+    pub(crate) fn catch_up(&mut self, now: Instant, applied: LogIndex) -> bool {
+        if self.report.phase == Phase::Restore
+            && let Some(restored) = self.snapshots.restored()
+        {
+            self.enter(Phase::Replay, now);
+            self.report.entries_total = self.replay_to.0.saturating_sub(restored.index.0);
+        }
+        let is_over = self.report.phase == Phase::Replay && applied >= self.replay_to;
+        if is_over {
+            self.enter(Phase::Ready, now);
+            self.report.entries_done = self.report.entries_total;
+            self.ops.note(Note::Recovery(self.report.told().into()));
+        }
+        is_over
+    }
+
+    fn enter(&mut self, phase: Phase, now: Instant) {
+        self.report.enter(phase, now.since(self.phase_began));
+        self.phase_began = now;
+    }
+}

@@ -1,0 +1,214 @@
+//! Looking at a directory: nothing is written, and no byte that was ever used can change unseen.
+
+use super::*;
+use crate::{
+    disk::segment::Layout,
+    report::{BlockContent, Defect, Inspection, SegmentState},
+};
+
+/// A node with full segments, one that is not full, and two snapshots, all of it durable.
+fn lived() -> Node {
+    let mut node = Node::start(Disk::default(), format());
+    let members = node.recovered().membership.clone();
+    for round in 1..=2u64 {
+        node.append_all(round, (0..60).map(|n| n * 37 % 1900));
+        node.storage.hint_committed(node.last.index);
+        node.captured = 0;
+        assert!(node.storage.capture(node.last, members.clone()));
+        node.settle();
+    }
+    node.append_all(3, [40, 0, 700]);
+    while let Some(deadline) = node.storage.deadline() {
+        node.now = deadline;
+        node.settle();
+    }
+    node
+}
+
+/// What a look finds; the disk must be as it was.
+#[track_caller]
+fn look(disk: &Disk, start: Start) -> Inspection {
+    let node = Node::start(Disk { requests: Vec::new(), ..disk.clone() }, start);
+    let is_reading = |r: &DiskRequest| matches!(r, DiskRequest::List | DiskRequest::Read { .. });
+    assert!(node.disk.requests.iter().all(is_reading), "{:?}", node.disk.requests);
+    assert_eq!(node.disk.files, disk.files);
+    match node.halted {
+        Some(Halt::Inspected(inspection)) => *inspection,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn flipped(disk: &Disk, file: File, at: usize) -> Disk {
+    let mut disk = disk.clone();
+    disk.files.get_mut(&file).expect("it is there")[at] ^= 0x10;
+    disk
+}
+
+fn covers(defect: &Defect, file: File, at: usize) -> bool {
+    let at = at as u64;
+    defect.file == file && (defect.offset..defect.offset + defect.bytes).contains(&at)
+}
+
+#[test]
+fn a_directory_that_is_well_is_told_as_it_is() {
+    let node = lived();
+    let found = look(&node.disk, Start::Verify);
+    assert!(found.is_well(), "{found}");
+    assert_eq!(found.judgement.row, "ordinary");
+    let verified = found.verified.expect("it was verified");
+    assert_eq!((verified.entries, verified.blocks > 6), (123, true), "{verified:?}");
+    let log = found.log.expect("it was looked at");
+    assert_eq!((log.first, log.last, log.proven), (LogIndex(1), node.last, node.last.index));
+    let hard = found.hard_state.as_ref().expect("it is good");
+    assert_eq!((hard.term, hard.durable_hint), (Term(3), node.last.index));
+    let good = |content: &BlockContent| matches!(content, BlockContent::Good { .. });
+    assert!(found.blocks.iter().all(|block| good(&block.content)), "{:?}", found.blocks);
+    let (last, sealed) = found.segments.split_last().expect("there are segments");
+    assert_eq!(last.state, SegmentState::Last);
+    assert!(sealed.len() > 2 && sealed.iter().all(|found| found.state == SegmentState::Sealed));
+    let mut next = LogIndex(1);
+    for segment in &found.segments {
+        assert_eq!(segment.first, next);
+        next = segment.last.next();
+    }
+    assert_eq!(next, node.last.index.next());
+    assert_eq!(found.snapshots.len(), 2);
+    assert_eq!(found, Inspection { verified: found.verified, ..look(&node.disk, Start::Inspect) });
+}
+
+/// Every byte that is not zero is used, but for spares: flipping it is found, and the record that
+/// is named has it. Where zeros are nobody's, nothing else is blamed.
+#[test]
+fn every_used_byte_is_verified() {
+    const STRIDE: usize = 23;
+    let disk = lived().disk;
+    let mut found_in: BTreeMap<&str, usize> = BTreeMap::new();
+    let files = disk.files.iter().filter(|(file, _)| !matches!(file, File::Spare(_)));
+    for (n, (&file, bytes)) in files.enumerate() {
+        // Each file from another byte on, so that every place of a record is met somewhere.
+        for at in (n % STRIDE..bytes.len()).step_by(STRIDE) {
+            // Of a block of zeros a few are enough.
+            if bytes[at] == 0 && at % 512 > 64 {
+                continue;
+            }
+            let inspection = look(&flipped(&disk, file, at), Start::Verify);
+            match &inspection.defects[..] {
+                [] => assert_eq!(bytes[at], 0, "{file} at {at} was not found"),
+                [defect] => {
+                    assert!(covers(defect, file, at), "{file} at {at}: {defect}");
+                    *found_in.entry(kind(&defect.expected)).or_default() += 1;
+                }
+                many => panic!("{file} at {at}: {many:?}"),
+            }
+        }
+    }
+    let kinds: Vec<_> = found_in.keys().copied().collect();
+    let all = [
+        "a block of",
+        "block",
+        "entry",
+        "header",
+        "the end record",
+        "the footer",
+        "the header",
+        "the slot",
+    ];
+    assert_eq!(kinds, all, "{found_in:?}");
+    assert!(found_in.values().all(|&times| times > 5), "{found_in:?}");
+}
+
+fn kind(expected: &str) -> &'static str {
+    let kinds = [
+        "a block of",
+        "block",
+        "entry",
+        "header",
+        "the end record",
+        "the footer",
+        "the header",
+        "the slot",
+    ];
+    kinds.into_iter().find(|kind| expected.starts_with(kind)).unwrap_or("something else")
+}
+
+/// What the look says of the node is what becomes of it.
+#[test]
+fn a_restart_does_what_the_look_said() {
+    let node = lived();
+    let last = node.last;
+    let segment = *node.disk.files.keys().rfind(|f| matches!(f, File::Segment(_))).expect("a log");
+    let layout = Layout::new(config().segment_bytes, 512);
+    let torn = {
+        let mut disk = node.disk.clone();
+        let bytes = disk.files.get_mut(&segment).expect("it is there");
+        // A write that never came to an end: something lies behind the last entry.
+        let end = bytes[..layout.data_end() as usize].iter().rposition(|&byte| byte != 0);
+        bytes[(end.expect("there are entries") + 600).next_multiple_of(512)] = 9;
+        disk
+    };
+    let damaged = flipped(&node.disk, segment, layout.data_at as usize + 3);
+    let mut lost = node.disk.clone();
+    lost.files.get_mut(&File::HardState).expect("it is there").fill(7);
+    for (disk, row, starts, defects) in [
+        (torn, "torn", true, 0),
+        (damaged, "damaged", true, 1),
+        (lost, "hard-state-lost", false, 4),
+    ] {
+        for start in [Start::Inspect, Start::Verify] {
+            let found = look(&disk, start);
+            let judgement = &found.judgement;
+            assert_eq!((judgement.row, judgement.starts), (row, starts), "{found}");
+            assert_eq!((found.defects.len(), found.is_well()), (defects, row == "torn"), "{found}");
+        }
+        let restarted = Node::start(disk, Start::Run);
+        assert_eq!(restarted.halted.is_none(), starts, "{:?}", restarted.halted);
+        if row == "torn" {
+            assert_eq!(restarted.recovered().last, last);
+        }
+    }
+}
+
+/// A disk that does not give some bytes back has said nothing of them.
+#[test]
+fn what_cannot_be_read_is_told_with_its_place() {
+    let disk = lived().disk;
+    let mut told = 0;
+    for failing in 0.. {
+        let failing = Disk { read_fails: Some(failing), ..disk.clone() };
+        let node = Node::start(failing, Start::Verify);
+        match &node.halted {
+            Some(Halt::Inspected(found)) if node.disk.read_fails.is_some() => {
+                assert!(found.is_well(), "{found}");
+                assert!(told > 5, "{told} reads of what is verified");
+                return;
+            }
+            Some(Halt::Inspected(found)) => {
+                // One read that failed is one thing wrong, unless an entry reaches into it.
+                let unread = found.defects.iter().filter(|d| d.found.contains("errno 5")).count();
+                assert!(unread <= 1 && found.defects.len() <= unread + 1, "{found}");
+                told += unread;
+            }
+            Some(Halt::DiskFailed { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_is_well_is_told_in_eighty_columns() {
+    let mut disk = lived().disk;
+    let text = look(&disk, Start::Verify).to_string();
+    insta::with_settings!({snapshot_path => "../../../../fixtures/snapshots", prepend_module_to_snapshot => false}, {
+        insta::assert_snapshot!("inspection", text);
+    });
+    let newest = *disk.files.keys().rfind(|f| matches!(f, File::Snapshot(_))).expect("two");
+    disk = flipped(&disk, newest, 5000);
+    disk = flipped(&disk, File::HardState, 3);
+    disk = flipped(&disk, File::Segment(2), 512 + 41);
+    disk.files.remove(&File::Segment(3));
+    let text = look(&disk, Start::Verify).to_string();
+    insta::with_settings!({snapshot_path => "../../../../fixtures/snapshots", prepend_module_to_snapshot => false}, {
+        insta::assert_snapshot!("inspection_of_damage", text);
+    });
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+}
