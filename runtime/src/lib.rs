@@ -48,3 +48,4 @@ pub use handle::{Answers, Carried, Failure, Handle, Notes, Reply};
 pub use net::Counters;
 pub use node::{Node, StartError};
 pub use options::{DiskKind, Listen, Options};
+pub use tape::{Recorded, Reel};

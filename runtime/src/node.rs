@@ -11,7 +11,7 @@ use crate::{
     handle::Handle,
     net::{Counters, Identity, TcpNet},
     options::{Listen, Options},
-    tape::Recorded,
+    tape::{FileReel, Recorded},
 };
 use lakebed::{ConfigError, Engine, Halt, Start, StateMachine};
 use std::{
@@ -29,7 +29,7 @@ use std::{
 /// A node on real disks and sockets: a future that drives it, until it has halted and its
 /// directory is unlocked.
 pub struct Node<M> {
-    driver: Driver<Recorded, Box<dyn Disk + Send>, TcpNet, SystemClock, M>,
+    driver: Driver<Recorded<FileReel>, Box<dyn Disk + Send>, TcpNet, SystemClock, M>,
     counters: Arc<Counters>,
     address: SocketAddr,
 }
@@ -61,7 +61,7 @@ impl<M: StateMachine> Node<M> {
         let seed = getrandom::u64().map_err(|error| StartError::System(io::Error::other(error)))?;
         let engine = Engine::new(config.clone(), seed).map_err(StartError::Config)?;
         let engine = match options.tape {
-            Some(path) => Recorded::onto(path, engine, &config, seed)?,
+            Some(path) => Recorded::onto(FileReel::create(path)?, engine, &config, seed),
             None => Recorded::without(engine),
         };
         let surroundings = (disk, net, SystemClock::default());

@@ -127,7 +127,17 @@ impl TcpNet {
         tuning: &Tuning,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
+        Ok(Self::over(identity, secret, TcpListener::from_std(listener)?, tuning))
+    }
+
+    /// The same, on a listener that is the tokio runtime's already.
+    #[must_use]
+    pub fn over(
+        identity: Identity,
+        secret: &[u8],
+        listener: TcpListener,
+        tuning: &Tuning,
+    ) -> Self {
         let counters = Arc::new(Counters::default());
         let credentials = Credentials { identity, secret: secret.to_vec() };
         let (sender, established) = mpsc::channel(ESTABLISHED_MAX);
@@ -138,7 +148,7 @@ impl TcpNet {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&connector).accept(listener));
-        Ok(Self {
+        Self {
             identity,
             limits: Limits::of(tuning),
             peers: BTreeMap::new(),
@@ -147,7 +157,7 @@ impl TcpNet {
             events: Vec::new(),
             counters,
             tasks,
-        })
+        }
     }
 
     /// What happened so far, and goes on to be counted.
