@@ -58,8 +58,11 @@ struct State {
     /// By how many faults this way is clogged.
     clogs: BTreeMap<(usize, usize), u32>,
     counts: Counts,
-    log: String,
+    log: Log,
 }
+
+/// What was done to the machines, a line each; outlives a run that panics.
+pub(crate) type Log = Arc<Mutex<String>>;
 
 /// What was done to the machines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -74,7 +77,7 @@ pub(crate) struct Counts {
 
 impl Cluster {
     /// Switches on a machine for each node.
-    pub(crate) fn start(plan: &Arc<Plan>, flaw: Option<Flaw>) -> Arc<Self> {
+    pub(crate) fn start(plan: &Arc<Plan>, flaw: Option<Flaw>, log: Log) -> Arc<Self> {
         let simulation = Simulation::current();
         let (ended, ends) = mpsc::unbounded_channel();
         let machines: Vec<_> = (0..plan.nodes)
@@ -93,7 +96,7 @@ impl Cluster {
                 is_paused: vec![false; nodes],
                 clogs: BTreeMap::new(),
                 counts: Counts::default(),
-                log: String::new(),
+                log,
             }),
         });
         cluster.calm_network(&plan.links, plan.links.loss);
@@ -121,11 +124,6 @@ impl Cluster {
 
     pub(crate) fn counts(&self) -> Counts {
         self.state().counts
-    }
-
-    /// What happened, a line each.
-    pub(crate) fn log(&self) -> String {
-        self.state().log.clone()
     }
 
     /// Lets a planned fault strike at its time and, if it lasts, end.
@@ -372,7 +370,9 @@ impl Cluster {
 
     fn note(&self, what: &str) {
         let now = crate::time::now();
-        let _ = writeln!(self.state().log, "{:>12} us  {what}", now / 1_000);
+        let log = Arc::clone(&self.state().log);
+        let mut log = log.lock().expect("nothing panics while it holds the log");
+        let _ = writeln!(log, "{:>10} us  {what}", now / 1_000);
     }
 
     fn machine(&self, at: usize) -> &Machine {

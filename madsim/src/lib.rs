@@ -19,6 +19,7 @@ mod cluster;
 mod disk;
 mod history;
 mod node;
+mod report;
 mod resp;
 mod storm;
 #[path = "../../cli/src/store.rs"]
@@ -26,4 +27,5 @@ mod store;
 mod time;
 
 pub use node::Flaw;
-pub use storm::{Report, run};
+pub use report::{Failure, Report};
+pub use storm::run;

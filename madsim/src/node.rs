@@ -17,7 +17,7 @@ use lakebed_kv::{
     serve::{Limits, serve},
 };
 use lakebed_runtime::{
-    Driver, Handle, Recorded, Reel,
+    Counters, Driver, Handle, Recorded, Reel,
     net::{Identity, TcpNet},
 };
 use lakebed_sim::{
@@ -27,7 +27,7 @@ use lakebed_sim::{
 };
 use std::{
     future::pending,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, atomic::Ordering::Relaxed},
 };
 use tokio::{
     net::TcpListener,
@@ -75,6 +75,8 @@ struct State {
     handle: Option<Handle>,
     stop: Option<oneshot::Sender<bool>>,
     lives: Vec<Arc<Mutex<Life>>>,
+    /// By life, as the tapes are.
+    networks: Vec<Arc<Counters>>,
 }
 
 /// What remains of a process.
@@ -109,6 +111,7 @@ impl Machine {
                 handle: None,
                 stop: None,
                 lives: Vec::new(),
+                networks: Vec::new(),
             }),
         }
     }
@@ -139,6 +142,18 @@ impl Machine {
             Bytes::from(life.tape.clone())
         };
         state.lives.iter().enumerate().map(whole).collect()
+    }
+
+    /// Connections on which its processes and their peers made sure of each other.
+    pub(crate) fn connections(&self) -> u64 {
+        let state = self.state();
+        let of = |counters: &Arc<Counters>| {
+            // Bytes arrive whole and in order here, or the connection ends.
+            let bad = counters.frames_bad.load(Relaxed);
+            assert!(bad == 0, "node {} met {bad} bad frames on good wires", self.at + 1);
+            counters.established.load(Relaxed)
+        };
+        state.networks.iter().map(of).sum()
     }
 
     /// A process, from its start to its end or to the machine's.
@@ -187,6 +202,7 @@ impl Machine {
         let identity = Identity { cluster: CLUSTER, group: GROUP, node: config.node };
         let net = TcpNet::over(identity, SECRET, peers, &config.tuning);
         let mut state = self.state();
+        state.networks.push(net.counters());
         let seed = state.elections.lane(SITE_ELECTION, self.at as u32).any();
         let engine = Engine::new(config.clone(), seed).expect("plans are configurations that work");
         let life = Arc::default();

@@ -2,10 +2,11 @@
 
 use crate::{
     clients::{Client, frame, read},
-    cluster::Cluster,
+    cluster::{Cluster, Log},
     disk::Disks,
-    history::{History, LEDGER},
+    history::{History, LEDGER, Told},
     node::{Flaw, replay},
+    report::{Failure, Report},
 };
 use lakebed::{ReadMode, tape::Digest};
 use lakebed_kv::Command;
@@ -16,13 +17,13 @@ use lakebed_sim::{
 };
 use madsim::{
     Config,
+    net::NetSim,
     runtime::{Handle as Simulation, Runtime},
     task::spawn,
     time::{sleep, timeout},
 };
 use redis_protocol::resp2::types::OwnedFrame;
 use std::{
-    ops::AddAssign,
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -37,79 +38,23 @@ const CALM_MAX: Duration = Duration::from_secs(60);
 /// The clients' machine.
 const CLIENTS: &str = "10.0.1.1";
 
-/// What happened in a run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Report {
-    /// A hash of all that every engine was told and did, byte for byte, of what was done to the
-    /// machines and of what clients were told. Of several runs: the sum of theirs.
-    pub digest: u64,
-    /// Calls of the engines' `handle`, each replayed into a bare engine.
-    pub steps: u64,
-    /// Processes of nodes, and so tapes.
-    pub lives: u64,
-    /// Faults that struck.
-    pub faults: u64,
-    /// Machines that lost power.
-    pub power_cuts: u64,
-    /// Those that had writes pending.
-    pub power_cuts_with_writes_pending: u64,
-    /// Processes that were killed.
-    pub kills: u64,
-    /// Nodes that ended by themselves, as asked or because their disk failed.
-    pub halts: u64,
-    /// Connections that were reset.
-    pub resets: u64,
-    /// Operations of disks.
-    pub disk_operations: u64,
-    /// Messages of the network.
-    pub messages: u64,
-    /// Writes that were acknowledged.
-    pub acknowledged: u64,
-    /// Writes that were refused.
-    pub refused: u64,
-    /// Writes of which nobody knows.
-    pub unknown: u64,
-    /// Reads that were answered.
-    pub reads: u64,
-    /// Simulated nanoseconds.
-    pub simulated: u64,
-}
-
-impl AddAssign for Report {
-    fn add_assign(&mut self, other: Self) {
-        self.digest = self.digest.wrapping_add(other.digest);
-        self.steps += other.steps;
-        self.lives += other.lives;
-        self.faults += other.faults;
-        self.power_cuts += other.power_cuts;
-        self.power_cuts_with_writes_pending += other.power_cuts_with_writes_pending;
-        self.kills += other.kills;
-        self.halts += other.halts;
-        self.resets += other.resets;
-        self.disk_operations += other.disk_operations;
-        self.messages += other.messages;
-        self.acknowledged += other.acknowledged;
-        self.refused += other.refused;
-        self.unknown += other.unknown;
-        self.reads += other.reads;
-        self.simulated += other.simulated;
-    }
-}
-
-/// Runs a seed; what was found wrong, if anything was.
-pub fn run(seed: u64, flaw: Option<Flaw>) -> Result<Report, String> {
+/// Runs a seed.
+pub fn run(seed: u64, flaw: Option<Flaw>) -> Result<Report, Failure> {
+    let log = Log::default();
+    let kept = Arc::clone(&log);
     // A thread of its own: the standard library draws once for each, and madsim makes it draw this
     // seed's.
     let work = move || {
         let runtime = Runtime::with_seed_and_config(seed, Config::default());
         runtime.add_simulator::<Disks>();
         runtime.add_simulator::<Wires>();
-        runtime.block_on(storm(seed, flaw))
+        runtime.block_on(storm(seed, flaw, log))
     };
     thread::spawn(work).join().map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).into()))
-            .unwrap_or_else(|| "a panic that says nothing".into())
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        let log = kept.lock().map(|log| log.clone()).unwrap_or_default();
+        Failure { seed, what: text.unwrap_or("a panic without a word").into(), log }
     })
 }
 
@@ -119,9 +64,9 @@ fn plan(seed: u64) -> Plan {
     Plan::storm(seed, *draw.pick(&[1, 2, 3, 3, 3, 3, 3, 5]))
 }
 
-async fn storm(seed: u64, flaw: Option<Flaw>) -> Report {
+async fn storm(seed: u64, flaw: Option<Flaw>, log: Log) -> Report {
     let plan = Arc::new(plan(seed));
-    let cluster = Cluster::start(&plan, flaw);
+    let cluster = Cluster::start(&plan, flaw, Arc::clone(&log));
     let history = Arc::new(Mutex::new(History::default()));
     let simulation = Simulation::current();
     let machine = simulation.create_node().name("clients");
@@ -129,26 +74,28 @@ async fn storm(seed: u64, flaw: Option<Flaw>) -> Report {
     let clients: Vec<_> = (0..plan.clients.len().max(2))
         .map(|n| machine.spawn(Client::new(&cluster, &plan, &history, n).run()))
         .collect();
-    let faults: Vec<_> =
-        plan.faults.iter().map(|fault: &Fault| spawn(Arc::clone(&cluster).carry_out(fault.clone()))).collect();
+    let strike = |fault: &Fault| spawn(Arc::clone(&cluster).carry_out(fault.clone()));
+    let faults: Vec<_> = plan.faults.iter().map(strike).collect();
     for fault in faults {
         fault.await.expect("faults strike to the end");
     }
     cluster.heal();
-    let told = |history: &Mutex<History>| history.lock().expect("no check has failed").told();
-    let before = told(&history).acknowledged;
-    until("a write is acknowledged", async || told(&history).acknowledged > before).await;
+    let told = || history.lock().expect("no check has failed").told();
+    let before = told().acknowledged;
+    until("a write is acknowledged", async || told().acknowledged > before).await;
     cluster.close();
     for client in clients {
         client.await.expect("clients come to their end");
     }
     let ledger = converge(&cluster).await;
     history.lock().expect("no check has failed").end(&ledger);
+    let marks = marks(&cluster).await;
     cluster.stop_all();
     until("every node has stopped", async || cluster.all_down()).await;
     // What is dropped then has been when the next task ran.
     sleep(Duration::from_millis(1)).await;
-    report(&cluster, &told(&history))
+    let log = log.lock().expect("nothing panics while it holds the log").clone();
+    Report { marks, ..report(&cluster, &told(), &log) }
 }
 
 /// Waits for what must come true.
@@ -187,40 +134,49 @@ async fn converge(cluster: &Cluster) -> Vec<u8> {
     }
 }
 
-fn report(cluster: &Cluster, told: &crate::history::Told) -> Report {
+/// What the nodes have met since they were started last.
+async fn marks(cluster: &Cluster) -> u128 {
+    let mut marks = 0;
+    for at in 0..cluster.machines().count() {
+        let handle = cluster.handle(at).expect("every node is up");
+        marks |= handle.status().await.expect("every node is up").marks;
+    }
+    marks
+}
+
+/// Also replays all tapes.
+fn report(cluster: &Cluster, told: &Told, log: &str) -> Report {
     let mut digest = Digest::default();
     let mut report = Report::default();
     for machine in cluster.machines() {
         for (n, tape) in machine.tapes().into_iter().enumerate() {
             digest.bytes(&tape);
             report.lives += 1;
-            match replay(tape) {
-                Ok(steps) => report.steps += steps,
-                Err(error) => panic!(
-                    "node {}, life {}: a bare engine does not do what the driver's did: {error}",
-                    machine.at + 1,
-                    n + 1
-                ),
-            }
+            report.steps += replay(tape).unwrap_or_else(|error| {
+                let (node, life) = (machine.at + 1, n + 1);
+                panic!("node {node}, life {life}: a bare engine does not do the same: {error}")
+            });
         }
         let counts = machine.device.counts();
         report.power_cuts += counts.power_cuts;
         report.power_cuts_with_writes_pending += counts.power_cuts_with_writes_pending;
         report.kills += counts.kills;
         report.disk_operations += counts.operations;
+        report.connections += machine.connections();
     }
     let counts = cluster.counts();
-    digest.bytes(cluster.log().as_bytes());
+    digest.bytes(log.as_bytes());
     let asked = [told.acknowledged, told.refused, told.unknown, told.reads];
     asked.into_iter().for_each(|number| digest.number(number));
     [report.acknowledged, report.refused, report.unknown, report.reads] = asked;
     Report {
         digest: digest.value(),
+        seeds: 1,
+        simulated: crate::time::now(),
         faults: counts.faults,
         halts: counts.halts,
         resets: counts.resets,
-        messages: madsim::net::NetSim::current().stat().msg_count,
-        simulated: crate::time::now(),
+        packets: NetSim::current().stat().msg_count,
         ..report
     }
 }

@@ -24,6 +24,8 @@ use std::{
 
 /// The least and the most bytes that wait to be read at the other end.
 const WINDOW: std::ops::RangeInclusive<usize> = 4 << 10..=256 << 10;
+/// The most bytes of a short read or write.
+const FEW_BYTES: usize = 16;
 /// Whoever dials says first which wire it is: the two ends find their window by that.
 const PRELUDE_BYTES: usize = 8;
 
@@ -234,21 +236,25 @@ impl AsyncRead for TcpStream {
         if let Some(wire) = &wire {
             wire.check(end, cx)?;
         }
-        let mut part = ReadBuf::new(buf.initialize_unfilled_to(short(buf.remaining())));
-        ready!(Pin::new(&mut self.inner).poll_read(cx, &mut part))?;
-        let read = part.filled().len();
-        buf.advance(read);
+        let before = buf.filled().len();
+        if is_short() {
+            let mut few = [0; FEW_BYTES];
+            let mut few = ReadBuf::new(&mut few[..buf.remaining().min(FEW_BYTES)]);
+            ready!(Pin::new(&mut self.inner).poll_read(cx, &mut few))?;
+            buf.put_slice(few.filled());
+        } else {
+            ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        }
         if let Some(wire) = &wire {
-            wire.read(end, read);
+            wire.read(end, buf.filled().len() - before);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-/// Mostly all of it.
-fn short(len: usize) -> usize {
-    let mut rng = rand::thread_rng();
-    if len > 1 && rng.gen_ratio(1, 8) { rng.gen_range(1..len) } else { len }
+/// Whether a read or write has to do with less than there is.
+fn is_short() -> bool {
+    rand::thread_rng().gen_ratio(1, 8)
 }
 
 impl AsyncWrite for TcpStream {
@@ -262,11 +268,8 @@ impl AsyncWrite for TcpStream {
             Some(wire) => ready!(wire.poll_room(end, cx))?,
             None => usize::MAX,
         };
-        let len = short(buf.len().min(room));
-        if len == 0 {
-            return Poll::Ready(Ok(0));
-        }
-        let written = ready!(self.put(cx, &buf[..len]))?;
+        let len = buf.len().min(room).min(if is_short() { FEW_BYTES } else { usize::MAX });
+        let written = if len == 0 { 0 } else { ready!(self.put(cx, &buf[..len]))? };
         if let Some(wire) = &wire {
             wire.written(end, written);
         }
