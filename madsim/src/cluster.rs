@@ -7,7 +7,7 @@ use crate::{
     disk::{Death, Disks},
     node::{Ended, Flaw, Machine, ip},
 };
-use lakebed::{File, Halt};
+use lakebed::Halt;
 use lakebed_runtime::Handle;
 use lakebed_sim::{
     Draw,
@@ -35,8 +35,6 @@ use tokio::sync::mpsc;
 pub(crate) const STRETCH: u64 = 4;
 /// How long an armed power cut waits for its moment, and then strikes all the same.
 const ARMED_MAX: Duration = Duration::from_millis(800);
-/// How far apart the two copies of a hard state begin (docs/disk-format.md).
-const COPY_BYTES: u64 = 1 << 20;
 /// Sites of draws.
 const SITE_RESTART: u32 = 2;
 const SITE_HEAL: u32 = 3;
@@ -54,6 +52,8 @@ struct State {
     /// Who ends by itself is started again.
     restarts: bool,
     is_up: Vec<bool>,
+    /// How often each machine went down.
+    deaths: Vec<u32>,
     is_paused: Vec<bool>,
     /// By how many faults this way is clogged.
     clogs: BTreeMap<(usize, usize), u32>,
@@ -93,6 +93,7 @@ impl Cluster {
                 is_open: true,
                 restarts: true,
                 is_up: vec![true; nodes],
+                deaths: vec![0; nodes],
                 is_paused: vec![false; nodes],
                 clogs: BTreeMap::new(),
                 counts: Counts::default(),
@@ -145,8 +146,7 @@ impl Cluster {
                 for node in nodes.iter().copied().filter(|node| self.is_up(*node)) {
                     self.die(node, Death::PowerCut(*survivors), *down);
                     if let Some(copy) = rot {
-                        let range = [0..COPY_BYTES, COPY_BYTES..u64::MAX][usize::from(*copy)].clone();
-                        self.machine(node).device.rot(File::HardState, range);
+                        self.machine(node).device.rot_hard_state(*copy);
                     }
                 }
             }
@@ -258,22 +258,26 @@ impl Cluster {
             return;
         }
         self.note(&format!("node {}: {death:?}", at + 1));
-        self.go_down(at, death);
+        let nth = self.go_down(at, death);
         let cluster = Arc::clone(self);
         spawn(async move {
             sleep(Duration::from_nanos(down * STRETCH)).await;
-            if !cluster.is_up(at) {
+            // Healed in the meantime, and perhaps down for another reason by now.
+            if !cluster.is_up(at) && cluster.state().deaths[at] == nth {
                 cluster.restart(at);
             }
         });
     }
 
-    fn go_down(&self, at: usize, death: Death) {
+    /// How often it went down, this time included.
+    fn go_down(&self, at: usize, death: Death) -> u32 {
         let (id, machine) = &self.machines[at];
         machine.device.dies_by(death);
         self.simulation.kill(*id);
         let mut state = self.state();
         (state.is_up[at], state.is_paused[at]) = (false, false);
+        state.deaths[at] += 1;
+        state.deaths[at]
     }
 
     fn restart(&self, at: usize) {

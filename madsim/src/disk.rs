@@ -33,6 +33,9 @@ const SITE_SYNC: u32 = 3;
 const SITE_CRASH: u32 = 4;
 const SITE_PARTLY: u32 = 5;
 
+/// How far apart the two copies of a hard state begin (docs/disk-format.md).
+const COPY_BYTES: u64 = 1 << 20;
+
 /// How a process ends when its machine is killed next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Death {
@@ -112,6 +115,7 @@ struct State {
     death: Death,
     next_fails: Option<(Victim, DiskError)>,
     next_sync_fails: Option<Failure>,
+    has_rotted: bool,
     /// Promises that are kept in words only: what this disk is broken on purpose by.
     forgets_syncs: bool,
     waker: Option<Waker>,
@@ -134,6 +138,7 @@ impl Device {
             death: Death::PowerCut(Survivors::None),
             next_fails: None,
             next_sync_fails: None,
+            has_rotted: false,
             forgets_syncs: false,
             waker: None,
             submitted: Arc::default(),
@@ -167,8 +172,14 @@ impl Device {
         self.state().death = death;
     }
 
-    pub(crate) fn rot(&self, file: File, range: std::ops::Range<u64>) {
-        self.state().disk.rot(file, range);
+    /// One copy of the hard state rots, of all of this disk's life: a second time it might be the
+    /// other one, before the first was mended.
+    pub(crate) fn rot_hard_state(&self, copy: u8) {
+        let mut state = self.state();
+        if !std::mem::replace(&mut state.has_rotted, true) {
+            let range = [0..COPY_BYTES, COPY_BYTES..u64::MAX][usize::from(copy)].clone();
+            state.disk.rot(File::HardState, range);
+        }
     }
 
     pub(crate) fn set_room(&self, bytes: u64) {
