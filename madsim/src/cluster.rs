@@ -1,7 +1,8 @@
 //! The machines, and what a plan's faults do to them.
 //!
-//! Knows nothing of what nodes say or clients are told. Invariant: a machine that is down comes
-//! back, at the latest when all is healed.
+//! Knows nothing of what nodes say or clients are told. Invariants: a machine that is down comes
+//! back, at the latest when all is healed; no task that may outlive the run holds the cluster, for
+//! what then waits madsim never frees.
 
 use crate::{
     disk::{Death, Disks},
@@ -12,7 +13,7 @@ use lakebed_runtime::Handle;
 use lakebed_sim::{
     Draw,
     plan::{Fault, FaultKind, Links, MS, Moment, Plan},
-    prng::Concern,
+    prng::{Concern, Stream},
 };
 use madsim::{
     net::NetSim,
@@ -25,7 +26,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, Weak},
     time::Duration,
 };
 use tokio::sync::mpsc;
@@ -57,6 +58,7 @@ struct State {
     is_paused: Vec<bool>,
     /// By how many faults this way is clogged.
     clogs: BTreeMap<(usize, usize), u32>,
+    draws: Stream,
     counts: Counts,
     log: Log,
 }
@@ -96,12 +98,13 @@ impl Cluster {
                 deaths: vec![0; nodes],
                 is_paused: vec![false; nodes],
                 clogs: BTreeMap::new(),
+                draws: Stream::new(plan.seed, Concern::Process),
                 counts: Counts::default(),
                 log,
             }),
         });
         cluster.calm_network(&plan.links, plan.links.loss);
-        spawn(Arc::clone(&cluster).keep(ends));
+        spawn(Self::keep(Arc::downgrade(&cluster), ends));
         cluster
     }
 
@@ -259,9 +262,10 @@ impl Cluster {
         }
         self.note(&format!("node {}: {death:?}", at + 1));
         let nth = self.go_down(at, death);
-        let cluster = Arc::clone(self);
+        let cluster = Arc::downgrade(self);
         spawn(async move {
             sleep(Duration::from_nanos(down * STRETCH)).await;
+            let Some(cluster) = cluster.upgrade() else { return };
             // Healed in the meantime, and perhaps down for another reason by now.
             if !cluster.is_up(at) && cluster.state().deaths[at] == nth {
                 cluster.restart(at);
@@ -305,22 +309,30 @@ impl Cluster {
     }
 
     /// Starts nodes again that ended by themselves, and may.
-    async fn keep(self: Arc<Self>, mut ends: mpsc::UnboundedReceiver<Ended>) {
-        let mut draws = lakebed_sim::prng::Stream::new(self.plan.seed, Concern::Process);
-        while let Some(Ended { at, life, halt }) = ends.recv().await {
-            self.note(&format!("node {}: halted: {halt}", at + 1));
-            let may = matches!(*halt, Halt::Stopped | Halt::DiskFailed { .. });
-            assert!(may, "node {} halted after faults within the contract: {halt}", at + 1);
-            if !self.is_up(at) || life != self.machine(at).lives() {
-                continue;
-            }
-            self.state().counts.halts += 1;
-            if self.state().restarts {
-                let after = draws.lane(SITE_RESTART, at as u32).delay(MS / 1_000, 10 * MS);
-                self.die(at, Death::Kill, after);
-            } else {
-                self.go_down(at, Death::Kill);
-            }
+    async fn keep(cluster: Weak<Self>, mut ends: mpsc::UnboundedReceiver<Ended>) {
+        while let Some(ended) = ends.recv().await {
+            let Some(cluster) = cluster.upgrade() else { return };
+            cluster.on_ended(&ended);
+        }
+    }
+
+    fn on_ended(self: &Arc<Self>, Ended { at, life, halt }: &Ended) {
+        let at = *at;
+        self.note(&format!("node {}: halted: {halt}", at + 1));
+        let may = matches!(**halt, Halt::Stopped | Halt::DiskFailed { .. });
+        assert!(may, "node {} halted after faults within the contract: {halt}", at + 1);
+        if !self.is_up(at) || *life != self.machine(at).lives() {
+            return;
+        }
+        let mut state = self.state();
+        state.counts.halts += 1;
+        let restarts = state.restarts;
+        let after = state.draws.lane(SITE_RESTART, at as u32).delay(MS / 1_000, 10 * MS);
+        drop(state);
+        if restarts {
+            self.die(at, Death::Kill, after);
+        } else {
+            self.go_down(at, Death::Kill);
         }
     }
 
