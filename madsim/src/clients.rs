@@ -32,7 +32,10 @@ const KEYS: u64 = 8;
 /// What is asked.
 enum Op {
     /// Appends an entry to the ledger, and gives another key a value in the same batch.
-    Write { key: Vec<u8>, value: Vec<u8> },
+    Write {
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
     Read,
 }
 
@@ -58,18 +61,18 @@ pub(crate) struct Client {
 /// How it talks.
 enum Way {
     Handle,
-    Wire(Option<Connection>),
+    Wire(Option<Box<Connection>>),
 }
 
 impl Client {
-    /// The first half of all clients use handles, the others the wire.
+    /// Every other one uses handles, the rest the wire.
     pub(crate) fn new(
         cluster: &Arc<Cluster>,
         plan: &Arc<Plan>,
         history: &Arc<Mutex<History>>,
         n: usize,
     ) -> Self {
-        let way = if n % 2 == 0 { Way::Handle } else { Way::Wire(None) };
+        let way = if n.is_multiple_of(2) { Way::Handle } else { Way::Wire(None) };
         Self {
             cluster: Arc::clone(cluster),
             history: Arc::clone(history),
@@ -96,7 +99,9 @@ impl Client {
             self.hear(asked, reply);
             if !content {
                 self.node = (self.node + 1) % self.plan.nodes;
-                self.way = if matches!(self.way, Way::Handle) { Way::Handle } else { Way::Wire(None) };
+                if let Way::Wire(connection) = &mut self.way {
+                    *connection = None;
+                }
             }
         }
     }
@@ -123,7 +128,8 @@ impl Client {
             Way::Wire(connection) => {
                 if connection.is_none() {
                     let opened = Connection::open(client_address(self.node));
-                    *connection = timeout(patience, opened).await.ok().and_then(Result::ok);
+                    let opened = timeout(patience, opened).await.ok().and_then(Result::ok);
+                    *connection = opened.map(Box::new);
                 }
                 match connection {
                     Some(connection) => by_wire(connection, op, asked, patience).await,
@@ -184,12 +190,7 @@ pub(crate) fn frame(reply: &[u8]) -> OwnedFrame {
     decoded.expect("answers are whole").0
 }
 
-async fn by_wire(
-    connection: &mut Connection,
-    op: &Op,
-    asked: Asked,
-    patience: Duration,
-) -> Reply {
+async fn by_wire(connection: &mut Connection, op: &Op, asked: Asked, patience: Duration) -> Reply {
     let replies = match op {
         Op::Write { key, value } => {
             let entry = asked.entry();

@@ -13,18 +13,13 @@ use lakebed_sim::{
     plan::{DiskTimes, Latency, Plan},
     prng::{Concern, Stream},
 };
-use madsim::{
-    plugin::Simulator,
-    rand::GlobalRng,
-    task::NodeId as MachineId,
-    time::TimeHandle,
-};
-use tokio::sync::Notify;
+use madsim::{plugin::Simulator, rand::GlobalRng, task::NodeId as MachineId, time::TimeHandle};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
     task::{Context, Waker},
 };
+use tokio::sync::Notify;
 
 /// Sites of draws.
 const SITE_READ: u32 = 1;
@@ -350,4 +345,3 @@ impl Disk for NodeDisk {
         self.state().is_none_or(|state| state.ends.is_empty())
     }
 }
-

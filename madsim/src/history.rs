@@ -73,7 +73,11 @@ impl History {
     pub(crate) fn acknowledged(&mut self, asked: Asked, bytes: usize) {
         let entry = asked.entry.expect("only writes are acknowledged");
         let place = self.place(asked, bytes);
-        assert!(place > asked.floor, "entry {entry} took place {place}, and {} was told", asked.floor);
+        assert!(
+            place > asked.floor,
+            "entry {entry} took place {place}, and {} was told",
+            asked.floor
+        );
         let other = self.places.insert(place, entry);
         assert!(other.is_none(), "entries {entry} and {other:?} both took place {place}");
         self.fates[entry as usize] = Fate::Acknowledged(place);
@@ -134,7 +138,10 @@ impl History {
             }
         }
         for (&place, entry) in &self.places {
-            assert!(found.contains(entry), "entry {entry} was acknowledged at {place}, and is lost");
+            assert!(
+                found.contains(entry),
+                "entry {entry} was acknowledged at {place}, and is lost"
+            );
         }
     }
 

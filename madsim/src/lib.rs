@@ -19,11 +19,12 @@ mod cluster;
 mod disk;
 mod history;
 mod node;
+mod post;
 mod report;
 mod resp;
-mod storm;
 #[path = "../../cli/src/store.rs"]
 mod store;
+mod storm;
 mod time;
 
 pub use node::Flaw;

@@ -5,6 +5,7 @@
 
 use crate::{
     disk::{Device, NodeDisk},
+    post::Numbered,
     store::Replicated,
     time::{MachineClock, NodeClock},
 };
@@ -165,7 +166,7 @@ impl Machine {
         config.disk_align = self.plan.geometry.align;
         config.segment_bytes = self.plan.segment_bytes;
         config.tuning = self.plan.tuning.clone();
-        let (handle, driver, stop, life) = self.open(&config, peers);
+        let Process { handle, driver, stop, life } = self.open(&config, peers);
         let serving = async {
             let (told, hears) = oneshot::channel();
             let stop = async {
@@ -189,22 +190,14 @@ impl Machine {
         pending::<()>().await;
     }
 
-    fn open(
-        &self,
-        config: &Config,
-        peers: TcpListener,
-    ) -> (
-        Handle,
-        Driver<Recorded<Spool>, NodeDisk, TcpNet, NodeClock, Kv>,
-        oneshot::Receiver<bool>,
-        usize,
-    ) {
+    fn open(&self, config: &Config, peers: TcpListener) -> Process {
         let identity = Identity { cluster: CLUSTER, group: GROUP, node: config.node };
         let net = TcpNet::over(identity, SECRET, peers, &config.tuning);
         let mut state = self.state();
         state.networks.push(net.counters());
         let seed = state.elections.lane(SITE_ELECTION, self.at as u32).any();
         let engine = Engine::new(config.clone(), seed).expect("plans are configurations that work");
+        let net = Numbered::new(net, config.node, state.lives.len() as u64 + 1);
         let life = Arc::default();
         let loses = (self.flaw == Some(Flaw::LostSteps)).then_some(1);
         let reel = Spool { life: Arc::clone(&life), taken: 0, loses };
@@ -220,12 +213,22 @@ impl Machine {
         state.handle = Some(handle.clone());
         state.stop = Some(asks);
         state.lives.push(life);
-        (handle, driver, stop, state.lives.len())
+        Process { handle, driver, stop, life: state.lives.len() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds a machine")
     }
+}
+
+/// The parts of a node that begins.
+struct Process {
+    handle: Handle,
+    driver: Driver<Recorded<Spool>, NodeDisk, Numbered<TcpNet>, NodeClock, Kv>,
+    /// Hears when it is to stop, and whether it hands its role over.
+    stop: oneshot::Receiver<bool>,
+    /// Which of the node's lives it is, counting from one.
+    life: usize,
 }
 
 /// Keeps a tape in memory.

@@ -35,6 +35,8 @@ const SITE_NODES: u32 = 100;
 /// How long it may take until all is well again. Connections that found a way clogged wait for up
 /// to ten seconds before they look again.
 const CALM_MAX: Duration = Duration::from_secs(60);
+/// No timer of anybody who has gone is set for later than this.
+const TIMERS_MAX: Duration = Duration::from_secs(600);
 /// The clients' machine.
 const CLIENTS: &str = "10.0.1.1";
 
@@ -95,7 +97,10 @@ async fn storm(seed: u64, flaw: Option<Flaw>, log: Log) -> Report {
     // What is dropped then has been when the next task ran.
     sleep(Duration::from_millis(1)).await;
     let log = log.lock().expect("nothing panics while it holds the log").clone();
-    Report { marks, ..report(&cluster, &told(), &log) }
+    let report = Report { marks, ..report(&cluster, &told(), &log) };
+    // What still waits for a timer then madsim never frees.
+    sleep(TIMERS_MAX).await;
+    report
 }
 
 /// Waits for what must come true.

@@ -42,11 +42,7 @@ struct Open {
 }
 
 impl Simulator for Wires {
-    fn new(
-        _: &rand::GlobalRng,
-        _: &madsim::time::TimeHandle,
-        _: &madsim::Config,
-    ) -> Self {
+    fn new(_: &rand::GlobalRng, _: &madsim::time::TimeHandle, _: &madsim::Config) -> Self {
         Self::default()
     }
 }

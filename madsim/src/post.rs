@@ -1,0 +1,106 @@
+//! Numbers the messages between drivers, and holds the runtime's network to its side of the
+//! contract: what is sent to a peer arrives in order, once, or is lost whole, and then the sender is
+//! told by a change of the link.
+//!
+//! Knows no message: the numbers go before it and are taken off again, so that no engine sees them.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use lakebed::{Event, Membership, NodeId};
+use lakebed_runtime::Net;
+use std::{collections::BTreeMap, task::Context};
+
+const STAMP_BYTES: usize = 24;
+
+/// Which message of a sender this is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Stamp {
+    /// Which process of the sender's.
+    life: u64,
+    /// How often its link had changed, as the sender's engine was told.
+    session: u64,
+    /// Counting from one in each life.
+    number: u64,
+}
+
+#[derive(Default)]
+struct Peer {
+    is_up: bool,
+    session: u64,
+    sent: u64,
+    /// The last that came from it.
+    last: Option<Stamp>,
+}
+
+/// A [`Net`] that is watched.
+pub(crate) struct Numbered<N> {
+    net: N,
+    node: NodeId,
+    life: u64,
+    peers: BTreeMap<NodeId, Peer>,
+}
+
+impl<N: Net> Numbered<N> {
+    /// The network of this process of the node.
+    pub(crate) const fn new(net: N, node: NodeId, life: u64) -> Self {
+        Self { net, node, life, peers: BTreeMap::new() }
+    }
+}
+
+impl<N: Net> Net for Numbered<N> {
+    fn connect(&mut self, members: &Membership) {
+        self.net.connect(members);
+    }
+
+    fn send(&mut self, to: NodeId, head: Bytes, body: Bytes) {
+        let peer = self.peers.entry(to).or_default();
+        peer.sent += 1;
+        let mut stamped = BytesMut::with_capacity(STAMP_BYTES + head.len());
+        for number in [self.life, peer.session, peer.sent] {
+            stamped.put_u64_le(number);
+        }
+        stamped.extend_from_slice(&head);
+        self.net.send(to, stamped.freeze(), body);
+    }
+
+    fn flush(&mut self) {
+        self.net.flush();
+    }
+
+    fn poll_events(&mut self, cx: &mut Context<'_>, events: &mut Vec<Event>) {
+        let before = events.len();
+        self.net.poll_events(cx, events);
+        for event in &mut events[before..] {
+            match event {
+                Event::Link { peer, up } => {
+                    self.peers.entry(*peer).or_default().on_link(*up);
+                }
+                Event::Received { from, bytes } => {
+                    let [life, session, number] = [(); 3].map(|()| bytes.get_u64_le());
+                    let peer = self.peers.entry(*from).or_default();
+                    peer.on_received(Stamp { life, session, number }, (*from, self.node));
+                }
+                other => unreachable!("a network does not tell of {other:?}"),
+            }
+        }
+    }
+}
+
+impl Peer {
+    fn on_link(&mut self, up: bool) {
+        if self.is_up != up {
+            self.is_up = up;
+            self.session += 1;
+        }
+    }
+
+    fn on_received(&mut self, stamp: Stamp, (from, to): (NodeId, NodeId)) {
+        let Some(last) = self.last.replace(stamp) else { return };
+        assert!(stamp > last, "from node {from} to {to} came {stamp:?} after {last:?}");
+        let is_same = (stamp.life, stamp.session) == (last.life, last.session);
+        assert!(
+            !is_same || stamp.number == last.number + 1,
+            "from node {from} to {to} messages between {last:?} and {stamp:?} were lost, and the \
+             sender's engine was not told"
+        );
+    }
+}
