@@ -39,6 +39,8 @@ const ARMED_MAX: Duration = Duration::from_millis(800);
 /// Sites of draws.
 const SITE_RESTART: u32 = 2;
 const SITE_HEAL: u32 = 3;
+const SITE_DENIED: u32 = 4;
+const SITE_RESET: u32 = 5;
 
 pub(crate) struct Cluster {
     plan: Arc<Plan>,
@@ -161,7 +163,7 @@ impl Cluster {
                 for (from, to) in self.ways(fault) {
                     self.clog(from, to);
                     if *noticed {
-                        self.reset(from, to);
+                        self.break_off(from, to);
                     }
                 }
             }
@@ -197,8 +199,13 @@ impl Cluster {
 
     fn relent(&self, fault: &FaultKind) {
         match fault {
-            FaultKind::Partition { .. } | FaultKind::Isolated { .. } => {
-                self.ways(fault).into_iter().for_each(|(from, to)| self.unclog(from, to));
+            FaultKind::Partition { noticed, .. } | FaultKind::Isolated { noticed, .. } => {
+                for (from, to) in self.ways(fault) {
+                    self.unclog(from, to);
+                    if *noticed && self.chance() {
+                        self.reset(from, to);
+                    }
+                }
             }
             FaultKind::SlowLink { from, to, .. } => self.unclog(*from, *to),
             FaultKind::DiskFull { node, .. } => self.machine(*node).device.set_room(u64::MAX),
@@ -276,6 +283,9 @@ impl Cluster {
     /// How often it went down, this time included.
     fn go_down(&self, at: usize, death: Death) -> u32 {
         let (id, machine) = &self.machines[at];
+        if death != Death::Kill {
+            tokio::net::silence(address(at));
+        }
         machine.device.dies_by(death);
         self.simulation.kill(*id);
         let mut state = self.state();
@@ -290,6 +300,12 @@ impl Cluster {
         let mut state = self.state();
         state.is_up[at] = true;
         state.counts.restarts += 1;
+        let after = state.draws.lane(SITE_DENIED, at as u32).delay(MS, 100 * MS);
+        drop(state);
+        spawn(async move {
+            sleep(Duration::from_nanos(after)).await;
+            tokio::net::deny(address(at));
+        });
     }
 
     async fn pause(&self, at: usize, lasts: u64) {
@@ -373,6 +389,15 @@ impl Cluster {
     fn reset(&self, one: usize, other: usize) {
         let [one, other] = [one, other].map(address);
         self.state().counts.resets += tokio::net::reset(one, other) as u64;
+    }
+
+    fn break_off(&self, one: usize, other: usize) {
+        let [one, other] = [one, other].map(address);
+        self.state().counts.resets += tokio::net::break_off(one, other) as u64;
+    }
+
+    fn chance(&self) -> bool {
+        self.state().draws.lane(SITE_RESET, 0).ratio(1, 2)
     }
 
     fn calm_network(&self, links: &Links, loss: u64) {

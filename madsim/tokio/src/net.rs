@@ -2,8 +2,9 @@
 //!
 //! madsim's streams send nothing before they are flushed, take any number of bytes at once and
 //! are reset only when one end is gone. Here what is written is on its way; a write or a read may
-//! be short; what the other end has not read fills a window; and a connection can be
-//! [`reset`]. Invariant: bytes arrive in order, each once, or the connection ends.
+//! be short; what the other end has not read fills a window; and a connection can be [`reset`], or
+//! be gone for one end while the other believes in it ([`break_off`], [`silence`]). Invariant:
+//! bytes arrive in order, each once, or the connection ends.
 
 use bytes::{Buf, BufMut, BytesMut};
 use madsim::{
@@ -69,10 +70,53 @@ impl Wires {
 
 /// Resets every connection between these two machines; how many there were.
 pub fn reset(one: IpAddr, other: IpAddr) -> usize {
-    let wires = plugin::simulator::<Wires>();
-    let open: Vec<_> = wires.locked().wires.values().filter_map(Weak::upgrade).collect();
-    let between = |wire: &&Arc<Wire>| wire.ends == [one, other] || wire.ends == [other, one];
-    open.iter().filter(between).map(|wire| wire.reset()).count()
+    let wires = between(one, other);
+    wires.iter().for_each(|(wire, _)| wire.reset([true; 2]));
+    wires.len()
+}
+
+/// Resets every connection between these two machines for the first alone: the other hears nothing
+/// of it, and nothing else any more, until they are [`reset`]. How many there were.
+pub fn break_off(one: IpAddr, other: IpAddr) -> usize {
+    let wires = between(one, other);
+    for (wire, end) in &wires {
+        wire.silence(1 - end);
+        wire.reset([*end == 0, *end == 1]);
+    }
+    wires.len()
+}
+
+/// A machine is about to lose power: whoever was connected with it hears nothing of that.
+pub fn silence(machine: IpAddr) {
+    for wire in all() {
+        if let Some(end) = wire.end_of(machine) {
+            wire.silence(1 - end);
+        }
+    }
+}
+
+/// The machine is there again, and knows nothing of what it was connected with.
+pub fn deny(machine: IpAddr) {
+    for wire in all() {
+        if let Some(end) = wire.end_of(machine)
+            && wire.state().is_silent[1 - end]
+        {
+            wire.reset([true; 2]);
+        }
+    }
+}
+
+fn all() -> Vec<Arc<Wire>> {
+    plugin::simulator::<Wires>().locked().wires.values().filter_map(Weak::upgrade).collect()
+}
+
+/// The wires between two machines, and which end the first of them has.
+fn between(one: IpAddr, other: IpAddr) -> Vec<(Arc<Wire>, usize)> {
+    let ends = |wire: Arc<Wire>| {
+        let (end, far) = (wire.end_of(one)?, wire.end_of(other)?);
+        (end != far).then_some((wire, end))
+    };
+    all().into_iter().filter_map(ends).collect()
 }
 
 /// What both ends of a connection share.
@@ -85,7 +129,10 @@ struct Wire {
 
 #[derive(Debug, Default)]
 struct State {
-    is_reset: bool,
+    /// What each end is told, whatever it asks.
+    is_reset: [bool; 2],
+    /// What each end hears nothing of: that the other is gone.
+    is_silent: [bool; 2],
     /// Bytes that each end has written and the other has not read.
     unread: [usize; 2],
     /// Who reads at each end, and who writes.
@@ -99,25 +146,36 @@ impl Wire {
         Self { ends, window, state: Mutex::default() }
     }
 
-    fn reset(&self) {
+    fn end_of(&self, machine: IpAddr) -> Option<usize> {
+        self.ends.iter().position(|end| *end == machine)
+    }
+
+    fn reset(&self, ends: [bool; 2]) {
         let mut state = self.state();
-        state.is_reset = true;
-        let State { readers, writers, .. } = &mut *state;
-        let woken: Vec<_> = readers.iter_mut().chain(writers).filter_map(Option::take).collect();
+        let mut woken = Vec::new();
+        for end in (0..2).filter(|end| ends[*end]) {
+            state.is_reset[end] = true;
+            woken.extend(state.readers[end].take());
+            woken.extend(state.writers[end].take());
+        }
         drop(state);
         woken.into_iter().for_each(Waker::wake);
     }
 
-    /// How many bytes this end may write.
-    fn poll_room(&self, end: usize, cx: &Context<'_>) -> Poll<io::Result<usize>> {
+    fn silence(&self, end: usize) {
+        self.state().is_silent[end] = true;
+    }
+
+    /// How many bytes this end may write, and whether anybody gets them.
+    fn poll_room(&self, end: usize, cx: &Context<'_>) -> Poll<io::Result<(usize, bool)>> {
         let mut state = self.state();
-        if state.is_reset {
+        if state.is_reset[end] {
             return Poll::Ready(Err(connection_reset()));
         }
         state.writers[end] = Some(cx.waker().clone());
         match self.window.saturating_sub(state.unread[end]) {
             0 => Poll::Pending,
-            room => Poll::Ready(Ok(room)),
+            room => Poll::Ready(Ok((room, !state.is_silent[end]))),
         }
     }
 
@@ -125,14 +183,14 @@ impl Wire {
         self.state().unread[end] += bytes;
     }
 
-    /// This end is about to read.
-    fn check(&self, end: usize, cx: &Context<'_>) -> io::Result<()> {
+    /// Whether this end may read.
+    fn poll_heard(&self, end: usize, cx: &Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.state();
-        if state.is_reset {
-            return Err(connection_reset());
+        if state.is_reset[end] {
+            return Poll::Ready(Err(connection_reset()));
         }
         state.readers[end] = Some(cx.waker().clone());
-        Ok(())
+        if state.is_silent[end] { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 
     fn read(&self, end: usize, bytes: usize) {
@@ -230,7 +288,7 @@ impl AsyncRead for TcpStream {
         ready!(self.poll_prelude(cx))?;
         let (end, wire) = (self.end, self.wire.clone());
         if let Some(wire) = &wire {
-            wire.check(end, cx)?;
+            ready!(wire.poll_heard(end, cx))?;
         }
         let before = buf.filled().len();
         if is_short() {
@@ -260,12 +318,15 @@ impl AsyncWrite for TcpStream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let (end, wire) = (self.end, self.wire.clone());
-        let room = match &wire {
+        let (room, is_heard) = match &wire {
             Some(wire) => ready!(wire.poll_room(end, cx))?,
-            None => usize::MAX,
+            None => (usize::MAX, true),
         };
         let len = buf.len().min(room).min(if is_short() { FEW_BYTES } else { usize::MAX });
-        let written = if len == 0 { 0 } else { ready!(self.put(cx, &buf[..len]))? };
+        let written = match is_heard && len > 0 {
+            true => ready!(self.put(cx, &buf[..len]))?,
+            false => len,
+        };
         if let Some(wire) = &wire {
             wire.written(end, written);
         }
