@@ -160,10 +160,18 @@ impl Cluster {
                 self.die(*node, Death::PowerCut(*survivors), *down);
             }
             FaultKind::Partition { noticed, .. } | FaultKind::Isolated { noticed, .. } => {
-                for (from, to) in self.ways(fault) {
-                    self.clog(from, to);
-                    if *noticed {
-                        self.break_off(from, to);
+                let ways = self.ways(fault);
+                ways.iter().for_each(|(from, to)| self.clog(*from, *to));
+                // One end notices; the other one may.
+                let mut pairs: Vec<_> = ways.iter().map(|(a, b)| (*a.min(b), *a.max(b))).collect();
+                pairs.sort_unstable();
+                pairs.dedup();
+                pairs.retain(|_| *noticed);
+                for (one, other) in pairs {
+                    match self.below(SITE_RESET, 3) {
+                        0 => self.reset(one, other),
+                        1 => self.break_off(one, other),
+                        _ => self.break_off(other, one),
                     }
                 }
             }
@@ -202,7 +210,7 @@ impl Cluster {
             FaultKind::Partition { noticed, .. } | FaultKind::Isolated { noticed, .. } => {
                 for (from, to) in self.ways(fault) {
                     self.unclog(from, to);
-                    if *noticed && self.chance() {
+                    if *noticed && self.below(SITE_RESET, 2) == 0 {
                         self.reset(from, to);
                     }
                 }
@@ -396,8 +404,8 @@ impl Cluster {
         self.state().counts.resets += tokio::net::break_off(one, other) as u64;
     }
 
-    fn chance(&self) -> bool {
-        self.state().draws.lane(SITE_RESET, 0).ratio(1, 2)
+    fn below(&self, site: u32, bound: u64) -> u64 {
+        self.state().draws.lane(site, 0).below(bound)
     }
 
     fn calm_network(&self, links: &Links, loss: u64) {
