@@ -104,3 +104,107 @@ impl Peer {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    /// Tells what it was given to tell, and keeps what it was sent.
+    #[derive(Default)]
+    struct Scripted {
+        sent: Vec<Bytes>,
+        events: Vec<Event>,
+    }
+
+    impl Net for Scripted {
+        fn connect(&mut self, _: &Membership) {}
+
+        fn send(&mut self, _: NodeId, head: Bytes, body: Bytes) {
+            self.sent.push([&head[..], &body[..]].concat().into());
+        }
+
+        fn flush(&mut self) {}
+
+        fn poll_events(&mut self, _: &mut Context<'_>, events: &mut Vec<Event>) {
+            events.append(&mut self.events);
+        }
+    }
+
+    type Ends = (Numbered<Scripted>, Numbered<Scripted>);
+
+    fn ends() -> Ends {
+        let end = |node| Numbered::new(Scripted::default(), NodeId(node), 1);
+        let (mut one, two) = (end(1), end(2));
+        told(&mut one, [link(true)]);
+        (one, two)
+    }
+
+    fn link(up: bool) -> Event {
+        Event::Link { peer: NodeId(2), up }
+    }
+
+    fn told<const N: usize>(end: &mut Numbered<Scripted>, events: [Event; N]) -> Vec<Event> {
+        end.net.events.extend(events);
+        let mut seen = Vec::new();
+        end.poll_events(&mut Context::from_waker(Waker::noop()), &mut seen);
+        seen
+    }
+
+    fn send(one: &mut Numbered<Scripted>, text: &'static [u8]) -> Bytes {
+        one.send(NodeId(2), Bytes::from_static(text), Bytes::new());
+        one.net.sent.pop().expect("it was sent")
+    }
+
+    fn receive(two: &mut Numbered<Scripted>, bytes: Bytes) -> Bytes {
+        let seen = told(two, [Event::Received { from: NodeId(1), bytes }]);
+        let [Event::Received { bytes, .. }] = &seen[..] else { panic!("{seen:?}") };
+        bytes.clone()
+    }
+
+    #[test]
+    fn an_engine_sees_no_numbers() {
+        let (mut one, mut two) = ends();
+        for text in [&b"first"[..], b"second"] {
+            let bytes = send(&mut one, text);
+            assert_eq!(receive(&mut two, bytes), text);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "were lost, and the sender's engine was not told")]
+    fn a_loss_that_nobody_was_told_of_is_seen() {
+        let (mut one, mut two) = ends();
+        let [first, _, third] = [b"1", b"2", b"3"].map(|text| send(&mut one, text));
+        receive(&mut two, first);
+        receive(&mut two, third);
+    }
+
+    #[test]
+    fn a_loss_that_was_told_is_a_loss() {
+        let (mut one, mut two) = ends();
+        let [first, _] = [b"1", b"2"].map(|text| send(&mut one, text));
+        told(&mut one, [link(false), link(true)]);
+        let third = send(&mut one, b"3");
+        receive(&mut two, first);
+        assert_eq!(receive(&mut two, third), &b"3"[..]);
+    }
+
+    #[test]
+    #[should_panic(expected = "from node 1 to 2 came")]
+    fn a_message_that_comes_twice_is_seen() {
+        let (mut one, mut two) = ends();
+        let first = send(&mut one, b"1");
+        receive(&mut two, first.clone());
+        receive(&mut two, first);
+    }
+
+    #[test]
+    #[should_panic(expected = "from node 1 to 2 came")]
+    fn a_message_that_comes_behind_a_later_one_is_seen() {
+        let (mut one, mut two) = ends();
+        let [first, second] = [b"1", b"2"].map(|text| send(&mut one, text));
+        receive(&mut two, second);
+        receive(&mut two, first);
+    }
+}

@@ -135,7 +135,7 @@ impl fmt::Display for Failure {
         for line in &lines[lines.len().saturating_sub(LINES_MAX)..] {
             writeln!(f, "  {line}")?;
         }
-        write!(f, "  once more:  SIM_SEED={seed} just madsim")
+        write!(f, "  once more, in madsim/:  SIM_SEED={seed} cargo test --test storms what_was")
     }
 }
 

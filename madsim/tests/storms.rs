@@ -1,4 +1,4 @@
-//! Storms over the real driver: `just madsim SEEDS`.
+//! Storms over the real driver: `just madsim SEEDS`, or `cargo test` in this directory.
 //!
 //! | variable | what it does |
 //! |---|---|
