@@ -345,8 +345,7 @@ async fn a_peer_that_does_not_listen_is_dropped_with_its_queue() {
 #[tokio::test]
 async fn a_window_of_small_entries_fits_into_the_queue() {
     let (listener, address) = bind();
-    let identity =
-        Identity { cluster: ClusterId(CLUSTER), group: GroupId(GROUP), node: NodeId(1) };
+    let identity = Identity { cluster: ClusterId(CLUSTER), group: GroupId(GROUP), node: NodeId(1) };
     let mut tuning = Tuning::default();
     (tuning.append_bytes_max, tuning.inflight_bytes_max) = (1 << 10, 1 << 10);
     let mut net = TcpNet::new(identity, SECRET, listener, &tuning).unwrap();

@@ -137,12 +137,7 @@ impl TcpNet {
 
     /// The same, on a listener that is the tokio runtime's already.
     #[must_use]
-    pub fn over(
-        identity: Identity,
-        secret: &[u8],
-        listener: TcpListener,
-        tuning: &Tuning,
-    ) -> Self {
+    pub fn over(identity: Identity, secret: &[u8], listener: TcpListener, tuning: &Tuning) -> Self {
         let counters = Arc::new(Counters::default());
         let credentials = Credentials { identity, secret: secret.to_vec() };
         let (sender, established) = mpsc::channel(ESTABLISHED_MAX);
