@@ -23,7 +23,7 @@ use madsim::{
     time::{sleep, timeout},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, Weak},
@@ -36,7 +36,7 @@ use tokio::sync::mpsc;
 pub(crate) const STRETCH: u64 = 4;
 /// How long an armed power cut waits for its moment, and then strikes all the same.
 const ARMED_MAX: Duration = Duration::from_millis(800);
-/// Sites of draws.
+/// Sites of draws, all of the concern `Process`.
 const SITE_RESTART: u32 = 2;
 const SITE_HEAL: u32 = 3;
 const SITE_DENIED: u32 = 4;
@@ -72,7 +72,6 @@ pub(crate) type Log = Arc<Mutex<String>>;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) faults: u64,
-    pub(crate) restarts: u64,
     /// Connections that were reset.
     pub(crate) resets: u64,
     /// Nodes that ended by themselves, as asked or because their disk failed.
@@ -105,7 +104,7 @@ impl Cluster {
                 log,
             }),
         });
-        cluster.calm_network(&plan.links, plan.links.loss);
+        cluster.set_network(&plan.links, plan.links.loss);
         spawn(Self::keep(Arc::downgrade(&cluster), ends));
         cluster
     }
@@ -160,20 +159,7 @@ impl Cluster {
                 self.die(*node, Death::PowerCut(*survivors), *down);
             }
             FaultKind::Partition { noticed, .. } | FaultKind::Isolated { noticed, .. } => {
-                let ways = self.ways(fault);
-                ways.iter().for_each(|(from, to)| self.clog(*from, *to));
-                // One end notices; the other one may.
-                let mut pairs: Vec<_> = ways.iter().map(|(a, b)| (*a.min(b), *a.max(b))).collect();
-                pairs.sort_unstable();
-                pairs.dedup();
-                pairs.retain(|_| *noticed);
-                for (one, other) in pairs {
-                    match self.below(SITE_RESET, 3) {
-                        0 => self.reset(one, other),
-                        1 => self.break_off(one, other),
-                        _ => self.break_off(other, one),
-                    }
-                }
+                self.part(&self.ways(fault), *noticed);
             }
             FaultKind::SlowLink { from, to, .. } => self.clog(*from, *to),
             FaultKind::SyncFailure { node, failure } => {
@@ -223,6 +209,19 @@ impl Cluster {
         }
     }
 
+    /// Clogs these ways. Of connections that are noticed to break, one end may notice it alone.
+    fn part(&self, ways: &[(usize, usize)], noticed: bool) {
+        ways.iter().for_each(|(from, to)| self.clog(*from, *to));
+        let pairs: BTreeSet<_> = ways.iter().map(|(a, b)| (*a.min(b), *a.max(b))).collect();
+        for (one, other) in pairs.into_iter().filter(|_| noticed) {
+            match self.below(SITE_RESET, 3) {
+                0 => self.reset(one, other),
+                1 => self.break_off(one, other),
+                _ => self.break_off(other, one),
+            }
+        }
+    }
+
     /// Ends every fault, and starts whoever is down. Connections that had to wait for long may
     /// wait for longer still, or break now.
     pub(crate) fn heal(self: &Arc<Self>) {
@@ -232,7 +231,7 @@ impl Cluster {
             self.open_way(from, to);
         }
         self.state().clogs.clear();
-        self.calm_network(&self.plan.links, 0);
+        self.set_network(&self.plan.links, 0);
         let mut draw = Draw::new(self.plan.seed, Concern::Process, SITE_HEAL, 0);
         let breaks = draw.ratio(1, 2);
         for (at, (_, machine)) in self.machines.iter().enumerate() {
@@ -307,7 +306,6 @@ impl Cluster {
         self.simulation.restart(self.machines[at].0);
         let mut state = self.state();
         state.is_up[at] = true;
-        state.counts.restarts += 1;
         let after = state.draws.lane(SITE_DENIED, at as u32).delay(MS, 100 * MS);
         drop(state);
         spawn(async move {
@@ -408,7 +406,7 @@ impl Cluster {
         self.state().draws.lane(site, 0).below(bound)
     }
 
-    fn calm_network(&self, links: &Links, loss: u64) {
+    fn set_network(&self, links: &Links, loss: u64) {
         NetSim::current().update_config(|config| {
             config.packet_loss_rate = loss as f64 / 65_536.0;
             let [least, most] = [links.latency.least, links.latency.least + 2 * links.latency.tail]
