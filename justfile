@@ -28,6 +28,11 @@ up *args:
 sweep storm="storm_of_three" seeds="0..10000" *args:
     cargo run --release -- sim run {{storm}} --seeds {{seeds}} {{args}}
 
+# The real driver, its sockets and the server under a simulated tokio, in a build of their own.
+madsim seeds="20":
+    cd madsim && env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS \
+        SIM_SEEDS={{seeds}} cargo test --test storms -- --nocapture
+
 # Storage alone, crashed at every operation.
 crash seeds="4000":
     CRASH_SEEDS={{seeds}} cargo test --release -p lakebed crash

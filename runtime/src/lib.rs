@@ -53,3 +53,4 @@ pub use look::{Depth, LookError, look};
 pub use net::Counters;
 pub use node::{Node, StartError};
 pub use options::{DiskKind, Listen, Options};
+pub use tape::{Recorded, Reel};

@@ -12,7 +12,7 @@ use crate::{
     health::{Health, Timed},
     net::{Counters, Identity, TcpNet},
     options::{Listen, Options},
-    tape::Recorded,
+    tape::{FileReel, Recorded},
 };
 use lakebed::{ConfigError, Engine, Halt, Start, StateMachine};
 use std::{
@@ -30,7 +30,7 @@ use std::{
 /// A node on real disks and sockets: a future that drives it, until it has halted and its
 /// directory is unlocked.
 pub struct Node<M> {
-    driver: Driver<Recorded, Timed<Box<dyn Disk + Send>>, TcpNet, SystemClock, M>,
+    driver: Driver<Recorded<FileReel>, Timed<Box<dyn Disk + Send>>, TcpNet, SystemClock, M>,
     counters: Arc<Counters>,
     health: Arc<Health>,
     address: SocketAddr,
@@ -65,7 +65,7 @@ impl<M: StateMachine> Node<M> {
         let seed = getrandom::u64().map_err(|error| StartError::System(io::Error::other(error)))?;
         let engine = Engine::new(config.clone(), seed).map_err(StartError::Config)?;
         let engine = match options.tape {
-            Some(path) => Recorded::onto(path, engine, &config, seed)?,
+            Some(path) => Recorded::onto(FileReel::create(path)?, engine, &config, seed),
             None => Recorded::without(engine),
         };
         let surroundings = (disk, net, SystemClock::default());

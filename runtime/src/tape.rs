@@ -1,4 +1,4 @@
-//! Records what the engine is told and what it answers, onto a file, while it works.
+//! Records what the engine is told and what it answers, onto a file or elsewhere, while it works.
 //!
 //! Knows no event and no action; the format is `lakebed::tape`'s. Invariant: what is in the file
 //! ends behind a whole step, unless the engine panicked, the process was killed or the disk filled
@@ -28,31 +28,34 @@ const CHUNK_AGE_MAX: Duration = Duration::from_secs(1);
 /// The most bytes that wait for the writer; a tape that needs more ends.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 
-/// An engine, and its tape if it has one.
-pub(crate) struct Recorded {
-    engine: Engine,
-    tape: Option<Tape>,
+/// Where the bytes of a tape go.
+pub trait Reel {
+    /// Takes the next bytes; false when the tape must end before them.
+    fn take(&mut self, bytes: Vec<u8>) -> bool;
 }
 
-impl Recorded {
-    pub(crate) const fn without(engine: Engine) -> Self {
+/// An engine, and its tape if it has one: a [`Core`] that [`lakebed::tape`] reads back.
+pub struct Recorded<R: Reel> {
+    engine: Engine,
+    tape: Option<Tape<R>>,
+}
+
+impl<R: Reel> Recorded<R> {
+    /// An engine that is not recorded.
+    #[must_use]
+    pub const fn without(engine: Engine) -> Self {
         Self { engine, tape: None }
     }
 
     /// An engine that was made from this configuration and seed and has seen no event.
-    pub(crate) fn onto(
-        path: PathBuf,
-        engine: Engine,
-        config: &Config,
-        seed: u64,
-    ) -> Result<Self, StartError> {
-        let begin = || Tape::begin(&path, Recorder::new(config, seed));
-        let tape = begin().map_err(|error| StartError::Tape { path: path.clone(), error })?;
-        Ok(Self { engine, tape: Some(tape) })
+    #[must_use]
+    pub fn onto(reel: R, engine: Engine, config: &Config, seed: u64) -> Self {
+        let recorder = Recorder::new(config, seed);
+        Self { engine, tape: Some(Tape { recorder, last: Instant::default(), reel }) }
     }
 }
 
-impl Core for Recorded {
+impl<R: Reel> Core for Recorded<R> {
     fn handle(
         &mut self,
         now: Instant,
@@ -79,11 +82,40 @@ impl Core for Recorded {
     }
 }
 
-/// Steps on their way to a file.
-struct Tape {
+/// Steps on their way to a reel.
+struct Tape<R: Reel> {
     recorder: Recorder,
     /// When the last chunk went.
     last: Instant,
+    reel: R,
+}
+
+impl<R: Reel> Tape<R> {
+    /// False when the tape must end.
+    fn keep_up(&mut self, now: Instant) -> bool {
+        let is_old = self.last.after(CHUNK_AGE_MAX) <= now;
+        if !is_old && self.recorder.bytes().len() < CHUNK_BYTES {
+            return true;
+        }
+        self.last = now;
+        self.reel.take(self.recorder.take())
+    }
+}
+
+/// Whoever learns that the node has ended finds the whole tape. Of a panic's step it holds the
+/// events, the likely cause.
+impl<R: Reel> Drop for Tape<R> {
+    fn drop(&mut self) {
+        // Of a tape that had to end nothing is left to be taken.
+        let rest = self.recorder.take();
+        if !rest.is_empty() {
+            self.reel.take(rest);
+        }
+    }
+}
+
+/// A file, written by a thread of its own.
+pub(crate) struct FileReel {
     /// `None` once the tape has ended.
     chunks: Option<Sender<Vec<u8>>>,
     /// Bytes that were sent and are not written.
@@ -91,8 +123,12 @@ struct Tape {
     writer: Option<JoinHandle<()>>,
 }
 
-impl Tape {
-    fn begin(path: &Path, recorder: Recorder) -> io::Result<Self> {
+impl FileReel {
+    pub(crate) fn create(path: PathBuf) -> Result<Self, StartError> {
+        Self::begin(&path).map_err(|error| StartError::Tape { path, error })
+    }
+
+    fn begin(path: &Path) -> io::Result<Self> {
         let (file, path) = create_new(path)?;
         let (chunks, sent) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -103,29 +139,19 @@ impl Tape {
             }
         };
         let writer = thread::Builder::new().name("lakebed-tape".into()).spawn(work)?;
-        let last = Instant::default();
-        Ok(Self { recorder, last, chunks: Some(chunks), waiting, writer: Some(writer) })
+        Ok(Self { chunks: Some(chunks), waiting, writer: Some(writer) })
     }
+}
 
-    /// False when the tape must end.
-    fn keep_up(&mut self, now: Instant) -> bool {
-        let is_old = self.last.after(CHUNK_AGE_MAX) <= now;
-        if !is_old && self.recorder.bytes().len() < CHUNK_BYTES {
-            return true;
-        }
-        self.last = now;
-        self.send()
-    }
-
-    fn send(&mut self) -> bool {
-        let chunk = self.recorder.take();
-        let len = chunk.len();
+impl Reel for FileReel {
+    fn take(&mut self, bytes: Vec<u8>) -> bool {
+        let len = bytes.len();
         let fits = self.waiting.fetch_add(len, Relaxed) + len <= WAITING_BYTES_MAX;
         if !fits {
             warn!("the tape ends here: it cannot be written as fast as the node works");
         }
         // A writer that is gone has said why.
-        let sent = fits && self.chunks.as_ref().is_some_and(|chunks| chunks.send(chunk).is_ok());
+        let sent = fits && self.chunks.as_ref().is_some_and(|chunks| chunks.send(bytes).is_ok());
         if !sent {
             (self.chunks, self.writer) = (None, None);
         }
@@ -133,13 +159,9 @@ impl Tape {
     }
 }
 
-/// Whoever learns that the node has ended finds the whole tape. Of a panic's step it holds the
-/// events, the likely cause.
-impl Drop for Tape {
+/// Waits until all of it is in the file.
+impl Drop for FileReel {
     fn drop(&mut self) {
-        if self.chunks.is_some() {
-            self.send();
-        }
         self.chunks = None;
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();

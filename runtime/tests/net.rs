@@ -327,7 +327,7 @@ async fn a_peer_that_does_not_listen_is_dropped_with_its_queue() {
     let (mut net, address, counters) = lone();
     let (stream, _) = shake(address, &GOOD, SECRET).await;
     until(&mut [&mut net], |e| e[0] == [link(2, true)]).await;
-    let limit = Tuning::default().inflight_bytes_max * 2;
+    let limit = Tuning::default().inflight_bytes_max * 2 + (1 << 20);
     let body = message(1 << 20, 0);
     // What the kernel takes beside the queue is a few messages.
     for _ in 0..limit / body.len() as u64 + 64 {
@@ -337,6 +337,31 @@ async fn a_peer_that_does_not_listen_is_dropped_with_its_queue() {
     assert_eq!(counted(&counters.overflows), 1);
     until(&mut [&mut net], |e| e[0] == [link(2, false)]).await;
     assert_closed(stream).await;
+}
+
+/// A leader sent a follower that lagged a window of small entries. Their heads were twice as long,
+/// the queue's bound did not count them, and the connection was closed, and closed again whenever
+/// it was back: the follower never caught up (madsim, seed 112).
+#[tokio::test]
+async fn a_window_of_small_entries_fits_into_the_queue() {
+    let (listener, address) = bind();
+    let identity = Identity { cluster: ClusterId(CLUSTER), group: GroupId(GROUP), node: NodeId(1) };
+    let mut tuning = Tuning::default();
+    (tuning.append_bytes_max, tuning.inflight_bytes_max) = (1 << 10, 1 << 10);
+    let mut net = TcpNet::new(identity, SECRET, listener, &tuning).unwrap();
+    let counters = net.counters();
+    let (_stream, _) = shake(address, &GOOD, SECRET).await;
+    until(&mut [&mut net], |e| e[0] == [link(2, true)]).await;
+    // As many as the engine ever has on their way to one peer. Nothing is flushed.
+    for _ in 0..1024 {
+        net.send(NodeId(2), message(200, 0), Bytes::from_static(b"x"));
+    }
+    assert_eq!(counted(&counters.overflows), 0);
+    // It is a bound all the same.
+    for _ in 0..(1 << 20) / 200 {
+        net.send(NodeId(2), message(200, 0), Bytes::from_static(b"x"));
+    }
+    assert_eq!(counted(&counters.overflows), 1);
 }
 
 /// It may be a leader that a newer membership made: this node has yet to learn of it.

@@ -57,6 +57,8 @@ pub async fn serve<T: Store>(
     let mut stop = std::pin::pin!(stop);
     loop {
         tokio::select! {
+            // In one order: chance here would be the one that no seed can repeat.
+            biased;
             () = &mut stop => break,
             Some(_) = clients.join_next() => {}
             accepted = listener.accept() => match accepted {

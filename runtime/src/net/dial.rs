@@ -60,6 +60,8 @@ impl Connector {
         let mut handshakes = JoinSet::new();
         loop {
             tokio::select! {
+                // In one order: chance here would be the one that no seed can repeat.
+                biased;
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
                         handshakes.spawn(Arc::clone(&self).accept_one(stream));

@@ -39,6 +39,9 @@ use tokio::{
 const GUESTS_MAX: usize = 8;
 /// Established connections that wait for the driver.
 const ESTABLISHED_MAX: usize = 64;
+/// The heads of appends that wait to be written, about 200 bytes each: a thousand are on their way
+/// to a peer at most, however small, and this is five times that.
+const HEADS_BYTES_MAX: usize = 1 << 20;
 /// One end of each pair dials, the one of the greater id; the other helps out after this long:
 /// it may be the only one that knows an address.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -75,12 +78,14 @@ struct Limits {
 impl Limits {
     /// A message is an append of at most `append_bytes_max`, or one entry of about that; what is
     /// on the way to a peer is bounded by the engine, and doubled here for all that is no append.
+    /// The engine counts entries: heads come on top, and are most of what small windows hold.
     fn of(tuning: &Tuning) -> Self {
         Self {
             message_bytes_max: tuning.append_bytes_max.saturating_mul(2).saturating_add(64 << 10),
             queue_bytes_max: usize::try_from(tuning.inflight_bytes_max)
                 .unwrap_or(usize::MAX)
-                .saturating_mul(2),
+                .saturating_mul(2)
+                .saturating_add(HEADS_BYTES_MAX),
         }
     }
 }
@@ -127,7 +132,12 @@ impl TcpNet {
         tuning: &Tuning,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let listener = TcpListener::from_std(listener)?;
+        Ok(Self::over(identity, secret, TcpListener::from_std(listener)?, tuning))
+    }
+
+    /// The same, on a listener that is the tokio runtime's already.
+    #[must_use]
+    pub fn over(identity: Identity, secret: &[u8], listener: TcpListener, tuning: &Tuning) -> Self {
         let counters = Arc::new(Counters::default());
         let credentials = Credentials { identity, secret: secret.to_vec() };
         let (sender, established) = mpsc::channel(ESTABLISHED_MAX);
@@ -138,7 +148,7 @@ impl TcpNet {
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::clone(&connector).accept(listener));
-        Ok(Self {
+        Self {
             identity,
             limits: Limits::of(tuning),
             peers: BTreeMap::new(),
@@ -147,7 +157,7 @@ impl TcpNet {
             events: Vec::new(),
             counters,
             tasks,
-        })
+        }
     }
 
     /// What happened so far, and goes on to be counted.
