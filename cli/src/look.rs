@@ -78,7 +78,7 @@ fn tell(found: &Inspection, took: Duration) {
     };
     let per_second = read.bytes as f64 / took.as_secs_f64().max(1e-6);
     say(format_args!(
-        "{wrong}: {} entries of the log and {} blocks of snapshots, {} in {took:.1?} ({}/s)",
+        "{wrong}: {} entries of the log, {} blocks of snapshots\n{} in {took:.1?} ({}/s)",
         read.entries,
         read.blocks,
         BinaryBytes(read.bytes),
@@ -92,7 +92,7 @@ fn explain(error: LookError, command: &str, dir: &Path) -> anyhow::Error {
         LookError::Directory(DirError::InUse { .. }) => {
             let hint = "stop it first, or ask it with `lakebed status`: while it writes, nobody \
                         else can tell what is whole";
-            anyhow!("{error}: {hint}")
+            anyhow!("{error}; {hint}")
         }
         LookError::Directory(DirError::NotANode { path, .. }) => match nodes_in(path) {
             Ok(nodes) if !nodes.is_empty() => {

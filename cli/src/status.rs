@@ -188,10 +188,8 @@ impl fmt::Display for Status {
         let age = age.map_or_else(String::new, |age| format!(", {} old", HumanDuration(age)));
         writeln!(f, "snapshot   {snapshot}{age}")?;
         self.peers.iter().try_for_each(|peer| writeln!(f, "{peer}"))?;
-        writeln!(f, "{}", self.health)?;
-        if self.disk_full {
-            writeln!(f, "           full: writes are refused until there is room")?;
-        }
+        let full = "full: writes are refused until there is room\n           ";
+        writeln!(f, "disk       {}{}", if self.disk_full { full } else { "" }, self.health)?;
         write!(f, "{}", self.recovery)
     }
 }
@@ -216,7 +214,7 @@ impl fmt::Display for Health {
             }
             _ => "room not known".into(),
         };
-        write!(f, "disk       {room}")?;
+        f.write_str(&room)?;
         if self.disk_writes == 0 {
             return Ok(());
         }

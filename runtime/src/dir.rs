@@ -111,8 +111,9 @@ impl fmt::Display for DirError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InUse { path, holder } => {
-                write!(f, "{} is locked: a node runs in this directory", path.display())?;
-                holder.map_or(Ok(()), |process| write!(f, " (process {process})"))
+                write!(f, "{} is locked", path.display())?;
+                holder.map_or(Ok(()), |process| write!(f, " by process {process}"))?;
+                f.write_str(": a node runs in this directory, or somebody looks at it")
             }
             Self::Open(error) => error.fmt(f),
             Self::Io { path, error } => write!(f, "cannot use {}: {error}", path.display()),
@@ -345,7 +346,7 @@ mod tests {
         let temporary = tempdir().unwrap();
         let _held = open(temporary.path(), OWNER).unwrap();
         let refusal = refusal(temporary.path(), OWNER);
-        let me = format!("a node runs in this directory (process {})", std::process::id());
+        let me = format!("is locked by process {}: a node runs", std::process::id());
         assert!(refusal.contains(&me), "{refusal}");
     }
 

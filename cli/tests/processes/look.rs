@@ -218,7 +218,7 @@ fn what_cannot_be_looked_at_is_told_with_what_to_do() {
     let lone = Lone::new();
     let node = lone.start();
     node.says("ready");
-    let process = format!("(process {})", node.id());
+    let process = format!("locked by process {}", node.id());
     for command in ["inspect", "verify"] {
         fails(
             &[command, text(lone.path())],

@@ -20,11 +20,11 @@ use crate::{
     types::{Identity, LogId, LogIndex, Term},
 };
 
-/// Before a row of the table decides, nothing but the files' names is known of log and snapshots.
+/// How much was looked at when a row of the table decided.
 pub(in crate::storage) enum Seen {
-    /// The hard state alone.
+    /// The hard state, and of everything else the names.
     HardState,
-    /// All of it.
+    /// All that a restart looks at.
     All,
 }
 

@@ -5,6 +5,8 @@
 //! until it is cut, nothing is found that was never appended, and no crash alone makes a restart
 //! refuse. (docs/recovery.md; the whole node is put through more by the simulator.)
 
+mod looked_at;
+
 use super::{config, format};
 use crate::{
     action::Machine,
@@ -371,6 +373,9 @@ impl Lives {
         self.disk.crash(&self.in_flight, &mut |below| rng.next_u64() % below);
         self.rng = rng;
         self.in_flight.clear();
+        if self.crashes.is_multiple_of(3) {
+            self.look_after_crash();
+        }
         self.recovered = None;
         self.is_checked = false;
         let seed = self.rng.next_u64();
@@ -394,6 +399,9 @@ impl Lives {
         while self.recovered.is_none() {
             assert!(!self.in_flight.is_empty(), "a restart that waits for nothing");
             self.complete();
+        }
+        if self.crashes.is_multiple_of(3) {
+            self.look_after_restart();
         }
         self.check();
     }

@@ -86,8 +86,14 @@ impl SegmentCheck {
 
     pub(super) fn check(&self, image: &[u8], findings: &mut Findings) {
         let Some(header) = &self.header else {
-            let found = format!("{} bytes, and no header that fits them", self.len);
-            let defect = self.defect(0, self.align, "a header".into(), found, self.then.clone());
+            let found = format!("{} bytes and no header that fits them", self.len);
+            let defect = self.defect(
+                0,
+                self.align,
+                "a header, and as many bytes as it says".into(),
+                found,
+                self.then.clone(),
+            );
             return findings.defects.push(defect);
         };
         self.check_headers(header, image, findings);
