@@ -98,6 +98,8 @@ impl Client {
             let content = matches!(reply, Reply::Length(_) | Reply::Ledger(_));
             self.hear(asked, reply);
             if !content {
+                let pause = self.draw.delay(MS, 10 * MS);
+                sleep(Duration::from_nanos(pause)).await;
                 self.node = (self.node + 1) % self.plan.nodes;
                 if let Way::Wire(connection) = &mut self.way {
                     *connection = None;
