@@ -4,6 +4,7 @@
 pub mod check;
 mod client;
 pub mod disk;
+pub mod exhaust;
 mod network;
 mod node;
 mod oracle;

@@ -214,6 +214,35 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.nodes[node].engine.as_ref().map(Engine::probe)
     }
 
+    /// How often something began or ended on a node's disk, over all its lives.
+    #[must_use]
+    pub fn disk_steps(&self, node: usize) -> u64 {
+        self.nodes[node].steps
+    }
+
+    /// How many operations a node's disk was ever given.
+    #[must_use]
+    pub fn disk_operations(&self, node: usize) -> u64 {
+        self.nodes[node].operations
+    }
+
+    /// Whether a node is not started any more, its disk being beyond what it can start from.
+    #[must_use]
+    pub fn is_out(&self, node: usize) -> bool {
+        self.nodes[node].scars.is_out
+    }
+
+    /// A hash of all that the restart of a node from this disk, which lost its power, can depend
+    /// on, and of all that it is held to: names, lengths and bytes, and what it promised others in
+    /// all its lives. Two restarts in which it is equal differ only in what others do meanwhile.
+    #[must_use]
+    pub fn restart_digest(&self, node: usize, disk: &SimDisk) -> u64 {
+        let mut digest = Digest::default();
+        digest.number(disk.digest());
+        self.oracle.promised(node, &mut digest);
+        digest.value()
+    }
+
     /// A node's disk.
     #[must_use]
     pub fn disk(&self, node: usize) -> &SimDisk {
@@ -288,7 +317,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             return Err(Violation::of_cluster("world", "nothing is left to happen".into()));
         };
         self.now = self.now.max(at);
-        self.happen(what)
+        self.happen(what)?;
+        self.fall_due();
+        Ok(())
     }
 
     fn happen(&mut self, what: Coming) -> Checked {
@@ -348,6 +379,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             return Ok(());
         }
         self.touched = Some(at);
+        let (operations, ends) = (node.operations, matches!(event, Some(Event::Completed { .. })));
         let now = node.clock.local(self.now);
         if let Some(trace) = &mut self.trace {
             let line = event.as_ref().map_or_else(|| "> time".into(), trace::event);
@@ -373,6 +405,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.perform_all(at, &mut actions)?;
         self.actions = actions;
         self.schedule_wake(at);
+        let node = &mut self.nodes[at];
+        node.steps += u64::from(ends || node.operations > operations);
         self.strike_if_pending(at);
         Ok(())
     }
@@ -421,6 +455,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let node = &mut self.nodes[at];
         let delay = self.disks.lane(site, at as u32).delay(latency.least, latency.tail);
         let (delay, life) = (delay * node.slowness, node.life);
+        node.operations += 1;
         node.disk.submit(op, request);
         self.schedule(self.now + delay, Coming::Completion { node: at, life, op });
     }

@@ -23,6 +23,16 @@ impl SimDisk {
         }
     }
 
+    /// A bit of a file is another one, durably; bits count from the lowest of the first byte.
+    pub fn flip(&mut self, file: File, bit: u64) {
+        if let Some(ino) = self.directory.lookup(file) {
+            let inode = self.inode(ino);
+            let mut byte = Vec::with_capacity(1);
+            inode.durable.read(bit / 8, 1, &mut byte);
+            inode.durable.write(bit / 8, &Bytes::from(vec![byte[0] ^ 1 << (bit % 8)]));
+        }
+    }
+
     /// A file is gone, durably.
     pub fn lose(&mut self, file: File) {
         self.tick += 1;

@@ -19,7 +19,7 @@ mod pages;
 #[cfg(test)]
 mod tests;
 
-pub use crash::Survivors;
+pub use crash::{Outcome, Survivors};
 
 use directory::{Change, Directory, Ino};
 use inode::{Inode, Piece, overlap};

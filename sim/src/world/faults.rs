@@ -3,7 +3,7 @@
 use super::{Coming, SITE_CRASH, World};
 use crate::{
     client::Workload,
-    disk::{Failure, Survivors, Victim},
+    disk::{Failure, Outcome, Survivors, Victim},
     network::Connection,
     node::Lie,
     oracle::Checked,
@@ -30,11 +30,19 @@ pub(super) struct Armed {
 impl<M: StateMachine, W: Workload> World<M, W> {
     /// Lets a planned fault strike.
     pub fn strike(&mut self, fault: &FaultKind) -> Checked {
+        self.begin_fault(fault)?;
+        self.fall_due();
+        Ok(())
+    }
+
+    fn begin_fault(&mut self, fault: &FaultKind) -> Checked {
         self.note(None, || format!("fault: {fault}"));
         // Others wait for what they are to strike, and are counted then.
         let waits = matches!(
             fault,
             FaultKind::PowerCut { .. }
+                | FaultKind::PowerCutAt { .. }
+                | FaultKind::Flip { .. }
                 | FaultKind::SyncFailure { .. }
                 | FaultKind::FailedOperation { .. }
                 | FaultKind::Damage { .. }
@@ -54,6 +62,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 rot: *rot,
                 down: *down,
             }),
+            FaultKind::PowerCutAt { node, step, outcome, down } => {
+                self.cut_power_at(*node, *step, *outcome, *down);
+            }
+            FaultKind::Flip { node, file, bit, down } => {
+                self.fell(*node, Survivors::None, *down);
+                self.flip(*node, *file, *bit);
+            }
             FaultKind::Kill { node, down } => {
                 if self.nodes[*node].is_up() {
                     self.kill(*node);
@@ -125,6 +140,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         for node in 0..self.nodes.len() {
             self.nodes[node].disk.set_room(u64::MAX);
             self.nodes[node].slowness = 1;
+            self.nodes[node].cuts.clear();
             self.nodes[node].next_sync_fails = None;
             self.nodes[node].next_fails = None;
             self.nodes[node].scars.lie = None;
@@ -146,6 +162,39 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         disk.cut_power(survivors, draw);
         self.note(Some(node), || format!("power cut, survivors {survivors:?}"));
         self.buried(node);
+    }
+
+    /// Cuts the power of a node right after a step of its disk, counted as
+    /// [`disk_steps`](Self::disk_steps) does, unless that is over.
+    pub fn cut_power_at(&mut self, node: usize, step: u64, outcome: Outcome, down: u64) {
+        self.nodes[node].cuts.insert(step, (outcome, down));
+    }
+
+    /// Power cuts whose step has come. Between events: so a world that is forked there and cut goes
+    /// on as one does in which the cut was planned.
+    pub(super) fn fall_due(&mut self) {
+        for at in 0..self.nodes.len() {
+            let node = &mut self.nodes[at];
+            let is_due = |step: u64| step <= node.steps;
+            while let Some(cut) = node.cuts.first_entry().filter(|cut| is_due(*cut.key())) {
+                let (outcome, down) = cut.remove();
+                if node.is_up() {
+                    return self.cut_power_now(at, outcome, down);
+                }
+            }
+        }
+    }
+
+    /// The power of a node fails, with this outcome, and it comes back.
+    pub(crate) fn cut_power_now(&mut self, at: usize, outcome: Outcome, down: u64) {
+        self.struck("power-cut-at");
+        let disk = &mut self.nodes[at].disk;
+        self.stats.crashes += 1;
+        self.stats.crashes_with_writes_pending += u64::from(disk.has_pending_sectors());
+        disk.cut_power_to(outcome, self.plan.seed);
+        self.note(Some(at), || format!("power cut, {outcome:?}"));
+        self.buried(at);
+        self.schedule_start(at, down);
     }
 
     /// Damages one of the two copies of a hard state, all of it.

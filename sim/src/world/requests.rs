@@ -74,6 +74,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     pub fn request(&mut self, node: usize, op: Op) -> Result<RequestId, crate::Violation> {
         let (id, event) = self.begin_request(STORY, node, op);
         self.feed(node, Some(event))?;
+        self.fall_due();
         Ok(id)
     }
 

@@ -39,14 +39,33 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let at = sectors.get((pick >> 32) as usize % sectors.len().max(1)).copied().unwrap_or(0);
         let mut ruined = disk.clone();
         harm_sector(&mut ruined, file, at, harm);
+        self.ruin_into(node, file, ruined, "ruin", || format!("{file} at byte {at}, {harm:?}"));
+    }
+
+    /// A bit of a file of a node that is down is another one, unless nobody could tell.
+    pub(super) fn flip(&mut self, node: usize, file: File, bit: u64) {
+        let mut ruined = self.nodes[node].disk.clone();
+        ruined.flip(file, bit);
+        self.ruin_into(node, file, ruined, "flip", || format!("{file} at bit {bit}"));
+    }
+
+    /// The disk of a node that is down becomes this one, which differs in one file.
+    fn ruin_into(
+        &mut self,
+        node: usize,
+        file: File,
+        ruined: SimDisk,
+        kind: &str,
+        what: impl Fn() -> String,
+    ) {
         let vote = file == File::HardState;
         if self.forgets(node, &ruined, vote) && self.is_beyond_telling(node, file, &ruined) {
             return;
         }
         self.nodes[node].disk = ruined;
         self.nodes[node].scars.is_ruined = true;
-        self.struck("ruin");
-        self.note(Some(node), || format!("ruined: {file} at byte {at}, {harm:?}"));
+        self.struck(kind);
+        self.note(Some(node), || format!("ruined: {}", what()));
     }
 
     /// Whether all that the ruined disk has forgotten is what the whole one does not prove either:
