@@ -276,8 +276,8 @@ impl SimDisk {
             }
             DiskRequest::Sync { file } => Operation::Sync { ino: self.existing(file) },
             DiskRequest::Rename { from, to } => {
-                self.existing(from);
-                Operation::Name(Change::Rename(from, to))
+                let ino = self.existing(from);
+                Operation::Name(Change::Rename(from, to, ino))
             }
             DiskRequest::Remove { file } => Operation::Name(Change::Remove(file)),
             DiskRequest::SyncDirectory => Operation::SyncDirectory,
