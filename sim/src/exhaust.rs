@@ -10,7 +10,7 @@ use crate::{
     disk::{Outcome, SimDisk, Survivors},
     oracle::{Checked, Violation},
     panics,
-    plan::{Fault, FaultKind, MS, Plan},
+    plan::{Fault, FaultKind, MS, Plan, Targets},
     report::{Failure, Report},
     seed::Seed,
     storm::{Course, Storm, end, last_effect},
@@ -121,7 +121,7 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
                 let (steps, operations) = (telling.steps[node], world.disk_operations(node));
                 Ok(Told { steps, operations, marks: world.marks_of(node) })
             }
-            _ => Err(self.again(&[])),
+            _ => Err(self.again([])),
         }
     }
 
@@ -188,23 +188,26 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
                     recovers = !telling.world.probe(node).is_some_and(|probe| probe.ready);
                     second = telling.crash_again(search, tried);
                 }
-                second.is_none().then_some(()).ok_or_else(|| {
-                    Violation::of_cluster("second crash", "told as a run of its own".into())
-                })
+                match second {
+                    None => Ok(()),
+                    Some(_) => Err(Violation::of_cluster("a second crash", String::new())),
+                }
             })
         });
         tried.events += telling.world.stats().events - events;
         match (told, second) {
             (Ok(Ok(())), _) => Ok(()),
-            (_, None) => Err(self.again(&[cut])),
-            (_, Some(second)) => Err(self.again(&[cut, second])),
+            (_, None) => Err(self.again([cut.fault()])),
+            (_, Some(second)) => Err(self.again([cut.fault(), second.fault()])),
         }
     }
 
-    /// The same from the beginning as a run that is traced, with these crashes among its faults.
-    fn again(&self, cuts: &[Cut]) -> Box<Failure> {
+    /// The same from the beginning as a run that is traced, with these among its faults.
+    pub(crate) fn again(&self, faults: impl IntoIterator<Item = Fault>) -> Box<Failure> {
         let mut plan = self.plan.clone();
-        plan.faults.splice(0..0, cuts.iter().map(Cut::fault));
+        plan.faults.extend(faults);
+        // Stable: among faults of one time those of the story stay the first.
+        plan.faults.sort_by_key(|fault| fault.at);
         let seed = Seed::of_plan(plan).traced();
         let run = Storm::new(seed).run(self.machine, self.workload.clone());
         match run {
@@ -238,8 +241,8 @@ impl Cut {
 
 /// A story under way.
 #[derive(Clone)]
-struct Telling<M: StateMachine, W> {
-    world: World<M, W>,
+pub(crate) struct Telling<M: StateMachine, W> {
+    pub(crate) world: World<M, W>,
     course: Course,
     /// When it is over: some time after its last fault.
     until: Option<u64>,
@@ -248,8 +251,13 @@ struct Telling<M: StateMachine, W> {
 }
 
 impl<M: StateMachine + Clone, W: Workload + Clone> Telling<M, W> {
-    fn of(story: &Story<M, W>) -> Self {
+    /// # Panics
+    /// When the plan cannot be run, or wants more than its faults.
+    pub(crate) fn of(story: &Story<M, W>) -> Self {
         let plan = story.plan.clone();
+        plan.validate().unwrap_or_else(|problem| panic!("a story that cannot be told: {problem}"));
+        let is_story = !plan.is_beyond() && plan.targets == Targets::default();
+        assert!(is_story, "a story has no targets, and no faults beyond the budget");
         let course = Course::of(&plan);
         let world = World::new(plan, story.machine, story.workload.clone());
         Self { world, course, until: None, steps: Vec::new() }
@@ -271,8 +279,25 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Telling<M, W> {
         Ok(false)
     }
 
+    /// Tells it until its last fault has begun and a node is down, and nothing else is to happen at
+    /// that instant; false, if it is up when the story is over.
+    pub(crate) fn to_the_end_of(&mut self, node: usize) -> Result<bool, Violation> {
+        let is_up = |world: &World<M, W>| world.probe(node).is_some();
+        while !self.course.is_over()
+            || is_up(&self.world)
+            || self.world.next_at() <= self.world.now()
+        {
+            if !self.step()? {
+                return Ok(false);
+            }
+        }
+        // What is done to it then is done after all of that, also when it is told again.
+        self.world.pass_until(self.world.now() + 1);
+        Ok(true)
+    }
+
     /// Tells the rest, and what is owed at the end; `look` is called after each step.
-    fn to_its_end(&mut self, mut look: impl FnMut(&Self) -> Checked) -> Checked {
+    pub(crate) fn to_its_end(&mut self, mut look: impl FnMut(&Self) -> Checked) -> Checked {
         while self.step()? {
             look(self)?;
         }

@@ -5,6 +5,7 @@ pub mod check;
 mod client;
 pub mod disk;
 pub mod exhaust;
+pub mod flips;
 mod network;
 mod node;
 mod oracle;

@@ -175,6 +175,11 @@ impl Course {
         Self { turns: turns(&plan.faults).into(), next: 0 }
     }
 
+    /// Whether every fault has begun, and ended if it lasts.
+    pub(crate) fn is_over(&self) -> bool {
+        self.next == self.turns.len()
+    }
+
     /// Lets the next event happen, or the next fault begin or end; false, if none is to come.
     pub(crate) fn step<M: StateMachine, W: Workload>(
         &mut self,

@@ -4,6 +4,7 @@
 //! when one fails, 2 when a file or the command line cannot be meant.
 
 pub(crate) mod args;
+mod exhaust;
 mod one;
 mod run;
 mod stop;
@@ -12,7 +13,7 @@ mod summary;
 use crate::say;
 use anyhow::Result;
 use args::Sim;
-use lakebed_scenarios::SCENARIOS;
+use lakebed_scenarios::{SCENARIOS, stories};
 use lakebed_sim::check::Commands;
 use std::{fmt::Display, process::ExitCode};
 
@@ -20,7 +21,9 @@ use std::{fmt::Display, process::ExitCode};
 pub(crate) fn run(sim: &Sim) -> Result<ExitCode> {
     match sim {
         Sim::List => {
-            SCENARIOS.iter().for_each(|of| say(format_args!("{:<16} {}", of.name, of.about)));
+            let stories = stories::all().map(|told| &told.scenario);
+            let all = SCENARIOS.iter().chain(stories);
+            all.for_each(|of| say(format_args!("{:<17} {}", of.name, of.about)));
             Ok(ExitCode::SUCCESS)
         }
         Sim::Run(run) => run::run(run),
@@ -28,6 +31,8 @@ pub(crate) fn run(sim: &Sim) -> Result<ExitCode> {
         Sim::Trace(one) => one::trace(one),
         Sim::Plan(kept) => one::plan(kept),
         Sim::Shrink(kept) => one::shrink(kept),
+        Sim::Exhaust(exhaust) => exhaust::exhaust(exhaust),
+        Sim::Flips(flips) => exhaust::flips(flips),
     }
 }
 

@@ -60,6 +60,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     ) {
         let vote = file == File::HardState;
         if self.forgets(node, &ruined, vote) && self.is_beyond_telling(node, file, &ruined) {
+            self.stats.untold += 1;
             return;
         }
         self.nodes[node].disk = ruined;
