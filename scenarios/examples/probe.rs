@@ -9,11 +9,12 @@ fn main() {
         let node = env("NODE", 0) as usize;
         let bits = story.bits(node);
         let picked: Vec<_> = bits.iter().copied().skip(env("FROM", 0) as usize).step_by(every as usize).collect();
+        let mut files: Vec<_> = bits.iter().map(|b| b.file.to_string()).collect(); files.dedup(); println!("{files:?}");
         println!("{} bits of {}", picked.len(), bits.len());
         let begun = Instant::now();
         match story.flips(node, &picked, |_| Continue(())) {
             Ok(f) => { println!("{:.1}/s {} events", f.count() as f64 / begun.elapsed().as_secs_f64(), f.events); for (k, v) in f.cases { println!("  {k:?} {v}"); } }
-            Err(f) => println!("{f}"),
+            Err(f) => { println!("{f}"); std::fs::write("/tmp/flip.plan", lakebed_sim::PlanFile::new("every_structure", f.report.plan.clone()).to_string()).unwrap(); }
         }
         return;
     }

@@ -148,7 +148,7 @@ fn every_structure() -> Plan {
     plan.segment_bytes = 64 << 10;
     plan.tuning.append_bytes_max = 16 << 10;
     plan.tuning.inflight_bytes_max = 64 << 10;
-    plan.tuning.snapshot_log_bytes = 64 << 10;
+    plan.tuning.snapshot_log_bytes = 100 << 10;
     plan.think = Latency { least: 500 * US, tail: 500 * US };
     plan.clients = clients(4, 420);
     let end = FaultKind::PowerCut {

@@ -39,26 +39,29 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let at = sectors.get((pick >> 32) as usize % sectors.len().max(1)).copied().unwrap_or(0);
         let mut ruined = disk.clone();
         harm_sector(&mut ruined, file, at, harm);
-        self.ruin_into(node, file, ruined, "ruin", || format!("{file} at byte {at}, {harm:?}"));
+        // Its other copy may have rotted before: then the newest vote or term is gone with it.
+        let vote = file == File::HardState;
+        self.ruin_into(node, file, ruined, vote, "ruin", || format!("{file} at byte {at}, {harm:?}"));
     }
 
     /// A bit of a file of a node that is down is another one, unless nobody could tell.
     pub(super) fn flip(&mut self, node: usize, file: File, bit: u64) {
         let mut ruined = self.nodes[node].disk.clone();
         ruined.flip(file, bit);
-        self.ruin_into(node, file, ruined, "flip", || format!("{file} at bit {bit}"));
+        self.ruin_into(node, file, ruined, false, "flip", || format!("{file} at bit {bit}"));
     }
 
-    /// The disk of a node that is down becomes this one, which differs in one file.
+    /// The disk of a node that is down becomes this one, which differs in one file; `vote`: and may
+    /// have lost a vote by that.
     fn ruin_into(
         &mut self,
         node: usize,
         file: File,
         ruined: SimDisk,
+        vote: bool,
         kind: &str,
         what: impl Fn() -> String,
     ) {
-        let vote = file == File::HardState;
         if self.forgets(node, &ruined, vote) && self.is_beyond_telling(node, file, &ruined) {
             self.stats.untold += 1;
             return;
