@@ -3,6 +3,25 @@ use lakebed_sim::exhaust::*;
 use std::{ops::ControlFlow::Continue, time::Instant, cell::Cell};
 fn env(name: &str, or: u64) -> u64 { std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(or) }
 fn main() {
+    if env("FIND", 0) > 0 {
+        use lakebed_sim::{World, plan::*};
+        let mut story = FLIPPED.story();
+        let mut faults = std::mem::take(&mut story.plan.faults);
+        faults[1] = Fault { at: env("ISO2", 425) * MS, kind: FaultKind::Isolated { node: 0, noticed: false, lasts: env("LASTS2", 275) * MS } };
+        let mut world = World::new(story.plan, story.machine, story.workload);
+        let mut turns = vec![];
+        for f in &faults[..2] { turns.push((f.at, true, f.kind.clone())); turns.push((f.at + f.kind.lasts().unwrap(), false, f.kind.clone())); }
+        let mut quiet = 0;
+        while world.now() < 1300 * MS {
+            if let Some((at, b, k)) = turns.first().cloned() && world.next_at() >= at { turns.remove(0); world.pass_until(at); if b { world.strike(&k).unwrap() } else { world.relent(&k) } continue; }
+            let acked = world.acknowledged();
+            world.step().unwrap();
+            if acked != world.acknowledged() { quiet = world.now(); }
+            for (f, l) in world.disk(0).list() { if matches!(f, lakebed::File::Part(..)) { println!("{} {f} {l} {:?} pending {}", world.now(), world.disk(0).used_sectors(f), world.disk(0).has_pending_sectors()); } }
+        }
+        println!("quiet since {quiet}");
+        return;
+    }
     let every = env("FLIPS", 0);
     if every > 0 {
         let story = FLIPPED.story();
@@ -11,8 +30,8 @@ fn main() {
         let picked: Vec<_> = bits.iter().copied().skip(env("FROM", 0) as usize).step_by(every as usize).collect();
         let mut files: Vec<_> = bits.iter().map(|b| b.file.to_string()).collect(); files.dedup(); println!("{files:?}");
         println!("{} bits of {}", picked.len(), bits.len());
-        let begun = Instant::now();
-        match story.flips(node, &picked, |_| Continue(())) {
+        let begun = Instant::now(); let mut said = begun;
+        match story.flips(node, &picked, |f| { let n = f.count(); if n % 1000 == 0 && said.elapsed().as_secs() > 60 { said = Instant::now(); println!("{n} so far {:?}", f.cases); } Continue(()) }) {
             Ok(f) => { println!("{:.1}/s {} events", f.count() as f64 / begun.elapsed().as_secs_f64(), f.events); for (k, v) in f.cases { println!("  {k:?} {v}"); } }
             Err(f) => { println!("{f}"); std::fs::write("/tmp/flip.plan", lakebed_sim::PlanFile::new("every_structure", f.report.plan.clone()).to_string()).unwrap(); }
         }

@@ -148,9 +148,9 @@ fn every_structure() -> Plan {
     plan.segment_bytes = 64 << 10;
     plan.tuning.append_bytes_max = 16 << 10;
     plan.tuning.inflight_bytes_max = 64 << 10;
-    plan.tuning.snapshot_log_bytes = 100 << 10;
+    plan.tuning.snapshot_log_bytes = 48 << 10;
     plan.think = Latency { least: 500 * US, tail: 500 * US };
-    plan.clients = clients(4, 420);
+    plan.clients = clients(4, 300);
     let end = FaultKind::PowerCut {
         nodes: vec![0, 1, 2],
         moment: Moment::Pending,
@@ -160,8 +160,8 @@ fn every_structure() -> Plan {
     };
     plan.faults = vec![
         Fault { at: 60 * MS, kind: isolated(0, 340) },
-        Fault { at: 470 * MS, kind: isolated(0, 680) },
-        Fault { at: 1_167_030 * US, kind: end },
+        Fault { at: 430 * MS, kind: isolated(0, 270) },
+        Fault { at: 719_580 * US, kind: end },
     ];
     plan
 }

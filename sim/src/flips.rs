@@ -2,7 +2,8 @@
 //! again. Nothing may come of it but what was there, what peers have, or a refusal.
 //!
 //! Which bits: all of each used byte, which is every byte of a sector up to the last that is not
-//! zero; one of the zeros behind it; one of each sector that holds nothing. Knows where things lie
+//! zero; one of the zeros behind it; one of each sector that holds nothing, and of a spare's, which
+//! holds what was recycled. Knows where things lie
 //! in files (docs/disk-format.md) only to count by structure.
 
 use crate::{
@@ -137,14 +138,16 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
         let mut fork = base.clone();
         let kind = FaultKind::Flip { node, file: bit.file, bit: bit.bit, down: 0 };
         let told = panics::caught(|| {
-            fork.world.strike(&kind)?;
+            fork.world.flip_at_all_costs(node, bit.file, bit.bit);
             fork.to_its_end(|_| Ok(()))
         });
         *events += fork.world.stats().events - base.world.stats().events;
         if told == Ok(Ok(())) {
             return Ok(ending(&fork.world, node, usual));
         }
-        Err(self.again([Fault { at: base.world.now(), kind }]))
+        // As a fault it does not strike where nobody could tell.
+        let failure = self.again([Fault { at: base.world.now(), kind }]);
+        if failure.report.stats.untold > 0 { Ok(Ending::Untold) } else { Err(failure) }
     }
 
     fn down(&self, node: usize) -> Telling<M, W> {
@@ -164,8 +167,6 @@ fn ending<M: StateMachine, W: Workload>(
     let lost = [Mark::GateSet, Mark::SnapshotLost, Mark::InstallJoined, Mark::Installed];
     if world.is_out(node) {
         Ending::Refused
-    } else if world.stats().untold > 0 {
-        Ending::Untold
     } else if lost.iter().any(|mark| marks.has(*mark) && !usual.has(*mark)) {
         Ending::FromPeers
     } else if marks.0 & !usual.0 & FOUND != 0 {
@@ -202,7 +203,9 @@ fn bits(disk: &SimDisk, align: u64) -> Vec<Bit> {
     for (file, len) in disk.list() {
         let content = disk.content(file).unwrap_or_default();
         for (at, sector) in (0..).step_by(SECTOR).zip(content.chunks(SECTOR)) {
-            let used = sector.iter().rposition(|byte| *byte != 0).map_or(0, |last| last as u64 + 1);
+            let last = sector.iter().rposition(|byte| *byte != 0);
+            let last = last.filter(|_| !matches!(file, File::Spare(_)));
+            let used = last.map_or(0, |last| last as u64 + 1);
             let free = sector.len() as u64 - used;
             // Another place in each, the same in each run.
             let pick = (free > 0).then(|| used * 8 + (at / SECTOR as u64 * 2_654_435_761) % (free * 8));

@@ -51,6 +51,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.ruin_into(node, file, ruined, false, "flip", || format!("{file} at bit {bit}"));
     }
 
+    /// The same, whether or not anybody could tell: for whoever asks that only if something breaks.
+    pub(crate) fn flip_at_all_costs(&mut self, node: usize, file: File, bit: u64) {
+        self.fell(node, Survivors::None, 0);
+        self.nodes[node].disk.flip(file, bit);
+        self.nodes[node].scars.is_ruined = true;
+    }
+
     /// The disk of a node that is down becomes this one, which differs in one file; `vote`: and may
     /// have lost a vote by that.
     fn ruin_into(
