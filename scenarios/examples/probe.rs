@@ -22,16 +22,23 @@ fn main() {
         println!("quiet since {quiet}");
         return;
     }
+    if let Ok(path) = std::env::var("PLANBIT") {
+        let mut plan = FLIPPED.story().plan;
+        let (file, node) = (lakebed::File::Segment(env("LOG", 8)), env("NODE", 0) as usize);
+        plan.faults.push(lakebed_sim::plan::Fault { at: 719_700_000, kind: lakebed_sim::plan::FaultKind::Flip { node, file, bit: env("BIT", 0), down: 1_000_000 } });
+        std::fs::write(&path, lakebed_sim::PlanFile::new("every_structure", plan).to_string()).unwrap();
+        return;
+    }
     let every = env("FLIPS", 0);
     if every > 0 {
         let story = FLIPPED.story();
         let node = env("NODE", 0) as usize;
         let bits = story.bits(node);
-        let picked: Vec<_> = bits.iter().copied().skip(env("FROM", 0) as usize).step_by(every as usize).collect();
+        let picked: Vec<_> = bits.iter().copied().skip(env("FROM", 0) as usize).filter(|b| env("LOGS", 2) == 2 || (env("LOGS", 2) == 1) == matches!(b.file, lakebed::File::Segment(_))).step_by(every as usize).collect();
         let mut files: Vec<_> = bits.iter().map(|b| b.file.to_string()).collect(); files.dedup(); println!("{files:?}");
         println!("{} bits of {}", picked.len(), bits.len());
         let begun = Instant::now(); let mut said = begun;
-        match story.flips(node, &picked, |f| { let n = f.count(); if n % 1000 == 0 && said.elapsed().as_secs() > 60 { said = Instant::now(); println!("{n} so far {:?}", f.cases); } Continue(()) }) {
+        match story.flips(node, &picked, |f| { let n = f.count(); if env("SHOW", 0) > 0 { println!("{} {:?}", n, f.cases); } if n % 1000 == 0 && said.elapsed().as_secs() > 60 { said = Instant::now(); println!("{n} so far {:?}", f.cases); } Continue(()) }) {
             Ok(f) => { println!("{:.1}/s {} events", f.count() as f64 / begun.elapsed().as_secs_f64(), f.events); for (k, v) in f.cases { println!("  {k:?} {v}"); } }
             Err(f) => { println!("{f}"); std::fs::write("/tmp/flip.plan", lakebed_sim::PlanFile::new("every_structure", f.report.plan.clone()).to_string()).unwrap(); }
         }

@@ -14,7 +14,7 @@ use crate::{
     report::{Failure, Report},
     seed::Seed,
     storm::{Course, Storm, end, last_effect},
-    world::World,
+    world::{World, rot_hard_state},
 };
 use lakebed::{Marks, StateMachine};
 use std::{
@@ -28,6 +28,14 @@ use std::{
 pub const SUBSETS_MAX: usize = 6;
 /// How many outcomes are drawn beside the presets.
 pub const DRAWN: u32 = 32;
+/// Outcomes beside which a copy of the hard state rots: within the budget of damage, as the other
+/// copy is whole, and what a vote that only one copy holds needs to be lost.
+const ROTTEN: [(Outcome, Option<u8>); 4] = [
+    (Outcome::Drawn(Survivors::None, 0), Some(0)),
+    (Outcome::Drawn(Survivors::None, 0), Some(1)),
+    (Outcome::Drawn(Survivors::All, 0), Some(0)),
+    (Outcome::Drawn(Survivors::All, 0), Some(1)),
+];
 /// How long a node that lost power is down, in simulated nanoseconds.
 const DOWN: u64 = MS;
 
@@ -138,7 +146,8 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
         let mut step = 0;
         while panics::caught(|| telling.step()).is_ok_and(|told| told == Ok(true)) {
             let now = telling.world.disk_steps(node);
-            if std::mem::replace(&mut step, now) == now || now % of != part {
+            let stepped = std::mem::replace(&mut step, now) != now;
+            if !stepped || now % of != part || telling.world.probe(node).is_none() {
                 continue;
             }
             tried.steps += 1;
@@ -157,15 +166,19 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
         search: &Search,
         tried: &mut Tried,
     ) -> Result<(), Box<Failure>> {
-        let mut seen = BTreeSet::new();
-        let outcomes = outcomes(telling.world.disk(search.node).undecided());
-        for outcome in outcomes {
-            if !seen.insert(telling.restart_after(search.node, outcome)) {
+        let (node, mut seen) = (search.node, BTreeSet::new());
+        let outcomes = outcomes(telling.world.disk(node).undecided());
+        let whole = outcomes.into_iter().map(|outcome| (outcome, None));
+        // Until its disk was judged a node may have but one whole copy.
+        let is_judged = telling.world.probe(node).is_some_and(|probe| probe.judged);
+        let rotten = ROTTEN.into_iter().filter(|_| is_judged);
+        for (outcome, rot) in whole.chain(rotten) {
+            if !seen.insert(telling.restart_after(node, outcome, rot)) {
                 tried.equal += 1;
                 continue;
             }
             tried.first += 1;
-            let first = telling.cut(search.node, outcome);
+            let first = telling.cut(node, outcome, rot);
             self.recover(first, search, tried)?;
         }
         Ok(())
@@ -230,12 +243,13 @@ struct Cut {
     node: usize,
     step: u64,
     outcome: Outcome,
+    rot: Option<u8>,
 }
 
 impl Cut {
     const fn fault(&self) -> Fault {
-        let Self { node, step, outcome } = *self;
-        Fault { at: 0, kind: FaultKind::PowerCutAt { node, step, outcome, down: DOWN } }
+        let Self { node, step, outcome, rot } = *self;
+        Fault { at: 0, kind: FaultKind::PowerCutAt { node, step, outcome, rot, down: DOWN } }
     }
 }
 
@@ -306,17 +320,18 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Telling<M, W> {
     }
 
     /// What a node would restart from, if its power failed now.
-    fn restart_after(&self, node: usize, outcome: Outcome) -> u64 {
+    fn restart_after(&self, node: usize, outcome: Outcome, rot: Option<u8>) -> u64 {
         let mut disk: SimDisk = self.world.disk(node).clone();
         disk.cut_power_to(outcome, self.world.plan().seed);
+        rot.inspect(|copy| rot_hard_state(&mut disk, *copy));
         self.world.restart_digest(node, &disk)
     }
 
     /// A fork in which a node's power fails now.
-    fn cut(&self, node: usize, outcome: Outcome) -> (Self, Cut) {
+    fn cut(&self, node: usize, outcome: Outcome, rot: Option<u8>) -> (Self, Cut) {
         let mut fork = self.clone();
-        fork.world.cut_power_now(node, outcome, DOWN);
-        (fork, Cut { node, step: self.world.disk_steps(node), outcome })
+        fork.world.cut_power_now(node, outcome, rot, DOWN);
+        (fork, Cut { node, step: self.world.disk_steps(node), outcome, rot })
     }
 
     /// Crashes a recovery where it is now, in each way that no recovery was crashed in before; the
@@ -327,12 +342,12 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Telling<M, W> {
         }
         for survivors in Survivors::ALL {
             let outcome = Outcome::Drawn(survivors, 0);
-            if !search.is_new(self.restart_after(search.node, outcome)) {
+            if !search.is_new(self.restart_after(search.node, outcome, None)) {
                 tried.equal += 1;
                 continue;
             }
             tried.second += 1;
-            let (mut fork, cut) = self.cut(search.node, outcome);
+            let (mut fork, cut) = self.cut(search.node, outcome, None);
             let told = panics::caught(|| fork.to_its_end(|_| Ok(())));
             tried.events += fork.world.stats().events - self.world.stats().events;
             if told != Ok(Ok(())) {

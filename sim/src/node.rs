@@ -117,8 +117,9 @@ pub(crate) struct Node<M: StateMachine> {
     pub(crate) steps: u64,
     /// Operations that its disk was ever given.
     pub(crate) operations: u64,
-    /// The steps right after which its power fails, what survives, and how long it is down.
-    pub(crate) cuts: BTreeMap<u64, (Outcome, u64)>,
+    /// The steps right after which its power fails, what survives, which copy
+    /// of the hard state rots, and how long it is down.
+    pub(crate) cuts: BTreeMap<u64, (Outcome, Option<u8>, u64)>,
     /// What fails next, and how.
     pub(crate) next_fails: Option<(Victim, DiskError)>,
     /// How the next sync or durable write fails.

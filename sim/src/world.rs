@@ -25,6 +25,7 @@ use crate::{
     trace::{self, Trace},
     witness::Given,
 };
+pub(crate) use faults::rot_hard_state;
 pub use stats::Stats;
 
 use agenda::{Agenda, Coming};

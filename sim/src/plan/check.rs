@@ -56,6 +56,7 @@ impl Plan {
             FaultKind::PowerCut { nodes, rot, .. } => {
                 nodes.iter().all(known) && rot.is_none_or(|copy| copy < 2)
             }
+            FaultKind::PowerCutAt { rot, .. } => rot.is_none_or(|copy| copy < 2),
             FaultKind::Partition { side, .. } => side.len() == self.nodes,
             FaultKind::SlowDisk { factor, .. } => (1..=RATE_MAX).contains(factor),
             FaultKind::SlowLink { from, to, .. } => known(from) && known(to) && from != to,

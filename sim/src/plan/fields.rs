@@ -165,6 +165,7 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
         node: 0,
         step: 0,
         outcome: Outcome::Exactly(0),
+        rot: None,
         down: 0,
     }),
     ("flip", || FaultKind::Flip { node: 0, file: File::HardState, bit: 0, down: 0 }),
@@ -217,10 +218,11 @@ impl FaultKind {
                 optional("rot", rot),
                 time("down", down),
             ],
-            Self::PowerCutAt { node: which, step, outcome, down } => vec![
+            Self::PowerCutAt { node: which, step, outcome, rot, down } => vec![
                 node("node", which),
                 plain("step", step),
                 ("survivors", Box::new(Exact(outcome))),
+                optional("rot", rot),
                 time("down", down),
             ],
             Self::Flip { node: which, file, bit, down } => vec![

@@ -96,6 +96,8 @@ pub enum FaultKind {
         step: u64,
         /// What survives.
         outcome: Outcome,
+        /// Which copy of its hard state rots while it is down, if any: zero or one.
+        rot: Option<u8>,
         /// How long it is down.
         down: u64,
     },

@@ -3,7 +3,7 @@
 use super::{Coming, SITE_CRASH, World};
 use crate::{
     client::Workload,
-    disk::{Failure, Outcome, Survivors, Victim},
+    disk::{Failure, Outcome, SimDisk, Survivors, Victim},
     network::Connection,
     node::Lie,
     oracle::Checked,
@@ -16,6 +16,12 @@ const ARMED_MAX: u64 = 200 * MS;
 
 /// How far apart the two copies of a hard state begin (docs/disk-format.md).
 const COPY_BYTES: u64 = 1 << 20;
+
+/// One of the two copies of a hard state rots, all of it.
+pub(crate) fn rot_hard_state(disk: &mut SimDisk, copy: u8) {
+    let range = [0..COPY_BYTES, COPY_BYTES..u64::MAX][usize::from(copy)].clone();
+    disk.rot(File::HardState, range);
+}
 
 /// A power cut that waits for its moment.
 #[derive(Clone, Debug)]
@@ -62,8 +68,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 rot: *rot,
                 down: *down,
             }),
-            FaultKind::PowerCutAt { node, step, outcome, down } => {
-                self.cut_power_at(*node, *step, *outcome, *down);
+            FaultKind::PowerCutAt { node, step, outcome, rot, down } => {
+                self.nodes[*node].cuts.insert(*step, (*outcome, *rot, *down));
             }
             FaultKind::Flip { node, file, bit, down } => {
                 self.fell(*node, Survivors::None, *down);
@@ -164,12 +170,6 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.buried(node);
     }
 
-    /// Cuts the power of a node right after a step of its disk, counted as
-    /// [`disk_steps`](Self::disk_steps) does, unless that is over.
-    pub fn cut_power_at(&mut self, node: usize, step: u64, outcome: Outcome, down: u64) {
-        self.nodes[node].cuts.insert(step, (outcome, down));
-    }
-
     /// Power cuts whose step has come. Between events: so a world that is forked there and cut goes
     /// on as one does in which the cut was planned.
     pub(super) fn fall_due(&mut self) {
@@ -177,30 +177,37 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             let node = &mut self.nodes[at];
             let is_due = |step: u64| step <= node.steps;
             while let Some(cut) = node.cuts.first_entry().filter(|cut| is_due(*cut.key())) {
-                let (outcome, down) = cut.remove();
+                let (outcome, rot, down) = cut.remove();
                 if node.is_up() {
-                    return self.cut_power_now(at, outcome, down);
+                    return self.cut_power_now(at, outcome, rot, down);
                 }
             }
         }
     }
 
-    /// The power of a node fails, with this outcome, and it comes back.
-    pub(crate) fn cut_power_now(&mut self, at: usize, outcome: Outcome, down: u64) {
+    /// The power of a node fails, with this outcome, a copy of its hard state rots, and it comes
+    /// back.
+    pub(crate) fn cut_power_now(
+        &mut self,
+        at: usize,
+        outcome: Outcome,
+        rot: Option<u8>,
+        down: u64,
+    ) {
         self.struck("power-cut-at");
         let disk = &mut self.nodes[at].disk;
         self.stats.crashes += 1;
         self.stats.crashes_with_writes_pending += u64::from(disk.has_pending_sectors());
         disk.cut_power_to(outcome, self.plan.seed);
         self.note(Some(at), || format!("power cut, {outcome:?}"));
+        rot.inspect(|copy| self.rot_hard_state(at, *copy));
         self.buried(at);
         self.schedule_start(at, down);
     }
 
     /// Damages one of the two copies of a hard state, all of it.
     pub fn rot_hard_state(&mut self, node: usize, copy: u8) {
-        let range = [0..COPY_BYTES, COPY_BYTES..u64::MAX][usize::from(copy)].clone();
-        self.nodes[node].disk.rot(File::HardState, range);
+        rot_hard_state(&mut self.nodes[node].disk, copy);
         self.stats.disk_failures += 1;
         self.note(Some(node), || format!("copy {copy} of the hard state rots"));
     }
