@@ -158,11 +158,7 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
     }
 }
 
-fn ending<M: StateMachine, W: Workload>(
-    world: &World<M, W>,
-    node: usize,
-    usual: Marks,
-) -> Ending {
+fn ending<M: StateMachine, W: Workload>(world: &World<M, W>, node: usize, usual: Marks) -> Ending {
     let marks = world.marks_of(node);
     let lost = [Mark::GateSet, Mark::SnapshotLost, Mark::InstallJoined, Mark::Installed];
     if world.is_out(node) {
@@ -208,7 +204,8 @@ fn bits(disk: &SimDisk, align: u64) -> Vec<Bit> {
             let used = last.map_or(0, |last| last as u64 + 1);
             let free = sector.len() as u64 - used;
             // Another place in each, the same in each run.
-            let pick = (free > 0).then(|| used * 8 + (at / SECTOR as u64 * 2_654_435_761) % (free * 8));
+            let pick =
+                (free > 0).then(|| used * 8 + (at / SECTOR as u64 * 2_654_435_761) % (free * 8));
             bits.extend((0..used * 8).chain(pick).map(|within| {
                 let bit = at * 8 + within;
                 Bit { file, bit, structure: structure(file, len, bit / 8, align) }

@@ -123,7 +123,8 @@ impl SimDisk {
 
     /// The power fails, and of all that is [undecided](Self::undecided) this survives.
     pub fn cut_power_exactly(&mut self, kept: u64) {
-        let mut bits = (0..u64::BITS).map(|bit| kept >> bit & 1 == 1).chain(std::iter::repeat(false));
+        let mut bits =
+            (0..u64::BITS).map(|bit| kept >> bit & 1 == 1).chain(std::iter::repeat(false));
         let mut keep = || bits.next().expect("they never end");
         let may_end_later = self.may_end_later();
         for unit in self.units() {

@@ -41,7 +41,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         harm_sector(&mut ruined, file, at, harm);
         // Its other copy may have rotted before: then the newest vote or term is gone with it.
         let vote = file == File::HardState;
-        self.ruin_into(node, file, ruined, vote, "ruin", || format!("{file} at byte {at}, {harm:?}"));
+        self.ruin_into(node, file, ruined, vote, "ruin", || {
+            format!("{file} at byte {at}, {harm:?}")
+        });
     }
 
     /// A bit of a file of a node that is down is another one, unless nobody could tell.
