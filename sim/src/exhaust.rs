@@ -123,7 +123,7 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
     /// Tells it once, without a crash.
     pub fn tell(&self, node: usize) -> Result<Told, Box<Failure>> {
         let mut telling = Telling::of(self);
-        match panics::caught(|| telling.to_its_end(|_| Ok(()))) {
+        match panics::caught(|| telling.tell_to_its_end(|_| Ok(()))) {
             Ok(Ok(())) => {
                 let world = &telling.world;
                 let (steps, operations) = (telling.steps[node], world.disk_operations(node));
@@ -195,7 +195,7 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
         let (events, mut recovers) = (telling.world.stats().events, search.twice);
         let mut second = None;
         let told = panics::caught(|| {
-            telling.to_its_end(|telling| {
+            telling.tell_to_its_end(|telling| {
                 let now = telling.world.disk_steps(node);
                 if recovers && std::mem::replace(&mut step, now) != now {
                     recovers = !telling.world.probe(node).is_some_and(|probe| probe.ready);
@@ -295,7 +295,7 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Telling<M, W> {
 
     /// Tells it until its last fault has begun and a node is down, and nothing else is to happen at
     /// that instant; false, if it is up when the story is over.
-    pub(crate) fn to_the_end_of(&mut self, node: usize) -> Result<bool, Violation> {
+    pub(crate) fn tell_until_down(&mut self, node: usize) -> Result<bool, Violation> {
         let is_up = |world: &World<M, W>| world.probe(node).is_some();
         while !self.course.is_over()
             || is_up(&self.world)
@@ -311,7 +311,7 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Telling<M, W> {
     }
 
     /// Tells the rest, and what is owed at the end; `look` is called after each step.
-    pub(crate) fn to_its_end(&mut self, mut look: impl FnMut(&Self) -> Checked) -> Checked {
+    pub(crate) fn tell_to_its_end(&mut self, mut look: impl FnMut(&Self) -> Checked) -> Checked {
         while self.step()? {
             look(self)?;
         }
@@ -337,9 +337,8 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Telling<M, W> {
     /// Crashes a recovery where it is now, in each way that no recovery was crashed in before; the
     /// first that is not recovered from.
     fn crash_again(&self, search: &Search, tried: &mut Tried) -> Option<Cut> {
-        if self.world.probe(search.node).is_none() {
-            return None;
-        }
+        // A step may have been its last.
+        self.world.probe(search.node)?;
         for survivors in Survivors::ALL {
             let outcome = Outcome::Drawn(survivors, 0);
             if !search.is_new(self.restart_after(search.node, outcome, None)) {
@@ -348,7 +347,7 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Telling<M, W> {
             }
             tried.second += 1;
             let (mut fork, cut) = self.cut(search.node, outcome, None);
-            let told = panics::caught(|| fork.to_its_end(|_| Ok(())));
+            let told = panics::caught(|| fork.tell_to_its_end(|_| Ok(())));
             tried.events += fork.world.stats().events - self.world.stats().events;
             if told != Ok(Ok(())) {
                 return Some(cut);

@@ -115,7 +115,7 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
     ) -> Result<Flipped, Box<Failure>> {
         let base = self.down(node);
         let mut whole = base.clone();
-        whole.to_its_end(|_| Ok(())).map_err(|_| self.again([]))?;
+        whole.tell_to_its_end(|_| Ok(())).map_err(|_| self.again([]))?;
         let (usual, mut flipped) = (whole.world.marks_of(node), Flipped::default());
         for bit in bits {
             let ending = self.flip(&base, node, *bit, usual, &mut flipped.events)?;
@@ -139,7 +139,7 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
         let kind = FaultKind::Flip { node, file: bit.file, bit: bit.bit, down: 0 };
         let told = panics::caught(|| {
             fork.world.flip_at_all_costs(node, bit.file, bit.bit);
-            fork.to_its_end(|_| Ok(()))
+            fork.tell_to_its_end(|_| Ok(()))
         });
         *events += fork.world.stats().events - base.world.stats().events;
         if told == Ok(Ok(())) {
@@ -152,7 +152,7 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
 
     fn down(&self, node: usize) -> Telling<M, W> {
         let mut telling = Telling::of(self);
-        let down = telling.to_the_end_of(node);
+        let down = telling.tell_until_down(node);
         assert_eq!(down, Ok(true), "node {} is up after the last fault of the story", node + 1);
         telling
     }

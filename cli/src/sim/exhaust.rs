@@ -167,7 +167,7 @@ pub(super) fn flips(flips: &Flips) -> Result<ExitCode> {
 fn flip(node: usize, flips: &Flips) -> Result<FlippedJson> {
     let (begun, jobs) = (Instant::now(), flips.share.jobs());
     let bits: Vec<Bit> = FLIPPED.story().bits(node);
-    let bits: Vec<Bit> = bits.into_iter().step_by(flips.every.get() as usize).collect();
+    let bits: Vec<Bit> = bits.into_iter().step_by(flips.every.get()).collect();
     let name = FLIPPED.scenario.name;
     let bar = Bar::new(bits.len() as u64, format!("{name} node {}, bits", node + 1));
     let results = shared(jobs, |part| {

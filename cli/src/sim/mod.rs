@@ -13,7 +13,7 @@ mod summary;
 use crate::say;
 use anyhow::Result;
 use args::Sim;
-use lakebed_scenarios::{SCENARIOS, stories};
+use lakebed_scenarios::{SCENARIOS, Scenario, stories};
 use lakebed_sim::check::Commands;
 use std::{fmt::Display, process::ExitCode};
 
@@ -21,9 +21,10 @@ use std::{fmt::Display, process::ExitCode};
 pub(crate) fn run(sim: &Sim) -> Result<ExitCode> {
     match sim {
         Sim::List => {
-            let stories = stories::all().map(|told| &told.scenario);
-            let all = SCENARIOS.iter().chain(stories);
-            all.for_each(|of| say(format_args!("{:<17} {}", of.name, of.about)));
+            let line = |of: &Scenario| say(format_args!("{:<17} {}", of.name, of.about));
+            SCENARIOS.iter().for_each(line);
+            say("\nstories, to be crashed everywhere (exhaust, flips):");
+            stories::all().for_each(|told| line(&told.scenario));
             Ok(ExitCode::SUCCESS)
         }
         Sim::Run(run) => run::run(run),
