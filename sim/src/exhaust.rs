@@ -144,7 +144,13 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
         let node = search.node;
         let (mut telling, mut tried) = (Telling::of(self), Tried::default());
         let mut step = 0;
-        while panics::caught(|| telling.step()).is_ok_and(|told| told == Ok(true)) {
+        loop {
+            match panics::caught(|| telling.step()) {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => return Ok(tried),
+                // The story fails as it is.
+                _ => return Err(self.again([])),
+            }
             let now = telling.world.disk_steps(node);
             let stepped = std::mem::replace(&mut step, now) != now;
             if !stepped || now % of != part || telling.world.probe(node).is_none() {
@@ -153,10 +159,9 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
             tried.steps += 1;
             self.crash_at(&telling, search, &mut tried)?;
             if watch(&tried).is_break() {
-                break;
+                return Ok(tried);
             }
         }
-        Ok(tried)
     }
 
     /// Every crash of the story where it is now.
@@ -307,6 +312,7 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Telling<M, W> {
         }
         // What is done to it then is done after all of that, also when it is told again.
         self.world.pass_until(self.world.now() + 1);
+        self.until = None;
         Ok(true)
     }
 
