@@ -4,6 +4,7 @@
 //! be had again. Knows no plan: faults are methods, called by storms and stories alike.
 
 mod agenda;
+mod cuts;
 mod damage;
 mod faults;
 mod halts;
@@ -25,7 +26,7 @@ use crate::{
     trace::{self, Trace},
     witness::Given,
 };
-pub(crate) use faults::rot_hard_state;
+pub(crate) use cuts::rot_hard_state;
 pub use stats::Stats;
 
 use agenda::{Agenda, Coming};
@@ -213,35 +214,6 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     #[must_use]
     pub fn probe(&self, node: usize) -> Option<Probe> {
         self.nodes[node].engine.as_ref().map(Engine::probe)
-    }
-
-    /// How often something began or ended on a node's disk, over all its lives.
-    #[must_use]
-    pub fn disk_steps(&self, node: usize) -> u64 {
-        self.nodes[node].steps
-    }
-
-    /// How many operations a node's disk was ever given.
-    #[must_use]
-    pub fn disk_operations(&self, node: usize) -> u64 {
-        self.nodes[node].operations
-    }
-
-    /// Whether a node is not started any more, its disk being beyond what it can start from.
-    #[must_use]
-    pub fn is_out(&self, node: usize) -> bool {
-        self.nodes[node].scars.is_out
-    }
-
-    /// A hash of all that the restart of a node from this disk, which lost its power, can depend
-    /// on, and of all that it is held to: names, lengths and bytes, and what it promised others in
-    /// all its lives. Two restarts in which it is equal differ only in what others do meanwhile.
-    #[must_use]
-    pub fn restart_digest(&self, node: usize, disk: &SimDisk) -> u64 {
-        let mut digest = Digest::default();
-        digest.number(disk.digest());
-        self.oracle.promised(node, &mut digest);
-        digest.value()
     }
 
     /// A node's disk.

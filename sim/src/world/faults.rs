@@ -1,9 +1,9 @@
 //! What can be done to a cluster: power, processes, connections, disks.
 
-use super::{Coming, SITE_CRASH, World};
+use super::{Coming, SITE_CRASH, World, rot_hard_state};
 use crate::{
     client::Workload,
-    disk::{Failure, Outcome, SimDisk, Survivors, Victim},
+    disk::{Failure, Survivors, Victim},
     network::Connection,
     node::Lie,
     oracle::Checked,
@@ -13,15 +13,6 @@ use lakebed::{DiskError, Event, File, StateMachine};
 
 /// How long an armed power cut waits for its moment, and then strikes all the same.
 const ARMED_MAX: u64 = 200 * MS;
-
-/// How far apart the two copies of a hard state begin (docs/disk-format.md).
-const COPY_BYTES: u64 = 1 << 20;
-
-/// One of the two copies of a hard state rots, all of it.
-pub(crate) fn rot_hard_state(disk: &mut SimDisk, copy: u8) {
-    let range = [0..COPY_BYTES, COPY_BYTES..u64::MAX][usize::from(copy)].clone();
-    disk.rot(File::HardState, range);
-}
 
 /// A power cut that waits for its moment.
 #[derive(Clone, Debug)]
@@ -168,41 +159,6 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         disk.cut_power(survivors, draw);
         self.note(Some(node), || format!("power cut, survivors {survivors:?}"));
         self.buried(node);
-    }
-
-    /// Power cuts whose step has come. Between events: so a world that is forked there and cut goes
-    /// on as one does in which the cut was planned.
-    pub(super) fn fall_due(&mut self) {
-        for at in 0..self.nodes.len() {
-            let node = &mut self.nodes[at];
-            let is_due = |step: u64| step <= node.steps;
-            while let Some(cut) = node.cuts.first_entry().filter(|cut| is_due(*cut.key())) {
-                let (outcome, rot, down) = cut.remove();
-                if node.is_up() {
-                    return self.cut_power_now(at, outcome, rot, down);
-                }
-            }
-        }
-    }
-
-    /// The power of a node fails, with this outcome, a copy of its hard state rots, and it comes
-    /// back.
-    pub(crate) fn cut_power_now(
-        &mut self,
-        at: usize,
-        outcome: Outcome,
-        rot: Option<u8>,
-        down: u64,
-    ) {
-        self.struck("power-cut-at");
-        let disk = &mut self.nodes[at].disk;
-        self.stats.crashes += 1;
-        self.stats.crashes_with_writes_pending += u64::from(disk.has_pending_sectors());
-        disk.cut_power_to(outcome, self.plan.seed);
-        self.note(Some(at), || format!("power cut, {outcome:?}"));
-        rot.inspect(|copy| self.rot_hard_state(at, *copy));
-        self.buried(at);
-        self.schedule_start(at, down);
     }
 
     /// Damages one of the two copies of a hard state, all of it.
@@ -381,7 +337,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     /// What follows for the others when a node is gone.
-    fn buried(&mut self, node: usize) {
+    pub(super) fn buried(&mut self, node: usize) {
         let engine = self.nodes[node].engine.as_ref().expect("the node was up");
         self.marks.0 |= engine.status().marks;
         let term = engine.probe().term;

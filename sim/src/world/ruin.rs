@@ -194,6 +194,12 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.oracle.on_wiped(node);
     }
 
+    /// Whether a node is not started any more, its disk being beyond what it can start from.
+    #[must_use]
+    pub fn is_out(&self, node: usize) -> bool {
+        self.nodes[node].scars.is_out
+    }
+
     /// Whether a node is not to be started any more.
     pub(super) fn stays_out(&mut self, at: usize) -> bool {
         let disk = &self.nodes[at].disk;
