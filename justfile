@@ -32,6 +32,13 @@ sweep storm="storm_of_three" seeds="0..10000" *args:
 madsim seeds="20":
     cd madsim && env -u RUSTFLAGS SIM_SEEDS={{seeds}} cargo test --test storms -- --nocapture
 
+# Every crash of every story, and of each recovery; each bit of a cluster's disks.
+exhaust *args:
+    cargo run --release -- sim exhaust --twice {{args}}
+
+flips *args:
+    cargo run --release -- sim flips {{args}}
+
 # Storage alone, crashed at every operation.
 crash seeds="4000":
     CRASH_SEEDS={{seeds}} cargo test --release -p lakebed crash

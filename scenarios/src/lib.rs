@@ -1,6 +1,7 @@
 //! Storms and directed stories, and the small machine they run.
 
 pub mod machine;
+pub mod stories;
 
 use lakebed_sim::{Draw, Op, Outcome, Plan, Seed, Storm};
 use machine::Ledger;
@@ -70,8 +71,9 @@ pub const SCENARIOS: [Scenario; 4] = [
     },
 ];
 
-/// The scenario of this name.
+/// The scenario of this name, or the story.
 #[must_use]
 pub fn scenario(name: &str) -> Option<&'static Scenario> {
-    SCENARIOS.iter().find(|scenario| scenario.name == name)
+    let storm = SCENARIOS.iter().find(|scenario| scenario.name == name);
+    storm.or_else(|| stories::all().map(|told| &told.scenario).find(|of| of.name == name))
 }

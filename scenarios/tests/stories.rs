@@ -1,7 +1,7 @@
 //! Directed stories: each is one way in which other systems, or the design's own counterexamples,
 //! lost something (storage.md, "Counterexamples that must stay scenarios").
 
-use lakebed::{Role, inspect::Probe};
+use lakebed::{LogIndex, Role, inspect::Probe};
 use lakebed_scenarios::{machine::Ledger, workload};
 use lakebed_sim::{
     Draw, Op, Seed, Violation, World,
@@ -212,6 +212,60 @@ fn a_vote_survives_the_loss_of_one_copy_of_the_hard_state() {
             assert!((0..3).all(|node| probe(world, node).term >= terms[node]));
             Ok(())
         });
+    }
+}
+
+/// What a node restarts from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum From {
+    Log,
+    Snapshot,
+    SnapshotWithoutLog,
+}
+
+const FROM: [From; 3] = [From::Log, From::Snapshot, From::SnapshotWithoutLog];
+
+fn restarts_from(probe: &Probe) -> From {
+    match (probe.snapshot.index, probe.first) {
+        (LogIndex(0), _) => From::Log,
+        (_, LogIndex(1)) => From::Snapshot,
+        _ => From::SnapshotWithoutLog,
+    }
+}
+
+/// Each of three nodes has its log alone, a snapshot beside the whole log, or a snapshot and no log
+/// below it: they restart at once, in every mix.
+#[test]
+fn nodes_restart_together_from_logs_and_snapshots_in_every_mix() {
+    let mut plan = Plan::calm(8, 3);
+    plan.segment_bytes = 8 << 10;
+    plan.tuning.append_bytes_max = 2 << 10;
+    // Snapshots on request only, and then nothing is kept for others.
+    plan.tuning.snapshot_log_bytes = 0;
+    plan.tuning.retain_log_bytes = 0;
+    for mix in 0..27 {
+        let wanted = [mix / 9, mix / 3 % 3, mix % 3].map(|of| FROM[of]);
+        let world = World::new(plan.clone(), Ledger::default, workload as fn(&mut _) -> _);
+        let told = observe(Seed::new(8).traced(), world, |world: &mut Cluster| {
+            grown(world)?;
+            for (node, wanted) in wanted.into_iter().enumerate() {
+                while restarts_from(&probe(world, node)) != wanted {
+                    let before = probe(world, node).snapshot;
+                    world.ask_for_snapshot(node)?;
+                    let is_there = |world: &Cluster| probe(world, node).snapshot > before;
+                    run_until(world, 1_000 * MS, "a snapshot", is_there)?;
+                    run_for(world, 40 * MS)?;
+                }
+            }
+            let all = [0, 1, 2].map(|node| restarts_from(&probe(world, node)));
+            assert_eq!(all, wanted, "as it was brought about");
+            cut_all(world, Survivors::ALL[mix % 7]);
+            restart_all(world);
+            heals(world)
+        });
+        if let Err(failure) = told {
+            panic!("{wanted:?}: {failure}");
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 pub mod check;
 mod client;
 pub mod disk;
+pub mod exhaust;
+pub mod flips;
 mod network;
 mod node;
 mod oracle;

@@ -4,7 +4,7 @@
 
 use crate::{
     client::{Desk, Requests},
-    disk::{SimDisk, Victim},
+    disk::{Outcome, SimDisk, Victim},
     plan::Plan,
     prng::Draw,
     witness::Witness,
@@ -13,7 +13,7 @@ use lakebed::{
     DiskError, DiskRequest, Engine, File, Instant, LogId, Machine, OpId, Runner, StateMachine,
     Term, Timestamp,
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// What drifts are told in parts of.
 const MILLION: u64 = 1_000_000;
@@ -113,6 +113,13 @@ pub(crate) struct Node<M: StateMachine> {
     pub(crate) hangs: Option<Vec<OpId>>,
     /// Until when its process stands still.
     pub(crate) paused_until: u64,
+    /// How often something began or ended on its disk, over all its lives: events that did.
+    pub(crate) steps: u64,
+    /// Operations that its disk was ever given.
+    pub(crate) operations: u64,
+    /// The steps right after which its power fails, what survives, which copy
+    /// of the hard state rots, and how long it is down.
+    pub(crate) cuts: BTreeMap<u64, (Outcome, Option<u8>, u64)>,
     /// What fails next, and how.
     pub(crate) next_fails: Option<(Victim, DiskError)>,
     /// How the next sync or durable write fails.
@@ -161,6 +168,7 @@ impl<M: StateMachine + Clone> Clone for Node<M> {
             runner: fork(&self.runner),
             lane: self.lane.clone(),
             hangs: self.hangs.clone(),
+            cuts: self.cuts.clone(),
             scars: self.scars.clone(),
             ..*self
         }
@@ -194,6 +202,9 @@ impl<M: StateMachine> Node<M> {
             slowness: 1,
             hangs: None,
             paused_until: 0,
+            steps: 0,
+            operations: 0,
+            cuts: BTreeMap::new(),
             next_fails: None,
             next_sync_fails: None,
             scars: Scars::default(),

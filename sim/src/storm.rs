@@ -12,6 +12,7 @@ use crate::{
     world::World,
 };
 use lakebed::{Role, StateMachine};
+use std::sync::Arc;
 
 /// After healing a leader must have committed a new write within this.
 const SERVE_WITHIN: u64 = 5_000 * MS;
@@ -68,19 +69,13 @@ impl Storm {
         machine: fn() -> M,
         workload: W,
     ) -> Result<Report, Box<Failure>> {
-        let targets = self.plan.targets;
         observe(self.seed, World::new(self.plan, machine, workload), |world| {
             storm(world)?;
-            world.heal();
             if world.plan().is_beyond() {
+                world.heal();
                 return hold_still(world);
             }
-            serve(world)?;
-            let enough = |world: &World<M, W>| {
-                world.stats().events >= targets.events && world.stats().answered >= targets.answers
-            };
-            run_until(world, TARGETS_WITHIN, "the storm's targets", enough)?;
-            converge(world)
+            end(world)
         })
     }
 }
@@ -121,26 +116,32 @@ fn violation(panic: Panic, node: Option<usize>) -> Violation {
 
 /// Lets the plan's faults strike and end, each at its time.
 fn storm<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
-    let mut coming = turns(&world.plan().faults);
-    coming.reverse();
-    while let Some(turn) = coming.pop() {
-        while world.next_at() < turn.at {
-            world.step()?;
-        }
-        world.pass_until(turn.at);
-        if turn.begins {
-            world.strike(&turn.fault.kind)?;
-        } else {
-            world.relent(&turn.fault.kind);
-        }
-    }
+    let mut course = Course::of(world.plan());
+    while course.step(world)? {}
     while world.stats().crashes_with_writes_pending < world.plan().targets.crashes {
         one_more_crash(world)?;
     }
-    // The last fault has its effect before everything is healed; so has what a process that stands
-    // still was asked for.
-    let still = world.paused_for();
-    run_for(world, still.max(100 * MS))
+    let last = last_effect(world);
+    run_for(world, last)
+}
+
+/// How long the last fault may take to have its effect before everything is healed; so may what a
+/// process that stands still was asked for.
+pub(crate) fn last_effect<M: StateMachine, W: Workload>(world: &World<M, W>) -> u64 {
+    world.paused_for().max(100 * MS)
+}
+
+/// What is owed at the end of a storm within the budget: everything is healed, the cluster serves,
+/// has done what the plan wants, and all nodes are the same; but those that refused.
+pub(crate) fn end<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
+    let targets = world.plan().targets;
+    world.heal();
+    serve(world)?;
+    let enough = |world: &World<M, W>| {
+        world.stats().events >= targets.events && world.stats().answered >= targets.answers
+    };
+    run_until(world, TARGETS_WITHIN, "the storm's targets", enough)?;
+    converge(world)
 }
 
 /// The planned power cuts met nodes that were down, or that had nothing to lose.
@@ -161,7 +162,47 @@ fn hold_still<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked 
     world.compare_states_there()
 }
 
+/// A plan under way: which of its faults are still to begin or to end.
+#[derive(Clone, Debug)]
+pub(crate) struct Course {
+    turns: Arc<[Turn]>,
+    next: usize,
+}
+
+impl Course {
+    /// Of all faults of a plan.
+    pub(crate) fn of(plan: &Plan) -> Self {
+        Self { turns: turns(&plan.faults).into(), next: 0 }
+    }
+
+    /// Whether every fault has begun, and ended if it lasts.
+    pub(crate) fn is_over(&self) -> bool {
+        self.next == self.turns.len()
+    }
+
+    /// Lets the next event happen, or the next fault begin or end; false, if none is to come.
+    pub(crate) fn step<M: StateMachine, W: Workload>(
+        &mut self,
+        world: &mut World<M, W>,
+    ) -> Result<bool, Violation> {
+        let Some(turn) = self.turns.get(self.next) else { return Ok(false) };
+        if world.next_at() < turn.at {
+            world.step()?;
+            return Ok(true);
+        }
+        self.next += 1;
+        world.pass_until(turn.at);
+        if turn.begins {
+            world.strike(&turn.fault.kind)?;
+        } else {
+            world.relent(&turn.fault.kind);
+        }
+        Ok(true)
+    }
+}
+
 /// The beginning or the end of a fault.
+#[derive(Debug)]
 struct Turn {
     at: u64,
     begins: bool,
@@ -183,7 +224,8 @@ fn turns(faults: &[Fault]) -> Vec<Turn> {
 /// A leader appears, and a write made after the healing is acknowledged.
 pub fn serve<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
     run_until(world, SERVE_WITHIN, "all nodes to be up", |world| {
-        (0..world.nodes()).all(|node| world.probe(node).is_some_and(|probe| probe.ready))
+        let is_ready = |node| world.probe(node).is_some_and(|probe| probe.ready);
+        (0..world.nodes()).all(|node| is_ready(node) || world.is_out(node))
     })?;
     run_until(world, SERVE_WITHIN, "a leader", |world| leader(world).is_some())?;
     let before = world.acknowledged();
@@ -198,11 +240,15 @@ pub fn converge<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checke
     run_until(world, CONVERGE_WITHIN, "all nodes to hold and apply the same log", |world| {
         let probes: Vec<_> = (0..world.nodes()).filter_map(|node| world.probe(node)).collect();
         let last = probes.iter().map(|probe| probe.last).max();
-        probes.len() == world.nodes()
+        let out = (0..world.nodes()).filter(|node| world.is_out(*node)).count();
+        probes.len() + out == world.nodes()
             && probes
                 .iter()
                 .all(|probe| Some(probe.last) == last && probe.applied == probe.last.index)
     })?;
+    if (0..world.nodes()).any(|node| world.is_out(node)) {
+        return world.compare_states_there();
+    }
     world.compare_states()
 }
 

@@ -85,6 +85,7 @@ impl AddAssign for Stats {
             disk_failures,
             refusals,
             amnesias,
+            untold,
             elections,
             faults,
         } = other;
@@ -102,6 +103,7 @@ impl AddAssign for Stats {
         self.disk_failures += disk_failures;
         self.refusals += refusals;
         self.amnesias += amnesias;
+        self.untold += untold;
         self.elections += elections;
         self.faults.iter_mut().zip(faults).for_each(|(sum, count)| *sum += count);
     }

@@ -4,6 +4,7 @@
 //! be had again. Knows no plan: faults are methods, called by storms and stories alike.
 
 mod agenda;
+mod cuts;
 mod damage;
 mod faults;
 mod halts;
@@ -25,6 +26,7 @@ use crate::{
     trace::{self, Trace},
     witness::Given,
 };
+pub(crate) use cuts::rot_hard_state;
 pub use stats::Stats;
 
 use agenda::{Agenda, Coming};
@@ -294,7 +296,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             return Err(Violation::of_cluster("world", "nothing is left to happen".into()));
         };
         self.now = self.now.max(at);
-        self.happen(what)
+        self.happen(what)?;
+        self.fall_due();
+        Ok(())
     }
 
     fn happen(&mut self, what: Coming) -> Checked {
@@ -354,6 +358,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             return Ok(());
         }
         self.touched = Some(at);
+        let (operations, ends) = (node.operations, matches!(event, Some(Event::Completed { .. })));
         let now = node.clock.local(self.now);
         if let Some(trace) = &mut self.trace {
             let line = event.as_ref().map_or_else(|| "> time".into(), trace::event);
@@ -383,6 +388,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.perform_all(at, &mut actions)?;
         self.actions = actions;
         self.schedule_wake(at);
+        let node = &mut self.nodes[at];
+        node.steps += u64::from(ends || node.operations > operations);
         self.strike_if_pending(at);
         Ok(())
     }
@@ -431,6 +438,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let node = &mut self.nodes[at];
         let delay = self.disks.lane(site, at as u32).delay(latency.least, latency.tail);
         let (delay, life) = (delay * node.slowness, node.life);
+        node.operations += 1;
         node.disk.submit(op, request);
         self.schedule(self.now + delay, Coming::Completion { node: at, life, op });
     }

@@ -4,7 +4,10 @@ use clap::{
     Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use lakebed_scenarios::{SCENARIOS, Scenario, scenario};
+use lakebed_scenarios::{
+    SCENARIOS, Scenario, scenario,
+    stories::{self, STORIES, Told},
+};
 use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf, str::FromStr};
 
 #[derive(Subcommand, Debug)]
@@ -21,6 +24,54 @@ pub(crate) enum Sim {
     Plan(Kept),
     /// Make what fails as small as it can be and fail in the same way
     Shrink(Kept),
+    /// Crash a story at every step of a node's disk, in every way that the disk allows
+    Exhaust(Exhaust),
+    /// Flip each bit of a node's disk, one at a time, and start the cluster again
+    Flips(Flips),
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Exhaust {
+    /// Which [default: each]
+    #[arg(value_parser = stories())]
+    pub(crate) story: Option<&'static Told>,
+    /// Crash each recovery as well, at each of its steps
+    #[arg(long)]
+    pub(crate) twice: bool,
+    #[command(flatten)]
+    pub(crate) share: Share,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Flips {
+    /// Flip only each N-th
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) every: NonZeroUsize,
+    #[command(flatten)]
+    pub(crate) share: Share,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Share {
+    /// Whose disk, counting from 1 [default: one after the other]
+    #[arg(long)]
+    pub(crate) node: Option<NonZeroUsize>,
+    /// How many are tried at a time [default: one per processor]
+    #[arg(long)]
+    pub(crate) jobs: Option<NonZeroUsize>,
+    /// End with one line, a JSON list with an object per story and node
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where the plan of a failure goes [default: STORY-DIGEST.plan here]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+fn stories() -> impl TypedValueParser<Value = &'static Told> {
+    PossibleValuesParser::new(STORIES.iter().map(|told| told.scenario.name)).map(|name| {
+        let told = STORIES.iter().find(|told| told.scenario.name == name);
+        told.expect("clap takes no other name")
+    })
 }
 
 #[derive(clap::Args, Debug)]
@@ -63,7 +114,8 @@ pub(crate) struct Kept {
 }
 
 fn scenarios() -> impl TypedValueParser<Value = &'static Scenario> {
-    PossibleValuesParser::new(SCENARIOS.map(|scenario| scenario.name))
+    let stories = stories::all().map(|told| told.scenario.name);
+    PossibleValuesParser::new(SCENARIOS.iter().map(|scenario| scenario.name).chain(stories))
         .map(|name| scenario(&name).expect("clap takes no other name"))
 }
 

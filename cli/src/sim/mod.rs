@@ -4,6 +4,7 @@
 //! when one fails, 2 when a file or the command line cannot be meant.
 
 pub(crate) mod args;
+mod exhaust;
 mod one;
 mod run;
 mod stop;
@@ -12,7 +13,7 @@ mod summary;
 use crate::say;
 use anyhow::Result;
 use args::Sim;
-use lakebed_scenarios::SCENARIOS;
+use lakebed_scenarios::{SCENARIOS, Scenario, stories};
 use lakebed_sim::check::Commands;
 use std::{fmt::Display, process::ExitCode};
 
@@ -20,7 +21,10 @@ use std::{fmt::Display, process::ExitCode};
 pub(crate) fn run(sim: &Sim) -> Result<ExitCode> {
     match sim {
         Sim::List => {
-            SCENARIOS.iter().for_each(|of| say(format_args!("{:<16} {}", of.name, of.about)));
+            let line = |of: &Scenario| say(format_args!("{:<17} {}", of.name, of.about));
+            SCENARIOS.iter().for_each(line);
+            say("\nstories, to be crashed everywhere (exhaust, flips):");
+            stories::all().for_each(|told| line(&told.scenario));
             Ok(ExitCode::SUCCESS)
         }
         Sim::Run(run) => run::run(run),
@@ -28,6 +32,8 @@ pub(crate) fn run(sim: &Sim) -> Result<ExitCode> {
         Sim::Trace(one) => one::trace(one),
         Sim::Plan(kept) => one::plan(kept),
         Sim::Shrink(kept) => one::shrink(kept),
+        Sim::Exhaust(exhaust) => exhaust::exhaust(exhaust),
+        Sim::Flips(flips) => exhaust::flips(flips),
     }
 }
 

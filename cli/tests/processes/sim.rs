@@ -25,7 +25,10 @@ fn summary(args: &[&str]) -> Value {
 #[test]
 fn scenarios_are_listed_and_run_as_they_are_listed() {
     let list = succeeds(&["sim", "list"]);
-    let names: Vec<_> = list.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
+    let (storms, stories) = list.split_once("\n\n").expect("storms, and then stories");
+    assert!(stories.contains("\nthree_in_turn ") && stories.contains("\nevery_structure "));
+    let names: Vec<_> =
+        storms.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
     assert!(names.contains(&"storm_of_three"));
     let all = summary(&["sim", "run", "--seeds", "0..2"]);
     assert_eq!((&all["scenario"], &all["seeds"]), (&"all".into(), &(2 * names.len()).into()));
@@ -172,11 +175,14 @@ fn what_cannot_be_meant_is_refused() {
     let none = dir.path().join("none.plan").to_str().unwrap().to_owned();
     let nowhere = dir.path().join("no/where.plan").to_str().unwrap().to_owned();
     let run = ["sim", "run", "storm_of_one"];
-    let cases: [(&[&str], &[&str]); 12] = [
+    let cases: [(&[&str], &[&str]); 15] = [
         (
             &["sim", "run", "storm_of_thre"],
             &["similar value exists: 'storm_of_three'", "storm_of_one"],
         ),
+        (&["sim", "exhaust", "three_in_turns"], &["similar value exists: 'three_in_turn'"]),
+        (&["sim", "exhaust", "one_alone", "--node", "2"], &["one_alone has no node 2"]),
+        (&["sim", "flips", "--every", "0"], &["--every"]),
         (&[&run[..], &["--seeds", "9..3"]].concat(), &["3..9 is meant?"]),
         (&[&run[..], &["--seeds", "3..3"]].concat(), &["no seed is in it"]),
         (&[&run[..], &["--shard", "3/2"]].concat(), &["the last one is 2/2"]),
@@ -195,6 +201,32 @@ fn what_cannot_be_meant_is_refused() {
     for (args, expected) in cases {
         fails(args, 2, expected);
     }
+}
+
+/// One node's part of what they try, whoever does how much of it.
+#[test]
+fn crashes_and_flips_end_with_one_list_and_come_to_the_same_by_however_many_threads() {
+    let of = |jobs: &str, args: &[&str]| -> Value {
+        let text = succeeds(&[args, &["--node", "1", "--json", "--jobs", jobs]].concat());
+        let mut json: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        json[0].as_object_mut().unwrap().remove("wall_seconds").unwrap();
+        json
+    };
+    let exhaust = ["sim", "exhaust", "failed_syncs"];
+    let tried = of("1", &exhaust);
+    assert_eq!((&tried[0]["node"], &tried[0]["failures"]), (&1.into(), &0.into()));
+    assert!(tried[0]["crashes"].as_u64() > Some(500), "{tried}");
+    assert_eq!(of("3", &exhaust), tried);
+    let flips = ["sim", "flips", "--every", "4999"];
+    let flipped = of("1", &flips);
+    assert!(flipped[0]["bits"].as_u64() > Some(40), "{flipped}");
+    assert!(flipped[0]["endings"]["Entries"]["FromPeers"].as_u64() > Some(0), "{flipped}");
+    assert_eq!(of("2", &flips), flipped);
+    let text = succeeds(&["sim", "flips", "--every", "99991", "--node", "2"]);
+    assert!(
+        text.starts_with("every_structure node 2: ") && text.contains(" 0 failures; "),
+        "{text}"
+    );
 }
 
 /// Links so slow that nobody is ever elected, and two faults that have nothing to do with it.

@@ -59,7 +59,8 @@ struct Want {
 #[derive(Clone, Debug)]
 enum Step {
     Idle,
-    /// Slots of a full segment are being read.
+    /// Slots of a full segment are being read, of them those from this entry's on: a bad one
+    /// before it is nobody's concern here, and a bad one there would be read again for ever.
     Slots {
         op: OpId,
         place: Place,
@@ -168,12 +169,13 @@ impl Reads {
         let state = self.readers.iter_mut().find(|state| state.reader == reader)?;
         match std::mem::replace(&mut state.step, Step::Idle) {
             Step::Slots { op: asked, place, first } if asked == op => {
-                state.slots = Some(decode_slots(bytes, &place, first, group));
-                if state.slots.as_ref().is_some_and(|slots| slots.slots.is_empty()) {
+                let slots = decode_slots(bytes, &place, first, group);
+                if slots.slots.is_empty() {
                     let n = (first.0 - place.first.0) as u32;
                     let (file, at) = (File::Segment(place.sequence), place.layout.slot_offset(n));
                     self.fault = Some(damaged(file, at, format!("the slot of entry {first}")));
                 }
+                state.slots = Some(slots);
             }
             Step::Entries { op: asked, place, slots, offset } if asked == op => {
                 match gather(bytes, offset, &slots, seed) {
@@ -265,9 +267,7 @@ impl State {
                 let file = File::Segment(place.sequence);
                 let request = DiskRequest::Read { file, offset, len };
                 let op = ops.submit(Job::ReadBack(reader), Class::Serve, request);
-                let first = place.layout.slot_block_first(n);
-                let first = LogIndex(place.first.0 + u64::from(first));
-                self.step = Step::Slots { op, place, first };
+                self.step = Step::Slots { op, place, first: want.from };
             }
         }
     }

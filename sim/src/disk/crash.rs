@@ -9,11 +9,11 @@ use super::{
     directory::Change,
     inode::{Inode, Piece, end_of, part},
 };
-use crate::prng::Draw;
-use lakebed::{Completion, DiskError, Extent, OpId};
+use crate::prng::{Concern, Draw};
+use lakebed::{Completion, DiskError, Extent, OpId, tape::Digest};
 
 /// Which of the sectors and names that were not durable survive a power cut.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Survivors {
     /// None: only what was synced is there.
     None,
@@ -59,6 +59,19 @@ impl Survivors {
     }
 }
 
+/// What survives one power cut, so that it can be had again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Outcome {
+    /// Of all that is undecided, in order, what the bits of this say, the lowest bit first; of what
+    /// lies behind them nothing.
+    Exactly(u64),
+    /// What a preset says, with the draws of this number.
+    Drawn(Survivors, u32),
+}
+
+/// The site of the draws of an outcome: of their own, so that what is tried moves nothing elsewhere.
+const SITE_OUTCOME: u32 = 6;
+
 /// One sector of one write.
 struct Unit {
     seq: u64,
@@ -75,11 +88,9 @@ impl SimDisk {
         let units = self.units();
         let mask = survivors.mask(units.len(), draw);
         for (unit, survives) in units.iter().zip(mask) {
-            let inode = self.inodes.get_mut(&unit.ino).expect("a unit is of an inode");
             let survives = survives && (!unit.clean || survivors == Survivors::Random);
             if survives {
-                inode.durable.write(unit.extent.offset, &unit.extent.bytes);
-                inode.durable_len = inode.durable_len.max(end_of(&unit.extent));
+                self.land(unit);
             }
         }
         for inode in self.inodes.values_mut() {
@@ -88,6 +99,73 @@ impl SimDisk {
         self.cut_names(survivors, draw);
         self.in_flight.clear();
         self.collect_unreachable();
+    }
+
+    /// The power fails, and what survives is this; `seed`: of the draws, if there are any.
+    pub fn cut_power_to(&mut self, outcome: Outcome, seed: u64) {
+        match outcome {
+            Outcome::Exactly(kept) => self.cut_power_exactly(kept),
+            Outcome::Drawn(survivors, number) => {
+                let mut draw = Draw::new(seed, Concern::Disk, SITE_OUTCOME, number);
+                self.cut_power(survivors, &mut draw);
+            }
+        }
+    }
+
+    /// How many things a power cut now may or may not leave, each for itself: sectors, in the order
+    /// of submission; whether files end where the last write did; of each creation in flight two
+    /// steps of its length; changes of names, in order.
+    #[must_use]
+    pub fn undecided(&self) -> usize {
+        let creations = self.creations().count();
+        self.units().len() + usize::from(self.may_end_later()) + 2 * creations + self.name_changes()
+    }
+
+    /// The power fails, and of all that is [undecided](Self::undecided) this survives.
+    pub fn cut_power_exactly(&mut self, kept: u64) {
+        let mut bits =
+            (0..u64::BITS).map(|bit| kept >> bit & 1 == 1).chain(std::iter::repeat(false));
+        let mut keep = || bits.next().expect("they never end");
+        let may_end_later = self.may_end_later();
+        for unit in self.units() {
+            if keep() && !unit.clean {
+                self.land(&unit);
+            }
+        }
+        let later = may_end_later && keep();
+        for inode in self.inodes.values_mut() {
+            end_at(inode, later);
+        }
+        let sector = u64::from(self.geometry.sector);
+        for (ino, len) in self.creations().collect::<Vec<_>>() {
+            // Nothing, half of it, all of it: whole sectors.
+            let steps = u64::from(keep()) + u64::from(keep());
+            let inode = self.inode(ino);
+            let len = if steps == 2 { len } else { len / 2 * steps / sector * sector };
+            (inode.len, inode.durable_len) = (len, len);
+        }
+        let in_flight = self.changes_in_flight();
+        self.directory.cut_power(in_flight, keep);
+        self.in_flight.clear();
+        self.collect_unreachable();
+    }
+
+    /// A hash of all that a process finds after a power cut, and so of all that a restart can depend
+    /// on: every name, and the length and the bytes that it leads to.
+    ///
+    /// # Panics
+    /// Before the power cut: what is pending has no outcome yet.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        assert_eq!((self.pending(), self.in_flight.len()), (0, 0), "the power is still on");
+        let mut digest = Digest::default();
+        for (file, ino) in self.directory.names() {
+            let inode = &self.inodes[&ino];
+            digest.bytes(file.to_string().as_bytes());
+            digest.number(inode.len);
+            inode.durable.digest(inode.len, &mut digest);
+        }
+        digest.value()
     }
 
     /// The process dies and the kernel lives: what ended is seen by the next process and is no
@@ -143,20 +221,45 @@ impl SimDisk {
         units
     }
 
+    fn land(&mut self, unit: &Unit) {
+        let inode = self.inode(unit.ino);
+        inode.durable.write(unit.extent.offset, &unit.extent.bytes);
+        inode.durable_len = inode.durable_len.max(end_of(&unit.extent));
+    }
+
+    /// Whether a file may end behind its last durable byte.
+    fn may_end_later(&self) -> bool {
+        self.inodes.values().any(|inode| greatest_end(inode) > inode.durable_len)
+    }
+
+    /// The creations in flight: of which content, and how long it is to be.
+    fn creations(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.in_flight.iter().filter_map(|flight| match flight.operation {
+            Operation::Create { ino, len, .. } => Some((ino, len)),
+            _ => None,
+        })
+    }
+
+    fn changes_in_flight(&self) -> Vec<Change> {
+        let change = |flight: &Flight| match flight.operation {
+            Operation::Create { file, ino, .. } => Some(Change::Bind(file, ino)),
+            Operation::Name(change) => Some(change),
+            _ => None,
+        };
+        self.in_flight.iter().filter_map(change).collect()
+    }
+
+    fn name_changes(&self) -> usize {
+        self.directory.pending() + self.changes_in_flight().len()
+    }
+
     fn cut_names(&mut self, survivors: Survivors, draw: &mut Draw) {
-        let mut in_flight = Vec::new();
-        for flight in &self.in_flight {
-            match flight.operation {
-                Operation::Create { file, ino, len } => {
-                    let len = interrupted_len(len, self.geometry.sector, draw);
-                    let inode = self.inodes.get_mut(&ino).expect("made when submitted");
-                    (inode.len, inode.durable_len) = (len, len);
-                    in_flight.push(Change::Bind(file, ino));
-                }
-                Operation::Name(change) => in_flight.push(change),
-                _ => {}
-            }
+        for (ino, len) in self.creations().collect::<Vec<_>>() {
+            let len = interrupted_len(len, self.geometry.sector, draw);
+            let inode = self.inode(ino);
+            (inode.len, inode.durable_len) = (len, len);
         }
+        let in_flight = self.changes_in_flight();
         let mask = survivors.mask(self.directory.pending() + in_flight.len(), draw);
         let mut mask = mask.into_iter();
         self.directory.cut_power(in_flight, || mask.next().expect("as many as changes"));
@@ -177,15 +280,26 @@ impl SimDisk {
 
 /// The length goes with the last sector that survived; sometimes further, with zeros to show.
 fn lose_pieces(inode: &mut Inode, survivors: Survivors, draw: &mut Draw) {
-    let greatest = inode.pieces.drain(..).map(|piece| end_of(&piece.extent)).max().unwrap_or(0);
+    let greatest = greatest_end(inode);
     let longer = match survivors {
         Survivors::None => false,
         Survivors::All => true,
         _ => greatest > inode.durable_len && draw.ratio(1, 2),
     };
-    if longer {
-        inode.durable_len = inode.durable_len.max(greatest);
+    end_at(inode, longer);
+}
+
+/// Where the last of what is pending ends.
+fn greatest_end(inode: &Inode) -> u64 {
+    inode.pieces.iter().map(|piece| end_of(&piece.extent)).max().unwrap_or(0)
+}
+
+/// Nothing is pending any more; `later`: the file ends where the last of it would have.
+fn end_at(inode: &mut Inode, later: bool) {
+    if later {
+        inode.durable_len = inode.durable_len.max(greatest_end(inode));
     }
+    inode.pieces.clear();
     inode.len = inode.durable_len;
 }
 

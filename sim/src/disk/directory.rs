@@ -13,8 +13,8 @@ pub(super) type Ino = u64;
 pub(super) enum Change {
     /// The name leads to this content from now on.
     Bind(File, Ino),
-    /// What the first name led to, the second does, and the first leads nowhere. Atomic.
-    Rename(File, File),
+    /// What the first name leads to, the second does, and the first leads nowhere. Atomic.
+    Rename(File, File, Ino),
     /// The name leads nowhere.
     Remove(File),
 }
@@ -82,14 +82,16 @@ impl Directory {
     }
 }
 
-/// A rename or removal whose name never came to be does nothing: its creation was lost.
+/// A rename or removal whose name never came to be does nothing: its creation was lost. So does a
+/// rename of what never had its name, whatever had it before: it moves a file, not a word.
 fn apply(names: &mut BTreeMap<File, Ino>, change: Change) {
     match change {
         Change::Bind(file, ino) => {
             names.insert(file, ino);
         }
-        Change::Rename(from, to) => {
-            if let Some(ino) = names.remove(&from) {
+        Change::Rename(from, to, ino) => {
+            if names.get(&from) == Some(&ino) {
+                names.remove(&from);
                 names.insert(to, ino);
             }
         }

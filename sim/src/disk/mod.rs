@@ -19,7 +19,7 @@ mod pages;
 #[cfg(test)]
 mod tests;
 
-pub use crash::Survivors;
+pub use crash::{Outcome, Survivors};
 
 use directory::{Change, Directory, Ino};
 use inode::{Inode, Piece, overlap};
@@ -276,8 +276,8 @@ impl SimDisk {
             }
             DiskRequest::Sync { file } => Operation::Sync { ino: self.existing(file) },
             DiskRequest::Rename { from, to } => {
-                self.existing(from);
-                Operation::Name(Change::Rename(from, to))
+                let ino = self.existing(from);
+                Operation::Name(Change::Rename(from, to, ino))
             }
             DiskRequest::Remove { file } => Operation::Name(Change::Remove(file)),
             DiskRequest::SyncDirectory => Operation::SyncDirectory,

@@ -3,6 +3,7 @@
 //! Knows neither length nor names. Invariant: what was never written reads as zeros.
 
 use bytes::Bytes;
+use lakebed::tape::Digest;
 use std::sync::Arc;
 
 pub(super) const PAGE_BYTES: u64 = 4096;
@@ -62,6 +63,17 @@ impl Pages {
             } else {
                 let len = range.len();
                 pages[page].own()[within..within + len].copy_from_slice(&bytes[range]);
+            }
+        }
+    }
+
+    /// Adds to a hash what the first `len` bytes are. What was never written is as zeros are.
+    pub(super) fn digest(&self, len: u64, digest: &mut Digest) {
+        for (at, page) in (0..len.div_ceil(PAGE_BYTES)).zip(self.0.iter()) {
+            let bytes = &page.bytes()[..(len - at * PAGE_BYTES).min(PAGE_BYTES) as usize];
+            if !matches!(page, Page::Zeros) && *bytes != ZEROS[..bytes.len()] {
+                digest.number(at);
+                digest.bytes(bytes);
             }
         }
     }

@@ -195,6 +195,47 @@ fn a_rename_is_old_or_new_and_never_neither() {
     }
 }
 
+/// The name of a file that replaced another one is lost, and its renaming is not: what had the name
+/// before does not take its place. Else a node that was formatted twice would find an empty hard
+/// state (an enumeration found it, in two crashes).
+#[test]
+fn a_rename_moves_the_file_it_was_asked_to_and_no_other() {
+    let mut probe = Probe::with_log();
+    probe.run(create(File::Spare(0), 0)).unwrap();
+    probe.run(DiskRequest::SyncDirectory).unwrap();
+    probe.run(create(File::Spare(0), 512)).unwrap();
+    probe.run(DiskRequest::Rename { from: File::Spare(0), to: File::HardState }).unwrap();
+    let lens = |kept: u64| -> Vec<(File, u64)> {
+        let mut disk = probe.disk.clone();
+        disk.cut_power_exactly(kept);
+        disk.list().filter(|(file, _)| *file != LOG).collect()
+    };
+    assert_eq!(lens(0b00), [(File::Spare(0), 0)]);
+    assert_eq!(lens(0b01), [(File::Spare(0), 512)]);
+    assert_eq!(lens(0b10), [(File::Spare(0), 0)]);
+    assert_eq!(lens(0b11), [(File::HardState, 512)]);
+}
+
+/// Two sectors pending, a creation and a change of names in flight: each alone is there or not.
+#[test]
+fn every_subset_of_what_is_undecided_can_be_had() {
+    let mut probe = Probe::with_log();
+    probe.run(write(0, &[1])).unwrap();
+    probe.submit(write(1, &[2]));
+    probe.submit(create(File::Spare(0), 1024));
+    probe.submit(DiskRequest::Remove { file: LOG });
+    assert_eq!(probe.disk.undecided(), 2 + 2 + 2);
+    let outcomes: BTreeSet<u64> = (0..1 << 6)
+        .map(|kept| {
+            let mut disk = probe.disk.clone();
+            disk.cut_power_exactly(kept);
+            disk.digest()
+        })
+        .collect();
+    // The log whole or without either sector, or gone; the spare gone, or of three lengths.
+    assert_eq!(outcomes.len(), (4 + 1) * (1 + 3));
+}
+
 #[test]
 fn names_are_durable_after_a_sync_of_the_directory_submitted_later() {
     let mut probe = Probe::with_log();

@@ -75,6 +75,11 @@ impl Promises {
             || promised.index <= seen.probe.snapshot.index.max(base)
     }
 
+    /// The last entry that the node called durable.
+    pub(super) fn of(&self, node: usize) -> LogId {
+        self.durable[node]
+    }
+
     /// The node's disk is a new one.
     pub(super) fn on_wiped(&mut self, node: usize) {
         self.wiped[node] = true;

@@ -22,6 +22,7 @@ use lakebed::{
     Action, DiskRequest, Engine, Entries, LogId, LogIndex, RequestId, StateMachine,
     entry::Seed,
     inspect::{Probe, Said, said},
+    tape::Digest,
 };
 use std::fmt;
 
@@ -160,6 +161,15 @@ impl<M: StateMachine> Oracle<M> {
     /// hard state may be an older one.
     pub(crate) fn would_miss(&self, seen: &Seen<'_>, vote: bool) -> bool {
         !self.promises.is_kept(seen) || vote && !self.votes.is_kept(seen)
+    }
+
+    /// Adds to a hash what a node promised.
+    pub(crate) fn promised(&self, node: usize, digest: &mut Digest) {
+        let durable = self.promises.of(node);
+        let (term, vote) = self.votes.of(node);
+        [durable.term.0, durable.index.0, term.0, vote.map_or(0, |to| to.0)]
+            .into_iter()
+            .for_each(|number| digest.number(number));
     }
 
     /// A node's disk is a new one.

@@ -48,6 +48,12 @@ impl Votes {
         term >= self.terms[node] && !self.given.contains_key(&(node, term))
     }
 
+    /// The last term that the node spoke in, and whom it voted for then.
+    pub(super) fn of(&self, node: usize) -> (Term, Option<NodeId>) {
+        let term = self.terms[node];
+        (term, self.given.get(&(node, term)).copied())
+    }
+
     /// The node's disk is a new one, and it a new node: what it voted it must not vote again.
     pub(super) fn on_wiped(&mut self, node: usize) {
         self.terms[node] = Term(0);

@@ -3,6 +3,7 @@
 use super::{Fault, FaultKind, Harm, Plan};
 use crate::disk::Victim;
 use lakebed::{Config, DiskError, GroupId, NodeId};
+use std::collections::BTreeSet;
 
 /// The most nodes of a plan.
 pub(super) const NODES_MAX: usize = 32;
@@ -34,6 +35,14 @@ impl Plan {
                 "one disk at least must be there, or nobody knows that others are not".into()
             );
         }
+        let flipped = |fault: &Fault| match fault.kind {
+            FaultKind::Flip { node, .. } => Some(node),
+            _ => None,
+        };
+        let flipped: BTreeSet<usize> = self.faults.iter().filter_map(flipped).collect();
+        if flipped.len() > self.nodes.saturating_sub(1) / 2 {
+            return Err("flips must leave a quorum of nodes alone that serves without them".into());
+        }
         if !self.faults.is_sorted_by_key(|fault| fault.at) {
             return Err("the faults must be in order of time".into());
         }
@@ -47,6 +56,7 @@ impl Plan {
             FaultKind::PowerCut { nodes, rot, .. } => {
                 nodes.iter().all(known) && rot.is_none_or(|copy| copy < 2)
             }
+            FaultKind::PowerCutAt { rot, .. } => rot.is_none_or(|copy| copy < 2),
             FaultKind::Partition { side, .. } => side.len() == self.nodes,
             FaultKind::SlowDisk { factor, .. } => (1..=RATE_MAX).contains(factor),
             FaultKind::SlowLink { from, to, .. } => known(from) && known(to) && from != to,

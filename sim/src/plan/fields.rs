@@ -2,10 +2,10 @@
 
 use super::{
     Fault, FaultKind, Harm, Latency, Moment, Part, Plan,
-    text::{Field, choice, duration, node, nodes, numbers, optional, plain, sides, time},
+    text::{Field, Word, choice, duration, node, nodes, numbers, optional, plain, sides, time},
 };
-use crate::disk::{EIO, Failure, Survivors, Victim};
-use lakebed::DiskError;
+use crate::disk::{EIO, Failure, Outcome, Survivors, Victim};
+use lakebed::{DiskError, File};
 use std::fmt;
 
 /// A group of settings: its keyword, and its values in a plan.
@@ -162,10 +162,18 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
     ("misdirected-write", || FaultKind::MisdirectedWrite { node: 0, pick: 0 }),
     ("old-image", || FaultKind::OldImage { node: 0, lasts: 0, down: 0 }),
     ("disk-gone", || FaultKind::DiskGone { node: 0, formatted: false, down: 0 }),
+    ("power-cut-at", || FaultKind::PowerCutAt {
+        node: 0,
+        step: 0,
+        outcome: Outcome::Exactly(0),
+        rot: None,
+        down: 0,
+    }),
+    ("flip", || FaultKind::Flip { node: 0, file: File::HardState, bit: 0, down: 0 }),
 ];
 
 /// How many kinds of fault there are.
-pub const KINDS_COUNT: usize = 20;
+pub const KINDS_COUNT: usize = 22;
 
 /// What each kind of fault is called, in the order in which [`Stats`](crate::Stats) counts them.
 pub fn kind_names() -> impl Iterator<Item = &'static str> {
@@ -197,6 +205,8 @@ impl FaultKind {
             Self::MisdirectedWrite { .. } => "misdirected-write",
             Self::OldImage { .. } => "old-image",
             Self::DiskGone { .. } => "disk-gone",
+            Self::PowerCutAt { .. } => "power-cut-at",
+            Self::Flip { .. } => "flip",
         }
     }
 
@@ -207,6 +217,19 @@ impl FaultKind {
                 choice("moment", moment, &MOMENTS),
                 choice("survivors", survivors, &SURVIVORS),
                 optional("rot", rot),
+                time("down", down),
+            ],
+            Self::PowerCutAt { node: which, step, outcome, rot, down } => vec![
+                node("node", which),
+                plain("step", step),
+                ("survivors", Box::new(Exact(outcome))),
+                optional("rot", rot),
+                time("down", down),
+            ],
+            Self::Flip { node: which, file, bit, down } => vec![
+                node("node", which),
+                ("file", Box::new(Name(file))),
+                plain("bit", bit),
                 time("down", down),
             ],
             Self::Kill { node: which, down } => vec![node("node", which), time("down", down)],
@@ -273,6 +296,54 @@ impl FaultKind {
                 vec![node("node", which), plain("hand-over", hand_over)]
             }
         }
+    }
+}
+
+/// What survives one power cut: a preset and the number of its draws, or bits.
+struct Exact<'a>(&'a mut Outcome);
+
+impl Word for Exact<'_> {
+    fn print(&self) -> String {
+        match *self.0 {
+            Outcome::Exactly(kept) => format!("exactly-{kept}"),
+            Outcome::Drawn(survivors, number) => {
+                let preset = SURVIVORS.iter().find(|(_, of)| *of == survivors);
+                format!("{}-{number}", preset.map_or("", |(name, _)| name))
+            }
+        }
+    }
+
+    fn read(&mut self, text: &str) -> Option<()> {
+        let (name, number) = text.rsplit_once('-')?;
+        *self.0 = if name == "exactly" {
+            Outcome::Exactly(number.parse().ok()?)
+        } else {
+            let (_, survivors) = SURVIVORS.iter().find(|(preset, _)| *preset == name)?;
+            Outcome::Drawn(*survivors, number.parse().ok()?)
+        };
+        Some(())
+    }
+
+    fn expected(&self) -> String {
+        let names: Vec<&str> = SURVIVORS.iter().map(|(name, _)| *name).collect();
+        format!("exactly or one of {}, and a number, such as random-3", names.join(", "))
+    }
+}
+
+struct Name<'a>(&'a mut File);
+
+impl Word for Name<'_> {
+    fn print(&self) -> String {
+        self.0.to_string()
+    }
+
+    fn read(&mut self, text: &str) -> Option<()> {
+        *self.0 = File::parse(text)?;
+        Some(())
+    }
+
+    fn expected(&self) -> String {
+        "the name of a file, such as hard-state".into()
     }
 }
 

@@ -19,8 +19,8 @@ pub use fields::{KINDS_COUNT, kind_names};
 pub use file::{PlanFile, VERSION};
 pub use text::{PlanError, Time};
 
-use crate::disk::{Failure, Geometry, Survivors, Victim};
-use lakebed::{DiskError, Tuning};
+use crate::disk::{Failure, Geometry, Outcome, Survivors, Victim};
+use lakebed::{DiskError, File, Tuning};
 
 /// A microsecond of simulated time, in nanoseconds.
 pub const US: u64 = 1_000;
@@ -85,6 +85,32 @@ pub enum FaultKind {
         /// Which copy of their hard states rots while they are down, if any: zero or one.
         rot: Option<u8>,
         /// How long they are down.
+        down: u64,
+    },
+    /// A machine loses power right after a step of its disk, and comes back.
+    PowerCutAt {
+        /// Which.
+        node: usize,
+        /// After how many steps: events at which an operation of its disk began or ended, over all
+        /// its lives ([`World::disk_steps`](crate::World::disk_steps)).
+        step: u64,
+        /// What survives.
+        outcome: Outcome,
+        /// Which copy of its hard state rots while it is down, if any: zero or one.
+        rot: Option<u8>,
+        /// How long it is down.
+        down: u64,
+    },
+    /// A machine loses power, if it has any, and a bit of its disk is another one when it comes
+    /// back. It may refuse to start then; the others must serve.
+    Flip {
+        /// Which.
+        node: usize,
+        /// In which file.
+        file: File,
+        /// Which bit, counting from the lowest of the first byte.
+        bit: u64,
+        /// How long it is down, if it was up.
         down: u64,
     },
     /// A process dies and its kernel lives; it comes back.
@@ -390,6 +416,8 @@ impl FaultKind {
         match self {
             Self::PowerCut { .. } | Self::Partition { .. } | Self::SlowLink { .. } => None,
             Self::Kill { node, .. }
+            | Self::PowerCutAt { node, .. }
+            | Self::Flip { node, .. }
             | Self::SyncFailure { node, .. }
             | Self::DiskFull { node, .. }
             | Self::SlowDisk { node, .. }

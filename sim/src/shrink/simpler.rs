@@ -64,6 +64,8 @@ const fn move_up(of: &mut usize, gone: usize) {
 pub(super) const fn lasting(kind: &mut FaultKind) -> Option<&mut u64> {
     match kind {
         FaultKind::PowerCut { down, .. }
+        | FaultKind::PowerCutAt { down, .. }
+        | FaultKind::Flip { down, .. }
         | FaultKind::Kill { down, .. }
         | FaultKind::Damage { down, .. }
         | FaultKind::Ruin { down, .. }

@@ -41,7 +41,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
         // What is there twice may be ruined once already.
         let is_ruined = self.nodes[node].scars.is_ruined;
-        if is_ruined && self.goes_unnoticed(node, file, &self.nodes[node].disk) {
+        if is_ruined && self.goes_unnoticed(node, file, &self.nodes[node].disk, false) {
             self.nodes[node].disk = whole;
             return;
         }

@@ -1,6 +1,6 @@
 //! What can be done to a cluster: power, processes, connections, disks.
 
-use super::{Coming, SITE_CRASH, World};
+use super::{Coming, SITE_CRASH, World, rot_hard_state};
 use crate::{
     client::Workload,
     disk::{Failure, Survivors, Victim},
@@ -13,9 +13,6 @@ use lakebed::{DiskError, Event, File, StateMachine};
 
 /// How long an armed power cut waits for its moment, and then strikes all the same.
 const ARMED_MAX: u64 = 200 * MS;
-
-/// How far apart the two copies of a hard state begin (docs/disk-format.md).
-const COPY_BYTES: u64 = 1 << 20;
 
 /// A power cut that waits for its moment.
 #[derive(Clone, Debug)]
@@ -30,11 +27,19 @@ pub(super) struct Armed {
 impl<M: StateMachine, W: Workload> World<M, W> {
     /// Lets a planned fault strike.
     pub fn strike(&mut self, fault: &FaultKind) -> Checked {
+        self.begin_fault(fault)?;
+        self.fall_due();
+        Ok(())
+    }
+
+    fn begin_fault(&mut self, fault: &FaultKind) -> Checked {
         self.note(None, || format!("fault: {fault}"));
         // Others wait for what they are to strike, and are counted then.
         let waits = matches!(
             fault,
             FaultKind::PowerCut { .. }
+                | FaultKind::PowerCutAt { .. }
+                | FaultKind::Flip { .. }
                 | FaultKind::SyncFailure { .. }
                 | FaultKind::FailedOperation { .. }
                 | FaultKind::Damage { .. }
@@ -54,6 +59,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 rot: *rot,
                 down: *down,
             }),
+            FaultKind::PowerCutAt { node, step, outcome, rot, down } => {
+                self.nodes[*node].cuts.insert(*step, (*outcome, *rot, *down));
+            }
+            FaultKind::Flip { node, file, bit, down } => {
+                self.fell(*node, Survivors::None, *down);
+                self.flip(*node, *file, *bit);
+            }
             FaultKind::Kill { node, down } => {
                 if self.nodes[*node].is_up() {
                     self.kill(*node);
@@ -125,6 +137,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         for node in 0..self.nodes.len() {
             self.nodes[node].disk.set_room(u64::MAX);
             self.nodes[node].slowness = 1;
+            self.nodes[node].cuts.clear();
             self.nodes[node].next_sync_fails = None;
             self.nodes[node].next_fails = None;
             self.nodes[node].scars.lie = None;
@@ -150,8 +163,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     /// Damages one of the two copies of a hard state, all of it.
     pub fn rot_hard_state(&mut self, node: usize, copy: u8) {
-        let range = [0..COPY_BYTES, COPY_BYTES..u64::MAX][usize::from(copy)].clone();
-        self.nodes[node].disk.rot(File::HardState, range);
+        rot_hard_state(&mut self.nodes[node].disk, copy);
         self.stats.disk_failures += 1;
         self.note(Some(node), || format!("copy {copy} of the hard state rots"));
     }
@@ -325,7 +337,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     /// What follows for the others when a node is gone.
-    fn buried(&mut self, node: usize) {
+    pub(super) fn buried(&mut self, node: usize) {
         let engine = self.nodes[node].engine.as_ref().expect("the node was up");
         self.marks.0 |= engine.status().marks;
         let term = engine.probe().term;

@@ -9,7 +9,7 @@ use crate::{
 };
 use bytes::Bytes;
 use lakebed::{
-    Batch, Event, LogIndex, Outcome, ReadMode, Refusal, RequestId, Requests, StateMachine,
+    Batch, Control, Event, LogIndex, Outcome, ReadMode, Refusal, RequestId, Requests, StateMachine,
 };
 
 /// How long a client waits for an answer.
@@ -74,7 +74,18 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     pub fn request(&mut self, node: usize, op: Op) -> Result<RequestId, crate::Violation> {
         let (id, event) = self.begin_request(STORY, node, op);
         self.feed(node, Some(event))?;
+        self.fall_due();
         Ok(id)
+    }
+
+    /// Asks a node for a snapshot now, for a story; [`probe`](Self::probe) tells when it is there.
+    pub fn ask_for_snapshot(&mut self, node: usize) -> Checked {
+        let (query, floor) = (Bytes::new(), self.oracle.acknowledged());
+        let (client, is_write, fate) = (STORY, false, Fate::Open);
+        let id = self.requests.begin(Request { client, node, is_write, query, floor, fate });
+        self.feed(node, Some(Event::Control { id, control: Control::Snapshot }))?;
+        self.fall_due();
+        Ok(())
     }
 
     /// How far a request has come.

@@ -39,19 +39,57 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let at = sectors.get((pick >> 32) as usize % sectors.len().max(1)).copied().unwrap_or(0);
         let mut ruined = disk.clone();
         harm_sector(&mut ruined, file, at, harm);
-        if self.goes_unnoticed(node, file, &ruined) {
+        // Its other copy may have rotted before: then the newest vote or term is gone with it.
+        let vote = file == File::HardState;
+        self.ruin_into(node, file, ruined, vote, "ruin", || {
+            format!("{file} at byte {at}, {harm:?}")
+        });
+    }
+
+    /// A bit of a file of a node that is down is another one, unless nobody could tell.
+    pub(super) fn flip(&mut self, node: usize, file: File, bit: u64) {
+        let mut ruined = self.nodes[node].disk.clone();
+        ruined.flip(file, bit);
+        self.ruin_into(node, file, ruined, false, "flip", || format!("{file} at bit {bit}"));
+    }
+
+    /// The same, whether or not anybody could tell: for whoever asks that only if something breaks.
+    pub(crate) fn flip_at_all_costs(&mut self, node: usize, file: File, bit: u64) {
+        self.fell(node, Survivors::None, 0);
+        self.nodes[node].disk.flip(file, bit);
+        self.nodes[node].scars.is_ruined = true;
+    }
+
+    /// The disk of a node that is down becomes this one, which differs in one file; `vote`: and may
+    /// have lost a vote by that.
+    fn ruin_into(
+        &mut self,
+        node: usize,
+        file: File,
+        ruined: SimDisk,
+        vote: bool,
+        kind: &str,
+        what: impl Fn() -> String,
+    ) {
+        if self.goes_unnoticed(node, file, &ruined, vote) {
+            self.stats.untold += 1;
             return;
         }
         self.nodes[node].disk = ruined;
         self.nodes[node].scars.is_ruined = true;
-        self.struck("ruin");
-        self.note(Some(node), || format!("ruined: {file} at byte {at}, {harm:?}"));
+        self.struck(kind);
+        self.note(Some(node), || format!("ruined: {}", what()));
     }
 
     /// Whether a node would start from its ruined disk without what it promised, and nobody could
-    /// tell.
-    pub(super) fn goes_unnoticed(&self, node: usize, file: File, ruined: &SimDisk) -> bool {
-        let vote = file == File::HardState;
+    /// tell; `vote`: a vote may be among that.
+    pub(super) fn goes_unnoticed(
+        &self,
+        node: usize,
+        file: File,
+        ruined: &SimDisk,
+        vote: bool,
+    ) -> bool {
         self.forgets(node, ruined, vote) && self.is_beyond_telling(node, file, ruined)
     }
 
@@ -165,6 +203,12 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         (scars.is_ruined, scars.is_new) = (true, formatted);
         self.nodes[node].disk = SimDisk::new(geometry);
         self.oracle.on_wiped(node);
+    }
+
+    /// Whether a node is not started any more, its disk being beyond what it can start from.
+    #[must_use]
+    pub fn is_out(&self, node: usize) -> bool {
+        self.nodes[node].scars.is_out
     }
 
     /// Whether a node is not to be started any more.

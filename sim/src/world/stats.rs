@@ -33,6 +33,8 @@ pub struct Stats {
     pub refusals: u64,
     /// Nodes that were not started again: their disks had forgotten, and could not tell.
     pub amnesias: u64,
+    /// Damage that did not strike, as nothing on the disk would have told of what it took.
+    pub untold: u64,
     /// Leaders that were seen to begin a term.
     pub elections: u64,
     /// Faults that struck, by kind: of each in the order of [`kind_names`](crate::plan::kind_names).
