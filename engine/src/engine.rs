@@ -13,6 +13,10 @@ use crate::{
     storage::Storage,
     types::{Instant, LogId, LogIndex, NodeId, RequestId, Requests, Term, earliest},
 };
+use std::time::Duration;
+
+/// How long a node that is asked to stop waits for its disk to hold what there is, and to say so.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// One node of one group, as a value: `(state, now, events) -> (state, actions)`.
 #[derive(Clone, Debug)]
@@ -30,7 +34,8 @@ pub struct Engine {
     catching_up: bool,
     /// The machine keeps a state of its own.
     resumed: bool,
-    stopping: bool,
+    /// It is asked to stop, and does so by then at the latest.
+    stop_by: Option<Instant>,
     halted: bool,
     compaction: Compaction,
 }
@@ -68,7 +73,7 @@ impl Engine {
             encoder: Encoder::default(),
             catching_up: true,
             resumed: false,
-            stopping: false,
+            stop_by: None,
             halted: false,
             compaction: Compaction::default(),
         })
@@ -103,7 +108,7 @@ impl Engine {
             return None;
         }
         let raft = self.raft.as_ref().and_then(Raft::deadline);
-        earliest([self.storage.deadline(), raft])
+        earliest([self.storage.deadline(), raft, self.stop_by])
     }
 
     /// A look at the node.
@@ -165,9 +170,12 @@ impl Engine {
             Event::Completed { op, result } => self.storage.on_completed(self.now, op, result),
             Event::Captured { capture, result } => self.storage.on_captured(capture, result),
             Event::Restored { through, result } => self.storage.on_restored(through, result),
-            Event::Stop { .. } => self.stopping = true,
+            Event::Stop { .. } => {
+                self.stop_by.get_or_insert_with(|| self.now.after(LAST_WORDS));
+                self.storage.finish();
+            }
             Event::Tune(tuning) => self.on_tune(*tuning),
-            event if self.raft.is_none() || self.stopping => self.turn_down(&event, out),
+            event if self.raft.is_none() || self.stop_by.is_some() => self.turn_down(&event, out),
             Event::Control { id, control } => self.on_control(id, &control, out),
             event => self.on_raft_event(event, out),
         }
@@ -197,7 +205,8 @@ impl Engine {
             Event::Control { id, .. } => Requests::one(*id),
             _ => return,
         };
-        let why = if self.stopping { Refusal::Stopping } else { Refusal::NotReady };
+        let is_stopping = self.stop_by.is_some();
+        let why = if is_stopping { Refusal::Stopping } else { Refusal::NotReady };
         out.push(Action::Respond { requests, outcome: Outcome::Refused(why) });
     }
 
@@ -407,7 +416,8 @@ impl Engine {
     /// The end, if there is a reason: everyone who waits hears of it before.
     fn halt(&mut self, out: &mut Vec<Action>) {
         let raft = self.raft.as_mut().and_then(Raft::take_halt);
-        let stopped = self.stopping.then_some(Halt::Stopped);
+        let is_over = |by| self.now >= by || self.storage.is_finished();
+        let stopped = self.stop_by.is_some_and(is_over).then_some(Halt::Stopped);
         let Some(halt) = self.storage.halt().or(raft).or(stopped) else { return };
         if let Some(raft) = &mut self.raft {
             raft.stop(&Refusal::Stopping);

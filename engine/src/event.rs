@@ -81,7 +81,8 @@ pub enum Event {
     },
     /// Timing and limits of a running node.
     Tune(Box<Tuning>),
-    /// Ends in [`Halt::Stopped`](crate::Halt). Legal at any time, recovery included.
+    /// Ends in [`Halt::Stopped`](crate::Halt), when the disk holds what there is and says so, within
+    /// half a second whatever the disk does. Legal at any time, recovery included.
     Stop {
         /// Whether a leader first tries to hand its role over.
         hand_over: bool,

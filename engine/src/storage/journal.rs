@@ -68,6 +68,8 @@ pub(crate) struct Journal {
     /// A snapshot is about to take the place of the log, this entry and all behind it included.
     ends_at: Option<LogIndex>,
     hint_at: Option<Instant>,
+    /// No more will be written: the durable hint waits for no pause.
+    is_finishing: bool,
     /// Why the node must end.
     pub(super) fault: Option<Halt>,
 }
@@ -290,6 +292,7 @@ impl Journal {
             holes: Holes::default(),
             ends_at: None,
             hint_at: None,
+            is_finishing: false,
             fault: None,
         };
         journal.tune(&config.tuning);
@@ -519,6 +522,19 @@ impl Journal {
         self.advance_durable(durable);
     }
 
+    /// Says what is durable as soon as nothing is on its way.
+    pub(super) const fn wind_up(&mut self) {
+        self.is_finishing = true;
+    }
+
+    /// Whether everything is written, and proven durable by the hard state.
+    pub(super) fn is_finished(&self, promises: &Promises) -> bool {
+        self.pending.is_empty()
+            && self.is_at_rest()
+            && promises.is_at_rest()
+            && promises.durable().durable_hint >= self.durable
+    }
+
     /// When writes pause, what was proven by floors alone is said in the hard state.
     fn refresh_hint(&mut self, now: Instant, promises: &mut Promises, ops: &mut Ops) {
         if promises.durable().durable_hint >= self.durable || !promises.is_at_rest() {
@@ -528,7 +544,9 @@ impl Journal {
         let is_idle = self.active.as_ref().is_none_or(Active::is_idle) && self.cut.is_none();
         if !is_idle {
             self.hint_at = None;
-        } else if self.hint_at.get_or_insert_with(|| now.after(HINT_PAUSE)).0 <= now.0 {
+        } else if self.is_finishing
+            || self.hint_at.get_or_insert_with(|| now.after(HINT_PAUSE)).0 <= now.0
+        {
             self.hint_at = None;
             ops.met(Mark::DurableHintWritten);
             let durable = self.durable;

@@ -343,6 +343,17 @@ impl Storage {
         }
     }
 
+    /// The node stops: what is durable is to be said in the hard state now.
+    pub(crate) const fn finish(&mut self) {
+        self.journal.wind_up();
+    }
+
+    /// Whether all there was to write is durable and proven so, or nothing of the kind can be said.
+    pub(crate) fn is_finished(&self) -> bool {
+        let promises = self.promises.as_ref().filter(|_| self.restart.is_none());
+        promises.is_none_or(|promises| self.journal.is_finished(promises))
+    }
+
     /// When `persist` wants to be called though nothing happened.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.journal.deadline()

@@ -2,7 +2,7 @@
 
 mod world;
 
-use lakebed::{Action, Control, Event, Halt, LogIndex, Mark, Marks, Outcome, ReadMode, Refusal};
+use lakebed::{Control, Event, Halt, LogIndex, Mark, Marks, Outcome, ReadMode, Refusal};
 use lakebed::{Phase, Role, Start, Tuning};
 use std::time::Duration;
 use world::{MS, World};
@@ -148,10 +148,25 @@ fn a_stop_is_the_last_action_and_ends_every_request() {
     let leader = world.leader().expect("there is one");
     world.isolated = Some(leader);
     world.propose(leader, 1, &["in flight"]);
-    let actions = world.event(leader, Event::Stop { hand_over: false });
-    assert_eq!(actions.last(), Some(&Action::Halt(Box::new(Halt::Stopped))));
+    world.event(leader, Event::Stop { hand_over: false });
+    world.until("it has stopped", |world| world.at(leader).halted.is_some());
+    assert_eq!(world.at(leader).halted, Some(Halt::Stopped));
     assert_eq!(world.at(leader).ended, [(1, Outcome::Unknown)]);
     assert_eq!(world.at(leader).engine.deadline(), None);
+}
+
+/// Else a restart would write the tail again, and damage to it would pass for a torn one.
+#[test]
+fn a_node_that_stops_has_proven_all_that_it_holds() {
+    let mut world = World::formatted(1);
+    world.until("a leader", |world| world.leader().is_some());
+    world.propose(1, 1, &["the last word"]);
+    world.event(1, Event::Stop { hand_over: false });
+    world.until("it has stopped", |world| world.at(1).halted.is_some());
+    let last = world.at(1).engine.status().last;
+    world.restart(1, Start::Inspect);
+    let Some(Halt::Inspected(found)) = &world.at(1).halted else { panic!("it only looks") };
+    assert_eq!(found.log.as_ref().map(|log| log.proven), Some(last));
 }
 
 #[test]

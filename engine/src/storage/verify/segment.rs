@@ -225,7 +225,8 @@ impl SegmentCheck {
         let bytes = block(image, offset, SLOT_BYTES as u64);
         let found = if last_nonzero(bytes).is_none() { "zeros" } else { "bytes that are not it" };
         let then = if self.is_sealed {
-            self.met_later(head.id.index)
+            let index = head.id.index;
+            format!("does not read there: the node meets it when it reads entry {index} back")
         } else {
             "writes it again from its entry".into()
         };
@@ -262,13 +263,15 @@ impl SegmentCheck {
         self.defect(offset, bytes.into(), expected, why.as_str().into(), self.then_of(index))
     }
 
-    fn then_of(&self, index: LogIndex) -> String {
-        if self.is_sealed { self.met_later(index) } else { self.then.clone() }
-    }
-
     /// A restart trusts the end record of a full segment.
-    fn met_later(&self, index: LogIndex) -> String {
-        format!("does not read there: the node meets it when it reads entry {index} back")
+    fn then_of(&self, index: LogIndex) -> String {
+        if self.is_sealed {
+            format!(
+                "does not read there: when it reads entry {index} back it asks its peers for it"
+            )
+        } else {
+            self.then.clone()
+        }
     }
 }
 
