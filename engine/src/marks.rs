@@ -200,6 +200,8 @@ marks! {
     RefillGiven,
     /// What was lost is not in the leader's log any more: a snapshot must take its place.
     RefillInVain,
+    /// Slots of a full segment were bad, and were made anew from their entries.
+    SlotsMadeAnew,
 }
 
 /// The marks that were met.

@@ -1,5 +1,6 @@
 //! Holes: entries whose bytes are bad and whose slots tell what they were. A peer that holds the
-//! same entry gives it again, and it is written where it was.
+//! same entry gives it again, and it is written where it was. And the reverse: slots of full segments
+//! that are bad and were made anew from their entries.
 //!
 //! Knows no peers. Invariant: what fills a hole has its index, its term and its digest; and nothing
 //! at or above a hole that a restart found is called durable before it is filled. One is filled at a
@@ -13,6 +14,7 @@ use crate::{
     types::{LogId, LogIndex, OpId},
 };
 use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
 
 /// What was asked of the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,12 +41,15 @@ struct Hole {
 pub(crate) struct Holes {
     /// Ascending.
     holes: Vec<Hole>,
+    /// Blocks of slots that were made anew from their entries, and the segments they are of.
+    slots: VecDeque<(u64, Extent)>,
     at_work: Option<Work>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Work {
     op: OpId,
+    /// Zero: slots are written.
     index: LogIndex,
     sequence: u64,
 }
@@ -87,9 +92,22 @@ impl Holes {
         true
     }
 
+    /// Slots of a full segment are to be written again.
+    pub(super) fn mend_slots(&mut self, sequence: u64, blocks: Vec<Extent>) {
+        self.slots.retain(|(other, _)| *other != sequence);
+        self.slots.extend(blocks.into_iter().map(|block| (sequence, block)));
+    }
+
     /// Begins to write what was given, if nothing is being written.
     pub(super) fn go_on(&mut self, ops: &mut Ops) {
         if self.at_work.is_some() {
+            return;
+        }
+        if let Some((sequence, at)) = self.slots.pop_front() {
+            let file = File::Segment(sequence);
+            let request = DiskRequest::Write { file, at, and: None, durable: true };
+            let op = ops.submit(Job::Refill(RefillOp::Write), Class::Background, request);
+            self.at_work = Some(Work { op, index: LogIndex(0), sequence });
             return;
         }
         let Some(hole) = self.holes.iter().find(|hole| hole.frame.is_some()) else { return };
@@ -119,8 +137,8 @@ impl Holes {
     /// An entry is there again.
     pub(super) fn on_written(&mut self, op: OpId, ops: &mut Ops) {
         let Some(work) = self.at_work.take_if(|work| work.op == op) else { return };
-        ops.met(Mark::HoleFilled);
-        self.holes.retain(|hole| !hole.is_at(work));
+        let is_there = |hole: &mut Hole| hole.is_at(work);
+        self.holes.extract_if(.., is_there).for_each(|_| ops.met(Mark::HoleFilled));
     }
 
     /// Whether something is on its way to or from the disk.
@@ -136,15 +154,19 @@ impl Holes {
     /// The log is cut: what lay there is nothing any more.
     pub(super) fn forget_from(&mut self, from: LogIndex) {
         self.holes.retain(|hole| hole.slot.id.index < from);
+        self.slots.clear();
     }
 
     /// What lies before `first` is not in the log any more.
     pub(super) fn forget_before(&mut self, first: LogIndex) {
         self.holes.retain(|hole| hole.slot.id.index >= first);
+        // Which segments stay is not known here, and whoever reads a bad slot has it made again.
+        self.slots.clear();
     }
 
     /// Another log takes the place of this one.
     pub(super) fn forget_all(&mut self) {
+        self.slots.clear();
         self.holes.clear();
     }
 }

@@ -32,7 +32,7 @@ use self::{
     journal::Journal,
     ops::{InFlight, Job, Ops},
     promises::Promises,
-    reader::Reads,
+    reader::{Bad, Reads},
     recovery::{Parts, Recovery as Restart},
     roll::RollOp,
     saving::Saving,
@@ -231,8 +231,13 @@ impl Storage {
                 if !self.reads.is_expected(reader, op) {
                     self.ops.met(Mark::StaleReadIgnored);
                 }
-                if let Some(bad) = self.reads.on_read(reader, op, &bytes) {
-                    self.on_bad_entry(bad);
+                let (journal, ops) = (&self.journal, &mut self.ops);
+                match self.reads.on_read(reader, op, &bytes, journal, ops) {
+                    Some(Bad::Entry(bad)) => self.on_bad_entry(bad),
+                    Some(Bad::Slots { sequence, blocks }) => {
+                        self.journal.holes.mend_slots(sequence, blocks);
+                    }
+                    None => {}
                 }
             }
             Job::Restore => self.snapshots.on_block(op, result),

@@ -1,28 +1,37 @@
 //! Entries back from disk, for peers that lag and for a machine that replays.
 //!
 //! Invariant: nothing is handed out before it agrees with its slot and chains to the entry before
-//! it. Memory is bounded by what a reader asks for, plus a few blocks of slots for each.
+//! it. Memory is bounded by what a reader asks for, plus a few blocks of slots for each; and by a
+//! segment where slots are bad and are made anew from their entries.
 
 use super::{
-    ReadBack, Reader, damaged,
+    Identity, ReadBack, Reader,
+    cut::push_chunks,
+    damaged,
     journal::Journal,
     ops::{Job, Ops},
+    repair::slot_image,
+    scan::{self, Damage, Rules, Scanned, Tail},
 };
 use crate::{
     action::Halt,
     disk::{
         FileSeed,
-        segment::{Layout, Slot},
+        hard_state::Cut,
+        segment::{Header, Layout, Slot},
     },
     entry::{Head, Seed},
-    file::{Class, DiskRequest, File},
-    types::{GroupId, LogIndex, OpId},
+    file::{Class, DiskRequest, Extent, File},
+    marks::Mark,
+    types::{GroupId, LogIndex, OpId, SnapshotId, Term},
 };
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 
 /// How many bytes of slots are read at a time.
 const SLOTS_READ_BYTES: u64 = 64 << 10;
+/// And of a segment whose slots are made anew.
+const WHOLE_READ_BYTES: u64 = 1 << 20;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Reads {
@@ -31,6 +40,20 @@ pub(crate) struct Reads {
     readers: Vec<State>,
     done: VecDeque<(Reader, ReadBack)>,
     pub(super) fault: Option<Halt>,
+}
+
+/// What a read came upon.
+#[derive(Clone, Debug)]
+pub(super) enum Bad {
+    /// An entry is bad, as its slot has it: what was wanted is read when it is there again.
+    Entry(BadEntry),
+    /// Slots were bad, and were made anew from their entries: they are to be written.
+    Slots {
+        /// Of this segment.
+        sequence: u64,
+        /// Their blocks.
+        blocks: Vec<Extent>,
+    },
 }
 
 /// An entry that was read back bad, as its slot has it.
@@ -66,6 +89,12 @@ enum Step {
         place: Place,
         first: LogIndex,
     },
+    /// A slot is bad: all of the segment is read, to make its slots anew.
+    Whole {
+        op: OpId,
+        place: Place,
+        image: BytesMut,
+    },
     /// Entries are being read: these.
     Entries {
         op: OpId,
@@ -80,7 +109,12 @@ struct Place {
     sequence: u64,
     layout: Layout,
     first: LogIndex,
+    /// The term of the entry before `first`.
+    prev_term: Term,
+    /// The last that may be read.
     last: LogIndex,
+    /// The last there is.
+    end: LogIndex,
 }
 
 /// Slots of a full segment, kept while a reader goes through it.
@@ -140,7 +174,9 @@ impl Reads {
     pub(crate) fn uses(&self, sequence: u64) -> bool {
         self.readers.iter().any(|state| match &state.step {
             Step::Idle => false,
-            Step::Slots { place, .. } | Step::Entries { place, .. } => place.sequence == sequence,
+            Step::Slots { place, .. } | Step::Whole { place, .. } | Step::Entries { place, .. } => {
+                place.sequence == sequence
+            }
         })
     }
 
@@ -155,27 +191,54 @@ impl Reads {
     /// Whether this is the read that its reader waits for.
     pub(crate) fn is_expected(&self, reader: Reader, op: OpId) -> bool {
         self.readers.iter().any(|state| match &state.step {
-            Step::Slots { op: asked, .. } | Step::Entries { op: asked, .. } => {
-                state.reader == reader && *asked == op
-            }
+            Step::Slots { op: asked, .. }
+            | Step::Whole { op: asked, .. }
+            | Step::Entries { op: asked, .. } => state.reader == reader && *asked == op,
             Step::Idle => false,
         })
     }
 
-    /// Takes what was read. `Some`: an entry among it is bad, and its slot good; what was wanted
-    /// is read when it is there again.
-    pub(crate) fn on_read(&mut self, reader: Reader, op: OpId, bytes: &Bytes) -> Option<BadEntry> {
+    /// Takes what was read.
+    pub(crate) fn on_read(
+        &mut self,
+        reader: Reader,
+        op: OpId,
+        bytes: &Bytes,
+        journal: &Journal,
+        ops: &mut Ops,
+    ) -> Option<Bad> {
         let (seed, group) = (self.seed, self.group);
         let state = self.readers.iter_mut().find(|state| state.reader == reader)?;
         match std::mem::replace(&mut state.step, Step::Idle) {
             Step::Slots { op: asked, place, first } if asked == op => {
                 let slots = decode_slots(bytes, &place, first, group);
                 if slots.slots.is_empty() {
-                    let n = (first.0 - place.first.0) as u32;
-                    let (file, at) = (File::Segment(place.sequence), place.layout.slot_offset(n));
-                    self.fault = Some(damaged(file, at, format!("the slot of entry {first}")));
+                    state.read_whole(place, BytesMut::new(), ops);
+                } else {
+                    state.slots = Some(slots);
                 }
-                state.slots = Some(slots);
+            }
+            Step::Whole { op: asked, place, mut image } if asked == op => {
+                image.extend_from_slice(bytes);
+                // A file that ends too early has no slots to be made.
+                if (image.len() as u64) < place.layout.len && !bytes.is_empty() {
+                    state.read_whole(place, image, ops);
+                    return None;
+                }
+                if journal.cut.is_some() {
+                    // Which of them stay is seen when it is over.
+                    return None;
+                }
+                match made_anew(&image, &place, seed, group, journal.epoch) {
+                    Ok((slots, blocks)) => {
+                        ops.met(Mark::SlotsMadeAnew);
+                        state.slots = Some(slots);
+                        return Some(Bad::Slots { sequence: place.sequence, blocks });
+                    }
+                    Err((offset, what)) => {
+                        self.fault = Some(damaged(File::Segment(place.sequence), offset, what));
+                    }
+                }
             }
             Step::Entries { op: asked, place, slots, offset } if asked == op => {
                 match gather(bytes, offset, &slots, seed) {
@@ -185,7 +248,7 @@ impl Reads {
                     }
                     Err(slot) => {
                         let Place { sequence, layout, .. } = place;
-                        return Some(BadEntry { slot, sequence, layout });
+                        return Some(Bad::Entry(BadEntry { slot, sequence, layout }));
                     }
                 }
             }
@@ -199,7 +262,7 @@ impl Step {
     fn reaches(&self, index: LogIndex) -> bool {
         match self {
             Self::Idle => false,
-            Self::Slots { place, .. } => place.last >= index,
+            Self::Slots { place, .. } | Self::Whole { place, .. } => place.last >= index,
             Self::Entries { slots, .. } => slots.last().is_some_and(|slot| slot.id.index >= index),
         }
     }
@@ -231,7 +294,9 @@ impl State {
                 sequence: active.sequence,
                 layout: active.layout,
                 first: active.first,
+                prev_term: active.prev_term,
                 last,
+                end: last,
             };
             let slots = &active.slots[(want.from.0 - active.first.0) as usize..];
             return self.read_entries(want, place, choose(slots, want, last), ops);
@@ -244,6 +309,8 @@ impl State {
             sequence: sealed.sequence,
             layout: sealed.layout,
             first: sealed.first,
+            prev_term: sealed.prev_term,
+            end: sealed.last.index,
             // A cut that is under way will take what lies above.
             last: sealed.last.index.min(journal.durable()),
         };
@@ -270,6 +337,15 @@ impl State {
                 self.step = Step::Slots { op, place, first: want.from };
             }
         }
+    }
+
+    /// Reads on through a segment of which this much was read.
+    fn read_whole(&mut self, place: Place, image: BytesMut, ops: &mut Ops) {
+        let (file, offset) = (File::Segment(place.sequence), image.len() as u64);
+        let len = (place.layout.len - offset).min(WHOLE_READ_BYTES) as u32;
+        let request = DiskRequest::Read { file, offset, len };
+        let op = ops.submit(Job::ReadBack(self.reader), Class::Serve, request);
+        self.step = Step::Whole { op, place, image };
     }
 
     fn read_entries(&mut self, want: Want, place: Place, slots: Vec<Slot>, ops: &mut Ops) {
@@ -306,6 +382,42 @@ fn decode_slots(bytes: &[u8], place: &Place, first: LogIndex, group: GroupId) ->
     let count = (place.last.0 + 1 - place.first.0) as u32;
     let slots = (from..count).map_while(slot).collect();
     Slots { sequence: place.sequence, first, slots }
+}
+
+/// The slots of a full segment, those that are bad made anew from their entries, and the blocks to
+/// write for that. `Err` says what else is bad: an entry without either witness.
+fn made_anew(
+    image: &[u8],
+    place: &Place,
+    seed: Seed,
+    group: GroupId,
+    epoch: u64,
+) -> Result<(Slots, Vec<Extent>), (u64, String)> {
+    // All of it is live, and durable.
+    let (stop, proven) = (Some(place.end.next()), place.end);
+    let rules = Rules { seed, cut: Cut::default(), stop, proven, epoch };
+    let header = Header {
+        identity: Identity { group, ..Identity::default() },
+        sequence: place.sequence,
+        first: place.first,
+        prev_term: place.prev_term,
+        epoch,
+        layout: place.layout,
+        window_bytes: 0,
+        staged_for: SnapshotId(0),
+    };
+    let Scanned { slots, first_rebuilt, tail, .. } = scan::scan(&header, image, &rules);
+    if let Tail::Unknown(Damage { offset, expected, .. }) = tail {
+        return Err((offset, expected));
+    }
+    let mut blocks = Vec::new();
+    if let Some(first) = first_rebuilt {
+        let first = place.layout.slot_block_first(first);
+        let seed = FileSeed::new(group, place.sequence);
+        let bytes = slot_image(&slots, first, &place.layout, seed);
+        push_chunks(&mut blocks, place.layout.slot_block(first), bytes);
+    }
+    Ok((Slots { sequence: place.sequence, first: place.first, slots }, blocks))
 }
 
 /// The frames of these slots out of what was read: as they lie if nothing lies between them.

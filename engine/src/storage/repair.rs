@@ -223,7 +223,8 @@ fn end_record(found: &SegmentFound, group: GroupId) -> Vec<Extent> {
     vec![Extent::new(layout.end_offset(), bytes.into())]
 }
 
-fn slot_image(slots: &[Slot], first: u32, layout: &Layout, seed: FileSeed) -> Bytes {
+/// The blocks of slots from the one that begins with this slot on.
+pub(super) fn slot_image(slots: &[Slot], first: u32, layout: &Layout, seed: FileSeed) -> Bytes {
     let start = layout.slot_block(first);
     let end = layout.slot_block(slots.len() as u32 - 1) + layout.align;
     let mut image = BytesMut::zeroed((end - start) as usize);

@@ -280,7 +280,7 @@ pub enum FaultKind {
 /// What a node has twice, so that it can do without one; or what every node has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {
-    /// Slots of the segment in use; the entries are there.
+    /// Slots; the entries are there.
     Slots,
     /// One of the two headers of a segment.
     Header,

@@ -96,12 +96,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 of.collect()
             }
             Part::Slots => {
-                let slots = |len: u64| align..align + (len / 16 / align).max(1) * align;
-                let is_full = |file, len: u64| !used(disk, file, len - align..len).is_empty();
-                let of = segments.map(|(file, len)| (file, len, used(disk, file, slots(len))));
-                let last = of.filter(|(.., slots)| !slots.is_empty()).last();
-                last.filter(|&(file, len, _)| is_whole(&file) && !is_full(file, len))
-                    .map_or_else(Vec::new, |(.., slots)| slots)
+                let table = |len: u64| align..align + (len / 16 / align).max(1) * align;
+                segments
+                    .filter(|(file, _)| is_whole(file))
+                    .flat_map(|(file, len)| used(disk, file, table(len)))
+                    .collect()
             }
         }
     }

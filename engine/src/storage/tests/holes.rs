@@ -1,7 +1,7 @@
 //! Entries that go bad under their slots, and what a peer gives instead.
 
 use super::*;
-use crate::entry::Head;
+use crate::{entry::Head, marks::Mark};
 
 /// A node with a log that is proven durable, and its frames as a peer has them.
 fn grown(sizes: impl IntoIterator<Item = usize>) -> (Node, Vec<Bytes>) {
@@ -140,6 +140,42 @@ fn a_node_alone_has_nobody_to_ask() {
     node.storage.snapshots.has_peers = false;
     harm(&mut node.disk, &frames[1]);
     node.storage.read(Reader::Machine, LogIndex(2), LogIndex(2), 1);
+    node.settle();
+    assert!(matches!(node.halted, Some(Halt::Refused { row: "damaged", .. })), "{:?}", node.halted);
+}
+
+/// The slots of an entry and its neighbours, in whichever segment it lies.
+fn harm_slots(disk: &mut Disk, frame: &Bytes, others: usize) {
+    let (file, at) = body(disk, frame);
+    let bytes = disk.files.get_mut(&file).expect("it is there");
+    let offset = (at + 1 - frame.len()) as u32;
+    let is_it = |slot: &[u8]| slot[4..8] == offset.to_le_bytes();
+    let slot = (512..4096).step_by(512).flat_map(|block| (0..12).map(move |n| block + n * 40));
+    let slot = slot.into_iter().find(|&at| is_it(&bytes[at..at + 40])).expect("it has a slot");
+    for at in (slot..).step_by(40).take(1 + others) {
+        bytes[at + 17] ^= 4;
+    }
+}
+
+#[test]
+fn bad_slots_of_a_full_segment_are_made_anew_from_their_entries() {
+    let (mut node, frames) = grown(sizes());
+    node.storage.snapshots.has_peers = false;
+    harm_slots(&mut node.disk, &frames[7], 2);
+    assert_eq!(node.read(1).len(), 300);
+    assert!(node.storage.marks().has(Mark::SlotsMadeAnew));
+    node.settle();
+    let mut node = node.restart();
+    assert_eq!(node.read(1).len(), 300);
+    assert!(!node.storage.marks().has(Mark::SlotsMadeAnew), "they are on disk again");
+}
+
+#[test]
+fn an_entry_of_a_full_segment_without_either_witness_ends_the_node() {
+    let (mut node, frames) = grown(sizes());
+    harm_slots(&mut node.disk, &frames[7], 0);
+    harm(&mut node.disk, &frames[7]);
+    node.storage.read(Reader::Machine, LogIndex(8), node.last.index, 1);
     node.settle();
     assert!(matches!(node.halted, Some(Halt::Refused { row: "damaged", .. })), "{:?}", node.halted);
 }

@@ -226,7 +226,7 @@ impl SegmentCheck {
         let found = if last_nonzero(bytes).is_none() { "zeros" } else { "bytes that are not it" };
         let then = if self.is_sealed {
             let index = head.id.index;
-            format!("does not read there: the node meets it when it reads entry {index} back")
+            format!("does not read there: it is made anew when the node reads entry {index} back")
         } else {
             "writes it again from its entry".into()
         };
