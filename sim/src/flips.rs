@@ -160,7 +160,14 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
 
 fn ending<M: StateMachine, W: Workload>(world: &World<M, W>, node: usize, usual: Marks) -> Ending {
     let marks = world.marks_of(node);
-    let lost = [Mark::GateSet, Mark::SnapshotLost, Mark::InstallJoined, Mark::Installed];
+    let lost = [
+        Mark::HolesFound,
+        Mark::HoleFoundLate,
+        Mark::GateSet,
+        Mark::SnapshotLost,
+        Mark::InstallJoined,
+        Mark::Installed,
+    ];
     if world.is_out(node) {
         Ending::Refused
     } else if lost.iter().any(|mark| marks.has(*mark) && !usual.has(*mark)) {
@@ -182,6 +189,7 @@ const FOUND: u128 = {
         Mark::PartialSnapshotRemoved,
         Mark::TornTailCut,
         Mark::SlotRebuilt,
+        Mark::SlotsMadeAnew,
         Mark::OlderSnapshotUsed,
         Mark::InstallFinished,
     ];
