@@ -522,7 +522,7 @@ impl Raft {
         probe.durable = self.log.marks.durable();
         probe.judged = true;
         probe.gated = self.gate.is_some();
-        probe.holed = self.facts.hole.is_some();
+        probe.holed = self.facts.hole.is_some() || self.facts.owes_entries;
     }
 
     pub(crate) fn term_at(&self, index: LogIndex) -> Option<Term> {
