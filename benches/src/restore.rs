@@ -101,7 +101,6 @@ fn restart(dir: &Path, disk: DiskKind) -> Restart {
             tokio::time::sleep(Duration::from_micros(200)).await;
         }
         let replayed = begun.elapsed();
-        if std::env::var("RESTORE_PHASES").is_ok() { eprintln!("{:?} {:?}", handle.status().await.unwrap().recovery, replayed); }
         handle.shutdown(false).await.expect("it ends");
         Restart { votes: votes.expect("it was seen above"), replayed }
     })
