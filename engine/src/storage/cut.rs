@@ -6,10 +6,11 @@
 //! dead from the mark on: neither entry, nor witness, nor floor.
 
 use super::{
-    damaged,
+    Identity, damaged,
     journal::{Active, Journal, Sealed},
     ops::{Job, Ops},
     promises::{Promises, Version},
+    scan::{Damage, Full, Tail},
 };
 use crate::{
     disk::{
@@ -17,6 +18,7 @@ use crate::{
         hard_state::Cut,
         segment::{Layout, SLOT_BYTES, Slot},
     },
+    entry::Seed,
     event::Completion,
     file::{Class, DiskRequest, Extent, File},
     marks::Mark,
@@ -31,6 +33,8 @@ const CLEAR_BYTES_MAX: usize = 1 << 20;
 pub(crate) enum CutOp {
     /// The slots of a full segment that becomes the active one again.
     ReadSlots,
+    /// All of it, for a slot is bad.
+    ReadWhole,
     /// The block in which the last kept entry ends.
     ReadBlock,
     /// A write of zeros, or the removal of a segment.
@@ -57,6 +61,7 @@ enum Step {
     /// What a restart read already is not read again.
     MarkThen(Version, Clearing),
     ReadSlots(Target),
+    ReadWhole(Target),
     ReadBlock(Target),
     Clear,
     Sync,
@@ -183,7 +188,7 @@ impl Journal {
                     cut.step = Step::Clear;
                     cut.clear(file, clearing, ops);
                 }
-                Step::ReadSlots(_) | Step::ReadBlock(_) => break,
+                Step::ReadSlots(_) | Step::ReadWhole(_) | Step::ReadBlock(_) => break,
                 Step::Clear | Step::Sync if cut.outstanding > 0 => break,
                 Step::Clear => {
                     cut.sync(self.active.as_ref().map(|active| active.sequence), ops);
@@ -285,7 +290,15 @@ impl Journal {
         match (op, completion, &cut.step) {
             (CutOp::ReadSlots, Completion::Read(bytes), Step::ReadSlots(target)) => {
                 let target = target.clone();
-                self.take_slots(cut.from, &bytes);
+                if self.take_slots(cut.from, &bytes) {
+                    self.shorten(&mut cut, target, ops);
+                } else {
+                    self.read_whole(&mut cut, target, ops);
+                }
+            }
+            (CutOp::ReadWhole, Completion::Read(image), Step::ReadWhole(target)) => {
+                let target = target.clone();
+                self.make_slots_anew(cut.from, &image, ops);
                 if self.fault.is_none() {
                     self.shorten(&mut cut, target, ops);
                 }
@@ -299,8 +312,9 @@ impl Journal {
         self.cut = Some(cut);
     }
 
-    /// The slots of a full segment, up to the cut: what its end record vouched for.
-    fn take_slots(&mut self, from: LogIndex, bytes: &[u8]) {
+    /// The slots of a full segment, up to the cut: what its end record vouched for. False if one
+    /// of them is bad.
+    fn take_slots(&mut self, from: LogIndex, bytes: &[u8]) -> bool {
         let active = self.active.as_mut().expect("the cut reopened a segment");
         let seed = FileSeed::new(self.identity.group, active.sequence);
         let base = active.layout.slot_block(0);
@@ -309,12 +323,37 @@ impl Journal {
             let index = LogIndex(active.first.0 + u64::from(n));
             let slot = bytes.get(at..).and_then(|bytes| Slot::decode(bytes, seed, index));
             let Some(slot) = slot else {
-                let file = File::Segment(active.sequence);
-                let offset = active.layout.slot_offset(n);
-                self.fault = Some(damaged(file, offset, format!("the slot of entry {index}")));
-                return;
+                active.slots.clear();
+                return false;
             };
             active.slots.push(slot);
+        }
+        true
+    }
+
+    /// Where a slot is bad the entries tell what it said.
+    fn read_whole(&self, cut: &mut Cutting, target: Target, ops: &mut Ops) {
+        let active = self.active.as_ref().expect("the cut reopened a segment");
+        let (file, len) = (File::Segment(active.sequence), active.layout.len as u32);
+        cut.step = Step::ReadWhole(target);
+        cut.submit(CutOp::ReadWhole, DiskRequest::Read { file, offset: 0, len }, ops);
+    }
+
+    /// In memory: the disk has them again when a restart or a reader comes upon them.
+    fn make_slots_anew(&mut self, from: LogIndex, image: &[u8], ops: &mut Ops) {
+        let Identity { cluster, group, .. } = self.identity;
+        let active = self.active.as_mut().expect("the cut reopened a segment");
+        let Active { sequence, layout, first, prev_term, .. } = *active;
+        let full = Full { sequence, layout, first, prev_term, last: from.previous() };
+        let scanned = full.scan(image, Seed::new(cluster, group), group, self.epoch);
+        match scanned.tail {
+            Tail::Unknown(Damage { offset, expected, .. }) => {
+                self.fault = Some(damaged(File::Segment(sequence), offset, expected));
+            }
+            Tail::End | Tail::Damaged(_) => {
+                ops.met(Mark::SlotsMadeAnew);
+                active.slots = scanned.slots;
+            }
         }
     }
 }

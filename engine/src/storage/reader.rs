@@ -5,25 +5,24 @@
 //! segment where slots are bad and are made anew from their entries.
 
 use super::{
-    Identity, ReadBack, Reader,
+    ReadBack, Reader,
     cut::push_chunks,
     damaged,
     journal::Journal,
     ops::{Job, Ops},
     repair::slot_image,
-    scan::{self, Damage, Rules, Scanned, Tail},
+    scan::{Damage, Full, Scanned, Tail},
 };
 use crate::{
     action::Halt,
     disk::{
         FileSeed,
-        hard_state::Cut,
-        segment::{Header, Layout, Slot},
+        segment::{Layout, Slot},
     },
     entry::{Head, Seed},
     file::{Class, DiskRequest, Extent, File},
     marks::Mark,
-    types::{GroupId, LogIndex, OpId, SnapshotId, Term},
+    types::{GroupId, LogIndex, OpId, Term},
 };
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -393,20 +392,9 @@ fn made_anew(
     group: GroupId,
     epoch: u64,
 ) -> Result<(Slots, Vec<Extent>), (u64, String)> {
-    // All of it is live, and durable.
-    let (stop, proven) = (Some(place.end.next()), place.end);
-    let rules = Rules { seed, cut: Cut::default(), stop, proven, epoch };
-    let header = Header {
-        identity: Identity { group, ..Identity::default() },
-        sequence: place.sequence,
-        first: place.first,
-        prev_term: place.prev_term,
-        epoch,
-        layout: place.layout,
-        window_bytes: 0,
-        staged_for: SnapshotId(0),
-    };
-    let Scanned { slots, first_rebuilt, tail, .. } = scan::scan(&header, image, &rules);
+    let Place { sequence, layout, first, prev_term, end, .. } = *place;
+    let full = Full { sequence, layout, first, prev_term, last: end };
+    let Scanned { slots, first_rebuilt, tail, .. } = full.scan(image, seed, group, epoch);
     if let Tail::Unknown(Damage { offset, expected, .. }) = tail {
         return Err((offset, expected));
     }

@@ -9,10 +9,10 @@ use crate::{
     disk::{
         FileSeed,
         hard_state::Cut,
-        segment::{FloorLag, Header, Slot},
+        segment::{FloorLag, Header, Layout, Slot},
     },
     entry::{Head, Malformed, Seed},
-    types::{LogId, LogIndex, Term},
+    types::{GroupId, Identity, LogId, LogIndex, SnapshotId, Term},
 };
 
 /// What the scan must know beside the segment.
@@ -82,6 +82,36 @@ struct Scan<'a> {
     /// By position; `None`: absent, torn, or dead.
     table: Vec<Option<Slot>>,
     slots_to: u32,
+}
+
+/// A full segment in use: all of it up to `last` is live, and durable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Full {
+    pub(crate) sequence: u64,
+    pub(crate) layout: Layout,
+    pub(crate) first: LogIndex,
+    /// The term of the entry before `first`.
+    pub(crate) prev_term: Term,
+    pub(crate) last: LogIndex,
+}
+
+impl Full {
+    /// Judges its bytes; slots that are bad are made anew, with this epoch.
+    pub(crate) fn scan(&self, image: &[u8], seed: Seed, group: GroupId, epoch: u64) -> Scanned {
+        let Self { sequence, layout, first, prev_term, last } = *self;
+        let (stop, proven) = (Some(last.next()), last);
+        let header = Header {
+            identity: Identity { group, ..Identity::default() },
+            sequence,
+            first,
+            prev_term,
+            epoch,
+            layout,
+            window_bytes: 0,
+            staged_for: SnapshotId(0),
+        };
+        scan(&header, image, &Rules { seed, cut: Cut::default(), stop, proven, epoch })
+    }
 }
 
 /// Judges the segment whose bytes are `image`.

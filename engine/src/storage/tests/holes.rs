@@ -179,3 +179,17 @@ fn an_entry_of_a_full_segment_without_either_witness_ends_the_node() {
     node.settle();
     assert!(matches!(node.halted, Some(Halt::Refused { row: "damaged", .. })), "{:?}", node.halted);
 }
+
+/// Storm of five, seed 1010111: a conflict reached back into a full segment with a bad slot.
+#[test]
+fn a_cut_into_a_full_segment_does_without_its_bad_slots() {
+    let (mut node, frames) = grown(sizes());
+    harm_slots(&mut node.disk, &frames[7], 1);
+    let (file, _) = body(&node.disk, &frames[7]);
+    node.truncate(LogId::new(Term(1), LogIndex(11)));
+    node.settle();
+    assert!(node.storage.marks().has(Mark::SlotsMadeAnew), "{file} was reopened");
+    node.append_all(2, [10, 20]);
+    assert_eq!(node.read(1).len(), 13);
+    assert_eq!(node.restart().read(1).len(), 13);
+}
