@@ -129,8 +129,11 @@ fn three_twice() -> Plan {
 }
 
 fn one_alone() -> Plan {
-    let again = FaultKind::Stop { node: 0, hand_over: false };
-    let faults = vec![Fault { at: 120 * MS, kind: again }];
+    // After the one there is nothing to write again, after the other there is.
+    let stopped = FaultKind::Stop { node: 0, hand_over: false };
+    let killed = FaultKind::Kill { node: 0, down: MS };
+    let faults = [(60, stopped), (120, killed)].map(|(at, kind)| Fault { at: at * MS, kind });
+    let faults = faults.into();
     Plan { clients: clients(3, 60), faults, ..dense(1, 1) }
 }
 
