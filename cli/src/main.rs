@@ -9,6 +9,7 @@ mod cluster_file;
 mod look;
 mod metrics;
 mod node;
+mod observed;
 mod progress;
 mod serve;
 mod signals;

@@ -3,7 +3,7 @@
 //! One thread for both: no thread is woken between a client's command and its way to disk and
 //! peers.
 
-use crate::{metrics::Source, store::Replicated};
+use crate::{metrics::Source, observed::Observed};
 use anyhow::{Context, Result, anyhow};
 use lakebed::{ClusterId, Config, File, GroupId, Halt, NodeId, Tuning};
 use lakebed_kv::{
@@ -133,7 +133,7 @@ async fn work(
             let _ = told.send(asked.await);
         };
         let handle = source.handle.clone();
-        serve(clients, Replicated(source), limits, stop).await;
+        serve(clients, Observed::new(source), limits, stop).await;
         let hand_over = matches!(hears.await, Ok(Stop::Yes { hand_over: true }));
         // The node itself is awaited below.
         drop(handle.shutdown(hand_over));

@@ -183,7 +183,9 @@ impl Cluster {
             }
             // The clock that timers go by is madsim's.
             FaultKind::StalledClock { .. } => {}
+            FaultKind::PowerCutAt { .. } => unreachable!("no storm counts steps of a disk"),
             FaultKind::Ruin { .. }
+            | FaultKind::Flip { .. }
             | FaultKind::LostWrite { .. }
             | FaultKind::MisdirectedWrite { .. }
             | FaultKind::OldImage { .. }

@@ -1,0 +1,58 @@
+//! A node as the RESP server sees it, and with it the disk and the traffic that INFO tells of.
+
+use crate::{metrics::Source, store::Replicated};
+use bytes::Bytes;
+use lakebed::{Batch, LogId, Status};
+use lakebed_kv::serve::{Failure, Store};
+use std::sync::Arc;
+
+/// The store that this node is one of, and its surroundings.
+#[derive(Clone)]
+pub(crate) struct Observed {
+    store: Replicated,
+    source: Source,
+}
+
+impl Observed {
+    pub(crate) fn new(source: Source) -> Self {
+        Self { store: Replicated(source.handle.clone()), source }
+    }
+}
+
+impl Store for Observed {
+    async fn propose(&self, batch: Batch, out: &mut Vec<u8>) -> Result<(), Failure> {
+        self.store.propose(batch, out).await
+    }
+
+    async fn read(&self, query: &[u8]) -> Result<Bytes, Failure> {
+        self.store.read(query).await
+    }
+
+    async fn status(&self) -> Result<Status, Failure> {
+        self.store.status().await
+    }
+
+    /// What the engine does not see: its disk, and what was asked of it.
+    async fn surroundings(&self, status: &Status) -> Vec<(&'static str, String)> {
+        let (health, asked) = (Arc::clone(&self.source.health), status.clone());
+        // The file system may have to wait for a disk.
+        let files =
+            tokio::task::spawn_blocking(move || (health.room(), health.snapshot_age(&asked)));
+        let (room, age) = files.await.unwrap_or_default();
+        let (latency, traffic) = (self.source.health.latency(), self.source.handle.traffic());
+        let age = age.filter(|_| status.snapshot != LogId::ZERO);
+        let told =
+            |number: Option<u64>| number.map_or_else(String::new, |number| number.to_string());
+        vec![
+            ("disk_free_bytes", told(room.map(|room| room.free_bytes))),
+            ("disk_size_bytes", told(room.map(|room| room.total_bytes))),
+            ("disk_writes", latency.count().to_string()),
+            ("disk_write_mean_us", latency.mean().as_micros().to_string()),
+            ("disk_write_slowest_us", latency.slowest.as_micros().to_string()),
+            ("snapshot_age_seconds", told(age.map(|age| age.as_secs()))),
+            ("commands", traffic.commands.to_string()),
+            ("command_bytes", traffic.command_bytes.to_string()),
+            ("queries", traffic.queries.to_string()),
+        ]
+    }
+}
