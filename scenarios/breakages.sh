@@ -14,6 +14,7 @@ breakages=${4:-$(grep -rhoP 'lakebed_break = "\K[a-z_]+' engine/src | sort -u)}
 target=${CARGO_TARGET_DIR:-target}
 # A test's panic is told with its numbers; where it stands in the library is no news.
 export RUST_BACKTRACE=0 CARGO_TARGET_DIR="$target/breakages"
+mkdir -p "$plans"
 missed=0
 for breakage in $breakages; do
     export RUSTFLAGS="--cfg lakebed_break=\"$breakage\""
