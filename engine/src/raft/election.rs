@@ -58,6 +58,7 @@ impl Raft {
             && self.receiver.taking.is_none()
             && !self.facts.is_state_lost
             && !self.facts.owes_entries
+            && !self.is_held_up()
             && self.gate.is_none()
     }
 

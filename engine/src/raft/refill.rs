@@ -8,7 +8,7 @@
 //! is compared with what is missing by the storage. Invariant: equal term at equal index means the
 //! same entry, so any copy will do.
 
-use super::{Raft, log::Chunk, replication::ReadWish};
+use super::{Raft, log::Chunk, replication::ReadWish, role::Role};
 use crate::{
     entry,
     marks::Mark,
@@ -77,6 +77,11 @@ impl Raft {
         self.send(to, Payload::Refill(Given { is_gone: false, frames }));
     }
 
+    /// Whether the machine waits for an entry that is lost.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.facts.hole.is_some_and(|hole| hole.index > self.log.marks.applying())
+    }
+
     /// Whether the state cannot be had from this node's disk: a leader must send a snapshot.
     pub(super) fn lacks_state(&self) -> bool {
         let behind = self.facts.snapshot;
@@ -92,6 +97,11 @@ impl Raft {
                 self.marks.set(Mark::RefillInVain);
             }
             self.refill.in_vain = Some(hole);
+        }
+        if given.is_gone && matches!(self.role, Role::Leader(_)) && self.is_held_up() {
+            // Only another leader can send the state that its machine lacks.
+            self.marks.set(Mark::RefillInVain);
+            return self.become_follower(self.term, None);
         }
         let (mut at, mut heads) = (0, Vec::new());
         while at < given.frames.len() {
