@@ -90,7 +90,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         ruined: &SimDisk,
         vote: bool,
     ) -> bool {
-        self.forgets(node, ruined, vote) && self.is_beyond_telling(node, file, ruined)
+        // A file that was struck before may have lost the one witness, and now the other.
+        let is_struck = self.nodes[node].scars.files.contains(&file);
+        self.forgets(node, ruined, vote)
+            && (is_struck || self.is_beyond_telling(node, file, ruined))
     }
 
     /// Whether all that the ruined disk has forgotten is what the whole one does not prove either:
