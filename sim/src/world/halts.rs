@@ -1,12 +1,13 @@
-//! Engines that end by themselves, and whether they may.
+//! Engines that end by themselves, or call something lost, and whether they may.
 
 use super::{SITE_RESTART, World};
 use crate::{
     client::Workload,
+    node::Scars,
     oracle::{Checked, Violation},
     plan::US,
 };
-use lakebed::{Halt, StateMachine};
+use lakebed::{Halt, StateMachine, inspect::Probe};
 
 impl<M: StateMachine, W: Workload> World<M, W> {
     /// The engine ended by itself. After faults within the contract it may only have been asked to
@@ -33,6 +34,28 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
         let after = self.process.lane(SITE_RESTART, at as u32).delay(US, 10_000 * US);
         self.schedule_start(at, after);
+        Ok(())
+    }
+}
+
+impl Scars {
+    /// Crashes alone never cost a node an entry, its vote or its state.
+    pub(super) fn excuse(&self, at: usize, probe: &Probe) -> Checked {
+        if probe.gated && !self.is_ruined {
+            let what = "calls entries lost that were durable".into();
+            return Err(Violation::new("no gate after crashes alone", at, what));
+        }
+        if self.is_ruined || !self.files.is_empty() {
+            return Ok(());
+        }
+        if probe.holed {
+            let what = "calls an entry bad that nothing has damaged".into();
+            return Err(Violation::new("no hole after crashes alone", at, what));
+        }
+        if probe.stateless {
+            let what = format!("has no snapshot that its log from {} goes on from", probe.first);
+            return Err(Violation::new("no lost state after crashes alone", at, what));
+        }
         Ok(())
     }
 }
