@@ -3,12 +3,12 @@
 //! Cold: what of the files lay in memory is given back before each round. Both contestants read the
 //! same bytes; ours starts a node and waits until its machine has been given all of them.
 
-use crate::rounds::{Samples, ratios, readable_ratio};
-use bytes::Bytes;
-use futures::{StreamExt, stream::FuturesUnordered};
-use lakebed::{
-    Batch, ClusterId, Config, GroupId, LogId, MachineError, NodeId, Phase, StateMachine, Timestamp,
+use crate::{
+    append::Counter,
+    rounds::{Samples, ratios, readable_ratio},
 };
+use futures::{StreamExt, stream::FuturesUnordered};
+use lakebed::{Batch, ClusterId, Config, GroupId, NodeId, Phase};
 use lakebed_runtime::{Answers, DiskKind, Handle, Listen, Node, Options, Reply};
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc},
@@ -143,7 +143,7 @@ fn open(dir: &Path, disk: DiskKind) -> Handle {
     let mut options = Options::new(dir, ClusterId(1), config, listen);
     options = options.members([(1, "127.0.0.1:1")]);
     options.disk = disk;
-    Node::spawn(options, Nothing).expect("a node")
+    Node::spawn(options, Counter).expect("a node")
 }
 
 /// The log's files, in order.
@@ -241,22 +241,5 @@ impl Drop for Aligned {
     fn drop(&mut self) {
         // SAFETY: allocated with this layout.
         unsafe { dealloc(self.at, self.layout) }
-    }
-}
-
-/// A machine that does nothing.
-struct Nothing;
-
-impl StateMachine for Nothing {
-    fn apply(&mut self, _: LogId, _: Timestamp, _: &[u8], _: &mut Vec<u8>) {}
-
-    fn query(&self, _: &[u8], _: &mut Vec<u8>) {}
-
-    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-        Box::new(std::iter::empty())
-    }
-
-    fn restore(&mut self, _: u64, _: &[u8], _: bool) -> Result<(), MachineError> {
-        Ok(())
     }
 }

@@ -79,7 +79,7 @@ impl Drop for Lakebed {
 }
 
 /// A machine without a state.
-struct Counter;
+pub struct Counter;
 
 impl StateMachine for Counter {
     fn apply(&mut self, _: LogId, _: Timestamp, _: &[u8], _: &mut Vec<u8>) {}

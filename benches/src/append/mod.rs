@@ -5,6 +5,8 @@ mod lakebed;
 mod peer;
 mod raw;
 
+pub use lakebed::Counter;
+
 use crate::rounds::{Contestant, Samples, Work, interleave, ratios, readable, readable_ratio};
 use lakebed_runtime::DiskKind;
 use std::{fs, path::Path, time::Duration};
