@@ -89,6 +89,11 @@ pub struct Tuning {
     /// The most bytes of log kept for members that lag, beyond what snapshots leave: whoever lags
     /// further is sent a snapshot.
     pub retain_log_bytes: u64,
+    /// The most members that are sent a snapshot at one time; others wait for their turn.
+    pub transfers_max: u32,
+    /// The most bytes of snapshots sent in a second, to all members together and on average over a
+    /// heartbeat. Zero: as fast as the receivers' disks take them.
+    pub transfer_bytes_per_second: u64,
 }
 
 impl Default for Tuning {
@@ -110,6 +115,8 @@ impl Default for Tuning {
             restore_bytes_max: 16 << 20,
             snapshot_log_bytes: 64 << 20,
             retain_log_bytes: 1 << 30,
+            transfers_max: 2,
+            transfer_bytes_per_second: 0,
         }
     }
 }
@@ -126,7 +133,7 @@ impl Tuning {
         if self.append_bytes_max as usize <= HEAD_BYTES + 4 || self.entry_commands_max == 0 {
             return Err(ConfigError::NothingFits);
         }
-        if self.writes_inflight_max == 0 {
+        if self.writes_inflight_max == 0 || self.transfers_max == 0 {
             return Err(ConfigError::NothingFits);
         }
         if self.commit_notice > self.heartbeat {
@@ -161,7 +168,7 @@ pub enum ConfigError {
     NoticeAboveHeartbeat,
     /// The least election timeout is not below the most.
     ElectionRangeEmpty,
-    /// Not one command fits into an entry, or not one write may be in flight.
+    /// Not one command fits into an entry, or not one write or transfer may be under way.
     NothingFits,
     /// `append_bytes_max` exceeds half of `segment_bytes`.
     AppendExceedsSegment,
@@ -190,8 +197,8 @@ impl fmt::Display for ConfigError {
                 f.write_str("the least election timeout must be below the most")
             }
             Self::NothingFits => f.write_str(
-                "append_bytes_max, entry_commands_max and writes_inflight_max must admit one \
-                 command",
+                "append_bytes_max, entry_commands_max, writes_inflight_max and transfers_max must \
+                 admit one command",
             ),
             Self::AppendExceedsSegment => {
                 f.write_str("append_bytes_max must not exceed half of segment_bytes")

@@ -76,6 +76,10 @@ marks! {
     InstallRepeated,
     /// A snapshot went on where it had stopped: its receiver had kept what it had.
     InstallResumed,
+    /// A peer waited until others had been sent their snapshots.
+    InstallWaited,
+    /// An install went on with what it had written before a crash.
+    InstallGoneOnWith,
     /// A snapshot from another leader, or a newer one, took the place of one half received.
     InstallReplaced,
     /// A snapshot was received whole, and the log had come as far by then.

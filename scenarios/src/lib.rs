@@ -36,6 +36,20 @@ fn beyond_the_budget(seed: Seed) -> Outcome {
         .run(Ledger::default, workload)
 }
 
+/// A storm in which whoever is away for a moment is sent a snapshot of many blocks: nothing of the
+/// log is kept for it, and installs are broken off again and again.
+fn storm_of_installs(seed: Seed) -> Outcome {
+    let storm = Storm::new(seed).nodes(3);
+    let storm = storm.with(|plan| {
+        plan.tuning.retain_log_bytes = 0;
+        plan.tuning.snapshot_log_bytes = 8 << 10;
+    });
+    storm.run(|| Ledger::heavy(HEAVY), workload)
+}
+
+/// A state of some blocks; a block is 32 KiB where sectors are 512 bytes.
+const HEAVY: usize = 150_000;
+
 /// A scenario by its name.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
@@ -48,7 +62,7 @@ pub struct Scenario {
 }
 
 /// Every scenario there is.
-pub const SCENARIOS: [Scenario; 4] = [
+pub const SCENARIOS: [Scenario; 5] = [
     Scenario {
         name: "storm_of_one",
         about: "a node alone: crashes, torn writes, failed syncs, full disks",
@@ -63,6 +77,11 @@ pub const SCENARIOS: [Scenario; 4] = [
         name: "storm_of_five",
         about: "five nodes: the same, with quorums that overlap in one node of three",
         run: |seed| storm(seed, 5),
+    },
+    Scenario {
+        name: "storm_of_installs",
+        about: "three nodes, large snapshots, and no log kept for whoever was away",
+        run: storm_of_installs,
     },
     Scenario {
         name: "beyond_the_budget",

@@ -11,11 +11,19 @@ pub struct Ledger {
     history: u64,
     applied: u64,
     counts: BTreeMap<u8, u64>,
+    /// How many bytes its state is larger than it needs to be.
+    ballast: usize,
     /// What came of a snapshot so far.
     incoming: Vec<u8>,
 }
 
 impl Ledger {
+    /// One whose snapshots are large: so many bytes that follow from its history.
+    #[must_use]
+    pub fn heavy(ballast: usize) -> Self {
+        Self { ballast, ..Self::default() }
+    }
+
     /// How many commands were applied.
     #[must_use]
     pub const fn applied(&self) -> u64 {
@@ -28,22 +36,29 @@ impl Ledger {
             state.push(*key);
             state.extend_from_slice(&count.to_le_bytes());
         }
+        state.extend(self.ballast());
         state
+    }
+
+    /// No two blocks of it are alike, and none is like another history's.
+    fn ballast(&self) -> impl Iterator<Item = u8> {
+        let words = (0..).map(|n: u64| (self.history ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        words.flat_map(u64::to_le_bytes).take(self.ballast)
     }
 
     fn adopt(&mut self, state: &[u8]) -> Option<()> {
         let (head, rest) = state.split_at_checked(16)?;
-        let (records, tail) = rest.as_chunks::<9>();
-        if !tail.is_empty() {
-            return None;
-        }
-        *self = Self {
+        let (records, ballast) = rest.split_at_checked(rest.len().checked_sub(self.ballast)?)?;
+        let (records, tail) = records.as_chunks::<9>();
+        let adopted = Self {
             history: u64::from_le_bytes(head[..8].try_into().ok()?),
             applied: u64::from_le_bytes(head[8..].try_into().ok()?),
             counts: records.iter().map(record).collect(),
+            ballast: self.ballast,
             incoming: Vec::new(),
         };
-        Some(())
+        let is_whole = tail.is_empty() && adopted.ballast().eq(ballast.iter().copied());
+        is_whole.then(|| *self = adopted)
     }
 }
 
@@ -75,13 +90,14 @@ impl StateMachine for Ledger {
 
     fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
         // In small pieces, so that a snapshot is more than one of them.
-        let pieces: Vec<Bytes> = self.state().chunks(24).map(Bytes::copy_from_slice).collect();
+        let most = if self.ballast == 0 { 24 } else { 4 << 10 };
+        let pieces: Vec<Bytes> = self.state().chunks(most).map(Bytes::copy_from_slice).collect();
         Box::new(pieces.into_iter())
     }
 
     fn restore(&mut self, offset: u64, bytes: &[u8], last: bool) -> Result<(), MachineError> {
         if offset == 0 {
-            *self = Self::default();
+            *self = Self::heavy(self.ballast);
         }
         if offset != self.incoming.len() as u64 {
             return Err(MachineError(format!("a piece at {offset} does not follow")));
@@ -115,6 +131,18 @@ mod tests {
         assert_ne!(base, applied(&[b"b", b"a"]));
         assert_ne!(base, applied(&[b"a", b"b", b"b"]));
         assert_eq!(base, applied(&[b"a", b"b"]));
+    }
+
+    #[test]
+    fn a_heavy_state_is_taken_in_whole_or_not_at_all() {
+        let mut heavy = Ledger::heavy(100);
+        heavy.apply(LogId::new(Term(1), LogIndex(1)), Timestamp(0), b"a", &mut Vec::new());
+        let mut state: Vec<u8> = heavy.freeze().flatten().collect();
+        let mut other = Ledger::heavy(100);
+        other.restore(0, &state, true).unwrap();
+        assert_eq!(other, heavy);
+        state[80] ^= 1;
+        other.restore(0, &state, true).unwrap_err();
     }
 
     #[test]

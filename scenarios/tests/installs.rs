@@ -14,22 +14,48 @@ use lakebed_sim::{
 type Cluster = World<Ledger, fn(&mut Draw) -> Op>;
 type Told = Result<(), Violation>;
 
-/// Nothing is kept for members: whoever is down for a while is sent a snapshot.
+/// Bytes in a second.
+const SLOW: u64 = 4 << 20;
+
+/// One snapshot at a time, and slowly.
+fn slow_plan(seed: u64) -> Plan {
+    let mut plan = plan_of(seed, 5);
+    plan.tuning.transfers_max = 1;
+    plan.tuning.transfer_bytes_per_second = SLOW;
+    plan
+}
+
 fn plan(seed: u64) -> Plan {
-    let mut plan = Plan::calm(seed, 3);
+    plan_of(seed, 3)
+}
+
+/// Nothing is kept for members: whoever is down for a while is sent a snapshot.
+fn plan_of(seed: u64, nodes: usize) -> Plan {
+    let mut plan = Plan::calm(seed, nodes);
     plan.tuning.snapshot_log_bytes = 8 << 10;
     plan.tuning.retain_log_bytes = 0;
     plan.segment_bytes = 8 << 10;
     plan.tuning.append_bytes_max = 2 << 10;
-    // Two blocks are more than the window: the receiver is waited for.
+    // Two pieces are more than the window: the receiver is waited for.
     plan.tuning.inflight_bytes_max = 4 << 10;
     plan
 }
 
 fn tell(name: &str, seed: u64, story: impl Fn(&mut Cluster) -> Told) {
-    let world = || World::new(plan(seed), Ledger::default, workload as fn(&mut _) -> _);
-    if observe(Seed::new(seed), world(), &story).is_err() {
-        let failure = observe(Seed::new(seed).traced(), world(), &story).unwrap_err();
+    tell_of(name, &plan(seed), Ledger::default, story);
+}
+
+const HEAVY: u64 = 150_000;
+
+/// Its snapshots are of five blocks.
+fn heavy() -> Ledger {
+    Ledger::heavy(HEAVY as usize)
+}
+
+fn tell_of(name: &str, plan: &Plan, machine: fn() -> Ledger, story: impl Fn(&mut Cluster) -> Told) {
+    let world = || World::new(plan.clone(), machine, workload as fn(&mut _) -> _);
+    if observe(Seed::new(plan.seed), world(), &story).is_err() {
+        let failure = observe(Seed::new(plan.seed).traced(), world(), &story).unwrap_err();
         let again = format!("cargo test -p lakebed-scenarios -- --exact {name}");
         panic!("{}", screen(name, &failure, &Commands(vec![("replay", again)])));
     }
@@ -123,6 +149,88 @@ fn a_power_cut_at_every_event_of_an_install_is_recovered_from() {
         }
     }
     assert!(before > 10 && finished > 0 && after > 10, "{before} {finished} {after}");
+}
+
+/// The receiver dies when so much of the snapshot lies on its disk, and once more while it reads
+/// that back; by a power cut, whatever survives, or alone. What was good of it is not sent again.
+#[test]
+fn what_a_crash_left_of_an_install_is_gone_on_with() {
+    let mut gone_on = 0;
+    for story in 0..56_u64 {
+        let told = std::cell::Cell::new(false);
+        let plan = plan(story / 14);
+        tell_of("what_a_crash_left_of_an_install_is_gone_on_with", &plan, heavy, |world| {
+            let node = left_behind(world)?.node;
+            let least = story % 14 * HEAVY / 13;
+            run_until(world, 2_000 * MS, "a part of a snapshot", |world| {
+                has_installed(world, node) || part_bytes(world, node) > least
+            })?;
+            die(world, node, story);
+            let until = world.disk_operations(node) + 18 + story % 16;
+            while world.disk_operations(node) < until {
+                world.step()?;
+            }
+            die(world, node, story / 14);
+            heals(world)?;
+            let marks = world.marks();
+            let has_gone_on = marks.has(Mark::InstallGoneOnWith);
+            told.set(has_gone_on && marks.has(Mark::InstallResumed));
+            let are_kills = story.is_multiple_of(2) && (story / 14).is_multiple_of(2);
+            let lacks_nothing = are_kills && least > 40_000;
+            assert!(has_gone_on || !lacks_nothing, "{story}: begun anew");
+            Ok(())
+        });
+        gone_on += u32::from(told.get());
+    }
+    println!("gone on with {gone_on} times");
+    assert!(gone_on > 10, "what was written before the crash was of use {gone_on} times");
+}
+
+/// How much of a snapshot that is not whole lies on a node's disk.
+fn part_bytes(world: &Cluster, node: usize) -> u64 {
+    let of_part = |(file, len): (File, u64)| matches!(file, File::Part(..)).then_some(len);
+    world.disk(node).list().filter_map(of_part).max().unwrap_or(0)
+}
+
+/// Every other time alone: then its disk lacks nothing.
+fn die(world: &mut Cluster, node: usize, way: u64) {
+    match way % 2 {
+        0 => world.kill(node),
+        _ => world.cut_power(node, Survivors::ALL[way as usize / 2 % 7]),
+    }
+    world.restart(node);
+}
+
+/// Two of five come back at once, and one snapshot goes out at a time, and not faster than allowed.
+#[test]
+fn who_lags_waits_for_a_turn() {
+    for seed in 0..20 {
+        tell_of("who_lags_waits_for_a_turn", &slow_plan(seed), heavy, |world| {
+            serve(world)?;
+            run_for(world, 50 * MS)?;
+            let leader = leader(world).expect("a cluster that serves has a leader");
+            let away = [(leader + 1) % 5, (leader + 2) % 5];
+            let last = |world: &Cluster, node: usize| world.probe(node).map(|probe| probe.last);
+            let last = away.map(|node| last(world, node).expect("it is up").index);
+            away.iter().for_each(|node| world.cut_power(*node, Survivors::All));
+            let most = *last.iter().max().expect("two are away");
+            let is_gone = |world: &Cluster| {
+                world.probe(leader).is_some_and(|probe| probe.first > most.next())
+            };
+            run_until(world, 5_000 * MS, "a log without what they need", is_gone)?;
+            away.iter().for_each(|node| world.restart(*node));
+            let are_back = |world: &Cluster| away.iter().all(|node| has_installed(world, *node));
+            let began = world.now();
+            run_until(world, 20_000 * MS, "both installs", are_back)?;
+            assert!(world.marks().has(Mark::InstallWaited));
+            let took = world.now() - began;
+            // What a heartbeat allows, and a piece, may have been sent before they were back.
+            let bytes = 2 * HEAVY - SLOW / 100 - (32 << 10);
+            let least = bytes * 1_000 * MS / SLOW;
+            assert!(took >= least, "installed within {took} ns, allowed are {least}");
+            heals(world)
+        });
+    }
 }
 
 /// The sender goes, or the link: another leader's snapshot is another one.

@@ -1,5 +1,6 @@
 //! Storms: a cluster under load, faults and crashes, then healed.
 
+use lakebed::Mark;
 use lakebed_scenarios::{scenario, storm};
 use lakebed_sim::{Report, check};
 
@@ -39,6 +40,15 @@ fn storm_of_three() {
 #[test]
 fn storm_of_five() {
     assert_stormy(&check("storm_of_five", |seed| storm(seed, 5)));
+}
+
+#[test]
+fn storm_of_installs() {
+    let installs = scenario("storm_of_installs").expect("it is one of them");
+    let reports = check("storm_of_installs", installs.run);
+    assert_stormy(&reports);
+    let met = |mark| reports.iter().any(|report| report.marks.has(mark));
+    assert!(reports.len() < 20 || met(Mark::Installed), "no run installed a snapshot");
 }
 
 /// Damage that no cluster is promised to live through: no wrong answer, whoever still serves.

@@ -192,6 +192,7 @@ const FOUND: u128 = {
         Mark::SlotsMadeAnew,
         Mark::OlderSnapshotUsed,
         Mark::InstallFinished,
+        Mark::InstallGoneOnWith,
     ];
     let (mut bits, mut at) = (0, 0);
     while at < marks.len() {

@@ -80,6 +80,7 @@ impl Raft {
         let (least, most) = self.tuning.election;
         leader.heartbeat_at = self.now.after(self.tuning.heartbeat);
         leader.heartbeat_due = true;
+        leader.allowance.beat(&self.tuning);
         let durable = self.log.marks.durable();
         if durable == self.log.marks.last() || durable > leader.disk_seen {
             leader.disk_seen = durable;

@@ -9,14 +9,16 @@
 use super::{
     Raft,
     progress::{Pace, Peer},
-    role::{Follower, Role},
+    role::{Follower, Leader, Role},
 };
 use crate::{
     action::Outcome,
+    config::Tuning,
     marks::Mark,
     message::{Head, InstallAnswer, Message, Payload},
     types::{LogId, LogIndex, NodeId, Piece, SnapshotId, SnapshotName},
 };
+use std::time::Duration;
 
 /// After so many heartbeats in which a peer got no further, what is kept for it is let go; it is
 /// begun anew with the newest snapshot.
@@ -25,6 +27,8 @@ const STILL_MAX: u32 = 100;
 /// The leader's half: what is on its way to one peer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Transfer {
+    /// Whether it is this peer's turn; those who wait are kept nothing.
+    has_begun: bool,
     /// Known from the first piece on.
     snapshot: Option<SnapshotName>,
     /// The next byte to send.
@@ -33,6 +37,9 @@ pub(super) struct Transfer {
     wanted: u64,
     /// The peer has room for a window behind this.
     stored: u64,
+    /// Whether the peer gets further. Until then it is sent one piece: it may have most of the
+    /// snapshot from an earlier attempt, or be busy finding out.
+    is_open: bool,
     /// Whether a piece is being read.
     reading: bool,
     /// Whether the peer got further since the last heartbeat.
@@ -47,8 +54,24 @@ impl Transfer {
         self.snapshot.map(|snapshot| snapshot.at.index)
     }
 
+    pub(super) const fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Whether it has begun, or may.
+    pub(super) fn begins(&mut self, turns: &mut u32) -> bool {
+        if !self.has_begun && *turns > 0 {
+            *turns -= 1;
+            self.has_begun = true;
+        }
+        self.has_begun
+    }
+
     fn has_room(&self, window: u64) -> bool {
         let is_all = self.snapshot.is_some_and(|snapshot| self.sent >= snapshot.bytes);
+        if !self.is_open {
+            return !is_all && self.sent <= self.wanted;
+        }
         !is_all && (self.sent <= self.stored || self.sent - self.stored < window)
     }
 
@@ -63,13 +86,16 @@ impl Transfer {
 
     /// A heartbeat has passed. What was sent and did not arrive is sent again.
     pub(super) fn beat(&mut self) -> bool {
+        if !self.has_begun {
+            return false;
+        }
         // There was none to read from.
         self.reading &= self.snapshot.is_some();
         let has_moved = std::mem::take(&mut self.has_moved);
         self.still = if has_moved { 0 } else { self.still + 1 };
         let is_stuck = !has_moved && self.sent > self.wanted;
         if is_stuck {
-            self.sent = self.wanted;
+            (self.sent, self.is_open) = (self.wanted, false);
         }
         // The only piece of an empty state has no byte to be missed by: it is sent until the peer
         // says that it has it.
@@ -83,11 +109,44 @@ impl Transfer {
     }
 
     fn answered(&mut self, answer: &InstallAnswer) {
-        self.has_moved |= answer.next > self.wanted;
+        let has_moved = answer.next > self.wanted;
+        self.has_moved |= has_moved;
+        self.is_open |= has_moved;
         self.stored = answer.stored;
         self.wanted = answer.next;
         // It has kept what an earlier attempt brought.
         self.sent = self.sent.max(answer.next);
+    }
+}
+
+/// How much more of snapshots may be sent before the next heartbeat; negative: as much too much.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Allowance(i128);
+
+impl Allowance {
+    pub(super) fn new(tuning: &Tuning) -> Self {
+        let mut allowance = Self(0);
+        allowance.beat(tuning);
+        allowance
+    }
+
+    /// What was not used is not saved up.
+    pub(super) fn beat(&mut self, tuning: &Tuning) {
+        let second = Duration::from_secs(1).as_nanos();
+        let most = u128::from(tuning.transfer_bytes_per_second) * tuning.heartbeat.as_nanos();
+        self.0 = match tuning.transfer_bytes_per_second {
+            0 => i128::MAX,
+            // At least a byte, or a slow limit would be a halt.
+            _ => self.0.min(0) + (most / second).max(1) as i128,
+        };
+    }
+
+    const fn spend(&mut self, bytes: usize) {
+        self.0 -= bytes as i128;
+    }
+
+    pub(super) const fn is_left(self) -> bool {
+        self.0 > 0
     }
 }
 
@@ -120,12 +179,14 @@ impl Raft {
     pub(crate) fn on_piece_read(&mut self, peer: NodeId, piece: Piece) {
         let time = self.log.last_time();
         let Role::Leader(leader) = &mut self.role else { return };
-        let Some(peer) = leader.peer(peer) else { return };
+        let Leader { peers, allowance, .. } = &mut **leader;
+        let Some(peer) = peers.iter_mut().find(|known| known.id == peer) else { return };
         let (id, Some(transfer)) = (peer.id, &mut peer.transfer) else { return };
         transfer.reading = false;
         if piece.offset != transfer.sent {
             return;
         }
+        allowance.spend(piece.bytes.len());
         transfer.snapshot = Some(piece.snapshot);
         transfer.sent += piece.bytes.len() as u64;
         self.send(id, Payload::Install(Piece { time, ..piece }));
@@ -172,7 +233,7 @@ impl Raft {
         let mut pins = Pins::default();
         let Role::Leader(leader) = &self.role else { return pins };
         for Peer { id, transfer, .. } in &leader.peers {
-            let Some(transfer) = transfer else { continue };
+            let Some(transfer) = transfer.filter(|transfer| transfer.has_begun) else { continue };
             pins.peers.push(*id);
             let from = transfer.at().map(LogIndex::next);
             pins.from = pins.from.into_iter().chain(from).min();

@@ -109,6 +109,11 @@ impl Peer {
             || (self.commit_sent < committed && self.intake.awaits(self.commit_sent))
     }
 
+    /// Whether a snapshot is on its way to it.
+    pub(super) fn is_sent_snapshot(&self) -> bool {
+        self.transfer.is_some_and(|transfer| transfer.has_begun())
+    }
+
     /// Whether it has every entry and does not know that they are committed: then no entry on its
     /// way will tell it.
     pub(super) fn lacks_notice(&self, committed: LogIndex) -> bool {

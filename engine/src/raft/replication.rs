@@ -40,6 +40,10 @@ struct Feed<'a> {
     notice: bool,
     /// How many more peers may read from disk.
     readers: u64,
+    /// How many more peers may be sent a snapshot.
+    turns: u32,
+    /// Whether more of a snapshot may be sent before the next heartbeat.
+    may_transfer: bool,
     messages: &'a mut Vec<Message>,
     wishes: &'a mut Vec<ReadWish>,
     pieces: &'a mut Vec<(NodeId, u64)>,
@@ -80,8 +84,13 @@ impl Feed<'_> {
 
     /// Asks for the next piece of the snapshot.
     fn install(&mut self, peer: &mut Peer) {
-        let window = self.tuning.inflight_bytes_max;
-        if let Some(from) = peer.transfer.as_mut().and_then(|transfer| transfer.next(window)) {
+        let Some(transfer) = &mut peer.transfer else { return };
+        if !transfer.begins(&mut self.turns) {
+            return self.marks.set(Mark::InstallWaited);
+        }
+        if self.may_transfer
+            && let Some(from) = transfer.next(self.tuning.inflight_bytes_max)
+        {
             self.pieces.push((peer.id, from));
         }
     }
@@ -169,6 +178,8 @@ impl Raft {
             heartbeat: std::mem::take(&mut leader.heartbeat_due),
             notice,
             readers: readers.saturating_sub(busy as u64),
+            turns: self.tuning.transfers_max.saturating_sub(leader.transfers()),
+            may_transfer: leader.allowance.is_left(),
             messages: &mut self.messages,
             wishes: &mut self.wishes,
             pieces: &mut self.pieces_wanted,

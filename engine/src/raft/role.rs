@@ -5,6 +5,7 @@
 use super::{
     Raft,
     formation::Forming,
+    install::Allowance,
     log::Watermarks,
     progress::{Pace, Peer},
 };
@@ -90,6 +91,7 @@ pub(super) struct Leader {
     /// When the own disk last moved, or had nothing to do.
     pub(super) disk_moved_at: Instant,
     pub(super) disk_seen: LogIndex,
+    pub(super) allowance: Allowance,
 }
 
 impl Leader {
@@ -124,6 +126,11 @@ impl Leader {
         }
         let at = *self.notice_at.get_or_insert_with(|| now.after(delay));
         self.notice_at.take_if(|_| at <= now).is_some()
+    }
+
+    /// How many peers are being sent a snapshot; those who wait for their turn are not.
+    pub(super) fn transfers(&self) -> u32 {
+        self.peers.iter().filter(|peer| peer.is_sent_snapshot()).count() as u32
     }
 
     pub(super) fn peer(&mut self, id: NodeId) -> Option<&mut Peer> {
@@ -195,6 +202,7 @@ impl Raft {
             retain: LogIndex(0),
             disk_moved_at: self.now,
             disk_seen: self.log.marks.durable(),
+            allowance: Allowance::new(&self.tuning),
         }));
         let (id, last) = (LogId::new(self.term, start), self.log.last());
         let time = self.log.last_time();

@@ -4,12 +4,17 @@
 
 use super::{
     journal::{Active, Sealed},
+    leftover::Leftover,
     scan::{self, Scanned},
 };
 use crate::{
-    disk::segment::{EndRecord, Header, Slot},
+    disk::{
+        segment::{EndRecord, Header, Slot},
+        snapshot::{self, Origin, block_bytes},
+    },
     entry,
-    types::{LogId, Timestamp},
+    file::File,
+    types::{Identity, LogId, Timestamp},
 };
 use bytes::{Bytes, BytesMut};
 
@@ -19,6 +24,29 @@ pub(super) struct SnapshotFound {
     pub(super) len: u64,
     pub(super) header: Bytes,
     pub(super) footer: Bytes,
+}
+
+/// A snapshot that never became whole.
+#[derive(Clone, Debug)]
+pub(super) struct PartFound {
+    pub(super) left: Leftover,
+    pub(super) header: Bytes,
+}
+
+impl PartFound {
+    pub(super) const fn file(&self) -> File {
+        self.left.file()
+    }
+
+    /// Whether a peer was sending it to this node, and may go on to.
+    pub(super) fn is_of(&self, identity: &Identity, align: u32) -> bool {
+        let header = snapshot::Header::decode(&self.header, identity.group, self.left.at);
+        header.is_ok_and(|header| {
+            header.identity == *identity
+                && (header.id, header.origin) == (self.left.id, Origin::Installed)
+                && header.block_bytes == block_bytes(align)
+        })
+    }
 }
 
 #[derive(Clone, Debug)]

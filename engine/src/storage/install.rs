@@ -137,7 +137,8 @@ impl Installing {
     }
 }
 
-fn remove(file: File, ops: &mut Ops) {
+/// Does away with what an install left behind, or did not need.
+pub(super) fn remove(file: File, ops: &mut Ops) {
     let request = DiskRequest::Remove { file };
     ops.submit(Job::Install(InstallOp::Remove), Class::Background, request);
 }

@@ -12,9 +12,10 @@ use log::{Log, Wrong};
 
 use super::{
     Identity, Recovered,
-    found::{SegmentFound, SnapshotFound, last_nonzero},
+    found::{PartFound, SegmentFound, SnapshotFound, last_nonzero},
     install,
     journal::Journal,
+    leftover::Leftover,
     promises::Promises,
     scan::{self, Rules},
     snapshots::{self, SnapshotFile},
@@ -52,6 +53,8 @@ pub(crate) struct Look {
     pub(super) snapshots: Vec<SnapshotFound>,
     /// Those that are not whole.
     broken: Vec<SnapshotFound>,
+    /// Those that a crash broke off; once it is judged, the one to go on with.
+    pub(super) parts: Vec<PartFound>,
     pub(super) segments: Vec<SegmentFound>,
     /// Files that nothing needs.
     pub(super) doomed: Vec<File>,
@@ -80,6 +83,7 @@ impl Look {
             hard: None,
             snapshots: Vec::new(),
             broken: Vec::new(),
+            parts: Vec::new(),
             segments: Vec::new(),
             doomed: Vec::new(),
             log: Log::default(),
@@ -103,7 +107,11 @@ impl Look {
                     let (header, footer) = (Bytes::new(), Bytes::new());
                     self.snapshots.push(SnapshotFound { at, len, header, footer });
                 }
-                File::Spare(_) | File::Part(..) => self.doomed.push(file),
+                File::Part(at, id) => {
+                    let left = Leftover { at, id, len };
+                    self.parts.push(PartFound { left, header: Bytes::new() });
+                }
+                File::Spare(_) => self.doomed.push(file),
                 File::HardState => {}
             }
         }
@@ -255,6 +263,7 @@ impl Look {
     pub(super) fn judge_log(&mut self) {
         let mut rules = self.rules();
         self.drop_broken_snapshots();
+        self.drop_useless_parts();
         rules.proven = rules.proven.max(self.snapshot().index);
         // A record in a later segment proves all before it.
         for found in &self.segments {
@@ -289,6 +298,23 @@ impl Look {
         };
         let useless = self.snapshots.extract_if(.., is_useless);
         self.doomed.extend(useless.map(|found| File::Snapshot(found.at)));
+    }
+
+    /// Only one install can go on: the one that brings most, if it brings anything.
+    fn drop_useless_parts(&mut self) {
+        let hard = self.hard();
+        let (identity, align) = (hard.identity, self.config.disk_align);
+        let known = self.snapshot().index.max(hard.commit_hint);
+        let is_useful =
+            |part: &PartFound| part.left.at.index > known && part.is_of(&identity, align);
+        let best = self.parts.iter().filter(|part| is_useful(part)).map(|part| part.left);
+        let best = best.max_by_key(|left| left.at);
+        let useless = self.parts.extract_if(.., |part| Some(part.left) != best);
+        self.doomed.extend(useless.map(|part| part.file()));
+    }
+
+    pub(super) fn leftover(&self) -> Option<Leftover> {
+        self.parts.last().map(|part| part.left)
     }
 
     /// The newest snapshot takes the place of the log: the crash came before the hard state said so.

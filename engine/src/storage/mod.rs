@@ -9,6 +9,7 @@ mod found;
 mod holes;
 mod install;
 mod journal;
+mod leftover;
 mod look;
 mod ops;
 mod peers;
@@ -241,8 +242,8 @@ impl Storage {
                 }
             }
             Job::Restore => self.snapshots.on_block(op, result),
-            Job::Saving => on_saved(&mut self.snapshots.saving, result),
-            Job::Staging => on_saved(&mut self.snapshots.staging, result),
+            Job::Saving => on_saved(&mut self.snapshots.saving, op, result),
+            Job::Staging => on_saved(&mut self.snapshots.staging, op, result),
             Job::Serve(_) if self.snapshots.serving.is_expected(op) => {
                 let Completion::Read(block) = result? else { return Ok(()) };
                 let (group, align) = (self.config.group, self.config.disk_align);
@@ -301,6 +302,7 @@ impl Storage {
         self.reads = Reads::new(recovered.seed, self.config.group);
         self.snapshots = new_snapshots(recovered.identity, &self.config);
         self.snapshots.whole = restart.whole_snapshots();
+        self.snapshots.left = restart.leftover();
         self.committed = recovered.committed;
         self.replay_to = recovered.committed;
         self.snapshots.has_peers = !recovered.membership.is_sole_voter(recovered.identity.node);
@@ -551,8 +553,8 @@ fn new_snapshots(identity: Identity, config: &Config) -> Snapshots {
     Snapshots::new(identity, config.disk_align, config.tuning.restore_bytes_max)
 }
 
-fn on_saved(saving: &mut Option<Saving>, result: Result<Completion, DiskError>) {
-    saving.as_mut().expect("a snapshot was being written").on_written(result.map(drop));
+fn on_saved(saving: &mut Option<Saving>, op: OpId, result: Result<Completion, DiskError>) {
+    saving.as_mut().expect("a snapshot was being written").on_completed(op, result);
 }
 
 /// Removing what is gone already is no failure.

@@ -9,6 +9,7 @@ use super::{
     Recovered,
     found::SegmentFound,
     journal::Journal,
+    leftover::Leftover,
     look::{self, Look, Seen},
     ops::{Job, Ops},
     promises::{Promises, Version},
@@ -42,6 +43,8 @@ pub(crate) enum RecoveryOp {
     },
     SnapshotHead(u32),
     SnapshotFoot(u32),
+    /// The header of a snapshot that never became whole.
+    PartHead(u32),
     /// Header A, header B or end record.
     SegmentBlock {
         segment: u32,
@@ -123,6 +126,11 @@ impl Recovery {
         self.look.whole_snapshots()
     }
 
+    /// What an install that a crash broke off left to go on with.
+    pub(crate) fn leftover(&self) -> Option<Leftover> {
+        self.look.leftover()
+    }
+
     /// Whether the log does not go on from any snapshot: a peer must send one.
     pub(crate) const fn has_lost_state(&self) -> bool {
         self.has_lost_state
@@ -194,6 +202,7 @@ impl Recovery {
             RecoveryOp::HardBlock { copy, block } => look.take_hard(copy, block, &bytes),
             RecoveryOp::SnapshotHead(n) => look.snapshots[n as usize].header = bytes,
             RecoveryOp::SnapshotFoot(n) => look.snapshots[n as usize].footer = bytes,
+            RecoveryOp::PartHead(n) => look.parts[n as usize].header = bytes,
             RecoveryOp::SegmentBlock { segment, which } => look.take_block(segment, which, &bytes),
             RecoveryOp::SegmentChunk { segment, chunk } => {
                 let at = chunk as usize * READ_BYTES as usize;
@@ -262,8 +271,8 @@ impl Recovery {
             RecoveryOp::SegmentBlock { segment, which: 0 | 1 } => {
                 look.segments[*segment as usize].header.is_none()
             }
-            // Without its end record a segment is read whole.
-            RecoveryOp::SegmentBlock { .. } => false,
+            // Without its end record a segment is read whole, and a part comes from a peer again.
+            RecoveryOp::SegmentBlock { .. } | RecoveryOp::PartHead(_) => false,
             _ => true,
         });
         found.map(|(_, file, error)| (file, error))
@@ -345,6 +354,11 @@ impl Recovery {
                 let request = DiskRequest::Read { file, offset, len: align };
                 self.ask(RecoveryOp::SnapshotFoot(n), request, ops);
             }
+        }
+        for n in 0..self.look.parts.len() as u32 {
+            let file = self.look.parts[n as usize].file();
+            let len = snapshot::header_bytes(align) as u32;
+            self.ask(RecoveryOp::PartHead(n), DiskRequest::Read { file, offset: 0, len }, ops);
         }
         Ok(())
     }

@@ -3,14 +3,17 @@
 //!
 //! Invariant: what has its name is whole, and durable.
 
-use super::ops::{Job, Ops};
+use super::{
+    leftover::{Leftover, Rereading},
+    ops::{Job, Ops},
+};
 use crate::{
     action::{Machine, Note},
     disk::snapshot::{BLOCK_HEAD_BYTES, Footer, Header, encode_block, header_bytes},
-    event::Chunk,
+    event::{Chunk, Completion},
     file::{Class, DiskError, DiskRequest, Extent, File},
     marks::Mark,
-    types::{CaptureId, Piece, SnapshotName},
+    types::{CaptureId, OpId, Piece, SnapshotName},
 };
 use bytes::BytesMut;
 
@@ -29,6 +32,8 @@ pub(super) struct Saving {
     offset: u64,
     in_flight: u32,
     failed: Option<DiskError>,
+    /// What an earlier attempt left of it.
+    rereading: Option<Rereading>,
 }
 
 /// Where the bytes come from.
@@ -41,6 +46,8 @@ enum Source {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Save {
     Create,
+    /// What an earlier attempt left is being read back.
+    Reread,
     Blocks,
     Footer,
     Sync,
@@ -56,16 +63,28 @@ impl Saving {
     /// What the machine is after its last step.
     pub(super) fn capture(header: Header, capture: CaptureId, align: u32, ops: &mut Ops) -> Self {
         ops.machine(Machine::Capture { capture, at: header.at });
-        Self::begin(header, Source::Machine { capture, is_asked: false }, align, ops)
+        Self::new(header, Source::Machine { capture, is_asked: false }, align).create(ops)
     }
 
     /// What a peer sends.
     pub(super) fn stage(header: Header, name: SnapshotName, align: u32, ops: &mut Ops) -> Self {
-        Self::begin(header, Source::Peer { name, received: 0 }, align, ops)
+        Self::new(header, Source::Peer { name, received: 0 }, align).create(ops)
     }
 
-    fn begin(header: Header, source: Source, align: u32, ops: &mut Ops) -> Self {
-        let mut saving = Self {
+    /// The same, from where an earlier attempt broke off.
+    pub(super) fn go_on_from(
+        left: &Leftover,
+        header: Header,
+        name: SnapshotName,
+        align: u32,
+    ) -> Self {
+        let rereading = Some(Rereading::new(left, name, &header, align));
+        let saving = Self::new(header, Source::Peer { name, received: 0 }, align);
+        Self { step: Save::Reread, rereading, ..saving }
+    }
+
+    fn new(header: Header, source: Source, align: u32) -> Self {
+        Self {
             header,
             footer: Footer { blocks: 0, payload_bytes: 0, digest: 0 },
             source,
@@ -75,10 +94,13 @@ impl Saving {
             offset: header_bytes(align),
             in_flight: 0,
             failed: None,
-        };
-        let request = DiskRequest::Create { file: saving.part(), len: 0, zeroed: false };
-        saving.submit(request, ops);
-        saving
+            rereading: None,
+        }
+    }
+
+    fn create(mut self, ops: &mut Ops) -> Self {
+        self.submit(DiskRequest::Create { file: self.part(), len: 0, zeroed: false }, ops);
+        self
     }
 
     pub(super) const fn part(&self) -> File {
@@ -90,6 +112,10 @@ impl Saving {
             Source::Machine { .. } => Job::Saving,
             Source::Peer { .. } => Job::Staging,
         }
+    }
+
+    const fn is_from_peer(&self) -> bool {
+        matches!(self.source, Source::Peer { .. })
     }
 
     pub(super) fn is_of(&self, wanted: CaptureId) -> bool {
@@ -121,7 +147,7 @@ impl Saving {
             && piece.offset == *received
             && end <= name.bytes
             && !self.is_last_seen
-            && self.step != Save::Remove;
+            && !matches!(self.step, Save::Remove | Save::Reread);
         if is_next {
             *received = end;
             self.is_last_seen = end == name.bytes;
@@ -130,8 +156,12 @@ impl Saving {
         is_next
     }
 
-    pub(super) fn on_written(&mut self, result: Result<(), DiskError>) {
+    pub(super) fn on_completed(&mut self, op: OpId, result: Result<Completion, DiskError>) {
         self.in_flight -= 1;
+        if let (Save::Reread, Some(rereading)) = (self.step, &mut self.rereading) {
+            let Ok(Completion::Read(block)) = result else { return rereading.on_read(op, None) };
+            return rereading.on_read(op, Some(block));
+        }
         if let (Err(error), true) = (result, self.step != Save::Remove) {
             self.failed = Some(error);
         }
@@ -169,10 +199,12 @@ impl Saving {
         }
         match self.step {
             Save::Create if self.in_flight == 0 => {
-                let header = self.header.encode(align);
-                self.write(0, header, ops);
-                self.step = Save::Blocks;
+                self.write_header(align, ops);
+                if self.is_from_peer() {
+                    self.submit(DiskRequest::SyncDirectory, ops);
+                }
             }
+            Save::Reread => self.reread(align, ops),
             Save::Blocks => self.write_blocks(align, ops),
             Save::Footer if self.in_flight == 0 => {
                 self.step = Save::Sync;
@@ -189,6 +221,53 @@ impl Saving {
             }
             _ => {}
         }
+    }
+
+    fn write_header(&mut self, align: u32, ops: &mut Ops) {
+        let at = Extent::new(0, self.header.encode(align).into());
+        // Most of it may be there after a power cut: then name and header are to be there too.
+        let (file, durable) = (self.part(), self.is_from_peer());
+        self.submit(DiskRequest::Write { file, at, and: None, durable }, ops);
+        self.step = Save::Blocks;
+    }
+
+    /// Takes over what is good of an earlier attempt, then goes on behind it.
+    fn reread(&mut self, align: u32, ops: &mut Ops) {
+        let Some(mut rereading) = self.rereading.take() else { return };
+        while let Some(payload) = rereading.take(&self.header) {
+            self.count(&payload);
+        }
+        self.in_flight += rereading.read(ops);
+        if !rereading.is_over() {
+            self.rereading = Some(rereading);
+            return;
+        }
+        if self.footer.blocks > 0 {
+            ops.met(Mark::InstallGoneOnWith);
+        }
+        self.offset = rereading.offset();
+        // That the header is good says nothing of where it lies: it may be in a cache alone.
+        self.write_header(align, ops);
+        if let Source::Peer { name, received } = &mut self.source {
+            *received = self.footer.payload_bytes;
+            self.is_last_seen = *received == name.bytes;
+        }
+        if self.is_last_seen {
+            self.write_footer(align, ops);
+        }
+    }
+
+    /// A block has its place.
+    fn count(&mut self, payload: &[u8]) {
+        self.footer.blocks += 1;
+        self.footer.payload_bytes += payload.len() as u64;
+        self.footer.digest = crc32c::crc32c_append(self.footer.digest, payload);
+    }
+
+    fn write_footer(&mut self, align: u32, ops: &mut Ops) {
+        let footer = self.footer.encode(self.header.identity.group, self.header.id, align);
+        self.write(self.offset, footer, ops);
+        self.step = Save::Footer;
     }
 
     fn is_as_sent(&self) -> bool {
@@ -221,15 +300,10 @@ impl Saving {
             let block = encode_block(&payload, self.footer.blocks, group, id, align);
             let offset = self.offset;
             self.offset += block.len() as u64;
-            self.footer.blocks += 1;
-            self.footer.payload_bytes += payload.len() as u64;
-            self.footer.digest = crc32c::crc32c_append(self.footer.digest, &payload);
+            self.count(&payload);
             self.write(offset, block, ops);
             if self.is_last_seen && self.gathered.is_empty() {
-                let footer = self.footer.encode(group, id, align);
-                self.write(self.offset, footer, ops);
-                self.step = Save::Footer;
-                return;
+                return self.write_footer(align, ops);
             }
         }
         let wants = !self.is_last_seen && self.gathered.len() < most;

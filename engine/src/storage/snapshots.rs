@@ -8,7 +8,8 @@
 
 use super::{
     Identity, damaged,
-    install::InstallOp,
+    install::remove,
+    leftover::Leftover,
     ops::{Job, Ops},
     saving::{BLOCKS_IN_FLIGHT_MAX, Save, Saving},
     serving::Serving,
@@ -51,6 +52,8 @@ pub(crate) struct Snapshots {
     pub(super) saving: Option<Saving>,
     /// What a peer sends, beside everything else.
     pub(super) staging: Option<Saving>,
+    /// What an earlier life staged and a crash broke off.
+    pub(super) left: Option<Leftover>,
     pub(super) serving: Serving,
     restoring: Option<Restoring>,
     restored: Option<LogId>,
@@ -98,6 +101,7 @@ impl Snapshots {
             whole: Vec::new(),
             saving: None,
             staging: None,
+            left: None,
             serving: Serving::default(),
             restoring: None,
             restored: None,
@@ -187,6 +191,8 @@ impl Snapshots {
         }
         if let Some(Saving { header, footer, step: Save::SyncName, .. }) = self.saving.take() {
             ops.note(Note::Snapshot(header.at));
+            let passed = self.left.take_if(|left| left.at <= header.at);
+            passed.into_iter().for_each(|left| remove(left.file(), ops));
             self.whole.push(SnapshotFile { header, footer });
         }
     }
@@ -208,13 +214,29 @@ impl Snapshots {
             return staging.abandon(ops);
         }
         if self.staging.is_none() {
-            let SnapshotName { at, id, .. } = piece.snapshot;
-            let header = self.header(at, id, Origin::Installed, membership);
-            self.staging = Some(Saving::stage(header, piece.snapshot, self.align, ops));
+            self.staging = Some(self.begin_staging(piece.snapshot, membership, ops));
         }
         let staging = self.staging.as_mut().expect("it was just begun");
         if !staging.take_piece(piece) {
             ops.met(Mark::InstallPieceRefused);
+        }
+    }
+
+    fn begin_staging(
+        &mut self,
+        name: SnapshotName,
+        membership: Arc<Membership>,
+        ops: &mut Ops,
+    ) -> Saving {
+        let header = self.header(name.at, name.id, Origin::Installed, membership);
+        match self.left.take() {
+            Some(left) if left.begins(name, &header, self.align) => {
+                Saving::go_on_from(&left, header, name, self.align)
+            }
+            left => {
+                left.into_iter().for_each(|left| remove(left.file(), ops));
+                Saving::stage(header, name, self.align, ops)
+            }
         }
     }
 
@@ -355,8 +377,7 @@ impl Snapshots {
             ops.met(Mark::SnapshotLost);
             let text = format!("{}: block {block} is bad, a peer must send another", bad.file());
             ops.note(Note::Recovery(text.into()));
-            let request = DiskRequest::Remove { file: bad.file() };
-            ops.submit(Job::Install(InstallOp::Remove), Class::Background, request);
+            remove(bad.file(), ops);
             self.is_lost = true;
             return;
         }

@@ -59,6 +59,8 @@ fn tuning(plan: &mut Plan) -> Vec<Field<'_>> {
         plain("restore-bytes", &mut tuning.restore_bytes_max),
         plain("snapshot-log-bytes", &mut tuning.snapshot_log_bytes),
         plain("retain-log-bytes", &mut tuning.retain_log_bytes),
+        plain("transfers", &mut tuning.transfers_max),
+        plain("transfer-bytes-per-second", &mut tuning.transfer_bytes_per_second),
     ]
 }
 

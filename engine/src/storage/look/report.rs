@@ -218,6 +218,8 @@ impl Look {
         let left = |&(file, bytes): &(File, u64)| {
             let purpose = if self.doomed.contains(&file) && !is_broken(file) {
                 purpose(file)
+            } else if is_all && matches!(file, File::Part(..)) {
+                "the beginning of a snapshot that a peer was sending; a restart goes on with it"
             } else if !is_all && file != File::HardState {
                 "not looked at"
             } else {

@@ -1,0 +1,150 @@
+//! What an install that a crash broke off had written: read back, verified, and gone on with.
+//!
+//! Nothing says how much of it is durable, so nothing is believed: blocks count from the first on,
+//! as far as each is whole and of the snapshot that a peer sends now. Invariant: what is taken over
+//! is, byte for byte, what the peer would send again.
+
+use super::{
+    ops::{Job, Ops},
+    saving::BLOCKS_IN_FLIGHT_MAX,
+};
+use crate::{
+    disk::snapshot::{BLOCK_HEAD_BYTES, Header, decode_block, header_bytes},
+    file::{Class, DiskRequest, File},
+    types::{LogId, OpId, SnapshotId, SnapshotName},
+};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// A file that an earlier life left unfinished.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Leftover {
+    pub(crate) at: LogId,
+    pub(crate) id: SnapshotId,
+    pub(crate) len: u64,
+}
+
+impl Leftover {
+    pub(super) const fn file(&self) -> File {
+        File::Part(self.at, self.id)
+    }
+
+    /// Whether it can be the beginning of this snapshot, as this node would write it.
+    pub(super) fn begins(&self, name: SnapshotName, header: &Header, align: u32) -> bool {
+        let shape = Shape::new(name, header, align);
+        (self.at, self.id) == (name.at, name.id) && name.bytes > 0 && self.len <= shape.file_bytes()
+    }
+}
+
+/// Where the blocks of a snapshot of known length lie.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    align: u64,
+    block_bytes: u64,
+    payload_bytes: u64,
+}
+
+impl Shape {
+    fn new(name: SnapshotName, header: &Header, align: u32) -> Self {
+        let block_bytes = u64::from(header.block_bytes);
+        Self { align: u64::from(align), block_bytes, payload_bytes: name.bytes }
+    }
+
+    const fn payload_max(&self) -> u64 {
+        self.block_bytes - BLOCK_HEAD_BYTES as u64
+    }
+
+    const fn blocks(&self) -> u64 {
+        self.payload_bytes.div_ceil(self.payload_max())
+    }
+
+    fn payload_of(&self, number: u64) -> u64 {
+        (self.payload_bytes - number * self.payload_max()).min(self.payload_max())
+    }
+
+    fn offset(&self, number: u64) -> u64 {
+        header_bytes(self.align as u32) + number * self.block_bytes
+    }
+
+    fn len_of(&self, number: u64) -> u64 {
+        (BLOCK_HEAD_BYTES as u64 + self.payload_of(number)).next_multiple_of(self.align)
+    }
+
+    /// With its footer.
+    fn file_bytes(&self) -> u64 {
+        let last = self.blocks() - 1;
+        self.offset(last) + self.len_of(last) + self.align
+    }
+}
+
+/// Reads a leftover back.
+#[derive(Clone, Debug)]
+pub(super) struct Rereading {
+    file: File,
+    shape: Shape,
+    /// No block from this one on is there, or good.
+    end: u64,
+    next_read: u64,
+    next: u64,
+    reads: BTreeMap<OpId, u64>,
+    arrived: BTreeMap<u64, Bytes>,
+}
+
+impl Rereading {
+    pub(super) fn new(left: &Leftover, name: SnapshotName, header: &Header, align: u32) -> Self {
+        let shape = Shape::new(name, header, align);
+        let behind_header = left.len.saturating_sub(shape.offset(0));
+        let end = behind_header.div_ceil(shape.block_bytes).min(shape.blocks());
+        let (reads, arrived) = (BTreeMap::new(), BTreeMap::new());
+        Self { file: left.file(), shape, end, next_read: 0, next: 0, reads, arrived }
+    }
+
+    /// Asks for the next blocks; how many.
+    pub(super) fn read(&mut self, ops: &mut Ops) -> u32 {
+        let before = self.reads.len();
+        while self.next_read < self.end
+            && self.reads.len() + self.arrived.len() < BLOCKS_IN_FLIGHT_MAX as usize
+        {
+            let number = self.next_read;
+            self.next_read += 1;
+            let (offset, len) = (self.shape.offset(number), self.shape.len_of(number) as u32);
+            let request = DiskRequest::Read { file: self.file, offset, len };
+            let op = ops.submit(Job::Staging, Class::Background, request);
+            self.reads.insert(op, number);
+        }
+        (self.reads.len() - before) as u32
+    }
+
+    /// A read ended; what could not be read is not there.
+    pub(super) fn on_read(&mut self, op: OpId, block: Option<Bytes>) {
+        let Some(number) = self.reads.remove(&op) else { return };
+        self.arrived.insert(number, block.unwrap_or_default());
+    }
+
+    /// The next block's payload, if it has come and is good.
+    pub(super) fn take(&mut self, header: &Header) -> Option<Bytes> {
+        let (number, group) = (self.next, header.identity.group);
+        let block = self.arrived.remove(&number).filter(|_| number < self.end)?;
+        let payload = decode_block(&block, number, group, header.id).ok();
+        let is_all = |payload: &&[u8]| payload.len() as u64 == self.shape.payload_of(number);
+        let Some(payload) = payload.filter(is_all) else {
+            self.end = number;
+            return None;
+        };
+        self.next += 1;
+        Some(block.slice_ref(payload))
+    }
+
+    /// Whether there is no more of it.
+    pub(super) fn is_over(&self) -> bool {
+        self.next == self.end && self.reads.is_empty()
+    }
+
+    /// Where in the file the next block begins, or the footer.
+    pub(super) fn offset(&self) -> u64 {
+        match self.next.checked_sub(1) {
+            Some(last) => self.shape.offset(last) + self.shape.len_of(last),
+            None => self.shape.offset(0),
+        }
+    }
+}
