@@ -219,6 +219,16 @@ pub enum Halt {
         /// What is there.
         found: String,
     },
+    /// What was acknowledged is lost, and it is not known what it was. The next start fetches the
+    /// log from peers, and does not vote before it has it.
+    LogLost {
+        /// The file that shows it.
+        file: File,
+        /// Where in the file.
+        offset: u64,
+        /// What should be there.
+        expected: String,
+    },
     /// The cluster was formed with another life of this node: its disk was lost. A new node id,
     /// joined as a learner and promoted, is the way back.
     DiskLost {
@@ -245,6 +255,11 @@ impl fmt::Display for Halt {
             Self::DiskFailed { file, error } => {
                 write!(f, "disk operation failed on {file}: {error}")
             }
+            Self::LogLost { file, offset, expected } => write!(
+                f,
+                "{file} at byte {offset}: {expected} is lost, in the entry and in its slot; start \
+                 the node again: it fetches its log from its peers, and does not vote before"
+            ),
             Self::Refused { row, file, offset, expected, found } => write!(
                 f,
                 "refused to start ({row}): {file} at byte {offset}: expected {expected}, found \

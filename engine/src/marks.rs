@@ -76,6 +76,8 @@ marks! {
     InstallRepeated,
     /// A snapshot went on where it had stopped: its receiver had kept what it had.
     InstallResumed,
+    /// A running node came upon an entry that has neither witness, and gave its log up.
+    LogGivenUp,
     /// A peer waited until others had been sent their snapshots.
     InstallWaited,
     /// An install went on with what it had written before a crash.

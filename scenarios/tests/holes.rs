@@ -1,6 +1,6 @@
 //! Entries that one node's disk has lost and the others have: they are given again, whoever leads.
 
-use lakebed::{LogIndex, Mark};
+use lakebed::{File, LogIndex, Mark};
 use lakebed_scenarios::{machine::Ledger, workload};
 use lakebed_sim::{
     Draw, Op, Seed, Violation, World,
@@ -159,4 +159,44 @@ fn what_nobody_has_any_more_comes_as_a_snapshot() {
         in_vain += u32::from(told.get());
     }
     assert!(in_vain > 2, "{in_vain} of 60 came as a snapshot");
+}
+
+/// Where the entry of this number in a segment lies, and its slot (docs/disk-format.md).
+fn witnesses(world: &Cluster, node: usize, file: File, number: u64) -> [u64; 2] {
+    let content = world.disk(node).content(file).expect("it has this segment");
+    let slot = (u64::from(world.plan().geometry.align) + number * 40) as usize;
+    let entry = u32::from_le_bytes(content[slot + 4..slot + 8].try_into().expect("four bytes"));
+    [slot as u64, u64::from(entry)]
+}
+
+/// Neither an entry nor its slot is left, in a full segment, where only who reads it comes upon it.
+/// What it was is not known: the node ends, and the next start fetches the log again, without a
+/// vote meanwhile.
+#[test]
+fn an_entry_without_witnesses_costs_the_log_and_not_the_node() {
+    for seed in 0..40 {
+        let mut plan = grown(seed);
+        plan.segment_bytes = 16 << 10;
+        plan.tuning.append_bytes_max = 4 << 10;
+        tell("an_entry_without_witnesses_costs_the_log_and_not_the_node", plan, |world| {
+            serve(world)?;
+            let old = leader(world).expect("a cluster that serves has a leader");
+            let (file, next) = (File::Segment(1), File::Segment(3));
+            let node = (old + seed as usize % 3) % 3;
+            let is_full = |world: &Cluster| world.disk(node).content(next).is_some();
+            run_until(world, 5_000 * MS, "a full segment", is_full)?;
+            world.cut_power(node, Survivors::All);
+            for at in witnesses(world, node, file, seed % 8) {
+                let (bit, down) = (at * 8 + seed % 8, 500_000 * MS);
+                world.strike(&FaultKind::Flip { node, file, bit, down })?;
+            }
+            world.restart(node);
+            let is_gone = |world: &Cluster| world.marks().has(Mark::LogGivenUp);
+            run_until(world, 2_000 * MS, "a log that is given up", is_gone)?;
+            let is_back = |world: &Cluster| has(world, node, Mark::GateCleared);
+            run_until(world, 5_000 * MS, "a node that votes again", is_back)?;
+            write(world, b"with all")?;
+            converge(world)
+        });
+    }
 }

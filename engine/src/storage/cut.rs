@@ -6,8 +6,9 @@
 //! dead from the mark on: neither entry, nor witness, nor floor.
 
 use super::{
-    Identity, damaged,
+    Identity,
     journal::{Active, Journal, Sealed},
+    lost::Lost,
     ops::{Job, Ops},
     promises::{Promises, Version},
     scan::{Damage, Full, Tail},
@@ -299,7 +300,7 @@ impl Journal {
             (CutOp::ReadWhole, Completion::Read(image), Step::ReadWhole(target)) => {
                 let target = target.clone();
                 self.make_slots_anew(cut.from, &image, ops);
-                if self.fault.is_none() {
+                if self.lost.is_none() {
                     self.shorten(&mut cut, target, ops);
                 }
             }
@@ -348,7 +349,7 @@ impl Journal {
         let scanned = full.scan(image, Seed::new(cluster, group), group, self.epoch);
         match scanned.tail {
             Tail::Unknown(Damage { offset, expected, .. }) => {
-                self.fault = Some(damaged(File::Segment(sequence), offset, expected));
+                self.lost = Some(Lost { file: File::Segment(sequence), offset, expected });
             }
             Tail::End | Tail::Damaged(_) => {
                 ops.met(Mark::SlotsMadeAnew);

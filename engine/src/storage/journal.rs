@@ -14,6 +14,7 @@ use super::{
     Identity,
     cut::Cutting,
     holes::Holes,
+    lost::Lost,
     ops::Ops,
     promises::Promises,
     roll::{Roll, Spares},
@@ -70,6 +71,8 @@ pub(crate) struct Journal {
     hint_at: Option<Instant>,
     /// No more will be written: the durable hint waits for no pause.
     is_finishing: bool,
+    /// What a cut came upon: an entry without either witness.
+    pub(super) lost: Option<Lost>,
     /// Why the node must end.
     pub(super) fault: Option<Halt>,
 }
@@ -293,6 +296,7 @@ impl Journal {
             ends_at: None,
             hint_at: None,
             is_finishing: false,
+            lost: None,
             fault: None,
         };
         journal.tune(&config.tuning);

@@ -11,6 +11,7 @@ mod install;
 mod journal;
 mod leftover;
 mod look;
+mod lost;
 mod ops;
 mod peers;
 mod progress;
@@ -31,6 +32,7 @@ use self::{
     holes::RefillOp,
     install::Installing,
     journal::Journal,
+    lost::GivingUp,
     ops::{InFlight, Job, Ops},
     promises::Promises,
     reader::{Bad, Reads},
@@ -123,6 +125,9 @@ pub(crate) struct Storage {
     committed: LogIndex,
     /// What was known to be committed at the start: the restart ends when that is applied.
     replay_to: LogIndex,
+    /// The machine keeps its own state.
+    is_resumed: bool,
+    giving_up: Option<GivingUp>,
     fault: Option<Halt>,
 }
 
@@ -143,6 +148,8 @@ impl Storage {
             installing: Installing::default(),
             committed: LogIndex(0),
             replay_to: LogIndex(0),
+            is_resumed: false,
+            giving_up: None,
             fault: None,
             config: config.clone(),
         };
@@ -217,6 +224,7 @@ impl Storage {
                     result => result?,
                 };
                 self.journal.on_cut(op, completion, &mut self.ops);
+                self.journal.lost.take().into_iter().for_each(|lost| self.on_lost(lost));
             }
             Job::Refill(RefillOp::Read) => {
                 let Completion::Read(blocks) = result? else { return Ok(()) };
@@ -238,6 +246,7 @@ impl Storage {
                     Some(Bad::Slots { sequence, blocks }) => {
                         self.journal.holes.mend_slots(sequence, blocks);
                     }
+                    Some(Bad::Lost(lost)) => self.on_lost(lost),
                     None => {}
                 }
             }
@@ -306,6 +315,7 @@ impl Storage {
         self.committed = recovered.committed;
         self.replay_to = recovered.committed;
         self.snapshots.has_peers = !recovered.membership.is_sole_voter(recovered.identity.node);
+        self.is_resumed = restart.resumes().is_some();
         match restart.resumes() {
             Some(machine) => self.snapshots.resume(machine),
             None if restart.has_lost_state() => {
@@ -319,6 +329,9 @@ impl Storage {
 
     /// Writes what is wanted and not yet on its way: hard state, entries, cuts, reads, snapshot.
     pub(crate) fn persist(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if self.give_up(out) {
+            return;
+        }
         if let (None, Some(promises)) = (&self.restart, &mut self.promises) {
             self.snapshots.go_on_restoring(&mut self.ops);
             self.snapshots.go_on_saving(self.journal.durable(), &mut self.ops);
@@ -370,7 +383,6 @@ impl Storage {
     pub(crate) const fn has_failed(&self) -> bool {
         self.fault.is_some()
             || self.journal.fault.is_some()
-            || self.reads.fault.is_some()
             || self.snapshots.fault.is_some()
             || self.snapshots.serving.fault.is_some()
     }
@@ -380,7 +392,6 @@ impl Storage {
         let faults = [
             &mut self.fault,
             &mut self.journal.fault,
-            &mut self.reads.fault,
             &mut self.snapshots.fault,
             &mut self.snapshots.serving.fault,
         ];

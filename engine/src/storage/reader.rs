@@ -7,14 +7,13 @@
 use super::{
     ReadBack, Reader,
     cut::push_chunks,
-    damaged,
     journal::Journal,
+    lost::Lost,
     ops::{Job, Ops},
     repair::slot_image,
     scan::{Damage, Full, Scanned, Tail},
 };
 use crate::{
-    action::Halt,
     disk::{
         FileSeed,
         segment::{Layout, Slot},
@@ -38,7 +37,6 @@ pub(crate) struct Reads {
     group: GroupId,
     readers: Vec<State>,
     done: VecDeque<(Reader, ReadBack)>,
-    pub(super) fault: Option<Halt>,
 }
 
 /// What a read came upon.
@@ -53,6 +51,8 @@ pub(super) enum Bad {
         /// Their blocks.
         blocks: Vec<Extent>,
     },
+    /// An entry has neither.
+    Lost(Lost),
 }
 
 /// An entry that was read back bad, as its slot has it.
@@ -126,7 +126,7 @@ struct Slots {
 
 impl Reads {
     pub(crate) const fn new(seed: Seed, group: GroupId) -> Self {
-        Self { seed, group, readers: Vec::new(), done: VecDeque::new(), fault: None }
+        Self { seed, group, readers: Vec::new(), done: VecDeque::new() }
     }
 
     pub(crate) fn read(&mut self, reader: Reader, from: LogIndex, to: LogIndex, bytes_max: u32) {
@@ -234,9 +234,7 @@ impl Reads {
                         state.slots = Some(slots);
                         return Some(Bad::Slots { sequence: place.sequence, blocks });
                     }
-                    Err((offset, what)) => {
-                        self.fault = Some(damaged(File::Segment(place.sequence), offset, what));
-                    }
+                    Err(lost) => return Some(Bad::Lost(lost)),
                 }
             }
             Step::Entries { op: asked, place, slots, offset } if asked == op => {
@@ -391,12 +389,12 @@ fn made_anew(
     seed: Seed,
     group: GroupId,
     epoch: u64,
-) -> Result<(Slots, Vec<Extent>), (u64, String)> {
+) -> Result<(Slots, Vec<Extent>), Lost> {
     let Place { sequence, layout, first, prev_term, end, .. } = *place;
     let full = Full { sequence, layout, first, prev_term, last: end };
     let Scanned { slots, first_rebuilt, tail, .. } = full.scan(image, seed, group, epoch);
     if let Tail::Unknown(Damage { offset, expected, .. }) = tail {
-        return Err((offset, expected));
+        return Err(Lost { file: File::Segment(sequence), offset, expected });
     }
     let mut blocks = Vec::new();
     if let Some(first) = first_rebuilt {

@@ -383,6 +383,9 @@ impl Write for Halt {
             }
             Self::DiskLost { by } => variant!(to, 8, by),
             Self::Machine(error) => variant!(to, 9, error),
+            Self::LogLost { file, offset, expected } => {
+                variant!(to, 10, file, offset, expected.as_str());
+            }
         }
     }
 }

@@ -21,7 +21,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 | Halt::DiskLost { .. }
         );
         let is_out = refused && self.nodes[at].scars.is_ruined;
-        let expected = is_out || matches!(halt, Halt::Stopped | Halt::DiskFailed { .. });
+        // It comes back behind a gate.
+        let is_lost = matches!(halt, Halt::LogLost { .. }) && self.nodes[at].scars.is_ruined;
+        let is_usual = matches!(halt, Halt::Stopped | Halt::DiskFailed { .. });
+        let expected = is_out || is_lost || is_usual;
         self.note(Some(at), || format!("halted: {halt}"));
         if !expected {
             return Err(Violation::new("no refusal after crashes alone", at, halt.to_string()));

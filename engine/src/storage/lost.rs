@@ -1,0 +1,72 @@
+//! What was acknowledged is gone, and a node that runs comes upon it: neither the entry nor its slot
+//! is left, so it is not known what it was.
+//!
+//! A restart that finds such a thing gives the log up behind a vote gate. Here the same is written
+//! to the hard state, and the node ends: the next start fetches the log again. Invariant: between
+//! that update and the end nothing else is written.
+
+use super::{Storage, damaged, install, promises::Version};
+use crate::{
+    action::{Action, Halt, Note},
+    disk::hard_state::Gate,
+    file::File,
+    marks::Mark,
+};
+
+/// An entry without either witness.
+#[derive(Clone, Debug)]
+pub(super) struct Lost {
+    pub(super) file: File,
+    pub(super) offset: u64,
+    /// What lay there.
+    pub(super) expected: String,
+}
+
+/// A log that is being given up.
+#[derive(Clone, Debug)]
+pub(super) struct GivingUp {
+    lost: Lost,
+    version: Version,
+}
+
+impl Storage {
+    pub(super) fn on_lost(&mut self, lost: Lost) {
+        if self.giving_up.is_some() || self.fault.is_some() {
+            return;
+        }
+        let Lost { file, offset, expected } = &lost;
+        // State that only peers have does not come to a machine of its own.
+        if !self.snapshots.has_peers || self.is_resumed {
+            self.fault = Some(damaged(*file, *offset, expected.clone()));
+            return;
+        }
+        self.ops.met(Mark::LogGivenUp);
+        let text = format!("{file} at byte {offset}: {expected} is lost, the log is given up");
+        self.ops.note(Note::Recovery(text.into()));
+        let at = self.snapshots.newest();
+        let version = self.promises_mut().want(|hard| {
+            let until = hard.durable_hint.max(hard.commit_hint);
+            install::begin_behind(hard, at);
+            // A fault of its own: no answer to what this node has asked before opens the gate.
+            hard.write_epoch += 1;
+            let nonce = [hard.identity.incarnation, hard.write_epoch];
+            hard.gated = true;
+            hard.gate = Gate { term: hard.term, from: at.index.next(), until, nonce };
+            // What a cut would still clear lies in segments that are nothing now.
+            hard.cutting = false;
+        });
+        self.giving_up = Some(GivingUp { lost, version });
+    }
+
+    /// Whether the log is being given up: then that is all there is to do.
+    pub(super) fn give_up(&mut self, out: &mut Vec<Action>) -> bool {
+        let Some(GivingUp { lost, version }) = self.giving_up.clone() else { return false };
+        self.write_promises();
+        self.ops.drain_into(out);
+        if self.promises().is_durable(version) {
+            let Lost { file, offset, expected } = lost;
+            self.fault.get_or_insert(Halt::LogLost { file, offset, expected });
+        }
+        true
+    }
+}
