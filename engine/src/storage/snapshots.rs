@@ -200,7 +200,7 @@ impl Snapshots {
     // ---- from a peer -------------------------------------------------------------------------
 
     /// A piece of a peer's snapshot.
-    pub(crate) fn stage(&mut self, piece: &Piece, membership: Arc<Membership>, ops: &mut Ops) {
+    pub(crate) fn stage(&mut self, piece: &Piece, ops: &mut Ops) {
         let is_another =
             |staging: &Saving| staging.received().is_none_or(|(name, ..)| name != piece.snapshot);
         if let Some(staging) = self.staging.as_mut().filter(|staging| is_another(staging)) {
@@ -208,8 +208,10 @@ impl Snapshots {
             return staging.abandon(ops);
         }
         if self.staging.is_none() {
+            // Those of the first piece: the header is written before anything else.
+            let Some(members) = &piece.members else { return ops.met(Mark::InstallPieceRefused) };
             let SnapshotName { at, id, .. } = piece.snapshot;
-            let header = self.header(at, id, Origin::Installed, membership);
+            let header = self.header(at, id, Origin::Installed, Arc::clone(members));
             self.staging = Some(Saving::stage(header, piece.snapshot, self.align, ops));
         }
         let staging = self.staging.as_mut().expect("it was just begun");
