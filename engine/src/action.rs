@@ -1,6 +1,7 @@
 //! Everything a node can ask for. What is emitted is legal already: its order was ours to keep.
 
 use crate::{
+    change::ChangeRefusal,
     entry::Entries,
     event::MachineError,
     file::{Class, DiskError, DiskRequest, File},
@@ -131,7 +132,7 @@ pub enum Refusal {
     /// The node is about to stop.
     Stopping,
     /// A membership change that cannot be, and why.
-    Change(String),
+    Change(ChangeRefusal),
 }
 
 impl fmt::Display for Refusal {

@@ -17,6 +17,7 @@
 mod tests;
 
 use crate::{
+    membership::{CODE_BYTES_MAX, Membership},
     message::{
         Append, AppendAnswer, Ballot, CONFLICT_RUNS_MAX, Conflict, FATES_MAX, Fate, Forward, Head,
         InstallAnswer, Message, Payload, Placement, Refill, Verdict,
@@ -27,6 +28,7 @@ use crate::{
     },
 };
 use bytes::{BufMut, Bytes, BytesMut};
+use std::sync::Arc;
 
 const VERSION: u8 = 1;
 const WORD: usize = 8;
@@ -74,6 +76,7 @@ impl Encoder {
                 self.bare(&head, 15, [life, fault, last.0])
             }
             Payload::RefillAsk { at } => self.bare(&head, 16, [at.term.0, at.index.0]),
+            Payload::Removed { at } => self.bare(&head, 18, [at.term.0, at.index.0]),
             Payload::Refill(given) => {
                 let words = [u64::from(given.is_gone)];
                 self.begin(&head, 17, words, 0, given.frames.len());
@@ -138,8 +141,13 @@ impl Encoder {
         let SnapshotName { at, id, bytes, digest } = piece.snapshot;
         let crc = crc32c::crc32c(&piece.bytes);
         let crcs = u64::from(digest) | u64::from(crc) << 32;
-        let words = [at.term.0, at.index.0, id.0, bytes, crcs, piece.offset, piece.time.0];
-        self.begin(head, 12, words, 0, piece.bytes.len());
+        let mut members = piece.members.map_or_else(Vec::new, |members| members.encode());
+        let length = members.len();
+        members.resize(length.next_multiple_of(WORD), 0);
+        let (offset, time) = (piece.offset, piece.time.0);
+        let words = [at.term.0, at.index.0, id.0, bytes, crcs, offset, time, length as u64];
+        self.begin(head, 12, words, members.len() / WORD, piece.bytes.len());
+        self.pool.put_slice(&members);
         (self.finish(), piece.bytes)
     }
 
@@ -359,6 +367,10 @@ fn take_payload(
             let frames = body.slice();
             Payload::Refill(Refill { is_gone, frames })
         }),
+        18 => from.take().map(|[term, index]| {
+            let at = LogId::new(Term(term), LogIndex(index));
+            Payload::Removed { at }
+        }),
         _ => return Err("message of an unknown kind"),
     })
 }
@@ -438,14 +450,30 @@ fn take_forward(from: &mut Fields<'_>, body: &Body<'_>) -> Result<Option<Forward
 }
 
 fn take_piece(from: &mut Fields<'_>, body: &Body<'_>) -> Result<Option<Piece>, Fault> {
-    let Some([term, index, id, bytes, crcs, offset, time]) = from.take() else { return Ok(None) };
+    let Some([term, index, id, bytes, crcs, offset, time, length]) = from.take() else {
+        return Ok(None);
+    };
+    let Some(members) = take_members(from, length) else { return Ok(None) };
     let piece = body.slice();
     if crc32c::crc32c(&piece) != (crcs >> 32) as u32 {
         return Err("snapshot piece's checksum");
     }
     let at = LogId::new(Term(term), LogIndex(index));
     let snapshot = SnapshotName { at, id: SnapshotId(id), bytes, digest: crcs as u32 };
-    Ok(Some(Piece { snapshot, offset, time: Timestamp(time), bytes: piece }))
+    Ok(Some(Piece { snapshot, offset, time: Timestamp(time), members, bytes: piece }))
+}
+
+/// A membership of so many bytes, which zeros make whole words; none, if there are none.
+#[expect(clippy::option_option, reason = "whether it is well formed, and whether there is one")]
+fn take_members(from: &mut Fields<'_>, length: u64) -> Option<Option<Arc<Membership>>> {
+    let length = usize::try_from(length).ok().filter(|length| *length <= CODE_BYTES_MAX)?;
+    let words = from.0.split_off(..length.div_ceil(WORD))?;
+    let (bytes, padding) = words.as_flattened().split_at(length);
+    if length == 0 {
+        return Some(None);
+    }
+    let members = Membership::decode(bytes).filter(|members| members.encode() == bytes)?;
+    padding.iter().all(|byte| *byte == 0).then(|| Some(Arc::new(members)))
 }
 
 fn install_answer_of([term, index, id, next, stored, done]: [u64; 6]) -> Option<InstallAnswer> {

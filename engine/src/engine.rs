@@ -226,6 +226,11 @@ impl Engine {
         let at = self.raft.as_ref().map_or(LogId::ZERO, Raft::applying).index;
         match control {
             Control::Snapshot if at > LogIndex(0) => self.compaction.wanted.push((id, at)),
+            Control::Change(changes) => {
+                if let Some(raft) = &mut self.raft {
+                    raft.on_change(id, changes);
+                }
+            }
             _ => {
                 let outcome = Outcome::Refused(Refusal::NotReady);
                 out.push(Action::Respond { requests: Requests::one(id), outcome });
@@ -258,8 +263,10 @@ impl Engine {
             raft.acknowledge(); //     durable   -> the votes and answers held back until now
             raft.propose(); //         gathered  -> last
             raft.commit(); //          quorum of durable and matched -> committed
+            raft.change(); //          committed -> the next membership
             raft.replicate(); //       last      -> appends
             raft.apply(); //           committed -> Apply actions
+            raft.retire(); //          committed -> who is no voter does not lead
             raft.respond(); //         applied   -> reads answered, roles noted
         }
         self.compact(out); //          applied   -> captures
@@ -289,7 +296,7 @@ impl Engine {
     fn observe(&mut self) {
         self.hand_over();
         let (storage, Some(raft)) = (&mut self.storage, &mut self.raft) else { return };
-        raft.observe(Facts {
+        let is_installed = raft.observe(Facts {
             durable: storage.durable(),
             promised: storage.promised(),
             write_epoch: storage.write_epoch(),
@@ -304,6 +311,9 @@ impl Engine {
             hole: storage.hole(),
             owes_entries: storage.first_owed().is_some(),
         });
+        if is_installed {
+            raft.adopt_members(storage.members_installed());
+        }
         if raft.is_forming() {
             raft.on_recorded(storage.recorded());
         }
@@ -364,8 +374,8 @@ impl Engine {
             let due = at.index > storage.snapshot().index
                 && storage.restored().is_some()
                 && (asked || compaction.is_due(storage, &self.tuning));
-            if due {
-                storage.capture(at, raft.membership());
+            if let (true, Some(members)) = (due, raft.members_at(at.index)) {
+                storage.capture(at, members);
             }
         }
         if raft.is_installing_others() || !compaction.pins.peers.is_empty() {

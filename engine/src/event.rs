@@ -1,10 +1,11 @@
 //! Everything that can happen to a node.
 
 use crate::{
+    change::Change,
     config::Tuning,
     entry::Batch,
     file::{DiskError, File},
-    membership::{Member, Membership},
+    membership::Membership,
     types::{CaptureId, ClusterId, LogId, LogIndex, NodeId, OpId, RequestId, Requests, Timestamp},
 };
 use bytes::Bytes;
@@ -178,21 +179,6 @@ pub enum Control {
         /// The file.
         file: File,
     },
-}
-
-/// One step of a membership change.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Change {
-    /// A node that shall receive the log.
-    AddLearner(Member),
-    /// A learner that shall vote.
-    Promote(NodeId),
-    /// A voter that shall only learn.
-    Demote(NodeId),
-    /// A member that shall leave.
-    Remove(NodeId),
-    /// A member's new address.
-    Address(Member),
 }
 
 /// A state machine's own failure: the node halts with it.

@@ -38,6 +38,7 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
+pub mod change;
 mod codec;
 pub mod config;
 #[cfg(all(feature = "conformance", unix))]
@@ -65,11 +66,12 @@ pub mod tape;
 pub mod types;
 
 pub use action::{Action, Halt, Machine, Note, Outcome, Refusal};
+pub use change::{Change, ChangeRefusal};
 pub use config::{Config, ConfigError, Tuning};
 pub use contract::Core;
 pub use engine::Engine;
 pub use entry::{Batch, Command, Entries, Entry, Kind, Run, Runs};
-pub use event::{Change, Chunk, Completion, Control, Event, MachineError, ReadMode, Start};
+pub use event::{Chunk, Completion, Control, Event, MachineError, ReadMode, Start};
 pub use file::{Class, DiskError, DiskRequest, Extent, File};
 pub use marks::{Mark, Marks};
 pub use membership::{Member, Membership};

@@ -58,6 +58,22 @@ marks! {
     SteppedDownTerm,
     /// A quorum held an entry of an older term, and it was not committed by counting (figure 8).
     OlderTermNotCounted,
+    /// A leader stepped down: it was no voter any more, and all of them knew.
+    SteppedDownNoVoter,
+    /// A membership in which two majorities must agree was brought into force.
+    JointInForce,
+    /// A joint membership was committed, and the leader went on to the new one.
+    JointLeft,
+    /// A membership was cut from the log, and the one before was in force again.
+    MembershipRolledBack,
+    /// A second membership was not taken before the disk held the first.
+    MembershipHeldBack,
+    /// A membership change was refused.
+    ChangeRefused,
+    /// A node that was removed was told so.
+    FormerMemberTold,
+    /// A node spoke that is no member here: this one lags, or joins.
+    StrangerHeard,
     /// A peer was paused because its link went down.
     PeerPaused,
     /// A peer fell silent with appends in flight and is being probed.
@@ -172,6 +188,8 @@ marks! {
     SlotsWrittenAlone,
     /// Entries waited for their term to be promised.
     WriteWaitedForTerm,
+    /// A membership entry waited for the hard state to name it.
+    WriteWaitedForMembership,
     /// The log waited for a spare to become its next segment.
     RollWaitedForSpare,
     /// A dead segment became a spare.

@@ -37,6 +37,9 @@ pub struct Membership {
     pub outgoing: Vec<Member>,
     /// Those that receive the log and count for nothing yet.
     pub learners: Vec<Member>,
+    /// The greatest id that a member ever had, if no present member's is as great; else zero. None
+    /// is given twice, so whoever has a smaller one and is no member will never be one.
+    pub used: NodeId,
 }
 
 impl Membership {
@@ -54,6 +57,11 @@ impl Membership {
             .iter()
             .filter(|m| find(&self.voters, m.id).is_none() && find(&self.outgoing, m.id).is_none());
         self.voters.iter().chain(outgoing).chain(learners)
+    }
+
+    /// Every entry of every list.
+    pub(crate) fn each_mut(&mut self) -> impl Iterator<Item = &mut Member> {
+        self.voters.iter_mut().chain(&mut self.outgoing).chain(&mut self.learners)
     }
 
     /// The member with this id.
@@ -106,15 +114,18 @@ const LEARNER: u8 = 4;
 const CODE_HEAD_BYTES: usize = 18;
 /// Before a member's address: id, incarnation, roles, address length.
 const CODE_MEMBER_BYTES: usize = 18;
+/// Behind the members: the greatest id that was used, if none of them has it.
+const CODE_USED_BYTES: usize = 8;
 /// The longest [`Membership::encode`].
 pub(crate) const CODE_BYTES_MAX: usize =
-    CODE_HEAD_BYTES + MEMBERS_MAX * (CODE_MEMBER_BYTES + ADDRESS_BYTES_MAX);
+    CODE_HEAD_BYTES + MEMBERS_MAX * (CODE_MEMBER_BYTES + ADDRESS_BYTES_MAX) + CODE_USED_BYTES;
 
 /// The bytes of a membership in hard state, snapshots and membership entries:
 ///
 /// ```text
 /// term u64, index u64, members u16, then per member:
 /// id u64, incarnation u64, roles u8 (1 voter, 2 outgoing, 4 learner), length u8, address
+/// then, if a node had a greater id than all of these: that id u64; else nothing, or zeros
 /// ```
 impl Membership {
     /// Whether it keeps the limits that its bytes have.
@@ -134,6 +145,9 @@ impl Membership {
             bytes.extend_from_slice(&member.incarnation.to_le_bytes());
             bytes.extend_from_slice(&[self.roles(member.id), member.address.len() as u8]);
             bytes.extend_from_slice(&member.address);
+        }
+        if self.used > NodeId(0) {
+            bytes.extend_from_slice(&self.used.0.to_le_bytes());
         }
         bytes
     }
@@ -162,6 +176,10 @@ impl Membership {
             let address = Bytes::copy_from_slice(rest.split_off(..address_bytes)?);
             let (id, incarnation) = (NodeId(u64_at(fixed, 0)), u64_at(fixed, 8));
             membership.add(Member { id, incarnation, address }, roles)?;
+        }
+        let used = rest.split_off(..CODE_USED_BYTES).map_or(0, |used| u64_at(used, 0));
+        if NodeId(used) > membership.greatest_id() {
+            membership.used = NodeId(used);
         }
         Some(membership)
     }
@@ -263,6 +281,7 @@ mod tests {
             voters: members(&[1, 2, 3]),
             outgoing: members(&[3, 4]),
             learners: members(&[9]),
+            used: NodeId(0),
         };
         let bytes = joint.encode();
         assert_eq!(Membership::decode(&bytes).as_ref(), Some(&joint));

@@ -93,6 +93,11 @@ pub(crate) enum Payload {
         at: LogId,
     },
     Refill(Refill),
+    /// "You were a member, and are none any more."
+    Removed {
+        /// The committed membership without the receiver.
+        at: LogId,
+    },
 }
 
 impl Payload {
@@ -106,7 +111,7 @@ impl Payload {
             Self::Install(Piece { snapshot, .. }) => snapshot.at.index,
             Self::InstallAnswer(answer) => answer.snapshot.index,
             Self::GateAnswer { last, .. } => *last,
-            Self::RefillAsk { at } => at.index,
+            Self::RefillAsk { at } | Self::Removed { at } => at.index,
             _ => LogIndex(0),
         }
     }

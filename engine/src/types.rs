@@ -1,7 +1,8 @@
 //! The ground: ids, instants and log positions. Newtypes, so that an index never passes for a term.
 
+use crate::membership::Membership;
 use bytes::Bytes;
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 macro_rules! ids {
     ($($(#[$meta:meta])* $name:ident;)*) => {$(
@@ -192,5 +193,7 @@ pub(crate) struct Piece {
     pub(crate) offset: u64,
     /// The sender's last entry's time: what the receiver may append one day is no earlier.
     pub(crate) time: Timestamp,
+    /// With the first piece: the members when the snapshot was taken.
+    pub(crate) members: Option<Arc<Membership>>,
     pub(crate) bytes: Bytes,
 }

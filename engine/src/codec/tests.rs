@@ -60,8 +60,13 @@ fn every_kind() -> Vec<Message> {
         snapshot,
         offset: 1 << 33,
         time: Timestamp(3),
+        members: None,
         bytes: Bytes::from_static(b"state"),
     };
+    let address = Bytes::from_static(b"an address");
+    let member = crate::Member { id: NodeId(9), incarnation: 7, address };
+    let members = Some(Arc::new(Membership::of([member])));
+    let first_piece = Piece { offset: 0, members, ..piece.clone() };
     let install_answer = InstallAnswer {
         snapshot: snapshot.at,
         id: snapshot.id,
@@ -95,12 +100,14 @@ fn every_kind() -> Vec<Message> {
         Payload::ReadIndexAnswer { round: 1, index: LogIndex(2) },
         Payload::Forward(forward),
         Payload::Install(piece),
+        Payload::Install(first_piece),
         Payload::InstallAnswer(install_answer),
         Payload::Gate { nonce: [1, 2] },
         Payload::GateAnswer { nonce: [1, 2], last: LogIndex(7) },
         Payload::RefillAsk { at: snapshot.at },
         Payload::Refill(Refill { is_gone: false, frames: Bytes::from_static(b"checked too") }),
         Payload::Refill(Refill { is_gone: true, frames: Bytes::new() }),
+        Payload::Removed { at: snapshot.at },
     ]
     .map(|payload| Message { head: head(), payload })
     .into()

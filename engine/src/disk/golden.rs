@@ -102,7 +102,7 @@ fn id(term: u64, index: u64) -> LogId {
 
 fn membership(at: LogId) -> Arc<Membership> {
     let (voters, outgoing) = (members(&[0x14, 0x21]), members(&[0x21, 0x22]));
-    Arc::new(Membership { at, voters, outgoing, learners: members(&[0x23]) })
+    Arc::new(Membership { at, voters, outgoing, learners: members(&[0x23]), used: NodeId(0) })
 }
 
 const MEMBERSHIP: [Field; 23] = [

@@ -101,7 +101,7 @@ impl Raft {
 
     /// Whether a quorum has room for what a leader takes: else nobody knows when it would be
     /// committed. A follower that is heard from again says anew how it is.
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         let Role::Leader(leader) = &self.role else { return true };
         if self.facts.full || leader.peers.iter().all(|peer| !peer.full) {
             return !self.facts.full;
@@ -148,7 +148,7 @@ impl Raft {
         }
     }
 
-    fn seal(&mut self) {
+    pub(super) fn seal(&mut self) {
         let Some((batch, runs, time)) = self.gathering.take() else { return };
         let last = self.log.last();
         let id = LogId::new(self.term, last.index.next());

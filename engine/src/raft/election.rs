@@ -24,8 +24,11 @@ impl Raft {
             Role::Leader(leader) if self.now >= leader.heartbeat_at => self.beat(),
             Role::Leader(_) => {}
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
-                if self.may_campaign() && self.now >= self.election_at() {
+                let is_over = self.now >= self.election_at();
+                if is_over && self.may_campaign() {
                     self.become_pre_candidate();
+                } else if is_over && self.may_ask_around() {
+                    self.ask_around();
                 }
             }
         }
@@ -43,14 +46,15 @@ impl Raft {
         let role = match &self.role {
             Role::Forming(forming) => Some(forming.greet_at),
             Role::Leader(leader) => leader.deadline(),
-            _ => self.may_campaign().then(|| self.election_at()),
+            _ => (self.may_campaign() || self.may_ask_around()).then(|| self.election_at()),
         };
         let forwards = self.forwards.oldest().map(|at| at.after(self.tuning.election.1));
         let follows = matches!(self.role, Role::Follower(_));
         let reads = self.reads.repeat_at(self.tuning.heartbeat).filter(|_| follows);
         let confirmed = self.reads.give_up_at(self.tuning.election.1);
         let forwarded = self.give_up_at();
-        earliest([role, forwards, reads, confirmed, forwarded, self.refill_at()])
+        let change = self.change_deadline();
+        earliest([role, forwards, reads, confirmed, forwarded, self.refill_at(), change])
     }
 
     fn may_campaign(&self) -> bool {
@@ -81,6 +85,8 @@ impl Raft {
         leader.heartbeat_at = self.now.after(self.tuning.heartbeat);
         leader.heartbeat_due = true;
         leader.allowance.beat(&self.tuning);
+        leader.committed_before =
+            std::mem::replace(&mut leader.committed_then, self.log.marks.committed());
         let durable = self.log.marks.durable();
         if durable == self.log.marks.last() || durable > leader.disk_seen {
             leader.disk_seen = durable;
@@ -104,7 +110,7 @@ impl Raft {
         }
         // A disk without room ends its operations: its leader can still be asked.
         let moves = self.facts.full || self.now.since(leader.disk_moved_at) <= most;
-        let stuck = !moves && !leader.peers.is_empty();
+        let stuck = !moves && !self.membership.is_sole_voter(self.identity.node);
         let quorum = self.membership.is_quorum(|id| {
             id == self.identity.node
                 || leader

@@ -5,6 +5,7 @@
 
 use super::{
     Raft,
+    change::members_in,
     role::{Follower, Role},
 };
 use crate::{
@@ -54,8 +55,8 @@ impl Raft {
             if u64::from(head.total_bytes) > self.entry_bytes_max {
                 return Err("an entry larger than this node can store");
             }
-            if head.kind == Kind::Membership {
-                return Err("a membership entry before its feature level");
+            if head.kind == Kind::Membership && members_in(&head, rest).is_none() {
+                return Err("a membership that there cannot be");
             }
             prev = head.id;
             rest = &rest[head.total_bytes as usize..];
@@ -158,18 +159,20 @@ impl Raft {
             known += 1;
             offset += head.total_bytes as usize;
         }
-        let through = self.heads.last().map_or(prev, |head| head.id.index);
         if known > 0 {
             self.marks.set(Mark::DuplicateAppendKept);
         }
         if let Some(head) = self.heads.get(known) {
-            if head.id.index <= self.log.marks.last() {
+            let from = head.id.index;
+            if from <= self.log.marks.last() {
                 self.marks.set(Mark::ConflictTruncated);
-                self.log.truncate(head.id.index);
+                self.log.truncate(from);
+                self.roll_back(from);
             }
             let frames = if offset == 0 { frames } else { frames.slice(offset..) };
-            self.log.append(&self.heads[known..], frames);
+            self.append_theirs(known, frames);
         }
+        let through = self.heads.last().map_or(prev, |head| head.id.index);
         if cfg!(lakebed_break = "truncate_without_conflict") && through < self.log.marks.last() {
             self.log.truncate(through.next());
         }
@@ -177,6 +180,27 @@ impl Raft {
         follower.matched = follower.matched.max(through);
         // Repeated entries bring no new acknowledgement; the leader asks to know.
         follower.owes |= known > 0 && known == self.heads.len();
+    }
+
+    /// Appends those from `known` on, as many as can be taken now, and forgets the others.
+    fn append_theirs(&mut self, known: usize, frames: Bytes) {
+        let count = self.takes(&self.heads[known..]);
+        if known + count < self.heads.len() {
+            self.marks.set(Mark::MembershipHeldBack);
+            self.heads.truncate(known + count);
+        }
+        let (mut end, mut members) = (0, None);
+        for head in &self.heads[known..] {
+            if head.kind == Kind::Membership {
+                members = members_in(head, &frames[end..]);
+            }
+            end += head.total_bytes as usize;
+        }
+        let whole = end == frames.len();
+        self.log.append(&self.heads[known..], if whole { frames } else { frames.slice(..end) });
+        if let Some(members) = members {
+            self.bring_into_force(members);
+        }
     }
 
     /// Says how far the log agrees and how much of that is durable, when there is news or the

@@ -44,9 +44,9 @@ pub(super) fn has_formed(members: &Membership, node: NodeId, has_history: bool) 
 
 fn with_incarnation(members: &Membership, node: NodeId, incarnation: u64) -> Membership {
     let mut members = members.clone();
-    let Membership { voters, outgoing, learners, .. } = &mut members;
-    let all = voters.iter_mut().chain(outgoing).chain(learners);
-    all.filter(|member: &&mut Member| member.id == node)
+    members
+        .each_mut()
+        .filter(|member: &&mut Member| member.id == node)
         .for_each(|member| member.incarnation = incarnation);
     members
 }
@@ -77,12 +77,12 @@ impl Raft {
 
     pub(super) fn on_hello(&mut self, head: &Head, ask: bool) {
         let (from, own) = (head.from, self.identity.incarnation);
-        let Some(known) = self.membership.member(from).map(|member| member.incarnation) else {
-            return self.fault(from, "a greeting from no member");
-        };
         if head.incarnation == 0 {
             return self.fault(from, "a greeting without an incarnation");
         }
+        let Some(known) = self.membership.member(from).map(|member| member.incarnation) else {
+            return self.on_strange_hello(head, ask);
+        };
         if known != 0 && known != head.incarnation {
             return self.turn_away(head);
         }
@@ -101,6 +101,19 @@ impl Raft {
         }
         if ask {
             self.owe(from, Payload::Hello { ask: false });
+        }
+    }
+
+    /// One who greets before it adds a node, or one who is to be added and answers.
+    fn on_strange_hello(&mut self, head: &Head, ask: bool) {
+        let is_meant = head.to_incarnation == self.identity.incarnation;
+        if self.is_forming() || !(is_meant || (self.is_outsider() && head.to_incarnation == 0)) {
+            return self.fault(head.from, "a greeting from no member");
+        }
+        self.meet(head.from, head.incarnation);
+        self.on_guest(head);
+        if ask {
+            self.owe(head.from, Payload::Hello { ask: false });
         }
     }
 

@@ -326,9 +326,9 @@ impl Raft {
     }
 
     /// It has taken the place of the log, and the disk says so.
-    pub(super) fn on_installed(&mut self, at: LogId) {
+    pub(super) fn on_installed(&mut self, at: LogId) -> bool {
         if self.receiver.taking.take_if(|taking| *taking == at).is_none() {
-            return;
+            return false;
         }
         self.log.replace(at);
         self.applying.begin_anew();
@@ -345,6 +345,7 @@ impl Raft {
         let id = SnapshotId(0);
         self.receiver.owed =
             Some(InstallAnswer { snapshot: at, id, next: 0, stored: 0, done: true });
+        true
     }
 
     /// Says how far the snapshot is, when the leader wants to know or there is room again.

@@ -6,6 +6,7 @@
 //! says to others rests on something its own disk does not hold.
 
 mod apply;
+mod change;
 mod election;
 mod following;
 mod formation;
@@ -38,6 +39,7 @@ use crate::{
     types::{Instant, LogId, LogIndex, NodeId, Piece, Requests, Term},
 };
 use apply::Applying;
+use change::Surroundings;
 use formation::{Forming, has_formed};
 use forwarding::Forwards;
 use gate::Gate;
@@ -123,6 +125,7 @@ pub(crate) struct Raft {
     recorded: Arc<Membership>,
     /// All members but this node, with their incarnations.
     peers: Vec<(NodeId, u64)>,
+    around: Surroundings,
     /// The largest entry that the storage takes.
     entry_bytes_max: u64,
     /// The smallest index that any member may need from another's log.
@@ -189,6 +192,7 @@ impl Raft {
             previous: Arc::clone(&recovered.previous),
             recorded: Arc::clone(members),
             peers: Vec::new(),
+            around: Surroundings::default(),
             entry_bytes_max,
             retain: LogIndex(0),
             gathering: Gathering::default(),
@@ -215,6 +219,7 @@ impl Raft {
             heads: Vec::new(),
         };
         raft.know_peers();
+        raft.know_settled();
         raft.begin(recovered);
         raft
     }
@@ -255,12 +260,11 @@ impl Raft {
 
     /// What the disk has reached. The log's changes must have been handed to the storage before:
     /// else it could speak of entries that were cut a moment ago.
-    pub(crate) fn observe(&mut self, facts: Facts) {
+    /// True if a snapshot has taken the place of the log just now: its members are in force.
+    pub(crate) fn observe(&mut self, facts: Facts) -> bool {
         debug_assert!(self.log.changes().is_empty(), "the storage does not know the log yet");
         self.facts = facts;
-        if let Some(at) = facts.installed {
-            self.on_installed(at);
-        }
+        let is_installed = facts.installed.is_some_and(|at| self.on_installed(at));
         if facts.durable > self.log.marks.durable() {
             self.log.marks.advance_durable(facts.durable);
             if let Role::Leader(leader) = &mut self.role {
@@ -270,6 +274,7 @@ impl Raft {
         self.restore(facts.restored);
         self.log.compacted(facts.first);
         self.log.marks.advance_snapshot(facts.snapshot);
+        is_installed
     }
 
     /// A message from the node on the other end of a connection.
@@ -281,6 +286,7 @@ impl Raft {
         match payload {
             Payload::Hello { ask } => self.on_hello(&head, ask),
             Payload::FormedWithoutYou => self.on_formed_without_you(&head),
+            Payload::Removed { .. } => self.on_removed(&head),
             _ if self.is_forming() => {}
             Payload::PreVote(ballot) => self.on_ballot(&head, ballot, true),
             Payload::PreVoteAnswer(verdict) => self.on_verdict(&head, verdict, true),
@@ -321,15 +327,36 @@ impl Raft {
             self.marks.set(Mark::OtherEpochDropped);
             return false;
         }
-        if matches!(payload, Payload::Hello { .. } | Payload::FormedWithoutYou) {
+        let is_meant = head.to_incarnation == own.incarnation;
+        if self.is_former(from) {
+            self.answer_former(head, payload);
+            return false;
+        }
+        if matches!(
+            payload,
+            Payload::Hello { .. } | Payload::FormedWithoutYou | Payload::Removed { .. }
+        ) {
             return true;
         }
-        let known = head.to_incarnation == own.incarnation
-            && self.peers.contains(&(from, head.incarnation));
+        let known = match self.peers.iter().find(|peer| peer.0 == from) {
+            Some(peer) => is_meant && peer.1 == head.incarnation,
+            None => is_meant && self.hear_stranger(head),
+        };
         if !known {
             self.marks.set(Mark::OtherIncarnationDropped);
         }
         known
+    }
+
+    /// A node that is no member here and knows this life of this one is a member elsewhere: a
+    /// server uses messages of others whatever its own configuration says (Raft §6).
+    fn hear_stranger(&mut self, head: &Head) -> bool {
+        if self.is_forming() || head.incarnation == 0 {
+            return false;
+        }
+        self.marks.set(Mark::StrangerHeard);
+        self.meet(head.from, head.incarnation);
+        true
     }
 
     /// A peer sent what no correct one sends: dropped, and said.
@@ -451,10 +478,6 @@ impl Raft {
         self.halt.take()
     }
 
-    pub(crate) fn membership(&self) -> Arc<Membership> {
-        Arc::clone(&self.membership)
-    }
-
     pub(crate) const fn committed(&self) -> LogIndex {
         self.log.marks.committed()
     }
@@ -473,6 +496,7 @@ impl Raft {
         if let Some((_, runs, _)) = self.gathering.take() {
             self.end_runs(&runs, &Outcome::Refused(why.clone()));
         }
+        self.abandon_change(why);
         self.lose_forwards();
         while let Some(lost) = self.tracking.pop_above(LogIndex(0)) {
             self.end_runs(&lost.runs, &Outcome::Unknown);
@@ -552,7 +576,8 @@ impl Raft {
         if self.is_forming() {
             return self.recorded.member(node).map_or(0, |member| member.incarnation);
         }
-        self.peers.iter().find(|peer| peer.0 == node).map_or(0, |peer| peer.1)
+        let member = self.peers.iter().find(|peer| peer.0 == node);
+        member.map_or_else(|| self.incarnation_met(node), |peer| peer.1)
     }
 
     /// An answer that waits for the hard state.

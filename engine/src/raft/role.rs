@@ -4,6 +4,7 @@
 
 use super::{
     Raft,
+    change::Changing,
     formation::Forming,
     install::Allowance,
     log::Watermarks,
@@ -88,6 +89,11 @@ pub(super) struct Leader {
     pub(super) count_due: bool,
     /// The smallest index that a peer still needs.
     pub(super) retain: LogIndex,
+    /// What was committed at the last heartbeat, and at the one before that.
+    pub(super) committed_then: LogIndex,
+    pub(super) committed_before: LogIndex,
+    /// A membership change that somebody waits for.
+    pub(super) changing: Option<Changing>,
     /// When the own disk last moved, or had nothing to do.
     pub(super) disk_moved_at: Instant,
     pub(super) disk_seen: LogIndex,
@@ -200,6 +206,9 @@ impl Raft {
             notice_at: None,
             count_due: true,
             retain: LogIndex(0),
+            committed_then: self.log.marks.committed(),
+            committed_before: self.log.marks.committed(),
+            changing: None,
             disk_moved_at: self.now,
             disk_seen: self.log.marks.durable(),
             allowance: Allowance::new(&self.tuning),
@@ -215,6 +224,7 @@ impl Raft {
         if let Some((_, runs, _)) = self.gathering.take() {
             self.end_runs(&runs, &Outcome::Refused(Refusal::NotLeader { hint: None }));
         }
+        self.abandon_change(&Refusal::NotLeader { hint: None });
         self.lose_forwards();
         while let Some(lost) = self.tracking.pop_above(self.log.marks.committed()) {
             self.marks.set(Mark::ProposalUnknown);

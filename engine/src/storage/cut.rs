@@ -134,6 +134,12 @@ impl Journal {
         self.cut = Some(cut);
     }
 
+    /// Whether entries are to be cut that the hard state does not call dead yet.
+    pub(super) fn has_unmarked_cut(&self) -> bool {
+        let is_unmarked = |cut: &Cutting| matches!(cut.step, Step::Drain) || cut.next.is_some();
+        self.cut.as_ref().is_some_and(is_unmarked)
+    }
+
     fn mark(&mut self, from: LogIndex, known: LogIndex, promises: &mut Promises) -> Version {
         let target = self.target_of(from);
         let version = promises.want(|hard| {

@@ -156,6 +156,8 @@ pub(super) fn begin_behind(hard: &mut HardState, at: LogId) {
 pub(super) fn adopt(hard: &mut HardState, header: &snapshot::Header) {
     let at = header.at;
     begin_behind(hard, at);
+    // Nothing of the old log is kept, so no later membership can be in force.
     let membership = header.membership.clone();
+    (hard.newest, hard.previous) = (membership.clone(), membership.clone());
     hard.install = hard_state::Install { at, id: header.id, next_offset: 0, membership };
 }

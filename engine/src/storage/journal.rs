@@ -31,7 +31,7 @@ use crate::{
     marks::Mark,
     types::{GroupId, Instant, LogId, LogIndex, OpId, Term, Timestamp, earliest},
 };
-use batch::{Stamp, fitting, gather, place, submit};
+use batch::{Promised, Stamp, fitting, gather, place, submit};
 use bytes::Bytes;
 use std::{collections::VecDeque, time::Duration};
 
@@ -379,6 +379,9 @@ impl Journal {
             self.go_on_rolling(promises, ops);
         }
         self.go_on_cutting(promises, ops);
+        if !self.has_unmarked_cut() {
+            promises.let_members_change();
+        }
         if self.ends_at.is_some() {
             return self.come_to_rest(promises, ops);
         }
@@ -386,7 +389,7 @@ impl Journal {
             // A segment may have become the active one, and may be full after this write.
             self.go_on_rolling(promises, ops);
             if self.has_to_write() {
-                self.write(promises.durable().term, ops);
+                self.write(Promised::by(promises), ops);
                 self.go_on_rolling(promises, ops);
             }
         }
@@ -440,7 +443,7 @@ impl Journal {
         !self.pending.is_empty() || self.active.as_ref().is_some_and(has_slots)
     }
 
-    fn write(&mut self, promised: Term, ops: &mut Ops) {
+    fn write(&mut self, promised: Promised, ops: &mut Ops) {
         let durable = self.durable;
         let Some(active) = self.active.as_mut().filter(|_| matches!(self.roll, Roll::Idle)) else {
             return;
@@ -448,8 +451,14 @@ impl Journal {
         while active.writes.len() < self.writes_max {
             let batch = fitting(active, &self.pending, promised, self.window_bytes);
             if batch.entries == 0 {
-                if self.pending.front().is_some_and(|next| next.head.id.term > promised) {
-                    ops.met(Mark::WriteWaitedForTerm);
+                match self.pending.front() {
+                    Some(next) if next.head.id.term > promised.term => {
+                        ops.met(Mark::WriteWaitedForTerm);
+                    }
+                    Some(next) if !promised.admits(&next.head) => {
+                        ops.met(Mark::WriteWaitedForMembership);
+                    }
+                    _ => {}
                 }
                 break;
             }

@@ -403,6 +403,9 @@ impl Look {
         let mut wanted = found.clone();
         wanted.write_epoch += 1;
         wanted.clean = false;
+        if !self.is_in_force(&wanted.newest) {
+            wanted.newest = wanted.previous.clone();
+        }
         match &self.instead {
             None => {}
             Some(Instead::Installed(snapshot)) => install::adopt(&mut wanted, &snapshot.header),
@@ -465,6 +468,15 @@ impl Look {
             previous: hard.previous.clone(),
             gate: hard.gated.then_some(hard.gate.nonce),
         }
+    }
+
+    /// Whether the log holds the entry that this membership came with, or began behind it. The hard
+    /// state names it before the entry is written: a crash in between leaves the name alone.
+    fn is_in_force(&self, membership: &Membership) -> bool {
+        let LogId { index, term } = membership.at;
+        index < self.log.first
+            || index <= self.snapshot().index
+            || (index <= self.log.last.index && self.term_at(index) == term)
     }
 
     /// The term of an entry of the log.

@@ -431,13 +431,13 @@ impl Storage {
 
     /// Wants a membership on disk: `newest` in force, `previous` should it be cut.
     pub(crate) fn set_membership(&mut self, newest: Arc<Membership>, previous: Arc<Membership>) {
-        let wanted = self.promises().wanted();
-        if wanted.newest != newest || wanted.previous != previous {
-            self.promises_mut().want(|hard| {
-                hard.newest = newest;
-                hard.previous = previous;
-            });
-        }
+        self.snapshots.has_peers = !newest.is_sole_voter(self.promises().wanted().identity.node);
+        self.promises_mut().want_members(newest, previous);
+    }
+
+    /// The membership in force where a snapshot from a peer has taken the place of the log.
+    pub(crate) fn members_installed(&self) -> &Arc<Membership> {
+        &self.promises().wanted().install.membership
     }
 
     /// The membership in force that both copies hold (incarnations learnt included).

@@ -74,9 +74,8 @@ impl Storage {
 
     /// A piece of a peer's snapshot, to be kept beside everything else.
     pub(crate) fn stage(&mut self, piece: &Piece) {
-        let members = self.promises().wanted().newest.clone();
         if !self.installing.is_under_way() {
-            self.snapshots.stage(piece, members, &mut self.ops);
+            self.snapshots.stage(piece, &mut self.ops);
         }
     }
 

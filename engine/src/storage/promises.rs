@@ -9,8 +9,10 @@ use crate::{
     disk::hard_state::{HardState, OFFSETS},
     file::{Class, DiskRequest, Extent, File},
     marks::Mark,
+    membership::Membership,
     types::LogIndex,
 };
+use std::sync::Arc;
 
 /// Names a state of what is wanted; later ones are greater.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -23,6 +25,8 @@ pub(crate) struct Promises {
     durable: HardState,
     durable_version: Version,
     writing: Option<Writing>,
+    /// Newest and previous membership, not to be written before a cut is marked.
+    members: Option<[Arc<Membership>; 2]>,
     /// The number in each block of each copy; zero: not a good block.
     numbers: [[u64; 2]; 2],
 }
@@ -44,6 +48,7 @@ impl Promises {
             durable: found,
             durable_version: Version(0),
             writing: None,
+            members: None,
             numbers,
         }
     }
@@ -61,6 +66,27 @@ impl Promises {
         change(&mut self.wanted);
         self.wanted_version.0 += 1;
         self.wanted_version
+    }
+
+    /// Wants a membership on disk: `newest` in force, `previous` should it be cut.
+    pub(crate) fn want_members(&mut self, newest: Arc<Membership>, previous: Arc<Membership>) {
+        self.members = Some([newest, previous]);
+    }
+
+    /// No entry that the hard state's memberships come from is about to be cut: they may change.
+    pub(crate) fn let_members_change(&mut self) {
+        let Some([newest, previous]) = self.members.take() else { return };
+        if self.wanted.newest != newest || self.wanted.previous != previous {
+            self.want(|hard| {
+                hard.newest = newest;
+                hard.previous = previous;
+            });
+        }
+    }
+
+    /// Whether the disk names the membership in force: its entry may be written.
+    pub(crate) fn is_membership_named(&self) -> bool {
+        self.members.is_none() && self.durable.newest == self.wanted.newest
     }
 
     pub(crate) const fn version(&self) -> Version {
@@ -128,11 +154,9 @@ mod tests {
     use super::*;
     use crate::{
         action::Action,
-        membership::Membership,
         storage::Identity,
         types::{NodeId, Term},
     };
-    use std::sync::Arc;
 
     fn promises(numbers: [[u64; 2]; 2]) -> Promises {
         let found = HardState::new(Identity::default(), Arc::new(Membership::default()));

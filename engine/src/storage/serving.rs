@@ -54,7 +54,8 @@ impl Transfer {
             bytes: footer.payload_bytes,
             digest: footer.digest,
         };
-        Some(Piece { snapshot, offset: from, time: Timestamp(0), bytes })
+        let members = (from == 0).then(|| header.membership.clone());
+        Some(Piece { snapshot, offset: from, time: Timestamp(0), members, bytes })
     }
 }
 

@@ -206,7 +206,7 @@ impl Snapshots {
     // ---- from a peer -------------------------------------------------------------------------
 
     /// A piece of a peer's snapshot.
-    pub(crate) fn stage(&mut self, piece: &Piece, membership: Arc<Membership>, ops: &mut Ops) {
+    pub(crate) fn stage(&mut self, piece: &Piece, ops: &mut Ops) {
         let is_another =
             |staging: &Saving| staging.received().is_none_or(|(name, ..)| name != piece.snapshot);
         if let Some(staging) = self.staging.as_mut().filter(|staging| is_another(staging)) {
@@ -214,7 +214,10 @@ impl Snapshots {
             return staging.abandon(ops);
         }
         if self.staging.is_none() {
-            self.staging = Some(self.begin_staging(piece.snapshot, membership, ops));
+            // Those of the first piece: the header is written before anything else.
+            let Some(members) = &piece.members else { return ops.met(Mark::InstallPieceRefused) };
+            let members = Arc::clone(members);
+            self.staging = Some(self.begin_staging(piece.snapshot, members, ops));
         }
         let staging = self.staging.as_mut().expect("it was just begun");
         if !staging.take_piece(piece) {

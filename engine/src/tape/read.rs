@@ -73,7 +73,6 @@ records! {
     LogId { term, index }
     Requests { first, count }
     Member { id, incarnation, address }
-    Membership { at, voters, outgoing, learners }
     Chunk { bytes, last }
     Config { group, node, disk_align, segment_bytes, tuning }
     Tuning {
@@ -83,6 +82,19 @@ records! {
         retain_log_bytes, transfers_max, transfer_bytes_per_second
     }
     Step { now, events, actions }
+}
+
+/// A cluster is formatted with it: no ids were used before.
+impl Read for Membership {
+    fn read(from: &mut Source) -> Option<Self> {
+        Some(Self {
+            at: Read::read(from)?,
+            voters: Read::read(from)?,
+            outgoing: Read::read(from)?,
+            learners: Read::read(from)?,
+            ..Self::default()
+        })
+    }
 }
 
 /// Reads the number of a variant and then its fields; any other number is no value.

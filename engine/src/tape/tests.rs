@@ -18,6 +18,7 @@ fn starts() -> Vec<Event> {
         voters: vec![member(1), member(2)],
         outgoing: vec![member(3)],
         learners: vec![member(4)],
+        used: NodeId(0),
     });
     let starts = [
         Start::Run,

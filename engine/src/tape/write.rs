@@ -86,7 +86,6 @@ records! {
     LogId { term, index }
     Requests { first, count }
     Member { id, incarnation, address }
-    Membership { at, voters, outgoing, learners }
     Chunk { bytes, last }
     Extent { offset, bytes, zeros }
     Run { ordinal, requests }
@@ -340,6 +339,14 @@ impl Write for Outcome {
     }
 }
 
+/// What ids were used before is no news to a driver.
+impl Write for Membership {
+    fn write(&self, to: &mut impl Sink) {
+        self.at.write(to);
+        [&self.voters, &self.outgoing, &self.learners].into_iter().for_each(|list| list.write(to));
+    }
+}
+
 impl Write for Refusal {
     fn write(&self, to: &mut impl Sink) {
         match self {
@@ -350,7 +357,7 @@ impl Write for Refusal {
             Self::DiskFull => variant!(to, 5),
             Self::Transferring => variant!(to, 6),
             Self::Stopping => variant!(to, 7),
-            Self::Change(why) => variant!(to, 8, why.as_str()),
+            Self::Change(why) => variant!(to, 8, why.to_string().as_str()),
         }
     }
 }

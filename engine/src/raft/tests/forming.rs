@@ -7,7 +7,7 @@ fn formatted(nodes: u64) -> Cluster {
         let mut members = members(nodes);
         members.voters.iter_mut().for_each(|m| m.incarnation *= u64::from(m.id.0 == own));
         disk.recorded = Arc::new(members);
-        disk.wanted_members = Arc::clone(&disk.recorded);
+        disk.wanted_members = [Arc::clone(&disk.recorded), Arc::clone(&disk.recorded)];
         disk
     };
     Cluster::new((1..=nodes).map(disk).collect())
@@ -58,7 +58,7 @@ fn a_wiped_member_is_turned_away() {
     let fresh = formatted(3).nodes.remove(2).disk;
     let mut disk = fresh;
     disk.recorded = Arc::new(formation_with(&disk.recorded, 3, 999));
-    disk.wanted_members = Arc::clone(&disk.recorded);
+    disk.wanted_members = [Arc::clone(&disk.recorded), Arc::clone(&disk.recorded)];
     let (now, tuning) = (cluster.now, cluster.tuning.clone());
     let mut reborn = recovered(&disk, 3);
     reborn.identity.incarnation = 999;

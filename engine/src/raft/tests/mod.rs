@@ -1,5 +1,6 @@
 //! Consensus on trial, without files: nodes over a pretended disk that is as slow as a test wants.
 
+mod changes;
 mod elections;
 mod forming;
 mod forwards;
@@ -58,7 +59,8 @@ struct Disk {
     promised: (Term, Option<NodeId>),
     epoch: u64,
     recorded: Arc<Membership>,
-    wanted_members: Arc<Membership>,
+    wanted_members: [Arc<Membership>; 2],
+    previous: Arc<Membership>,
     /// Nothing becomes durable until `sync`.
     lazy: bool,
     saturated: bool,
@@ -73,7 +75,7 @@ impl Disk {
         let before = (self.durable, self.promised, Arc::clone(&self.recorded));
         self.durable = self.log.len();
         self.promised = self.wanted;
-        self.recorded = Arc::clone(&self.wanted_members);
+        [self.recorded, self.previous] = self.wanted_members.clone();
         before != (self.durable, self.promised, Arc::clone(&self.recorded))
     }
 
@@ -150,8 +152,8 @@ impl Node {
             assert!(promise.0 >= self.disk.wanted.0, "terms only rise");
             self.disk.wanted = promise;
         }
-        if let Some((newest, _)) = self.raft.take_membership() {
-            self.disk.wanted_members = newest;
+        if let Some((newest, previous)) = self.raft.take_membership() {
+            self.disk.wanted_members = [newest, previous];
         }
         for change in self.raft.changes().drain(..) {
             match change {
@@ -191,8 +193,10 @@ impl Node {
             self.raft.acknowledge();
             self.raft.propose();
             self.raft.commit();
+            self.raft.change();
             self.raft.replicate();
             self.raft.apply();
+            self.raft.retire();
             self.raft.respond();
             sent.append(self.raft.messages());
             self.hand_over();
@@ -293,6 +297,9 @@ fn recovered(disk: &Disk, own: u64) -> Recovered {
             terms.push((head.id.index, head.id.term));
         }
     }
+    let LogId { index, term } = disk.recorded.at;
+    let is_in_force = index == LogIndex(0)
+        || disk.log.get(index.0 as usize - 1).is_some_and(|(head, _)| head.id.term == term);
     Recovered {
         identity: Identity {
             cluster: ClusterId(7),
@@ -312,8 +319,8 @@ fn recovered(disk: &Disk, own: u64) -> Recovered {
         last_time: disk.log.last().map_or(Timestamp(0), |(head, _)| head.time),
         terms,
         committed: LogIndex(0),
-        membership: Arc::clone(&disk.recorded),
-        previous: Arc::clone(&disk.recorded),
+        membership: Arc::clone(if is_in_force { &disk.recorded } else { &disk.previous }),
+        previous: Arc::clone(&disk.previous),
         gate: None,
     }
 }
@@ -336,7 +343,8 @@ fn disk_with(term: u64, terms: &[u64], nodes: u64) -> Disk {
         promised: (Term(term), None),
         epoch: 1,
         recorded: Arc::clone(&members),
-        wanted_members: members,
+        previous: Arc::clone(&members),
+        wanted_members: [Arc::clone(&members), members],
         lazy: false,
         saturated: false,
         full: false,
@@ -467,7 +475,7 @@ impl Cluster {
         let mut disk = node.disk.clone();
         disk.log.truncate(disk.durable);
         disk.wanted = disk.promised;
-        disk.wanted_members = Arc::clone(&disk.recorded);
+        disk.wanted_members = [Arc::clone(&disk.recorded), Arc::clone(&disk.previous)];
         disk.epoch += 1;
         let epoch = disk.epoch;
         *node = Node::start(disk, id, &tuning, id * 1000 + epoch, now);

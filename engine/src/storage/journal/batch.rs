@@ -1,12 +1,16 @@
 //! One write: which entries go out together, where they lie, and what of the slots goes with them.
 //!
-//! Knows no rolls, cuts or promises.
+//! Knows no rolls and no cuts.
 
 use super::{Active, EntriesWrite, Pending};
 use crate::{
     disk::segment::{FloorLag, Slot},
+    entry::{Head, Kind},
     file::{Class, DiskRequest, Extent, File},
-    storage::ops::{Job, Ops},
+    storage::{
+        ops::{Job, Ops},
+        promises::Promises,
+    },
     types::{LogIndex, Term},
 };
 use bytes::{Bytes, BytesMut};
@@ -24,10 +28,35 @@ pub(super) struct Fitting {
     adjoin: bool,
 }
 
+/// What the hard state says, both copies of it: without it an entry must not be written.
+#[derive(Clone, Copy)]
+pub(super) struct Promised {
+    pub(super) term: Term,
+    /// It names the membership in force.
+    members: bool,
+}
+
+impl Promised {
+    pub(super) fn by(promises: &Promises) -> Self {
+        Self { term: promises.durable().term, members: promises.is_membership_named() }
+    }
+
+    /// Of a later term a crash would leave more than was promised; of a membership that is not
+    /// named, a log whose members nobody knows.
+    pub(super) fn admits(self, head: &Head) -> bool {
+        let is_promised =
+            head.id.term <= self.term || cfg!(lakebed_break = "write_an_unpromised_term");
+        let is_named = head.kind != Kind::Membership
+            || self.members
+            || cfg!(lakebed_break = "write_an_unnamed_membership");
+        is_promised && is_named
+    }
+}
+
 pub(super) fn fitting(
     active: &Active,
     pending: &VecDeque<Pending>,
-    promised: Term,
+    promised: Promised,
     window: u64,
 ) -> Fitting {
     let mut batch = Fitting { adjoin: true, ..Fitting::default() };
@@ -38,7 +67,7 @@ pub(super) fn fitting(
         let exceeds = batch.bytes + bytes > WRITE_BYTES_MAX && !is_first;
         let is_beyond_window = active.in_flight_bytes + batch.bytes + bytes > window
             && !(is_first && active.in_flight_bytes == 0);
-        if (entry.head.id.term > promised && !cfg!(lakebed_break = "write_an_unpromised_term"))
+        if !promised.admits(&entry.head)
             || exceeds
             || is_beyond_window
             || !active.fits(

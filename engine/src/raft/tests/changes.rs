@@ -1,0 +1,336 @@
+//! Membership on trial.
+
+use super::*;
+use crate::change::{Change, ChangeRefusal};
+
+/// Nodes of which the first `voters` are the cluster, and the others join.
+fn joined(voters: u64, nodes: u64) -> Cluster {
+    let disk = |own: u64| {
+        let mut disk = disk_with(u64::from(own <= voters), &[], voters);
+        if own > voters {
+            disk.recorded = Arc::default();
+            disk.previous = Arc::default();
+            disk.wanted_members = [Arc::default(), Arc::default()];
+        }
+        disk
+    };
+    let mut cluster = Cluster::new((1..=nodes).map(disk).collect());
+    cluster.elect(1);
+    cluster
+}
+
+fn member(id: u64) -> Member {
+    Member { id: node(id), incarnation: 0, address: Bytes::new() }
+}
+
+fn ids(members: &[Member]) -> Vec<u64> {
+    let mut ids: Vec<u64> = members.iter().map(|member| member.id.0).collect();
+    ids.sort_unstable();
+    ids
+}
+
+impl Cluster {
+    fn change(&mut self, at: u64, request: u64, changes: &[Change]) {
+        self.at(at).raft.on_change(RequestId(request), changes);
+    }
+
+    /// Changes the members and waits until that is over.
+    fn changed(&mut self, at: u64, request: u64, changes: &[Change]) {
+        self.change(at, request, changes);
+        self.run();
+        let ended = self.outcome(at, request);
+        assert!(matches!(ended, Some(Outcome::Done(_))), "{ended:?}");
+    }
+
+    fn outcome(&mut self, at: u64, request: u64) -> Option<Outcome> {
+        let ended = self.at(at).ended.iter().find(|(id, _)| *id == request);
+        ended.map(|(_, outcome)| outcome.clone())
+    }
+
+    fn refusal(&mut self, at: u64, request: u64) -> ChangeRefusal {
+        match self.outcome(at, request) {
+            Some(Outcome::Refused(Refusal::Change(why))) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn voters(&mut self, at: u64) -> (Vec<u64>, Vec<u64>) {
+        let members = Arc::clone(&self.at(at).raft.membership);
+        (ids(&members.voters), ids(&members.outgoing))
+    }
+
+    /// Nobody hears these nodes, and they hear nobody.
+    fn cut_off(&mut self, cut: &[u64]) {
+        for &id in cut {
+            self.isolate(id);
+        }
+    }
+
+    fn committed(&mut self, at: u64) -> LogIndex {
+        self.at(at).raft.log.marks.committed()
+    }
+}
+
+#[test]
+fn an_empty_node_joins_catches_up_and_votes() {
+    let mut cluster = joined(1, 2);
+    cluster.propose(1, 1, &["a", "b"]);
+    cluster.changed(1, 100, &[Change::AddLearner(member(2))]);
+    cluster.elapse(300 * MS);
+    assert_eq!(commands(cluster.at(2)).len(), 2);
+    assert_eq!(cluster.at(2).raft.membership.member(node(2)).unwrap().incarnation, 200);
+    cluster.changed(1, 101, &[Change::Promote(node(2))]);
+    assert_eq!(cluster.voters(1), (vec![1, 2], vec![]));
+    assert!(cluster.at(1).has(Mark::JointInForce) && cluster.at(1).has(Mark::JointLeft));
+    cluster.propose(1, 2, &["c"]);
+    cluster.elapse(100 * MS);
+    assert_eq!(commands(cluster.at(2)).len(), 3);
+    cluster.cut_off(&[2]);
+    cluster.propose(1, 3, &["d"]);
+    cluster.run();
+    assert_eq!(commands(cluster.at(1)).len(), 3, "the other voter must hold it too");
+}
+
+#[test]
+fn a_node_that_does_not_answer_is_not_added() {
+    let mut cluster = joined(1, 2);
+    cluster.cut_off(&[2]);
+    cluster.change(1, 100, &[Change::AddLearner(member(2))]);
+    cluster.elapse(1000 * MS);
+    assert_eq!(cluster.outcome(1, 100), None);
+    cluster.change(1, 101, &[Change::AddLearner(member(2))]);
+    assert_eq!(
+        {
+            cluster.run();
+            cluster.refusal(1, 101)
+        },
+        ChangeRefusal::Greeting(node(2))
+    );
+    cluster.elapse(10_000 * MS);
+    assert_eq!(cluster.refusal(1, 100), ChangeRefusal::NoAnswer(node(2)));
+    assert_eq!(cluster.at(1).raft.membership.members().count(), 1);
+}
+
+/// It would be a voter whom every commit waits for.
+#[test]
+fn a_learner_that_lags_is_not_promoted() {
+    let mut cluster = joined(1, 2);
+    cluster.changed(1, 100, &[Change::AddLearner(member(2))]);
+    cluster.at(2).disk.lazy = true;
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(300 * MS);
+    cluster.change(1, 101, &[Change::Promote(node(2))]);
+    cluster.run();
+    assert!(matches!(cluster.refusal(1, 101), ChangeRefusal::Lags { .. }));
+    cluster.at(2).disk.lazy = false;
+    cluster.elapse(300 * MS);
+    cluster.changed(1, 102, &[Change::Promote(node(2))]);
+}
+
+/// Three voters, three learners, and a change that makes these voters in the place of two of those,
+/// while some of them are out of reach.
+fn half_changed(cut: &[u64]) -> (Cluster, LogIndex) {
+    let mut cluster = joined(3, 6);
+    cluster.changed(1, 100, &[4, 5, 6].map(|id| Change::AddLearner(member(id))));
+    cluster.elapse(500 * MS);
+    let mut steps: Vec<_> = [4, 5, 6].map(|id| Change::Promote(node(id))).into();
+    steps.extend([2, 3].map(|id| Change::Remove(node(id))));
+    cluster.cut_off(cut);
+    cluster.change(1, 101, &steps);
+    cluster.elapse(500 * MS);
+    assert_eq!(cluster.voters(1), (vec![1, 4, 5, 6], vec![1, 2, 3]));
+    let joint = cluster.at(1).raft.membership.at.index;
+    (cluster, joint)
+}
+
+#[test]
+fn while_joint_the_new_voters_alone_are_not_enough() {
+    let (mut cluster, joint) = half_changed(&[2, 3]);
+    assert!(cluster.committed(1) < joint, "of the old voters only the leader has it");
+    cluster.cut.clear();
+    cluster.elapse(500 * MS);
+    assert!(matches!(cluster.outcome(1, 101), Some(Outcome::Done(_))));
+}
+
+#[test]
+fn while_joint_the_old_voters_alone_are_not_enough() {
+    let (mut cluster, joint) = half_changed(&[4, 5, 6]);
+    assert!(cluster.committed(1) < joint, "of the new voters only the leader has it");
+    cluster.cut.clear();
+    cluster.elapse(500 * MS);
+    assert_eq!(cluster.voters(5), (vec![1, 4, 5, 6], vec![]));
+    assert!(matches!(cluster.outcome(1, 101), Some(Outcome::Done(_))));
+    assert!([2, 3].iter().all(|id| cluster.at(*id).halted == Some(Halt::Removed)));
+}
+
+#[test]
+fn one_change_at_a_time() {
+    let mut cluster = joined(3, 4);
+    cluster.cut_off(&[2, 3]);
+    cluster.change(1, 100, &[Change::Remove(node(3))]);
+    cluster.change(1, 101, &[Change::Remove(node(2))]);
+    cluster.run();
+    assert!(matches!(cluster.refusal(1, 101), ChangeRefusal::Underway(_)));
+    assert_eq!(cluster.outcome(1, 100), None);
+}
+
+/// The bug that changes of single servers had (raft-dev, July 2015): a leader that has committed
+/// nothing in its term does not know whether the change before is. Here node 1 adds 5 and falls
+/// silent with it; node 2, elected without it, must not go on to another change at once.
+#[test]
+fn a_new_leader_commits_before_it_changes() {
+    let mut cluster = joined(4, 5);
+    cluster.changed(1, 100, &[Change::AddLearner(member(5))]);
+    cluster.elapse(500 * MS);
+    cluster.cut_off(&[1]);
+    cluster.change(1, 101, &[Change::Promote(node(5))]);
+    cluster.run();
+    cluster.elapse(1000 * MS);
+    cluster.at(2).raft.patience = Duration::ZERO;
+    // It is elected, and none of its appends arrive.
+    cluster.pass(MS);
+    cluster.settle(2);
+    while let Some((from, message)) = cluster.queue.pop_front() {
+        if !matches!(message.payload, Payload::Append(_)) {
+            cluster.deliver(from, message);
+        }
+    }
+    assert_eq!(cluster.at(2).role(), status::Role::Leader);
+    cluster.change(2, 102, &[Change::Remove(node(1))]);
+    cluster.settle(2);
+    assert_eq!(cluster.refusal(2, 102), ChangeRefusal::NewLeader);
+    cluster.elapse(1000 * MS);
+    cluster.changed(2, 103, &[Change::Remove(node(1))]);
+    cluster.cut.clear();
+    cluster.elapse(5000 * MS);
+    assert_eq!(cluster.at(1).halted, Some(Halt::Removed), "its own change was cut or forgotten");
+}
+
+#[test]
+fn a_leader_removes_itself() {
+    let mut cluster = joined(3, 3);
+    cluster.changed(1, 100, &[Change::Remove(node(1))]);
+    assert!(cluster.at(1).has(Mark::SteppedDownNoVoter));
+    assert_eq!(cluster.at(1).halted, Some(Halt::Removed));
+    cluster.cut_off(&[1]);
+    cluster.at(2).raft.patience = Duration::ZERO;
+    cluster.elapse(5000 * MS);
+    assert_eq!(cluster.voters(2), (vec![2, 3], vec![]));
+    assert!(cluster.at(2).raft.leader().is_some());
+}
+
+/// It does not count itself on the way out: with one of the two others it has one of two.
+#[test]
+fn a_leader_that_leaves_does_not_count_itself() {
+    let mut cluster = joined(3, 3);
+    cluster.cut_off(&[3]);
+    cluster.change(1, 100, &[Change::Remove(node(1))]);
+    cluster.run();
+    assert_eq!(cluster.outcome(1, 100), None);
+    assert_eq!(cluster.voters(1), (vec![2, 3], vec![1, 2, 3]));
+    cluster.cut.clear();
+    cluster.elapse(500 * MS);
+    assert!(matches!(cluster.outcome(1, 100), Some(Outcome::Done(_))));
+}
+
+/// Disruptive servers (Raft §6, thesis §4.2.3): who missed its removal asks again and again. It
+/// changes nobody's term, and is told.
+#[test]
+fn a_removed_node_disturbs_nobody_and_is_told() {
+    let mut cluster = joined(3, 3);
+    cluster.cut_off(&[3]);
+    cluster.changed(1, 100, &[Change::Remove(node(3))]);
+    let term = cluster.at(1).raft.term;
+    cluster.at(3).raft.patience = Duration::ZERO;
+    cluster.elapse(5000 * MS);
+    cluster.cut.clear();
+    cluster.elapse(5000 * MS);
+    assert_eq!(cluster.at(3).halted, Some(Halt::Removed));
+    assert_eq!((cluster.at(1).raft.term, cluster.at(1).role()), (term, status::Role::Leader));
+}
+
+/// A learner never asks for votes: it asks whether it is one.
+#[test]
+fn a_removed_learner_is_told_too() {
+    let mut cluster = joined(2, 3);
+    cluster.changed(1, 100, &[Change::AddLearner(member(3))]);
+    cluster.elapse(300 * MS);
+    cluster.cut_off(&[3]);
+    cluster.changed(1, 101, &[Change::Remove(node(3))]);
+    cluster.at(3).raft.patience = Duration::from_secs(1);
+    cluster.cut.clear();
+    cluster.elapse(3000 * MS);
+    assert_eq!(cluster.at(3).halted, Some(Halt::Removed));
+    cluster.change(1, 102, &[Change::AddLearner(member(3))]);
+    cluster.run();
+    assert!(matches!(cluster.refusal(1, 102), ChangeRefusal::UsedBefore { .. }));
+}
+
+#[test]
+fn a_membership_that_is_cut_is_in_force_no_more() {
+    let mut cluster = joined(3, 3);
+    cluster.cut_off(&[1]);
+    cluster.change(1, 100, &[Change::Remove(node(3))]);
+    cluster.run();
+    assert_eq!(cluster.voters(1), (vec![1, 2], vec![1, 2, 3]));
+    cluster.at(2).raft.patience = Duration::ZERO;
+    cluster.elapse(5000 * MS);
+    cluster.cut.clear();
+    cluster.elapse(5000 * MS);
+    assert_eq!(cluster.voters(1), (vec![1, 2, 3], vec![]));
+    assert!(cluster.at(1).has(Mark::MembershipRolledBack));
+    assert_eq!(cluster.outcome(1, 100), Some(Outcome::Unknown));
+}
+
+/// A follower that never heard of the leader's configuration hears the leader all the same.
+#[test]
+fn who_missed_every_change_follows_a_leader_it_does_not_know() {
+    let mut cluster = joined(3, 6);
+    cluster.changed(1, 100, &[4, 5].map(|id| Change::AddLearner(member(id))));
+    cluster.elapse(500 * MS);
+    cluster.cut_off(&[3]);
+    let steps = [Change::Promote(node(4)), Change::Promote(node(5)), Change::Remove(node(1))];
+    cluster.changed(1, 101, &steps);
+    cluster.at(4).raft.patience = Duration::ZERO;
+    cluster.elapse(5000 * MS);
+    let leader = cluster.at(4).raft.leader().expect("the new voters elect one");
+    assert!([2, 4, 5].contains(&leader.0));
+    cluster.cut.clear();
+    cluster.cut_off(&[1]);
+    cluster.elapse(5000 * MS);
+    assert_eq!(cluster.voters(3), (vec![2, 3, 4, 5], vec![]));
+}
+
+/// The hard state names two memberships: whatever a crash leaves, one of them is in force.
+#[test]
+fn a_second_membership_waits_for_the_first_on_disk() {
+    let mut cluster = joined(3, 4);
+    cluster.at(3).disk.lazy = true;
+    cluster.changed(1, 100, &[Change::AddLearner(member(4))]);
+    cluster.elapse(300 * MS);
+    cluster.changed(1, 101, &[Change::Remove(node(4))]);
+    cluster.elapse(300 * MS);
+    assert!(cluster.at(3).has(Mark::MembershipHeldBack));
+    assert!(cluster.at(3).raft.membership.member(node(4)).is_some());
+    cluster.crash(3);
+    assert_eq!(cluster.voters(3), (vec![1, 2, 3], vec![]));
+    cluster.at(3).disk.lazy = false;
+    cluster.elapse(1000 * MS);
+    assert!(cluster.at(3).raft.membership.is_former(node(4)));
+}
+
+#[test]
+fn a_restart_finds_the_membership_in_force() {
+    let mut cluster = joined(3, 3);
+    cluster.cut_off(&[2, 3]);
+    cluster.change(1, 100, &[Change::Demote(node(3))]);
+    cluster.run();
+    cluster.crash(1);
+    assert_eq!(cluster.voters(1), (vec![1, 2], vec![1, 2, 3]));
+    cluster.cut.clear();
+    cluster.at(1).raft.patience = Duration::ZERO;
+    cluster.elapse(5000 * MS);
+    // Whoever leads now, the change is over one way or the other.
+    let (voters, outgoing) = cluster.voters(1);
+    assert!(outgoing.is_empty() && voters.len() >= 2, "{voters:?} {outgoing:?}");
+}
