@@ -131,6 +131,8 @@ pub enum Refusal {
     Transferring,
     /// The node is about to stop.
     Stopping,
+    /// The leadership stays where it is, and why.
+    Transfer(TransferRefusal),
     /// A membership change that cannot be, and why.
     Change(ChangeRefusal),
 }
@@ -146,7 +148,36 @@ impl fmt::Display for Refusal {
             Self::DiskFull => f.write_str("no room left on the disk for more log"),
             Self::Transferring => f.write_str("the leadership is being handed over"),
             Self::Stopping => f.write_str("this node is stopping"),
+            Self::Transfer(why) => write!(f, "the leadership stays: {why}"),
             Self::Change(why) => write!(f, "membership change refused: {why}"),
+        }
+    }
+}
+
+/// Why a leadership is not handed over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum TransferRefusal {
+    /// The node has no vote in this cluster.
+    NoVoter(NodeId),
+    /// The node was not heard from for the least election timeout.
+    Silent(NodeId),
+    /// No other voter was.
+    Nobody,
+    /// The node did not get the whole log within the longest election timeout.
+    NotInTime(NodeId),
+    /// Another node leads now, not the one that was meant to.
+    AnotherLeads(NodeId),
+}
+
+impl fmt::Display for TransferRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoVoter(node) => write!(f, "node {node} is no voter; promote it first"),
+            Self::Silent(node) => write!(f, "node {node} does not answer"),
+            Self::Nobody => f.write_str("no other voter answers"),
+            Self::NotInTime(node) => write!(f, "node {node} lags too far behind; try again later"),
+            Self::AnotherLeads(node) => write!(f, "node {node} was elected instead"),
         }
     }
 }

@@ -76,6 +76,7 @@ impl Encoder {
                 self.bare(&head, 15, [life, fault, last.0])
             }
             Payload::RefillAsk { at } => self.bare(&head, 16, [at.term.0, at.index.0]),
+            Payload::TimeoutNow => self.bare(&head, 19, []),
             Payload::Removed { at } => self.bare(&head, 18, [at.term.0, at.index.0]),
             Payload::Refill(given) => {
                 let words = [u64::from(given.is_gone)];
@@ -198,8 +199,8 @@ impl Encoder {
     }
 }
 
-const fn ballot_words(ballot: Ballot) -> [u64; 3] {
-    [ballot.round, ballot.last.term.0, ballot.last.index.0]
+const fn ballot_words(ballot: Ballot) -> [u64; 4] {
+    [ballot.round, ballot.last.term.0, ballot.last.index.0, ballot.is_wished as u64]
 }
 
 const fn verdict_words(verdict: Verdict) -> [u64; 2] {
@@ -340,9 +341,9 @@ fn take_payload(
     Ok(match kind {
         1 => from.take().and_then(|[ask]| bool_of(ask)).map(|ask| Payload::Hello { ask }),
         2 => Some(Payload::FormedWithoutYou),
-        3 => from.take().map(ballot_of).map(Payload::PreVote),
+        3 => from.take().and_then(ballot_of).map(Payload::PreVote),
         4 => from.take().and_then(verdict_of).map(Payload::PreVoteAnswer),
-        5 => from.take().map(ballot_of).map(Payload::Vote),
+        5 => from.take().and_then(ballot_of).map(Payload::Vote),
         6 => from.take().and_then(verdict_of).map(Payload::VoteAnswer),
         7 => take_append(from, body).map(Payload::Append),
         8 => take_answer(from).map(Payload::AppendAnswer),
@@ -367,6 +368,7 @@ fn take_payload(
             let frames = body.slice();
             Payload::Refill(Refill { is_gone, frames })
         }),
+        19 => Some(Payload::TimeoutNow),
         18 => from.take().map(|[term, index]| {
             let at = LogId::new(Term(term), LogIndex(index));
             Payload::Removed { at }
@@ -383,8 +385,9 @@ const fn bool_of(word: u64) -> Option<bool> {
     }
 }
 
-const fn ballot_of([round, term, index]: [u64; 3]) -> Ballot {
-    Ballot { round, last: LogId::new(Term(term), LogIndex(index)) }
+fn ballot_of([round, term, index, is_wished]: [u64; 4]) -> Option<Ballot> {
+    let last = LogId::new(Term(term), LogIndex(index));
+    (is_wished <= 1).then_some(Ballot { round, last, is_wished: is_wished == 1 })
 }
 
 fn verdict_of([round, granted]: [u64; 2]) -> Option<Verdict> {

@@ -36,6 +36,8 @@ pub struct Engine {
     resumed: bool,
     /// It is asked to stop, and does so by then at the latest.
     stop_by: Option<Instant>,
+    /// It stops when it has handed its leadership over.
+    is_leaving: bool,
     halted: bool,
     compaction: Compaction,
 }
@@ -74,6 +76,7 @@ impl Engine {
             catching_up: true,
             resumed: false,
             stop_by: None,
+            is_leaving: false,
             halted: false,
             compaction: Compaction::default(),
         })
@@ -170,15 +173,27 @@ impl Engine {
             Event::Completed { op, result } => self.storage.on_completed(self.now, op, result),
             Event::Captured { capture, result } => self.storage.on_captured(capture, result),
             Event::Restored { through, result } => self.storage.on_restored(through, result),
-            Event::Stop { .. } => {
-                self.stop_by.get_or_insert_with(|| self.now.after(LAST_WORDS));
-                self.storage.finish();
-            }
+            Event::Stop { hand_over } => self.on_stop(hand_over),
             Event::Tune(tuning) => self.on_tune(*tuning),
             event if self.raft.is_none() || self.stop_by.is_some() => self.turn_down(&event, out),
             Event::Control { id, control } => self.on_control(id, &control, out),
             event => self.on_raft_event(event, out),
         }
+    }
+
+    /// A leader that is to hand over serves on until it has, or could not. Asked once more, it goes.
+    fn on_stop(&mut self, hand_over: bool) {
+        let raft = self.raft.as_mut().filter(|_| hand_over && !self.is_leaving);
+        self.is_leaving = raft.is_some_and(|raft| raft.begin_handover(None).is_ok());
+        if !self.is_leaving {
+            self.leave();
+        }
+    }
+
+    fn leave(&mut self) {
+        self.is_leaving = false;
+        self.stop_by.get_or_insert_with(|| self.now.after(LAST_WORDS));
+        self.storage.finish();
     }
 
     fn on_raft_event(&mut self, event: Event, out: &mut Vec<Action>) {
@@ -226,6 +241,11 @@ impl Engine {
         let at = self.raft.as_ref().map_or(LogId::ZERO, Raft::applying).index;
         match control {
             Control::Snapshot if at > LogIndex(0) => self.compaction.wanted.push((id, at)),
+            Control::Transfer { to } => {
+                if let Some(raft) = &mut self.raft {
+                    raft.on_transfer(id, *to);
+                }
+            }
             Control::Change(changes) => {
                 if let Some(raft) = &mut self.raft {
                     raft.on_change(id, changes);
@@ -250,6 +270,9 @@ impl Engine {
             self.recover(out);
             while self.go_through(out) {}
         }
+        if self.is_leaving && !self.raft.as_ref().is_some_and(Raft::has_handover) {
+            self.leave();
+        }
         self.halt(out);
     }
 
@@ -264,6 +287,7 @@ impl Engine {
             raft.propose(); //         gathered  -> last
             raft.commit(); //          quorum of durable and matched -> committed
             raft.change(); //          committed -> the next membership
+            raft.hand_over(); //       matched   -> another one is asked to lead
             raft.replicate(); //       last      -> appends
             raft.apply(); //           committed -> Apply actions
             raft.retire(); //          committed -> who is no voter does not lead

@@ -83,7 +83,9 @@ pub enum Event {
     /// Timing and limits of a running node.
     Tune(Box<Tuning>),
     /// Ends in [`Halt::Stopped`](crate::Halt), when the disk holds what there is and says so, within
-    /// half a second whatever the disk does. Legal at any time, recovery included.
+    /// half a second whatever the disk does; a leader that hands over first does so within its
+    /// longest election timeout. Asked once more, it stops at once. Legal at any time, recovery
+    /// included.
     Stop {
         /// Whether a leader first tries to hand its role over.
         hand_over: bool,

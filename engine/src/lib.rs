@@ -65,7 +65,7 @@ mod storage;
 pub mod tape;
 pub mod types;
 
-pub use action::{Action, Halt, Machine, Note, Outcome, Refusal};
+pub use action::{Action, Halt, Machine, Note, Outcome, Refusal, TransferRefusal};
 pub use change::{Change, ChangeRefusal};
 pub use config::{Config, ConfigError, Tuning};
 pub use contract::Core;

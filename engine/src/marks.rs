@@ -92,6 +92,12 @@ marks! {
     InstallRepeated,
     /// A snapshot went on where it had stopped: its receiver had kept what it had.
     InstallResumed,
+    /// A leader handed its role over to whom it meant to.
+    HandedOver,
+    /// A leader could not hand its role over in time, and served on.
+    HandoverGivenUp,
+    /// A node stood for election because its leader asked it to.
+    StoodAtLeadersWish,
     /// A running node came upon an entry that has neither witness, and gave its log up.
     LogGivenUp,
     /// A peer waited until others had been sent their snapshots.

@@ -54,6 +54,8 @@ pub(crate) enum Payload {
     /// "Would you vote for me in this term?" Changes nothing at the receiver.
     PreVote(Ballot),
     PreVoteAnswer(Verdict),
+    /// "Stand for election now": the leader hands over (thesis §3.10).
+    TimeoutNow,
     /// RequestVote (Raft §5.2).
     Vote(Ballot),
     VoteAnswer(Verdict),
@@ -124,6 +126,8 @@ pub(crate) struct Ballot {
     pub(crate) round: u64,
     /// The candidate's last entry.
     pub(crate) last: LogId,
+    /// The leader itself wants it to stand.
+    pub(crate) is_wished: bool,
 }
 
 /// An answer to a [`Ballot`].

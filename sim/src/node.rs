@@ -135,6 +135,8 @@ pub(crate) struct Scars {
     pub(crate) files: Vec<File>,
     /// It went beyond the budget: its node may refuse to serve.
     pub(crate) is_ruined: bool,
+    /// So did its hard state: the newest vote may be gone.
+    pub(crate) is_vote_ruined: bool,
     /// It may have forgotten what was promised, so that nobody could tell.
     pub(crate) may_forget: bool,
     /// The term of its node when that was up last.

@@ -19,7 +19,7 @@ fn head() -> Head {
 }
 
 fn every_kind() -> Vec<Message> {
-    let ballot = Ballot { round: 3, last: LogId::new(Term(2), LogIndex(9)) };
+    let ballot = Ballot { round: 3, last: LogId::new(Term(2), LogIndex(9)), is_wished: true };
     let verdict = Verdict { round: 3, granted: true };
     let at = Placement::At { id: LogId::new(Term(2), LogIndex(8)), ordinal: 4 };
     let fates = [at, Placement::Busy, Placement::DiskFull, Placement::TooLarge];
@@ -88,6 +88,7 @@ fn every_kind() -> Vec<Message> {
         Payload::PreVote(ballot),
         Payload::PreVoteAnswer(verdict),
         Payload::Vote(ballot),
+        Payload::TimeoutNow,
         Payload::VoteAnswer(verdict),
         Payload::Append(Append::default()),
         Payload::Append(append),

@@ -90,6 +90,8 @@ impl Raft {
         let waiting = self.gathering.bytes() as u64 + self.tracking.bytes() + self.forwards.bytes();
         if bytes + HEAD_BYTES > self.tuning.append_bytes_max as usize {
             Some(Refusal::TooLarge)
+        } else if self.is_handing_over() {
+            Some(Refusal::Transferring)
         } else if leads && !self.has_room() {
             Some(Refusal::DiskFull)
         } else if waiting + bytes as u64 > self.tuning.propose_bytes_max {

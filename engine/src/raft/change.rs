@@ -178,6 +178,7 @@ impl Raft {
             return self.refuse_change(request, Refusal::NotLeader { hint });
         }
         match self.judge_change(changes) {
+            Ok(_) if self.is_handing_over() => self.refuse_change(request, Refusal::Transferring),
             Err(why) => {
                 self.marks.set(Mark::ChangeRefused);
                 self.refuse_change(request, Refusal::Change(why));

@@ -53,11 +53,12 @@ impl Raft {
         let reads = self.reads.repeat_at(self.tuning.heartbeat).filter(|_| follows);
         let confirmed = self.reads.give_up_at(self.tuning.election.1);
         let forwarded = self.give_up_at();
-        let change = self.change_deadline();
-        earliest([role, forwards, reads, confirmed, forwarded, self.refill_at(), change])
+        let (change, handover) = (self.change_deadline(), self.handover_deadline());
+        let refill = self.refill_at();
+        earliest([role, forwards, reads, confirmed, forwarded, refill, change, handover])
     }
 
-    fn may_campaign(&self) -> bool {
+    pub(super) fn may_campaign(&self) -> bool {
         self.membership.is_voter(self.identity.node)
             && self.receiver.taking.is_none()
             && !self.facts.is_state_lost
@@ -80,6 +81,7 @@ impl Raft {
 
     /// A leader's regular duties.
     fn beat(&mut self) {
+        self.repeat_handover();
         let Role::Leader(leader) = &mut self.role else { return };
         let (least, most) = self.tuning.election;
         leader.heartbeat_at = self.now.after(self.tuning.heartbeat);
@@ -127,7 +129,7 @@ impl Raft {
 
     /// A candidate's question, asked in earnest or (`pre`) only in case.
     pub(super) fn on_ballot(&mut self, head: &Head, ballot: Ballot, pre: bool) {
-        let granted = !self.is_sticky()
+        let granted = (ballot.is_wished || !self.is_sticky())
             && !self.is_gated()
             && head.term >= self.term
             && if pre { self.would_vote(head, ballot) } else { self.vote(head, ballot) };
@@ -224,8 +226,8 @@ impl Raft {
         if !canvass.asked {
             canvass.asked = true;
             canvass.granted.push(own);
-            let round = canvass.round;
-            self.send_ballots(round, pre);
+            let (round, is_wished) = (canvass.round, canvass.is_wished);
+            self.send_ballots(Ballot { round, last: self.log.last(), is_wished }, pre);
         }
         let (Role::PreCandidate(Canvass { granted, .. })
         | Role::Candidate(Canvass { granted, .. })) = &self.role
@@ -239,8 +241,7 @@ impl Raft {
         }
     }
 
-    fn send_ballots(&mut self, round: u64, pre: bool) {
-        let ballot = Ballot { round, last: self.log.last() };
+    fn send_ballots(&mut self, ballot: Ballot, pre: bool) {
         let (term, payload) = if pre {
             (self.term.next(), Payload::PreVote(ballot))
         } else {

@@ -12,6 +12,7 @@ mod following;
 mod formation;
 mod forwarding;
 mod gate;
+mod handover;
 mod install;
 mod log;
 mod progress;
@@ -43,6 +44,7 @@ use change::Surroundings;
 use formation::{Forming, has_formed};
 use forwarding::Forwards;
 use gate::Gate;
+use handover::Handover;
 use install::Receiver;
 use log::Log;
 use proposal::{Gathering, Tracking};
@@ -141,6 +143,7 @@ pub(crate) struct Raft {
     gate: Option<Gate>,
     gate_opened: bool,
     refill: Refill,
+    handover: Option<Handover>,
 
     /// Answers that leave once the disk holds term and vote.
     owed: Vec<Message>,
@@ -204,6 +207,7 @@ impl Raft {
             gate: recovered.gate.map(Gate::new),
             gate_opened: false,
             refill: Refill::default(),
+            handover: None,
             owed: Vec::new(),
             promise_wanted: false,
             membership_wanted: false,
@@ -290,6 +294,7 @@ impl Raft {
             _ if self.is_forming() => {}
             Payload::PreVote(ballot) => self.on_ballot(&head, ballot, true),
             Payload::PreVoteAnswer(verdict) => self.on_verdict(&head, verdict, true),
+            Payload::TimeoutNow => self.on_timeout_now(&head),
             Payload::Vote(ballot) => self.on_ballot(&head, ballot, false),
             Payload::VoteAnswer(verdict) => self.on_verdict(&head, verdict, false),
             Payload::Append(append) => self.on_append(&head, append),
@@ -497,6 +502,7 @@ impl Raft {
             self.end_runs(&runs, &Outcome::Refused(why.clone()));
         }
         self.abandon_change(why);
+        self.abandon_handover(why);
         self.lose_forwards();
         while let Some(lost) = self.tracking.pop_above(LogIndex(0)) {
             self.end_runs(&lost.runs, &Outcome::Unknown);

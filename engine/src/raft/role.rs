@@ -71,6 +71,8 @@ pub(super) struct Canvass {
     pub(super) round: u64,
     /// Whether the ballots were sent; they wait for this node's own promise.
     pub(super) asked: bool,
+    /// The leader itself wants it to stand.
+    pub(super) is_wished: bool,
     pub(super) granted: Vec<NodeId>,
 }
 
@@ -191,7 +193,7 @@ impl Raft {
 
     const fn new_canvass(&mut self) -> Canvass {
         self.rounds += 1;
-        Canvass { round: self.rounds, asked: false, granted: Vec::new() }
+        Canvass { round: self.rounds, asked: false, is_wished: false, granted: Vec::new() }
     }
 
     /// A quorum voted for it. Its first entry makes what older terms left behind committable.

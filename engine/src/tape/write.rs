@@ -358,6 +358,7 @@ impl Write for Refusal {
             Self::Transferring => variant!(to, 6),
             Self::Stopping => variant!(to, 7),
             Self::Change(why) => variant!(to, 8, why.to_string().as_str()),
+            Self::Transfer(why) => variant!(to, 9, why.to_string().as_str()),
         }
     }
 }

@@ -76,7 +76,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             return;
         }
         self.nodes[node].disk = ruined;
-        self.nodes[node].scars.is_ruined = true;
+        let scars = &mut self.nodes[node].scars;
+        scars.is_ruined = true;
+        scars.is_vote_ruined |= file == File::HardState;
         self.struck(kind);
         self.note(Some(node), || format!("ruined: {}", what()));
     }
@@ -91,9 +93,12 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         vote: bool,
     ) -> bool {
         // A file that was struck before may have lost the one witness, and now the other.
-        let is_struck = self.nodes[node].scars.files.contains(&file);
-        self.forgets(node, ruined, vote)
-            && (is_struck || self.is_beyond_telling(node, file, ruined))
+        let scars = &self.nodes[node].scars;
+        let is_struck = scars.files.contains(&file);
+        // An older hard state may be what is left, and the log the one thing that told.
+        let is_vote_ruined = scars.is_vote_ruined;
+        self.forgets(node, ruined, vote || is_vote_ruined)
+            && (is_struck || is_vote_ruined || self.is_beyond_telling(node, file, ruined))
     }
 
     /// Whether all that the ruined disk has forgotten is what the whole one does not prove either:

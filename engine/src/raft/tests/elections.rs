@@ -24,7 +24,7 @@ fn a_candidate_asks_in_case_then_in_earnest_and_its_own_vote_is_durable_first() 
     cluster.run();
     cluster.pass(3000 * MS);
     cluster.at(1).disk.lazy = true;
-    let ballot = |round| Ballot { round, last: LogId::ZERO };
+    let ballot = |round| Ballot { round, last: LogId::ZERO, is_wished: false };
     let pre = Payload::PreVote(ballot(1));
     assert_eq!(cluster.said(1), [(node(2), pre.clone()), (node(3), pre)]);
     assert_eq!(cluster.at(1).raft.term, Term(1), "a pre-vote changes nothing");
@@ -61,7 +61,7 @@ fn ballot_from(from: u64, to: u64, term: u64, last: LogId, pre: bool) -> Message
         to_incarnation: to * 100,
         ..answer_head(term)
     };
-    let ballot = Ballot { round: 9, last };
+    let ballot = Ballot { round: 9, last, is_wished: false };
     let payload = if pre { Payload::PreVote(ballot) } else { Payload::Vote(ballot) };
     Message { head, payload }
 }

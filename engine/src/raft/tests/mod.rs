@@ -5,6 +5,7 @@ mod elections;
 mod forming;
 mod forwards;
 mod garbled;
+mod handovers;
 mod logs;
 mod proposals;
 mod reads;
@@ -194,6 +195,7 @@ impl Node {
             self.raft.propose();
             self.raft.commit();
             self.raft.change();
+            self.raft.hand_over();
             self.raft.replicate();
             self.raft.apply();
             self.raft.retire();

@@ -171,13 +171,28 @@ fn bad_slots_of_a_full_segment_are_made_anew_from_their_entries() {
 }
 
 #[test]
-fn an_entry_of_a_full_segment_without_either_witness_ends_the_node() {
-    let (mut node, frames) = grown(sizes());
-    harm_slots(&mut node.disk, &frames[7], 0);
-    harm(&mut node.disk, &frames[7]);
-    node.storage.read(Reader::Machine, LogIndex(8), node.last.index, 1);
-    node.settle();
-    assert!(matches!(node.halted, Some(Halt::Refused { row: "damaged", .. })), "{:?}", node.halted);
+fn an_entry_of_a_full_segment_without_either_witness_costs_the_log() {
+    for has_peers in [true, false] {
+        let (mut node, frames) = grown(sizes());
+        node.storage.snapshots.has_peers = has_peers;
+        harm_slots(&mut node.disk, &frames[7], 0);
+        harm(&mut node.disk, &frames[7]);
+        node.storage.read(Reader::Machine, LogIndex(8), node.last.index, 1);
+        node.settle();
+        if !has_peers {
+            let halted = &node.halted;
+            assert!(matches!(halted, Some(Halt::Refused { row: "damaged", .. })), "{halted:?}");
+            continue;
+        }
+        assert!(matches!(node.halted, Some(Halt::LogLost { .. })), "{:?}", node.halted);
+        let epoch = node.storage.write_epoch();
+        let node = node.restart();
+        let recovered = node.recovered();
+        assert_eq!((recovered.first, recovered.last), (LogIndex(1), LogId::ZERO));
+        // A fault of its own: what was asked in the life before is no answer to it.
+        assert_eq!(recovered.gate, Some([recovered.identity.incarnation, epoch]));
+        assert!(recovered.write_epoch > epoch);
+    }
 }
 
 /// Storm of five, seed 1010111: a conflict reached back into a full segment with a bad slot.

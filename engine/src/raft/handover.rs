@@ -1,0 +1,175 @@
+//! A leader hands its role over (thesis §3.10): it takes no more proposals, brings the heir's log up
+//! to its own, and asks it to stand at once.
+//!
+//! The heir wins a real election in a new term; that its ballots say whose wish it is spares them the
+//! refusals that protect a leader who lives. Invariant: a leader that could not hand over within a
+//! longest election timeout serves on.
+
+use super::{Raft, role::Role};
+use crate::{
+    action::{Outcome, Refusal, TransferRefusal},
+    marks::Mark,
+    message::{Head, Payload},
+    types::{Instant, NodeId, RequestId, Requests, Term},
+};
+
+/// A leadership on its way to another node.
+#[derive(Clone, Debug)]
+pub(super) struct Handover {
+    heir: NodeId,
+    /// The term that it is to end.
+    term: Term,
+    /// Who wants to know how it ended.
+    requests: Vec<RequestId>,
+    until: Instant,
+    /// Whether the heir was asked to stand, and whether it is to be asked again.
+    is_told: bool,
+    is_due: bool,
+}
+
+impl Raft {
+    /// Somebody wants another leader: this one, or whoever is furthest.
+    pub(crate) fn on_transfer(&mut self, request: RequestId, to: Option<NodeId>) {
+        if to.is_some() && to == self.leader() {
+            return self.end(Requests::one(request), Outcome::Done(self.log.last()));
+        }
+        if let Err(why) = self.begin_handover(to) {
+            return self.end(Requests::one(request), Outcome::Refused(why));
+        }
+        let handover = self.handover.as_mut().expect("it was just begun");
+        handover.requests.push(request);
+    }
+
+    /// Begins to hand over, unless it is under way; `Err` says why it cannot.
+    pub(crate) fn begin_handover(&mut self, to: Option<NodeId>) -> Result<(), Refusal> {
+        if let Some(handover) = self.handover.as_ref().filter(|_| self.is_handing_over()) {
+            let is_this = to.is_none_or(|to| to == handover.heir);
+            return if is_this { Ok(()) } else { Err(Refusal::Transferring) };
+        }
+        if self.handover.is_some() {
+            // It was handed over, and who has it now is not known yet.
+            return Err(Refusal::NotLeader { hint: None });
+        }
+        let heir = self.heir(to)?;
+        self.handover = Some(Handover {
+            heir,
+            term: self.term,
+            requests: Vec::new(),
+            until: self.now.after(self.tuning.election.1),
+            is_told: false,
+            is_due: true,
+        });
+        Ok(())
+    }
+
+    /// Who is to lead: a voter that is there.
+    fn heir(&self, to: Option<NodeId>) -> Result<NodeId, Refusal> {
+        let Role::Leader(leader) = &self.role else {
+            return Err(Refusal::NotLeader { hint: self.leader() });
+        };
+        let refused = |why| Err(Refusal::Transfer(why));
+        let mut able = leader.peers.iter().filter(|peer| {
+            let is_there =
+                peer.has_answered && self.now.since(peer.heard) <= self.tuning.election.0;
+            is_there && !peer.paused && self.membership.is_voter(peer.id)
+        });
+        match to {
+            None => able
+                .max_by_key(|peer| peer.matched)
+                .map(|peer| peer.id)
+                .ok_or(Refusal::Transfer(TransferRefusal::Nobody)),
+            Some(to) if !self.membership.is_voter(to) => refused(TransferRefusal::NoVoter(to)),
+            Some(to) if able.any(|peer| peer.id == to) => Ok(to),
+            Some(to) => refused(TransferRefusal::Silent(to)),
+        }
+    }
+
+    /// Whether this leader takes no proposals because it is about to go.
+    pub(crate) fn is_handing_over(&self) -> bool {
+        let leads = matches!(self.role, Role::Leader(_));
+        self.handover.as_ref().is_some_and(|handover| leads && handover.term == self.term)
+    }
+
+    /// A handover goes on: the heir has all entries -> it is asked to stand; it leads, or another
+    /// one does, or too much time has passed -> whoever waits is told.
+    pub(crate) fn hand_over(&mut self) {
+        let Some(handover) = &mut self.handover else { return };
+        let leads = matches!(self.role, Role::Leader(_)) && handover.term == self.term;
+        let (is_late, is_told) = (self.now >= handover.until, handover.is_told);
+        let heir = handover.heir;
+        if leads && is_late {
+            self.marks.set(Mark::HandoverGivenUp);
+            // It may have been asked, and stand yet.
+            let why = Refusal::Transfer(TransferRefusal::NotInTime(heir));
+            return self.end_handover(if is_told {
+                Outcome::Unknown
+            } else {
+                Outcome::Refused(why)
+            });
+        }
+        if !leads {
+            return match self.leader() {
+                Some(leader) if leader == heir => {
+                    self.marks.set(Mark::HandedOver);
+                    self.end_handover(Outcome::Done(self.log.last()));
+                }
+                Some(leader) => {
+                    let why = TransferRefusal::AnotherLeads(leader);
+                    self.end_handover(Outcome::Refused(Refusal::Transfer(why)));
+                }
+                None if is_late => self.end_handover(Outcome::Unknown),
+                None => {}
+            };
+        }
+        let is_idle = self.gathering.is_empty();
+        let Role::Leader(leader) = &self.role else { return };
+        let last = self.log.marks.last();
+        let has_all = leader.peers.iter().any(|peer| peer.id == heir && peer.matched == last);
+        if is_idle && has_all && handover.is_due {
+            (handover.is_told, handover.is_due) = (true, false);
+            self.send(heir, Payload::TimeoutNow);
+        }
+    }
+
+    fn end_handover(&mut self, outcome: Outcome) {
+        let Some(handover) = self.handover.take() else { return };
+        for request in handover.requests {
+            self.end(Requests::one(request), outcome.clone());
+        }
+    }
+
+    /// The node ends: nobody will hear how it went.
+    pub(super) fn abandon_handover(&mut self, why: &Refusal) {
+        let is_told = self.handover.as_ref().is_some_and(|handover| handover.is_told);
+        self.end_handover(if is_told { Outcome::Unknown } else { Outcome::Refused(why.clone()) });
+    }
+
+    /// A heartbeat has passed: what was said to the heir may be lost.
+    pub(super) fn repeat_handover(&mut self) {
+        if let Some(handover) = &mut self.handover {
+            handover.is_due = true;
+        }
+    }
+
+    /// Whether one is under way, or it is not known yet how it went.
+    pub(crate) const fn has_handover(&self) -> bool {
+        self.handover.is_some()
+    }
+
+    /// When `hand_over` has something to do though nothing happens.
+    pub(super) fn handover_deadline(&self) -> Option<Instant> {
+        self.handover.as_ref().map(|handover| handover.until)
+    }
+
+    /// The leader wants this node to stand, without asking around first.
+    pub(super) fn on_timeout_now(&mut self, head: &Head) {
+        let follows = head.term == self.term && self.leader() == Some(head.from);
+        if follows && matches!(self.role, Role::Follower(_)) && self.may_campaign() {
+            self.marks.set(Mark::StoodAtLeadersWish);
+            self.become_candidate();
+            if let Role::Candidate(canvass) = &mut self.role {
+                canvass.is_wished = true;
+            }
+        }
+    }
+}

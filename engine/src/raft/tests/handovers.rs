@@ -1,0 +1,145 @@
+//! Leaders that hand their role over.
+
+use super::*;
+use crate::action::TransferRefusal;
+
+impl Cluster {
+    fn transfer(&mut self, at: u64, request: u64, to: Option<u64>) {
+        self.at(at).raft.on_transfer(RequestId(request), to.map(node));
+    }
+
+    fn ended(&mut self, at: u64, request: u64) -> Option<Outcome> {
+        let ended = self.at(at).ended.iter().find(|(id, _)| *id == request);
+        ended.map(|(_, outcome)| outcome.clone())
+    }
+
+    fn leads(&mut self, id: u64) -> bool {
+        self.at(id).role() == status::Role::Leader
+    }
+}
+
+const fn refused(why: TransferRefusal) -> Option<Outcome> {
+    Some(Outcome::Refused(Refusal::Transfer(why)))
+}
+
+/// Within no time: the others know whose wish it is, and do not protect a leader who goes.
+#[test]
+fn a_leader_hands_over_to_whom_it_is_told() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(100 * MS);
+    let term = cluster.at(1).raft.term;
+    cluster.transfer(1, 100, Some(3));
+    cluster.run();
+    assert!(cluster.leads(3) && !cluster.leads(1));
+    assert_eq!(cluster.at(3).raft.term, term.next(), "in a term of its own");
+    assert!(matches!(cluster.ended(1, 100), Some(Outcome::Done(_))));
+    assert!(cluster.at(1).has(Mark::HandedOver) && cluster.at(3).has(Mark::StoodAtLeadersWish));
+    cluster.propose(1, 2, &["b"]);
+    cluster.elapse(100 * MS);
+    assert_eq!(commands(cluster.at(1)).len(), 2, "it follows, and forwards");
+}
+
+/// Whoever is furthest, when nobody is named.
+#[test]
+fn the_heir_that_nobody_named_is_the_one_with_the_longest_log() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(100 * MS);
+    cluster.at(2).disk.lazy = true;
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(100 * MS);
+    cluster.transfer(1, 100, None);
+    cluster.run();
+    assert!(cluster.leads(3));
+}
+
+/// Until the heir has all there is, nothing is added to it; reads go on.
+#[test]
+fn no_proposal_is_taken_while_the_heir_is_waited_for() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(100 * MS);
+    cluster.at(2).disk.lazy = true;
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(100 * MS);
+    cluster.transfer(1, 100, Some(2));
+    cluster.transfer(1, 101, Some(3));
+    cluster.transfer(1, 102, Some(2));
+    cluster.propose(1, 2, &["b"]);
+    cluster.at(1).raft.on_read(Requests::one(RequestId(3)), ReadMode::Linearizable);
+    cluster.elapse(100 * MS);
+    let transferring = Some(Outcome::Refused(Refusal::Transferring));
+    assert_eq!(cluster.ended(1, 2), transferring);
+    assert_eq!(cluster.ended(1, 101), transferring, "not to two");
+    assert_eq!((cluster.ended(1, 100), cluster.leads(1)), (None, true));
+    assert_eq!(cluster.at(1).queried.len(), 1);
+    cluster.at(2).disk.lazy = false;
+    cluster.run();
+    assert!(cluster.leads(2));
+    let done = |outcome: Option<Outcome>| matches!(outcome, Some(Outcome::Done(_)));
+    assert!(done(cluster.ended(1, 100)) && done(cluster.ended(1, 102)));
+}
+
+#[test]
+fn who_cannot_lead_is_refused_with_the_reason() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(100 * MS);
+    cluster.transfer(1, 100, Some(9));
+    cluster.transfer(1, 101, Some(1));
+    cluster.transfer(2, 102, Some(3));
+    cluster.isolate(3);
+    cluster.elapse(1100 * MS);
+    cluster.transfer(1, 103, Some(3));
+    cluster.run();
+    assert_eq!(cluster.ended(1, 100), refused(TransferRefusal::NoVoter(node(9))));
+    assert!(matches!(cluster.ended(1, 101), Some(Outcome::Done(_))), "it leads already");
+    let hint = Some(node(1));
+    assert_eq!(cluster.ended(2, 102), Some(Outcome::Refused(Refusal::NotLeader { hint })));
+    assert_eq!(cluster.ended(1, 103), refused(TransferRefusal::Silent(node(3))));
+    let mut alone = Cluster::led(1);
+    alone.transfer(1, 100, None);
+    alone.run();
+    assert_eq!(alone.ended(1, 100), refused(TransferRefusal::Nobody));
+}
+
+/// The heir does not get there, or does not hear that it should: the leader serves on.
+#[test]
+fn a_handover_that_takes_too_long_is_given_up() {
+    for (is_silent, expected) in
+        [(false, refused(TransferRefusal::NotInTime(node(2)))), (true, Some(Outcome::Unknown))]
+    {
+        let mut cluster = Cluster::led(3);
+        cluster.elapse(100 * MS);
+        if is_silent {
+            cluster.isolate(2);
+        } else {
+            cluster.at(2).disk.lazy = true;
+            cluster.propose(1, 1, &["a"]);
+            cluster.elapse(100 * MS);
+        }
+        cluster.transfer(1, 100, Some(2));
+        cluster.elapse(1900 * MS);
+        assert_eq!(cluster.ended(1, 100), None);
+        cluster.elapse(200 * MS);
+        assert_eq!(cluster.ended(1, 100), expected);
+        assert!(cluster.leads(1) && cluster.at(1).has(Mark::HandoverGivenUp));
+        cluster.propose(1, 7, &["b"]);
+        cluster.elapse(100 * MS);
+        assert_eq!(commands(cluster.at(1)).last().unwrap().0, "b");
+    }
+}
+
+/// What the leader wants once may come late: it is of a term that is over, or from one who does not
+/// lead.
+#[test]
+fn only_the_present_leader_can_make_a_node_stand() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(100 * MS);
+    let term = cluster.at(2).raft.term;
+    for (from, of) in [(3, term), (1, Term(term.0 - 1))] {
+        let head = Head { term: of, ..cluster.at(from).raft.head_to(node(2)) };
+        let message = Message { head, payload: Payload::TimeoutNow };
+        cluster.deliver(node(from), message);
+        cluster.run();
+        assert!(cluster.leads(1) && cluster.at(2).raft.term == term);
+    }
+}
