@@ -63,7 +63,9 @@ pub struct Tuning {
     pub commit_notice: Duration,
     /// Whether a follower sends proposals on to the leader; else it refuses them.
     pub forward: bool,
-    /// The most by which clocks drift apart, in parts per million; `None`: no lease reads.
+    /// The most by which the clocks of two nodes drift apart, in parts per million, below a million.
+    /// Reads under a lease are as fresh as others if clocks keep that, and the least election
+    /// timeouts of all nodes are alike. `None`: no leases, such reads take a round.
     pub lease_drift_ppm: Option<u32>,
     /// The most commands that share an entry. One gives the classic form.
     pub entry_commands_max: u32,

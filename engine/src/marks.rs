@@ -98,6 +98,10 @@ marks! {
     HandoverGivenUp,
     /// A node stood for election because its leader asked it to.
     StoodAtLeadersWish,
+    /// A read was answered under the leader's lease.
+    LeaseRead,
+    /// A read that could have been had no lease to be answered under, and took a round.
+    LeaseMissed,
     /// A running node came upon an entry that has neither witness, and gave its log up.
     LogGivenUp,
     /// A peer waited until others had been sent their snapshots.

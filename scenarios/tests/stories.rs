@@ -1,13 +1,13 @@
 //! Directed stories: each is one way in which other systems, or the design's own counterexamples,
 //! lost something (storage.md, "Counterexamples that must stay scenarios").
 
-use lakebed::{LogIndex, Role, inspect::Probe};
+use lakebed::{LogIndex, Mark, Role, inspect::Probe};
 use lakebed_scenarios::{machine::Ledger, workload};
 use lakebed_sim::{
     Draw, Op, Seed, Violation, World,
     check::{Commands, screen},
     disk::{Failure, Survivors},
-    plan::{MS, Plan, US},
+    plan::{FaultKind, MS, Plan, US},
     storm::{converge, leader, observe, run_for, run_until, serve, write},
 };
 
@@ -279,6 +279,82 @@ fn a_full_disk_is_an_input_and_not_a_surprise() {
         assert!((0..3).all(|node| world.probe(node).is_some()), "a full disk ends nobody");
         heals(world)
     });
+}
+
+/// A leader that nobody hears is asked for what another one has changed meanwhile.
+fn lease_of_the_past(name: &str, seed: u64, stalls: bool) -> bool {
+    let mut plan = Plan::calm(seed, 3);
+    plan.tuning.lease_drift_ppm = Some(2_000);
+    let world = || World::new(plan.clone(), Ledger::default, workload as fn(&mut _) -> _);
+    let story = |world: &mut Cluster| {
+        let old = grown(world)?;
+        world.request(old, Op::Read(vec![b'n']))?;
+        assert!(world.marks_of(old).has(Mark::LeaseRead), "it answers at once");
+        let side: Vec<bool> = (0..3).map(|node| node == old).collect();
+        world.partition(&side, true, false);
+        if stalls {
+            world.stall_clock(old, 1_000 * MS);
+        }
+        let another = |world: &Cluster| leader(world).is_some_and(|leader| leader != old);
+        run_until(world, 1_000 * MS, "another leader", another)?;
+        write(world, b"news")?;
+        world.request(old, Op::Read(vec![b'n']))?;
+        run_for(world, 10 * MS)?;
+        heals(world)
+    };
+    match observe(Seed::new(seed), world(), &story) {
+        Ok(_) => false,
+        Err(failure) => {
+            let told = failure.to_string();
+            assert!(told.contains("acknowledged"), "{name}: {told}");
+            println!("{}", told.lines().next().unwrap_or_default());
+            true
+        }
+    }
+}
+
+/// A clock that stands still breaks what was declared of it: then a lease read is stale, and the
+/// oracle sees it. Within the bound it never does.
+#[test]
+fn a_lease_is_as_good_as_the_clocks_it_rests_on() {
+    let name = "a_lease_is_as_good_as_the_clocks_it_rests_on";
+    let stale = |stalls| (0..20).filter(|seed| lease_of_the_past(name, *seed, stalls)).count();
+    assert_eq!(stale(false), 0);
+    assert_eq!(stale(true), 20);
+}
+
+/// To each in turn, under load: no election is waited for, and nothing is lost.
+#[test]
+fn leadership_goes_round_under_load() {
+    for seed in 0..20 {
+        tell("leadership_goes_round_under_load", seed, |world| {
+            grown(world)?;
+            for round in 0..6 {
+                let old = leader(world).expect("somebody leads");
+                let heir = (old + 1 + round % 2) % 3;
+                world.hand_over(old, Some(heir))?;
+                run_until(world, 20 * MS, "the heir to lead", |world| leader(world) == Some(heir))?;
+                run_for(world, 20 * MS)?;
+                assert!(world.marks_of(old).has(Mark::HandedOver), "it knows who leads");
+            }
+            heals(world)
+        });
+    }
+}
+
+/// A leader that is asked to stop hands over first: there is always one, and clients hardly notice.
+#[test]
+fn a_leader_that_stops_leaves_an_heir() {
+    for seed in 0..20 {
+        tell("a_leader_that_stops_leaves_an_heir", seed, |world| {
+            let old = grown(world)?;
+            world.strike(&FaultKind::Stop { node: old, hand_over: true })?;
+            let is_down = |world: &Cluster| world.probe(old).is_none();
+            run_until(world, 30 * MS, "a stop within less than an election timeout", is_down)?;
+            assert!(leader(world).is_some_and(|leader| leader != old));
+            heals(world)
+        });
+    }
 }
 
 #[test]

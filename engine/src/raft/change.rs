@@ -139,6 +139,7 @@ impl Raft {
         }
         leader.count_due = true;
         leader.heartbeat_due = true;
+        leader.lease.begin_anew();
     }
 
     /// The members after the entry at `index`; `None` if that is longer ago than is remembered.

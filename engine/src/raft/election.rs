@@ -82,6 +82,7 @@ impl Raft {
     /// A leader's regular duties.
     fn beat(&mut self) {
         self.repeat_handover();
+        self.renew_lease();
         let Role::Leader(leader) = &mut self.role else { return };
         let (least, most) = self.tuning.election;
         leader.heartbeat_at = self.now.after(self.tuning.heartbeat);

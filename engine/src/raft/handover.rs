@@ -122,11 +122,12 @@ impl Raft {
             };
         }
         let is_idle = self.gathering.is_empty();
-        let Role::Leader(leader) = &self.role else { return };
+        let Role::Leader(leader) = &mut self.role else { return };
         let last = self.log.marks.last();
         let has_all = leader.peers.iter().any(|peer| peer.id == heir && peer.matched == last);
         if is_idle && has_all && handover.is_due {
             (handover.is_told, handover.is_due) = (true, false);
+            leader.lease.renounce();
             self.send(heir, Payload::TimeoutNow);
         }
     }

@@ -14,6 +14,7 @@ mod forwarding;
 mod gate;
 mod handover;
 mod install;
+mod lease;
 mod log;
 mod progress;
 mod proposal;

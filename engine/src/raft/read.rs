@@ -60,6 +60,12 @@ impl Reads {
         self.rounds
     }
 
+    /// A round that no read waits for.
+    pub(super) const fn next_round(&mut self) -> u64 {
+        self.rounds += 1;
+        self.rounds
+    }
+
     /// When the round on its way is to be asked for again.
     pub(super) fn repeat_at(&self, after: Duration) -> Option<Instant> {
         self.round.as_ref().map(|round| round.asked.after(after))
@@ -95,8 +101,8 @@ impl Raft {
     pub(crate) fn on_read(&mut self, requests: Requests, mode: ReadMode) {
         match mode {
             ReadMode::Local { stale_max } => self.read_local(requests, stale_max),
-            // A lease would only spare the round; the answer is as fresh without it.
-            ReadMode::Linearizable | ReadMode::Lease => self.read_fresh(requests),
+            ReadMode::Linearizable => self.read_fresh(requests),
+            ReadMode::Lease => self.read_leased(requests),
         }
     }
 
@@ -131,7 +137,7 @@ impl Raft {
         }
     }
 
-    fn read_fresh(&mut self, requests: Requests) {
+    pub(super) fn read_fresh(&mut self, requests: Requests) {
         if matches!(self.role, Role::Forming(_)) {
             self.end(requests, Outcome::Refused(Refusal::NotReady));
         } else if self.leader().is_none() {
@@ -177,8 +183,7 @@ impl Raft {
                 self.marks.set(Mark::ReadHeldForFirstCommit);
             }
             Role::Leader(_) => {
-                self.reads.begin(committed, self.now);
-                self.confirm_round();
+                self.begin_leaders_round(committed);
             }
             Role::Follower(_) => {
                 let leader = self.leader();
@@ -188,6 +193,16 @@ impl Raft {
             }
             Role::Forming(_) | Role::PreCandidate(_) | Role::Candidate(_) => {}
         }
+    }
+
+    fn begin_leaders_round(&mut self, committed: LogIndex) {
+        let round = self.reads.begin(committed, self.now);
+        if let (Some(round), Role::Leader(leader)) = (round, &mut self.role)
+            && self.tuning.lease_drift_ppm.is_some()
+        {
+            leader.lease.sent(round, self.now);
+        }
+        self.confirm_round();
     }
 
     /// Ends the round if a quorum has said, after it began, that this leader leads.
@@ -220,7 +235,7 @@ impl Raft {
         }
     }
 
-    fn ready_at(&mut self, index: LogIndex, requests: Requests) {
+    pub(super) fn ready_at(&mut self, index: LogIndex, requests: Requests) {
         self.reads.ready.push(Ready { index, requests, since: self.now });
     }
 

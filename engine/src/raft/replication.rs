@@ -242,6 +242,7 @@ impl Raft {
             leader.retain = held.min(self.log.marks.durable()).next();
         }
         self.confirm_round();
+        self.extend_lease();
     }
 
     /// The greatest index of the own term that a quorum holds durably is committed.

@@ -7,6 +7,7 @@ use super::{
     change::Changing,
     formation::Forming,
     install::Allowance,
+    lease::Lease,
     log::Watermarks,
     progress::{Pace, Peer},
 };
@@ -100,6 +101,7 @@ pub(super) struct Leader {
     pub(super) disk_moved_at: Instant,
     pub(super) disk_seen: LogIndex,
     pub(super) allowance: Allowance,
+    pub(super) lease: Lease,
 }
 
 impl Leader {
@@ -183,6 +185,8 @@ impl Raft {
     }
 
     pub(super) fn become_candidate(&mut self) {
+        // A follower that its leader makes stand: what it asked that leader is no question of its own.
+        self.leave();
         self.term = self.term.next();
         self.vote = Some(self.identity.node);
         self.promise_wanted = true;
@@ -214,6 +218,7 @@ impl Raft {
             disk_moved_at: self.now,
             disk_seen: self.log.marks.durable(),
             allowance: Allowance::new(&self.tuning),
+            lease: Lease::default(),
         }));
         let (id, last) = (LogId::new(self.term, start), self.log.last());
         let time = self.log.last_time();

@@ -3,7 +3,9 @@
 //! Swarm testing: each seed draws which faults exist at all, at which rates, and under which
 //! limits, so that rare mixes are met.
 
-use super::{Asks, DiskTimes, Latency, Links, MS, Plan, Targets, US, swarm::Faults};
+use super::{
+    Asks, DiskTimes, Fault, FaultKind, Latency, Links, MS, Plan, Targets, US, swarm::Faults,
+};
 use crate::{
     disk::Geometry,
     prng::{Concern, Draw},
@@ -14,6 +16,7 @@ use std::time::Duration;
 /// Sites of draws; zero is the profile, and each kind of fault has one (`swarm`).
 const LIMITS: u32 = 6;
 const DRIFT: u32 = 16;
+const LEASE: u32 = 64;
 
 impl Plan {
     /// A stormy run of this many nodes: everything else is drawn from the seed.
@@ -24,7 +27,7 @@ impl Plan {
         let sector = if align == 4096 { *draw.pick(&[512, 4096]) } else { 512 };
         let segment_bytes = *draw.pick(&[64 << 10, 128 << 10]);
         let snapshot = *draw.pick(&[0, 8 << 10, 16 << 10, 32 << 10]);
-        Self {
+        let mut plan = Self {
             seed,
             nodes,
             targets: Targets { events: 2_000, answers: 100, crashes: 2 },
@@ -37,7 +40,25 @@ impl Plan {
             drift_ppm: swarm_drift(seed, &mut draw, nodes),
             think: Latency { least: 100 * US, tail: *draw.pick(&[MS, 5 * MS]) },
             faults: Faults::new(seed, nodes).draw(),
-        }
+        };
+        plan.tuning.lease_drift_ppm = plan.swarm_lease();
+        plan
+    }
+
+    /// Leases in some runs, where clocks keep what is declared of them.
+    fn swarm_lease(&self) -> Option<u32> {
+        let stalls = |fault: &Fault| matches!(fault.kind, FaultKind::StalledClock { .. });
+        let wants = Draw::new(self.seed, Concern::Swarm, LEASE, 0).ratio(1, 2);
+        (wants && !self.faults.iter().any(stalls)).then(|| self.drift_apart())
+    }
+
+    /// By how much the slowest clock falls behind the fastest, in parts per million of the latter.
+    #[must_use]
+    pub fn drift_apart(&self) -> u32 {
+        let most = self.drift_ppm.iter().copied().max().unwrap_or(0);
+        let least = self.drift_ppm.iter().copied().min().unwrap_or(0);
+        let apart = ((most - least) * 1_000_000).div_euclid(1_000_000 + most) + 1;
+        u32::try_from(apart).unwrap_or(u32::MAX)
     }
 }
 

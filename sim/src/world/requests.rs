@@ -9,7 +9,8 @@ use crate::{
 };
 use bytes::Bytes;
 use lakebed::{
-    Batch, Control, Event, LogIndex, Outcome, ReadMode, Refusal, RequestId, Requests, StateMachine,
+    Batch, Control, Event, LogIndex, NodeId, Outcome, ReadMode, Refusal, RequestId, Requests,
+    StateMachine,
 };
 
 /// How long a client waits for an answer.
@@ -88,6 +89,17 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         Ok(())
     }
 
+    /// Asks a node to hand its leadership over now, for a story.
+    pub fn hand_over(&mut self, node: usize, heir: Option<usize>) -> Checked {
+        let (query, floor) = (Bytes::new(), self.oracle.acknowledged());
+        let (client, is_write, fate) = (STORY, false, Fate::Open);
+        let id = self.requests.begin(Request { client, node, is_write, query, floor, fate });
+        let to = heir.map(|heir| NodeId(heir as u64 + 1));
+        self.feed(node, Some(Event::Control { id, control: Control::Transfer { to } }))?;
+        self.fall_due();
+        Ok(())
+    }
+
     /// How far a request has come.
     #[must_use]
     pub fn fate(&self, id: RequestId) -> Fate {
@@ -112,7 +124,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             });
             Event::Propose { first: id, time: self.nodes[node].clock.wall(self.now), batch }
         } else {
-            Event::Read { requests: Requests::one(id), mode: ReadMode::Linearizable }
+            // As fresh as a linearizable one, as long as clocks keep what is declared of them.
+            let has_lease = self.plan.tuning.lease_drift_ppm.is_some();
+            let mode = if has_lease { ReadMode::Lease } else { ReadMode::Linearizable };
+            Event::Read { requests: Requests::one(id), mode }
         };
         (id, event)
     }

@@ -6,6 +6,7 @@ mod forming;
 mod forwards;
 mod garbled;
 mod handovers;
+mod leases;
 mod logs;
 mod proposals;
 mod reads;

@@ -1,0 +1,117 @@
+//! Reads under a leader's lease.
+
+use super::*;
+
+/// Three nodes, led by the first; a second between elections, a thousandth between clocks.
+fn leased() -> Cluster {
+    let mut tuning = Tuning::default();
+    tuning.lease_drift_ppm = Some(1_000);
+    let mut cluster = Cluster::tuned((0..3).map(|_| disk_with(1, &[], 3)).collect(), tuning);
+    cluster.elect(1);
+    cluster.elapse(200 * MS);
+    cluster
+}
+
+impl Cluster {
+    fn read(&mut self, at: u64, request: u64) {
+        let requests = Requests::one(RequestId(request));
+        self.at(at).raft.on_read(requests, ReadMode::Lease);
+    }
+
+    fn is_answered(&mut self, at: u64, request: u64) -> bool {
+        self.at(at).queried.iter().any(|(id, _)| *id == request)
+    }
+
+    /// Whether a read is answered without a word to anyone.
+    fn answers_at_once(&mut self, request: u64) -> bool {
+        self.read(1, request);
+        self.settle(1);
+        self.is_answered(1, request)
+    }
+}
+
+#[test]
+fn a_lease_spares_a_read_its_round_as_long_as_it_lasts() {
+    let mut cluster = leased();
+    cluster.isolate(1);
+    // The last heartbeat that was answered went out a hundred milliseconds ago, or less.
+    cluster.pass(890 * MS);
+    assert!(cluster.answers_at_once(1));
+    // A thousandth less than the least election timeout after it was sent.
+    cluster.pass(110 * MS);
+    assert!(!cluster.answers_at_once(2));
+    assert!(cluster.at(1).has(Mark::LeaseRead) && cluster.at(1).has(Mark::LeaseMissed));
+}
+
+/// An answer that was long on its way says what its sender heard then, not now.
+#[test]
+fn a_lease_counts_from_when_its_round_was_sent() {
+    let mut cluster = leased();
+    cluster.pass(100 * MS);
+    let now = cluster.now;
+    let sent = cluster.at(1).settle(now);
+    for id in [2, 3] {
+        for message in sent.iter().filter(|message| message.head.to == node(id)) {
+            cluster.at(id).raft.on_message(node(1), message.clone());
+        }
+        cluster.settle(id);
+    }
+    cluster.pass(990 * MS);
+    // What it says from now on is lost; the answers are not.
+    cluster.cut.extend([2, 3].map(|id| (node(1), node(id))));
+    cluster.run();
+    assert!(cluster.answers_at_once(1), "nine milliseconds are left");
+    cluster.pass(9 * MS);
+    assert!(!cluster.answers_at_once(2), "though the answer came just now");
+}
+
+/// Who was asked to stand may have stood, and won.
+#[test]
+fn a_leader_that_asked_another_to_stand_has_no_lease_any_more() {
+    let mut cluster = leased();
+    assert!(cluster.answers_at_once(1));
+    cluster.isolate(2);
+    cluster.at(1).raft.on_transfer(RequestId(100), Some(node(2)));
+    cluster.run();
+    assert!(!cluster.answers_at_once(2));
+    // Nor when that came to nothing.
+    cluster.elapse(2_500 * MS);
+    assert_eq!(cluster.at(1).role(), status::Role::Leader);
+    assert!(!cluster.answers_at_once(3));
+    cluster.run();
+    assert!(cluster.is_answered(1, 3), "by a round");
+}
+
+#[test]
+fn nobody_is_elected_while_a_lease_may_last() {
+    let mut cluster = leased();
+    cluster.isolate(1);
+    for other in [2, 3] {
+        cluster.at(other).raft.patience = Duration::ZERO;
+    }
+    let since = cluster.now;
+    while cluster.at(1).raft.leader().is_some() && cluster.at(2).raft.leader() == Some(node(1)) {
+        cluster.pass(10 * MS);
+        cluster.run();
+    }
+    let leads = |node: &Node| node.role() == status::Role::Leader;
+    while !cluster.nodes[1..].iter().any(leads) {
+        assert!(cluster.now.0 - since.0 < 10_000 * MS, "somebody is elected");
+        cluster.pass(10 * MS);
+        cluster.run();
+        if cluster.nodes[1..].iter().any(leads) {
+            break;
+        }
+    }
+    assert!(!cluster.answers_at_once(9), "then the old one answers no more");
+}
+
+#[test]
+fn without_a_declared_drift_every_read_takes_its_round() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(200 * MS);
+    assert!(!cluster.answers_at_once(1));
+    cluster.run();
+    assert!(cluster.is_answered(1, 1));
+    assert!(!cluster.at(1).has(Mark::LeaseMissed));
+}
