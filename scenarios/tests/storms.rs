@@ -1,7 +1,7 @@
 //! Storms: a cluster under load, faults and crashes, then healed.
 
 use lakebed_scenarios::{scenario, storm};
-use lakebed_sim::{Report, check};
+use lakebed_sim::{Report, check, plan::kind_names};
 
 /// What makes a sweep a storm: enough happened in each run, and in a sweep of some length each
 /// rare thing in some.
@@ -39,6 +39,21 @@ fn storm_of_three() {
 #[test]
 fn storm_of_five() {
     assert_stormy(&check("storm_of_five", |seed| storm(seed, 5)));
+}
+
+/// Members come and go: in a sweep of some length changes are made, and nodes leave.
+#[test]
+fn churn() {
+    let churn = scenario("churn").expect("it is one of them");
+    let reports = check("churn", churn.run);
+    assert_stormy(&reports);
+    let removals = reports.iter().map(|report| report.stats.removals).sum::<u64>();
+    let change = kind_names().position(|name| name == "change").expect("it is a kind of fault");
+    let changes = reports.iter().map(|report| report.stats.faults[change]).sum::<u64>();
+    if reports.len() >= 20 {
+        let enough = changes as usize > reports.len() / 2 && removals as usize > reports.len() / 8;
+        assert!(enough, "{changes} changes, {removals} removals in {} runs", reports.len());
+    }
 }
 
 /// Damage that no cluster is promised to live through: no wrong answer, whoever still serves.

@@ -21,12 +21,19 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 | Halt::DiskLost { .. }
         );
         let is_out = refused && self.nodes[at].scars.is_ruined;
-        let expected = is_out || matches!(halt, Halt::Stopped | Halt::DiskFailed { .. });
+        let has_left = halt == Halt::Removed && self.oracle.is_former(at);
+        let expected =
+            is_out || has_left || matches!(halt, Halt::Stopped | Halt::DiskFailed { .. });
         self.note(Some(at), || format!("halted: {halt}"));
         if !expected {
             return Err(Violation::new("no refusal after crashes alone", at, halt.to_string()));
         }
         self.kill(at);
+        if has_left {
+            self.stats.removals += 1;
+            self.nodes[at].has_left = true;
+            return Ok(());
+        }
         if is_out {
             self.stats.refusals += 1;
             self.nodes[at].scars.is_out = true;
