@@ -336,7 +336,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             Coming::LinkDown { node, peer, number } => self.link_down(node, peer, number),
             Coming::Think { client, round } => self.thought(client, round),
             Coming::Patience { client } => self.out_of_patience(client),
-            Coming::Change { number } => self.ask_for_change(number),
+            Coming::Change { number, turn } => self.ask_for_change(number, turn),
             Coming::ArmedCut { number } => {
                 self.fall_late(number);
                 Ok(())

@@ -14,12 +14,14 @@ pub(super) struct Members {
     known: BTreeMap<(LogIndex, Term), Arc<Membership>>,
     /// In which term each node led when it was last seen.
     led: Vec<Term>,
+    /// Whether each node was ever the only voter.
+    alone: Vec<bool>,
 }
 
 impl Members {
     pub(super) fn new(nodes: usize, formatted: Arc<Membership>) -> Self {
         let known = BTreeMap::from([((LogIndex(0), Term(0)), formatted)]);
-        Self { known, led: vec![Term(0); nodes] }
+        Self { known, led: vec![Term(0); nodes], alone: vec![false; nodes] }
     }
 
     /// An entry with this membership was written.
@@ -41,6 +43,11 @@ impl Members {
         newest.expect("the formatted one is in every log")
     }
 
+    /// Whether a node was ever the only voter: a crash may take it back to when it was.
+    pub(super) fn was_alone(&self, node: usize) -> bool {
+        self.alone[node]
+    }
+
     /// Whether a node is no member by what is committed, and can never be one: its id was used, or a
     /// greater one was.
     pub(super) fn is_former(&self, node: usize, committed: &Committed) -> bool {
@@ -58,6 +65,7 @@ impl Members {
         votes: &Votes,
     ) -> Checked {
         let Some(own) = seen.engine.membership() else { return Ok(()) };
+        self.alone[seen.node] |= own.is_sole_voter(NodeId(seen.node as u64 + 1));
         // What a gated node has lost it may know the members of.
         let is_joining = own.voters.is_empty();
         if !seen.probe.gated && !is_joining {

@@ -185,6 +185,11 @@ impl<M: StateMachine> Oracle<M> {
         self.votes.on_wiped(node);
     }
 
+    /// Whether a node was ever the only voter.
+    pub(crate) fn was_alone(&self, node: usize) -> bool {
+        self.members.was_alone(node)
+    }
+
     /// Whether a node was a member, and is none by what is committed.
     pub(crate) fn is_former(&self, node: usize) -> bool {
         self.members.is_former(node, &self.committed)

@@ -36,7 +36,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.changes.count += 1;
         let number = self.changes.count;
         self.changes.wanted.insert(number, Wanted { steps: steps.clone(), tries: 0 });
-        self.ask_for_change(number)
+        self.ask_for_change(number, 0)
     }
 
     /// Whether a change is wanted that was neither made nor given up.
@@ -50,16 +50,19 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.changes = Changes { count: self.changes.count, ..Changes::default() };
     }
 
-    pub(super) fn ask_for_change(&mut self, number: u64) -> Checked {
+    /// Asks for the `turn`th time, unless that was done before.
+    pub(super) fn ask_for_change(&mut self, number: u64, turn: u32) -> Checked {
         let leader = self.leading();
-        let Some(wanted) = self.changes.wanted.get_mut(&number) else { return Ok(()) };
+        let wanted = self.changes.wanted.get_mut(&number);
+        let Some(wanted) = wanted.filter(|wanted| wanted.tries == turn) else { return Ok(()) };
         wanted.tries += 1;
         if wanted.tries > TRIES {
             self.changes.wanted.remove(&number);
             return Ok(());
         }
         let Some(leader) = leader else {
-            self.schedule(self.now + PAUSE, Coming::Change { number });
+            let turn = wanted.tries;
+            self.schedule(self.now + PAUSE, Coming::Change { number, turn });
             return Ok(());
         };
         let tries = wanted.tries;
@@ -71,7 +74,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let id = self.requests.begin(request);
         self.changes.asked.insert(id, number);
         // Whoever is asked may be gone without an answer.
-        self.schedule(self.now + PAUSE * 20, Coming::Change { number });
+        self.schedule(self.now + PAUSE * 20, Coming::Change { number, turn: tries });
         self.feed(leader, Some(Event::Control { id, control: Control::Change(changes) }))
     }
 
@@ -80,7 +83,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let Some(number) = self.changes.asked.remove(&id) else { return };
         if let Outcome::Refused(why) = outcome {
             self.note(None, || format!("change {number} refused: {why}"));
-            return self.schedule(self.now + PAUSE, Coming::Change { number });
+            let Some(turn) = self.changes.wanted.get(&number).map(|wanted| wanted.tries) else {
+                return;
+            };
+            return self.schedule(self.now + PAUSE, Coming::Change { number, turn });
         }
         if matches!(outcome, Outcome::Done(_)) {
             self.struck("change");
