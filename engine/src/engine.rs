@@ -8,12 +8,13 @@ use crate::{
     codec::{self, Encoder},
     config::{Config, ConfigError, Tuning},
     event::{Control, Event},
+    membership::Membership,
     raft::{Change, Facts, Pins, Raft, Setting},
     status::{Probe, Status},
     storage::Storage,
     types::{Instant, LogId, LogIndex, NodeId, RequestId, Requests, Term, earliest},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// How long a node that is asked to stop waits for its disk to hold what there is, and to say so.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -148,6 +149,13 @@ impl Engine {
             raft.probe(&mut probe);
         }
         probe
+    }
+
+    /// The members in force, once the disk was judged.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn membership(&self) -> Option<Arc<Membership>> {
+        self.raft.as_ref().map(Raft::membership)
     }
 
     /// The term of this entry of the log, if the log reaches there.

@@ -4,7 +4,8 @@
 pub use crate::status::Probe;
 
 use crate::{
-    codec,
+    codec, entry,
+    membership::Membership,
     message::{Message, Payload},
     types::{LogIndex, Piece, Term},
 };
@@ -46,6 +47,13 @@ pub fn said(head: &Bytes) -> Option<Said> {
         Payload::AppendAnswer(answer) => Some(Said::Acknowledged { through: answer.durable, term }),
         _ => None,
     }
+}
+
+/// The members that an entry brings into force, if it is one that does.
+#[must_use]
+pub fn members(head: &entry::Head, frame: &[u8]) -> Option<Membership> {
+    let body = frame.get(entry::HEAD_BYTES..head.total_bytes as usize)?;
+    if head.kind == entry::Kind::Membership { Membership::decode(body) } else { None }
 }
 
 /// A whole message, head and body, in one line.

@@ -183,6 +183,7 @@ impl Cluster {
             }
             // The clock that timers go by is madsim's.
             FaultKind::StalledClock { .. } => {}
+            FaultKind::Change { .. } => unreachable!("no storm here changes the members"),
             FaultKind::PowerCutAt { .. } => unreachable!("no storm counts steps of a disk"),
             FaultKind::Ruin { .. }
             | FaultKind::Flip { .. }

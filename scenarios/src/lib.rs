@@ -23,7 +23,13 @@ pub fn workload(draw: &mut Draw) -> Op {
 
 /// A storm over this many nodes.
 pub fn storm(seed: Seed, nodes: usize) -> Outcome {
-    Storm::new(seed).nodes(nodes).run(Ledger::default, workload)
+    Storm::new(seed).nodes(nodes).swarm().run(Ledger::default, workload)
+}
+
+/// A storm over one to five voters whose places others take.
+fn churn(seed: Seed) -> Outcome {
+    let voters = [3, 3, 5, 1, 2, 4][(seed.number % 6) as usize];
+    Storm::new(seed).nodes(voters).churn().run(Ledger::default, workload)
 }
 
 /// A storm in which disks do what no cluster is promised to live through: one to five nodes may
@@ -62,7 +68,7 @@ pub struct Scenario {
 }
 
 /// Every scenario there is.
-pub const SCENARIOS: [Scenario; 5] = [
+pub const SCENARIOS: [Scenario; 6] = [
     Scenario {
         name: "storm_of_one",
         about: "a node alone: crashes, torn writes, failed syncs, full disks",
@@ -82,6 +88,11 @@ pub const SCENARIOS: [Scenario; 5] = [
         name: "storm_of_installs",
         about: "three nodes, large snapshots, and no log kept for whoever was away",
         run: storm_of_installs,
+    },
+    Scenario {
+        name: "churn",
+        about: "one to five voters, others join, are promoted, demoted, removed; the same faults",
+        run: churn,
     },
     Scenario {
         name: "beyond_the_budget",

@@ -2,7 +2,7 @@
 
 use lakebed::Mark;
 use lakebed_scenarios::{scenario, storm};
-use lakebed_sim::{Report, check};
+use lakebed_sim::{Report, check, plan::kind_names};
 
 /// What makes a sweep a storm: enough happened in each run, and in a sweep of some length each
 /// rare thing in some.
@@ -49,6 +49,21 @@ fn storm_of_installs() {
     assert_stormy(&reports);
     let met = |mark| reports.iter().any(|report| report.marks.has(mark));
     assert!(reports.len() < 20 || met(Mark::Installed), "no run installed a snapshot");
+}
+
+/// Members come and go: in a sweep of some length changes are made, and nodes leave.
+#[test]
+fn churn() {
+    let churn = scenario("churn").expect("it is one of them");
+    let reports = check("churn", churn.run);
+    assert_stormy(&reports);
+    let removals = reports.iter().map(|report| report.stats.removals).sum::<u64>();
+    let change = kind_names().position(|name| name == "change").expect("it is a kind of fault");
+    let changes = reports.iter().map(|report| report.stats.faults[change]).sum::<u64>();
+    if reports.len() >= 20 {
+        let enough = changes as usize > reports.len() / 2 && removals as usize > reports.len() / 8;
+        assert!(enough, "{changes} changes, {removals} removals in {} runs", reports.len());
+    }
 }
 
 /// Damage that no cluster is promised to live through: no wrong answer, whoever still serves.

@@ -124,6 +124,8 @@ pub(crate) struct Node<M: StateMachine> {
     pub(crate) next_fails: Option<(Victim, DiskError)>,
     /// How the next sync or durable write fails.
     pub(crate) next_sync_fails: Option<crate::disk::Failure>,
+    /// It was removed from the cluster, and is not started again.
+    pub(crate) has_left: bool,
     /// What became of its disk that no crash does.
     pub(crate) scars: Scars,
 }
@@ -209,6 +211,7 @@ impl<M: StateMachine> Node<M> {
             cuts: BTreeMap::new(),
             next_fails: None,
             next_sync_fails: None,
+            has_left: false,
             scars: Scars::default(),
         }
     }

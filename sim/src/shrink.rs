@@ -196,7 +196,7 @@ impl<R: Fn(Seed) -> Outcome, T: FnMut(&Progress) -> ControlFlow<()>> Shrinker<R,
     fn nodes(&mut self) {
         self.stage = "nodes";
         for node in (0..self.plan.nodes).rev() {
-            if self.plan.nodes > 1 {
+            if self.plan.nodes - self.plan.joining > 1 || node > 0 && self.plan.joining > 0 {
                 self.change(|plan| simpler::remove_node(plan, node));
             }
         }

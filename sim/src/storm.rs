@@ -11,7 +11,7 @@ use crate::{
     seed::Seed,
     world::World,
 };
-use lakebed::{Role, StateMachine};
+use lakebed::{Membership, NodeId, Role, StateMachine};
 use std::sync::Arc;
 
 /// After healing a leader must have committed a new write within this.
@@ -44,6 +44,24 @@ impl Storm {
     pub fn nodes(mut self, nodes: usize) -> Self {
         if self.seed.plan().is_none() {
             self.plan = Plan::storm(self.seed.number, nodes);
+        }
+        self
+    }
+
+    /// In one run of three the members change, too.
+    #[must_use]
+    pub fn swarm(mut self) -> Self {
+        if self.seed.plan().is_none() {
+            self.plan = Plan::swarm(self.seed.number, self.plan.nodes);
+        }
+        self
+    }
+
+    /// The members change in every run.
+    #[must_use]
+    pub fn churn(mut self) -> Self {
+        if self.seed.plan().is_none() {
+            self.plan = Plan::churn(self.seed.number, self.plan.nodes);
         }
         self
     }
@@ -238,18 +256,40 @@ pub fn serve<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
 pub fn converge<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
     world.dismiss_clients();
     run_until(world, CONVERGE_WITHIN, "all nodes to hold and apply the same log", |world| {
-        let probes: Vec<_> = (0..world.nodes()).filter_map(|node| world.probe(node)).collect();
+        let Some(members) = leader(world).and_then(|leader| world.members(leader)) else {
+            return false;
+        };
+        let owed = |node: &usize| {
+            !world.is_out(*node) && members.member(NodeId(*node as u64 + 1)).is_some()
+        };
+        let owed: Vec<usize> = (0..world.nodes()).filter(owed).collect();
+        let probes: Vec<_> = owed.iter().filter_map(|node| world.probe(*node)).collect();
         let last = probes.iter().map(|probe| probe.last).max();
-        let out = (0..world.nodes()).filter(|node| world.is_out(*node)).count();
-        probes.len() + out == world.nodes()
+        probes.len() == owed.len()
+            && members.outgoing.is_empty()
+            && (0..world.nodes()).all(|node| !must_stop(world, node, &members))
             && probes
                 .iter()
                 .all(|probe| Some(probe.last) == last && probe.applied == probe.last.index)
     })?;
-    if (0..world.nodes()).any(|node| world.is_out(node)) {
+    if world.plan().joining > 0 || (0..world.nodes()).any(|node| world.is_out(node)) {
         return world.compare_states_there();
     }
     world.compare_states()
+}
+
+/// Whether a node has left, goes on, and knows somebody who could tell it.
+fn must_stop<M: StateMachine, W: Workload>(
+    world: &World<M, W>,
+    node: usize,
+    members: &Membership,
+) -> bool {
+    let Some(known) = world.members(node) else { return false };
+    let teller =
+        |id: NodeId| known.member(id).is_some() && world.probe(id.0 as usize - 1).is_some();
+    members.is_former(NodeId(node as u64 + 1))
+        && !world.is_out(node)
+        && members.members().any(|member| teller(member.id))
 }
 
 /// The node that leads in the greatest term.

@@ -84,6 +84,7 @@ impl AddAssign for Stats {
             compactions,
             disk_failures,
             refusals,
+            removals,
             amnesias,
             untold,
             elections,
@@ -102,6 +103,7 @@ impl AddAssign for Stats {
         self.compactions += compactions;
         self.disk_failures += disk_failures;
         self.refusals += refusals;
+        self.removals += removals;
         self.amnesias += amnesias;
         self.untold += untold;
         self.elections += elections;

@@ -4,6 +4,7 @@
 //! be had again. Knows no plan: faults are methods, called by storms and stories alike.
 
 mod agenda;
+mod changes;
 mod cuts;
 mod damage;
 mod faults;
@@ -82,6 +83,7 @@ pub struct World<M: StateMachine, W> {
     trace: Option<Trace>,
     actions: Vec<Action>,
     touched: Option<usize>,
+    changes: changes::Changes,
     /// Once everything was healed clients make every operation: how many each had come to then.
     healed: Option<Vec<u32>>,
     /// What was met by engines that are gone.
@@ -96,11 +98,12 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let nodes = (0..count)
             .map(|at| Node::new(&plan, at, clock.lane(SITE_CLOCK, at as u32), machine()))
             .collect();
+        let members = Arc::new(Membership::of((0..count - plan.joining).map(member)));
         let mut world = Self {
             now: 0,
             agenda: Agenda::default(),
             nodes,
-            members: Arc::new(Membership::of((0..count).map(member))),
+            members: Arc::clone(&members),
             network: Network::new(seed, count, plan.links),
             disks: Stream::new(seed, Concern::Disk),
             process: Stream::new(seed, Concern::Process),
@@ -110,7 +113,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             requests: Requests::default(),
             workload,
             machine,
-            oracle: Oracle::new(count, Seed::new(CLUSTER, GROUP), machine()),
+            oracle: Oracle::new(count, Seed::new(CLUSTER, GROUP), members, machine()),
             harmed: BTreeSet::new(),
             armed: BTreeMap::new(),
             digest: Digest::default(),
@@ -118,6 +121,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             trace: None,
             actions: Vec::new(),
             touched: None,
+            changes: changes::Changes::default(),
             healed: None,
             marks: Marks::default(),
             plan,
@@ -332,6 +336,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             Coming::LinkDown { node, peer, number } => self.link_down(node, peer, number),
             Coming::Think { client, round } => self.thought(client, round),
             Coming::Patience { client } => self.out_of_patience(client),
+            Coming::Change { number, turn } => self.ask_for_change(number, turn),
             Coming::ArmedCut { number } => {
                 self.fall_late(number);
                 Ok(())
@@ -563,6 +568,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let is_known = node.is_formatted() || node.scars.is_ruined && !node.scars.is_new;
         let start = if is_known {
             Start::Run
+        } else if at >= self.plan.nodes - self.plan.joining {
+            Start::Join { cluster: CLUSTER }
         } else {
             Start::Format { cluster: CLUSTER, members: self.members.clone() }
         };

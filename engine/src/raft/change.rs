@@ -400,7 +400,7 @@ impl Raft {
         let is_known = teller(&self.membership)
             || teller(&self.previous)
             || self.around.met.contains(&(head.from, head.incarnation));
-        if is_meant && is_known && !self.is_outsider() {
+        if is_meant && is_known {
             self.halt.get_or_insert(Halt::Removed);
         }
     }
@@ -439,11 +439,16 @@ impl Raft {
         self.await_leader();
     }
 
+    /// Whether it may have to lead: as a voter, or until what makes it none is committed. It may be
+    /// the only one who has that, and then others vote for no one else (thesis §4.2.2).
+    pub(super) fn is_needed(&self) -> bool {
+        let own = self.identity.node;
+        self.membership.is_voter(own) || (!self.is_settled() && self.previous.is_voter(own))
+    }
+
     /// Whether it would only wait, and nobody would notice.
     pub(super) fn may_ask_around(&self) -> bool {
-        !self.membership.is_voter(self.identity.node)
-            && !self.peers.is_empty()
-            && matches!(self.role, Role::Follower(_))
+        !self.is_needed() && !self.peers.is_empty() && matches!(self.role, Role::Follower(_))
     }
 
     // ---- who is there ------------------------------------------------------------------------
@@ -460,6 +465,11 @@ impl Raft {
                 met.push((node, incarnation));
             }
         }
+    }
+
+    /// Those who are no members here and spoke to this node.
+    pub(super) fn met(&self) -> &[(NodeId, u64)] {
+        &self.around.met
     }
 
     pub(super) fn incarnation_met(&self, node: NodeId) -> u64 {

@@ -59,7 +59,7 @@ impl Raft {
     }
 
     pub(super) fn may_campaign(&self) -> bool {
-        self.membership.is_voter(self.identity.node)
+        self.is_needed()
             && self.receiver.taking.is_none()
             && !self.facts.is_state_lost
             && !self.facts.owes_entries

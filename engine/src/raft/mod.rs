@@ -484,6 +484,10 @@ impl Raft {
         self.halt.take()
     }
 
+    pub(crate) fn membership(&self) -> Arc<Membership> {
+        Arc::clone(&self.membership)
+    }
+
     pub(crate) const fn committed(&self) -> LogIndex {
         self.log.marks.committed()
     }

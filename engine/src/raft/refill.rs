@@ -36,7 +36,8 @@ impl Raft {
     pub(crate) fn refill(&mut self) {
         let Some(at) = self.facts.hole else { return };
         let is_news = self.refill.asked != Some(at);
-        if self.peers.is_empty() || !(is_news || self.now >= self.refill.ask_at) {
+        let holders = self.holders().len();
+        if holders == 0 || !(is_news || self.now >= self.refill.ask_at) {
             return;
         }
         if !is_news {
@@ -44,13 +45,18 @@ impl Raft {
         }
         self.refill.asked = Some(at);
         self.refill.ask_at = self.now.after(self.tuning.heartbeat);
-        let (to, _) = self.peers[self.refill.turn % self.peers.len()];
+        let (to, _) = self.holders()[self.refill.turn % holders];
         self.send(to, Payload::RefillAsk { at });
+    }
+
+    /// Who may have what is missing. One who joins may not know the members yet.
+    fn holders(&self) -> &[(NodeId, u64)] {
+        if self.peers.is_empty() { self.met() } else { &self.peers }
     }
 
     /// When somebody else is to be asked.
     pub(super) fn refill_at(&self) -> Option<Instant> {
-        self.facts.hole.map(|_| self.refill.ask_at)
+        self.facts.hole.filter(|_| !self.holders().is_empty()).map(|_| self.refill.ask_at)
     }
 
     /// A peer lacks an entry. It is given as many as one append has, from there on.

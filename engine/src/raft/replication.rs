@@ -19,6 +19,7 @@ use crate::{
     types::{LogIndex, NodeId},
 };
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// Entries wanted back from disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -252,7 +253,11 @@ impl Raft {
             return;
         }
         let (own, durable) = (self.identity.node, self.log.marks.durable());
-        let held = self.membership.quorum_index(|id| {
+        let mut members = Arc::clone(&self.membership);
+        if cfg!(lakebed_break = "count_only_the_new_majority") {
+            members = Arc::new(members.settled());
+        }
+        let held = members.quorum_index(|id| {
             if id == own {
                 durable
             } else {

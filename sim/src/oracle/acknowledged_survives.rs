@@ -51,10 +51,10 @@ impl Promises {
         Ok(())
     }
 
-    /// How many nodes hold this entry of a leader's own term durably: an entry of that term or a
+    /// Whether a node holds this entry of a leader's own term durably: an entry of that term or a
     /// later one at or behind it has it before it.
-    pub(super) fn holders(&self, term: Term, index: LogIndex) -> usize {
-        self.durable.iter().filter(|id| id.term >= term && id.index >= index).count()
+    pub(super) fn holds(&self, node: usize, term: Term, index: LogIndex) -> bool {
+        self.durable.get(node).is_some_and(|id| id.term >= term && id.index >= index)
     }
 
     /// Every node has called at least so much durable.

@@ -4,8 +4,8 @@
 //! What a node holds durably it said itself, and the ledger of that survives its crashes; so a
 //! majority of those that are down counts as well. Members do not change in these runs.
 
-use super::{Checked, Seen, Violation, acknowledged_survives::Promises};
-use lakebed::{LogIndex, Role, Term};
+use super::{Checked, Seen, Violation, acknowledged_survives::Promises, members_in_force::quorum};
+use lakebed::{LogIndex, Membership, Role, Term};
 
 #[derive(Clone, Debug)]
 pub(super) struct Commits {
@@ -22,7 +22,12 @@ impl Commits {
         self.led[node] = (Term(0), LogIndex(0));
     }
 
-    pub(super) fn on_view(&mut self, seen: &Seen<'_>, promises: &Promises) -> Checked {
+    pub(super) fn on_view(
+        &mut self,
+        seen: &Seen<'_>,
+        promises: &Promises,
+        members: &Membership,
+    ) -> Checked {
         let (node, probe) = (seen.node, &seen.probe);
         if probe.role != Role::Leader {
             return Ok(());
@@ -43,12 +48,24 @@ impl Commits {
             );
             return Err(Violation::new("commit rule", node, what));
         }
-        let (holders, nodes) = (promises.holders(probe.term, probe.committed), self.led.len());
-        if holders > nodes / 2 {
-            return Ok(());
-        }
+        let check = |members: &Membership, index: LogIndex| {
+            quorum(members, |id| promises.holds(id.0 as usize - 1, probe.term, index))
+        };
+        // Once both configurations have agreed to the new one, that one is enough: the leader goes
+        // by an entry that it may not have written yet.
+        let agreed = members.at.index;
+        let result = match () {
+            () if members.outgoing.is_empty() || agreed > probe.committed => {
+                check(members, probe.committed)
+            }
+            () if agreed > committed => {
+                check(members, agreed).and_then(|()| check(&members.settled(), probe.committed))
+            }
+            () => check(&members.settled(), probe.committed),
+        };
+        let Err(why) = result else { return Ok(()) };
         let what = format!(
-            "commits {}.{} when {holders} of {nodes} hold it durably",
+            "commits {}.{}, which a majority must hold durably: {why}",
             probe.term, probe.committed
         );
         Err(Violation::new("commit rule", node, what))

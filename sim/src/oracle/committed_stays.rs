@@ -31,6 +31,12 @@ impl Committed {
         Some(LogId::new(self.terms[index.0 as usize - 1], index))
     }
 
+    /// Whether this very entry was seen to be committed.
+    pub(super) fn is_committed(&self, id: LogId) -> bool {
+        let at = (id.index.0 as usize).checked_sub(1);
+        at.and_then(|at| self.terms.get(at)) == Some(&id.term)
+    }
+
     pub(super) fn on_view(&mut self, seen: &Seen<'_>) -> Checked {
         let (node, committed) = (seen.node, seen.probe.committed);
         if committed <= self.checked[node] {

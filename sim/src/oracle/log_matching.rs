@@ -7,8 +7,9 @@
 
 use super::{Checked, Violation};
 use lakebed::{
-    Extent, File, LogId, LogIndex, Term,
+    Extent, File, LogId, LogIndex, Membership, Term,
     entry::{Head, Seed},
+    inspect,
 };
 use std::collections::BTreeMap;
 
@@ -57,6 +58,7 @@ impl Logs {
         node: usize,
         file: File,
         extents: [Option<&Extent>; 2],
+        mut on_members: impl FnMut(Membership),
     ) -> Checked {
         if !matches!(file, File::Segment(_)) {
             return Ok(());
@@ -65,6 +67,9 @@ impl Logs {
             let mut rest = &extent.bytes[..];
             while let Ok(head) = Head::parse(rest, self.seed) {
                 self.on_entry(node, &head)?;
+                if let Some(members) = inspect::members(&head, rest) {
+                    on_members(members);
+                }
                 rest = rest.get(head.total_bytes as usize..).unwrap_or_default();
             }
         }

@@ -11,6 +11,7 @@ mod election_safety;
 mod history;
 mod leader_completeness;
 mod log_matching;
+mod members_in_force;
 mod silence;
 mod state_machine_safety;
 mod votes_once;
@@ -19,12 +20,12 @@ mod watermarks_ordered;
 use crate::client::{Fate, Request};
 use crate::witness::{Applied, Given};
 use lakebed::{
-    Action, DiskRequest, Engine, Entries, LogId, LogIndex, RequestId, StateMachine,
+    Action, DiskRequest, Engine, Entries, LogId, LogIndex, Membership, RequestId, StateMachine,
     entry::Seed,
     inspect::{Probe, Said, said},
     tape::Digest,
 };
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// A broken invariant.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,12 +85,13 @@ pub(crate) struct Oracle<M> {
     machines: state_machine_safety::Machines<M>,
     promises: acknowledged_survives::Promises,
     votes: votes_once::Votes,
+    members: members_in_force::Members,
     history: history::History,
 }
 
 impl<M: StateMachine> Oracle<M> {
     /// Knows of nothing yet; `machine` becomes the reference that all answers are compared with.
-    pub(crate) fn new(nodes: usize, seed: Seed, machine: M) -> Self {
+    pub(crate) fn new(nodes: usize, seed: Seed, members: Arc<Membership>, machine: M) -> Self {
         Self {
             shown: vec![None; nodes],
             elections: election_safety::Elections::default(),
@@ -100,6 +102,7 @@ impl<M: StateMachine> Oracle<M> {
             machines: state_machine_safety::Machines::new(nodes, machine),
             promises: acknowledged_survives::Promises::new(nodes),
             votes: votes_once::Votes::new(nodes),
+            members: members_in_force::Members::new(nodes, members),
             history: history::History::default(),
         }
     }
@@ -127,7 +130,9 @@ impl<M: StateMachine> Oracle<M> {
         if seen.probe.judged {
             self.elections.on_view(seen)?;
             self.committed.on_view(seen)?;
-            self.commits.on_view(seen, &self.promises)?;
+            let members = self.members.in_log(seen, &self.committed);
+            self.commits.on_view(seen, &self.promises, members)?;
+            self.members.on_view(seen, &self.committed, &self.votes)?;
             self.leaders.on_view(seen, &self.committed)?;
         }
         Ok(())
@@ -136,7 +141,9 @@ impl<M: StateMachine> Oracle<M> {
     fn on_action(&mut self, seen: &Seen<'_>, action: &Action) -> Checked {
         match action {
             Action::Disk { request: DiskRequest::Write { file, at, and, .. }, .. } => {
-                self.logs.on_write(seen.node, *file, [Some(at), and.as_ref()])
+                let members = &mut self.members;
+                let known = |written| members.on_written(written);
+                self.logs.on_write(seen.node, *file, [Some(at), and.as_ref()], known)
             }
             Action::Send { to, head, .. } => match said(head) {
                 Some(Said::Acknowledged { through, .. }) => self.promises.on_sent(seen, through),
@@ -176,6 +183,16 @@ impl<M: StateMachine> Oracle<M> {
     pub(crate) fn on_wiped(&mut self, node: usize) {
         self.promises.on_wiped(node);
         self.votes.on_wiped(node);
+    }
+
+    /// Whether a node was ever the only voter.
+    pub(crate) fn was_alone(&self, node: usize) -> bool {
+        self.members.was_alone(node)
+    }
+
+    /// Whether a node was a member, and is none by what is committed.
+    pub(crate) fn is_former(&self, node: usize) -> bool {
+        self.members.is_former(node, &self.committed)
     }
 
     /// Whether a node's machine has come as far as the reference.

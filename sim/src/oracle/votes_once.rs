@@ -48,6 +48,11 @@ impl Votes {
         term >= self.terms[node] && !self.given.contains_key(&(node, term))
     }
 
+    /// Whom a node voted for in a term.
+    pub(super) fn voted(&self, node: usize, term: Term) -> Option<NodeId> {
+        self.given.get(&(node, term)).copied()
+    }
+
     /// The last term that the node spoke in, and whom it voted for then.
     pub(super) fn of(&self, node: usize) -> (Term, Option<NodeId>) {
         let term = self.terms[node];

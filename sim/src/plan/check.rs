@@ -58,6 +58,9 @@ impl Plan {
             }
             FaultKind::PowerCutAt { rot, .. } => rot.is_none_or(|copy| copy < 2),
             FaultKind::Partition { side, .. } => side.len() == self.nodes,
+            FaultKind::Change { steps } => {
+                steps.0.iter().all(|&(mut step)| step.node_mut().is_none_or(|node| known(node)))
+            }
             FaultKind::SlowDisk { factor, .. } => (1..=RATE_MAX).contains(factor),
             FaultKind::SlowLink { from, to, .. } => known(from) && known(to) && from != to,
             FaultKind::FailedOperation { victim: Victim::Read, error, .. } => {
@@ -74,6 +77,9 @@ impl Plan {
         let (nodes, clients, drifts) = (self.nodes, self.clients.len(), self.drift_ppm.len());
         if nodes == 0 || nodes > NODES_MAX {
             return Err(format!("{nodes} nodes; there must be 1 to {NODES_MAX}"));
+        }
+        if self.joining >= nodes {
+            return Err(format!("{} of {nodes} nodes join; one at least is there", self.joining));
         }
         if clients == 0 || clients > CLIENTS_MAX {
             return Err(format!("{clients} clients; there must be 1 to {CLIENTS_MAX}"));

@@ -30,6 +30,7 @@ impl Plan {
         let mut plan = Self {
             seed,
             nodes,
+            joining: 0,
             targets: Targets { events: 2_000, answers: 100, crashes: 2 },
             clients: vec![Asks::all(); draw.between(2, 6) as usize],
             geometry: Geometry { sector, align },

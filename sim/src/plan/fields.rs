@@ -1,7 +1,7 @@
 //! What each line of a plan says: the names, in order, and where their values are kept.
 
 use super::{
-    Fault, FaultKind, Harm, Latency, Moment, Part, Plan,
+    Fault, FaultKind, Harm, Latency, Moment, Part, Plan, Steps,
     text::{Field, Word, choice, duration, node, nodes, numbers, optional, plain, sides, time},
 };
 use crate::disk::{EIO, Failure, Outcome, Survivors, Victim};
@@ -172,10 +172,11 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
         down: 0,
     }),
     ("flip", || FaultKind::Flip { node: 0, file: File::HardState, bit: 0, down: 0 }),
+    ("change", || FaultKind::Change { steps: Steps(Vec::new()) }),
 ];
 
 /// How many kinds of fault there are.
-pub const KINDS_COUNT: usize = 22;
+pub const KINDS_COUNT: usize = 23;
 
 /// What each kind of fault is called, in the order in which [`Stats`](crate::Stats) counts them.
 pub fn kind_names() -> impl Iterator<Item = &'static str> {
@@ -209,6 +210,7 @@ impl FaultKind {
             Self::DiskGone { .. } => "disk-gone",
             Self::PowerCutAt { .. } => "power-cut-at",
             Self::Flip { .. } => "flip",
+            Self::Change { .. } => "change",
         }
     }
 
@@ -234,6 +236,7 @@ impl FaultKind {
                 plain("bit", bit),
                 time("down", down),
             ],
+            Self::Change { steps } => vec![plain("steps", steps)],
             Self::Kill { node: which, down } => vec![node("node", which), time("down", down)],
             Self::Partition { side, both_ways, noticed, lasts } => vec![
                 sides("side", side),

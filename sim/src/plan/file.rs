@@ -65,6 +65,9 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "seed {}", self.seed)?;
         writeln!(f, "nodes {}", self.nodes)?;
+        if self.joining > 0 {
+            writeln!(f, "joining {}", self.joining)?;
+        }
         let mut plan = self.clone();
         for (name, fields) in GROUPS {
             print(f, name, &fields(&mut plan))?;
@@ -139,6 +142,8 @@ impl Reader {
                 plan.nodes = nodes as usize;
                 plan.drift_ppm.resize(plan.nodes, 0);
             }),
+            "joining" => number(rest, super::check::NODES_MAX as u64)
+                .map(|joining| plan.joining = joining as usize),
             _ => match GROUPS.iter().find(|(name, _)| *name == word) {
                 Some((_, fields)) => read(fields(plan), rest, Missing::Stays),
                 None => self.header(word, rest),

@@ -6,9 +6,11 @@
 mod asks;
 mod beyond;
 mod check;
+mod churn;
 mod draw;
 mod fields;
 mod file;
+mod steps;
 mod swarm;
 #[cfg(test)]
 mod tests;
@@ -17,6 +19,7 @@ mod text;
 pub use asks::Asks;
 pub use fields::{KINDS_COUNT, kind_names};
 pub use file::{PlanFile, VERSION};
+pub use steps::{Step, Steps};
 pub use text::{PlanError, Time};
 
 use crate::disk::{Failure, Geometry, Outcome, Survivors, Victim};
@@ -266,6 +269,11 @@ pub enum FaultKind {
         /// How long it is down.
         down: u64,
     },
+    /// The members are to be others: asked of whoever leads until it is taken, for a while.
+    Change {
+        /// What becomes of whom.
+        steps: Steps,
+    },
     /// A machine gets an empty disk. Beyond the budget.
     DiskGone {
         /// Which.
@@ -330,8 +338,10 @@ pub struct Targets {
 pub struct Plan {
     /// Where every draw of the run comes from.
     pub seed: u64,
-    /// How many nodes, all voters.
+    /// How many nodes: voters, but for those that wait to join.
     pub nodes: usize,
+    /// How many of them, the last ones, wait to join.
+    pub joining: usize,
     /// What must happen before the run may end.
     pub targets: Targets,
     /// The clients, each with one request at a time, and which of their operations they make.
@@ -368,6 +378,7 @@ impl Plan {
         Self {
             seed,
             nodes,
+            joining: 0,
             targets: Targets::default(),
             clients: vec![Asks::all(); 4],
             geometry: Geometry { sector: 512, align: 512 },
@@ -414,7 +425,10 @@ impl FaultKind {
     /// The node that it strikes, if that is one alone.
     pub(crate) const fn node_mut(&mut self) -> Option<&mut usize> {
         match self {
-            Self::PowerCut { .. } | Self::Partition { .. } | Self::SlowLink { .. } => None,
+            Self::PowerCut { .. }
+            | Self::Partition { .. }
+            | Self::SlowLink { .. }
+            | Self::Change { .. } => None,
             Self::Kill { node, .. }
             | Self::PowerCutAt { node, .. }
             | Self::Flip { node, .. }

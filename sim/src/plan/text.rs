@@ -165,6 +165,7 @@ plain! {
     i64: "a whole number, perhaps below zero",
     usize: "a whole number",
     bool: "true or false",
+    super::Steps: "steps such as add-4,promote-4,remove-1,remove-leader",
     super::Asks: "operations such as 1-, 3,5-9 or nothing",
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     disk::Survivors,
-    plan::{FaultKind, Moment, Plan},
+    plan::{FaultKind, Moment, Plan, Step},
 };
 
 /// Each makes one group of settings calm, or lets less be needed for the same.
@@ -31,6 +31,9 @@ pub(super) const SETTINGS: [fn(&mut Plan, &Plan); 18] = [
 
 /// Takes a node away, and the faults that are about it alone; those behind it move up.
 pub(super) fn remove_node(plan: &mut Plan, node: usize) {
+    if node >= plan.nodes - plan.joining {
+        plan.joining -= 1;
+    }
     plan.nodes -= 1;
     plan.drift_ppm.remove(node);
     plan.faults.retain(|fault| !fault.kind.is_about(node));
@@ -44,6 +47,10 @@ pub(super) fn remove_node(plan: &mut Plan, node: usize) {
             FaultKind::SlowLink { from, to, .. } => {
                 move_up(from, node);
                 move_up(to, node);
+            }
+            FaultKind::Change { steps } => {
+                steps.0.retain(|&(mut step)| step.node_mut().is_none_or(|of| *of != node));
+                steps.0.iter_mut().filter_map(Step::node_mut).for_each(|of| move_up(of, node));
             }
             kind => {
                 if let Some(of) = kind.node_mut() {
@@ -81,6 +88,7 @@ pub(super) const fn lasting(kind: &mut FaultKind) -> Option<&mut u64> {
         | FaultKind::OldImage { lasts, .. } => Some(lasts),
         FaultKind::SyncFailure { .. }
         | FaultKind::Stop { .. }
+        | FaultKind::Change { .. }
         | FaultKind::FailedOperation { .. }
         | FaultKind::SetClock { .. }
         | FaultKind::LostWrite { .. }

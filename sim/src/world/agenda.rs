@@ -20,6 +20,7 @@ pub(super) enum Coming {
     Think { client: usize, round: u32 },
     Patience { client: usize },
     ArmedCut { number: u64 },
+    Change { number: u64, turn: u32 },
     Late { node: usize, life: u32, event: Box<Event> },
 }
 

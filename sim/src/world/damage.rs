@@ -79,6 +79,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 .filter(|(file, len)| is_whole(file) && *len >= 2 * align)
                 .flat_map(|(file, len)| used(disk, file, len - align..len))
                 .collect(),
+            // Nobody is asked for what the only voter has lost: it refuses to start.
+            Part::Entries if self.oracle.was_alone(node) => Vec::new(),
             Part::Entries => {
                 // Above what is proven a bad entry is torn, and nobody knows better.
                 let most = self.oracle.held_by_all().min(self.proven(node)).0 as u32;

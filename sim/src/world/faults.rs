@@ -47,6 +47,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 | FaultKind::LostWrite { .. }
                 | FaultKind::MisdirectedWrite { .. }
                 | FaultKind::OldImage { .. }
+                | FaultKind::Change { .. }
         );
         if !waits {
             self.struck(fault.name());
@@ -75,6 +76,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             FaultKind::Partition { side, both_ways, noticed, .. } => {
                 self.partition(side, *both_ways, *noticed);
             }
+            FaultKind::Change { steps } => self.want_change(steps)?,
             FaultKind::SyncFailure { node, failure } => self.fail_next_sync(*node, *failure),
             FaultKind::DiskFull { node, .. } => self.fill_disk(*node),
             FaultKind::SlowDisk { node, factor, .. } => self.nodes[*node].slowness = *factor,

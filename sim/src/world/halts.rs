@@ -21,15 +21,21 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 | Halt::DiskLost { .. }
         );
         let is_out = refused && self.nodes[at].scars.is_ruined;
+        let has_left = halt == Halt::Removed && self.oracle.is_former(at);
         // It comes back behind a gate.
         let is_lost = matches!(halt, Halt::LogLost { .. }) && self.nodes[at].scars.is_ruined;
         let is_usual = matches!(halt, Halt::Stopped | Halt::DiskFailed { .. });
-        let expected = is_out || is_lost || is_usual;
+        let expected = is_out || has_left || is_lost || is_usual;
         self.note(Some(at), || format!("halted: {halt}"));
         if !expected {
             return Err(Violation::new("no refusal after crashes alone", at, halt.to_string()));
         }
         self.kill(at);
+        if has_left {
+            self.stats.removals += 1;
+            self.nodes[at].has_left = true;
+            return Ok(());
+        }
         if is_out {
             self.stats.refusals += 1;
             self.nodes[at].scars.is_out = true;

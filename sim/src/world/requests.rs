@@ -139,6 +139,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             _ => Fate::Unknown,
         };
         for id in requests.ids() {
+            self.changed(id, outcome);
             if let Outcome::Refused(Refusal::NotLeader { hint: Some(leader) }) = outcome {
                 self.follow_hint(id, leader.0 as usize - 1);
             } else {
@@ -206,6 +207,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     /// No client begins anything any more.
     pub fn dismiss_clients(&mut self) {
+        self.want_no_changes();
         for client in &mut self.clients {
             client.round += 1;
             client.waits = None;

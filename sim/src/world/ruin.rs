@@ -216,11 +216,14 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// Whether a node is not started any more, its disk being beyond what it can start from.
     #[must_use]
     pub fn is_out(&self, node: usize) -> bool {
-        self.nodes[node].scars.is_out
+        self.nodes[node].scars.is_out || self.nodes[node].has_left
     }
 
     /// Whether a node is not to be started any more.
     pub(super) fn stays_out(&mut self, at: usize) -> bool {
+        if self.nodes[at].has_left {
+            return true;
+        }
         let disk = &self.nodes[at].disk;
         let scars = &self.nodes[at].scars;
         if scars.is_out || !scars.may_forget || !self.forgets(at, disk, scars.is_old) {

@@ -31,6 +31,8 @@ pub struct Stats {
     pub disk_failures: u64,
     /// Nodes that refused to start or to go on, their disks being beyond the budget.
     pub refusals: u64,
+    /// Nodes that were removed from their cluster, and ended.
+    pub removals: u64,
     /// Nodes that were not started again: their disks had forgotten, and could not tell.
     pub amnesias: u64,
     /// Damage that did not strike, as nothing on the disk would have told of what it took.

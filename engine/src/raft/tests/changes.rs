@@ -219,6 +219,30 @@ fn a_leader_removes_itself() {
     assert!(cluster.at(2).raft.leader().is_some());
 }
 
+/// Found by a seed: of two voters the leader leaves, and it alone has the entry that makes it none.
+/// The other one cannot be elected, its log is older; so the one who leaves must stand once more
+/// (thesis §4.2.2).
+#[test]
+fn who_alone_knows_that_it_left_stands_once_more() {
+    let mut cluster = joined(2, 2);
+    cluster.change(1, 100, &[Change::Remove(node(1))]);
+    cluster.settle(1);
+    while let Some((from, message)) = cluster.queue.pop_front() {
+        cluster.deliver(from, message);
+        let members = Arc::clone(&cluster.at(1).raft.membership);
+        if members.outgoing.is_empty() && members.at.index > LogIndex(1) {
+            break;
+        }
+    }
+    cluster.queue.clear();
+    assert_eq!(cluster.voters(1), (vec![2], vec![]));
+    cluster.crash(1);
+    cluster.elapse(5000 * MS);
+    assert_eq!(cluster.at(1).halted, Some(Halt::Removed));
+    assert_eq!(cluster.voters(2), (vec![2], vec![]));
+    assert_eq!(cluster.at(2).role(), status::Role::Leader);
+}
+
 /// It does not count itself on the way out: with one of the two others it has one of two.
 #[test]
 fn a_leader_that_leaves_does_not_count_itself() {

@@ -1,0 +1,127 @@
+//! A node goes by the newest membership in its log, from the moment on in which it is there, and by
+//! no other (Raft §6). A leader is elected by a majority of every configuration in force in its
+//! log, and begins no change before the one before it is committed.
+//!
+//! Believes nobody: memberships are read from the entries that go to disk, wherever they do first.
+
+use super::{Checked, Seen, Violation, committed_stays::Committed, votes_once::Votes};
+use lakebed::{LogId, LogIndex, Membership, NodeId, Role, Term};
+use std::{collections::BTreeMap, sync::Arc};
+
+#[derive(Clone, Debug)]
+pub(super) struct Members {
+    /// What was written anywhere, and what the cluster was formatted with.
+    known: BTreeMap<(LogIndex, Term), Arc<Membership>>,
+    /// In which term each node led when it was last seen.
+    led: Vec<Term>,
+    /// Whether each node was ever the only voter.
+    alone: Vec<bool>,
+}
+
+impl Members {
+    pub(super) fn new(nodes: usize, formatted: Arc<Membership>) -> Self {
+        let known = BTreeMap::from([((LogIndex(0), Term(0)), formatted)]);
+        Self { known, led: vec![Term(0); nodes], alone: vec![false; nodes] }
+    }
+
+    /// An entry with this membership was written.
+    pub(super) fn on_written(&mut self, members: Membership) {
+        let LogId { index, term } = members.at;
+        self.known.entry((index, term)).or_insert_with(|| Arc::new(members));
+    }
+
+    /// The newest membership in a node's log, as far as any disk was given it.
+    pub(super) fn in_log(&self, seen: &Seen<'_>, committed: &Committed) -> &Arc<Membership> {
+        let holds = |id: LogId| {
+            if id.index.next() >= seen.probe.first && id.index > LogIndex(0) {
+                return seen.id_at(id.index) == Some(id);
+            }
+            // Where the log begins, everything before it was committed.
+            id.index == LogIndex(0) || committed.is_committed(id)
+        };
+        let newest = self.known.values().rev().find(|members| holds(members.at));
+        newest.expect("the formatted one is in every log")
+    }
+
+    /// Whether a node was ever the only voter: a crash may take it back to when it was.
+    pub(super) fn was_alone(&self, node: usize) -> bool {
+        self.alone[node]
+    }
+
+    /// Whether a node is no member by what is committed, and can never be one: its id was used, or a
+    /// greater one was.
+    pub(super) fn is_former(&self, node: usize, committed: &Committed) -> bool {
+        let is_committed = |(index, term): (LogIndex, Term)| {
+            index == LogIndex(0) || committed.is_committed(LogId::new(term, index))
+        };
+        let newest = self.known.iter().rev().find(|(at, _)| is_committed(**at));
+        newest.is_some_and(|(_, members)| members.is_former(NodeId(node as u64 + 1)))
+    }
+
+    pub(super) fn on_view(
+        &mut self,
+        seen: &Seen<'_>,
+        committed: &Committed,
+        votes: &Votes,
+    ) -> Checked {
+        let Some(own) = seen.engine.membership() else { return Ok(()) };
+        self.alone[seen.node] |= own.is_sole_voter(NodeId(seen.node as u64 + 1));
+        // What a gated node has lost it may know the members of.
+        let is_joining = own.voters.is_empty();
+        if !seen.probe.gated && !is_joining {
+            self.is_in_log(seen, &own, committed)?;
+        }
+        if seen.probe.role != Role::Leader {
+            return Ok(());
+        }
+        if std::mem::replace(&mut self.led[seen.node], seen.probe.term) != seen.probe.term {
+            self.is_elected(seen, committed, votes)?;
+        }
+        self.is_one_change(seen)
+    }
+
+    fn is_in_log(&self, seen: &Seen<'_>, own: &Membership, committed: &Committed) -> Checked {
+        let (at, newest) = (own.at, self.in_log(seen, committed).at);
+        let is_there = at.index < seen.probe.first || seen.id_at(at.index) == Some(at);
+        if is_there && at.index >= newest.index {
+            return Ok(());
+        }
+        let what = format!("goes by the members of entry {at}, and those of {newest} are in force");
+        Err(Violation::new("members in force", seen.node, what))
+    }
+
+    fn is_elected(&self, seen: &Seen<'_>, committed: &Committed, votes: &Votes) -> Checked {
+        let (own, term) = (NodeId(seen.node as u64 + 1), seen.probe.term);
+        let members = self.in_log(seen, committed);
+        let voted = |id: NodeId| id == own || votes.voted(id.0 as usize - 1, term) == Some(own);
+        if members.is_quorum(voted) {
+            return Ok(());
+        }
+        let what = format!("leads term {term} without a majority of {members}");
+        Err(Violation::new("election safety", seen.node, what))
+    }
+
+    /// Entries of its own term that a leader has not committed: one membership at most.
+    fn is_one_change(&self, seen: &Seen<'_>) -> Checked {
+        let above = (seen.probe.committed.next(), Term(0))..;
+        let term = seen.probe.term;
+        let mut open = self.known.range(above).map(|(&(index, of), _)| LogId::new(of, index));
+        let is_open = |id: &LogId| id.term == term && seen.id_at(id.index) == Some(*id);
+        let count = open.by_ref().filter(is_open).count();
+        if count <= 1 {
+            return Ok(());
+        }
+        let what = format!("has {count} membership entries of term {term} on their way");
+        Err(Violation::new("one change at a time", seen.node, what))
+    }
+}
+
+/// How a quorum of these members is told, for people.
+pub(super) fn quorum(members: &Membership, holds: impl Fn(NodeId) -> bool) -> Result<(), String> {
+    if members.is_quorum(&holds) {
+        return Ok(());
+    }
+    let holders: Vec<String> =
+        members.voter_ids().filter(|id| holds(*id)).map(|id| id.to_string()).collect();
+    Err(format!("of {members} only {} do", holders.join(",")))
+}
