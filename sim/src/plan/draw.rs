@@ -16,7 +16,7 @@ use std::time::Duration;
 /// Sites of draws; zero is the profile, and each kind of fault has one (`swarm`).
 const LIMITS: u32 = 6;
 const DRIFT: u32 = 16;
-const LEASE: u32 = 64;
+const LEASE: u32 = 25;
 
 impl Plan {
     /// A stormy run of this many nodes: everything else is drawn from the seed.

@@ -172,11 +172,12 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
         down: 0,
     }),
     ("flip", || FaultKind::Flip { node: 0, file: File::HardState, bit: 0, down: 0 }),
+    ("transfer", || FaultKind::Transfer { node: 0 }),
     ("change", || FaultKind::Change { steps: Steps(Vec::new()) }),
 ];
 
 /// How many kinds of fault there are.
-pub const KINDS_COUNT: usize = 23;
+pub const KINDS_COUNT: usize = 24;
 
 /// What each kind of fault is called, in the order in which [`Stats`](crate::Stats) counts them.
 pub fn kind_names() -> impl Iterator<Item = &'static str> {
@@ -210,6 +211,7 @@ impl FaultKind {
             Self::DiskGone { .. } => "disk-gone",
             Self::PowerCutAt { .. } => "power-cut-at",
             Self::Flip { .. } => "flip",
+            Self::Transfer { .. } => "transfer",
             Self::Change { .. } => "change",
         }
     }
@@ -236,6 +238,7 @@ impl FaultKind {
                 plain("bit", bit),
                 time("down", down),
             ],
+            Self::Transfer { node: which } => vec![node("to", which)],
             Self::Change { steps } => vec![plain("steps", steps)],
             Self::Kill { node: which, down } => vec![node("node", which), time("down", down)],
             Self::Partition { side, both_ways, noticed, lasts } => vec![

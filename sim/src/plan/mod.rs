@@ -269,6 +269,11 @@ pub enum FaultKind {
         /// How long it is down.
         down: u64,
     },
+    /// Whoever leads is asked to hand over.
+    Transfer {
+        /// To whom.
+        node: usize,
+    },
     /// The members are to be others: asked of whoever leads until it is taken, for a while.
     Change {
         /// What becomes of whom.
@@ -436,6 +441,7 @@ impl FaultKind {
             | Self::DiskFull { node, .. }
             | Self::SlowDisk { node, .. }
             | Self::Stop { node, .. }
+            | Self::Transfer { node }
             | Self::HungDisk { node, .. }
             | Self::FailedOperation { node, .. }
             | Self::Pause { node, .. }

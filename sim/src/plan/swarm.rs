@@ -24,6 +24,7 @@ const FLAPPING: u32 = 14;
 const SLOW_LINKS: u32 = 15;
 const DAMAGE: u32 = 17;
 const BAD_ENTRIES: u32 = 22;
+const TRANSFERS: u32 = 26;
 
 /// Draws the faults of a storm: each kind in a lane of its own, so that taking one kind away
 /// leaves the others as they were.
@@ -55,6 +56,7 @@ impl Faults {
         self.slow_links();
         self.damage();
         self.bad_entries();
+        self.transfers();
         self.list.sort_by_key(|fault| fault.at);
         self.list
     }
@@ -241,6 +243,17 @@ impl Faults {
         if draw.ratio(1, 6) {
             let (node, lasts) = (self.node(&mut draw), draw.delay(10 * MS, 100 * MS));
             self.add(Self::at(&mut draw), FaultKind::StalledClock { node, lasts });
+        }
+    }
+
+    /// Whoever leads is to hand over to one of them, whether or not that one can lead.
+    fn transfers(&mut self) {
+        let mut draw = self.lane(TRANSFERS);
+        if self.nodes > 1 && draw.ratio(1, 3) {
+            for _ in 0..draw.between(1, 4) {
+                let heir = self.node(&mut draw);
+                self.add(Self::at(&mut draw), FaultKind::Transfer { node: heir });
+            }
         }
     }
 

@@ -88,6 +88,7 @@ pub(super) const fn lasting(kind: &mut FaultKind) -> Option<&mut u64> {
         | FaultKind::OldImage { lasts, .. } => Some(lasts),
         FaultKind::SyncFailure { .. }
         | FaultKind::Stop { .. }
+        | FaultKind::Transfer { .. }
         | FaultKind::Change { .. }
         | FaultKind::FailedOperation { .. }
         | FaultKind::SetClock { .. }

@@ -94,7 +94,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.changes.wanted.remove(&number);
     }
 
-    fn leading(&self) -> Option<usize> {
+    pub(super) fn leading(&self) -> Option<usize> {
         let probes = (0..self.nodes.len()).filter_map(|node| Some((self.probe(node)?, node)));
         let leaders = probes.filter(|(probe, _)| probe.role == Role::Leader);
         leaders.max_by_key(|(probe, _)| probe.term).map(|(_, node)| node)

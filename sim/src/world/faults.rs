@@ -76,6 +76,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             FaultKind::Partition { side, both_ways, noticed, .. } => {
                 self.partition(side, *both_ways, *noticed);
             }
+            FaultKind::Transfer { node } => {
+                if let Some(leader) = self.leading() {
+                    self.hand_over(leader, Some(*node))?;
+                }
+            }
             FaultKind::Change { steps } => self.want_change(steps)?,
             FaultKind::SyncFailure { node, failure } => self.fail_next_sync(*node, *failure),
             FaultKind::DiskFull { node, .. } => self.fill_disk(*node),

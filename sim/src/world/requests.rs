@@ -89,7 +89,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         Ok(())
     }
 
-    /// Asks a node to hand its leadership over now, for a story.
+    /// Asks a node to hand its leadership over now.
     pub fn hand_over(&mut self, node: usize, heir: Option<usize>) -> Checked {
         let (query, floor) = (Bytes::new(), self.oracle.acknowledged());
         let (client, is_write, fate) = (STORY, false, Fate::Open);
