@@ -64,9 +64,13 @@ impl Holes {
     }
 
     /// The first one that nothing was given for yet.
-    pub(super) fn first_wanted(&self) -> Option<LogId> {
-        let wanted = self.holes.iter().find(|hole| hole.frame.is_none());
-        wanted.map(|hole| hole.slot.id)
+    ///
+    /// Those behind this entry come first: nobody may have the others any more, and nobody here
+    /// waits for them.
+    pub(super) fn first_wanted(&self, snapshot: LogIndex) -> Option<LogId> {
+        let wanted = || self.holes.iter().filter(|hole| hole.frame.is_none());
+        let behind = wanted().find(|hole| hole.slot.id.index > snapshot);
+        behind.or_else(|| wanted().next()).map(|hole| hole.slot.id)
     }
 
     /// The first one that keeps what lies behind it from being acknowledged.

@@ -25,7 +25,7 @@ impl Storage {
 
     /// The first entry of which only the slot is left, and for which nothing was given yet.
     pub(crate) fn hole(&self) -> Option<LogId> {
-        self.journal.holes.first_wanted()
+        self.journal.holes.first_wanted(self.snapshots.newest().index)
     }
 
     /// The first such entry behind which nothing is durable before it is there again.

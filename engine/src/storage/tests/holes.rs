@@ -208,3 +208,18 @@ fn a_cut_into_a_full_segment_does_without_its_bad_slots() {
     assert_eq!(node.read(1).len(), 13);
     assert_eq!(node.restart().read(1).len(), 13);
 }
+
+/// Storm of three, seed 1122960: nobody had the first any more, and it was asked for again and
+/// again, before the one that kept the log from being acknowledged.
+#[test]
+fn what_is_missing_behind_the_snapshot_is_asked_for_first() {
+    let (node, frames) = grown([40, 50, 60, 700, 80]);
+    let mut disk = node.disk;
+    harm(&mut disk, &frames[1]);
+    harm(&mut disk, &frames[3]);
+    let node = Node::start(disk, Start::Run);
+    let wanted = |snapshot| node.storage.journal.holes.first_wanted(LogIndex(snapshot));
+    assert_eq!(wanted(0), Some(LogId::new(Term(1), LogIndex(2))));
+    assert_eq!(wanted(2), Some(LogId::new(Term(1), LogIndex(4))));
+    assert_eq!(wanted(5), Some(LogId::new(Term(1), LogIndex(2))), "peers may want them");
+}
