@@ -103,6 +103,8 @@ pub enum Outcome {
     Done(LogId),
     /// A snapshot file of this length is kept until it is unpinned.
     Pinned(File, u64),
+    /// A piece of a pinned file; empty only behind its end.
+    Read(Bytes),
     /// Certainly not applied, now or later.
     Refused(Refusal),
     /// Leadership was lost with the entry in flight: it may be applied, or not.
@@ -132,6 +134,12 @@ pub enum Refusal {
     Stopping,
     /// A membership change that cannot be, and why.
     Change(String),
+    /// There is no snapshot, and nothing was applied that one could be taken of.
+    NoSnapshot,
+    /// This file is not kept for anybody, or not any more.
+    NotPinned(File),
+    /// The disk failed at it. What the node rests on is whole.
+    Disk(DiskError),
 }
 
 impl fmt::Display for Refusal {
@@ -146,6 +154,14 @@ impl fmt::Display for Refusal {
             Self::Transferring => f.write_str("the leadership is being handed over"),
             Self::Stopping => f.write_str("this node is stopping"),
             Self::Change(why) => write!(f, "membership change refused: {why}"),
+            Self::NoSnapshot => f.write_str("nothing was applied yet: there is no snapshot"),
+            Self::NotPinned(file) => write!(
+                f,
+                "{file} is not kept for a reader, or not any more: a pin ends when it is not read \
+                 for a while, when a peer's snapshot takes its place, and with the process; pin it \
+                 and begin again"
+            ),
+            Self::Disk(error) => write!(f, "the disk failed: {error}"),
         }
     }
 }

@@ -169,11 +169,21 @@ pub enum Control {
         /// To whom; `None`: whoever is furthest.
         to: Option<NodeId>,
     },
-    /// Take a snapshot now.
+    /// Take a snapshot now; done when it is durable, at once if nothing was applied since the last.
     Snapshot,
-    /// Keep the newest snapshot's file until it is unpinned.
+    /// Keep the newest snapshot's file until it is unpinned, or was not read for
+    /// [`Tuning::pin_idle`]. It ends in [`Outcome::Pinned`](crate::Outcome).
     PinSnapshot,
-    /// Give a pinned file back.
+    /// Read a piece of a pinned file: ends in [`Outcome::Read`](crate::Outcome).
+    ReadPinned {
+        /// The file.
+        file: File,
+        /// Where, in bytes from its start.
+        offset: u64,
+        /// The most bytes to read; more than 1 MiB is read as that much.
+        len: u32,
+    },
+    /// Give a pinned file back. One that was pinned twice is given back twice.
     Unpin {
         /// The file.
         file: File,

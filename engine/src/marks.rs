@@ -202,6 +202,12 @@ marks! {
     RefillInVain,
     /// Slots of a full segment were bad, and were made anew from their entries.
     SlotsMadeAnew,
+    /// A snapshot was pinned that compaction had to leave.
+    SnapshotKeptForPin,
+    /// A pinned snapshot was not read for so long that it was given back.
+    PinExpired,
+    /// A snapshot was taken because the one before it was old.
+    SnapshotForAge,
 }
 
 /// The marks that were met.

@@ -12,6 +12,7 @@ mod journal;
 mod look;
 mod ops;
 mod peers;
+mod pins;
 mod progress;
 mod promises;
 mod reader;
@@ -31,6 +32,7 @@ use self::{
     install::Installing,
     journal::Journal,
     ops::{InFlight, Job, Ops},
+    pins::Pins,
     promises::Promises,
     reader::{Bad, Reads},
     recovery::{Parts, Recovery as Restart},
@@ -39,7 +41,7 @@ use self::{
     snapshots::Snapshots,
 };
 use crate::{
-    action::{Action, Halt},
+    action::{Action, Halt, Outcome},
     config::{Config, Tuning},
     entry::{Head, Seed},
     event::{Chunk, Completion, MachineError, Start},
@@ -47,7 +49,9 @@ use crate::{
     marks::{Mark, Marks},
     membership::Membership,
     status::Recovery,
-    types::{CaptureId, Instant, LogId, LogIndex, NodeId, OpId, Term, Timestamp},
+    types::{
+        CaptureId, Instant, LogId, LogIndex, NodeId, OpId, RequestId, Term, Timestamp, earliest,
+    },
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -248,6 +252,7 @@ impl Storage {
                 let (group, align) = (self.config.group, self.config.disk_align);
                 self.snapshots.serving.on_read(op, &block, group, align);
             }
+            Job::Pinned => self.snapshots.pins.on_read(op, result),
             // Nobody waits for it any more, and its file may be gone.
             Job::Serve(_) => {}
             Job::Install(_) => unless_gone(result)?,
@@ -318,6 +323,7 @@ impl Storage {
     /// Writes what is wanted and not yet on its way: hard state, entries, cuts, reads, snapshot.
     pub(crate) fn persist(&mut self, now: Instant, out: &mut Vec<Action>) {
         if let (None, Some(promises)) = (&self.restart, &mut self.promises) {
+            self.snapshots.pins.expire(self.config.tuning.pin_idle, now, &mut self.ops);
             self.snapshots.go_on_restoring(&mut self.ops);
             self.snapshots.go_on_saving(self.journal.durable(), &mut self.ops);
             self.snapshots.go_on_staging(&mut self.ops);
@@ -361,7 +367,8 @@ impl Storage {
 
     /// When `persist` wants to be called though nothing happened.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.journal.deadline()
+        let pins = self.snapshots.pins.deadline(self.config.tuning.pin_idle);
+        earliest([self.journal.deadline(), pins])
     }
 
     /// Whether something failed that nothing may be built on.
@@ -510,6 +517,13 @@ impl Storage {
         self.snapshots.restored()
     }
 
+    /// Whether a capture could begin now.
+    pub(crate) const fn can_capture(&self) -> bool {
+        self.snapshots.restored().is_some()
+            && self.snapshots.saving.is_none()
+            && !self.installing.is_under_way()
+    }
+
     /// Captures the machine as it is after `at`; false if a capture runs or `at` is no news.
     pub(crate) fn capture(&mut self, at: LogId, members: Arc<Membership>) -> bool {
         if self.installing.is_under_way() {
@@ -517,6 +531,28 @@ impl Storage {
         }
         let number = look::draw(self.seed ^ at.index.0.rotate_left(32)).max(1);
         self.snapshots.capture(at, members, number, &mut self.ops)
+    }
+
+    /// Why the save of a snapshot was given up since this was asked last.
+    pub(crate) const fn take_given_up(&mut self) -> Option<DiskError> {
+        self.snapshots.take_given_up()
+    }
+
+    /// Keeps the newest snapshot's file for whoever reads it from outside.
+    pub(crate) fn pin(&mut self, now: Instant) -> Outcome {
+        let (newest, align) = (self.snapshots.whole.last(), self.config.disk_align);
+        self.snapshots.pins.pin(newest, align, now)
+    }
+
+    /// Reads a piece of a file that was pinned.
+    pub(crate) fn read_pinned(&mut self, id: RequestId, what: (File, u64, u32), now: Instant) {
+        let align = self.config.disk_align;
+        self.snapshots.pins.read(id, what, (align, now), &mut self.ops);
+    }
+
+    /// Those who read pinned files.
+    pub(crate) const fn pins(&mut self) -> &mut Pins {
+        &mut self.snapshots.pins
     }
 
     /// The newest durable snapshot.

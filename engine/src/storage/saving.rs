@@ -161,8 +161,10 @@ impl Saving {
         self.submit(DiskRequest::Rename { from, to }, ops);
     }
 
-    pub(super) fn go_on(&mut self, align: u32, ops: &mut Ops) {
-        if let Some(error) = self.failed.take() {
+    /// Takes the next steps; tells why, if it is given up.
+    pub(super) fn go_on(&mut self, align: u32, ops: &mut Ops) -> Option<DiskError> {
+        let failed = self.failed.take();
+        if let Some(error) = failed {
             ops.met(Mark::SnapshotGivenUp);
             ops.note(Note::Disk { file: self.part(), error });
             self.abandon(ops);
@@ -189,6 +191,7 @@ impl Saving {
             }
             _ => {}
         }
+        failed
     }
 
     fn is_as_sent(&self) -> bool {

@@ -80,7 +80,7 @@ records! {
         heartbeat, election, commit_notice, forward, lease_drift_ppm, entry_commands_max, append_bytes_max,
         inflight_bytes_max, writes_inflight_max, propose_bytes_max, apply_bytes_max,
         cache_bytes_max, catch_up_bytes_max, restore_bytes_max, snapshot_log_bytes,
-        retain_log_bytes
+        retain_log_bytes, snapshot_age, pin_idle
     }
     Step { now, events, actions }
 }
@@ -142,6 +142,11 @@ variants! {
         3 => |_| Some(Self::Snapshot),
         4 => |_| Some(Self::PinSnapshot),
         5 => |b| Some(Self::Unpin { file: Read::read(b)? }),
+        6 => |b| {
+            Some(Self::ReadPinned {
+                file: Read::read(b)?, offset: Read::read(b)?, len: Read::read(b)?,
+            })
+        },
     }
     Change {
         1 => |b| Some(Self::AddLearner(Read::read(b)?)),

@@ -66,6 +66,7 @@ fn controls() -> Vec<Event> {
         Control::Transfer { to: None },
         Control::Snapshot,
         Control::PinSnapshot,
+        Control::ReadPinned { file: File::Snapshot(LogId::ZERO), offset: 7, len: 8 },
         Control::Unpin { file: File::Segment(3) },
     ];
     controls.into_iter().map(|control| Event::Control { id: RequestId(1), control }).collect()

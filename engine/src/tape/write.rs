@@ -96,7 +96,7 @@ records! {
         heartbeat, election, commit_notice, forward, lease_drift_ppm, entry_commands_max, append_bytes_max,
         inflight_bytes_max, writes_inflight_max, propose_bytes_max, apply_bytes_max,
         cache_bytes_max, catch_up_bytes_max, restore_bytes_max, snapshot_log_bytes,
-        retain_log_bytes
+        retain_log_bytes, snapshot_age, pin_idle
     }
 }
 
@@ -247,6 +247,7 @@ impl Write for Control {
             Self::Snapshot => variant!(to, 3),
             Self::PinSnapshot => variant!(to, 4),
             Self::Unpin { file } => variant!(to, 5, file),
+            Self::ReadPinned { file, offset, len } => variant!(to, 6, file, offset, len),
         }
     }
 }
@@ -336,6 +337,7 @@ impl Write for Outcome {
             Self::Pinned(file, bytes) => variant!(to, 2, file, bytes),
             Self::Refused(refusal) => variant!(to, 3, refusal),
             Self::Unknown => variant!(to, 4),
+            Self::Read(bytes) => variant!(to, 5, bytes),
         }
     }
 }
@@ -351,6 +353,9 @@ impl Write for Refusal {
             Self::Transferring => variant!(to, 6),
             Self::Stopping => variant!(to, 7),
             Self::Change(why) => variant!(to, 8, why.as_str()),
+            Self::NoSnapshot => variant!(to, 9),
+            Self::NotPinned(file) => variant!(to, 10, file),
+            Self::Disk(error) => variant!(to, 11, error),
         }
     }
 }
