@@ -38,6 +38,7 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
+pub mod backup;
 mod codec;
 pub mod config;
 #[cfg(all(feature = "conformance", unix))]
@@ -65,8 +66,10 @@ pub mod tape;
 pub mod types;
 
 pub use action::{Action, Halt, Machine, Note, Outcome, Refusal};
+pub use backup::{Backup, BackupFault, Origin};
 pub use config::{Config, ConfigError, Tuning};
 pub use contract::Core;
+pub use disk::backup::BackupReader;
 pub use engine::Engine;
 pub use entry::{Batch, Command, Entries, Entry, Kind, Run, Runs};
 pub use event::{Change, Chunk, Completion, Control, Event, MachineError, ReadMode, Start};

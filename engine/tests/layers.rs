@@ -7,8 +7,9 @@ use std::{
 };
 
 /// The vocabulary: its modules may know each other, and every module may know them.
-const GROUND: [&str; 10] = [
+const GROUND: [&str; 11] = [
     "action",
+    "backup",
     "config",
     "entry",
     "event",
