@@ -1,6 +1,7 @@
 //! Everything a node can ask for. What is emitted is legal already: its order was ours to keep.
 
 use crate::{
+    backup::Origin,
     entry::Entries,
     event::MachineError,
     file::{Class, DiskError, DiskRequest, File},
@@ -213,6 +214,8 @@ pub enum Halt {
     NotFormatted,
     /// `Start::Format` or `Start::Join` on a directory that has a node in it.
     AlreadyFormatted,
+    /// `Start::Restore` is done: the node begins with this entry, by [`Start::Run`](crate::Start).
+    Built(LogId),
     /// `Start::Inspect` or `Start::Verify` is done; this is what it found.
     Inspected(Box<Inspection>),
     /// An operation failed that nothing may be built on.
@@ -241,6 +244,15 @@ pub enum Halt {
         /// The member that said so.
         by: NodeId,
     },
+    /// The cluster is about to form, and this member was made from something else than that one.
+    OtherOrigin {
+        /// The other member.
+        peer: NodeId,
+        /// What this one was made from.
+        own: Origin,
+        /// What that one was made from.
+        theirs: Origin,
+    },
     /// The state machine failed.
     Machine(MachineError),
 }
@@ -257,6 +269,7 @@ impl fmt::Display for Halt {
             Self::AlreadyFormatted => {
                 f.write_str("the directory holds a node already: start it, or choose an empty one")
             }
+            Self::Built(at) => write!(f, "a node that begins behind entry {at}"),
             Self::Inspected(found) => found.fmt(f),
             Self::DiskFailed { file, error } => {
                 write!(f, "disk operation failed on {file}: {error}")
@@ -270,6 +283,12 @@ impl fmt::Display for Halt {
                 f,
                 "node {by} knows an earlier life of this node: its disk was lost; remove this node \
                  id and join the cluster under a new one"
+            ),
+            Self::OtherOrigin { peer, own, theirs } => write!(
+                f,
+                "this node begins {own}, and node {peer} {theirs}: all members of a new cluster \
+                 are made from the same backup; restore, in an empty directory, the one that is \
+                 wrong, and start this one again"
             ),
             Self::Machine(error) => write!(f, "the state machine failed: {error}"),
         }

@@ -324,6 +324,9 @@ impl Engine {
         if let Some((term, vote)) = raft.take_promise() {
             storage.promise(term, vote);
         }
+        if raft.take_formed() {
+            storage.set_formed();
+        }
         if let Some((newest, previous)) = raft.take_membership() {
             storage.set_membership(newest, previous);
         }

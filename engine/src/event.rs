@@ -1,6 +1,7 @@
 //! Everything that can happen to a node.
 
 use crate::{
+    backup::Backup,
     config::Tuning,
     entry::Batch,
     file::{DiskError, File},
@@ -100,6 +101,18 @@ pub enum Start {
         cluster: ClusterId,
         /// The new cluster's members, this node among them.
         members: Arc<Membership>,
+    },
+    /// On an empty disk only, as a voter of a new cluster that goes on from a backup: builds the
+    /// node and halts ([`Halt::Built`](crate::Halt)). The machine must be one that holds the
+    /// backup's state, and nothing else: it is captured as if it were this node's. Repeated after
+    /// a crash it begins anew.
+    Restore {
+        /// The new cluster's id, the same on all its nodes, and not the backup's.
+        cluster: ClusterId,
+        /// The new cluster's members, this node among them.
+        members: Arc<Membership>,
+        /// What the state must turn out to be; all members are made from the same.
+        backup: Backup,
     },
     /// On an empty disk only, as one who knows nobody: waits to be added as a learner.
     Join {

@@ -42,6 +42,7 @@ use self::{
 };
 use crate::{
     action::{Action, Halt, Outcome},
+    backup::Origin,
     config::{Config, Tuning},
     entry::{Head, Seed},
     event::{Chunk, Completion, MachineError, Start},
@@ -87,6 +88,8 @@ pub(crate) struct Recovered {
     pub(crate) previous: Arc<Membership>,
     /// Entries that were durable are gone: names that fault.
     pub(crate) gate: Option<[u64; 2]>,
+    /// What it was made from, as long as it has not met all other members.
+    pub(crate) origin: Origin,
 }
 
 /// Who wants entries back from disk.
@@ -277,8 +280,9 @@ impl Storage {
     /// Goes on with the restart. `Some` exactly once: the node may vote and acknowledge from here.
     pub(crate) fn recover(&mut self, now: Instant, out: &mut Vec<Action>) -> Option<Recovered> {
         let mut restart = self.restart.take()?;
-        let (journal, promises, ops) = (&mut self.journal, &mut self.promises, &mut self.ops);
-        let result = restart.go_on(now, &mut Parts { journal, promises, ops });
+        let (journal, promises) = (&mut self.journal, &mut self.promises);
+        let (snapshots, ops) = (&mut self.snapshots, &mut self.ops);
+        let result = restart.go_on(now, &mut Parts { journal, promises, snapshots, ops });
         if result == Ok(true) {
             restart.end(now);
             self.phase_began = now;
@@ -431,6 +435,13 @@ impl Storage {
                 hard.newest = newest;
                 hard.previous = previous;
             });
+        }
+    }
+
+    /// The node has met all other members, and need not do so again.
+    pub(crate) fn set_formed(&mut self) {
+        if self.promises().wanted().restored {
+            self.promises_mut().want(|hard| hard.restored = false);
         }
     }
 

@@ -22,6 +22,8 @@ pub(super) struct Saving {
     pub(super) header: Header,
     pub(super) footer: Footer,
     source: Source,
+    /// What its bytes and their checksum must turn out to be, if that is known.
+    meant: Option<(u64, u32)>,
     pub(super) step: Save,
     /// Payload that does not fill a block yet.
     gathered: BytesMut,
@@ -61,7 +63,14 @@ impl Saving {
 
     /// What a peer sends.
     pub(super) fn stage(header: Header, name: SnapshotName, align: u32, ops: &mut Ops) -> Self {
-        Self::begin(header, Source::Peer { name, received: 0 }, align, ops)
+        let source = Source::Peer { name, received: 0 };
+        Self::begin(header, source, align, ops).meant((name.bytes, name.digest))
+    }
+
+    /// It is to have so many bytes and this checksum.
+    pub(super) const fn meant(mut self, meant: (u64, u32)) -> Self {
+        self.meant = Some(meant);
+        self
     }
 
     fn begin(header: Header, source: Source, align: u32, ops: &mut Ops) -> Self {
@@ -69,6 +78,7 @@ impl Saving {
             header,
             footer: Footer { blocks: 0, payload_bytes: 0, digest: 0 },
             source,
+            meant: None,
             step: Save::Create,
             gathered: BytesMut::new(),
             is_last_seen: false,
@@ -181,7 +191,7 @@ impl Saving {
                 self.submit(DiskRequest::Sync { file: self.part() }, ops);
             }
             Save::Sync if self.in_flight == 0 && self.is_as_sent() => self.step = Save::Whole,
-            // Each piece was sound on its way: they are not one snapshot's.
+            // Each piece was sound on its way: they are not one snapshot's. Or not the backup's.
             Save::Sync if self.in_flight == 0 => self.abandon(ops),
             Save::Rename if self.in_flight == 0 => {
                 self.step = Save::SyncName;
@@ -195,8 +205,8 @@ impl Saving {
     }
 
     fn is_as_sent(&self) -> bool {
-        let Source::Peer { name, .. } = self.source else { return true };
-        (self.footer.payload_bytes, self.footer.digest) == (name.bytes, name.digest)
+        let found = (self.footer.payload_bytes, self.footer.digest);
+        self.meant.is_none_or(|meant| meant == found)
     }
 
     fn submit(&mut self, request: DiskRequest, ops: &mut Ops) {

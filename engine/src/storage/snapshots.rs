@@ -156,6 +156,12 @@ impl Snapshots {
         true
     }
 
+    /// The machine holds a backup's state, of so many bytes and with this checksum.
+    pub(super) fn save_backup(&mut self, header: Header, meant: (u64, u32), ops: &mut Ops) {
+        let capture = CaptureId(1);
+        self.saving = Some(Saving::capture(header, capture, self.align, ops).meant(meant));
+    }
+
     fn header(
         &self,
         at: LogId,

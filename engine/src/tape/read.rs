@@ -3,8 +3,8 @@
 
 use super::Step;
 use crate::{
-    Batch, CaptureId, Change, Chunk, ClusterId, Completion, Config, Control, DiskError, Event,
-    File, GroupId, Instant, LogId, LogIndex, MachineError, Member, Membership, NodeId, OpId,
+    Backup, Batch, CaptureId, Change, Chunk, ClusterId, Completion, Config, Control, DiskError,
+    Event, File, GroupId, Instant, LogId, LogIndex, MachineError, Member, Membership, NodeId, OpId,
     ReadMode, RequestId, Requests, SnapshotId, Start, Term, Timestamp, Tuning,
 };
 use bytes::Bytes;
@@ -75,6 +75,7 @@ records! {
     Member { id, incarnation, address }
     Membership { at, voters, outgoing, learners }
     Chunk { bytes, last }
+    Backup { cluster, group, node, at, id, bytes, digest, members }
     Config { group, node, disk_align, segment_bytes, tuning }
     Tuning {
         heartbeat, election, commit_notice, forward, lease_drift_ppm, entry_commands_max, append_bytes_max,
@@ -125,6 +126,11 @@ variants! {
         5 => |_| Some(Self::Inspect),
         6 => |b| Some(Self::ForceSoleVoter { acknowledged_loss: Read::read(b)? }),
         7 => |_| Some(Self::Verify),
+        8 => |b| {
+            Some(Self::Restore {
+                cluster: Read::read(b)?, members: Read::read(b)?, backup: Read::read(b)?,
+            })
+        },
     }
     Completion {
         1 => |_| Some(Self::Done),

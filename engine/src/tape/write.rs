@@ -2,10 +2,10 @@
 
 use super::Digest;
 use crate::{
-    Action, Batch, CaptureId, Change, Chunk, Class, ClusterId, Completion, Config, Control,
+    Action, Backup, Batch, CaptureId, Change, Chunk, Class, ClusterId, Completion, Config, Control,
     DiskError, DiskRequest, Entries, Event, Extent, File, GroupId, Halt, Instant, LogId, LogIndex,
-    Machine, MachineError, Member, Membership, NodeId, Note, OpId, Outcome, ReadMode, Refusal,
-    RequestId, Requests, Run, Runs, SnapshotId, Start, Term, Timestamp, Tuning,
+    Machine, MachineError, Member, Membership, NodeId, Note, OpId, Origin, Outcome, ReadMode,
+    Refusal, RequestId, Requests, Run, Runs, SnapshotId, Start, Term, Timestamp, Tuning,
 };
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
@@ -88,6 +88,8 @@ records! {
     Member { id, incarnation, address }
     Membership { at, voters, outgoing, learners }
     Chunk { bytes, last }
+    Backup { cluster, group, node, at, id, bytes, digest, members }
+    Origin { at, id }
     Extent { offset, bytes, zeros }
     Run { ordinal, requests }
     Entries { first, last, frames, runs }
@@ -215,6 +217,9 @@ impl Write for Start {
             Self::Inspect => variant!(to, 5),
             Self::ForceSoleVoter { acknowledged_loss } => variant!(to, 6, acknowledged_loss),
             Self::Verify => variant!(to, 7),
+            Self::Restore { cluster, members, backup } => {
+                variant!(to, 8, cluster, members, backup);
+            }
         }
     }
 }
@@ -388,6 +393,8 @@ impl Write for Halt {
             }
             Self::DiskLost { by } => variant!(to, 8, by),
             Self::Machine(error) => variant!(to, 9, error),
+            Self::Built(at) => variant!(to, 10, at),
+            Self::OtherOrigin { peer, own, theirs } => variant!(to, 11, peer, own, theirs),
         }
     }
 }

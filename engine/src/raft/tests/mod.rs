@@ -18,7 +18,7 @@ use crate::{
     event::ReadMode,
     membership::Member,
     storage::ReadBack,
-    types::{ClusterId, GroupId, LogId, RequestId, Timestamp},
+    types::{ClusterId, GroupId, LogId, RequestId, SnapshotId, Timestamp},
 };
 use bytes::Bytes;
 use std::collections::{BTreeSet, VecDeque};
@@ -33,7 +33,7 @@ fn node(id: u64) -> NodeId {
     NodeId(id)
 }
 
-fn id(term: u64, index: u64) -> LogId {
+const fn id(term: u64, index: u64) -> LogId {
     LogId::new(Term(term), LogIndex(index))
 }
 
@@ -66,6 +66,8 @@ struct Disk {
     reads: u64,
     /// Entries of which only the name is left.
     holes: Vec<LogIndex>,
+    /// What the node was made from, and has not met all others since.
+    origin: Origin,
 }
 
 impl Disk {
@@ -149,6 +151,9 @@ impl Node {
         if let Some(promise) = self.raft.take_promise() {
             assert!(promise.0 >= self.disk.wanted.0, "terms only rise");
             self.disk.wanted = promise;
+        }
+        if self.raft.take_formed() {
+            self.disk.origin = Origin::default();
         }
         if let Some((newest, _)) = self.raft.take_membership() {
             self.disk.wanted_members = newest;
@@ -315,6 +320,7 @@ fn recovered(disk: &Disk, own: u64) -> Recovered {
         membership: Arc::clone(&disk.recorded),
         previous: Arc::clone(&disk.recorded),
         gate: None,
+        origin: disk.origin,
     }
 }
 
@@ -342,6 +348,7 @@ fn disk_with(term: u64, terms: &[u64], nodes: u64) -> Disk {
         full: false,
         reads: 0,
         holes: Vec::new(),
+        origin: Origin::default(),
     }
 }
 
