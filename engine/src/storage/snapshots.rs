@@ -198,7 +198,6 @@ impl Snapshots {
             return;
         }
         if let Some(Saving { header, footer, step: Save::SyncName, .. }) = self.saving.take() {
-            ops.note(Note::Snapshot(header.at));
             self.whole.push(SnapshotFile { header, footer });
         }
     }

@@ -21,7 +21,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 | Halt::DiskLost { .. }
         );
         let is_out = refused && self.nodes[at].scars.is_ruined;
-        let expected = is_out || matches!(halt, Halt::Stopped | Halt::DiskFailed { .. });
+        // Members that were made from different backups are no cluster.
+        let falls_out = matches!(halt, Halt::OtherOrigin { .. }) && !self.is_of_one_piece();
+        let is_out = is_out || falls_out;
+        let expected =
+            is_out || matches!(halt, Halt::Stopped | Halt::Built(_) | Halt::DiskFailed { .. });
         self.note(Some(at), || format!("halted: {halt}"));
         if !expected {
             return Err(Violation::new("no refusal after crashes alone", at, halt.to_string()));

@@ -80,12 +80,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     /// Asks a node for a snapshot now, for a story; [`probe`](Self::probe) tells when it is there.
     pub fn ask_for_snapshot(&mut self, node: usize) -> Checked {
-        let (query, floor) = (Bytes::new(), self.oracle.acknowledged());
-        let (client, is_write, fate) = (STORY, false, Fate::Open);
-        let id = self.requests.begin(Request { client, node, is_write, query, floor, fate });
-        self.feed(node, Some(Event::Control { id, control: Control::Snapshot }))?;
-        self.fall_due();
-        Ok(())
+        self.order(node, Control::Snapshot).map(drop)
     }
 
     /// How far a request has come.
@@ -124,6 +119,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             _ => Fate::Unknown,
         };
         for id in requests.ids() {
+            if self.requests.of(id).client == STORY {
+                self.outcomes.insert(id, outcome.clone());
+            }
             if let Outcome::Refused(Refusal::NotLeader { hint: Some(leader) }) = outcome {
                 self.follow_hint(id, leader.0 as usize - 1);
             } else {
