@@ -129,10 +129,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let wrong = |what: String| Violation::new("a backup is whole", node, what);
         while offset < bytes {
             let read = Control::ReadPinned { file, offset, len: PIECE_BYTES };
-            let piece = match self.carry_out(node, read)? {
-                Some(Outcome::Read(piece)) => piece,
-                _ => return Ok(None),
-            };
+            let Some(Outcome::Read(piece)) = self.carry_out(node, read)? else { return Ok(None) };
             if piece.is_empty() {
                 return Err(wrong(format!("{file} of {bytes} bytes ends at {offset}")));
             }

@@ -97,7 +97,7 @@ impl Recovery {
     }
 
     /// Whether the snapshot is whole and has its name.
-    pub(super) fn go_on_saving(&mut self, parts: &mut Parts<'_>) -> Result<bool, Halt> {
+    pub(super) fn go_on_saving(&self, parts: &mut Parts<'_>) -> Result<bool, Halt> {
         let Start::Restore { backup, .. } = &self.start else { return Ok(true) };
         // There is no log that would have to reach as far.
         parts.snapshots.go_on_saving(LogIndex(u64::MAX), parts.ops);
