@@ -84,7 +84,7 @@ pub(crate) fn backup(args: &Backup) -> Result<ExitCode> {
             BinaryBytes(*state_bytes),
             BinaryBytes(*bytes),
         ));
-        say("a new cluster begins with it: lakebed restore, once for each node, and once only");
+        say("to begin a new cluster with it: lakebed restore, once for each of its nodes");
     }
     Ok(ExitCode::SUCCESS)
 }

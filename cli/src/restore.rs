@@ -117,7 +117,9 @@ fn explain(error: RestoreError, args: &Restore) -> anyhow::Error {
                 "{} was changed or lost while it was restored: nothing came of {dir}; try again",
                 args.file.display()
             ),
-            halt => anyhow::anyhow!("{dir}: {halt}; there is no node yet: try again"),
+            halt => {
+                anyhow::anyhow!("{dir}: {halt}; there is no node yet, so it can be tried again")
+            }
         },
         _ => error.into(),
     }
