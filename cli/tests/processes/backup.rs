@@ -245,7 +245,7 @@ fn a_restore_that_cannot_be_is_told_with_what_to_do() {
     let dir = at("new");
     restore("flipped", &dir, &[], &["flipped", "at byte", "block 2", "checksum"]);
     restore("short", &dir, &[], &["short", "cut short"]);
-    restore("shorter", &dir, &[], &["shorter", "at byte", "cut short"]);
+    restore("shorter", &dir, &[], &["shorter", "at byte", "block 3"]);
     restore("other", &dir, &[], &["other", "the header of a backup"]);
     restore("nowhere", &dir, &[], &["nowhere", "No such file"]);
     restore("backup", &dir, &["--of", "7"], &["is a backup of cluster", "not of 7"]);

@@ -91,7 +91,7 @@ impl Raft {
             // It has met an earlier life of this node; its answer to our own greeting says so.
             return self.marks.set(Mark::OtherIncarnationDropped);
         }
-        let is_other = origin != self.origin && !cfg!(lakebed_break = "form_with_another_origin");
+        let is_other = origin != self.origin;
         if known == 0 && is_other {
             return self.fall_out(from, ask, origin);
         }

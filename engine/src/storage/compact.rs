@@ -109,7 +109,7 @@ impl Compaction {
     ) {
         let extra = snapshots.whole.len() - SNAPSHOTS_KEPT;
         let (serving, pins) = (&snapshots.serving, &snapshots.pins);
-        let is_pinned = |at| pins.uses(at) && !cfg!(lakebed_break = "remove_a_pinned_snapshot");
+        let is_pinned = |at| pins.uses(at);
         let is_used = |at| serving.uses(at) || is_pinned(at);
         if snapshots.whole[..extra].iter().any(|snapshot| is_pinned(snapshot.header.at)) {
             ops.met(Mark::SnapshotKeptForPin);
