@@ -36,12 +36,12 @@ fn address(port: u16) -> String {
 }
 
 /// Three nodes to be, of a cluster that has no name but its members.
-struct New {
+struct Planned {
     peers: u16,
     clients: u16,
 }
 
-impl New {
+impl Planned {
     fn new() -> Self {
         Self { peers: ports(3), clients: ports(3) }
     }
@@ -86,7 +86,7 @@ fn a_backup_of_any_node_becomes_a_new_cluster() {
     assert!(told.iter().all(|one| one["digest"] == told[0]["digest"]), "{told:?}");
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 3, "no part is left");
 
-    let new = New::new();
+    let new = Planned::new();
     let dirs: Vec<PathBuf> = (0..3).map(|n| scratch.path().join(format!("new/{n}"))).collect();
     for (dir, id) in dirs.iter().zip(["1", "2", "3"]) {
         let peers = new.peers();
@@ -113,7 +113,7 @@ fn a_backup_of_any_node_becomes_a_new_cluster() {
 
 #[test]
 fn members_of_different_backups_say_so_and_end() {
-    let (lone, scratch, new) = (Lone::new(), Scratch::new(), New::new());
+    let (lone, scratch, new) = (Lone::new(), Scratch::new(), Planned::new());
     let node = lone.start();
     node.says("ready");
     let backups = ["one", "other"].map(|name| scratch.path().join(name));
@@ -217,7 +217,7 @@ fn a_restore_that_cannot_be_is_told_with_what_to_do() {
             redis::cmd("SET").arg(n).arg(&[b'x'; 10_000]).exec(connection).unwrap();
         }
     });
-    let (scratch, new) = (Scratch::new(), New::new());
+    let (scratch, new) = (Scratch::new(), Planned::new());
     let at = |name: &str| scratch.path().join(name);
     let node = lone.start();
     node.says("ready");
