@@ -34,6 +34,12 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Ask a node how it is
     Status(Status),
+    /// Make a node take a snapshot now
+    Snapshot(Snapshot),
+    /// Take the state of a running cluster out of one of its nodes, into a file
+    Backup(Backup),
+    /// Make a node of a new cluster out of a backup
+    Restore(Restore),
     /// Tell what is in the directory of a node that does not run, and what a restart would do
     Inspect(Inspect),
     /// Read every byte that a node needs, and tell what is wrong
@@ -123,6 +129,54 @@ pub(crate) struct Status {
 }
 
 #[derive(clap::Args, Debug)]
+pub(crate) struct Snapshot {
+    /// Where the node listens for clients
+    #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
+    pub(crate) address: SocketAddr,
+    /// One JSON object instead of a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Backup {
+    /// Where a node, any of the cluster, listens for clients
+    #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
+    pub(crate) address: SocketAddr,
+    /// Where to put the backup; a file that is there is left alone
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// One JSON object instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Restore {
+    /// What `lakebed backup` wrote; it is only read
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Where the node will keep its data: an empty directory, or none yet
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// The node's id: one of those in --peers
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) id: u64,
+    /// All nodes of the new cluster, as for `lakebed serve`: 1=ADDR,2=ADDR,3=ADDR
+    #[arg(long)]
+    pub(crate) peers: Peers,
+    /// The new cluster's name, as for `lakebed serve` [default: --peers]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
+    /// Refuse a backup of any other cluster than this, as `lakebed backup` has called it
+    #[arg(long, value_name = "CLUSTER")]
+    pub(crate) of: Option<u64>,
+    /// One JSON object instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(clap::Args, Debug)]
 pub(crate) struct Inspect {
     /// The node's directory; nothing in it is changed
     #[arg(value_name = "DIR")]
@@ -156,6 +210,10 @@ pub(crate) struct TuningArgs {
     /// How many bytes of log make a snapshot worth its while
     #[arg(long, hide = true, value_name = "BYTES")]
     snapshot_log_bytes: Option<u64>,
+    /// How many seconds old a snapshot may grow before the next is taken, if there is news; the log
+    /// may demand one before [default: only the log does]
+    #[arg(long, hide = true, value_name = "SECONDS")]
+    snapshot_age: Option<u64>,
     /// How many bytes of log are kept for members that lag, before they are sent a snapshot
     #[arg(long, hide = true, value_name = "BYTES")]
     retain_log_bytes: Option<u64>,
@@ -177,6 +235,9 @@ impl TuningArgs {
         }
         if let Some(bytes) = self.snapshot_log_bytes {
             tuning.snapshot_log_bytes = bytes;
+        }
+        if let Some(seconds) = self.snapshot_age {
+            tuning.snapshot_age = Duration::from_secs(seconds);
         }
         if let Some(bytes) = self.retain_log_bytes {
             tuning.retain_log_bytes = bytes;

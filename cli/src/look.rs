@@ -8,10 +8,11 @@ mod json;
 
 use crate::{
     args::{Inspect, Verify},
+    progress::bytes_bar,
     say,
 };
 use anyhow::{Result, anyhow};
-use indicatif::{BinaryBytes, ProgressBar, ProgressStyle};
+use indicatif::{BinaryBytes, ProgressBar};
 use lakebed::{Halt, Inspection, Phase, Recovery};
 use lakebed_runtime::{Depth, DirError, LookError, look};
 use std::{
@@ -33,7 +34,7 @@ pub(crate) fn inspect(args: &Inspect) -> Result<ExitCode> {
 }
 
 pub(crate) fn verify(args: &Verify) -> Result<ExitCode> {
-    let (started, bar) = (Instant::now(), bar());
+    let (started, bar) = (Instant::now(), bytes_bar("verify"));
     let found = look(&args.dir, Depth::Bytes, |recovery| show(&bar, recovery));
     bar.finish_and_clear();
     let found = found.map_err(|error| explain(error, "verify", &args.dir))?;
@@ -44,14 +45,6 @@ pub(crate) fn verify(args: &Verify) -> Result<ExitCode> {
         tell(&found, took);
     }
     Ok(if found.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// A bar on a terminal; elsewhere it shows nothing.
-fn bar() -> ProgressBar {
-    let template = "verify [{bar:30}] {binary_bytes}/{binary_total_bytes} \
-                    {binary_bytes_per_sec}, {eta} left";
-    let style = ProgressStyle::with_template(template).expect("the template is ours");
-    ProgressBar::new(0).with_style(style.progress_chars("=> "))
 }
 
 fn show(bar: &ProgressBar, recovery: &Recovery) {

@@ -1,16 +1,18 @@
 //! The `lakebed` command: a replicated store in one process, or a node of one; how it is, and what
-//! is in its directory; and the simulator.
+//! is in its directory; backups and what becomes of them; and the simulator.
 //!
 //! Knows flags, ports, folders and signals; everything else is the library's. Exit codes: 0 after
 //! a clean stop, 1 when something failed, 2 when the command line cannot be meant.
 
 mod args;
+mod backup;
 mod cluster_file;
 mod look;
 mod metrics;
 mod node;
 mod observed;
 mod progress;
+mod restore;
 mod serve;
 mod signals;
 mod sim;
@@ -37,6 +39,9 @@ fn main() -> ExitCode {
         args::Command::Up(up) => up::run(&up),
         args::Command::Serve(serve) => serve::run(&serve),
         args::Command::Status(status) => status::run(&status),
+        args::Command::Snapshot(snapshot) => backup::snapshot(&snapshot),
+        args::Command::Backup(backup) => backup::backup(&backup),
+        args::Command::Restore(restore) => restore::run(&restore),
         args::Command::Inspect(inspect) => look::inspect(&inspect),
         args::Command::Verify(verify) => look::verify(&verify),
         args::Command::Sim(sim) => sim::run(&sim),

@@ -2,7 +2,7 @@
 
 use crate::{metrics::Source, store::Replicated};
 use bytes::Bytes;
-use lakebed::{Batch, LogId, Status};
+use lakebed::{Batch, Control, LogId, Outcome, Status};
 use lakebed_kv::serve::{Failure, Store};
 use std::sync::Arc;
 
@@ -30,6 +30,10 @@ impl Store for Observed {
 
     async fn status(&self) -> Result<Status, Failure> {
         self.store.status().await
+    }
+
+    async fn control(&self, order: Control) -> Result<Outcome, Failure> {
+        self.store.control(order).await
     }
 
     /// What the engine does not see: its disk, and what was asked of it.

@@ -50,6 +50,14 @@ impl Progress {
     }
 }
 
+/// A bar for so many bytes; elsewhere than on a terminal it shows nothing.
+pub(crate) fn bytes_bar(what: &str) -> ProgressBar {
+    let template = "{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes} \
+                    {binary_bytes_per_sec}, {eta} left";
+    let bar = ProgressBar::new(0).with_style(style(template).progress_chars("=> "));
+    bar.with_message(what.to_string())
+}
+
 /// Not every phase is measured: some in bytes, the replay in entries.
 fn measure(recovery: &Recovery) -> (ProgressStyle, u64, u64) {
     let Recovery { bytes_done, bytes_total, entries_done, entries_total, .. } = *recovery;

@@ -1,7 +1,7 @@
 //! `lakebed serve`: one node, one process.
 
 use crate::{
-    args::{Serve, refuse},
+    args::{Peers, Serve, refuse},
     block_on,
     node::{Plan, listen},
     say,
@@ -21,7 +21,7 @@ pub(crate) fn run(serve: &Serve) -> Result<ExitCode> {
         let plan = Plan {
             id: serve.id,
             dir: serve.dir.clone(),
-            cluster: cluster_id(serve),
+            cluster: cluster_id(serve.cluster.as_deref(), &serve.peers),
             members: serve.peers.iter().map(|(id, address)| (id, address.into())).collect(),
             peers: listen(serve.listen, "peers", "stop what uses it, or change --listen")?,
             clients: listen(serve.resp, "clients", "stop what uses it, or change --resp")?,
@@ -92,11 +92,11 @@ fn check_address(flag: &str, address: SocketAddr, insecure: bool) {
 }
 
 /// Every node derives the same id, from the cluster's name or, without one, from its members.
-fn cluster_id(serve: &Serve) -> ClusterId {
+pub(crate) fn cluster_id(cluster: Option<&str>, peers: &Peers) -> ClusterId {
     let mut hash = Sha256::new();
-    match &serve.cluster {
+    match cluster {
         Some(name) => hash.update(format!("name {name}")),
-        None => hash.update(format!("peers {}", serve.peers)),
+        None => hash.update(format!("peers {peers}")),
     }
     let digest: [u8; 32] = hash.finalize().into();
     let first = digest.first_chunk().expect("a digest is longer than an id");

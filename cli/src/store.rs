@@ -1,9 +1,9 @@
 //! A node's handle, as the RESP server sees a node.
 
 use bytes::Bytes;
-use lakebed::{Batch, ReadMode, Status};
+use lakebed::{Batch, Control, Outcome, ReadMode, Status};
 use lakebed_kv::serve::{Failure, Store};
-use lakebed_runtime::Handle;
+use lakebed_runtime::{Carried, Handle};
 
 /// The store that this node is one of.
 #[derive(Clone, Debug)]
@@ -22,6 +22,15 @@ impl Store for Replicated {
 
     async fn status(&self) -> Result<Status, Failure> {
         self.0.status().await.map_err(failure)
+    }
+
+    async fn control(&self, order: Control) -> Result<Outcome, Failure> {
+        let carried = self.0.control(order).await.map_err(failure)?;
+        Ok(match carried {
+            Carried::Done(at) => Outcome::Done(at),
+            Carried::Pinned(file, bytes) => Outcome::Pinned(file, bytes),
+            Carried::Read(bytes) => Outcome::Read(bytes),
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Everything a node can ask for. What is emitted is legal already: its order was ours to keep.
 
 use crate::{
+    backup::Origin,
     change::ChangeRefusal,
     entry::Entries,
     event::MachineError,
@@ -104,6 +105,8 @@ pub enum Outcome {
     Done(LogId),
     /// A snapshot file of this length is kept until it is unpinned.
     Pinned(File, u64),
+    /// A piece of a pinned file; empty only behind its end.
+    Read(Bytes),
     /// Certainly not applied, now or later.
     Refused(Refusal),
     /// Leadership was lost with the entry in flight: it may be applied, or not.
@@ -135,6 +138,12 @@ pub enum Refusal {
     Transfer(TransferRefusal),
     /// A membership change that cannot be, and why.
     Change(ChangeRefusal),
+    /// There is no snapshot, and nothing was applied that one could be taken of.
+    NoSnapshot,
+    /// This file is not kept for anybody, or not any more.
+    NotPinned(File),
+    /// The disk failed at it. What the node rests on is whole.
+    Disk(DiskError),
 }
 
 impl fmt::Display for Refusal {
@@ -150,6 +159,14 @@ impl fmt::Display for Refusal {
             Self::Stopping => f.write_str("this node is stopping"),
             Self::Transfer(why) => write!(f, "the leadership stays: {why}"),
             Self::Change(why) => write!(f, "membership change refused: {why}"),
+            Self::NoSnapshot => f.write_str("nothing was applied yet: there is no snapshot"),
+            Self::NotPinned(file) => write!(
+                f,
+                "{file} is not kept for a reader, or not any more: a pin ends when it is not read \
+                 for a while, when a peer's snapshot takes its place, and with the process; pin it \
+                 and begin again"
+            ),
+            Self::Disk(error) => write!(f, "the disk failed: {error}"),
         }
     }
 }
@@ -229,6 +246,8 @@ pub enum Halt {
     NotFormatted,
     /// `Start::Format` or `Start::Join` on a directory that has a node in it.
     AlreadyFormatted,
+    /// `Start::Restore` is done: the node begins with this entry, by [`Start::Run`](crate::Start).
+    Built(LogId),
     /// `Start::Inspect` or `Start::Verify` is done; this is what it found.
     Inspected(Box<Inspection>),
     /// An operation failed that nothing may be built on.
@@ -267,6 +286,15 @@ pub enum Halt {
         /// The member that said so.
         by: NodeId,
     },
+    /// The cluster is about to form, and this member was made from something else than that one.
+    OtherOrigin {
+        /// The other member.
+        peer: NodeId,
+        /// What this one was made from.
+        own: Origin,
+        /// What that one was made from.
+        theirs: Origin,
+    },
     /// The state machine failed.
     Machine(MachineError),
 }
@@ -283,6 +311,7 @@ impl fmt::Display for Halt {
             Self::AlreadyFormatted => {
                 f.write_str("the directory holds a node already: start it, or choose an empty one")
             }
+            Self::Built(at) => write!(f, "a node that begins behind entry {at}"),
             Self::Inspected(found) => found.fmt(f),
             Self::DiskFailed { file, error } => {
                 write!(f, "disk operation failed on {file}: {error}")
@@ -301,6 +330,12 @@ impl fmt::Display for Halt {
                 f,
                 "node {by} knows an earlier life of this node: its disk was lost; remove this node \
                  id and join the cluster under a new one"
+            ),
+            Self::OtherOrigin { peer, own, theirs } => write!(
+                f,
+                "this node begins {own}, and node {peer} {theirs}: all members of a new cluster \
+                 are made from the same backup; restore, in an empty directory, the one that is \
+                 wrong, and start this one again"
             ),
             Self::Machine(error) => write!(f, "the state machine failed: {error}"),
         }

@@ -17,6 +17,7 @@
 mod tests;
 
 use crate::{
+    backup::Origin,
     membership::{CODE_BYTES_MAX, Membership},
     message::{
         Append, AppendAnswer, Ballot, CONFLICT_RUNS_MAX, Conflict, FATES_MAX, Fate, Forward, Head,
@@ -58,7 +59,12 @@ impl Encoder {
     pub(crate) fn encode(&mut self, message: Message) -> (Bytes, Bytes) {
         let Message { head, payload } = message;
         match payload {
-            Payload::Hello { ask } => self.bare(&head, 1, [u64::from(ask)]),
+            Payload::Hello { ask, origin } if origin.is_nothing() => {
+                self.bare(&head, 1, [u64::from(ask)])
+            }
+            Payload::Hello { ask, origin: Origin { at, id } } => {
+                self.bare(&head, 20, [u64::from(ask), at.term.0, at.index.0, id.0])
+            }
             Payload::FormedWithoutYou => self.bare(&head, 2, []),
             Payload::PreVote(ballot) => self.bare(&head, 3, ballot_words(ballot)),
             Payload::PreVoteAnswer(verdict) => self.bare(&head, 4, verdict_words(verdict)),
@@ -339,7 +345,17 @@ fn take_payload(
     body: &Body<'_>,
 ) -> Result<Option<Payload>, Fault> {
     Ok(match kind {
-        1 => from.take().and_then(|[ask]| bool_of(ask)).map(|ask| Payload::Hello { ask }),
+        1 => from.take().and_then(|[ask]| bool_of(ask)).map(|ask| {
+            let origin = Origin::default();
+            Payload::Hello { ask, origin }
+        }),
+        20 => from.take().and_then(|[ask, term, index, id]| {
+            let (at, id) = (LogId::new(Term(term), LogIndex(index)), SnapshotId(id));
+            let origin = Origin { at, id };
+            // What began with nothing says so in the other form.
+            let ask = bool_of(ask).filter(|_| !origin.is_nothing())?;
+            Some(Payload::Hello { ask, origin })
+        }),
         2 => Some(Payload::FormedWithoutYou),
         3 => from.take().and_then(ballot_of).map(Payload::PreVote),
         4 => from.take().and_then(verdict_of).map(Payload::PreVoteAnswer),

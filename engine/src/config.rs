@@ -88,6 +88,11 @@ pub struct Tuning {
     /// A snapshot is taken when the log since the last one exceeds this many bytes, or four times
     /// the last snapshot, whichever is more. Zero: only on request.
     pub snapshot_log_bytes: u64,
+    /// A snapshot is taken, if anything was applied since the last one, when that is so long ago.
+    /// Zero: never for its age.
+    pub snapshot_age: Duration,
+    /// How long a pinned snapshot is kept without being read.
+    pub pin_idle: Duration,
     /// The most bytes of log kept for members that lag, beyond what snapshots leave: whoever lags
     /// further is sent a snapshot.
     pub retain_log_bytes: u64,
@@ -116,6 +121,8 @@ impl Default for Tuning {
             catch_up_bytes_max: 16 << 20,
             restore_bytes_max: 16 << 20,
             snapshot_log_bytes: 64 << 20,
+            snapshot_age: Duration::ZERO,
+            pin_idle: Duration::from_secs(60),
             retain_log_bytes: 1 << 30,
             transfers_max: 2,
             transfer_bytes_per_second: 0,

@@ -3,17 +3,20 @@
 //! Knows neither the bytes of a file nor the rules of an election. Invariant: what leaves it is
 //! legal already, whatever the driver does next and whenever the node crashes.
 
+mod compaction;
+
 use crate::{
     action::{Action, Halt, Note, Outcome, Refusal},
     codec::{self, Encoder},
     config::{Config, ConfigError, Tuning},
     event::{Control, Event},
     membership::Membership,
-    raft::{Change, Facts, Pins, Raft, Setting},
+    raft::{Change, Facts, Raft, Setting},
     status::{Probe, Status},
     storage::Storage,
     types::{Instant, LogId, LogIndex, NodeId, RequestId, Requests, Term, earliest},
 };
+use compaction::{Compaction, end};
 use std::{sync::Arc, time::Duration};
 
 /// How long a node that is asked to stop waits for its disk to hold what there is, and to say so.
@@ -41,21 +44,6 @@ pub struct Engine {
     is_leaving: bool,
     halted: bool,
     compaction: Compaction,
-}
-
-/// Snapshots and the log behind them: what was asked for, what was said.
-#[derive(Clone, Debug, Default)]
-struct Compaction {
-    /// Who waits for a snapshot of at least this index.
-    wanted: Vec<(RequestId, LogIndex)>,
-    /// Before so many bytes were written the log cannot exceed what a restart should replay.
-    look_at: u64,
-    snapshot: LogId,
-    first: LogIndex,
-    full: bool,
-    retained: LogIndex,
-    pins: Pins,
-    hinted: LogIndex,
 }
 
 impl Engine {
@@ -112,7 +100,15 @@ impl Engine {
             return None;
         }
         let raft = self.raft.as_ref().and_then(Raft::deadline);
-        earliest([self.storage.deadline(), raft, self.stop_by])
+        earliest([self.storage.deadline(), raft, self.stop_by, self.age_deadline()])
+    }
+
+    /// When a snapshot is taken because the last one is old, if there is news and nobody takes one.
+    fn age_deadline(&self) -> Option<Instant> {
+        let due = self.compaction.age_deadline(&self.tuning)?;
+        let raft = self.raft.as_ref()?;
+        let is_news = raft.applying().index > self.storage.snapshot().index;
+        (is_news && self.storage.can_capture()).then_some(due)
     }
 
     /// A look at the node.
@@ -124,7 +120,7 @@ impl Engine {
             disk_full: self.storage.is_full(),
             memory_bytes: self.storage.memory_bytes(),
             ready: self.is_ready(),
-            marks: self.storage.marks().0,
+            marks: self.storage.marks().0 | self.compaction.marks.0,
             ..Status::default()
         };
         if let Some(raft) = &self.raft {
@@ -246,9 +242,12 @@ impl Engine {
     }
 
     fn on_control(&mut self, id: RequestId, control: &Control, out: &mut Vec<Action>) {
-        let at = self.raft.as_ref().map_or(LogId::ZERO, Raft::applying).index;
+        let (storage, now) = (&mut self.storage, self.now);
         match control {
-            Control::Snapshot if at > LogIndex(0) => self.compaction.wanted.push((id, at)),
+            Control::Snapshot => {
+                let at = self.raft.as_ref().map_or(LogId::ZERO, Raft::applying).index;
+                self.compaction.want(id, at, out);
+            }
             Control::Transfer { to } => {
                 if let Some(raft) = &mut self.raft {
                     raft.on_transfer(id, *to);
@@ -259,10 +258,11 @@ impl Engine {
                     raft.on_change(id, changes);
                 }
             }
-            _ => {
-                let outcome = Outcome::Refused(Refusal::NotReady);
-                out.push(Action::Respond { requests: Requests::one(id), outcome });
+            Control::PinSnapshot => end(id, storage.pin(now), out),
+            &Control::ReadPinned { file, offset, len } => {
+                storage.read_pinned(id, (file, offset, len), now);
             }
+            Control::Unpin { file } => end(id, storage.pins().unpin(*file), out),
         }
     }
 
@@ -310,8 +310,7 @@ impl Engine {
     /// Until the disk was judged, only this step does anything.
     fn recover(&mut self, out: &mut Vec<Action>) {
         if let Some(recovered) = self.storage.recover(self.now, out) {
-            self.compaction.snapshot = self.storage.snapshot();
-            self.compaction.first = self.storage.first();
+            self.compaction.begin(&self.storage, self.now);
             let setting = Setting {
                 tuning: &self.tuning,
                 entry_bytes_max: self.entry_bytes_max,
@@ -366,6 +365,9 @@ impl Engine {
         if let Some((term, vote)) = raft.take_promise() {
             storage.promise(term, vote);
         }
+        if raft.take_formed() {
+            storage.set_formed();
+        }
         if let Some((newest, previous)) = raft.take_membership() {
             storage.set_membership(newest, previous);
         }
@@ -399,16 +401,18 @@ impl Engine {
     fn compact(&mut self, out: &mut Vec<Action>) {
         let (storage, Some(raft)) = (&mut self.storage, &mut self.raft) else { return };
         let compaction = &mut self.compaction;
-        compaction.tell(storage, out);
-        let asked = !compaction.wanted.is_empty();
-        if asked || storage.written_bytes() >= compaction.look_at {
-            let at = raft.applying();
-            let due = at.index > storage.snapshot().index
-                && storage.restored().is_some()
-                && (asked || compaction.is_due(storage, &self.tuning));
-            if let (true, Some(members)) = (due, raft.members_at(at.index)) {
-                storage.capture(at, members);
-            }
+        compaction.tell(storage, self.now, out);
+        while let Some((id, outcome)) = storage.pins().take() {
+            end(id, outcome, out);
+        }
+        let at = raft.applying();
+        let is_news = at.index > storage.snapshot().index;
+        if is_news
+            && storage.can_capture()
+            && compaction.is_due(storage, &self.tuning, self.now)
+            && let Some(members) = raft.members_at(at.index)
+        {
+            storage.capture(at, members);
         }
         if raft.is_installing_others() || !compaction.pins.peers.is_empty() {
             let pins = raft.pins();
@@ -465,50 +469,13 @@ impl Engine {
             raft.stop(&Refusal::Stopping);
             out.append(raft.actions());
         }
-        for (id, _) in self.compaction.wanted.drain(..) {
-            let outcome = Outcome::Refused(Refusal::Stopping);
-            out.push(Action::Respond { requests: Requests::one(id), outcome });
+        self.compaction.refuse(&Refusal::Stopping, out);
+        self.storage.pins().stop();
+        while let Some((id, outcome)) = self.storage.pins().take() {
+            end(id, outcome, out);
         }
         self.halted = true;
         out.push(Action::Halt(Box::new(halt)));
-    }
-}
-
-impl Compaction {
-    /// Notes what has changed, and ends the requests that are met.
-    fn tell(&mut self, storage: &Storage, out: &mut Vec<Action>) {
-        let snapshot = storage.snapshot();
-        if snapshot != self.snapshot {
-            self.snapshot = snapshot;
-            out.push(Action::Note(Note::Snapshot(snapshot)));
-        }
-        if storage.first() != self.first {
-            self.first = storage.first();
-            out.push(Action::Note(Note::Compacted(self.first)));
-        }
-        if storage.is_full() != self.full {
-            self.full = storage.is_full();
-            out.push(Action::Note(Note::DiskFull(self.full)));
-        }
-        self.wanted.retain(|&(id, at)| {
-            let met = at <= snapshot.index;
-            if met {
-                let outcome = Outcome::Done(snapshot);
-                out.push(Action::Respond { requests: Requests::one(id), outcome });
-            }
-            !met
-        });
-    }
-
-    /// Whether the log since the last snapshot exceeds what a restart should have to replay.
-    fn is_due(&mut self, storage: &Storage, tuning: &Tuning) -> bool {
-        if tuning.snapshot_log_bytes == 0 {
-            return false;
-        }
-        let (log, snapshot) = storage.snapshot_debt();
-        let most = tuning.snapshot_log_bytes.max(snapshot.saturating_mul(4));
-        self.look_at = storage.written_bytes() + most.saturating_sub(log).max(1);
-        log > most
     }
 }
 

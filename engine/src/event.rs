@@ -1,6 +1,7 @@
 //! Everything that can happen to a node.
 
 use crate::{
+    backup::Backup,
     change::Change,
     config::Tuning,
     entry::Batch,
@@ -104,6 +105,18 @@ pub enum Start {
         /// The new cluster's members, this node among them.
         members: Arc<Membership>,
     },
+    /// On an empty disk only, as a voter of a new cluster that goes on from a backup: builds the
+    /// node and halts ([`Halt::Built`](crate::Halt)). The machine must be one that holds the
+    /// backup's state, and nothing else: it is captured as if it were this node's. Repeated after
+    /// a crash it begins anew.
+    Restore {
+        /// The new cluster's id, the same on all its nodes, and not the backup's.
+        cluster: ClusterId,
+        /// The new cluster's members, this node among them.
+        members: Arc<Membership>,
+        /// What the state must turn out to be; all members are made from the same.
+        backup: Backup,
+    },
     /// On an empty disk only, as one who knows nobody: waits to be added as a learner.
     Join {
         /// The cluster to join.
@@ -172,11 +185,21 @@ pub enum Control {
         /// To whom; `None`: whoever is furthest.
         to: Option<NodeId>,
     },
-    /// Take a snapshot now.
+    /// Take a snapshot now; done when it is durable, at once if nothing was applied since the last.
     Snapshot,
-    /// Keep the newest snapshot's file until it is unpinned.
+    /// Keep the newest snapshot's file until it is unpinned, or was not read for
+    /// [`Tuning::pin_idle`]. It ends in [`Outcome::Pinned`](crate::Outcome).
     PinSnapshot,
-    /// Give a pinned file back.
+    /// Read a piece of a pinned file: ends in [`Outcome::Read`](crate::Outcome).
+    ReadPinned {
+        /// The file.
+        file: File,
+        /// Where, in bytes from its start.
+        offset: u64,
+        /// The most bytes to read; more than 1 MiB is read as that much.
+        len: u32,
+    },
+    /// Give a pinned file back. One that was pinned twice is given back twice.
     Unpin {
         /// The file.
         file: File,

@@ -38,6 +38,7 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
+pub mod backup;
 pub mod change;
 mod codec;
 pub mod config;
@@ -66,9 +67,11 @@ pub mod tape;
 pub mod types;
 
 pub use action::{Action, Halt, Machine, Note, Outcome, Refusal, TransferRefusal};
+pub use backup::{Backup, BackupFault, Origin};
 pub use change::{Change, ChangeRefusal};
 pub use config::{Config, ConfigError, Tuning};
 pub use contract::Core;
+pub use disk::backup::BackupReader;
 pub use engine::Engine;
 pub use entry::{Batch, Command, Entries, Entry, Kind, Run, Runs};
 pub use event::{Chunk, Completion, Control, Event, MachineError, ReadMode, Start};

@@ -236,6 +236,18 @@ marks! {
     RefillInVain,
     /// Slots of a full segment were bad, and were made anew from their entries.
     SlotsMadeAnew,
+    /// A restore that a crash had cut short began anew.
+    RestoreRepeated,
+    /// A node that was made from a backup has met all others, who were made from the same.
+    FormedFromBackup,
+    /// A member that was made from something else was met, and the cluster did not form.
+    OtherOriginMet,
+    /// A snapshot was pinned that compaction had to leave.
+    SnapshotKeptForPin,
+    /// A pinned snapshot was not read for so long that it was given back.
+    PinExpired,
+    /// A snapshot was taken because the one before it was old.
+    SnapshotForAge,
 }
 
 /// The marks that were met.

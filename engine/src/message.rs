@@ -4,8 +4,9 @@
 //! both nodes and which lives of them are meant, so a message that comes late, twice or to the
 //! wrong node is recognised by its receiver alone.
 
-use crate::types::{
-    ClusterId, GroupId, LogId, LogIndex, NodeId, Piece, SnapshotId, Term, Timestamp,
+use crate::{
+    backup::Origin,
+    types::{ClusterId, GroupId, LogId, LogIndex, NodeId, Piece, SnapshotId, Term, Timestamp},
 };
 use bytes::Bytes;
 
@@ -48,6 +49,8 @@ pub(crate) enum Payload {
     Hello {
         /// Whether the receiver shall say the same.
         ask: bool,
+        /// What the sender was made from, as long as it has not met all others.
+        origin: Origin,
     },
     /// Formation: another life of yours was recorded here; yours is none of this cluster's.
     FormedWithoutYou,
@@ -114,6 +117,7 @@ impl Payload {
             Self::InstallAnswer(answer) => answer.snapshot.index,
             Self::GateAnswer { last, .. } => *last,
             Self::RefillAsk { at } | Self::Removed { at } => at.index,
+            Self::Hello { origin, .. } => origin.at.index,
             _ => LogIndex(0),
         }
     }

@@ -7,8 +7,9 @@ use std::{
 };
 
 /// The vocabulary: its modules may know each other, and every module may know them.
-const GROUND: [&str; 11] = [
+const GROUND: [&str; 12] = [
     "action",
+    "backup",
     "change",
     "config",
     "entry",

@@ -31,6 +31,8 @@ use std::{
 pub const MARK: &str = "node";
 /// The mark while it is written.
 const MARK_NEW: &str = "node.new";
+/// Names that an empty directory may have in it.
+const OUTSIDE: [&str; 3] = [MARK_NEW, "LOCK", "lost+found"];
 /// The newest layout of the directory that this version knows.
 const VERSION: u64 = 1;
 /// How long operations of a node that was killed may take to end.
@@ -100,6 +102,11 @@ pub enum DirError {
         /// The file that would say so.
         mark: PathBuf,
     },
+    /// It has something in it, where a node is to be made from a backup.
+    NotEmpty {
+        /// Some of it.
+        path: PathBuf,
+    },
     /// It has files in it that no node made.
     NotOurs {
         /// One of them.
@@ -140,6 +147,12 @@ impl fmt::Display for DirError {
                 "{} is no node's directory: there is no {}",
                 path.display(),
                 mark.display()
+            ),
+            Self::NotEmpty { path } => write!(
+                f,
+                "{} is in the way: a node is restored into an empty directory, or one that holds \
+                 what an earlier try of the same left",
+                path.display()
             ),
             Self::NotOurs { path } => write!(
                 f,
@@ -204,6 +217,33 @@ pub(crate) fn open(path: &Path, owner: Owner) -> Result<(Directory, bool), DirEr
     Ok((directory, vacant))
 }
 
+/// Opens and locks a directory in which this owner is to be made from a backup: it is empty, or was
+/// marked as this owner's before. What is in it then is for the engine to judge.
+pub(crate) fn open_to_restore(path: &Path, owner: Owner) -> Result<Directory, DirError> {
+    match read_mark(path)? {
+        Some(found) => compare(path, owner, found)?,
+        None => refuse_anything(path)?,
+    }
+    open(path, owner).map(|(directory, _)| directory)
+}
+
+/// Where nothing says whose it is, snapshots may be somebody's backups.
+fn refuse_anything(path: &Path) -> Result<(), DirError> {
+    let unreadable = |error| DirError::Io { path: path.to_owned(), error };
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(unreadable(error)),
+    };
+    for entry in entries {
+        let name = entry.map_err(unreadable)?.file_name();
+        if !OUTSIDE.iter().any(|outside| name == *outside) {
+            return Err(DirError::NotEmpty { path: path.join(name) });
+        }
+    }
+    Ok(())
+}
+
 /// A node that was killed holds its directory until its last write has ended.
 fn opened(
     path: &Path,
@@ -238,9 +278,9 @@ fn refuse_strangers(path: &Path) -> Result<(), DirError> {
     let unreadable = |error| DirError::Io { path: path.to_owned(), error };
     for entry in fs::read_dir(path).map_err(unreadable)? {
         let name = entry.map_err(unreadable)?.file_name();
-        let ours = name.to_str().is_some_and(|name| {
-            File::parse(name).is_some() || [MARK_NEW, "LOCK", "lost+found"].contains(&name)
-        });
+        let ours = name
+            .to_str()
+            .is_some_and(|name| File::parse(name).is_some() || OUTSIDE.contains(&name));
         if !ours {
             return Err(DirError::NotOurs { path: path.join(name) });
         }
@@ -392,6 +432,24 @@ mod tests {
         fs::write(temporary.path().join("thesis.tex"), "years of work").unwrap();
         let refusal = refusal(temporary.path(), OWNER);
         assert!(refusal.contains("thesis.tex"), "{refusal}");
+    }
+
+    #[test]
+    fn a_restore_takes_an_empty_directory_or_its_own() {
+        let temporary = tempdir().unwrap();
+        let at = temporary.path().join("new");
+        let refusal = |owner| open_to_restore(&at, owner).map(drop).unwrap_err().to_string();
+        drop(open_to_restore(&at, OWNER).unwrap());
+        drop(open_to_restore(&at, OWNER).unwrap());
+        let other = refusal(Owner { cluster: 8, ..OWNER });
+        assert!(other.contains("cluster 7, not to cluster 8"), "{other}");
+        // Somebody's backups, called as a node calls them.
+        let backups = temporary.path().join("backups");
+        fs::create_dir(&backups).unwrap();
+        fs::write(backups.join("snapshot-5-1"), "precious").unwrap();
+        let refused = open_to_restore(&backups, OWNER).map(drop).unwrap_err().to_string();
+        assert!(refused.contains("snapshot-5-1 is in the way"), "{refused}");
+        assert_eq!(fs::read_dir(&backups).unwrap().count(), 1, "nothing was made there");
     }
 
     #[test]

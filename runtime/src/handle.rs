@@ -160,6 +160,8 @@ pub enum Carried {
     Done(LogId),
     /// A snapshot file of so many bytes is kept until it is unpinned.
     Pinned(File, u64),
+    /// A piece of it; empty only behind its end.
+    Read(Bytes),
 }
 
 impl Carried {
@@ -167,6 +169,7 @@ impl Carried {
         match outcome {
             Outcome::Done(at) => Ok(Self::Done(*at)),
             Outcome::Pinned(file, bytes) => Ok(Self::Pinned(*file, *bytes)),
+            Outcome::Read(bytes) => Ok(Self::Read(bytes.clone())),
             Outcome::Refused(refusal) => Err(Failure::Refused(refusal.clone())),
             Outcome::Unknown => Err(Failure::Unknown),
         }

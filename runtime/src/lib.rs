@@ -40,6 +40,7 @@ mod look;
 pub mod net;
 mod node;
 mod options;
+mod restore;
 mod tape;
 mod trace;
 
@@ -53,4 +54,5 @@ pub use look::{Depth, LookError, look};
 pub use net::Counters;
 pub use node::{Node, StartError};
 pub use options::{DiskKind, Listen, Options};
+pub use restore::{RestoreError, read_backup, restore};
 pub use tape::{Recorded, Reel};

@@ -4,6 +4,7 @@
 //! be had again. Knows no plan: faults are methods, called by storms and stories alike.
 
 mod agenda;
+mod backups;
 mod changes;
 mod cuts;
 mod damage;
@@ -27,6 +28,7 @@ use crate::{
     trace::{self, Trace},
     witness::Given,
 };
+pub use backups::Taken;
 pub(crate) use cuts::rot_hard_state;
 pub use stats::Stats;
 
@@ -34,7 +36,8 @@ use agenda::{Agenda, Coming};
 use bytes::{Bytes, BytesMut};
 use lakebed::{
     Action, ClusterId, Config, DiskRequest, Engine, Event, GroupId, Marks, Member, Membership,
-    NodeId, OpId, Start, StateMachine, entry::Seed, inspect::Probe, tape::Digest,
+    NodeId, OpId, Outcome, RequestId, Start, StateMachine, entry::Seed, inspect::Probe,
+    tape::Digest,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -65,6 +68,11 @@ pub struct World<M: StateMachine, W> {
     agenda: Agenda,
     nodes: Vec<Node<M>>,
     members: Arc<Membership>,
+    cluster: ClusterId,
+    /// What each node is made from; empty: all begin with nothing.
+    made_from: Vec<Option<Arc<Taken>>>,
+    /// How orders of stories ended.
+    outcomes: BTreeMap<RequestId, Outcome>,
     network: Network,
     disks: Stream,
     process: Stream,
@@ -104,6 +112,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             agenda: Agenda::default(),
             nodes,
             members: Arc::clone(&members),
+            cluster: CLUSTER,
+            made_from: Vec::new(),
+            outcomes: BTreeMap::new(),
             network: Network::new(seed, count, plan.links),
             disks: Stream::new(seed, Concern::Disk),
             process: Stream::new(seed, Concern::Process),
@@ -563,16 +574,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
         let seed = self.elections.lane(SITE_ELECTION, at as u32).any();
         let engine = self.engine(at, seed);
-        let node = &mut self.nodes[at];
-        node.start(engine, (self.machine)());
+        let node = &self.nodes[at];
         let is_known = node.is_formatted() || node.scars.is_ruined && !node.scars.is_new;
-        let start = if is_known {
-            Start::Run
-        } else if at >= self.plan.nodes - self.plan.joining {
-            Start::Join { cluster: CLUSTER }
-        } else {
-            Start::Format { cluster: CLUSTER, members: self.members.clone() }
-        };
+        let (start, machine) =
+            if is_known { (Start::Run, (self.machine)()) } else { self.beginning(at) };
+        self.nodes[at].start(engine, machine);
         self.feed(at, Some(Event::Start(start)))?;
         self.connect(at);
         Ok(())

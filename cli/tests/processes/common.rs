@@ -138,6 +138,11 @@ impl Process {
         self.child.kill().unwrap();
     }
 
+    /// Whether it has ended by now.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Waits for the end.
     #[track_caller]
     pub(crate) fn ended(&mut self) -> ExitStatus {

@@ -1,5 +1,6 @@
 //! The built command as real processes.
 
+mod backup;
 mod cluster;
 mod common;
 mod dirs;

@@ -83,7 +83,8 @@ fn every_kind() -> Vec<Message> {
         commands: Bytes::copy_from_slice(batch.body()),
     };
     [
-        Payload::Hello { ask: true },
+        Payload::Hello { ask: true, origin: Origin::default() },
+        Payload::Hello { ask: false, origin: Origin { at: snapshot.at, id: SnapshotId(7) } },
         Payload::FormedWithoutYou,
         Payload::PreVote(ballot),
         Payload::PreVoteAnswer(verdict),

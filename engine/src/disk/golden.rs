@@ -150,6 +150,7 @@ fn golden_hard_state() {
         installing: true,
         clean: true,
         gated: true,
+        restored: false,
         install: Install {
             at: id(0x3d, 0x3e),
             id: SnapshotId(0x3f),

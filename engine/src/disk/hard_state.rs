@@ -36,6 +36,7 @@ const INSTALLING: u32 = 2;
 const CLEAN: u32 = 4;
 const GATED: u32 = 8;
 const VOTED: u32 = 16;
+const RESTORED: u32 = 32;
 
 /// Where the log begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,6 +98,8 @@ pub(crate) struct HardState {
     pub(crate) installing: bool,
     pub(crate) clean: bool,
     pub(crate) gated: bool,
+    /// Made from a backup, `install` says which, and has not met every other member since.
+    pub(crate) restored: bool,
     pub(crate) install: Install,
     pub(crate) gate: Gate,
     pub(crate) newest: Arc<Membership>,
@@ -125,6 +128,7 @@ impl HardState {
             installing: false,
             clean: false,
             gated: false,
+            restored: false,
             install: Install::default(),
             gate: Gate::default(),
             newest: members.clone(),
@@ -141,6 +145,7 @@ impl HardState {
             | flag(self.clean, CLEAN)
             | flag(self.gated, GATED)
             | flag(self.vote.is_some(), VOTED)
+            | flag(self.restored, RESTORED)
     }
 
     /// Its block. Everything not named here is zero.
@@ -226,7 +231,7 @@ impl HardState {
         let [gate_term, gate_from, gate_until, nonce_incarnation, nonce_epoch, highest_segment] =
             u64s_at(block, 192);
         let membership = |n: usize| Membership::decode(&block[MEMBERSHIPS_AT[n]..]).map(Arc::new);
-        if flags >= VOTED * 2 || number == 0 {
+        if flags >= RESTORED * 2 || number == 0 {
             return None;
         }
         Some(Self {
@@ -251,6 +256,7 @@ impl HardState {
             installing: flags & INSTALLING != 0,
             clean: flags & CLEAN != 0,
             gated: flags & GATED != 0,
+            restored: flags & RESTORED != 0,
             install: Install {
                 at: LogId::new(Term(install_term), LogIndex(install_index)),
                 id: SnapshotId(install_id),

@@ -4,6 +4,7 @@
 //! Invariant: zero is never a valid record, and no length is believed before it was compared with
 //! its limit.
 
+pub(crate) mod backup;
 #[cfg(test)]
 mod golden;
 pub(crate) mod hard_state;

@@ -331,7 +331,8 @@ impl Raft {
             *ask_at = self.now.after(self.tuning.heartbeat);
             let missing: Vec<_> =
                 next.members().filter(|of| of.incarnation == 0).map(|of| of.id).collect();
-            missing.into_iter().for_each(|id| self.send(id, Payload::Hello { ask: true }));
+            let origin = self.origin;
+            missing.into_iter().for_each(|id| self.send(id, Payload::Hello { ask: true, origin }));
         }
     }
 
@@ -381,7 +382,7 @@ impl Raft {
     pub(super) fn answer_former(&mut self, head: &Head, payload: &Payload) {
         let asks = matches!(
             payload,
-            Payload::Hello { ask: true }
+            Payload::Hello { ask: true, .. }
                 | Payload::PreVote(_)
                 | Payload::Vote(_)
                 | Payload::Append(_)
@@ -434,7 +435,7 @@ impl Raft {
     pub(super) fn ask_around(&mut self) {
         for at in 0..self.peers.len() {
             let (to, _) = self.peers[at];
-            self.send(to, Payload::Hello { ask: true });
+            self.send(to, Payload::Hello { ask: true, origin: self.origin });
         }
         self.await_leader();
     }

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     action::Halt,
+    backup::Origin,
     marks::Mark,
     membership::{Member, Membership},
     message::{Head, Message, Payload},
@@ -75,7 +76,7 @@ impl Raft {
         matches!(self.role, Role::Forming(_))
     }
 
-    pub(super) fn on_hello(&mut self, head: &Head, ask: bool) {
+    pub(super) fn on_hello(&mut self, head: &Head, ask: bool, origin: Origin) {
         let (from, own) = (head.from, self.identity.incarnation);
         if head.incarnation == 0 {
             return self.fault(from, "a greeting without an incarnation");
@@ -90,6 +91,10 @@ impl Raft {
             // It has met an earlier life of this node; its answer to our own greeting says so.
             return self.marks.set(Mark::OtherIncarnationDropped);
         }
+        let is_other = origin != self.origin;
+        if known == 0 && is_other {
+            return self.fall_out(from, ask, origin);
+        }
         if known == 0 {
             self.record(from, head.incarnation);
         }
@@ -100,7 +105,7 @@ impl Raft {
             forming.confirmed.push(from);
         }
         if ask {
-            self.owe(from, Payload::Hello { ask: false });
+            self.owe(from, Payload::Hello { ask: false, origin: self.origin });
         }
     }
 
@@ -113,8 +118,18 @@ impl Raft {
         self.meet(head.from, head.incarnation);
         self.on_guest(head);
         if ask {
-            self.owe(head.from, Payload::Hello { ask: false });
+            self.owe(head.from, Payload::Hello { ask: false, origin: self.origin });
         }
+    }
+
+    /// A member that was made from something else: there is no cluster that both belong to. It is
+    /// not recorded, so it can be made anew, and hears the same of this one.
+    fn fall_out(&mut self, peer: NodeId, ask: bool, theirs: Origin) {
+        self.marks.set(Mark::OtherOriginMet);
+        if ask {
+            self.owe(peer, Payload::Hello { ask: false, origin: self.origin });
+        }
+        self.halt = Some(Halt::OtherOrigin { peer, own: self.origin, theirs });
     }
 
     fn turn_away(&mut self, head: &Head) {
@@ -148,12 +163,17 @@ impl Raft {
         let others: Vec<_> =
             self.recorded.members().map(|member| member.id).filter(|&id| id != own).collect();
         for id in others {
-            self.send(id, Payload::Hello { ask: true });
+            self.send(id, Payload::Hello { ask: true, origin: self.origin });
         }
     }
 
     fn formed(&mut self) {
         self.role = Role::Follower(Follower::new(None, &self.log.marks));
-        self.await_leader();
+        // From its first vote on the disk says so.
+        self.has_formed = true;
+        if !self.origin.is_nothing() {
+            self.marks.set(Mark::FormedFromBackup);
+        }
+        self.await_first_leader();
     }
 }

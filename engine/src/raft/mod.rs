@@ -31,6 +31,7 @@ pub(crate) use replication::ReadWish;
 
 use crate::{
     action::{Action, Halt, Note, Outcome, Refusal},
+    backup::Origin,
     config::Tuning,
     entry::{self, Seed},
     marks::{Mark, Marks},
@@ -126,6 +127,8 @@ pub(crate) struct Raft {
     previous: Arc<Membership>,
     /// In force, as the disk has it.
     recorded: Arc<Membership>,
+    /// What it was made from, if it had not met all others when this life began.
+    origin: Origin,
     /// All members but this node, with their incarnations.
     peers: Vec<(NodeId, u64)>,
     around: Surroundings,
@@ -149,6 +152,8 @@ pub(crate) struct Raft {
     /// Answers that leave once the disk holds term and vote.
     owed: Vec<Message>,
     promise_wanted: bool,
+    /// It has met all others, which the disk is to know.
+    has_formed: bool,
     membership_wanted: bool,
     wishes: Vec<ReadWish>,
     /// Pieces of snapshots: those that came, and those to be read for peers.
@@ -195,6 +200,7 @@ impl Raft {
             membership: Arc::clone(members),
             previous: Arc::clone(&recovered.previous),
             recorded: Arc::clone(members),
+            origin: recovered.origin,
             peers: Vec::new(),
             around: Surroundings::default(),
             entry_bytes_max,
@@ -211,6 +217,7 @@ impl Raft {
             handover: None,
             owed: Vec::new(),
             promise_wanted: false,
+            has_formed: false,
             membership_wanted: false,
             wishes: Vec::new(),
             pieces: Vec::new(),
@@ -232,14 +239,19 @@ impl Raft {
     fn begin(&mut self, recovered: &Recovered) {
         let (own, incarnation) = (self.identity.node, self.identity.incarnation);
         let has_history = recovered.term > Term(0) || recovered.last.index > LogIndex(0);
-        if !has_formed(&self.membership, own, has_history) {
+        let is_made = !self.origin.is_nothing();
+        if is_made || !has_formed(&self.membership, own, has_history) {
             self.role = Role::Forming(Forming::new(self.now));
             if self.membership.member(own).is_some_and(|member| member.incarnation == 0) {
                 self.record(own, incarnation);
             }
         }
+        self.await_first_leader();
+    }
+
+    pub(crate) fn await_first_leader(&mut self) {
         self.await_leader();
-        if self.membership.is_sole_voter(own) {
+        if self.membership.is_sole_voter(self.identity.node) {
             // Nobody else could lead: there is nothing to wait for.
             self.patience = Duration::ZERO;
         }
@@ -289,7 +301,7 @@ impl Raft {
             return;
         }
         match payload {
-            Payload::Hello { ask } => self.on_hello(&head, ask),
+            Payload::Hello { ask, origin } => self.on_hello(&head, ask, origin),
             Payload::FormedWithoutYou => self.on_formed_without_you(&head),
             Payload::Removed { .. } => self.on_removed(&head),
             _ if self.is_forming() => {}
@@ -426,6 +438,7 @@ impl Raft {
     pub(crate) const fn wants(&self) -> bool {
         self.promise_wanted
             || self.membership_wanted
+            || self.has_formed
             || self.log.has_changes()
             || !self.wishes.is_empty()
             || !self.pieces.is_empty()
@@ -442,6 +455,11 @@ impl Raft {
     pub(crate) fn take_membership(&mut self) -> Option<(Arc<Membership>, Arc<Membership>)> {
         std::mem::take(&mut self.membership_wanted)
             .then(|| (Arc::clone(&self.membership), Arc::clone(&self.previous)))
+    }
+
+    /// Whether the node has met all others just now.
+    pub(crate) fn take_formed(&mut self) -> bool {
+        std::mem::take(&mut self.has_formed)
     }
 
     pub(crate) fn changes(&mut self) -> &mut Vec<Change> {

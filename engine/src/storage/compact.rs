@@ -108,9 +108,14 @@ impl Compaction {
         ops: &mut Ops,
     ) {
         let extra = snapshots.whole.len() - SNAPSHOTS_KEPT;
-        let serving = &snapshots.serving;
+        let (serving, pins) = (&snapshots.serving, &snapshots.pins);
+        let is_pinned = |at| pins.uses(at);
+        let is_used = |at| serving.uses(at) || is_pinned(at);
+        if snapshots.whole[..extra].iter().any(|snapshot| is_pinned(snapshot.header.at)) {
+            ops.met(Mark::SnapshotKeptForPin);
+        }
         let superfluous =
-            snapshots.whole.extract_if(..extra, |snapshot| !serving.uses(snapshot.header.at));
+            snapshots.whole.extract_if(..extra, |snapshot| !is_used(snapshot.header.at));
         for snapshot in superfluous {
             self.submit(CompactOp::Remove, DiskRequest::Remove { file: snapshot.file() }, ops);
             self.step = Step::Remove;

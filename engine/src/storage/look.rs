@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     action::Halt,
+    backup,
     config::Config,
     disk::{
         Fault,
@@ -124,6 +125,17 @@ impl Look {
         self.files.iter().all(|(file, _)| matches!(file, File::Spare(_)))
     }
 
+    /// A crash while a node is made from a backup leaves snapshots, and no hard state: that is
+    /// nothing either, but may be all that is left of another node.
+    pub(super) fn is_unfinished(&self) -> bool {
+        let is_node = |file: &File| matches!(file, File::HardState | File::Segment(_));
+        !self.is_empty() && !self.files().any(|file| is_node(&file))
+    }
+
+    pub(super) fn files(&self) -> impl Iterator<Item = File> {
+        self.files.iter().map(|(file, _)| *file)
+    }
+
     pub(super) const fn has_files(&self) -> bool {
         !self.files.is_empty()
     }
@@ -155,7 +167,8 @@ impl Look {
         }
         let Some(Identity { node, group, .. }) = self.hard.as_ref().map(|hard| hard.identity)
         else {
-            return verdict::Hard::Lost;
+            let is_unfinished = self.is_unfinished();
+            return if is_unfinished { verdict::Hard::Unfinished } else { verdict::Hard::Lost };
         };
         if (node, group) == (self.config.node, self.config.group) {
             verdict::Hard::Good
@@ -467,6 +480,7 @@ impl Look {
             membership: hard.newest.clone(),
             previous: hard.previous.clone(),
             gate: hard.gated.then_some(hard.gate.nonce),
+            origin: origin(hard),
         }
     }
 
@@ -500,6 +514,12 @@ impl Look {
         }
         terms
     }
+}
+
+/// What a member was made from that has not met all others yet.
+fn origin(hard: &HardState) -> backup::Origin {
+    let made = backup::Origin { at: hard.install.at, id: hard.install.id };
+    if hard.restored { made } else { backup::Origin::default() }
 }
 
 fn machine(start: &Start, last: LogId, snapshot: LogId) -> verdict::Machine {

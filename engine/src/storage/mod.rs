@@ -14,6 +14,7 @@ mod look;
 mod lost;
 mod ops;
 mod peers;
+mod pins;
 mod progress;
 mod promises;
 mod reader;
@@ -34,6 +35,7 @@ use self::{
     journal::Journal,
     lost::GivingUp,
     ops::{InFlight, Job, Ops},
+    pins::Pins,
     promises::Promises,
     reader::{Bad, Reads},
     recovery::{Parts, Recovery as Restart},
@@ -42,7 +44,8 @@ use self::{
     snapshots::Snapshots,
 };
 use crate::{
-    action::{Action, Halt},
+    action::{Action, Halt, Outcome},
+    backup::Origin,
     config::{Config, Tuning},
     entry::{Head, Seed},
     event::{Chunk, Completion, MachineError, Start},
@@ -50,7 +53,9 @@ use crate::{
     marks::{Mark, Marks},
     membership::Membership,
     status::Recovery,
-    types::{CaptureId, Instant, LogId, LogIndex, NodeId, OpId, Term, Timestamp},
+    types::{
+        CaptureId, Instant, LogId, LogIndex, NodeId, OpId, RequestId, Term, Timestamp, earliest,
+    },
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -86,6 +91,8 @@ pub(crate) struct Recovered {
     pub(crate) previous: Arc<Membership>,
     /// Entries that were durable are gone: names that fault.
     pub(crate) gate: Option<[u64; 2]>,
+    /// What it was made from, as long as it has not met all other members.
+    pub(crate) origin: Origin,
 }
 
 /// Who wants entries back from disk.
@@ -258,6 +265,7 @@ impl Storage {
                 let (group, align) = (self.config.group, self.config.disk_align);
                 self.snapshots.serving.on_read(op, &block, group, align);
             }
+            Job::Pinned => self.snapshots.pins.on_read(op, result),
             // Nobody waits for it any more, and its file may be gone.
             Job::Serve(_) => {}
             Job::Install(_) => unless_gone(result)?,
@@ -282,8 +290,9 @@ impl Storage {
     /// Goes on with the restart. `Some` exactly once: the node may vote and acknowledge from here.
     pub(crate) fn recover(&mut self, now: Instant, out: &mut Vec<Action>) -> Option<Recovered> {
         let mut restart = self.restart.take()?;
-        let (journal, promises, ops) = (&mut self.journal, &mut self.promises, &mut self.ops);
-        let result = restart.go_on(now, &mut Parts { journal, promises, ops });
+        let (journal, promises) = (&mut self.journal, &mut self.promises);
+        let (snapshots, ops) = (&mut self.snapshots, &mut self.ops);
+        let result = restart.go_on(now, &mut Parts { journal, promises, snapshots, ops });
         if result == Ok(true) {
             restart.end(now);
             self.phase_began = now;
@@ -333,6 +342,7 @@ impl Storage {
             return;
         }
         if let (None, Some(promises)) = (&self.restart, &mut self.promises) {
+            self.snapshots.pins.expire(self.config.tuning.pin_idle, now, &mut self.ops);
             self.snapshots.go_on_restoring(&mut self.ops);
             self.snapshots.go_on_saving(self.journal.durable(), &mut self.ops);
             self.snapshots.go_on_staging(&mut self.ops);
@@ -376,7 +386,8 @@ impl Storage {
 
     /// When `persist` wants to be called though nothing happened.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.journal.deadline()
+        let pins = self.snapshots.pins.deadline(self.config.tuning.pin_idle);
+        earliest([self.journal.deadline(), pins])
     }
 
     /// Whether something failed that nothing may be built on.
@@ -438,6 +449,13 @@ impl Storage {
     /// The membership in force where a snapshot from a peer has taken the place of the log.
     pub(crate) fn members_installed(&self) -> &Arc<Membership> {
         &self.promises().wanted().install.membership
+    }
+
+    /// The node has met all other members, and need not do so again.
+    pub(crate) fn set_formed(&mut self) {
+        if self.promises().wanted().restored {
+            self.promises_mut().want(|hard| hard.restored = false);
+        }
     }
 
     /// The membership in force that both copies hold (incarnations learnt included).
@@ -523,6 +541,13 @@ impl Storage {
         self.snapshots.restored()
     }
 
+    /// Whether a capture could begin now.
+    pub(crate) const fn can_capture(&self) -> bool {
+        self.snapshots.restored().is_some()
+            && self.snapshots.saving.is_none()
+            && !self.installing.is_under_way()
+    }
+
     /// Captures the machine as it is after `at`; false if a capture runs or `at` is no news.
     pub(crate) fn capture(&mut self, at: LogId, members: Arc<Membership>) -> bool {
         if self.installing.is_under_way() {
@@ -530,6 +555,28 @@ impl Storage {
         }
         let number = look::draw(self.seed ^ at.index.0.rotate_left(32)).max(1);
         self.snapshots.capture(at, members, number, &mut self.ops)
+    }
+
+    /// Why the save of a snapshot was given up since this was asked last.
+    pub(crate) const fn take_given_up(&mut self) -> Option<DiskError> {
+        self.snapshots.take_given_up()
+    }
+
+    /// Keeps the newest snapshot's file for whoever reads it from outside.
+    pub(crate) fn pin(&mut self, now: Instant) -> Outcome {
+        let (newest, align) = (self.snapshots.whole.last(), self.config.disk_align);
+        self.snapshots.pins.pin(newest, align, now)
+    }
+
+    /// Reads a piece of a file that was pinned.
+    pub(crate) fn read_pinned(&mut self, id: RequestId, what: (File, u64, u32), now: Instant) {
+        let align = self.config.disk_align;
+        self.snapshots.pins.read(id, what, (align, now), &mut self.ops);
+    }
+
+    /// Those who read pinned files.
+    pub(crate) const fn pins(&mut self) -> &mut Pins {
+        &mut self.snapshots.pins
     }
 
     /// The newest durable snapshot.

@@ -29,6 +29,8 @@ pub(crate) enum Job {
     Restore,
     /// A piece for a peer.
     Serve(NodeId),
+    /// A piece for a reader from outside.
+    Pinned,
     Install(InstallOp),
     Compact(CompactOp),
 }

@@ -4,6 +4,7 @@
 //! before the verdict; nothing is promised before the hard state was written again to both copies.
 
 mod build;
+mod restore;
 
 use super::{
     Recovered,
@@ -14,7 +15,7 @@ use super::{
     ops::{Job, Ops},
     promises::{Promises, Version},
     repair::Repair,
-    snapshots::SnapshotFile,
+    snapshots::{SnapshotFile, Snapshots},
     verdict::{self, Found, Hard, Mode, Verdict},
     verify::Verification,
 };
@@ -83,6 +84,10 @@ pub(crate) struct Recovery {
 enum Stage {
     Begin,
     List,
+    /// What an earlier restore left is being removed.
+    Cleared,
+    /// A backup's state is on its way to its file.
+    Save,
     Build(u8),
     HardState,
     Snapshots,
@@ -98,6 +103,7 @@ enum Stage {
 pub(crate) struct Parts<'a> {
     pub(crate) journal: &'a mut Journal,
     pub(crate) promises: &'a mut Option<Promises>,
+    pub(crate) snapshots: &'a mut Snapshots,
     pub(crate) ops: &'a mut Ops,
 }
 
@@ -228,6 +234,14 @@ impl Recovery {
             match std::mem::replace(&mut self.stage, Stage::Over) {
                 Stage::Begin => self.list(now, parts.ops)?,
                 Stage::List => self.read_hard_state(now, parts.ops)?,
+                Stage::Cleared => self.save(parts)?,
+                Stage::Save => {
+                    if !self.go_on_saving(parts)? {
+                        self.stage = Stage::Save;
+                        return Ok(false);
+                    }
+                    self.stage = Stage::Build(0);
+                }
                 Stage::Build(step) => self.build(step, parts.ops)?,
                 Stage::HardState => self.read_snapshots(now, parts.ops)?,
                 Stage::Snapshots => self.read_segments(now, parts.ops),
@@ -291,8 +305,11 @@ impl Recovery {
 
     fn read_hard_state(&mut self, now: Instant, ops: &mut Ops) -> Result<(), Halt> {
         let mode = self.mode();
-        let found = Found::early(mode, self.look.is_empty(), Hard::Good);
+        let is_restore = self.restores().is_some();
+        let is_empty = self.look.is_empty() || is_restore && self.look.is_unfinished();
+        let found = Found::early(mode, is_empty, Hard::Good);
         match verdict::verdict(&found) {
+            (_, Verdict::Fresh) if is_restore => return self.clear(ops),
             (_, Verdict::Fresh) => {
                 if self.look.has_files() {
                     ops.met(Mark::FormatRepeated);
@@ -319,7 +336,7 @@ impl Recovery {
 
     const fn mode(&self) -> Mode {
         match self.start {
-            Start::Format { .. } => Mode::Format,
+            Start::Format { .. } | Start::Restore { .. } => Mode::Format,
             Start::Join { .. } => Mode::Join,
             _ => Mode::Run,
         }

@@ -25,6 +25,8 @@ pub(super) struct Saving {
     pub(super) header: Header,
     pub(super) footer: Footer,
     source: Source,
+    /// What its bytes and their checksum must turn out to be, if that is known.
+    meant: Option<(u64, u32)>,
     pub(super) step: Save,
     /// Payload that does not fill a block yet.
     gathered: BytesMut,
@@ -68,7 +70,18 @@ impl Saving {
 
     /// What a peer sends.
     pub(super) fn stage(header: Header, name: SnapshotName, align: u32, ops: &mut Ops) -> Self {
-        Self::new(header, Source::Peer { name, received: 0 }, align).create(ops)
+        Self::from_peer(header, name, align).create(ops)
+    }
+
+    fn from_peer(header: Header, name: SnapshotName, align: u32) -> Self {
+        let source = Source::Peer { name, received: 0 };
+        Self::new(header, source, align).meant((name.bytes, name.digest))
+    }
+
+    /// It is to have so many bytes and this checksum.
+    pub(super) const fn meant(mut self, meant: (u64, u32)) -> Self {
+        self.meant = Some(meant);
+        self
     }
 
     /// The same, from where an earlier attempt broke off.
@@ -79,7 +92,7 @@ impl Saving {
         align: u32,
     ) -> Self {
         let rereading = Some(Rereading::new(left, name, &header, align));
-        let saving = Self::new(header, Source::Peer { name, received: 0 }, align);
+        let saving = Self::from_peer(header, name, align);
         Self { step: Save::Reread, rereading, ..saving }
     }
 
@@ -88,6 +101,7 @@ impl Saving {
             header,
             footer: Footer { blocks: 0, payload_bytes: 0, digest: 0 },
             source,
+            meant: None,
             step: Save::Create,
             gathered: BytesMut::new(),
             is_last_seen: false,
@@ -191,8 +205,10 @@ impl Saving {
         self.submit(DiskRequest::Rename { from, to }, ops);
     }
 
-    pub(super) fn go_on(&mut self, align: u32, ops: &mut Ops) {
-        if let Some(error) = self.failed.take() {
+    /// Takes the next steps; tells why, if it is given up.
+    pub(super) fn go_on(&mut self, align: u32, ops: &mut Ops) -> Option<DiskError> {
+        let failed = self.failed.take();
+        if let Some(error) = failed {
             ops.met(Mark::SnapshotGivenUp);
             ops.note(Note::Disk { file: self.part(), error });
             self.abandon(ops);
@@ -211,7 +227,7 @@ impl Saving {
                 self.submit(DiskRequest::Sync { file: self.part() }, ops);
             }
             Save::Sync if self.in_flight == 0 && self.is_as_sent() => self.step = Save::Whole,
-            // Each piece was sound on its way: they are not one snapshot's.
+            // Each piece was sound on its way: they are not one snapshot's. Or not the backup's.
             Save::Sync if self.in_flight == 0 => self.abandon(ops),
             Save::Rename if self.in_flight == 0 => {
                 self.step = Save::SyncName;
@@ -221,6 +237,7 @@ impl Saving {
             }
             _ => {}
         }
+        failed
     }
 
     fn write_header(&mut self, align: u32, ops: &mut Ops) {
@@ -271,8 +288,8 @@ impl Saving {
     }
 
     fn is_as_sent(&self) -> bool {
-        let Source::Peer { name, .. } = self.source else { return true };
-        (self.footer.payload_bytes, self.footer.digest) == (name.bytes, name.digest)
+        let found = (self.footer.payload_bytes, self.footer.digest);
+        self.meant.is_none_or(|meant| meant == found)
     }
 
     fn submit(&mut self, request: DiskRequest, ops: &mut Ops) {

@@ -11,6 +11,7 @@ use super::{
     install::remove,
     leftover::Leftover,
     ops::{Job, Ops},
+    pins::Pins,
     saving::{BLOCKS_IN_FLIGHT_MAX, Save, Saving},
     serving::Serving,
 };
@@ -55,6 +56,7 @@ pub(crate) struct Snapshots {
     /// What an earlier life staged and a crash broke off.
     pub(super) left: Option<Leftover>,
     pub(super) serving: Serving,
+    pub(crate) pins: Pins,
     restoring: Option<Restoring>,
     restored: Option<LogId>,
     /// No snapshot is left for the log to go on from: a peer must send one.
@@ -62,6 +64,8 @@ pub(crate) struct Snapshots {
     /// Whether a peer could.
     pub(super) has_peers: bool,
     captures: u64,
+    /// Why the last save of an own snapshot was given up.
+    given_up: Option<DiskError>,
     pub(super) fault: Option<Halt>,
 }
 
@@ -103,11 +107,13 @@ impl Snapshots {
             staging: None,
             left: None,
             serving: Serving::default(),
+            pins: Pins::default(),
             restoring: None,
             restored: None,
             is_lost: false,
             has_peers: false,
             captures: 0,
+            given_up: None,
             fault: None,
         }
     }
@@ -154,6 +160,12 @@ impl Snapshots {
         true
     }
 
+    /// The machine holds a backup's state, of so many bytes and with this checksum.
+    pub(super) fn save_backup(&mut self, header: Header, meant: (u64, u32), ops: &mut Ops) {
+        let capture = CaptureId(1);
+        self.saving = Some(Saving::capture(header, capture, self.align, ops).meant(meant));
+    }
+
     fn header(
         &self,
         at: LogId,
@@ -178,7 +190,7 @@ impl Snapshots {
     /// Goes on with the save of an own snapshot.
     pub(crate) fn go_on_saving(&mut self, durable: LogIndex, ops: &mut Ops) {
         let Some(saving) = &mut self.saving else { return };
-        saving.go_on(self.align, ops);
+        self.given_up = saving.go_on(self.align, ops).or(self.given_up);
         if saving.step == Save::Whole {
             if durable >= saving.header.at.index {
                 saving.name(ops);
@@ -190,11 +202,15 @@ impl Snapshots {
             return;
         }
         if let Some(Saving { header, footer, step: Save::SyncName, .. }) = self.saving.take() {
-            ops.note(Note::Snapshot(header.at));
             let passed = self.left.take_if(|left| left.at <= header.at);
             passed.into_iter().for_each(|left| remove(left.file(), ops));
             self.whole.push(SnapshotFile { header, footer });
         }
+    }
+
+    /// Why a save was given up since this was asked last.
+    pub(crate) const fn take_given_up(&mut self) -> Option<DiskError> {
+        self.given_up.take()
     }
 
     pub(super) fn abandon_capture(&mut self, ops: &mut Ops) {
@@ -296,6 +312,7 @@ impl Snapshots {
     pub(super) fn replace(&mut self, installed: SnapshotFile, ops: &mut Ops) -> Vec<File> {
         let old = std::mem::replace(&mut self.whole, vec![installed]);
         self.serving.keep(&[]);
+        self.pins.clear();
         self.restored = None;
         self.is_lost = false;
         self.restore(ops);
@@ -402,6 +419,13 @@ impl Snapshots {
 impl SnapshotFile {
     pub(super) fn block_offset(&self, number: u64, align: u32) -> u64 {
         header_bytes(align) + number * u64::from(self.header.block_bytes)
+    }
+
+    /// The length of the file.
+    pub(super) fn file_bytes(&self, align: u32) -> u64 {
+        let last = self.footer.blocks - 1;
+        let end = self.block_offset(last, align) + u64::from(self.block_len(last, align));
+        end + u64::from(align)
     }
 
     /// The bytes of a block on disk, padding included.

@@ -51,6 +51,8 @@ pub(crate) enum Mode {
 /// The hard state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Hard {
+    /// No file, and no log either: only snapshots.
+    Unfinished,
     /// No file, or no good block in it.
     Lost,
     /// Good, of another cluster, group or node.
@@ -192,6 +194,12 @@ pub(crate) const TABLE: &[Row] = &[
         "a node is there already",
     ),
     row(
+        "restore-unfinished",
+        |f| matches!(f.hard, Hard::Unfinished),
+        |_| Verdict::Refuse,
+        "a crash inside a restore: restore again",
+    ),
+    row(
         "hard-state-lost",
         |f| matches!(f.hard, Hard::Lost),
         |_| Verdict::Refuse,
@@ -295,7 +303,7 @@ mod tests {
         let mut all = Vec::new();
         for mode in [Mode::Run, Mode::Format, Mode::Join] {
             for is_empty in [false, true] {
-                for hard in [Hard::Lost, Hard::Foreign, Hard::Newer, Hard::Good] {
+                for hard in [Hard::Unfinished, Hard::Lost, Hard::Foreign, Hard::Newer, Hard::Good] {
                     for is_cutting in [false, true] {
                         disk(&mut all, mode, is_empty, hard, is_cutting);
                     }

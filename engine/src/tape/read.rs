@@ -3,8 +3,8 @@
 
 use super::Step;
 use crate::{
-    Batch, CaptureId, Change, Chunk, ClusterId, Completion, Config, Control, DiskError, Event,
-    File, GroupId, Instant, LogId, LogIndex, MachineError, Member, Membership, NodeId, OpId,
+    Backup, Batch, CaptureId, Change, Chunk, ClusterId, Completion, Config, Control, DiskError,
+    Event, File, GroupId, Instant, LogId, LogIndex, MachineError, Member, Membership, NodeId, OpId,
     ReadMode, RequestId, Requests, SnapshotId, Start, Term, Timestamp, Tuning,
 };
 use bytes::Bytes;
@@ -74,12 +74,13 @@ records! {
     Requests { first, count }
     Member { id, incarnation, address }
     Chunk { bytes, last }
+    Backup { cluster, group, node, at, id, bytes, digest, members }
     Config { group, node, disk_align, segment_bytes, tuning }
     Tuning {
         heartbeat, election, commit_notice, forward, lease_drift_ppm, entry_commands_max, append_bytes_max,
         inflight_bytes_max, writes_inflight_max, propose_bytes_max, apply_bytes_max,
         cache_bytes_max, catch_up_bytes_max, restore_bytes_max, snapshot_log_bytes,
-        retain_log_bytes, transfers_max, transfer_bytes_per_second
+        retain_log_bytes, transfers_max, transfer_bytes_per_second, snapshot_age, pin_idle
     }
     Step { now, events, actions }
 }
@@ -137,6 +138,11 @@ variants! {
         5 => |_| Some(Self::Inspect),
         6 => |b| Some(Self::ForceSoleVoter { acknowledged_loss: Read::read(b)? }),
         7 => |_| Some(Self::Verify),
+        8 => |b| {
+            Some(Self::Restore {
+                cluster: Read::read(b)?, members: Read::read(b)?, backup: Read::read(b)?,
+            })
+        },
     }
     Completion {
         1 => |_| Some(Self::Done),
@@ -154,6 +160,11 @@ variants! {
         3 => |_| Some(Self::Snapshot),
         4 => |_| Some(Self::PinSnapshot),
         5 => |b| Some(Self::Unpin { file: Read::read(b)? }),
+        6 => |b| {
+            Some(Self::ReadPinned {
+                file: Read::read(b)?, offset: Read::read(b)?, len: Read::read(b)?,
+            })
+        },
     }
     Change {
         1 => |b| Some(Self::AddLearner(Read::read(b)?)),

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::{
-    Batch, CaptureId, Change, Chunk, ClusterId, Completion, Control, DiskError, File, GroupId,
-    LogId, LogIndex, MachineError, Member, Membership, NodeId, OpId, ReadMode, RequestId, Requests,
-    SnapshotId, Start, Term, Timestamp, Tuning,
+    Backup, Batch, CaptureId, Change, Chunk, ClusterId, Completion, Control, DiskError, File,
+    GroupId, LogId, LogIndex, MachineError, Member, Membership, NodeId, OpId, ReadMode, RequestId,
+    Requests, SnapshotId, Start, Term, Timestamp, Tuning,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -20,9 +20,20 @@ fn starts() -> Vec<Event> {
         learners: vec![member(4)],
         used: NodeId(0),
     });
+    let backup = Backup {
+        cluster: ClusterId(8),
+        group: GroupId(1),
+        node: NodeId(2),
+        at: LogId::new(Term(1), LogIndex(8)),
+        id: SnapshotId(5),
+        bytes: 99,
+        digest: 0xdead_beef,
+        members: members.clone(),
+    };
     let starts = [
         Start::Run,
-        Start::Format { cluster: ClusterId(9), members },
+        Start::Format { cluster: ClusterId(9), members: members.clone() },
+        Start::Restore { cluster: ClusterId(9), members: members.clone(), backup },
         Start::Join { cluster: ClusterId(9) },
         Start::Resume { machine: LogId::new(Term(1), LogIndex(8)) },
         Start::Inspect,
@@ -67,6 +78,7 @@ fn controls() -> Vec<Event> {
         Control::Transfer { to: None },
         Control::Snapshot,
         Control::PinSnapshot,
+        Control::ReadPinned { file: File::Snapshot(LogId::ZERO), offset: 7, len: 8 },
         Control::Unpin { file: File::Segment(3) },
     ];
     controls.into_iter().map(|control| Event::Control { id: RequestId(1), control }).collect()

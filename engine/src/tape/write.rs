@@ -2,10 +2,10 @@
 
 use super::Digest;
 use crate::{
-    Action, Batch, CaptureId, Change, Chunk, Class, ClusterId, Completion, Config, Control,
+    Action, Backup, Batch, CaptureId, Change, Chunk, Class, ClusterId, Completion, Config, Control,
     DiskError, DiskRequest, Entries, Event, Extent, File, GroupId, Halt, Instant, LogId, LogIndex,
-    Machine, MachineError, Member, Membership, NodeId, Note, OpId, Outcome, ReadMode, Refusal,
-    RequestId, Requests, Run, Runs, SnapshotId, Start, Term, Timestamp, Tuning,
+    Machine, MachineError, Member, Membership, NodeId, Note, OpId, Origin, Outcome, ReadMode,
+    Refusal, RequestId, Requests, Run, Runs, SnapshotId, Start, Term, Timestamp, Tuning,
 };
 use bytes::Bytes;
 use std::{sync::Arc, time::Duration};
@@ -87,6 +87,8 @@ records! {
     Requests { first, count }
     Member { id, incarnation, address }
     Chunk { bytes, last }
+    Backup { cluster, group, node, at, id, bytes, digest, members }
+    Origin { at, id }
     Extent { offset, bytes, zeros }
     Run { ordinal, requests }
     Entries { first, last, frames, runs }
@@ -95,7 +97,7 @@ records! {
         heartbeat, election, commit_notice, forward, lease_drift_ppm, entry_commands_max, append_bytes_max,
         inflight_bytes_max, writes_inflight_max, propose_bytes_max, apply_bytes_max,
         cache_bytes_max, catch_up_bytes_max, restore_bytes_max, snapshot_log_bytes,
-        retain_log_bytes, transfers_max, transfer_bytes_per_second
+        retain_log_bytes, transfers_max, transfer_bytes_per_second, snapshot_age, pin_idle
     }
 }
 
@@ -214,6 +216,9 @@ impl Write for Start {
             Self::Inspect => variant!(to, 5),
             Self::ForceSoleVoter { acknowledged_loss } => variant!(to, 6, acknowledged_loss),
             Self::Verify => variant!(to, 7),
+            Self::Restore { cluster, members, backup } => {
+                variant!(to, 8, cluster, members, backup);
+            }
         }
     }
 }
@@ -246,6 +251,7 @@ impl Write for Control {
             Self::Snapshot => variant!(to, 3),
             Self::PinSnapshot => variant!(to, 4),
             Self::Unpin { file } => variant!(to, 5, file),
+            Self::ReadPinned { file, offset, len } => variant!(to, 6, file, offset, len),
         }
     }
 }
@@ -335,6 +341,7 @@ impl Write for Outcome {
             Self::Pinned(file, bytes) => variant!(to, 2, file, bytes),
             Self::Refused(refusal) => variant!(to, 3, refusal),
             Self::Unknown => variant!(to, 4),
+            Self::Read(bytes) => variant!(to, 5, bytes),
         }
     }
 }
@@ -359,6 +366,9 @@ impl Write for Refusal {
             Self::Stopping => variant!(to, 7),
             Self::Change(why) => variant!(to, 8, why.to_string().as_str()),
             Self::Transfer(why) => variant!(to, 9, why.to_string().as_str()),
+            Self::NoSnapshot => variant!(to, 10),
+            Self::NotPinned(file) => variant!(to, 11, file),
+            Self::Disk(error) => variant!(to, 12, error),
         }
     }
 }
@@ -394,6 +404,8 @@ impl Write for Halt {
             Self::LogLost { file, offset, expected } => {
                 variant!(to, 10, file, offset, expected.as_str());
             }
+            Self::Built(at) => variant!(to, 11, at),
+            Self::OtherOrigin { peer, own, theirs } => variant!(to, 12, peer, own, theirs),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use super::{
     info,
+    orders::{Order, Taking},
     reader::{ProtocolError, Reader},
     request::{self, Request},
     run::Run,
@@ -39,6 +40,7 @@ pub(crate) struct Connection<S, T> {
     stopping: watch::Receiver<bool>,
     run_bytes_max: usize,
     reader: Reader,
+    taking: Taking,
     /// Answers on their way out.
     out: Vec<u8>,
     /// The keys of the command at hand.
@@ -53,6 +55,8 @@ enum Step {
     Flush,
     /// Perform these.
     Run(Run),
+    /// Give the node an order.
+    Order(Order),
     /// Say how the node is.
     Info,
     /// Say good-bye.
@@ -72,6 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
             stopping,
             run_bytes_max: bytes_max,
             reader: Reader::new(bytes_max),
+            taking: Taking::default(),
             out: Vec::new(),
             list: Vec::new(),
         }
@@ -79,6 +84,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
 
     /// Serves until the client leaves, is told off, or the server stops.
     pub(crate) async fn serve(mut self) -> io::Result<()> {
+        let served = self.serve_to_its_end().await;
+        self.taking.end(&self.store).await;
+        served
+    }
+
+    async fn serve_to_its_end(&mut self) -> io::Result<()> {
         loop {
             match self.step() {
                 Step::Read => {
@@ -90,6 +101,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
                 Step::Flush => self.flush().await?,
                 Step::Run(Run::Writes { batch, .. }) => self.commit(batch).await,
                 Step::Run(Run::Reads(queries)) => self.ask(queries).await?,
+                Step::Order(order) => {
+                    self.taking.carry_out(order, &self.store, &mut self.out).await;
+                }
                 Step::Info => self.inform().await,
                 Step::Close => return self.close().await,
             }
@@ -143,6 +157,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
                 self.out.extend_from_slice(&bytes);
                 None
             }
+            (Request::Order(order), None) => Some(Step::Order(order)),
             (Request::Info, None) => Some(Step::Info),
             (Request::Quit, None) => {
                 answer::simple(&mut self.out, "OK");
@@ -247,7 +262,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
 
     /// Sends what is left and listens a little: a socket closed over unread bytes takes the last
     /// answer with it.
-    async fn close(mut self) -> io::Result<()> {
+    async fn close(&mut self) -> io::Result<()> {
         self.flush().await?;
         self.stream.shutdown().await?;
         let mut rest = [0; 4096];

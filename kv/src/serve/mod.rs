@@ -6,6 +6,7 @@
 
 mod connection;
 mod info;
+mod orders;
 mod reader;
 mod request;
 mod run;

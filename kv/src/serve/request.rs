@@ -3,7 +3,10 @@
 //! Knows no connection and no state. What is wrong with a command is answered here, so that the
 //! log holds none that cannot be performed.
 
-use super::reader::Args;
+use super::{
+    orders::{self, Order},
+    reader::Args,
+};
 use crate::{Command, List, When, answer};
 use std::fmt;
 
@@ -25,6 +28,8 @@ pub(crate) enum Request<'a> {
     Command(Command<'a>),
     /// Answered already.
     Answered(Vec<u8>),
+    /// For the node itself.
+    Order(Order),
     /// How the node is.
     Info,
     /// To be let go.
@@ -85,7 +90,7 @@ fn parse_named<'a>(name: &[u8], args: Args<'a>, list: &'a mut Vec<u8>) -> Parsed
         b"PTTL" => Command::Ttl { key: one(args)?, millis: true },
         b"DBSIZE" if args.len() == 0 => Command::DbSize,
         b"SCAN" => scan(args)?,
-        b"LAKEBED" => lakebed(args)?,
+        b"LAKEBED" => return lakebed(args),
         b"MSET" | b"DBSIZE" => return Err(Wrong::Arity),
         _ => return parse_local(name, args),
     };
@@ -187,12 +192,13 @@ fn scan(args: Args<'_>) -> Result<Command<'_>, Wrong> {
     Ok(Command::Scan { cursor, count, pattern })
 }
 
-fn lakebed(args: Args<'_>) -> Result<Command<'_>, Wrong> {
-    let what = one(args)?;
-    if !what.eq_ignore_ascii_case(b"DIGEST") {
-        return Err(Wrong::Text("ERR LAKEBED knows DIGEST alone"));
+fn lakebed<'a>(args: Args<'a>) -> Parsed<'a> {
+    if let Some([what]) = args.all()
+        && what.eq_ignore_ascii_case(b"DIGEST")
+    {
+        return Ok(Request::Command(Command::Digest));
     }
-    Ok(Command::Digest)
+    Order::parse(args).map(Request::Order).ok_or(Wrong::Text(orders::USAGE))
 }
 
 fn config(args: Args<'_>) -> Result<Vec<u8>, Wrong> {
@@ -347,6 +353,10 @@ mod tests {
             ("CONFIG SET a b", "when the node is started"),
             ("CLIENT LIST", "CLIENT knows"),
             ("LAKEBED FREEZE", "LAKEBED knows"),
+            ("LAKEBED BACKUP", "LAKEBED knows"),
+            ("LAKEBED BACKUP READ 1", "LAKEBED knows"),
+            ("LAKEBED BACKUP READ x 1", "LAKEBED knows"),
+            ("LAKEBED SNAPSHOT now", "LAKEBED knows"),
         ];
         for (line, expected) in cases {
             let reply = reply(line);
@@ -365,6 +375,13 @@ mod tests {
         assert_eq!(reply("CONFIG GET none"), "*0\r\n");
         assert_eq!(reply("COMMAND DOCS"), "*0\r\n");
         assert_eq!(reply("CLIENT SETINFO LIB-NAME x"), "+OK\r\n");
+        let order = |line: &str, order| {
+            with(line, |request| assert_eq!(request, Request::Order(order), "{line}"));
+        };
+        order("LAKEBED snapshot", Order::Snapshot);
+        order("lakebed backup begin", Order::BeginBackup);
+        order("LAKEBED BACKUP READ 5 9999999999", Order::ReadBackup { offset: 5, len: u32::MAX });
+        order("LAKEBED BACKUP END", Order::EndBackup);
         with("QUIT", |request| assert_eq!(request, Request::Quit));
         with("INFO server", |request| assert_eq!(request, Request::Info));
     }

@@ -3,7 +3,7 @@
 //! Knows no RESP but the form of errors. A node's handle is one; so is a machine in a test.
 
 use bytes::Bytes;
-use lakebed::{Batch, Refusal, Status};
+use lakebed::{Batch, Control, Outcome, Refusal, Status};
 use std::{fmt, future::Future};
 
 /// A replicated [`Kv`](crate::Kv), as its server sees it.
@@ -21,6 +21,11 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// A look at the node.
     fn status(&self) -> impl Future<Output = Result<Status, Failure>> + Send;
+
+    /// Gives the node an order. One that has no node refuses all of them.
+    fn control(&self, _order: Control) -> impl Future<Output = Result<Outcome, Failure>> + Send {
+        async { Err(Failure::Refused(Refusal::NotReady)) }
+    }
 
     /// What INFO tells beside the status: names, and values without line breaks. Nothing by
     /// default.

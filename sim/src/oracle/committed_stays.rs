@@ -21,6 +21,11 @@ impl Committed {
         Self { terms: Vec::new(), by_term: BTreeMap::new(), checked }
     }
 
+    /// All up to here was committed in another cluster.
+    pub(super) fn begin_behind(&mut self, at: LogId) {
+        self.terms = vec![at.term; at.index.0 as usize];
+    }
+
     pub(super) fn on_death(&mut self, node: usize) {
         self.checked[node] = LogIndex(0);
     }

@@ -8,7 +8,7 @@ use crate::{
     client::{Fate, Request},
     witness::Applied,
 };
-use lakebed::{LogIndex, RequestId};
+use lakebed::{LogId, LogIndex, RequestId};
 
 /// What is known of one request.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,6 +26,11 @@ pub(super) struct History {
 }
 
 impl History {
+    /// Nobody is told of anything at or before this.
+    pub(super) const fn begin_behind(&mut self, at: LogId) {
+        self.acknowledged = at.index;
+    }
+
     pub(super) const fn acknowledged(&self) -> LogIndex {
         self.acknowledged
     }

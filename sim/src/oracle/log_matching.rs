@@ -33,6 +33,13 @@ impl Logs {
         Self { seed, first: Vec::new(), others: BTreeMap::new() }
     }
 
+    /// This entry was written in another cluster.
+    pub(super) fn begin_behind(&mut self, at: LogId) {
+        let elsewhere = Content { prev_term: Term(0), digest: 0 };
+        self.first = vec![None; at.index.0 as usize];
+        self.first.push(Some((at.term, elsewhere)));
+    }
+
     /// What is known of this entry; if nothing is, then this from now on.
     fn known(&mut self, id: LogId, content: Content) -> Content {
         let at = id.index.0 as usize;

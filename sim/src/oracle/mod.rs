@@ -107,6 +107,22 @@ impl<M: StateMachine> Oracle<M> {
         }
     }
 
+    /// The same, in a cluster that begins behind this entry: `machine` is what that made of one.
+    pub(crate) fn behind(
+        at: LogId,
+        nodes: usize,
+        seed: Seed,
+        members: Arc<Membership>,
+        machine: M,
+    ) -> Self {
+        let mut oracle = Self::new(nodes, seed, members, machine);
+        oracle.logs.begin_behind(at);
+        oracle.committed.begin_behind(at);
+        oracle.machines.begin_behind(at);
+        oracle.history.begin_behind(at);
+        oracle
+    }
+
     /// A node handled an event and wants these actions done.
     #[inline(never)]
     pub(crate) fn on_step(&mut self, seen: Seen<'_>, actions: &[Action]) -> Checked {

@@ -32,6 +32,12 @@ impl<M: StateMachine> Machines<M> {
         Self { records: Vec::new(), reference: Witness::new(machine), positions, kept: None }
     }
 
+    /// All up to here was applied in another cluster, to the machine that is the reference now.
+    pub(super) fn begin_behind(&mut self, at: LogId) {
+        let elsewhere = Record { id: LogId::ZERO, content: 0, answers: 0 };
+        self.records = vec![elsewhere; at.index.0 as usize];
+    }
+
     pub(super) fn keep_commands(&mut self) {
         self.kept = Some(Vec::new());
     }

@@ -24,7 +24,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let has_left = halt == Halt::Removed && self.oracle.is_former(at);
         // It comes back behind a gate.
         let is_lost = matches!(halt, Halt::LogLost { .. }) && self.nodes[at].scars.is_ruined;
-        let is_usual = matches!(halt, Halt::Stopped | Halt::DiskFailed { .. });
+        // Members that were made from different backups are no cluster.
+        let falls_out = matches!(halt, Halt::OtherOrigin { .. }) && !self.is_of_one_piece();
+        let is_out = is_out || falls_out;
+        let is_usual = matches!(halt, Halt::Stopped | Halt::Built(_) | Halt::DiskFailed { .. });
         let expected = is_out || has_left || is_lost || is_usual;
         self.note(Some(at), || format!("halted: {halt}"));
         if !expected {

@@ -81,23 +81,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     /// Asks a node for a snapshot now, for a story; [`probe`](Self::probe) tells when it is there.
     pub fn ask_for_snapshot(&mut self, node: usize) -> Checked {
-        let (query, floor) = (Bytes::new(), self.oracle.acknowledged());
-        let (client, is_write, fate) = (STORY, false, Fate::Open);
-        let id = self.requests.begin(Request { client, node, is_write, query, floor, fate });
-        self.feed(node, Some(Event::Control { id, control: Control::Snapshot }))?;
-        self.fall_due();
-        Ok(())
+        self.order(node, Control::Snapshot).map(drop)
     }
 
     /// Asks a node to hand its leadership over now.
     pub fn hand_over(&mut self, node: usize, heir: Option<usize>) -> Checked {
-        let (query, floor) = (Bytes::new(), self.oracle.acknowledged());
-        let (client, is_write, fate) = (STORY, false, Fate::Open);
-        let id = self.requests.begin(Request { client, node, is_write, query, floor, fate });
         let to = heir.map(|heir| NodeId(heir as u64 + 1));
-        self.feed(node, Some(Event::Control { id, control: Control::Transfer { to } }))?;
-        self.fall_due();
-        Ok(())
+        self.order(node, Control::Transfer { to }).map(drop)
     }
 
     /// How far a request has come.
@@ -140,6 +130,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         };
         for id in requests.ids() {
             self.changed(id, outcome);
+            if self.requests.of(id).client == STORY {
+                self.outcomes.insert(id, outcome.clone());
+            }
             if let Outcome::Refused(Refusal::NotLeader { hint: Some(leader) }) = outcome {
                 self.follow_hint(id, leader.0 as usize - 1);
             } else {

@@ -94,3 +94,74 @@ fn one_that_met_all_and_has_no_term_asks_again() {
     cluster.run();
     assert_eq!(cluster.at(2).role(), status::Role::Follower, "those who have formed still answer");
 }
+
+const ORIGIN: Origin = Origin { at: id(6, 2), id: SnapshotId(5) };
+
+/// Nodes made from backups: they have a term and a log, and know their own incarnation only.
+fn made_from(origins: &[Origin]) -> Cluster {
+    let mut cluster = formatted(origins.len() as u64);
+    let disk = |(own, &origin): (usize, &Origin)| {
+        let recorded = Arc::clone(&cluster.nodes[own].disk.recorded);
+        let past = if origin.is_nothing() { (0, &[][..]) } else { (6, &[6, 6][..]) };
+        let wanted_members = [Arc::clone(&recorded), Arc::clone(&recorded)];
+        Disk { origin, recorded, wanted_members, ..disk_with(past.0, past.1, 3) }
+    };
+    let disks = origins.iter().enumerate().map(disk).collect();
+    cluster = Cluster::new(disks);
+    cluster
+}
+
+#[test]
+fn members_made_from_one_backup_meet_before_they_vote() {
+    let mut cluster = made_from(&[ORIGIN; 3]);
+    cluster.isolate(3);
+    cluster.elapse(10_000 * MS);
+    assert_eq!(roles(&cluster), [status::Role::Forming; 3], "a term is no history of theirs");
+    assert!(cluster.nodes.iter().all(|node| node.disk.promised == (Term(6), None)));
+    cluster.cut.clear();
+    cluster.elapse(5000 * MS);
+    assert!(cluster.at(3).raft.leader().is_some());
+    assert!(cluster.nodes.iter().all(|node| node.has(Mark::FormedFromBackup)));
+    assert!(cluster.nodes.iter().all(|node| node.disk.origin.is_nothing()), "it need not again");
+    assert!(cluster.at(1).disk.promised.0 > Term(6), "terms go on");
+}
+
+/// It met all, and the others may not have recorded it: another life of it could vote beside it.
+#[test]
+fn one_made_from_a_backup_that_restarts_in_between_asks_again() {
+    let mut cluster = made_from(&[ORIGIN; 3]);
+    cluster.at(1).disk.lazy = true;
+    cluster.elapse(1000 * MS);
+    assert_eq!(*cluster.at(3).disk.recorded, members(3), "it knows all");
+    assert_eq!(roles(&cluster), [status::Role::Forming; 3]);
+    cluster.crash(3);
+    cluster.elapse(1000 * MS);
+    assert_eq!(cluster.at(3).role(), status::Role::Forming);
+    cluster.at(1).disk.lazy = false;
+    cluster.elapse(5000 * MS);
+    assert!(cluster.at(3).raft.leader().is_some());
+}
+
+#[test]
+fn a_member_made_from_another_backup_or_none_is_not_one() {
+    let others = [
+        Origin::default(),
+        Origin { id: SnapshotId(9), ..ORIGIN },
+        Origin { at: id(6, 1), ..ORIGIN },
+    ];
+    for other in others {
+        for nodes in [[ORIGIN, ORIGIN, other], [other, other, ORIGIN]] {
+            let mut cluster = made_from(&nodes);
+            cluster.elapse(5000 * MS);
+            assert!(cluster.nodes.iter().all(|node| node.raft.leader().is_none()));
+            let (own, theirs) = (nodes[2], nodes[0]);
+            let halted = cluster.at(3).halted.clone();
+            let by = |peer| Halt::OtherOrigin { peer: node(peer), own, theirs };
+            assert!(halted == Some(by(1)) || halted == Some(by(2)), "{halted:?}");
+            assert!(cluster.at(3).has(Mark::OtherOriginMet));
+            // Whoever is wrong can be made anew: nobody has recorded it.
+            let met = cluster.at(1).disk.recorded.member(node(3)).unwrap().incarnation;
+            assert_eq!(met, 0);
+        }
+    }
+}

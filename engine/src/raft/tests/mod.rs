@@ -21,7 +21,7 @@ use crate::{
     event::ReadMode,
     membership::Member,
     storage::ReadBack,
-    types::{ClusterId, GroupId, LogId, RequestId, Timestamp},
+    types::{ClusterId, GroupId, LogId, RequestId, SnapshotId, Timestamp},
 };
 use bytes::Bytes;
 use std::collections::{BTreeSet, VecDeque};
@@ -36,7 +36,7 @@ fn node(id: u64) -> NodeId {
     NodeId(id)
 }
 
-fn id(term: u64, index: u64) -> LogId {
+const fn id(term: u64, index: u64) -> LogId {
     LogId::new(Term(term), LogIndex(index))
 }
 
@@ -70,6 +70,8 @@ struct Disk {
     reads: u64,
     /// Entries of which only the name is left.
     holes: Vec<LogIndex>,
+    /// What the node was made from, and has not met all others since.
+    origin: Origin,
 }
 
 impl Disk {
@@ -153,6 +155,9 @@ impl Node {
         if let Some(promise) = self.raft.take_promise() {
             assert!(promise.0 >= self.disk.wanted.0, "terms only rise");
             self.disk.wanted = promise;
+        }
+        if self.raft.take_formed() {
+            self.disk.origin = Origin::default();
         }
         if let Some((newest, previous)) = self.raft.take_membership() {
             self.disk.wanted_members = [newest, previous];
@@ -325,6 +330,7 @@ fn recovered(disk: &Disk, own: u64) -> Recovered {
         membership: Arc::clone(if is_in_force { &disk.recorded } else { &disk.previous }),
         previous: Arc::clone(&disk.previous),
         gate: None,
+        origin: disk.origin,
     }
 }
 
@@ -353,6 +359,7 @@ fn disk_with(term: u64, terms: &[u64], nodes: u64) -> Disk {
         full: false,
         reads: 0,
         holes: Vec::new(),
+        origin: Origin::default(),
     }
 }
 

@@ -43,6 +43,13 @@ impl Look {
                     .into(),
                 format!("{} in every block of both copies", self.worst_fault()),
             ),
+            "restore-unfinished" => (
+                0,
+                "a hard state: a restore that was cut short is repeated, and a node that lost its \
+                 own must come back under a new node id"
+                    .into(),
+                "a snapshot or a part of one, and nothing else".into(),
+            ),
             "foreign" => {
                 let Identity { node, group, .. } = self.hard.as_ref()?.identity;
                 let expected = format!("node {} of group {}", self.config.node, self.config.group);

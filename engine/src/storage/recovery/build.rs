@@ -1,4 +1,4 @@
-//! A new node's directory: its hard state, and nothing else.
+//! A new node's hard state, which makes it a node.
 
 use super::{Recovery, RecoveryOp, Stage};
 use crate::{
@@ -32,6 +32,9 @@ impl Recovery {
             3 => DiskRequest::Rename { from: file, to: File::HardState },
             4 => DiskRequest::SyncDirectory,
             _ => {
+                if let Some(backup) = self.restores() {
+                    return Err(Halt::Built(backup.at));
+                }
                 // What was built is read back like any other node's.
                 self.start = Start::Run;
                 self.stage = Stage::Begin;
@@ -46,7 +49,9 @@ impl Recovery {
 
     fn new_node(&self) -> Result<hard_state::HardState, Halt> {
         let (cluster, members) = match &self.start {
-            Start::Format { cluster, members } => (*cluster, members.clone()),
+            Start::Format { cluster, members } | Start::Restore { cluster, members, .. } => {
+                (*cluster, members.clone())
+            }
             Start::Join { cluster } => (*cluster, Arc::new(Membership::default())),
             _ => unreachable!("only these build a node"),
         };
@@ -63,10 +68,11 @@ impl Recovery {
         let met = look::with_incarnation(&members, identity.node, identity.incarnation);
         let mut hard = hard_state::HardState::new(identity, Arc::new(met));
         hard.number = 1;
+        self.begin_behind_backup(&mut hard);
         Ok(hard)
     }
 
-    fn new_identity(&self, cluster: ClusterId) -> Identity {
+    pub(super) fn new_identity(&self, cluster: ClusterId) -> Identity {
         Identity {
             cluster,
             cluster_epoch: 0,

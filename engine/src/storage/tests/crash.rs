@@ -6,6 +6,7 @@
 //! refuse. (docs/recovery.md; the whole node is put through more by the simulator.)
 
 mod looked_at;
+mod restored;
 
 use super::{config, format};
 use crate::{

@@ -1,0 +1,263 @@
+//! `lakebed snapshot` and `lakebed backup`: a node's newest snapshot made anew, and taken out of it
+//! into a file, over the port for clients, while the node goes on.
+//!
+//! The node hands out its snapshot file as it is; here every block of it is checked as it comes, so
+//! that what bears the file's name in the end is a whole backup.
+
+use crate::{
+    args::{Backup, Snapshot},
+    progress::{QUIET, bytes_bar},
+    say,
+};
+use anyhow::{Context, Result, anyhow, bail};
+use indicatif::{BinaryBytes, ProgressBar};
+use lakebed::BackupReader;
+use redis::{Connection, ErrorKind, FromRedisValue, RedisError};
+use serde::Serialize;
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+/// How long a node may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long it may take to write its state to its disk.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(3600);
+/// How much is asked for at one time: the most that a node gives.
+const PIECE_BYTES: u32 = 1 << 20;
+
+/// What was taken.
+#[derive(Serialize, Debug)]
+pub(crate) struct Told {
+    pub(crate) file: PathBuf,
+    pub(crate) cluster: u64,
+    pub(crate) node: u64,
+    pub(crate) term: u64,
+    pub(crate) index: u64,
+    /// Of the file, and of the machine's state in it.
+    pub(crate) bytes: u64,
+    pub(crate) state_bytes: u64,
+    /// The state's CRC32C.
+    pub(crate) digest: String,
+    /// Whether it holds all that was acknowledged anywhere before it was asked for.
+    pub(crate) is_fresh: bool,
+}
+
+pub(crate) fn snapshot(args: &Snapshot) -> Result<ExitCode> {
+    let mut node = Node::connect(args.address)?;
+    let (term, index) = node.snapshot()?;
+    if args.json {
+        say(serde_json::json!({ "term": term, "index": index }));
+    } else {
+        say(format_args!("snapshot {index} (term {term}) is durable"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn backup(args: &Backup) -> Result<ExitCode> {
+    refuse_existing(&args.file)?;
+    let mut node = Node::connect(args.address)?;
+    let is_fresh = node.is_fresh();
+    if let Err(error) = &is_fresh {
+        // A cluster that has lost its quorum is one more reason for a backup.
+        eprintln!(
+            "warning: the cluster answers no read ({error}): writes that were acknowledged lately \
+             may be missing from what this node has"
+        );
+    }
+    let taken_at = node.snapshot()?;
+    let part = Part::create(&args.file)?;
+    let told = node.take(part, taken_at)?;
+    let told = Told { is_fresh: is_fresh.is_ok(), ..told };
+    if args.json {
+        say(serde_json::to_string(&told)?);
+    } else {
+        let Told { file, cluster, node, term, index, bytes, state_bytes, digest, .. } = &told;
+        say(format_args!(
+            "{}: {} in {} of cluster {cluster}, as node {node} had it at {index} (term {term}), \
+             checksum {digest}",
+            file.display(),
+            BinaryBytes(*state_bytes),
+            BinaryBytes(*bytes),
+        ));
+        say("to begin a new cluster with it: lakebed restore, once for each of its nodes");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn refuse_existing(file: &Path) -> Result<()> {
+    match fs::symlink_metadata(file) {
+        Ok(_) => bail!(
+            "{} exists already: choose another name, or remove it; a backup is never written over",
+            file.display()
+        ),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(anyhow!("cannot look for {}: {error}", file.display())),
+    }
+}
+
+/// A node, asked over its port for clients.
+struct Node {
+    address: SocketAddr,
+    connection: Connection,
+}
+
+impl Node {
+    fn connect(address: SocketAddr) -> Result<Self> {
+        let open = || {
+            let client = redis::Client::open(format!("redis://{address}"))?;
+            let connection = client.get_connection_with_timeout(PATIENCE)?;
+            connection.set_read_timeout(Some(PATIENCE))?;
+            connection.set_write_timeout(Some(PATIENCE))?;
+            Ok::<_, RedisError>(connection)
+        };
+        let connection =
+            open().with_context(|| format!("cannot ask {address}: does a node serve there?"))?;
+        let mut node = Self { address, connection };
+        let info: Result<String, _> = node.ask(&["INFO"]);
+        if !info.is_ok_and(|info| info.contains("lakebed_version:")) {
+            bail!("what answers on {address} is no node of lakebed");
+        }
+        Ok(node)
+    }
+
+    fn ask<T: FromRedisValue>(&mut self, words: &[&str]) -> Result<T, RedisError> {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(word);
+        }
+        command.query(&mut self.connection)
+    }
+
+    /// The node is as far as anybody was told before: a read waits until it is.
+    fn is_fresh(&mut self) -> Result<(), RedisError> {
+        self.ask(&["DBSIZE"]).map(|_: u64| ())
+    }
+
+    /// Makes it take a snapshot, which may take a while.
+    fn snapshot(&mut self) -> Result<(u64, u64)> {
+        let address = self.address;
+        self.connection.set_read_timeout(Some(SNAPSHOT_PATIENCE))?;
+        let taken: Result<String, _> = self.ask(&["LAKEBED", "SNAPSHOT"]);
+        self.connection.set_read_timeout(Some(PATIENCE))?;
+        let taken =
+            taken.map_err(|error| anyhow!("{address} takes no snapshot: {}", why(&error)))?;
+        let numbers = taken.split_once('.').map(|(term, index)| (term.parse(), index.parse()));
+        match numbers {
+            Some((Ok(term), Ok(index))) => Ok((term, index)),
+            _ => bail!("{address} answers {taken:?} where a snapshot's position should be"),
+        }
+    }
+
+    /// Its newest snapshot, which is this one or a later one, into the file.
+    fn take(&mut self, mut part: Part, at_least: (u64, u64)) -> Result<Told> {
+        let address = self.address;
+        let lost = |error: &RedisError| anyhow!("{address} hands out no backup: {}", why(error));
+        let begun = self.ask(&["LAKEBED", "BACKUP", "BEGIN"]);
+        let (name, bytes): (String, u64) = begun.map_err(|error| lost(&error))?;
+        let (mut reader, mut offset) = (BackupReader::new(bytes), 0);
+        let (started, bar) = (Instant::now(), bytes_bar("backup"));
+        while offset < bytes {
+            let (at, len) = (offset.to_string(), PIECE_BYTES.to_string());
+            let piece = self.ask(&["LAKEBED", "BACKUP", "READ", &at, &len]);
+            let piece: Vec<u8> = piece.map_err(|error| lost(&error))?;
+            if piece.is_empty() {
+                bail!("{address} says that {name} has {bytes} bytes, and gives {offset}");
+            }
+            reader.take(&piece, drop).map_err(|fault| {
+                anyhow!("{address} gives a {name} that is damaged: {fault}; ask another node")
+            })?;
+            part.write(&piece)?;
+            offset += piece.len() as u64;
+            show(&bar, started, offset, bytes);
+        }
+        bar.finish_and_clear();
+        let backup = reader.finish().map_err(|fault| {
+            anyhow!("{address} gives a {name} that is damaged: {fault}; ask another node")
+        })?;
+        // It goes by itself when this process does, in any case.
+        let _: Result<String, _> = self.ask(&["LAKEBED", "BACKUP", "END"]);
+        let (term, index) = (backup.at.term.0, backup.at.index.0);
+        if (term, index) < at_least {
+            bail!("{address} gives snapshot {index}, which is older than the one it took");
+        }
+        Ok(Told {
+            file: part.finish()?,
+            cluster: backup.cluster.0,
+            node: backup.node.0,
+            term,
+            index,
+            bytes,
+            state_bytes: backup.bytes,
+            digest: format!("{:08x}", backup.digest),
+            is_fresh: true,
+        })
+    }
+}
+
+/// What was refused, as the node says it; else what became of the connection.
+fn why(error: &RedisError) -> String {
+    match (error.kind(), error.detail()) {
+        (ErrorKind::Io, _) | (_, None) => error.to_string(),
+        (_, Some(detail)) => detail.to_string(),
+    }
+}
+
+/// Only what takes long enough to wonder is shown.
+pub(crate) fn show(bar: &ProgressBar, started: Instant, done: u64, total: u64) {
+    if started.elapsed() >= QUIET {
+        bar.set_length(total);
+        bar.set_position(done);
+    }
+}
+
+/// A file while it is written beside its name. Dropped unfinished it is gone.
+struct Part {
+    path: PathBuf,
+    part: PathBuf,
+    file: File,
+    is_finished: bool,
+}
+
+impl Part {
+    fn create(path: &Path) -> Result<Self> {
+        let mut part = path.as_os_str().to_owned();
+        part.push(".part");
+        let part = PathBuf::from(part);
+        let file = File::create(&part);
+        let file = file.with_context(|| format!("cannot write {}", part.display()))?;
+        Ok(Self { path: path.to_owned(), part, file, is_finished: false })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let written = self.file.write_all(bytes);
+        written.with_context(|| format!("cannot write {}", self.part.display()))
+    }
+
+    /// Durable, and then called as it is to be called, if nothing else is by now.
+    fn finish(mut self) -> Result<PathBuf> {
+        let finish = || {
+            self.file.sync_all()?;
+            refuse_existing(&self.path).map_err(io::Error::other)?;
+            fs::rename(&self.part, &self.path)?;
+            let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all()
+        };
+        finish().with_context(|| format!("cannot write {}", self.path.display()))?;
+        self.is_finished = true;
+        Ok(self.path.clone())
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            // There is nothing in it that anybody could use.
+            let _ = fs::remove_file(&self.part);
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! `lakebed snapshot`, `backup` and `restore` as their user meets them: out of a running cluster,
+//! into a new one, and everything that can be wrong with files and directories.
+
+use crate::{
+    cluster::Cluster,
+    common::{Patient, Process, Scratch, eventually, fails, lakebed, output},
+    lone::Lone,
+    ports::ports,
+    room::unsignalled,
+};
+use serde_json::Value;
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Runs it to a good end, and reads what it says as one JSON object.
+#[track_caller]
+fn json(args: &[&str]) -> Value {
+    let output = output(&[args, &["--json"]].concat());
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {complaint}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn address(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}
+
+/// Three nodes to be, of a cluster that has no name but its members.
+struct Planned {
+    peers: u16,
+    clients: u16,
+}
+
+impl Planned {
+    fn new() -> Self {
+        Self { peers: ports(3), clients: ports(3) }
+    }
+
+    fn peers(&self) -> String {
+        let peer = |n| format!("{}=127.0.0.1:{}", n + 1, self.peers + n);
+        (0..3).map(peer).collect::<Vec<_>>().join(",")
+    }
+
+    fn serve(&self, n: u16, dir: &Path) -> Process {
+        let (listen, resp) = (address(self.peers + n), address(self.clients + n));
+        let (id, peers) = ((n + 1).to_string(), self.peers());
+        let flags = ["serve", "--id", &id, "--dir", text(dir), "--peers", &peers];
+        let more = ["--listen", &listen, "--resp", &resp, "--heartbeat-ms", "40"];
+        let more = [&more[..], &["--election-ms", "200"]].concat();
+        Process::start(&mut lakebed(&[&flags[..], &more].concat()))
+    }
+}
+
+#[test]
+fn a_backup_of_any_node_becomes_a_new_cluster() {
+    let old = Cluster::start(Scratch::new(), &[], |command| command);
+    let scratch = Scratch::new();
+    for n in 0..300_u64 {
+        let (key, value) = (format!("key-{n}"), format!("{n}-{}", "x".repeat(2000)));
+        old.node(n).ask::<String>(&["SET", &key, &value]);
+    }
+    let taken = json(&["snapshot", &address(old.clients + 1)]);
+    assert!(taken["index"].as_u64().unwrap() >= 300, "{taken}");
+    let digest: (u64, String) = old.node(0).ask(&["LAKEBED", "DIGEST"]);
+    let backups: Vec<_> = (0..3).map(|n| scratch.path().join(format!("backup-{n}"))).collect();
+    let told: Vec<_> = (0..3)
+        .map(|n: u16| {
+            let file = &backups[usize::from(n)];
+            let told = json(&["backup", &address(old.clients + n), text(file)]);
+            assert_eq!(told["bytes"], fs::metadata(file).unwrap().len());
+            assert_eq!((&told["node"], &told["is_fresh"]), (&(n + 1).into(), &true.into()));
+            told
+        })
+        .collect();
+    // The same state everywhere, to the last byte.
+    assert!(told.iter().all(|one| one["digest"] == told[0]["digest"]), "{told:?}");
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 3, "no part is left");
+
+    let new = Planned::new();
+    let dirs: Vec<PathBuf> = (0..3).map(|n| scratch.path().join(format!("new/{n}"))).collect();
+    for (dir, id) in dirs.iter().zip(["1", "2", "3"]) {
+        let peers = new.peers();
+        let args = ["restore", text(&backups[1]), "--dir", text(dir), "--id", id];
+        let of = told[1]["cluster"].to_string();
+        let made = json(&[&args[..], &["--peers", &peers, "--of", &of]].concat());
+        assert_eq!((&made["index"], &made["digest"]), (&told[1]["index"], &told[1]["digest"]));
+        assert_ne!(made["cluster"], made["from_cluster"]);
+        assert!(output(&["verify", text(dir)]).status.success());
+    }
+    let nodes: Vec<_> = (0..3).map(|n| new.serve(n, &dirs[usize::from(n)])).collect();
+    nodes.iter().for_each(|node| drop(node.says("ready")));
+    for n in 0..3 {
+        let mut node = Patient::new(new.clients + n);
+        assert_eq!(node.ask::<(u64, String)>(&["LAKEBED", "DIGEST"]).1, digest.1);
+        assert!(node.ask::<String>(&["GET", "key-299"]).starts_with("299-xxx"));
+    }
+    Patient::new(new.clients).ask::<String>(&["SET", "key-new", "1"]);
+    let again = json(&["snapshot", &address(new.clients)]);
+    assert!(again["term"].as_u64() > taken["term"].as_u64(), "terms go on: {again}");
+    assert!(again["index"].as_u64() > taken["index"].as_u64(), "and so do indices: {again}");
+    assert_eq!(old.node(0).ask::<u64>(&["EXISTS", "key-new"]), 0);
+}
+
+#[test]
+fn members_of_different_backups_say_so_and_end() {
+    let (lone, scratch, new) = (Lone::new(), Scratch::new(), Planned::new());
+    let node = lone.start();
+    node.says("ready");
+    let backups = ["one", "other"].map(|name| scratch.path().join(name));
+    for backup in &backups {
+        Patient::new(lone.clients).ask::<String>(&["SET", "key", "value"]);
+        json(&["backup", &address(lone.clients), text(backup)]);
+    }
+    let dirs: Vec<PathBuf> = (0..3).map(|n| scratch.path().join(format!("{n}"))).collect();
+    for (n, backup) in [(0, 0), (1, 1), (2, 0)] {
+        let (id, peers) = ((n + 1).to_string(), new.peers());
+        let args = ["restore", text(&backups[backup]), "--dir", text(&dirs[n]), "--id", &id];
+        json(&[&args[..], &["--peers", &peers]].concat());
+    }
+    let mut meeting = [(new.serve(1, &dirs[1]), 1), (new.serve(0, &dirs[0]), 2)];
+    // Whoever hears of the other first ends, and may be gone before the other hears as much.
+    eventually("one of them ends", || meeting.iter_mut().any(|(node, _)| node.has_ended()));
+    let (mut first, peer) = meeting
+        .into_iter()
+        .find_map(|(mut node, peer)| node.has_ended().then_some((node, peer)))
+        .unwrap();
+    assert_eq!(first.ended().code(), Some(1));
+    let told = first.errors();
+    assert!(told.contains(&format!("and node {peer} with snapshot")), "{told}");
+    assert!(told.contains("made from the same backup"), "{told}");
+    // The wrong one is made anew, and all is well.
+    fs::remove_dir_all(&dirs[1]).unwrap();
+    let peers = new.peers();
+    let args = ["restore", text(&backups[0]), "--dir", text(&dirs[1]), "--id", "2"];
+    json(&[&args[..], &["--peers", &peers]].concat());
+    let nodes: Vec<_> = (0..3).map(|n| new.serve(n, &dirs[usize::from(n)])).collect();
+    nodes.iter().for_each(|node| drop(node.says("ready")));
+}
+
+/// Something that answers, and is no node.
+fn stranger() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut line = String::new();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            while reader.read_line(&mut line).is_ok_and(|read| read > 0) {
+                if stream.write_all(b"+OK\r\n").is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    port
+}
+
+#[test]
+fn a_backup_that_cannot_be_taken_is_told_with_what_to_do() {
+    let (lone, scratch) = (Lone::unborn(), Scratch::new());
+    let at = |name: &str| scratch.path().join(name);
+    fs::write(at("there"), "precious").unwrap();
+    let nobody = address(ports(1));
+    fails(&["backup", &nobody, text(&at("there"))], 1, &["there exists already", "another name"]);
+    assert_eq!(fs::read_to_string(at("there")).unwrap(), "precious");
+    for command in ["backup", "snapshot"] {
+        let file = at("new");
+        let file: &[&str] = if command == "backup" { &[text(&file)] } else { &[] };
+        let ask = |address: &str, expected: &[&str]| {
+            fails(&[&[command, address], file].concat(), 1, expected);
+        };
+        ask(&nobody, &["cannot ask", "does a node serve there?"]);
+        ask(&address(stranger()), &["is no node of lakebed"]);
+    }
+    let node = lone.start();
+    node.says("ready");
+    fails(&["backup", &address(lone.clients), text(&at("no/file"))], 1, &["no/file.part"]);
+    // A directory is not one of the things that are written over either.
+    fails(&["backup", &address(lone.clients), text(scratch.path())], 1, &["exists already"]);
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1, "nothing is left");
+}
+
+/// A command whose files may grow to so many blocks of 512 bytes: what a full disk is to it.
+fn limited(args: &[&str], blocks: u32) -> Command {
+    let command = unsignalled(lakebed(args));
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit -f {blocks}; exec \"$0\" \"$@\"")]);
+    shell.arg(command.get_program()).args(command.get_args());
+    shell
+}
+
+#[track_caller]
+fn finds_no_room(args: &[&str], blocks: u32, expected: &[&str]) {
+    let mut process = Process::start(&mut limited(args, blocks));
+    let (code, told) = (process.ended().code(), process.errors());
+    assert_eq!(code, Some(1), "{told}");
+    for expected in expected {
+        assert!(told.contains(expected), "{told}");
+    }
+}
+
+#[test]
+fn a_restore_that_cannot_be_is_told_with_what_to_do() {
+    let lone = Lone::that(&[], |connection| {
+        for n in 0..100 {
+            redis::cmd("SET").arg(n).arg(&[b'x'; 10_000]).exec(connection).unwrap();
+        }
+    });
+    let (scratch, new) = (Scratch::new(), Planned::new());
+    let at = |name: &str| scratch.path().join(name);
+    let node = lone.start();
+    node.says("ready");
+    let backup = at("backup");
+    let full = ["backup", &address(lone.clients), text(&backup)];
+    finds_no_room(&full, 600, &["cannot write", "backup.part"]);
+    assert!(!backup.exists() && !at("backup.part").exists());
+    json(&["backup", &address(lone.clients), text(&backup)]);
+
+    let whole = fs::read(&backup).unwrap();
+    let mut flipped = whole.clone();
+    flipped[600_000] ^= 1;
+    fs::write(at("flipped"), flipped).unwrap();
+    fs::write(at("short"), &whole[..700_000]).unwrap();
+    fs::write(at("shorter"), &whole[..whole.len() - 4096]).unwrap();
+    fs::write(at("other"), vec![b'#'; 9000]).unwrap();
+    fs::create_dir(at("thesis")).unwrap();
+    fs::write(at("thesis/chapter.tex"), "years of work").unwrap();
+    let peers = new.peers();
+    let restore = |file: &str, dir: &Path, more: &[&str], expected: &[&str]| {
+        let file = at(file);
+        let args = ["restore", text(&file), "--dir", text(dir), "--id", "1", "--peers", &peers];
+        fails(&[&args[..], more].concat(), 1, expected);
+    };
+    let dir = at("new");
+    restore("flipped", &dir, &[], &["flipped", "at byte", "block 2", "checksum"]);
+    restore("short", &dir, &[], &["short", "cut short"]);
+    restore("shorter", &dir, &[], &["shorter", "at byte", "block 3"]);
+    restore("other", &dir, &[], &["other", "the header of a backup"]);
+    restore("nowhere", &dir, &[], &["nowhere", "No such file"]);
+    restore("backup", &dir, &["--of", "7"], &["is a backup of cluster", "not of 7"]);
+    restore("backup", &dir, &["--cluster", "here"], &["the very cluster", "another name"]);
+    assert!(!dir.exists(), "nothing was made");
+    restore("backup", &at("thesis"), &[], &["chapter.tex is in the way", "empty directory"]);
+    restore("backup", scratch.path(), &[], &["is in the way"]);
+    restore("backup", lone.path(), &[], &["belongs to cluster"]);
+    fails(
+        &["restore", text(&backup), "--dir", text(&dir), "--id", "4", "--peers", &peers],
+        2,
+        &["does not name node 4"],
+    );
+
+    // Room for the log, and none for the snapshot: then it is as if nothing had been.
+    let args = ["restore", text(&backup), "--dir", text(&dir), "--id", "1", "--peers", &peers];
+    finds_no_room(&args, 600, &["no room left", "no node yet"]);
+    let serve = |dir: &Path| {
+        let (listen, resp) = (address(new.peers), address(new.clients));
+        let flags = ["serve", "--id", "1", "--dir", text(dir), "--peers", &peers];
+        let flags = [&flags[..], &["--listen", &listen, "--resp", &resp]].concat();
+        Process::start(&mut lakebed(&flags))
+    };
+    json(&args);
+    fails(&args, 1, &["holds a node already", "start it"]);
+    let running = serve(&dir);
+    running.says("lakebed: node 1");
+    restore("backup", &dir, &[], &["locked by process"]);
+}
+
+/// The process dies in the middle: what there is starts nothing, and the next try succeeds.
+#[test]
+fn a_restore_that_was_killed_is_refused_and_repeated() {
+    let (lone, scratch) = (Lone::new(), Scratch::new());
+    let node = lone.start();
+    node.says("ready");
+    let (backup, dir) = (scratch.path().join("backup"), scratch.path().join("new"));
+    let told = json(&["backup", &address(lone.clients), text(&backup)]);
+    let (index, term) = (&told["index"], &told["term"]);
+    // What a kill right before the hard state leaves.
+    let peers = format!("1=127.0.0.1:{}", ports(1));
+    let args = ["restore", text(&backup), "--dir", text(&dir), "--id", "1", "--peers", &peers];
+    json(&args);
+    fs::remove_file(dir.join("hard-state")).unwrap();
+    assert!(dir.join(format!("snapshot-{index}-{term}")).exists());
+    let (listen, resp) = (peers.strip_prefix("1=").unwrap(), address(ports(1)));
+    let serve = ["serve", "--id", "1", "--dir", text(&dir), "--peers", &peers];
+    let serve = [&serve[..], &["--listen", listen, "--resp", &resp]].concat();
+    fails(&serve, 1, &["restore-unfinished", "is repeated"]);
+    json(&args);
+    let node = Process::start(&mut lakebed(&serve));
+    node.says("ready");
+    let port = resp.rsplit_once(':').unwrap().1.parse().unwrap();
+    assert_eq!(Patient::new(port).ask::<String>(&["GET", "key"]), "value");
+}

@@ -1,0 +1,134 @@
+//! Snapshots and the log behind them: when one is due, who asked for one, what was said of them.
+//!
+//! Knows neither files nor roles. Invariant: whoever asked for a snapshot hears of one that holds
+//! all that was applied then, or why there is none.
+
+use crate::{
+    action::{Action, Note, Outcome, Refusal},
+    config::Tuning,
+    file::DiskError,
+    marks::{Mark, Marks},
+    raft::Pins,
+    storage::Storage,
+    types::{Instant, LogId, LogIndex, RequestId, Requests},
+};
+
+/// The most who wait for a snapshot.
+const WANTED_MAX: usize = 256;
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Compaction {
+    /// Who waits for a snapshot of at least this index.
+    wanted: Vec<(RequestId, LogIndex)>,
+    /// Before so many bytes were written the log cannot exceed what a restart should replay.
+    pub(super) look_at: u64,
+    /// Since when the newest snapshot is there: in an earlier life, since this one began.
+    since: Instant,
+    snapshot: LogId,
+    first: LogIndex,
+    full: bool,
+    pub(super) retained: LogIndex,
+    pub(super) pins: Pins,
+    pub(super) hinted: LogIndex,
+    pub(super) marks: Marks,
+}
+
+impl Compaction {
+    /// What the disk held when it was judged is no news.
+    pub(super) fn begin(&mut self, storage: &Storage, now: Instant) {
+        self.snapshot = storage.snapshot();
+        self.first = storage.first();
+        self.since = now;
+    }
+
+    /// Somebody wants a snapshot of what was handed to the machine so far.
+    pub(super) fn want(&mut self, id: RequestId, at: LogIndex, out: &mut Vec<Action>) {
+        if at == LogIndex(0) {
+            return end(id, Outcome::Refused(Refusal::NoSnapshot), out);
+        }
+        if self.wanted.len() >= WANTED_MAX {
+            return end(id, Outcome::Refused(Refusal::Busy), out);
+        }
+        self.wanted.push((id, at));
+    }
+
+    pub(super) const fn is_wanted(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
+    /// Notes what has changed, and ends the requests that are met.
+    pub(super) fn tell(&mut self, storage: &mut Storage, now: Instant, out: &mut Vec<Action>) {
+        let snapshot = storage.snapshot();
+        if snapshot != self.snapshot {
+            self.snapshot = snapshot;
+            self.since = now;
+            out.push(Action::Note(Note::Snapshot(snapshot)));
+        }
+        if storage.first() != self.first {
+            self.first = storage.first();
+            out.push(Action::Note(Note::Compacted(self.first)));
+        }
+        if storage.is_full() != self.full {
+            self.full = storage.is_full();
+            out.push(Action::Note(Note::DiskFull(self.full)));
+        }
+        self.wanted.retain(|&(id, at)| {
+            let met = at <= snapshot.index;
+            if met {
+                end(id, Outcome::Done(snapshot), out);
+            }
+            !met
+        });
+        // Those who wait shall not wait for a disk: they may ask again.
+        if let Some(error) = storage.take_given_up() {
+            self.since = now;
+            self.refuse(&refusal(error), out);
+        }
+    }
+
+    /// None of those who wait will have one.
+    pub(super) fn refuse(&mut self, why: &Refusal, out: &mut Vec<Action>) {
+        self.wanted.drain(..).for_each(|(id, _)| end(id, Outcome::Refused(why.clone()), out));
+    }
+
+    /// Whether a snapshot at `at`, which is news, is to be taken now.
+    pub(super) fn is_due(&mut self, storage: &Storage, tuning: &Tuning, now: Instant) -> bool {
+        if self.is_wanted() {
+            return true;
+        }
+        if self.age_deadline(tuning).is_some_and(|due| now >= due) {
+            self.marks.set(Mark::SnapshotForAge);
+            return true;
+        }
+        self.is_log_long(storage, tuning)
+    }
+
+    /// When the newest snapshot is so old that another one is taken, should there be news.
+    pub(super) fn age_deadline(&self, tuning: &Tuning) -> Option<Instant> {
+        (!tuning.snapshot_age.is_zero()).then(|| self.since.after(tuning.snapshot_age))
+    }
+
+    /// Whether the log since the last snapshot exceeds what a restart should have to replay.
+    fn is_log_long(&mut self, storage: &Storage, tuning: &Tuning) -> bool {
+        if tuning.snapshot_log_bytes == 0 || storage.written_bytes() < self.look_at {
+            return false;
+        }
+        let (log, snapshot) = storage.snapshot_debt();
+        let most = tuning.snapshot_log_bytes.max(snapshot.saturating_mul(4));
+        self.look_at = storage.written_bytes() + most.saturating_sub(log).max(1);
+        log > most
+    }
+}
+
+const fn refusal(error: DiskError) -> Refusal {
+    match error {
+        DiskError::Full => Refusal::DiskFull,
+        error => Refusal::Disk(error),
+    }
+}
+
+/// The end of one request.
+pub(super) fn end(id: RequestId, outcome: Outcome, out: &mut Vec<Action>) {
+    out.push(Action::Respond { requests: Requests::one(id), outcome });
+}

@@ -1,0 +1,211 @@
+//! A new node's directory out of a backup, while no node runs in it.
+//!
+//! The engine writes every byte ([`Start::Restore`]); here it is given a machine that reads the
+//! backup's file in place of one that was applied to. Knows no byte of the files.
+
+use crate::dir::{self, DirError, Owner};
+use bytes::{Bytes, BytesMut};
+use lakebed::{
+    Action, Backup, BackupFault, BackupReader, Clients, ClusterId, Config, Engine, Event, Halt,
+    Instant, LogId, MachineError, Membership, NodeId, Outcome, RequestId, Runner, Start,
+    StateMachine, Timestamp, files::Directory,
+};
+use std::{
+    collections::VecDeque,
+    fmt, fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// How much of a file is read at one time.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Why a backup could not be read, or no node be made from it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// The file cannot be read.
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The file is no backup, or not a whole one.
+    Backup {
+        /// The file.
+        path: PathBuf,
+        /// Where, and what.
+        fault: BackupFault,
+    },
+    /// No node can be made in the directory.
+    Directory(DirError),
+    /// The engine ended before the node was there.
+    Halted(Box<Halt>),
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { path, error } => write!(f, "cannot read {}: {error}", path.display()),
+            Self::Backup { path, fault } => {
+                write!(f, "{} is no whole backup: {fault}", path.display())
+            }
+            Self::Directory(error) => error.fmt(f),
+            Self::Halted(halt) => halt.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for RestoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { error, .. } => Some(error),
+            Self::Backup { fault, .. } => Some(fault),
+            Self::Directory(error) => Some(error),
+            Self::Halted(_) => None,
+        }
+    }
+}
+
+/// Checks every byte of a backup, and tells what it says of itself. `progress` is told how many
+/// bytes of how many were read.
+pub fn read_backup(
+    path: &Path,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Backup, RestoreError> {
+    let unreadable = |error| RestoreError::Io { path: path.to_owned(), error };
+    let wrong = |fault| RestoreError::Backup { path: path.to_owned(), fault };
+    let mut file = fs::File::open(path).map_err(unreadable)?;
+    let len = file.metadata().map_err(unreadable)?.len();
+    let (mut reader, mut piece, mut done) = (BackupReader::new(len), vec![0; PIECE_BYTES], 0);
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return reader.finish().map_err(wrong),
+            Ok(read) => {
+                reader.take(&piece[..read], drop).map_err(wrong)?;
+                done += read as u64;
+                progress(done, len);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(unreadable(error)),
+        }
+    }
+}
+
+/// Makes a node of a new cluster in `dir`, which holds nothing or what an earlier try left, out of
+/// this backup, which [`read_backup`] has read. Then it is started like any other; a crash before
+/// leaves none. `progress` is told how many bytes of the state of how many are written.
+pub fn restore(
+    dir: &Path,
+    (cluster, node): (ClusterId, NodeId),
+    members: Arc<Membership>,
+    (path, backup): (&Path, Backup),
+    mut progress: impl FnMut(u64, u64),
+) -> Result<LogId, RestoreError> {
+    let owner = Owner { cluster: cluster.0, group: backup.group.0, node: node.0 };
+    let directory = dir::open_to_restore(dir, owner).map_err(RestoreError::Directory)?;
+    let config = Config::new(backup.group, node);
+    let engine = Engine::new(config, draw()?).expect("the default configuration is valid");
+    let (machine, bytes) = (State(path.to_owned()), backup.bytes);
+    let start = Start::Restore { cluster, members, backup };
+    match drive(engine, start, &directory, machine, |done| progress(done, bytes)) {
+        Halt::Built(at) => Ok(at),
+        halt => Err(RestoreError::Halted(Box::new(halt))),
+    }
+}
+
+fn draw() -> Result<u64, RestoreError> {
+    getrandom::u64().map_err(|error| {
+        let path = PathBuf::from("the system's entropy");
+        RestoreError::Io { path, error: io::Error::other(error) }
+    })
+}
+
+/// One request after the other: there is nobody else whom the disk could serve meanwhile.
+fn drive(
+    mut engine: Engine,
+    start: Start,
+    directory: &Directory,
+    machine: State,
+    mut progress: impl FnMut(u64),
+) -> Halt {
+    let mut runner = Runner::new(machine);
+    let (mut events, mut actions, mut done) = (vec![Event::Start(start)], Vec::new(), 0);
+    loop {
+        // It is bounded by its writes, not by time: the engine needs no clock for it.
+        engine.handle(Instant(1), events.drain(..), &mut actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Halt(halt) => return *halt,
+                Action::Disk { op, request, .. } => {
+                    let result = directory.perform(&request);
+                    events.push(Event::Completed { op, result });
+                }
+                Action::Machine(step) => events.extend(runner.perform(step, &mut Nobody)),
+                _ => {}
+            }
+        }
+        for event in &events {
+            if let Event::Captured { result: Ok(chunk), .. } = event {
+                done += chunk.bytes.len() as u64;
+                progress(done);
+            }
+        }
+    }
+}
+
+/// A machine that holds what a backup does, and is asked for nothing else.
+struct State(PathBuf);
+
+impl StateMachine for State {
+    fn apply(&mut self, at: LogId, _: Timestamp, _: &[u8], _: &mut Vec<u8>) {
+        unreachable!("a restore applies nothing, and {at} less than that")
+    }
+
+    fn query(&self, _: &[u8], _: &mut Vec<u8>) {}
+
+    /// What cannot be read any more is missing then, which the engine notices.
+    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        let opened = fs::File::open(&self.0).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let Ok((len, file)) = opened else { return Box::new(std::iter::empty()) };
+        Box::new(Pieces { file, reader: BackupReader::new(len), next: VecDeque::new() })
+    }
+
+    fn restore(&mut self, _: u64, _: &[u8], _: bool) -> Result<(), MachineError> {
+        Err(MachineError("a backup takes nothing in".into()))
+    }
+}
+
+/// The state, a block at a time.
+struct Pieces {
+    file: fs::File,
+    reader: BackupReader,
+    next: VecDeque<Bytes>,
+}
+
+impl Iterator for Pieces {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        while self.next.is_empty() {
+            let mut piece = BytesMut::zeroed(PIECE_BYTES);
+            let read = self.file.read(&mut piece).ok().filter(|read| *read > 0)?;
+            let next = &mut self.next;
+            self.reader.take(&piece[..read], |state| next.push_back(state)).ok()?;
+        }
+        self.next.pop_front()
+    }
+}
+
+/// Nobody asks anything of a node that is being made.
+struct Nobody;
+
+impl Clients for Nobody {
+    fn query(&mut self, _: RequestId) -> &[u8] {
+        &[]
+    }
+
+    fn answer(&mut self, _: RequestId, _: Result<&[u8], &Outcome>) {}
+}
