@@ -5,6 +5,8 @@ mod common;
 mod dirs;
 mod flags;
 mod full;
+mod installs;
+mod interrupts;
 mod kill;
 mod lone;
 mod look;
