@@ -114,12 +114,12 @@ impl Round {
         found.unwrap_or_else(|| panic!("no {field} in {text}")).trim().into()
     }
 
-    /// Which of them leads, when one does.
-    fn leader(&self) -> u16 {
+    /// Which of these leads, when one does.
+    fn leader(&self, among: impl Fn(u16) -> bool) -> u16 {
         let mut leader = None;
         eventually("somebody leads", || {
-            let others = (0..NODES).filter(|n| *n != self.late);
-            leader = others.into_iter().find(|n| self.info(*n, "role") == "leader");
+            let mut among = (0..NODES).filter(|n| among(*n));
+            leader = among.find(|n| self.info(*n, "role") == "leader");
             leader.is_some()
         });
         leader.unwrap()
@@ -169,7 +169,7 @@ impl Round {
     /// Whether whatever leads now has the log behind this snapshot.
     fn goes_on_from(&self, snapshot: &str) -> bool {
         let index = snapshot.split('-').nth(1).and_then(|index| index.parse::<u64>().ok());
-        let first: u64 = self.info(self.leader(), "first").parse().unwrap();
+        let first: u64 = self.info(self.leader(|_| true), "first").parse().unwrap();
         index.is_some_and(|index| first <= index + 1)
     }
 
@@ -201,7 +201,7 @@ impl Round {
     /// Kills the leader, which sends. Whether a whole snapshot had come before.
     fn kill_sender(&mut self) -> bool {
         let before = self.whole();
-        let leader = self.leader();
+        let leader = self.leader(|n| n != self.late);
         self.cluster.restart(self.late);
         let moment = self.draws.moment();
         self.wait_for(moment, &before);
