@@ -32,6 +32,10 @@ sweep storm="storm_of_three" seeds="0..10000" *args:
 madsim seeds="20":
     cd madsim && env -u RUSTFLAGS SIM_SEEDS={{seeds}} cargo test --test storms -- --nocapture
 
+# Every decoder, or one, under libFuzzer for so many seconds each (docs/fuzzing.md).
+fuzz target="" seconds="10":
+    fuzz/run {{seconds}} {{target}}
+
 # Every crash of every story, and of each recovery; each bit of a cluster's disks.
 exhaust *args:
     cargo run --release -- sim exhaust --twice {{args}}

@@ -14,7 +14,7 @@
 //! head. Knows no roles: whether a message is believed is decided by those who receive it.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::{
     backup::Origin,
@@ -501,7 +501,7 @@ fn install_answer_of([term, index, id, next, stored, done]: [u64; 6]) -> Option<
 }
 
 /// The same bytes with the checksum that they should have: a peer gone wrong computes it right.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn with_right_crc(mut bytes: Vec<u8>) -> Vec<u8> {
     let head = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]) as usize;
     let crc = crc(&bytes[..head.clamp(WORD, bytes.len())]);

@@ -322,6 +322,23 @@ fn seal(
     (head, buf.freeze())
 }
 
+/// Makes lengths and checksums hold, whatever else the header says; false: it is too short.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn with_right_crcs(frame: &mut [u8], seed: Seed) -> bool {
+    if frame.len() < HEAD_BYTES {
+        return false;
+    }
+    let (head, body) = frame.split_at_mut(HEAD_BYTES);
+    let total_bytes = (HEAD_BYTES + body.len()) as u32;
+    head[8..12].copy_from_slice(&total_bytes.to_le_bytes());
+    head[12..16].copy_from_slice(&(body.len() as u32).to_le_bytes());
+    let id = LogId::new(Term(u64_at(head, 24)), LogIndex(u64_at(head, 16)));
+    head[52..56].copy_from_slice(&body_crc(body, id).to_le_bytes());
+    let digest = crc32c::crc32c_append(seed.0, &head[8..]);
+    head[4..8].copy_from_slice(&digest.to_le_bytes());
+    true
+}
+
 /// Which commands of an [`Entries`] somebody on this node waits for.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Runs {

@@ -52,6 +52,9 @@ pub mod event;
 pub mod file;
 #[cfg(all(feature = "files", unix))]
 pub mod files;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[doc(hidden)]
 pub mod inspect;
 mod le;

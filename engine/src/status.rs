@@ -46,6 +46,10 @@ pub struct Status {
     pub disk_full: bool,
     /// Bytes of log and proposals held in memory.
     pub memory_bytes: u64,
+    /// Bytes of snapshots that it sent to peers in this life.
+    pub snapshot_bytes_sent: u64,
+    /// Bytes of snapshots that peers sent it in this life, wanted or not.
+    pub snapshot_bytes_received: u64,
     /// The rare situations that were met, a bit each.
     pub marks: u128,
 }

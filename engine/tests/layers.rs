@@ -23,7 +23,7 @@ const GROUND: [&str; 12] = [
 ];
 
 /// Each other module, and those that it may know beside the ground.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("le", &[]),
     ("marks", &[]),
     ("codec", &["le", "message"]),
@@ -37,6 +37,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("tape", &["engine", "le"]),
     ("files", &[]),
     ("conformance", &["contract", "engine"]),
+    ("fuzzing", &["codec", "disk", "engine", "le", "tape"]),
     ("ground", &["le"]),
 ];
 

@@ -15,6 +15,9 @@
 mod answer;
 mod command;
 mod frozen;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod glob;
 mod machine;
 mod map;

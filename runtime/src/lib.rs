@@ -33,6 +33,9 @@ mod clock;
 mod dir;
 pub mod disk;
 mod driver;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod health;
 mod inbox;

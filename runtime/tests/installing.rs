@@ -199,6 +199,11 @@ async fn a_follower_left_behind_is_sent_the_state(disk: DiskKind) {
     eventually("a write", async || handles[leader].propose_one(b"after").await.ok()).await;
     assert_eq!(digest(&handles[node]).await, digest(&handles[leader]).await);
     let restored = began.elapsed();
+    let (sent, received) = (status(&handles[leader]).await, status(&handles[node]).await);
+    let state_bytes = (8 + mib * MIB) as u64;
+    assert!(received.snapshot_bytes_received >= state_bytes, "{received:?}");
+    assert!(sent.snapshot_bytes_sent >= received.snapshot_bytes_received, "{sent:?}");
+    assert_eq!((sent.snapshot_bytes_received, received.snapshot_bytes_sent), (0, 0));
     println!(
         "{disk:?}: {mib} MiB in its place after {installed:?}, in the machine after {restored:?}"
     );

@@ -302,7 +302,7 @@ fn lease_of_the_past(name: &str, seed: u64, stalls: bool) -> bool {
         run_for(world, 10 * MS)?;
         heals(world)
     };
-    match observe(Seed::new(seed), world(), &story) {
+    match observe(Seed::new(seed), world(), story) {
         Ok(_) => false,
         Err(failure) => {
             let told = failure.to_string();

@@ -6,6 +6,9 @@ mod client;
 pub mod disk;
 pub mod exhaust;
 pub mod flips;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod network;
 mod node;
 mod oracle;

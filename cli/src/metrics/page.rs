@@ -130,6 +130,12 @@ const COUNTERS: &[Simple] = &[
     simple("disk_written", "Bytes of durable writes.", Some(Unit::Bytes), |v| {
         Some(v.written_bytes as f64)
     }),
+    simple("snapshot_sent", "Bytes of snapshots sent to peers.", Some(Unit::Bytes), |v| {
+        of(v, |s| s.snapshot_bytes_sent)
+    }),
+    simple("snapshot_received", "Bytes of snapshots that peers sent.", Some(Unit::Bytes), |v| {
+        of(v, |s| s.snapshot_bytes_received)
+    }),
     simple("connections", "Connections made with other nodes.", None, |v| {
         Some(v.counters.established.load(Relaxed) as f64)
     }),

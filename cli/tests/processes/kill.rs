@@ -1,12 +1,14 @@
 //! Three real processes, killed one by one and all at once, while clients write through a client
 //! library. Afterwards every acknowledged write is there, none is there twice, what was refused is
-//! not there, and all nodes have the same state.
+//! not there, and all nodes have the same state; and what clients saw of keys that they share could
+//! have been (linearizability).
 //!
 //! Rounds: `LAKEBED_KILL_ROUNDS`, by default 20.
 
 use crate::{
     cluster::{Cluster, NODES},
     common::{PATIENCE, Patient, Scratch, connect},
+    shared::{Reader, Seen, check_all},
 };
 use redis::{Connection, RedisError, RedisResult};
 use std::{
@@ -20,19 +22,21 @@ use std::{
 };
 
 const CLIENTS: u64 = 4;
+/// Those that write and read what others write.
+const SHARERS: u64 = 3;
 /// How many writes must be acknowledged before the next blow.
 const ACKS: u64 = 40;
 
 /// What became of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fate {
+pub(crate) enum Fate {
     Acknowledged,
     Refused,
     Unknown,
 }
 
 impl Fate {
-    fn of(result: &RedisResult<()>) -> Self {
+    pub(crate) fn of(result: &RedisResult<()>) -> Self {
         match result.as_ref().map_err(RedisError::code) {
             Ok(()) => Self::Acknowledged,
             Err(Some("TRYAGAIN" | "BUSY" | "DISKFULL")) => Self::Refused,
@@ -188,6 +192,7 @@ struct Load {
     stop: Arc<AtomicBool>,
     acks: Arc<AtomicU64>,
     threads: Vec<JoinHandle<Writes>>,
+    sharers: Vec<JoinHandle<Seen>>,
 }
 
 impl Load {
@@ -200,7 +205,13 @@ impl Load {
             thread::spawn(move || client.run(&stop, &acks))
         };
         let threads = (0..CLIENTS).map(client).collect();
-        Self { stop, acks, threads }
+        let origin = Instant::now();
+        let sharer = |id| {
+            let (reader, stop) = (Reader { round, id, port, origin }, Arc::clone(&stop));
+            thread::spawn(move || reader.run(&stop))
+        };
+        let sharers = (0..SHARERS).map(sharer).collect();
+        Self { stop, acks, threads, sharers }
     }
 
     /// Waits until the cluster acknowledges again.
@@ -213,13 +224,14 @@ impl Load {
         }
     }
 
-    fn stop(self) -> Vec<Writes> {
+    fn stop(self) -> (Vec<Writes>, Vec<Seen>) {
         self.stop.store(true, Relaxed);
-        self.threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        let writes = self.threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        (writes, self.sharers.into_iter().map(|thread| thread.join().unwrap()).collect())
     }
 }
 
-fn round(cluster: &mut Cluster, round: u64) -> Vec<Writes> {
+fn round(cluster: &mut Cluster, round: u64) -> (Vec<Writes>, Vec<Seen>) {
     let load = Load::start(round, cluster.clients);
     load.goes_on();
     for n in 0..NODES {
@@ -240,9 +252,10 @@ fn acknowledged_writes_survive_kill_9() {
     // Small enough that nodes restart from snapshots too.
     let flags = ["--snapshot-log-bytes", "200000"];
     let mut cluster = Cluster::start(Scratch::new(), &flags, |command| command);
-    let mut all = Vec::new();
+    let (mut all, mut shared) = (Vec::new(), 0);
     for n in 0..rounds {
-        let writes = round(&mut cluster, n);
+        let (writes, seen) = round(&mut cluster, n);
+        shared += check_all(&seen);
         let mut node = cluster.node(n);
         writes.iter().for_each(|writes| writes.check(&mut node));
         cluster.check_digests();
@@ -256,4 +269,5 @@ fn acknowledged_writes_survive_kill_9() {
     let count = |fate| fates.iter().filter(|found| **found == fate).count();
     let [kept, refused, unknown] = [Fate::Acknowledged, Fate::Refused, Fate::Unknown].map(count);
     println!("{rounds} rounds: {kept} acknowledged, {refused} refused, {unknown} unknown");
+    println!("{shared} operations on shared keys, linearizable");
 }

@@ -18,7 +18,7 @@ fn head() -> Head {
     }
 }
 
-fn every_kind() -> Vec<Message> {
+pub(crate) fn every_kind() -> Vec<Message> {
     let ballot = Ballot { round: 3, last: LogId::new(Term(2), LogIndex(9)), is_wished: true };
     let verdict = Verdict { round: 3, granted: true };
     let at = Placement::At { id: LogId::new(Term(2), LogIndex(8)), ordinal: 4 };
@@ -115,7 +115,7 @@ fn every_kind() -> Vec<Message> {
     .into()
 }
 
-fn whole(message: Message) -> Bytes {
+pub(crate) fn whole(message: Message) -> Bytes {
     let (head, body) = Encoder::default().encode(message);
     [head, body].concat().into()
 }

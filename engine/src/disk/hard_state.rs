@@ -217,8 +217,8 @@ impl HardState {
         if block.len() != BLOCK_BYTES {
             return Err(Fault::Absent);
         }
-        open_block(block, MAGIC, seed(group))?;
-        Self::fields(block).ok_or(Fault::Field)
+        open_block(block, MAGIC, seed(group), BLOCK_BYTES)?;
+        Self::fields(block).filter(|hard| hard.identity.group == group).ok_or(Fault::Field)
     }
 
     fn fields(block: &[u8]) -> Option<Self> {

@@ -26,6 +26,7 @@ pub(crate) const SLOT_BYTES: usize = 40;
 /// The first segment's length, unless the largest is smaller.
 const FIRST_BYTES: u64 = 256 << 10;
 const GUARD_BYTES_MAX: u64 = 2 << 20;
+const HEADER_END: usize = 136;
 const RUNS_AT: usize = 96;
 
 /// The length of the first segment.
@@ -146,7 +147,8 @@ impl Header {
     }
 
     pub(crate) fn decode(block: &[u8], group: GroupId, sequence: u64) -> Result<Self, Fault> {
-        open_block(block, HEADER, FileSeed::new(group, sequence))?;
+        open_block(block, HEADER, FileSeed::new(group, sequence), HEADER_END)?;
+        let (of_group, named) = (group, sequence);
         let [
             sequence,
             cluster,
@@ -168,6 +170,9 @@ impl Header {
         let align_field = align_field.filter(|_| len >= 16 * align && len <= 1 << 31);
         let layout = Layout::new(len, align_field.ok_or(Fault::Field)?);
         if u64::from(layout.slot_count) != slot_count || layout.data_at != data_at || first == 0 {
+            return Err(Fault::Field);
+        }
+        if GroupId(group) != of_group || sequence != named {
             return Err(Fault::Field);
         }
         Ok(Self {
@@ -328,8 +333,12 @@ impl EndRecord {
     }
 
     pub(crate) fn decode(block: &[u8], group: GroupId, sequence: u64) -> Result<Self, Fault> {
-        open_block(block, END, FileSeed::new(group, sequence))?;
-        let [_, index, term, epoch, floor_lag, data_bytes, last_time, count] = u64s_at(block, 16);
+        open_block(block, END, FileSeed::new(group, sequence), RUNS_AT)?;
+        let [named, index, term, epoch, floor_lag, data_bytes, last_time, count] =
+            u64s_at(block, 16);
+        if named != sequence {
+            return Err(Fault::Field);
+        }
         let count = usize::try_from(count).ok();
         let count =
             count.filter(|&n| n <= Self::runs_max(block.len() as u64)).ok_or(Fault::Field)?;

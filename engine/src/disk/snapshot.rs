@@ -18,6 +18,7 @@ const HEADER: &[u8; 8] = b"LAKESNAP";
 const FOOTER: &[u8; 8] = b"LAKEFOOT";
 const BLOCK: &[u8; 4] = b"SBLK";
 const HEADER_BYTES: u64 = 4096;
+const FOOTER_END: usize = 40;
 const MEMBERSHIP_AT: usize = 256;
 const _: () = assert!(MEMBERSHIP_AT + CODE_BYTES_MAX <= HEADER_BYTES as usize);
 /// Before a block's payload: magic, crc, number, length, four zero bytes.
@@ -80,7 +81,8 @@ impl Header {
     }
 
     pub(crate) fn decode(block: &[u8], group: GroupId, at: LogId) -> Result<Self, Fault> {
-        open_block(block, HEADER, FileSeed::new(group, at.index.0))?;
+        open_block(block, HEADER, FileSeed::new(group, at.index.0), MEMBERSHIP_AT)?;
+        let of_group = group;
         let [
             cluster,
             cluster_epoch,
@@ -98,6 +100,9 @@ impl Header {
             2 => Origin::Installed,
             _ => return Err(Fault::Field),
         };
+        if GroupId(group) != of_group {
+            return Err(Fault::Field);
+        }
         let block_bytes = u32::try_from(block_bytes).map_err(|_| Fault::Field)?;
         if !(512..=16 << 20).contains(&block_bytes) || LogId::new(Term(term), LogIndex(index)) != at
         {
@@ -179,7 +184,7 @@ impl Footer {
     }
 
     pub(crate) fn decode(block: &[u8], group: GroupId, id: SnapshotId) -> Result<Self, Fault> {
-        open_block(block, FOOTER, FileSeed::new(group, id.0))?;
+        open_block(block, FOOTER, FileSeed::new(group, id.0), FOOTER_END)?;
         let [blocks, payload_bytes, digest] = u64s_at(block, 16);
         let digest = u32::try_from(digest).map_err(|_| Fault::Field)?;
         Ok(Self { blocks, payload_bytes, digest })

@@ -172,6 +172,13 @@ pub(super) struct Receiver {
     joining: bool,
 }
 
+/// Bytes of snapshots, for people: what is sent again counts again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Carried {
+    pub(super) sent: u64,
+    pub(super) received: u64,
+}
+
 impl Raft {
     // ---- leader ------------------------------------------------------------------------------
 
@@ -189,6 +196,7 @@ impl Raft {
         allowance.spend(piece.bytes.len());
         transfer.snapshot = Some(piece.snapshot);
         transfer.sent += piece.bytes.len() as u64;
+        self.carried.sent += piece.bytes.len() as u64;
         self.send(id, Payload::Install(Piece { time, ..piece }));
     }
 
@@ -263,6 +271,7 @@ impl Raft {
             return self.fault(head.from, fault);
         }
         self.follow_leader(head);
+        self.carried.received += piece.bytes.len() as u64;
         self.log.let_time_pass(piece.time);
         let done = self.reaches(at);
         self.receiver.owed = Some(InstallAnswer { snapshot: at, id, next: 0, stored: 0, done });

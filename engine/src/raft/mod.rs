@@ -47,7 +47,7 @@ use formation::{Forming, has_formed};
 use forwarding::Forwards;
 use gate::Gate;
 use handover::Handover;
-use install::Receiver;
+use install::{Carried, Receiver};
 use log::Log;
 use proposal::{Gathering, Tracking};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
@@ -143,6 +143,7 @@ pub(crate) struct Raft {
     reads: Reads,
     applying: Applying,
     receiver: Receiver,
+    carried: Carried,
     /// What it may have forgotten keeps it from voting.
     gate: Option<Gate>,
     gate_opened: bool,
@@ -211,6 +212,7 @@ impl Raft {
             reads: Reads::default(),
             applying: Applying::new(resumed),
             receiver: Receiver::default(),
+            carried: Carried::default(),
             gate: recovered.gate.map(Gate::new),
             gate_opened: false,
             refill: Refill::default(),
@@ -550,6 +552,8 @@ impl Raft {
             status.peers = leader.peers.iter().map(|peer| peer.status(self.now)).collect();
         }
         status.memory_bytes += self.log.cache_bytes() + self.gathering.bytes() as u64;
+        (status.snapshot_bytes_sent, status.snapshot_bytes_received) =
+            (self.carried.sent, self.carried.received);
         status.marks |= self.marks.0;
     }
 

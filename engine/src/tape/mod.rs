@@ -236,4 +236,4 @@ impl fmt::Display for TapeError {
 impl std::error::Error for TapeError {}
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

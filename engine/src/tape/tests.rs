@@ -112,11 +112,11 @@ fn every_event() -> Vec<Event> {
     [starts(), completions(), controls(), others()].concat()
 }
 
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config::new(GroupId(1), NodeId(1))
 }
 
-fn recorded() -> Recorder {
+pub(crate) fn recorded() -> Recorder {
     let mut recorder = Recorder::new(&config(), 42);
     let actions = [
         Action::Members(Arc::new(Membership::of([member(1)]))),

@@ -5,6 +5,8 @@
 //! query; a read behind a write sees it.
 
 mod connection;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod info;
 mod orders;
 mod reader;

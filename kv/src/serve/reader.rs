@@ -189,8 +189,11 @@ impl Reader {
         if first != b'$' {
             return Err(ProtocolError::Expected { expected: '$', found: first });
         }
+        // Before the rest is looked at, or a long line would be right when it comes in one piece.
+        if line_end(rest).ok_or(ProtocolError::BulkLength)?.is_none() {
+            return Ok(false);
+        }
         let Some((frame, used)) = decode_range(rest).map_err(|_| ProtocolError::BulkLength)? else {
-            line_end(rest).ok_or(ProtocolError::BulkLength)?;
             return Ok(false);
         };
         let RangeFrame::BulkString((start, end)) = frame else {
@@ -256,7 +259,7 @@ mod tests {
     #[test]
     fn garbage_is_named() {
         let expected = |expected, found| ProtocolError::Expected { expected, found };
-        let cases: [(&[u8], ProtocolError); 12] = [
+        let cases: [(&[u8], ProtocolError); 13] = [
             (b"GET / HTTP/1.1\r\n", expected('*', b'G')),
             (b"\xff\xfe", expected('*', 0xff)),
             (b"*x\r\n", ProtocolError::ArrayLength),
@@ -269,6 +272,7 @@ mod tests {
             (b"*1\r\n$x\r\n", ProtocolError::BulkLength),
             (b"*1\r\n$00000000000000000000000000000000000", ProtocolError::BulkLength),
             (b"*1\r\n$1\r\nabc", ProtocolError::Terminator),
+            (b"*1\r\n$0000000000000000000000000000002\r\nab\r\n", ProtocolError::BulkLength),
         ];
         for (bytes, error) in cases {
             assert_eq!(read(&[bytes]), (vec![], Err(error)), "{}", bytes.escape_ascii());

@@ -16,6 +16,8 @@ pub(super) const HEADER_BYTES: usize = 8;
 /// Messages below this length are read many at a time and copied out; longer ones are read in
 /// place.
 const STAGE_BYTES: usize = 64 << 10;
+/// What an announced length alone is worth in memory: beyond it, room grows with what has come.
+const ANNOUNCED_BYTES: usize = 1 << 20;
 
 /// Why a stream is given up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,7 +39,7 @@ impl fmt::Display for FrameError {
     }
 }
 
-fn checksum(session: u32, parts: [&[u8]; 2]) -> u32 {
+pub(super) fn checksum(session: u32, parts: [&[u8]; 2]) -> u32 {
     parts.into_iter().fold(session, crc32c::crc32c_append)
 }
 
@@ -58,6 +60,22 @@ struct Long {
     crc: u32,
 }
 
+impl Long {
+    fn new(bytes: usize, crc: u32) -> Self {
+        Self { message: BytesMut::with_capacity(bytes.min(ANNOUNCED_BYTES)), bytes, crc }
+    }
+
+    /// Makes room for as much again, and for no byte more than there will be.
+    fn grow(&mut self) {
+        let there = self.message.len();
+        if there == self.message.capacity() && there < self.bytes {
+            let mut larger = BytesMut::with_capacity(self.bytes.min(2 * there));
+            larger.put_slice(&self.message);
+            self.message = larger;
+        }
+    }
+}
+
 impl Decoder {
     pub(super) fn new(session: u32, bytes_max: u32) -> Self {
         Self { session, bytes_max, stage: BytesMut::with_capacity(STAGE_BYTES), long: None }
@@ -67,8 +85,9 @@ impl Decoder {
     pub(super) fn room(&mut self) -> bytes::buf::Limit<&mut BytesMut> {
         match &mut self.long {
             Some(long) => {
-                let missing = long.bytes - long.message.len();
-                (&mut long.message).limit(missing)
+                long.grow();
+                let room = long.bytes.min(long.message.capacity()) - long.message.len();
+                (&mut long.message).limit(room)
             }
             None => {
                 self.stage.reserve(STAGE_BYTES - self.stage.len());
@@ -103,10 +122,10 @@ impl Decoder {
             return self.verified(message, crc).map(Some);
         }
         if whole > STAGE_BYTES {
-            let mut message = BytesMut::with_capacity(bytes);
+            let mut long = Long::new(bytes, crc);
             self.stage.advance(HEADER_BYTES);
-            message.put(self.stage.split());
-            self.long = Some(Long { message, bytes, crc });
+            long.message.put(self.stage.split());
+            self.long = Some(long);
         }
         Ok(None)
     }
@@ -282,6 +301,28 @@ mod tests {
         assert!(decode(&header, usize::MAX).is_err());
         header[..4].copy_from_slice(&LIMIT.to_le_bytes());
         assert_eq!(decode(&header, usize::MAX), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_message_longer_than_a_length_is_worth_grows_as_it_comes() {
+        let sent = message(3 * ANNOUNCED_BYTES + 5);
+        let stream = stream(&[(sent.clone(), Bytes::new())]);
+        let mut decoder = Decoder::new(SESSION, 4 << 20);
+        let (mut rest, mut most) = (&stream[..], 0);
+        while !rest.is_empty() {
+            let mut room = decoder.room();
+            let bytes = rest.len().min(10_000).min(room.remaining_mut());
+            room.put_slice(&rest[..bytes]);
+            rest.advance(bytes);
+            let held = decoder.long.as_ref().map_or(0, |long| long.message.capacity());
+            assert!(held <= ANNOUNCED_BYTES.max(2 * (stream.len() - rest.len())));
+            most = most.max(held);
+            match decoder.next().unwrap() {
+                Some(whole) => assert!(rest.is_empty() && whole == sent),
+                None => assert!(!rest.is_empty()),
+            }
+        }
+        assert_eq!(most, sent.len());
     }
 
     #[test]

@@ -28,7 +28,7 @@ use tokio::{
 const MAGIC: &[u8; 8] = b"LAKEPEER";
 /// The version of handshake and frames that this program speaks.
 const VERSION: u32 = 1;
-const HELLO_BYTES: usize = 68;
+pub(super) const HELLO_BYTES: usize = 68;
 const PROOF_BYTES: usize = 32;
 
 /// Who a node says it is.
@@ -92,9 +92,9 @@ pub(super) struct Credentials {
     pub(super) secret: Vec<u8>,
 }
 
-struct Hello {
-    from: NodeId,
-    bytes: [u8; HELLO_BYTES],
+pub(super) struct Hello {
+    pub(super) from: NodeId,
+    pub(super) bytes: [u8; HELLO_BYTES],
 }
 
 impl Credentials {
@@ -133,7 +133,7 @@ impl Credentials {
         Ok(Established { peer: theirs.from, stream, session })
     }
 
-    fn hello(&self, to: NodeId) -> Result<[u8; HELLO_BYTES], HandshakeError> {
+    pub(super) fn hello(&self, to: NodeId) -> Result<[u8; HELLO_BYTES], HandshakeError> {
         let Identity { cluster, group, node } = self.identity;
         let mut bytes = [0; HELLO_BYTES];
         bytes[..8].copy_from_slice(MAGIC);
@@ -150,6 +150,11 @@ impl Credentials {
     async fn read_hello(&self, stream: &mut TcpStream) -> Result<Hello, HandshakeError> {
         let mut bytes = [0; HELLO_BYTES];
         stream.read_exact(&mut bytes).await?;
+        self.judge_hello(bytes)
+    }
+
+    /// What may be known of whoever sent this, before it proves anything.
+    pub(super) fn judge_hello(&self, bytes: [u8; HELLO_BYTES]) -> Result<Hello, HandshakeError> {
         let u32_at = |at| u32::from_le_bytes(*bytes[at..].first_chunk().expect("in a hello"));
         let u64_at = |at| u64::from_le_bytes(*bytes[at..].first_chunk().expect("in a hello"));
         if &bytes[..8] != MAGIC {

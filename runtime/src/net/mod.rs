@@ -9,6 +9,8 @@
 mod connection;
 mod dial;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod handshake;
 
 pub use handshake::Identity;

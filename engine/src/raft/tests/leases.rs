@@ -4,8 +4,7 @@ use super::*;
 
 /// Three nodes, led by the first; a second between elections, a thousandth between clocks.
 fn leased() -> Cluster {
-    let mut tuning = Tuning::default();
-    tuning.lease_drift_ppm = Some(1_000);
+    let tuning = Tuning { lease_drift_ppm: Some(1_000), ..Tuning::default() };
     let mut cluster = Cluster::tuned((0..3).map(|_| disk_with(1, &[], 3)).collect(), tuning);
     cluster.elect(1);
     cluster.elapse(200 * MS);

@@ -1,0 +1,101 @@
+//! Ctrl-C while a node recovers, at instants from its start until it serves: it ends within a
+//! second, and the next start comes to the same verdict and the same state.
+//!
+//! Instants: `LAKEBED_INTERRUPTS`, by default 12.
+
+use crate::{
+    common::{Patient, Process, connect, output},
+    lone::Lone,
+};
+use rustix::process::Signal;
+use std::{
+    os::unix::process::ExitStatusExt,
+    process::ExitStatus,
+    thread,
+    time::{Duration, Instant},
+};
+
+const END_MAX: Duration = Duration::from_secs(1);
+const VALUE_BYTES: usize = 64 << 10;
+
+/// A node that was killed with a snapshot to restore, and a log behind it to replay.
+fn killed() -> Lone {
+    let lone = Lone::that(&["--snapshot-log-bytes", "3000000"], |connection| write(connection, 0));
+    let mut node = lone.start();
+    node.says("ready");
+    write(&mut connect(lone.clients).unwrap(), 1);
+    node.kill();
+    node.ended();
+    lone
+}
+
+fn write(connection: &mut redis::Connection, version: u8) {
+    for n in 0..200 {
+        let value = vec![b'a' + version; VALUE_BYTES];
+        redis::cmd("SET").arg(format!("key:{n}")).arg(value).exec(connection).unwrap();
+    }
+}
+
+/// The row of the verdict table that a start would be decided by.
+fn verdict(lone: &Lone) -> String {
+    let told = output(&["inspect", &lone.path().display().to_string()]);
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    let told = String::from_utf8(told.stdout).unwrap();
+    let row = told.lines().find(|line| line.starts_with("verdict"));
+    row.unwrap_or_else(|| panic!("no verdict in {told}")).into()
+}
+
+fn digest(lone: &Lone) -> (u64, String) {
+    Patient::new(lone.clients).ask(&["LAKEBED", "DIGEST"])
+}
+
+/// Starts it, interrupts it after this long, and waits for its end. Whether it served by then.
+fn interrupt(lone: &Lone, after: Duration) -> bool {
+    let mut node = lone.start();
+    let at = Instant::now() + after;
+    while Instant::now() < at {
+        thread::yield_now();
+    }
+    node.signal(Signal::INT);
+    let asked = Instant::now();
+    let status = node.ended();
+    let took = asked.elapsed();
+    assert!(took < END_MAX, "interrupted after {after:?}, it took {took:?} to end");
+    let served = node.stdout.iter().any(|line| line.starts_with("ready"));
+    assert!(is_an_end(status), "after {after:?}: {status}, {}", node.errors());
+    served
+}
+
+/// By itself, or by the signal before it had come to listen for any.
+fn is_an_end(status: ExitStatus) -> bool {
+    status.success() || status.signal() == Some(Signal::INT.as_raw())
+}
+
+fn serves(lone: &Lone) -> (Process, Duration) {
+    let begun = Instant::now();
+    let node = lone.start();
+    node.says("ready");
+    (node, begun.elapsed())
+}
+
+#[test]
+fn a_recovery_that_is_interrupted_ends_at_once_and_comes_to_the_same() {
+    let instants = std::env::var("LAKEBED_INTERRUPTS").map_or(12, |n| n.parse().unwrap());
+    let lone = killed();
+    let before = verdict(&lone);
+    let (mut node, took) = serves(&lone);
+    let expected = digest(&lone);
+    node.kill();
+    node.ended();
+    let mut early = 0;
+    for n in 0..instants {
+        // Most of them soon, for most of the time a node alone waits for its own election.
+        let served = interrupt(&lone, took * (n + 1) * (n + 1) * 9 / (instants * instants * 8));
+        early += u32::from(!served);
+        assert_eq!(verdict(&lone), before, "interrupt {n} of {instants}");
+    }
+    let (_node, _) = serves(&lone);
+    assert_eq!(digest(&lone), expected);
+    assert!(early > instants / 4, "only {early} of {instants} came before the node served");
+    println!("{early} of {instants} interrupts came before the node served");
+}

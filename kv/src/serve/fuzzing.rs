@@ -1,0 +1,89 @@
+//! A target for a fuzzer: what clients send.
+
+use super::{
+    reader::{ProtocolError, Reader},
+    request::{Request, parse},
+};
+use crate::Command;
+
+const COMMAND_BYTES_MAX: usize = 4096;
+
+/// A stream from a client, cut into pieces as the first byte says. The same is understood wherever
+/// it is cut; what goes into the log is no longer than what the client sent, and is read back.
+pub fn resp(input: &[u8]) {
+    let Some((piece, stream)) = input.split_first() else { return };
+    let whole = understood(stream.chunks(stream.len().max(1)));
+    let pieces = understood(stream.chunks(usize::from(*piece) + 1));
+    // Which of two things that are wrong is seen first may depend on what has come.
+    assert_eq!(whole.0, pieces.0, "cut otherwise, it says otherwise");
+    assert_eq!(whole.1.is_err(), pieces.1.is_err(), "{:?}, {:?}", whole.1, pieces.1);
+}
+
+/// What each command amounts to, and why there are not more.
+fn understood<'a>(
+    pieces: impl Iterator<Item = &'a [u8]>,
+) -> (Vec<Vec<u8>>, Result<(), ProtocolError>) {
+    let (mut reader, mut found) = (Reader::new(COMMAND_BYTES_MAX), Vec::new());
+    for piece in pieces {
+        reader.room().extend_from_slice(piece);
+        loop {
+            match reader.next() {
+                Ok(true) => found.push(meaning(&reader)),
+                Ok(false) => break,
+                Err(error) => return (found, Err(error)),
+            }
+            reader.consume();
+        }
+    }
+    (found, Ok(()))
+}
+
+fn meaning(reader: &Reader) -> Vec<u8> {
+    let mut list = Vec::new();
+    match parse(reader.args(), &mut list) {
+        Request::Command(command) => {
+            let mut bytes = Vec::new();
+            command.encode(&mut bytes);
+            assert_eq!(Command::decode(&bytes), Some(command), "the log holds what was meant");
+            assert!(bytes.len() <= reader.command_bytes(), "{command:?} grew");
+            bytes
+        }
+        Request::Answered(answer) => {
+            assert!(answer.ends_with(b"\r\n"), "{}", answer.escape_ascii());
+            answer
+        }
+        Request::Order(order) => format!("{order:?}").into_bytes(),
+        Request::Info => b"info".to_vec(),
+        Request::Quit => b"quit".to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{answer, fuzzing::corpus::replay};
+
+    #[test]
+    fn kept_streams_of_clients_mean_the_same_wherever_they_are_cut() {
+        let lines = [
+            "SET k v EX 2 NX",
+            "INCRBY k -7",
+            "MSET a b c d",
+            "SCAN 5 MATCH k* COUNT 7",
+            "PEXPIRE k 3",
+            "CONFIG GET save",
+            "CLIENT SETINFO LIB-NAME x",
+            "LAKEBED DIGEST",
+            "LAKEBED BACKUP READ 3 9",
+            "PING",
+            "DEL a b",
+        ];
+        let mut stream = vec![6];
+        for line in lines {
+            let words: Vec<_> = line.split(' ').collect();
+            answer::array(&mut stream, words.len());
+            words.iter().for_each(|word| answer::bulk(&mut stream, word.as_bytes()));
+        }
+        replay("resp", resp, &[stream, b"\x03*0\r\n*-1\r\n*1\r\n$0\r\n\r\n*1\r\n$x".to_vec()]);
+    }
+}
