@@ -173,11 +173,7 @@ fn a_node_that_stops_has_proven_all_that_it_holds() {
 fn what_belongs_to_later_is_refused_as_not_ready() {
     let mut world = World::formatted(1);
     world.until("a leader", |world| world.leader().is_some());
-    for (id, control) in [
-        (1, Control::Transfer { to: None }),
-        (2, Control::Change(vec![])),
-        (3, Control::PinSnapshot),
-    ] {
+    for (id, control) in [(1, Control::Transfer { to: None }), (2, Control::Change(vec![]))] {
         world.event(1, Event::Control { id: lakebed::RequestId(id), control });
         let refused = (id, Outcome::Refused(Refusal::NotReady));
         assert_eq!(world.at(1).ended.last(), Some(&refused));
