@@ -280,3 +280,24 @@ fn a_snapshot_is_taken_for_its_age_alone() {
         Ok(())
     });
 }
+
+#[test]
+fn a_snapshot_that_has_no_room_is_refused_and_taken_when_there_is() {
+    let mut asked = plan(6);
+    asked.tuning.snapshot_log_bytes = 0;
+    tell(6, world(asked), |world| {
+        serve(world)?;
+        run_for(world, 200 * MS)?;
+        converge(world)?;
+        world.fill_disk(0);
+        let refused = world.carry_out(0, Control::Snapshot)?;
+        assert_eq!(refused, Some(Outcome::Refused(Refusal::DiskFull)));
+        assert!(world.marks_of(0).has(Mark::SnapshotGivenUp));
+        assert_eq!(world.probe(0).expect("it goes on").snapshot.index, LogIndex(0));
+        world.heal();
+        let done = world.carry_out(0, Control::Snapshot)?;
+        let applied = world.probe(0).expect("it is up").applied;
+        assert!(matches!(done, Some(Outcome::Done(at)) if at.index == applied), "{done:?}");
+        Ok(())
+    });
+}

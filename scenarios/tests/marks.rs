@@ -9,9 +9,16 @@ use lakebed_sim::{Seed, Totals};
 const SEEDS_MAX: u64 = 400;
 
 /// What no storm can meet, and why.
-const UNMET: [(Mark, &str); 2] = [
+const UNMET: [(Mark, &str); 8] = [
     (Mark::OtherEpochDropped, "no storm forces a sole voter"),
     (Mark::BatchSplit, "a simulated client sends one command at a time"),
+    // These are met in tests/backups.rs.
+    (Mark::RestoreRepeated, "no storm restores a backup"),
+    (Mark::FormedFromBackup, "no storm restores a backup"),
+    (Mark::OtherOriginMet, "no storm restores a backup"),
+    (Mark::SnapshotKeptForPin, "no storm reads a snapshot from outside"),
+    (Mark::PinExpired, "no storm reads a snapshot from outside"),
+    (Mark::SnapshotForAge, "in storms the log alone makes a snapshot due"),
 ];
 
 /// What storms meet once in a thousand runs, or less: not asked for.

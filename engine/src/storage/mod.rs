@@ -35,7 +35,6 @@ use self::{
     journal::Journal,
     lost::GivingUp,
     ops::{InFlight, Job, Ops},
-    pins::Pins,
     promises::Promises,
     reader::{Bad, Reads},
     recovery::{Parts, Recovery as Restart},
@@ -44,7 +43,7 @@ use self::{
     snapshots::Snapshots,
 };
 use crate::{
-    action::{Action, Halt, Outcome},
+    action::{Action, Halt},
     backup::Origin,
     config::{Config, Tuning},
     entry::{Head, Seed},
@@ -53,9 +52,7 @@ use crate::{
     marks::{Mark, Marks},
     membership::Membership,
     status::Recovery,
-    types::{
-        CaptureId, Instant, LogId, LogIndex, NodeId, OpId, RequestId, Term, Timestamp, earliest,
-    },
+    types::{CaptureId, Instant, LogId, LogIndex, NodeId, OpId, Term, Timestamp, earliest},
 };
 use bytes::Bytes;
 use std::sync::Arc;
@@ -560,23 +557,6 @@ impl Storage {
     /// Why the save of a snapshot was given up since this was asked last.
     pub(crate) const fn take_given_up(&mut self) -> Option<DiskError> {
         self.snapshots.take_given_up()
-    }
-
-    /// Keeps the newest snapshot's file for whoever reads it from outside.
-    pub(crate) fn pin(&mut self, now: Instant) -> Outcome {
-        let (newest, align) = (self.snapshots.whole.last(), self.config.disk_align);
-        self.snapshots.pins.pin(newest, align, now)
-    }
-
-    /// Reads a piece of a file that was pinned.
-    pub(crate) fn read_pinned(&mut self, id: RequestId, what: (File, u64, u32), now: Instant) {
-        let align = self.config.disk_align;
-        self.snapshots.pins.read(id, what, (align, now), &mut self.ops);
-    }
-
-    /// Those who read pinned files.
-    pub(crate) const fn pins(&mut self) -> &mut Pins {
-        &mut self.snapshots.pins
     }
 
     /// The newest durable snapshot.

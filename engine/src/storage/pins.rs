@@ -5,6 +5,7 @@
 //! stays as it is, and no pin outlives its reader for longer than `pin_idle`, or this process.
 
 use super::{
+    Storage,
     ops::{Job, Ops},
     snapshots::SnapshotFile,
 };
@@ -47,6 +48,25 @@ struct Reading {
     /// How much of what is read lies before what was asked for, and how much was.
     skip: u32,
     len: u32,
+}
+
+impl Storage {
+    /// Keeps the newest snapshot's file for whoever reads it from outside.
+    pub(crate) fn pin(&mut self, now: Instant) -> Outcome {
+        let (newest, align) = (self.snapshots.whole.last(), self.config.disk_align);
+        self.snapshots.pins.pin(newest, align, now)
+    }
+
+    /// Reads a piece of a file that was pinned.
+    pub(crate) fn read_pinned(&mut self, id: RequestId, what: (File, u64, u32), now: Instant) {
+        let align = self.config.disk_align;
+        self.snapshots.pins.read(id, what, (align, now), &mut self.ops);
+    }
+
+    /// Those who read pinned files.
+    pub(crate) const fn pins(&mut self) -> &mut Pins {
+        &mut self.snapshots.pins
+    }
 }
 
 impl Pins {

@@ -2,8 +2,8 @@
 
 mod world;
 
-use lakebed::{Control, Event, Halt, LogIndex, Mark, Marks, Outcome, ReadMode, Refusal};
-use lakebed::{Phase, Role, Start, Tuning};
+use lakebed::{ChangeRefusal, Control, Event, Halt, LogIndex, Mark, Marks, Outcome, ReadMode};
+use lakebed::{Phase, Refusal, Role, Start, TransferRefusal, Tuning};
 use std::time::Duration;
 use world::{MS, World};
 
@@ -170,13 +170,16 @@ fn a_node_that_stops_has_proven_all_that_it_holds() {
 }
 
 #[test]
-fn what_belongs_to_later_is_refused_as_not_ready() {
+fn orders_that_nobody_can_carry_out_are_refused_with_the_reason() {
     let mut world = World::formatted(1);
     world.until("a leader", |world| world.leader().is_some());
-    for (id, control) in [(1, Control::Transfer { to: None }), (2, Control::PinSnapshot)] {
+    let orders = [
+        (Control::Transfer { to: None }, Refusal::Transfer(TransferRefusal::Nobody)),
+        (Control::Change(vec![]), Refusal::Change(ChangeRefusal::Nothing)),
+    ];
+    for (id, (control, why)) in (1..).zip(orders) {
         world.event(1, Event::Control { id: lakebed::RequestId(id), control });
-        let refused = (id, Outcome::Refused(Refusal::NotReady));
-        assert_eq!(world.at(1).ended.last(), Some(&refused));
+        assert_eq!(world.at(1).ended.last(), Some(&(id, Outcome::Refused(why))));
     }
 }
 
