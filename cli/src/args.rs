@@ -38,6 +38,11 @@ pub(crate) enum Command {
     Snapshot(Snapshot),
     /// Take the state of a running cluster out of one of its nodes, into a file
     Backup(Backup),
+    /// Let another node lead
+    Transfer(Transfer),
+    /// See, add, promote, demote, remove or replace nodes of a running cluster
+    #[command(subcommand)]
+    Member(Member),
     /// Make a node of a new cluster out of a backup
     Restore(Restore),
     /// Tell what is in the directory of a node that does not run, and what a restart would do
@@ -85,7 +90,7 @@ pub(crate) struct Up {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Serve {
-    /// This node's id: one of those in --peers
+    /// This node's id: one of those in --peers, or with --join a new one
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) id: u64,
     /// Where the node keeps its data; an empty directory is formatted for a new cluster
@@ -97,6 +102,10 @@ pub(crate) struct Serve {
     /// All nodes of the cluster, this one included, alike on all of them: 1=ADDR,2=ADDR,3=ADDR
     #[arg(long)]
     pub(crate) peers: Peers,
+    /// Wait in an empty directory to be added to a cluster that was founded without this node
+    /// (`lakebed member add`); --peers are those it was founded with
+    #[arg(long)]
+    pub(crate) join: bool,
     /// Where to listen for clients
     #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     pub(crate) resp: SocketAddr,
@@ -146,6 +155,82 @@ pub(crate) struct Backup {
     /// Where to put the backup; a file that is there is left alone
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+    /// One JSON object instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Transfer {
+    /// Where the leader listens for clients
+    #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
+    pub(crate) address: SocketAddr,
+    /// Who shall lead [default: the voter that is furthest]
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) to: Option<u64>,
+    /// One JSON object instead of a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What becomes of the members of a cluster.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Member {
+    /// Tell who is in it, and how far the leader knows them to be
+    List(Ask),
+    /// Add a node that waits with `lakebed serve --join`; it learns, and does not vote
+    Add {
+        #[command(flatten)]
+        ask: Ask,
+        /// The node's id, greater than any that was used before
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        id: u64,
+        /// Where it listens for peers
+        #[arg(value_name = "PEER-ADDR", value_parser = parse_address)]
+        peer: SocketAddr,
+    },
+    /// Give a learner a vote, once it has caught up
+    Promote {
+        #[command(flatten)]
+        ask: Ask,
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        id: u64,
+    },
+    /// Take a voter its vote; it goes on to learn
+    Demote {
+        #[command(flatten)]
+        ask: Ask,
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        id: u64,
+    },
+    /// Let a node go for good: its id is not used again, and it stops
+    Remove {
+        #[command(flatten)]
+        ask: Ask,
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        id: u64,
+    },
+    /// Put a new node in an old one's place: add it, wait until it has caught up, then change both
+    /// at once
+    Replace {
+        #[command(flatten)]
+        ask: Ask,
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        old: u64,
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        new: u64,
+        /// Where the new node listens for peers
+        #[arg(value_name = "PEER-ADDR", value_parser = parse_address)]
+        peer: SocketAddr,
+    },
+}
+
+/// Whom to ask.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Ask {
+    /// Where the leader listens for clients
+    #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
+    pub(crate) address: SocketAddr,
     /// One JSON object instead of lines
     #[arg(long)]
     pub(crate) json: bool,

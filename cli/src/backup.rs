@@ -6,25 +6,23 @@
 
 use crate::{
     args::{Backup, Snapshot},
+    client::{Node, PATIENCE, why},
     progress::{QUIET, bytes_bar},
     say,
 };
 use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{BinaryBytes, ProgressBar};
 use lakebed::BackupReader;
-use redis::{Connection, ErrorKind, FromRedisValue, RedisError};
+use redis::RedisError;
 use serde::Serialize;
 use std::{
     fs::{self, File},
     io::{self, Write},
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-/// How long a node may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it may take to write its state to its disk.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(3600);
 /// How much is asked for at one time: the most that a node gives.
@@ -100,39 +98,7 @@ fn refuse_existing(file: &Path) -> Result<()> {
     }
 }
 
-/// A node, asked over its port for clients.
-struct Node {
-    address: SocketAddr,
-    connection: Connection,
-}
-
 impl Node {
-    fn connect(address: SocketAddr) -> Result<Self> {
-        let open = || {
-            let client = redis::Client::open(format!("redis://{address}"))?;
-            let connection = client.get_connection_with_timeout(PATIENCE)?;
-            connection.set_read_timeout(Some(PATIENCE))?;
-            connection.set_write_timeout(Some(PATIENCE))?;
-            Ok::<_, RedisError>(connection)
-        };
-        let connection =
-            open().with_context(|| format!("cannot ask {address}: does a node serve there?"))?;
-        let mut node = Self { address, connection };
-        let info: Result<String, _> = node.ask(&["INFO"]);
-        if !info.is_ok_and(|info| info.contains("lakebed_version:")) {
-            bail!("what answers on {address} is no node of lakebed");
-        }
-        Ok(node)
-    }
-
-    fn ask<T: FromRedisValue>(&mut self, words: &[&str]) -> Result<T, RedisError> {
-        let mut command = redis::Cmd::new();
-        for word in words {
-            command.arg(word);
-        }
-        command.query(&mut self.connection)
-    }
-
     /// The node is as far as anybody was told before: a read waits until it is.
     fn is_fresh(&mut self) -> Result<(), RedisError> {
         self.ask(&["DBSIZE"]).map(|_: u64| ())
@@ -196,14 +162,6 @@ impl Node {
             digest: format!("{:08x}", backup.digest),
             is_fresh: true,
         })
-    }
-}
-
-/// What was refused, as the node says it; else what became of the connection.
-fn why(error: &RedisError) -> String {
-    match (error.kind(), error.detail()) {
-        (ErrorKind::Io, _) | (_, None) => error.to_string(),
-        (_, Some(detail)) => detail.to_string(),
     }
 }
 

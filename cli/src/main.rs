@@ -6,8 +6,10 @@
 
 mod args;
 mod backup;
+mod client;
 mod cluster_file;
 mod look;
+mod member;
 mod metrics;
 mod node;
 mod observed;
@@ -41,6 +43,8 @@ fn main() -> ExitCode {
         args::Command::Status(status) => status::run(&status),
         args::Command::Snapshot(snapshot) => backup::snapshot(&snapshot),
         args::Command::Backup(backup) => backup::backup(&backup),
+        args::Command::Transfer(transfer) => member::transfer(&transfer),
+        args::Command::Member(member) => member::run(&member),
         args::Command::Restore(restore) => restore::run(&restore),
         args::Command::Inspect(inspect) => look::inspect(&inspect),
         args::Command::Verify(verify) => look::verify(&verify),

@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) cluster: ClusterId,
     /// Every node of the cluster, by id and address.
     pub(crate) members: Vec<(u64, String)>,
+    /// Whether it is to be added to them by those who are there.
+    pub(crate) joins: bool,
     pub(crate) peers: TcpListener,
     pub(crate) clients: TcpListener,
     pub(crate) tuning: Tuning,
@@ -106,6 +108,7 @@ impl Plan {
         let members = self.members.iter().map(|(id, address)| (*id, address.as_str()));
         let mut options = Options::new(self.dir, self.cluster, config, Listen::Bound(self.peers))
             .members(members);
+        options.joins = self.joins;
         options.disk = self.disk;
         options.insecure = self.insecure;
         options.tape = self.tape;

@@ -58,6 +58,13 @@ pub(crate) fn bytes_bar(what: &str) -> ProgressBar {
     bar.with_message(what.to_string())
 }
 
+/// For what is counted in entries of the log.
+pub(crate) fn entries_bar(what: &str) -> ProgressBar {
+    let template = "{msg} [{bar:30}] {pos}/{len} entries";
+    let bar = ProgressBar::new(0).with_style(style(template).progress_chars("=> "));
+    bar.with_message(what.to_string())
+}
+
 /// Not every phase is measured: some in bytes, the replay in entries.
 fn measure(recovery: &Recovery) -> (ProgressStyle, u64, u64) {
     let Recovery { bytes_done, bytes_total, entries_done, entries_total, .. } = *recovery;

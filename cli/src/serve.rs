@@ -23,6 +23,7 @@ pub(crate) fn run(serve: &Serve) -> Result<ExitCode> {
             dir: serve.dir.clone(),
             cluster: cluster_id(serve.cluster.as_deref(), &serve.peers),
             members: serve.peers.iter().map(|(id, address)| (id, address.into())).collect(),
+            joins: serve.join,
             peers: listen(serve.listen, "peers", "stop what uses it, or change --listen")?,
             clients: listen(serve.resp, "clients", "stop what uses it, or change --resp")?,
             tuning,
@@ -50,10 +51,16 @@ pub(crate) fn run(serve: &Serve) -> Result<ExitCode> {
 /// Refuses what cannot be meant.
 fn check(serve: &Serve) {
     let Serve { id, peers, .. } = serve;
-    if !peers.contains(*id) {
+    if serve.join && peers.contains(*id) {
+        refuse(format!(
+            "--peers names node {id}, so the cluster was founded with it: leave --join away, or take \
+             an id that was never used for a node that is new"
+        ));
+    }
+    if !serve.join && !peers.contains(*id) {
         refuse(format!(
             "--peers {peers} does not name node {id} itself: every node is given all of them, \
-             itself included; add {id}={}",
+             itself included; add {id}={}, or --join if the cluster was founded without it",
             serve.listen
         ));
     }

@@ -73,6 +73,7 @@ fn plans(
             dir: dir.join(format!("node-{id}")),
             cluster: cluster.cluster(),
             members: members.clone(),
+            joins: false,
             peers: listen(loopback(peers), "peers", peers_instead)?,
             clients,
             tuning: tuning.clone(),

@@ -80,6 +80,9 @@ pub enum ChangeRefusal {
     NewLeader,
     /// The node that shall be added waits to be asked, or does not answer at its address.
     NoAnswer(NodeId),
+    /// A voter that stays has not answered this leader yet: it may still have to meet the one that
+    /// is to go, before it can vote at all.
+    NotHeard(NodeId),
     /// Another change waits for the node that it adds.
     Greeting(NodeId),
 }
@@ -119,6 +122,11 @@ impl fmt::Display for ChangeRefusal {
             Self::NoAnswer(node) => {
                 write!(f, "node {node} does not answer: is it started to join, at this address?")
             }
+            Self::NotHeard(node) => write!(
+                f,
+                "node {node} has not answered this leader yet, and may still have to meet whom you \
+                 remove before it can vote: start it, or remove both at once"
+            ),
             Self::Greeting(node) => {
                 write!(f, "another change waits for node {node} to answer")
             }

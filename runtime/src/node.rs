@@ -53,6 +53,7 @@ impl<M: StateMachine> Node<M> {
         let (directory, vacant) = dir::open(&options.dir, owner).map_err(StartError::Directory)?;
         let format = options.members.filter(|_| vacant);
         let start = options.start.unwrap_or_else(|| match format {
+            _ if vacant && options.joins => Start::Join { cluster: options.cluster },
             Some(members) => Start::Format { cluster: options.cluster, members },
             None => Start::Run,
         });

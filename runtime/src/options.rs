@@ -25,6 +25,9 @@ pub struct Options {
     /// The members of a new cluster: what an empty directory is formatted with. An empty
     /// directory without it is refused.
     pub members: Option<Arc<Membership>>,
+    /// Whether an empty directory becomes a node that waits to be added to the cluster: then
+    /// [`members`](Self::members) are not looked at.
+    pub joins: bool,
     /// How to start; `None`: an empty directory is formatted, any other is run.
     pub start: Option<Start>,
     /// How to write to disk.
@@ -57,6 +60,7 @@ impl Options {
             config,
             listen,
             members: None,
+            joins: false,
             start: None,
             disk: DiskKind::Auto,
             secret: Vec::new(),

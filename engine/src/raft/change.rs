@@ -17,7 +17,7 @@ use crate::{
     change::{Change, ChangeRefusal},
     entry::{self, HEAD_BYTES, Kind, seal_body},
     marks::Mark,
-    membership::{MEMBERS_MAX, Membership},
+    membership::{MEMBERS_MAX, Member, Membership},
     message::{Head, Message, Payload},
     types::{Instant, LogId, LogIndex, NodeId, RequestId, Requests, earliest},
 };
@@ -213,11 +213,27 @@ impl Raft {
         }
         let next = self.membership.changed(changes)?;
         for change in changes {
-            if let Change::Promote(node) = change {
-                self.judge_learner(leader, *node)?;
+            match change {
+                Change::Promote(node) => self.judge_learner(leader, *node)?,
+                Change::Remove(_) => self.judge_stayers(leader, &next)?,
+                _ => {}
             }
         }
         Ok(next)
+    }
+
+    /// One of the founders votes when it has met all others (`formation`). Who answers a leader has;
+    /// who does not could wait for ever for one who left meanwhile.
+    fn judge_stayers(&self, leader: &Leader, next: &Membership) -> Result<(), ChangeRefusal> {
+        let has_answered =
+            |id: NodeId| leader.peers.iter().any(|peer| peer.id == id && peer.has_answered);
+        let stays = |voter: &&Member| self.membership.is_voter(voter.id);
+        let missing = next
+            .voters
+            .iter()
+            .filter(stays)
+            .find(|voter| voter.id != self.identity.node && !has_answered(voter.id));
+        missing.map_or(Ok(()), |voter| Err(ChangeRefusal::NotHeard(voter.id)))
     }
 
     /// A learner that lags would be a voter whom every commit waits for.

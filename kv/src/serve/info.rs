@@ -23,6 +23,8 @@ pub(crate) fn text(status: &Status, surroundings: &[(&'static str, String)]) -> 
     field("last", &status.last);
     field("durable", &status.durable);
     field("members", &members(status));
+    let learners = status.members.learners.iter().map(|learner| learner.id.to_string());
+    field("learners", &learners.collect::<Vec<_>>().join(","));
     field("peers", &peers(status));
     field("ready", &u8::from(status.ready));
     field("disk_full", &u8::from(status.disk_full));

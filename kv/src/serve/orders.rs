@@ -1,10 +1,15 @@
-//! Orders to the node itself: to take a snapshot, and to hand it out as a backup.
+//! Orders to the node itself: to take a snapshot, to hand it out as a backup, to hand its leadership
+//! over, to change the members.
 //!
 //! ```text
 //! LAKEBED SNAPSHOT                 +TERM.INDEX, when it is durable
 //! LAKEBED BACKUP BEGIN             its name and length; it is kept from now on
 //! LAKEBED BACKUP READ OFFSET LEN   so many bytes of it; fewer at its end, and where that is much
 //! LAKEBED BACKUP END               +OK; so does the end of the connection
+//! LAKEBED TRANSFER [ID]            +TERM.INDEX, when that node, or any other, leads
+//! LAKEBED CHANGE STEP ...          +TERM.INDEX of the members, when they are in force and committed;
+//!                                  a step is ADD ID ADDR, PROMOTE ID, DEMOTE ID, REMOVE ID or
+//!                                  MOVE ID ADDR, and all of them are one change
 //! ```
 //!
 //! Knows no byte of a backup. Invariant: a connection keeps one snapshot at most, and none when it
@@ -15,27 +20,35 @@ use super::{
     store::{Asked, Failure, Store},
 };
 use crate::answer;
-use lakebed::{Control, File, Outcome, Refusal};
+use bytes::Bytes;
+use lakebed::{Change, Control, File, Member, NodeId, Outcome, Refusal};
 
 /// What is wrong with an order that is none.
-pub(crate) const USAGE: &str =
-    "ERR LAKEBED knows DIGEST, SNAPSHOT, BACKUP BEGIN, BACKUP READ offset length and BACKUP END";
+pub(crate) const USAGE: &str = "ERR LAKEBED knows DIGEST, SNAPSHOT, BACKUP BEGIN, BACKUP READ offset length, BACKUP END, \
+     TRANSFER [id], and CHANGE with steps ADD id address, PROMOTE id, DEMOTE id, REMOVE id, \
+     MOVE id address";
 
 /// An order to the node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Order {
     Snapshot,
     BeginBackup,
     ReadBackup { offset: u64, len: u32 },
     EndBackup,
+    Transfer { to: Option<NodeId> },
+    Change(Vec<Change>),
 }
 
 impl Order {
     /// What stands behind `LAKEBED`.
     pub(crate) fn parse(args: Args<'_>) -> Option<Self> {
-        let words: Vec<_> = args.iter().map(<[u8]>::to_ascii_uppercase).collect();
-        let words: Vec<_> = words.iter().map(Vec::as_slice).collect();
+        let upper: Vec<_> = args.iter().map(<[u8]>::to_ascii_uppercase).collect();
+        let words: Vec<_> = upper.iter().map(Vec::as_slice).collect();
         match words[..] {
+            [b"TRANSFER"] => Some(Self::Transfer { to: None }),
+            [b"TRANSFER", id] => Some(Self::Transfer { to: Some(node(id)?) }),
+            // Addresses are taken as they are written.
+            [b"CHANGE", ..] => steps(&args.iter().skip(1).collect::<Vec<_>>()).map(Self::Change),
             [b"SNAPSHOT"] => Some(Self::Snapshot),
             [b"BACKUP", b"BEGIN"] => Some(Self::BeginBackup),
             [b"BACKUP", b"END"] => Some(Self::EndBackup),
@@ -46,6 +59,33 @@ impl Order {
             _ => None,
         }
     }
+}
+
+fn steps(mut words: &[&[u8]]) -> Option<Vec<Change>> {
+    let mut steps = Vec::new();
+    while let [verb, id, rest @ ..] = words {
+        let id = node(id)?;
+        let member = || {
+            let (address, rest) = rest.split_first()?;
+            let address = Bytes::copy_from_slice(address);
+            Some((Member { id, incarnation: 0, address }, rest))
+        };
+        let (step, rest) = match &verb.to_ascii_uppercase()[..] {
+            b"ADD" => member().map(|(member, rest)| (Change::AddLearner(member), rest))?,
+            b"MOVE" => member().map(|(member, rest)| (Change::Address(member), rest))?,
+            b"PROMOTE" => (Change::Promote(id), rest),
+            b"DEMOTE" => (Change::Demote(id), rest),
+            b"REMOVE" => (Change::Remove(id), rest),
+            _ => return None,
+        };
+        steps.push(step);
+        words = rest;
+    }
+    (words.is_empty() && !steps.is_empty()).then_some(steps)
+}
+
+fn node(word: &[u8]) -> Option<NodeId> {
+    number(word).filter(|id| *id > 0).map(NodeId)
 }
 
 fn number(word: &[u8]) -> Option<u64> {
@@ -61,7 +101,13 @@ pub(crate) struct Taking {
 impl Taking {
     /// Carries out an order and answers it.
     pub(crate) async fn carry_out(&mut self, order: Order, store: &impl Store, out: &mut Vec<u8>) {
+        let asked = match &order {
+            Order::Transfer { .. } | Order::Change(_) => Asked::Write,
+            _ => Asked::Read,
+        };
         let outcome = match (order, self.file) {
+            (Order::Transfer { to }, _) => store.control(Control::Transfer { to }).await,
+            (Order::Change(steps), _) => store.control(Control::Change(steps)).await,
             (Order::Snapshot, _) => store.control(Control::Snapshot).await,
             (Order::BeginBackup, _) => {
                 self.end(store).await;
@@ -87,9 +133,9 @@ impl Taking {
                 answer::integer(out, i64::try_from(bytes).unwrap_or(i64::MAX));
             }
             Ok(Outcome::Read(bytes)) => answer::bulk(out, &bytes),
-            Ok(Outcome::Refused(refusal)) => fail(out, &Failure::Refused(refusal)),
-            Ok(Outcome::Unknown) => fail(out, &Failure::Unknown),
-            Err(failure) => fail(out, &failure),
+            Ok(Outcome::Refused(refusal)) => fail(out, &Failure::Refused(refusal), asked),
+            Ok(Outcome::Unknown) => fail(out, &Failure::Unknown, asked),
+            Err(failure) => fail(out, &failure, asked),
         }
     }
 
@@ -101,14 +147,17 @@ impl Taking {
     }
 }
 
-fn fail(out: &mut Vec<u8>, failure: &Failure) {
-    let reply = match failure {
+fn fail(out: &mut Vec<u8>, failure: &Failure, asked: Asked) {
+    let reply = match (failure, asked) {
+        (Failure::Unknown, Asked::Write) => {
+            "UNKNOWN it may have come about, or may yet: look with INFO before trying again".into()
+        }
         // What reads are told is that writes go on where there is room.
-        Failure::Refused(Refusal::DiskFull) => {
+        (Failure::Refused(Refusal::DiskFull), Asked::Read) => {
             "DISKFULL no room on this node's disk for a snapshot: make room, or ask another node"
                 .into()
         }
-        failure => failure.reply(Asked::Read),
+        (failure, asked) => failure.reply(asked),
     };
     answer::error(out, &reply);
 }
@@ -118,10 +167,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_change_is_one_or_more_steps_and_nothing_else() {
+        let words = |text: &'static str| {
+            let words: Vec<&[u8]> = text.split(' ').map(str::as_bytes).collect();
+            steps(&words)
+        };
+        let address = Bytes::from_static(b"Host:8404");
+        let member = Member { id: NodeId(4), incarnation: 0, address };
+        let both = vec![Change::Promote(NodeId(4)), Change::Remove(NodeId(2))];
+        assert_eq!(words("add 4 Host:8404"), Some(vec![Change::AddLearner(member)]));
+        assert_eq!(words("promote 4 remove 2"), Some(both));
+        for wrong in ["", "add 4", "promote", "promote x", "promote 0", "promote 4 5", "do 4"] {
+            assert_eq!(words(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
     fn failures_say_what_to_do() {
         let reply = |refusal| {
             let mut out = Vec::new();
-            fail(&mut out, &Failure::Refused(refusal));
+            fail(&mut out, &Failure::Refused(refusal), Asked::Read);
             String::from_utf8(out).unwrap()
         };
         assert!(reply(Refusal::DiskFull).contains("ask another node"));

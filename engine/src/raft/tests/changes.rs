@@ -111,6 +111,20 @@ fn a_node_that_does_not_answer_is_not_added() {
     assert_eq!(cluster.at(1).raft.membership.members().count(), 1);
 }
 
+/// It may be one that has yet to meet whom it would never meet then (churn, seeds 6206 and 7094).
+#[test]
+fn nobody_goes_before_those_who_stay_were_heard_from() {
+    let mut cluster = joined(3, 3);
+    cluster.cut_off(&[3]);
+    cluster.crash(1);
+    cluster.elect(2);
+    cluster.elapse(100 * MS);
+    cluster.change(2, 100, &[Change::Remove(node(1))]);
+    cluster.run();
+    assert_eq!(cluster.refusal(2, 100), ChangeRefusal::NotHeard(node(3)));
+    cluster.changed(2, 101, &[Change::Remove(node(3))]);
+}
+
 /// It would be a voter whom every commit waits for.
 #[test]
 fn a_learner_that_lags_is_not_promoted() {
