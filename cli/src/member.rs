@@ -101,7 +101,7 @@ fn caught_up(ask: &Ask, id: u64, steps: &[&str]) -> Result<()> {
             bar.finish_and_clear();
             return Ok(());
         };
-        if !refused.contains("lags") && !refused.contains("does not answer") {
+        if !refused.contains("has not caught up") && !refused.contains("does not answer") {
             bar.finish_and_clear();
             bail!(refused);
         }

@@ -3,8 +3,9 @@
 pub mod machine;
 pub mod stories;
 
-use lakebed_sim::{Draw, Op, Outcome, Plan, Seed, Storm};
+use lakebed_sim::{Draw, Op, Outcome, Plan, Seed, Storm, disk::Geometry};
 use machine::Ledger;
+use std::time::Duration;
 
 /// What clients of a [`Ledger`] do: mostly writes, some of them large.
 pub fn workload(draw: &mut Draw) -> Op {
@@ -48,13 +49,15 @@ fn storm_of_installs(seed: Seed) -> Outcome {
     let storm = Storm::new(seed).nodes(3);
     let storm = storm.with(|plan| {
         plan.tuning.retain_log_bytes = 0;
-        plan.tuning.snapshot_log_bytes = 8 << 10;
+        // By their bytes they would be taken once in a run, if at all.
+        plan.tuning.snapshot_age = Duration::from_millis(300);
+        plan.geometry = Geometry { sector: 512, align: 512 };
     });
     storm.run(|| Ledger::heavy(HEAVY), workload)
 }
 
 /// A state of some blocks; a block is 32 KiB where sectors are 512 bytes.
-const HEAVY: usize = 150_000;
+const HEAVY: usize = 80_000;
 
 /// A scenario by its name.
 #[derive(Clone, Copy, Debug)]

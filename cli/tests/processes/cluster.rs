@@ -44,21 +44,31 @@ impl Cluster {
     }
 
     fn spawn(&self, n: u16) -> Process {
+        self.serve(n, self.peers + n, self.clients + n, &[])
+    }
+
+    /// A node that the cluster was not founded with, on these ports; it waits to be added.
+    pub(crate) fn join(&self, n: u16, peers: u16, clients: u16) -> Process {
+        self.serve(n, peers, clients, &["--join"])
+    }
+
+    fn serve(&self, n: u16, peers: u16, clients: u16, more: &[&str]) -> Process {
         let peer = |n| format!("{}=127.0.0.1:{}", n + 1, self.peers + n);
         let all: Vec<_> = (0..NODES).map(peer).collect();
         let flags = [
             ("--id", (n + 1).to_string()),
             ("--dir", self.node_dir(n).display().to_string()),
-            ("--listen", format!("127.0.0.1:{}", self.peers + n)),
+            ("--listen", format!("127.0.0.1:{peers}")),
             ("--peers", all.join(",")),
-            ("--resp", format!("127.0.0.1:{}", self.clients + n)),
+            ("--resp", format!("127.0.0.1:{clients}")),
             // Both ways to write, side by side in one cluster.
             ("--disk", if n == 0 { "files" } else { "auto" }.into()),
             ("--heartbeat-ms", "40".into()),
             ("--election-ms", "200".into()),
         ];
         let mut command = lakebed(&["serve"]);
-        command.args(flags.iter().flat_map(|(flag, value)| [*flag, value])).args(&self.flags);
+        command.args(flags.iter().flat_map(|(flag, value)| [*flag, value]));
+        command.args(more).args(&self.flags);
         let log = self.dir.log(&format!("node-{}", n + 1));
         Process::start_logged(&mut (self.wrap)(command), &log)
     }

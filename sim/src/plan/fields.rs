@@ -61,6 +61,7 @@ fn tuning(plan: &mut Plan) -> Vec<Field<'_>> {
         plain("retain-log-bytes", &mut tuning.retain_log_bytes),
         plain("transfers", &mut tuning.transfers_max),
         plain("transfer-bytes-per-second", &mut tuning.transfer_bytes_per_second),
+        duration("snapshot-age", &mut tuning.snapshot_age),
     ]
 }
 

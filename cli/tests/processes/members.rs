@@ -1,0 +1,123 @@
+//! `lakebed member`, `lakebed transfer` and `serve --join` as their user meets them: nodes come, vote,
+//! lead, and go, while clients write.
+
+use crate::{
+    cluster::Cluster,
+    common::{Patient, Scratch, eventually, fails, lakebed, output},
+    ports::ports,
+};
+use serde_json::Value;
+use std::process::Command;
+
+fn wrap(command: Command) -> Command {
+    command
+}
+
+#[track_caller]
+fn done(args: &[&str]) -> String {
+    let output = output(args);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {complaint}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The same with each node's address in the place of `@`, until the one that leads has done it.
+#[track_caller]
+fn done_by_leader(cluster: &Cluster, args: &[&str]) -> String {
+    let mut told = String::new();
+    eventually("the leader does it", || {
+        (0..3).any(|n| {
+            let address = format!("127.0.0.1:{}", cluster.clients + n);
+            let at = |arg: &&str| if *arg == "@" { address.clone() } else { (*arg).to_owned() };
+            let args: Vec<String> = args.iter().map(at).collect();
+            let output = output(&args.iter().map(String::as_str).collect::<Vec<_>>());
+            told = String::from_utf8(output.stdout).unwrap();
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            let early = ["leader", "does a node serve there", "not over", "not answer"];
+            let is_early = early.iter().any(|early| complaint.contains(early));
+            assert!(output.status.success() || is_early, "{args:?}: {complaint}");
+            output.status.success()
+        })
+    });
+    told
+}
+
+fn leader(cluster: &Cluster) -> u64 {
+    let info: String = cluster.node(1).ask(&["INFO"]);
+    let line = info.lines().find_map(|line| line.strip_prefix("leader:"));
+    line.and_then(|id| id.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn a_node_joins_votes_leads_and_another_one_leaves() {
+    let mut cluster = Cluster::start(Scratch::new(), &[], wrap);
+    for n in 0..100_u64 {
+        cluster.node(n).ask::<String>(&["SET", &format!("key-{n}"), &format!("value-{n}")]);
+    }
+    let (peers, clients) = (ports(1), ports(1));
+    let address = format!("127.0.0.1:{peers}");
+    let mut fourth = cluster.join(3, peers, clients);
+    let told = done_by_leader(&cluster, &["member", "add", "@", "4", &address]);
+    assert!(told.contains("learner"), "{told}");
+    let told = done_by_leader(&cluster, &["member", "promote", "@", "4"]);
+    assert!(told.contains("node 4 votes"), "{told}");
+    assert_eq!(Patient::new(clients).ask::<String>(&["GET", "key-7"]), "value-7");
+
+    done_by_leader(&cluster, &["transfer", "@", "--to", "4"]);
+    eventually("the new node leads", || leader(&cluster) == 4);
+    cluster.node(0).ask::<String>(&["SET", "led-by", "4"]);
+
+    // It leads, so it is asked itself; and takes up where it was after a restart.
+    let new = format!("127.0.0.1:{clients}");
+    let listed: Value = serde_json::from_str(&done(&["member", "list", &new, "--json"])).unwrap();
+    assert_eq!(listed["members"].as_array().unwrap().len(), 4);
+    fourth.kill();
+    fourth.ended();
+    fourth = cluster.join(3, peers, clients);
+    assert_eq!(Patient::new(clients).ask::<String>(&["GET", "led-by"]), "4");
+
+    let leaves = if leader(&cluster) == 1 { 3 } else { 1 };
+    let id = leaves.to_string();
+    done_by_leader(&cluster, &["member", "remove", "@", &id]);
+    let node = &mut cluster.nodes[leaves - 1];
+    node.ended();
+    assert!(node.errors().contains("no member of its cluster"), "it says why it ended");
+    Patient::new(clients).ask::<String>(&["SET", "after", "all"]);
+    assert_eq!(Patient::new(clients).ask::<String>(&["GET", "after"]), "all");
+    drop(fourth);
+}
+
+#[test]
+fn a_node_takes_the_place_of_another() {
+    let mut cluster = Cluster::start(Scratch::new(), &[], wrap);
+    cluster.node(0).ask::<String>(&["SET", "key", "value"]);
+    // Everyone has answered a leader, so that whoever is down was heard from.
+    let old = if leader(&cluster) == 3 { 2 } else { 3 };
+    let (peers, clients) = (ports(1), ports(1));
+    let _new = cluster.join(3, peers, clients);
+    let (old_id, address) = (old.to_string(), format!("127.0.0.1:{peers}"));
+    let told = done_by_leader(&cluster, &["member", "replace", "@", &old_id, "4", &address]);
+    assert!(told.contains("in the place of"), "{told}");
+    cluster.nodes[old - 1].ended();
+    assert_eq!(Patient::new(clients).ask::<String>(&["GET", "key"]), "value");
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_the_reason() {
+    let cluster = Cluster::start(Scratch::new(), &[], wrap);
+    let asked = || format!("127.0.0.1:{}", cluster.clients + leader(&cluster) as u16 - 1);
+    let other = format!("127.0.0.1:{}", cluster.clients + (leader(&cluster) % 3) as u16);
+    let at = asked();
+    fails(&["member", "promote", &other, "3"], 1, &["not the leader; node"]);
+    fails(&["member", "promote", &at, "9"], 1, &["node 9 is no member"]);
+    fails(&["member", "add", &at, "2", "127.0.0.1:9"], 1, &["node 2 is a member already"]);
+    fails(&["member", "promote", &at, "2"], 1, &["node 2 is no learner"]);
+    fails(&["transfer", &at, "--to", "9"], 1, &["node 9 is no voter; promote it first"]);
+    fails(&["member", "remove", "127.0.0.1:9", "1"], 1, &["does a node serve there?"]);
+    fails(&["member", "add", &at, "0", "127.0.0.1:9"], 2, &["0"]);
+    let dir = Scratch::new();
+    let serve = ["serve", "--id", "1", "--dir", dir.path().to_str().unwrap(), "--join"];
+    let more = ["--listen", "127.0.0.1:21", "--peers", "1=127.0.0.1:21", "--resp", "127.0.0.1:22"];
+    fails(&[&serve[..], &more].concat(), 2, &["the cluster was founded with it"]);
+    assert!(!lakebed(&["member"]).output().unwrap().status.success());
+}
