@@ -3,7 +3,11 @@
 pub mod machine;
 pub mod stories;
 
-use lakebed_sim::{Draw, Op, Outcome, Plan, Seed, Storm, disk::Geometry};
+use lakebed_sim::{
+    Draw, Op, Outcome, Plan, Seed, Storm,
+    disk::Geometry,
+    plan::{Fault, FaultKind, MS},
+};
 use machine::Ledger;
 use std::time::Duration;
 
@@ -50,10 +54,27 @@ fn storm_of_installs(seed: Seed) -> Outcome {
     let storm = storm.with(|plan| {
         plan.tuning.retain_log_bytes = 0;
         // By their bytes they would be taken once in a run, if at all.
-        plan.tuning.snapshot_age = Duration::from_millis(300);
+        plan.tuning.snapshot_age = Duration::from_millis(80);
+        plan.tuning.transfer_bytes_per_second = 400 << 10;
         plan.geometry = Geometry { sector: 512, align: 512 };
+        plan.faults.extend(comings_and_goings(plan.seed));
+        plan.faults.sort_by_key(|fault| fault.at);
     });
     storm.run(|| Ledger::heavy(HEAVY), workload)
+}
+
+/// A node is away for longer than the log reaches back, and dies again soon after its return.
+fn comings_and_goings(seed: u64) -> Vec<Fault> {
+    let kill = |at: u64, node: u64, down: u64| {
+        let node = (node % 3) as usize;
+        Fault { at: at * MS, kind: FaultKind::Kill { node, down: down * MS } }
+    };
+    let turn = |n: u64| {
+        let begins = 150 + n * 450;
+        let again = begins + 300 + (seed >> n) % 120;
+        [kill(begins, seed + n, 280), kill(again, seed + n, 5)]
+    };
+    (0..3).flat_map(turn).collect()
 }
 
 /// A state of some blocks; a block is 32 KiB where sectors are 512 bytes.
