@@ -305,6 +305,10 @@ pub(crate) struct TuningArgs {
     /// How many bytes of snapshots a leader sends in a second, at most [default: no limit]
     #[arg(long, value_name = "BYTES")]
     transfer_bytes_per_second: Option<u64>,
+    /// Answer reads under the leader's lease, if no two nodes' clocks drift apart by more than this,
+    /// in parts per million; alike on all nodes [default: no lease, reads ask a majority]
+    #[arg(long, value_name = "PPM", value_parser = clap::value_parser!(u32).range(..1_000_000))]
+    lease_drift_ppm: Option<u32>,
 }
 
 impl TuningArgs {
@@ -330,6 +334,7 @@ impl TuningArgs {
         if let Some(bytes) = self.transfer_bytes_per_second {
             tuning.transfer_bytes_per_second = bytes;
         }
+        tuning.lease_drift_ppm = self.lease_drift_ppm;
         if let Err(error) = tuning.validate() {
             refuse(error);
         }
