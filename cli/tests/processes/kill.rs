@@ -249,8 +249,8 @@ fn round(cluster: &mut Cluster, round: u64) -> (Vec<Writes>, Vec<Seen>) {
 #[test]
 fn acknowledged_writes_survive_kill_9() {
     let rounds = std::env::var("LAKEBED_KILL_ROUNDS").map_or(20, |rounds| rounds.parse().unwrap());
-    // Small enough that nodes restart from snapshots too.
-    let flags = ["--snapshot-log-bytes", "200000"];
+    // Small enough that nodes restart from snapshots too. One machine has one clock.
+    let flags = ["--snapshot-log-bytes", "200000", "--lease-drift-ppm", "100"];
     let mut cluster = Cluster::start(Scratch::new(), &flags, |command| command);
     let (mut all, mut shared) = (Vec::new(), 0);
     for n in 0..rounds {
