@@ -409,9 +409,12 @@ impl Raft {
 
     /// A member says that this node is none. It never takes that back: ids are used once.
     pub(super) fn on_removed(&mut self, head: &Head) {
-        let is_meant = head.to_incarnation == self.identity.incarnation && !self.is_forming();
+        let is_meant = head.to_incarnation == self.identity.incarnation;
+        // A founder that was down while the cluster formed has not met the others, and does not any
+        // more.
+        let lives = [head.incarnation, if self.is_forming() { 0 } else { head.incarnation }];
         let teller = |of: &Arc<Membership>| {
-            of.member(head.from).is_some_and(|member| member.incarnation == head.incarnation)
+            of.member(head.from).is_some_and(|member| lives.contains(&member.incarnation))
         };
         let is_known = teller(&self.membership)
             || teller(&self.previous)

@@ -304,6 +304,24 @@ fn a_removed_learner_is_told_too() {
     assert!(matches!(cluster.refusal(1, 102), ChangeRefusal::UsedBefore { .. }));
 }
 
+/// It was down while the others formed, and has met nobody (storm of three, seed 1151575).
+#[test]
+fn a_founder_that_never_formed_is_told_too() {
+    let mut cluster = joined(3, 3);
+    cluster.cut_off(&[3]);
+    cluster.changed(1, 100, &[Change::Remove(node(3))]);
+    let mut alone = members(3);
+    alone.voters.iter_mut().for_each(|member| member.incarnation *= u64::from(member.id.0 == 3));
+    let alone = Arc::new(alone);
+    let wanted_members = [Arc::clone(&alone), Arc::clone(&alone)];
+    cluster.at(3).disk = Disk { recorded: alone, wanted_members, ..disk_with(0, &[], 3) };
+    cluster.crash(3);
+    assert_eq!(cluster.at(3).role(), status::Role::Forming);
+    cluster.cut.clear();
+    cluster.elapse(500 * MS);
+    assert_eq!(cluster.at(3).halted, Some(Halt::Removed));
+}
+
 #[test]
 fn a_membership_that_is_cut_is_in_force_no_more() {
     let mut cluster = joined(3, 3);
