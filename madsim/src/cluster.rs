@@ -8,7 +8,7 @@ use crate::{
     disk::{Death, Disks},
     node::{Ended, Flaw, Machine, ip},
 };
-use lakebed::Halt;
+use lakebed::{Control, Halt, NodeId};
 use lakebed_runtime::Handle;
 use lakebed_sim::{
     Draw,
@@ -177,6 +177,13 @@ impl Cluster {
             }
             FaultKind::HungDisk { node, .. } => self.machine(*node).device.hang(),
             FaultKind::Stop { node, hand_over } => self.machine(*node).stop(*hand_over),
+            FaultKind::Transfer { node } => {
+                let to = Some(NodeId(*node as u64 + 1));
+                // Who does not lead refuses. Nobody waits for it.
+                for handle in self.machines.iter().filter_map(|(_, machine)| machine.handle()) {
+                    drop(handle.control(Control::Transfer { to }));
+                }
+            }
             FaultKind::Pause { node, lasts } => self.pause(*node, *lasts).await,
             FaultKind::SetClock { node, by_ms } => {
                 self.machine(*node).clock.step(by_ms * MS as i64);

@@ -1,0 +1,86 @@
+//! What a story may see of a world without touching it.
+
+use super::World;
+use crate::{client::Workload, disk::SimDisk, plan::Plan, witness::Given, world::Stats};
+use lakebed::{Engine, Marks, StateMachine, inspect::Probe};
+
+impl<M: StateMachine, W: Workload> World<M, W> {
+    /// Simulated nanoseconds since the beginning.
+    #[must_use]
+    pub const fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// What the run amounts to so far.
+    #[must_use]
+    pub const fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// A hash of every event and action so far.
+    #[must_use]
+    pub const fn digest(&self) -> u64 {
+        self.digest.value()
+    }
+
+    /// What the world was made from.
+    #[must_use]
+    pub const fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The rare situations that any engine has met.
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        let living = self.nodes.iter().filter_map(|node| node.engine.as_ref());
+        Marks(living.fold(self.marks.0, |marks, engine| marks | engine.status().marks))
+    }
+
+    /// Those that a node has met in its present life.
+    #[must_use]
+    pub fn marks_of(&self, node: usize) -> Marks {
+        let engine = self.nodes[node].engine.as_ref();
+        engine.map_or(Marks(0), |engine| Marks(engine.status().marks))
+    }
+
+    /// How many operations were drawn for each client until everything was healed.
+    #[must_use]
+    pub fn asked(&self) -> Vec<u32> {
+        let now = || self.clients.iter().map(|client| client.asked).collect();
+        self.healed.clone().unwrap_or_else(now)
+    }
+
+    /// The commands that were applied anywhere, in order; kept only while the run is traced.
+    pub(crate) fn commands(&self) -> &[Given] {
+        self.oracle.commands()
+    }
+
+    /// A machine that was given nothing.
+    pub(crate) fn fresh_machine(&self) -> fn() -> M {
+        self.machine
+    }
+
+    /// How many nodes there are.
+    #[must_use]
+    pub const fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// A look at a node; `None` while it is down.
+    #[must_use]
+    pub fn probe(&self, node: usize) -> Option<Probe> {
+        self.nodes[node].engine.as_ref().map(Engine::probe)
+    }
+
+    /// A node's disk.
+    #[must_use]
+    pub fn disk(&self, node: usize) -> &SimDisk {
+        &self.nodes[node].disk
+    }
+
+    /// A node's state machine.
+    #[must_use]
+    pub fn machine(&self, node: usize) -> &M {
+        &self.nodes[node].runner.machine.machine
+    }
+}
