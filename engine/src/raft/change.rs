@@ -401,6 +401,7 @@ impl Raft {
                 | Payload::PreVote(_)
                 | Payload::Vote(_)
                 | Payload::Append(_)
+                | Payload::RefillAsk { .. }
         );
         if asks && self.around.settled != LogId::ZERO {
             self.tell_former(head.from, head.incarnation);
@@ -449,7 +450,7 @@ impl Raft {
         }
     }
 
-    /// One who does not vote, and hears of no leader, asks whether it is still a member.
+    /// One who cannot stand, and hears of no leader, asks whether it is still a member.
     pub(super) fn ask_around(&mut self) {
         for at in 0..self.peers.len() {
             let (to, _) = self.peers[at];
@@ -467,7 +468,7 @@ impl Raft {
 
     /// Whether it would only wait, and nobody would notice.
     pub(super) fn may_ask_around(&self) -> bool {
-        !self.is_needed() && !self.peers.is_empty() && matches!(self.role, Role::Follower(_))
+        !self.may_campaign() && !self.peers.is_empty() && matches!(self.role, Role::Follower(_))
     }
 
     // ---- who is there ------------------------------------------------------------------------

@@ -16,6 +16,9 @@ use crate::{
 use rand_chacha::rand_core::Rng;
 use std::time::Duration;
 
+/// After so many canvasses in a life those are asked too who have no vote.
+const ASKS_VOTERS_ALONE: u64 = 2;
+
 impl Raft {
     /// Lets the time go on: elections, heartbeats, what waits too long.
     pub(crate) fn time_out(&mut self) {
@@ -253,6 +256,9 @@ impl Raft {
             if self.membership.is_voter(to) {
                 let head = Head { term, ..self.head_to(to) };
                 self.messages.push(Message { head, payload: payload.clone() });
+            } else if pre && ballot.round > ASKS_VOTERS_ALONE {
+                // Those who voted when it was away may all have left; who learned then may know.
+                self.send(to, Payload::Hello { ask: true, origin: self.origin });
             }
         }
     }
