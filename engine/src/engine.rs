@@ -461,6 +461,10 @@ impl Engine {
 
     /// The end, if there is a reason: everyone who waits hears of it before.
     fn halt(&mut self, out: &mut Vec<Action>) {
+        let has_ended = self.raft.as_ref().is_some_and(Raft::has_ended);
+        if !has_ended && self.stop_by.is_none() && !self.storage.has_failed() {
+            return;
+        }
         let raft = self.raft.as_mut().and_then(Raft::take_halt);
         let is_over = |by| self.now >= by || self.storage.is_finished();
         let stopped = self.stop_by.is_some_and(is_over).then_some(Halt::Stopped);

@@ -500,6 +500,11 @@ impl Raft {
         &mut self.actions
     }
 
+    /// Whether there is a reason for the node to end.
+    pub(crate) const fn has_ended(&self) -> bool {
+        self.halt.is_some()
+    }
+
     pub(crate) const fn take_halt(&mut self) -> Option<Halt> {
         self.halt.take()
     }
