@@ -43,6 +43,10 @@ exhaust *args:
 flips *args:
     cargo run --release -- sim flips {{args}}
 
+# Every state of three nodes within limits (docs/simulation.md), by name.
+explore name="elections" *args:
+    cargo run --release -p lakebed-explore -- {{name}} {{args}}
+
 # Storage alone, crashed at every operation.
 crash seeds="4000":
     CRASH_SEEDS={{seeds}} cargo test --release -p lakebed crash

@@ -42,9 +42,10 @@ const LAYERS: [(&str, &[&str]); 15] = [
 ];
 
 /// Each crate of the workspace, and those of them that it may depend on.
-const CRATES: [(&str, &[&str]); 6] = [
+const CRATES: [(&str, &[&str]); 7] = [
     ("engine", &[]),
     ("sim", &["lakebed"]),
+    ("explore", &["lakebed"]),
     ("kv", &["lakebed"]),
     ("runtime", &["lakebed"]),
     ("scenarios", &["lakebed", "lakebed-kv", "lakebed-sim"]),

@@ -1,0 +1,393 @@
+//! A cluster as a value: its nodes, what is on the way between them, and what can happen next.
+
+use crate::{
+    ledger::Ledger,
+    model::Limits,
+    node::{Node, Send},
+};
+use bytes::Bytes;
+use lakebed::{
+    Batch, Change, ClusterId, Control, Event, Member, Membership, NodeId, RequestId, Role, Start,
+    Timestamp, inspect,
+};
+use std::{
+    collections::VecDeque,
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+/// How many nodes there are.
+pub(crate) const NODES: usize = 3;
+/// The most messages on the way from one node to another; the oldest is lost for one more.
+const LINE_MAX: usize = 4;
+
+/// Something that can happen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A message arrives: the oldest on its way, or this one of those.
+    Arrive {
+        /// From this node.
+        from: usize,
+        /// At that one.
+        to: usize,
+        /// How many older ones it overtakes.
+        overtakes: usize,
+        /// Whether it is going to arrive once more.
+        again: bool,
+    },
+    /// All that is on its way is lost, and the sender learns that something may be.
+    Lose {
+        /// From this node.
+        from: usize,
+        /// To that one.
+        to: usize,
+    },
+    /// A node's disk does all that was asked of it.
+    Write {
+        /// Whose.
+        node: usize,
+    },
+    /// Time passes at a node until its next timer has an effect.
+    Wait {
+        /// Which.
+        node: usize,
+    },
+    /// A client asks a leader for an entry.
+    Propose {
+        /// Which.
+        node: usize,
+    },
+    /// Somebody asks a leader to hand its role over.
+    Transfer {
+        /// The leader.
+        node: usize,
+    },
+    /// Somebody asks a leader to remove the last node.
+    Remove {
+        /// The leader.
+        node: usize,
+    },
+    /// A node loses power, starts again and has judged its disk.
+    PowerCut {
+        /// Which.
+        node: usize,
+        /// Whether what its disk was doing is done.
+        keeps: bool,
+    },
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Arrive { from, to, overtakes, again } => {
+                write!(f, "{} -> {}", from + 1, to + 1)?;
+                if overtakes > 0 {
+                    write!(f, " overtaking {overtakes}")?;
+                }
+                if again { f.write_str(", and will again") } else { Ok(()) }
+            }
+            Self::Lose { from, to } => write!(f, "{} -> {} loses all", from + 1, to + 1),
+            Self::Write { node } => write!(f, "{} writes", node + 1),
+            Self::Wait { node } => write!(f, "{} waits", node + 1),
+            Self::Propose { node } => write!(f, "{} is asked for an entry", node + 1),
+            Self::Transfer { node } => write!(f, "{} is asked to hand over", node + 1),
+            Self::Remove { node } => write!(f, "{} is asked to remove {NODES}", node + 1),
+            Self::PowerCut { node, keeps } => {
+                let what = if keeps { "kept" } else { "lost" };
+                write!(f, "{} loses power, what it wrote is {what}", node + 1)
+            }
+        }
+    }
+}
+
+/// How much of what is limited has happened.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+struct Spent {
+    waits: [u8; NODES],
+    proposals: u8,
+    transfers: u8,
+    removals: u8,
+    power_cuts: u8,
+    losses: u8,
+    repeats: u8,
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Cluster {
+    nodes: Vec<Arc<Node>>,
+    /// What is on the way, by sender and receiver; oldest first.
+    lines: [[VecDeque<Bytes>; NODES]; NODES],
+    spent: Spent,
+    pub(crate) ledger: Ledger,
+}
+
+impl Cluster {
+    /// Three voters that have met each other; nobody leads.
+    #[must_use]
+    pub fn formed() -> Self {
+        let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
+        let members = Arc::new(Membership::of((1..=NODES as u64).map(member)));
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            lines: Default::default(),
+            spent: Spent::default(),
+            ledger: Ledger::default(),
+        };
+        let mut sends = Vec::new();
+        for id in 1..=NODES as u64 {
+            let members = Arc::clone(&members);
+            let start = Start::Format { cluster: ClusterId(1), members };
+            let (node, said) = Node::start(NodeId(id), start);
+            cluster.nodes.push(Arc::new(node));
+            sends.push(said);
+        }
+        sends.into_iter().enumerate().for_each(|(from, sends)| cluster.send(from, sends));
+        for (from, to) in ways() {
+            cluster.touch(from, |node| node.handle(vec![link(to, true)]));
+        }
+        cluster.settle();
+        let is_forming = |node: &Node| node.probe().role == Role::Forming;
+        while let Some(at) = cluster.nodes.iter().position(|node| is_forming(node)) {
+            cluster.touch(at, Node::wait);
+            cluster.settle();
+        }
+        cluster.ledger = Ledger::default();
+        cluster
+    }
+
+    /// The same, when one of them leads and all have heard of it.
+    #[must_use]
+    pub fn led() -> Self {
+        let mut cluster = Self::formed();
+        while !cluster.nodes.iter().any(|node| node.probe().role == Role::Leader) {
+            (0..NODES).rev().for_each(|at| cluster.touch(at, Node::wait));
+            cluster.settle();
+        }
+        cluster
+    }
+
+    /// Everything that is on its way arrives, everything that is to be written is.
+    fn settle(&mut self) {
+        while let Some((from, to)) = ways().find(|(from, to)| !self.lines[*from][*to].is_empty()) {
+            self.arrive(from, to, 0, false);
+            self.let_disks_catch_up();
+        }
+    }
+
+    fn let_disks_catch_up(&mut self) {
+        for at in 0..NODES {
+            if !self.nodes[at].disk.is_idle() {
+                self.touch(at, Node::let_disk_catch_up);
+            }
+        }
+    }
+
+    /// What can happen next.
+    pub(crate) fn steps(&self, limits: &Limits, steps: &mut Vec<Step>) {
+        let spent = &self.spent;
+        for (from, to) in ways() {
+            let line = &self.lines[from][to];
+            let overtaking = if limits.any_order { line.len() } else { 1 };
+            for overtakes in 0..line.len().min(overtaking) {
+                steps.push(Step::Arrive { from, to, overtakes, again: false });
+                if spent.repeats < limits.repeats {
+                    steps.push(Step::Arrive { from, to, overtakes, again: true });
+                }
+            }
+            if !line.is_empty() && spent.losses < limits.losses {
+                steps.push(Step::Lose { from, to });
+            }
+        }
+        for (at, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.halt.is_none()) {
+            let is_idle = node.disk.is_idle();
+            if !is_idle {
+                steps.push(Step::Write { node: at });
+            }
+            if spent.waits[at] < limits.waits[at] {
+                steps.push(Step::Wait { node: at });
+            }
+            if spent.power_cuts < limits.power_cuts {
+                steps.push(Step::PowerCut { node: at, keeps: false });
+                if !is_idle {
+                    steps.push(Step::PowerCut { node: at, keeps: true });
+                }
+            }
+            if node.probe().role != Role::Leader {
+                continue;
+            }
+            if spent.proposals < limits.proposals {
+                steps.push(Step::Propose { node: at });
+            }
+            if spent.transfers < limits.transfers {
+                steps.push(Step::Transfer { node: at });
+            }
+            if spent.removals < limits.removals {
+                steps.push(Step::Remove { node: at });
+            }
+        }
+    }
+
+    /// The cluster after this step; `None` if it changes nothing that is looked at.
+    pub(crate) fn after(&self, step: Step, limits: &Limits) -> Option<Self> {
+        let mut next = self.clone();
+        match step {
+            Step::Arrive { from, to, overtakes, again } => {
+                next.spent.repeats += u8::from(again);
+                next.arrive(from, to, overtakes, again);
+            }
+            Step::Lose { from, to } => {
+                next.spent.losses += 1;
+                next.lines[from][to].clear();
+                next.touch(from, |node| node.handle(vec![link(to, false), link(to, true)]));
+            }
+            Step::Write { node } => next.touch(node, Node::let_disk_catch_up),
+            Step::Wait { node } => {
+                next.spent.waits[node] += 1;
+                next.touch(node, Node::wait);
+            }
+            Step::Propose { node } => {
+                next.spent.proposals += 1;
+                let number = next.spent.proposals;
+                next.touch(node, |node| {
+                    let first = RequestId(u64::from(number));
+                    let (time, batch) = (Timestamp(0), Batch::one(&[number]));
+                    node.handle(vec![Event::Propose { first, time, batch }])
+                });
+            }
+            Step::Transfer { node } => {
+                next.spent.transfers += 1;
+                next.order(node, Control::Transfer { to: None });
+            }
+            Step::Remove { node } => {
+                next.spent.removals += 1;
+                next.order(node, Control::Change(vec![Change::Remove(NodeId(NODES as u64))]));
+            }
+            Step::PowerCut { node, keeps } => {
+                next.spent.power_cuts += 1;
+                next.power_cut(node, keeps);
+            }
+        }
+        if limits.disks_are_prompt {
+            next.let_disks_catch_up();
+        }
+        (next != *self).then_some(next)
+    }
+
+    fn order(&mut self, node: usize, control: Control) {
+        let event = Event::Control { id: RequestId(100), control };
+        self.touch(node, |node| node.handle(vec![event]));
+    }
+
+    fn arrive(&mut self, from: usize, to: usize, overtakes: usize, again: bool) {
+        let line = &mut self.lines[from][to];
+        let bytes = if again { line.get(overtakes).cloned() } else { line.remove(overtakes) };
+        let bytes = bytes.expect("it is on its way");
+        let from = NodeId(from as u64 + 1);
+        self.touch(to, |node| node.handle(vec![Event::Received { from, bytes }]));
+    }
+
+    /// What was on its way to it is lost; what it sent before is not.
+    fn power_cut(&mut self, at: usize, keeps: bool) {
+        self.lines.iter_mut().for_each(|lines| lines[at].clear());
+        let before = Arc::clone(&self.nodes[at]);
+        self.touch(at, |node| node.lose_power(keeps));
+        self.ledger.on_power_cut(&before, &self.nodes[at]);
+        for peer in (0..NODES).filter(|peer| *peer != at) {
+            self.touch(at, |node| node.handle(vec![link(peer, true)]));
+            self.touch(peer, |node| node.handle(vec![link(at, false), link(at, true)]));
+        }
+    }
+
+    /// Has a node do something, sends what it says, and looks at it.
+    fn touch(&mut self, at: usize, act: impl FnOnce(&mut Node) -> Vec<Send>) {
+        if self.nodes[at].halt.is_some() {
+            return;
+        }
+        let sends = act(Arc::make_mut(&mut self.nodes[at]));
+        self.send(at, sends);
+        self.ledger.on_node(&self.nodes, at);
+        let node = Arc::make_mut(&mut self.nodes[at]);
+        node.fresh.clear();
+        node.take_print();
+    }
+
+    fn send(&mut self, from: usize, sends: Vec<Send>) {
+        for (to, message) in sends {
+            self.ledger.on_said(NodeId(from as u64 + 1), to, &message);
+            let line = &mut self.lines[from][to.0 as usize - 1];
+            if line.len() == LINE_MAX {
+                line.pop_front();
+            }
+            line.push_back(message);
+        }
+    }
+
+    /// How often each kind of thing was reached: for the properties that say what must be.
+    pub(crate) fn has_led(&self, terms: usize) -> bool {
+        self.ledger.led() >= terms
+    }
+
+    pub(crate) fn has_committed(&self, entries: usize) -> bool {
+        self.ledger.committed() >= entries
+    }
+
+    pub(crate) fn has_removed(&self) -> bool {
+        let members = self.nodes.iter().filter_map(|node| node.engine.membership());
+        members.into_iter().any(|members| members.members().count() < NODES)
+    }
+}
+
+fn ways() -> impl Iterator<Item = (usize, usize)> {
+    let all = (0..NODES).flat_map(|from| (0..NODES).map(move |to| (from, to)));
+    all.filter(|(from, to)| from != to)
+}
+
+fn link(peer: usize, up: bool) -> Event {
+    Event::Link { peer: NodeId(peer as u64 + 1), up }
+}
+
+impl Hash for Cluster {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.nodes, &self.lines, &self.spent, &self.ledger).hash(state);
+    }
+}
+
+impl PartialEq for Cluster {
+    fn eq(&self, other: &Self) -> bool {
+        self.nodes == other.nodes
+            && self.lines == other.lines
+            && self.spent == other.spent
+            && self.ledger == other.ledger
+    }
+}
+
+/// One line a node, and what is on the way.
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for node in &self.nodes {
+            let probe = node.probe();
+            let (id, role, term) = (node.id, probe.role, probe.term);
+            let writing = if node.disk.is_idle() { "" } else { ", writing" };
+            let terms: Vec<_> = (1..=probe.last.index.0)
+                .map(|n| node.engine.term_at(lakebed::LogIndex(n)))
+                .collect();
+            writeln!(
+                f,
+                "node {id}: {role:?} of term {term}, terms of the log {terms:?}, durable \
+                 {}, committed {}{writing}",
+                probe.durable, probe.committed
+            )?;
+        }
+        for (from, to) in ways() {
+            for message in &self.lines[from][to] {
+                writeln!(f, "{} -> {}: {}", from + 1, to + 1, inspect::describe(message))?;
+            }
+        }
+        match &self.ledger.violation {
+            Some(violation) => writeln!(f, "broken: {violation}"),
+            None => Ok(()),
+        }
+    }
+}

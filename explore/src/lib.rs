@@ -1,0 +1,19 @@
+//! Every state that a small cluster can reach, not a sample of them.
+//!
+//! The simulator draws long runs with many faults; here the runs are short, and all of them are
+//! gone through: three nodes, an election or two, an entry or two, whatever order messages arrive
+//! in, whoever loses power when. The nodes are the real engines over a disk in memory, the search
+//! is [stateright](https://docs.rs/stateright)'s, and states are told apart by the whole of each
+//! engine, its disk and what is on the way, so none is passed over that differs in anything.
+//!
+//! `cargo test` goes through what takes seconds ([`SMALL`]); `cargo run --release -p
+//! lakebed-explore -- NAME` through the rest ([`LARGE`]).
+
+mod cluster;
+mod disk;
+mod ledger;
+mod model;
+mod node;
+
+pub use cluster::{Cluster, Step};
+pub use model::{Exploration, LARGE, Limits, SMALL, explore};

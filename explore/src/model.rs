@@ -1,0 +1,180 @@
+//! What is explored: which things may happen, how often, and what must be true in every state.
+
+use crate::cluster::{Cluster, NODES, Step};
+use stateright::{Checker, Model, Property};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+/// How much may happen.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// What it is called.
+    pub name: &'static str,
+    /// Whether it begins with a leader whose first entry is everywhere.
+    pub begins_led: bool,
+    /// How often each node's timers have an effect: elections, heartbeats.
+    pub waits: [u8; NODES],
+    /// Entries that clients ask for.
+    pub proposals: u8,
+    /// Orders to a leader to hand its role over.
+    pub transfers: u8,
+    /// Removals of the last node.
+    pub removals: u8,
+    /// Power cuts.
+    pub power_cuts: u8,
+    /// Lines that lose all that is on its way.
+    pub losses: u8,
+    /// Messages that arrive more than once.
+    pub repeats: u8,
+    /// Whether messages overtake others on the same way.
+    pub any_order: bool,
+    /// Whether disks do at once what they are asked.
+    pub disks_are_prompt: bool,
+    /// How many terms must have had a leader somewhere, or the search proves nothing.
+    pub leaders_reached: usize,
+    /// How many entries must have been committed somewhere, those that leaders begin with included.
+    pub committed_reached: usize,
+}
+
+const NOTHING: Limits = Limits {
+    name: "",
+    begins_led: false,
+    waits: [1, 0, 0],
+    proposals: 0,
+    transfers: 0,
+    removals: 0,
+    power_cuts: 0,
+    losses: 0,
+    repeats: 0,
+    any_order: false,
+    disks_are_prompt: false,
+    leaders_reached: 1,
+    committed_reached: 1,
+};
+
+/// One leads.
+const LED: Limits = Limits { begins_led: true, waits: [0; NODES], ..NOTHING };
+/// It is asked to hand over, so that two terms have a leader.
+const TWICE_LED: Limits = Limits { transfers: 1, leaders_reached: 2, ..LED };
+
+/// What `cargo test` goes through.
+pub const SMALL: [Limits; 6] = [
+    Limits { name: "election", waits: [1, 1, 0], ..NOTHING },
+    Limits { name: "entry", proposals: 1, power_cuts: 1, committed_reached: 2, ..LED },
+    Limits { name: "overtaking", repeats: 1, any_order: true, ..PROMPT_TWICE_LED },
+    Limits { name: "handover", proposals: 1, committed_reached: 2, ..PROMPT_TWICE_LED },
+    Limits { name: "removal", removals: 1, ..PROMPT_TWICE_LED },
+    Limits { name: "loss", proposals: 1, losses: 1, ..PROMPT_TWICE_LED },
+];
+
+const PROMPT: Limits = Limits { disks_are_prompt: true, ..LED };
+const PROMPT_TWICE_LED: Limits = Limits { disks_are_prompt: true, ..TWICE_LED };
+
+/// What is gone through by hand: some minutes each.
+pub const LARGE: [Limits; 9] = [
+    Limits { name: "elections", waits: [2, 1, 0], ..NOTHING },
+    Limits { name: "first-entry", waits: [1, 1, 0], proposals: 1, committed_reached: 2, ..NOTHING },
+    Limits { name: "entries", proposals: 2, power_cuts: 1, committed_reached: 3, ..LED },
+    Limits { name: "two-overtaking", proposals: 2, repeats: 1, any_order: true, ..PROMPT },
+    Limits { name: "overtaken", proposals: 1, any_order: true, ..PROMPT_TWICE_LED },
+    Limits { name: "slow-handover", proposals: 1, committed_reached: 2, ..TWICE_LED },
+    Limits { name: "slow-removal", removals: 1, ..TWICE_LED },
+    Limits { name: "cut-handover", proposals: 1, power_cuts: 1, ..PROMPT_TWICE_LED },
+    Limits { name: "cut-removal", removals: 1, power_cuts: 1, ..PROMPT_TWICE_LED },
+];
+
+struct Explored(Limits);
+
+impl Model for Explored {
+    type State = Cluster;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<Cluster> {
+        vec![if self.0.begins_led { Cluster::led() } else { Cluster::formed() }]
+    }
+
+    fn actions(&self, cluster: &Cluster, steps: &mut Vec<Step>) {
+        cluster.steps(&self.0, steps);
+    }
+
+    fn next_state(&self, cluster: &Cluster, step: Step) -> Option<Cluster> {
+        cluster.after(step, &self.0)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("what Raft promises", |_: &Self, cluster: &Cluster| {
+                cluster.ledger.violation.is_none()
+            }),
+            Property::sometimes("leaders", |model: &Self, cluster: &Cluster| {
+                cluster.has_led(model.0.leaders_reached)
+            }),
+            Property::sometimes("entries", |model: &Self, cluster: &Cluster| {
+                cluster.has_committed(model.0.committed_reached)
+            }),
+            Property::sometimes("removal", |model: &Self, cluster: &Cluster| {
+                model.0.removals == 0 || cluster.has_removed()
+            }),
+        ]
+    }
+}
+
+/// How a search ended.
+#[derive(Clone, Debug)]
+pub struct Exploration {
+    /// Steps that were tried.
+    pub steps: usize,
+    /// Different states they led to.
+    pub states: usize,
+    /// The longest way without a state twice.
+    pub depth: usize,
+    /// How long it took.
+    pub time: Duration,
+    /// Whether every state within the limits was seen.
+    pub is_whole: bool,
+    /// The first way to a state that must not be, with what is wrong there.
+    pub violation: Option<String>,
+    /// What should have been reached and was not.
+    pub unreached: Vec<&'static str>,
+}
+
+/// Goes through every state within these limits, or as many as `states_max`.
+#[must_use]
+pub fn explore(limits: &Limits, threads: usize, states_max: usize) -> Exploration {
+    let began = Instant::now();
+    let checker = Explored(limits.clone()).checker().threads(threads);
+    let checker = checker.target_state_count(states_max).spawn_dfs().join();
+    let violation = checker.discovery("what Raft promises").map(|path| {
+        let last = format!("{:?}", path.last_state());
+        let steps = path.into_actions();
+        let steps: Vec<_> = steps.iter().map(|step| format!("  {step:?}\n")).collect();
+        format!("{}{last}", steps.concat())
+    });
+    let reached = |name: &&&'static str| checker.discovery(name).is_none();
+    Exploration {
+        steps: checker.state_count(),
+        states: checker.unique_state_count(),
+        depth: checker.max_depth(),
+        time: began.elapsed(),
+        is_whole: checker.is_done() && checker.state_count() < states_max,
+        violation,
+        unreached: ["leaders", "entries", "removal"].iter().filter(reached).copied().collect(),
+    }
+}
+
+impl fmt::Display for Exploration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { steps, states, depth, time, is_whole, violation, unreached } = self;
+        let whole = if *is_whole { "all" } else { "the first" };
+        writeln!(f, "{whole} {states} states, {steps} steps, depth {depth}, {time:.1?}")?;
+        if !unreached.is_empty() {
+            writeln!(f, "never reached: {}", unreached.join(", "))?;
+        }
+        match violation {
+            Some(violation) => writeln!(f, "broken:\n{violation}"),
+            None => writeln!(f, "nothing broken"),
+        }
+    }
+}

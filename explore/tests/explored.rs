@@ -1,0 +1,43 @@
+//! The small explorations, whole: every state they can reach keeps what Raft promises.
+
+use lakebed_explore::{SMALL, explore};
+
+fn goes_through(name: &str, states_at_least: usize) {
+    let limits = SMALL.iter().find(|limits| limits.name == name).expect("it is one of them");
+    let explored = explore(limits, 1, usize::MAX);
+    println!("{name}: {explored}");
+    assert_eq!(explored.violation, None);
+    assert!(explored.is_whole, "{explored}");
+    assert_eq!(explored.unreached, [""; 0], "what it is for was not reached");
+    assert!(explored.states >= states_at_least, "fewer states than there were: {explored}");
+}
+
+#[test]
+fn an_election() {
+    goes_through("election", 3_000);
+}
+
+#[test]
+fn an_entry_and_a_power_cut() {
+    goes_through("entry", 700);
+}
+
+#[test]
+fn messages_that_overtake_each_other_and_come_twice() {
+    goes_through("overtaking", 4_000);
+}
+
+#[test]
+fn a_handover() {
+    goes_through("handover", 1_500);
+}
+
+#[test]
+fn a_removal_by_one_leader_or_two() {
+    goes_through("removal", 1_000);
+}
+
+#[test]
+fn a_handover_on_lines_that_lose() {
+    goes_through("loss", 20_000);
+}
