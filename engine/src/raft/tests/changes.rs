@@ -4,7 +4,7 @@ use super::*;
 use crate::change::{Change, ChangeRefusal};
 
 /// Nodes of which the first `voters` are the cluster, and the others join.
-fn joined(voters: u64, nodes: u64) -> Cluster {
+pub(super) fn joined(voters: u64, nodes: u64) -> Cluster {
     let disk = |own: u64| {
         let mut disk = disk_with(u64::from(own <= voters), &[], voters);
         if own > voters {
@@ -19,7 +19,7 @@ fn joined(voters: u64, nodes: u64) -> Cluster {
     cluster
 }
 
-fn member(id: u64) -> Member {
+pub(super) fn member(id: u64) -> Member {
     Member { id: node(id), incarnation: 0, address: Bytes::new() }
 }
 
@@ -30,12 +30,12 @@ fn ids(members: &[Member]) -> Vec<u64> {
 }
 
 impl Cluster {
-    fn change(&mut self, at: u64, request: u64, changes: &[Change]) {
+    pub(super) fn change(&mut self, at: u64, request: u64, changes: &[Change]) {
         self.at(at).raft.on_change(RequestId(request), changes);
     }
 
     /// Changes the members and waits until that is over.
-    fn changed(&mut self, at: u64, request: u64, changes: &[Change]) {
+    pub(super) fn changed(&mut self, at: u64, request: u64, changes: &[Change]) {
         self.change(at, request, changes);
         self.run();
         let ended = self.outcome(at, request);
@@ -54,13 +54,13 @@ impl Cluster {
         }
     }
 
-    fn voters(&mut self, at: u64) -> (Vec<u64>, Vec<u64>) {
+    pub(super) fn voters(&mut self, at: u64) -> (Vec<u64>, Vec<u64>) {
         let members = Arc::clone(&self.at(at).raft.membership);
         (ids(&members.voters), ids(&members.outgoing))
     }
 
     /// Nobody hears these nodes, and they hear nobody.
-    fn cut_off(&mut self, cut: &[u64]) {
+    pub(super) fn cut_off(&mut self, cut: &[u64]) {
         for &id in cut {
             self.isolate(id);
         }

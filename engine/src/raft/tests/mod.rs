@@ -8,6 +8,7 @@ mod garbled;
 mod handovers;
 mod leases;
 mod logs;
+mod papers;
 mod proposals;
 mod reads;
 mod refills;
