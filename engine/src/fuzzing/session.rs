@@ -55,7 +55,7 @@ fn given(bytes: &[u8]) -> Vec<u8> {
     if bytes.len() >= 8 && bytes.starts_with(b"LKBSESS") {
         return bytes.to_vec();
     }
-    [&b"LKBSESS\x01"[..], &[0; 24], bytes].concat()
+    [&b"LKBSESS\x01"[..], &[0; 32], bytes].concat()
 }
 
 fn limits() -> Limits {
@@ -96,7 +96,7 @@ fn ask(mut machine: Sessions<Blob>, bytes: &[u8]) {
         answer
     };
     apply(&mut machine, bytes);
-    let named = bytes.get(32..48).and_then(|id| id.try_into().ok()).map(id);
+    let named = bytes.get(40..56).and_then(|id| id.try_into().ok()).map(id);
     let opened = apply(&mut machine, &encoded(Request::Open));
     let Ok(Reply::Opened(opened)) = Reply::parse(&opened) else { panic!("{opened:?}") };
     for session in [Some(opened), named].into_iter().flatten() {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! magic "LKBSESS", version u8
-//! sessions ever opened u64, uses u64, sessions u64
+//! sessions ever opened u64, uses u64, the latest time u64, sessions u64
 //! per session, in the order of their numbers:
 //!     number u64, opened u64, stamp of last use u64, time of last use u64, last sequence u64,
 //!     answers u32, and per answer, the oldest first: length u32, bytes
@@ -21,7 +21,7 @@ use std::{collections::VecDeque, sync::Arc, vec::IntoIter};
 const MAGIC: [u8; 8] = *b"LKBSESS\x01";
 /// The magic without its version.
 const NAME_BYTES: usize = 7;
-const HEAD_BYTES: usize = 32;
+const HEAD_BYTES: usize = 40;
 /// More uses than anybody has time for.
 const USES_MAX: u64 = 1 << 62;
 const SESSION_BYTES: usize = 44;
@@ -38,7 +38,7 @@ impl Frozen {
     pub(super) fn new(table: &Table) -> Self {
         let mut head = [0; HEAD_BYTES];
         head[..8].copy_from_slice(&MAGIC);
-        le::put_u64s(&mut head, 8, &[table.opened, table.uses, table.len() as u64]);
+        le::put_u64s(&mut head, 8, &[table.opened, table.uses, table.time.0, table.len() as u64]);
         let shared = |(number, session): (&u64, &Arc<Session>)| (*number, Arc::clone(session));
         let sessions: Vec<_> = table.sessions.iter().map(shared).collect();
         Self { head: Some(head), sessions: sessions.into_iter() }
@@ -175,7 +175,7 @@ impl Thaw {
             return ends.map_or(Ok(None), Err);
         };
         let sessions: u64;
-        [table.opened, table.uses, sessions] = le::u64s_at(head, 8);
+        [table.opened, table.uses, table.time.0, sessions] = le::u64s_at(head, 8);
         if sessions > table.opened || table.opened > table.uses || table.uses > USES_MAX {
             let (opened, uses) = (table.opened, table.uses);
             return Err(bad(format!("{sessions} sessions of {opened}, used {uses} times")));
@@ -196,7 +196,10 @@ impl Thaw {
             return Err(bad(format!("session {number} behind {before}, of {opened}")));
         }
         let used = session.used;
-        if session.opened > session.time || session.answers.len() as u64 > session.sequence {
+        if session.opened > session.time
+            || session.time > table.time
+            || session.answers.len() as u64 > session.sequence
+        {
             return Err(bad(format!("session {number} contradicts itself")));
         }
         if used == 0 || used > table.uses || !table.insert(number, session) {

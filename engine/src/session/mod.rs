@@ -131,6 +131,13 @@ impl<M> Sessions<M> {
     }
 }
 
+/// With the usual limits.
+impl<M: Default> Default for Sessions<M> {
+    fn default() -> Self {
+        Self::new(M::default(), Limits::default())
+    }
+}
+
 impl<M: StateMachine> Sessions<M> {
     fn perform(&mut self, at: LogId, time: Timestamp, request: Request<'_>, out: &mut Vec<u8>) {
         match request {

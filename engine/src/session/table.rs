@@ -118,6 +118,8 @@ pub(super) struct Table {
     pub(super) opened: u64,
     /// Uses of any session so far: the last stamp.
     pub(super) uses: u64,
+    /// The latest time of a request: what expires is never alive again, whatever entries say.
+    pub(super) time: Timestamp,
     /// What this node's machine has met; no part of the state.
     pub(super) marks: Marks,
 }
@@ -130,6 +132,7 @@ impl Table {
             by_use: BTreeMap::new(),
             opened: 0,
             uses: 0,
+            time: Timestamp(0),
             marks: Marks::default(),
         }
     }
@@ -145,6 +148,7 @@ impl Table {
 
     /// A new session, for which another one may have to end.
     pub(super) fn open(&mut self, time: Timestamp) -> SessionId {
+        let time = self.reach(time);
         self.reap(time);
         while self.len() >= self.limits.sessions_max as usize {
             self.marks.set(Mark::SessionEvicted);
@@ -171,6 +175,7 @@ impl Table {
         sequence: u64,
         time: Timestamp,
     ) -> Result<Admission, SessionError> {
+        let time = self.reach(time);
         self.check(id, time)?;
         let session = self.touch(id.number, time);
         let last = session.sequence;
@@ -198,9 +203,16 @@ impl Table {
     }
 
     pub(super) fn close(&mut self, id: SessionId, time: Timestamp) -> Result<(), SessionError> {
+        let time = self.reach(time);
         self.check(id, time)?;
         self.remove(id.number);
         Ok(())
+    }
+
+    /// The table's time, at a request of this time.
+    fn reach(&mut self, time: Timestamp) -> Timestamp {
+        self.time = self.time.max(time);
+        self.time
     }
 
     /// Whether the session is there, at this time.
