@@ -76,7 +76,7 @@ impl Client {
             None => connect(self.first + (self.at % u64::from(NODES)) as u16)?,
         };
         let mut command = redis::Cmd::new();
-        words.iter().for_each(|word| drop(command.arg(word)));
+        command.arg(words);
         let answer = command.query(&mut connection)?;
         self.connection = Some(connection);
         Ok(answer)
@@ -136,7 +136,7 @@ fn each_count_of_a_session_counts_once_whatever_is_killed() {
     let rounds =
         std::env::var("LAKEBED_SESSION_ROUNDS").map_or(3, |rounds| rounds.parse().unwrap());
     // Small enough that nodes restart from snapshots, and with them from the table of sessions.
-    let flags = ["--snapshot-log-bytes", "200000"];
+    let flags = ["--snapshot-log-bytes", "20000"];
     let mut cluster = Cluster::start(Scratch::new(), &flags, |command| command);
     let load = Load::start(cluster.clients);
     for _ in 0..rounds {
