@@ -179,11 +179,14 @@ impl Table {
         self.check(id, time)?;
         let session = self.touch(id.number, time);
         let last = session.sequence;
-        if sequence.checked_sub(1) == Some(last) || cfg!(lakebed_break = "apply_retries") {
-            session.sequence = sequence;
+        let is_retry = sequence <= last;
+        if sequence.checked_sub(1) == Some(last)
+            || is_retry && cfg!(lakebed_break = "apply_retries")
+        {
+            session.sequence = last.max(sequence);
             return Ok(Admission::First);
         }
-        let (admission, mark) = if sequence > last {
+        let (admission, mark) = if !is_retry {
             (Err(SessionError::OutOfOrder { expected: last + 1 }), Mark::SessionOutOfOrder)
         } else {
             match session.answer(sequence) {
