@@ -7,7 +7,7 @@ use crate::{metrics::Source, observed::Observed};
 use anyhow::{Context, Result, anyhow};
 use lakebed::{ClusterId, Config, File, GroupId, Halt, NodeId, Tuning};
 use lakebed_kv::{
-    Kv,
+    Served,
     serve::{Limits, serve},
 };
 use lakebed_runtime::{DiskKind, Listen, Node, Options};
@@ -98,7 +98,7 @@ impl Plan {
         }
     }
 
-    fn open(self) -> Result<(Source, Node<Kv>, tokio::net::TcpListener, Limits)> {
+    fn open(self) -> Result<(Source, Node<Served>, tokio::net::TcpListener, Limits)> {
         let batch_bytes_max = self.tuning.append_bytes_max - ENTRY_HEAD_BYTES_MAX;
         let limits = Limits { batch_bytes_max: batch_bytes_max as usize, ..Limits::default() };
         self.clients.set_nonblocking(true)?;
@@ -112,7 +112,7 @@ impl Plan {
         options.disk = self.disk;
         options.insecure = self.insecure;
         options.tape = self.tape;
-        let (handle, node) = Node::open(options, Kv::default())?;
+        let (handle, node) = Node::open(options, Served::default())?;
         let (health, counters) = (node.health(), node.counters());
         Ok((Source { id: self.id, handle, health, counters }, node, clients, limits))
     }
@@ -121,7 +121,7 @@ impl Plan {
 /// Clients first hear no more, then the node stops: what is on its way is answered.
 async fn work(
     source: Source,
-    node: Node<Kv>,
+    node: Node<Served>,
     clients: tokio::net::TcpListener,
     limits: Limits,
     mut stopping: watch::Receiver<Stop>,

@@ -63,6 +63,7 @@ pub mod membership;
 mod message;
 mod raft;
 pub mod report;
+pub mod session;
 pub mod state_machine;
 pub mod status;
 mod storage;
@@ -82,6 +83,7 @@ pub use file::{Class, DiskError, DiskRequest, Extent, File};
 pub use marks::{Mark, Marks};
 pub use membership::{Member, Membership};
 pub use report::Inspection;
+pub use session::Sessions;
 pub use state_machine::{Clients, Runner, StateMachine};
 pub use status::{Feed, Peer, Phase, Recovery, Role, Status};
 pub use types::{

@@ -248,6 +248,16 @@ marks! {
     PinExpired,
     /// A snapshot was taken because the one before it was old.
     SnapshotForAge,
+    /// A session's command came again, and was answered as it was the first time.
+    SessionRetryAnswered,
+    /// It came again when its answer was not kept any more.
+    SessionAnswerForgotten,
+    /// A session's command came before those that it follows, and was not applied.
+    SessionOutOfOrder,
+    /// A session ended because it was not used for too long.
+    SessionExpired,
+    /// A session ended because there were too many.
+    SessionEvicted,
 }
 
 /// The marks that were met.

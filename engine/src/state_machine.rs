@@ -11,8 +11,9 @@ use std::iter::Peekable;
 /// A replicated state. Deterministic and total, without I/O: the same commands in the same order
 /// give the same state and the same answers on every node.
 pub trait StateMachine {
-    /// Applies one command and writes its answer. `time` is the leader's clock, never going back;
-    /// it is the only clock a command may look at.
+    /// Applies one command and writes its answer. `time` is the leader's clock, the only one a
+    /// command may look at. It does not go back, but for one case: a node that has a snapshot and
+    /// no entry behind it restarts, and leads. A machine that decides by it keeps the greatest.
     fn apply(&mut self, at: LogId, time: Timestamp, command: &[u8], answer: &mut Vec<u8>);
 
     /// Answers a query without changing anything.

@@ -23,9 +23,10 @@ const GROUND: [&str; 12] = [
 ];
 
 /// Each other module, and those that it may know beside the ground.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("le", &[]),
     ("marks", &[]),
+    ("session", &["le", "marks"]),
     ("codec", &["le", "message"]),
     ("message", &["codec", "le"]),
     ("inspect", &["codec", "message"]),
@@ -37,7 +38,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("tape", &["engine", "le"]),
     ("files", &[]),
     ("conformance", &["contract", "engine"]),
-    ("fuzzing", &["codec", "disk", "engine", "le", "tape"]),
+    ("fuzzing", &["codec", "disk", "engine", "le", "session", "tape"]),
     ("ground", &["le"]),
 ];
 

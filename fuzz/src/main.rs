@@ -17,7 +17,7 @@ const BYTES_MAX: usize = 1 << 20;
 const BYTES_MAX_EACH: usize = 256;
 
 /// Room beside that: an engine with its directory, and the buffers of connections.
-const TARGETS: [(&str, Target, usize); 14] = [
+const TARGETS: [(&str, Target, usize); 15] = [
     ("message", lakebed::fuzzing::message, 0),
     ("entry", lakebed::fuzzing::entry, 0),
     ("batch", lakebed::fuzzing::batch, 0),
@@ -25,6 +25,7 @@ const TARGETS: [(&str, Target, usize); 14] = [
     ("segment", lakebed::fuzzing::segment, 0),
     ("snapshot", lakebed::fuzzing::snapshot, 0),
     ("tape", lakebed::fuzzing::tape, 0),
+    ("session", lakebed::fuzzing::session, 0),
     ("directory", lakebed::fuzzing::directory, 32 << 20),
     ("frame", lakebed_runtime::fuzzing::frame, 2 << 20),
     ("handshake", lakebed_runtime::fuzzing::handshake, 0),

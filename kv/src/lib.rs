@@ -3,6 +3,7 @@
 //! * [`Kv`] is the machine: deterministic, without clock or I/O, cheap to freeze.
 //! * [`Command`] is what stands in the log, [`Queries`] what is asked beside it.
 //! * [`serve`] speaks RESP2 with clients and turns their pipelines into batches.
+//! * [`Served`] is what a server's node runs: a [`Kv`] with sessions before it.
 //!
 //! # Time
 //!
@@ -25,6 +26,12 @@ mod query;
 #[cfg(feature = "serve")]
 pub mod serve;
 
+use lakebed::Sessions;
+
 pub use command::{Command, List, When};
 pub use machine::{ANSWER_BYTES_MAX, KEY_BYTES_MAX, Kv, VALUE_BYTES_MAX};
 pub use query::{Answered, Queries, Stopped};
+
+/// The machine that is served: a [`Kv`] with sessions before it. The limits of sessions are part of
+/// the machine, as those of keys and values are.
+pub type Served = Sessions<Kv>;

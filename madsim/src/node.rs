@@ -14,7 +14,7 @@ use lakebed::{
     ClusterId, Config, Engine, GroupId, Halt, Member, Membership, NodeId, Start, tape::Tape,
 };
 use lakebed_kv::{
-    Kv,
+    Served,
     serve::{Limits, serve},
 };
 use lakebed_runtime::{
@@ -208,7 +208,7 @@ impl Machine {
             Start::Format { cluster: CLUSTER, members: members(self.plan.nodes) }
         };
         let surroundings = (self.device.open(), net, self.clock.open());
-        let (handle, driver) = Driver::new(engine, config, start, Kv::default(), surroundings);
+        let (handle, driver) = Driver::new(engine, config, start, Served::default(), surroundings);
         let (asks, stop) = oneshot::channel();
         state.handle = Some(handle.clone());
         state.stop = Some(asks);
@@ -224,7 +224,7 @@ impl Machine {
 /// The parts of a node that begins.
 struct Process {
     handle: Handle,
-    driver: Driver<Recorded<Spool>, NodeDisk, Numbered<TcpNet>, NodeClock, Kv>,
+    driver: Driver<Recorded<Spool>, NodeDisk, Numbered<TcpNet>, NodeClock, Served>,
     /// Hears when it is to stop, and whether it hands its role over.
     stop: oneshot::Receiver<bool>,
     /// Which of the node's lives it is, counting from one.

@@ -44,6 +44,7 @@ pub mod net;
 mod node;
 mod options;
 mod restore;
+mod session;
 mod tape;
 mod trace;
 
@@ -58,4 +59,5 @@ pub use net::Counters;
 pub use node::{Node, StartError};
 pub use options::{DiskKind, Listen, Options};
 pub use restore::{RestoreError, read_backup, restore};
+pub use session::{Session, SessionFailure};
 pub use tape::{Recorded, Reel};

@@ -5,7 +5,7 @@
 
 use crate::prng::Draw;
 use bytes::Bytes;
-use lakebed::{Clients, LogIndex, Outcome, RequestId};
+use lakebed::{Clients, LogIndex, Outcome, RequestId, session::SessionId};
 
 /// What a client asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,12 +41,41 @@ pub enum Fate {
     Unknown,
 }
 
+/// The operation of what comes before its turn, and must never be performed.
+pub(crate) const EARLY: u64 = u64::MAX;
+
+/// What a request is to a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Errand {
+    /// Nothing.
+    Plain,
+    /// It opens one.
+    Open,
+    /// It is one of several that do the same thing, which is to be done once.
+    Step {
+        operation: u64,
+        /// Everything acknowledged before the first of them began lies at or below.
+        floor: LogIndex,
+    },
+    /// It comes before its turn.
+    Early,
+}
+
+/// A session, and how far its client has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    pub(crate) session: SessionId,
+    /// The last command that it has heard the end of.
+    pub(crate) sequence: u64,
+}
+
 /// A request, from its beginning to its end.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) client: usize,
     pub(crate) node: usize,
     pub(crate) is_write: bool,
+    pub(crate) errand: Errand,
     /// The query of a read.
     pub(crate) query: Bytes,
     /// Everything acknowledged before it began lies at or below.
@@ -69,12 +98,16 @@ pub(crate) struct Client {
     pub(crate) gives_up: u64,
     /// Whether a timer for that is set, perhaps for an earlier request.
     pub(crate) is_timed: bool,
+    pub(crate) session: Option<Held>,
+    /// What it does in its session until it hears the end of it, and the command for that.
+    pub(crate) step: Option<(Errand, Vec<u8>)>,
 }
 
 impl Client {
     /// A client that talks to this node and has not begun.
     pub(crate) const fn of(node: usize) -> Self {
-        Self { node, round: 0, asked: 0, waits: None, gives_up: 0, is_timed: false }
+        let (session, step) = (None, None);
+        Self { node, round: 0, asked: 0, waits: None, gives_up: 0, is_timed: false, session, step }
     }
 }
 
@@ -107,7 +140,7 @@ impl Requests {
 /// What a node's machine lane said, for the world to judge.
 pub(crate) struct Desk<'a> {
     pub(crate) requests: &'a Requests,
-    /// Which ended, and the answers of reads.
+    /// Which ended, and the answers of reads and of sessions.
     pub(crate) ended: Vec<(RequestId, Result<Vec<u8>, Outcome>)>,
 }
 
@@ -117,8 +150,9 @@ impl Clients for Desk<'_> {
     }
 
     fn answer(&mut self, id: RequestId, answer: Result<&[u8], &Outcome>) {
-        let is_write = self.requests.of(id).is_write;
-        let answer = answer.map(|bytes| if is_write { Vec::new() } else { bytes.to_vec() });
+        let request = self.requests.of(id);
+        let is_mute = request.is_write && request.errand == Errand::Plain;
+        let answer = answer.map(|bytes| if is_mute { Vec::new() } else { bytes.to_vec() });
         self.ended.push((id, answer.map_err(Clone::clone)));
     }
 }

@@ -16,6 +16,7 @@ mod panics;
 pub mod plan;
 pub mod prng;
 pub mod report;
+mod seat;
 mod seed;
 pub mod shrink;
 pub mod storm;

@@ -7,6 +7,7 @@ use crate::{
     disk::{Outcome, SimDisk, Victim},
     plan::Plan,
     prng::Draw,
+    seat::Seat,
     witness::Witness,
 };
 use lakebed::{
@@ -191,7 +192,7 @@ fn fork<M: StateMachine + Clone>(runner: &Runner<Witness<M>>) -> Runner<Witness<
 
 impl<M: StateMachine> Node<M> {
     /// A machine that was never started.
-    pub(crate) fn new(plan: &Plan, at: usize, draw: &mut Draw, machine: M) -> Self {
+    pub(crate) fn new(plan: &Plan, at: usize, draw: &mut Draw, machine: Seat<M>) -> Self {
         let offset = draw.below(1 << 40);
         let clock = Clock::new(offset, plan.drift_ppm[at]);
         Self {
@@ -221,7 +222,7 @@ impl<M: StateMachine> Node<M> {
     }
 
     /// A new engine in place of the one that is gone, with a machine that knows nothing.
-    pub(crate) fn start(&mut self, engine: Engine, machine: M) {
+    pub(crate) fn start(&mut self, engine: Engine, machine: Seat<M>) {
         self.engine = Some(engine);
         self.life += 1;
         self.runner = Runner::new(Witness::new(machine));

@@ -14,12 +14,15 @@ const OTHER_BYTES: &str =
     "the machine captures one state as different bytes (in the order of a hash map?)";
 
 /// What is wrong with the machine, with the first command that shows it.
-pub(crate) fn suspect<M: StateMachine>(fresh: fn() -> M, commands: &[Given]) -> Option<String> {
+pub(crate) fn suspect<M: StateMachine>(
+    fresh: impl Fn() -> M,
+    commands: &[Given],
+) -> Option<String> {
     // A machine that panics was told of already.
     caught(|| compare(fresh, commands)).ok().flatten()
 }
 
-fn compare<M: StateMachine>(fresh: fn() -> M, commands: &[Given]) -> Option<String> {
+fn compare<M: StateMachine>(fresh: impl Fn() -> M, commands: &[Given]) -> Option<String> {
     let (mut one, mut other, mut restored) = (fresh(), fresh(), fresh());
     let mut captured = 0;
     for (n, command) in (1..).zip(commands) {

@@ -3,7 +3,10 @@
 //! Every simulated command begins with the id of its request, so that the oracle can tell two
 //! equal commands apart; the user's machine never sees that prefix.
 
-use crate::panics;
+use crate::{
+    panics,
+    seat::{Performed, Seat},
+};
 use bytes::Bytes;
 use lakebed::{CaptureId, LogId, MachineError, StateMachine, Timestamp, tape::Digest};
 use std::collections::VecDeque;
@@ -19,6 +22,8 @@ pub(crate) struct Applied {
     pub(crate) request: u64,
     /// A digest of the answer.
     pub(crate) answer: u64,
+    /// What of a session's operation was done.
+    pub(crate) performed: Option<Performed>,
 }
 
 /// A command as a machine is given it.
@@ -32,14 +37,14 @@ pub(crate) struct Given {
 /// A machine and what it did since the oracle last looked.
 #[derive(Clone, Debug)]
 pub(crate) struct Witness<M> {
-    pub(crate) machine: M,
+    pub(crate) machine: Seat<M>,
     pub(crate) applied: Vec<Applied>,
     /// What is left of the view that is being captured. A runner's own cannot be cloned.
     pub(crate) view: Option<(CaptureId, VecDeque<Bytes>)>,
 }
 
 impl<M: StateMachine> Witness<M> {
-    pub(crate) const fn new(machine: M) -> Self {
+    pub(crate) const fn new(machine: Seat<M>) -> Self {
         Self { machine, applied: Vec::new(), view: None }
     }
 
@@ -66,7 +71,8 @@ impl<M: StateMachine> StateMachine for Witness<M> {
         let blame = Blame { doing: "applying", at: Some(at), bytes: command };
         self.machine.apply(at, time, command, answer);
         drop(blame);
-        self.applied.push(Applied { at, request, answer: digest(answer) });
+        let performed = self.machine.take_performed();
+        self.applied.push(Applied { at, request, answer: digest(answer), performed });
     }
 
     fn query(&self, query: &[u8], answer: &mut Vec<u8>) {

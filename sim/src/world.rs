@@ -14,6 +14,7 @@ mod lanes;
 mod looks;
 mod requests;
 mod ruin;
+mod sessions;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use crate::{
     oracle::{Checked, Oracle, Seen, Violation},
     plan::{self, Plan, US},
     prng::{Concern, Stream},
+    seat::Seat,
     trace::{self, Trace},
 };
 pub use backups::Taken;
@@ -57,6 +59,7 @@ const SITE_MACHINE: u32 = 1;
 const SITE_RESTART: u32 = 2;
 const SITE_CLIENT: u32 = 1;
 const SITE_OPERATION: u32 = 2;
+const SITE_SESSION: u32 = 3;
 
 /// A cluster in simulated time. A value: a clone shares the disks' pages, and goes its own way.
 #[derive(Clone)]
@@ -78,6 +81,8 @@ pub struct World<M: StateMachine, W> {
     draws: Stream,
     clients: Vec<Client>,
     requests: Requests,
+    /// Operations that clients with sessions have begun: the last one's number.
+    operations: u64,
     workload: W,
     machine: fn() -> M,
     oracle: Oracle<M>,
@@ -101,9 +106,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     pub fn new(plan: Plan, machine: fn() -> M, workload: W) -> Self {
         let (seed, count) = (plan.seed, plan.nodes);
         let mut clock = Stream::new(seed, Concern::Clock);
+        let seat = || Seat::new(machine(), plan.session_limits());
         let nodes = (0..count)
-            .map(|at| Node::new(&plan, at, clock.lane(SITE_CLOCK, at as u32), machine()))
+            .map(|at| Node::new(&plan, at, clock.lane(SITE_CLOCK, at as u32), seat()))
             .collect();
+        let reference = seat();
         let members = Arc::new(Membership::of((0..count - plan.joining).map(member)));
         let mut world = Self {
             now: 0,
@@ -120,9 +127,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             draws: Stream::new(seed, Concern::Workload),
             clients: Vec::new(),
             requests: Requests::default(),
+            operations: 0,
             workload,
             machine,
-            oracle: Oracle::new(count, Seed::new(CLUSTER, GROUP), members, machine()),
+            oracle: Oracle::new(count, Seed::new(CLUSTER, GROUP), members, reference),
             harmed: BTreeSet::new(),
             armed: BTreeMap::new(),
             digest: Digest::default(),
@@ -496,7 +504,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let node = &self.nodes[at];
         let is_known = node.is_formatted() || node.scars.is_ruined && !node.scars.is_new;
         let (start, machine) =
-            if is_known { (Start::Run, (self.machine)()) } else { self.beginning(at) };
+            if is_known { (Start::Run, self.fresh_machine()) } else { self.beginning(at) };
         self.nodes[at].start(engine, machine);
         self.feed(at, Some(Event::Start(start)))?;
         self.connect(at);

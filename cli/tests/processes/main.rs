@@ -16,6 +16,7 @@ mod members;
 mod metrics;
 mod ports;
 mod room;
+mod sessions;
 mod shared;
 mod sim;
 mod tape;

@@ -13,12 +13,14 @@ mod edits;
 mod log;
 mod message;
 mod records;
+mod session;
 mod tape;
 
 pub use directory::directory;
 pub use log::{batch, entry};
 pub use message::message;
 pub use records::{hard_state, segment, snapshot};
+pub use session::session;
 pub use tape::tape;
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ use crate::{
     event::Start,
     file::File,
     membership::{Member, Membership},
-    types::{GroupId, LogId, LogIndex, NodeId, Term, Timestamp},
+    types::{GroupId, LogId, LogIndex, NodeId, Term},
 };
 use bytes::{Bytes, BytesMut};
 use rand_chacha::{
@@ -473,7 +473,8 @@ impl Look {
             first: self.log.first,
             first_prev_term: hard.first.prev_term,
             last: self.log.last,
-            last_time: self.segments.last().map_or(Timestamp(0), SegmentFound::last_time),
+            // The last segment may have no entry yet.
+            last_time: self.segments.iter().map(SegmentFound::last_time).max().unwrap_or_default(),
             terms: self.terms(),
             // The log begins behind what was committed, also when that snapshot is lost.
             committed: hard.commit_hint.max(snapshot.index).max(self.log.first.previous()),

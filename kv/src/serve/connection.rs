@@ -9,6 +9,7 @@ use super::{
     reader::{ProtocolError, Reader},
     request::{self, Request},
     run::Run,
+    sessions,
     store::{Asked, Failure, Store},
 };
 use crate::{Answered, Command, Queries, Stopped, answer};
@@ -55,6 +56,8 @@ enum Step {
     Flush,
     /// Perform these.
     Run(Run),
+    /// Perform this of a session.
+    Session(Vec<u8>),
     /// Give the node an order.
     Order(Order),
     /// Say how the node is.
@@ -101,6 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
                 Step::Flush => self.flush().await?,
                 Step::Run(Run::Writes { batch, .. }) => self.commit(batch).await,
                 Step::Run(Run::Reads(queries)) => self.ask(queries).await?,
+                Step::Session(command) => self.perform_in_session(&command).await,
                 Step::Order(order) => {
                     self.taking.carry_out(order, &self.store, &mut self.out).await;
                 }
@@ -157,6 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
                 self.out.extend_from_slice(&bytes);
                 None
             }
+            (Request::Session(command), None) => Some(Step::Session(command)),
             (Request::Order(order), None) => Some(Step::Order(order)),
             (Request::Info, None) => Some(Step::Info),
             (Request::Quit, None) => {
@@ -177,6 +182,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
         if let Err(failure) = self.store.propose(batch, &mut self.out).await {
             self.fail(&failure, Asked::Write, count as usize);
         }
+    }
+
+    /// By itself: a retry that is refused must not take the next one with it.
+    async fn perform_in_session(&mut self, command: &[u8]) {
+        let mut answer = Vec::new();
+        let result = self.store.propose(Batch::one(command), &mut answer).await;
+        sessions::reply(&mut self.out, result.map(|()| answer));
     }
 
     /// The same failure for each command.

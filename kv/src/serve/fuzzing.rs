@@ -5,6 +5,7 @@ use super::{
     request::{Request, parse},
 };
 use crate::Command;
+use lakebed::session;
 
 const COMMAND_BYTES_MAX: usize = 4096;
 
@@ -52,6 +53,14 @@ fn meaning(reader: &Reader) -> Vec<u8> {
             assert!(answer.ends_with(b"\r\n"), "{}", answer.escape_ascii());
             answer
         }
+        Request::Session(bytes) => {
+            assert!(!matches!(
+                session::Request::parse(&bytes),
+                Err(_) | Ok(session::Request::Plain(_))
+            ));
+            assert!(bytes.len() <= reader.command_bytes(), "{} grew", bytes.escape_ascii());
+            bytes
+        }
         Request::Order(order) => format!("{order:?}").into_bytes(),
         Request::Info => b"info".to_vec(),
         Request::Quit => b"quit".to_vec(),
@@ -75,6 +84,10 @@ mod tests {
             "CLIENT SETINFO LIB-NAME x",
             "LAKEBED DIGEST",
             "LAKEBED BACKUP READ 3 9",
+            "LAKEBED SESSION OPEN",
+            "LAKEBED SESSION DO 1-2 3 INCR k",
+            "LAKEBED SESSION DO 1-2 3 LAKEBED SESSION OPEN",
+            "LAKEBED SESSION CLOSE 1-2",
             "PING",
             "DEL a b",
         ];

@@ -12,6 +12,7 @@ mod orders;
 mod reader;
 mod request;
 mod run;
+mod sessions;
 mod store;
 
 use connection::Connection;

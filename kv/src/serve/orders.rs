@@ -25,7 +25,7 @@ use lakebed::{Change, Control, File, Member, NodeId, Outcome, Refusal};
 
 /// What is wrong with an order that is none.
 pub(crate) const USAGE: &str = "ERR LAKEBED knows DIGEST, SNAPSHOT, BACKUP BEGIN, BACKUP READ offset length, BACKUP END, \
-     TRANSFER [id], and CHANGE with steps ADD id address, PROMOTE id, DEMOTE id, REMOVE id, \
+     TRANSFER [id], SESSION OPEN, SESSION DO session number write..., SESSION CLOSE session, and CHANGE with steps ADD id address, PROMOTE id, DEMOTE id, REMOVE id, \
      MOVE id address";
 
 /// An order to the node.

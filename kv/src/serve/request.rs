@@ -6,6 +6,7 @@
 use super::{
     orders::{self, Order},
     reader::Args,
+    sessions,
 };
 use crate::{Command, List, When, answer};
 use std::fmt;
@@ -28,6 +29,8 @@ pub(crate) enum Request<'a> {
     Command(Command<'a>),
     /// Answered already.
     Answered(Vec<u8>),
+    /// Of a session: what goes into the log, by itself.
+    Session(Vec<u8>),
     /// For the node itself.
     Order(Order),
     /// How the node is.
@@ -197,6 +200,11 @@ fn lakebed<'a>(args: Args<'a>) -> Parsed<'a> {
         && what.eq_ignore_ascii_case(b"DIGEST")
     {
         return Ok(Request::Command(Command::Digest));
+    }
+    if let Some((what, rest)) = args.split_first()
+        && what.eq_ignore_ascii_case(b"SESSION")
+    {
+        return Ok(sessions::parse(rest).map_or_else(Request::Answered, Request::Session));
     }
     Order::parse(args).map(Request::Order).ok_or(Wrong::Text(orders::USAGE))
 }

@@ -12,15 +12,18 @@ mod history;
 mod leader_completeness;
 mod log_matching;
 mod members_in_force;
+mod sessions_once;
 mod silence;
 mod state_machine_safety;
 mod votes_once;
 mod watermarks_ordered;
 
 use crate::client::{Fate, Request};
+use crate::seat::Seat;
 use crate::witness::{Applied, Given};
 use lakebed::{
-    Action, DiskRequest, Engine, Entries, LogId, LogIndex, Membership, RequestId, StateMachine,
+    Action, DiskRequest, Engine, Entries, LogId, LogIndex, Marks, Membership, RequestId,
+    StateMachine,
     entry::Seed,
     inspect::{Probe, Said, said},
     tape::Digest,
@@ -87,11 +90,17 @@ pub(crate) struct Oracle<M> {
     votes: votes_once::Votes,
     members: members_in_force::Members,
     history: history::History,
+    once: sessions_once::Once,
 }
 
 impl<M: StateMachine> Oracle<M> {
     /// Knows of nothing yet; `machine` becomes the reference that all answers are compared with.
-    pub(crate) fn new(nodes: usize, seed: Seed, members: Arc<Membership>, machine: M) -> Self {
+    pub(crate) fn new(
+        nodes: usize,
+        seed: Seed,
+        members: Arc<Membership>,
+        machine: Seat<M>,
+    ) -> Self {
         Self {
             shown: vec![None; nodes],
             elections: election_safety::Elections::default(),
@@ -104,6 +113,7 @@ impl<M: StateMachine> Oracle<M> {
             votes: votes_once::Votes::new(nodes),
             members: members_in_force::Members::new(nodes, members),
             history: history::History::default(),
+            once: sessions_once::Once::default(),
         }
     }
 
@@ -113,7 +123,7 @@ impl<M: StateMachine> Oracle<M> {
         nodes: usize,
         seed: Seed,
         members: Arc<Membership>,
-        machine: M,
+        machine: Seat<M>,
     ) -> Self {
         let mut oracle = Self::new(nodes, seed, members, machine);
         oracle.logs.begin_behind(at);
@@ -234,7 +244,24 @@ impl<M: StateMachine> Oracle<M> {
         entries: &Entries,
         applied: &[Applied],
     ) -> Checked {
+        self.once.on_apply(node, applied)?;
         self.machines.on_apply(node, entries, applied, &mut self.history)
+    }
+
+    /// A request of a session was answered by its machine.
+    pub(crate) fn on_reply(
+        &self,
+        id: RequestId,
+        request: &Request,
+        at: LogIndex,
+        answer: &[u8],
+    ) -> Checked {
+        self.once.on_reply(id, request, at, answer)
+    }
+
+    /// The rare situations that the reference has met.
+    pub(crate) fn marks(&self) -> Marks {
+        self.machines.marks()
     }
 
     /// A node's machine takes in a snapshot.
@@ -273,7 +300,7 @@ impl<M: StateMachine> Oracle<M> {
     }
 
     /// At the end every machine that stands where the reference stands is what the reference is.
-    pub(crate) fn on_state(&self, node: usize, machine: &M) -> Checked {
+    pub(crate) fn on_state(&self, node: usize, machine: &Seat<M>) -> Checked {
         self.machines.on_state(node, machine)
     }
 }

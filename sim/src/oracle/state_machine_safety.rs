@@ -5,8 +5,11 @@
 //! own kind that lives through no crash; whoever comes later is compared.
 
 use super::{Checked, Violation, history::History};
-use crate::witness::{Applied, Given, PREFIX_BYTES, Witness, digest, state_digest};
-use lakebed::{Entries, Entry, Kind, LogId, LogIndex, StateMachine, tape::Digest};
+use crate::{
+    seat::Seat,
+    witness::{Applied, Given, PREFIX_BYTES, Witness, digest, state_digest},
+};
+use lakebed::{Entries, Entry, Kind, LogId, LogIndex, Marks, StateMachine, tape::Digest};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Record {
@@ -27,7 +30,7 @@ pub(super) struct Machines<M> {
 }
 
 impl<M: StateMachine> Machines<M> {
-    pub(super) fn new(nodes: usize, machine: M) -> Self {
+    pub(super) fn new(nodes: usize, machine: Seat<M>) -> Self {
         let positions = vec![Some(LogIndex(0)); nodes];
         Self { records: Vec::new(), reference: Witness::new(machine), positions, kept: None }
     }
@@ -36,6 +39,11 @@ impl<M: StateMachine> Machines<M> {
     pub(super) fn begin_behind(&mut self, at: LogId) {
         let elsewhere = Record { id: LogId::ZERO, content: 0, answers: 0 };
         self.records = vec![elsewhere; at.index.0 as usize];
+    }
+
+    /// What the reference has met: every command, once.
+    pub(super) fn marks(&self) -> Marks {
+        self.reference.machine.marks()
     }
 
     pub(super) fn keep_commands(&mut self) {
@@ -145,7 +153,7 @@ impl<M: StateMachine> Machines<M> {
         self.positions[node] == Some(self.reference_position())
     }
 
-    pub(super) fn on_state(&self, node: usize, machine: &M) -> Checked {
+    pub(super) fn on_state(&self, node: usize, machine: &Seat<M>) -> Checked {
         let (position, reference) = (self.positions[node], self.reference_position());
         if position != Some(reference) {
             let what = format!("its machine is at {position:?}, the reference at {reference}");

@@ -87,6 +87,7 @@ impl Plan {
         if drifts != nodes || self.drift_ppm.iter().any(|ppm| ppm.unsigned_abs() > DRIFT_MAX) {
             return Err(format!("clocks need {nodes} drifts of {DRIFT_MAX} ppm at most"));
         }
+        self.sessions.map_or(Ok(()), |sessions| sessions.validate())?;
         if self.links.loss > RATE_MAX || self.links.duplicate > RATE_MAX {
             return Err(format!("links lose and double {RATE_MAX} messages of that many at most"));
         }

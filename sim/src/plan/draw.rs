@@ -4,7 +4,8 @@
 //! limits, so that rare mixes are met.
 
 use super::{
-    Asks, DiskTimes, Fault, FaultKind, Latency, Links, MS, Plan, Targets, US, swarm::Faults,
+    Asks, DiskTimes, Fault, FaultKind, Latency, Links, MS, Plan, Sessions, Targets, US,
+    swarm::Faults,
 };
 use crate::{
     disk::Geometry,
@@ -40,6 +41,7 @@ impl Plan {
             disk: swarm_disk(&mut draw),
             drift_ppm: swarm_drift(seed, &mut draw, nodes),
             think: Latency { least: 100 * US, tail: *draw.pick(&[MS, 5 * MS]) },
+            sessions: Sessions::drawn(seed),
             faults: Faults::new(seed, nodes).draw(),
         };
         plan.tuning.lease_drift_ppm = plan.swarm_lease();

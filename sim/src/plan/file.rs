@@ -73,6 +73,10 @@ impl fmt::Display for Plan {
             print(f, name, &fields(&mut plan))?;
             writeln!(f)?;
         }
+        if let Some(mut sessions) = self.sessions {
+            print(f, "sessions", &sessions.fields())?;
+            writeln!(f)?;
+        }
         for (client, asks) in (1..).zip(&self.clients) {
             writeln!(f, "client {client} asks {asks}")?;
         }
@@ -144,6 +148,10 @@ impl Reader {
             }),
             "joining" => number(rest, super::check::NODES_MAX as u64)
                 .map(|joining| plan.joining = joining as usize),
+            "sessions" => {
+                let sessions = plan.sessions.get_or_insert_default();
+                read(sessions.fields(), rest, Missing::Stays)
+            }
             _ => match GROUPS.iter().find(|(name, _)| *name == word) {
                 Some((_, fields)) => read(fields(plan), rest, Missing::Stays),
                 None => self.header(word, rest),
@@ -155,7 +163,7 @@ impl Reader {
         let mut header = self.file.header();
         let Some((_, kept)) = header.iter_mut().find(|(name, _)| *name == word) else {
             let names = GROUPS.iter().map(|(name, _)| *name);
-            let names: Vec<&str> = names.chain(["client", "at"]).collect();
+            let names: Vec<&str> = names.chain(["sessions", "client", "at"]).collect();
             return Err((word.into(), format!("seed, nodes, {}", names.join(", "))));
         };
         **kept = one_line(text);

@@ -10,6 +10,7 @@ mod churn;
 mod draw;
 mod fields;
 mod file;
+mod sessions;
 mod steps;
 mod swarm;
 #[cfg(test)]
@@ -19,6 +20,7 @@ mod text;
 pub use asks::Asks;
 pub use fields::{KINDS_COUNT, kind_names};
 pub use file::{PlanFile, VERSION};
+pub use sessions::Sessions;
 pub use steps::{Step, Steps};
 pub use text::{PlanError, Time};
 
@@ -365,6 +367,8 @@ pub struct Plan {
     pub drift_ppm: Vec<i64>,
     /// How long a client waits between two requests.
     pub think: Latency,
+    /// The sessions that clients have, if they have any.
+    pub sessions: Option<Sessions>,
     /// What happens, in order of time.
     pub faults: Vec<Fault>,
 }
@@ -393,6 +397,7 @@ impl Plan {
             disk: DiskTimes { read: quick, write: quick, sync: quick },
             drift_ppm: vec![0; nodes],
             think: Latency { least: MS, tail: MS },
+            sessions: None,
             faults: Vec::new(),
         }
     }

@@ -3,9 +3,10 @@
 
 use super::{Oracle, World};
 use crate::{
-    client::{Fate, Request, Workload},
+    client::{Errand, Fate, Request, Workload},
     oracle::{Checked, Violation},
     plan::{MS, Plan},
+    seat::Seat,
     storm::run_until,
 };
 use bytes::Bytes;
@@ -44,7 +45,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         // Another one than any that a backup could be of, which all are of the usual one.
         world.cluster = ClusterId(super::CLUSTER.0 + 1);
         let reference = made_from.iter().flatten().next().cloned();
-        let (mut begins, mut at) = (machine(), lakebed::LogId::ZERO);
+        let (mut begins, mut at) = (world.fresh_machine(), lakebed::LogId::ZERO);
         if let Some(taken) = reference {
             restore(&mut begins, &taken.state);
             at = taken.backup.at;
@@ -57,9 +58,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     /// How a node that has nothing on its disk begins, and with which machine.
-    pub(super) fn beginning(&self, at: usize) -> (Start, M) {
+    pub(super) fn beginning(&self, at: usize) -> (Start, Seat<M>) {
         let (cluster, members): (_, Arc<Membership>) = (self.cluster, self.members.clone());
-        let mut machine = (self.machine)();
+        let mut machine = self.fresh_machine();
         let joins = at >= self.plan.nodes - self.plan.joining;
         match self.made_from.get(at).cloned().flatten() {
             None if joins => (Start::Join { cluster }, machine),
@@ -82,8 +83,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// Gives a node an order now, for a story; [`outcome`](Self::outcome) tells what became of it.
     pub fn order(&mut self, node: usize, control: Control) -> Result<RequestId, Violation> {
         let (query, floor) = (Bytes::new(), self.oracle.acknowledged());
-        let (client, is_write, fate) = (STORY, false, Fate::Open);
-        let id = self.requests.begin(Request { client, node, is_write, query, floor, fate });
+        let (client, is_write, errand, fate) = (STORY, false, Errand::Plain, Fate::Open);
+        let request = Request { client, node, is_write, errand, query, floor, fate };
+        let id = self.requests.begin(request);
         self.feed(node, Some(Event::Control { id, control }))?;
         self.fall_due();
         Ok(id)
@@ -147,7 +149,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// What a backup holds is what the entries up to there make of a machine, as far as they are
     /// known: the run must be traced from its beginning.
     pub fn check_backup(&self, taken: &Taken) -> Checked {
-        let mut machine = (self.machine)();
+        let mut machine = self.fresh_machine();
         for given in self.oracle.commands().iter().take_while(|given| given.at <= taken.backup.at) {
             machine.apply(given.at, given.time, &given.command, &mut Vec::new());
         }

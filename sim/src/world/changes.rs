@@ -2,7 +2,7 @@
 
 use super::{Coming, World, node_id};
 use crate::{
-    client::{Fate, Request, Workload},
+    client::{Errand, Fate, Request, Workload},
     oracle::Checked,
     plan::{MS, Step, Steps},
 };
@@ -70,7 +70,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let changes = steps.into_iter().map(|step| change(step, leader, tries)).collect();
         let (query, floor) = (Bytes::new(), self.oracle.acknowledged());
         let (client, is_write, fate) = (usize::MAX, false, Fate::Open);
-        let request = Request { client, node: leader, is_write, query, floor, fate };
+        let request =
+            Request { client, node: leader, is_write, errand: Errand::Plain, query, floor, fate };
         let id = self.requests.begin(request);
         self.changes.asked.insert(id, number);
         // Whoever is asked may be gone without an answer.

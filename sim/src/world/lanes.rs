@@ -3,7 +3,7 @@
 
 use super::{Coming, SITE_MACHINE, World};
 use crate::{
-    client::{Desk, Fate, Workload},
+    client::{Desk, Errand, Fate, Workload},
     oracle::Checked,
     plan::US,
 };
@@ -76,7 +76,12 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 self.oracle.on_query(at, &request.query, answer)?;
                 Some(self.oracle.position(at))
             }
-            Ok(_) => self.oracle.applied_at(id),
+            Ok(answer) => {
+                if request.errand != Errand::Plain {
+                    self.replied(id, answer)?;
+                }
+                self.oracle.applied_at(id)
+            }
             Err(_) => None,
         };
         self.end(id, position.map_or(Fate::Unknown, Fate::Answered))

@@ -1,7 +1,9 @@
 //! What a story may see of a world without touching it.
 
 use super::World;
-use crate::{client::Workload, disk::SimDisk, plan::Plan, witness::Given, world::Stats};
+use crate::{
+    client::Workload, disk::SimDisk, plan::Plan, seat::Seat, witness::Given, world::Stats,
+};
 use lakebed::{Engine, Marks, StateMachine, inspect::Probe};
 
 impl<M: StateMachine, W: Workload> World<M, W> {
@@ -29,11 +31,12 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         &self.plan
     }
 
-    /// The rare situations that any engine has met.
+    /// The rare situations that any engine has met, and any machine with sessions.
     #[must_use]
     pub fn marks(&self) -> Marks {
         let living = self.nodes.iter().filter_map(|node| node.engine.as_ref());
-        Marks(living.fold(self.marks.0, |marks, engine| marks | engine.status().marks))
+        let begun = self.marks.0 | self.oracle.marks().0;
+        Marks(living.fold(begun, |marks, engine| marks | engine.status().marks))
     }
 
     /// Those that a node has met in its present life.
@@ -56,8 +59,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     /// A machine that was given nothing.
-    pub(crate) fn fresh_machine(&self) -> fn() -> M {
-        self.machine
+    pub(crate) fn fresh_machine(&self) -> Seat<M> {
+        Seat::new((self.machine)(), self.plan.session_limits())
     }
 
     /// How many nodes there are.
@@ -81,6 +84,6 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// A node's state machine.
     #[must_use]
     pub fn machine(&self, node: usize) -> &M {
-        &self.nodes[node].runner.machine.machine
+        self.nodes[node].runner.machine.machine.machine()
     }
 }

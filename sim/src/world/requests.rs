@@ -1,10 +1,12 @@
-//! Clients at work: one request at a time each, retried nowhere, so that every end is known.
+//! Clients at work: one request at a time each, retried nowhere, so that every end is known; but
+//! for those with sessions (`sessions`), each of whose retries is a request of its own.
 
 use super::{Coming, SITE_CLIENT, SITE_OPERATION, World};
 use crate::{
-    client::{Fate, Op, Request, Workload},
+    client::{Errand, Fate, Op, Request, Workload},
     oracle::Checked,
     plan::MS,
+    seat,
     witness::PREFIX_BYTES,
 };
 use bytes::Bytes;
@@ -56,13 +58,25 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             self.think(at);
             return Ok(());
         }
+        if let Some(sessions) = self.plan.sessions {
+            return self.next_in_session(at, node, sessions);
+        }
         let op = self.workload.next(self.draws.lane(SITE_OPERATION, at as u32));
-        self.clients[at].asked += 1;
-        if self.healed.is_none() && !self.plan.clients[at].has(self.clients[at].asked) {
+        if !self.is_asked(at) {
             self.think(at);
             return Ok(());
         }
-        let (id, event) = self.begin_request(at, node, op);
+        self.ask(at, node, op, Errand::Plain)
+    }
+
+    /// Whether the operation that was just drawn for a client is to be made.
+    pub(super) fn is_asked(&mut self, at: usize) -> bool {
+        self.clients[at].asked += 1;
+        self.healed.is_some() || self.plan.clients[at].has(self.clients[at].asked)
+    }
+
+    pub(super) fn ask(&mut self, at: usize, node: usize, op: Op, errand: Errand) -> Checked {
+        let (id, event) = self.begin_request(at, node, op, errand);
         let client = &mut self.clients[at];
         client.waits = Some(id);
         client.round += 1;
@@ -73,7 +87,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     /// Makes a request of a node now, for a story.
     pub fn request(&mut self, node: usize, op: Op) -> Result<RequestId, crate::Violation> {
-        let (id, event) = self.begin_request(STORY, node, op);
+        let (id, event) = self.begin_request(STORY, node, op, Errand::Plain);
         self.feed(node, Some(event))?;
         self.fall_due();
         Ok(id)
@@ -96,15 +110,24 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.requests.of(id).fate
     }
 
-    fn begin_request(&mut self, client: usize, node: usize, op: Op) -> (RequestId, Event) {
+    fn begin_request(
+        &mut self,
+        client: usize,
+        node: usize,
+        op: Op,
+        errand: Errand,
+    ) -> (RequestId, Event) {
         self.stats.requests += 1;
         let floor = self.oracle.acknowledged();
         let (is_write, bytes) = match op {
+            Op::Propose(command) if self.plan.sessions.is_some() && errand == Errand::Plain => {
+                (true, seat::plain(&command))
+            }
             Op::Propose(command) => (true, command),
             Op::Read(query) => (false, query),
         };
         let query = if is_write { Bytes::new() } else { Bytes::from(bytes.clone()) };
-        let request = Request { client, node, is_write, query, floor, fate: Fate::Open };
+        let request = Request { client, node, is_write, errand, query, floor, fate: Fate::Open };
         let id = self.requests.begin(request);
         let event = if is_write {
             let mut batch = Batch::with_capacity(bytes.len() + PREFIX_BYTES + 4);
@@ -170,7 +193,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         Ok(())
     }
 
-    fn think(&mut self, at: usize) {
+    pub(super) fn think(&mut self, at: usize) {
         let think = self.plan.think;
         let delay = self.draws.lane(SITE_CLIENT, at as u32).delay(think.least, think.tail);
         self.clients[at].round += 1;
@@ -178,7 +201,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.schedule(self.now + delay, Coming::Think { client: at, round });
     }
 
-    fn look_elsewhere(&mut self, at: usize) {
+    pub(super) fn look_elsewhere(&mut self, at: usize) {
         let nodes = self.nodes.len() as u64;
         let node = self.draws.lane(SITE_CLIENT, at as u32).below(nodes) as usize;
         self.clients[at].node = node;
