@@ -305,6 +305,10 @@ pub(crate) struct TuningArgs {
     /// How many bytes of snapshots a leader sends in a second, at most [default: no limit]
     #[arg(long, value_name = "BYTES")]
     transfer_bytes_per_second: Option<u64>,
+    /// In how many hours all of the log is read again, slowly, to find what went bad on the disk
+    /// while other nodes still have it; zero: never
+    #[arg(long, value_name = "HOURS", default_value_t = 168)]
+    scrub_hours: u32,
     /// Answer reads under the leader's lease, if no two nodes' clocks drift apart by more than this,
     /// in parts per million; alike on all nodes [default: no lease, reads ask a majority]
     #[arg(long, value_name = "PPM", value_parser = clap::value_parser!(u32).range(..1_000_000))]
@@ -335,6 +339,7 @@ impl TuningArgs {
             tuning.transfer_bytes_per_second = bytes;
         }
         tuning.lease_drift_ppm = self.lease_drift_ppm;
+        tuning.scrub_interval = Duration::from_secs(60 * 60) * self.scrub_hours;
         if let Err(error) = tuning.validate() {
             refuse(error);
         }

@@ -101,6 +101,9 @@ pub struct Tuning {
     /// The most bytes of snapshots sent in a second, to all members together and on average over a
     /// heartbeat. Zero: as fast as the receivers' disks take them.
     pub transfer_bytes_per_second: u64,
+    /// How long a pass over the log takes that reads every entry again, one piece at a time, to find
+    /// what has gone bad on the disk while other nodes still have it. Zero: none are made.
+    pub scrub_interval: Duration,
 }
 
 impl Default for Tuning {
@@ -126,6 +129,7 @@ impl Default for Tuning {
             retain_log_bytes: 1 << 30,
             transfers_max: 2,
             transfer_bytes_per_second: 0,
+            scrub_interval: Duration::ZERO,
         }
     }
 }

@@ -120,6 +120,7 @@ impl Engine {
             disk_full: self.storage.is_full(),
             memory_bytes: self.storage.memory_bytes(),
             ready: self.is_ready(),
+            scrubbed_bytes: self.storage.scrubbed_bytes(),
             marks: self.storage.marks().0 | self.compaction.marks.0,
             ..Status::default()
         };

@@ -248,6 +248,10 @@ marks! {
     PinExpired,
     /// A snapshot was taken because the one before it was old.
     SnapshotForAge,
+    /// Entries were read again while nobody wanted them.
+    LogScrubbed,
+    /// One of them was bad.
+    ScrubFoundBadEntry,
     /// A session's command came again, and was answered as it was the first time.
     SessionRetryAnswered,
     /// It came again when its answer was not kept any more.

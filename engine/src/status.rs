@@ -50,6 +50,8 @@ pub struct Status {
     pub snapshot_bytes_sent: u64,
     /// Bytes of snapshots that peers sent it in this life, wanted or not.
     pub snapshot_bytes_received: u64,
+    /// Bytes of entries that it read again in this life to see whether they are good.
+    pub scrubbed_bytes: u64,
     /// The rare situations that were met, a bit each.
     pub marks: u128,
 }

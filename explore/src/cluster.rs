@@ -14,6 +14,7 @@ use std::{
     collections::VecDeque,
     fmt,
     hash::{Hash, Hasher},
+    panic::{self, AssertUnwindSafe},
     sync::Arc,
 };
 
@@ -186,6 +187,9 @@ impl Cluster {
 
     /// What can happen next.
     pub(crate) fn steps(&self, limits: &Limits, steps: &mut Vec<Step>) {
+        if self.ledger.violation.is_some() {
+            return;
+        }
         let spent = &self.spent;
         for (from, to) in ways() {
             let line = &self.lines[from][to];
@@ -305,7 +309,12 @@ impl Cluster {
         if self.nodes[at].halt.is_some() {
             return;
         }
-        let sends = act(Arc::make_mut(&mut self.nodes[at]));
+        let node = Arc::make_mut(&mut self.nodes[at]);
+        let Ok(sends) = panic::catch_unwind(AssertUnwindSafe(|| act(node))) else {
+            // What is left of the node is looked at no more.
+            self.ledger.violation.get_or_insert_with(|| format!("no panic: node {}", at + 1));
+            return;
+        };
         self.send(at, sends);
         self.ledger.on_node(&self.nodes, at);
         let node = Arc::make_mut(&mut self.nodes[at]);

@@ -21,7 +21,8 @@ const UNMET: [(Mark, &str); 7] = [
 ];
 
 /// What storms meet once in a thousand runs, or less: not asked for.
-const RARE: [Mark; 10] = [
+const RARE: [Mark; 11] = [
+    Mark::ScrubFoundBadEntry,
     Mark::CutDeepened,
     Mark::CutWaitedForWrites,
     Mark::DivergenceBisected,

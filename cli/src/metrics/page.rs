@@ -136,6 +136,12 @@ const COUNTERS: &[Simple] = &[
     simple("snapshot_received", "Bytes of snapshots that peers sent.", Some(Unit::Bytes), |v| {
         of(v, |s| s.snapshot_bytes_received)
     }),
+    simple(
+        "scrubbed",
+        "Bytes of log read again to see if they are good.",
+        Some(Unit::Bytes),
+        |v| of(v, |s| s.scrubbed_bytes),
+    ),
     simple("connections", "Connections made with other nodes.", None, |v| {
         Some(v.counters.established.load(Relaxed) as f64)
     }),

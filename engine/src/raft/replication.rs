@@ -283,6 +283,7 @@ impl Raft {
         let last = frames(&chunk.frames).last().map(|entry| entry.id);
         let ours = last.is_some_and(|last| self.log.id_at(last.index) == Some(last));
         match reader {
+            Reader::Scrub => unreachable!("the storage keeps what was read for nobody"),
             Reader::Machine => {
                 self.applying.reading = false;
                 if ours && chunk.first == self.log.marks.applying().next() {

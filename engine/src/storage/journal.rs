@@ -27,7 +27,7 @@ use crate::{
         segment::{Layout, Slot},
     },
     entry::Head,
-    file::Extent,
+    file::{Extent, File},
     marks::Mark,
     types::{GroupId, Instant, LogId, LogIndex, OpId, Term, Timestamp, earliest},
 };
@@ -338,6 +338,12 @@ impl Journal {
             // Before the first segment is there, entries wait for it.
             .or_else(|| self.pending.front().map(|pending| pending.head.id.index))
             .unwrap_or_else(|| self.last.index.next())
+    }
+
+    /// The last entry of this file, if it is a full segment.
+    pub(super) fn last_of(&self, file: File) -> Option<LogIndex> {
+        let is_it = |sealed: &&Sealed| File::Segment(sealed.sequence) == file;
+        self.sealed.iter().find(is_it).map(|sealed| sealed.last.index)
     }
 
     /// Bytes of entries above `index`, nearly: in a full segment they count as equally long.

@@ -23,6 +23,7 @@ mod repair;
 mod roll;
 mod saving;
 mod scan;
+mod scrub;
 mod serving;
 mod snapshots;
 mod states;
@@ -41,6 +42,7 @@ use self::{
     recovery::{Parts, Recovery as Restart},
     roll::RollOp,
     saving::Saving,
+    scrub::Scrub,
     snapshots::Snapshots,
 };
 use crate::{
@@ -101,6 +103,8 @@ pub(crate) enum Reader {
     Peer(NodeId),
     /// A node whose disk has lost an entry.
     Refill(NodeId),
+    /// Nobody: it is seen whether it can be read.
+    Scrub,
 }
 
 /// Entries read back: whole frames, verified, contiguous.
@@ -126,6 +130,7 @@ pub(crate) struct Storage {
     reads: Reads,
     snapshots: Snapshots,
     compaction: Compaction,
+    scrub: Scrub,
     installing: Installing,
     committed: LogIndex,
     /// What was known to be committed at the start: the restart ends when that is applied.
@@ -150,6 +155,7 @@ impl Storage {
             reads: Reads::new(Seed::default(), config.group),
             snapshots: new_snapshots(identity, config),
             compaction: Compaction::default(),
+            scrub: Scrub::default(),
             installing: Installing::default(),
             committed: LogIndex(0),
             replay_to: LogIndex(0),
@@ -159,6 +165,7 @@ impl Storage {
             config: config.clone(),
         };
         storage.compaction.tune(config.tuning.retain_log_bytes);
+        storage.scrub.tune(config.tuning.scrub_interval);
         storage
     }
 
@@ -168,6 +175,7 @@ impl Storage {
         self.journal.tune(tuning);
         self.snapshots.tune(tuning);
         self.compaction.tune(tuning.retain_log_bytes);
+        self.scrub.tune(tuning.scrub_interval);
     }
 
     // ---- facts -------------------------------------------------------------------------------
@@ -247,12 +255,22 @@ impl Storage {
                 }
                 let (journal, ops) = (&self.journal, &mut self.ops);
                 match self.reads.on_read(reader, op, &bytes, journal, ops) {
+                    Some(Bad::Entry(bad)) if reader == Reader::Scrub => {
+                        self.on_scrubbed_bad(now, bad);
+                    }
+                    Some(Bad::Lost(lost)) if reader == Reader::Scrub => {
+                        self.on_scrubbed_lost(now, lost);
+                    }
                     Some(Bad::Entry(bad)) => self.on_bad_entry(bad),
                     Some(Bad::Slots { sequence, blocks }) => {
                         self.journal.holes.mend_slots(sequence, blocks);
                     }
                     Some(Bad::Lost(lost)) => self.on_lost(lost),
-                    None => {}
+                    None => {
+                        if let Some(back) = self.reads.take_scrubbed() {
+                            self.on_scrubbed(now, &back);
+                        }
+                    }
                 }
             }
             Job::Restore => self.snapshots.on_block(op, result),
@@ -358,6 +376,9 @@ impl Storage {
             }
             // After the compaction: it may have recycled the segment that the log waits for.
             self.journal.persist(now, promises, &mut self.ops);
+            if let Some((from, to, bytes_max)) = self.scrub.begin(now, &self.journal) {
+                self.reads.read(Reader::Scrub, from, to, bytes_max);
+            }
             self.reads.go_on(&self.journal, &mut self.ops);
             promises.hint(self.journal.durable(), self.committed);
         }
@@ -385,7 +406,7 @@ impl Storage {
     /// When `persist` wants to be called though nothing happened.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let pins = self.snapshots.pins.deadline(self.config.tuning.pin_idle);
-        earliest([self.journal.deadline(), pins])
+        earliest([self.journal.deadline(), pins, self.scrub.deadline()])
     }
 
     /// Whether something failed that nothing may be built on.
@@ -511,6 +532,11 @@ impl Storage {
     /// The rare situations that were met.
     pub(crate) const fn marks(&self) -> Marks {
         self.ops.marks
+    }
+
+    /// Bytes of entries that were read again while the node ran.
+    pub(crate) const fn scrubbed_bytes(&self) -> u64 {
+        self.scrub.bytes
     }
 
     /// Bytes of entries held in memory until they are written.

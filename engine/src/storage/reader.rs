@@ -137,6 +137,12 @@ impl Reads {
         self.done.retain(|(other, _)| *other != reader);
     }
 
+    /// What this reader wants is not waited for any more.
+    pub(super) fn drop_wish(&mut self, reader: Reader) {
+        let state = self.state(reader);
+        (state.want, state.step) = (None, Step::Idle);
+    }
+
     /// The log is cut: what was remembered of entries from here on is another entry's by the time
     /// it is used. So is what a read in flight will bring; the wish stands and is begun anew.
     pub(crate) fn forget(&mut self, from: LogIndex) {
@@ -163,6 +169,12 @@ impl Reads {
             self.readers.len() - 1
         });
         &mut self.readers[place]
+    }
+
+    /// What was read for nobody, if it came.
+    pub(super) fn take_scrubbed(&mut self) -> Option<ReadBack> {
+        let at = self.done.iter().position(|(reader, _)| *reader == Reader::Scrub)?;
+        self.done.remove(at).map(|(_, back)| back)
     }
 
     pub(crate) fn take(&mut self) -> Option<(Reader, ReadBack)> {
@@ -330,7 +342,7 @@ impl State {
                 let len = (end - offset).min(SLOTS_READ_BYTES) as u32;
                 let file = File::Segment(place.sequence);
                 let request = DiskRequest::Read { file, offset, len };
-                let op = ops.submit(Job::ReadBack(reader), Class::Serve, request);
+                let op = ops.submit(Job::ReadBack(reader), class_of(reader), request);
                 self.step = Step::Slots { op, place, first: want.from };
             }
         }
@@ -341,7 +353,7 @@ impl State {
         let (file, offset) = (File::Segment(place.sequence), image.len() as u64);
         let len = (place.layout.len - offset).min(WHOLE_READ_BYTES) as u32;
         let request = DiskRequest::Read { file, offset, len };
-        let op = ops.submit(Job::ReadBack(self.reader), Class::Serve, request);
+        let op = ops.submit(Job::ReadBack(self.reader), class_of(self.reader), request);
         self.step = Step::Whole { op, place, image };
     }
 
@@ -352,9 +364,14 @@ impl State {
         let len = (place.layout.block_after(last.end()) - offset) as u32;
         let file = File::Segment(place.sequence);
         let request = DiskRequest::Read { file, offset, len };
-        let op = ops.submit(Job::ReadBack(self.reader), Class::Serve, request);
+        let op = ops.submit(Job::ReadBack(self.reader), class_of(self.reader), request);
         self.step = Step::Entries { op, place, slots, offset };
     }
+}
+
+/// Who is in no hurry yields.
+const fn class_of(reader: Reader) -> Class {
+    if matches!(reader, Reader::Scrub) { Class::Background } else { Class::Serve }
 }
 
 /// As many entries as are wanted, at least one.

@@ -29,6 +29,7 @@ pub(crate) fn text(status: &Status, surroundings: &[(&'static str, String)]) -> 
     field("ready", &u8::from(status.ready));
     field("disk_full", &u8::from(status.disk_full));
     field("memory_bytes", &status.memory_bytes);
+    field("scrubbed_bytes", &status.scrubbed_bytes);
     field("snapshot_bytes_sent", &status.snapshot_bytes_sent);
     field("snapshot_bytes_received", &status.snapshot_bytes_received);
     field("marks", &marks(status));

@@ -60,6 +60,28 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.nodes[node].scars.is_ruined = true;
     }
 
+    /// An entry of a full segment goes bad while the node runs: a bit in the third quarter of what
+    /// the oldest segment uses. False if the log lies in one segment still.
+    pub fn rot_running(&mut self, node: usize, pick: u64) -> bool {
+        let disk = &mut self.nodes[node].disk;
+        let segments: Vec<File> =
+            disk.list().map(|(file, _)| file).filter(|f| matches!(f, File::Segment(_))).collect();
+        let [oldest, _, ..] = segments[..] else { return false };
+        let sectors = disk.used_sectors(oldest);
+        // Slots lie before entries, and the record that ends the segment behind them.
+        let entries = &sectors[sectors.len() / 2..sectors.len() * 3 / 4];
+        let at = entries[(pick % entries.len() as u64) as usize];
+        // What fills a write's last block is zeros, and nobody's.
+        let content = disk.content(oldest).unwrap_or_default();
+        let is_entrys = |byte: &u64| content[*byte as usize] != 0;
+        let Some(byte) = (at..content.len() as u64).find(is_entrys) else { return false };
+        disk.flip(oldest, byte * 8 + pick % 8);
+        self.nodes[node].scars.is_ruined = true;
+        self.struck("flip");
+        self.note(Some(node), || format!("ruined while it runs: {oldest} at byte {byte}"));
+        true
+    }
+
     /// The disk of a node that is down becomes this one, which differs in one file; `vote`: and may
     /// have lost a vote by that.
     fn ruin_into(
