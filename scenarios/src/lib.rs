@@ -6,7 +6,7 @@ pub mod stories;
 use lakebed_sim::{
     Draw, Op, Outcome, Plan, Seed, Storm,
     disk::Geometry,
-    plan::{Fault, FaultKind, MS},
+    plan::{Fault, FaultKind, MS, Sessions},
 };
 use machine::Ledger;
 use std::time::Duration;
@@ -63,6 +63,20 @@ fn storm_of_installs(seed: Seed) -> Outcome {
     storm.run(|| Ledger::heavy(HEAVY), workload)
 }
 
+/// A storm in which every client has a session and asks again; the table of sessions is restored
+/// and installed again and again, as nothing of the log is kept.
+fn storm_of_sessions(seed: Seed) -> Outcome {
+    let storm = Storm::new(seed).nodes(3);
+    let storm = storm.with(|plan| {
+        plan.sessions = Some(Sessions::drawn(plan.seed));
+        plan.tuning.retain_log_bytes = 0;
+        plan.tuning.snapshot_age = Duration::from_millis(80);
+        plan.faults.extend(comings_and_goings(plan.seed));
+        plan.faults.sort_by_key(|fault| fault.at);
+    });
+    storm.run(Ledger::default, workload)
+}
+
 /// A node is away for longer than the log reaches back, and dies again soon after its return.
 fn comings_and_goings(seed: u64) -> Vec<Fault> {
     let kill = |at: u64, node: u64, down: u64| {
@@ -92,7 +106,7 @@ pub struct Scenario {
 }
 
 /// Every scenario there is.
-pub const SCENARIOS: [Scenario; 6] = [
+pub const SCENARIOS: [Scenario; 7] = [
     Scenario {
         name: "storm_of_one",
         about: "a node alone: crashes, torn writes, failed syncs, full disks",
@@ -112,6 +126,11 @@ pub const SCENARIOS: [Scenario; 6] = [
         name: "storm_of_installs",
         about: "three nodes, large snapshots, and no log kept for whoever was away",
         run: storm_of_installs,
+    },
+    Scenario {
+        name: "storm_of_sessions",
+        about: "three nodes, clients that send again what is not answered, tables that forget",
+        run: storm_of_sessions,
     },
     Scenario {
         name: "churn",

@@ -51,6 +51,26 @@ fn storm_of_installs() {
     assert!(reports.len() < 20 || met(Mark::Installed), "no run installed a snapshot");
 }
 
+/// Clients ask again: in a sweep of some length all that can become of that does, also to tables
+/// that were installed.
+#[test]
+fn storm_of_sessions() {
+    let sessions = scenario("storm_of_sessions").expect("it is one of them");
+    let reports = check("storm_of_sessions", sessions.run);
+    assert_stormy(&reports);
+    let met = |mark| reports.iter().any(|report| report.marks.has(mark));
+    let rare = [
+        Mark::SessionRetryAnswered,
+        Mark::SessionAnswerForgotten,
+        Mark::SessionOutOfOrder,
+        Mark::SessionExpired,
+        Mark::SessionEvicted,
+        Mark::Installed,
+    ];
+    let unmet: Vec<_> = rare.into_iter().filter(|mark| !met(*mark)).collect();
+    assert!(reports.len() < 20 || unmet.is_empty(), "no run met {unmet:?}");
+}
+
 /// Members come and go: in a sweep of some length changes are made, and nodes leave.
 #[test]
 fn churn() {

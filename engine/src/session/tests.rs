@@ -367,8 +367,8 @@ fn what_is_no_reply_is_said_to_be_none() {
     }
 }
 
-/// Storm of three, seed 3024: a node that had just begun a segment led after its restart, and its
-/// entries were of an earlier time than those before them.
+/// Storm of three, seed 3024: entries of a new leader were of an earlier time than those before
+/// them (`the_time_of_the_last_entry_is_found_in_whichever_segment_it_is`).
 #[test]
 fn an_entry_of_an_earlier_time_makes_no_session_older_than_it_is() {
     let mut bench = Bench::new();

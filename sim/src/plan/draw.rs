@@ -41,7 +41,7 @@ impl Plan {
             disk: swarm_disk(&mut draw),
             drift_ppm: swarm_drift(seed, &mut draw, nodes),
             think: Latency { least: 100 * US, tail: *draw.pick(&[MS, 5 * MS]) },
-            sessions: Sessions::drawn(seed),
+            sessions: Sessions::of_storm(seed),
             faults: Faults::new(seed, nodes).draw(),
         };
         plan.tuning.lease_drift_ppm = plan.swarm_lease();

@@ -45,17 +45,30 @@ impl Default for Sessions {
 }
 
 impl Sessions {
-    /// In one run of four.
-    pub(super) fn drawn(seed: u64) -> Option<Self> {
+    /// Those of a seed, if one that has some.
+    #[must_use]
+    pub fn drawn(seed: u64) -> Self {
+        Self::draw(seed).1
+    }
+
+    /// In one storm of four.
+    pub(super) fn of_storm(seed: u64) -> Option<Self> {
+        let (are_there, sessions) = Self::draw(seed);
+        are_there.then_some(sessions)
+    }
+
+    fn draw(seed: u64) -> (bool, Self) {
         let mut draw = Draw::new(seed, Concern::Swarm, SESSIONS, 0);
-        draw.ratio(1, 4).then(|| Self {
+        let are_there = draw.ratio(1, 4);
+        let sessions = Self {
             sessions_max: *draw.pick(&[2, 8, 64]),
             answers_max: *draw.pick(&[1, 1, 2, 4]),
             answer_bytes_max: *draw.pick(&[8, 64, 4 << 10, 4 << 10]),
             unused_max: *draw.pick(&[40 * MS, 400 * MS, 3_600_000 * MS, 3_600_000 * MS]),
             lost: *draw.pick(&[0, 655, 6_553]),
             early: *draw.pick(&[0, 0, 655]),
-        })
+        };
+        (are_there, sessions)
     }
 
     pub(super) fn fields(&mut self) -> Vec<Field<'_>> {

@@ -254,6 +254,27 @@ fn what_is_appended_is_found_after_every_restart() {
     assert!(node.disk.files.len() > 20, "the log was rolled many times");
 }
 
+/// A cut had taken all entries of the last segment, and the restart took that one's time for the
+/// log's: none. The node led, and its entries were of an earlier time than those before them
+/// (storm of three, seed 3024: its clients' sessions had been used before they were opened).
+#[test]
+fn the_time_of_the_last_entry_is_found_in_whichever_segment_it_is() {
+    let mut without_entries = 0;
+    for last in 1..100 {
+        let mut node = Node::start(Disk::default(), format());
+        node.append_all(1, (0..100).map(|n| 700 + n));
+        node.truncate(LogId::new(Term(1), LogIndex(last)));
+        node.settle();
+        node = node.restart();
+        assert_eq!(node.recovered().last.index, LogIndex(last));
+        assert_eq!(node.recovered().last_time, Timestamp(9), "behind {last}");
+        node.append_all(2, [700]);
+        let begun = node.storage.journal.active.as_ref().map(|active| active.first);
+        without_entries += u64::from(begun == Some(LogIndex(last + 1)));
+    }
+    assert!(without_entries > 0, "no cut ended where a segment begins");
+}
+
 /// A full segment held more terms than its end record has room for, so its slots were read; what
 /// was proven durable lay in the segment behind it, and was looked for in this one. The node
 /// refused to start, of a log in which nothing was wrong (found by the kill test, after 775 s of
