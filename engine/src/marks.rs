@@ -248,6 +248,12 @@ marks! {
     PinExpired,
     /// A snapshot was taken because the one before it was old.
     SnapshotForAge,
+    /// A node went to rest: its group had nothing to say.
+    Hibernated,
+    /// A rest ended by a request or a message.
+    HibernationEnded,
+    /// A rest ended because the leader's node was lost or came back.
+    HibernationEndedByLink,
 }
 
 /// The marks that were met.

@@ -52,6 +52,8 @@ pub(super) struct Peer {
     pub(super) round_sent: u64,
     pub(super) round_acked: u64,
     pub(super) commit_sent: LogIndex,
+    /// It has said that it rests, in answer to the last append to it.
+    pub(super) rests: bool,
     /// Whether a read from disk is on its way for it.
     pub(super) reading: bool,
     /// What that read brought.
@@ -92,6 +94,7 @@ impl Peer {
             round_sent: 0,
             round_acked: 0,
             commit_sent: LogIndex(0),
+            rests: false,
             reading: false,
             fed: None,
             transfer: None,
@@ -147,6 +150,7 @@ impl Peer {
         self.has_answered = true;
         self.paused = false;
         self.full = answer.full;
+        self.rests = answer.rests && answer.sequence == self.sequence;
         self.round_acked = self.round_acked.max(answer.round);
         let rose = answer.durable > self.matched;
         self.matched = self.matched.max(answer.durable);

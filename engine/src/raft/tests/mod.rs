@@ -11,6 +11,7 @@ mod logs;
 mod proposals;
 mod reads;
 mod refills;
+mod rests;
 mod storm;
 
 use super::*;
@@ -206,6 +207,7 @@ impl Node {
             self.raft.apply();
             self.raft.retire();
             self.raft.respond();
+            self.raft.rest();
             sent.append(self.raft.messages());
             self.hand_over();
             self.raft.check();
