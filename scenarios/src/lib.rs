@@ -1,5 +1,6 @@
 //! Storms and directed stories, and the small machine they run.
 
+pub mod groups;
 pub mod machine;
 pub mod stories;
 
@@ -92,7 +93,7 @@ pub struct Scenario {
 }
 
 /// Every scenario there is.
-pub const SCENARIOS: [Scenario; 6] = [
+pub const SCENARIOS: [Scenario; 7] = [
     Scenario {
         name: "storm_of_one",
         about: "a node alone: crashes, torn writes, failed syncs, full disks",
@@ -117,6 +118,11 @@ pub const SCENARIOS: [Scenario; 6] = [
         name: "churn",
         about: "one to five voters, others join, are promoted, demoted, removed; the same faults",
         run: churn,
+    },
+    Scenario {
+        name: "groups",
+        about: "five nodes with eight to a hundred groups, some busy, most at rest; some come, some go",
+        run: groups::storm,
     },
     Scenario {
         name: "beyond_the_budget",

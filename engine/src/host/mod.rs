@@ -31,6 +31,13 @@ use std::{
     time::Duration,
 };
 
+/// Whether this is a host's own message, for a trace.
+#[doc(hidden)]
+#[must_use]
+pub fn is_beat(bytes: &[u8]) -> bool {
+    Beat::is_one(bytes)
+}
+
 /// What a host is told about itself. Fixed for its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HostConfig {
@@ -174,6 +181,8 @@ pub struct Host<E = crate::Engine> {
     /// What each group is to be told in this call.
     pending: BTreeMap<GroupId, Vec<Event>>,
     scratch: Vec<Action>,
+    /// The groups whose engines were called by the last `handle`.
+    touched: Vec<GroupId>,
     is_membership_news: bool,
     counters: HostCounters,
 }
@@ -192,6 +201,7 @@ impl<E: Core> Host<E> {
             beat_at: None,
             pending: BTreeMap::new(),
             scratch: Vec::new(),
+            touched: Vec::new(),
             is_membership_news: false,
             counters: HostCounters::default(),
         })
@@ -242,6 +252,13 @@ impl<E: Core> Host<E> {
         self.groups.get(&group).map(|group| &group.core)
     }
 
+    /// The groups whose engines the last [`handle`](Self::handle) called, for an oracle.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn touched(&self) -> &[GroupId] {
+        &self.touched
+    }
+
     /// What was counted in this life.
     #[must_use]
     pub const fn counters(&self) -> HostCounters {
@@ -271,6 +288,7 @@ impl<E: Core> Host<E> {
         actions: &mut Vec<HostAction>,
     ) {
         self.now = self.now.max(now);
+        self.touched.clear();
         for event in events {
             self.on_event(event);
         }
@@ -352,6 +370,7 @@ impl<E: Core> Host<E> {
     /// A group's engine handles its events; what it says is passed on.
     fn drive(&mut self, id: GroupId, events: Vec<Event>, actions: &mut Vec<HostAction>) {
         let Some(group) = self.groups.get_mut(&id) else { return };
+        self.touched.push(id);
         let mut scratch = mem::take(&mut self.scratch);
         group.core.handle(self.now, events, &mut scratch);
         let deadline = group.core.deadline();

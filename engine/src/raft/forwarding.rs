@@ -69,11 +69,6 @@ impl Intake {
         })
     }
 
-    /// Whether the peer knows of everything that it forwarded.
-    pub(super) fn is_settled(&self) -> bool {
-        self.fates.is_empty()
-    }
-
     /// Whether the peer's clients wait for more than it knows to be committed.
     pub(super) fn awaits(&self, told: LogIndex) -> bool {
         told < self.awaits

@@ -137,7 +137,7 @@ impl Feed<'_> {
         let prev = self.log.id_at(prev).expect("nothing before the log is asked for");
         peer.sequence += 1;
         peer.round_sent = self.round;
-        peer.rests = false;
+        peer.offers(self.rest);
         let committed = self.log.marks.committed();
         peer.commit_sent = committed;
         let (fates, fates_after) = peer.intake.tell();

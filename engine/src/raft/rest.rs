@@ -238,13 +238,14 @@ impl Raft {
             Role::Leader(leader) => leader.peers.as_slice(),
             _ => &[],
         };
+        // Whether it knows of all that it forwarded it knows best: it would not rest.
         let has_all = |peer: &Peer| {
             peer.paused
                 || peer.pace == Pace::Replicate
                     && peer.matched == last
                     && peer.commit_sent == last
                     && peer.transfer.is_none()
-                    && peer.intake.is_settled()
+                    && !peer.intake.is_due(last)
         };
         is_level && is_whole && !waits && peers.iter().all(has_all)
     }
