@@ -12,7 +12,7 @@ use std::time::Duration;
 #[must_use]
 pub const fn census(seed: u64) -> Census {
     let groups = if seed % 16 == 15 { 100 } else { 8 };
-    Census { groups, comings: 4, is_everywhere: seed % 4 == 0 }
+    Census { groups, comings: 4, is_everywhere: seed.is_multiple_of(4) }
 }
 
 /// A storm over hosts: the ordinary faults, and groups that come and go.

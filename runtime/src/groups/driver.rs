@@ -314,7 +314,7 @@ impl<M: StateMachine> Inner<M> {
         worked
     }
 
-    fn poll_ended(&mut self) -> Poll<()> {
+    fn poll_ended(&self) -> Poll<()> {
         let state = self.shared.state();
         let is_over = state.is_stopping && self.seats.is_empty() && state.births.is_empty();
         if is_over { Poll::Ready(()) } else { Poll::Pending }
