@@ -1,7 +1,7 @@
 //! A node with many groups: one loop, one connection with each other node, one pool of disk threads;
 //! for each group a directory, a machine and a [`Handle`] of its own.
 //!
-//! Knows no protocol: a [`Host`] decides. Groups are created, removed and listed while others run.
+//! Knows no protocol: a [`Host`](lakebed::Host) decides. Groups are created, removed and listed while others run.
 //! Invariant: a group's directory is unlocked, and its handles answered, before anybody hears that it
 //! has ended.
 

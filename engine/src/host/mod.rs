@@ -1,7 +1,7 @@
 //! Many groups on one node, as a value beside the engine: it routes what comes to the group it is
 //! for, knows whose deadline is next, and watches the nodes that they share.
 //!
-//! Between two nodes there is one connection for all their groups, and one heartbeat, the [`beat`],
+//! Between two nodes there is one connection for all their groups, and one heartbeat, the *beat*,
 //! whatever the groups do. By it a node is found dead, or restarted, once for all of them; that is
 //! what lets a quiet group hibernate ([`Tuning::hibernate_after`](crate::Tuning)). Knows no terms and
 //! no logs. Invariant: an engine is told of links and messages as if it had a connection of its own;
