@@ -103,7 +103,7 @@ impl Encoder {
             append.retain.0,
             append.session,
             append.fates_after,
-            u64::from(append.ask) | (fates as u64) << 32,
+            u64::from(append.ask) | u64::from(append.rest) << 1 | (fates as u64) << 32,
         ];
         self.begin(head, 7, words, fates * FATE_WORDS, append.frames.len());
         append.fates.iter().for_each(|fate| self.put(fate_words(fate)));
@@ -123,7 +123,10 @@ impl Encoder {
             answer.matched.0,
             answer.durable.0,
             answer.fates,
-            runs.len() as u64 | u64::from(answer.full) << 32 | u64::from(answer.gated) << 33,
+            runs.len() as u64
+                | u64::from(answer.full) << 32
+                | u64::from(answer.gated) << 33
+                | u64::from(answer.rests) << 34,
             through,
             committed,
         ];
@@ -233,6 +236,31 @@ const fn fate_words(fate: &Fate) -> [u64; FATE_WORDS] {
 fn crc(head: &[u8]) -> u32 {
     let seed = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
     crc32c::crc32c_append(seed, &head[WORD..])
+}
+
+/// The group that a message names, believed by nobody yet.
+pub(crate) fn group_of(bytes: &[u8]) -> Option<GroupId> {
+    let (words, _) = bytes.as_chunks::<WORD>();
+    (words.len() >= FIXED_WORDS).then(|| GroupId(u64::from_le_bytes(words[4])))
+}
+
+/// A head of fixed length alone, of a kind that engines do not know.
+pub(crate) fn bare_head(kind: u8, fields: [u64; FIXED_WORDS - 2]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(FIXED_BYTES);
+    bytes.put_u64_le(u64::from(VERSION) << 32 | u64::from(kind) << 40);
+    bytes.put_u64_le(FIXED_BYTES as u64);
+    fields.into_iter().for_each(|field| bytes.put_u64_le(field));
+    let crc = crc(&bytes);
+    bytes[..4].copy_from_slice(&crc.to_le_bytes());
+    bytes.freeze()
+}
+
+/// What [`bare_head`] was given, if it was that.
+pub(crate) fn bare_words(kind: u8, bytes: &[u8]) -> Option<[u64; FIXED_WORDS - 2]> {
+    let (found, words) = judge_frame(bytes).ok()?;
+    let (_, fields) = words.split_first_chunk::<2>()?;
+    let fields = <[[u8; WORD]; FIXED_WORDS - 2]>::try_from(fields).ok()?;
+    (found == kind && bytes.len() == FIXED_BYTES).then(|| fields.map(u64::from_le_bytes))
 }
 
 /// Whether this may be the head of a message that commits its sender: a vote, an acknowledgement.
@@ -413,6 +441,10 @@ fn verdict_of([round, granted]: [u64; 2]) -> Option<Verdict> {
 fn take_append(from: &mut Fields<'_>, body: &Body<'_>) -> Option<Append> {
     let [sequence, round, prev_term, prev_index, commit, retain, session, fates_after, counts] =
         from.take()?;
+    let flags = counts as u32;
+    if flags > 0b11 {
+        return None;
+    }
     Some(Append {
         sequence,
         round,
@@ -421,7 +453,8 @@ fn take_append(from: &mut Fields<'_>, body: &Body<'_>) -> Option<Append> {
         retain: LogIndex(retain),
         session,
         fates_after,
-        ask: bool_of(counts & u64::from(u32::MAX))?,
+        ask: flags & 1 == 1,
+        rest: flags >> 1 == 1,
         fates: from.take_list(counts >> 32, FATES_MAX, fate_of)?,
         frames: body.slice(),
     })
@@ -443,8 +476,9 @@ const fn fate_of([sequence, outcome, term, index]: [u64; FATE_WORDS]) -> Option<
 
 fn take_answer(from: &mut Fields<'_>) -> Option<AppendAnswer> {
     let [sequence, round, matched, durable, fates, counts, through, committed] = from.take()?;
-    let (runs, full) = (counts & u64::from(u32::MAX), counts >> 32 & 1 == 1);
-    let gated = bool_of(counts >> 33)?;
+    let runs = counts & u64::from(u32::MAX);
+    let (full, gated) = (counts >> 32 & 1 == 1, counts >> 33 & 1 == 1);
+    let rests = bool_of(counts >> 34)?;
     let conflict = if runs > 0 {
         let run = |[first, term]: [u64; RUN_WORDS]| Some((LogIndex(first), Term(term)));
         let runs = from.take_list(runs, CONFLICT_RUNS_MAX, run)?;
@@ -456,7 +490,7 @@ fn take_answer(from: &mut Fields<'_>) -> Option<AppendAnswer> {
         return None;
     };
     let (matched, durable) = (LogIndex(matched), LogIndex(durable));
-    Some(AppendAnswer { sequence, round, matched, durable, fates, full, gated, conflict })
+    Some(AppendAnswer { sequence, round, matched, durable, fates, full, gated, rests, conflict })
 }
 
 fn take_forward(from: &mut Fields<'_>, body: &Body<'_>) -> Result<Option<Forward>, Fault> {

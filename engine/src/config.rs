@@ -61,6 +61,11 @@ pub struct Tuning {
     /// that they are committed when nothing else is sent to it. Most often the next entries tell it
     /// before, which spares a message and a wake for each write. Zero: it is told at once.
     pub commit_notice: Duration,
+    /// After how long without a request a group rests: its nodes send no heartbeats and need no
+    /// clock until something happens. At least a heartbeat. Zero: never. Only under a driver that
+    /// says [`Event::Link`](crate::Event::Link) by whether the peer's *node* lives, as
+    /// [`Host`](crate::Host) does: nothing else tells a follower at rest that its leader is gone.
+    pub hibernate_after: Duration,
     /// Whether a follower sends proposals on to the leader; else it refuses them.
     pub forward: bool,
     /// The most by which the clocks of two nodes drift apart, in parts per million, below a million.
@@ -112,6 +117,7 @@ impl Default for Tuning {
             heartbeat: Duration::from_millis(100),
             election: (Duration::from_millis(1000), Duration::from_millis(2000)),
             commit_notice: Duration::from_millis(1),
+            hibernate_after: Duration::ZERO,
             forward: true,
             lease_drift_ppm: None,
             entry_commands_max: u32::MAX,
@@ -152,6 +158,9 @@ impl Tuning {
         if self.commit_notice > self.heartbeat {
             return Err(ConfigError::NoticeAboveHeartbeat);
         }
+        if !self.hibernate_after.is_zero() && self.hibernate_after < self.heartbeat {
+            return Err(ConfigError::RestBelowHeartbeat);
+        }
         let append = u64::from(self.append_bytes_max);
         let queues = [
             self.inflight_bytes_max,
@@ -179,6 +188,8 @@ pub enum ConfigError {
     ElectionNotAboveHeartbeat,
     /// `commit_notice` exceeds the heartbeat, which tells the same.
     NoticeAboveHeartbeat,
+    /// `hibernate_after` is shorter than the heartbeat that would have to offer it.
+    RestBelowHeartbeat,
     /// The least election timeout is not below the most.
     ElectionRangeEmpty,
     /// Not one command fits into an entry, or not one write or transfer may be under way.
@@ -205,6 +216,9 @@ impl fmt::Display for ConfigError {
             }
             Self::NoticeAboveHeartbeat => {
                 f.write_str("commit_notice must not exceed the heartbeat, which tells the same")
+            }
+            Self::RestBelowHeartbeat => {
+                f.write_str("hibernate_after must be zero, which is never, or at least a heartbeat")
             }
             Self::ElectionRangeEmpty => {
                 f.write_str("the least election timeout must be below the most")

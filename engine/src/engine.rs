@@ -301,6 +301,7 @@ impl Engine {
             raft.apply(); //           committed -> Apply actions
             raft.retire(); //          committed -> who is no voter does not lead
             raft.respond(); //         applied   -> reads answered, roles noted
+            raft.rest(); //            nothing   -> hibernation
         }
         self.compact(out); //          applied   -> captures
         self.say(out); //              messages  -> Send actions

@@ -55,6 +55,7 @@ pub mod files;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod host;
 #[doc(hidden)]
 pub mod inspect;
 mod le;
@@ -80,6 +81,7 @@ pub use engine::Engine;
 pub use entry::{Batch, Command, Entries, Entry, Kind, Run, Runs};
 pub use event::{Chunk, Completion, Control, Event, MachineError, ReadMode, Start};
 pub use file::{Class, DiskError, DiskRequest, Extent, File};
+pub use host::{Host, HostAction, HostConfig, HostCounters, HostError, HostEvent};
 pub use marks::{Mark, Marks};
 pub use membership::{Member, Membership};
 pub use report::Inspection;

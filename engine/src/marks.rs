@@ -262,6 +262,12 @@ marks! {
     SessionExpired,
     /// A session ended because there were too many.
     SessionEvicted,
+    /// A node went to rest: its group had nothing to say.
+    Hibernated,
+    /// A rest ended by a request or a message.
+    HibernationEnded,
+    /// A rest ended because the leader's node was lost or came back.
+    HibernationEndedByLink,
 }
 
 /// The marks that were met.

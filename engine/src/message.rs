@@ -151,6 +151,8 @@ pub(crate) struct Append {
     pub(crate) round: u64,
     /// Whether it is to be answered at once, and not only when its entries are durable.
     pub(crate) ask: bool,
+    /// Nothing follows until something happens: who lacks nothing may rest.
+    pub(crate) rest: bool,
     /// The entry before the first of `frames`.
     pub(crate) prev: LogId,
     pub(crate) commit: LogIndex,
@@ -204,6 +206,8 @@ pub(crate) struct AppendAnswer {
     pub(crate) full: bool,
     /// It may have lost entries that it acknowledged: earlier answers do not count any more.
     pub(crate) gated: bool,
+    /// It rests from now on, and expects nothing.
+    pub(crate) rests: bool,
     /// Set when the append did not fit the log.
     pub(crate) conflict: Option<Box<Conflict>>,
 }

@@ -42,6 +42,8 @@ pub struct Status {
     pub recovery: Recovery,
     /// Whether the node votes, replicates and serves.
     pub ready: bool,
+    /// Whether its group rests: nothing happens in it, and no heartbeats say so.
+    pub hibernates: bool,
     /// Whether proposals are refused for want of room.
     pub disk_full: bool,
     /// Bytes of log and proposals held in memory.
@@ -119,6 +121,8 @@ pub struct Probe {
     pub ready: bool,
     /// Whether it may have forgotten what it acknowledged, and so does not vote.
     pub gated: bool,
+    /// Whether it rests.
+    pub hibernates: bool,
     /// Whether it lacks entries that it knows by name.
     pub holed: bool,
     /// The first of them that keeps what lies behind it from being acknowledged.

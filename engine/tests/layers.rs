@@ -23,7 +23,7 @@ const GROUND: [&str; 12] = [
 ];
 
 /// Each other module, and those that it may know beside the ground.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("le", &[]),
     ("marks", &[]),
     ("session", &["le", "marks"]),
@@ -35,6 +35,7 @@ const LAYERS: [(&str, &[&str]); 16] = [
     ("raft", &["codec", "le", "marks", "message", "storage"]),
     ("engine", &["codec", "marks", "message", "raft", "storage"]),
     ("contract", &["engine"]),
+    ("host", &["codec", "contract", "engine"]),
     ("tape", &["engine", "le"]),
     ("files", &[]),
     ("conformance", &["contract", "engine"]),

@@ -36,6 +36,7 @@ mod driver;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod groups;
 mod handle;
 mod health;
 mod inbox;
@@ -51,6 +52,7 @@ mod trace;
 pub use clock::SystemClock;
 pub use dir::{DirError, MARK};
 pub use driver::{Clock, Disk, Driver, Net};
+pub use groups::{Groups, GroupsError, GroupsNode, GroupsOptions};
 pub use handle::{Answers, Carried, Failure, Handle, Notes, Reply};
 pub use health::{Health, LATENCY_BOUNDS, Latency, Room};
 pub use inbox::Traffic;

@@ -127,7 +127,7 @@ impl<M: StateMachine> Future for Node<M> {
     }
 }
 
-fn listen(listen: Listen, insecure: bool) -> Result<TcpListener, StartError> {
+pub(crate) fn listen(listen: Listen, insecure: bool) -> Result<TcpListener, StartError> {
     let listener = match listen {
         Listen::Bound(listener) => listener,
         Listen::Address(address) => {

@@ -1,5 +1,6 @@
 //! Storms and directed stories, and the small machine they run.
 
+pub mod groups;
 pub mod machine;
 pub mod stories;
 
@@ -106,7 +107,7 @@ pub struct Scenario {
 }
 
 /// Every scenario there is.
-pub const SCENARIOS: [Scenario; 7] = [
+pub const SCENARIOS: [Scenario; 8] = [
     Scenario {
         name: "storm_of_one",
         about: "a node alone: crashes, torn writes, failed syncs, full disks",
@@ -136,6 +137,11 @@ pub const SCENARIOS: [Scenario; 7] = [
         name: "churn",
         about: "one to five voters, others join, are promoted, demoted, removed; the same faults",
         run: churn,
+    },
+    Scenario {
+        name: "groups",
+        about: "five nodes with eight to a hundred groups, some busy, most at rest; some come, some go",
+        run: groups::storm,
     },
     Scenario {
         name: "beyond_the_budget",

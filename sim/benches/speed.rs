@@ -7,6 +7,7 @@ use bytes::Bytes;
 use lakebed::{LogId, MachineError, StateMachine, Timestamp};
 use lakebed_sim::{
     Draw, Op, Seed, Storm, World,
+    groups::{Census, Groups, storm as groups},
     plan::{MS, Plan},
     storm::{run_for, serve},
 };
@@ -123,6 +124,36 @@ fn idle() {
     );
 }
 
+/// A thousand groups on three nodes in which nothing happens, with heartbeats of their own and at
+/// rest: what hosts are told and send in a simulated second, and what that second takes.
+fn idle_groups(rests: bool) {
+    let mut plan = Plan::calm(1, 3);
+    plan.clients.clear();
+    plan.tuning.heartbeat = Duration::from_millis(100);
+    plan.tuning.election = (Duration::from_secs(1), Duration::from_secs(2));
+    plan.tuning.hibernate_after = Duration::from_secs(u64::from(rests));
+    let census = Census { groups: 1_000, comings: 0, is_everywhere: true };
+    let mut world = Groups::new(plan, census, Count::default, workload as fn(&mut Draw) -> Op);
+    let ready = groups::serve(&mut world).and_then(|()| groups::converge(&mut world));
+    ready.unwrap_or_else(|violation| panic!("{violation}"));
+    let seconds = if rests { 10_000 } else { 10 };
+    let (events, sent, end) =
+        (world.stats().events, world.sent(), world.now() + seconds * 1000 * MS);
+    let (nanos, ran) = timed(|| groups::until(&mut world, end));
+    ran.unwrap_or_else(|violation| panic!("{violation}"));
+    let now = world.sent();
+    println!(
+        "1,000 idle groups on 3 nodes, {}: in a second {} events, {} messages of engines, {} beats, \
+         {} bytes; {} us of a core",
+        if rests { "at rest" } else { "with heartbeats of their own" },
+        (world.stats().events - events) / seconds,
+        (now.messages - sent.messages) / seconds,
+        (now.beats - sent.beats) / seconds,
+        (now.bytes - sent.bytes) / seconds,
+        nanos / 1000 / seconds,
+    );
+}
+
 fn clones() {
     let mut world = World::new(Plan::storm(1, 3), Count::default, workload as fn(&mut Draw) -> Op);
     let ran = serve(&mut world).and_then(|()| run_for(&mut world, 1_000 * MS));
@@ -143,6 +174,7 @@ fn main() {
         storms(nodes, heap);
     }
     idle();
+    [false, true].into_iter().for_each(idle_groups);
     clones();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or("unknown");

@@ -9,6 +9,7 @@ pub mod flips;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod groups;
 mod network;
 mod node;
 mod oracle;

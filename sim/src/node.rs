@@ -33,7 +33,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    const fn new(offset: u64, drift_ppm: i64) -> Self {
+    pub(crate) const fn new(offset: u64, drift_ppm: i64) -> Self {
         Self { offset, stepped: 0, drift_ppm, lost: 0, still: (0, 0) }
     }
 

@@ -122,7 +122,7 @@ pub fn observe<M: StateMachine, W: Workload>(
 }
 
 /// A panic as the broken invariant that it is.
-fn violation(panic: Panic, node: Option<usize>) -> Violation {
+pub(crate) fn violation(panic: Panic, node: Option<usize>) -> Violation {
     match panic.blame {
         Some(blame) => {
             let what = format!("{blame}: {}", panic.what);
@@ -221,13 +221,13 @@ impl Course {
 
 /// The beginning or the end of a fault.
 #[derive(Debug)]
-struct Turn {
-    at: u64,
-    begins: bool,
-    fault: Fault,
+pub(crate) struct Turn {
+    pub(crate) at: u64,
+    pub(crate) begins: bool,
+    pub(crate) fault: Fault,
 }
 
-fn turns(faults: &[Fault]) -> Vec<Turn> {
+pub(crate) fn turns(faults: &[Fault]) -> Vec<Turn> {
     let mut turns: Vec<Turn> = Vec::new();
     for fault in faults {
         turns.push(Turn { at: fault.at, begins: true, fault: fault.clone() });

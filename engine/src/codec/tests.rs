@@ -36,12 +36,14 @@ pub(crate) fn every_kind() -> Vec<Message> {
         fates: 5,
         full: true,
         gated: true,
+        rests: true,
         conflict: None,
     };
     let append = Append {
         sequence: 1,
         round: 2,
         ask: true,
+        rest: true,
         prev: LogId::new(Term(3), LogIndex(4)),
         commit: LogIndex(5),
         retain: LogIndex(6),

@@ -60,6 +60,7 @@ impl Raft {
         if batch.is_empty() {
             return;
         }
+        self.stir();
         if let Some(refusal) = self.refusal(batch.bytes()) {
             if refusal == Refusal::Busy {
                 self.marks.set(Mark::ProposalBusy);

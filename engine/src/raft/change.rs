@@ -174,6 +174,7 @@ impl Raft {
 
     /// Somebody wants other members.
     pub(crate) fn on_change(&mut self, request: RequestId, changes: &[Change]) {
+        self.stir();
         if !matches!(self.role, Role::Leader(_)) {
             let hint = self.leader();
             return self.refuse_change(request, Refusal::NotLeader { hint });

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     marks::Mark,
     message::{Ballot, Head, Message, Payload, Verdict},
-    types::{Instant, earliest},
+    types::{Instant, NodeId, earliest},
 };
 use rand_chacha::rand_core::Rng;
 use std::time::Duration;
@@ -24,10 +24,11 @@ impl Raft {
     pub(crate) fn time_out(&mut self) {
         match &self.role {
             Role::Forming(_) => self.form(),
+            Role::Leader(leader) if leader.quiet.is_asleep => {}
             Role::Leader(leader) if self.now >= leader.heartbeat_at => self.beat(),
             Role::Leader(_) => {}
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
-                let is_over = self.now >= self.election_at();
+                let is_over = self.election_at().is_some_and(|at| self.now >= at);
                 if is_over && self.may_campaign() {
                     self.become_pre_candidate();
                 } else if is_over && self.may_ask_around() {
@@ -49,7 +50,8 @@ impl Raft {
         let role = match &self.role {
             Role::Forming(forming) => Some(forming.greet_at),
             Role::Leader(leader) => leader.deadline(),
-            _ => (self.may_campaign() || self.may_ask_around()).then(|| self.election_at()),
+            _ if self.may_campaign() || self.may_ask_around() => self.election_at(),
+            _ => None,
         };
         let forwards = self.forwards.oldest().map(|at| at.after(self.tuning.election.1));
         let follows = matches!(self.role, Role::Follower(_));
@@ -70,22 +72,23 @@ impl Raft {
             && self.gate.is_none()
     }
 
-    fn election_at(&self) -> Instant {
-        self.contact.after(self.patience)
-    }
-
     /// Starts to wait, as long as chance has it.
     pub(super) fn await_leader(&mut self) {
+        self.draw_patience();
+        self.contact = self.now;
+    }
+
+    pub(super) fn draw_patience(&mut self) {
         let (least, most) = self.tuning.election;
         let span = (most - least).as_nanos() as u64;
         self.patience = least + Duration::from_nanos(self.rng.next_u64() % span);
-        self.contact = self.now;
     }
 
     /// A leader's regular duties.
     fn beat(&mut self) {
         self.repeat_handover();
         self.renew_lease();
+        self.offer_rest();
         let Role::Leader(leader) = &mut self.role else { return };
         let (least, most) = self.tuning.election;
         leader.heartbeat_at = self.now.after(self.tuning.heartbeat);
@@ -133,7 +136,7 @@ impl Raft {
 
     /// A candidate's question, asked in earnest or (`pre`) only in case.
     pub(super) fn on_ballot(&mut self, head: &Head, ballot: Ballot, pre: bool) {
-        let granted = (ballot.is_wished || !self.is_sticky())
+        let granted = (ballot.is_wished || !self.is_sticky(head.from))
             && !self.is_gated()
             && head.term >= self.term
             && if pre { self.would_vote(head, ballot) } else { self.vote(head, ballot) };
@@ -146,12 +149,13 @@ impl Raft {
 
     /// Whether there is a leader that a ballot would only disturb, or may have been one before
     /// this node's restart. Then nothing of the ballot is taken over, not even its term.
-    fn is_sticky(&mut self) -> bool {
+    fn is_sticky(&mut self, candidate: NodeId) -> bool {
         let least = self.tuning.election.0;
+        let keeps = self.keeps_resting_leader(candidate);
         let led = match &self.role {
             Role::Leader(_) => true,
             Role::Follower(follower) => {
-                follower.leader.is_some() && self.now.since(self.contact) < least
+                keeps || follower.leader.is_some() && self.now.since(self.contact) < least
             }
             Role::Forming(_) | Role::PreCandidate(_) | Role::Candidate(_) => false,
         };

@@ -6,6 +6,7 @@
 use super::{
     Raft,
     change::members_in,
+    rest::Rest,
     role::{Follower, Role},
 };
 use crate::{
@@ -114,6 +115,7 @@ impl Raft {
         }
         self.contact = self.now;
         let Role::Follower(follower) = &mut self.role else { return };
+        follower.rest = Rest::Awake;
         follower.leader = Some(head.from);
         follower.leader_epoch = head.log_epoch;
     }
@@ -126,6 +128,8 @@ impl Raft {
         }
         self.retain = append.retain;
         let Role::Follower(follower) = &mut self.role else { return };
+        // One that was overtaken offers nothing.
+        follower.is_rest_offered = append.rest && append.sequence >= follower.sequence;
         follower.sequence = append.sequence;
         follower.owes |= append.ask;
         follower.round = follower.round.max(append.round);
@@ -216,6 +220,8 @@ impl Raft {
         }
         follower.owes = false;
         follower.acknowledged = follower.acknowledged.max(durable);
+        let rests = self.take_rest();
+        let Role::Follower(follower) = &mut self.role else { return };
         let (answers, conflict) = (follower.leader_epoch, follower.conflict.take());
         let answer = AppendAnswer {
             sequence: follower.sequence,
@@ -225,6 +231,7 @@ impl Raft {
             fates: self.forwards.fates,
             full: self.facts.full,
             gated: self.gate.is_some(),
+            rests,
             conflict,
         };
         let head = Head { answers, ..self.head_to(leader) };

@@ -42,6 +42,7 @@ impl Raft {
 
     /// Begins to hand over, unless it is under way; `Err` says why it cannot.
     pub(crate) fn begin_handover(&mut self, to: Option<NodeId>) -> Result<(), Refusal> {
+        self.stir();
         if let Some(handover) = self.handover.as_ref().filter(|_| self.is_handing_over()) {
             let is_this = to.is_none_or(|to| to == handover.heir);
             return if is_this { Ok(()) } else { Err(Refusal::Transferring) };

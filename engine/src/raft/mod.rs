@@ -21,6 +21,7 @@ mod proposal;
 mod read;
 mod refill;
 mod replication;
+mod rest;
 mod role;
 #[cfg(test)]
 mod tests;
@@ -274,7 +275,8 @@ impl Raft {
     }
 
     pub(crate) fn on_tune(&mut self, tuning: &Tuning) {
-        self.tuning = tuning.clone();
+        let before = std::mem::replace(&mut self.tuning, tuning.clone()).hibernate_after;
+        self.on_tune_rest(before);
     }
 
     /// What the disk has reached. The log's changes must have been handed to the storage before:
@@ -301,6 +303,9 @@ impl Raft {
         let Message { head, payload } = message;
         if !self.admit(from, &head, &payload) {
             return;
+        }
+        if !matches!(payload, Payload::Append(_) | Payload::AppendAnswer(_)) {
+            self.stir();
         }
         match payload {
             Payload::Hello { ask, origin } => self.on_hello(&head, ask, origin),
@@ -553,6 +558,7 @@ impl Raft {
         status.last = self.log.marks.last();
         status.durable = self.log.marks.durable();
         status.members = Arc::clone(&self.membership);
+        status.hibernates = self.is_asleep();
         if let Role::Leader(leader) = &self.role {
             status.peers = leader.peers.iter().map(|peer| peer.status(self.now)).collect();
         }
@@ -584,6 +590,7 @@ impl Raft {
         probe.durable = self.log.marks.durable();
         probe.judged = true;
         probe.gated = self.gate.is_some();
+        probe.hibernates = self.is_asleep();
         probe.holed = self.facts.hole.is_some() || self.facts.owes_entries;
     }
 

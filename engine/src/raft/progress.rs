@@ -52,6 +52,10 @@ pub(super) struct Peer {
     pub(super) round_sent: u64,
     pub(super) round_acked: u64,
     pub(super) commit_sent: LogIndex,
+    /// It has said that it rests, in answer to one of the offers that were sent to it last.
+    pub(super) rests: bool,
+    /// From this number on every append to it offered rest.
+    offers_since: u64,
     /// Whether a read from disk is on its way for it.
     pub(super) reading: bool,
     /// What that read brought.
@@ -92,6 +96,8 @@ impl Peer {
             round_sent: 0,
             round_acked: 0,
             commit_sent: LogIndex(0),
+            rests: false,
+            offers_since: 1,
             reading: false,
             fed: None,
             transfer: None,
@@ -134,6 +140,15 @@ impl Peer {
         !self.inflight.is_empty()
     }
 
+    /// An append is sent, by the number that it has. Heartbeats may follow each other faster than
+    /// they are answered: the answer to an offer holds while nothing but offers follows it.
+    pub(super) const fn offers(&mut self, rest: bool) {
+        if !rest {
+            self.offers_since = self.sequence + 1;
+            self.rests = false;
+        }
+    }
+
     /// Entries up to `last` were sent.
     pub(super) fn sent(&mut self, last: LogIndex, bytes: usize) {
         self.inflight.push_back((last, bytes as u32));
@@ -147,6 +162,7 @@ impl Peer {
         self.has_answered = true;
         self.paused = false;
         self.full = answer.full;
+        self.rests = answer.rests && answer.sequence >= self.offers_since;
         self.round_acked = self.round_acked.max(answer.round);
         let rose = answer.durable > self.matched;
         self.matched = self.matched.max(answer.durable);

@@ -66,6 +66,11 @@ impl Reads {
         self.rounds
     }
 
+    /// Whether nobody waits.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.round.is_none() && self.ready.is_empty()
+    }
+
     /// When the round on its way is to be asked for again.
     pub(super) fn repeat_at(&self, after: Duration) -> Option<Instant> {
         self.round.as_ref().map(|round| round.asked.after(after))
@@ -99,6 +104,7 @@ impl Reads {
 
 impl Raft {
     pub(crate) fn on_read(&mut self, requests: Requests, mode: ReadMode) {
+        self.stir();
         match mode {
             ReadMode::Local { stale_max } => self.read_local(requests, stale_max),
             ReadMode::Linearizable => self.read_fresh(requests),
@@ -109,6 +115,8 @@ impl Raft {
     fn read_local(&mut self, requests: Requests, stale_max: Duration) {
         match self.fresh_within(stale_max) {
             Some(index) if self.applying.restored => self.ready_at(index, requests),
+            // Nobody has spoken for so long because nobody had to: a round is as fresh as any.
+            None if self.has_rested() => self.read_fresh(requests),
             _ => self.end(requests, Outcome::Refused(Refusal::NotReady)),
         }
     }
@@ -122,6 +130,7 @@ impl Raft {
                     leader.peers.iter().any(|peer| {
                         peer.id == id
                             && peer.has_answered
+                            && leader.quiet.is_news(peer.heard)
                             && self.now.since(peer.heard) <= stale_max
                     })
                 };

@@ -38,6 +38,8 @@ struct Feed<'a> {
     round: u64,
     retain: LogIndex,
     heartbeat: bool,
+    /// The heartbeat says that nothing follows.
+    rest: bool,
     notice: bool,
     /// How many more peers may read from disk.
     readers: u64,
@@ -135,6 +137,7 @@ impl Feed<'_> {
         let prev = self.log.id_at(prev).expect("nothing before the log is asked for");
         peer.sequence += 1;
         peer.round_sent = self.round;
+        peer.offers(self.rest);
         let committed = self.log.marks.committed();
         peer.commit_sent = committed;
         let (fates, fates_after) = peer.intake.tell();
@@ -142,6 +145,7 @@ impl Feed<'_> {
             sequence: peer.sequence,
             round: self.round,
             ask,
+            rest: self.rest,
             prev,
             commit: committed,
             retain: self.retain,
@@ -176,6 +180,7 @@ impl Raft {
             head,
             round,
             retain: leader.retain,
+            rest: leader.heartbeat_due && leader.quiet.is_offered,
             heartbeat: std::mem::take(&mut leader.heartbeat_due),
             notice,
             readers: readers.saturating_sub(busy as u64),
@@ -190,6 +195,9 @@ impl Raft {
     }
 
     pub(super) fn on_append_answer(&mut self, head: &Head, answer: &AppendAnswer) {
+        if !answer.rests {
+            self.wake();
+        }
         let leads = matches!(self.role, Role::Leader(_));
         if leads && head.term > self.term {
             self.marks.set(Mark::SteppedDownTerm);
@@ -309,6 +317,7 @@ impl Raft {
     }
 
     pub(crate) fn on_link(&mut self, peer: NodeId, up: bool) {
+        self.on_rest_link(peer, up);
         match &mut self.role {
             Role::Leader(leader) => {
                 let Some(peer) = leader.peer(peer) else { return };

@@ -10,6 +10,7 @@ use super::{
     lease::Lease,
     log::Watermarks,
     progress::{Pace, Peer},
+    rest::{Quiet, Rest},
 };
 use crate::{
     action::{Outcome, Refusal},
@@ -46,6 +47,9 @@ pub(super) struct Follower {
     pub(super) round: u64,
     /// An answer is due though nothing new is durable.
     pub(super) owes: bool,
+    /// How it waits for its leader, and whether the last append said that it need not.
+    pub(super) rest: Rest,
+    pub(super) is_rest_offered: bool,
     pub(super) conflict: Option<Box<Conflict>>,
 }
 
@@ -61,6 +65,8 @@ impl Follower {
             sequence: 0,
             round: 0,
             owes: false,
+            rest: Rest::Awake,
+            is_rest_offered: false,
             conflict: None,
         }
     }
@@ -102,6 +108,7 @@ pub(super) struct Leader {
     pub(super) disk_seen: LogIndex,
     pub(super) allowance: Allowance,
     pub(super) lease: Lease,
+    pub(super) quiet: Quiet,
 }
 
 impl Leader {
@@ -119,7 +126,7 @@ impl Leader {
     /// When peers are to hear something though nothing happens.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let at = self.notice_at.map_or(self.heartbeat_at, |at| at.min(self.heartbeat_at));
-        (!self.peers.is_empty()).then_some(at)
+        (!self.peers.is_empty() && !self.quiet.is_asleep).then_some(at)
     }
 
     /// Whether the peers that lack a notice are to have it now; else it waits for entries that
@@ -219,6 +226,7 @@ impl Raft {
             disk_seen: self.log.marks.durable(),
             allowance: Allowance::new(&self.tuning),
             lease: Lease::default(),
+            quiet: Quiet::new(self.now),
         }));
         let (id, last) = (LogId::new(self.term, start), self.log.last());
         let time = self.log.last_time();

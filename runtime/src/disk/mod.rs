@@ -6,6 +6,7 @@
 mod direct;
 mod files;
 mod lane;
+pub(crate) mod pool;
 mod uring;
 mod zeros;
 

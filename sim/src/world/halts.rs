@@ -52,7 +52,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
 impl Scars {
     /// Crashes alone never cost a node an entry, its vote or its state.
-    pub(super) fn excuse(&self, at: usize, probe: &Probe) -> Checked {
+    pub(crate) fn excuse(&self, at: usize, probe: &Probe) -> Checked {
         if probe.gated && !self.is_ruined {
             let what = "calls entries lost that were durable".into();
             return Err(Violation::new("no gate after crashes alone", at, what));

@@ -12,6 +12,7 @@ mod papers;
 mod proposals;
 mod reads;
 mod refills;
+mod rests;
 mod storm;
 
 use super::*;
@@ -207,6 +208,7 @@ impl Node {
             self.raft.apply();
             self.raft.retire();
             self.raft.respond();
+            self.raft.rest();
             sent.append(self.raft.messages());
             self.hand_over();
             self.raft.check();

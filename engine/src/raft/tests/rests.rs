@@ -1,0 +1,252 @@
+//! Groups that hibernate.
+
+use super::*;
+
+const REST: u64 = 500 * MS;
+
+/// Nodes led by the first, in a group that rests after half a second.
+fn restful(nodes: u64) -> Cluster {
+    let tuning = Tuning { hibernate_after: Duration::from_nanos(REST), ..Tuning::default() };
+    let disks = (0..nodes).map(|_| disk_with(1, &[], nodes)).collect();
+    let mut cluster = Cluster::tuned(disks, tuning);
+    cluster.elect(1);
+    for node in &mut cluster.nodes {
+        // What an election in a test made endless.
+        node.raft.draw_patience();
+    }
+    cluster
+}
+
+fn resting(nodes: u64) -> Cluster {
+    let mut cluster = restful(nodes);
+    cluster.elapse(REST + 400 * MS);
+    assert!(cluster.sleeps(), "it rests");
+    cluster
+}
+
+impl Cluster {
+    fn sleeps(&self) -> bool {
+        self.nodes.iter().all(|node| node.raft.is_asleep() && node.raft.deadline().is_none())
+    }
+
+    fn kill(&mut self, id: u64) {
+        self.isolate(id);
+        for other in 1..=self.nodes.len() as u64 {
+            if other != id {
+                self.at(other).raft.on_link(node(id), false);
+            }
+        }
+    }
+
+    fn leader_of(&self, id: u64) -> Option<NodeId> {
+        self.nodes[id as usize - 1].raft.leader()
+    }
+}
+
+#[test]
+fn a_group_without_requests_says_nothing_and_needs_no_clock() {
+    let mut cluster = restful(3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(REST - 200 * MS);
+    assert!(!cluster.sleeps(), "not before its time");
+    cluster.elapse(600 * MS);
+    assert!(cluster.sleeps());
+    let delivered = cluster.delivered;
+    cluster.elapse(3_600_000 * MS);
+    assert_eq!(cluster.delivered, delivered, "an hour without a word");
+    assert!(cluster.sleeps());
+    assert!((1..=3).all(|id| cluster.leader_of(id) == Some(node(1))));
+    assert!((1..=3).all(|id| cluster.nodes[id - 1].has(Mark::Hibernated)));
+}
+
+#[test]
+fn without_the_setting_nobody_rests() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(60_000 * MS);
+    assert!(!cluster.nodes.iter().any(|node| node.raft.is_asleep()));
+}
+
+#[test]
+fn a_request_anywhere_wakes_all_who_have_to_do_with_it() {
+    for at in [1, 2] {
+        let mut cluster = resting(3);
+        cluster.pass(60_000 * MS);
+        cluster.propose(at, 1, &["a"]);
+        cluster.run();
+        cluster.elapse(100 * MS);
+        for id in 1..=3 {
+            let answered = (id == at).then_some(1);
+            assert_eq!(commands(cluster.at(id)), [("a".into(), answered)], "asked at {at}, {id}");
+        }
+        cluster.elapse(REST + 400 * MS);
+        assert!(cluster.sleeps(), "and they rest again");
+        assert_eq!(cluster.at(1).raft.term, Term(2), "under the same leader");
+    }
+}
+
+#[test]
+fn reads_at_rest_are_confirmed_by_a_round() {
+    for (at, mode) in [
+        (1, ReadMode::Linearizable),
+        (2, ReadMode::Linearizable),
+        (1, ReadMode::Local { stale_max: Duration::from_secs(1) }),
+        (3, ReadMode::Local { stale_max: Duration::from_secs(1) }),
+        (1, ReadMode::Lease),
+    ] {
+        let mut cluster = resting(3);
+        cluster.pass(60_000 * MS);
+        cluster.at(at).raft.on_read(Requests::one(RequestId(7)), mode);
+        cluster.settle(at);
+        assert!(cluster.at(at).queried.is_empty(), "{mode:?}: what was heard is a minute old");
+        cluster.run();
+        assert_eq!(cluster.at(at).queried.len(), 1, "{mode:?} at {at}");
+        assert!(cluster.at(at).ended.is_empty());
+    }
+}
+
+/// A deposed leader that slept through it must not answer by what it believed then.
+#[test]
+fn a_leader_that_slept_through_its_fall_answers_no_read() {
+    for mode in [
+        ReadMode::Linearizable,
+        ReadMode::Lease,
+        ReadMode::Local { stale_max: Duration::from_secs(2) },
+    ] {
+        let tuning = Tuning { lease_drift_ppm: Some(1_000), ..resting(3).tuning };
+        let mut cluster = Cluster::tuned((0..3).map(|_| disk_with(1, &[], 3)).collect(), tuning);
+        cluster.elect(1);
+        cluster.elapse(REST + 400 * MS);
+        assert!(cluster.sleeps());
+        cluster.kill(1);
+        cluster.elapse(4_000 * MS);
+        assert_ne!(cluster.leader_of(2), Some(node(1)));
+        assert_eq!(cluster.at(1).role(), status::Role::Leader, "it knows of nothing");
+        cluster.at(1).raft.on_read(Requests::one(RequestId(7)), mode);
+        cluster.elapse(5_000 * MS);
+        assert!(cluster.at(1).queried.is_empty(), "{mode:?}");
+        assert!(matches!(cluster.at(1).ended[..], [(7, Outcome::Refused(_))]), "{mode:?}");
+    }
+}
+
+#[test]
+fn who_rests_under_a_node_that_is_lost_elects_another_within_one_timeout() {
+    for nodes in [3, 5] {
+        let mut cluster = resting(nodes);
+        cluster.pass(60_000 * MS);
+        cluster.kill(1);
+        cluster.elapse(2_000 * MS);
+        let leader = cluster.leader_of(2);
+        assert!(leader.is_some_and(|leader| leader != node(1)), "{leader:?}");
+        assert!(cluster.at(2).has(Mark::HibernationEndedByLink));
+    }
+}
+
+#[test]
+fn a_leader_that_has_just_gone_to_rest_keeps_its_lease() {
+    let mut cluster = resting(3);
+    let heard = cluster.at(2).raft.contact;
+    let least = cluster.tuning.election.0;
+    cluster.at(2).raft.on_link(node(1), false);
+    assert!(cluster.at(2).raft.election_at() >= Some(heard.after(least)));
+}
+
+#[test]
+fn a_link_that_comes_back_in_time_leaves_the_leader_in_place() {
+    let mut cluster = resting(3);
+    cluster.pass(60_000 * MS);
+    for (id, other) in [(2, 1), (1, 2)] {
+        cluster.at(id).raft.on_link(node(other), false);
+        cluster.at(id).raft.on_link(node(other), true);
+    }
+    cluster.elapse(5_000 * MS);
+    assert_eq!(cluster.at(1).raft.term, Term(2));
+    assert!(cluster.sleeps());
+}
+
+/// One that cannot reach the leader stands; whoever can, asks the leader, who still leads.
+#[test]
+fn who_rests_keeps_its_leader_against_one_that_lost_it() {
+    let mut cluster = resting(3);
+    cluster.pass(60_000 * MS);
+    cluster.cut.extend([(node(1), node(3)), (node(3), node(1))]);
+    cluster.at(3).raft.on_link(node(1), false);
+    cluster.at(1).raft.on_link(node(3), false);
+    cluster.elapse(10_000 * MS);
+    assert_eq!(cluster.at(1).role(), status::Role::Leader);
+    assert_eq!(cluster.at(1).raft.term, Term(2));
+    assert!(cluster.at(2).has(Mark::BallotRefusedSticky));
+}
+
+/// The leader's engine ended, and its node lives: no link tells. A nudge does.
+#[test]
+fn a_leader_whose_group_ended_on_a_living_node_is_missed_when_asked() {
+    let mut cluster = resting(3);
+    cluster.pass(60_000 * MS);
+    cluster.isolate(1);
+    cluster.elapse(10_000 * MS);
+    assert_eq!(cluster.leader_of(2), Some(node(1)), "nobody knows");
+    for id in [2, 3] {
+        cluster.at(id).raft.on_link(node(1), true);
+    }
+    cluster.elapse(4_000 * MS);
+    assert!(cluster.leader_of(2).is_some_and(|leader| leader != node(1)));
+}
+
+#[test]
+fn nobody_rests_while_a_member_that_can_be_reached_lacks_something() {
+    let mut cluster = restful(3);
+    cluster.cut.insert((node(1), node(3)));
+    cluster.at(3).raft.patience = Duration::from_secs(3600);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(5_000 * MS);
+    assert!(!cluster.at(1).raft.is_asleep());
+    // One whose node is known to be lost holds up nobody: its return is told by its link.
+    cluster.at(1).raft.on_link(node(3), false);
+    cluster.elapse(2_000 * MS);
+    assert!(cluster.at(1).raft.is_asleep() && cluster.at(2).raft.is_asleep());
+    cluster.cut.clear();
+    cluster.at(1).raft.on_link(node(3), true);
+    cluster.elapse(2_000 * MS);
+    assert_eq!(commands(cluster.at(3)), [("a".into(), None)]);
+    assert!(cluster.sleeps());
+}
+
+/// A heartbeat that was long on its way offers nothing any more.
+#[test]
+fn an_offer_that_was_overtaken_is_none() {
+    let mut cluster = restful(3);
+    cluster.elapse(REST - 100 * MS);
+    let offers =
+        |message: &Message| matches!(&message.payload, Payload::Append(append) if append.rest);
+    let mut late = None;
+    for _ in 0..30 {
+        cluster.pass(10 * MS);
+        let now = cluster.now;
+        let sent = cluster.at(1).settle(now);
+        late = late.or_else(|| sent.iter().find(|message| offers(message)).cloned());
+        cluster.queue.extend(sent.into_iter().map(|message| (node(1), message)));
+        cluster.run();
+    }
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(200 * MS);
+    let late = late.expect("it was found");
+    let to = late.head.to.0;
+    cluster.at(to).raft.on_message(node(1), late);
+    cluster.settle(to);
+    assert!(!cluster.at(to).raft.is_asleep());
+}
+
+/// A node that restarts forgets that it rested: it asks around, and hears of the leader.
+#[test]
+fn a_restarted_member_finds_the_leader_at_rest() {
+    let mut cluster = resting(3);
+    cluster.pass(60_000 * MS);
+    cluster.crash(3);
+    cluster.at(1).raft.on_link(node(3), false);
+    cluster.at(1).raft.on_link(node(3), true);
+    cluster.elapse(1_000 * MS);
+    assert_eq!(cluster.leader_of(3), Some(node(1)));
+    cluster.elapse(3_000 * MS);
+    assert!(cluster.sleeps());
+    assert_eq!(cluster.at(1).raft.term, Term(2));
+}

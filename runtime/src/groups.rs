@@ -1,0 +1,281 @@
+//! A node with many groups: one loop, one connection with each other node, one pool of disk threads;
+//! for each group a directory, a machine and a [`Handle`] of its own.
+//!
+//! Knows no protocol: a [`Host`](lakebed::Host) decides. Groups are created, removed and listed while others run.
+//! Invariant: a group's directory is unlocked, and its handles answered, before anybody hears that it
+//! has ended.
+
+mod driver;
+
+use crate::{
+    dir::{self, DirError, Owner},
+    handle::{Handle, Reply},
+    inbox::{Inbox, Request},
+    net::{Identity, TcpNet},
+    node::StartError,
+    options::Listen,
+};
+pub use driver::GroupsNode;
+use driver::Inner;
+use futures::task::AtomicWaker;
+use lakebed::{
+    ClusterId, Config, GroupId, Halt, Member, Membership, NodeId, Start, StateMachine, Tuning,
+    files::Directory,
+};
+use std::{
+    collections::BTreeMap,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// The most bytes of commands and queries of one group that wait for the loop's next turn.
+const INBOX_BYTES_MAX: usize = 16 << 20;
+/// What a group's directory is called, and one that is being thrown away.
+const PREFIX: &str = "group-";
+const GONE: &str = "gone-";
+
+/// Everything a node of many groups is told.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct GroupsOptions {
+    /// Its directory; each group has one of its own in it, `group-7`.
+    pub dir: PathBuf,
+    /// The cluster; the same on all nodes.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// Where peers reach it.
+    pub listen: Listen,
+    /// Timing and limits of each group.
+    pub tuning: Tuning,
+    /// What peers must know to be let in; see [`Options::secret`](crate::Options).
+    pub secret: Vec<u8>,
+}
+
+impl GroupsOptions {
+    /// Groups that rest after two seconds without a request, everything else at its default.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>, cluster: ClusterId, node: NodeId, listen: Listen) -> Self {
+        let mut tuning = Tuning::default();
+        tuning.hibernate_after = std::time::Duration::from_secs(2);
+        Self { dir: dir.into(), cluster, node, listen, tuning, secret: Vec::new() }
+    }
+}
+
+/// Why a group is not created or removed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum GroupsError {
+    /// There is one of this id on this node.
+    Exists(GroupId),
+    /// There is none.
+    Unknown(GroupId),
+    /// Its directory cannot be used.
+    Directory(DirError),
+    /// Its directory cannot be thrown away.
+    Io(io::Error),
+    /// The node has ended.
+    Ended,
+}
+
+impl fmt::Display for GroupsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exists(group) => write!(f, "group {group} is on this node already"),
+            Self::Unknown(group) => write!(f, "there is no group {group} on this node"),
+            Self::Directory(error) => error.fmt(f),
+            Self::Io(error) => write!(f, "cannot throw the group's directory away: {error}"),
+            Self::Ended => f.write_str("the node has ended"),
+        }
+    }
+}
+
+impl std::error::Error for GroupsError {}
+
+/// A group that is to begin.
+struct Birth {
+    group: GroupId,
+    directory: Directory,
+    start: Start,
+    inbox: Arc<Inbox>,
+}
+
+#[derive(Default)]
+struct State {
+    births: Vec<Birth>,
+    inboxes: BTreeMap<GroupId, Arc<Inbox>>,
+    is_stopping: bool,
+    has_ended: bool,
+}
+
+/// Between handles and the loop.
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    driver: AtomicWaker,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A node's groups, as its program sees them. Cheap to clone; may outlive the node.
+#[derive(Clone)]
+pub struct Groups {
+    dir: PathBuf,
+    cluster: ClusterId,
+    node: NodeId,
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Groups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Groups").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl Groups {
+    /// The groups that are here, in order of their ids.
+    #[must_use]
+    pub fn list(&self) -> Vec<GroupId> {
+        self.shared.state().inboxes.keys().copied().collect()
+    }
+
+    /// The handle of a group that is here.
+    #[must_use]
+    pub fn group(&self, group: GroupId) -> Option<Handle> {
+        self.shared.state().inboxes.get(&group).map(|inbox| Handle::new(Arc::clone(inbox)))
+    }
+
+    /// Creates a group with these voters, by id and address, this node among them; or begins again
+    /// what its directory holds. To be called on each of them, before or after the others. Makes the
+    /// directory on this thread: it may wait for the disk.
+    pub fn create<'a>(
+        &self,
+        group: GroupId,
+        voters: impl IntoIterator<Item = (u64, &'a str)>,
+    ) -> Result<Handle, GroupsError> {
+        let member = |(id, address): (u64, &str)| Member {
+            id: NodeId(id),
+            incarnation: 0,
+            address: bytes::Bytes::copy_from_slice(address.as_bytes()),
+        };
+        let members = Arc::new(Membership::of(voters.into_iter().map(member)));
+        self.begin(group, Some(members))
+    }
+
+    fn begin(
+        &self,
+        group: GroupId,
+        members: Option<Arc<Membership>>,
+    ) -> Result<Handle, GroupsError> {
+        if self.shared.state().inboxes.contains_key(&group) {
+            return Err(GroupsError::Exists(group));
+        }
+        let owner = Owner { cluster: self.cluster.0, group: group.0, node: self.node.0 };
+        let (directory, vacant) =
+            dir::open(&self.path(group), owner).map_err(GroupsError::Directory)?;
+        let start = match members.filter(|_| vacant) {
+            Some(members) => Start::Format { cluster: self.cluster, members },
+            None => Start::Run,
+        };
+        let inbox = Arc::new(Inbox::new(INBOX_BYTES_MAX));
+        let mut state = self.shared.state();
+        if state.has_ended || state.is_stopping {
+            return Err(GroupsError::Ended);
+        }
+        // The directory's lock lets one of two pass that come at the same time.
+        state.inboxes.insert(group, Arc::clone(&inbox));
+        state.births.push(Birth { group, directory, start, inbox: Arc::clone(&inbox) });
+        drop(state);
+        self.shared.driver.wake();
+        Ok(Handle::new(inbox))
+    }
+
+    /// Ends a group on this node and throws its directory away. The group goes on elsewhere as one
+    /// that has lost a node: take it out of the membership first, or remove all of it.
+    pub async fn remove(&self, group: GroupId) -> Result<(), GroupsError> {
+        let handle = self.group(group).ok_or(GroupsError::Unknown(group))?;
+        handle.shutdown(false).await.map_err(|_| GroupsError::Ended)?;
+        let gone = self.dir.join(format!("{GONE}{group}"));
+        // In one step, so that half a directory is never taken for a group.
+        let throw = || {
+            fs::rename(self.path(group), &gone)?;
+            fs::File::open(&self.dir)?.sync_all()?;
+            fs::remove_dir_all(&gone)
+        };
+        throw().map_err(GroupsError::Io)
+    }
+
+    /// Stops all groups, those that lead after handing over if they should, and then the node.
+    pub fn shutdown(&self, hand_over: bool) {
+        let mut state = self.shared.state();
+        state.is_stopping = true;
+        for inbox in state.inboxes.values() {
+            inbox.push(Request::Stop { hand_over });
+        }
+        drop(state);
+        self.shared.driver.wake();
+    }
+
+    /// Resolves when a group has ended on this node.
+    pub fn ended(&self, group: GroupId) -> Option<Reply<Arc<Halt>>> {
+        self.group(group).map(|handle| handle.ended())
+    }
+
+    fn path(&self, group: GroupId) -> PathBuf {
+        self.dir.join(format!("{PREFIX}{group}"))
+    }
+}
+
+impl<M: StateMachine> GroupsNode<M> {
+    /// A node whose groups are those in its directory, each with a machine of this kind. Must be
+    /// called within a tokio runtime that has I/O and time enabled, and polled there.
+    pub fn open(
+        options: GroupsOptions,
+        machine: impl FnMut(GroupId) -> M + Send + 'static,
+    ) -> Result<(Groups, Self), StartError> {
+        let GroupsOptions { dir, cluster, node, listen, tuning, secret } = options;
+        let mut config = Config::new(GroupId(0), node);
+        config.tuning = tuning;
+        config.validate().map_err(StartError::Config)?;
+        let found = found(&dir).map_err(StartError::System)?;
+        let listener = crate::node::listen(listen, false)?;
+        // No group's: a node of one group is turned away.
+        let identity = Identity { cluster, group: GroupId(0), node };
+        let net =
+            TcpNet::new(identity, &secret, listener, &config.tuning).map_err(StartError::System)?;
+        let shared = Arc::new(Shared::default());
+        let groups = Groups { dir, cluster, node, shared: Arc::clone(&shared) };
+        let inner = Inner::new(config, cluster, net, Box::new(machine), Arc::clone(&shared))?;
+        let opened = Self::of(inner);
+        for group in found {
+            groups.begin(group, None).map_err(|error| match error {
+                GroupsError::Directory(error) => StartError::Directory(error),
+                other => StartError::System(io::Error::other(other)),
+            })?;
+        }
+        Ok((groups, opened))
+    }
+}
+
+/// The groups that a directory holds. What was being thrown away is gone then.
+fn found(dir: &Path) -> io::Result<Vec<GroupId>> {
+    fs::create_dir_all(dir)?;
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if name.starts_with(GONE) {
+            fs::remove_dir_all(entry.path())?;
+        } else if let Some(Ok(group)) = name.strip_prefix(PREFIX).map(str::parse) {
+            found.push(GroupId(group));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}

@@ -1,0 +1,326 @@
+//! The loop of a node with many groups: as that of one, with a host in the engine's place.
+//!
+//! A group's machine works for a millisecond at most before the others have their turn; a single
+//! command that takes longer holds them up, so machines must be quick, as [`StateMachine`] says.
+
+use super::{Birth, Shared};
+use crate::{
+    clients::Table,
+    clock::SystemClock,
+    disk::pool::Pool,
+    driver::{Clock, Net},
+    inbox::{End, Inbox, Request},
+    net::TcpNet,
+    node::StartError,
+    trace::Reporter,
+};
+use futures::channel::mpsc;
+use lakebed::{
+    Action, ClusterId, Config, Engine, Event, GroupId, Halt, Host, HostAction, HostConfig,
+    HostEvent, Machine, Note, Runner, StateMachine,
+};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+/// How long one group's machine may work before the others are looked at again.
+const MACHINE_TURN_MAX: Duration = Duration::from_millis(1);
+/// The most turns before others on this thread have theirs.
+const TURNS_MAX: u32 = 4;
+
+/// What the loop keeps for a group.
+struct Seat<M> {
+    inbox: Arc<Inbox>,
+    clients: Table,
+    runner: Runner<M>,
+    lane: VecDeque<Machine>,
+    subscribers: Vec<mpsc::Sender<Note>>,
+    reporter: Reporter,
+    await_end: Vec<Request>,
+    /// Disk operations that have not ended.
+    in_flight: usize,
+    halt: Option<Arc<Halt>>,
+}
+
+type Machines<M> = Box<dyn FnMut(GroupId) -> M + Send>;
+
+pub(super) struct Inner<M> {
+    config: Config,
+    host: Host,
+    seats: BTreeMap<GroupId, Seat<M>>,
+    pool: Pool,
+    net: TcpNet,
+    clock: SystemClock,
+    machine: Machines<M>,
+    shared: Arc<Shared>,
+    events: Vec<HostEvent>,
+    actions: Vec<HostAction>,
+    /// Kept for their room.
+    heard: Vec<Event>,
+    requests: Vec<Request>,
+}
+
+/// A node with many groups: a future that drives it, until all groups have ended after
+/// [`Groups::shutdown`](super::Groups). Dropped before that, it leaves whoever waits with an unknown
+/// outcome.
+pub struct GroupsNode<M> {
+    inner: Inner<M>,
+}
+
+impl<M> GroupsNode<M> {
+    pub(super) const fn of(inner: Inner<M>) -> Self {
+        Self { inner }
+    }
+}
+
+/// Nothing in it is pinned.
+impl<M> Unpin for GroupsNode<M> {}
+
+impl<M: StateMachine> Future for GroupsNode<M> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let inner = &mut self.inner;
+        let mut turns = 0;
+        while inner.turn(cx) {
+            turns += 1;
+            if turns == TURNS_MAX {
+                cx.waker().wake_by_ref();
+                break;
+            }
+        }
+        inner.poll_ended()
+    }
+}
+
+impl<M> Drop for Inner<M> {
+    fn drop(&mut self) {
+        self.shared.state().has_ended = true;
+        self.seats.values().for_each(|seat| seat.inbox.abandon());
+        self.shared.state().births.drain(..).for_each(|birth| birth.inbox.abandon());
+    }
+}
+
+impl<M: StateMachine> Inner<M> {
+    pub(super) fn new(
+        config: Config,
+        cluster: ClusterId,
+        net: TcpNet,
+        machine: Machines<M>,
+        shared: Arc<Shared>,
+    ) -> Result<Self, StartError> {
+        let host = Host::new(HostConfig {
+            cluster,
+            node: config.node,
+            life: entropy()?,
+            heartbeat: config.tuning.heartbeat,
+            silence_max: config.tuning.election.0,
+        });
+        Ok(Self {
+            host: host.map_err(|error| StartError::System(io::Error::other(error)))?,
+            config,
+            seats: BTreeMap::new(),
+            pool: Pool::new().map_err(StartError::Disk)?,
+            net,
+            clock: SystemClock::default(),
+            machine,
+            shared,
+            events: Vec::new(),
+            actions: Vec::new(),
+            heard: Vec::new(),
+            requests: Vec::new(),
+        })
+    }
+
+    /// One round: true if there was something to do, and so may be again.
+    fn turn(&mut self, cx: &mut Context<'_>) -> bool {
+        for (group, op, result) in self.pool.take(cx.waker()) {
+            if let Some(seat) = self.seats.get_mut(&group) {
+                seat.in_flight -= 1;
+                self.events.push(HostEvent::Group(group, Event::Completed { op, result }));
+            }
+        }
+        self.net.poll_events(cx, &mut self.heard);
+        let heard = self.heard.drain(..).filter_map(|event| match event {
+            Event::Received { from, bytes } => Some(HostEvent::Received { from, bytes }),
+            Event::Link { peer, up } => Some(HostEvent::Link { peer, up }),
+            _ => None,
+        });
+        self.events.extend(heard);
+        self.take_births(cx);
+        self.take_requests(cx);
+        let due = self.clock.poll_deadline(cx, self.host.deadline()).is_ready();
+        let happened = due || !self.events.is_empty();
+        if happened {
+            self.host.handle(self.clock.now(), self.events.drain(..), &mut self.actions);
+            self.perform();
+        }
+        let ended = self.end_groups();
+        happened | ended | self.run_machines()
+    }
+
+    fn take_births(&mut self, cx: &Context<'_>) {
+        self.shared.driver.register(cx.waker());
+        let births = std::mem::take(&mut self.shared.state().births);
+        for Birth { group, directory, start, inbox } in births {
+            let config = Config { group, ..self.config.clone() };
+            let engine = entropy()
+                .and_then(|seed| Engine::new(config.clone(), seed).map_err(StartError::Config));
+            let created = engine.map(|engine| self.host.create(group, engine));
+            if !matches!(created, Ok(Ok(()))) {
+                // Without entropy nothing begins; whoever has a handle learns that nobody is there.
+                self.shared.state().inboxes.remove(&group);
+                inbox.abandon();
+                continue;
+            }
+            self.pool.add(group, directory);
+            self.events.push(HostEvent::Group(group, Event::Start(start)));
+            let seat = Seat {
+                inbox,
+                clients: Table::default(),
+                runner: Runner::new((self.machine)(group)),
+                lane: VecDeque::new(),
+                subscribers: Vec::new(),
+                reporter: Reporter::of(&config),
+                await_end: Vec::new(),
+                in_flight: 0,
+                halt: None,
+            };
+            self.seats.insert(group, seat);
+        }
+    }
+
+    fn take_requests(&mut self, cx: &Context<'_>) {
+        let mut requests = std::mem::take(&mut self.requests);
+        for (group, seat) in &mut self.seats {
+            seat.inbox.take(cx.waker(), &mut requests);
+            for request in requests.drain(..) {
+                let status = || self.host.status(*group).unwrap_or_default();
+                let event = match request {
+                    Request::Propose { batch, waiter } => {
+                        let first = seat.clients.commands(batch.count(), waiter).first;
+                        Event::Propose { first, time: self.clock.time(), batch }
+                    }
+                    Request::Read { queries, mode, waiter } => {
+                        Event::Read { requests: seat.clients.queries(queries, waiter), mode }
+                    }
+                    Request::Control { control, reply } => {
+                        Event::Control { id: seat.clients.order(reply), control }
+                    }
+                    Request::Tune(tuning) => Event::Tune(tuning),
+                    Request::Stop { hand_over } => Event::Stop { hand_over },
+                    Request::Status(reply) => {
+                        drop(reply.send(Ok(status())));
+                        continue;
+                    }
+                    Request::Subscribe(notes) => {
+                        seat.subscribers.push(notes);
+                        continue;
+                    }
+                    ended @ Request::Ended(_) => {
+                        seat.await_end.push(ended);
+                        continue;
+                    }
+                };
+                self.events.push(HostEvent::Group(*group, event));
+            }
+        }
+        self.requests = requests;
+    }
+
+    fn perform(&mut self) {
+        for action in self.actions.drain(..) {
+            let (group, action) = match action {
+                HostAction::Group(group, action) => (group, action),
+                HostAction::Beat { to, bytes } => {
+                    self.net.send(to, bytes, bytes::Bytes::new());
+                    continue;
+                }
+                HostAction::Connect(members) => {
+                    self.net.connect(&members);
+                    continue;
+                }
+            };
+            let Some(seat) = self.seats.get_mut(&group) else { continue };
+            match action {
+                Action::Disk { op, class, request } => {
+                    seat.in_flight += 1;
+                    self.pool.submit(group, op, class, request);
+                }
+                Action::Send { to, head, body } => self.net.send(to, head, body),
+                Action::Machine(step) => seat.lane.push_back(step),
+                Action::Respond { requests, outcome } => seat.clients.end(requests, &outcome),
+                // The host has told whom to be connected with.
+                Action::Members(_) => {}
+                Action::Note(note) => {
+                    seat.reporter.note(&note);
+                    seat.subscribers.retain_mut(|notes| {
+                        notes.try_send(note.clone()).map_or_else(|error| error.is_full(), |()| true)
+                    });
+                }
+                Action::Halt(halt) => {
+                    seat.reporter.halt(&halt);
+                    seat.halt = Some(Arc::from(halt));
+                }
+            }
+        }
+        self.net.flush();
+    }
+
+    /// Groups that have halted, and whose disk operations have ended, are let go.
+    fn end_groups(&mut self) -> bool {
+        let over = |seat: &Seat<M>| seat.halt.is_some() && seat.in_flight == 0;
+        let ended: Vec<GroupId> =
+            self.seats.iter().filter(|(_, seat)| over(seat)).map(|(group, _)| *group).collect();
+        for group in &ended {
+            let Some(mut seat) = self.seats.remove(group) else { continue };
+            let status = self.host.status(*group).unwrap_or_default();
+            drop(self.host.remove(*group));
+            seat.clients.end_all();
+            // Whoever learns of the end may start anew: the directory must be unlocked by then.
+            self.pool.forget(*group);
+            self.shared.state().inboxes.remove(group);
+            seat.await_end.drain(..).for_each(|request| seat.inbox.push(request));
+            if let Some(halt) = seat.halt {
+                seat.inbox.close(End { halt, status });
+            }
+        }
+        !ended.is_empty()
+    }
+
+    /// True if there was a step to do.
+    fn run_machines(&mut self) -> bool {
+        let mut worked = false;
+        for (group, seat) in &mut self.seats {
+            if seat.lane.is_empty() {
+                continue;
+            }
+            worked = true;
+            let until = self.clock.now().after(MACHINE_TURN_MAX);
+            while let Some(step) = seat.lane.pop_front() {
+                let event = seat.runner.perform(step, &mut seat.clients);
+                self.events.extend(event.map(|event| HostEvent::Group(*group, event)));
+                if self.clock.now() >= until {
+                    break;
+                }
+            }
+        }
+        worked
+    }
+
+    fn poll_ended(&self) -> Poll<()> {
+        let state = self.shared.state();
+        let is_over = state.is_stopping && self.seats.is_empty() && state.births.is_empty();
+        if is_over { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+fn entropy() -> Result<u64, StartError> {
+    getrandom::u64().map_err(|error| StartError::System(io::Error::other(error)))
+}

@@ -1,0 +1,237 @@
+//! Three real nodes with many groups each, on loopback in one process.
+
+mod port;
+
+use bytes::Bytes;
+use lakebed::{
+    ClusterId, GroupId, LogId, MachineError, NodeId, ReadMode, Role, StateMachine, Timestamp,
+};
+use lakebed_runtime::{Failure, Groups, GroupsError, GroupsNode, GroupsOptions, Handle, Listen};
+use port::Port;
+use std::{future::Future, net::TcpListener, time::Duration};
+use tempfile::TempDir;
+use tokio::{
+    task::JoinHandle,
+    time::{interval, timeout},
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const GROUPS: u64 = 16;
+
+/// Adds up what it is told; every answer is the sum, and the group it is of.
+struct Sum {
+    group: GroupId,
+    sum: u64,
+}
+
+impl StateMachine for Sum {
+    fn apply(&mut self, _: LogId, _: Timestamp, command: &[u8], answer: &mut Vec<u8>) {
+        self.sum += number(command);
+        self.query(&[], answer);
+    }
+
+    fn query(&self, _: &[u8], answer: &mut Vec<u8>) {
+        answer.extend_from_slice(&self.sum.to_le_bytes());
+        answer.extend_from_slice(&self.group.0.to_le_bytes());
+    }
+
+    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        Box::new(std::iter::once(Bytes::copy_from_slice(&self.sum.to_le_bytes())))
+    }
+
+    fn restore(&mut self, _: u64, bytes: &[u8], _: bool) -> Result<(), MachineError> {
+        self.sum = number(bytes);
+        Ok(())
+    }
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(*bytes.first_chunk().unwrap())
+}
+
+struct Node {
+    groups: Groups,
+    task: JoinHandle<()>,
+}
+
+struct Cluster {
+    dir: TempDir,
+    ports: [Port; 3],
+    nodes: [Option<Node>; 3],
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let ports = [Port::take(), Port::take(), Port::take()];
+        let dir = tempfile::tempdir().unwrap();
+        let mut cluster = Self { dir, ports, nodes: [None, None, None] };
+        (0..3).for_each(|node| cluster.start(node));
+        cluster
+    }
+
+    fn start(&mut self, at: usize) {
+        let listen = Listen::Bound(TcpListener::bind(self.ports[at].address).unwrap());
+        let dir = self.dir.path().join(at.to_string());
+        let mut options = GroupsOptions::new(dir, ClusterId(7), NodeId(at as u64 + 1), listen);
+        options.tuning.heartbeat = Duration::from_millis(50);
+        options.tuning.election = (Duration::from_millis(300), Duration::from_millis(600));
+        options.tuning.hibernate_after = Duration::from_millis(200);
+        let (groups, node) = GroupsNode::open(options, |group| Sum { group, sum: 0 }).unwrap();
+        self.nodes[at] = Some(Node { groups, task: tokio::spawn(node) });
+    }
+
+    /// Its process goes, without a word to anybody.
+    async fn kill(&mut self, at: usize) {
+        let node = self.nodes[at].take().unwrap();
+        node.task.abort();
+        assert!(within(node.task).await.unwrap_err().is_cancelled());
+    }
+
+    fn groups(&self, at: usize) -> &Groups {
+        &self.nodes[at].as_ref().unwrap().groups
+    }
+
+    fn create(&self, group: u64) {
+        let addresses: Vec<_> = self.ports.iter().map(|port| port.address.to_string()).collect();
+        for node in 0..3 {
+            let voters = (1..).zip(addresses.iter().map(String::as_str));
+            self.groups(node).create(GroupId(group), voters).unwrap();
+        }
+    }
+
+    /// The handle of a group on the first node that is up.
+    fn handle(&self, group: u64) -> Handle {
+        let node = self.nodes.iter().flatten().next().unwrap();
+        node.groups.group(GroupId(group)).unwrap()
+    }
+
+    /// A number is added in a group, by whichever node takes it.
+    async fn add(&self, group: u64, number: u64) -> u64 {
+        let propose = async || self.handle(group).propose_one(&number.to_le_bytes()).await.ok();
+        let answer = eventually(propose).await;
+        assert_eq!(crate::number(&answer[8..]), group, "another group's machine answered");
+        crate::number(&answer)
+    }
+
+    /// What every node that is up reads in a group.
+    async fn agree(&self, group: u64, sum: u64) {
+        for node in self.nodes.iter().flatten() {
+            let handle = eventually(async || node.groups.group(GroupId(group))).await;
+            let read = async || handle.read_one(b"", ReadMode::Linearizable).await.ok();
+            assert_eq!(number(&eventually(read).await), sum, "group {group}");
+        }
+    }
+
+    async fn leader(&self, group: u64) -> usize {
+        eventually(async || {
+            for (at, node) in self.nodes.iter().enumerate() {
+                let Some(node) = node else { continue };
+                let status = node.groups.group(GroupId(group))?.status().await.ok()?;
+                if status.role == Role::Leader {
+                    return Some(at);
+                }
+            }
+            None
+        })
+        .await
+    }
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.expect("waited in vain")
+}
+
+/// Asks again until there is an answer.
+async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    within(async {
+        let mut again = interval(Duration::from_millis(5));
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            again.tick().await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn groups_serve_rest_and_lose_a_node() {
+    let mut cluster = Cluster::new();
+    (1..=GROUPS).for_each(|group| cluster.create(group));
+    assert_eq!(cluster.groups(2).list(), (1..=GROUPS).map(GroupId).collect::<Vec<_>>());
+    for group in 1..=GROUPS {
+        assert_eq!(cluster.add(group, group).await, group);
+    }
+    for group in 1..=GROUPS {
+        cluster.agree(group, group).await;
+    }
+    // They go to rest, on every node.
+    for group in (1..=GROUPS).map(GroupId) {
+        for node in 0..3 {
+            let handle = cluster.groups(node).group(group).unwrap();
+            eventually(async || handle.status().await.ok().filter(|status| status.hibernates))
+                .await;
+        }
+    }
+    // And elect others when the node of some of their leaders is gone.
+    let lost = cluster.leader(1).await;
+    cluster.kill(lost).await;
+    for group in 1..=GROUPS {
+        assert_ne!(cluster.leader(group).await, lost);
+        assert_eq!(cluster.add(group, 100).await, group + 100);
+    }
+    cluster.start(lost);
+    for group in 1..=GROUPS {
+        cluster.agree(group, group + 100).await;
+    }
+}
+
+#[tokio::test]
+async fn groups_come_and_go_while_others_run() {
+    let mut cluster = Cluster::new();
+    cluster.create(1);
+    cluster.add(1, 1).await;
+    cluster.create(9);
+    assert_eq!(cluster.add(9, 5).await, 5);
+    let again = cluster.groups(0).create(GroupId(9), [(1, "127.0.0.1:1")]);
+    assert!(matches!(again, Err(GroupsError::Exists(GroupId(9)))));
+    let unknown = cluster.groups(0).remove(GroupId(4)).await.unwrap_err();
+    assert_eq!(unknown.to_string(), "there is no group 4 on this node");
+
+    let handle = cluster.handle(9);
+    for node in 0..3 {
+        within(cluster.groups(node).remove(GroupId(9))).await.unwrap();
+        assert_eq!(cluster.groups(node).list(), [GroupId(1)]);
+        assert!(!cluster.dir.path().join(format!("{node}/group-9")).exists());
+    }
+    let late = within(handle.propose_one(&[0; 8])).await;
+    assert!(matches!(late, Err(Failure::Refused(_))), "{late:?}");
+    assert_eq!(cluster.add(1, 1).await, 2);
+    // A restart finds those that are left.
+    cluster.kill(0).await;
+    cluster.start(0);
+    assert_eq!(cluster.groups(0).list(), [GroupId(1)]);
+    cluster.agree(1, 2).await;
+}
+
+#[tokio::test]
+async fn a_node_stops_when_all_its_groups_have() {
+    let mut cluster = Cluster::new();
+    (1..=4).for_each(|group| cluster.create(group));
+    for group in 1..=4 {
+        cluster.add(group, 1).await;
+    }
+    for node in 0..3 {
+        let Node { groups, task } = cluster.nodes[node].take().unwrap();
+        groups.shutdown(true);
+        within(task).await.unwrap();
+        assert_eq!(groups.list(), []);
+        let late = groups.create(GroupId(5), [(1, "127.0.0.1:1")]);
+        assert!(matches!(late, Err(GroupsError::Ended)));
+    }
+    (0..3).for_each(|node| cluster.start(node));
+    for group in 1..=4 {
+        cluster.agree(group, 1).await;
+    }
+}

@@ -1,0 +1,53 @@
+//! Many groups on a few nodes: storms, and what is promised of those that rest.
+
+use lakebed::Mark;
+use lakebed_scenarios::groups::{a_leader_of_many_dies, idle, storm};
+use lakebed_sim::{Seed, check};
+
+/// In a sweep of some length groups rest, wake in each of the ways there are, and are removed.
+#[test]
+fn groups() {
+    let reports = check("groups", storm);
+    for report in &reports {
+        assert!(report.stats.answered >= 50, "seed {}: {:?}", report.seed, report.stats);
+        assert!(report.marks.has(Mark::Hibernated), "seed {}: nobody rested", report.seed);
+    }
+    if reports.len() < 20 {
+        return;
+    }
+    for mark in [Mark::HibernationEnded, Mark::HibernationEndedByLink] {
+        assert!(reports.iter().any(|report| report.marks.has(mark)), "{mark:?} was not met");
+    }
+    assert!(reports.iter().any(|report| report.stats.removals > 0), "no group was removed");
+    assert!(reports.iter().any(|report| report.stats.disk_failures > 0), "no engine's disk failed");
+}
+
+#[test]
+fn a_hundred_groups_at_rest_have_other_leaders_within_two_timeouts() {
+    for seed in 1..=4 {
+        let report =
+            a_leader_of_many_dies(Seed::new(seed)).unwrap_or_else(|failure| panic!("{failure}"));
+        assert!(report.marks.has(Mark::HibernationEndedByLink));
+    }
+}
+
+#[test]
+fn the_same_seed_does_the_same() {
+    for number in [3, 15] {
+        let digest = |seed| storm(seed).unwrap_or_else(|failure| panic!("{failure}")).digest;
+        assert_eq!(digest(Seed::new(number)), digest(Seed::new(number)));
+    }
+}
+
+/// The one thing that idle groups cost is the beat of their nodes: as many as of one group.
+#[test]
+fn idle_groups_at_rest_send_nothing() {
+    let [one, many] =
+        [1, 50].map(|groups| idle(groups, true).unwrap_or_else(|why| panic!("{why}")));
+    assert_eq!((one.messages, many.messages), (0, 0));
+    // Three nodes, each beats to two others, ten times in each of ten seconds.
+    assert_eq!((one.beats, many.beats), (600, 600));
+    assert_eq!(one.bytes, many.bytes);
+    let awake = idle(50, false).unwrap_or_else(|why| panic!("{why}"));
+    assert!(awake.messages >= 50 * 2 * 2 * 90, "{}", awake.messages);
+}

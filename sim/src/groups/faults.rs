@@ -1,0 +1,296 @@
+//! What can be done to hosts, and to the disks of their groups.
+
+use super::{Coming, Groups, SITE_CRASH, SITE_VICTIM, looks, node_id};
+use crate::{
+    client::{Errand, Fate, Request, Workload},
+    disk::Survivors,
+    network::Connection,
+    oracle::Checked,
+    plan::{FaultKind, MS, kind_names},
+};
+use bytes::Bytes;
+use lakebed::{Control, Event, GroupId, HostEvent, LogIndex, StateMachine};
+
+impl<M: StateMachine, W: Workload> Groups<M, W> {
+    /// Lets a planned fault strike. What strikes a disk strikes that of one group.
+    pub fn strike(&mut self, fault: &FaultKind) -> Checked {
+        self.note(None, || format!("fault: {fault}"));
+        let number = kind_names().position(|name| name == fault.name());
+        self.stats.faults[number.expect("kinds have names")] += 1;
+        match fault {
+            FaultKind::PowerCut { nodes, survivors, down, .. } => {
+                for node in nodes {
+                    self.fell(*node, Some(*survivors), *down);
+                }
+            }
+            FaultKind::Kill { node, down } => self.fell(*node, None, *down),
+            FaultKind::Partition { side, both_ways, noticed, .. } => {
+                self.partition(side, *both_ways, *noticed);
+            }
+            FaultKind::Isolated { node, noticed, .. } => self.isolate(*node, *noticed),
+            FaultKind::Pause { node, lasts } => {
+                self.nodes[*node].paused_until = self.now + lasts;
+            }
+            FaultKind::SlowLink { from, to, bytes_per_ms, lasts } => {
+                self.network.slow(*from, *to, *bytes_per_ms, self.now + lasts);
+            }
+            FaultKind::SlowDisk { node, factor, .. } => self.nodes[*node].slowness = *factor,
+            FaultKind::SetClock { node, by_ms } => {
+                self.nodes[*node].clock.step(by_ms * MS as i64);
+            }
+            FaultKind::StalledClock { node, lasts } => {
+                self.nodes[*node].clock.stall(self.now, *lasts);
+            }
+            FaultKind::Stop { node, hand_over } => return self.stop(*node, *hand_over),
+            FaultKind::Transfer { node } => return self.transfer(*node),
+            FaultKind::SyncFailure { node, failure } => {
+                if let Some(group) = self.victim(*node)
+                    && let Some(seat) = self.nodes[*node].seats.get_mut(&group)
+                {
+                    seat.next_sync_fails = Some(*failure);
+                }
+            }
+            FaultKind::FailedOperation { node, victim, error } => {
+                if let Some(group) = self.victim(*node)
+                    && let Some(seat) = self.nodes[*node].seats.get_mut(&group)
+                {
+                    seat.next_fails = Some((*victim, *error));
+                }
+            }
+            FaultKind::HungDisk { node, .. } => {
+                if let Some(group) = self.victim(*node)
+                    && let Some(seat) = self.nodes[*node].seats.get_mut(&group)
+                {
+                    seat.hangs.get_or_insert_default();
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Ends a fault that lasts.
+    pub fn relent(&mut self, fault: &FaultKind) {
+        match fault {
+            FaultKind::Partition { .. } => self.rejoin(),
+            FaultKind::Isolated { node, .. } => self.readmit(*node),
+            FaultKind::SlowDisk { node, .. } => self.nodes[*node].slowness = 1,
+            FaultKind::HungDisk { node, .. } => self.release_disks(*node),
+            _ => {}
+        }
+    }
+
+    /// Ends every fault.
+    pub fn heal(&mut self) {
+        self.note(None, || "heal".into());
+        self.network.heal();
+        for node in 0..self.nodes.len() {
+            self.nodes[node].slowness = 1;
+            self.nodes[node].clock.go_on(self.now);
+            for seat in self.nodes[node].seats.values_mut() {
+                seat.next_fails = None;
+                seat.next_sync_fails = None;
+            }
+            self.release_disks(node);
+        }
+        self.rejoin();
+    }
+
+    /// A group that a node has a disk of.
+    fn victim(&mut self, node: usize) -> Option<GroupId> {
+        let seats: Vec<GroupId> = self.nodes[node].seats.keys().copied().collect();
+        let draw = self.draws.lane(SITE_VICTIM, node as u32);
+        (!seats.is_empty()).then(|| *draw.pick(&seats))
+    }
+
+    /// One group of a node stops and comes back, while the node goes on.
+    fn stop(&mut self, node: usize, hand_over: bool) -> Checked {
+        let Some(group) = self.victim(node) else { return Ok(()) };
+        self.feed(node, [HostEvent::Group(group, Event::Stop { hand_over })])
+    }
+
+    /// A group's leadership is handed to a node that is a member of it.
+    fn transfer(&mut self, node: usize) -> Checked {
+        let Some(group) = self.victim(node) else { return Ok(()) };
+        let Some(leader) = self.leader(group) else { return Ok(()) };
+        let request = Request {
+            client: usize::MAX,
+            node: leader,
+            is_write: false,
+            errand: Errand::Plain,
+            query: Bytes::new(),
+            floor: LogIndex(0),
+            fate: Fate::Open,
+        };
+        let asked = self.groups.get_mut(&group).expect("it has a leader");
+        let id = asked.requests.begin(request);
+        let control = Control::Transfer { to: Some(node_id(node)) };
+        self.feed(leader, [HostEvent::Group(group, Event::Control { id, control })])
+    }
+
+    /// A node's power fails, or (`None`) its process is killed; it comes back.
+    pub fn fell(&mut self, node: usize, survivors: Option<Survivors>, down: u64) {
+        if self.nodes[node].host.is_none() {
+            return;
+        }
+        self.die(node, survivors);
+        let life = self.nodes[node].life;
+        self.schedule(self.now + down, Coming::Start { node, life });
+    }
+
+    /// The same, and it stays down.
+    pub fn die(&mut self, node: usize, survivors: Option<Survivors>) {
+        self.note(Some(node), || format!("falls, survivors {survivors:?}"));
+        let draw = self.disks.lane(SITE_CRASH, node as u32);
+        let mut is_pending = false;
+        for seat in self.nodes[node].seats.values_mut() {
+            is_pending |= seat.disk.has_pending_sectors();
+            match survivors {
+                Some(survivors) => seat.disk.cut_power(survivors, draw),
+                None => seat.disk.kill(draw),
+            }
+        }
+        if survivors.is_some() {
+            self.stats.crashes += 1;
+            self.stats.crashes_with_writes_pending += u64::from(is_pending);
+        } else {
+            self.stats.kills += 1;
+        }
+        let groups: Vec<GroupId> = self.nodes[node].seats.keys().copied().collect();
+        for group in groups {
+            self.bury(node, group);
+        }
+        let gone = &mut self.nodes[node];
+        let host = gone.host.take().expect("the node was up");
+        self.counted = looks::sum(self.counted, host.counters());
+        gone.paused_until = 0;
+        (gone.wake, gone.deadline) = (u64::MAX, None);
+        for peer in 0..self.nodes.len() {
+            self.network.disconnect(node, peer);
+            self.schedule_link_down(peer, node);
+        }
+    }
+
+    /// Starts a node that is down.
+    pub fn restart(&mut self, node: usize) {
+        let life = self.nodes[node].life;
+        self.schedule(self.now, Coming::Start { node, life });
+    }
+
+    fn release_disks(&mut self, node: usize) {
+        let held: Vec<_> = self.nodes[node]
+            .seats
+            .iter_mut()
+            .flat_map(|(group, seat)| {
+                let life = seat.life;
+                let held = seat.hangs.take().unwrap_or_default();
+                held.into_iter().map(move |op| (*group, life, op))
+            })
+            .collect();
+        for (group, life, op) in held {
+            self.schedule(self.now, Coming::Completion { node, group, life, op });
+        }
+    }
+
+    // ---- connections -------------------------------------------------------------------------
+
+    /// As in the world of one group.
+    pub fn partition(&mut self, side: &[bool], both_ways: bool, noticed: bool) {
+        for from in 0..self.nodes.len() {
+            for to in 0..self.nodes.len() {
+                let cut = side[from] && !side[to] || both_ways && side[to] && !side[from];
+                self.network.set_cut(from, to, cut);
+                if cut && noticed {
+                    self.break_connection(from, to);
+                }
+            }
+        }
+    }
+
+    /// Ends all partitions.
+    pub fn rejoin(&mut self) {
+        for from in 0..self.nodes.len() {
+            for to in 0..self.nodes.len() {
+                self.network.set_cut(from, to, false);
+            }
+        }
+        for node in 0..self.nodes.len() {
+            for peer in 0..node {
+                self.break_connection(node, peer);
+            }
+        }
+    }
+
+    fn isolate(&mut self, node: usize, noticed: bool) {
+        self.network.set_alone(node, true);
+        for peer in 0..self.nodes.len() {
+            if noticed && peer != node {
+                self.break_connection(node, peer);
+            }
+        }
+    }
+
+    fn readmit(&mut self, node: usize) {
+        self.network.set_alone(node, false);
+        for peer in 0..self.nodes.len() {
+            if peer != node {
+                self.break_connection(node, peer);
+            }
+        }
+    }
+
+    pub(super) fn break_connection(&mut self, a: usize, b: usize) {
+        self.schedule_link_down(a, b);
+        self.schedule_link_down(b, a);
+    }
+
+    fn schedule_link_down(&mut self, node: usize, peer: usize) {
+        if let Some(Connection { number, .. }) = self.network.connection(node, peer) {
+            let at = self.now + self.network.notice(node, peer);
+            self.schedule(at, Coming::LinkDown { node, peer, number });
+        }
+    }
+
+    pub(super) fn link_down(&mut self, node: usize, peer: usize, number: u64) -> Checked {
+        if self.network.connection(node, peer).is_none_or(|own| own.number != number) {
+            return Ok(());
+        }
+        self.network.disconnect(node, peer);
+        self.schedule_link_up(node, peer);
+        self.feed(node, [HostEvent::Link { peer: node_id(peer), up: false }])
+    }
+
+    /// A node that just started meets everybody it can reach.
+    pub(super) fn connect(&mut self, node: usize) {
+        for peer in 0..self.nodes.len() {
+            if peer != node {
+                self.schedule_link_up(node, peer);
+                self.schedule_link_up(peer, node);
+            }
+        }
+    }
+
+    fn schedule_link_up(&mut self, node: usize, peer: usize) {
+        let lives = (self.nodes[node].life, self.nodes[peer].life);
+        let at = self.now + self.network.notice(node, peer);
+        self.schedule(at, Coming::LinkUp { node, peer, lives });
+    }
+
+    pub(super) fn link_up(&mut self, node: usize, peer: usize, lives: (u32, u32)) -> Checked {
+        if !self.lives(node, lives.0) || !self.lives(peer, lives.1) {
+            return Ok(());
+        }
+        if !self.network.is_whole(node, peer) {
+            self.schedule_link_up(node, peer);
+            return Ok(());
+        }
+        let id = node_id(peer);
+        match self.network.connection(node, peer) {
+            Some(connection) if connection.peer_life == lives.1 => return Ok(()),
+            Some(_) => self.feed(node, [HostEvent::Link { peer: id, up: false }])?,
+            None => {}
+        }
+        self.network.connect(node, peer, lives.1);
+        self.feed(node, [HostEvent::Link { peer: id, up: true }])
+    }
+}

@@ -1,0 +1,609 @@
+//! Many groups on a few nodes: each node is a host, each group has a disk, a machine and an oracle
+//! of its own on each of its members, and all share the network, the clocks and the power.
+//!
+//! The plan is that of a storm: its network, disks, clocks and faults. What strikes a disk there
+//! strikes the disk of one group here, what strikes a node all groups on it; faults that no plan
+//! within the budget has are let go. Knows no scenario. Invariant: a group is judged by the ordinary
+//! oracle, which never hears of another.
+
+mod clients;
+mod faults;
+mod looks;
+mod seats;
+pub mod storm;
+
+use crate::{
+    client::{Requests, Workload},
+    network::{Fate, Network},
+    node::{Clock, is_sync},
+    oracle::{Checked, Oracle, Seen, Violation},
+    plan::{MS, Plan, US},
+    prng::{Concern, Stream},
+    seat,
+    trace::{self, Trace},
+    world::Stats,
+};
+use bytes::{Bytes, BytesMut};
+use clients::Client;
+use lakebed::{
+    Action, ClusterId, Config, DiskRequest, Engine, Event, GroupId, Host, HostAction, HostConfig,
+    HostCounters, HostEvent, Instant, Marks, Member, Membership, NodeId, OpId, Start, StateMachine,
+    entry::Seed, host::is_beat, tape::Digest,
+};
+use seats::Seat;
+use std::{collections::BTreeMap, sync::Arc};
+
+const CLUSTER: ClusterId = ClusterId(0x1a4e_bed0);
+
+/// Sites of draws.
+const SITE_ELECTION: u32 = 0;
+const SITE_LIFE: u32 = 1;
+const SITE_CLOCK: u32 = 0;
+const SITE_READ: u32 = 1;
+const SITE_WRITE: u32 = 2;
+const SITE_SYNC: u32 = 3;
+const SITE_CRASH: u32 = 4;
+const SITE_PARTLY: u32 = 5;
+const SITE_MACHINE: u32 = 1;
+const SITE_RESTART: u32 = 2;
+const SITE_ARRIVE: u32 = 3;
+const SITE_CLIENT: u32 = 1;
+const SITE_OPERATION: u32 = 2;
+const SITE_GROUP: u32 = 3;
+const SITE_VICTIM: u32 = 4;
+
+/// How many groups a run has, and how many come and go while it does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Census {
+    /// From the beginning.
+    pub groups: u64,
+    /// Created later, and removed later.
+    pub comings: u64,
+    /// In which every node is a member; the others have three of them.
+    pub is_everywhere: bool,
+}
+
+/// Something to come.
+#[derive(Clone, Debug)]
+enum Coming {
+    Deliver { from: usize, to: usize, life: u32, bytes: Bytes },
+    Completion { node: usize, group: GroupId, life: u32, op: OpId },
+    MachineStep { node: usize, group: GroupId, life: u32 },
+    Wake { node: usize, life: u32 },
+    Start { node: usize, life: u32 },
+    Seat { node: usize, group: GroupId, life: u32 },
+    LinkUp { node: usize, peer: usize, lives: (u32, u32) },
+    LinkDown { node: usize, peer: usize, number: u64 },
+    Think { client: usize, round: u32 },
+    Patience { client: usize, round: u32 },
+    Create { group: GroupId },
+    Remove { group: GroupId },
+}
+
+impl Coming {
+    /// The node whose process must run for it, in which life, if it must.
+    const fn process(&self) -> Option<usize> {
+        match self {
+            Self::Deliver { to, .. } => Some(*to),
+            Self::Completion { node, .. }
+            | Self::MachineStep { node, .. }
+            | Self::Wake { node, .. }
+            | Self::Seat { node, .. }
+            | Self::LinkUp { node, .. }
+            | Self::LinkDown { node, .. } => Some(*node),
+            _ => None,
+        }
+    }
+}
+
+/// One machine.
+struct Node<M: StateMachine> {
+    host: Option<Host>,
+    /// Rises with every start.
+    life: u32,
+    clock: Clock,
+    seats: BTreeMap<GroupId, Seat<M>>,
+    /// When it will be woken next, and for which deadline.
+    wake: u64,
+    deadline: Option<Instant>,
+    slowness: u64,
+    paused_until: u64,
+}
+
+/// One group, as those know it who stand outside.
+struct Group<M> {
+    oracle: Oracle<M>,
+    members: Arc<Membership>,
+    requests: Requests,
+    /// It was removed: nothing is owed to its clients any more.
+    is_removed: bool,
+}
+
+/// A cluster of hosts in simulated time.
+pub struct Groups<M: StateMachine, W> {
+    plan: Plan,
+    census: Census,
+    now: u64,
+    agenda: BTreeMap<(u64, u64), Coming>,
+    agreed: u64,
+    nodes: Vec<Node<M>>,
+    groups: BTreeMap<GroupId, Group<M>>,
+    network: Network,
+    disks: Stream,
+    process: Stream,
+    elections: Stream,
+    draws: Stream,
+    clients: Vec<Client>,
+    workload: W,
+    machine: fn() -> M,
+    digest: Digest,
+    stats: Stats,
+    marks: Marks,
+    /// Of hosts that are gone.
+    counted: HostCounters,
+    sent: Sent,
+    trace: Option<Trace>,
+    actions: Vec<HostAction>,
+    touched: Option<usize>,
+}
+
+/// What hosts sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Sent {
+    /// Messages of engines.
+    pub messages: u64,
+    /// The hosts' own.
+    pub beats: u64,
+    /// Bytes of both.
+    pub bytes: u64,
+}
+
+impl<M: StateMachine, W: Workload> Groups<M, W> {
+    /// Hosts that start now, with groups on disks that hold nothing.
+    pub fn new(plan: Plan, census: Census, machine: fn() -> M, workload: W) -> Self {
+        let (seed, count) = (plan.seed, plan.nodes);
+        let mut clock = Stream::new(seed, Concern::Clock);
+        let mut node = |at: usize| {
+            let offset = clock.lane(SITE_CLOCK, at as u32).below(1 << 40);
+            Node {
+                host: None,
+                life: 0,
+                clock: Clock::new(offset, plan.drift_ppm[at]),
+                seats: BTreeMap::new(),
+                wake: u64::MAX,
+                deadline: None,
+                slowness: 1,
+                paused_until: 0,
+            }
+        };
+        let mut groups = Self {
+            census,
+            now: 0,
+            agenda: BTreeMap::new(),
+            agreed: 0,
+            nodes: (0..count).map(&mut node).collect(),
+            groups: BTreeMap::new(),
+            network: Network::new(seed, count, plan.links),
+            disks: Stream::new(seed, Concern::Disk),
+            process: Stream::new(seed, Concern::Process),
+            elections: Stream::new(seed, Concern::Elections),
+            draws: Stream::new(seed, Concern::Workload),
+            clients: Vec::new(),
+            workload,
+            machine,
+            digest: Digest::default(),
+            stats: Stats::default(),
+            marks: Marks::default(),
+            counted: HostCounters::default(),
+            sent: Sent::default(),
+            trace: None,
+            actions: Vec::new(),
+            touched: None,
+            plan,
+        };
+        groups.begin();
+        groups
+    }
+
+    fn begin(&mut self) {
+        for group in 1..=self.census.groups {
+            self.found(GroupId(group));
+        }
+        for node in 0..self.nodes.len() {
+            self.schedule(self.now, Coming::Start { node, life: 0 });
+        }
+        for client in 0..self.plan.clients.len() {
+            self.clients.push(Client::default());
+            self.schedule(US, Coming::Think { client, round: 0 });
+        }
+        let last = self.plan.faults.iter().map(|fault| fault.at).max().unwrap_or(1_000 * MS);
+        for turn in 0..self.census.comings {
+            let lane = self.process.lane(SITE_ARRIVE, turn as u32);
+            let (comes, goes) = (lane.below(last), lane.below(last));
+            let group = GroupId(self.census.groups + turn + 1);
+            self.schedule(comes, Coming::Create { group });
+            // One that was there, or one that came: later than it did.
+            let gone = if turn % 2 == 0 { GroupId(turn / 2 + 1) } else { group };
+            let goes = if turn % 2 == 0 { goes } else { comes + goes };
+            self.schedule(goes, Coming::Remove { group: gone });
+        }
+    }
+
+    /// A group comes to be, with members that are drawn.
+    fn found(&mut self, group: GroupId) {
+        let mut all: Vec<usize> = (0..self.nodes.len()).collect();
+        let few = if self.census.is_everywhere { all.len() } else { 3 };
+        while all.len() > few {
+            let lane = self.draws.lane(SITE_GROUP, group.0 as u32);
+            all.remove(lane.below(all.len() as u64) as usize);
+        }
+        let member =
+            |at: &usize| Member { id: node_id(*at), incarnation: 0, address: Bytes::new() };
+        let members = Arc::new(Membership::of(all.iter().map(member)));
+        let seed = Seed::new(CLUSTER, group);
+        let machine = seat::Seat::new((self.machine)(), None);
+        let oracle = Oracle::new(self.nodes.len(), seed, Arc::clone(&members), machine);
+        let requests = Requests::default();
+        self.groups.insert(group, Group { oracle, members, requests, is_removed: false });
+    }
+
+    /// Traces what happens from now on.
+    pub(crate) fn trace(&mut self, print: bool, whole: bool) {
+        self.trace = Some(if whole { Trace::whole() } else { Trace::new(print) });
+    }
+
+    pub(crate) fn last_lines(&self, node: Option<usize>, count: usize) -> Vec<String> {
+        self.trace.as_ref().map_or_else(Vec::new, |trace| trace.last(node, count))
+    }
+
+    fn note(&mut self, node: Option<usize>, line: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.add(self.now, node, &line());
+        }
+    }
+
+    fn schedule(&mut self, at: u64, what: Coming) {
+        self.agreed += 1;
+        self.agenda.insert((at, self.agreed), what);
+    }
+
+    /// When the next thing happens.
+    #[must_use]
+    pub fn next_at(&self) -> u64 {
+        self.agenda.first_key_value().map_or(u64::MAX, |((at, _), _)| *at)
+    }
+
+    /// Lets the next thing happen.
+    pub fn step(&mut self) -> Checked {
+        let Some(((at, _), what)) = self.agenda.pop_first() else {
+            return Err(Violation::of_cluster("world", "nothing is left to happen".into()));
+        };
+        self.now = self.now.max(at);
+        if let Some(node) = what.process()
+            && self.now < self.nodes[node].paused_until
+        {
+            // It lies in a socket or a queue until the process goes on.
+            self.schedule(self.nodes[node].paused_until, what);
+            return Ok(());
+        }
+        self.happen(what)
+    }
+
+    fn happen(&mut self, what: Coming) -> Checked {
+        match what {
+            Coming::Deliver { from, to, life, bytes } => {
+                if self.network.is_cut(from, to) {
+                    self.stats.messages_lost += 1;
+                    return Ok(());
+                }
+                self.stats.messages_stale += u64::from(life != self.nodes[from].life);
+                self.feed(to, [HostEvent::Received { from: node_id(from), bytes }])
+            }
+            Coming::Completion { node, group, life, op } => self.complete(node, group, life, op),
+            Coming::MachineStep { node, group, life } => self.machine_step(node, group, life),
+            Coming::Wake { node, life } if self.lives(node, life) => self.wake(node),
+            Coming::Start { node, life } if self.nodes[node].life == life => self.start(node),
+            Coming::Seat { node, group, life } if self.lives(node, life) => self.sit(node, group),
+            Coming::LinkUp { node, peer, lives } => self.link_up(node, peer, lives),
+            Coming::LinkDown { node, peer, number } => self.link_down(node, peer, number),
+            Coming::Think { client, round } => self.thought(client, round),
+            Coming::Patience { client, round } => self.out_of_patience(client, round),
+            Coming::Create { group } => self.create(group),
+            Coming::Remove { group } => self.remove(group),
+            _ => Ok(()),
+        }
+    }
+
+    fn lives(&self, node: usize, life: u32) -> bool {
+        self.nodes[node].host.is_some() && self.nodes[node].life == life
+    }
+
+    /// Hands events to a host that is up, judges each group that it called, does what is asked for.
+    fn feed<const N: usize>(&mut self, at: usize, events: [HostEvent; N]) -> Checked {
+        let node = &mut self.nodes[at];
+        let now = node.clock.local(self.now);
+        let Some(host) = node.host.as_mut() else { return Ok(()) };
+        self.touched = Some(at);
+        self.stats.events += N as u64;
+        if let Some(trace) = &mut self.trace {
+            events.iter().for_each(|event| trace.add(self.now, Some(at), &told(event)));
+        }
+        self.digest.number(at as u64);
+        self.digest.number(now.0);
+        let mut actions = std::mem::take(&mut self.actions);
+        host.handle(now, events, &mut actions);
+        self.judge(at, &actions)?;
+        for action in actions.drain(..) {
+            self.perform(at, action)?;
+        }
+        self.actions = actions;
+        self.schedule_wake(at);
+        Ok(())
+    }
+
+    /// Shows each group that was called to its oracle, with what it said.
+    fn judge(&mut self, at: usize, actions: &[HostAction]) -> Checked {
+        let Some(host) = &self.nodes[at].host else { return Ok(()) };
+        let now = self.nodes[at].clock.local(self.now);
+        let mut touched = host.touched().to_vec();
+        touched.sort_unstable();
+        touched.dedup();
+        for id in touched {
+            let Some(engine) = host.core(id) else { continue };
+            let said: Vec<Action> = actions
+                .iter()
+                .filter_map(|action| match action {
+                    HostAction::Group(of, action) if *of == id => Some(action.clone()),
+                    _ => None,
+                })
+                .collect();
+            self.digest.number(id.0);
+            self.digest.step(now, &[], &said);
+            let probe = engine.probe();
+            let group = self.groups.get_mut(&id).expect("only what was founded is here");
+            let seen = Seen { node: at, probe, engine };
+            let judged = group.oracle.on_step(seen, &said);
+            judged.map_err(|violation| of_group(id, violation))?;
+            let scars = crate::node::Scars::default();
+            scars.excuse(at, &probe).map_err(|violation| of_group(id, violation))?;
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, at: usize, action: HostAction) -> Checked {
+        match action {
+            HostAction::Group(group, action) => {
+                if self.trace.is_some() {
+                    self.note(Some(at), || format!("group {group}: {}", trace::action(&action)));
+                }
+                self.perform_for(at, group, action)
+            }
+            HostAction::Beat { to, bytes } => {
+                self.sent.beats += 1;
+                self.send(at, to, bytes, &Bytes::new());
+                Ok(())
+            }
+            // Everybody is connected with everybody.
+            HostAction::Connect(_) => Ok(()),
+        }
+    }
+
+    fn perform_for(&mut self, at: usize, group: GroupId, action: Action) -> Checked {
+        match action {
+            Action::Disk { op, request, .. } => self.submit(at, group, op, request),
+            Action::Send { to, head, body } => {
+                self.sent.messages += 1;
+                self.send(at, to, head, &body);
+            }
+            Action::Machine(step) => self.push_machine_step(at, group, step),
+            Action::Respond { requests, outcome } => {
+                return self.respond(at, group, requests, &outcome);
+            }
+            Action::Note(lakebed::Note::Snapshot(_)) => self.stats.snapshots += 1,
+            Action::Note(lakebed::Note::Compacted(_)) => self.stats.compactions += 1,
+            Action::Note(lakebed::Note::Role { leader: Some(_), .. }) => self.stats.elections += 1,
+            Action::Note(_) | Action::Members(_) => {}
+            Action::Halt(halt) => return self.halted(at, group, &halt),
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, at: usize, group: GroupId, op: OpId, request: DiskRequest) {
+        let times = self.plan.disk;
+        let (site, latency) = if is_sync(&request) {
+            (SITE_SYNC, times.sync)
+        } else if matches!(request, DiskRequest::Write { .. }) {
+            (SITE_WRITE, times.write)
+        } else {
+            (SITE_READ, times.read)
+        };
+        let delay = self.disks.lane(site, at as u32).delay(latency.least, latency.tail);
+        let node = &mut self.nodes[at];
+        let delay = delay * node.slowness;
+        let Some(seat) = node.seats.get_mut(&group) else { return };
+        let life = seat.life;
+        seat.disk.submit(op, request);
+        self.schedule(self.now + delay, Coming::Completion { node: at, group, life, op });
+    }
+
+    fn send(&mut self, from: usize, to: NodeId, head: Bytes, body: &Bytes) {
+        let to = to.0 as usize - 1;
+        if self.network.connection(from, to).is_none() {
+            self.stats.messages_lost += 1;
+            return;
+        }
+        let bytes = if body.is_empty() { head } else { joined(&head, body) };
+        self.sent.bytes += bytes.len() as u64;
+        match self.network.send(from, to, self.now, bytes.len()) {
+            Fate::Arrives(at, again) => {
+                let life = self.nodes[from].life;
+                if let Some(again) = again {
+                    let bytes = bytes.clone();
+                    self.schedule(again, Coming::Deliver { from, to, life, bytes });
+                }
+                self.schedule(at, Coming::Deliver { from, to, life, bytes });
+            }
+            Fate::Lost { noticed } => {
+                self.stats.messages_lost += 1;
+                if noticed {
+                    self.break_connection(from, to);
+                }
+            }
+        }
+    }
+
+    fn wake(&mut self, at: usize) -> Checked {
+        let node = &mut self.nodes[at];
+        (node.wake, node.deadline) = (u64::MAX, None);
+        let local = node.clock.local(self.now);
+        let deadline = node.host.as_ref().and_then(Host::deadline);
+        if deadline.is_none_or(|deadline| deadline > local) {
+            self.schedule_wake(at);
+            return Ok(());
+        }
+        self.feed(at, [])?;
+        let node = &self.nodes[at];
+        let next = node.host.as_ref().and_then(Host::deadline);
+        if next.is_some() && next <= deadline && node.clock.local(self.now) >= local {
+            let what = format!("handled at its deadline {deadline:?}, the next one is {next:?}");
+            return Err(Violation::new("deadlines move on", at, what));
+        }
+        Ok(())
+    }
+
+    fn schedule_wake(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        let Some(deadline) = node.host.as_ref().and_then(Host::deadline) else { return };
+        if node.deadline == Some(deadline) {
+            return;
+        }
+        node.deadline = Some(deadline);
+        let due = node.clock.global(deadline).max(self.now);
+        if due < node.wake {
+            node.wake = due;
+            let life = node.life;
+            self.schedule(due, Coming::Wake { node: at, life });
+        }
+    }
+
+    // ---- lives -------------------------------------------------------------------------------
+
+    /// A process starts, and with it each group that it is a member of.
+    fn start(&mut self, at: usize) -> Checked {
+        let tuning = &self.plan.tuning;
+        let config = HostConfig {
+            cluster: CLUSTER,
+            node: node_id(at),
+            life: self.elections.lane(SITE_LIFE, at as u32).any(),
+            heartbeat: tuning.heartbeat,
+            silence_max: tuning.election.0,
+        };
+        let node = &mut self.nodes[at];
+        node.life += 1;
+        node.host = Some(Host::new(config).expect("plans are configurations that work"));
+        // What was removed while it was down.
+        let groups = &self.groups;
+        node.seats.retain(|id, _| groups.get(id).is_some_and(|group| !group.is_removed));
+        for group in self.hosted_by(at) {
+            self.sit(at, group)?;
+        }
+        self.connect(at);
+        Ok(())
+    }
+
+    /// The groups that a node is to take part in.
+    fn hosted_by(&self, at: usize) -> Vec<GroupId> {
+        let is_member = |group: &Group<M>| group.members.member(node_id(at)).is_some();
+        let living = self.groups.iter().filter(|(_, group)| !group.is_removed && is_member(group));
+        living.map(|(id, _)| *id).collect()
+    }
+
+    fn engine(&mut self, at: usize, group: GroupId) -> Engine {
+        let mut config = Config::new(group, node_id(at));
+        config.disk_align = self.plan.geometry.align;
+        config.segment_bytes = self.plan.segment_bytes;
+        config.tuning = self.plan.tuning.clone();
+        let seed = self.elections.lane(SITE_ELECTION, at as u32).any();
+        Engine::new(config, seed).expect("plans are configurations that work")
+    }
+
+    /// A group begins on a node that is up, unless it is there.
+    fn sit(&mut self, at: usize, id: GroupId) -> Checked {
+        let wanted = self.groups.get(&id).filter(|group| !group.is_removed);
+        let Some(members) = wanted.map(|group| Arc::clone(&group.members)) else {
+            // It was removed while it was down here.
+            self.nodes[at].seats.remove(&id);
+            return Ok(());
+        };
+        let engine = self.engine(at, id);
+        let geometry = self.plan.geometry;
+        let node = &mut self.nodes[at];
+        let Some(host) = node.host.as_mut() else { return Ok(()) };
+        if host.create(id, engine).is_err() {
+            return Ok(());
+        }
+        let seat = node.seats.entry(id).or_insert_with(|| Seat::new(geometry, (self.machine)()));
+        seat.begin((self.machine)());
+        let start = if seat.is_formatted() {
+            Start::Run
+        } else {
+            Start::Format { cluster: CLUSTER, members }
+        };
+        self.feed(at, [HostEvent::Group(id, Event::Start(start))])
+    }
+
+    /// A group is created on all its members that are up; the others find it when they start.
+    fn create(&mut self, group: GroupId) -> Checked {
+        self.note(None, || format!("group {group} is created"));
+        self.found(group);
+        for node in 0..self.nodes.len() {
+            if self.hosted_by(node).contains(&group) {
+                let at = self.now + self.process.lane(SITE_ARRIVE, node as u32).delay(US, MS);
+                let life = self.nodes[node].life;
+                self.schedule(at, Coming::Seat { node, group, life });
+            }
+        }
+        Ok(())
+    }
+
+    /// A group is removed for good: each of its engines stops, and its disk is thrown away.
+    fn remove(&mut self, group: GroupId) -> Checked {
+        self.note(None, || format!("group {group} is removed"));
+        let Some(gone) = self.groups.get_mut(&group).filter(|gone| !gone.is_removed) else {
+            return Ok(());
+        };
+        gone.is_removed = true;
+        self.stats.removals += 1;
+        for node in 0..self.nodes.len() {
+            self.feed(node, [HostEvent::Group(group, Event::Stop { hand_over: false })])?;
+        }
+        Ok(())
+    }
+}
+
+fn told(event: &HostEvent) -> String {
+    match event {
+        HostEvent::Group(group, event) => format!("group {group}: {}", trace::event(event)),
+        HostEvent::Received { from, bytes } if is_beat(bytes) => format!("> from {from} beat"),
+        HostEvent::Received { from, bytes } => {
+            trace::event(&Event::Received { from: *from, bytes: bytes.clone() })
+        }
+        HostEvent::Link { peer, up } => trace::event(&Event::Link { peer: *peer, up: *up }),
+    }
+}
+
+/// Says in which group an invariant broke.
+fn of_group(group: GroupId, violation: Violation) -> Violation {
+    Violation { what: format!("group {group}: {}", violation.what), ..violation }
+}
+
+fn joined(head: &[u8], body: &[u8]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(head.len() + body.len());
+    bytes.extend_from_slice(head);
+    bytes.extend_from_slice(body);
+    bytes.freeze()
+}
+
+const fn node_id(at: usize) -> NodeId {
+    NodeId(at as u64 + 1)
+}

@@ -1,0 +1,202 @@
+//! A group's place on a node: its disk for ever, its machine while its engine lives.
+
+use super::{Coming, Groups, SITE_CRASH, SITE_MACHINE, SITE_PARTLY, SITE_RESTART, of_group};
+use crate::{
+    client::{Desk, Fate, Workload},
+    disk::{Failure, Geometry, SimDisk, Victim},
+    oracle::{Checked, Violation},
+    plan::US,
+    seat,
+    witness::Witness,
+};
+use lakebed::{
+    DiskError, Event, File, GroupId, Halt, HostEvent, Machine, OpId, Outcome, RequestId, Runner,
+    StateMachine,
+};
+use std::collections::VecDeque;
+
+/// See the module.
+pub(super) struct Seat<M: StateMachine> {
+    pub(super) disk: SimDisk,
+    pub(super) runner: Runner<Witness<M>>,
+    /// Steps of the machine that have not been performed.
+    pub(super) lane: VecDeque<Machine>,
+    /// Rises with each engine; what belongs to an older one is ignored.
+    pub(super) life: u32,
+    /// How its next sync or durable write fails, and which operation fails next.
+    pub(super) next_sync_fails: Option<Failure>,
+    pub(super) next_fails: Option<(Victim, DiskError)>,
+    /// Operations that a disk which hangs does not end.
+    pub(super) hangs: Option<Vec<OpId>>,
+}
+
+impl<M: StateMachine> Seat<M> {
+    pub(super) fn new(geometry: Geometry, machine: M) -> Self {
+        Self {
+            disk: SimDisk::new(geometry),
+            runner: Runner::new(Witness::new(seat::Seat::new(machine, None))),
+            lane: VecDeque::new(),
+            life: 0,
+            next_sync_fails: None,
+            next_fails: None,
+            hangs: None,
+        }
+    }
+
+    /// A new engine begins, with a machine that knows nothing.
+    pub(super) fn begin(&mut self, machine: M) {
+        self.life += 1;
+        self.runner = Runner::new(Witness::new(seat::Seat::new(machine, None)));
+        self.lane.clear();
+        self.next_sync_fails = None;
+        self.next_fails = None;
+    }
+
+    /// Its engine is gone.
+    pub(super) fn end(&mut self) {
+        self.life += 1;
+        self.lane.clear();
+        self.hangs.iter_mut().for_each(Vec::clear);
+    }
+
+    pub(super) fn is_formatted(&self) -> bool {
+        self.disk.list().any(|(file, _)| file == File::HardState)
+    }
+}
+
+impl<M: StateMachine, W: Workload> Groups<M, W> {
+    /// The seat of a group, if this life of it goes on.
+    fn seat(&mut self, at: usize, group: GroupId, life: u32) -> Option<&mut Seat<M>> {
+        self.nodes[at].seats.get_mut(&group).filter(|seat| seat.life == life)
+    }
+
+    pub(super) fn complete(&mut self, at: usize, group: GroupId, life: u32, op: OpId) -> Checked {
+        let draw = self.disks.lane(SITE_PARTLY, at as u32);
+        let seat = self.nodes[at].seats.get_mut(&group).filter(|seat| seat.life == life);
+        let Some(seat) = seat else { return Ok(()) };
+        if let Some(held) = &mut seat.hangs {
+            held.push(op);
+            return Ok(());
+        }
+        let disk = &mut seat.disk;
+        let failure = seat.next_sync_fails.take_if(|_| disk.is_promise(op));
+        let partly = seat.next_fails.take_if(|(victim, _)| disk.is_a(op, *victim));
+        let result = match (failure, partly) {
+            (Some(failure), _) => disk.fail(op, failure),
+            (None, Some((_, error))) => disk.fail_partly(op, error, draw),
+            (None, None) => disk.complete(op),
+        };
+        self.stats.disk_failures += u64::from(failure.is_some() || partly.is_some());
+        self.feed(at, [HostEvent::Group(group, Event::Completed { op, result })])
+    }
+
+    pub(super) fn push_machine_step(&mut self, at: usize, group: GroupId, step: Machine) {
+        let Some(seat) = self.nodes[at].seats.get_mut(&group) else { return };
+        seat.lane.push_back(step);
+        if seat.lane.len() == 1 {
+            let life = seat.life;
+            self.schedule_machine_step(at, group, life);
+        }
+    }
+
+    fn schedule_machine_step(&mut self, at: usize, group: GroupId, life: u32) {
+        let delay = self.process.lane(SITE_MACHINE, at as u32).delay(US, 20 * US);
+        self.schedule(self.now + delay, Coming::MachineStep { node: at, group, life });
+    }
+
+    pub(super) fn machine_step(&mut self, at: usize, id: GroupId, life: u32) -> Checked {
+        let Some(seat) = self.seat(at, id, life) else { return Ok(()) };
+        let Some(step) = seat.lane.pop_front() else { return Ok(()) };
+        if !seat.lane.is_empty() {
+            self.schedule_machine_step(at, id, life);
+        }
+        let group = self.groups.get_mut(&id).expect("only what was founded is here");
+        let seat = self.nodes[at].seats.get_mut(&id).expect("it was just seen");
+        let entries = match &step {
+            Machine::Apply(entries) => Some(entries.clone()),
+            _ => None,
+        };
+        match &step {
+            Machine::Capture { capture, .. } => seat.runner.machine.hold(*capture),
+            Machine::Restore { at: from, last, .. } => group.oracle.on_restore(at, *from, *last),
+            _ => {}
+        }
+        let mut desk = Desk { requests: &group.requests, ended: Vec::new() };
+        let event = seat.runner.perform(step, &mut desk);
+        if let Some(Event::Captured { capture, result: Ok(chunk) }) = &event {
+            seat.runner.machine.taken(*capture, chunk.bytes.len());
+        }
+        let ended = desk.ended;
+        if let Some(entries) = entries {
+            let applied = &mut seat.runner.machine.applied;
+            let checked = group.oracle.on_apply(at, &entries, applied);
+            applied.clear();
+            checked.map_err(|violation| of_group(id, violation))?;
+        }
+        for (request, result) in ended {
+            self.answered(at, id, request, result)?;
+        }
+        event.map_or(Ok(()), |event| self.feed(at, [HostEvent::Group(id, event)]))
+    }
+
+    fn answered(
+        &mut self,
+        at: usize,
+        id: GroupId,
+        request: RequestId,
+        result: Result<Vec<u8>, Outcome>,
+    ) -> Checked {
+        let group = self.groups.get_mut(&id).expect("only what was founded is here");
+        let asked = group.requests.of(request);
+        let position = match &result {
+            Ok(answer) if !asked.is_write => {
+                let checked = group.oracle.on_query(at, &asked.query, answer);
+                checked.map_err(|violation| of_group(id, violation))?;
+                Some(group.oracle.position(at))
+            }
+            Ok(_) => group.oracle.applied_at(request),
+            Err(_) => None,
+        };
+        self.end(id, request, position.map_or(Fate::Unknown, Fate::Answered))
+    }
+
+    /// An engine ended by itself, and its node goes on. One that was not removed comes back.
+    pub(super) fn halted(&mut self, at: usize, group: GroupId, halt: &Halt) -> Checked {
+        self.note(Some(at), || format!("group {group} halted: {halt}"));
+        if !matches!(halt, Halt::Stopped | Halt::DiskFailed { .. }) {
+            let what = format!("group {group}: {halt}");
+            return Err(Violation::new("no refusal after crashes alone", at, what));
+        }
+        self.stats.kills += 1;
+        let draw = self.disks.lane(SITE_CRASH, at as u32);
+        if let Some(seat) = self.nodes[at].seats.get_mut(&group) {
+            seat.disk.kill(draw);
+        }
+        self.bury(at, group);
+        if let Some(host) = &mut self.nodes[at].host {
+            drop(host.remove(group));
+        }
+        if self.groups[&group].is_removed {
+            self.nodes[at].seats.remove(&group);
+            return Ok(());
+        }
+        let after = self.process.lane(SITE_RESTART, at as u32).delay(US, 10_000 * US);
+        let life = self.nodes[at].life;
+        self.schedule(self.now + after, Coming::Seat { node: at, group, life });
+        Ok(())
+    }
+
+    /// What follows when an engine is gone.
+    pub(super) fn bury(&mut self, at: usize, id: GroupId) {
+        let node = &mut self.nodes[at];
+        let engine = node.host.as_ref().and_then(|host| host.core(id));
+        self.marks.0 |= engine.map_or(0, |engine| engine.status().marks);
+        if let Some(seat) = node.seats.get_mut(&id) {
+            seat.end();
+        }
+        if let Some(group) = self.groups.get_mut(&id) {
+            group.oracle.on_death(at);
+        }
+        self.abandon_requests(at, id);
+    }
+}

@@ -1,0 +1,256 @@
+//! A storm over many groups: load and faults for a while, then healed, when every group must serve,
+//! become the same everywhere, and go to rest; and when a node that leads is killed then, its groups
+//! must have other leaders soon.
+
+use super::{Census, Groups};
+use crate::{
+    client::{Fate, Op, Workload},
+    oracle::{Checked, Violation},
+    panics,
+    plan::{FaultKind, MS, Plan},
+    report::{Failure, Report},
+    seed::Seed,
+    storm::{turns, violation},
+};
+use lakebed::{GroupId, StateMachine};
+use std::collections::BTreeMap;
+
+/// After healing every group must have committed a new write within this.
+const SERVE_WITHIN: u64 = 5_000 * MS;
+/// After the last request all members of all groups must be the same within this, and rest.
+const CONVERGE_WITHIN: u64 = 10_000 * MS;
+/// So long a message may be on its way that was sent before everything was healed.
+const LATE: u64 = 1_000 * MS;
+/// So much of a trace stands on the screen of a failure.
+const LINES: usize = 25;
+
+/// Runs a story in a world of groups and makes a report of it.
+pub fn observe<M: StateMachine, W: Workload>(
+    seed: &Seed,
+    mut world: Groups<M, W>,
+    story: impl FnOnce(&mut Groups<M, W>) -> Checked,
+) -> Result<Report, Box<Failure>> {
+    if seed.is_kept() || seed.is_traced() {
+        world.trace(seed.is_printed(), seed.is_kept());
+    }
+    let told = panics::caught(|| story(&mut world));
+    let told = told.unwrap_or_else(|panic| Err(violation(panic, world.touched())));
+    let trace = if seed.is_kept() { world.last_lines(None, usize::MAX) } else { Vec::new() };
+    let report = Report {
+        seed: seed.number,
+        time: world.now(),
+        stats: world.stats(),
+        digest: world.digest(),
+        marks: world.marks(),
+        plan: world.plan().clone(),
+        asked: Vec::new(),
+        suspicion: None,
+        trace,
+    };
+    match told {
+        Ok(()) => Ok(report),
+        Err(violation) => {
+            let lines = world.last_lines(violation.node, LINES);
+            Err(Box::new(Failure { report, violation, lines }))
+        }
+    }
+}
+
+/// A whole run over `plan`'s network, disks and faults.
+pub fn run<M: StateMachine, W: Workload>(
+    seed: &Seed,
+    plan: Plan,
+    census: Census,
+    machine: fn() -> M,
+    workload: W,
+) -> Result<Report, Box<Failure>> {
+    observe(seed, Groups::new(plan, census, machine, workload), |world| {
+        storm(world)?;
+        world.heal();
+        serve(world)?;
+        converge(world)?;
+        lose_a_leader(world, SERVE_WITHIN)
+    })
+}
+
+/// Lets the plan's faults strike and end, each at its time.
+fn storm<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Checked {
+    for turn in turns(&world.plan().faults.clone()) {
+        until(world, turn.at)?;
+        if turn.begins {
+            world.strike(&turn.fault.kind)?;
+        } else {
+            world.relent(&turn.fault.kind);
+        }
+    }
+    let last = world.now() + 400 * MS;
+    until(world, last)
+}
+
+/// Lets time pass to then.
+pub fn until<M: StateMachine, W: Workload>(world: &mut Groups<M, W>, at: u64) -> Checked {
+    while world.next_at() < at {
+        world.step()?;
+    }
+    world.now = world.now.max(at);
+    Ok(())
+}
+
+/// Lets time pass until something holds; that it does within `limit` is an invariant.
+pub fn run_until<M: StateMachine, W: Workload>(
+    world: &mut Groups<M, W>,
+    limit: u64,
+    what: &str,
+    mut missing: impl FnMut(&mut Groups<M, W>) -> Result<Vec<GroupId>, Violation>,
+) -> Checked {
+    let end = world.now() + limit;
+    loop {
+        let lacks = missing(world)?;
+        if lacks.is_empty() {
+            return Ok(());
+        }
+        if world.now() > end {
+            let first = describe(world, lacks[0]);
+            let what = format!("waited {} ms for {what} of {lacks:?}; {first}", limit / MS);
+            return Err(Violation { invariant: "liveness", node: None, what });
+        }
+        let next = world.now() + MS;
+        until(world, next)?;
+    }
+}
+
+fn describe<M: StateMachine, W: Workload>(world: &Groups<M, W>, group: GroupId) -> String {
+    let node = |node: usize| match world.probe(node, group) {
+        None => format!("{} is not there", node + 1),
+        Some(probe) => format!(
+            "{}: {} term {} leader {:?} applied {} committed {} last {}{}{}",
+            node + 1,
+            probe.role,
+            probe.term,
+            probe.leader,
+            probe.applied,
+            probe.committed,
+            probe.last,
+            if probe.ready { "" } else { " not ready" },
+            if probe.hibernates { " rests" } else { "" },
+        ),
+    };
+    let nodes: Vec<_> = world.members_of(group).into_iter().map(node).collect();
+    format!("group {group}: {}", nodes.join("; "))
+}
+
+/// Every group takes a new write, asked of whoever leads it.
+pub fn serve<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Checked {
+    run_until(world, SERVE_WITHIN, "all members", |world| {
+        let is_ready = |node, group| world.probe(node, group).is_some_and(|probe| probe.ready);
+        Ok(lacking(world, |world, group| {
+            world.members_of(group).into_iter().all(|node| is_ready(node, group))
+        }))
+    })?;
+    let mut asked = BTreeMap::new();
+    let mut served = Vec::new();
+    run_until(world, SERVE_WITHIN, "a new write", |world| {
+        for group in world.living() {
+            let fate = asked.get(&group).map(|id| world.fate(group, *id));
+            match fate {
+                Some(Fate::Answered(_)) => served.push(group),
+                Some(Fate::Open) => {}
+                _ => {
+                    let Some(leader) = world.leader(group) else { continue };
+                    let id = world.request(leader, group, Op::Propose(vec![1, 2, 3]))?;
+                    asked.insert(group, id);
+                }
+            }
+        }
+        Ok(lacking(world, |_, group| served.contains(&group)))
+    })
+}
+
+/// The living groups of which something does not hold.
+fn lacking<M: StateMachine, W: Workload>(
+    world: &Groups<M, W>,
+    holds: impl Fn(&Groups<M, W>, GroupId) -> bool,
+) -> Vec<GroupId> {
+    world.living().into_iter().filter(|group| !holds(world, *group)).collect()
+}
+
+/// Without load all members come to the same log and state, go to rest, and what was removed is gone.
+pub fn converge<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Checked {
+    world.dismiss_clients();
+    run_until(world, CONVERGE_WITHIN, "the same log, and rest,", |world| {
+        Ok(lacking(world, |world, group| {
+            let probes: Vec<_> = world
+                .members_of(group)
+                .into_iter()
+                .filter_map(|node| world.probe(node, group))
+                .collect();
+            let last = probes.iter().map(|probe| probe.last).max();
+            let is_same = probes
+                .iter()
+                .all(|probe| Some(probe.last) == last && probe.applied == probe.last.index);
+            is_same && (world.rest_after().is_zero() || world.rests(group))
+        }))
+    })?;
+    run_until(world, CONVERGE_WITHIN, "the end", |world| {
+        let removed = world.groups.iter().filter(|(_, group)| group.is_removed);
+        Ok(removed.map(|(id, _)| *id).filter(|id| !world.is_gone(*id)).collect())
+    })?;
+    world.compare_states()?;
+    if world.rest_after().is_zero() { Ok(()) } else { silence(world) }
+}
+
+/// Groups at rest say nothing, however long.
+fn silence<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Checked {
+    // What was still on its way, doubled or late, may wake one of them once more.
+    let at = world.now() + LATE;
+    until(world, at)?;
+    run_until(world, CONVERGE_WITHIN, "rest", |world| {
+        Ok(lacking(world, |world, group| world.rests(group)))
+    })?;
+    let before = world.sent().messages;
+    let at = world.now() + 500 * MS;
+    until(world, at)?;
+    let said = world.sent().messages - before;
+    if said > 0 {
+        let what = format!("all groups rest, and their engines sent {said} messages");
+        return Err(Violation::of_cluster("who rests is silent", what));
+    }
+    Ok(())
+}
+
+/// The node that leads most groups is killed: within `limit` they have other leaders.
+pub fn lose_a_leader<M: StateMachine, W: Workload>(
+    world: &mut Groups<M, W>,
+    limit: u64,
+) -> Checked {
+    let leads = |world: &Groups<M, W>, node| {
+        let groups = world.living();
+        groups.into_iter().filter(|group| world.leader(*group) == Some(node)).collect::<Vec<_>>()
+    };
+    let most = (0..world.nodes()).max_by_key(|node| leads(world, *node).len());
+    let victim = most.expect("there are nodes");
+    let orphans = leads(world, victim);
+    world.die(victim, None);
+    run_until(world, limit, "another leader", |world| {
+        Ok(orphans.iter().copied().filter(|group| !world.is_led(*group)).collect())
+    })
+}
+
+/// A storm's plan with what groups need: they rest soon, and leave alone what they cannot do.
+#[must_use]
+pub fn plan(seed: &Seed, nodes: usize) -> Plan {
+    let mut plan = seed.plan().cloned().unwrap_or_else(|| Plan::storm(seed.number, nodes));
+    let strikes = |kind: &FaultKind| {
+        !matches!(
+            kind,
+            FaultKind::PowerCutAt { .. }
+                | FaultKind::Flip { .. }
+                | FaultKind::Damage { .. }
+                | FaultKind::DiskFull { .. }
+                | FaultKind::Change { .. }
+        )
+    };
+    plan.faults.retain(|fault| strikes(&fault.kind) && !fault.kind.is_beyond());
+    plan.tuning.hibernate_after = plan.tuning.heartbeat * 3;
+    plan
+}
