@@ -80,9 +80,8 @@ fn start(dir: &Path, disk: DiskKind) -> Start {
 
 fn tell(title: &str, disk: DiskKind, starts: &[Start]) {
     let ms = |took: Duration| took.as_secs_f64() * 1e3;
-    let all: Vec<f64> = starts.iter().map(|start| ms(start.votes)).collect();
-    let most = all.iter().copied().fold(0.0, f64::max);
-    let median = Samples::new(all).median();
+    let all = Samples::new(starts.iter().map(|start| ms(start.votes)).collect());
+    let (median, most) = (all.median(), all.max());
     println!("  {title}, {disk:?}: votes after {median:.1} ms (most {most:.1})");
     let phases = [Phase::List, Phase::HardState, Phase::Snapshot, Phase::Log, Phase::Repair];
     for phase in phases {
