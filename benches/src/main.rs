@@ -11,6 +11,7 @@ mod instructions;
 mod memory_disk;
 mod restore;
 mod rounds;
+mod votes;
 
 use std::{env, path::PathBuf, process::ExitCode};
 
@@ -19,6 +20,7 @@ usage: bench all                        the three below, one after the other
        bench consensus [ROUNDS]            three nodes on one thread, beside the raft crate
        bench append [ROUNDS [DIR [BATCH]]] durable appends, beside pwrite and raft-engine
        bench restore [MB [ROUNDS [DIR]]]   a restart over this much log, beside the disk's reading
+       bench votes [MB [ROUNDS [DIR]]]     until a restart over this much log votes
        bench instructions                  the first under valgrind --tool=callgrind
        bench once WHO BYTES BATCH BATCHES  a fixed amount of work, for callgrind
                                            (WHO: lakebed, raft or raft-tuned)";
@@ -47,6 +49,14 @@ fn main() -> ExitCode {
         }
         ["restore", megabytes, rounds, dir] => {
             restore::compare(number(megabytes) as u64, number(rounds), &PathBuf::from(dir));
+        }
+        ["votes"] => votes::measure(8192, 7, &scratch()),
+        ["votes", megabytes] => votes::measure(number(megabytes) as u64, 7, &scratch()),
+        ["votes", megabytes, rounds] => {
+            votes::measure(number(megabytes) as u64, number(rounds), &scratch());
+        }
+        ["votes", megabytes, rounds, dir] => {
+            votes::measure(number(megabytes) as u64, number(rounds), &PathBuf::from(dir));
         }
         ["instructions"] => instructions::compare(),
         ["once", who, bytes, batch, batches] => {

@@ -107,7 +107,7 @@ fn restart(dir: &Path, disk: DiskKind) -> Restart {
 }
 
 /// Fills a log. Returns how many bytes its segments have.
-fn grow(dir: &Path, command: usize, bytes: u64) -> u64 {
+pub fn grow(dir: &Path, command: usize, bytes: u64) -> u64 {
     let commands = vec![7; command];
     let mut batch = Batch::with_capacity(BATCH_BYTES + 4096);
     (0..BATCH_BYTES / command).for_each(|_| batch.push(&commands));
@@ -131,12 +131,12 @@ fn grow(dir: &Path, command: usize, bytes: u64) -> u64 {
     segments(dir).iter().map(len).sum()
 }
 
-fn run<T>(future: impl Future<Output = T>) -> T {
+pub fn run<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(future)
 }
 
-fn open(dir: &Path, disk: DiskKind) -> Handle {
+pub fn open(dir: &Path, disk: DiskKind) -> Handle {
     let listen = Listen::Address(([127, 0, 0, 1], 0).into());
     let mut config = Config::new(GroupId(1), NodeId(1));
     config.tuning.snapshot_log_bytes = 0;
@@ -147,9 +147,8 @@ fn open(dir: &Path, disk: DiskKind) -> Handle {
 }
 
 /// The log's files, in order.
-fn segments(dir: &Path) -> Vec<PathBuf> {
-    let files = fs::read_dir(dir).expect("the node's directory");
-    let mut files: Vec<PathBuf> = files.map(|file| file.expect("a file").path()).collect();
+pub fn segments(dir: &Path) -> Vec<PathBuf> {
+    let mut files = files(dir);
     files.retain(|file| {
         file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("log-"))
     });
@@ -157,10 +156,16 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// All of the node's files.
+pub fn files(dir: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(dir).expect("the node's directory");
+    files.map(|file| file.expect("a file").path()).filter(|path| path.is_file()).collect()
+}
+
 /// Gives back what of these files lies in memory.
-fn forget(files: &[PathBuf]) {
+pub fn forget(files: &[PathBuf]) {
     for file in files {
-        let file = File::open(file).expect("a segment");
+        let file = File::open(file).expect("a file");
         file.sync_all().expect("a sync");
         // SAFETY: the descriptor is open, and the call takes nothing else of ours.
         let failed =
@@ -170,7 +175,7 @@ fn forget(files: &[PathBuf]) {
 }
 
 /// Reads all of it around the page cache, as fast as the disk gives it.
-fn direct(files: &[PathBuf]) -> u64 {
+pub fn direct(files: &[PathBuf]) -> u64 {
     let pieces: Vec<(File, u64, usize)> = files
         .iter()
         .flat_map(|path| {
