@@ -7,6 +7,7 @@ use lakebed_sim::{Seed, Totals};
 /// After so many seeds of each scenario a mark that was not met is one that is not met any more.
 /// Today the last of them is met with seed 112.
 const SEEDS_MAX: u64 = 400;
+const GROUPS_SEEDS: u64 = 6;
 
 /// What no storm can meet, and why.
 const UNMET: [(Mark, &str); 7] = [
@@ -40,7 +41,9 @@ fn storms_meet_every_rare_situation() {
     let mut totals = Totals::default();
     let is_unmet = |mark: Mark| UNMET.iter().any(|(unmet, _)| *unmet == mark);
     for seed in 0..SEEDS_MAX {
-        for scenario in &SCENARIOS {
+        // A world of many groups takes as long as ten others, and soon has met what it can.
+        let is_asked = |name: &str| name != "groups" || seed < GROUPS_SEEDS;
+        for scenario in SCENARIOS.iter().filter(|scenario| is_asked(scenario.name)) {
             let outcome = (scenario.run)(Seed::new(seed));
             let report = outcome.unwrap_or_else(|failure| panic!("{}: {failure}", scenario.name));
             let before = totals.marks.clone();

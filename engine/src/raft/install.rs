@@ -294,10 +294,12 @@ impl Raft {
         at.index <= self.log.marks.committed() || self.log.term_at(at.index) == Some(at.term)
     }
 
-    /// A leader is there to be asked for the state that was lost.
+    /// A leader is there to be asked for the state that was lost. What came so far may be of another
+    /// leader's: only one who is asked knows of it, for the log alone shows nothing.
     pub(super) fn ask_for_snapshot(&mut self) {
-        let is_idle = self.receiver.taking.is_none() && self.facts.receiving.is_none();
-        if self.lacks_state() && is_idle && self.receiver.owed.is_none() {
+        let is_whole = self.facts.receiving.is_some_and(|receiving| receiving.is_whole);
+        let is_taking = is_whole || self.receiver.taking.is_some() || self.receiver.joining;
+        if self.lacks_state() && !is_taking && self.receiver.owed.is_none() {
             self.receiver.owed = Some(InstallAnswer::default());
         }
     }
