@@ -3,6 +3,7 @@
 pub mod groups;
 pub mod machine;
 pub mod stories;
+pub mod telling;
 
 use lakebed_sim::{
     Draw, Op, Outcome, Plan, Seed, Storm,

@@ -1,27 +1,12 @@
 //! Entries that one node's disk has lost and the others have: they are given again, whoever leads.
 
 use lakebed::{File, LogIndex, Mark};
-use lakebed_scenarios::{machine::Ledger, workload};
+use lakebed_scenarios::telling::{Cluster, Told, tell};
 use lakebed_sim::{
-    Draw, Op, Seed, Violation, World,
-    check::{Commands, screen},
     disk::Survivors,
     plan::{FaultKind, Harm, MS, Part, Plan},
-    storm::{converge, leader, observe, run_for, run_until, serve, write},
+    storm::{converge, leader, run_for, run_until, serve, write},
 };
-
-type Cluster = World<Ledger, fn(&mut Draw) -> Op>;
-type Told = Result<(), Violation>;
-
-fn tell(name: &str, plan: Plan, story: impl Fn(&mut Cluster) -> Told) {
-    let seed = Seed::new(plan.seed);
-    let world = || World::new(plan.clone(), Ledger::default, workload as fn(&mut _) -> _);
-    if observe(seed.clone(), world(), &story).is_err() {
-        let failure = observe(seed.traced(), world(), &story).unwrap_err();
-        let again = format!("cargo test -p lakebed-scenarios -- --exact {name}");
-        panic!("{}", screen(name, &failure, &Commands(vec![("replay", again)])));
-    }
-}
 
 /// An entry of a node's log goes bad while it is down.
 fn harm_entry(world: &mut Cluster, node: usize, pick: u64) -> Told {

@@ -2,27 +2,13 @@
 //! the others, before a restart needs it.
 
 use lakebed::Mark;
-use lakebed_scenarios::{machine::Ledger, workload};
+use lakebed_scenarios::telling::{Cluster, tell};
 use lakebed_sim::{
-    Draw, Op, Seed, Violation, World,
-    check::{Commands, screen},
+    Violation,
     plan::{MS, Plan},
-    storm::{converge, leader, observe, run_for, run_until, serve},
+    storm::{converge, leader, run_for, run_until, serve},
 };
 use std::time::Duration;
-
-type Cluster = World<Ledger, fn(&mut Draw) -> Op>;
-type Told = Result<(), Violation>;
-
-fn tell(name: &str, plan: Plan, story: impl Fn(&mut Cluster) -> Told) {
-    let seed = Seed::new(plan.seed);
-    let world = || World::new(plan.clone(), Ledger::default, workload as fn(&mut _) -> _);
-    if observe(seed.clone(), world(), &story).is_err() {
-        let failure = observe(seed.traced(), world(), &story).unwrap_err();
-        let again = format!("cargo test -p lakebed-scenarios -- --exact {name}");
-        panic!("{}", screen(name, &failure, &Commands(vec![("replay", again)])));
-    }
-}
 
 fn has(world: &Cluster, node: usize, mark: Mark) -> bool {
     world.marks_of(node).has(mark)
