@@ -2,17 +2,16 @@
 //! middle, at either end. And the log, to a node whose own is damaged.
 
 use lakebed::{File, LogIndex, Mark};
-use lakebed_scenarios::{machine::Ledger, workload};
+use lakebed_scenarios::{
+    machine::Ledger,
+    telling::{Cluster, Told, tell_of},
+};
 use lakebed_sim::{
-    Draw, Op, Seed, Violation, World,
-    check::{Commands, screen},
+    Violation,
     disk::{Failure, Survivors},
     plan::{FaultKind, Harm, MS, Plan},
-    storm::{converge, leader, observe, run_for, run_until, serve, write},
+    storm::{converge, leader, run_for, run_until, serve, write},
 };
-
-type Cluster = World<Ledger, fn(&mut Draw) -> Op>;
-type Told = Result<(), Violation>;
 
 /// Bytes in a second.
 const SLOW: u64 = 4 << 20;
@@ -50,15 +49,6 @@ const HEAVY: u64 = 150_000;
 /// Its snapshots are of five blocks.
 fn heavy() -> Ledger {
     Ledger::heavy(HEAVY as usize)
-}
-
-fn tell_of(name: &str, plan: &Plan, machine: fn() -> Ledger, story: impl Fn(&mut Cluster) -> Told) {
-    let world = || World::new(plan.clone(), machine, workload as fn(&mut _) -> _);
-    if observe(Seed::new(plan.seed), world(), &story).is_err() {
-        let failure = observe(Seed::new(plan.seed).traced(), world(), &story).unwrap_err();
-        let again = format!("cargo test -p lakebed-scenarios -- --exact {name}");
-        panic!("{}", screen(name, &failure, &Commands(vec![("replay", again)])));
-    }
 }
 
 /// A cluster in which one node was away for longer than the log reaches back, and is back now.
