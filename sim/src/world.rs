@@ -436,8 +436,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     fn wake(&mut self, at: usize) -> Checked {
         let node = &mut self.nodes[at];
+        if self.now != node.wake {
+            // An earlier one took its place, and has seen to the next.
+            return Ok(());
+        }
         if self.now < node.paused_until {
             let (resumes, life) = (node.paused_until, node.life);
+            node.wake = resumes;
             self.schedule(resumes, Coming::Wake { node: at, life });
             return Ok(());
         }

@@ -454,6 +454,10 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
 
     fn wake(&mut self, at: usize) -> Checked {
         let node = &mut self.nodes[at];
+        if self.now != node.wake {
+            // An earlier one took its place, and has seen to the next.
+            return Ok(());
+        }
         (node.wake, node.deadline) = (u64::MAX, None);
         let local = node.clock.local(self.now);
         let deadline = node.host.as_ref().and_then(Host::deadline);
