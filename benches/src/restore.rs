@@ -108,25 +108,35 @@ fn restart(dir: &Path, disk: DiskKind) -> Restart {
 
 /// Fills a log. Returns how many bytes its segments have.
 pub fn grow(dir: &Path, command: usize, bytes: u64) -> u64 {
+    run(async {
+        let handle = open(dir, DiskKind::Files);
+        fill(&handle, command, bytes).await;
+        handle.shutdown(false).await.expect("it ends");
+    });
+    log_bytes(dir)
+}
+
+/// Proposes so many bytes, and waits until they are applied.
+pub async fn fill(handle: &Handle, command: usize, bytes: u64) {
     let commands = vec![7; command];
     let mut batch = Batch::with_capacity(BATCH_BYTES + 4096);
     (0..BATCH_BYTES / command).for_each(|_| batch.push(&commands));
-    run(async {
-        let handle = open(dir, DiskKind::Files);
-        while handle.propose_one(b"ready").await.is_err() {}
-        let mut under_way: FuturesUnordered<Reply<Answers>> = FuturesUnordered::new();
-        for _ in 0..bytes / batch.bytes() as u64 {
-            if under_way.len() == BATCHES_IN_FLIGHT {
-                let answers = under_way.next().await.expect("some are on their way");
-                answers.expect("a node alone refuses nothing");
-            }
-            under_way.push(handle.propose(batch.clone()));
+    while handle.propose_one(b"ready").await.is_err() {}
+    let mut under_way: FuturesUnordered<Reply<Answers>> = FuturesUnordered::new();
+    for _ in 0..bytes / batch.bytes() as u64 {
+        if under_way.len() == BATCHES_IN_FLIGHT {
+            let answers = under_way.next().await.expect("some are on their way");
+            answers.expect("nothing is wrong with it");
         }
-        while let Some(answers) = under_way.next().await {
-            answers.expect("a node alone refuses nothing");
-        }
-        handle.shutdown(false).await.expect("it ends");
-    });
+        under_way.push(handle.propose(batch.clone()));
+    }
+    while let Some(answers) = under_way.next().await {
+        answers.expect("nothing is wrong with it");
+    }
+}
+
+/// How many bytes a log's segments have.
+pub fn log_bytes(dir: &Path) -> u64 {
     let len = |file: &PathBuf| fs::metadata(file).expect("a segment").len();
     segments(dir).iter().map(len).sum()
 }
@@ -138,10 +148,21 @@ pub fn run<T>(future: impl Future<Output = T>) -> T {
 
 pub fn open(dir: &Path, disk: DiskKind) -> Handle {
     let listen = Listen::Address(([127, 0, 0, 1], 0).into());
-    let mut config = Config::new(GroupId(1), NodeId(1));
+    open_as(1, &[(1, "127.0.0.1:1")], listen, dir, disk)
+}
+
+/// A node that counts and takes no snapshots.
+pub fn open_as(
+    id: u64,
+    members: &[(u64, &str)],
+    listen: Listen,
+    dir: &Path,
+    disk: DiskKind,
+) -> Handle {
+    let mut config = Config::new(GroupId(1), NodeId(id));
     config.tuning.snapshot_log_bytes = 0;
     let mut options = Options::new(dir, ClusterId(1), config, listen);
-    options = options.members([(1, "127.0.0.1:1")]);
+    options = options.members(members.iter().copied());
     options.disk = disk;
     Node::spawn(options, Counter).expect("a node")
 }

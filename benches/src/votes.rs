@@ -1,16 +1,19 @@
 //! How long a restart over a long log takes until the node votes and acknowledges, and where that
 //! time goes; beside the disk's own parallel sequential reading in the same run.
 //!
+//! The node is one of two voters, for alone it reads more; the other one's files go when the log is
+//! long enough.
+//!
 //! Cold: what of the node's files lay in memory is given back before each round. The engine has no
 //! clock: what it computes upon the last answer of a phase, like the judging of the last segment, is
 //! counted to the phase that follows.
 
 use crate::{
-    restore::{direct, files, forget, grow, open, run, segments},
+    restore::{direct, files, fill, forget, log_bytes, open_as, run, segments},
     rounds::Samples,
 };
 use lakebed::Phase;
-use lakebed_runtime::DiskKind;
+use lakebed_runtime::{DiskKind, Handle, Listen};
 use std::{
     fs,
     path::Path,
@@ -26,7 +29,7 @@ pub fn measure(megabytes: u64, rounds: usize, dir: &Path) {
     let dir = dir.join("votes");
     // What an interrupted run left.
     let _ = fs::remove_dir_all(&dir);
-    let grown = grow(&dir, COMMAND_BYTES, megabytes << 20);
+    let grown = grow(&dir, megabytes << 20);
     let segments = segments(&dir);
     let last = segments.last().expect("a log has a segment");
     let last = fs::metadata(last).expect("a segment").len();
@@ -56,6 +59,32 @@ pub fn measure(megabytes: u64, rounds: usize, dir: &Path) {
     fs::remove_dir_all(&dir).expect("it was grown");
 }
 
+const NAMES: [&str; 2] = ["127.0.0.1:7601", "127.0.0.1:7602"];
+
+fn members() -> [(u64, &'static str); 2] {
+    [(1, NAMES[0]), (2, NAMES[1])]
+}
+
+fn open(dir: &Path, id: u64, disk: DiskKind) -> Handle {
+    let listen = Listen::Address(NAMES[id as usize - 1].parse().expect("an address"));
+    open_as(id, &members(), listen, dir, disk)
+}
+
+/// Fills the logs of both and leaves one.
+fn grow(dir: &Path, bytes: u64) -> u64 {
+    let other = dir.with_extension("other");
+    let _ = fs::remove_dir_all(&other);
+    run(async {
+        let handles = [open(dir, 1, DiskKind::Files), open(&other, 2, DiskKind::Files)];
+        fill(&handles[0], COMMAND_BYTES, bytes).await;
+        for handle in handles {
+            handle.shutdown(false).await.expect("it ends");
+        }
+    });
+    fs::remove_dir_all(&other).expect("it was grown");
+    log_bytes(dir)
+}
+
 /// One restart, until the node votes.
 struct Start {
     votes: Duration,
@@ -65,7 +94,7 @@ struct Start {
 fn start(dir: &Path, disk: DiskKind) -> Start {
     let begun = Instant::now();
     run(async {
-        let handle = open(dir, disk);
+        let handle = open(dir, 1, disk);
         let start = loop {
             let status = handle.status().await.expect("it runs");
             if status.recovery.phase >= Phase::Restore {

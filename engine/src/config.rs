@@ -107,7 +107,8 @@ pub struct Tuning {
     /// heartbeat. Zero: as fast as the receivers' disks take them.
     pub transfer_bytes_per_second: u64,
     /// How long a pass over the log takes that reads every entry again, one piece at a time, to find
-    /// what has gone bad on the disk while other nodes still have it. Zero: none are made.
+    /// what has gone bad on the disk while other nodes still have it. Zero: none are made. What a
+    /// restart has not read is read behind it in either case.
     pub scrub_interval: Duration,
 }
 

@@ -268,6 +268,8 @@ marks! {
     HibernationEnded,
     /// A rest ended because the leader's node was lost or came back.
     HibernationEndedByLink,
+    /// A restart took entries from their slots, and read them when it was over.
+    SlotsBelieved,
 }
 
 /// The marks that were met.

@@ -5,18 +5,19 @@
 use super::{
     journal::{Active, Sealed},
     leftover::Leftover,
-    scan::{self, Scanned},
+    scan::{self, Scanned, Tail},
 };
 use crate::{
     disk::{
-        segment::{EndRecord, Header, Slot},
+        segment::{EndRecord, Header, Layout, Slot},
         snapshot::{self, Origin, block_bytes},
     },
     entry,
     file::File,
-    types::{Identity, LogId, Timestamp},
+    types::{Identity, LogId, LogIndex, Timestamp},
 };
 use bytes::{Bytes, BytesMut};
+use std::ops::Range;
 
 #[derive(Clone, Debug)]
 pub(super) struct SnapshotFound {
@@ -55,11 +56,78 @@ pub(super) struct SegmentFound {
     pub(super) len: u64,
     pub(super) header: Option<Header>,
     pub(super) end: Option<EndRecord>,
+    /// Its bytes, as far as they were read; zeros elsewhere.
     pub(super) image: BytesMut,
+    /// Which of its entries were read.
+    pub(super) read: Range<u64>,
+    /// Something is wrong with it: no slot is believed without its entry.
+    pub(super) is_doubted: bool,
     pub(super) scanned: Option<Scanned>,
 }
 
 impl SegmentFound {
+    pub(super) fn new(sequence: u64, len: u64) -> Self {
+        Self {
+            sequence,
+            len,
+            header: None,
+            end: None,
+            image: BytesMut::new(),
+            read: 0..0,
+            is_doubted: false,
+            scanned: None,
+        }
+    }
+
+    /// What must be read before anything can be said of its entries: all of it, or the slots and
+    /// the end record.
+    pub(super) fn first_wanted(&self, believes: bool) -> Vec<Range<u64>> {
+        match &self.header {
+            Some(header) if believes => {
+                let Layout { align, slot_count, .. } = header.layout;
+                let slots_end = header.layout.slot_block(slot_count - 1) + align;
+                vec![align..slots_end, header.layout.end_offset()..self.len]
+            }
+            _ => vec![0..self.len],
+        }
+    }
+
+    /// What must be read yet before the scan counts: what it looked at, and what a write in flight
+    /// can have left behind the last entry. All that was believed, if anything is wrong.
+    pub(super) fn wanted(&mut self) -> Option<Range<u64>> {
+        let (header, scanned) = (self.header.as_ref()?, self.scanned.as_ref()?);
+        let layout = &header.layout;
+        let to = scanned.looked_at.end.max(self.window_end(scanned)).min(layout.data_end());
+        let (from, to) = (layout.block_before(scanned.looked_at.start), layout.block_after(to));
+        if self.read.is_empty() {
+            return Some(from..to).filter(|wanted| !wanted.is_empty());
+        }
+        if self.read.end < to {
+            return Some(self.read.end..to);
+        }
+        let is_wrong = scanned.tail != Tail::End && scanned.believed > 0;
+        self.is_doubted |= is_wrong;
+        let believed = layout.data_at..self.read.start;
+        (is_wrong && !believed.is_empty()).then_some(believed)
+    }
+
+    /// These entries are being read. They adjoin what was read before.
+    pub(super) fn reads(&mut self, range: &Range<u64>) {
+        let read = &self.read;
+        self.read = if read.is_empty() {
+            range.clone()
+        } else {
+            read.start.min(range.start)..read.end.max(range.end)
+        };
+    }
+
+    /// The first and the last entry that were believed.
+    pub(super) fn believed(&self) -> Option<(LogIndex, LogIndex)> {
+        let scanned = self.scanned.as_ref()?;
+        let slots = &scanned.slots[..scanned.believed as usize];
+        Some((slots.first()?.id.index, slots.last()?.id.index))
+    }
+
     /// A full segment, as its end record says; without one, as the scan found it.
     pub(super) fn as_sealed(&self) -> Option<Sealed> {
         let header = self.header.as_ref()?;

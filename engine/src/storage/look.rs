@@ -37,11 +37,12 @@ use crate::{
     membership::{Member, Membership},
     types::{GroupId, LogId, LogIndex, NodeId, Term},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng as _, SeedableRng as _},
 };
+use std::ops::Range;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Look {
@@ -96,14 +97,7 @@ impl Look {
         files.sort_unstable();
         for &(file, len) in &files {
             match file {
-                File::Segment(sequence) => self.segments.push(SegmentFound {
-                    sequence,
-                    len,
-                    header: None,
-                    end: None,
-                    image: BytesMut::new(),
-                    scanned: None,
-                }),
+                File::Segment(sequence) => self.segments.push(SegmentFound::new(sequence, len)),
                 File::Snapshot(at) => {
                     let (header, footer) = (Bytes::new(), Bytes::new());
                     self.snapshots.push(SnapshotFound { at, len, header, footer });
@@ -242,10 +236,17 @@ impl Look {
             stop: hard.cutting.then_some(hard.cut.from),
             proven: hard.durable_hint.max(hard.commit_hint),
             epoch: hard.write_epoch + 1,
+            believes: self.believes(),
         }
     }
 
-    /// Frees what no entry lies in, and tells which segments must be read whole.
+    /// Whether the slots of proven entries are believed. Alone, what is bad must be known before
+    /// anything is built on it; and a cut that is repeated clears all there is.
+    pub(super) fn believes(&self) -> bool {
+        !self.is_alone() && !self.hard().cutting
+    }
+
+    /// Frees what no entry lies in, and tells which segments must be scanned.
     pub(super) fn segments_to_scan(&mut self) -> Vec<u32> {
         let (rules, hard) = (self.rules(), self.hard().clone());
         let is_needed = |found: &SegmentFound| {
@@ -273,10 +274,16 @@ impl Look {
             .collect()
     }
 
-    pub(super) fn judge_log(&mut self) {
-        let mut rules = self.rules();
+    /// Only snapshots that are whole count, and only the part that can be gone on with.
+    pub(super) fn judge_snapshots(&mut self) {
         self.drop_broken_snapshots();
         self.drop_useless_parts();
+    }
+
+    /// Scans what must be, and tells what of it must be read before that counts. With nothing left
+    /// to be read the log is judged.
+    pub(super) fn judge_log(&mut self) -> Vec<(u32, Range<u64>)> {
+        let mut rules = self.rules();
         rules.proven = rules.proven.max(self.snapshot().index);
         // A record in a later segment proves all before it.
         for found in &self.segments {
@@ -291,10 +298,33 @@ impl Look {
         for (found, next) in self.segments.iter_mut().zip(next) {
             if let (Some(header), None) = (&found.header, &found.end) {
                 let stop = [rules.stop, next].into_iter().flatten().min();
-                found.scanned = Some(scan::scan(header, &found.image, &Rules { stop, ..rules }));
+                let believes = rules.believes && !found.is_doubted;
+                let rules = Rules { stop, believes, ..rules };
+                found.scanned = Some(scan::scan(header, &found.image, &rules));
             }
         }
-        self.log = self.follow(rules);
+        let wanted = self.wanted();
+        if wanted.is_empty() {
+            self.log = self.follow(rules);
+        }
+        wanted
+    }
+
+    fn wanted(&mut self) -> Vec<(u32, Range<u64>)> {
+        let segments = (0..).zip(&mut self.segments);
+        let wanted = segments.filter_map(|(n, found)| {
+            let wanted = found.wanted()?;
+            found.reads(&wanted);
+            Some((n, wanted))
+        });
+        wanted.collect()
+    }
+
+    /// The first and the last entry that were taken from their slots alone.
+    pub(super) fn believed(&self) -> Option<(LogIndex, LogIndex)> {
+        let mut believed = self.segments.iter().filter_map(SegmentFound::believed);
+        let (first, last) = believed.next()?;
+        Some((first, believed.next_back().map_or(last, |(_, last)| last)))
     }
 
     fn drop_broken_snapshots(&mut self) {

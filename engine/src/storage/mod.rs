@@ -341,6 +341,7 @@ impl Storage {
         self.replay_to = recovered.committed;
         self.snapshots.has_peers = !recovered.membership.is_sole_voter(recovered.identity.node);
         self.is_resumed = restart.resumes().is_some();
+        self.scrub.verify_behind(restart.believed());
         match restart.resumes() {
             Some(machine) => self.snapshots.resume(machine),
             None if restart.has_lost_state() => {

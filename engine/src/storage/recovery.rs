@@ -27,10 +27,10 @@ use crate::{
     file::{Class, DiskError, DiskRequest, File},
     marks::Mark,
     status::{Phase, Recovery as Report},
-    types::{Instant, LogId},
+    types::{Instant, LogId, LogIndex},
 };
 use bytes::{Bytes, BytesMut};
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// How many bytes of a segment are read at a time.
 const READ_BYTES: u64 = 1 << 20;
@@ -51,9 +51,10 @@ pub(crate) enum RecoveryOp {
         segment: u32,
         which: u8,
     },
-    SegmentChunk {
+    /// Part of what a scan needs, and where it begins.
+    SegmentPart {
         segment: u32,
-        chunk: u32,
+        offset: u64,
     },
     /// A piece of what is verified.
     Piece(u32),
@@ -137,6 +138,11 @@ impl Recovery {
         self.look.leftover()
     }
 
+    /// The first and the last entry that were taken from their slots, and are yet to be read.
+    pub(crate) fn believed(&self) -> Option<(LogIndex, LogIndex)> {
+        self.look.believed()
+    }
+
     /// Whether the log does not go on from any snapshot: a peer must send one.
     pub(crate) const fn has_lost_state(&self) -> bool {
         self.has_lost_state
@@ -210,8 +216,8 @@ impl Recovery {
             RecoveryOp::SnapshotFoot(n) => look.snapshots[n as usize].footer = bytes,
             RecoveryOp::PartHead(n) => look.parts[n as usize].header = bytes,
             RecoveryOp::SegmentBlock { segment, which } => look.take_block(segment, which, &bytes),
-            RecoveryOp::SegmentChunk { segment, chunk } => {
-                let at = chunk as usize * READ_BYTES as usize;
+            RecoveryOp::SegmentPart { segment, offset } => {
+                let at = offset as usize;
                 let image = &mut look.segments[segment as usize].image;
                 image[at..at + bytes.len()].copy_from_slice(&bytes);
             }
@@ -399,22 +405,39 @@ impl Recovery {
 
     fn read_images(&mut self, ops: &mut Ops) {
         self.stage = Stage::Images;
+        self.look.judge_snapshots();
+        let believes = self.look.believes();
         for n in self.look.segments_to_scan() {
-            let SegmentFound { sequence, len, .. } = self.look.segments[n as usize];
-            self.look.segments[n as usize].image = BytesMut::zeroed(len as usize);
-            for chunk in 0..len.div_ceil(READ_BYTES) {
-                let offset = chunk * READ_BYTES;
-                let bytes = (len - offset).min(READ_BYTES) as u32;
-                let file = File::Segment(sequence);
-                let request = DiskRequest::Read { file, offset, len: bytes };
-                let op = RecoveryOp::SegmentChunk { segment: n, chunk: chunk as u32 };
-                self.ask(op, request, ops);
+            let found = &mut self.look.segments[n as usize];
+            // Pages that nothing is read into cost nothing.
+            found.image = BytesMut::zeroed(found.len as usize);
+            let wanted = found.first_wanted(believes);
+            if !believes {
+                found.reads(&wanted[0]);
             }
+            wanted.into_iter().for_each(|range| self.read_part(n, range, ops));
+        }
+    }
+
+    fn read_part(&mut self, segment: u32, range: Range<u64>, ops: &mut Ops) {
+        let file = File::Segment(self.look.segments[segment as usize].sequence);
+        for offset in range.clone().step_by(READ_BYTES as usize) {
+            let len = (range.end - offset).min(READ_BYTES) as u32;
+            let op = RecoveryOp::SegmentPart { segment, offset };
+            self.ask(op, DiskRequest::Read { file, offset, len }, ops);
         }
     }
 
     fn judge(&mut self, now: Instant, parts: &mut Parts<'_>) -> Result<(), Halt> {
-        self.look.judge_log();
+        let wanted = self.look.judge_log();
+        if !wanted.is_empty() {
+            self.stage = Stage::Images;
+            wanted.into_iter().for_each(|(n, range)| self.read_part(n, range, parts.ops));
+            return Ok(());
+        }
+        if self.look.believed().is_some() {
+            parts.ops.met(Mark::SlotsBelieved);
+        }
         let found = self.look.found(&self.start);
         let (row, verdict) = verdict::verdict(&found);
         let text: Arc<str> = format!("{}: {} ({})", row.name, row.says, self.look).into();

@@ -4,6 +4,9 @@
 //! submitted. *Proven* is the most that any record here or elsewhere says. A bad or missing record
 //! above *proven* is what a crash leaves: torn. At or below it is damage. A valid record with a
 //! greater index proves nothing by itself, because writes in flight finish in any order.
+//!
+//! What is proven was durable with both witnesses, so that one of them is enough to know it: a scan
+//! may believe the slots of proven entries, and read the rest alone.
 
 use crate::{
     disk::{
@@ -11,9 +14,10 @@ use crate::{
         hard_state::Cut,
         segment::{FloorLag, Header, Layout, Slot},
     },
-    entry::{Head, Malformed, Seed},
+    entry::{HEAD_BYTES, Head, Malformed, Seed},
     types::{GroupId, Identity, LogId, LogIndex, SnapshotId, Term},
 };
+use std::{cell::Cell, ops::Range};
 
 /// What the scan must know beside the segment.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +32,8 @@ pub(crate) struct Rules {
     pub(crate) proven: LogIndex,
     /// Slots that are rebuilt get this epoch.
     pub(crate) epoch: u64,
+    /// Whether slots of proven entries are believed, up to the last of those that follow each other.
+    pub(crate) believes: bool,
 }
 
 impl Rules {
@@ -51,6 +57,10 @@ pub(crate) struct Scanned {
     pub(crate) tail: Tail,
     /// Behind the last slot that holds anything of this file's life.
     pub(crate) slots_to: u32,
+    /// How many slots were believed.
+    pub(crate) believed: u32,
+    /// The first byte of entries that had a say in it, and behind the last one.
+    pub(crate) looked_at: Range<u64>,
 }
 
 /// What ends the entries.
@@ -82,6 +92,8 @@ struct Scan<'a> {
     /// By position; `None`: absent, torn, or dead.
     table: Vec<Option<Slot>>,
     slots_to: u32,
+    /// Behind the last byte of entries that was looked at.
+    reach: Cell<u64>,
 }
 
 /// A full segment in use: all of it up to `last` is live, and durable.
@@ -110,24 +122,31 @@ impl Full {
             window_bytes: 0,
             staged_for: SnapshotId(0),
         };
-        scan(&header, image, &Rules { seed, cut: Cut::default(), stop, proven, epoch })
+        let (cut, believes) = (Cut::default(), false);
+        scan(&header, image, &Rules { seed, cut, stop, proven, epoch, believes })
     }
 }
 
 /// Judges the segment whose bytes are `image`.
 pub(crate) fn scan(header: &Header, image: &[u8], rules: &Rules) -> Scanned {
-    let mut scan = Scan { header, image, rules, table: Vec::new(), slots_to: 0 };
+    let reach = Cell::new(header.layout.data_at);
+    let mut scan = Scan { header, image, rules, table: Vec::new(), slots_to: 0, reach };
     scan.read_slots();
     let proven = scan.proven();
+    let slots: Vec<Slot> = if rules.believes { scan.believed(proven) } else { Vec::new() };
+    let from = slots.last().map_or(header.layout.data_at, Slot::end);
     let mut scanned = Scanned {
-        slots: Vec::new(),
+        believed: slots.len() as u32,
+        slots,
         first_rebuilt: None,
         holes: Vec::new(),
         proven,
         tail: Tail::End,
         slots_to: scan.slots_to,
+        looked_at: from..from,
     };
     scan.entries(&mut scanned);
+    scanned.looked_at.end = scan.reach.get().max(from);
     scanned
 }
 
@@ -166,9 +185,28 @@ impl Scan<'_> {
         most.max(self.rules.proven).max(self.header.first.previous())
     }
 
+    /// The slots of proven entries, as they follow each other from the first on. Not the last of
+    /// them: its entry is read, and tells the time.
+    fn believed(&self, proven: LogIndex) -> Vec<Slot> {
+        let is_proven =
+            |slot: &Slot| slot.id.index <= proven || cfg!(lakebed_break = "believe_unproven_slots");
+        let (mut term, mut end) = (self.header.prev_term, self.header.layout.data_at);
+        let follows = |slot: &Slot| {
+            let at = u64::from(slot.offset);
+            let follows =
+                slot.id.term >= term && (at == end || at == self.header.layout.block_after(end));
+            (term, end) = (slot.id.term, slot.end());
+            follows
+        };
+        let slots = self.table.iter().map_while(|slot| slot.filter(is_proven));
+        let mut believed: Vec<Slot> = slots.take_while(follows).collect();
+        believed.pop();
+        believed
+    }
+
     fn entries(&self, to: &mut Scanned) {
         let proven = to.proven;
-        for n in 0..self.header.layout.slot_count {
+        for n in to.believed..self.header.layout.slot_count {
             let index = self.index(n);
             if self.rules.stop.is_some_and(|stop| index >= stop) {
                 return;
@@ -220,7 +258,11 @@ impl Scan<'_> {
     ) -> Result<(Head, u64), Malformed> {
         let at = |offset: u64| {
             let bytes = self.image.get(offset as usize..self.header.layout.data_end() as usize);
-            let head = Head::parse_whole(bytes.unwrap_or_default(), self.rules.seed)?;
+            let bytes = bytes.unwrap_or_default();
+            let head = Head::parse(bytes, self.rules.seed);
+            let len = head.map_or(HEAD_BYTES as u64, |head| u64::from(head.total_bytes));
+            self.reach.set(self.reach.get().max(offset + len));
+            let head = Head::parse_whole(bytes, self.rules.seed)?;
             let chains = head.id.index == index && head.prev_term == prev_term;
             if chains { Ok((head, offset)) } else { Err(Malformed::Field) }
         };

@@ -21,6 +21,9 @@ const PIECE_BYTES: u32 = 256 << 10;
 pub(super) struct Scrub {
     /// How long a pass takes; zero: there are none.
     interval: Duration,
+    /// Entries from the first of these to the second were taken from their slots by the restart:
+    /// they are read without a pause, whether there are passes or not.
+    believed: Option<(LogIndex, LogIndex)>,
     next: LogIndex,
     /// What is being read begins here.
     reading: Option<LogIndex>,
@@ -37,6 +40,12 @@ impl Scrub {
         }
     }
 
+    /// The restart has not read these entries, from the first to the second: that is done now,
+    /// behind the votes that it gives.
+    pub(super) const fn verify_behind(&mut self, believed: Option<(LogIndex, LogIndex)>) {
+        self.believed = believed;
+    }
+
     /// When the next piece is to be read, if none is being.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.due.filter(|_| self.reading.is_none())
@@ -49,7 +58,7 @@ impl Scrub {
         now: Instant,
         journal: &Journal,
     ) -> Option<(LogIndex, LogIndex, u32)> {
-        if self.interval.is_zero() {
+        if self.interval.is_zero() && self.believed.is_none() {
             return None;
         }
         let (first, last) = (journal.first(), journal.durable());
@@ -58,18 +67,29 @@ impl Scrub {
         if self.reading.is_some() {
             return None;
         }
+        let readable = |from: LogIndex, last: LogIndex| {
+            let is_there = |index: &LogIndex| journal.holes.first_from(*index) != Some(*index);
+            (from.0..=last.0).map(LogIndex).find(is_there).filter(|_| from >= first)
+        };
+        if let Some((from, to)) = self.believed {
+            self.reading = readable(from.max(first), to.min(last));
+            if let Some(from) = self.reading {
+                return Some((from, to.min(last), PIECE_BYTES));
+            }
+            // What lies behind a hole that is owed is not read before it is filled.
+            self.believed = self.believed.filter(|(_, to)| *to > last && *to >= first);
+        }
+        if self.interval.is_zero() {
+            return None;
+        }
         if self.due.is_none() {
             self.due = Some(now.after(self.wait(PIECE_BYTES.into(), journal)));
         }
         if self.due.is_none_or(|due| now < due) {
             return None;
         }
-        let readable = |from: LogIndex| {
-            let is_there = |index: &LogIndex| journal.holes.first_from(*index) != Some(*index);
-            (from.0..=last.0).map(LogIndex).find(is_there).filter(|_| from >= first)
-        };
         // Behind the last entry a pass begins anew.
-        let Some(from) = readable(self.next).or_else(|| readable(first)) else {
+        let Some(from) = readable(self.next, last).or_else(|| readable(first, last)) else {
             self.due = Some(now.after(self.interval));
             return None;
         };
@@ -82,7 +102,10 @@ impl Scrub {
         self.reading = None;
         self.next = through.next();
         self.bytes += bytes;
-        self.due = Some(now.after(self.wait(bytes, journal)));
+        if let Some((from, to)) = self.believed {
+            self.believed = Some((from.max(through.next()), to)).filter(|(from, to)| from <= to);
+        }
+        self.due = (!self.interval.is_zero()).then(|| now.after(self.wait(bytes, journal)));
     }
 
     /// How long a pass may take over so many bytes.

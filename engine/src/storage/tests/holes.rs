@@ -1,7 +1,11 @@
 //! Entries that go bad under their slots, and what a peer gives instead.
 
 use super::*;
-use crate::{entry::Head, marks::Mark};
+use crate::{
+    disk::segment::{Header, Layout},
+    entry::Head,
+    marks::Mark,
+};
 
 /// A node with a log that is proven durable, and its frames as a peer has them.
 fn grown(sizes: impl IntoIterator<Item = usize>) -> (Node, Vec<Bytes>) {
@@ -48,6 +52,8 @@ fn what_is_lost_is_named_given_and_there_after_a_restart() {
     let mut disk = node.disk;
     harm(&mut disk, &frames[1]);
     harm(&mut disk, &frames[2]);
+    // The last one is read, and because it is bad so are all.
+    harm(&mut disk, &frames[4]);
     let node = Node::start(disk, Start::Run);
     assert_eq!(node.recovered().last.index, LogIndex(5), "which they were is known");
     assert_eq!(node.recovered().gate, None);
@@ -59,6 +65,8 @@ fn what_is_lost_is_named_given_and_there_after_a_restart() {
     refill(&mut node, &frames[2]);
     assert_eq!(node.storage.durable(), LogIndex(1));
     refill(&mut node, &frames[1]);
+    assert_eq!(node.storage.durable(), LogIndex(4));
+    refill(&mut node, &frames[4]);
     assert_eq!(node.storage.hole(), None);
     assert_eq!(node.storage.durable(), LogIndex(5));
     let mut node = node.restart();
@@ -70,30 +78,89 @@ fn what_is_lost_is_named_given_and_there_after_a_restart() {
 fn another_entry_of_that_name_is_not_taken() {
     let (node, frames) = grown([40, 50, 60]);
     let mut disk = node.disk;
-    harm(&mut disk, &frames[1]);
+    harm(&mut disk, &frames[2]);
     let mut node = Node::start(disk, Start::Run);
     let seed = node.recovered().seed;
-    let id = LogId::new(Term(1), LogIndex(2));
-    let (_, other) = Batch::one(&[9; 50]).seal(seed, id, Term(1), Timestamp(9));
-    assert_eq!(other.len(), frames[1].len());
+    let id = LogId::new(Term(1), LogIndex(3));
+    let (_, other) = Batch::one(&[9; 60]).seal(seed, id, Term(1), Timestamp(9));
+    assert_eq!(other.len(), frames[2].len());
     refill(&mut node, &other);
-    assert_eq!(node.storage.durable(), LogIndex(1));
-    refill(&mut node, &frames[1]);
+    assert_eq!(node.storage.durable(), LogIndex(2));
+    refill(&mut node, &frames[2]);
     assert_eq!(node.storage.durable(), LogIndex(3));
+}
+
+/// The slot tells what a proven entry was: the node votes and acknowledges, and reads it then.
+#[test]
+fn a_restart_believes_the_slots_of_proven_entries_and_reads_them_behind() {
+    let (node, frames) = grown([40, 50, 60, 700, 80]);
+    let mut disk = node.disk;
+    harm(&mut disk, &frames[1]);
+    disk.requests.clear();
+    let mut node = Node::start(disk, Start::Run);
+    let met = node.storage.marks();
+    assert!(met.has(Mark::SlotsBelieved) && met.has(Mark::ScrubFoundBadEntry));
+    assert!(!met.has(Mark::HolesFound));
+    assert_eq!((node.storage.durable(), node.storage.first_owed()), (LogIndex(5), None));
+    assert_eq!(node.storage.hole(), Some(LogId::new(Term(1), LogIndex(2))));
+    refill(&mut node, &frames[1]);
+    assert_eq!(node.storage.hole(), None);
+    let mut node = node.restart();
+    assert!(!node.storage.marks().has(Mark::ScrubFoundBadEntry));
+    assert_eq!(node.storage.scrubbed_bytes(), frames[..4].iter().map(|f| f.len() as u64).sum());
+    assert_eq!(node.read(1).len(), 5);
+}
+
+/// What is not proven is read however far it reaches, and as much of the window behind it.
+#[test]
+fn a_tail_is_read_as_far_as_it_goes() {
+    let (mut node, _) = grown([40, 50, 60, 700, 80]);
+    // In one go: the slots of all of them say that the five are durable, and no more.
+    (0..9).for_each(|_| node.append(1, 700));
+    node.settle();
+    let whole = node.disk;
+    let (&file, _) = whole.files.iter().find(|(f, _)| matches!(f, File::Segment(_))).expect("one");
+    let layout = Layout::new(whole.files[&file].len() as u64, 512);
+    let narrow = |disk: &Disk| {
+        let mut disk = disk.clone();
+        let bytes = disk.files.get_mut(&file).expect("it is there");
+        let File::Segment(sequence) = file else { unreachable!() };
+        for offset in layout.header_offsets() {
+            let at = offset as usize..offset as usize + 512;
+            let header = Header::decode(&bytes[at.clone()], config().group, sequence);
+            let header = Header { window_bytes: 512, ..header.expect("it is good") };
+            bytes[at].copy_from_slice(&header.encode());
+        }
+        disk
+    };
+    let body = |disk: &Disk| {
+        let mut used = disk.files[&file][..layout.data_end() as usize].iter();
+        used.rposition(|&byte| byte != 0).expect("entries")
+    };
+    let end = body(&whole);
+    let mut torn = whole.clone();
+    torn.files.get_mut(&file).expect("it is there")[end - 4 * 768] ^= 4;
+    for (disk, last) in [(whole, 14), (torn, 9)] {
+        let wide = Node::start(disk.clone(), Start::Run);
+        let narrow = Node::start(narrow(&disk), Start::Run);
+        assert_eq!(wide.recovered().last.index, LogIndex(last));
+        assert_eq!(format!("{:?}", narrow.recovered()), format!("{:?}", wide.recovered()));
+        assert_eq!(narrow.storage.durable(), LogIndex(last));
+    }
 }
 
 #[test]
 fn the_log_goes_on_behind_a_hole_and_into_the_next_segment_when_it_is_filled() {
     let (node, frames) = grown([40, 50, 60]);
     let mut disk = node.disk;
-    harm(&mut disk, &frames[0]);
+    harm(&mut disk, &frames[2]);
     let mut node = Node::start(disk, Start::Run);
     node.append_all(2, sizes());
     let segments = |node: &Node| {
         node.disk.files.keys().filter(|file| matches!(file, File::Segment(_))).count()
     };
-    assert_eq!((node.storage.durable(), segments(&node)), (LogIndex(0), 1));
-    refill(&mut node, &frames[0]);
+    assert_eq!((node.storage.durable(), segments(&node)), (LogIndex(2), 1));
+    refill(&mut node, &frames[2]);
     assert_eq!(node.storage.durable(), node.last.index);
     assert!(segments(&node) > 3);
     assert_eq!(node.restart().read(1).len(), 303);

@@ -138,27 +138,26 @@ fn a_restart_does_what_the_look_said() {
     let last = node.last;
     let segment = *node.disk.files.keys().rfind(|f| matches!(f, File::Segment(_))).expect("a log");
     let layout = Layout::new(config().segment_bytes, 512);
-    let torn = {
-        let mut disk = node.disk.clone();
-        let bytes = disk.files.get_mut(&segment).expect("it is there");
-        // A write that never came to an end: something lies behind the last entry.
-        let end = bytes[..layout.data_end() as usize].iter().rposition(|&byte| byte != 0);
-        bytes[(end.expect("there are entries") + 600).next_multiple_of(512)] = 9;
-        disk
-    };
-    let damaged = flipped(&node.disk, segment, layout.data_at as usize + 3);
+    let mut used = node.disk.files[&segment][..layout.data_end() as usize].iter();
+    let end = used.rposition(|&byte| byte != 0).expect("there are entries");
+    // A write that never came to an end: something lies behind the last entry.
+    let torn = flipped(&node.disk, segment, (end + 600).next_multiple_of(512));
+    let damaged = flipped(&node.disk, segment, end);
+    // An entry whose slot is believed: the restart will come upon it when the node votes.
+    let believed = flipped(&node.disk, segment, layout.data_at as usize + 3);
     let mut lost = node.disk.clone();
     lost.files.get_mut(&File::HardState).expect("it is there").fill(7);
     for (disk, row, starts, defects) in [
-        (torn, "torn", true, 0),
-        (damaged, "damaged", true, 1),
-        (lost, "hard-state-lost", false, 4),
+        (torn, "torn", true, [0, 0]),
+        (damaged, "damaged", true, [1, 1]),
+        (believed, "ordinary", true, [0, 1]),
+        (lost, "hard-state-lost", false, [4, 4]),
     ] {
-        for start in [Start::Inspect, Start::Verify] {
+        for (start, defects) in [Start::Inspect, Start::Verify].into_iter().zip(defects) {
             let found = look(&disk, start);
             let judgement = &found.judgement;
             assert_eq!((judgement.row, judgement.starts), (row, starts), "{found}");
-            assert_eq!((found.defects.len(), found.is_well()), (defects, row == "torn"), "{found}");
+            assert_eq!((found.defects.len(), found.is_well()), (defects, defects == 0), "{found}");
         }
         let restarted = Node::start(disk, Start::Run);
         assert_eq!(restarted.halted.is_none(), starts, "{:?}", restarted.halted);
