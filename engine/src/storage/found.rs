@@ -81,14 +81,14 @@ impl SegmentFound {
 
     /// What must be read before anything can be said of its entries: all of it, or the slots and
     /// the end record.
-    pub(super) fn first_wanted(&self, believes: bool) -> Vec<Range<u64>> {
+    pub(super) fn first_wanted(&self, believes: bool) -> [Range<u64>; 2] {
         match &self.header {
             Some(header) if believes => {
                 let Layout { align, slot_count, .. } = header.layout;
                 let slots_end = header.layout.slot_block(slot_count - 1) + align;
-                vec![align..slots_end, header.layout.end_offset()..self.len]
+                [align..slots_end, header.layout.end_offset()..self.len]
             }
-            _ => vec![0..self.len],
+            _ => [0..self.len, self.len..self.len],
         }
     }
 
