@@ -2,6 +2,8 @@
 //!
 //! A group's machine works for a millisecond at most before the others have their turn; a single
 //! command that takes longer holds them up, so machines must be quick, as [`StateMachine`] says.
+//! Invariant: a panic in one group's engine or machine is caught where that group was called, and ends
+//! that group alone.
 
 use super::{Birth, Shared};
 use crate::{
@@ -9,20 +11,23 @@ use crate::{
     clock::SystemClock,
     disk::pool::Pool,
     driver::{Clock, Net},
+    health::{Health, Writes},
     inbox::{End, Inbox, Request},
-    net::TcpNet,
+    net::{Counters, TcpNet},
     node::StartError,
     trace::Reporter,
 };
 use futures::channel::mpsc;
 use lakebed::{
     Action, ClusterId, Config, Engine, Event, GroupId, Halt, Host, HostAction, HostConfig,
-    HostEvent, Machine, Note, Runner, StateMachine,
+    HostEvent, Machine, Note, Runner, StateMachine, Status,
 };
 use std::{
+    any::Any,
     collections::{BTreeMap, VecDeque},
     future::Future,
     io,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -45,7 +50,10 @@ struct Seat<M> {
     await_end: Vec<Request>,
     /// Disk operations that have not ended.
     in_flight: usize,
+    writes: Writes,
     halt: Option<Arc<Halt>>,
+    /// How it was when it panicked.
+    last: Option<Status>,
 }
 
 type Machines<M> = Box<dyn FnMut(GroupId) -> M + Send>;
@@ -56,6 +64,7 @@ pub(super) struct Inner<M> {
     seats: BTreeMap<GroupId, Seat<M>>,
     pool: Pool,
     net: TcpNet,
+    health: Arc<Health>,
     clock: SystemClock,
     machine: Machines<M>,
     shared: Arc<Shared>,
@@ -76,6 +85,20 @@ pub struct GroupsNode<M> {
 impl<M> GroupsNode<M> {
     pub(super) const fn of(inner: Inner<M>) -> Self {
         Self { inner }
+    }
+}
+
+impl<M: StateMachine> GroupsNode<M> {
+    /// What happened on its network, as long as it lives and after.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        self.inner.net.counters()
+    }
+
+    /// How its disk does, all groups together, as long as it lives and after.
+    #[must_use]
+    pub fn health(&self) -> Arc<Health> {
+        Arc::clone(&self.inner.health)
     }
 }
 
@@ -111,7 +134,7 @@ impl<M: StateMachine> Inner<M> {
     pub(super) fn new(
         config: Config,
         cluster: ClusterId,
-        net: TcpNet,
+        (net, health): (TcpNet, Arc<Health>),
         machine: Machines<M>,
         shared: Arc<Shared>,
     ) -> Result<Self, StartError> {
@@ -128,6 +151,7 @@ impl<M: StateMachine> Inner<M> {
             seats: BTreeMap::new(),
             pool: Pool::new().map_err(StartError::Disk)?,
             net,
+            health,
             clock: SystemClock::default(),
             machine,
             shared,
@@ -143,6 +167,7 @@ impl<M: StateMachine> Inner<M> {
         for (group, op, result) in self.pool.take(cx.waker()) {
             if let Some(seat) = self.seats.get_mut(&group) {
                 seat.in_flight -= 1;
+                seat.writes.on_completed(op, &self.health);
                 self.events.push(HostEvent::Group(group, Event::Completed { op, result }));
             }
         }
@@ -158,11 +183,41 @@ impl<M: StateMachine> Inner<M> {
         let due = self.clock.poll_deadline(cx, self.host.deadline()).is_ready();
         let happened = due || !self.events.is_empty();
         if happened {
-            self.host.handle(self.clock.now(), self.events.drain(..), &mut self.actions);
+            self.handle();
             self.perform();
         }
         let ended = self.end_groups();
         happened | ended | self.run_machines()
+    }
+
+    /// Tells the groups what happened. One whose engine panics ends; the others still hear it.
+    fn handle(&mut self) {
+        let now = self.clock.now();
+        loop {
+            let (host, events, actions) = (&mut self.host, &mut self.events, &mut self.actions);
+            let handle = || host.handle(now, events.drain(..), actions);
+            // A host that was left by a panic is whole but for the group that it names.
+            let Err(panic) = catch_unwind(AssertUnwindSafe(handle)) else { return };
+            let Some(group) = self.host.interrupted() else { resume_unwind(panic) };
+            self.give_up(group, &*panic);
+        }
+    }
+
+    /// Ends a group of which nothing is believed any more. What its disk was told ends first.
+    fn give_up(&mut self, group: GroupId, panic: &(dyn Any + Send)) {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let halt = Halt::Panicked(text.unwrap_or("it said nothing").to_string());
+        // An engine that panicked may do so again when it is asked.
+        let status = catch_unwind(AssertUnwindSafe(|| self.host.status(group)));
+        drop(self.host.remove(group));
+        let Some(seat) = self.seats.get_mut(&group) else { return };
+        let mut status = status.ok().flatten().unwrap_or_default();
+        status.ready = false;
+        seat.last = Some(status);
+        seat.lane.clear();
+        seat.reporter.halt(&halt);
+        seat.halt = Some(Arc::new(halt));
     }
 
     fn take_births(&mut self, cx: &Context<'_>) {
@@ -190,7 +245,9 @@ impl<M: StateMachine> Inner<M> {
                 reporter: Reporter::of(&config),
                 await_end: Vec::new(),
                 in_flight: 0,
+                writes: Writes::default(),
                 halt: None,
+                last: None,
             };
             self.seats.insert(group, seat);
         }
@@ -251,6 +308,7 @@ impl<M: StateMachine> Inner<M> {
             match action {
                 Action::Disk { op, class, request } => {
                     seat.in_flight += 1;
+                    seat.writes.on_submitted(op, class, &request);
                     self.pool.submit(group, op, class, request);
                 }
                 Action::Send { to, head, body } => self.net.send(to, head, body),
@@ -280,7 +338,9 @@ impl<M: StateMachine> Inner<M> {
             self.seats.iter().filter(|(_, seat)| over(seat)).map(|(group, _)| *group).collect();
         for group in &ended {
             let Some(mut seat) = self.seats.remove(group) else { continue };
-            let status = self.host.status(*group).unwrap_or_default();
+            let status = seat.last.take().or_else(|| self.host.status(*group));
+            let status = status.unwrap_or_default();
+            // One that panicked is gone already.
             drop(self.host.remove(*group));
             seat.clients.end_all();
             // Whoever learns of the end may start anew: the directory must be unlocked by then.
@@ -296,21 +356,29 @@ impl<M: StateMachine> Inner<M> {
 
     /// True if there was a step to do.
     fn run_machines(&mut self) -> bool {
-        let mut worked = false;
+        let (mut worked, mut panicked) = (false, Vec::new());
         for (group, seat) in &mut self.seats {
             if seat.lane.is_empty() {
                 continue;
             }
             worked = true;
-            let until = self.clock.now().after(MACHINE_TURN_MAX);
-            while let Some(step) = seat.lane.pop_front() {
-                let event = seat.runner.perform(step, &mut seat.clients);
-                self.events.extend(event.map(|event| HostEvent::Group(*group, event)));
-                if self.clock.now() >= until {
-                    break;
+            let (clock, events) = (&self.clock, &mut self.events);
+            let until = clock.now().after(MACHINE_TURN_MAX);
+            let work = || {
+                while let Some(step) = seat.lane.pop_front() {
+                    let event = seat.runner.perform(step, &mut seat.clients);
+                    events.extend(event.map(|event| HostEvent::Group(*group, event)));
+                    if clock.now() >= until {
+                        break;
+                    }
                 }
+            };
+            // Nothing is asked of a machine that panicked, and its clients are only told the end.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+                panicked.push((*group, panic));
             }
         }
+        panicked.into_iter().for_each(|(group, panic)| self.give_up(group, &*panic));
         worked
     }
 
