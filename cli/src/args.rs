@@ -8,6 +8,7 @@ use lakebed::{
     Tuning,
     membership::{ADDRESS_BYTES_MAX, MEMBERS_MAX},
 };
+use lakebed_kv::slots::GROUPS_MAX;
 use lakebed_runtime::DiskKind;
 use std::{
     collections::BTreeMap,
@@ -81,6 +82,10 @@ pub(crate) struct Up {
     /// The first node's port for peers, when the cluster is new [default: --port + 1000]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) peer_port: Option<u16>,
+    /// Over how many groups, each with a leader and a log of its own, the keys are spread; fixed when
+    /// the cluster is made [default: 1, or as many as the directory has]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(GROUPS_MAX)))]
+    pub(crate) groups: Option<u16>,
     /// The port at which Prometheus may ask how all nodes are: http://127.0.0.1:PORT/metrics
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) metrics_port: Option<u16>,
@@ -112,6 +117,10 @@ pub(crate) struct Serve {
     /// The cluster's name, alike on all its nodes [default: --peers]
     #[arg(long, value_name = "NAME")]
     pub(crate) cluster: Option<String>,
+    /// Over how many groups, each with a leader and a log of its own, the keys are spread; alike on
+    /// all nodes, and fixed when the cluster is formed [default: 1, or as many as the directory has]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(GROUPS_MAX)))]
+    pub(crate) groups: Option<u16>,
     /// Where Prometheus may ask how the node is: http://ADDR/metrics
     #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     pub(crate) metrics: Option<SocketAddr>,
@@ -316,6 +325,13 @@ pub(crate) struct TuningArgs {
 }
 
 impl TuningArgs {
+    /// Groups share the threads that write for them.
+    pub(crate) fn check_for_groups(&self) {
+        if self.disk == DiskKind::Uring {
+            refuse("--disk uring writes for one group: with --groups it is files, or auto");
+        }
+    }
+
     /// The node's timing and limits.
     pub(crate) fn tuning(&self) -> Tuning {
         let mut tuning = Tuning::default();

@@ -8,6 +8,7 @@ mod args;
 mod backup;
 mod client;
 mod cluster_file;
+mod groups_file;
 mod look;
 mod member;
 mod metrics;

@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Restore) -> Result<ExitCode> {
              itself included, alike for all of them"
         ));
     }
-    let cluster = cluster_id(args.cluster.as_deref(), peers);
+    let cluster = cluster_id(args.cluster.as_deref(), peers, 1);
     let (started, bar) = (Instant::now(), bytes_bar("check"));
     let backup = read_backup(file, |done, total| show(&bar, started, done, total));
     bar.finish_and_clear();

@@ -176,14 +176,13 @@ impl<T: Store> Stores<T> {
     async fn inform_of(&self, group: usize) -> Result<String, Failure> {
         let store = self.of(group);
         let status = store.status().await?;
-        Ok(info::text(&status, &store.surroundings(&status).await))
+        Ok(info::text(&status, &store.surroundings(Some(&status)).await))
     }
 
     async fn inform_of_all(&self) -> Result<String, Failure> {
         let statuses = join_all(self.all.iter().map(Store::status)).await;
         let groups: Vec<_> = statuses.into_iter().collect::<Result<_, _>>()?;
-        // What surrounds one group surrounds all of them.
-        let surroundings = self.of(0).surroundings(&groups[0]).await;
+        let surroundings = self.of(0).surroundings(None).await;
         let groups: Vec<_> =
             groups.iter().enumerate().map(|(n, status)| (self.slots.of(n), status)).collect();
         Ok(info::text_of_groups(&groups, &surroundings))

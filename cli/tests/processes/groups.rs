@@ -1,0 +1,177 @@
+//! Keys over several groups, as processes: every acknowledged write outlives a node that is killed,
+//! and the number of groups is the same for ever.
+
+use crate::{
+    cluster::{Cluster, NODES},
+    common::{Patient, Process, Scratch, connect, eventually, fails, lakebed},
+    ports::ports,
+};
+use lakebed_kv::slots::{Slots, slot};
+use std::{
+    collections::BTreeSet,
+    fs,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+};
+
+const GROUPS: usize = 4;
+const WRITERS: usize = 4;
+
+fn wrap(command: Command) -> Command {
+    command
+}
+
+fn group(key: &str) -> usize {
+    Slots::over(GROUPS).group(slot(key.as_bytes()))
+}
+
+/// Every key of a scan from its beginning to its end.
+fn scan(node: &mut Patient) -> BTreeSet<String> {
+    let (mut cursor, mut found) = ("0".to_string(), BTreeSet::new());
+    loop {
+        let (next, keys): (String, Vec<String>) = node.ask(&["SCAN", &cursor, "COUNT", "50"]);
+        found.extend(keys);
+        if next == "0" {
+            return found;
+        }
+        cursor = next;
+    }
+}
+
+/// Writes keys of its own until it is told to stop; which of them were acknowledged.
+fn write(mut node: Patient, writer: usize, stop: &AtomicBool) -> Vec<String> {
+    let mut acknowledged = Vec::new();
+    while !stop.load(Relaxed) {
+        let key = format!("w{writer}-{}", acknowledged.len());
+        // Asked until it is: whatever was not acknowledged before may be there as well.
+        node.ask::<String>(&["SET", &key, &key]);
+        acknowledged.push(key);
+    }
+    acknowledged
+}
+
+/// All nodes have applied the same in each group.
+fn check_digests(cluster: &Cluster) {
+    for group in (1..=GROUPS).map(|group| group.to_string()) {
+        eventually("all nodes have applied the same", || {
+            let digest = |n| -> (u64, String) {
+                cluster.node(n).ask(&["LAKEBED", "GROUP", &group, "DIGEST"])
+            };
+            let all: Vec<_> = (0..u64::from(NODES)).map(digest).collect();
+            all.iter().all(|one| *one == all[0])
+        });
+    }
+}
+
+#[test]
+fn what_was_acknowledged_in_any_group_outlives_a_node_that_is_killed() {
+    let mut cluster = Cluster::start(Scratch::new(), &["--groups", "4"], wrap);
+    let stop = AtomicBool::new(false);
+    let victim = NODES - 1;
+    let acknowledged: Vec<String> = thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let (node, stop) = (cluster.node(writer as u64 % 2), &stop);
+                scope.spawn(move || write(node, writer, stop))
+            })
+            .collect();
+        let count = || cluster.node(0).ask::<u64>(&["DBSIZE"]);
+        eventually("there are writes", || count() > 100);
+        let id = cluster.nodes[usize::from(victim)].id();
+        rustix::process::kill_process(id, rustix::process::Signal::KILL).unwrap();
+        let before = count();
+        eventually("two nodes go on in every group", || count() > before + 200);
+        stop.store(true, Relaxed);
+        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+    });
+    assert_eq!(acknowledged.iter().map(|key| group(key)).collect::<BTreeSet<_>>().len(), GROUPS);
+    cluster.nodes[usize::from(victim)].ended();
+    cluster.restart(victim);
+    cluster.nodes[usize::from(victim)].says("ready");
+    for n in 0..u64::from(NODES) {
+        let mut node = cluster.node(n);
+        for key in &acknowledged {
+            assert_eq!(node.ask::<Option<String>>(&["GET", key]).as_ref(), Some(key), "node {n}");
+        }
+        let found = scan(&mut node);
+        let missing: Vec<_> = acknowledged.iter().filter(|key| !found.contains(*key)).collect();
+        assert!(missing.is_empty(), "a scan of node {n} misses {missing:?}");
+        assert_eq!(node.ask::<usize>(&["DBSIZE"]), found.len());
+    }
+    check_digests(&cluster);
+    // All of them at once: from the disk, and from nothing else.
+    cluster.kill(0..NODES);
+    (0..NODES).for_each(|n| cluster.restart(n));
+    cluster.nodes.iter().for_each(|node| drop(node.says("ready")));
+    let mut node = cluster.node(1);
+    for key in &acknowledged {
+        assert_eq!(node.ask::<Option<String>>(&["GET", key]).as_ref(), Some(key));
+    }
+}
+
+#[test]
+fn keys_of_several_groups_are_refused_together_and_tags_keep_them_together() {
+    let cluster = Cluster::start(Scratch::new(), &["--groups", "4"], wrap);
+    let mut node = cluster.node(0);
+    let other = (0..).map(|n| format!("b{n}")).find(|key| group(key) != group("a")).unwrap();
+    node.ask::<String>(&["SET", "a", "1"]);
+    let mut connection = connect(cluster.clients).unwrap();
+    for verb in ["MGET", "DEL", "EXISTS"] {
+        let asked = redis::cmd(verb).arg("a").arg(&other).query::<redis::Value>(&mut connection);
+        let error = asked.unwrap_err();
+        assert_eq!(error.code(), Some("CROSSSLOT"), "{verb}: {error}");
+    }
+    node.ask::<String>(&["MSET", "{a}x", "2", "{a}y", "3"]);
+    let found: Vec<String> = node.ask(&["MGET", "a", "{a}x", "{a}y"]);
+    assert_eq!(found, ["1", "2", "3"]);
+    let info: String = node.ask(&["INFO"]);
+    assert!(info.contains("groups:4") && info.contains("\r\n# Groups\r\ngroup1:slots=0-4095,"));
+}
+
+#[test]
+fn another_number_of_groups_is_refused_with_what_was_found() {
+    let mut cluster = Cluster::start(Scratch::new(), &["--groups", "2"], wrap);
+    cluster.kill(0..NODES);
+    let dir = cluster.node_dir(0).display().to_string();
+    let (peers, clients) = (ports(1), ports(1));
+    let (listen, resp) = (format!("127.0.0.1:{peers}"), format!("127.0.0.1:{clients}"));
+    let peers = format!("1={listen}");
+    let serve = ["serve", "--id", "1", "--dir", &dir, "--listen", &listen, "--peers", &peers];
+    let serve = [&serve[..], &["--resp", &resp]].concat();
+    let with = |more: &[&str], code, expected: &[&str]| {
+        fails(&[&serve[..], more].concat(), code, expected);
+    };
+    with(&["--groups", "4"], 1, &["--groups 4, but", "holds a node of 2", "leave --groups out"]);
+    with(&["--groups", "1"], 1, &["--groups 1, but", "holds a node of 2"]);
+    with(&["--groups", "65"], 2, &["65"]);
+    with(&["--disk", "uring"], 2, &["--disk uring writes for one group"]);
+    with(&["--tape", "somewhere"], 2, &["--tape records one engine"]);
+    // A group that is lost is named, and does not begin anew.
+    fs::rename(cluster.node_dir(0).join("group-2"), cluster.node_dir(0).join("lost")).unwrap();
+    with(&[], 1, &["group-2 is gone, and was there", "put the folder back"]);
+}
+
+#[test]
+fn up_spreads_keys_over_groups_and_remembers_how_many() {
+    let dir = Scratch::new();
+    let (clients, peers) = (ports(3).to_string(), ports(3).to_string());
+    let path = dir.path().display().to_string();
+    let up = ["up", "--dir", &path, "--port", &clients, "--peer-port", &peers];
+    let quick = ["--heartbeat-ms", "50", "--election-ms", "200"];
+    let up = [&up[..], &quick].concat();
+    let mut process = Process::start(&mut lakebed(&[&up[..], &["--groups", "3"]].concat()));
+    process.says("  the keys are spread over 3 groups");
+    process.says("ready");
+    let mut node = Patient::new(clients.parse().unwrap());
+    for n in 0..30 {
+        node.ask::<String>(&["SET", &format!("key-{n}"), "value"]);
+    }
+    process.kill();
+    process.ended();
+    fails(&[&up[..], &["--groups", "2"]].concat(), 2, &["--groups 2, but", "a cluster of 3"]);
+    let process = Process::start(&mut lakebed(&up));
+    process.says("node 1, group 1, found: ");
+    process.says("ready");
+    assert_eq!(Patient::new(clients.parse().unwrap()).ask::<u64>(&["DBSIZE"]), 30);
+}
