@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Ask a node how it is
     Status(Status),
+    /// Ask a node which groups its keys are spread over, who leads them, and how far they are
+    Groups(Groups),
     /// Make a node take a snapshot now
     Snapshot(Snapshot),
     /// Take the state of a running cluster out of one of its nodes, into a file
@@ -141,9 +143,30 @@ pub(crate) struct Status {
     /// Where the node listens for clients
     #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
     pub(crate) address: SocketAddr,
+    /// One of several groups
+    #[arg(long, value_name = "GROUP", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) group: Option<u64>,
     /// One JSON object instead of lines
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Groups {
+    /// Where the node listens for clients
+    #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
+    pub(crate) address: SocketAddr,
+    /// One JSON object instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which group is meant, where the keys are spread over several.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct OfGroup {
+    /// One of several groups [default: each in turn]
+    #[arg(long, value_name = "GROUP", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) group: Option<u64>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -151,6 +174,8 @@ pub(crate) struct Snapshot {
     /// Where the node listens for clients
     #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
     pub(crate) address: SocketAddr,
+    #[command(flatten)]
+    pub(crate) of: OfGroup,
     /// One JSON object instead of a line
     #[arg(long)]
     pub(crate) json: bool,
@@ -161,9 +186,12 @@ pub(crate) struct Backup {
     /// Where a node, any of the cluster, listens for clients
     #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
     pub(crate) address: SocketAddr,
-    /// Where to put the backup; a file that is there is left alone
+    /// Where to put the backup; a file that is there is left alone. Of several groups each has a
+    /// file of its own: FILE.group-1 and so on
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) of: OfGroup,
     /// One JSON object instead of lines
     #[arg(long)]
     pub(crate) json: bool,
@@ -171,9 +199,11 @@ pub(crate) struct Backup {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Transfer {
-    /// Where the leader listens for clients
+    /// Where the leader listens for clients; of several groups those are handed over that it leads
     #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
     pub(crate) address: SocketAddr,
+    #[command(flatten)]
+    pub(crate) of: OfGroup,
     /// Who shall lead [default: the voter that is furthest]
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) to: Option<u64>,
@@ -237,9 +267,12 @@ pub(crate) enum Member {
 /// Whom to ask.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Ask {
-    /// Where the leader listens for clients
-    #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
-    pub(crate) address: SocketAddr,
+    /// Where the leader listens for clients; or several nodes, the leaders of all groups among them:
+    /// ADDR,ADDR,ADDR
+    #[arg(value_name = "RESP-ADDR", value_parser = parse_addresses)]
+    pub(crate) addresses: Addresses,
+    #[command(flatten)]
+    pub(crate) of: OfGroup,
     /// One JSON object instead of lines
     #[arg(long)]
     pub(crate) json: bool,
@@ -247,9 +280,14 @@ pub(crate) struct Ask {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Restore {
-    /// What `lakebed backup` wrote; it is only read
+    /// What `lakebed backup` wrote; it is only read. With --groups: the name that it was given, which
+    /// the files' names begin with
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+    /// Over how many groups the keys are spread, as they were
+    #[arg(long, default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(GROUPS_MAX)))]
+    pub(crate) groups: u16,
     /// Where the node will keep its data: an empty directory, or none yet
     #[arg(long)]
     pub(crate) dir: PathBuf,
@@ -382,6 +420,14 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let mut found: Vec<_> = found.collect();
     found.sort_by_key(SocketAddr::is_ipv6);
     found.first().copied().ok_or_else(|| form.into())
+}
+
+/// Addresses of several nodes, or of one.
+#[derive(Clone, Debug)]
+pub(crate) struct Addresses(pub(crate) Vec<SocketAddr>);
+
+fn parse_addresses(text: &str) -> Result<Addresses, String> {
+    text.split(',').map(parse_address).collect::<Result<_, _>>().map(Addresses)
 }
 
 /// The nodes of a cluster and where they listen for each other.

@@ -3,10 +3,11 @@
 
 use crate::{
     cluster::{Cluster, NODES},
-    common::{Patient, Process, Scratch, connect, eventually, fails, lakebed},
+    common::{Patient, Process, Scratch, connect, eventually, fails, lakebed, output},
     ports::ports,
 };
 use lakebed_kv::slots::{Slots, slot};
+use serde_json::Value;
 use std::{
     collections::BTreeSet,
     fs,
@@ -127,6 +128,117 @@ fn keys_of_several_groups_are_refused_together_and_tags_keep_them_together() {
     assert_eq!(found, ["1", "2", "3"]);
     let info: String = node.ask(&["INFO"]);
     assert!(info.contains("groups:4") && info.contains("\r\n# Groups\r\ngroup1:slots=0-4095,"));
+}
+
+#[track_caller]
+fn done(args: &[&str]) -> String {
+    let output = output(args);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {complaint}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&done(&[args, &["--json"]].concat())).unwrap()
+}
+
+/// The same command again until it is done: leaders may just have changed.
+fn done_in_time(args: &[&str]) {
+    let early = ["leader", "nobody leads", "not over", "not answer", "leads, and none"];
+    eventually("it is done", || {
+        let output = output(args);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        let is_early = early.iter().any(|early| complaint.contains(early));
+        assert!(output.status.success() || is_early, "{args:?}: {complaint}");
+        output.status.success()
+    });
+}
+
+/// Orders that name no group go to all of them; leaders are found among the nodes that are named.
+#[test]
+fn a_node_joins_all_groups_leads_them_and_another_leaves() {
+    let mut cluster = Cluster::start(Scratch::new(), &["--groups", "2"], wrap);
+    for n in 0..50 {
+        cluster.node(0).ask::<String>(&["SET", &format!("key-{n}"), "value"]);
+    }
+    let (peers, clients) = (ports(1), ports(1));
+    let address = format!("127.0.0.1:{peers}");
+    let mut fourth = cluster.join(3, peers, clients);
+    let old: Vec<_> = (0..NODES).map(|n| format!("127.0.0.1:{}", cluster.clients + n)).collect();
+    let all = format!("{},127.0.0.1:{clients}", old.join(","));
+    done_in_time(&["member", "add", &old.join(","), "4", &address]);
+    done_in_time(&["member", "promote", &all, "4"]);
+    let listed = json(&["member", "list", &all]);
+    for group in listed["groups"].as_array().unwrap() {
+        assert_eq!(group["members"].as_array().unwrap().len(), 4, "{listed}");
+    }
+    for node in &old {
+        // Whoever leads some hands over what it leads.
+        let handed = output(&["transfer", node, "--to", "4"]);
+        let complaint = String::from_utf8_lossy(&handed.stderr);
+        assert!(handed.status.success() || complaint.contains("leads"), "{complaint}");
+    }
+    let new = format!("127.0.0.1:{clients}");
+    eventually("the new node leads all groups", || {
+        for node in &old {
+            output(&["transfer", node, "--to", "4"]);
+        }
+        json(&["status", &new])["leads"] == 2
+    });
+    let groups = json(&["groups", &new]);
+    let slots: Vec<_> = groups["groups"].as_array().unwrap().iter().map(|g| &g["slots"]).collect();
+    assert_eq!(slots, [&serde_json::json!([0, 8191]), &serde_json::json!([8192, 16383])]);
+    assert!(done(&["groups", &new]).starts_with("group 1    slots 0-8191, leader, term "));
+    assert_eq!(json(&["status", &new, "--group", "2"])["role"], "leader");
+
+    done_in_time(&["member", "remove", &all, "1"]);
+    cluster.nodes[0].ended();
+    assert!(cluster.nodes[0].errors().contains("no member of its cluster"), "it says why it ended");
+    assert_eq!(Patient::new(clients).ask::<u64>(&["DBSIZE"]), 50);
+    fourth.kill();
+    fourth.ended();
+    let fourth = cluster.join(3, peers, clients);
+    fourth.says("ready");
+    assert_eq!(Patient::new(clients).ask::<String>(&["GET", "key-7"]), "value");
+    fails(&["member", "list", &new, "--group", "3"], 1, &["the groups of", "are 1 to 2"]);
+}
+
+/// All groups are looked at, backed up and restored, each with files of its own.
+#[test]
+fn groups_are_inspected_backed_up_and_restored_together() {
+    let mut cluster = Cluster::start(Scratch::new(), &["--groups", "2"], wrap);
+    for n in 0..50 {
+        cluster.node(0).ask::<String>(&["SET", &format!("key-{n}"), "value"]);
+    }
+    let address = format!("127.0.0.1:{}", cluster.clients);
+    let snapshots = json(&["snapshot", &address]);
+    assert_eq!(snapshots["groups"].as_array().unwrap().len(), 2, "{snapshots}");
+    let scratch = Scratch::new();
+    let file = scratch.path().join("backup").display().to_string();
+    let told = done(&["backup", &address, &file]);
+    assert!(told.contains("backup.group-1: ") && told.contains("backup.group-2: "), "{told}");
+    fails(&["backup", &address, &file], 1, &["backup.group-1 exists already"]);
+    let one = scratch.path().join("one").display().to_string();
+    assert!(done(&["backup", &address, &one, "--group", "2"]).contains("group 2: "));
+
+    cluster.kill(0..NODES);
+    let dir = cluster.node_dir(0).display().to_string();
+    assert!(done(&["inspect", &dir]).contains("group 2, "));
+    assert_eq!(json(&["verify", &dir])["groups"].as_array().unwrap().len(), 2);
+
+    let new = scratch.path().join("new").display().to_string();
+    let (peer, resp) = (ports(1), ports(1));
+    let (listen, clients) = (format!("127.0.0.1:{peer}"), format!("127.0.0.1:{resp}"));
+    let peers = format!("1={listen}");
+    let who = ["--dir", &new, "--id", "1", "--peers", &peers];
+    let [restore, one] = [&file, &one].map(|file| [&["restore", file], &who[..]].concat());
+    fails(&one, 1, &["is a backup of group 2", "with as many --groups"]);
+    let told = done(&[&restore[..], &["--groups", "2"]].concat());
+    assert!(told.contains("--groups 2 --listen"), "{told}");
+    let serve = [&["serve", "--listen", &listen, "--resp", &clients], &who[..]].concat();
+    let node = Process::start(&mut lakebed(&serve));
+    node.says("ready");
+    assert_eq!(Patient::new(resp).ask::<u64>(&["DBSIZE"]), 50);
 }
 
 #[test]
