@@ -7,6 +7,8 @@
 //! has ended.
 
 mod driver;
+#[cfg(test)]
+mod hung;
 
 use crate::{
     dir::{self, DirError, Owner},

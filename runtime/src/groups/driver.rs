@@ -62,7 +62,7 @@ pub(super) struct Inner<M> {
     config: Config,
     host: Host,
     seats: BTreeMap<GroupId, Seat<M>>,
-    pool: Pool,
+    pub(super) pool: Pool,
     net: TcpNet,
     health: Arc<Health>,
     clock: SystemClock,
@@ -79,7 +79,7 @@ pub(super) struct Inner<M> {
 /// [`Groups::shutdown`](super::Groups). Dropped before that, it leaves whoever waits with an unknown
 /// outcome.
 pub struct GroupsNode<M> {
-    inner: Inner<M>,
+    pub(super) inner: Inner<M>,
 }
 
 impl<M> GroupsNode<M> {
