@@ -86,7 +86,8 @@ impl<T: Store> Stores<T> {
     /// the client is told.
     pub(crate) fn named(&self, name: Option<u64>) -> Result<usize, Vec<u8>> {
         let count = self.count();
-        let named = name.or((count == 1).then_some(1)).and_then(|name| usize::try_from(name).ok());
+        let named =
+            name.or_else(|| (count == 1).then_some(1)).and_then(|name| usize::try_from(name).ok());
         match named {
             Some(group @ 1..) if group <= count => Ok(group - 1),
             Some(_) => Err(error(&format!("ERR the groups are numbered 1 to {count}"))),
@@ -163,7 +164,7 @@ impl<T: Store> Stores<T> {
 
     /// How the node is: its group, or all of them; or the group that is named.
     pub(crate) async fn inform(&self, named: Option<usize>, out: &mut Vec<u8>) {
-        let text = match named.or((self.count() == 1).then_some(0)) {
+        let text = match named.or_else(|| (self.count() == 1).then_some(0)) {
             Some(group) => self.inform_of(group).await,
             None => self.inform_of_all().await,
         };
