@@ -9,6 +9,7 @@
 mod driver;
 #[cfg(test)]
 mod hung;
+mod machines;
 
 use crate::{
     dir::{self, DirError, Owner},
@@ -57,6 +58,10 @@ pub struct GroupsOptions {
     pub secret: Vec<u8>,
     /// Whether to listen elsewhere than on loopback.
     pub insecure: bool,
+    /// On how many threads machines work. Zero, the default: on that of the loop, which is the
+    /// fastest as long as they are quick; one that is slow then holds up all groups of its node. With
+    /// threads it holds up one of them, at the price of two wakes for each of its turns.
+    pub machine_threads: usize,
 }
 
 impl GroupsOptions {
@@ -65,7 +70,16 @@ impl GroupsOptions {
     pub fn new(dir: impl Into<PathBuf>, cluster: ClusterId, node: NodeId, listen: Listen) -> Self {
         let mut tuning = Tuning::default();
         tuning.hibernate_after = std::time::Duration::from_secs(2);
-        Self { dir: dir.into(), cluster, node, listen, tuning, secret: Vec::new(), insecure: false }
+        Self {
+            dir: dir.into(),
+            cluster,
+            node,
+            listen,
+            tuning,
+            secret: Vec::new(),
+            insecure: false,
+            machine_threads: 0,
+        }
     }
 }
 
@@ -243,14 +257,15 @@ impl Groups {
     }
 }
 
-impl<M: StateMachine> GroupsNode<M> {
+impl<M: StateMachine + Send + 'static> GroupsNode<M> {
     /// A node whose groups are those in its directory, each with a machine of this kind. Must be
     /// called within a tokio runtime that has I/O and time enabled, and polled there.
     pub fn open(
         options: GroupsOptions,
         machine: impl FnMut(GroupId) -> M + Send + 'static,
     ) -> Result<(Groups, Self), StartError> {
-        let GroupsOptions { dir, cluster, node, listen, tuning, secret, insecure } = options;
+        let GroupsOptions { dir, cluster, node, listen, tuning, secret, insecure, machine_threads } =
+            options;
         let mut config = Config::new(GroupId(0), node);
         config.tuning = tuning;
         config.validate().map_err(StartError::Config)?;
@@ -264,7 +279,8 @@ impl<M: StateMachine> GroupsNode<M> {
         let health = Arc::new(Health::new(dir.clone()));
         let groups = Groups { dir, cluster, node, shared: Arc::clone(&shared) };
         let surroundings = (net, Arc::clone(&health));
-        let inner = Inner::new(config, cluster, surroundings, Box::new(machine), shared)?;
+        let machines = (Box::new(machine) as Box<_>, machine_threads);
+        let inner = Inner::new(config, cluster, surroundings, machines, shared)?;
         let opened = Self::of(inner);
         for group in found {
             match groups.begin(group, None) {

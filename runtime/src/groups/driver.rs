@@ -1,11 +1,14 @@
 //! The loop of a node with many groups: as that of one, with a host in the engine's place.
 //!
 //! A group's machine works for a millisecond at most before the others have their turn; a single
-//! command that takes longer holds them up, so machines must be quick, as [`StateMachine`] says.
+//! command that takes longer holds them up, unless machines work on [threads](super::machines).
 //! Invariant: a panic in one group's engine or machine is caught where that group was called, and ends
 //! that group alone.
 
-use super::{Birth, Shared};
+use super::{
+    Birth, Shared,
+    machines::{Done, Home, Threads},
+};
 use crate::{
     clients::Table,
     clock::SystemClock,
@@ -43,7 +46,9 @@ const TURNS_MAX: u32 = 4;
 struct Seat<M> {
     inbox: Arc<Inbox>,
     clients: Table,
-    runner: Runner<M>,
+    /// `None`: it is on a thread, or has panicked there.
+    runner: Option<Runner<M>>,
+    is_away: bool,
     lane: VecDeque<Machine>,
     subscribers: Vec<mpsc::Sender<Note>>,
     reporter: Reporter,
@@ -67,6 +72,7 @@ pub(super) struct Inner<M> {
     health: Arc<Health>,
     clock: SystemClock,
     machine: Machines<M>,
+    threads: Option<Threads<M>>,
     shared: Arc<Shared>,
     events: Vec<HostEvent>,
     actions: Vec<HostAction>,
@@ -130,12 +136,12 @@ impl<M> Drop for Inner<M> {
     }
 }
 
-impl<M: StateMachine> Inner<M> {
+impl<M: StateMachine + Send + 'static> Inner<M> {
     pub(super) fn new(
         config: Config,
         cluster: ClusterId,
         (net, health): (TcpNet, Arc<Health>),
-        machine: Machines<M>,
+        (machine, threads): (Machines<M>, usize),
         shared: Arc<Shared>,
     ) -> Result<Self, StartError> {
         let host = Host::new(HostConfig {
@@ -145,6 +151,7 @@ impl<M: StateMachine> Inner<M> {
             heartbeat: config.tuning.heartbeat,
             silence_max: config.tuning.election.0,
         });
+        let threads = (threads > 0).then(|| Threads::new(threads)).transpose();
         Ok(Self {
             host: host.map_err(|error| StartError::System(io::Error::other(error)))?,
             config,
@@ -154,6 +161,7 @@ impl<M: StateMachine> Inner<M> {
             health,
             clock: SystemClock::default(),
             machine,
+            threads: threads.map_err(StartError::System)?,
             shared,
             events: Vec::new(),
             actions: Vec::new(),
@@ -161,7 +169,9 @@ impl<M: StateMachine> Inner<M> {
             requests: Vec::new(),
         })
     }
+}
 
+impl<M: StateMachine> Inner<M> {
     /// One round: true if there was something to do, and so may be again.
     fn turn(&mut self, cx: &mut Context<'_>) -> bool {
         for (group, op, result) in self.pool.take(cx.waker()) {
@@ -171,6 +181,7 @@ impl<M: StateMachine> Inner<M> {
                 self.events.push(HostEvent::Group(group, Event::Completed { op, result }));
             }
         }
+        self.take_home(cx);
         self.net.poll_events(cx, &mut self.heard);
         let heard = self.heard.drain(..).filter_map(|event| match event {
             Event::Received { from, bytes } => Some(HostEvent::Received { from, bytes }),
@@ -200,6 +211,23 @@ impl<M: StateMachine> Inner<M> {
             let Err(panic) = catch_unwind(AssertUnwindSafe(handle)) else { return };
             let Some(group) = self.host.interrupted() else { resume_unwind(panic) };
             self.give_up(group, &*panic);
+        }
+    }
+
+    /// Machines that have done their turn on a thread.
+    fn take_home(&mut self, cx: &Context<'_>) {
+        let Some(threads) = &self.threads else { return };
+        for Home { group, came } in threads.take(cx.waker()) {
+            let Some(seat) = self.seats.get_mut(&group) else { continue };
+            seat.is_away = false;
+            match came {
+                Ok(Done { runner, events, notebook }) => {
+                    seat.runner = Some(runner);
+                    notebook.read_out(&mut seat.clients);
+                    self.events.extend(events.into_iter().map(|e| HostEvent::Group(group, e)));
+                }
+                Err(panic) => self.give_up(group, &*panic),
+            }
         }
     }
 
@@ -239,7 +267,8 @@ impl<M: StateMachine> Inner<M> {
             let seat = Seat {
                 inbox,
                 clients: Table::default(),
-                runner: Runner::new((self.machine)(group)),
+                runner: Some(Runner::new((self.machine)(group))),
+                is_away: false,
                 lane: VecDeque::new(),
                 subscribers: Vec::new(),
                 reporter: Reporter::of(&config),
@@ -331,9 +360,10 @@ impl<M: StateMachine> Inner<M> {
         self.net.flush();
     }
 
-    /// Groups that have halted, and whose disk operations have ended, are let go.
+    /// Groups that have halted, whose disk operations have ended and whose machines are at home, are
+    /// let go.
     fn end_groups(&mut self) -> bool {
-        let over = |seat: &Seat<M>| seat.halt.is_some() && seat.in_flight == 0;
+        let over = |seat: &Seat<M>| seat.halt.is_some() && seat.in_flight == 0 && !seat.is_away;
         let ended: Vec<GroupId> =
             self.seats.iter().filter(|(_, seat)| over(seat)).map(|(group, _)| *group).collect();
         for group in &ended {
@@ -361,12 +391,21 @@ impl<M: StateMachine> Inner<M> {
             if seat.lane.is_empty() {
                 continue;
             }
+            if let Some(threads) = &self.threads {
+                if let Some(runner) = seat.runner.take() {
+                    let lane = std::mem::take(&mut seat.lane);
+                    threads.send(*group, runner, lane, &mut seat.clients);
+                    seat.is_away = true;
+                }
+                continue;
+            }
+            let Some(runner) = &mut seat.runner else { continue };
             worked = true;
             let (clock, events) = (&self.clock, &mut self.events);
             let until = clock.now().after(MACHINE_TURN_MAX);
             let work = || {
                 while let Some(step) = seat.lane.pop_front() {
-                    let event = seat.runner.perform(step, &mut seat.clients);
+                    let event = runner.perform(step, &mut seat.clients);
                     events.extend(event.map(|event| HostEvent::Group(*group, event)));
                     if clock.now() >= until {
                         break;
