@@ -8,6 +8,7 @@ use lakebed::{
     Tuning,
     membership::{ADDRESS_BYTES_MAX, MEMBERS_MAX},
 };
+use lakebed_kv::slots::GROUPS_MAX;
 use lakebed_runtime::DiskKind;
 use std::{
     collections::BTreeMap,
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Ask a node how it is
     Status(Status),
+    /// Ask a node which groups its keys are spread over, who leads them, and how far they are
+    Groups(Groups),
     /// Make a node take a snapshot now
     Snapshot(Snapshot),
     /// Take the state of a running cluster out of one of its nodes, into a file
@@ -81,6 +84,10 @@ pub(crate) struct Up {
     /// The first node's port for peers, when the cluster is new [default: --port + 1000]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) peer_port: Option<u16>,
+    /// Over how many groups, each with a leader and a log of its own, the keys are spread; fixed when
+    /// the cluster is made [default: 1, or as many as the directory has]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(GROUPS_MAX)))]
+    pub(crate) groups: Option<u16>,
     /// The port at which Prometheus may ask how all nodes are: http://127.0.0.1:PORT/metrics
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) metrics_port: Option<u16>,
@@ -112,6 +119,10 @@ pub(crate) struct Serve {
     /// The cluster's name, alike on all its nodes [default: --peers]
     #[arg(long, value_name = "NAME")]
     pub(crate) cluster: Option<String>,
+    /// Over how many groups, each with a leader and a log of its own, the keys are spread; alike on
+    /// all nodes, and fixed when the cluster is formed [default: 1, or as many as the directory has]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(GROUPS_MAX)))]
+    pub(crate) groups: Option<u16>,
     /// Where Prometheus may ask how the node is: http://ADDR/metrics
     #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     pub(crate) metrics: Option<SocketAddr>,
@@ -132,9 +143,30 @@ pub(crate) struct Status {
     /// Where the node listens for clients
     #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
     pub(crate) address: SocketAddr,
+    /// One of several groups
+    #[arg(long, value_name = "GROUP", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) group: Option<u64>,
     /// One JSON object instead of lines
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Groups {
+    /// Where the node listens for clients
+    #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
+    pub(crate) address: SocketAddr,
+    /// One JSON object instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which group is meant, where the keys are spread over several.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(crate) struct OfGroup {
+    /// One of several groups [default: each in turn]
+    #[arg(long, value_name = "GROUP", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) group: Option<u64>,
 }
 
 #[derive(clap::Args, Debug)]
@@ -142,6 +174,8 @@ pub(crate) struct Snapshot {
     /// Where the node listens for clients
     #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
     pub(crate) address: SocketAddr,
+    #[command(flatten)]
+    pub(crate) of: OfGroup,
     /// One JSON object instead of a line
     #[arg(long)]
     pub(crate) json: bool,
@@ -152,9 +186,12 @@ pub(crate) struct Backup {
     /// Where a node, any of the cluster, listens for clients
     #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
     pub(crate) address: SocketAddr,
-    /// Where to put the backup; a file that is there is left alone
+    /// Where to put the backup; a file that is there is left alone. Of several groups each has a
+    /// file of its own: FILE.group-1 and so on
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) of: OfGroup,
     /// One JSON object instead of lines
     #[arg(long)]
     pub(crate) json: bool,
@@ -162,9 +199,11 @@ pub(crate) struct Backup {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Transfer {
-    /// Where the leader listens for clients
+    /// Where the leader listens for clients; of several groups those are handed over that it leads
     #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
     pub(crate) address: SocketAddr,
+    #[command(flatten)]
+    pub(crate) of: OfGroup,
     /// Who shall lead [default: the voter that is furthest]
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) to: Option<u64>,
@@ -228,9 +267,12 @@ pub(crate) enum Member {
 /// Whom to ask.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Ask {
-    /// Where the leader listens for clients
-    #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
-    pub(crate) address: SocketAddr,
+    /// Where the leader listens for clients; or several nodes, the leaders of all groups among them:
+    /// ADDR,ADDR,ADDR
+    #[arg(value_name = "RESP-ADDR", value_parser = parse_addresses)]
+    pub(crate) addresses: Addresses,
+    #[command(flatten)]
+    pub(crate) of: OfGroup,
     /// One JSON object instead of lines
     #[arg(long)]
     pub(crate) json: bool,
@@ -238,9 +280,14 @@ pub(crate) struct Ask {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Restore {
-    /// What `lakebed backup` wrote; it is only read
+    /// What `lakebed backup` wrote; it is only read. With --groups: the name that it was given, which
+    /// the files' names begin with
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+    /// Over how many groups the keys are spread, as they were
+    #[arg(long, default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(GROUPS_MAX)))]
+    pub(crate) groups: u16,
     /// Where the node will keep its data: an empty directory, or none yet
     #[arg(long)]
     pub(crate) dir: PathBuf,
@@ -316,6 +363,13 @@ pub(crate) struct TuningArgs {
 }
 
 impl TuningArgs {
+    /// Groups share the threads that write for them.
+    pub(crate) fn check_for_groups(&self) {
+        if self.disk == DiskKind::Uring {
+            refuse("--disk uring writes for one group: with --groups it is files, or auto");
+        }
+    }
+
     /// The node's timing and limits.
     pub(crate) fn tuning(&self) -> Tuning {
         let mut tuning = Tuning::default();
@@ -366,6 +420,14 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
     let mut found: Vec<_> = found.collect();
     found.sort_by_key(SocketAddr::is_ipv6);
     found.first().copied().ok_or_else(|| form.into())
+}
+
+/// Addresses of several nodes, or of one.
+#[derive(Clone, Debug)]
+pub(crate) struct Addresses(pub(crate) Vec<SocketAddr>);
+
+fn parse_addresses(text: &str) -> Result<Addresses, String> {
+    text.split(',').map(parse_address).collect::<Result<_, _>>().map(Addresses)
 }
 
 /// The nodes of a cluster and where they listen for each other.

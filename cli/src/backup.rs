@@ -5,8 +5,8 @@
 //! that what bears the file's name in the end is a whole backup.
 
 use crate::{
-    args::{Backup, Snapshot},
-    client::{Node, PATIENCE, why},
+    args::{Backup, OfGroup, Snapshot},
+    client::{Node, PATIENCE, called, why},
     progress::{QUIET, bytes_bar},
     say,
 };
@@ -43,22 +43,48 @@ pub(crate) struct Told {
     pub(crate) digest: String,
     /// Whether it holds all that was acknowledged anywhere before it was asked for.
     pub(crate) is_fresh: bool,
+    /// One of several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<u64>,
 }
 
 pub(crate) fn snapshot(args: &Snapshot) -> Result<ExitCode> {
     let mut node = Node::connect(args.address)?;
-    let (term, index) = node.snapshot()?;
+    let mut told = Vec::new();
+    for group in node.groups(args.of.group)? {
+        let (term, index) = node.snapshot(group)?;
+        if !args.json {
+            say(format_args!("{}snapshot {index} (term {term}) is durable", called(group)));
+        }
+        told.push(match group {
+            None => serde_json::json!({ "term": term, "index": index }),
+            Some(group) => serde_json::json!({ "group": group, "term": term, "index": index }),
+        });
+    }
     if args.json {
-        say(serde_json::json!({ "term": term, "index": index }));
-    } else {
-        say(format_args!("snapshot {index} (term {term}) is durable"));
+        say_json(&args.of, told);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// An object; of several groups, one that has all of theirs.
+fn say_json(of: &OfGroup, told: Vec<serde_json::Value>) {
+    match &told[..] {
+        [one] if of.group.is_some() || one.get("group").is_none() => say(one),
+        _ => say(serde_json::json!({ "groups": told })),
+    }
 }
 
 pub(crate) fn backup(args: &Backup) -> Result<ExitCode> {
     refuse_existing(&args.file)?;
     let mut node = Node::connect(args.address)?;
+    let groups = node.groups(args.of.group)?;
+    // One that is named has the file that is named.
+    let files: Vec<_> = groups
+        .into_iter()
+        .map(|group| (group, file_of(&args.file, group.filter(|_| args.of.group.is_none()))))
+        .collect();
+    files.iter().try_for_each(|(_, file)| refuse_existing(file))?;
     let is_fresh = node.is_fresh();
     if let Err(error) = &is_fresh {
         // A cluster that has lost its quorum is one more reason for a backup.
@@ -67,24 +93,44 @@ pub(crate) fn backup(args: &Backup) -> Result<ExitCode> {
              may be missing from what this node has"
         );
     }
-    let taken_at = node.snapshot()?;
-    let part = Part::create(&args.file)?;
-    let told = node.take(part, taken_at)?;
-    let told = Told { is_fresh: is_fresh.is_ok(), ..told };
+    let mut all = Vec::new();
+    for (group, file) in &files {
+        let taken_at = node.snapshot(*group)?;
+        let part = Part::create(file)?;
+        let told = node.take(*group, part, taken_at)?;
+        let told = Told { is_fresh: is_fresh.is_ok(), ..told };
+        if !args.json {
+            tell(&told);
+        }
+        all.push(serde_json::to_value(&told)?);
+    }
     if args.json {
-        say(serde_json::to_string(&told)?);
+        say_json(&args.of, all);
     } else {
-        let Told { file, cluster, node, term, index, bytes, state_bytes, digest, .. } = &told;
-        say(format_args!(
-            "{}: {} in {} of cluster {cluster}, as node {node} had it at {index} (term {term}), \
-             checksum {digest}",
-            file.display(),
-            BinaryBytes(*state_bytes),
-            BinaryBytes(*bytes),
-        ));
         say("to begin a new cluster with it: lakebed restore, once for each of its nodes");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where one of several groups is put.
+pub(crate) fn file_of(file: &Path, group: Option<u64>) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    if let Some(group) = group {
+        name.push(format!(".group-{group}"));
+    }
+    name.into()
+}
+
+fn tell(told: &Told) {
+    let Told { file, cluster, node, term, index, bytes, state_bytes, digest, .. } = told;
+    say(format_args!(
+        "{}{}: {} in {} of cluster {cluster}, as node {node} had it at {index} (term {term}), \
+         checksum {digest}",
+        called(told.group),
+        file.display(),
+        BinaryBytes(*state_bytes),
+        BinaryBytes(*bytes),
+    ));
 }
 
 fn refuse_existing(file: &Path) -> Result<()> {
@@ -105,10 +151,10 @@ impl Node {
     }
 
     /// Makes it take a snapshot, which may take a while.
-    fn snapshot(&mut self) -> Result<(u64, u64)> {
+    fn snapshot(&mut self, group: Option<u64>) -> Result<(u64, u64)> {
         let address = self.address;
         self.connection.set_read_timeout(Some(SNAPSHOT_PATIENCE))?;
-        let taken: Result<String, _> = self.ask(&["LAKEBED", "SNAPSHOT"]);
+        let taken: Result<String, _> = self.order(group, &["SNAPSHOT"]);
         self.connection.set_read_timeout(Some(PATIENCE))?;
         let taken =
             taken.map_err(|error| anyhow!("{address} takes no snapshot: {}", why(&error)))?;
@@ -120,10 +166,10 @@ impl Node {
     }
 
     /// Its newest snapshot, which is this one or a later one, into the file.
-    fn take(&mut self, mut part: Part, at_least: (u64, u64)) -> Result<Told> {
+    fn take(&mut self, group: Option<u64>, mut part: Part, at_least: (u64, u64)) -> Result<Told> {
         let address = self.address;
         let lost = |error: &RedisError| anyhow!("{address} hands out no backup: {}", why(error));
-        let begun = self.ask(&["LAKEBED", "BACKUP", "BEGIN"]);
+        let begun = self.order(group, &["BACKUP", "BEGIN"]);
         let (name, bytes): (String, u64) = begun.map_err(|error| lost(&error))?;
         let (mut reader, mut offset) = (BackupReader::new(bytes), 0);
         let (started, bar) = (Instant::now(), bytes_bar("backup"));
@@ -161,6 +207,7 @@ impl Node {
             state_bytes: backup.bytes,
             digest: format!("{:08x}", backup.digest),
             is_fresh: true,
+            group,
         })
     }
 }

@@ -1,8 +1,8 @@
 //! A node, asked over its port for clients: what the commands that give orders have in common.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use redis::{Connection, ErrorKind, FromRedisValue, RedisError};
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 /// How long a node may take to answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -32,6 +32,42 @@ impl Node {
         Ok(node)
     }
 
+    /// What it tells of itself, or of one of its groups.
+    pub(crate) fn info(&mut self, group: Option<u64>) -> Result<Info> {
+        let text: Result<String, _> = match group {
+            None => self.ask(&["INFO"]),
+            Some(_) => self.order(group, &["INFO"]),
+        };
+        Ok(Info::of(&text.map_err(|error| anyhow!("{}", why(&error)))?))
+    }
+
+    /// The groups that an order goes to: the one that is named, or all that the node has. Where there
+    /// is one it needs no name.
+    pub(crate) fn groups(&mut self, named: Option<u64>) -> Result<Vec<Option<u64>>> {
+        let count = self.info(None)?.number("groups").unwrap_or(1);
+        match named {
+            Some(named) if !(1..=count).contains(&named) => {
+                bail!("--group {named}, but the groups of {} are 1 to {count}", self.address)
+            }
+            _ if count == 1 => Ok(vec![None]),
+            Some(named) => Ok(vec![Some(named)]),
+            None => Ok((1..=count).map(Some).collect()),
+        }
+    }
+
+    /// Gives it an order, or one of its groups.
+    pub(crate) fn order<T: FromRedisValue>(
+        &mut self,
+        group: Option<u64>,
+        order: &[&str],
+    ) -> Result<T, RedisError> {
+        let group = group.map(|group| group.to_string());
+        let mut words = vec!["LAKEBED"];
+        words.extend(group.iter().flat_map(|group| ["GROUP", group]));
+        words.extend(order);
+        self.ask(&words)
+    }
+
     /// What it answers to these words.
     pub(crate) fn ask<T: FromRedisValue>(&mut self, words: &[&str]) -> Result<T, RedisError> {
         let mut command = redis::Cmd::new();
@@ -40,6 +76,33 @@ impl Node {
         }
         command.query(&mut self.connection)
     }
+}
+
+/// What a node tells of itself, by name.
+pub(crate) struct Info(BTreeMap<String, String>);
+
+impl Info {
+    fn of(text: &str) -> Self {
+        let pair = |line: &str| {
+            let (name, value) = line.trim().split_once(':')?;
+            Some((name.to_owned(), value.to_owned()))
+        };
+        Self(text.lines().filter_map(pair).collect())
+    }
+
+    /// Empty if it says nothing of it.
+    pub(crate) fn text(&self, name: &str) -> &str {
+        self.0.get(name).map_or("", String::as_str)
+    }
+
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
+        self.text(name).parse().ok()
+    }
+}
+
+/// How one of several groups is called in what is said of it.
+pub(crate) fn called(group: Option<u64>) -> String {
+    group.map_or_else(String::new, |group| format!("group {group}: "))
 }
 
 /// What was refused, as the node says it; else what became of the connection.

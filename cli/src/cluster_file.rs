@@ -3,13 +3,14 @@
 //! The nodes' own directories hold the membership with these addresses, so they never change: a
 //! second `up` must find the same ports for peers, whatever ports it opens for clients.
 
+use crate::groups_file::write_whole;
 use anyhow::{Context, Result, bail};
 use lakebed::ClusterId;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{self, File},
+    fs,
     hash::{BuildHasher, RandomState},
-    io::{ErrorKind, Write},
+    io::ErrorKind,
     path::Path,
 };
 
@@ -24,6 +25,19 @@ pub(crate) struct ClusterFile {
     cluster: u64,
     /// Node 1's port for peers, node 2's...
     pub(crate) peer_ports: Vec<u16>,
+    /// Over how many groups the keys are spread.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub(crate) groups: u16,
+}
+
+const fn one() -> u16 {
+    1
+}
+
+/// Earlier versions know nothing else.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_one(groups: &u16) -> bool {
+    *groups == 1
 }
 
 impl ClusterFile {
@@ -32,10 +46,10 @@ impl ClusterFile {
     }
 
     /// A new cluster, with an id that no other has.
-    pub(crate) fn draw(peer_ports: Vec<u16>) -> Self {
+    pub(crate) fn draw(peer_ports: Vec<u16>, groups: u16) -> Self {
         // The standard library's only source of randomness; an id has to differ, not to be secret.
         let cluster = RandomState::new().hash_one(std::process::id()).max(1);
-        Self { version: VERSION, cluster, peer_ports }
+        Self { version: VERSION, cluster, peer_ports, groups }
     }
 
     /// The cluster in this directory, if there is one.
@@ -59,17 +73,7 @@ impl ClusterFile {
 
     /// Keeps it in this directory: whole, or not at all.
     pub(crate) fn write(&self, dir: &Path) -> Result<()> {
-        let write = || {
-            fs::create_dir_all(dir)?;
-            let part = dir.join(format!("{NAME}.part"));
-            let mut file = File::create(&part)?;
-            serde_json::to_writer_pretty(&mut file, self)?;
-            file.write_all(b"\n")?;
-            file.sync_all()?;
-            fs::rename(part, dir.join(NAME))?;
-            File::open(dir)?.sync_all()
-        };
-        write().with_context(|| format!("cannot write {}", dir.join(NAME).display()))
+        write_whole(dir, NAME, self)
     }
 }
 
@@ -82,9 +86,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let below = dir.path().join("a/b");
         assert_eq!(ClusterFile::read(&below).unwrap(), None);
-        let cluster = ClusterFile::draw(vec![8401, 8402]);
+        let cluster = ClusterFile::draw(vec![8401, 8402], 4);
         cluster.write(&below).unwrap();
         assert_eq!(ClusterFile::read(&below).unwrap(), Some(cluster));
+    }
+
+    #[test]
+    fn a_cluster_of_one_group_is_kept_as_it_was_before_there_were_more() {
+        let old = r#"{"version":1,"cluster":7,"peer_ports":[1]}"#;
+        let found: ClusterFile = serde_json::from_str(old).unwrap();
+        assert_eq!(found.groups, 1);
+        assert_eq!(serde_json::to_string(&found).unwrap(), old);
     }
 
     #[test]
@@ -100,7 +112,7 @@ mod tests {
 
     #[test]
     fn clusters_differ() {
-        let draw = || ClusterFile::draw(vec![]).cluster();
+        let draw = || ClusterFile::draw(vec![], 1).cluster();
         assert_ne!(draw(), draw());
     }
 }

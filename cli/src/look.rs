@@ -8,6 +8,7 @@ mod json;
 
 use crate::{
     args::{Inspect, Verify},
+    groups_file::GroupsFile,
     progress::bytes_bar,
     say,
 };
@@ -23,28 +24,57 @@ use std::{
 };
 
 pub(crate) fn inspect(args: &Inspect) -> Result<ExitCode> {
-    let found = look(&args.dir, Depth::Verdict, |_| {})
-        .map_err(|error| explain(error, "inspect", &args.dir))?;
-    if args.json {
-        say(json::text(&found, None)?);
-    } else {
+    each_group(&args.dir, args.json, |dir| {
+        let found =
+            look(dir, Depth::Verdict, |_| {}).map_err(|error| explain(error, "inspect", dir))?;
+        if args.json {
+            return Ok((true, Some(json::text(&found, None)?)));
+        }
         say(&found);
-    }
-    Ok(ExitCode::SUCCESS)
+        Ok((true, None))
+    })
 }
 
 pub(crate) fn verify(args: &Verify) -> Result<ExitCode> {
-    let (started, bar) = (Instant::now(), bytes_bar("verify"));
-    let found = look(&args.dir, Depth::Bytes, |recovery| show(&bar, recovery));
-    bar.finish_and_clear();
-    let found = found.map_err(|error| explain(error, "verify", &args.dir))?;
-    let took = started.elapsed();
-    if args.json {
-        say(json::text(&found, Some(took))?);
-    } else {
+    each_group(&args.dir, args.json, |dir| {
+        let (started, bar) = (Instant::now(), bytes_bar("verify"));
+        let found = look(dir, Depth::Bytes, |recovery| show(&bar, recovery));
+        bar.finish_and_clear();
+        let found = found.map_err(|error| explain(error, "verify", dir))?;
+        let took = started.elapsed();
+        if args.json {
+            return Ok((found.is_well(), Some(json::text(&found, Some(took))?)));
+        }
         tell(&found, took);
+        Ok((found.is_well(), None))
+    })
+}
+
+/// Looks at a node's folder, or at that of each of its groups, one after the other. Whether all was
+/// well decides the exit code; what is told as JSON comes back, and is one object in the end.
+fn each_group(
+    dir: &Path,
+    json: bool,
+    mut look_at: impl FnMut(&Path) -> Result<(bool, Option<String>)>,
+) -> Result<ExitCode> {
+    let Some(groups) = GroupsFile::read(dir)? else {
+        let (is_well, told) = look_at(dir)?;
+        told.iter().for_each(say);
+        return Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    };
+    let (mut all_well, mut all) = (true, Vec::new());
+    for (group, folder) in groups.folders(dir) {
+        if !json {
+            say(format_args!("group {group}, {}:", folder.display()));
+        }
+        let (is_well, told) = look_at(&folder)?;
+        all_well &= is_well;
+        all.extend(told);
     }
-    Ok(if found.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if json {
+        say(format_args!("{{\"groups\":[{}]}}", all.join(",")));
+    }
+    Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn show(bar: &ProgressBar, recovery: &Recovery) {

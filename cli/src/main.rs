@@ -8,6 +8,8 @@ mod args;
 mod backup;
 mod client;
 mod cluster_file;
+mod groups;
+mod groups_file;
 mod look;
 mod member;
 mod metrics;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         args::Command::Up(up) => up::run(&up),
         args::Command::Serve(serve) => serve::run(&serve),
         args::Command::Status(status) => status::run(&status),
+        args::Command::Groups(groups) => groups::run(&groups),
         args::Command::Snapshot(snapshot) => backup::snapshot(&snapshot),
         args::Command::Backup(backup) => backup::backup(&backup),
         args::Command::Transfer(transfer) => member::transfer(&transfer),

@@ -1,19 +1,20 @@
 //! `lakebed member` and `lakebed transfer`: orders to a leader that change who is in the cluster, or
 //! who leads it.
 //!
-//! Whoever is asked and does not lead says who does. Invariant: a change is asked for once more only
+//! Whoever is asked and does not lead says who does. Where keys are spread over several groups an order
+//! goes to each in turn, by whichever of the given nodes leads it; what a group has done already, as an
+//! earlier attempt left it, is not asked of it again. Invariant: a change is asked for once more only
 //! after it was refused for certain.
 
 use crate::{
     args::{Ask, Member, Transfer},
-    client::{Node, why},
+    client::{Info, Node, called, why},
     progress::{QUIET, entries_bar},
     say,
 };
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 use std::{
-    collections::BTreeMap,
     process::ExitCode,
     thread,
     time::{Duration, Instant},
@@ -30,14 +31,30 @@ pub(crate) fn transfer(args: &Transfer) -> Result<ExitCode> {
     let mut node = Node::connect(args.address)?;
     node.connection.set_read_timeout(Some(CHANGE_PATIENCE))?;
     let to = args.to.map(|id| id.to_string());
-    let words: Vec<&str> = ["LAKEBED", "TRANSFER"].into_iter().chain(to.as_deref()).collect();
-    let _: String = node.ask(&words).map_err(|error| anyhow!("{}", why(&error)))?;
-    let info = info(&mut node)?;
-    let leader = info.get("leader").map_or("nobody yet", String::as_str);
+    let order: Vec<&str> = ["TRANSFER"].into_iter().chain(to.as_deref()).collect();
+    let mut groups = node.groups(args.of.group)?;
+    if groups.len() > 1 {
+        groups.retain(|group| node.info(*group).is_ok_and(|info| info.text("role") == "leader"));
+        if groups.is_empty() {
+            bail!("{} leads none of its groups", args.address);
+        }
+    }
+    let mut told = Vec::new();
+    for group in groups {
+        let done: Result<String, _> = node.order(group, &order);
+        done.map_err(|error| anyhow!("{}{}", called(group), why(&error)))?;
+        let leader = node.info(group)?.number("leader");
+        told.push(json!({ "group": group, "leader": leader }));
+        if !args.json {
+            let leader = leader.map_or_else(|| "nobody yet".into(), |leader| leader.to_string());
+            say(format_args!("{}node {leader} leads", called(group)));
+        }
+    }
     if args.json {
-        say(json!({ "leader": leader.parse::<u64>().ok() }));
-    } else {
-        say(format_args!("node {leader} leads"));
+        match &told[..] {
+            [one] if one["group"].is_null() => say(json!({ "leader": one["leader"] })),
+            _ => say(json!({ "groups": told })),
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -46,58 +63,109 @@ pub(crate) fn run(member: &Member) -> Result<ExitCode> {
     match member {
         Member::List(ask) => list(ask),
         Member::Add { ask, id, peer } => {
-            let (id, peer) = (id.to_string(), peer.to_string());
-            change(ask, &["ADD", &id, &peer])?;
-            told(
-                ask,
-                &format!("node {id} is a learner now; `lakebed member promote` gives it a vote"),
-            )
+            let (name, peer) = (id.to_string(), peer.to_string());
+            let add = |node: &mut Node, group| change(node, group, &["ADD", &name, &peer]);
+            let told =
+                format!("node {id} is a learner now; `lakebed member promote` gives it a vote");
+            in_each(ask, |info| is_member(info, *id), add, &told)
         }
         Member::Promote { ask, id } => {
-            caught_up(ask, *id, &["PROMOTE", &id.to_string()])?;
-            told(ask, &format!("node {id} votes now"))
+            let name = id.to_string();
+            let promote = |node: &mut Node, group| caught_up(node, group, *id, &["PROMOTE", &name]);
+            in_each(ask, |info| votes(info, *id), promote, &format!("node {id} votes now"))
         }
         Member::Demote { ask, id } => {
-            change(ask, &["DEMOTE", &id.to_string()])?;
-            told(ask, &format!("node {id} is a learner now"))
+            let name = id.to_string();
+            let demote = |node: &mut Node, group| change(node, group, &["DEMOTE", &name]);
+            in_each(ask, |info| learns(info, &name), demote, &format!("node {id} is a learner now"))
         }
         Member::Remove { ask, id } => {
-            change(ask, &["REMOVE", &id.to_string()])?;
-            told(ask, &format!("node {id} is no member any more, and stops; its id is used up"))
+            let name = id.to_string();
+            let remove = |node: &mut Node, group| change(node, group, &["REMOVE", &name]);
+            let told = format!("node {id} is no member any more, and stops; its id is used up");
+            in_each(ask, |info| !is_member(info, *id), remove, &told)
         }
         Member::Replace { ask, old, new, peer } => {
-            let (id, old) = (new.to_string(), old.to_string());
-            let known = info(&mut Node::connect(ask.address)?)?;
-            // An earlier attempt may have come as far.
-            if !members(&known).any(|(known, _)| known == id) {
-                change(ask, &["ADD", &id, &peer.to_string()])?;
-            }
-            caught_up(ask, *new, &["PROMOTE", &id, "REMOVE", &old])?;
-            told(ask, &format!("node {id} votes in the place of node {old}, which stops"))
+            let (name, gone, peer) = (new.to_string(), old.to_string(), peer.to_string());
+            let replace = |node: &mut Node, group| {
+                // An earlier attempt may have come as far.
+                if !is_member(&node.info(group)?, *new) {
+                    change(node, group, &["ADD", &name, &peer])?;
+                }
+                caught_up(node, group, *new, &["PROMOTE", &name, "REMOVE", &gone])
+            };
+            let is_done = |info: &Info| votes(info, *new) && !is_member(info, *old);
+            let told = format!("node {new} votes in the place of node {old}, which stops");
+            in_each(ask, is_done, replace, &told)
         }
     }
 }
 
-/// One change, of one or more steps.
-fn change(ask: &Ask, steps: &[&str]) -> Result<()> {
-    let mut node = Node::connect(ask.address)?;
-    ordered(&mut node, steps).map_err(|why| anyhow!(why))
+/// Gives an order to each group that is meant and has not carried it out, and says so.
+fn in_each(
+    ask: &Ask,
+    is_done: impl Fn(&Info) -> bool,
+    order: impl Fn(&mut Node, Option<u64>) -> Result<()>,
+    told: &str,
+) -> Result<ExitCode> {
+    for group in Node::connect(ask.addresses.0[0])?.groups(ask.of.group)? {
+        let mut node = leader(ask, group)?;
+        // Where there is one, and where one is named, whoever asks for what is so already is told.
+        let skips = group.is_some() && ask.of.group.is_none() && is_done(&node.info(group)?);
+        if !skips {
+            order(&mut node, group).map_err(|error| anyhow!("{}{error:#}", called(group)))?;
+        }
+        if !ask.json {
+            say(format_args!("{}{told}", called(group)));
+        }
+    }
+    if ask.json { list(ask) } else { Ok(ExitCode::SUCCESS) }
 }
 
-fn ordered(node: &mut Node, steps: &[&str]) -> Result<(), String> {
-    let words: Vec<&str> = ["LAKEBED", "CHANGE"].iter().chain(steps).copied().collect();
+/// The node that leads a group, of those that may be asked. The only one is asked in any case: it
+/// says who leads.
+fn leader(ask: &Ask, group: Option<u64>) -> Result<Node> {
+    if let [only] = ask.addresses.0[..] {
+        return Node::connect(only);
+    }
+    let (mut led_by, mut silent) = (None, None);
+    for address in &ask.addresses.0 {
+        let found = Node::connect(*address).and_then(|mut node| Ok((node.info(group)?, node)));
+        match found {
+            Ok((info, node)) if info.text("role") == "leader" => return Ok(node),
+            Ok((info, _)) => led_by = led_by.or_else(|| info.number("leader")),
+            Err(error) => silent = Some(error),
+        }
+    }
+    let named = called(group);
+    let missing = match led_by {
+        Some(node) => anyhow!("{named}node {node} leads, and none of these addresses is its"),
+        None => anyhow!("{named}nobody leads"),
+    };
+    match silent {
+        Some(error) => Err(error).context(missing),
+        None => Err(missing),
+    }
+}
+
+/// One change, of one or more steps.
+fn change(node: &mut Node, group: Option<u64>, steps: &[&str]) -> Result<()> {
+    ordered(node, group, steps).map_err(|why| anyhow!(why))
+}
+
+fn ordered(node: &mut Node, group: Option<u64>, steps: &[&str]) -> Result<(), String> {
+    let order: Vec<&str> = ["CHANGE"].iter().chain(steps).copied().collect();
     let limit = node.connection.set_read_timeout(Some(CHANGE_PATIENCE));
     limit.map_err(|error| error.to_string())?;
-    node.ask(&words).map(|_: String| ()).map_err(|error| why(&error))
+    node.order(group, &order).map(|_: String| ()).map_err(|error| why(&error))
 }
 
 /// A change that wants a learner to have caught up: as long as it gets further it is waited for.
-fn caught_up(ask: &Ask, id: u64, steps: &[&str]) -> Result<()> {
-    let mut node = Node::connect(ask.address)?;
+fn caught_up(node: &mut Node, group: Option<u64>, id: u64, steps: &[&str]) -> Result<()> {
     let (started, bar) = (Instant::now(), entries_bar("catching up"));
     let (mut furthest, mut moved) = (0, Instant::now());
     loop {
-        let Err(refused) = ordered(&mut node, steps) else {
+        let Err(refused) = ordered(node, group, steps) else {
             bar.finish_and_clear();
             return Ok(());
         };
@@ -105,8 +173,7 @@ fn caught_up(ask: &Ask, id: u64, steps: &[&str]) -> Result<()> {
             bar.finish_and_clear();
             bail!(refused);
         }
-        let info = info(&mut node)?;
-        let number = |name: &str| info.get(name).and_then(|text| text.parse::<u64>().ok());
+        let info = node.info(group)?;
         let matched = matched(&info, &id.to_string()).unwrap_or(0);
         if matched > furthest {
             (furthest, moved) = (matched, Instant::now());
@@ -116,7 +183,7 @@ fn caught_up(ask: &Ask, id: u64, steps: &[&str]) -> Result<()> {
             bail!("{refused}; it got no further for {} s: does it run?", STILL_MAX.as_secs());
         }
         if started.elapsed() >= QUIET {
-            bar.set_length(number("committed").unwrap_or(matched).max(matched));
+            bar.set_length(info.number("committed").unwrap_or(matched).max(matched));
             bar.set_position(matched);
         }
         thread::sleep(LOOK_EVERY);
@@ -124,58 +191,68 @@ fn caught_up(ask: &Ask, id: u64, steps: &[&str]) -> Result<()> {
 }
 
 fn list(ask: &Ask) -> Result<ExitCode> {
-    let info = info(&mut Node::connect(ask.address)?)?;
-    let learners = info.get("learners").map_or("", String::as_str);
-    let learns = |id: &str| learners.split(',').any(|learner| learner == id);
-    let found = members(&info).map(|(id, address)| (id, address, learns(id), matched(&info, id)));
-    let found: Vec<_> = found.collect();
-    if ask.json {
-        let one = |(id, address, is_learner, matched): &(&str, &str, bool, Option<u64>)| {
-            json!({
-                "id": id.parse::<u64>().ok(), "address": address, "votes": !is_learner,
-                "matched": matched,
-            })
+    let mut groups = Vec::new();
+    for group in Node::connect(ask.addresses.0[0])?.groups(ask.of.group)? {
+        let info = match leader(ask, group) {
+            Ok(mut node) => node.info(group)?,
+            // Who is a member others know as well.
+            Err(_) => Node::connect(ask.addresses.0[0])?.info(group)?,
         };
-        say(json!({ "members": found.iter().map(one).collect::<Vec<_>>() }));
-        return Ok(ExitCode::SUCCESS);
+        let found: Vec<_> = members(&info)
+            .map(|(id, address)| (id, address, learns(&info, id), matched(&info, id)))
+            .collect();
+        if ask.json {
+            let one = |(id, address, is_learner, matched): &(&str, &str, bool, Option<u64>)| {
+                json!({
+                    "id": id.parse::<u64>().ok(), "address": address, "votes": !is_learner,
+                    "matched": matched,
+                })
+            };
+            groups.push((group, found.iter().map(one).collect::<Vec<_>>()));
+            continue;
+        }
+        for (id, address, is_learner, matched) in found {
+            let role = if is_learner { "learns" } else { "votes" };
+            let far =
+                matched.map(|index| format!(", holds the log up to {index}")).unwrap_or_default();
+            say(format_args!("{}node {id} at {address} {role}{far}", called(group)));
+        }
     }
-    for (id, address, is_learner, matched) in found {
-        let role = if is_learner { "learns" } else { "votes" };
-        let far = matched.map(|index| format!(", holds the log up to {index}")).unwrap_or_default();
-        say(format_args!("node {id} at {address} {role}{far}"));
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn told(ask: &Ask, what: &str) -> Result<ExitCode> {
     if ask.json {
-        return list(ask);
+        match &groups[..] {
+            [(None, members)] => say(json!({ "members": members })),
+            _ => {
+                let one = |(group, members)| json!({ "group": group, "members": members });
+                say(
+                    json!({ "groups": groups.iter().map(|(g, m)| one((g, m))).collect::<Vec<_>>() }),
+                );
+            }
+        }
     }
-    say(what);
     Ok(ExitCode::SUCCESS)
 }
 
 /// Ids and addresses.
 fn members(info: &Info) -> impl Iterator<Item = (&str, &str)> {
-    let members = info.get("members").map_or("", String::as_str);
-    members.split(',').filter_map(|member| member.split_once('@'))
+    info.text("members").split(',').filter_map(|member| member.split_once('@'))
+}
+
+fn is_member(info: &Info, id: u64) -> bool {
+    let id = id.to_string();
+    members(info).any(|(member, _)| member == id)
+}
+
+fn learns(info: &Info, id: &str) -> bool {
+    info.text("learners").split(',').any(|learner| learner == id)
+}
+
+fn votes(info: &Info, id: u64) -> bool {
+    is_member(info, id) && !learns(info, &id.to_string())
 }
 
 /// How far a leader knows a member to hold its log.
 fn matched(info: &Info, id: &str) -> Option<u64> {
-    let mut peers = info.get("peers")?.split(',').filter_map(|peer| peer.split_once('='));
+    let mut peers = info.text("peers").split(',').filter_map(|peer| peer.split_once('='));
     let (_, how) = peers.find(|(peer, _)| *peer == id)?;
     how.split('/').next()?.parse().ok()
-}
-
-type Info = BTreeMap<String, String>;
-
-/// What the node tells of itself, by name.
-fn info(node: &mut Node) -> Result<Info> {
-    let text: String = node.ask(&["INFO"]).map_err(|error| anyhow!("{}", why(&error)))?;
-    let pair = |line: &str| {
-        let (name, value) = line.trim().split_once(':')?;
-        Some((name.to_owned(), value.to_owned()))
-    };
-    Ok(text.lines().filter_map(pair).collect())
 }

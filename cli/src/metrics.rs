@@ -5,10 +5,11 @@
 
 mod page;
 
-use self::page::{Page, View};
+use self::page::{GroupView, Page, View};
+use futures::future::join_all;
 use lakebed::Status;
-use lakebed_runtime::{Counters, Handle, Health};
-use std::{io, sync::Arc, time::Duration};
+use lakebed_runtime::{Counters, Handle, Health, Traffic};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -31,9 +32,35 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 #[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) id: u64,
-    pub(crate) handle: Handle,
+    /// Its groups, of which one is the rule.
+    pub(crate) groups: Arc<[Seat]>,
     pub(crate) health: Arc<Health>,
     pub(crate) counters: Arc<Counters>,
+}
+
+/// A group of a node.
+pub(crate) struct Seat {
+    pub(crate) handle: Handle,
+    /// Where its data is.
+    pub(crate) dir: PathBuf,
+}
+
+impl Source {
+    /// What was asked of all its groups.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let each = self.groups.iter().map(|seat| seat.handle.traffic());
+        each.fold(Traffic::default(), |sum, traffic| Traffic {
+            commands: sum.commands + traffic.commands,
+            command_bytes: sum.command_bytes + traffic.command_bytes,
+            queries: sum.queries + traffic.queries,
+        })
+    }
+
+    /// How its groups are; nothing of a node of which one does not say in time.
+    pub(crate) async fn statuses(&self, patience: Duration) -> Option<Vec<Status>> {
+        let asked = join_all(self.groups.iter().map(|seat| seat.handle.status()));
+        timeout(patience, asked).await.ok()?.into_iter().collect::<Result<_, _>>().ok()
+    }
 }
 
 /// Answers scrapers until it is dropped.
@@ -101,28 +128,35 @@ fn parse(request: &[u8]) -> Result<&str, &'static str> {
 }
 
 async fn text(sources: &[Source]) -> String {
-    let views = futures::future::join_all(sources.iter().map(view)).await;
+    let views = join_all(sources.iter().map(view)).await;
     Page::new(views).text()
 }
 
 async fn view(source: &Source) -> View {
-    let status: Option<Status> =
-        timeout(LOOK, source.handle.status()).await.ok().and_then(Result::ok);
-    let (health, asked) = (Arc::clone(&source.health), status.clone());
+    let groups = join_all(source.groups.iter().map(group)).await;
+    let health = Arc::clone(&source.health);
     // The file system may have to wait for a disk.
-    let files = tokio::task::spawn_blocking(move || {
-        (health.room(), asked.and_then(|status| health.snapshot_age(&status)))
-    });
-    let (room, snapshot_age) = files.await.unwrap_or_default();
+    let room = tokio::task::spawn_blocking(move || health.room());
     View {
         id: source.id,
-        status,
-        room,
-        snapshot_age,
-        traffic: source.handle.traffic(),
+        groups,
+        room: room.await.unwrap_or_default(),
         latency: source.health.latency(),
         written_bytes: source.health.written_bytes(),
         counters: Arc::clone(&source.counters),
+    }
+}
+
+async fn group(seat: &Seat) -> GroupView {
+    let status = timeout(LOOK, seat.handle.status()).await.ok().and_then(Result::ok);
+    let (dir, asked) = (seat.dir.clone(), status.clone());
+    let age = tokio::task::spawn_blocking(move || {
+        asked.and_then(|status| Health::snapshot_age_in(&dir, &status))
+    });
+    GroupView {
+        status,
+        snapshot_age: age.await.unwrap_or_default(),
+        traffic: seat.handle.traffic(),
     }
 }
 

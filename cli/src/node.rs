@@ -1,16 +1,21 @@
 //! A node and the server for its clients, on a thread of their own.
 //!
 //! One thread for both: no thread is woken between a client's command and its way to disk and
-//! peers.
+//! peers. A node of several groups has one thread as well.
 
-use crate::{metrics::Source, observed::Observed};
-use anyhow::{Context, Result, anyhow};
+use crate::{
+    groups_file::{GroupsFile, folder},
+    metrics::{Seat, Source},
+    observed::Observed,
+};
+use anyhow::{Context, Result, anyhow, bail};
+use futures::future::{LocalBoxFuture, join_all};
 use lakebed::{ClusterId, Config, File, GroupId, Halt, NodeId, Tuning};
 use lakebed_kv::{
     Served,
     serve::{Limits, serve},
 };
-use lakebed_runtime::{DiskKind, Listen, Node, Options};
+use lakebed_runtime::{DiskKind, Groups, GroupsNode, GroupsOptions, Handle, Listen, Node, Options};
 use std::{
     io::ErrorKind,
     net::{SocketAddr, TcpListener},
@@ -34,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) joins: bool,
     pub(crate) peers: TcpListener,
     pub(crate) clients: TcpListener,
+    /// Over how many its keys are spread.
+    pub(crate) groups: u16,
     pub(crate) tuning: Tuning,
     pub(crate) disk: DiskKind,
     pub(crate) insecure: bool,
@@ -58,10 +65,20 @@ enum Stop {
     Yes { hand_over: bool },
 }
 
+/// What is driven on the node's thread.
+struct Opened {
+    source: Source,
+    node: LocalBoxFuture<'static, Arc<Halt>>,
+    /// Asks it to stop, after handing its leadership over if it should.
+    stop: Box<dyn FnOnce(bool)>,
+    clients: tokio::net::TcpListener,
+    limits: Limits,
+}
+
 impl Plan {
     /// Opens the node and serves its clients until it has stopped.
     pub(crate) async fn start(self) -> Result<Running> {
-        let (id, is_new) = (self.id, !self.dir.join(File::HardState.name()).exists());
+        let (id, is_new) = (self.id, self.is_new()?);
         let (opened, opens) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         let (stop, stopping) = watch::channel(Stop::No);
@@ -80,16 +97,24 @@ impl Plan {
         Ok(Running { source, is_new, stop, ended })
     }
 
+    /// Whether there is no node in its directory.
+    fn is_new(&self) -> Result<bool> {
+        if self.groups == 1 {
+            return Ok(!self.dir.join(File::HardState.name()).exists());
+        }
+        Ok(!GroupsFile::read(&self.dir)?.is_some_and(|file| file.is_formed()))
+    }
+
     async fn drive(
         self,
         opened: oneshot::Sender<Result<Source>>,
         stopping: watch::Receiver<Stop>,
     ) -> Option<Arc<Halt>> {
         match self.open() {
-            Ok((source, node, clients, limits)) => {
+            Ok(node) => {
                 // Whoever started it may have gone: then it is told to stop as well.
-                let _ = opened.send(Ok(source.clone()));
-                Some(work(source, node, clients, limits, stopping).await)
+                let _ = opened.send(Ok(node.source.clone()));
+                Some(work(node, stopping).await)
             }
             Err(error) => {
                 drop(opened.send(Err(error)));
@@ -98,50 +123,130 @@ impl Plan {
         }
     }
 
-    fn open(self) -> Result<(Source, Node<Served>, tokio::net::TcpListener, Limits)> {
+    fn open(self) -> Result<Opened> {
         let batch_bytes_max = self.tuning.append_bytes_max - ENTRY_HEAD_BYTES_MAX;
         let limits = Limits { batch_bytes_max: batch_bytes_max as usize, ..Limits::default() };
         self.clients.set_nonblocking(true)?;
-        let clients = tokio::net::TcpListener::from_std(self.clients)?;
+        let clients = tokio::net::TcpListener::from_std(self.clients.try_clone()?)?;
+        let (source, node, stop) =
+            if self.groups == 1 { self.open_one()? } else { self.open_groups()? };
+        Ok(Opened { source, node, stop, clients, limits })
+    }
+
+    fn open_one(self) -> Result<Driven> {
         let mut config = Config::new(GroupId(1), NodeId(self.id));
         config.tuning = self.tuning;
         let members = self.members.iter().map(|(id, address)| (*id, address.as_str()));
-        let mut options = Options::new(self.dir, self.cluster, config, Listen::Bound(self.peers))
-            .members(members);
+        let listen = Listen::Bound(self.peers);
+        let mut options =
+            Options::new(self.dir.clone(), self.cluster, config, listen).members(members);
         options.joins = self.joins;
         options.disk = self.disk;
         options.insecure = self.insecure;
         options.tape = self.tape;
         let (handle, node) = Node::open(options, Served::default())?;
         let (health, counters) = (node.health(), node.counters());
-        Ok((Source { id: self.id, handle, health, counters }, node, clients, limits))
+        let groups = [Seat { handle: handle.clone(), dir: self.dir }].into();
+        let stop = move |hand_over| drop(handle.shutdown(hand_over));
+        Ok((Source { id: self.id, groups, health, counters }, Box::pin(node), Box::new(stop)))
+    }
+
+    fn open_groups(self) -> Result<Driven> {
+        // Before the first group: how many there are must be known when the first key is written.
+        let file = match GroupsFile::read(&self.dir)? {
+            Some(file) => file,
+            None => {
+                let file = GroupsFile::new(self.groups);
+                file.write(&self.dir)?;
+                file
+            }
+        };
+        self.refuse_lost(&file)?;
+        let (id, listen) = (NodeId(self.id), Listen::Bound(self.peers));
+        let mut options = GroupsOptions::new(self.dir.clone(), self.cluster, id, listen);
+        let hibernate_after = options.tuning.hibernate_after;
+        options.tuning = self.tuning.clone();
+        options.tuning.hibernate_after = hibernate_after;
+        options.insecure = self.insecure;
+        let (groups, node) = GroupsNode::open(options, |_| Served::default())?;
+        let members: Vec<_> =
+            self.members.iter().map(|(id, address)| (*id, address.as_str())).collect();
+        let seat = |number: u64| {
+            let group = GroupId(number);
+            let handle = match groups.group(group) {
+                Some(handle) => handle,
+                None if self.joins => groups.join(group)?,
+                None => groups.create(group, members.iter().copied())?,
+            };
+            Ok(Seat { handle, dir: groups.path(group) })
+        };
+        let seats: Vec<Seat> = (1..=u64::from(self.groups)).map(seat).collect::<Result<_>>()?;
+        if !file.is_formed() {
+            file.formed(&self.dir)?;
+        }
+        let (health, counters) = (node.health(), node.counters());
+        let handles = seats.iter().map(|seat| seat.handle.clone()).collect();
+        let source = Source { id: self.id, groups: seats.into(), health, counters };
+        let node = Box::pin(until_ended(groups.clone(), node, handles));
+        Ok((source, node, Box::new(move |hand_over| groups.shutdown(hand_over))))
+    }
+
+    /// A group that lost its folder does not begin anew as if it had never promised anything.
+    fn refuse_lost(&self, file: &GroupsFile) -> Result<()> {
+        let is_lost = |group: &u64| !folder(&self.dir, *group).is_dir();
+        match (1..=u64::from(self.groups)).find(is_lost).filter(|_| file.is_formed()) {
+            Some(lost) => bail!(
+                "{} is gone, and was there: node {} must not come back without what it promised in \
+                 group {lost}; put the folder back, or replace the node by a new one (`lakebed \
+                 member replace`)",
+                folder(&self.dir, lost).display(),
+                self.id
+            ),
+            None => Ok(()),
+        }
     }
 }
 
-/// Clients first hear no more, then the node stops: what is on its way is answered.
-async fn work(
-    source: Source,
-    node: Node<Served>,
-    clients: tokio::net::TcpListener,
-    limits: Limits,
-    mut stopping: watch::Receiver<Stop>,
+type Driven = (Source, LocalBoxFuture<'static, Arc<Halt>>, Box<dyn FnOnce(bool)>);
+
+/// Drives a node of groups until all of them have ended, by themselves or because they were asked
+/// to; then tells why: the first reason that is not that.
+async fn until_ended(
+    groups: Groups,
+    mut node: GroupsNode<Served>,
+    handles: Vec<Handle>,
 ) -> Arc<Halt> {
+    let mut ended = std::pin::pin!(join_all(handles.iter().map(Handle::ended)));
+    let halts = tokio::select! {
+        biased;
+        () = &mut node => ended.await,
+        halts = &mut ended => {
+            groups.shutdown(false);
+            node.await;
+            halts
+        }
+    };
+    let mut halts: Vec<_> = halts.into_iter().flatten().collect();
+    halts.sort_by_key(|halt| **halt == Halt::Stopped);
+    halts.into_iter().next().unwrap_or_else(|| Arc::new(Halt::Stopped))
+}
+
+/// Clients first hear no more, then the node stops: what is on its way is answered.
+async fn work(opened: Opened, mut stopping: watch::Receiver<Stop>) -> Arc<Halt> {
+    let Opened { source, mut node, stop, clients, limits } = opened;
     let asked = async move {
         let stop = stopping.wait_for(|stop| *stop != Stop::No).await.map(|stop| *stop);
         stop.unwrap_or(Stop::Yes { hand_over: true })
     };
     let served = async {
         let (told, hears) = oneshot::channel();
-        let stop = async {
+        let asked = async {
             let _ = told.send(asked.await);
         };
-        let handle = source.handle.clone();
-        serve(clients, Observed::new(source), limits, stop).await;
-        let hand_over = matches!(hears.await, Ok(Stop::Yes { hand_over: true }));
+        serve(clients, Observed::all(&source), limits, asked).await;
         // The node itself is awaited below.
-        drop(handle.shutdown(hand_over));
+        stop(matches!(hears.await, Ok(Stop::Yes { hand_over: true })));
     };
-    let mut node = std::pin::pin!(node);
     tokio::select! {
         halt = &mut node => return halt,
         () = served => {}

@@ -1,21 +1,33 @@
 //! A node as the RESP server sees it, and with it the disk and the traffic that INFO tells of.
 
-use crate::{metrics::Source, store::Replicated};
+use crate::{
+    metrics::{Seat, Source},
+    store::Replicated,
+};
 use bytes::Bytes;
 use lakebed::{Batch, Control, LogId, Outcome, Status};
 use lakebed_kv::serve::{Failure, Store};
+use lakebed_runtime::Health;
 use std::sync::Arc;
 
-/// The store that this node is one of, and its surroundings.
+/// A group of the store that this node is one of, and its surroundings.
 #[derive(Clone)]
 pub(crate) struct Observed {
     store: Replicated,
+    group: usize,
     source: Source,
 }
 
 impl Observed {
-    pub(crate) fn new(source: Source) -> Self {
-        Self { store: Replicated(source.handle.clone()), source }
+    /// All groups, in their order.
+    pub(crate) fn all(source: &Source) -> Vec<Self> {
+        let seats = source.groups.iter().enumerate();
+        let observed = |(group, seat): (usize, &Seat)| Self {
+            store: Replicated(seat.handle.clone()),
+            group,
+            source: source.clone(),
+        };
+        seats.map(observed).collect()
     }
 }
 
@@ -37,14 +49,20 @@ impl Store for Observed {
     }
 
     /// What the engine does not see: its disk, and what was asked of it.
-    async fn surroundings(&self, status: &Status) -> Vec<(&'static str, String)> {
-        let (health, asked) = (Arc::clone(&self.source.health), status.clone());
+    async fn surroundings(&self, status: Option<&Status>) -> Vec<(&'static str, String)> {
+        let (health, seat) = (Arc::clone(&self.source.health), &self.source.groups[self.group]);
+        let asked = status.filter(|status| status.snapshot != LogId::ZERO).cloned();
+        let dir = seat.dir.clone();
         // The file system may have to wait for a disk.
-        let files =
-            tokio::task::spawn_blocking(move || (health.room(), health.snapshot_age(&asked)));
+        let files = tokio::task::spawn_blocking(move || {
+            (health.room(), asked.and_then(|status| Health::snapshot_age_in(&dir, &status)))
+        });
         let (room, age) = files.await.unwrap_or_default();
-        let (latency, traffic) = (self.source.health.latency(), self.source.handle.traffic());
-        let age = age.filter(|_| status.snapshot != LogId::ZERO);
+        let traffic = match status {
+            Some(_) => seat.handle.traffic(),
+            None => self.source.traffic(),
+        };
+        let latency = self.source.health.latency();
         let told =
             |number: Option<u64>| number.map_or_else(String::new, |number| number.to_string());
         vec![

@@ -2,7 +2,8 @@
 
 use crate::{
     args::{Restore, refuse},
-    backup::show,
+    backup::{file_of, show},
+    groups_file::{GroupsFile, settle},
     progress::bytes_bar,
     say,
     serve::cluster_id,
@@ -10,15 +11,20 @@ use crate::{
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use indicatif::BinaryBytes;
-use lakebed::{Halt, Member, Membership, NodeId};
+use lakebed::{ClusterId, Halt, Member, Membership, NodeId};
 use lakebed_runtime::{DirError, RestoreError, read_backup, restore};
 use serde::Serialize;
-use std::{process::ExitCode, sync::Arc, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Instant,
+};
 
 /// What was made.
 #[derive(Serialize, Debug)]
-struct Told<'a> {
-    dir: &'a std::path::Path,
+struct Told {
+    dir: PathBuf,
     node: u64,
     /// The new one.
     cluster: u64,
@@ -38,11 +44,61 @@ pub(crate) fn run(args: &Restore) -> Result<ExitCode> {
              itself included, alike for all of them"
         ));
     }
-    let cluster = cluster_id(args.cluster.as_deref(), peers);
+    let cluster = cluster_id(args.cluster.as_deref(), peers, args.groups);
+    if args.groups == 1 {
+        let told = restore_one(args, cluster, (file, dir), 1)?;
+        if args.json {
+            say(serde_json::to_string(&told)?);
+        } else {
+            tell(&told);
+            tell_more(args, dir, *id);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    // It says how many there are before the first is there, as a new node's does.
+    settle(dir, Some(args.groups))?;
+    let groups = match GroupsFile::read(dir)? {
+        Some(found) if found.is_formed() => bail!("{} holds a node already", dir.display()),
+        _ => GroupsFile::new(args.groups),
+    };
+    groups.write(dir)?;
+    let mut all = Vec::new();
+    for (group, folder) in groups.folders(dir) {
+        let told = restore_one(args, cluster, (&file_of(file, Some(group)), &folder), group)?;
+        if !args.json {
+            tell(&told);
+        }
+        all.push(serde_json::to_value(&told)?);
+    }
+    groups.formed(dir)?;
+    if args.json {
+        say(serde_json::json!({ "groups": all }));
+    } else {
+        tell_more(args, dir, *id);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A group's directory out of its backup.
+fn restore_one(
+    args: &Restore,
+    cluster: ClusterId,
+    (file, dir): (&Path, &Path),
+    group: u64,
+) -> Result<Told> {
+    let Restore { id, peers, .. } = args;
     let (started, bar) = (Instant::now(), bytes_bar("check"));
     let backup = read_backup(file, |done, total| show(&bar, started, done, total));
     bar.finish_and_clear();
     let backup = backup?;
+    if backup.group.0 != group {
+        bail!(
+            "{} is a backup of group {}: all groups of a store are restored together, with as many \
+             --groups as it had",
+            file.display(),
+            backup.group
+        );
+    }
     if let Some(of) = args.of.filter(|of| *of != backup.cluster.0) {
         bail!("{} is a backup of cluster {}, not of {of}", file.display(), backup.cluster);
     }
@@ -67,9 +123,9 @@ pub(crate) fn run(args: &Restore) -> Result<ExitCode> {
             show(&bar, started, done, all);
         });
     bar.finish_and_clear();
-    let at = made.map_err(|error| explain(error, args))?;
-    let told = Told {
-        dir,
+    let at = made.map_err(|error| explain(error, (file, dir)))?;
+    Ok(Told {
+        dir: dir.to_owned(),
         node: *id,
         cluster: cluster.0,
         from_cluster: backup.cluster.0,
@@ -77,32 +133,33 @@ pub(crate) fn run(args: &Restore) -> Result<ExitCode> {
         index: at.index.0,
         state_bytes: backup.bytes,
         digest: format!("{:08x}", backup.digest),
-    };
-    if args.json {
-        say(serde_json::to_string(&told)?);
-    } else {
-        tell(&told, args);
-    }
-    Ok(ExitCode::SUCCESS)
+    })
 }
 
-fn tell(told: &Told<'_>, args: &Restore) {
+fn tell(told: &Told) {
     let (dir, Told { node, index, term, .. }) = (told.dir.display(), told);
     say(format_args!(
         "{dir}: node {node} of a new cluster, {} of state as of {index} (term {term})",
         BinaryBytes(told.state_bytes)
     ));
-    let name = args.cluster.as_ref().map_or_else(String::new, |name| format!(" --cluster {name}"));
-    let peers = &args.peers;
+}
+
+fn tell_more(args: &Restore, dir: &Path, node: u64) {
+    let mut more =
+        args.cluster.as_ref().map_or_else(String::new, |name| format!(" --cluster {name}"));
+    if args.groups > 1 {
+        more += &format!(" --groups {}", args.groups);
+    }
+    let (peers, dir) = (&args.peers, dir.display());
     say(format_args!(
         "restore the others from the same file, then start all of them:\n  lakebed serve --id {node} \
-         --dir {dir} --peers {peers}{name} --listen ... --resp ..."
+         --dir {dir} --peers {peers}{more} --listen ... --resp ..."
     ));
 }
 
 /// With what to do instead.
-fn explain(error: RestoreError, args: &Restore) -> anyhow::Error {
-    let dir = args.dir.display();
+fn explain(error: RestoreError, (file, dir): (&Path, &Path)) -> anyhow::Error {
+    let dir = dir.display();
     match &error {
         RestoreError::Directory(DirError::InUse { .. }) => {
             anyhow::anyhow!("{error}; a node is restored into a directory of its own")
@@ -115,7 +172,7 @@ fn explain(error: RestoreError, args: &Restore) -> anyhow::Error {
         RestoreError::Halted(halt) => match &**halt {
             Halt::Refused { row: "backup-differs", .. } => anyhow::anyhow!(
                 "{} was changed or lost while it was restored: nothing came of {dir}; try again",
-                args.file.display()
+                file.display()
             ),
             halt => {
                 anyhow::anyhow!("{dir}: {halt}; there is no node yet, so it can be tried again")

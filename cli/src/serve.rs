@@ -2,7 +2,7 @@
 
 use crate::{
     args::{Peers, Serve, refuse},
-    block_on,
+    block_on, groups_file,
     node::{Plan, listen},
     say,
     signals::Signals,
@@ -16,16 +16,21 @@ use std::{net::SocketAddr, process::ExitCode};
 pub(crate) fn run(serve: &Serve) -> Result<ExitCode> {
     check(serve);
     let tuning = serve.tuning.tuning();
+    let groups = groups_file::settle(&serve.dir, serve.groups)?;
+    if groups > 1 {
+        check_groups(serve);
+    }
     block_on(async {
         let signals = Signals::listen()?;
         let plan = Plan {
             id: serve.id,
             dir: serve.dir.clone(),
-            cluster: cluster_id(serve.cluster.as_deref(), &serve.peers),
+            cluster: cluster_id(serve.cluster.as_deref(), &serve.peers, groups),
             members: serve.peers.iter().map(|(id, address)| (id, address.into())).collect(),
             joins: serve.join,
             peers: listen(serve.listen, "peers", "stop what uses it, or change --listen")?,
             clients: listen(serve.resp, "clients", "stop what uses it, or change --resp")?,
+            groups,
             tuning,
             disk: serve.tuning.disk,
             insecure: serve.insecure,
@@ -42,6 +47,9 @@ pub(crate) fn run(serve: &Serve) -> Result<ExitCode> {
             serve.resp,
             serve.listen
         ));
+        if groups > 1 {
+            say(format_args!("the keys are spread over {groups} groups by hash slot"));
+        }
         let greeting =
             format!("talk to it: redis-cli -h {} -p {}", serve.resp.ip(), serve.resp.port());
         Supervisor::new(true, greeting).metrics(metrics).run(vec![plan], signals).await
@@ -88,6 +96,14 @@ fn check(serve: &Serve) {
     }
 }
 
+/// What there is for one group alone.
+fn check_groups(serve: &Serve) {
+    serve.tuning.check_for_groups();
+    if serve.tape.is_some() {
+        refuse("--tape records one engine, and with --groups there are several");
+    }
+}
+
 fn check_address(flag: &str, address: SocketAddr, insecure: bool) {
     if !insecure && !address.ip().is_loopback() {
         refuse(format!(
@@ -98,12 +114,16 @@ fn check_address(flag: &str, address: SocketAddr, insecure: bool) {
     }
 }
 
-/// Every node derives the same id, from the cluster's name or, without one, from its members.
-pub(crate) fn cluster_id(cluster: Option<&str>, peers: &Peers) -> ClusterId {
+/// Every node derives the same id, from the cluster's name or, without one, from its members; and
+/// from the number of groups, so that nodes that spread keys differently never meet.
+pub(crate) fn cluster_id(cluster: Option<&str>, peers: &Peers, groups: u16) -> ClusterId {
     let mut hash = Sha256::new();
     match cluster {
         Some(name) => hash.update(format!("name {name}")),
         None => hash.update(format!("peers {peers}")),
+    }
+    if groups > 1 {
+        hash.update(format!(" groups {groups}"));
     }
     let digest: [u8; 32] = hash.finalize().into();
     let first = digest.first_chunk().expect("a digest is longer than an id");

@@ -1,6 +1,10 @@
 //! `lakebed status`: how a node is, as it says itself by INFO.
 
-use crate::{args, say};
+use crate::{
+    args,
+    groups::{self, Group},
+    say,
+};
 use anyhow::{Context, Result};
 use indicatif::{BinaryBytes, HumanDuration};
 use serde::{Serialize, Serializer};
@@ -29,6 +33,20 @@ struct Status {
     peers: Vec<Peer>,
     health: Health,
     recovery: Recovery,
+}
+
+/// What a node says of itself whose keys are spread over several groups.
+#[derive(Serialize, PartialEq, Eq, Debug)]
+struct Spread {
+    node: u64,
+    /// How many groups it leads.
+    leads: u64,
+    /// Whether all of them vote, replicate and serve here.
+    ready: bool,
+    /// Whether writes are refused in one of them until there is room for more log.
+    disk_full: bool,
+    groups: Vec<Group>,
+    health: Health,
 }
 
 #[derive(Serialize, PartialEq, Eq, Debug)]
@@ -77,10 +95,19 @@ struct Recovery {
 
 pub(crate) fn run(args: &args::Status) -> Result<ExitCode> {
     let address = args.address;
-    let info = ask(address)
+    let info = ask(address, args.group)
         .with_context(|| format!("cannot ask {address} how it is: does a node serve there?"))?;
-    let status =
-        parse(&info).with_context(|| format!("what answers on {address} is no node of lakebed"))?;
+    let no_node = || format!("what answers on {address} is no node of lakebed");
+    if info.contains("\r\n# Groups\r\n") {
+        let spread = parse_spread(&info).with_context(no_node)?;
+        if args.json {
+            say(serde_json::to_string(&spread)?);
+        } else {
+            say(spread);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let status = parse(&info).with_context(no_node)?;
     if args.json {
         say(serde_json::to_string(&status)?);
     } else {
@@ -89,21 +116,63 @@ pub(crate) fn run(args: &args::Status) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn ask(address: SocketAddr) -> Result<String, redis::RedisError> {
+fn ask(address: SocketAddr, group: Option<u64>) -> Result<String, redis::RedisError> {
     let client = redis::Client::open(format!("redis://{address}"))?;
     let mut connection = client.get_connection_with_timeout(PATIENCE)?;
     connection.set_read_timeout(Some(PATIENCE))?;
     connection.set_write_timeout(Some(PATIENCE))?;
-    redis::cmd("INFO").query(&mut connection)
+    match group {
+        None => redis::cmd("INFO").query(&mut connection),
+        Some(group) => {
+            redis::cmd("LAKEBED").arg("GROUP").arg(group).arg("INFO").query(&mut connection)
+        }
+    }
+}
+
+/// What INFO tells, by name.
+struct Fields<'a>(BTreeMap<&'a str, &'a str>);
+
+impl<'a> Fields<'a> {
+    fn of(info: &'a str) -> Self {
+        Self(info.lines().filter_map(|line| line.split_once(':')).collect())
+    }
+
+    fn text(&self, name: &str) -> Result<&'a str> {
+        self.0.get(name).copied().with_context(|| format!("no field {name}"))
+    }
+
+    fn number(&self, name: &str) -> Result<u64> {
+        let found = self.text(name)?;
+        found.parse().with_context(|| format!("{name} is {found:?}"))
+    }
+
+    fn health(&self) -> Result<Health> {
+        Ok(Health {
+            disk_free_bytes: self.text("disk_free_bytes")?.parse().ok(),
+            disk_size_bytes: self.text("disk_size_bytes")?.parse().ok(),
+            disk_writes: self.number("disk_writes")?,
+            disk_write_mean_us: self.number("disk_write_mean_us")?,
+            disk_write_slowest_us: self.number("disk_write_slowest_us")?,
+            snapshot_age_seconds: self.text("snapshot_age_seconds")?.parse().ok(),
+        })
+    }
+}
+
+fn parse_spread(info: &str) -> Result<Spread> {
+    let fields = Fields::of(info);
+    Ok(Spread {
+        node: fields.number("node")?,
+        leads: fields.number("leads")?,
+        ready: fields.number("ready")? != 0,
+        disk_full: fields.number("disk_full")? != 0,
+        groups: groups::in_info(&fields.0),
+        health: fields.health()?,
+    })
 }
 
 fn parse(info: &str) -> Result<Status> {
-    let fields: BTreeMap<_, _> = info.lines().filter_map(|line| line.split_once(':')).collect();
-    let text = |name: &str| fields.get(name).copied().with_context(|| format!("no field {name}"));
-    let number = |name: &str| -> Result<u64> {
-        let found = text(name)?;
-        found.parse().with_context(|| format!("{name} is {found:?}"))
-    };
+    let fields = Fields::of(info);
+    let (text, number) = (|name: &str| fields.text(name), |name: &str| fields.number(name));
     Ok(Status {
         node: number("node")?,
         role: text("role")?.into(),
@@ -117,14 +186,7 @@ fn parse(info: &str) -> Result<Status> {
         durable: number("durable")?,
         disk_full: number("disk_full")? != 0,
         peers: peers(text("peers")?, number("committed")?),
-        health: Health {
-            disk_free_bytes: text("disk_free_bytes")?.parse().ok(),
-            disk_size_bytes: text("disk_size_bytes")?.parse().ok(),
-            disk_writes: number("disk_writes")?,
-            disk_write_mean_us: number("disk_write_mean_us")?,
-            disk_write_slowest_us: number("disk_write_slowest_us")?,
-            snapshot_age_seconds: text("snapshot_age_seconds")?.parse().ok(),
-        },
+        health: fields.health()?,
         recovery: Recovery {
             phase: text("recovery_phase")?.into(),
             bytes_done: number("recovery_bytes_done")?,
@@ -170,6 +232,16 @@ fn position(text: &str) -> Option<Position> {
     let (term, index) = text.split_once('.')?;
     let position = Position { term: term.parse().ok()?, index: index.parse().ok()? };
     (position.index > 0).then_some(position)
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, leads, groups, health, .. } = self;
+        writeln!(f, "node       {node}, leads {leads} of {} groups", groups.len())?;
+        groups.iter().try_for_each(|group| writeln!(f, "{group}"))?;
+        let full = "full: writes are refused until there is room\n           ";
+        write!(f, "disk       {}{health}", if self.disk_full { full } else { "" })
+    }
 }
 
 /// The same for people: a field a line.

@@ -16,7 +16,7 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
-use tokio::time::{Interval, interval, timeout};
+use tokio::time::{Interval, interval};
 
 /// How often nodes are asked how they are while they start, and how long they may take to say.
 const LOOK: Duration = Duration::from_millis(50);
@@ -109,18 +109,19 @@ impl Supervisor {
     async fn look(&mut self) {
         let Some(progress) = &mut self.progress else { return };
         let statuses = statuses(&self.nodes).await;
-        if statuses.iter().all(|(_, status)| status.as_ref().is_some_and(serves)) {
+        let all_serve = |groups: &Vec<Status>| groups.iter().all(serves);
+        if statuses.iter().all(|groups| groups.as_ref().is_some_and(all_serve)) {
             progress.clear();
             self.progress = None;
-            for (node, (_, status)) in self.nodes.iter().zip(&statuses) {
-                say_found(node, status.as_ref());
+            for (node, groups) in self.nodes.iter().zip(statuses.iter().flatten()) {
+                say_found(node, groups);
             }
             say(format_args!("ready after {:.1?}", self.started.elapsed()));
             say(&self.greeting);
         } else if self.started.elapsed() >= QUIET {
-            for (id, status) in &statuses {
-                if let Some(status) = status {
-                    progress.show(*id, status);
+            for (node, groups) in self.nodes.iter().zip(&statuses) {
+                if let Some(status) = groups.as_deref().and_then(furthest_back) {
+                    progress.show(node.source.id, &status);
                 }
             }
         }
@@ -147,20 +148,31 @@ impl Supervisor {
     }
 }
 
-/// How the nodes are; a node that is too busy to say has none.
-async fn statuses(nodes: &[Running]) -> Vec<(u64, Option<Status>)> {
-    let status = async |node: &Running| {
-        let status = timeout(LOOK, node.source.handle.status()).await;
-        (node.source.id, status.ok().and_then(Result::ok))
-    };
-    join_all(nodes.iter().map(status)).await
+/// How the groups of the nodes are; a node that is too busy to say has none.
+async fn statuses(nodes: &[Running]) -> Vec<Option<Vec<Status>>> {
+    join_all(nodes.iter().map(|node| node.source.statuses(LOOK))).await
+}
+
+/// A node's groups as one: where the last of them is, with what all of them have to do.
+fn furthest_back(groups: &[Status]) -> Option<Status> {
+    let last = groups.iter().min_by_key(|status| (status.recovery.phase, serves(status)));
+    let mut status = last?.clone();
+    let sum = |of: fn(&Status) -> u64| groups.iter().map(of).sum();
+    status.recovery.bytes_done = sum(|status| status.recovery.bytes_done);
+    status.recovery.bytes_total = sum(|status| status.recovery.bytes_total);
+    status.recovery.entries_done = sum(|status| status.recovery.entries_done);
+    status.recovery.entries_total = sum(|status| status.recovery.entries_total);
+    Some(status)
 }
 
 /// What a node's restart found and repaired.
-fn say_found(node: &Running, status: Option<&Status>) {
-    let verdict = status.and_then(|status| status.recovery.verdict.as_ref());
-    if let Some(verdict) = verdict.filter(|_| !node.is_new) {
-        say(format_args!("node {} found: {verdict}", node.source.id));
+fn say_found(node: &Running, groups: &[Status]) {
+    let found =
+        |(number, status): (usize, &Status)| Some((number, status.recovery.verdict.clone()?));
+    let found = (1..).zip(groups).filter_map(found).filter(|_| !node.is_new);
+    for (group, verdict) in found {
+        let of = if groups.len() > 1 { format!(", group {group},") } else { String::new() };
+        say(format_args!("node {}{of} found: {verdict}", node.source.id));
     }
 }
 

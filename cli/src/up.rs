@@ -4,6 +4,7 @@ use crate::{
     args::{Up, refuse},
     block_on,
     cluster_file::ClusterFile,
+    groups_file,
     node::{Plan, listen},
     say,
     signals::Signals,
@@ -29,7 +30,8 @@ pub(crate) fn run(up: &Up) -> Result<ExitCode> {
     let is_new = known.is_none();
     let nodes = nodes(up, known.as_ref(), &dir);
     let ports = ports(up.port, nodes, "--port");
-    let cluster = known.unwrap_or_else(|| ClusterFile::draw(peer_ports(up, nodes)));
+    let groups = groups(up, known.as_ref(), &dir);
+    let cluster = known.unwrap_or_else(|| ClusterFile::draw(peer_ports(up, nodes), groups));
     check_overlap(&ports, &cluster.peer_ports);
     check_metrics(up.metrics_port, &ports, &cluster.peer_ports);
     let tuning = up.tuning.tuning();
@@ -76,6 +78,7 @@ fn plans(
             joins: false,
             peers: listen(loopback(peers), "peers", peers_instead)?,
             clients,
+            groups: groups_file::settle(&dir.join(format!("node-{id}")), Some(cluster.groups))?,
             tuning: tuning.clone(),
             disk: up.tuning.disk,
             insecure: false,
@@ -97,6 +100,23 @@ fn nodes(up: &Up, known: Option<&ClusterFile>, dir: &Path) -> u8 {
         )),
         _ => u8::try_from(found).unwrap_or(u8::MAX),
     }
+}
+
+/// Nor are its keys spread anew.
+fn groups(up: &Up, known: Option<&ClusterFile>, dir: &Path) -> u16 {
+    let asked = up.groups.unwrap_or_else(|| known.map_or(1, |known| known.groups));
+    if let Some(known) = known.filter(|known| known.groups != asked) {
+        refuse(format!(
+            "--groups {asked}, but {} holds a cluster of {}: where each key is depends on it; leave \
+             --groups out, or choose another --dir",
+            dir.display(),
+            known.groups
+        ));
+    }
+    if asked > 1 {
+        up.tuning.check_for_groups();
+    }
+    asked
 }
 
 fn ports(first: u16, nodes: u8, flag: &str) -> Vec<u16> {
@@ -166,6 +186,9 @@ fn default_dir() -> PathBuf {
 
 fn introduce(dir: &Path, ports: &[u16], cluster: &ClusterFile) {
     say(format_args!("lakebed: {} nodes, data in {}", ports.len(), dir.display()));
+    if cluster.groups > 1 {
+        say(format_args!("  the keys are spread over {} groups by hash slot", cluster.groups));
+    }
     for (n, (clients, peers)) in ports.iter().zip(&cluster.peer_ports).enumerate() {
         let id = n + 1;
         say(format_args!(

@@ -297,6 +297,9 @@ pub enum Halt {
     },
     /// The state machine failed.
     Machine(MachineError),
+    /// The engine or its machine panicked, and said this: the driver of a node with other groups
+    /// ends this one in its place.
+    Panicked(String),
 }
 
 impl fmt::Display for Halt {
@@ -338,6 +341,11 @@ impl fmt::Display for Halt {
                  wrong, and start this one again"
             ),
             Self::Machine(error) => write!(f, "the state machine failed: {error}"),
+            Self::Panicked(what) => write!(
+                f,
+                "a panic, which is a fault of the program, ended this group on this node: {what}; \
+                 a restart begins it again"
+            ),
         }
     }
 }

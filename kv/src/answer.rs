@@ -42,9 +42,47 @@ fn line(out: &mut Vec<u8>, kind: u8, content: impl std::fmt::Display) {
     write!(out, "{content}\r\n").expect("a vector takes every byte");
 }
 
+/// The first value of these, all of whose bytes are there; `None`: they do not begin with one.
+pub(crate) fn first(values: &[u8]) -> Option<&[u8]> {
+    let (mut at, mut left) = (0, 1_usize);
+    while left > 0 {
+        let line = values.get(at..)?.windows(2).position(|end| end == b"\r\n")?;
+        let (kind, content) = values[at..at + line].split_first()?;
+        at += line + 2;
+        left -= 1;
+        let number = || std::str::from_utf8(content).ok()?.parse::<i64>().ok();
+        match kind {
+            b'+' | b'-' | b':' => {}
+            b'$' => at += usize::try_from(number()?).map_or(0, |len| len + 2),
+            b'*' => left += usize::try_from(number()?).unwrap_or(0),
+            _ => return None,
+        }
+    }
+    values.get(..at)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_told_apart() {
+        let mut out = Vec::new();
+        array(&mut out, 2);
+        bulk(&mut out, b"*1\r\n");
+        array(&mut out, 2);
+        null(&mut out);
+        integer(&mut out, 7);
+        let whole = out.clone();
+        error(&mut out, "ERR more");
+        assert_eq!(first(&out), Some(&whole[..]));
+        assert_eq!(first(&out[whole.len()..]), Some(&b"-ERR more\r\n"[..]));
+        assert_eq!(first(b"*0\r\n+OK\r\n"), Some(&b"*0\r\n"[..]));
+        for end in 0..whole.len() {
+            assert_eq!(first(&whole[..end]), None, "{end} bytes");
+        }
+        assert_eq!(first(b"x\r\n"), None);
+    }
 
     #[test]
     fn values_look_as_the_protocol_says() {

@@ -528,8 +528,8 @@ fn what_is_wrong_with_a_session_is_said() {
     says("CLOSE NAME", "+OK");
     says("CLOSE NAME", "-EXPIRED the session has ended");
     says("DO NAME 18 INCR n", "-EXPIRED ");
-    for wrong in ["", "OPEN x", "CLOSE", "DO NAME 1", "DO", "CLOSE NAME x"] {
-        says(wrong, "-ERR LAKEBED SESSION knows OPEN, DO session number write");
+    for wrong in ["", "OPEN x y", "CLOSE", "DO NAME 1", "DO", "CLOSE NAME x"] {
+        says(wrong, "-ERR LAKEBED SESSION knows OPEN [key], DO session number write");
     }
     says("DO x 1 INCR n", "-ERR a session's name is what LAKEBED SESSION OPEN answered");
     says("CLOSE 1", "-ERR a session's name");

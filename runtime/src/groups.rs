@@ -1,15 +1,20 @@
 //! A node with many groups: one loop, one connection with each other node, one pool of disk threads;
 //! for each group a directory, a machine and a [`Handle`] of its own.
 //!
-//! Knows no protocol: a [`Host`](lakebed::Host) decides. Groups are created, removed and listed while others run.
+//! Knows no protocol: a [`Host`](lakebed::Host) decides. Groups are created, removed and listed while
+//! others run. One that panics ends, with the panic as its reason, and the others go on.
 //! Invariant: a group's directory is unlocked, and its handles answered, before anybody hears that it
 //! has ended.
 
 mod driver;
+#[cfg(test)]
+mod hung;
+mod machines;
 
 use crate::{
     dir::{self, DirError, Owner},
     handle::{Handle, Reply},
+    health::Health,
     inbox::{Inbox, Request},
     net::{Identity, TcpNet},
     node::StartError,
@@ -51,6 +56,12 @@ pub struct GroupsOptions {
     pub tuning: Tuning,
     /// What peers must know to be let in; see [`Options::secret`](crate::Options).
     pub secret: Vec<u8>,
+    /// Whether to listen elsewhere than on loopback.
+    pub insecure: bool,
+    /// On how many threads machines work. Zero, the default: on that of the loop, which is the
+    /// fastest as long as they are quick; one that is slow then holds up all groups of its node. With
+    /// threads it holds up one of them, at the price of two wakes for each of its turns.
+    pub machine_threads: usize,
 }
 
 impl GroupsOptions {
@@ -59,7 +70,16 @@ impl GroupsOptions {
     pub fn new(dir: impl Into<PathBuf>, cluster: ClusterId, node: NodeId, listen: Listen) -> Self {
         let mut tuning = Tuning::default();
         tuning.hibernate_after = std::time::Duration::from_secs(2);
-        Self { dir: dir.into(), cluster, node, listen, tuning, secret: Vec::new() }
+        Self {
+            dir: dir.into(),
+            cluster,
+            node,
+            listen,
+            tuning,
+            secret: Vec::new(),
+            insecure: false,
+            machine_threads: 0,
+        }
     }
 }
 
@@ -164,23 +184,27 @@ impl Groups {
             address: bytes::Bytes::copy_from_slice(address.as_bytes()),
         };
         let members = Arc::new(Membership::of(voters.into_iter().map(member)));
-        self.begin(group, Some(members))
+        self.begin(group, Some(Start::Format { cluster: self.cluster, members }))
     }
 
-    fn begin(
-        &self,
-        group: GroupId,
-        members: Option<Arc<Membership>>,
-    ) -> Result<Handle, GroupsError> {
+    /// Begins a group that knows nobody and waits to be added to the others of its id, or again what
+    /// its directory holds. Makes the directory on this thread: it may wait for the disk.
+    pub fn join(&self, group: GroupId) -> Result<Handle, GroupsError> {
+        self.begin(group, Some(Start::Join { cluster: self.cluster }))
+    }
+
+    /// By this where nothing is there yet. What nothing was made in is left for `create`.
+    fn begin(&self, group: GroupId, new: Option<Start>) -> Result<Handle, GroupsError> {
         if self.shared.state().inboxes.contains_key(&group) {
             return Err(GroupsError::Exists(group));
         }
         let owner = Owner { cluster: self.cluster.0, group: group.0, node: self.node.0 };
         let (directory, vacant) =
             dir::open(&self.path(group), owner).map_err(GroupsError::Directory)?;
-        let start = match members.filter(|_| vacant) {
-            Some(members) => Start::Format { cluster: self.cluster, members },
-            None => Start::Run,
+        let start = match new {
+            Some(start) if vacant => start,
+            None if vacant => return Err(GroupsError::Unknown(group)),
+            _ => Start::Run,
         };
         let inbox = Arc::new(Inbox::new(INBOX_BYTES_MAX));
         let mut state = self.shared.state();
@@ -226,37 +250,45 @@ impl Groups {
         self.group(group).map(|handle| handle.ended())
     }
 
-    fn path(&self, group: GroupId) -> PathBuf {
+    /// The directory of a group, whether it is there or not.
+    #[must_use]
+    pub fn path(&self, group: GroupId) -> PathBuf {
         self.dir.join(format!("{PREFIX}{group}"))
     }
 }
 
-impl<M: StateMachine> GroupsNode<M> {
+impl<M: StateMachine + Send + 'static> GroupsNode<M> {
     /// A node whose groups are those in its directory, each with a machine of this kind. Must be
     /// called within a tokio runtime that has I/O and time enabled, and polled there.
     pub fn open(
         options: GroupsOptions,
         machine: impl FnMut(GroupId) -> M + Send + 'static,
     ) -> Result<(Groups, Self), StartError> {
-        let GroupsOptions { dir, cluster, node, listen, tuning, secret } = options;
+        let GroupsOptions { dir, cluster, node, listen, tuning, secret, insecure, machine_threads } =
+            options;
         let mut config = Config::new(GroupId(0), node);
         config.tuning = tuning;
         config.validate().map_err(StartError::Config)?;
         let found = found(&dir).map_err(StartError::System)?;
-        let listener = crate::node::listen(listen, false)?;
+        let listener = crate::node::listen(listen, insecure)?;
         // No group's: a node of one group is turned away.
         let identity = Identity { cluster, group: GroupId(0), node };
         let net =
             TcpNet::new(identity, &secret, listener, &config.tuning).map_err(StartError::System)?;
         let shared = Arc::new(Shared::default());
+        let health = Arc::new(Health::new(dir.clone()));
         let groups = Groups { dir, cluster, node, shared: Arc::clone(&shared) };
-        let inner = Inner::new(config, cluster, net, Box::new(machine), Arc::clone(&shared))?;
+        let surroundings = (net, Arc::clone(&health));
+        let machines = (Box::new(machine) as Box<_>, machine_threads);
+        let inner = Inner::new(config, cluster, surroundings, machines, shared)?;
         let opened = Self::of(inner);
         for group in found {
-            groups.begin(group, None).map_err(|error| match error {
-                GroupsError::Directory(error) => StartError::Directory(error),
-                other => StartError::System(io::Error::other(other)),
-            })?;
+            match groups.begin(group, None) {
+                // Its creation was cut short: it is for `create` to begin it, which knows how.
+                Ok(_) | Err(GroupsError::Unknown(_)) => {}
+                Err(GroupsError::Directory(error)) => return Err(StartError::Directory(error)),
+                Err(other) => return Err(StartError::System(io::Error::other(other))),
+            }
         }
         Ok((groups, opened))
     }

@@ -117,7 +117,13 @@ impl Health {
     /// How old the newest snapshot of this status is; `None` without one. May wait for the disk.
     #[must_use]
     pub fn snapshot_age(&self, status: &Status) -> Option<Duration> {
-        let file = self.dir.join(File::Snapshot(status.snapshot).name());
+        Self::snapshot_age_in(&self.dir, status)
+    }
+
+    /// The same of a group that has this directory.
+    #[must_use]
+    pub fn snapshot_age_in(dir: &Path, status: &Status) -> Option<Duration> {
+        let file = dir.join(File::Snapshot(status.snapshot).name());
         let made = std::fs::metadata(file).ok()?.modified().ok()?;
         Some(SystemTime::now().duration_since(made).unwrap_or_default())
     }
@@ -177,28 +183,43 @@ impl Latency {
     }
 }
 
+/// The durable writes in flight of one engine: which, of how many bytes, since when.
+#[derive(Default)]
+pub(crate) struct Writes(VecDeque<(OpId, u64, Instant)>);
+
+impl Writes {
+    pub(crate) fn on_submitted(&mut self, op: OpId, class: Class, request: &DiskRequest) {
+        if let (Class::Commit, DiskRequest::Write { at, and, durable: true, .. }) = (class, request)
+        {
+            let bytes = at.len() + and.as_ref().map_or(0, lakebed::Extent::len);
+            self.0.push_back((op, bytes, Instant::now()));
+        }
+    }
+
+    pub(crate) fn on_completed(&mut self, op: OpId, health: &Health) {
+        let place = self.0.iter().position(|(write, ..)| *write == op);
+        if let Some((_, bytes, begun)) = place.and_then(|place| self.0.swap_remove_back(place)) {
+            health.on_written(bytes, begun.elapsed());
+        }
+    }
+}
+
 /// A disk whose durable writes are timed.
 pub(crate) struct Timed<D> {
     disk: D,
     health: Arc<Health>,
-    /// Durable writes in flight: which, of how many bytes, since when.
-    writes: VecDeque<(OpId, u64, Instant)>,
+    writes: Writes,
 }
 
 impl<D> Timed<D> {
-    pub(crate) const fn new(disk: D, health: Arc<Health>) -> Self {
-        Self { disk, health, writes: VecDeque::new() }
+    pub(crate) fn new(disk: D, health: Arc<Health>) -> Self {
+        Self { disk, health, writes: Writes::default() }
     }
 }
 
 impl<D: Disk> Disk for Timed<D> {
     fn submit(&mut self, op: OpId, class: Class, request: DiskRequest) {
-        if let (Class::Commit, DiskRequest::Write { at, and, durable: true, .. }) =
-            (class, &request)
-        {
-            let bytes = at.len() + and.as_ref().map_or(0, lakebed::Extent::len);
-            self.writes.push_back((op, bytes, Instant::now()));
-        }
+        self.writes.on_submitted(op, class, &request);
         self.disk.submit(op, class, request);
     }
 
@@ -211,11 +232,7 @@ impl<D: Disk> Disk for Timed<D> {
         self.disk.poll_completed(cx, events);
         for event in &events[before..] {
             let Event::Completed { op, .. } = event else { continue };
-            let place = self.writes.iter().position(|(write, ..)| write == op);
-            let write = place.and_then(|place| self.writes.swap_remove_back(place));
-            if let Some((_, bytes, begun)) = write {
-                self.health.on_written(bytes, begun.elapsed());
-            }
+            self.writes.on_completed(*op, &self.health);
         }
     }
 

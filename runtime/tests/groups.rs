@@ -4,7 +4,8 @@ mod port;
 
 use bytes::Bytes;
 use lakebed::{
-    ClusterId, GroupId, LogId, MachineError, NodeId, ReadMode, Role, StateMachine, Timestamp,
+    Change, ClusterId, Control, GroupId, Halt, LogId, MachineError, Member, NodeId, ReadMode, Role,
+    StateMachine, Timestamp,
 };
 use lakebed_runtime::{Failure, Groups, GroupsError, GroupsNode, GroupsOptions, Handle, Listen};
 use port::Port;
@@ -17,6 +18,8 @@ use tokio::{
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const GROUPS: u64 = 16;
+/// What no machine can add.
+const POISON: u64 = 666;
 
 /// Adds up what it is told; every answer is the sum, and the group it is of.
 struct Sum {
@@ -26,6 +29,7 @@ struct Sum {
 
 impl StateMachine for Sum {
     fn apply(&mut self, _: LogId, _: Timestamp, command: &[u8], answer: &mut Vec<u8>) {
+        assert_ne!(number(command), POISON, "group {} is poisoned", self.group);
         self.sum += number(command);
         self.query(&[], answer);
     }
@@ -213,6 +217,82 @@ async fn groups_come_and_go_while_others_run() {
     cluster.start(0);
     assert_eq!(cluster.groups(0).list(), [GroupId(1)]);
     cluster.agree(1, 2).await;
+}
+
+/// The poison is in the log: who leads meets it, and then who leads next. The third, which cannot
+/// commit alone, may be spared. No other group hears of it.
+#[tokio::test]
+async fn a_group_that_panics_ends_with_its_reason_and_the_others_answer() {
+    let cluster = Cluster::new();
+    (1..=4).for_each(|group| cluster.create(group));
+    for group in 1..=4 {
+        cluster.add(group, 1).await;
+    }
+    let first = cluster.leader(2).await;
+    let handles: Vec<_> =
+        (0..3).map(|node| cluster.groups(node).group(GroupId(2)).unwrap()).collect();
+    let poisoned = within(handles[first].propose_one(&POISON.to_le_bytes())).await;
+    assert_eq!(poisoned, Err(Failure::Unknown));
+    let without = |node: &usize| !cluster.groups(*node).list().contains(&GroupId(2));
+    let ended =
+        async || Some((0..3).filter(without).collect()).filter(|all: &Vec<_>| all.len() >= 2);
+    let ended = eventually(ended).await;
+    assert!(ended.contains(&first), "{ended:?}, {first}");
+    for node in ended {
+        let halt = within(handles[node].ended()).await.unwrap();
+        let Halt::Panicked(reason) = &*halt else { panic!("{halt}") };
+        assert!(reason.contains("group 2 is poisoned"), "{reason}");
+        assert!(!within(handles[node].status()).await.unwrap().ready);
+        assert_eq!(cluster.groups(node).list(), [1, 3, 4].map(GroupId));
+        let late = within(handles[node].propose_one(&[0; 8])).await;
+        assert!(matches!(late, Err(Failure::Refused(_))), "{late:?}");
+    }
+    for group in [1, 3, 4] {
+        assert_eq!(cluster.add(group, 10).await, 11);
+        cluster.agree(group, 11).await;
+    }
+    // The directory is unlocked.
+    drop(cluster.groups(first).create(GroupId(2), [(1, "127.0.0.1:1")]).unwrap());
+    cluster.agree(3, 11).await;
+}
+
+/// The directory is there and nothing was made in it: no node begins there by itself.
+#[tokio::test]
+async fn a_group_whose_creation_was_cut_short_is_created_anew() {
+    let mut cluster = Cluster::new();
+    cluster.kill(2).await;
+    std::fs::create_dir_all(cluster.dir.path().join("2/group-5")).unwrap();
+    cluster.start(2);
+    assert_eq!(cluster.groups(2).list(), []);
+    cluster.create(5);
+    assert_eq!(cluster.add(5, 7).await, 7);
+    cluster.agree(5, 7).await;
+}
+
+/// A node that the groups were not founded with waits in each of them until it is added.
+#[tokio::test]
+async fn a_node_joins_a_group() {
+    let mut cluster = Cluster::new();
+    cluster.create(1);
+    cluster.add(1, 5).await;
+    let port = Port::take();
+    let listen = Listen::Bound(TcpListener::bind(port.address).unwrap());
+    let options = GroupsOptions::new(cluster.dir.path().join("3"), ClusterId(7), NodeId(4), listen);
+    let (groups, node) = GroupsNode::open(options, |group| Sum { group, sum: 0 }).unwrap();
+    cluster.ports[0] = port;
+    let task = tokio::spawn(node);
+    let joining = groups.join(GroupId(1)).unwrap();
+    let address = Bytes::from(cluster.ports[0].address.to_string());
+    let member = Member { id: NodeId(4), incarnation: 0, address };
+    let leader = cluster.leader(1).await;
+    let handle = cluster.groups(leader).group(GroupId(1)).unwrap();
+    let change = vec![Change::AddLearner(member)];
+    eventually(async || handle.control(Control::Change(change.clone())).await.ok()).await;
+    let caught_up = async || joining.status().await.ok().filter(|status| status.applied.0 > 1);
+    eventually(caught_up).await;
+    assert_eq!(number(&within(joining.read_one(b"", ReadMode::Linearizable)).await.unwrap()), 5);
+    groups.shutdown(false);
+    within(task).await.unwrap();
 }
 
 #[tokio::test]

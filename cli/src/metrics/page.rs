@@ -1,5 +1,6 @@
 //! What is told, metric by metric. Names follow Prometheus' conventions: base units, `_total` for
-//! what only rises. Each has the label `node`.
+//! what only rises. Each has the label `node`, and what is a group's the label `group` as well, on
+//! nodes that have several.
 
 use lakebed::{LogId, Mark, Marks, Phase, Role, Status};
 use lakebed_runtime::{Counters, LATENCY_BOUNDS, Latency, Room, Traffic};
@@ -19,35 +20,73 @@ use std::{
 #[derive(Debug)]
 pub(super) struct View {
     pub(super) id: u64,
-    /// `None`: it did not say in time.
-    pub(super) status: Option<Status>,
+    pub(super) groups: Vec<GroupView>,
     pub(super) room: Option<Room>,
-    pub(super) snapshot_age: Option<Duration>,
-    pub(super) traffic: Traffic,
     pub(super) latency: Latency,
     pub(super) written_bytes: u64,
     pub(super) counters: Arc<Counters>,
+}
+
+/// A group of a node.
+#[derive(Debug)]
+pub(super) struct GroupView {
+    /// `None`: it did not say in time.
+    pub(super) status: Option<Status>,
+    pub(super) snapshot_age: Option<Duration>,
+    pub(super) traffic: Traffic,
+}
+
+type Labels = Vec<(&'static str, String)>;
+
+impl View {
+    fn labels(&self) -> Labels {
+        vec![("node", self.id.to_string())]
+    }
+
+    /// Its groups, by their labels.
+    fn groups(&self) -> impl Iterator<Item = (Labels, &GroupView)> {
+        let has_several = self.groups.len() > 1;
+        (1..).zip(&self.groups).map(move |(number, group): (u64, _)| {
+            let mut labels = self.labels();
+            labels.extend(has_several.then(|| ("group", number.to_string())));
+            (labels, group)
+        })
+    }
 }
 
 /// All nodes of this process.
 #[derive(Debug)]
 pub(super) struct Page(Vec<View>);
 
-/// A metric with one value for each node, or none where it is not known.
+/// A metric with one value for each node or group, or none where it is not known.
 struct Simple {
     name: &'static str,
     help: &'static str,
     unit: Option<Unit>,
+    value: Value,
+}
+
+enum Value {
+    OfNode(fn(&View) -> Option<f64>),
+    OfGroup(fn(&GroupView) -> Option<f64>),
+}
+
+const fn of_node(
+    name: &'static str,
+    help: &'static str,
+    unit: Option<Unit>,
     value: fn(&View) -> Option<f64>,
+) -> Simple {
+    Simple { name, help, unit, value: Value::OfNode(value) }
 }
 
 const fn simple(
     name: &'static str,
     help: &'static str,
     unit: Option<Unit>,
-    value: fn(&View) -> Option<f64>,
+    value: fn(&GroupView) -> Option<f64>,
 ) -> Simple {
-    Simple { name, help, unit, value }
+    Simple { name, help, unit, value: Value::OfGroup(value) }
 }
 
 /// What goes up and down.
@@ -83,19 +122,36 @@ const GAUGES: &[Simple] = &[
         let has_one = v.status.as_ref().is_some_and(|status| status.snapshot != LogId::ZERO);
         v.snapshot_age.filter(|_| has_one).map(|age| age.as_secs_f64())
     }),
+    simple("voters", "How many members vote; of both sides while they change.", None, |v| {
+        let voters = |s: &Status| {
+            let leaving = s.members.outgoing.iter();
+            let leaving = leaving.filter(|one| s.members.voters.iter().all(|v| v.id != one.id));
+            (s.members.voters.len() + leaving.count()) as u64
+        };
+        v.status.as_ref().map(|status| voters(status) as f64)
+    }),
+    simple("learners", "How many members learn and do not vote.", None, |v| {
+        of(v, |s| s.members.learners.len() as u64)
+    }),
+    simple("joint", "Whether voters are changing: two majorities are needed.", None, |v| {
+        of(v, |s| u64::from(!s.members.outgoing.is_empty()))
+    }),
+    simple("hibernates", "Whether the group rests, because nothing happens in it.", None, |v| {
+        of(v, |s| u64::from(s.hibernates))
+    }),
     simple("memory", "Log and proposals held in memory.", Some(Unit::Bytes), |v| {
         of(v, |s| s.memory_bytes)
     }),
     simple("disk_full", "Whether writes are refused for want of room.", None, |v| {
         of(v, |s| u64::from(s.disk_full))
     }),
-    simple("disk_free", "Room left on the file system of its data.", Some(Unit::Bytes), |v| {
+    of_node("disk_free", "Room left on the file system of its data.", Some(Unit::Bytes), |v| {
         v.room.map(|room| room.free_bytes as f64)
     }),
-    simple("disk_size", "That file system's size.", Some(Unit::Bytes), |v| {
+    of_node("disk_size", "That file system's size.", Some(Unit::Bytes), |v| {
         v.room.map(|room| room.total_bytes as f64)
     }),
-    simple(
+    of_node(
         "disk_slowest_write",
         "The slowest durable write of the last minute or two.",
         Some(Unit::Seconds),
@@ -127,7 +183,7 @@ const COUNTERS: &[Simple] = &[
         Some(v.traffic.command_bytes as f64)
     }),
     simple("queries", "Queries asked at this node.", None, |v| Some(v.traffic.queries as f64)),
-    simple("disk_written", "Bytes of durable writes.", Some(Unit::Bytes), |v| {
+    of_node("disk_written", "Bytes of durable writes.", Some(Unit::Bytes), |v| {
         Some(v.written_bytes as f64)
     }),
     simple("snapshot_sent", "Bytes of snapshots sent to peers.", Some(Unit::Bytes), |v| {
@@ -142,21 +198,21 @@ const COUNTERS: &[Simple] = &[
         Some(Unit::Bytes),
         |v| of(v, |s| s.scrubbed_bytes),
     ),
-    simple("connections", "Connections made with other nodes.", None, |v| {
+    of_node("connections", "Connections made with other nodes.", None, |v| {
         Some(v.counters.established.load(Relaxed) as f64)
     }),
-    simple("handshakes_failed", "Connections that came to nothing.", None, |v| {
+    of_node("handshakes_failed", "Connections that came to nothing.", None, |v| {
         Some(v.counters.handshakes_failed.load(Relaxed) as f64)
     }),
-    simple("frames_bad", "Connections closed for a bad frame.", None, |v| {
+    of_node("frames_bad", "Connections closed for a bad frame.", None, |v| {
         Some(v.counters.frames_bad.load(Relaxed) as f64)
     }),
-    simple("overflows", "Connections closed because the peer was too slow.", None, |v| {
+    of_node("overflows", "Connections closed because the peer was too slow.", None, |v| {
         Some(v.counters.overflows.load(Relaxed) as f64)
     }),
 ];
 
-fn of(view: &View, value: fn(&Status) -> u64) -> Option<f64> {
+fn of(view: &GroupView, value: fn(&Status) -> u64) -> Option<f64> {
     view.status.as_ref().map(|status| value(status) as f64)
 }
 
@@ -181,9 +237,15 @@ impl Page {
         kind: MetricType,
     ) -> fmt::Result {
         let mut metric = to.encode_descriptor(what.name, what.help, what.unit.as_ref(), kind)?;
-        for view in &self.0 {
-            let Some(value) = (what.value)(view) else { continue };
-            let labels = [("node", view.id.to_string())];
+        let values: Vec<(Labels, Option<f64>)> = match what.value {
+            Value::OfNode(value) => self.0.iter().map(|v| (v.labels(), value(v))).collect(),
+            Value::OfGroup(value) => {
+                let groups = self.0.iter().flat_map(View::groups);
+                groups.map(|(labels, group)| (labels, value(group))).collect()
+            }
+        };
+        for (labels, value) in values {
+            let Some(value) = value else { continue };
             let metric = metric.encode_family(&labels)?;
             match kind {
                 MetricType::Counter => ConstCounter::new(value).encode(metric)?,
@@ -203,25 +265,26 @@ impl Page {
             let bounds = bounds.into_iter().chain([f64::INFINITY]);
             let buckets: Vec<_> = bounds.zip(view.latency.counts).collect();
             let (sum, count) = (view.latency.sum.as_secs_f64(), view.latency.count());
-            let labels = [("node", view.id.to_string())];
+            let labels = view.labels();
             let mut metric = metric.encode_family(&labels)?;
             metric.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
         }
         Ok(())
     }
 
-    /// One value for each of several things of each node.
+    /// One value for each of several things of each group.
     fn each<'a>(
         &'a self,
         to: &mut DescriptorEncoder<'_>,
-        (name, label, help, unit): (&str, &str, &str, Option<Unit>),
+        (name, label, help, unit): (&str, &'static str, &str, Option<Unit>),
         values: impl Fn(&'a Status) -> Vec<(String, f64)>,
     ) -> fmt::Result {
         let kind = MetricType::Gauge;
         let mut metric = to.encode_descriptor(name, help, unit.as_ref(), kind)?;
-        for view in &self.0 {
-            for (which, value) in view.status.as_ref().map(&values).unwrap_or_default() {
-                let labels = [("node", view.id.to_string()), (label, which)];
+        for (own, group) in self.0.iter().flat_map(View::groups) {
+            for (which, value) in group.status.as_ref().map(&values).unwrap_or_default() {
+                let mut labels = own.clone();
+                labels.push((label, which));
                 ConstGauge::new(value).encode(metric.encode_family(&labels)?)?;
             }
         }
@@ -278,23 +341,27 @@ impl Collector for Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lakebed::{LogIndex, NodeId, Term};
+    use bytes::Bytes;
+    use lakebed::{LogIndex, Member, Membership, NodeId, Term};
     use std::collections::BTreeSet;
 
-    fn view(id: u64, status: Option<Status>) -> View {
-        View {
-            id,
+    fn view(id: u64, statuses: Vec<Option<Status>>) -> View {
+        let group = |status| GroupView {
             status,
-            room: Some(Room { free_bytes: 1 << 30, total_bytes: 1 << 40 }),
             snapshot_age: Some(Duration::from_millis(1500)),
             traffic: Traffic { commands: 7, command_bytes: 700, queries: 3 },
+        };
+        View {
+            id,
+            groups: statuses.into_iter().map(group).collect(),
+            room: Some(Room { free_bytes: 1 << 30, total_bytes: 1 << 40 }),
             latency: Latency { counts: [1; 13], sum: Duration::from_secs(3), ..Latency::default() },
             written_bytes: 4096,
             counters: Arc::default(),
         }
     }
 
-    fn page() -> String {
+    fn leading() -> Status {
         let mut status = Status::default();
         status.node = NodeId(1);
         status.role = Role::Leader;
@@ -304,7 +371,34 @@ mod tests {
         status.recovery.took =
             vec![(Phase::List, Duration::from_millis(2)), (Phase::Log, Duration::from_millis(8))];
         status.marks = 1;
-        Page::new(vec![view(1, Some(status)), view(2, None)]).text()
+        let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
+        let mut members = Membership::of([1, 2, 3].map(member));
+        members.outgoing = [1, 4].map(member).into();
+        members.learners = vec![member(5)];
+        status.members = Arc::new(members);
+        status
+    }
+
+    fn page() -> String {
+        Page::new(vec![view(1, vec![Some(leading())]), view(2, vec![None])]).text()
+    }
+
+    /// What is the node's is told once, what is a group's for each.
+    #[test]
+    fn groups_have_a_label_where_there_are_several() {
+        let text = Page::new(vec![view(1, vec![Some(leading()), None])]).text();
+        for line in [
+            "lakebed_up{node=\"1\",group=\"1\"} 1.0",
+            "lakebed_up{node=\"1\",group=\"2\"} 0.0",
+            "lakebed_committed_index{node=\"1\",group=\"1\"} 90.0",
+            "lakebed_commands_total{node=\"1\",group=\"2\"} 7.0",
+            "lakebed_recovery_took_seconds{node=\"1\",group=\"1\",phase=\"list\"} 0.002",
+            "lakebed_voters{node=\"1\",group=\"1\"} 4.0",
+            "lakebed_disk_written_bytes_total{node=\"1\"} 4096.0",
+            "lakebed_disk_write_seconds_count{node=\"1\"} 13",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
     }
 
     /// Every name once, with help and type, and nothing in two forms.

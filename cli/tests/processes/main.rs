@@ -6,6 +6,7 @@ mod common;
 mod dirs;
 mod flags;
 mod full;
+mod groups;
 mod installs;
 mod interrupts;
 mod kill;

@@ -183,6 +183,8 @@ pub struct Host<E = crate::Engine> {
     scratch: Vec<Action>,
     /// The groups whose engines were called by the last `handle`.
     touched: Vec<GroupId>,
+    /// The group whose engine is being called.
+    driving: Option<GroupId>,
     is_membership_news: bool,
     counters: HostCounters,
 }
@@ -202,6 +204,7 @@ impl<E: Core> Host<E> {
             pending: BTreeMap::new(),
             scratch: Vec::new(),
             touched: Vec::new(),
+            driving: None,
             is_membership_news: false,
             counters: HostCounters::default(),
         })
@@ -225,6 +228,7 @@ impl<E: Core> Host<E> {
     /// other group are not connected with any more: the next call says so.
     pub fn remove(&mut self, group: GroupId) -> Result<E, HostError> {
         let gone = self.groups.remove(&group).ok_or(HostError::Unknown(group))?;
+        self.driving = self.driving.filter(|driving| *driving != group);
         if let Some(at) = gone.deadline {
             self.deadlines.remove(&(at, group));
         }
@@ -259,6 +263,15 @@ impl<E: Core> Host<E> {
         &self.touched
     }
 
+    /// The group whose engine panicked, if that is how the last [`handle`](Self::handle) ended. Who
+    /// caught the panic [removes](Self::remove) that group, of which no action was told that was not
+    /// legal, and calls `handle` again without events: the other groups hear what they were to be
+    /// told. `None` after a panic: no engine was at fault, and nothing can be said of the host.
+    #[must_use]
+    pub const fn interrupted(&self) -> Option<GroupId> {
+        self.driving
+    }
+
     /// What was counted in this life.
     #[must_use]
     pub const fn counters(&self) -> HostCounters {
@@ -289,6 +302,7 @@ impl<E: Core> Host<E> {
     ) {
         self.now = self.now.max(now);
         self.touched.clear();
+        self.driving = None;
         for event in events {
             self.on_event(event);
         }
@@ -372,7 +386,9 @@ impl<E: Core> Host<E> {
         let Some(group) = self.groups.get_mut(&id) else { return };
         self.touched.push(id);
         let mut scratch = mem::take(&mut self.scratch);
+        self.driving = Some(id);
         group.core.handle(self.now, events, &mut scratch);
+        self.driving = None;
         let deadline = group.core.deadline();
         if group.deadline != deadline {
             if let Some(before) = mem::replace(&mut group.deadline, deadline) {

@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::{codec::Encoder, event::Start, message::*, types::Term};
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+};
 
 const MS: u64 = 1_000_000;
 
@@ -13,6 +17,7 @@ struct Fake {
     says: Rc<RefCell<Vec<Action>>>,
     deadline: Rc<RefCell<Option<Instant>>>,
     leader: Option<NodeId>,
+    panics: Rc<Cell<bool>>,
 }
 
 impl Core for Fake {
@@ -23,6 +28,7 @@ impl Core for Fake {
         actions: &mut Vec<Action>,
     ) {
         self.told.borrow_mut().push(events.into_iter().collect());
+        assert!(!self.panics.get(), "as the test wants it");
         actions.append(&mut self.says.borrow_mut());
     }
 
@@ -139,6 +145,31 @@ impl Bench {
         };
         said.into_iter().filter_map(beat).collect()
     }
+}
+
+/// What the panicking group had said goes with it; what the others were to be told does not.
+#[test]
+fn a_panic_in_one_group_is_named_and_the_others_go_on() {
+    let mut bench = Bench::new(&[(1, &[2]), (2, &[2]), (3, &[2])]);
+    bench.said.clear();
+    bench.cores[&2].panics.set(true);
+    let link = || HostEvent::Link { peer: NodeId(2), up: true };
+    bench.beat(2, 9, 0, true);
+    let (host, said) = (&mut bench.host, &mut bench.said);
+    let now = Instant(bench.now);
+    let panicked = catch_unwind(AssertUnwindSafe(|| host.handle(now, [link()], said)));
+    assert!(panicked.is_err());
+    assert_eq!(bench.host.interrupted(), Some(GroupId(2)));
+    assert!(bench.cores[&3].take().is_empty(), "its turn is yet to come");
+    drop(bench.host.remove(GroupId(2)).expect("it is still there"));
+    assert_eq!(bench.host.interrupted(), None);
+    bench.host.handle(now, [], &mut bench.said);
+    for group in [1, 3] {
+        assert_eq!(bench.cores[&group].told(), [self::link(2, true)], "group {group}");
+    }
+    assert_eq!(bench.host.groups().collect::<Vec<_>>(), [GroupId(1), GroupId(3)]);
+    // That a group ended here is told to the others by the next beat.
+    assert_eq!(bench.host.departures, 1);
 }
 
 #[test]

@@ -407,6 +407,7 @@ impl Write for Halt {
             }
             Self::Built(at) => variant!(to, 11, at),
             Self::OtherOrigin { peer, own, theirs } => variant!(to, 12, peer, own, theirs),
+            Self::Panicked(what) => variant!(to, 13, what.as_str()),
         }
     }
 }

@@ -4,15 +4,16 @@
 //! is read while answers wait to be taken, so that a client costs bounded room whatever it does.
 
 use super::{
-    info,
     orders::{Order, Taking},
     reader::{ProtocolError, Reader},
     request::{self, Request},
-    run::Run,
+    run::Runs,
     sessions,
-    store::{Asked, Failure, Store},
+    store::Store,
+    stores::{self, Place, Stores},
 };
-use crate::{Answered, Command, Queries, Stopped, answer};
+use crate::{Command, answer};
+use futures::future::join_all;
 use lakebed::{Batch, Timestamp};
 use std::{
     io,
@@ -36,7 +37,7 @@ const KEPT_BYTES_MAX: usize = 1 << 20;
 /// A connected client.
 pub(crate) struct Connection<S, T> {
     stream: S,
-    store: T,
+    stores: Stores<T>,
     /// Becomes true when the server stops.
     stopping: watch::Receiver<bool>,
     run_bytes_max: usize,
@@ -55,27 +56,37 @@ enum Step {
     /// Send what is answered before going on.
     Flush,
     /// Perform these.
-    Run(Run),
-    /// Perform this of a session.
-    Session(Vec<u8>),
-    /// Give the node an order.
-    Order(Order),
-    /// Say how the node is.
-    Info,
-    /// Say good-bye.
+    Run(Runs),
+    /// Perform this, for all groups.
+    Everywhere(Everywhere),
+    /// Perform this of a session, in this group.
+    Session(usize, Vec<u8>),
+    /// Give a group's node an order.
+    Order(usize, Order),
+    /// Say how the node is, or a group of it.
+    Info(Option<usize>),
+    /// Say good-bye, and let the client go.
+    Quit,
+    /// Let the client go.
     Close,
+}
+
+/// What is asked of several groups that names no key.
+enum Everywhere {
+    DbSize,
+    Scan { cursor: u64, count: u32, pattern: Vec<u8> },
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
     pub(crate) fn new(
         stream: S,
-        store: T,
+        stores: Stores<T>,
         stopping: watch::Receiver<bool>,
         bytes_max: usize,
     ) -> Self {
         Self {
             stream,
-            store,
+            stores,
             stopping,
             run_bytes_max: bytes_max,
             reader: Reader::new(bytes_max),
@@ -88,7 +99,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
     /// Serves until the client leaves, is told off, or the server stops.
     pub(crate) async fn serve(mut self) -> io::Result<()> {
         let served = self.serve_to_its_end().await;
-        self.taking.end(&self.store).await;
+        self.taking.end(&self.stores).await;
         served
     }
 
@@ -102,13 +113,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
                     }
                 }
                 Step::Flush => self.flush().await?,
-                Step::Run(Run::Writes { batch, .. }) => self.commit(batch).await,
-                Step::Run(Run::Reads(queries)) => self.ask(queries).await?,
-                Step::Session(command) => self.perform_in_session(&command).await,
-                Step::Order(order) => {
-                    self.taking.carry_out(order, &self.store, &mut self.out).await;
+                Step::Run(runs) => self.perform(runs).await?,
+                Step::Everywhere(Everywhere::DbSize) => {
+                    self.stores.count_keys(&mut self.out).await;
                 }
-                Step::Info => self.inform().await,
+                Step::Everywhere(Everywhere::Scan { cursor, count, pattern }) => {
+                    self.stores.scan(cursor, count, &pattern, &mut self.out).await;
+                }
+                Step::Session(group, command) => self.perform_in_session(group, &command).await,
+                Step::Order(group, order) => {
+                    self.taking.carry_out(order, group, &self.stores, &mut self.out).await;
+                }
+                Step::Info(group) => self.stores.inform(group, &mut self.out).await,
+                Step::Quit => {
+                    answer::simple(&mut self.out, "OK");
+                    return self.close().await;
+                }
                 Step::Close => return self.close().await,
             }
         }
@@ -138,37 +158,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
     }
 
     /// Takes the next command into the run, or leaves it where it is and says what comes first.
-    fn take_command(&mut self, run: &mut Option<Run>) -> Option<Step> {
+    fn take_command(&mut self, run: &mut Option<Runs>) -> Option<Step> {
         let request = request::parse(self.reader.args(), &mut self.list);
-        let step = match (request, &mut *run) {
-            (Request::Command(command), run) => {
-                // What a command costs the log is less than what its client sent.
-                let bytes = self.reader.command_bytes();
-                let taken = match run {
-                    Some(run) => run.take(&command, bytes, self.run_bytes_max),
-                    None => {
-                        *run = Some(Run::of(&command, self.reader.buffered()));
-                        true
-                    }
-                };
-                if !taken {
-                    return run.take().map(Step::Run);
-                }
-                None
-            }
-            (_, Some(_)) => return run.take().map(Step::Run),
-            (Request::Answered(bytes), None) => {
-                self.out.extend_from_slice(&bytes);
-                None
-            }
-            (Request::Session(command), None) => Some(Step::Session(command)),
-            (Request::Order(order), None) => Some(Step::Order(order)),
-            (Request::Info, None) => Some(Step::Info),
-            (Request::Quit, None) => {
-                answer::simple(&mut self.out, "OK");
-                Some(Step::Close)
-            }
+        let (named, request) = match request {
+            Request::Within(group, request) => (Some(group), *request),
+            request => (None, request),
         };
+        if let Request::Command(command) = &request
+            && named.is_none()
+            && let Place::Group(group) = self.stores.place(command)
+        {
+            // What a command costs the log is less than what its client sent.
+            let (bytes, bytes_max) = (self.reader.command_bytes(), self.run_bytes_max);
+            let room = self.reader.buffered() / self.stores.count();
+            let runs = run.get_or_insert_default();
+            if !runs.take((group, command), bytes, bytes_max, room) {
+                return run.take().map(Step::Run);
+            }
+            self.reader.consume();
+            return None;
+        }
+        if run.is_some() {
+            return run.take().map(Step::Run);
+        }
+        let step = direct(&self.stores, named, request).unwrap_or_else(|answer| {
+            self.out.extend_from_slice(&answer);
+            None
+        });
         self.reader.consume();
         step
     }
@@ -177,76 +193,39 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
         answer::error(&mut self.out, &error.to_string());
     }
 
-    async fn commit(&mut self, batch: Batch) {
-        let count = batch.count();
-        if let Err(failure) = self.store.propose(batch, &mut self.out).await {
-            self.fail(&failure, Asked::Write, count as usize);
+    /// Each group's part beside the others'; its answers in the order of the commands.
+    async fn perform(&mut self, mut runs: Runs) -> io::Result<()> {
+        runs.clock(wall_clock());
+        if let [part] = &mut runs.parts[..] {
+            let store = self.stores.of(part.group);
+            part.step(store, &mut self.out).await;
+            while part.is_open() {
+                flush(&mut self.stream, &mut self.out).await?;
+                part.step(store, &mut self.out).await;
+            }
+            return Ok(());
         }
+        while runs.is_open() {
+            let stores = &self.stores;
+            join_all(runs.waiting().map(|part| part.step_aside(stores.of(part.group)))).await;
+            runs.collect(&mut self.out, OUT_BYTES);
+            if runs.is_open() {
+                self.flush().await?;
+            }
+        }
+        Ok(())
     }
 
     /// By itself: a retry that is refused must not take the next one with it.
-    async fn perform_in_session(&mut self, command: &[u8]) {
+    async fn perform_in_session(&mut self, group: usize, command: &[u8]) {
         let mut answer = Vec::new();
-        let result = self.store.propose(Batch::one(command), &mut answer).await;
-        sessions::reply(&mut self.out, result.map(|()| answer));
-    }
-
-    /// The same failure for each command.
-    fn fail(&mut self, failure: &Failure, asked: Asked, count: usize) {
-        let reply = failure.reply(asked);
-        (0..count).for_each(|_| answer::error(&mut self.out, &reply));
-    }
-
-    async fn ask(&mut self, mut queries: Queries) -> io::Result<()> {
-        queries.clock(wall_clock());
-        while !queries.is_empty() {
-            match self.ask_once(&mut queries).await {
-                Ok(Stopped::Done) => {}
-                Ok(Stopped::Budget) => self.flush().await?,
-                // Once is enough: the machine's time is now as late as the leader's.
-                Ok(Stopped::Stale) => queries.clock(Timestamp::default()),
-                Err(failure) => {
-                    self.fail(&failure, Asked::Read, queries.count());
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn ask_once(&mut self, queries: &mut Queries) -> Result<Stopped, Failure> {
-        let answer = self.store.read(queries.bytes()).await?;
-        let answered = Answered::parse(answer).ok_or(Failure::Unknown)?;
-        if answered.count == 0 && answered.stopped != Stopped::Stale {
-            return Err(Failure::Unknown);
-        }
-        self.out.extend_from_slice(&answered.values);
-        queries.advance(answered.count);
-        if answered.stopped == Stopped::Stale {
-            let mut tick = Batch::default();
-            tick.push_with(|out| Command::Tick.encode(out));
-            self.store.propose(tick, &mut Vec::new()).await?;
-        }
-        Ok(answered.stopped)
-    }
-
-    async fn inform(&mut self) {
-        match self.store.status().await {
-            Ok(status) => {
-                let more = self.store.surroundings(&status).await;
-                answer::bulk(&mut self.out, info::text(&status, &more).as_bytes());
-            }
-            Err(failure) => self.fail(&failure, Asked::Read, 1),
-        }
+        let result = self.stores.of(group).propose(Batch::one(command), &mut answer).await;
+        let group = (self.stores.count() > 1).then_some(group);
+        sessions::reply(&mut self.out, group, result.map(|()| answer));
     }
 
     async fn flush(&mut self) -> io::Result<()> {
-        if !self.out.is_empty() {
-            timeout(STALL_MAX, self.stream.write_all(&self.out)).await??;
-            self.out.clear();
-            self.out.shrink_to(KEPT_BYTES_MAX);
-        }
-        Ok(())
+        flush(&mut self.stream, &mut self.out).await
     }
 
     /// Reads more; false: there is nothing more to hear.
@@ -281,6 +260,49 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
         let listen = async { while self.stream.read(&mut rest).await.is_ok_and(|n| n > 0) {} };
         timeout(LINGER_MAX, listen).await.or(Ok(()))
     }
+}
+
+/// What is to be done for a request that is no part of a run, if anything; or its answer.
+fn direct<T: Store>(
+    stores: &Stores<T>,
+    named: Option<u64>,
+    request: Request<'_>,
+) -> Result<Option<Step>, Vec<u8>> {
+    Ok(Some(match request {
+        Request::Answered(bytes) => return Err(bytes),
+        Request::Command(command) => match (command, stores.place(&command)) {
+            (_, Place::Crossing) => return Err(stores::crossing()),
+            (Command::DbSize, Place::Everywhere) if named.is_none() => {
+                Step::Everywhere(Everywhere::DbSize)
+            }
+            (Command::Scan { cursor, count, pattern }, Place::Everywhere) if named.is_none() => {
+                Step::Everywhere(Everywhere::Scan { cursor, count, pattern: pattern.into() })
+            }
+            _ => {
+                let mut runs = Runs::default();
+                runs.take((stores.named(named)?, &command), 0, 0, 0);
+                Step::Run(runs)
+            }
+        },
+        Request::Session(asked) => Step::Session(stores.of_session(&asked)?, asked.bytes),
+        // They go on with what was begun.
+        Request::Order(order @ (Order::ReadBackup { .. } | Order::EndBackup)) => {
+            Step::Order(0, order)
+        }
+        Request::Order(order) => Step::Order(stores.named(named)?, order),
+        Request::Info => Step::Info(named.map(|_| stores.named(named)).transpose()?),
+        Request::Within(..) => unreachable!("a group's name is followed by none"),
+        Request::Quit => Step::Quit,
+    }))
+}
+
+async fn flush(stream: &mut (impl AsyncWrite + Unpin), out: &mut Vec<u8>) -> io::Result<()> {
+    if !out.is_empty() {
+        timeout(STALL_MAX, stream.write_all(out)).await??;
+        out.clear();
+        out.shrink_to(KEPT_BYTES_MAX);
+    }
+    Ok(())
 }
 
 /// When to ask for the time, never what time it is: see the crate's documentation.

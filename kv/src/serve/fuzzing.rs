@@ -41,7 +41,14 @@ fn understood<'a>(
 
 fn meaning(reader: &Reader) -> Vec<u8> {
     let mut list = Vec::new();
-    match parse(reader.args(), &mut list) {
+    meaning_of(parse(reader.args(), &mut list), reader)
+}
+
+fn meaning_of(request: Request<'_>, reader: &Reader) -> Vec<u8> {
+    match request {
+        Request::Within(group, request) => {
+            [&group.to_le_bytes()[..], &meaning_of(*request, reader)].concat()
+        }
         Request::Command(command) => {
             let mut bytes = Vec::new();
             command.encode(&mut bytes);
@@ -53,7 +60,8 @@ fn meaning(reader: &Reader) -> Vec<u8> {
             assert!(answer.ends_with(b"\r\n"), "{}", answer.escape_ascii());
             answer
         }
-        Request::Session(bytes) => {
+        Request::Session(asked) => {
+            let bytes = asked.bytes;
             assert!(!matches!(
                 session::Request::parse(&bytes),
                 Err(_) | Ok(session::Request::Plain(_))
@@ -88,6 +96,9 @@ mod tests {
             "LAKEBED SESSION DO 1-2 3 INCR k",
             "LAKEBED SESSION DO 1-2 3 LAKEBED SESSION OPEN",
             "LAKEBED SESSION CLOSE 1-2",
+            "LAKEBED SESSION OPEN k",
+            "LAKEBED SESSION DO 4:1-2 3 INCR k",
+            "LAKEBED GROUP 2 BACKUP READ 3 9",
             "PING",
             "DEL a b",
         ];

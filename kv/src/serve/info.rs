@@ -1,7 +1,7 @@
 //! What INFO answers: a node's status, a field a line.
 
-use lakebed::{Mark, Marks, Status};
-use std::fmt::Write;
+use lakebed::{Mark, Marks, Role, Status};
+use std::{fmt::Write, ops::RangeInclusive};
 
 /// `name:value` lines under a heading, as INFO's readers expect.
 pub(crate) fn text(status: &Status, surroundings: &[(&'static str, String)]) -> String {
@@ -42,11 +42,76 @@ pub(crate) fn text(status: &Status, surroundings: &[(&'static str, String)]) -> 
     field("recovery_took_us", &took(status));
     let verdict = recovery.verdict.as_deref().unwrap_or_default();
     field("recovery_verdict", &verdict.replace(['\r', '\n'], " "));
+    surround(&mut field, surroundings);
+    text
+}
+
+/// The same of a node whose keys are spread over several groups: what they are together, and a line
+/// for each.
+pub(crate) fn text_of_groups(
+    groups: &[(RangeInclusive<u16>, &Status)],
+    surroundings: &[(&'static str, String)],
+) -> String {
+    let mut text = String::new();
+    let mut field = |name: &str, value: &dyn std::fmt::Display| {
+        write!(text, "{name}:{value}\r\n").expect("a string takes every character");
+    };
+    let sum = |of: fn(&Status) -> u64| groups.iter().map(|(_, status)| of(status)).sum::<u64>();
+    let (_, first) = &groups[0];
+    field("# Server\r\nlakebed_version", &env!("CARGO_PKG_VERSION"));
+    field("redis_mode", &"standalone");
+    field("\r\n# Lakebed\r\nnode", &first.node);
+    field("groups", &groups.len());
+    field("leads", &sum(|status| u64::from(status.role == Role::Leader)));
+    field("ready", &u8::from(groups.iter().all(|(_, status)| status.ready)));
+    field("disk_full", &u8::from(groups.iter().any(|(_, status)| status.disk_full)));
+    field("memory_bytes", &sum(|status| status.memory_bytes));
+    field("scrubbed_bytes", &sum(|status| status.scrubbed_bytes));
+    field("snapshot_bytes_sent", &sum(|status| status.snapshot_bytes_sent));
+    field("snapshot_bytes_received", &sum(|status| status.snapshot_bytes_received));
+    let phase = groups.iter().map(|(_, status)| status.recovery.phase).min().unwrap_or_default();
+    field("\r\n# Recovery\r\nrecovery_phase", &phase);
+    field("recovery_bytes_done", &sum(|status| status.recovery.bytes_done));
+    field("recovery_bytes_total", &sum(|status| status.recovery.bytes_total));
+    field("recovery_entries_done", &sum(|status| status.recovery.entries_done));
+    field("recovery_entries_total", &sum(|status| status.recovery.entries_total));
+    for (n, (slots, status)) in groups.iter().enumerate() {
+        let heading = if n == 0 { "\r\n# Groups\r\n" } else { "" };
+        field(&format!("{heading}group{}", n + 1), &group(slots, status));
+    }
+    surround(&mut field, surroundings);
+    text
+}
+
+/// `slots=0-4095,role=follower,leader=2,...`; no leader: zero.
+fn group(slots: &RangeInclusive<u16>, status: &Status) -> String {
+    format!(
+        "slots={}-{},role={},leader={},term={},first={},committed={},applied={},last={},durable={},\
+         snapshot={},ready={},resting={}",
+        slots.start(),
+        slots.end(),
+        status.role,
+        status.leader.map_or(0, |leader| leader.0),
+        status.term,
+        status.first,
+        status.committed,
+        status.applied,
+        status.last,
+        status.durable,
+        status.snapshot,
+        u8::from(status.ready),
+        u8::from(status.hibernates),
+    )
+}
+
+fn surround(
+    field: &mut impl FnMut(&str, &dyn std::fmt::Display),
+    surroundings: &[(&'static str, String)],
+) {
     for (n, (name, value)) in surroundings.iter().enumerate() {
         let heading = if n == 0 { "\r\n# Health\r\n" } else { "" };
         field(&format!("{heading}{name}"), value);
     }
-    text
 }
 
 /// Of a leader, each peer: `2=matched/feed/milliseconds since it answered`.
@@ -107,6 +172,14 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
         assert!(text.contains("recovery_verdict:two lines\r\n"));
+        let groups = [(0..=8191, &status), (8192..=16383, &Status::default())];
+        let text = text_of_groups(&groups, &[("free", "5".into())]);
+        for line in ["node:2", "groups:2", "leads:1", "ready:0", "free:5", "# Groups"] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        let line = text.lines().find(|line| line.starts_with("group1:")).unwrap();
+        assert!(line.starts_with("group1:slots=0-8191,role=leader,leader=2,term=0,"), "{line}");
+        assert!(line.contains(",durable=77,") && line.ends_with(",resting=0"), "{line}");
         let plain = |line: &str| line.is_empty() || line.starts_with('#') || line.contains(':');
         assert!(text.split("\r\n").all(plain));
     }

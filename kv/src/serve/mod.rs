@@ -1,8 +1,8 @@
 //! Speaks RESP2 with clients: a listener, a task for each connection, a bound on everything.
 //!
-//! Knows the node only as a [`Store`]. A client that sends what is no RESP is told so and let go;
+//! Knows the node only as a [`Store`], or one for each of the groups that its keys are spread over. A client that sends what is no RESP is told so and let go;
 //! a pipeline is answered in order, its writes replicated as one batch, its reads asked as one
-//! query; a read behind a write sees it.
+//! query, for each group; a read behind a write of the same key sees it.
 
 mod connection;
 #[cfg(any(test, fuzzing))]
@@ -14,9 +14,11 @@ mod request;
 mod run;
 mod sessions;
 mod store;
+mod stores;
 
 use connection::Connection;
 pub use store::{Failure, Store};
+pub use stores::Stores;
 
 use std::{future::Future, io, time::Duration};
 use tokio::{
@@ -48,14 +50,15 @@ impl Default for Limits {
     }
 }
 
-/// Serves clients until `stop` resolves; then hears no more, answers what is on its way, and lets
-/// go of everybody.
+/// Serves clients of one store, or of the [`Stores`] that keys are spread over, until `stop`
+/// resolves; then hears no more, answers what is on its way, and lets go of everybody.
 pub async fn serve<T: Store>(
     listener: TcpListener,
-    store: T,
+    stores: impl Into<Stores<T>>,
     limits: Limits,
     stop: impl Future<Output = ()>,
 ) {
+    let stores = stores.into();
     let (stopping, watch) = watch::channel(false);
     let mut clients = JoinSet::new();
     let mut stop = std::pin::pin!(stop);
@@ -67,8 +70,8 @@ pub async fn serve<T: Store>(
             Some(_) = clients.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if clients.len() < limits.clients_max => {
-                    let (store, watch) = (store.clone(), watch.clone());
-                    clients.spawn(client(stream, store, watch, limits.batch_bytes_max));
+                    let (stores, watch) = (stores.clone(), watch.clone());
+                    clients.spawn(client(stream, stores, watch, limits.batch_bytes_max));
                 }
                 Ok((stream, _)) => drop(tokio::spawn(turn_away(stream))),
                 Err(error) => {
@@ -89,13 +92,13 @@ pub async fn serve<T: Store>(
 
 async fn client<T: Store>(
     stream: TcpStream,
-    store: T,
+    stores: Stores<T>,
     stopping: watch::Receiver<bool>,
     bytes_max: usize,
 ) {
     let served = async {
         stream.set_nodelay(true)?;
-        Connection::new(stream, store, stopping, bytes_max).serve().await
+        Connection::new(stream, stores, stopping, bytes_max).serve().await
     };
     if let Err(error) = served.await {
         tracing::debug!(%error, "lost a client");

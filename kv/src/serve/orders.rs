@@ -10,6 +10,8 @@
 //! LAKEBED CHANGE STEP ...          +TERM.INDEX of the members, when they are in force and committed;
 //!                                  a step is ADD ID ADDR, PROMOTE ID, DEMOTE ID, REMOVE ID or
 //!                                  MOVE ID ADDR, and all of them are one change
+//! LAKEBED GROUP N ...              the same for one group of several, as do LAKEBED GROUP N DIGEST
+//!                                  and LAKEBED GROUP N INFO
 //! ```
 //!
 //! Knows no byte of a backup. Invariant: a connection keeps one snapshot at most, and none when it
@@ -18,15 +20,17 @@
 use super::{
     reader::Args,
     store::{Asked, Failure, Store},
+    stores::Stores,
 };
 use crate::answer;
 use bytes::Bytes;
 use lakebed::{Change, Control, File, Member, NodeId, Outcome, Refusal};
 
 /// What is wrong with an order that is none.
-pub(crate) const USAGE: &str = "ERR LAKEBED knows DIGEST, SNAPSHOT, BACKUP BEGIN, BACKUP READ offset length, BACKUP END, \
-     TRANSFER [id], SESSION OPEN, SESSION DO session number write..., SESSION CLOSE session, and CHANGE with steps ADD id address, PROMOTE id, DEMOTE id, REMOVE id, \
-     MOVE id address";
+pub(crate) const USAGE: &str = "ERR LAKEBED knows DIGEST, SNAPSHOT, BACKUP BEGIN, BACKUP READ \
+     offset length, BACKUP END, TRANSFER [id], SESSION OPEN [key], SESSION DO session number \
+     write..., SESSION CLOSE session, and CHANGE with steps ADD id address, PROMOTE id, DEMOTE id, \
+     REMOVE id, MOVE id address; all of it but sessions, and INFO, for one group: GROUP number ...";
 
 /// An order to the node.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,12 +99,20 @@ fn number(word: &[u8]) -> Option<u64> {
 /// The backup that a client is taking.
 #[derive(Debug, Default)]
 pub(crate) struct Taking {
-    file: Option<File>,
+    /// The group, and its file.
+    file: Option<(usize, File)>,
 }
 
 impl Taking {
     /// Carries out an order and answers it.
-    pub(crate) async fn carry_out(&mut self, order: Order, store: &impl Store, out: &mut Vec<u8>) {
+    pub(crate) async fn carry_out(
+        &mut self,
+        order: Order,
+        group: usize,
+        stores: &Stores<impl Store>,
+        out: &mut Vec<u8>,
+    ) {
+        let store = stores.of(group);
         let asked = match &order {
             Order::Transfer { .. } | Order::Change(_) => Asked::Write,
             _ => Asked::Read,
@@ -110,24 +122,24 @@ impl Taking {
             (Order::Change(steps), _) => store.control(Control::Change(steps)).await,
             (Order::Snapshot, _) => store.control(Control::Snapshot).await,
             (Order::BeginBackup, _) => {
-                self.end(store).await;
+                self.end(stores).await;
                 store.control(Control::PinSnapshot).await
             }
-            (Order::ReadBackup { offset, len }, Some(file)) => {
-                store.control(Control::ReadPinned { file, offset, len }).await
+            (Order::ReadBackup { offset, len }, Some((group, file))) => {
+                stores.of(group).control(Control::ReadPinned { file, offset, len }).await
             }
             (Order::ReadBackup { .. } | Order::EndBackup, None) => {
                 return answer::error(out, "ERR no backup was begun on this connection");
             }
             (Order::EndBackup, Some(_)) => {
-                self.end(store).await;
+                self.end(stores).await;
                 return answer::simple(out, "OK");
             }
         };
         match outcome {
             Ok(Outcome::Done(at)) => answer::simple(out, &at.to_string()),
             Ok(Outcome::Pinned(file, bytes)) => {
-                self.file = Some(file);
+                self.file = Some((group, file));
                 answer::array(out, 2);
                 answer::bulk(out, file.name().as_bytes());
                 answer::integer(out, i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -140,9 +152,9 @@ impl Taking {
     }
 
     /// What was kept is given back. It may have been before: for want of reads, or with the node.
-    pub(crate) async fn end(&mut self, store: &impl Store) {
-        if let Some(file) = self.file.take() {
-            drop(store.control(Control::Unpin { file }).await);
+    pub(crate) async fn end(&mut self, stores: &Stores<impl Store>) {
+        if let Some((group, file)) = self.file.take() {
+            drop(stores.of(group).control(Control::Unpin { file }).await);
         }
     }
 }

@@ -29,8 +29,11 @@ pub(crate) enum Request<'a> {
     Command(Command<'a>),
     /// Answered already.
     Answered(Vec<u8>),
-    /// Of a session: what goes into the log, by itself.
-    Session(Vec<u8>),
+    /// Of a session: goes into the log by itself.
+    Session(sessions::Asked),
+    /// The same for one group, counted from one, whatever the keys say: a command that names no
+    /// key, an order, or how it is.
+    Within(u64, Box<Self>),
     /// For the node itself.
     Order(Order),
     /// How the node is.
@@ -206,7 +209,30 @@ fn lakebed<'a>(args: Args<'a>) -> Parsed<'a> {
     {
         return Ok(sessions::parse(rest).map_or_else(Request::Answered, Request::Session));
     }
+    if let Some((what, rest)) = args.split_first()
+        && what.eq_ignore_ascii_case(b"GROUP")
+    {
+        return within(rest);
+    }
     Order::parse(args).map(Request::Order).ok_or(Wrong::Text(orders::USAGE))
+}
+
+/// `GROUP n INFO`, or what stands behind `LAKEBED` otherwise.
+fn within<'a>(args: Args<'a>) -> Parsed<'a> {
+    let usage = || Wrong::Text(orders::USAGE);
+    let (group, rest) = args.split_first().ok_or_else(usage)?;
+    let group = number(group)?;
+    let asked = match rest.all() {
+        Some([what]) if what.eq_ignore_ascii_case(b"INFO") => Request::Info,
+        _ => lakebed(rest)?,
+    };
+    match asked {
+        Request::Command(_) | Request::Order(_) | Request::Info => {
+            Ok(Request::Within(group, Box::new(asked)))
+        }
+        // A session says itself whose it is, and groups are not within groups.
+        _ => Err(usage()),
+    }
 }
 
 fn config(args: Args<'_>) -> Result<Vec<u8>, Wrong> {
@@ -365,6 +391,11 @@ mod tests {
             ("LAKEBED BACKUP READ 1", "LAKEBED knows"),
             ("LAKEBED BACKUP READ x 1", "LAKEBED knows"),
             ("LAKEBED SNAPSHOT now", "LAKEBED knows"),
+            ("LAKEBED GROUP", "LAKEBED knows"),
+            ("LAKEBED GROUP x INFO", "not an integer"),
+            ("LAKEBED GROUP 1", "LAKEBED knows"),
+            ("LAKEBED GROUP 1 GROUP 1 INFO", "LAKEBED knows"),
+            ("LAKEBED GROUP 1 SESSION OPEN", "LAKEBED knows"),
         ];
         for (line, expected) in cases {
             let reply = reply(line);
@@ -390,6 +421,13 @@ mod tests {
         order("lakebed backup begin", Order::BeginBackup);
         order("LAKEBED BACKUP READ 5 9999999999", Order::ReadBackup { offset: 5, len: u32::MAX });
         order("LAKEBED BACKUP END", Order::EndBackup);
+        let within = |line: &str, inner: Request<'_>| {
+            let expected = Request::Within(3, Box::new(inner));
+            with(line, |request| assert_eq!(request, expected, "{line}"));
+        };
+        within("LAKEBED GROUP 3 SNAPSHOT", Request::Order(Order::Snapshot));
+        within("lakebed group 3 digest", Request::Command(Command::Digest));
+        within("LAKEBED GROUP 3 info", Request::Info);
         with("QUIT", |request| assert_eq!(request, Request::Quit));
         with("INFO server", |request| assert_eq!(request, Request::Info));
     }

@@ -1,16 +1,156 @@
-//! Which commands of a pipeline go together: writes into one batch, reads into one query.
+//! Which commands of a pipeline go together: of each group writes into one batch, or reads into one
+//! query; and how they are performed.
 //!
-//! Knows no connection. Invariant: commands are taken in order, and what is taken can be answered
-//! in order and in bounded room.
+//! Knows no connection. Invariant: of each group commands are taken in order, and what is taken can
+//! be answered in order and in bounded room.
 
-use crate::{Command, Queries};
-use lakebed::Batch;
+use super::store::{Asked, Failure, Store};
+use crate::{Answered, Command, Queries, Stopped, answer};
+use lakebed::{Batch, Timestamp};
+use std::{collections::VecDeque, mem};
 
 /// The most values that a batch may answer with. Reads among writes ride along in the log, so
 /// that a read sees the write before it without waiting for it.
 const RIDING_VALUES_MAX: usize = 16;
 
-/// Commands that are performed together.
+/// Commands that are performed together: by each group its own, beside each other.
+#[derive(Debug, Default)]
+pub(crate) struct Runs {
+    /// One for each group that has a part in it.
+    pub(crate) parts: Vec<Part>,
+    /// Which part each command went to, if there are several.
+    order: VecDeque<u16>,
+}
+
+impl Runs {
+    /// Takes a command, of at most `bytes`, unless it has to wait for those before it.
+    pub(crate) fn take(
+        &mut self,
+        (group, command): (usize, &Command<'_>),
+        bytes: usize,
+        bytes_max: usize,
+        room: usize,
+    ) -> bool {
+        let at = self.parts.iter().position(|part| part.group == group);
+        if let Some(at) = at {
+            let taken = self.parts[at].run.take(command, bytes, bytes_max);
+            if taken && self.parts.len() > 1 {
+                self.order.push_back(at as u16);
+            }
+            return taken;
+        }
+        if self.parts.len() == 1 {
+            // Until now there was no order to keep.
+            self.order.extend((0..self.parts[0].run.count()).map(|_| 0));
+        }
+        if !self.parts.is_empty() {
+            self.order.push_back(self.parts.len() as u16);
+        }
+        self.parts.push(Part { group, run: Run::of(command, room), out: Vec::new(), at: 0 });
+        true
+    }
+
+    /// By whose clock it is decided whether to ask for the time.
+    pub(crate) fn clock(&mut self, clock: Timestamp) {
+        for part in &mut self.parts {
+            if let Run::Reads(queries) = &mut part.run {
+                queries.clock(clock);
+            }
+        }
+    }
+
+    /// Whether answers are still to come.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.order.is_empty()
+    }
+
+    /// The parts that have no answer left to give, and commands that have none yet.
+    pub(crate) fn waiting(&mut self) -> impl Iterator<Item = &mut Part> {
+        self.parts.iter_mut().filter(|part| part.at == part.out.len() && part.is_open())
+    }
+
+    /// Moves answers to `out` in the order of their commands: as far as there are any, and as
+    /// `out` has room.
+    pub(crate) fn collect(&mut self, out: &mut Vec<u8>, bytes_max: usize) {
+        while let Some(&at) = self.order.front()
+            && out.len() <= bytes_max
+        {
+            let part = &mut self.parts[usize::from(at)];
+            match answer::first(&part.out[part.at..]) {
+                Some(value) => {
+                    out.extend_from_slice(value);
+                    part.at += value.len();
+                }
+                None if part.is_open() => return,
+                // Its machine has answered less than it was asked.
+                None => answer::error(out, &Failure::Unknown.reply(part.run.asked())),
+            }
+            self.order.pop_front();
+        }
+    }
+}
+
+/// What one group performs of them.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) group: usize,
+    run: Run,
+    /// Answers, of which those before `at` were given.
+    out: Vec<u8>,
+    at: usize,
+}
+
+impl Part {
+    /// Whether it has commands without an answer.
+    pub(crate) fn is_open(&self) -> bool {
+        self.run.count() > 0
+    }
+
+    /// As [`step`](Self::step), its answers kept here.
+    pub(crate) async fn step_aside<T: Store>(&mut self, store: &T) {
+        let mut out = mem::take(&mut self.out);
+        out.clear();
+        self.at = 0;
+        self.step(store, &mut out).await;
+        self.out = out;
+    }
+
+    /// Performs its writes, or so many of its reads as one answer holds.
+    pub(crate) async fn step<T: Store>(&mut self, store: &T, out: &mut Vec<u8>) {
+        let (asked, count) = (self.run.asked(), self.run.count());
+        let result = match &mut self.run {
+            Run::Writes { batch, .. } => store.propose(mem::take(batch), out).await,
+            Run::Reads(queries) => ask(store, queries, out).await,
+        };
+        if let Err(failure) = result {
+            // The same for each command that is left.
+            let reply = failure.reply(asked);
+            let left = if asked == Asked::Read { self.run.count() } else { count };
+            (0..left).for_each(|_| answer::error(out, &reply));
+            self.run.give_up();
+        }
+    }
+}
+
+async fn ask<T: Store>(store: &T, queries: &mut Queries, out: &mut Vec<u8>) -> Result<(), Failure> {
+    let answer = store.read(queries.bytes()).await?;
+    let answered = Answered::parse(answer).ok_or(Failure::Unknown)?;
+    if answered.count == 0 && answered.stopped != Stopped::Stale {
+        return Err(Failure::Unknown);
+    }
+    out.extend_from_slice(&answered.values);
+    queries.advance(answered.count);
+    if answered.stopped == Stopped::Stale {
+        let mut tick = Batch::default();
+        tick.push_with(|out| Command::Tick.encode(out));
+        store.propose(tick, &mut Vec::new()).await?;
+        // Once is enough: the machine's time is now as late as the leader's.
+        queries.clock(Timestamp::default());
+    }
+    Ok(())
+}
+
+/// Commands of one group.
 #[derive(Debug)]
 pub(crate) enum Run {
     /// Through the log.
@@ -24,6 +164,28 @@ pub(crate) enum Run {
 }
 
 impl Run {
+    const fn asked(&self) -> Asked {
+        match self {
+            Self::Writes { .. } => Asked::Write,
+            Self::Reads(_) => Asked::Read,
+        }
+    }
+
+    /// How many commands have no answer yet.
+    fn count(&self) -> usize {
+        match self {
+            Self::Writes { batch, .. } => batch.count() as usize,
+            Self::Reads(queries) => queries.count(),
+        }
+    }
+
+    fn give_up(&mut self) {
+        match self {
+            Self::Writes { batch, .. } => *batch = Batch::default(),
+            Self::Reads(queries) => *queries = Queries::default(),
+        }
+    }
+
     /// A run that begins with this command, with `room` for it and what may follow.
     pub(crate) fn of(command: &Command<'_>, room: usize) -> Self {
         if command.is_read() {

@@ -27,11 +27,11 @@ pub trait Store: Clone + Send + Sync + 'static {
         async { Err(Failure::Refused(Refusal::NotReady)) }
     }
 
-    /// What INFO tells beside the status: names, and values without line breaks. Nothing by
-    /// default.
+    /// What INFO tells beside the status: names, and values without line breaks. Without a status:
+    /// of all groups of the node together. Nothing by default.
     fn surroundings(
         &self,
-        _status: &Status,
+        _status: Option<&Status>,
     ) -> impl Future<Output = Vec<(&'static str, String)>> + Send {
         async { Vec::new() }
     }

@@ -27,7 +27,7 @@ use std::{
 const ALIGN: usize = 4096;
 
 /// How an operation ended.
-type Ending = Result<Completion, DiskError>;
+pub(crate) type Ending = Result<Completion, DiskError>;
 
 /// Drives a directory in the way that was asked for.
 pub fn open(kind: DiskKind, directory: Directory) -> io::Result<Box<dyn Disk + Send>> {

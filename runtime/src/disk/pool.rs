@@ -107,6 +107,15 @@ impl Pool {
         lock(&self.shared.state).seats.insert(group, seat);
     }
 
+    /// Puts something before a group's directory, from its next operation on.
+    #[cfg(test)]
+    pub(crate) fn wrap<P: Place>(&self, group: GroupId, wrap: impl FnOnce(Arc<dyn Place>) -> P) {
+        let mut state = lock(&self.shared.state);
+        let seat = state.seats.get_mut(&group).expect("the group is here");
+        let place = Arc::clone(&seat.place);
+        seat.place = Arc::new(wrap(place));
+    }
+
     /// Lets go of a directory all of whose operations have ended: it is unlocked.
     pub(crate) fn forget(&self, group: GroupId) {
         lock(&self.shared.state).seats.remove(&group);

@@ -1,28 +1,36 @@
 //! The loop of a node with many groups: as that of one, with a host in the engine's place.
 //!
 //! A group's machine works for a millisecond at most before the others have their turn; a single
-//! command that takes longer holds them up, so machines must be quick, as [`StateMachine`] says.
+//! command that takes longer holds them up, unless machines work on [threads](super::machines).
+//! Invariant: a panic in one group's engine or machine is caught where that group was called, and ends
+//! that group alone.
 
-use super::{Birth, Shared};
+use super::{
+    Birth, Shared,
+    machines::{Done, Home, Threads},
+};
 use crate::{
     clients::Table,
     clock::SystemClock,
     disk::pool::Pool,
     driver::{Clock, Net},
+    health::{Health, Writes},
     inbox::{End, Inbox, Request},
-    net::TcpNet,
+    net::{Counters, TcpNet},
     node::StartError,
     trace::Reporter,
 };
 use futures::channel::mpsc;
 use lakebed::{
     Action, ClusterId, Config, Engine, Event, GroupId, Halt, Host, HostAction, HostConfig,
-    HostEvent, Machine, Note, Runner, StateMachine,
+    HostEvent, Machine, Note, Runner, StateMachine, Status,
 };
 use std::{
+    any::Any,
     collections::{BTreeMap, VecDeque},
     future::Future,
     io,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -38,14 +46,19 @@ const TURNS_MAX: u32 = 4;
 struct Seat<M> {
     inbox: Arc<Inbox>,
     clients: Table,
-    runner: Runner<M>,
+    /// `None`: it is on a thread, or has panicked there.
+    runner: Option<Runner<M>>,
+    is_away: bool,
     lane: VecDeque<Machine>,
     subscribers: Vec<mpsc::Sender<Note>>,
     reporter: Reporter,
     await_end: Vec<Request>,
     /// Disk operations that have not ended.
     in_flight: usize,
+    writes: Writes,
     halt: Option<Arc<Halt>>,
+    /// How it was when it panicked.
+    last: Option<Status>,
 }
 
 type Machines<M> = Box<dyn FnMut(GroupId) -> M + Send>;
@@ -54,10 +67,12 @@ pub(super) struct Inner<M> {
     config: Config,
     host: Host,
     seats: BTreeMap<GroupId, Seat<M>>,
-    pool: Pool,
+    pub(super) pool: Pool,
     net: TcpNet,
+    health: Arc<Health>,
     clock: SystemClock,
     machine: Machines<M>,
+    threads: Option<Threads<M>>,
     shared: Arc<Shared>,
     events: Vec<HostEvent>,
     actions: Vec<HostAction>,
@@ -70,12 +85,26 @@ pub(super) struct Inner<M> {
 /// [`Groups::shutdown`](super::Groups). Dropped before that, it leaves whoever waits with an unknown
 /// outcome.
 pub struct GroupsNode<M> {
-    inner: Inner<M>,
+    pub(super) inner: Inner<M>,
 }
 
 impl<M> GroupsNode<M> {
     pub(super) const fn of(inner: Inner<M>) -> Self {
         Self { inner }
+    }
+}
+
+impl<M: StateMachine> GroupsNode<M> {
+    /// What happened on its network, as long as it lives and after.
+    #[must_use]
+    pub fn counters(&self) -> Arc<Counters> {
+        self.inner.net.counters()
+    }
+
+    /// How its disk does, all groups together, as long as it lives and after.
+    #[must_use]
+    pub fn health(&self) -> Arc<Health> {
+        Arc::clone(&self.inner.health)
     }
 }
 
@@ -107,12 +136,12 @@ impl<M> Drop for Inner<M> {
     }
 }
 
-impl<M: StateMachine> Inner<M> {
+impl<M: StateMachine + Send + 'static> Inner<M> {
     pub(super) fn new(
         config: Config,
         cluster: ClusterId,
-        net: TcpNet,
-        machine: Machines<M>,
+        (net, health): (TcpNet, Arc<Health>),
+        (machine, threads): (Machines<M>, usize),
         shared: Arc<Shared>,
     ) -> Result<Self, StartError> {
         let host = Host::new(HostConfig {
@@ -122,14 +151,17 @@ impl<M: StateMachine> Inner<M> {
             heartbeat: config.tuning.heartbeat,
             silence_max: config.tuning.election.0,
         });
+        let threads = (threads > 0).then(|| Threads::new(threads)).transpose();
         Ok(Self {
             host: host.map_err(|error| StartError::System(io::Error::other(error)))?,
             config,
             seats: BTreeMap::new(),
             pool: Pool::new().map_err(StartError::Disk)?,
             net,
+            health,
             clock: SystemClock::default(),
             machine,
+            threads: threads.map_err(StartError::System)?,
             shared,
             events: Vec::new(),
             actions: Vec::new(),
@@ -137,15 +169,19 @@ impl<M: StateMachine> Inner<M> {
             requests: Vec::new(),
         })
     }
+}
 
+impl<M: StateMachine> Inner<M> {
     /// One round: true if there was something to do, and so may be again.
     fn turn(&mut self, cx: &mut Context<'_>) -> bool {
         for (group, op, result) in self.pool.take(cx.waker()) {
             if let Some(seat) = self.seats.get_mut(&group) {
                 seat.in_flight -= 1;
+                seat.writes.on_completed(op, &self.health);
                 self.events.push(HostEvent::Group(group, Event::Completed { op, result }));
             }
         }
+        self.take_home(cx);
         self.net.poll_events(cx, &mut self.heard);
         let heard = self.heard.drain(..).filter_map(|event| match event {
             Event::Received { from, bytes } => Some(HostEvent::Received { from, bytes }),
@@ -158,11 +194,58 @@ impl<M: StateMachine> Inner<M> {
         let due = self.clock.poll_deadline(cx, self.host.deadline()).is_ready();
         let happened = due || !self.events.is_empty();
         if happened {
-            self.host.handle(self.clock.now(), self.events.drain(..), &mut self.actions);
+            self.handle();
             self.perform();
         }
         let ended = self.end_groups();
         happened | ended | self.run_machines()
+    }
+
+    /// Tells the groups what happened. One whose engine panics ends; the others still hear it.
+    fn handle(&mut self) {
+        let now = self.clock.now();
+        loop {
+            let (host, events, actions) = (&mut self.host, &mut self.events, &mut self.actions);
+            let handle = || host.handle(now, events.drain(..), actions);
+            // A host that was left by a panic is whole but for the group that it names.
+            let Err(panic) = catch_unwind(AssertUnwindSafe(handle)) else { return };
+            let Some(group) = self.host.interrupted() else { resume_unwind(panic) };
+            self.give_up(group, &*panic);
+        }
+    }
+
+    /// Machines that have done their turn on a thread.
+    fn take_home(&mut self, cx: &Context<'_>) {
+        let Some(threads) = &self.threads else { return };
+        for Home { group, came } in threads.take(cx.waker()) {
+            let Some(seat) = self.seats.get_mut(&group) else { continue };
+            seat.is_away = false;
+            match came {
+                Ok(Done { runner, events, notebook }) => {
+                    seat.runner = Some(runner);
+                    notebook.read_out(&mut seat.clients);
+                    self.events.extend(events.into_iter().map(|e| HostEvent::Group(group, e)));
+                }
+                Err(panic) => self.give_up(group, &*panic),
+            }
+        }
+    }
+
+    /// Ends a group of which nothing is believed any more. What its disk was told ends first.
+    fn give_up(&mut self, group: GroupId, panic: &(dyn Any + Send)) {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let halt = Halt::Panicked(text.unwrap_or("it said nothing").to_string());
+        // An engine that panicked may do so again when it is asked.
+        let status = catch_unwind(AssertUnwindSafe(|| self.host.status(group)));
+        drop(self.host.remove(group));
+        let Some(seat) = self.seats.get_mut(&group) else { return };
+        let mut status = status.ok().flatten().unwrap_or_default();
+        status.ready = false;
+        seat.last = Some(status);
+        seat.lane.clear();
+        seat.reporter.halt(&halt);
+        seat.halt = Some(Arc::new(halt));
     }
 
     fn take_births(&mut self, cx: &Context<'_>) {
@@ -184,13 +267,16 @@ impl<M: StateMachine> Inner<M> {
             let seat = Seat {
                 inbox,
                 clients: Table::default(),
-                runner: Runner::new((self.machine)(group)),
+                runner: Some(Runner::new((self.machine)(group))),
+                is_away: false,
                 lane: VecDeque::new(),
                 subscribers: Vec::new(),
                 reporter: Reporter::of(&config),
                 await_end: Vec::new(),
                 in_flight: 0,
+                writes: Writes::default(),
                 halt: None,
+                last: None,
             };
             self.seats.insert(group, seat);
         }
@@ -251,6 +337,7 @@ impl<M: StateMachine> Inner<M> {
             match action {
                 Action::Disk { op, class, request } => {
                     seat.in_flight += 1;
+                    seat.writes.on_submitted(op, class, &request);
                     self.pool.submit(group, op, class, request);
                 }
                 Action::Send { to, head, body } => self.net.send(to, head, body),
@@ -273,14 +360,17 @@ impl<M: StateMachine> Inner<M> {
         self.net.flush();
     }
 
-    /// Groups that have halted, and whose disk operations have ended, are let go.
+    /// Groups that have halted, whose disk operations have ended and whose machines are at home, are
+    /// let go.
     fn end_groups(&mut self) -> bool {
-        let over = |seat: &Seat<M>| seat.halt.is_some() && seat.in_flight == 0;
+        let over = |seat: &Seat<M>| seat.halt.is_some() && seat.in_flight == 0 && !seat.is_away;
         let ended: Vec<GroupId> =
             self.seats.iter().filter(|(_, seat)| over(seat)).map(|(group, _)| *group).collect();
         for group in &ended {
             let Some(mut seat) = self.seats.remove(group) else { continue };
-            let status = self.host.status(*group).unwrap_or_default();
+            let status = seat.last.take().or_else(|| self.host.status(*group));
+            let status = status.unwrap_or_default();
+            // One that panicked is gone already.
             drop(self.host.remove(*group));
             seat.clients.end_all();
             // Whoever learns of the end may start anew: the directory must be unlocked by then.
@@ -296,21 +386,38 @@ impl<M: StateMachine> Inner<M> {
 
     /// True if there was a step to do.
     fn run_machines(&mut self) -> bool {
-        let mut worked = false;
+        let (mut worked, mut panicked) = (false, Vec::new());
         for (group, seat) in &mut self.seats {
             if seat.lane.is_empty() {
                 continue;
             }
-            worked = true;
-            let until = self.clock.now().after(MACHINE_TURN_MAX);
-            while let Some(step) = seat.lane.pop_front() {
-                let event = seat.runner.perform(step, &mut seat.clients);
-                self.events.extend(event.map(|event| HostEvent::Group(*group, event)));
-                if self.clock.now() >= until {
-                    break;
+            if let Some(threads) = &self.threads {
+                if let Some(runner) = seat.runner.take() {
+                    let lane = std::mem::take(&mut seat.lane);
+                    threads.send(*group, runner, lane, &mut seat.clients);
+                    seat.is_away = true;
                 }
+                continue;
+            }
+            let Some(runner) = &mut seat.runner else { continue };
+            worked = true;
+            let (clock, events) = (&self.clock, &mut self.events);
+            let until = clock.now().after(MACHINE_TURN_MAX);
+            let work = || {
+                while let Some(step) = seat.lane.pop_front() {
+                    let event = runner.perform(step, &mut seat.clients);
+                    events.extend(event.map(|event| HostEvent::Group(*group, event)));
+                    if clock.now() >= until {
+                        break;
+                    }
+                }
+            };
+            // Nothing is asked of a machine that panicked, and its clients are only told the end.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+                panicked.push((*group, panic));
             }
         }
+        panicked.into_iter().for_each(|(group, panic)| self.give_up(group, &*panic));
         worked
     }
 

@@ -1,0 +1,165 @@
+//! Over how many groups a node's keys are spread: kept in its folder, because it decides where every
+//! key is, and so never changes. A node of one group has no such file, and its folder is the group's
+//! own.
+
+use anyhow::{Context, Result, bail};
+use lakebed_runtime::MARK;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Write},
+    path::{Path, PathBuf},
+};
+
+const NAME: &str = "groups.json";
+const VERSION: u32 = 1;
+
+/// The groups of a node, 1 and up.
+#[derive(Clone, Serialize, Deserialize, PartialEq, Eq, Debug)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GroupsFile {
+    version: u32,
+    groups: u16,
+    /// Whether each of them had its folder once. One that is missing then was lost.
+    is_formed: bool,
+}
+
+impl GroupsFile {
+    pub(crate) const fn new(groups: u16) -> Self {
+        Self { version: VERSION, groups, is_formed: false }
+    }
+
+    pub(crate) const fn is_formed(&self) -> bool {
+        self.is_formed
+    }
+
+    /// That of a node's folder, if it has one.
+    pub(crate) fn read(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(NAME);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        let found: Self = serde_json::from_str(&text)
+            .with_context(|| format!("{} is not what lakebed wrote", path.display()))?;
+        if found.version != VERSION {
+            let (path, version) = (path.display(), found.version);
+            bail!("{path} has version {version}, this program knows {VERSION}: use a newer one");
+        }
+        Ok(Some(found))
+    }
+
+    /// That all groups have their folders.
+    pub(crate) fn formed(mut self, dir: &Path) -> Result<()> {
+        self.is_formed = true;
+        self.write(dir)
+    }
+
+    pub(crate) fn write(&self, dir: &Path) -> Result<()> {
+        write_whole(dir, NAME, self)
+    }
+
+    /// The folders of the groups, by their numbers.
+    pub(crate) fn folders(&self, dir: &Path) -> impl Iterator<Item = (u64, PathBuf)> {
+        (1..=u64::from(self.groups)).map(move |group| (group, folder(dir, group)))
+    }
+}
+
+/// Where a group's data is, in the folder of its node.
+pub(crate) fn folder(dir: &Path, group: u64) -> PathBuf {
+    dir.join(format!("group-{group}"))
+}
+
+/// How many groups the node in this folder has, or is to have.
+pub(crate) fn settle(dir: &Path, asked: Option<u16>) -> Result<u16> {
+    let is_fixed = "where each key is depends on their number, which is fixed when the cluster is \
+                    formed: leave --groups out, or choose another --dir";
+    let path = dir.display();
+    match (GroupsFile::read(dir)?, asked) {
+        (Some(found), Some(asked)) if found.groups != asked => {
+            bail!("--groups {asked}, but {path} holds a node of {}; {is_fixed}", found.groups)
+        }
+        (Some(found), _) => Ok(found.groups),
+        (None, Some(asked)) if asked > 1 && dir.join(MARK).exists() => {
+            bail!("--groups {asked}, but {path} holds a node of 1; {is_fixed}")
+        }
+        (None, asked) if (1..=64).any(|group| folder(dir, group).exists()) => bail!(
+            "{path} has folders of groups, and no {NAME} that says how many the node has, where \
+             --groups says {}: put it back, or choose another --dir",
+            asked.map_or_else(|| "nothing".into(), |asked| asked.to_string())
+        ),
+        (None, asked) => Ok(asked.unwrap_or(1)),
+    }
+}
+
+/// Keeps something in this folder under this name: whole, or not at all.
+pub(crate) fn write_whole(dir: &Path, name: &str, what: &impl Serialize) -> Result<()> {
+    let write = || {
+        fs::create_dir_all(dir)?;
+        let part = dir.join(format!("{name}.part"));
+        let mut file = File::create(&part)?;
+        serde_json::to_writer_pretty(&mut file, what)?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(part, dir.join(name))?;
+        File::open(dir)?.sync_all()
+    };
+    write().with_context(|| format!("cannot write {}", dir.join(name).display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_groups_is_found_again_and_no_other_is_let_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let below = dir.path().join("a/b");
+        for (asked, expected) in [(None, 1), (Some(1), 1), (Some(4), 4)] {
+            assert_eq!(settle(&below, asked).unwrap(), expected);
+        }
+        let file = GroupsFile::new(4);
+        file.write(&below).unwrap();
+        file.clone().formed(&below).unwrap();
+        assert!(GroupsFile::read(&below).unwrap().unwrap().is_formed());
+        assert_eq!(settle(&below, None).unwrap(), 4);
+        assert_eq!(settle(&below, Some(4)).unwrap(), 4);
+        let error = settle(&below, Some(8)).unwrap_err().to_string();
+        assert!(error.contains("--groups 8, but") && error.contains("a node of 4"), "{error}");
+        assert_eq!(file.folders(&below).count(), 4);
+    }
+
+    #[test]
+    fn a_node_of_one_group_and_folders_without_a_number_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(MARK), "").unwrap();
+        assert_eq!(settle(dir.path(), None).unwrap(), 1);
+        let error = settle(dir.path(), Some(2)).unwrap_err().to_string();
+        assert!(error.contains("a node of 1"), "{error}");
+
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(folder(dir.path(), 2)).unwrap();
+        for asked in [None, Some(2)] {
+            let error = settle(dir.path(), asked).unwrap_err().to_string();
+            assert!(error.contains(NAME) && error.contains("put it back"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_lakebed_did_not_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let newer = r#"{"version":2,"groups":1,"is_formed":true}"#;
+        for (text, expected) in [("", "not what"), ("{}", "not what"), (newer, "version 2")] {
+            fs::write(dir.path().join(NAME), text).unwrap();
+            let error = format!("{:#}", settle(dir.path(), None).unwrap_err());
+            assert!(error.contains(expected) && error.contains(NAME), "{error}");
+        }
+    }
+}

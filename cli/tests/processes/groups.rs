@@ -1,0 +1,289 @@
+//! Keys over several groups, as processes: every acknowledged write outlives a node that is killed,
+//! and the number of groups is the same for ever.
+
+use crate::{
+    cluster::{Cluster, NODES},
+    common::{Patient, Process, Scratch, connect, eventually, fails, lakebed, output},
+    ports::ports,
+};
+use lakebed_kv::slots::{Slots, slot};
+use serde_json::Value;
+use std::{
+    collections::BTreeSet,
+    fs,
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+};
+
+const GROUPS: usize = 4;
+const WRITERS: usize = 4;
+
+fn wrap(command: Command) -> Command {
+    command
+}
+
+fn group(key: &str) -> usize {
+    Slots::over(GROUPS).group(slot(key.as_bytes()))
+}
+
+/// Every key of a scan from its beginning to its end.
+fn scan(node: &mut Patient) -> BTreeSet<String> {
+    let (mut cursor, mut found) = ("0".to_string(), BTreeSet::new());
+    loop {
+        let (next, keys): (String, Vec<String>) = node.ask(&["SCAN", &cursor, "COUNT", "50"]);
+        found.extend(keys);
+        if next == "0" {
+            return found;
+        }
+        cursor = next;
+    }
+}
+
+/// Writes keys of its own until it is told to stop; which of them were acknowledged.
+fn write(mut node: Patient, writer: usize, stop: &AtomicBool) -> Vec<String> {
+    let mut acknowledged = Vec::new();
+    while !stop.load(Relaxed) {
+        let key = format!("w{writer}-{}", acknowledged.len());
+        // Asked until it is: whatever was not acknowledged before may be there as well.
+        node.ask::<String>(&["SET", &key, &key]);
+        acknowledged.push(key);
+    }
+    acknowledged
+}
+
+/// All nodes have applied the same in each group.
+fn check_digests(cluster: &Cluster) {
+    for group in (1..=GROUPS).map(|group| group.to_string()) {
+        eventually("all nodes have applied the same", || {
+            let digest = |n| -> (u64, String) {
+                cluster.node(n).ask(&["LAKEBED", "GROUP", &group, "DIGEST"])
+            };
+            let all: Vec<_> = (0..u64::from(NODES)).map(digest).collect();
+            all.iter().all(|one| *one == all[0])
+        });
+    }
+}
+
+#[test]
+fn what_was_acknowledged_in_any_group_outlives_a_node_that_is_killed() {
+    let mut cluster = Cluster::start(Scratch::new(), &["--groups", "4"], wrap);
+    let stop = AtomicBool::new(false);
+    let victim = NODES - 1;
+    let acknowledged: Vec<String> = thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|writer| {
+                let (node, stop) = (cluster.node(writer as u64 % 2), &stop);
+                scope.spawn(move || write(node, writer, stop))
+            })
+            .collect();
+        let count = || cluster.node(0).ask::<u64>(&["DBSIZE"]);
+        eventually("there are writes", || count() > 100);
+        let id = cluster.nodes[usize::from(victim)].id();
+        rustix::process::kill_process(id, rustix::process::Signal::KILL).unwrap();
+        let before = count();
+        eventually("two nodes go on in every group", || count() > before + 200);
+        stop.store(true, Relaxed);
+        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+    });
+    assert_eq!(acknowledged.iter().map(|key| group(key)).collect::<BTreeSet<_>>().len(), GROUPS);
+    cluster.nodes[usize::from(victim)].ended();
+    cluster.restart(victim);
+    cluster.nodes[usize::from(victim)].says("ready");
+    for n in 0..u64::from(NODES) {
+        let mut node = cluster.node(n);
+        for key in &acknowledged {
+            assert_eq!(node.ask::<Option<String>>(&["GET", key]).as_ref(), Some(key), "node {n}");
+        }
+        let found = scan(&mut node);
+        let missing: Vec<_> = acknowledged.iter().filter(|key| !found.contains(*key)).collect();
+        assert!(missing.is_empty(), "a scan of node {n} misses {missing:?}");
+        assert_eq!(node.ask::<usize>(&["DBSIZE"]), found.len());
+    }
+    check_digests(&cluster);
+    // All of them at once: from the disk, and from nothing else.
+    cluster.kill(0..NODES);
+    (0..NODES).for_each(|n| cluster.restart(n));
+    cluster.nodes.iter().for_each(|node| drop(node.says("ready")));
+    let mut node = cluster.node(1);
+    for key in &acknowledged {
+        assert_eq!(node.ask::<Option<String>>(&["GET", key]).as_ref(), Some(key));
+    }
+}
+
+#[test]
+fn keys_of_several_groups_are_refused_together_and_tags_keep_them_together() {
+    let cluster = Cluster::start(Scratch::new(), &["--groups", "4"], wrap);
+    let mut node = cluster.node(0);
+    let other = (0..).map(|n| format!("b{n}")).find(|key| group(key) != group("a")).unwrap();
+    node.ask::<String>(&["SET", "a", "1"]);
+    let mut connection = connect(cluster.clients).unwrap();
+    for verb in ["MGET", "DEL", "EXISTS"] {
+        let asked = redis::cmd(verb).arg("a").arg(&other).query::<redis::Value>(&mut connection);
+        let error = asked.unwrap_err();
+        assert_eq!(error.code(), Some("CROSSSLOT"), "{verb}: {error}");
+    }
+    node.ask::<String>(&["MSET", "{a}x", "2", "{a}y", "3"]);
+    let found: Vec<String> = node.ask(&["MGET", "a", "{a}x", "{a}y"]);
+    assert_eq!(found, ["1", "2", "3"]);
+    let info: String = node.ask(&["INFO"]);
+    assert!(info.contains("groups:4") && info.contains("\r\n# Groups\r\ngroup1:slots=0-4095,"));
+}
+
+#[track_caller]
+fn done(args: &[&str]) -> String {
+    let output = output(args);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {complaint}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&done(&[args, &["--json"]].concat())).unwrap()
+}
+
+/// The same command again until it is done: leaders may just have changed.
+fn done_in_time(args: &[&str]) {
+    let early = ["leader", "nobody leads", "not over", "not answer", "leads, and none"];
+    eventually("it is done", || {
+        let output = output(args);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        let is_early = early.iter().any(|early| complaint.contains(early));
+        assert!(output.status.success() || is_early, "{args:?}: {complaint}");
+        output.status.success()
+    });
+}
+
+/// Orders that name no group go to all of them; leaders are found among the nodes that are named.
+#[test]
+fn a_node_joins_all_groups_leads_them_and_another_leaves() {
+    let mut cluster = Cluster::start(Scratch::new(), &["--groups", "2"], wrap);
+    for n in 0..50 {
+        cluster.node(0).ask::<String>(&["SET", &format!("key-{n}"), "value"]);
+    }
+    let (peers, clients) = (ports(1), ports(1));
+    let address = format!("127.0.0.1:{peers}");
+    let mut fourth = cluster.join(3, peers, clients);
+    let old: Vec<_> = (0..NODES).map(|n| format!("127.0.0.1:{}", cluster.clients + n)).collect();
+    let all = format!("{},127.0.0.1:{clients}", old.join(","));
+    done_in_time(&["member", "add", &old.join(","), "4", &address]);
+    done_in_time(&["member", "promote", &all, "4"]);
+    let listed = json(&["member", "list", &all]);
+    for group in listed["groups"].as_array().unwrap() {
+        assert_eq!(group["members"].as_array().unwrap().len(), 4, "{listed}");
+    }
+    for node in &old {
+        // Whoever leads some hands over what it leads.
+        let handed = output(&["transfer", node, "--to", "4"]);
+        let complaint = String::from_utf8_lossy(&handed.stderr);
+        assert!(handed.status.success() || complaint.contains("leads"), "{complaint}");
+    }
+    let new = format!("127.0.0.1:{clients}");
+    eventually("the new node leads all groups", || {
+        for node in &old {
+            output(&["transfer", node, "--to", "4"]);
+        }
+        json(&["status", &new])["leads"] == 2
+    });
+    let groups = json(&["groups", &new]);
+    let slots: Vec<_> = groups["groups"].as_array().unwrap().iter().map(|g| &g["slots"]).collect();
+    assert_eq!(slots, [&serde_json::json!([0, 8191]), &serde_json::json!([8192, 16383])]);
+    assert!(done(&["groups", &new]).starts_with("group 1    slots 0-8191, leader, term "));
+    assert_eq!(json(&["status", &new, "--group", "2"])["role"], "leader");
+
+    done_in_time(&["member", "remove", &all, "1"]);
+    cluster.nodes[0].ended();
+    assert!(cluster.nodes[0].errors().contains("no member of its cluster"), "it says why it ended");
+    assert_eq!(Patient::new(clients).ask::<u64>(&["DBSIZE"]), 50);
+    fourth.kill();
+    fourth.ended();
+    let fourth = cluster.join(3, peers, clients);
+    fourth.says("ready");
+    assert_eq!(Patient::new(clients).ask::<String>(&["GET", "key-7"]), "value");
+    fails(&["member", "list", &new, "--group", "3"], 1, &["the groups of", "are 1 to 2"]);
+}
+
+/// All groups are looked at, backed up and restored, each with files of its own.
+#[test]
+fn groups_are_inspected_backed_up_and_restored_together() {
+    let mut cluster = Cluster::start(Scratch::new(), &["--groups", "2"], wrap);
+    for n in 0..50 {
+        cluster.node(0).ask::<String>(&["SET", &format!("key-{n}"), "value"]);
+    }
+    let address = format!("127.0.0.1:{}", cluster.clients);
+    let snapshots = json(&["snapshot", &address]);
+    assert_eq!(snapshots["groups"].as_array().unwrap().len(), 2, "{snapshots}");
+    let scratch = Scratch::new();
+    let file = scratch.path().join("backup").display().to_string();
+    let told = done(&["backup", &address, &file]);
+    assert!(told.contains("backup.group-1: ") && told.contains("backup.group-2: "), "{told}");
+    fails(&["backup", &address, &file], 1, &["backup.group-1 exists already"]);
+    let one = scratch.path().join("one").display().to_string();
+    assert!(done(&["backup", &address, &one, "--group", "2"]).contains("group 2: "));
+
+    cluster.kill(0..NODES);
+    let dir = cluster.node_dir(0).display().to_string();
+    assert!(done(&["inspect", &dir]).contains("group 2, "));
+    assert_eq!(json(&["verify", &dir])["groups"].as_array().unwrap().len(), 2);
+
+    let new = scratch.path().join("new").display().to_string();
+    let (peer, resp) = (ports(1), ports(1));
+    let (listen, clients) = (format!("127.0.0.1:{peer}"), format!("127.0.0.1:{resp}"));
+    let peers = format!("1={listen}");
+    let who = ["--dir", &new, "--id", "1", "--peers", &peers];
+    let [restore, one] = [&file, &one].map(|file| [&["restore", file], &who[..]].concat());
+    fails(&one, 1, &["is a backup of group 2", "with as many --groups"]);
+    let told = done(&[&restore[..], &["--groups", "2"]].concat());
+    assert!(told.contains("--groups 2 --listen"), "{told}");
+    let serve = [&["serve", "--listen", &listen, "--resp", &clients], &who[..]].concat();
+    let node = Process::start(&mut lakebed(&serve));
+    node.says("ready");
+    assert_eq!(Patient::new(resp).ask::<u64>(&["DBSIZE"]), 50);
+}
+
+#[test]
+fn another_number_of_groups_is_refused_with_what_was_found() {
+    let mut cluster = Cluster::start(Scratch::new(), &["--groups", "2"], wrap);
+    cluster.kill(0..NODES);
+    let dir = cluster.node_dir(0).display().to_string();
+    let (peers, clients) = (ports(1), ports(1));
+    let (listen, resp) = (format!("127.0.0.1:{peers}"), format!("127.0.0.1:{clients}"));
+    let peers = format!("1={listen}");
+    let serve = ["serve", "--id", "1", "--dir", &dir, "--listen", &listen, "--peers", &peers];
+    let serve = [&serve[..], &["--resp", &resp]].concat();
+    let with = |more: &[&str], code, expected: &[&str]| {
+        fails(&[&serve[..], more].concat(), code, expected);
+    };
+    with(&["--groups", "4"], 1, &["--groups 4, but", "holds a node of 2", "leave --groups out"]);
+    with(&["--groups", "1"], 1, &["--groups 1, but", "holds a node of 2"]);
+    with(&["--groups", "65"], 2, &["65"]);
+    with(&["--disk", "uring"], 2, &["--disk uring writes for one group"]);
+    with(&["--tape", "somewhere"], 2, &["--tape records one engine"]);
+    // A group that is lost is named, and does not begin anew.
+    fs::rename(cluster.node_dir(0).join("group-2"), cluster.node_dir(0).join("lost")).unwrap();
+    with(&[], 1, &["group-2 is gone, and was there", "put the folder back"]);
+}
+
+#[test]
+fn up_spreads_keys_over_groups_and_remembers_how_many() {
+    let dir = Scratch::new();
+    let (clients, peers) = (ports(3).to_string(), ports(3).to_string());
+    let path = dir.path().display().to_string();
+    let up = ["up", "--dir", &path, "--port", &clients, "--peer-port", &peers];
+    let quick = ["--heartbeat-ms", "50", "--election-ms", "200"];
+    let up = [&up[..], &quick].concat();
+    let mut process = Process::start(&mut lakebed(&[&up[..], &["--groups", "3"]].concat()));
+    process.says("  the keys are spread over 3 groups");
+    process.says("ready");
+    let mut node = Patient::new(clients.parse().unwrap());
+    for n in 0..30 {
+        node.ask::<String>(&["SET", &format!("key-{n}"), "value"]);
+    }
+    process.kill();
+    process.ended();
+    fails(&[&up[..], &["--groups", "2"]].concat(), 2, &["--groups 2, but", "a cluster of 3"]);
+    let process = Process::start(&mut lakebed(&up));
+    process.says("node 1, group 1, found: ");
+    process.says("ready");
+    assert_eq!(Patient::new(clients.parse().unwrap()).ask::<u64>(&["DBSIZE"]), 30);
+}

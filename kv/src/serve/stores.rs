@@ -1,0 +1,219 @@
+//! The groups that the keys are spread over: which of them a command is for, and what is asked of
+//! all of them.
+//!
+//! Knows no connection. Invariant: a command is performed by one group as a whole, or by none.
+
+use super::{
+    info, sessions,
+    store::{Asked, Failure, Store},
+};
+use crate::{
+    Answered, Command, Queries, answer,
+    slots::{Slots, slot},
+};
+use futures::future::{join_all, try_join_all};
+use std::sync::Arc;
+
+/// In a cursor of SCAN, above these bits stands the group.
+const CURSOR_BITS: u32 = 32;
+const CROSSING: &str = "CROSSSLOT Keys in request don't hash to the same slot";
+
+/// A store for each group, in the order of their slots. One alone is a store as well.
+#[derive(Debug)]
+pub struct Stores<T> {
+    all: Arc<[T]>,
+    slots: Slots,
+}
+
+impl<T> Clone for Stores<T> {
+    fn clone(&self) -> Self {
+        Self { all: Arc::clone(&self.all), slots: self.slots }
+    }
+}
+
+impl<T: Store> From<T> for Stores<T> {
+    fn from(store: T) -> Self {
+        Self::from(vec![store])
+    }
+}
+
+/// Of one group at least, and [`GROUPS_MAX`](crate::slots::GROUPS_MAX) at most.
+impl<T: Store> From<Vec<T>> for Stores<T> {
+    fn from(all: Vec<T>) -> Self {
+        Self { slots: Slots::over(all.len()), all: all.into() }
+    }
+}
+
+/// Where a command is performed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// By this group, numbered from zero.
+    Group(usize),
+    /// By none: its keys are of several.
+    Crossing,
+    /// It names no key, and there are several groups.
+    Everywhere,
+}
+
+impl<T: Store> Stores<T> {
+    pub(crate) fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The store of a group.
+    pub(crate) fn of(&self, group: usize) -> &T {
+        &self.all[group]
+    }
+
+    pub(crate) fn place(&self, command: &Command<'_>) -> Place {
+        self.common(command.keys().map(slot)).unwrap_or_else(|place| place)
+    }
+
+    /// The group that all these slots are of; without one, why.
+    fn common(&self, slots: impl Iterator<Item = u16>) -> Result<Place, Place> {
+        if self.count() == 1 {
+            return Ok(Place::Group(0));
+        }
+        let mut groups = slots.map(|slot| self.slots.group(slot));
+        let first = groups.next().ok_or(Place::Everywhere)?;
+        if groups.all(|group| group == first) {
+            return Ok(Place::Group(first));
+        }
+        Err(Place::Crossing)
+    }
+
+    /// The group that a client names, counting from one; the only one need not be named. Else what
+    /// the client is told.
+    pub(crate) fn named(&self, name: Option<u64>) -> Result<usize, Vec<u8>> {
+        let count = self.count();
+        let named =
+            name.or_else(|| (count == 1).then_some(1)).and_then(|name| usize::try_from(name).ok());
+        match named {
+            Some(group @ 1..) if group <= count => Ok(group - 1),
+            Some(_) => Err(error(&format!("ERR the groups are numbered 1 to {count}"))),
+            None => Err(error(&format!(
+                "ERR the keys are spread over {count} groups: say which one is meant, as in \
+                 LAKEBED GROUP 1 DIGEST"
+            ))),
+        }
+    }
+
+    /// The group of a session: one that is opened goes with its key, one that is open says itself
+    /// whose it is.
+    pub(crate) fn of_session(&self, asked: &sessions::Asked) -> Result<usize, Vec<u8>> {
+        let of_keys = self.common(asked.slots.iter().copied());
+        match (asked.group, of_keys) {
+            (None, Ok(Place::Group(group))) if self.count() == 1 || asked.opens => Ok(group),
+            (None, _) if asked.opens => Err(error(&format!(
+                "ERR the keys are spread over {} groups, and a session is of one of them: LAKEBED \
+                 SESSION OPEN key opens one for the group of that key",
+                self.count()
+            ))),
+            (None, _) => Err(error("NOSESSION a session's name begins with its group's number")),
+            (Some(_), _) if self.count() == 1 => {
+                Err(error("NOSESSION the keys are of one group, which no session's name tells"))
+            }
+            (Some(_), Err(Place::Crossing)) => Err(crossing()),
+            (Some(_), of_keys) => {
+                let own = self.named(asked.group)?;
+                let is_elsewhere = of_keys.is_ok_and(|place| place != Place::Group(own));
+                if is_elsewhere { Err(crossing()) } else { Ok(own) }
+            }
+        }
+    }
+
+    /// How many keys all groups have.
+    pub(crate) async fn count_keys(&self, out: &mut Vec<u8>) {
+        let counts = self.all.iter().map(|store| async {
+            let values = ask_one(store, &Command::DbSize).await?;
+            let number = values.strip_prefix(b":").and_then(|line| line.strip_suffix(b"\r\n"));
+            let number = number.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+            number.ok_or(Failure::Unknown)
+        });
+        match try_join_all(counts).await {
+            Ok(counts) => answer::integer(out, counts.iter().sum::<i64>()),
+            Err(failure) => answer::error(out, &failure.reply(Asked::Read)),
+        }
+    }
+
+    /// Some keys of the group that the cursor is in, and where to go on: there, or in the next.
+    pub(crate) async fn scan(&self, cursor: u64, count: u32, pattern: &[u8], out: &mut Vec<u8>) {
+        let group = usize::try_from(cursor >> CURSOR_BITS).unwrap_or(usize::MAX);
+        let Some(store) = self.all.get(group) else {
+            // No cursor of ours: at its end, as one group sees it.
+            return out.extend_from_slice(b"*2\r\n$1\r\n0\r\n*0\r\n");
+        };
+        let within = cursor & ((1 << CURSOR_BITS) - 1);
+        let command = Command::Scan { cursor: within, count, pattern };
+        let found = ask_one(store, &command).await;
+        match found.as_deref().map(|values| split_scan(values).ok_or(values)) {
+            Ok(Ok((next, keys))) => {
+                let next = match next {
+                    0 if group + 1 == self.count() => 0,
+                    0 => (group as u64 + 1) << CURSOR_BITS,
+                    next => (group as u64) << CURSOR_BITS | next,
+                };
+                answer::array(out, 2);
+                answer::bulk(out, next.to_string().as_bytes());
+                out.extend_from_slice(keys);
+            }
+            Ok(Err(complaint)) => out.extend_from_slice(complaint),
+            Err(failure) => answer::error(out, &failure.reply(Asked::Read)),
+        }
+    }
+
+    /// How the node is: its group, or all of them; or the group that is named.
+    pub(crate) async fn inform(&self, named: Option<usize>, out: &mut Vec<u8>) {
+        let text = match named.or_else(|| (self.count() == 1).then_some(0)) {
+            Some(group) => self.inform_of(group).await,
+            None => self.inform_of_all().await,
+        };
+        match text {
+            Ok(text) => answer::bulk(out, text.as_bytes()),
+            Err(failure) => answer::error(out, &failure.reply(Asked::Read)),
+        }
+    }
+
+    async fn inform_of(&self, group: usize) -> Result<String, Failure> {
+        let store = self.of(group);
+        let status = store.status().await?;
+        Ok(info::text(&status, &store.surroundings(Some(&status)).await))
+    }
+
+    async fn inform_of_all(&self) -> Result<String, Failure> {
+        let statuses = join_all(self.all.iter().map(Store::status)).await;
+        let groups: Vec<_> = statuses.into_iter().collect::<Result<_, _>>()?;
+        let surroundings = self.of(0).surroundings(None).await;
+        let groups: Vec<_> =
+            groups.iter().enumerate().map(|(n, status)| (self.slots.of(n), status)).collect();
+        Ok(info::text_of_groups(&groups, &surroundings))
+    }
+}
+
+/// What a client is told whose keys are of several groups.
+pub(crate) fn crossing() -> Vec<u8> {
+    error(CROSSING)
+}
+
+fn error(text: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    answer::error(&mut out, text);
+    out
+}
+
+/// What a group answers to one command that only reads.
+async fn ask_one<T: Store>(store: &T, command: &Command<'_>) -> Result<Vec<u8>, Failure> {
+    let mut queries = Queries::default();
+    queries.push(command);
+    let answered = Answered::parse(store.read(queries.bytes()).await?);
+    let answered = answered.filter(|answered| answered.count == 1).ok_or(Failure::Unknown)?;
+    Ok(answered.values.into())
+}
+
+/// The cursor that SCAN answered, and the keys, as they came.
+fn split_scan(values: &[u8]) -> Option<(u64, &[u8])> {
+    let rest = values.strip_prefix(b"*2\r\n")?;
+    let cursor = answer::first(rest)?;
+    let digits = cursor.split(|byte| *byte == b'\n').nth(1)?.strip_suffix(b"\r")?;
+    Some((std::str::from_utf8(digits).ok()?.parse().ok()?, &rest[cursor.len()..]))
+}

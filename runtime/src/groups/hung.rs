@@ -1,0 +1,159 @@
+//! A test, and a measurement for whoever runs it by hand: what a group whose disk hangs costs the
+//! others of its node.
+//!
+//! ```text
+//! cargo test --release -p lakebed-runtime hung -- --nocapture
+//! ```
+
+use super::{Groups, GroupsNode, GroupsOptions};
+use crate::{
+    disk::{Ending, pool::Place},
+    handle::Handle,
+    options::Listen,
+};
+use bytes::Bytes;
+use futures::{FutureExt, future::join_all};
+use lakebed::{
+    ClusterId, DiskRequest, File, GroupId, LogId, MachineError, NodeId, StateMachine, Timestamp,
+};
+use std::{
+    future::poll_fn,
+    net::TcpListener,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, Sender, channel},
+    },
+    task::Poll,
+    time::{Duration, Instant},
+};
+use tokio::time::{interval, timeout};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+const OTHERS: u64 = 8;
+/// The group whose disk hangs.
+const HANGING: GroupId = GroupId(OTHERS + 1);
+/// How many writes each of the others makes, one after the other.
+const WRITES: usize = 150;
+
+struct Deaf;
+
+impl StateMachine for Deaf {
+    fn apply(&mut self, _: LogId, _: Timestamp, _: &[u8], _: &mut Vec<u8>) {}
+
+    fn query(&self, _: &[u8], _: &mut Vec<u8>) {}
+
+    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        Box::new(std::iter::empty())
+    }
+
+    fn restore(&mut self, _: u64, _: &[u8], _: bool) -> Result<(), MachineError> {
+        Ok(())
+    }
+}
+
+/// A place whose operations do not end before they are let.
+struct Gated {
+    place: Arc<dyn Place>,
+    begun: Sender<()>,
+    gate: Mutex<Receiver<()>>,
+}
+
+impl Gated {
+    fn wait(&self) {
+        // The test may be over.
+        let _ = self.begun.send(());
+        let _ = self.gate.lock().unwrap_or_else(PoisonError::into_inner).recv();
+    }
+}
+
+impl Place for Gated {
+    fn perform(&self, request: &DiskRequest) -> Ending {
+        self.wait();
+        self.place.perform(request)
+    }
+
+    fn create(&self, file: File, len: u64) -> Ending {
+        self.wait();
+        self.place.create(file, len)
+    }
+}
+
+async fn written(handle: &Handle) {
+    let mut again = interval(Duration::from_millis(5));
+    // Refused as long as the group has no leader.
+    while handle.propose_one(b"command").await.is_err() {
+        again.tick().await;
+    }
+}
+
+/// How long the slowest in a hundred writes takes, of the others' all together.
+async fn p99(groups: &Groups) -> Duration {
+    let writes = (1..=OTHERS).map(|group| async move {
+        let handle = groups.group(GroupId(group)).expect("it was created");
+        let mut took = Vec::new();
+        for _ in 0..WRITES {
+            let begun = Instant::now();
+            written(&handle).await;
+            took.push(begun.elapsed());
+        }
+        took
+    });
+    let mut all: Vec<_> = join_all(writes).await.into_iter().flatten().collect();
+    all.sort_unstable();
+    all[all.len() * 99 / 100]
+}
+
+/// They commit on threads of their own, and their entries are durable while its is not.
+#[tokio::test]
+async fn a_group_whose_disk_hangs_leaves_the_others_their_pace() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let listen = Listen::Bound(listener);
+    let options = GroupsOptions::new(dir.path(), ClusterId(7), NodeId(1), listen);
+    let (groups, mut node) = GroupsNode::open(options, |_| Deaf).unwrap();
+    for group in (1..=HANGING.0).map(GroupId) {
+        groups.create(group, [(1, address.as_str())]).unwrap();
+    }
+    let hanging = groups.group(HANGING).unwrap();
+    let test = async {
+        for group in groups.list() {
+            written(&groups.group(group).unwrap()).await;
+        }
+        p99(&groups).await
+    };
+    let mut test = Box::pin(timeout(PATIENCE, test));
+    // On one task, so that the node's disk is at hand between two of its turns.
+    let alone = poll_fn(|cx| {
+        assert!(node.poll_unpin(cx).is_pending(), "nobody asked it to end");
+        test.poll_unpin(cx)
+    })
+    .await
+    .unwrap();
+
+    let (open, gate) = channel();
+    let (begun, begins) = channel();
+    node.inner.pool.wrap(HANGING, |place| Gated { place, begun, gate: Mutex::new(gate) });
+    let mut hangs = hanging.propose_one(b"command");
+    let mut test = Box::pin(timeout(PATIENCE, p99(&groups)));
+    let beside = poll_fn(|cx| {
+        assert!(node.poll_unpin(cx).is_pending(), "nobody asked it to end");
+        test.poll_unpin(cx)
+    })
+    .await
+    .unwrap();
+    begins.try_recv().expect("its disk was asked");
+    assert!((&mut hangs).now_or_never().is_none(), "what is not durable is not acknowledged");
+    let ratio = beside.as_secs_f64() / alone.as_secs_f64();
+    eprintln!("p99 of {OTHERS} groups {alone:.2?}, beside a hanging one {beside:.2?}: {ratio:.2}");
+
+    drop(open);
+    let mut hangs = Box::pin(timeout(PATIENCE, hangs));
+    let late = poll_fn(|cx| match node.poll_unpin(cx) {
+        Poll::Pending => hangs.poll_unpin(cx),
+        Poll::Ready(()) => panic!("nobody asked it to end"),
+    });
+    late.await.unwrap().unwrap();
+    groups.shutdown(false);
+    timeout(PATIENCE, node).await.unwrap();
+}

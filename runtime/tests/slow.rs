@@ -1,0 +1,155 @@
+//! A group whose machine is slow, or panics, where machines work on threads: a node alone, with
+//! several groups.
+
+use bytes::Bytes;
+use lakebed::{
+    ClusterId, GroupId, Halt, LogId, MachineError, NodeId, ReadMode, StateMachine, Timestamp,
+};
+use lakebed_runtime::{Failure, Groups, GroupsNode, GroupsOptions, Handle, Listen};
+use std::{
+    net::TcpListener,
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, Sender, channel},
+    },
+    time::Duration,
+};
+use tokio::{
+    task::JoinHandle,
+    time::{interval, timeout},
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const GROUPS: u64 = 4;
+
+/// Counts commands; one of them takes until the test lets it go on, and one is too much.
+struct Count {
+    count: u64,
+    begun: Sender<()>,
+    gate: Arc<Mutex<Receiver<()>>>,
+}
+
+impl StateMachine for Count {
+    fn apply(&mut self, _: LogId, _: Timestamp, command: &[u8], answer: &mut Vec<u8>) {
+        assert_ne!(command, b"panic", "as it was told");
+        if command == b"block" {
+            self.begun.send(()).unwrap();
+            // The test may be over.
+            let _ = self.gate.lock().unwrap().recv();
+        }
+        self.count += 1;
+        self.query(b"", answer);
+    }
+
+    fn query(&self, query: &[u8], answer: &mut Vec<u8>) {
+        answer.extend_from_slice(query);
+        answer.extend_from_slice(self.count.to_string().as_bytes());
+    }
+
+    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        Box::new(std::iter::empty())
+    }
+
+    fn restore(&mut self, _: u64, _: &[u8], _: bool) -> Result<(), MachineError> {
+        Ok(())
+    }
+}
+
+struct Node {
+    groups: Groups,
+    task: JoinHandle<()>,
+    begins: Receiver<()>,
+    open: Sender<()>,
+    _dir: tempfile::TempDir,
+}
+
+impl Node {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let listen = Listen::Bound(listener);
+        let mut options = GroupsOptions::new(dir.path(), ClusterId(7), NodeId(1), listen);
+        options.machine_threads = 2;
+        let ((begun, begins), (open, gate)) = (channel(), channel());
+        let gate = Arc::new(Mutex::new(gate));
+        let machine = move |_| Count { count: 0, begun: begun.clone(), gate: Arc::clone(&gate) };
+        let (groups, node) = GroupsNode::open(options, machine).unwrap();
+        for group in (1..=GROUPS).map(GroupId) {
+            groups.create(group, [(1, address.as_str())]).unwrap();
+        }
+        Self { groups, task: tokio::spawn(node), begins, open, _dir: dir }
+    }
+
+    fn group(&self, group: u64) -> Handle {
+        self.groups.group(GroupId(group)).unwrap()
+    }
+
+    async fn stop(self) {
+        self.groups.shutdown(false);
+        timeout(PATIENCE, self.task).await.unwrap().unwrap();
+    }
+}
+
+/// What a group's machine counts after one command more; asked until there is a leader.
+async fn add(handle: &Handle) -> String {
+    let mut again = interval(Duration::from_millis(5));
+    let added = async {
+        loop {
+            if let Ok(answer) = handle.propose_one(b"one").await {
+                return String::from_utf8(answer.to_vec()).unwrap();
+            }
+            again.tick().await;
+        }
+    };
+    timeout(PATIENCE, added).await.expect("waited in vain")
+}
+
+#[tokio::test]
+async fn a_machine_that_blocks_leaves_the_other_groups_their_answers() {
+    let node = Node::start();
+    for group in 1..=GROUPS {
+        assert_eq!(add(&node.group(group)).await, "1");
+    }
+    let blocked = node.group(1).propose_one(b"block");
+    let waiting = node.group(1).read_one(b"count ", ReadMode::Linearizable);
+    let mut again = interval(Duration::from_millis(5));
+    let begun = async {
+        while node.begins.try_recv().is_err() {
+            again.tick().await;
+        }
+    };
+    timeout(PATIENCE, begun).await.expect("the machine began");
+    for count in 2..=50 {
+        for group in 2..=GROUPS {
+            assert_eq!(add(&node.group(group)).await, count.to_string());
+            let read = node.group(group).read_one(b"count ", ReadMode::Linearizable);
+            let read = timeout(PATIENCE, read).await.unwrap().unwrap();
+            assert_eq!(read, format!("count {count}").as_bytes());
+        }
+    }
+    // Its node answers for it meanwhile.
+    assert!(timeout(PATIENCE, node.group(1).status()).await.unwrap().unwrap().ready);
+    node.open.send(()).unwrap();
+    assert_eq!(timeout(PATIENCE, blocked).await.unwrap().unwrap(), &b"2"[..]);
+    let read = timeout(PATIENCE, waiting).await.unwrap().unwrap();
+    assert!(read == b"count 1"[..] || read == b"count 2"[..], "{read:?}");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_machine_that_panics_on_its_thread_ends_its_group_alone() {
+    let node = Node::start();
+    let group = node.group(3);
+    assert_eq!(add(&group).await, "1");
+    let panicked = timeout(PATIENCE, group.propose_one(b"panic")).await.unwrap();
+    assert_eq!(panicked, Err(Failure::Unknown));
+    let halt = timeout(PATIENCE, group.ended()).await.unwrap().unwrap();
+    assert!(matches!(&*halt, Halt::Panicked(why) if why.contains("as it was told")), "{halt}");
+    for count in 1..=20 {
+        for group in [1, 2, 4] {
+            assert_eq!(add(&node.group(group)).await, count.to_string());
+        }
+    }
+    node.stop().await;
+}
