@@ -268,6 +268,10 @@ marks! {
     HibernationEnded,
     /// A rest ended because the leader's node was lost or came back.
     HibernationEndedByLink,
+    /// A node became the only voter of a new cluster epoch: its quorum was lost.
+    QuorumForced,
+    /// A member of before a recovery by force was told that it is none any more.
+    OldEpochRefused,
 }
 
 /// The marks that were met.

@@ -198,7 +198,7 @@ impl Look {
         self.blocks.iter().any(|copy| copy.iter().all(Result::is_err))
     }
 
-    fn hard(&self) -> &HardState {
+    pub(super) fn hard(&self) -> &HardState {
         self.hard.as_ref().expect("the hard state was judged before")
     }
 
@@ -360,7 +360,7 @@ impl Look {
         self.snapshots.iter().filter_map(whole).collect()
     }
 
-    fn snapshot(&self) -> LogId {
+    pub(super) fn snapshot(&self) -> LogId {
         self.snapshots.last().map_or(LogId::ZERO, |found| found.at)
     }
 
@@ -372,7 +372,9 @@ impl Look {
             hard: verdict::Hard::Good,
             is_cutting: hard.cutting,
             install: self.install(),
-            is_term_ahead: snapshot.term > hard.term || log.last.term > hard.term,
+            is_term_ahead: snapshot.term > hard.term
+                || log.last.term > hard.term
+                || self.newest_epoch() > hard.identity.cluster_epoch,
             machine: machine(start, log.last, snapshot),
             base: base(log, snapshot),
             tail: match &log.wrong {
@@ -456,6 +458,47 @@ impl Look {
         }
     }
 
+    /// The greatest cluster epoch that a file names. A smaller one than the hard state's is this
+    /// node's own of before a recovery by force; a greater one no crash makes.
+    pub(super) fn newest_epoch(&self) -> u64 {
+        let segments = self.segments.iter().filter_map(|found| found.header.as_ref());
+        let segments = segments.map(|header| header.identity.cluster_epoch);
+        let whole = self.whole_snapshots().into_iter();
+        let snapshots = whole.map(|found| found.header.identity.cluster_epoch);
+        segments.chain(snapshots).max().unwrap_or_default()
+    }
+
+    /// What lies behind the newest snapshot is to be read entry by entry, not believed by its end
+    /// records: nobody is left who could give what turns out bad later.
+    pub(super) fn distrust_end_records(&mut self) {
+        let snapshot =
+            self.whole_snapshots().last().map_or(LogIndex(0), |found| found.header.at.index);
+        for found in &mut self.segments {
+            found.end = found.end.take().filter(|end| end.last.index <= snapshot);
+        }
+    }
+
+    /// The first entry that is bad here, or of which it is not known what it was.
+    pub(super) fn first_bad(&self) -> Option<LogIndex> {
+        let holes = self.segments.iter().filter_map(|found| found.scanned.as_ref());
+        let holes = holes.flat_map(|scanned| &scanned.holes).map(|slot| slot.id.index);
+        let unknown = (!self.is_log_known()).then(|| self.log.last.index.next());
+        holes.chain(unknown).min()
+    }
+
+    /// The last segment that begins at or before this entry.
+    pub(super) fn segment_of(&self, index: LogIndex) -> Option<u64> {
+        let begun = self.segments.iter().map_while(|found| {
+            let first = found.header.as_ref()?.first;
+            (first <= index).then_some(found.sequence)
+        });
+        begun.last()
+    }
+
+    pub(super) const fn last(&self) -> LogId {
+        self.log.last
+    }
+
     pub(super) const fn proven(&self) -> LogIndex {
         self.log.proven
     }
@@ -487,7 +530,7 @@ impl Look {
 
     /// Whether the log holds the entry that this membership came with, or began behind it. The hard
     /// state names it before the entry is written: a crash in between leaves the name alone.
-    fn is_in_force(&self, membership: &Membership) -> bool {
+    pub(super) fn is_in_force(&self, membership: &Membership) -> bool {
         let LogId { index, term } = membership.at;
         index < self.log.first
             || index <= self.snapshot().index
@@ -495,7 +538,7 @@ impl Look {
     }
 
     /// The term of an entry of the log.
-    fn term_at(&self, index: LogIndex) -> Term {
+    pub(super) fn term_at(&self, index: LogIndex) -> Term {
         let terms = self.terms();
         let run = terms.partition_point(|(first, _)| *first <= index);
         run.checked_sub(1).map_or_else(|| self.hard().first.prev_term, |run| terms[run].1)

@@ -407,6 +407,8 @@ impl Write for Halt {
             }
             Self::Built(at) => variant!(to, 11, at),
             Self::OtherOrigin { peer, own, theirs } => variant!(to, 12, peer, own, theirs),
+            Self::Forced(forced) => variant!(to, 13, *forced.to_string()),
+            Self::LeftBehind { by, epoch, own } => variant!(to, 14, by, epoch, own),
         }
     }
 }

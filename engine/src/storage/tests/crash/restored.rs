@@ -43,20 +43,20 @@ fn start(backup: Backup) -> Start {
 }
 
 /// One start on a disk, until it halts, is up, or was given `operations`.
-struct Run {
-    storage: Storage,
-    disk: Disk,
+pub(super) struct Run {
+    pub(super) storage: Storage,
+    pub(super) disk: Disk,
     state: Vec<u8>,
     captured: usize,
     restored: Vec<u8>,
-    recovered: Option<Recovered>,
+    pub(super) recovered: Option<Recovered>,
     in_flight: Vec<(OpId, DiskRequest)>,
     /// Which operation from now on fails, and how.
     fails: Option<(usize, DiskError)>,
 }
 
 impl Run {
-    fn new(disk: Disk, start: Start, seed: u64) -> Self {
+    pub(super) fn new(disk: Disk, start: Start, seed: u64) -> Self {
         let mut storage = Storage::new(&config(), seed);
         storage.on_start(start);
         Self {
@@ -118,7 +118,7 @@ impl Run {
     }
 
     /// Performs one operation after the other, at most so many; tells how many, and the end.
-    fn go(&mut self, most: usize) -> (usize, Option<Halt>) {
+    pub(super) fn go(&mut self, most: usize) -> (usize, Option<Halt>) {
         let mut done = 0;
         loop {
             let halted = self.settle();
@@ -136,7 +136,7 @@ impl Run {
         }
     }
 
-    fn crashed(mut self, seed: u64) -> Disk {
+    pub(super) fn crashed(mut self, seed: u64) -> Disk {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         self.disk.crash(&self.in_flight, &mut |below| rng.next_u64() % below);
         self.disk
