@@ -12,6 +12,7 @@ mod kill;
 mod linear;
 mod lone;
 mod look;
+mod lost_quorum;
 mod members;
 mod metrics;
 mod ports;
