@@ -170,8 +170,7 @@ fn what_a_survivor_lacks_is_lost_and_nothing_else() {
     assert!(lost > 7, "something was lost {lost} times");
 }
 
-/// Both of before come back, before anybody could tell them: they are the cluster that they were.
-/// As soon as one hears of the other cluster it ends, and no write of one is in the other.
+/// It is back before anybody could tell it, and asks for votes: nobody gives one.
 #[test]
 fn one_that_leads_nobody_is_told_by_whoever_it_asks() {
     for seed in 0..6_u64 {
@@ -180,7 +179,6 @@ fn one_that_leads_nobody_is_told_by_whoever_it_asks() {
             force(world, node, &[])?;
             serve(world)?;
             let old = (node + 1) % 3;
-            // It starts alone, and hears of nobody for a while.
             world.isolate(old, true);
             world.bring_back(old);
             run_for(world, 1_000 * MS)?;
@@ -188,6 +186,44 @@ fn one_that_leads_nobody_is_told_by_whoever_it_asks() {
             assert!(!world.has_left(old) && role != Some(Role::Leader), "{role:?}");
             world.readmit(old);
             run_until(world, 5_000 * MS, "it to be told", |world| world.has_left(old))
+        });
+    }
+}
+
+/// Two of three were not lost after all: they are the cluster that they were, elect each other in
+/// later and later terms, and speak to the survivor at its very first start. It hears none of it,
+/// and they end.
+#[test]
+fn a_quorum_of_before_does_not_reach_into_the_new_cluster() {
+    for seed in 0..12_u64 {
+        tell(seed, |world| {
+            let node = lose(world, seed, false)?;
+            world.dismiss_clients();
+            let (plan, _) = force(world, node, &[])?;
+            run_until(world, 1_000 * MS, "its start", |world| world.probe(node).is_some())?;
+            world.cut_power(node, Survivors::ALL[seed as usize % 7]);
+            let old: Vec<usize> = (0..3).filter(|at| *at != node).collect();
+            old.iter().for_each(|old| world.bring_back(*old));
+            let leads = |world: &Cluster| leader(world).is_some_and(|leader| leader != node);
+            for _ in 0..6 {
+                run_until(world, 3_000 * MS, "a leader of before", leads)?;
+                let leader = leader(world).expect("one leads");
+                world.kill(leader);
+                world.restart(leader);
+            }
+            run_until(world, 3_000 * MS, "a leader of before", leads)?;
+            let term = world.probe(leader(world).expect("one leads")).map(|probe| probe.term);
+            assert!(term > Some(plan.term.1.next()), "{term:?}");
+            world.restart(node);
+            run_until(world, 5_000 * MS, "both to be told", |world| {
+                old.iter().all(|old| world.has_left(*old))
+            })?;
+            let (probe, members) = (world.probe(node), world.members(node));
+            let (probe, members) = (probe.expect("it is up"), members.expect("it is up"));
+            assert_eq!((probe.role, members.members().count()), (Role::Leader, 1));
+            assert_eq!(probe.term, plan.term.1.next(), "nobody else had a say");
+            assert!(probe.last.index > plan.last.index);
+            Ok(())
         });
     }
 }

@@ -98,7 +98,7 @@ impl Members {
         let (at, newest) = (own.at, self.in_log(seen, committed).at);
         let is_there = at.index < seen.probe.first
             || seen.id_at(at.index) == Some(at)
-            || self.forced == Some((seen.node, at));
+            || (self.forced == Some((seen.node, at)) && seen.probe.role != Role::Leader);
         if is_there && at.index >= newest.index {
             return Ok(());
         }

@@ -93,6 +93,8 @@ pub(crate) struct Oracle<M> {
     once: sessions_once::Once,
     /// Whether a recovery by force went on without each node.
     left_behind: Vec<bool>,
+    /// Whether so many of them are back that they have a quorum of their own.
+    are_many_back: bool,
 }
 
 impl<M: StateMachine> Oracle<M> {
@@ -117,6 +119,7 @@ impl<M: StateMachine> Oracle<M> {
             history: history::History::default(),
             once: sessions_once::Once::default(),
             left_behind: vec![false; nodes],
+            are_many_back: false,
         }
     }
 
@@ -140,7 +143,7 @@ impl<M: StateMachine> Oracle<M> {
     #[inline(never)]
     pub(crate) fn on_step(&mut self, seen: Seen<'_>, actions: &[Action]) -> Checked {
         if self.left_behind[seen.node] {
-            return left_behind(&seen);
+            return if self.are_many_back { Ok(()) } else { left_behind(&seen) };
         }
         self.on_view(&seen)?;
         silence::check(&seen, actions)?;
@@ -234,6 +237,12 @@ impl<M: StateMachine> Oracle<M> {
         for other in (0..founders).filter(|other| *other != node) {
             self.left_behind[other] = true;
         }
+    }
+
+    /// Those who were left behind are a quorum of what they were: they are a cluster of their own
+    /// until one of the other is heard.
+    pub(crate) const fn on_many_back(&mut self) {
+        self.are_many_back = true;
     }
 
     /// Whether the cluster went on by force without this node.

@@ -41,6 +41,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// A node that was left behind comes back, with the disk that it had.
     pub fn bring_back(&mut self, node: usize) {
         self.nodes[node].scars.is_out = false;
+        let founders = self.nodes.len() - self.plan.joining;
+        let is_back = |at: &usize| self.oracle.is_left_behind(*at) && !self.is_out(*at);
+        if (0..founders).filter(is_back).count() * 2 > founders {
+            self.oracle.on_many_back();
+        }
         self.restart(node);
     }
 

@@ -53,6 +53,8 @@ pub(super) struct Run {
     in_flight: Vec<(OpId, DiskRequest)>,
     /// Which operation from now on fails, and how.
     fails: Option<(usize, DiskError)>,
+    /// Draws which operation in flight ends next; else it is the oldest.
+    pub(super) order: Option<ChaCha8Rng>,
 }
 
 impl Run {
@@ -68,6 +70,7 @@ impl Run {
             recovered: None,
             in_flight: Vec::new(),
             fails: None,
+            order: None,
         }
     }
 
@@ -126,7 +129,9 @@ impl Run {
             if is_over {
                 return (done, halted);
             }
-            let (op, request) = self.in_flight.remove(0);
+            let count = self.in_flight.len() as u64;
+            let next = self.order.as_mut().map_or(0, |order| order.next_u64() % count);
+            let (op, request) = self.in_flight.remove(next as usize);
             let result = match self.fails {
                 Some((at, error)) if at == done && request != DiskRequest::List => Err(error),
                 _ => self.disk.perform(&request),
