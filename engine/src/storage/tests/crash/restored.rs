@@ -55,6 +55,8 @@ pub(super) struct Run {
     fails: Option<(usize, DiskError)>,
     /// Draws which operation in flight ends next; else it is the oldest.
     pub(super) order: Option<ChaCha8Rng>,
+    /// A write ends only when nothing else is in flight.
+    pub(super) writes_last: bool,
 }
 
 impl Run {
@@ -71,6 +73,7 @@ impl Run {
             in_flight: Vec::new(),
             fails: None,
             order: None,
+            writes_last: false,
         }
     }
 
@@ -130,8 +133,12 @@ impl Run {
                 return (done, halted);
             }
             let count = self.in_flight.len() as u64;
-            let next = self.order.as_mut().map_or(0, |order| order.next_u64() % count);
-            let (op, request) = self.in_flight.remove(next as usize);
+            let drawn = self.order.as_mut().map_or(0, |order| order.next_u64() % count) as usize;
+            let is_write =
+                |(_, request): &(OpId, DiskRequest)| matches!(request, DiskRequest::Write { .. });
+            let other = self.in_flight.iter().position(|flight| !is_write(flight));
+            let next = other.filter(|_| self.writes_last).unwrap_or(drawn);
+            let (op, request) = self.in_flight.remove(next);
             let result = match self.fails {
                 Some((at, error)) if at == done && request != DiskRequest::List => Err(error),
                 _ => self.disk.perform(&request),
