@@ -193,7 +193,7 @@ fn owner_of(path: &Path) -> Result<Owner, DirError> {
         return Err(DirError::Empty { path: path.to_owned() });
     }
     let mark = path.join(MARK);
-    read_mark(path)?.ok_or(DirError::NotANode { path: path.to_owned(), mark })
+    read_mark(path)?.ok_or_else(|| DirError::NotANode { path: path.to_owned(), mark })
 }
 
 /// Whose directory it is, if it says so.

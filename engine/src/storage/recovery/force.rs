@@ -10,8 +10,11 @@ use crate::{
     action::Halt,
     disk::hard_state::{Cut, Gate, HardState},
     event::Start,
+    file::File,
     marks::Mark,
+    membership::Membership,
     report::Forced,
+    status::Phase,
     storage::{
         install,
         journal::Journal,
@@ -21,7 +24,6 @@ use crate::{
     },
     types::{Instant, LogId, LogIndex},
 };
-use crate::{file::File, membership::Membership, status::Phase};
 use std::sync::Arc;
 
 impl Recovery {
@@ -127,7 +129,7 @@ impl Look {
     }
 
     /// The update, and what it does.
-    fn force(&mut self, found: &Found) -> (Promises, Forced) {
+    fn force(&self, found: &Found) -> (Promises, Forced) {
         let before = self.hard().clone();
         let (snapshot, first_bad) = (self.snapshot(), self.first_bad());
         let known = before.durable_hint.max(before.commit_hint).max(self.proven());
