@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Member(Member),
     /// Make a node of a new cluster out of a backup
     Restore(Restore),
+    /// Go on from one node that does not run, when a majority of the voters is lost for ever
+    Recover(Recover),
     /// Tell what is in the directory of a node that does not run, and what a restart would do
     Inspect(Inspect),
     /// Read every byte that a node needs, and tell what is wrong
@@ -303,6 +305,26 @@ pub(crate) struct Restore {
     /// Refuse a backup of any other cluster than this, as `lakebed backup` has called it
     #[arg(long, value_name = "CLUSTER")]
     pub(crate) of: Option<u64>,
+    /// One JSON object instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Recover {
+    /// The directory of the survivor that has come furthest
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Make it the only voter: acknowledged writes that it lacks are lost, and no other member of
+    /// before can come back
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// With --yes: also where the node itself knows of entries that it lacks
+    #[arg(long, requires = "yes")]
+    pub(crate) accept_known_loss: bool,
     /// One JSON object instead of lines
     #[arg(long)]
     pub(crate) json: bool,

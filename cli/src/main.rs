@@ -16,6 +16,7 @@ mod metrics;
 mod node;
 mod observed;
 mod progress;
+mod recover;
 mod restore;
 mod serve;
 mod signals;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         args::Command::Transfer(transfer) => member::transfer(&transfer),
         args::Command::Member(member) => member::run(&member),
         args::Command::Restore(restore) => restore::run(&restore),
+        args::Command::Recover(recover) => recover::run(&recover),
         args::Command::Inspect(inspect) => look::inspect(&inspect),
         args::Command::Verify(verify) => look::verify(&verify),
         args::Command::Sim(sim) => sim::run(&sim),

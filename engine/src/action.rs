@@ -7,7 +7,7 @@ use crate::{
     event::MachineError,
     file::{Class, DiskError, DiskRequest, File},
     membership::Membership,
-    report::Inspection,
+    report::{Forced, Inspection},
     types::{CaptureId, LogId, LogIndex, NodeId, OpId, Requests, Term},
 };
 use bytes::Bytes;
@@ -250,6 +250,18 @@ pub enum Halt {
     Built(LogId),
     /// `Start::Inspect` or `Start::Verify` is done; this is what it found.
     Inspected(Box<Inspection>),
+    /// `Start::ForceSoleVoter` is done: the node is the only voter, by [`Start::Run`](crate::Start);
+    /// or the loss was not acknowledged, and this is what it would be.
+    Forced(Box<Forced>),
+    /// The cluster was recovered by force without this node, which is of an earlier cluster epoch.
+    LeftBehind {
+        /// The member that said so.
+        by: NodeId,
+        /// The cluster epoch that it is of.
+        epoch: u64,
+        /// The one that this node is of.
+        own: u64,
+    },
     /// An operation failed that nothing may be built on.
     DiskFailed {
         /// The file.
@@ -316,6 +328,13 @@ impl fmt::Display for Halt {
             }
             Self::Built(at) => write!(f, "a node that begins behind entry {at}"),
             Self::Inspected(found) => found.fmt(f),
+            Self::Forced(forced) => forced.fmt(f),
+            Self::LeftBehind { by, epoch, own } => write!(
+                f,
+                "this node is of cluster epoch {own}, and node {by} of {epoch}: the cluster was \
+                 recovered by force without this node, so what it holds is not the cluster's any \
+                 more; remove its directory, and add a node under a new id"
+            ),
             Self::DiskFailed { file, error } => {
                 write!(f, "disk operation failed on {file}: {error}")
             }

@@ -221,7 +221,7 @@ impl Membership {
     }
 
     /// The same, once a member had this id. Members say it themselves, if one has it.
-    fn with_used(mut self, greatest: NodeId) -> Self {
+    pub(crate) fn with_used(mut self, greatest: NodeId) -> Self {
         self.used = NodeId(0);
         self.used = if self.greatest_id() < greatest { greatest } else { NodeId(0) };
         self

@@ -364,6 +364,9 @@ impl Engine {
         if !raft.wants() {
             return;
         }
+        if let Some(epoch) = raft.take_epoch() {
+            storage.set_cluster_epoch(epoch);
+        }
         if let Some((term, vote)) = raft.take_promise() {
             storage.promise(term, vote);
         }

@@ -132,9 +132,12 @@ pub enum Start {
     Inspect,
     /// The same, and reads every used byte before it halts: hard state, segments, snapshots.
     Verify,
-    /// The last resort after a lost quorum, offline: this node becomes the only voter.
+    /// The last resort after a lost quorum, offline: this node becomes the only voter, in a new
+    /// cluster epoch, and halts ([`Halt::Forced`](crate::Halt)). No other member of before comes
+    /// back. It is refused where no vote is missing.
     ForceSoleVoter {
-        /// That acknowledged writes may be lost is understood.
+        /// That acknowledged writes may be lost is understood. If not, nothing is written, and it
+        /// halts in the same way with what it would do.
         acknowledged_loss: bool,
     },
 }

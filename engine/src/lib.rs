@@ -84,7 +84,7 @@ pub use file::{Class, DiskError, DiskRequest, Extent, File};
 pub use host::{Host, HostAction, HostConfig, HostCounters, HostError, HostEvent};
 pub use marks::{Mark, Marks};
 pub use membership::{Member, Membership};
-pub use report::Inspection;
+pub use report::{Forced, Inspection};
 pub use session::Sessions;
 pub use state_machine::{Clients, Runner, StateMachine};
 pub use status::{Feed, Peer, Phase, Recovery, Role, Status};

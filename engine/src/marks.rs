@@ -270,6 +270,10 @@ marks! {
     HibernationEndedByLink,
     /// A restart took entries from their slots, and read them when it was over.
     SlotsBelieved,
+    /// A node became the only voter of a new cluster epoch: its quorum was lost.
+    QuorumForced,
+    /// A member of before a recovery by force was told that it is none any more.
+    OldEpochRefused,
 }
 
 /// The marks that were met.

@@ -4,7 +4,10 @@
 //! [`Halt::Inspected`](crate::Halt). A value for people (`Display`) and programs (its fields); it
 //! knows no bytes. The words are those of docs/disk-format.md and docs/recovery.md.
 
+mod forced;
 mod telling;
+
+pub use forced::Forced;
 
 use crate::{
     file::File,
@@ -73,6 +76,8 @@ pub enum BlockContent {
 pub struct HardStateFound {
     /// The cluster it belongs to.
     pub cluster: ClusterId,
+    /// Raised by each recovery of a lost quorum by force.
+    pub cluster_epoch: u64,
     /// The replicated log.
     pub group: GroupId,
     /// The node.

@@ -175,16 +175,25 @@ impl std::error::Error for DirError {
 
 /// Opens a node's directory for reading alone, and says whose it is. Nothing in it changes.
 pub(crate) fn open_to_read(path: &Path) -> Result<(Directory, Owner), DirError> {
+    let owner = owner_of(path)?;
+    Ok((opened(path, || Directory::open_to_read(path))?, owner))
+}
+
+/// Opens and locks the directory of a node that must be there, and says whose it is.
+pub(crate) fn open_to_force(path: &Path) -> Result<(Directory, Owner), DirError> {
+    let owner = owner_of(path)?;
+    Ok((opened(path, || Directory::open(path))?, owner))
+}
+
+/// Whose directory it is; it must say so.
+fn owner_of(path: &Path) -> Result<Owner, DirError> {
     let unreadable = |error| DirError::Io { path: path.to_owned(), error };
     // Before it is locked: what is not a node's has no lock.
     if fs::read_dir(path).map_err(unreadable)?.next().is_none() {
         return Err(DirError::Empty { path: path.to_owned() });
     }
     let mark = path.join(MARK);
-    let Some(owner) = read_mark(path)? else {
-        return Err(DirError::NotANode { path: path.to_owned(), mark });
-    };
-    Ok((opened(path, || Directory::open_to_read(path))?, owner))
+    read_mark(path)?.ok_or_else(|| DirError::NotANode { path: path.to_owned(), mark })
 }
 
 /// Whose directory it is, if it says so.

@@ -33,6 +33,7 @@ mod clock;
 mod dir;
 pub mod disk;
 mod driver;
+mod force;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -52,6 +53,7 @@ mod trace;
 pub use clock::SystemClock;
 pub use dir::{DirError, MARK};
 pub use driver::{Clock, Disk, Driver, Net};
+pub use force::{Force, ForceError, RECORD, force};
 pub use groups::{Groups, GroupsError, GroupsNode, GroupsOptions};
 pub use handle::{Answers, Carried, Failure, Handle, Notes, Reply};
 pub use health::{Health, LATENCY_BOUNDS, Latency, Room};

@@ -131,6 +131,11 @@ impl Requests {
         &mut self.list[id.0 as usize - 1]
     }
 
+    /// What lies behind this was lost: nobody is held to it.
+    pub(crate) fn lower_floors(&mut self, to: LogIndex) {
+        self.list.iter_mut().for_each(|request| request.floor = request.floor.min(to));
+    }
+
     /// The requests that this node has not ended.
     pub(crate) fn open_at(&mut self, node: usize) -> impl Iterator<Item = &mut Request> {
         self.list.iter_mut().filter(move |r| r.node == node && r.fate == Fate::Open)

@@ -9,6 +9,7 @@ mod changes;
 mod cuts;
 mod damage;
 mod faults;
+mod forced;
 mod halts;
 mod lanes;
 mod looks;
@@ -99,6 +100,8 @@ pub struct World<M: StateMachine, W> {
     healed: Option<Vec<u32>>,
     /// What was met by engines that are gone.
     marks: Marks,
+    /// Who is to become the only voter by force.
+    forcing: Option<usize>,
 }
 
 impl<M: StateMachine, W: Workload> World<M, W> {
@@ -141,6 +144,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             changes: changes::Changes::default(),
             healed: None,
             marks: Marks::default(),
+            forcing: None,
             plan,
         };
         world.begin();
@@ -510,6 +514,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let is_known = node.is_formatted() || node.scars.is_ruined && !node.scars.is_new;
         let (start, machine) =
             if is_known { (Start::Run, self.fresh_machine()) } else { self.beginning(at) };
+        let start = match self.forcing {
+            Some(forced) if forced == at => Start::ForceSoleVoter { acknowledged_loss: true },
+            _ => start,
+        };
         self.nodes[at].start(engine, machine);
         self.feed(at, Some(Event::Start(start)))?;
         self.connect(at);

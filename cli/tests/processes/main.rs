@@ -13,6 +13,7 @@ mod kill;
 mod linear;
 mod lone;
 mod look;
+mod lost_quorum;
 mod members;
 mod metrics;
 mod ports;

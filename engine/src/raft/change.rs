@@ -268,8 +268,14 @@ impl Raft {
         }
     }
 
+    /// Whether the members in force have no entry in the log: a recovery by force made them.
+    pub(super) fn is_membership_missing(&self) -> bool {
+        let at = self.membership.at;
+        at.index >= self.log.first() && self.log.term_at(at.index) != Some(at.term)
+    }
+
     /// What was gathered goes before it: others know already where that will be.
-    fn append_members(&mut self, members: Membership) {
+    pub(super) fn append_members(&mut self, members: Membership) {
         if !self.gathering.is_empty() {
             self.seal();
         }
@@ -412,18 +418,22 @@ impl Raft {
     /// A member says that this node is none. It never takes that back: ids are used once.
     pub(super) fn on_removed(&mut self, head: &Head) {
         let is_meant = head.to_incarnation == self.identity.incarnation;
+        if is_meant && self.is_member_known(head) {
+            self.halt.get_or_insert(Halt::Removed);
+        }
+    }
+
+    /// Whether one who says that this node is none is a member itself, in this life.
+    pub(super) fn is_member_known(&self, head: &Head) -> bool {
         // A founder that was down while the cluster formed has not met the others, and does not any
         // more.
         let lives = [head.incarnation, if self.is_forming() { 0 } else { head.incarnation }];
         let teller = |of: &Arc<Membership>| {
             of.member(head.from).is_some_and(|member| lives.contains(&member.incarnation))
         };
-        let is_known = teller(&self.membership)
+        teller(&self.membership)
             || teller(&self.previous)
-            || self.around.met.contains(&(head.from, head.incarnation));
-        if is_meant && is_known {
-            self.halt.get_or_insert(Halt::Removed);
-        }
+            || self.around.met.contains(&(head.from, head.incarnation))
     }
 
     /// Whether it was added to nothing yet.

@@ -8,6 +8,7 @@
 mod apply;
 mod change;
 mod election;
+mod epoch;
 mod following;
 mod formation;
 mod forwarding;
@@ -157,6 +158,8 @@ pub(crate) struct Raft {
     /// It has met all others, which the disk is to know.
     has_formed: bool,
     membership_wanted: bool,
+    /// Another cluster epoch, which the disk is to name.
+    epoch_wanted: bool,
     wishes: Vec<ReadWish>,
     /// Pieces of snapshots: those that came, and those to be read for peers.
     pieces: Vec<Piece>,
@@ -222,6 +225,7 @@ impl Raft {
             promise_wanted: false,
             has_formed: false,
             membership_wanted: false,
+            epoch_wanted: false,
             wishes: Vec::new(),
             pieces: Vec::new(),
             pieces_wanted: Vec::new(),
@@ -348,11 +352,10 @@ impl Raft {
             self.fault(from, "a term or an index that none can reach");
             return false;
         }
-        if head.cluster_epoch != own.cluster_epoch {
-            self.marks.set(Mark::OtherEpochDropped);
+        if !self.admit_epoch(head, payload) {
             return false;
         }
-        let is_meant = head.to_incarnation == own.incarnation;
+        let is_meant = head.to_incarnation == self.identity.incarnation;
         if self.is_former(from) {
             self.answer_former(head, payload);
             return false;
@@ -445,6 +448,7 @@ impl Raft {
     pub(crate) const fn wants(&self) -> bool {
         self.promise_wanted
             || self.membership_wanted
+            || self.epoch_wanted
             || self.has_formed
             || self.log.has_changes()
             || !self.wishes.is_empty()

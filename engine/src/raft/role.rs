@@ -16,6 +16,7 @@ use crate::{
     action::{Outcome, Refusal},
     entry::{Kind, seal_body},
     marks::Mark,
+    membership::Membership,
     message::Conflict,
     types::{Instant, LogId, LogIndex, NodeId, Term},
 };
@@ -228,6 +229,10 @@ impl Raft {
             lease: Lease::default(),
             quiet: Quiet::new(self.now),
         }));
+        if self.is_membership_missing() {
+            // Whoever joins learns by the log who is a member, and who of before is none.
+            return self.append_members(Membership::clone(&self.membership));
+        }
         let (id, last) = (LogId::new(self.term, start), self.log.last());
         let time = self.log.last_time();
         self.append_own(seal_body(Kind::Empty, &[], self.seed, id, last.term, time));

@@ -58,6 +58,9 @@ impl Display for HardStateFound {
             "node         {} of cluster {}, group {}",
             self.node, self.cluster, self.group
         )?;
+        if self.cluster_epoch > 0 {
+            writeln!(f, "             cluster epoch {}: recovered by force", self.cluster_epoch)?;
+        }
         write!(f, "hard state   number {}, term {}, ", self.number, self.term)?;
         match self.vote {
             Some(vote) => writeln!(f, "voted for node {vote}")?,

@@ -61,6 +61,8 @@ pub(crate) struct Look {
     /// Files that nothing needs.
     pub(super) doomed: Vec<File>,
     log: Log,
+    /// Nothing is believed that was not read.
+    distrusts: bool,
     /// What takes the place of the log that was found.
     instead: Option<Instead>,
 }
@@ -89,6 +91,7 @@ impl Look {
             segments: Vec::new(),
             doomed: Vec::new(),
             log: Log::default(),
+            distrusts: false,
             instead: None,
         }
     }
@@ -192,7 +195,7 @@ impl Look {
         self.blocks.iter().any(|copy| copy.iter().all(Result::is_err))
     }
 
-    fn hard(&self) -> &HardState {
+    pub(super) fn hard(&self) -> &HardState {
         self.hard.as_ref().expect("the hard state was judged before")
     }
 
@@ -243,7 +246,7 @@ impl Look {
     /// Whether the slots of proven entries are believed. Alone, what is bad must be known before
     /// anything is built on it; and a cut that is repeated clears all there is.
     pub(super) fn believes(&self) -> bool {
-        !self.is_alone() && !self.hard().cutting
+        !self.distrusts && !self.is_alone() && !self.hard().cutting
     }
 
     /// Frees what no entry lies in, and tells which segments must be scanned.
@@ -390,7 +393,7 @@ impl Look {
         self.snapshots.iter().filter_map(whole).collect()
     }
 
-    fn snapshot(&self) -> LogId {
+    pub(super) fn snapshot(&self) -> LogId {
         self.snapshots.last().map_or(LogId::ZERO, |found| found.at)
     }
 
@@ -402,7 +405,9 @@ impl Look {
             hard: verdict::Hard::Good,
             is_cutting: hard.cutting,
             install: self.install(),
-            is_term_ahead: snapshot.term > hard.term || log.last.term > hard.term,
+            is_term_ahead: snapshot.term > hard.term
+                || log.last.term > hard.term
+                || self.newest_epoch() > hard.identity.cluster_epoch,
             machine: machine(start, log.last, snapshot),
             base: base(log, snapshot),
             tail: match &log.wrong {
@@ -486,6 +491,10 @@ impl Look {
         }
     }
 
+    pub(super) const fn last(&self) -> LogId {
+        self.log.last
+    }
+
     pub(super) const fn proven(&self) -> LogIndex {
         self.log.proven
     }
@@ -517,7 +526,7 @@ impl Look {
 
     /// Whether the log holds the entry that this membership came with, or began behind it. The hard
     /// state names it before the entry is written: a crash in between leaves the name alone.
-    fn is_in_force(&self, membership: &Membership) -> bool {
+    pub(super) fn is_in_force(&self, membership: &Membership) -> bool {
         let LogId { index, term } = membership.at;
         index < self.log.first
             || index <= self.snapshot().index
@@ -525,7 +534,7 @@ impl Look {
     }
 
     /// The term of an entry of the log.
-    fn term_at(&self, index: LogIndex) -> Term {
+    pub(super) fn term_at(&self, index: LogIndex) -> Term {
         let terms = self.terms();
         let run = terms.partition_point(|(first, _)| *first <= index);
         run.checked_sub(1).map_or_else(|| self.hard().first.prev_term, |run| terms[run].1)

@@ -473,6 +473,13 @@ impl Storage {
         &self.promises().wanted().install.membership
     }
 
+    /// One who joins is of the cluster epoch of those who add it.
+    pub(crate) fn set_cluster_epoch(&mut self, epoch: u64) {
+        self.promises_mut().want(|hard| hard.identity.cluster_epoch = epoch);
+        self.journal.identity.cluster_epoch = epoch;
+        self.snapshots.set_cluster_epoch(epoch);
+    }
+
     /// The node has met all other members, and need not do so again.
     pub(crate) fn set_formed(&mut self) {
         if self.promises().wanted().restored {

@@ -4,6 +4,7 @@
 //! before the verdict; nothing is promised before the hard state was written again to both copies.
 
 mod build;
+mod force;
 mod restore;
 
 use super::{
@@ -11,7 +12,7 @@ use super::{
     found::SegmentFound,
     journal::Journal,
     leftover::Leftover,
-    look::{self, Look, Seen},
+    look::{Look, Seen},
     ops::{Job, Ops},
     promises::{Promises, Version},
     repair::Repair,
@@ -26,6 +27,7 @@ use crate::{
     event::{Completion, Start},
     file::{Class, DiskError, DiskRequest, File},
     marks::Mark,
+    report::Forced,
     status::{Phase, Recovery as Report},
     types::{Instant, LogId, LogIndex},
 };
@@ -77,6 +79,8 @@ pub(crate) struct Recovery {
     phase_began: Option<Instant>,
     failed: Option<(File, DiskError)>,
     has_lost_state: bool,
+    /// A recovery by force that is written.
+    forced: Option<Box<Forced>>,
     /// Reads of this stage that failed.
     unread: Vec<(RecoveryOp, File, DiskError)>,
 }
@@ -95,6 +99,8 @@ enum Stage {
     Segments,
     Images,
     Verify(Box<Verification>),
+    /// This node becomes the only voter.
+    Forced(Version),
     Adopt(Version, Verdict),
     Repair(Box<Repair>),
     Over,
@@ -121,6 +127,7 @@ impl Recovery {
             phase_began: None,
             failed: None,
             has_lost_state: false,
+            forced: None,
             unread: Vec::new(),
         }
     }
@@ -238,7 +245,7 @@ impl Recovery {
                 return Err(Halt::DiskFailed { file, error });
             }
             match std::mem::replace(&mut self.stage, Stage::Over) {
-                Stage::Begin => self.list(now, parts.ops)?,
+                Stage::Begin => self.list(now, parts.ops),
                 Stage::List => self.read_hard_state(now, parts.ops)?,
                 Stage::Cleared => self.save(parts)?,
                 Stage::Save => {
@@ -256,6 +263,11 @@ impl Recovery {
                 Stage::Verify(verification) => {
                     self.verify(verification, parts.ops)?;
                     return Ok(false);
+                }
+                Stage::Forced(version) => {
+                    if !self.go_on_forcing(version, parts) {
+                        return Ok(false);
+                    }
                 }
                 Stage::Adopt(version, verdict) => {
                     let promises = parts.promises.as_ref().expect("it is being adopted");
@@ -298,15 +310,10 @@ impl Recovery {
         found.map(|(_, file, error)| (file, error))
     }
 
-    fn list(&mut self, now: Instant, ops: &mut Ops) -> Result<(), Halt> {
-        if matches!(self.start, Start::ForceSoleVoter { .. }) {
-            let expected = "a version that recovers a lost quorum";
-            return Err(look::refused("not-ready", File::HardState, 0, expected, "this one"));
-        }
+    fn list(&mut self, now: Instant, ops: &mut Ops) {
         self.phase(Phase::List, now);
         self.stage = Stage::List;
         self.ask(RecoveryOp::List, DiskRequest::List, ops);
-        Ok(())
     }
 
     fn read_hard_state(&mut self, now: Instant, ops: &mut Ops) -> Result<(), Halt> {
@@ -405,6 +412,9 @@ impl Recovery {
 
     fn read_images(&mut self, ops: &mut Ops) {
         self.stage = Stage::Images;
+        if self.is_forced() {
+            self.look.distrust();
+        }
         self.look.judge_snapshots();
         let believes = self.look.believes();
         for n in self.look.segments_to_scan() {
@@ -452,6 +462,9 @@ impl Recovery {
             self.report.bytes_total = verification.bytes_total();
             self.stage = Stage::Verify(Box::new(verification));
             return Ok(());
+        }
+        if self.is_forced() && (self.forced.is_none() || verdict != Verdict::RepeatCut) {
+            return self.force((&found, row.name, verdict), now, parts);
         }
         parts.ops.note(Note::Recovery(text));
         if !verdict.starts() {
@@ -522,9 +535,7 @@ impl Recovery {
         }
         if repair.is_repeat() {
             // What the cut left is judged like after any other crash.
-            self.stage = Stage::Begin;
-            self.look = Look::new(&self.config);
-            *parts.journal = Journal::new(parts.journal.identity, &self.config);
+            self.begin_anew(parts);
         }
         Ok(true)
     }

@@ -97,6 +97,10 @@ struct Restoring {
 }
 
 impl Snapshots {
+    pub(super) const fn set_cluster_epoch(&mut self, epoch: u64) {
+        self.identity.cluster_epoch = epoch;
+    }
+
     pub(crate) fn new(identity: Identity, align: u32, restore_bytes_max: u64) -> Self {
         Self {
             identity,

@@ -13,7 +13,7 @@ pub(crate) struct Found {
     /// A cut was marked and not unmarked.
     pub(crate) is_cutting: bool,
     pub(crate) install: Install,
-    /// A snapshot or an entry is of a later term than the hard state.
+    /// A snapshot or an entry is of a later term than the hard state, or of a later cluster epoch.
     pub(crate) is_term_ahead: bool,
     pub(crate) machine: Machine,
     pub(crate) base: Base,
@@ -240,7 +240,7 @@ pub(crate) const TABLE: &[Row] = &[
         "term-regressed",
         |f| f.is_term_ahead,
         |_| Verdict::Refuse,
-        "log or snapshot of a later term than the hard state: no crash makes that",
+        "log or snapshot of a later term or cluster epoch than the hard state: no crash makes that",
     ),
     row(
         "machine-ahead",

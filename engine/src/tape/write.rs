@@ -408,6 +408,8 @@ impl Write for Halt {
             Self::Built(at) => variant!(to, 11, at),
             Self::OtherOrigin { peer, own, theirs } => variant!(to, 12, peer, own, theirs),
             Self::Panicked(what) => variant!(to, 13, what.as_str()),
+            Self::Forced(forced) => variant!(to, 14, *forced.to_string()),
+            Self::LeftBehind { by, epoch, own } => variant!(to, 15, by, epoch, own),
         }
     }
 }

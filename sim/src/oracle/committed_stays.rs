@@ -26,6 +26,14 @@ impl Committed {
         self.terms = vec![at.term; at.index.0 as usize];
     }
 
+    /// What lies behind this was lost by a recovery by force.
+    pub(super) fn forget_behind(&mut self, last: LogIndex) {
+        self.terms.truncate(last.0 as usize);
+        self.by_term.values_mut().for_each(|index| *index = last.min(*index));
+        self.by_term.retain(|_, index| *index > LogIndex(0));
+        self.checked.iter_mut().for_each(|checked| *checked = last.min(*checked));
+    }
+
     pub(super) fn on_death(&mut self, node: usize) {
         self.checked[node] = LogIndex(0);
     }

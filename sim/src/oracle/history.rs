@@ -31,6 +31,14 @@ impl History {
         self.acknowledged = at.index;
     }
 
+    /// What lies behind this was lost by a recovery by force, whoever was told of it.
+    pub(super) fn forget_behind(&mut self, last: LogIndex) {
+        for end in self.ends.iter_mut().filter(|end| end.applied > last) {
+            end.applied = LogIndex(0);
+        }
+        self.acknowledged = self.acknowledged.min(last);
+    }
+
     pub(super) const fn acknowledged(&self) -> LogIndex {
         self.acknowledged
     }

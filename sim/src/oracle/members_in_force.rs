@@ -5,7 +5,7 @@
 //! Believes nobody: memberships are read from the entries that go to disk, wherever they do first.
 
 use super::{Checked, Seen, Violation, committed_stays::Committed, votes_once::Votes};
-use lakebed::{LogId, LogIndex, Membership, NodeId, Role, Term};
+use lakebed::{Forced, LogId, LogIndex, Membership, NodeId, Role, Term};
 use std::{collections::BTreeMap, sync::Arc};
 
 #[derive(Clone, Debug)]
@@ -16,12 +16,14 @@ pub(super) struct Members {
     led: Vec<Term>,
     /// Whether each node was ever the only voter.
     alone: Vec<bool>,
+    /// Who was made the only voter by force, named like the entry that is to say so.
+    forced: Option<(usize, LogId)>,
 }
 
 impl Members {
     pub(super) fn new(nodes: usize, formatted: Arc<Membership>) -> Self {
         let known = BTreeMap::from([((LogIndex(0), Term(0)), formatted)]);
-        Self { known, led: vec![Term(0); nodes], alone: vec![false; nodes] }
+        Self { known, led: vec![Term(0); nodes], alone: vec![false; nodes], forced: None }
     }
 
     /// An entry with this membership was written.
@@ -30,9 +32,21 @@ impl Members {
         self.known.entry((index, term)).or_insert_with(|| Arc::new(members));
     }
 
+    /// A node is the only voter before its log says so; what followed in other logs is lost.
+    pub(super) fn on_forced(&mut self, node: usize, forced: &Forced) {
+        let at = LogId::new(forced.term.1, forced.last.index.next());
+        let own = forced.members.member(forced.node).cloned();
+        let alone = Membership { at, ..Membership::of(own) };
+        self.known.insert((at.index, at.term), Arc::new(alone));
+        self.forced = Some((node, at));
+    }
+
     /// The newest membership in a node's log, as far as any disk was given it.
     pub(super) fn in_log(&self, seen: &Seen<'_>, committed: &Committed) -> &Arc<Membership> {
         let holds = |id: LogId| {
+            if self.forced == Some((seen.node, id)) {
+                return true;
+            }
             if id.index.next() >= seen.probe.first && id.index > LogIndex(0) {
                 return seen.id_at(id.index) == Some(id);
             }
@@ -82,7 +96,9 @@ impl Members {
 
     fn is_in_log(&self, seen: &Seen<'_>, own: &Membership, committed: &Committed) -> Checked {
         let (at, newest) = (own.at, self.in_log(seen, committed).at);
-        let is_there = at.index < seen.probe.first || seen.id_at(at.index) == Some(at);
+        let is_there = at.index < seen.probe.first
+            || seen.id_at(at.index) == Some(at)
+            || (self.forced == Some((seen.node, at)) && seen.probe.role != Role::Leader);
         if is_there && at.index >= newest.index {
             return Ok(());
         }

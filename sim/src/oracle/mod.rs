@@ -22,8 +22,8 @@ use crate::client::{Fate, Request};
 use crate::seat::Seat;
 use crate::witness::{Applied, Given};
 use lakebed::{
-    Action, DiskRequest, Engine, Entries, LogId, LogIndex, Marks, Membership, RequestId,
-    StateMachine,
+    Action, DiskRequest, Engine, Entries, Forced, LogId, LogIndex, Marks, Membership, RequestId,
+    Role, StateMachine,
     entry::Seed,
     inspect::{Probe, Said, said},
     tape::Digest,
@@ -91,6 +91,10 @@ pub(crate) struct Oracle<M> {
     members: members_in_force::Members,
     history: history::History,
     once: sessions_once::Once,
+    /// Whether a recovery by force went on without each node.
+    left_behind: Vec<bool>,
+    /// Whether so many of them are back that they have a quorum of their own.
+    are_many_back: bool,
 }
 
 impl<M: StateMachine> Oracle<M> {
@@ -114,6 +118,8 @@ impl<M: StateMachine> Oracle<M> {
             members: members_in_force::Members::new(nodes, members),
             history: history::History::default(),
             once: sessions_once::Once::default(),
+            left_behind: vec![false; nodes],
+            are_many_back: false,
         }
     }
 
@@ -136,6 +142,9 @@ impl<M: StateMachine> Oracle<M> {
     /// A node handled an event and wants these actions done.
     #[inline(never)]
     pub(crate) fn on_step(&mut self, seen: Seen<'_>, actions: &[Action]) -> Checked {
+        if self.left_behind[seen.node] {
+            return if self.are_many_back { Ok(()) } else { left_behind(&seen) };
+        }
         self.on_view(&seen)?;
         silence::check(&seen, actions)?;
         if seen.probe.judged {
@@ -211,6 +220,36 @@ impl<M: StateMachine> Oracle<M> {
         self.votes.on_wiped(node);
     }
 
+    /// A node becomes the only voter of a new cluster epoch. What it lacks is lost, and said to be:
+    /// nobody is held to it. The other founders are not of this cluster any more.
+    pub(crate) fn on_forced(
+        &mut self,
+        node: usize,
+        founders: usize,
+        forced: &Forced,
+        machine: Seat<M>,
+    ) {
+        let last = forced.last.index;
+        self.committed.forget_behind(last);
+        self.machines.forget_behind(last, machine);
+        self.history.forget_behind(last);
+        self.members.on_forced(node, forced);
+        for other in (0..founders).filter(|other| *other != node) {
+            self.left_behind[other] = true;
+        }
+    }
+
+    /// Those who were left behind are a quorum of what they were: they are a cluster of their own
+    /// until one of the other is heard.
+    pub(crate) const fn on_many_back(&mut self) {
+        self.are_many_back = true;
+    }
+
+    /// Whether the cluster went on by force without this node.
+    pub(crate) fn is_left_behind(&self, node: usize) -> bool {
+        self.left_behind[node]
+    }
+
     /// Whether a node was ever the only voter.
     pub(crate) fn was_alone(&self, node: usize) -> bool {
         self.members.was_alone(node)
@@ -244,6 +283,9 @@ impl<M: StateMachine> Oracle<M> {
         entries: &Entries,
         applied: &[Applied],
     ) -> Checked {
+        if self.left_behind[node] {
+            return Ok(());
+        }
         self.once.on_apply(node, applied)?;
         self.machines.on_apply(node, entries, applied, &mut self.history)
     }
@@ -303,4 +345,13 @@ impl<M: StateMachine> Oracle<M> {
     pub(crate) fn on_state(&self, node: usize, machine: &Seat<M>) -> Checked {
         self.machines.on_state(node, machine)
     }
+}
+
+/// Who was left behind may be what it was, and decides nothing: others of its kind are lost.
+fn left_behind(seen: &Seen<'_>) -> Checked {
+    if seen.probe.role == Role::Leader {
+        let what = format!("leads term {}, and its cluster went on without it", seen.probe.term);
+        return Err(Violation::new("left behind", seen.node, what));
+    }
+    Ok(())
 }

@@ -54,6 +54,21 @@ impl<M: StateMachine> Machines<M> {
         self.kept.as_deref().unwrap_or_default()
     }
 
+    /// What lies behind this was lost by a recovery by force: the reference, which begins anew in
+    /// this machine, is what it was there.
+    pub(super) fn forget_behind(&mut self, last: LogIndex, machine: Seat<M>) {
+        if self.reference_position() <= last {
+            return;
+        }
+        self.records.truncate(last.0 as usize);
+        let kept = self.kept.as_mut().expect("whoever tells a story keeps the commands");
+        kept.retain(|given| given.at.index <= last);
+        self.reference = Witness::new(machine);
+        for Given { at, time, command } in kept {
+            self.reference.machine.apply(*at, *time, command, &mut Vec::new());
+        }
+    }
+
     pub(super) fn on_death(&mut self, node: usize) {
         self.positions[node] = Some(LogIndex(0));
     }

@@ -21,14 +21,17 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 | Halt::DiskLost { .. }
         );
         let is_out = refused && self.nodes[at].scars.is_ruined;
-        let has_left = halt == Halt::Removed && self.oracle.is_former(at);
+        let is_forced = self.ends_force(at, &halt);
+        let is_left_behind =
+            matches!(halt, Halt::LeftBehind { .. }) && self.oracle.is_left_behind(at);
+        let has_left = halt == Halt::Removed && self.oracle.is_former(at) || is_left_behind;
         // It comes back behind a gate.
         let is_lost = matches!(halt, Halt::LogLost { .. }) && self.nodes[at].scars.is_ruined;
         // Members that were made from different backups are no cluster.
         let falls_out = matches!(halt, Halt::OtherOrigin { .. }) && !self.is_of_one_piece();
         let is_out = is_out || falls_out;
         let is_usual = matches!(halt, Halt::Stopped | Halt::Built(_) | Halt::DiskFailed { .. });
-        let expected = is_out || has_left || is_lost || is_usual;
+        let expected = is_out || has_left || is_lost || is_usual || is_forced;
         self.note(Some(at), || format!("halted: {halt}"));
         if !expected {
             return Err(Violation::new("no refusal after crashes alone", at, halt.to_string()));

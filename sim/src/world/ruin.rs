@@ -20,7 +20,7 @@ use lakebed::{
 };
 
 /// How a node starts from a disk.
-enum Trial {
+pub(super) enum Trial {
     /// It would vote and acknowledge.
     Starts(Box<Engine>),
     Halts(Halt),
@@ -159,7 +159,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     /// Starts a node from a disk, as far as it needs nobody else.
-    fn trial(&self, node: usize, mut disk: SimDisk, start: Start) -> Trial {
+    pub(super) fn trial(&self, node: usize, mut disk: SimDisk, start: Start) -> Trial {
         let mut engine = self.engine(node, 1);
         let mut events = vec![Event::Start(start)];
         let mut actions = Vec::new();

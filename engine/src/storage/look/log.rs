@@ -78,6 +78,44 @@ impl Look {
         }
         log
     }
+
+    /// The greatest cluster epoch that a file names. A smaller one than the hard state's is this
+    /// node's own of before a recovery by force; a greater one no crash makes.
+    pub(in crate::storage) fn newest_epoch(&self) -> u64 {
+        let segments = self.segments.iter().filter_map(|found| found.header.as_ref());
+        let segments = segments.map(|header| header.identity.cluster_epoch);
+        let whole = self.whole_snapshots().into_iter();
+        let snapshots = whole.map(|found| found.header.identity.cluster_epoch);
+        segments.chain(snapshots).max().unwrap_or_default()
+    }
+
+    /// What lies behind the newest snapshot is to be read entry by entry, not believed by end records
+    /// and slots: nobody is left who could give what turns out bad later.
+    pub(in crate::storage) fn distrust(&mut self) {
+        self.distrusts = true;
+        let snapshot =
+            self.whole_snapshots().last().map_or(LogIndex(0), |found| found.header.at.index);
+        for found in &mut self.segments {
+            found.end = found.end.take().filter(|end| end.last.index <= snapshot);
+        }
+    }
+
+    /// The first entry that is bad here, or of which it is not known what it was.
+    pub(in crate::storage) fn first_bad(&self) -> Option<LogIndex> {
+        let holes = self.segments.iter().filter_map(|found| found.scanned.as_ref());
+        let holes = holes.flat_map(|scanned| &scanned.holes).map(|slot| slot.id.index);
+        let unknown = (!self.is_log_known()).then(|| self.log.last.index.next());
+        holes.chain(unknown).min()
+    }
+
+    /// The last segment that begins at or before this entry.
+    pub(in crate::storage) fn segment_of(&self, index: LogIndex) -> Option<u64> {
+        let begun = self.segments.iter().map_while(|found| {
+            let first = found.header.as_ref()?.first;
+            (first <= index).then_some(found.sequence)
+        });
+        begun.last()
+    }
 }
 
 impl Log {

@@ -243,9 +243,10 @@ const fn purpose(file: File) -> &'static str {
 }
 
 fn hard_state_found(hard: &HardState) -> HardStateFound {
-    let Identity { cluster, group, node, incarnation, .. } = hard.identity;
+    let Identity { cluster, cluster_epoch, group, node, incarnation } = hard.identity;
     HardStateFound {
         cluster,
+        cluster_epoch,
         group,
         node,
         incarnation,

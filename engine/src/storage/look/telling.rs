@@ -19,6 +19,11 @@ impl Look {
         let found =
             format!("log {}..={}, snapshot {snapshot}, term {}", log.first, log.last, hard.term);
         let expected = match row {
+            "term-regressed" if self.newest_epoch() > hard.identity.cluster_epoch => {
+                let (ours, epoch) = (hard.identity.cluster_epoch, self.newest_epoch());
+                let expected = format!("nothing of a later cluster epoch than {ours}");
+                return refused(row, File::HardState, 0, &expected, &format!("epoch {epoch}"));
+            }
             "term-regressed" => format!("nothing of a later term than {}", hard.term),
             "install-staged" | "install-unmarked" | "install-interrupted" => {
                 "no snapshot on its way from a peer: this version cannot finish that".into()

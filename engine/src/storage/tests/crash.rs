@@ -5,6 +5,7 @@
 //! until it is cut, nothing is found that was never appended, and no crash alone makes a restart
 //! refuse. (docs/recovery.md; the whole node is put through more by the simulator.)
 
+mod forced;
 mod looked_at;
 mod restored;
 

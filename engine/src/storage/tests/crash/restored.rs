@@ -43,20 +43,24 @@ fn start(backup: Backup) -> Start {
 }
 
 /// One start on a disk, until it halts, is up, or was given `operations`.
-struct Run {
-    storage: Storage,
-    disk: Disk,
+pub(super) struct Run {
+    pub(super) storage: Storage,
+    pub(super) disk: Disk,
     state: Vec<u8>,
     captured: usize,
     restored: Vec<u8>,
-    recovered: Option<Recovered>,
+    pub(super) recovered: Option<Recovered>,
     in_flight: Vec<(OpId, DiskRequest)>,
     /// Which operation from now on fails, and how.
     fails: Option<(usize, DiskError)>,
+    /// Draws which operation in flight ends next; else it is the oldest.
+    pub(super) order: Option<ChaCha8Rng>,
+    /// A write ends only when nothing else is in flight.
+    pub(super) writes_last: bool,
 }
 
 impl Run {
-    fn new(disk: Disk, start: Start, seed: u64) -> Self {
+    pub(super) fn new(disk: Disk, start: Start, seed: u64) -> Self {
         let mut storage = Storage::new(&config(), seed);
         storage.on_start(start);
         Self {
@@ -68,6 +72,8 @@ impl Run {
             recovered: None,
             in_flight: Vec::new(),
             fails: None,
+            order: None,
+            writes_last: false,
         }
     }
 
@@ -118,7 +124,7 @@ impl Run {
     }
 
     /// Performs one operation after the other, at most so many; tells how many, and the end.
-    fn go(&mut self, most: usize) -> (usize, Option<Halt>) {
+    pub(super) fn go(&mut self, most: usize) -> (usize, Option<Halt>) {
         let mut done = 0;
         loop {
             let halted = self.settle();
@@ -126,7 +132,13 @@ impl Run {
             if is_over {
                 return (done, halted);
             }
-            let (op, request) = self.in_flight.remove(0);
+            let count = self.in_flight.len() as u64;
+            let drawn = self.order.as_mut().map_or(0, |order| order.next_u64() % count) as usize;
+            let is_write =
+                |(_, request): &(OpId, DiskRequest)| matches!(request, DiskRequest::Write { .. });
+            let other = self.in_flight.iter().position(|flight| !is_write(flight));
+            let next = other.filter(|_| self.writes_last).unwrap_or(drawn);
+            let (op, request) = self.in_flight.remove(next);
             let result = match self.fails {
                 Some((at, error)) if at == done && request != DiskRequest::List => Err(error),
                 _ => self.disk.perform(&request),
@@ -136,7 +148,7 @@ impl Run {
         }
     }
 
-    fn crashed(mut self, seed: u64) -> Disk {
+    pub(super) fn crashed(mut self, seed: u64) -> Disk {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         self.disk.crash(&self.in_flight, &mut |below| rng.next_u64() % below);
         self.disk

@@ -1,0 +1,183 @@
+//! `lakebed recover --force`: what is left of a cluster goes on from one node.
+//!
+//! Exit codes: 0 when the node is the only voter, 1 when it does not become it, 2 when the command
+//! line cannot be meant.
+
+use crate::{
+    args::{Recover, refuse},
+    say,
+};
+use anyhow::{Result, anyhow, bail};
+use lakebed::{Forced, Halt, NodeId};
+use lakebed_runtime::{DirError, Force, ForceError, RECORD, force};
+use serde::Serialize;
+use std::{
+    io::{self, BufRead, IsTerminal, Write},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+/// How long another member has to take a connection.
+const KNOCK: Duration = Duration::from_millis(500);
+
+/// What was done.
+#[derive(Serialize, Debug)]
+struct Told<'a> {
+    dir: &'a Path,
+    cluster: u64,
+    group: u64,
+    node: u64,
+    /// The cluster epoch before, and after.
+    epoch_before: u64,
+    epoch: u64,
+    term: u64,
+    /// Those who are out.
+    members_lost: Vec<u64>,
+    last_index: u64,
+    last_term: u64,
+    committed: u64,
+    /// Entries that are known to have been there, and are not here.
+    known_loss: Option<(u64, u64)>,
+    cut_from: Option<u64>,
+    record: String,
+}
+
+pub(crate) fn run(args: &Recover) -> Result<ExitCode> {
+    let dir = &args.dir;
+    if !args.force {
+        refuse(
+            "what `recover` does is by force: acknowledged writes may be lost, and every other \
+             member is out for good; see docs/lost-quorum.md, then add --force",
+        );
+    }
+    let mut why_not = None;
+    let done = force(dir, |plan| match ask(plan, args) {
+        Ok(is_wanted) => is_wanted,
+        Err(error) => {
+            why_not = Some(error);
+            false
+        }
+    });
+    match (done.map_err(|error| explain(error, dir))?, why_not) {
+        (_, Some(error)) => Err(error),
+        (Force::Declined(_), None) => bail!("nothing was changed in {}", dir.display()),
+        (Force::WasDone, None) => {
+            say(format_args!(
+                "{}: an earlier `recover --force` did it and was cut short; nothing is left to do: \
+                 start this node",
+                dir.display()
+            ));
+            Ok(ExitCode::SUCCESS)
+        }
+        (Force::Done(forced), None) => {
+            if args.json {
+                say(serde_json::to_string(&told(&forced, dir))?);
+            } else {
+                tell(&forced, dir);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        (other, None) => bail!("it ended in a way that this program does not know: {other:?}"),
+    }
+}
+
+/// Says what would be done, and whether it is wanted.
+fn ask(plan: &Forced, args: &Recover) -> Result<bool> {
+    let dir = args.dir.display();
+    eprintln!("{plan}");
+    for (node, address) in answering(plan) {
+        eprintln!(
+            "ATTENTION    something answers at {address}, where node {node} was: if it lives, the \
+             quorum may not be lost; it will end as soon as it hears of this node"
+        );
+    }
+    if let (Some((from, to)), true, false) = (plan.known_loss(), args.yes, args.accept_known_loss) {
+        bail!(
+            "node {} is known to lack entries {from} to {to} that were there: compare the other \
+             survivors with `lakebed inspect` and recover the one that has them; if there is none, \
+             add --accept-known-loss. Nothing was changed in {dir}",
+            plan.node
+        );
+    }
+    if args.yes {
+        return Ok(true);
+    }
+    if !io::stdin().is_terminal() {
+        bail!(
+            "nobody is there to be asked: add --yes, if what is written above is understood. \
+             Nothing was changed in {dir}"
+        );
+    }
+    eprint!("go on from node {} alone? [y/N] ", plan.node);
+    io::stderr().flush()?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Other members where somebody takes a connection.
+fn answering(plan: &Forced) -> Vec<(NodeId, SocketAddr)> {
+    let others = plan.members.members().filter(|member| member.id != plan.node);
+    let address = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.parse::<SocketAddr>().ok();
+    others
+        .filter_map(|member| Some((member.id, address(&member.address)?)))
+        .filter(|(_, address)| TcpStream::connect_timeout(address, KNOCK).is_ok())
+        .collect()
+}
+
+fn told<'a>(forced: &Forced, dir: &'a Path) -> Told<'a> {
+    let others = forced.members.members().map(|member| member.id);
+    Told {
+        dir,
+        cluster: forced.cluster.0,
+        group: forced.group.0,
+        node: forced.node.0,
+        epoch_before: forced.epoch.0,
+        epoch: forced.epoch.1,
+        term: forced.term.1.0,
+        members_lost: others.filter(|id| *id != forced.node).map(|id| id.0).collect(),
+        last_index: forced.last.index.0,
+        last_term: forced.last.term.0,
+        committed: forced.committed.0,
+        known_loss: forced.known_loss().map(|(from, to)| (from.0, to.0)),
+        cut_from: forced.cut.map(|from| from.0),
+        record: dir.join(RECORD).display().to_string(),
+    }
+}
+
+fn tell(forced: &Forced, dir: &Path) {
+    say(format_args!(
+        "{}: node {} is the only voter, in cluster epoch {}; on record in {}\n\
+         start it as before, remove the directories of all other members, and grow again by nodes \
+         with new ids (`lakebed serve --join`, `lakebed member add`, `promote`)",
+        dir.display(),
+        forced.node,
+        forced.epoch.1,
+        dir.join(RECORD).display()
+    ));
+}
+
+/// With what to do instead.
+fn explain(error: ForceError, dir: &Path) -> anyhow::Error {
+    let dir = dir.display();
+    match &error {
+        ForceError::Directory(DirError::InUse { .. }) => anyhow!(
+            "{error}; a quorum is recovered on a node that does not run: stop it first, or see with \
+             `lakebed status` whether it has one after all"
+        ),
+        ForceError::Halted(halt) if **halt == Halt::NotFormatted => anyhow!(
+            "{dir} bears a node's name and has no node in it: it never was formatted, or was \
+             wiped; recover another survivor, or restore a backup"
+        ),
+        ForceError::Halted(halt) => match &**halt {
+            Halt::Refused { expected, found, row, .. } => {
+                anyhow!("{dir}: not recovered by force ({row}): expected {expected}; found {found}")
+            }
+            halt => anyhow!("{dir}: {halt}"),
+        },
+        ForceError::Record { .. } => anyhow!("{error}; try again"),
+        _ => error.into(),
+    }
+}

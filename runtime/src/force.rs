@@ -1,0 +1,200 @@
+//! The last resort after a lost quorum: a node that does not run becomes the only voter.
+//!
+//! The engine judges and writes ([`Start::ForceSoleVoter`]); here it is asked first what it would
+//! do, whoever called decides, and what is done is put on record in the node's directory, before
+//! and after. Knows no byte of the node's own files.
+//!
+//! The record is a text file, `recovered-by-force`, that only grows:
+//!
+//! ```text
+//! begun    2026-03-01T12:00:00Z by lakebed 0.1.0
+//!     node         1 of cluster 7, group 1
+//!     ...
+//! finished 2026-03-01T12:00:00Z
+//! ```
+
+use crate::dir::{self, DirError, Owner};
+use lakebed::{
+    Action, Config, DiskRequest, Engine, Event, Forced, GroupId, Halt, Instant, NodeId, Start,
+    files::Directory,
+};
+use std::{
+    fmt::{self, Write as _},
+    fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+/// The file that tells of recoveries by force.
+pub const RECORD: &str = "recovered-by-force";
+/// How its last line begins if the recovery came to its end.
+const FINISHED: &str = "finished ";
+
+/// How a recovery by force ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Force {
+    /// The node is the only voter; this was done.
+    Done(Box<Forced>),
+    /// Whoever was asked did not want this. Nothing was written.
+    Declined(Box<Forced>),
+    /// An earlier try had done it and was cut short before it could say so; now the record does.
+    WasDone,
+}
+
+/// Why a node does not become the only voter.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ForceError {
+    /// It is no node's directory, or cannot be opened, or a node runs in it.
+    Directory(DirError),
+    /// The engine refuses, or its disk failed.
+    Halted(Box<Halt>),
+    /// What is done cannot be put on record. It is not done then, or done and not noted.
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for ForceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(error) => error.fmt(f),
+            Self::Halted(halt) => halt.fmt(f),
+            Self::Record { path, error } => {
+                write!(f, "cannot put it on record in {}: {error}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for ForceError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Directory(error) => Some(error),
+            Self::Record { error, .. } => Some(error),
+            Self::Halted(_) => None,
+        }
+    }
+}
+
+/// Makes the node of this directory the only voter of its cluster, in a new cluster epoch, if
+/// `accept` wants what it is told. The directory is locked all the time.
+///
+/// The node's alignment and largest segment must be the default ones ([`Config::new`]).
+pub fn force(path: &Path, accept: impl FnOnce(&Forced) -> bool) -> Result<Force, ForceError> {
+    let (directory, owner) = dir::open_to_force(path).map_err(ForceError::Directory)?;
+    let plan = match run(&directory, owner, false) {
+        Halt::Forced(plan) => plan,
+        Halt::Refused { row: "already-alone", .. } if is_record_open(path)? => {
+            add(&directory, &format!("{FINISHED}{} (it was done before)\n", now()))?;
+            return Ok(Force::WasDone);
+        }
+        halt => return Err(ForceError::Halted(Box::new(halt))),
+    };
+    if !accept(&plan) {
+        return Ok(Force::Declined(plan));
+    }
+    add(&directory, &begun(&plan))?;
+    match run(&directory, owner, true) {
+        Halt::Forced(done) => {
+            add(&directory, &format!("{FINISHED}{}\n", now()))?;
+            Ok(Force::Done(done))
+        }
+        halt => Err(ForceError::Halted(Box::new(halt))),
+    }
+}
+
+/// One request after the other: there is nobody else whom the disk could serve meanwhile.
+fn run(directory: &Directory, owner: Owner, acknowledged_loss: bool) -> Halt {
+    let config = Config::new(GroupId(owner.group), NodeId(owner.node));
+    let mut engine = Engine::new(config, 0).expect("the default configuration is valid");
+    let mut events = vec![Event::Start(Start::ForceSoleVoter { acknowledged_loss })];
+    let mut actions = Vec::new();
+    loop {
+        // It is bounded by its disk, not by time: the engine needs no clock for it.
+        engine.handle(Instant(1), events.drain(..), &mut actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Halt(halt) => return *halt,
+                Action::Disk { op, request, .. } => {
+                    let result = directory.perform(&request);
+                    events.push(Event::Completed { op, result });
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn begun(plan: &Forced) -> String {
+    let mut text = format!("begun    {} by lakebed {}\n", now(), env!("CARGO_PKG_VERSION"));
+    for member in plan.members.members() {
+        let address = String::from_utf8_lossy(&member.address);
+        writeln!(text, "    member       {} at {address}", member.id).expect("a string takes it");
+    }
+    for line in plan.to_string().lines() {
+        writeln!(text, "    {line}").expect("a string takes it");
+    }
+    text
+}
+
+/// Whether the last recovery on record was not said to have ended.
+fn is_record_open(path: &Path) -> Result<bool, ForceError> {
+    let path = path.join(RECORD);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(!text.lines().last().is_some_and(|last| last.starts_with(FINISHED))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(ForceError::Record { path, error }),
+    }
+}
+
+/// Durable when it returns, its name included.
+fn add(directory: &Directory, text: &str) -> Result<(), ForceError> {
+    let path = directory.path().join(RECORD);
+    let write = || {
+        let mut file = fs::File::options().create(true).append(true).open(&path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        directory.perform(&DiskRequest::SyncDirectory).map(drop).map_err(io::Error::other)
+    };
+    write().map_err(|error| ForceError::Record { path: path.clone(), error })
+}
+
+/// The present second, in UTC.
+fn now() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    utc(since)
+}
+
+/// Howard Hinnant's `civil_from_days`, for days since 1970.
+fn utc(seconds: u64) -> String {
+    let (days, of_day) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = era * 400 + year + u64::from(month < 3);
+    let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::utc;
+
+    #[test]
+    fn seconds_are_told_as_people_tell_them() {
+        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
+        assert_eq!(utc(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(utc(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(utc(1_709_251_200), "2024-03-01T00:00:00Z");
+        assert_eq!(utc(4_102_444_799), "2099-12-31T23:59:59Z");
+    }
+}
