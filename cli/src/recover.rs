@@ -5,6 +5,7 @@
 
 use crate::{
     args::{Recover, refuse},
+    groups_file::GroupsFile,
     say,
 };
 use anyhow::{Result, anyhow, bail};
@@ -52,40 +53,79 @@ pub(crate) fn run(args: &Recover) -> Result<ExitCode> {
              member is out for good; see docs/lost-quorum.md, then add --force",
         );
     }
+    let Some(groups) = GroupsFile::read(dir)? else {
+        let done = recover(dir, args).map_err(|error| explain(error, dir))?;
+        if let (Some(forced), true) = (&done, args.json) {
+            say(serde_json::to_string(&told(forced, dir))?);
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut all = Vec::new();
+    for (group, folder) in groups.folders(dir) {
+        match recover(&folder, args) {
+            Ok(Some(forced)) => all.push(serde_json::to_string(&told(&forced, &folder))?),
+            Ok(None) => {}
+            // A command that stopped half way is given again as it was.
+            Err(Failure::Force(ForceError::Halted(halt))) if is_alone(&halt) => {
+                eprintln!("group {group}: this node is its only voter already");
+            }
+            Err(error) => return Err(explain(error, &folder).context(format!("group {group}"))),
+        }
+    }
+    if args.json {
+        say(format_args!("{{\"groups\":[{}]}}", all.join(",")));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Why it was not done.
+enum Failure {
+    Force(ForceError),
+    /// What whoever was asked is to hear.
+    Asked(anyhow::Error),
+}
+
+fn is_alone(halt: &Halt) -> bool {
+    matches!(halt, Halt::Refused { row: "already-alone", .. })
+}
+
+/// One group's directory. `None`: an earlier try did it.
+fn recover(dir: &Path, args: &Recover) -> Result<Option<Box<Forced>>, Failure> {
     let mut why_not = None;
-    let done = force(dir, |plan| match ask(plan, args) {
+    let done = force(dir, |plan| match ask(plan, dir, args) {
         Ok(is_wanted) => is_wanted,
         Err(error) => {
             why_not = Some(error);
             false
         }
     });
-    match (done.map_err(|error| explain(error, dir))?, why_not) {
-        (_, Some(error)) => Err(error),
-        (Force::Declined(_), None) => bail!("nothing was changed in {}", dir.display()),
+    let asked = |error| Err(Failure::Asked(error));
+    match (done.map_err(Failure::Force)?, why_not) {
+        (_, Some(error)) => asked(error),
+        (Force::Declined(_), None) => asked(anyhow!("nothing was changed in {}", dir.display())),
         (Force::WasDone, None) => {
             say(format_args!(
                 "{}: an earlier `recover --force` did it and was cut short; nothing is left to do: \
                  start this node",
                 dir.display()
             ));
-            Ok(ExitCode::SUCCESS)
+            Ok(None)
         }
         (Force::Done(forced), None) => {
-            if args.json {
-                say(serde_json::to_string(&told(&forced, dir))?);
-            } else {
+            if !args.json {
                 tell(&forced, dir);
             }
-            Ok(ExitCode::SUCCESS)
+            Ok(Some(forced))
         }
-        (other, None) => bail!("it ended in a way that this program does not know: {other:?}"),
+        (other, None) => {
+            asked(anyhow!("it ended in a way that this program does not know: {other:?}"))
+        }
     }
 }
 
 /// Says what would be done, and whether it is wanted.
-fn ask(plan: &Forced, args: &Recover) -> Result<bool> {
-    let dir = args.dir.display();
+fn ask(plan: &Forced, dir: &Path, args: &Recover) -> Result<bool> {
+    let dir = dir.display();
     eprintln!("{plan}");
     for (node, address) in answering(plan) {
         eprintln!(
@@ -160,8 +200,12 @@ fn tell(forced: &Forced, dir: &Path) {
 }
 
 /// With what to do instead.
-fn explain(error: ForceError, dir: &Path) -> anyhow::Error {
+fn explain(failure: Failure, dir: &Path) -> anyhow::Error {
     let dir = dir.display();
+    let error = match failure {
+        Failure::Force(error) => error,
+        Failure::Asked(error) => return error,
+    };
     match &error {
         ForceError::Directory(DirError::InUse { .. }) => anyhow!(
             "{error}; a quorum is recovered on a node that does not run: stop it first, or see with \

@@ -287,3 +287,36 @@ fn up_spreads_keys_over_groups_and_remembers_how_many() {
     process.says("ready");
     assert_eq!(Patient::new(clients.parse().unwrap()).ask::<u64>(&["DBSIZE"]), 30);
 }
+
+/// Each group has lost its quorum, and each is recovered; a command that was given before has
+/// nothing left to do.
+#[test]
+fn a_survivor_goes_on_alone_in_every_group() {
+    let mut cluster = Cluster::start(Scratch::new(), &["--groups", "4"], wrap);
+    let keys: Vec<_> = (0..40).map(|n| format!("key-{n}")).collect();
+    assert_eq!(keys.iter().map(|key| group(key)).collect::<BTreeSet<_>>().len(), GROUPS);
+    let mut node = cluster.node(1);
+    keys.iter().for_each(|key| node.ask(&["SET", key, key]));
+    check_digests(&cluster);
+    cluster.kill(0..NODES);
+    let dir = cluster.node_dir(0);
+    let dir = dir.to_str().unwrap();
+    fails(&["recover", dir, "--force"], 1, &["group 1", "nobody is there to be asked"]);
+    let third = format!("{dir}/group-3");
+    let recover = |dir| output(&["recover", dir, "--force", "--yes", "--json"]);
+    assert!(recover(&third).status.success());
+    let all = recover(dir);
+    assert!(all.status.success(), "{}", String::from_utf8_lossy(&all.stderr));
+    let passed_over = String::from_utf8_lossy(&all.stderr);
+    assert!(passed_over.contains("group 3: this node is its only voter already"), "{passed_over}");
+    let all: Value = serde_json::from_slice(&all.stdout).unwrap();
+    let made = all["groups"].as_array().unwrap().iter();
+    let made: Vec<_> = made.map(|made| (made["group"].clone(), made["epoch"].clone())).collect();
+    assert_eq!(made, [1, 2, 4].map(|group| (group.into(), 1.into())));
+    cluster.restart(0);
+    let mut alone = cluster.node(0);
+    for key in &keys {
+        assert_eq!(alone.ask::<String>(&["GET", key]), *key);
+        alone.ask::<String>(&["SET", key, "alone"]);
+    }
+}
