@@ -136,8 +136,21 @@ pub(crate) struct Serve {
     /// reads them
     #[arg(long, value_name = "FILE")]
     pub(crate) tape: Option<PathBuf>,
+    /// How much longer than others this node waits before it stands for leader, in milliseconds:
+    /// nodes with a second or more lead when those without are away
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    election_delay_ms: u64,
     #[command(flatten)]
     pub(crate) tuning: TuningArgs,
+}
+
+impl Serve {
+    /// The node's timing and limits.
+    pub(crate) fn tuning(&self) -> Tuning {
+        let mut tuning = self.tuning.tuning();
+        tuning.election_delay = Duration::from_millis(self.election_delay_ms);
+        tuning
+    }
 }
 
 #[derive(clap::Args, Debug)]

@@ -15,7 +15,7 @@ use std::{net::SocketAddr, process::ExitCode};
 
 pub(crate) fn run(serve: &Serve) -> Result<ExitCode> {
     check(serve);
-    let tuning = serve.tuning.tuning();
+    let tuning = serve.tuning();
     let groups = groups_file::settle(&serve.dir, serve.groups)?;
     if groups > 1 {
         check_groups(serve);

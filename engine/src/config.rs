@@ -110,6 +110,12 @@ pub struct Tuning {
     /// what has gone bad on the disk while other nodes still have it. Zero: none are made. What a
     /// restart has not read is read behind it in either case.
     pub scrub_interval: Duration,
+    /// How much longer than by its election timeout this node waits before it campaigns: its
+    /// priority, which other nodes need not know of. Nodes that wait an election timeout more than
+    /// another lead only when that one is away, is behind, or hands over to them. A delay never
+    /// decides who may lead, and ends: without those who come first the others elect one of
+    /// themselves.
+    pub election_delay: Duration,
 }
 
 impl Default for Tuning {
@@ -137,6 +143,7 @@ impl Default for Tuning {
             transfers_max: 2,
             transfer_bytes_per_second: 0,
             scrub_interval: Duration::ZERO,
+            election_delay: Duration::ZERO,
         }
     }
 }

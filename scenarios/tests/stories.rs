@@ -372,3 +372,28 @@ fn a_leader_that_is_isolated_serves_no_reads_and_steps_down() {
         heals(world)
     });
 }
+
+/// Priority: whoever waits less leads, if it lives. One that comes back disturbs nobody, and is
+/// the first to stand again when it is needed.
+#[test]
+fn the_node_that_waits_least_leads() {
+    for seed in 0..40 {
+        let mut plan = Plan::calm(seed, 3);
+        plan.tuning.election_delay = plan.tuning.election.1;
+        lakebed_scenarios::telling::tell("the_node_that_waits_least_leads", plan, |world| {
+            serve(world)?;
+            world.dismiss_clients();
+            run_for(world, 200 * MS)?;
+            for (leads, next) in [(0, 1), (1, 0), (0, 1)] {
+                assert_eq!(leader(world), Some(leads));
+                world.cut_power(leads, Survivors::All);
+                let is_next = |world: &Cluster| leader(world).is_some();
+                run_until(world, 2_000 * MS, "another leader", is_next)?;
+                assert_eq!(leader(world), Some(next));
+                world.restart(leads);
+                run_for(world, 500 * MS)?;
+            }
+            converge(world)
+        });
+    }
+}

@@ -501,6 +501,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         config.disk_align = self.plan.geometry.align;
         config.segment_bytes = self.plan.segment_bytes;
         config.tuning = self.plan.tuning.clone();
+        // Each node comes before the next.
+        config.tuning.election_delay *= at as u32;
         Engine::new(config, seed).expect("plans are configurations that work")
     }
 

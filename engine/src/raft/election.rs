@@ -81,7 +81,8 @@ impl Raft {
     pub(super) fn draw_patience(&mut self) {
         let (least, most) = self.tuning.election;
         let span = (most - least).as_nanos() as u64;
-        self.patience = least + Duration::from_nanos(self.rng.next_u64() % span);
+        let drawn = least + Duration::from_nanos(self.rng.next_u64() % span);
+        self.patience = drawn.saturating_add(self.tuning.election_delay);
     }
 
     /// A leader's regular duties.

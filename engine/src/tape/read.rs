@@ -81,7 +81,7 @@ records! {
         inflight_bytes_max, writes_inflight_max, propose_bytes_max, apply_bytes_max,
         cache_bytes_max, catch_up_bytes_max, restore_bytes_max, snapshot_log_bytes,
         retain_log_bytes, transfers_max, transfer_bytes_per_second, snapshot_age, pin_idle,
-        scrub_interval, hibernate_after
+        scrub_interval, hibernate_after, election_delay
     }
     Step { now, events, actions }
 }

@@ -110,6 +110,7 @@ fn swarm_limits(seed: u64, mut tuning: Tuning) -> Tuning {
     tuning.transfers_max = *draw.pick(&[1, 2]);
     tuning.transfer_bytes_per_second = *draw.pick(&[0, 0, 0, 64 << 10]);
     tuning.scrub_interval = Duration::from_millis(*draw.pick(&[0, 0, 200, 2000]));
+    tuning.election_delay = *draw.pick(&[Duration::ZERO, Duration::ZERO, tuning.election.1]);
     tuning
 }
 

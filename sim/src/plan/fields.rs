@@ -63,6 +63,7 @@ fn tuning(plan: &mut Plan) -> Vec<Field<'_>> {
         plain("transfer-bytes-per-second", &mut tuning.transfer_bytes_per_second),
         duration("snapshot-age", &mut tuning.snapshot_age),
         duration("scrub-interval", &mut tuning.scrub_interval),
+        duration("election-delay", &mut tuning.election_delay),
     ]
 }
 
