@@ -27,6 +27,10 @@ use std::{
 const WINDOW: std::ops::RangeInclusive<usize> = 4 << 10..=256 << 10;
 /// The most bytes of a short read or write.
 const FEW_BYTES: usize = 16;
+/// Room for fewer bytes is told to nobody, if the window is twice as large: else each short read let
+/// in a packet as small, and as every packet takes madsim's receiver a millisecond, a window that was
+/// full once stayed so (the silly window of RFC 1122, 4.2.3.3).
+const ROOM_TOLD_BYTES: usize = 1460;
 /// Whoever dials says first which wire it is: the two ends find their window by that.
 const PRELUDE_BYTES: usize = 8;
 
@@ -133,8 +137,10 @@ struct State {
     is_reset: [bool; 2],
     /// What each end hears nothing of: that the other is gone.
     is_silent: [bool; 2],
-    /// Bytes that each end has written and the other has not read.
+    /// Bytes that each end has written and was not told of room for since.
     unread: [usize; 2],
+    /// Of these, what the other end has read.
+    untold: [usize; 2],
     /// Who reads at each end, and who writes.
     readers: [Option<Waker>; 2],
     writers: [Option<Waker>; 2],
@@ -196,7 +202,11 @@ impl Wire {
     fn read(&self, end: usize, bytes: usize) {
         let other = 1 - end;
         let mut state = self.state();
-        state.unread[other] -= bytes;
+        state.untold[other] += bytes;
+        if state.untold[other] < ROOM_TOLD_BYTES.min(self.window / 2) {
+            return;
+        }
+        state.unread[other] -= std::mem::take(&mut state.untold[other]);
         let waker = state.writers[other].take();
         drop(state);
         waker.into_iter().for_each(Waker::wake);
