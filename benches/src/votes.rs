@@ -65,8 +65,9 @@ fn members() -> [(u64, &'static str); 2] {
     [(1, NAMES[0]), (2, NAMES[1])]
 }
 
-fn open(dir: &Path, id: u64, disk: DiskKind) -> Handle {
-    let listen = Listen::Address(NAMES[id as usize - 1].parse().expect("an address"));
+/// At its own address, or at any: then nobody finds it.
+fn open(dir: &Path, id: u64, address: &str, disk: DiskKind) -> Handle {
+    let listen = Listen::Address(address.parse().expect("an address"));
     open_as(id, &members(), listen, dir, disk)
 }
 
@@ -75,7 +76,8 @@ fn grow(dir: &Path, bytes: u64) -> u64 {
     let other = dir.with_extension("other");
     let _ = fs::remove_dir_all(&other);
     run(async {
-        let handles = [open(dir, 1, DiskKind::Files), open(&other, 2, DiskKind::Files)];
+        let open = |dir, id| open(dir, id, NAMES[id as usize - 1], DiskKind::Files);
+        let handles = [open(dir, 1), open(&other, 2)];
         fill(&handles[0], COMMAND_BYTES, bytes).await;
         for handle in handles {
             handle.shutdown(false).await.expect("it ends");
@@ -94,7 +96,7 @@ struct Start {
 fn start(dir: &Path, disk: DiskKind) -> Start {
     let begun = Instant::now();
     run(async {
-        let handle = open(dir, 1, disk);
+        let handle = open(dir, 1, "127.0.0.1:0", disk);
         let start = loop {
             let status = handle.status().await.expect("it runs");
             if status.recovery.phase >= Phase::Restore {
