@@ -167,6 +167,10 @@ impl Raft {
             Some(at) if !self.applying.restored => {
                 self.applying.restored = true;
                 self.log.marks.restored(at.index);
+                // What the snapshot holds was applied elsewhere, and its answers were given there.
+                while let Some(tracked) = self.tracking.pop_through(at.index) {
+                    self.end_runs(&tracked.runs, &Outcome::Unknown);
+                }
             }
             // A snapshot is on its way into it, in place of the state it had.
             None if self.applying.restored => self.applying.begin_anew(),
@@ -232,6 +236,7 @@ impl Raft {
         let (mut entries, mut next, mut ordinal) = (frames(&chunk.frames), chunk.first, 0);
         while let Some(tracked) = self.tracking.pop_through(chunk.last) {
             let Tracked { id, runs, .. } = tracked;
+            assert!(id.index >= next, "what waits for {id} would be answered by another entry");
             if self.log.term_at(id.index) != Some(id.term) {
                 // Another entry was committed in its place: it never can be.
                 for run in runs.as_slice() {
