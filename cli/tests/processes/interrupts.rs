@@ -10,9 +10,13 @@ use crate::{
 use rustix::process::Signal;
 use std::{
     os::unix::process::ExitStatusExt,
-    process::ExitStatus,
+    process::{self, ExitStatus},
     thread,
     time::{Duration, Instant},
+};
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
 };
 
 const END_MAX: Duration = Duration::from_secs(1);
@@ -49,6 +53,18 @@ fn digest(lone: &Lone) -> (u64, String) {
     Patient::new(lone.clients).ask(&["LAKEBED", "DIGEST"])
 }
 
+/// Lets nodes that are started from here obey Ctrl-C from their first instant. What a shell starts
+/// in the background ignores it, and hands that down: an interrupt before a node listens would be
+/// lost, and the test wait for ever. What is caught is not handed down.
+fn catch_interrupts() {
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let mut interrupts = runtime.block_on(async { signal(SignalKind::interrupt()) }).unwrap();
+    thread::spawn(move || {
+        runtime.block_on(interrupts.recv());
+        process::exit(130)
+    });
+}
+
 /// Starts it, interrupts it after this long, and waits for its end. Whether it served by then.
 fn interrupt(lone: &Lone, after: Duration) -> bool {
     let mut node = lone.start();
@@ -81,6 +97,7 @@ fn serves(lone: &Lone) -> (Process, Duration) {
 #[test]
 fn a_recovery_that_is_interrupted_ends_at_once_and_comes_to_the_same() {
     let instants = std::env::var("LAKEBED_INTERRUPTS").map_or(12, |n| n.parse().unwrap());
+    catch_interrupts();
     let lone = killed();
     let before = verdict(&lone);
     let (mut node, took) = serves(&lone);
