@@ -13,10 +13,12 @@
 //! finished 2026-03-01T12:00:00Z
 //! ```
 
-use crate::dir::{self, DirError, Owner};
+use crate::{
+    alone,
+    dir::{self, DirError, Owner},
+};
 use lakebed::{
-    Action, Config, DiskRequest, Engine, Event, Forced, GroupId, Halt, Instant, NodeId, Start,
-    files::Directory,
+    Config, DiskRequest, Engine, Forced, GroupId, Halt, NodeId, Start, files::Directory,
 };
 use std::{
     fmt::{self, Write as _},
@@ -109,26 +111,10 @@ pub fn force(path: &Path, accept: impl FnOnce(&Forced) -> bool) -> Result<Force,
     }
 }
 
-/// One request after the other: there is nobody else whom the disk could serve meanwhile.
 fn run(directory: &Directory, owner: Owner, acknowledged_loss: bool) -> Halt {
     let config = Config::new(GroupId(owner.group), NodeId(owner.node));
-    let mut engine = Engine::new(config, 0).expect("the default configuration is valid");
-    let mut events = vec![Event::Start(Start::ForceSoleVoter { acknowledged_loss })];
-    let mut actions = Vec::new();
-    loop {
-        // It is bounded by its disk, not by time: the engine needs no clock for it.
-        engine.handle(Instant(1), events.drain(..), &mut actions);
-        for action in actions.drain(..) {
-            match action {
-                Action::Halt(halt) => return *halt,
-                Action::Disk { op, request, .. } => {
-                    let result = directory.perform(&request);
-                    events.push(Event::Completed { op, result });
-                }
-                _ => {}
-            }
-        }
-    }
+    let engine = Engine::new(config, 0).expect("the default configuration is valid");
+    alone::run(engine, Start::ForceSoleVoter { acknowledged_loss }, directory, |_| None)
 }
 
 fn begun(plan: &Forced) -> String {

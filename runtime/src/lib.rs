@@ -28,6 +28,7 @@
 //! The driver's loop knows its surroundings only by the traits [`Disk`], [`Net`] and [`Clock`]. The
 //! disks and the clock here are Linux's.
 
+mod alone;
 mod clients;
 mod clock;
 mod dir;

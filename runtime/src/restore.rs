@@ -3,12 +3,14 @@
 //! The engine writes every byte ([`Start::Restore`]); here it is given a machine that reads the
 //! backup's file in place of one that was applied to. Knows no byte of the files.
 
-use crate::dir::{self, DirError, Owner};
+use crate::{
+    alone,
+    dir::{self, DirError, Owner},
+};
 use bytes::{Bytes, BytesMut};
 use lakebed::{
-    Action, Backup, BackupFault, BackupReader, Clients, ClusterId, Config, Engine, Event, Halt,
-    Instant, LogId, MachineError, Membership, NodeId, Outcome, RequestId, Runner, Start,
-    StateMachine, Timestamp, files::Directory,
+    Backup, BackupFault, BackupReader, Clients, ClusterId, Config, Engine, Event, Halt, LogId,
+    MachineError, Membership, NodeId, Outcome, RequestId, Runner, Start, StateMachine, Timestamp,
 };
 use std::{
     collections::VecDeque,
@@ -110,7 +112,16 @@ pub fn restore(
     let engine = Engine::new(config, draw()?).expect("the default configuration is valid");
     let (machine, bytes) = (State(path.to_owned()), backup.bytes);
     let start = Start::Restore { cluster, members, backup };
-    match drive(engine, start, &directory, machine, |done| progress(done, bytes)) {
+    let (mut runner, mut done) = (Runner::new(machine), 0);
+    let perform = |step| {
+        let event = runner.perform(step, &mut Nobody);
+        if let Some(Event::Captured { result: Ok(chunk), .. }) = &event {
+            done += chunk.bytes.len() as u64;
+            progress(done, bytes);
+        }
+        event
+    };
+    match alone::run(engine, start, &directory, perform) {
         Halt::Built(at) => Ok(at),
         halt => Err(RestoreError::Halted(Box::new(halt))),
     }
@@ -121,39 +132,6 @@ fn draw() -> Result<u64, RestoreError> {
         let path = PathBuf::from("the system's entropy");
         RestoreError::Io { path, error: io::Error::other(error) }
     })
-}
-
-/// One request after the other: there is nobody else whom the disk could serve meanwhile.
-fn drive(
-    mut engine: Engine,
-    start: Start,
-    directory: &Directory,
-    machine: State,
-    mut progress: impl FnMut(u64),
-) -> Halt {
-    let mut runner = Runner::new(machine);
-    let (mut events, mut actions, mut done) = (vec![Event::Start(start)], Vec::new(), 0);
-    loop {
-        // It is bounded by its writes, not by time: the engine needs no clock for it.
-        engine.handle(Instant(1), events.drain(..), &mut actions);
-        for action in actions.drain(..) {
-            match action {
-                Action::Halt(halt) => return *halt,
-                Action::Disk { op, request, .. } => {
-                    let result = directory.perform(&request);
-                    events.push(Event::Completed { op, result });
-                }
-                Action::Machine(step) => events.extend(runner.perform(step, &mut Nobody)),
-                _ => {}
-            }
-        }
-        for event in &events {
-            if let Event::Captured { result: Ok(chunk), .. } = event {
-                done += chunk.bytes.len() as u64;
-                progress(done);
-            }
-        }
-    }
 }
 
 /// A machine that holds what a backup does, and is asked for nothing else.
