@@ -51,6 +51,10 @@ explore name="elections" *args:
 crash seeds="4000":
     CRASH_SEEDS={{seeds}} cargo test --release -p lakebed crash
 
+# Who notices a mutant of the engine (docs/simulation.md), every N-th from the I-th on.
+mutants shard="1/1" jobs="1":
+    mutants/run {{shard}} {{jobs}}
+
 # Lakebed beside its peers, in one run; builds raft, raft-engine and protobuf.
 bench what="consensus":
     cargo run --release --manifest-path benches/Cargo.toml -- {{what}}

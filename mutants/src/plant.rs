@@ -1,0 +1,290 @@
+//! A file's text with all its mutants in it, each asleep until it is called by its number.
+//!
+//! Invariant: with none awake the text means what it meant.
+
+use crate::{
+    list::{Genre, Mutant},
+    sites::Sites,
+};
+use anyhow::{Context as _, Result};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    ops::Range,
+};
+
+/// A place where something is chosen.
+struct Site<'a> {
+    range: Range<usize>,
+    kind: Kind<'a>,
+    mutants: Vec<&'a Mutant>,
+}
+
+enum Kind<'a> {
+    /// Before a function's body.
+    Return,
+    /// The word `const`, in the way of a choice at run time.
+    Constant,
+    Lazy([Range<usize>; 3]),
+    Binary([Range<usize>; 3]),
+    Unary(Range<usize>),
+    /// Behind a pattern that has no guard.
+    Arm,
+    /// A guard: those who take the arm away, and those who settle the guard.
+    Guard {
+        deleted: Vec<&'a Mutant>,
+    },
+    Field(&'a str, Range<usize>, Range<usize>),
+}
+
+/// The text with these in it, but for those that are `dead`: they do not compile.
+pub fn plant(text: &str, mutants: &[&Mutant], dead: &BTreeSet<u32>) -> Result<String> {
+    let sites = Sites::of(text)?;
+    let awake: Vec<_> = mutants.iter().filter(|mutant| !dead.contains(&mutant.id)).collect();
+    let mut planted = Planted { text, sites: Vec::new() };
+    for mutant in &awake {
+        planted.add(mutant, &sites)?;
+    }
+    let is_changed = |of: &Range<usize>| awake.iter().any(|m| of.contains(&m.range(text).start));
+    for (_, word, _) in sites.constants.iter().filter(|(whole, ..)| is_changed(whole)) {
+        planted.sites.push(Site { range: word.clone(), kind: Kind::Constant, mutants: Vec::new() });
+    }
+    planted.settle_guards();
+    // Outer ones before those within; a guard before the condition that it is.
+    planted.sites.sort_by_key(|site| {
+        let is_inner = matches!(site.kind, Kind::Lazy(_) | Kind::Binary(_) | Kind::Unary(_));
+        let is_long = !site.range.is_empty();
+        (site.range.start, is_long, Reverse(site.range.end), is_inner)
+    });
+    Ok(planted.render(0..text.len(), 0))
+}
+
+/// Those that there is no asleep for: a condition that binds names cannot be told in parts, and a
+/// function that returns an opaque type returns one only.
+pub fn unplantable(text: &str, mutants: &[&Mutant]) -> Result<Vec<u32>> {
+    let sites = Sites::of(text)?;
+    let is_unplantable = |mutant: &&&Mutant| match mutant.genre {
+        Genre::FnValue => mutant.replacement.starts_with("::std::iter::"),
+        Genre::BinaryOperator => {
+            sites.binaries.get(&mutant.range(text).start).is_some_and(|site| site.binds)
+        }
+        _ => false,
+    };
+    Ok(mutants.iter().filter(is_unplantable).map(|mutant| mutant.id).collect())
+}
+
+/// Which mutant, or else which of a site, the text has around this place.
+pub fn blamed(planted: &str, at: usize) -> Vec<u32> {
+    let (mut open, mut rest) = (Vec::new(), 0);
+    while let Some(found) = planted[rest..at.min(planted.len())].find("/*<") {
+        let word = &planted[rest + found + 3..];
+        let word = &word[..word.find("*/").unwrap_or(0)];
+        rest += found + 3;
+        match word {
+            ">" => drop(open.pop()),
+            ids => open.push(ids.split(',').filter_map(|id| id.parse().ok()).collect()),
+        }
+    }
+    open.pop().unwrap_or_default()
+}
+
+/// What the markers name within the match of what lies at this place: a match that has lost an arm
+/// is told by what is matched.
+pub fn within_match(planted: &str, at: usize) -> Result<Vec<u32>> {
+    let sites = Sites::of(planted)?;
+    let of = sites.matches.iter().filter(|(matched, _)| matched.contains(&at));
+    let whole = of.map(|(_, whole)| whole).min_by_key(|whole| whole.len());
+    let text = whole.map_or("", |whole| &planted[whole.clone()]);
+    let named = text.split("/*<").skip(1).filter_map(|word| word.split_once("*/"));
+    Ok(named.flat_map(|(ids, _)| ids.split(',')).filter_map(|id| id.parse().ok()).collect())
+}
+
+struct Planted<'a> {
+    text: &'a str,
+    sites: Vec<Site<'a>>,
+}
+
+impl<'a> Planted<'a> {
+    fn add(&mut self, mutant: &'a Mutant, sites: &'a Sites) -> Result<()> {
+        let range = mutant.range(self.text);
+        let lost = || format!("{}: nothing of its kind is there", mutant.name);
+        let (range, kind) = match mutant.genre {
+            Genre::FnValue => (range.start..range.start, Kind::Return),
+            Genre::BinaryOperator => {
+                let site = sites.binaries.get(&range.start).with_context(lost)?;
+                let parts = [site.left.clone(), site.operator.clone(), site.right.clone()];
+                let kind = if site.is_lazy { Kind::Lazy(parts) } else { Kind::Binary(parts) };
+                (site.whole.clone(), kind)
+            }
+            Genre::UnaryOperator => {
+                let (whole, operand) = sites.unaries.get(&range.start).with_context(lost)?;
+                (whole.clone(), Kind::Unary(operand.clone()))
+            }
+            Genre::MatchArm => {
+                let arm = sites.arms.get(&range.start).with_context(lost)?;
+                match &arm.guard {
+                    Some(guard) => (guard.clone(), Kind::Guard { deleted: vec![mutant] }),
+                    None => (arm.pattern_end..arm.pattern_end, Kind::Arm),
+                }
+            }
+            Genre::MatchArmGuard => {
+                let guard = sites.guards.get(&range.start).with_context(lost)?;
+                (guard.clone(), Kind::Guard { deleted: Vec::new() })
+            }
+            Genre::StructField => {
+                let field = sites.fields.get(&range.start).with_context(lost)?;
+                let kind = Kind::Field(&field.name, field.value.clone(), field.base.clone());
+                (field.whole.clone(), kind)
+            }
+        };
+        let is_same = |site: &&mut Site<'_>| {
+            site.range == range
+                && std::mem::discriminant(&site.kind) == std::mem::discriminant(&kind)
+        };
+        match self.sites.iter_mut().find(is_same) {
+            Some(site) => {
+                if let (Kind::Guard { deleted }, Kind::Guard { deleted: more }) =
+                    (&mut site.kind, kind)
+                {
+                    deleted.extend(more);
+                }
+                site.mutants.push(mutant);
+            }
+            None => self.sites.push(Site { range, kind, mutants: vec![mutant] }),
+        }
+        Ok(())
+    }
+
+    /// Those who take an arm away do not settle its guard as well.
+    fn settle_guards(&mut self) {
+        for site in &mut self.sites {
+            if let Kind::Guard { deleted } = &site.kind {
+                site.mutants.retain(|mutant| !deleted.iter().any(|other| other.id == mutant.id));
+            }
+        }
+    }
+
+    /// The text of a range, of which the sites from this one on may lie within.
+    fn render(&self, range: Range<usize>, first: usize) -> String {
+        let (mut out, mut at, mut n) = (String::new(), range.start, first);
+        while let Some(site) = self.sites.get(n) {
+            let is_within = range.start <= site.range.start && site.range.end <= range.end;
+            if is_within && site.range.start >= at {
+                out += &self.text[at..site.range.start];
+                self.render_site(site, n, &mut out);
+                at = site.range.end;
+            }
+            n += 1;
+            if site.range.start > range.end {
+                break;
+            }
+        }
+        out + &self.text[at..range.end]
+    }
+
+    fn render_site(&self, site: &Site<'a>, n: usize, out: &mut String) {
+        let part = |range: &Range<usize>| self.render(range.clone(), n + 1);
+        let all: Vec<u32> = match &site.kind {
+            Kind::Guard { deleted } => ids(deleted).chain(ids(&site.mutants)).collect(),
+            _ => ids(&site.mutants).collect(),
+        };
+        let all = all.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        let _ = write!(out, "/*<{all}*/");
+        match &site.kind {
+            Kind::Constant => {}
+            Kind::Return => {
+                for Mutant { id, replacement, .. } in &site.mutants {
+                    let _ = write!(
+                        out,
+                        "if crate::mutant({id}) {{ return /*<{id}*/{replacement}/*<>*/; }} "
+                    );
+                }
+            }
+            Kind::Lazy([left, operator, right]) => {
+                // By De Morgan: each operand is there once, and is evaluated when it was.
+                let awake = called(&site.mutants);
+                let _ = write!(
+                    out,
+                    "(({awake} ^ ((({})) {} ({awake} ^ ({})))) ^ {awake})",
+                    negated(&awake, &part(left)),
+                    &self.text[operator.clone()],
+                    part(right)
+                );
+            }
+            Kind::Binary([left, operator, right]) => {
+                let (left, right) = (part(left), part(right));
+                out.push('(');
+                for Mutant { id, replacement, .. } in &site.mutants {
+                    let _ = write!(
+                        out,
+                        "if crate::mutant({id}) {{ /*<{id}*/ {left} {replacement} {right} /*<>*/ }} else "
+                    );
+                }
+                let _ = write!(out, "{{ {left} {} {right} }})", &self.text[operator.clone()]);
+            }
+            Kind::Unary(operand) => {
+                let awake = called(&site.mutants);
+                let all = self.text[site.range.start..operand.start].to_owned();
+                let operand = part(operand);
+                let _ = write!(out, "(if {awake} {{ {operand} }} else {{ {all}{operand} }})");
+            }
+            Kind::Arm => {
+                let _ = write!(out, " if !{} ", called(&site.mutants));
+            }
+            Kind::Guard { deleted } => {
+                let gone = if deleted.is_empty() { "false".into() } else { called(deleted) };
+                let named = |value: &str| {
+                    let mutants = site.mutants.iter().filter(|m| m.replacement == value);
+                    let calls = mutants.map(|m| format!("crate::mutant({})", m.id));
+                    calls.chain(["false".into()]).collect::<Vec<String>>().join(" || ")
+                };
+                let _ = write!(
+                    out,
+                    "!({gone}) && (({}) || (!({}) && ({})))",
+                    named("true"),
+                    named("false"),
+                    part(&site.range)
+                );
+            }
+            Kind::Field(name, value, base) => {
+                let awake = called(&site.mutants);
+                let _ = write!(
+                    out,
+                    "{name}: if {awake} {{ ({}).{name}.clone() }} else {{ {} }}",
+                    part(base),
+                    part(value)
+                );
+            }
+        }
+        out.push_str("/*<>*/");
+    }
+}
+
+fn ids<'a>(mutants: &'a [&'a Mutant]) -> impl Iterator<Item = u32> + 'a {
+    mutants.iter().map(|mutant| mutant.id)
+}
+
+/// Whether any of these is awake.
+fn called(mutants: &[&Mutant]) -> String {
+    let calls = mutants.iter().map(|mutant| format!("crate::mutant({})", mutant.id));
+    format!("({})", calls.collect::<Vec<_>>().join(" || "))
+}
+
+fn negated(awake: &str, operand: &str) -> String {
+    format!("{awake} ^ ({operand})")
+}
+
+/// The functions that must stay `const`, and the mutants within them.
+pub fn within_constants(text: &str, mutants: &[&Mutant], names: &BTreeSet<String>) -> Vec<u32> {
+    let Ok(sites) = Sites::of(text) else { return Vec::new() };
+    let kept: BTreeMap<_, _> = sites
+        .constants
+        .iter()
+        .filter(|(.., name)| names.contains(name))
+        .map(|(whole, ..)| (whole.start, whole.end))
+        .collect();
+    let is_within = |at: usize| kept.range(..=at).next_back().is_some_and(|(_, end)| at < *end);
+    let within = mutants.iter().filter(|mutant| is_within(mutant.range(text).start));
+    within.map(|mutant| mutant.id).collect()
+}
