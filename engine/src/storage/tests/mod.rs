@@ -510,6 +510,25 @@ fn a_pause_proves_the_last_write() {
     assert_eq!(node.storage.deadline(), None, "and not again");
 }
 
+/// While writes go on, slots alone prove what was durable before them: an entry that is bad below
+/// such a floor is damage, to be sent again, and not the end of a log whose tail is torn.
+#[test]
+fn a_slot_proves_what_was_durable_before_it() {
+    let mut node = Node::start(Disk::default(), format());
+    for bytes in [40, 50, 60] {
+        node.append_all(1, [bytes]);
+    }
+    assert!(node.storage.promises().durable().durable_hint < LogIndex(2));
+    let mut disk = node.disk;
+    let segment = disk.files.iter_mut().find(|(file, _)| matches!(file, File::Segment(_)));
+    let bytes = segment.expect("a log").1;
+    let body = bytes.windows(50).position(|window| window == [2; 50]).expect("the second entry");
+    bytes[body] ^= 1;
+    let node = Node::start(disk, Start::Run);
+    assert_eq!(node.recovered().last.index, LogIndex(3));
+    assert_eq!(node.storage.hole().map(|hole| hole.index), Some(LogIndex(2)));
+}
+
 #[test]
 fn every_bit_of_a_proven_entry_is_guarded() {
     let mut node = Node::start(Disk::default(), format());
