@@ -2,6 +2,7 @@
 
 mod changes;
 mod elections;
+mod epochs;
 mod forming;
 mod forwards;
 mod garbled;
