@@ -6,6 +6,7 @@ mod epochs;
 mod forming;
 mod forwards;
 mod garbled;
+mod gates;
 mod handovers;
 mod leases;
 mod logs;

@@ -1,0 +1,79 @@
+//! A node that may have forgotten what it acknowledged: no vote until it has it again.
+
+use super::{super::gate::Gate, *};
+
+const NONCE: [u64; 2] = [300, 2];
+
+/// Three nodes, of which the third lost all of its log.
+fn forgetful() -> Cluster {
+    let full = || disk_with(1, &[1, 1, 1], 3);
+    let mut cluster = Cluster::new(vec![full(), full(), disk_with(1, &[], 3)]);
+    cluster.at(3).raft.gate = Some(Gate::new(NONCE));
+    cluster
+}
+
+fn is_shut(cluster: &mut Cluster) -> bool {
+    let node = cluster.at(3);
+    assert_eq!(node.raft.gate.is_none(), node.has(Mark::GateCleared));
+    node.raft.gate.is_some()
+}
+
+#[test]
+fn behind_the_gate_there_is_neither_a_vote_nor_a_candidate() {
+    let mut cluster = forgetful();
+    cluster.isolate(1);
+    cluster.elapse(5000 * MS);
+    for id in [2, 3] {
+        assert!(!matches!(cluster.at(id).role(), status::Role::Leader), "node {id}");
+        assert_eq!(cluster.at(id).disk.promised, (Term(1), None), "node {id}");
+    }
+    assert!(is_shut(&mut cluster));
+}
+
+#[test]
+fn the_gate_opens_when_all_that_the_leader_had_is_durable_again() {
+    let mut cluster = forgetful();
+    cluster.at(3).disk.lazy = true;
+    cluster.elect(1);
+    // Its new term.
+    cluster.at(3).disk.sync();
+    cluster.elapse(500 * MS);
+    assert_eq!(cluster.at(3).disk.log.len(), 4, "with the leader's first");
+    assert!(is_shut(&mut cluster), "it is not durable");
+    cluster.at(3).disk.sync();
+    cluster.elapse(500 * MS);
+    assert!(!is_shut(&mut cluster));
+    assert!(std::mem::take(&mut cluster.at(3).raft.gate_opened), "the disk is to know");
+    cluster.isolate(1);
+    cluster.at(3).disk.lazy = false;
+    cluster.at(2).raft.patience = Duration::ZERO;
+    cluster.elapse(5000 * MS);
+    let leads = |node: &Node| node.role() == status::Role::Leader;
+    assert!(cluster.nodes[1..].iter().any(leads), "no two lead without its word");
+}
+
+/// An answer counts from the leader of this term, to the question about this very fault.
+#[test]
+fn other_answers_do_not_open_the_gate() {
+    type Change = fn(&mut Message);
+    let other_fault: Change = |message| {
+        message.payload = Payload::GateAnswer { nonce: [300, 1], last: LogIndex(0) };
+    };
+    let old_term: Change = |message| message.head.term = Term(1);
+    let changes: [(Change, u64, bool); 4] =
+        [(other_fault, 1, false), (old_term, 1, false), (|_| {}, 2, false), (|_| {}, 1, true)];
+    for (n, (change, from, opens)) in changes.into_iter().enumerate() {
+        let mut cluster = forgetful();
+        cluster.cut.insert((node(3), node(1)));
+        cluster.elect(1);
+        // Its question is not heard, so no answer is under way but this one.
+        cluster.elapse(100 * MS);
+        let head = cluster.at(from).raft.head_to(node(3));
+        let payload = Payload::GateAnswer { nonce: NONCE, last: LogIndex(0) };
+        let mut message = Message { head, payload };
+        change(&mut message);
+        cluster.at(3).raft.on_message(node(from), message);
+        cluster.settle(3);
+        assert_eq!(!is_shut(&mut cluster), opens, "answer {n}");
+    }
+}
