@@ -84,7 +84,8 @@ pub struct Tuning {
     pub propose_bytes_max: u64,
     /// The most bytes handed out to the machine and not yet applied.
     pub apply_bytes_max: u64,
-    /// The most bytes of log kept in memory for peers and the machine.
+    /// The most bytes of log kept in memory for peers and the machine; and, while a snapshot is on its
+    /// way to a node, of what follows it and waits there.
     pub cache_bytes_max: u64,
     /// The most bytes read from disk for lagging peers at one time, all together.
     pub catch_up_bytes_max: u64,

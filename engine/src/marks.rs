@@ -116,6 +116,8 @@ marks! {
     Installed,
     /// An install took away entries that differed from what others had committed.
     InstallTookEntries,
+    /// Entries that came while a snapshot did waited for it, and followed it at once.
+    AppendWaited,
     /// A restart finished an install that a crash had cut short.
     InstallFinished,
     /// No snapshot was left, and a peer had to send one.
