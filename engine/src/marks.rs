@@ -222,6 +222,8 @@ marks! {
     SnapshotRestored,
     /// A block of the newest snapshot was bad, and the older one was used.
     OlderSnapshotUsed,
+    /// A snapshot turned out bad in a running node, and another one was to be taken.
+    SnapshotFoundBad,
     /// Log below both snapshots was kept: a member needs it.
     LogKeptForMember,
     /// A dead segment was kept: it is being read.

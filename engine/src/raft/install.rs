@@ -200,6 +200,10 @@ impl Raft {
         let Some(peer) = peers.iter_mut().find(|known| known.id == peer) else { return };
         let (id, Some(transfer)) = (peer.id, &mut peer.transfer) else { return };
         transfer.reading = false;
+        if transfer.snapshot.is_some_and(|known| known != piece.snapshot) {
+            // The one before turned out bad: this one begins from its beginning.
+            return peer.begin_transfer();
+        }
         if piece.offset != transfer.sent {
             return;
         }
