@@ -387,8 +387,8 @@ pub(crate) struct TuningArgs {
     /// How many bytes of snapshots a leader sends in a second, at most [default: no limit]
     #[arg(long, value_name = "BYTES")]
     transfer_bytes_per_second: Option<u64>,
-    /// In how many hours all of the log is read again, slowly, to find what went bad on the disk
-    /// while other nodes still have it; zero: never
+    /// In how many hours log and snapshots are read again, slowly, to find what went bad on the disk
+    /// while there is another one; zero: never
     #[arg(long, value_name = "HOURS", default_value_t = 168)]
     scrub_hours: u32,
     /// Answer reads under the leader's lease, if no two nodes' clocks drift apart by more than this,

@@ -29,6 +29,8 @@ struct Status {
     durable: u64,
     /// Whether writes are refused until there is room for more log.
     disk_full: bool,
+    /// How many snapshots on its disk it knows to be bad.
+    snapshots_damaged: u64,
     /// Of a leader: how far it knows each other member to be.
     peers: Vec<Peer>,
     health: Health,
@@ -45,6 +47,8 @@ struct Spread {
     ready: bool,
     /// Whether writes are refused in one of them until there is room for more log.
     disk_full: bool,
+    /// How many snapshots on its disk it knows to be bad, of all groups.
+    snapshots_damaged: u64,
     groups: Vec<Group>,
     health: Health,
 }
@@ -165,6 +169,7 @@ fn parse_spread(info: &str) -> Result<Spread> {
         leads: fields.number("leads")?,
         ready: fields.number("ready")? != 0,
         disk_full: fields.number("disk_full")? != 0,
+        snapshots_damaged: fields.number("snapshots_damaged")?,
         groups: groups::in_info(&fields.0),
         health: fields.health()?,
     })
@@ -185,6 +190,7 @@ fn parse(info: &str) -> Result<Status> {
         last: number("last")?,
         durable: number("durable")?,
         disk_full: number("disk_full")? != 0,
+        snapshots_damaged: number("snapshots_damaged")?,
         peers: peers(text("peers")?, number("committed")?),
         health: fields.health()?,
         recovery: Recovery {
@@ -240,8 +246,24 @@ impl fmt::Display for Spread {
         writeln!(f, "node       {node}, leads {leads} of {} groups", groups.len())?;
         groups.iter().try_for_each(|group| writeln!(f, "{group}"))?;
         let full = "full: writes are refused until there is room\n           ";
-        write!(f, "disk       {}{health}", if self.disk_full { full } else { "" })
+        write!(
+            f,
+            "disk       {}{}",
+            if self.disk_full { full } else { "" },
+            bad(self.snapshots_damaged)
+        )?;
+        write!(f, "{health}")
     }
+}
+
+/// Of damage on the disk that nothing rests on any more; nothing, if there is none.
+fn bad(snapshots: u64) -> String {
+    let told = match snapshots {
+        0 => return String::new(),
+        1 => "a snapshot is bad".into(),
+        count => format!("{count} snapshots are bad"),
+    };
+    format!("{told}: not used any more, another one is taken\n           ")
 }
 
 /// The same for people: a field a line.
@@ -261,7 +283,13 @@ impl fmt::Display for Status {
         writeln!(f, "snapshot   {snapshot}{age}")?;
         self.peers.iter().try_for_each(|peer| writeln!(f, "{peer}"))?;
         let full = "full: writes are refused until there is room\n           ";
-        writeln!(f, "disk       {}{}", if self.disk_full { full } else { "" }, self.health)?;
+        write!(
+            f,
+            "disk       {}{}",
+            if self.disk_full { full } else { "" },
+            bad(self.snapshots_damaged)
+        )?;
+        writeln!(f, "{}", self.health)?;
         write!(f, "{}", self.recovery)
     }
 }
@@ -325,7 +353,8 @@ mod tests {
     use super::*;
 
     const INFO: &str = "# Lakebed\r\nnode:2\r\nrole:follower\r\nterm:7\r\nleader:\r\nfirst:1\r\n\
-        snapshot:3.40\r\ncommitted:50\r\napplied:49\r\nlast:51\r\ndurable:50\r\nready:1\r\ndisk_full:0\r\n\
+        snapshot:3.40\r\ncommitted:50\r\napplied:49\r\nlast:51\r\ndurable:50\r\nready:1\r\n\
+        disk_full:0\r\nsnapshots_damaged:0\r\n\
         peers:1=48/replicate/20,3=0/install/9\r\n\
         disk_free_bytes:1000\r\ndisk_size_bytes:\r\ndisk_writes:4\r\ndisk_write_mean_us:200\r\n\
         disk_write_slowest_us:900\r\nsnapshot_age_seconds:60\r\n\
@@ -336,7 +365,7 @@ mod tests {
     #[test]
     fn info_becomes_one_object() {
         let json = serde_json::to_string(&parse(INFO).unwrap()).unwrap();
-        let expected = r#"{"node":2,"role":"follower","term":7,"leader":null,"first":1,"snapshot":{"term":3,"index":40},"committed":50,"applied":49,"last":51,"durable":50,"disk_full":false,"peers":[{"node":1,"matched":48,"lag":2,"feed":"replicate","silent_ms":20},{"node":3,"matched":0,"lag":50,"feed":"install","silent_ms":9}],"health":{"disk_free_bytes":1000,"disk_size_bytes":null,"disk_writes":4,"disk_write_mean_us":200,"disk_write_slowest_us":900,"snapshot_age_seconds":60},"recovery":{"phase":"ready","bytes_done":5,"bytes_total":9,"entries_done":3,"entries_total":4,"took_us":{"list":12,"log":340},"verdict":"a clean log: nothing to do"}}"#;
+        let expected = r#"{"node":2,"role":"follower","term":7,"leader":null,"first":1,"snapshot":{"term":3,"index":40},"committed":50,"applied":49,"last":51,"durable":50,"disk_full":false,"snapshots_damaged":0,"peers":[{"node":1,"matched":48,"lag":2,"feed":"replicate","silent_ms":20},{"node":3,"matched":0,"lag":50,"feed":"install","silent_ms":9}],"health":{"disk_free_bytes":1000,"disk_size_bytes":null,"disk_writes":4,"disk_write_mean_us":200,"disk_write_slowest_us":900,"snapshot_age_seconds":60},"recovery":{"phase":"ready","bytes_done":5,"bytes_total":9,"entries_done":3,"entries_total":4,"took_us":{"list":12,"log":340},"verdict":"a clean log: nothing to do"}}"#;
         assert_eq!(json, expected);
     }
 

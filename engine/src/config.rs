@@ -84,7 +84,8 @@ pub struct Tuning {
     pub propose_bytes_max: u64,
     /// The most bytes handed out to the machine and not yet applied.
     pub apply_bytes_max: u64,
-    /// The most bytes of log kept in memory for peers and the machine.
+    /// The most bytes of log kept in memory for peers and the machine; and, while a snapshot is on its
+    /// way to a node, of what follows it and waits there.
     pub cache_bytes_max: u64,
     /// The most bytes read from disk for lagging peers at one time, all together.
     pub catch_up_bytes_max: u64,
@@ -106,8 +107,8 @@ pub struct Tuning {
     /// The most bytes of snapshots sent in a second, to all members together and on average over a
     /// heartbeat. Zero: as fast as the receivers' disks take them.
     pub transfer_bytes_per_second: u64,
-    /// How long a pass over the log takes that reads every entry again, one piece at a time, to find
-    /// what has gone bad on the disk while other nodes still have it. Zero: none are made. What a
+    /// How long a pass over log and snapshots takes that reads all of it again, one piece at a time, to
+    /// find what has gone bad on the disk while there is another one. Zero: none are made. What a
     /// restart has not read is read behind it in either case.
     pub scrub_interval: Duration,
     /// How much longer than by its election timeout this node waits before it campaigns: its

@@ -121,6 +121,7 @@ impl Engine {
             memory_bytes: self.storage.memory_bytes(),
             ready: self.is_ready(),
             scrubbed_bytes: self.storage.scrubbed_bytes(),
+            snapshots_damaged: self.storage.spoilt_snapshots(),
             marks: self.storage.marks().0 | self.compaction.marks.0,
             ..Status::default()
         };
@@ -136,7 +137,7 @@ impl Engine {
     #[must_use]
     pub fn probe(&self) -> Probe {
         let mut probe = Probe {
-            snapshot: self.storage.snapshot(),
+            snapshot: self.storage.covered(),
             ready: self.is_ready(),
             stateless: self.storage.is_state_lost(),
             owed: self.storage.first_owed(),
@@ -333,7 +334,7 @@ impl Engine {
             durable: storage.durable(),
             promised: storage.promised(),
             write_epoch: storage.write_epoch(),
-            snapshot: storage.snapshot().index,
+            snapshot: storage.covered().index,
             first: storage.first(),
             restored: storage.restored(),
             saturated: storage.is_saturated(),
@@ -414,7 +415,7 @@ impl Engine {
         let is_news = at.index > storage.snapshot().index;
         if is_news
             && storage.can_capture()
-            && compaction.is_due(storage, &self.tuning, self.now)
+            && compaction.is_due(storage, &self.tuning, (at, self.now))
             && let Some(members) = raft.members_at(at.index)
         {
             storage.capture(at, members);
@@ -460,7 +461,7 @@ impl Engine {
     fn check(&mut self) -> bool {
         let (storage, Some(raft)) = (&self.storage, &mut self.raft) else { return false };
         raft.check();
-        let reached = (storage.snapshot().index, storage.first(), storage.restored());
+        let reached = (storage.covered().index, storage.first(), storage.restored());
         raft.reached() != reached
     }
 

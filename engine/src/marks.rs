@@ -116,6 +116,8 @@ marks! {
     Installed,
     /// An install took away entries that differed from what others had committed.
     InstallTookEntries,
+    /// Entries that came while a snapshot did waited for it, and followed it at once.
+    AppendWaited,
     /// A restart finished an install that a crash had cut short.
     InstallFinished,
     /// No snapshot was left, and a peer had to send one.
@@ -220,6 +222,8 @@ marks! {
     SnapshotRestored,
     /// A block of the newest snapshot was bad, and the older one was used.
     OlderSnapshotUsed,
+    /// A snapshot turned out bad in a running node, and another one was to be taken.
+    SnapshotFoundBad,
     /// Log below both snapshots was kept: a member needs it.
     LogKeptForMember,
     /// A dead segment was kept: it is being read.

@@ -52,8 +52,11 @@ pub struct Status {
     pub snapshot_bytes_sent: u64,
     /// Bytes of snapshots that peers sent it in this life, wanted or not.
     pub snapshot_bytes_received: u64,
-    /// Bytes of entries that it read again in this life to see whether they are good.
+    /// Bytes of log and snapshots that it read again in this life to see whether they are good.
     pub scrubbed_bytes: u64,
+    /// How many snapshots on its disk it knows to be bad: each goes when another one is durable that
+    /// takes its place. Not among them: what only a restart would read.
+    pub snapshots_damaged: u32,
     /// The rare situations that were met, a bit each.
     pub marks: u128,
 }

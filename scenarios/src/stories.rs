@@ -164,7 +164,7 @@ fn every_structure() -> Plan {
     plan.faults = vec![
         Fault { at: 60 * MS, kind: isolated(0, 340) },
         Fault { at: 430 * MS, kind: isolated(0, 270) },
-        Fault { at: 718_800 * US, kind: end },
+        Fault { at: 719_200 * US, kind: end },
     ];
     plan
 }

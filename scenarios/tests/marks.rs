@@ -25,8 +25,9 @@ const UNMET: [(Mark, &str); 9] = [
 ];
 
 /// What storms meet once in a thousand runs, or less: not asked for.
-const RARE: [Mark; 11] = [
+const RARE: [Mark; 12] = [
     Mark::ScrubFoundBadEntry,
+    Mark::SnapshotFoundBad,
     Mark::CutDeepened,
     Mark::CutWaitedForWrites,
     Mark::DivergenceBisected,

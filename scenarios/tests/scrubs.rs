@@ -1,10 +1,14 @@
 //! What has gone bad on the disk of a node that runs is found by reading it again, and given again by
-//! the others, before a restart needs it.
+//! the others, or taken anew, before a restart needs it.
 
-use lakebed::Mark;
-use lakebed_scenarios::telling::{Cluster, tell};
+use lakebed::{File, LogId, Mark};
+use lakebed_scenarios::{
+    machine::Ledger,
+    telling::{Cluster, Told, tell, tell_of},
+};
 use lakebed_sim::{
     Violation,
+    disk::Survivors,
     plan::{MS, Plan},
     storm::{converge, leader, run_for, run_until, serve},
 };
@@ -83,4 +87,138 @@ fn without_a_scrub_it_is_found_by_nobody() {
             converge(world)
         });
     }
+}
+
+/// Its snapshots are of several blocks.
+fn heavy() -> Ledger {
+    Ledger::heavy(90_000)
+}
+
+/// The snapshots on a node's disk, the oldest first.
+fn snapshots(world: &Cluster, node: usize) -> Vec<LogId> {
+    let at = |file| match file {
+        File::Snapshot(at) => Some(at),
+        _ => None,
+    };
+    let mut found: Vec<_> = world.disk(node).list().filter_map(|(file, _)| at(file)).collect();
+    found.sort();
+    found
+}
+
+/// One more snapshot is on its disk, and it serves on.
+fn snap(world: &mut Cluster, node: usize) -> Told {
+    let before = snapshots(world, node).last().copied();
+    // One of what is applied now, which may be what the last one holds.
+    while snapshots(world, node).last().copied() <= before {
+        world.ask_for_snapshot(node)?;
+        run_for(world, 20 * MS)?;
+    }
+    serve(world)
+}
+
+/// A leader or a follower with two snapshots, one of which goes bad.
+fn spoils(world: &mut Cluster, leads: bool, pick: u64) -> Result<(usize, LogId), Violation> {
+    serve(world)?;
+    let leader = leader(world).expect("a cluster that serves has a leader");
+    let node = if leads { leader } else { (leader + 1) % world.nodes() };
+    snap(world, node)?;
+    snap(world, node)?;
+    let at = snapshots(world, node)[usize::from(!pick.is_multiple_of(3))];
+    assert!(world.rot_snapshot(node, at, pick * 37), "it is there");
+    Ok((node, at))
+}
+
+#[test]
+fn a_snapshot_that_goes_bad_is_found_and_another_one_is_taken() {
+    for seed in 0..40 {
+        let (name, plan) = (
+            "a_snapshot_that_goes_bad_is_found_and_another_one_is_taken",
+            kept(seed, Duration::from_millis(100)),
+        );
+        tell_of(name, &plan, heavy, |world| {
+            let (node, bad) = spoils(world, seed % 2 == 0, seed)?;
+            let is_found = |world: &Cluster| has(world, node, Mark::SnapshotFoundBad);
+            run_until(world, 2_000 * MS, "a bad snapshot that is found", is_found)?;
+            let is_taken = |world: &Cluster| {
+                let there = snapshots(world, node);
+                there.len() == 2 && !there.contains(&bad)
+            };
+            run_until(world, 2_000 * MS, "another snapshot in its place", is_taken)?;
+            world.cut_power(node, Survivors::None);
+            world.restart(node);
+            serve(world)?;
+            assert!(!has(world, node, Mark::OlderSnapshotUsed), "what it begins with is good");
+            converge(world)
+        });
+    }
+}
+
+/// While the bad snapshot is found, another one taken and the bad one removed; whatever survives.
+#[test]
+fn a_power_cut_at_every_event_of_it_is_recovered_from() {
+    let (mut before, mut after) = (0, 0);
+    for events in 0..160_u64 {
+        let plan = kept(events / 40, Duration::from_millis(100));
+        let was_found = std::cell::Cell::new(false);
+        tell_of("a_power_cut_at_every_event_of_it_is_recovered_from", &plan, heavy, |world| {
+            let (node, bad) = spoils(world, events % 2 == 0, events)?;
+            // Another one of the same place may take its name.
+            let rotten = world.disk(node).content(File::Snapshot(bad));
+            let is_gone = |world: &Cluster| world.disk(node).content(File::Snapshot(bad)) != rotten;
+            // From shortly before on: it is found within two passes, whatever comes between.
+            let is_near = |world: &Cluster| has(world, node, Mark::SnapshotFoundBad);
+            if events % 80 >= 10 {
+                run_until(world, 2_000 * MS, "a bad snapshot that is found", is_near)?;
+            }
+            let start = world.stats().events;
+            while world.stats().events < start + events % 80 * 4 {
+                world.step()?;
+            }
+            was_found.set(is_gone(world));
+            world.cut_power(node, Survivors::ALL[events as usize % 7]);
+            world.restart(node);
+            serve(world)?;
+            run_until(world, 2_000 * MS, "a bad snapshot that is gone", is_gone)?;
+            converge(world)
+        });
+        *(if was_found.get() { &mut after } else { &mut before }) += 1;
+    }
+    assert!(before > 20 && after > 20, "{before} before another was there, {after} after it");
+}
+
+/// A leader comes upon it when a peer is to be sent that snapshot. It ended then, and so did each
+/// leader with a bad one; now the peer is sent the one before.
+#[test]
+fn a_peer_is_not_sent_a_bad_snapshot() {
+    let mut found = 0;
+    for seed in 0..20 {
+        let was_found = std::cell::Cell::new(false);
+        let mut plan = kept(seed, Duration::ZERO);
+        plan.tuning.retain_log_bytes = 0;
+        tell_of("a_peer_is_not_sent_a_bad_snapshot", &plan, heavy, |world| {
+            serve(world)?;
+            let leader = leader(world).expect("a cluster that serves has a leader");
+            let node = (leader + 1) % 3;
+            let last = world.probe(node).expect("it is up").last.index;
+            world.cut_power(node, Survivors::All);
+            let begins =
+                |world: &Cluster| world.probe(leader).map(|probe| probe.first).unwrap_or_default();
+            while begins(world) <= last.next() {
+                run_for(world, 20 * MS)?;
+                world.ask_for_snapshot(leader)?;
+                run_for(world, 20 * MS)?;
+            }
+            let [_, newest] = snapshots(world, leader)[..] else { panic!("it keeps two") };
+            assert!(world.rot_snapshot(leader, newest, seed * 31));
+            let lives = world.stats().crashes;
+            world.restart(node);
+            let is_in = |world: &Cluster| has(world, node, Mark::Installed);
+            run_until(world, 5_000 * MS, "an install", is_in)?;
+            assert_eq!(world.stats().crashes, lives);
+            was_found.set(has(world, leader, Mark::SnapshotFoundBad));
+            converge(world)
+        });
+        found += u32::from(was_found.get());
+    }
+    assert!(found > 10, "{found} of 20 leaders came upon it");
 }

@@ -145,6 +145,9 @@ const GAUGES: &[Simple] = &[
     simple("disk_full", "Whether writes are refused for want of room.", None, |v| {
         of(v, |s| u64::from(s.disk_full))
     }),
+    simple("snapshots_damaged", "Snapshots on its disk that are known to be bad.", None, |v| {
+        of(v, |s| s.snapshots_damaged.into())
+    }),
     of_node("disk_free", "Room left on the file system of its data.", Some(Unit::Bytes), |v| {
         v.room.map(|room| room.free_bytes as f64)
     }),
@@ -194,7 +197,7 @@ const COUNTERS: &[Simple] = &[
     }),
     simple(
         "scrubbed",
-        "Bytes of log read again to see if they are good.",
+        "Bytes of log and snapshots read again to see if they are good.",
         Some(Unit::Bytes),
         |v| of(v, |s| s.scrubbed_bytes),
     ),

@@ -235,6 +235,7 @@ fn status_is_one_object() {
         "last",
         "durable",
         "disk_full",
+        "snapshots_damaged",
         "peers",
         "health",
         "recovery",

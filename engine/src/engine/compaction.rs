@@ -60,11 +60,12 @@ impl Compaction {
     /// Notes what has changed, and ends the requests that are met.
     pub(super) fn tell(&mut self, storage: &mut Storage, now: Instant, out: &mut Vec<Action>) {
         let snapshot = storage.snapshot();
-        if snapshot != self.snapshot {
-            self.snapshot = snapshot;
+        if snapshot > self.snapshot {
             self.since = now;
             out.push(Action::Note(Note::Snapshot(snapshot)));
         }
+        // That an older one stands for one that turned out bad is no news of a snapshot.
+        self.snapshot = snapshot;
         if storage.first() != self.first {
             self.first = storage.first();
             out.push(Action::Note(Note::Compacted(self.first)));
@@ -93,8 +94,13 @@ impl Compaction {
     }
 
     /// Whether a snapshot at `at`, which is news, is to be taken now.
-    pub(super) fn is_due(&mut self, storage: &Storage, tuning: &Tuning, now: Instant) -> bool {
-        if self.is_wanted() {
+    pub(super) fn is_due(
+        &mut self,
+        storage: &Storage,
+        tuning: &Tuning,
+        (at, now): (LogId, Instant),
+    ) -> bool {
+        if self.is_wanted() || storage.wants_fresh(at) {
             return true;
         }
         if self.age_deadline(tuning).is_some_and(|due| now >= due) {

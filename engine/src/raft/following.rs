@@ -38,13 +38,14 @@ impl Raft {
             || append.prev.index > self.log.marks.last()
             || self.receiver.taking.is_some()
         {
+            self.let_wait(&append);
             return self.refuse_append(append.prev.index);
         }
         self.take_entries(append.prev.index, append.frames);
     }
 
     /// Reads every entry and its checksums, once; `self.heads` holds what they are.
-    fn verify(&mut self, append: &Append, term: Term) -> Result<(), &'static str> {
+    pub(super) fn verify(&mut self, append: &Append, term: Term) -> Result<(), &'static str> {
         self.heads.clear();
         let (mut prev, mut rest) = (append.prev, &append.frames[..]);
         while !rest.is_empty() {
@@ -90,17 +91,20 @@ impl Raft {
         if append.fates.iter().any(misplaced) {
             return Err("a forwarded batch placed where none can be");
         }
-        let committed = self.log.marks.committed();
-        let differs = |index: LogIndex, term: Term| {
-            index <= committed && self.log.term_at(index).is_some_and(|ours| ours != term)
-        };
-        let prev = append.prev;
-        if differs(prev.index, prev.term)
-            || self.heads.iter().any(|entry| differs(entry.id.index, entry.id.term))
-        {
+        if !self.is_of_what_is_committed(append) {
             return Err("another entry where one is committed");
         }
         Ok(())
+    }
+
+    /// Whether an append agrees with all that is committed here.
+    pub(super) fn is_of_what_is_committed(&self, append: &Append) -> bool {
+        let committed = self.log.marks.committed();
+        let agrees = |index: LogIndex, term: Term| {
+            index > committed || self.log.term_at(index).is_none_or(|ours| ours == term)
+        };
+        agrees(append.prev.index, append.prev.term)
+            && self.heads.iter().all(|entry| agrees(entry.id.index, entry.id.term))
     }
 
     /// Someone leads: from now on this node follows.
@@ -152,7 +156,7 @@ impl Raft {
     }
 
     /// Keeps what is there already, cuts at the first entry that differs, appends the rest.
-    fn take_entries(&mut self, prev: LogIndex, frames: Bytes) {
+    pub(super) fn take_entries(&mut self, prev: LogIndex, frames: Bytes) {
         let (mut known, mut offset) = (0, 0);
         for head in &self.heads {
             let same = head.id.index <= self.log.marks.committed()
@@ -223,10 +227,15 @@ impl Raft {
         let rests = self.take_rest();
         let Role::Follower(follower) = &mut self.role else { return };
         let (answers, conflict) = (follower.leader_epoch, follower.conflict.take());
+        let (mut matched, mut durable) = (follower.matched, durable);
+        if cfg!(lakebed_break = "acknowledge_what_waits_for_a_snapshot") {
+            let waiting = self.receiver.waiting.last().unwrap_or_default();
+            (matched, durable) = (matched.max(waiting), durable.max(waiting));
+        }
         let answer = AppendAnswer {
             sequence: follower.sequence,
             round: follower.round,
-            matched: follower.matched,
+            matched,
             durable,
             fates: self.forwards.fates,
             full: self.facts.full,

@@ -10,6 +10,7 @@ use super::{
     Raft,
     progress::{Pace, Peer},
     role::{Follower, Leader, Role},
+    waiting::{Behind, Waiting},
 };
 use crate::{
     action::Outcome,
@@ -46,6 +47,8 @@ pub(super) struct Transfer {
     has_moved: bool,
     /// For how many heartbeats it did not.
     still: u32,
+    /// What follows the snapshot and is sent beside it.
+    pub(super) behind: Behind,
 }
 
 impl Transfer {
@@ -101,6 +104,11 @@ impl Transfer {
         // says that it has it.
         self.snapshot = self.snapshot.filter(|snapshot| snapshot.bytes > 0);
         is_stuck
+    }
+
+    /// Whether the peer takes the snapshot in: it can let wait what follows it.
+    pub(super) const fn is_taken_in(&self) -> bool {
+        self.snapshot.is_some() && self.is_open
     }
 
     /// Whether its peer seems to get no further.
@@ -170,6 +178,8 @@ pub(super) struct Receiver {
     pub(super) taking: Option<LogId>,
     /// One is taking the place of the state that was lost.
     joining: bool,
+    /// What came behind the snapshot before it was in.
+    pub(super) waiting: Waiting,
 }
 
 /// Bytes of snapshots, for people: what is sent again counts again.
@@ -190,10 +200,17 @@ impl Raft {
         let Some(peer) = peers.iter_mut().find(|known| known.id == peer) else { return };
         let (id, Some(transfer)) = (peer.id, &mut peer.transfer) else { return };
         transfer.reading = false;
+        if transfer.snapshot.is_some_and(|known| known != piece.snapshot) {
+            // The one before turned out bad: this one begins from its beginning.
+            return peer.begin_transfer();
+        }
         if piece.offset != transfer.sent {
             return;
         }
         allowance.spend(piece.bytes.len());
+        if transfer.snapshot.is_none() && peer.pace == Pace::Install {
+            peer.next = piece.snapshot.at.index.next();
+        }
         transfer.snapshot = Some(piece.snapshot);
         transfer.sent += piece.bytes.len() as u64;
         self.carried.sent += piece.bytes.len() as u64;
@@ -281,7 +298,7 @@ impl Raft {
     }
 
     /// Whether log or state reach there already.
-    fn reaches(&self, at: LogId) -> bool {
+    pub(super) fn reaches(&self, at: LogId) -> bool {
         if cfg!(lakebed_break = "install_over_a_log_that_reaches_there") {
             return false;
         }
@@ -306,6 +323,7 @@ impl Raft {
 
     /// A snapshot that came whole takes the place of the log; or is not needed any more.
     pub(crate) fn install(&mut self) {
+        self.take_what_waited();
         let Some(receiving) = self.facts.receiving else { return };
         let at = receiving.snapshot.at;
         self.receiver.joining &= self.lacks_state();

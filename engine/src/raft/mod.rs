@@ -26,6 +26,7 @@ mod rest;
 mod role;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub(crate) use install::Pins;
 pub(crate) use log::Change;
@@ -438,7 +439,8 @@ impl Raft {
 
     /// Forgets what memory has no room for, and looks at the watermarks: in production too.
     pub(crate) fn check(&mut self) {
-        self.log.evict(self.tuning.cache_bytes_max);
+        let waiting = self.receiver.waiting.bytes();
+        self.log.evict(self.tuning.cache_bytes_max.saturating_sub(waiting));
         self.log.marks.check();
     }
 
@@ -566,7 +568,8 @@ impl Raft {
         if let Role::Leader(leader) = &self.role {
             status.peers = leader.peers.iter().map(|peer| peer.status(self.now)).collect();
         }
-        status.memory_bytes += self.log.cache_bytes() + self.gathering.bytes() as u64;
+        status.memory_bytes +=
+            self.log.cache_bytes() + self.receiver.waiting.bytes() + self.gathering.bytes() as u64;
         (status.snapshot_bytes_sent, status.snapshot_bytes_received) =
             (self.carried.sent, self.carried.received);
         status.marks |= self.marks.0;

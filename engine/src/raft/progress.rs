@@ -204,6 +204,14 @@ impl Peer {
         self.transfer = Some(Transfer::default());
     }
 
+    /// Begins to send it another snapshot than the one on its way.
+    pub(super) fn begin_transfer(&mut self) {
+        match self.pace {
+            Pace::Install => self.begin_install(),
+            Pace::Probe { .. } | Pace::Replicate => self.transfer = Some(Transfer::default()),
+        }
+    }
+
     fn forget_inflight(&mut self) {
         self.inflight.clear();
         self.inflight_bytes = 0;

@@ -6,6 +6,7 @@
 
 use super::{
     Raft,
+    install::Transfer,
     log::{Chunk, Log},
     progress::{Pace, Peer},
     role::Role,
@@ -73,7 +74,7 @@ impl Feed<'_> {
             }
             Pace::Probe { asked: true } => {}
             Pace::Replicate => self.stream(peer),
-            Pace::Install => {}
+            Pace::Install => self.send_behind(peer),
         }
         self.install(peer);
         let (last, committed) = (self.log.marks.last(), self.log.marks.committed());
@@ -95,6 +96,27 @@ impl Feed<'_> {
             && let Some(from) = transfer.next(self.tuning.inflight_bytes_max)
         {
             self.pieces.push((peer.id, from));
+        }
+    }
+
+    /// Sends what follows the snapshot that is on its way: it waits there until that is in.
+    fn send_behind(&mut self, peer: &mut Peer) {
+        let append = u64::from(self.tuning.append_bytes_max);
+        let (in_all, on_the_way) = (self.tuning.cache_bytes_max, self.tuning.inflight_bytes_max);
+        while peer.next >= self.log.first() && peer.next <= self.log.marks.last() {
+            let has_room = |transfer: &Transfer| {
+                transfer.is_taken_in() && transfer.behind.has_room(append, in_all, on_the_way)
+            };
+            if !peer.transfer.as_ref().is_some_and(has_room) {
+                return;
+            }
+            let Some(chunk) = self.chunk(peer) else { return };
+            let bytes = chunk.frames.len();
+            peer.fed = None;
+            self.append(peer, chunk.frames);
+            peer.next = chunk.last.next();
+            let transfer = peer.transfer.as_mut().expect("it has room behind it");
+            transfer.behind.sent(peer.sequence, bytes);
         }
     }
 
@@ -224,6 +246,9 @@ impl Raft {
         let needed = peer.matched.next();
         let rose = peer.answered(answer, self.now);
         peer.intake.arrived(head.log_epoch, answer.fates);
+        if let Some(transfer) = &mut peer.transfer {
+            transfer.behind.answered(answer.sequence);
+        }
         match &answer.conflict {
             Some(_) if answer.sequence < peer.probing_since => {
                 self.marks.set(Mark::StaleAnswerDropped);
@@ -308,7 +333,7 @@ impl Raft {
                 let Role::Leader(leader) = &mut self.role else { return };
                 let Some(peer) = leader.peer(id) else { return };
                 peer.reading = false;
-                if ours && peer.pace == Pace::Replicate && chunk.first == peer.next {
+                if ours && !matches!(peer.pace, Pace::Probe { .. }) && chunk.first == peer.next {
                     self.marks.set(Mark::PeerFedFromDisk);
                     peer.fed = Some(chunk);
                 }

@@ -67,7 +67,8 @@ impl Compaction {
         promises: &mut Promises,
         ops: &mut Ops,
     ) {
-        if matches!(self.step, Step::Idle) && snapshots.whole.len() < SNAPSHOTS_KEPT {
+        let is_few = snapshots.whole.len() < SNAPSHOTS_KEPT && snapshots.spoilt.is_empty();
+        if matches!(self.step, Step::Idle) && is_few {
             return;
         }
         match std::mem::take(&mut self.step) {
@@ -107,7 +108,11 @@ impl Compaction {
         promises: &mut Promises,
         ops: &mut Ops,
     ) {
-        let extra = snapshots.whole.len() - SNAPSHOTS_KEPT;
+        for file in snapshots.take_superseded() {
+            self.submit(CompactOp::Remove, DiskRequest::Remove { file }, ops);
+            self.step = Step::Remove;
+        }
+        let Some(extra) = snapshots.whole.len().checked_sub(SNAPSHOTS_KEPT) else { return };
         let (serving, pins) = (&snapshots.serving, &snapshots.pins);
         let is_pinned = |at| pins.uses(at);
         let is_used = |at| serving.uses(at) || is_pinned(at);

@@ -26,6 +26,7 @@ mod scan;
 mod scrub;
 mod serving;
 mod snapshots;
+mod spoilt;
 mod states;
 mod verdict;
 mod verify;
@@ -278,9 +279,10 @@ impl Storage {
             Job::Staging => on_saved(&mut self.snapshots.staging, op, result),
             Job::Serve(_) if self.snapshots.serving.is_expected(op) => {
                 let Completion::Read(block) = result? else { return Ok(()) };
-                let (group, align) = (self.config.group, self.config.disk_align);
-                self.snapshots.serving.on_read(op, &block, group, align);
+                let bad = self.snapshots.serving.on_read(op, &block, self.config.group);
+                bad.into_iter().for_each(|bad| self.on_bad_snapshot(&bad));
             }
+            Job::Check => self.on_checked(now, op, result),
             Job::Pinned => self.snapshots.pins.on_read(op, result),
             // Nobody waits for it any more, and its file may be gone.
             Job::Serve(_) => {}
@@ -377,9 +379,13 @@ impl Storage {
             }
             // After the compaction: it may have recycled the segment that the log waits for.
             self.journal.persist(now, promises, &mut self.ops);
-            if let Some((from, to, bytes_max)) = self.scrub.begin(now, &self.journal) {
-                self.reads.read(Reader::Scrub, from, to, bytes_max);
-            }
+            self.scrub.go_on(
+                now,
+                &self.journal,
+                &mut self.reads,
+                &mut self.snapshots,
+                &mut self.ops,
+            );
             self.reads.go_on(&self.journal, &mut self.ops);
             promises.hint(self.journal.durable(), self.committed);
         }
@@ -414,20 +420,12 @@ impl Storage {
 
     /// Whether something failed that nothing may be built on.
     pub(crate) const fn has_failed(&self) -> bool {
-        self.fault.is_some()
-            || self.journal.fault.is_some()
-            || self.snapshots.fault.is_some()
-            || self.snapshots.serving.fault.is_some()
+        self.fault.is_some() || self.journal.fault.is_some() || self.snapshots.fault.is_some()
     }
 
     /// Why the node must end, once that is so.
     pub(crate) fn halt(&mut self) -> Option<Halt> {
-        let faults = [
-            &mut self.fault,
-            &mut self.journal.fault,
-            &mut self.snapshots.fault,
-            &mut self.snapshots.serving.fault,
-        ];
+        let faults = [&mut self.fault, &mut self.journal.fault, &mut self.snapshots.fault];
         faults.into_iter().find_map(Option::take)
     }
 
@@ -544,7 +542,7 @@ impl Storage {
         self.ops.marks
     }
 
-    /// Bytes of entries that were read again while the node ran.
+    /// Bytes of entries and snapshots that were read again while the node ran.
     pub(crate) const fn scrubbed_bytes(&self) -> u64 {
         self.scrub.bytes
     }

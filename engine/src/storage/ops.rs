@@ -29,6 +29,8 @@ pub(crate) enum Job {
     Restore,
     /// A piece for a peer.
     Serve(NodeId),
+    /// A piece of a snapshot that is read to see whether it is good.
+    Check,
     /// A piece for a reader from outside.
     Pinned,
     Install(InstallOp),

@@ -1,20 +1,33 @@
-//! Reading the log again while the node runs, slowly: what has gone bad on the disk since it was
-//! written comes to light while peers still have it, and not in the restart that needs it.
+//! Reading log and snapshots again while the node runs, slowly: what has gone bad on the disk since
+//! it was written comes to light while there is another one, and not in the restart that needs it.
 //!
-//! Knows no bytes: it asks for entries as any other reader does, and drops them. What is bad has the
-//! consequence that it has for any reader. Invariant: one piece is read at a time, and a pass over
-//! the whole log takes as long as is asked for.
+//! Knows no bytes: it asks for entries as any other reader does, and drops them; snapshots are read
+//! by a part of its own. What is bad has the consequence that it has for any reader. Invariant: one
+//! piece is read at a time, and a pass over all of it takes as long as is asked for.
 
-use super::{ReadBack, Reader, Storage, journal::Journal, lost::Lost, reader::BadEntry};
+mod snapshots;
+
+pub(super) use snapshots::BadSnapshot;
+
+use super::{
+    ReadBack, Reader, Storage,
+    journal::Journal,
+    lost::Lost,
+    ops::{Job, Ops},
+    reader::{BadEntry, Reads},
+    snapshots::Snapshots,
+};
 use crate::{
     action::Note,
-    file::File,
+    event::Completion,
+    file::{Class, DiskError, DiskRequest, File},
     marks::Mark,
-    types::{Instant, LogIndex},
+    types::{Instant, LogIndex, OpId},
 };
+use snapshots::Checks;
 use std::time::Duration;
 
-/// The most bytes that are read at one time, if an entry is not longer.
+/// The most bytes that are read at one time, if an entry or a block is not longer.
 const PIECE_BYTES: u32 = 256 << 10;
 
 #[derive(Clone, Debug, Default)]
@@ -25,12 +38,24 @@ pub(super) struct Scrub {
     /// they are read without a pause, whether there are passes or not.
     believed: Option<(LogIndex, LogIndex)>,
     next: LogIndex,
+    /// In this pass the log is read up to here: one that grows must not keep it from its end.
+    through: LogIndex,
     /// What is being read begins here.
     reading: Option<LogIndex>,
+    /// The log was read to its end in this pass, and snapshots are.
+    checks: Option<Checks>,
     /// When the next piece is to be read.
     due: Option<Instant>,
-    /// How many bytes of entries were read again.
+    /// How many bytes were read again.
     pub(super) bytes: u64,
+}
+
+/// What is to be read.
+enum Piece {
+    /// Entries from the first of these to the second, and at most `PIECE_BYTES` of them.
+    Entries(LogIndex, LogIndex),
+    /// A part of a snapshot.
+    Snapshot(DiskRequest),
 }
 
 impl Scrub {
@@ -48,33 +73,53 @@ impl Scrub {
 
     /// When the next piece is to be read, if none is being.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.due.filter(|_| self.reading.is_none())
+        self.due.filter(|_| self.reading.is_none() && !self.is_checking())
     }
 
-    /// The piece that is to be read now: entries from the first of these to the second, and at most
-    /// so many bytes.
-    pub(super) fn begin(
+    /// Whether a piece of a snapshot is being read.
+    fn is_checking(&self) -> bool {
+        self.checks.as_ref().is_some_and(Checks::is_reading)
+    }
+
+    /// Asks for the piece that is to be read now, if one is.
+    pub(super) fn go_on(
         &mut self,
         now: Instant,
         journal: &Journal,
-    ) -> Option<(LogIndex, LogIndex, u32)> {
+        reads: &mut Reads,
+        snapshots: &mut Snapshots,
+        ops: &mut Ops,
+    ) {
+        match self.begin(now, journal, snapshots) {
+            Some(Piece::Entries(from, to)) => reads.read(Reader::Scrub, from, to, PIECE_BYTES),
+            Some(Piece::Snapshot(request)) => {
+                let DiskRequest::Read { len, .. } = request else { unreachable!("it is a read") };
+                let op = ops.submit(Job::Check, Class::Background, request);
+                self.checks.as_mut().expect("snapshots are being read").reads(op, len);
+            }
+            None => {}
+        }
+    }
+
+    fn begin(
+        &mut self,
+        now: Instant,
+        journal: &Journal,
+        snapshots: &mut Snapshots,
+    ) -> Option<Piece> {
         if self.interval.is_zero() && self.believed.is_none() {
             return None;
         }
         let (first, last) = (journal.first(), journal.durable());
         // The log was cut, or replaced: what was asked for may never come.
         self.reading = self.reading.filter(|from| (first..=last).contains(from));
-        if self.reading.is_some() {
+        if self.reading.is_some() || self.is_checking() {
             return None;
         }
-        let readable = |from: LogIndex, last: LogIndex| {
-            let is_there = |index: &LogIndex| journal.holes.first_from(*index) != Some(*index);
-            (from.0..=last.0).map(LogIndex).find(is_there).filter(|_| from >= first)
-        };
         if let Some((from, to)) = self.believed {
-            self.reading = readable(from.max(first), to.min(last));
+            self.reading = readable(journal, from, to.min(last));
             if let Some(from) = self.reading {
-                return Some((from, to.min(last), PIECE_BYTES));
+                return Some(Piece::Entries(from, to.min(last)));
             }
             // What lies behind a hole that is owed is not read before it is filled.
             self.believed = self.believed.filter(|(_, to)| *to > last && *to >= first);
@@ -83,44 +128,90 @@ impl Scrub {
             return None;
         }
         if self.due.is_none() {
-            self.due = Some(now.after(self.wait(PIECE_BYTES.into(), journal)));
+            self.due = Some(now.after(self.wait(PIECE_BYTES.into(), journal, snapshots)));
         }
         if self.due.is_none_or(|due| now < due) {
             return None;
         }
-        // Behind the last entry a pass begins anew.
-        let Some(from) = readable(self.next, last).or_else(|| readable(first, last)) else {
+        let piece = self.next_of_pass(journal, snapshots);
+        if piece.is_none() {
             self.due = Some(now.after(self.interval));
-            return None;
-        };
-        self.reading = Some(from);
-        Some((from, last, PIECE_BYTES))
+        }
+        piece
+    }
+
+    /// Behind the last entry the snapshots come, and behind them a pass begins anew. `None`: there is
+    /// nothing at all.
+    fn next_of_pass(&mut self, journal: &Journal, snapshots: &mut Snapshots) -> Option<Piece> {
+        for _ in 0..2 {
+            if self.checks.is_none() {
+                if self.next == LogIndex(0) {
+                    self.through = journal.durable();
+                }
+                let to = self.through.min(journal.durable());
+                self.reading = readable(journal, self.next, to);
+                if let Some(from) = self.reading {
+                    return Some(Piece::Entries(from, to));
+                }
+                self.checks = Some(Checks::of(&snapshots.whole));
+            }
+            let checks = self.checks.as_mut().expect("it was just begun");
+            if let Some(request) = checks.next(&snapshots.whole, snapshots.align(), PIECE_BYTES) {
+                return Some(Piece::Snapshot(request));
+            }
+            (self.checks, self.next) = (None, LogIndex(0));
+            snapshots.want_again();
+        }
+        None
     }
 
     /// What was read is good up to here, or known to be bad, and had so many bytes.
-    fn end(&mut self, through: LogIndex, bytes: u64, now: Instant, journal: &Journal) {
+    fn end(
+        &mut self,
+        (through, bytes): (LogIndex, u64),
+        now: Instant,
+        journal: &Journal,
+        snapshots: &Snapshots,
+    ) {
         self.reading = None;
-        self.next = through.next();
+        // Entries that a restart believed may be read in between.
+        if self.checks.is_none() {
+            self.next = through.next();
+        }
         self.bytes += bytes;
         if let Some((from, to)) = self.believed {
             self.believed = Some((from.max(through.next()), to)).filter(|(from, to)| from <= to);
         }
-        self.due = (!self.interval.is_zero()).then(|| now.after(self.wait(bytes, journal)));
+        self.wait_for(bytes, now, journal, snapshots);
+    }
+
+    /// So many bytes were read: the next piece has time.
+    fn wait_for(&mut self, bytes: u64, now: Instant, journal: &Journal, snapshots: &Snapshots) {
+        let is_on = !self.interval.is_zero();
+        self.due = is_on.then(|| now.after(self.wait(bytes, journal, snapshots)));
     }
 
     /// How long a pass may take over so many bytes.
-    fn wait(&self, bytes: u64, journal: &Journal) -> Duration {
-        let all = u128::from(journal.bytes_after(LogIndex(0)).max(1));
+    fn wait(&self, bytes: u64, journal: &Journal, snapshots: &Snapshots) -> Duration {
+        let all = journal.bytes_after(LogIndex(0)) + snapshots.bytes_on_disk();
+        let all = u128::from(all.max(1));
         let share = self.interval.as_nanos() * u128::from(bytes).min(all) / all;
         Duration::from_nanos(u64::try_from(share).unwrap_or(u64::MAX))
     }
+}
+
+/// The first entry from there on that is no hole.
+fn readable(journal: &Journal, from: LogIndex, last: LogIndex) -> Option<LogIndex> {
+    let is_there = |index: &LogIndex| journal.holes.first_from(*index) != Some(*index);
+    (from.max(journal.first()).0..=last.0).map(LogIndex).find(is_there)
 }
 
 impl Storage {
     /// A piece was read, and is good.
     pub(super) fn on_scrubbed(&mut self, now: Instant, back: &ReadBack) {
         self.ops.met(Mark::LogScrubbed);
-        self.scrub.end(back.last, back.frames.len() as u64, now, &self.journal);
+        let read = (back.last, back.frames.len() as u64);
+        self.scrub.end(read, now, &self.journal, &self.snapshots);
     }
 
     /// The scrub came upon a bad entry. Where nobody else has it the node goes on: its machine holds
@@ -129,7 +220,7 @@ impl Storage {
         self.ops.met(Mark::ScrubFoundBadEntry);
         self.reads.drop_wish(Reader::Scrub);
         let bytes = u64::from(bad.slot.total_bytes);
-        self.scrub.end(bad.slot.id.index, bytes, now, &self.journal);
+        self.scrub.end((bad.slot.id.index, bytes), now, &self.journal, &self.snapshots);
         if self.snapshots.has_peers {
             self.on_bad_entry(bad);
         } else {
@@ -146,8 +237,23 @@ impl Storage {
             self.reads.drop_wish(Reader::Scrub);
             self.tell_bad(lost.file, format_args!("{} is", lost.expected));
             let last = self.journal.last_of(lost.file).unwrap_or(self.scrub.next);
-            self.scrub.end(last, 0, now, &self.journal);
+            self.scrub.end((last, 0), now, &self.journal, &self.snapshots);
         }
+    }
+
+    /// A piece of a snapshot was read. One that cannot be read is of no more use than a bad one.
+    pub(super) fn on_checked(
+        &mut self,
+        now: Instant,
+        op: OpId,
+        result: Result<Completion, DiskError>,
+    ) {
+        let (group, align) = (self.config.group, self.config.disk_align);
+        let Some(checks) = &mut self.scrub.checks else { return };
+        let Some((bytes, bad)) = checks.on_read(op, result, group, align) else { return };
+        self.scrub.bytes += u64::from(bytes);
+        self.scrub.wait_for(bytes.into(), now, &self.journal, &self.snapshots);
+        bad.into_iter().for_each(|bad| self.on_bad_snapshot(&bad));
     }
 
     fn tell_bad(&mut self, file: File, what: std::fmt::Arguments<'_>) {

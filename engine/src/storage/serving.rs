@@ -3,12 +3,11 @@
 //! Invariant: a snapshot that a peer is being sent keeps its file.
 
 use super::{
-    damaged,
     ops::{Job, Ops},
+    scrub::BadSnapshot,
     snapshots::SnapshotFile,
 };
 use crate::{
-    action::Halt,
     disk::snapshot::{BLOCK_HEAD_BYTES, decode_block},
     file::{Class, DiskRequest},
     types::{GroupId, LogId, NodeId, OpId, Piece, SnapshotName, Timestamp},
@@ -20,7 +19,6 @@ use std::collections::VecDeque;
 pub(crate) struct Serving {
     transfers: Vec<Transfer>,
     pieces: VecDeque<(NodeId, Piece)>,
-    pub(super) fault: Option<Halt>,
 }
 
 #[derive(Clone, Debug)]
@@ -71,12 +69,13 @@ impl Serving {
         ops: &mut Ops,
     ) {
         let place = self.transfers.iter().position(|transfer| transfer.peer == peer);
-        let place = match (place, newest) {
-            (Some(place), _) => place,
+        let (place, from) = match (place, newest) {
+            (Some(place), _) => (place, from),
             (None, Some(newest)) => {
                 let snapshot = newest.clone();
                 self.transfers.push(Transfer { peer, snapshot, reading: None });
-                self.transfers.len() - 1
+                // Whatever was wanted of another one, which has turned out bad: this one begins.
+                (self.transfers.len() - 1, 0)
             }
             (None, None) => return,
         };
@@ -100,6 +99,21 @@ impl Serving {
         self.transfers.retain(|transfer| peers.contains(&transfer.peer));
     }
 
+    /// A snapshot is bad: those who were being sent it are sent another one, from its beginning.
+    pub(super) fn forget(
+        &mut self,
+        at: LogId,
+        newest: Option<&SnapshotFile>,
+        align: u32,
+        ops: &mut Ops,
+    ) {
+        let of = |transfer: &mut Transfer| transfer.snapshot.header.at == at;
+        let left: Vec<Transfer> = self.transfers.extract_if(.., of).collect();
+        for Transfer { peer, .. } in left.iter().filter(|transfer| transfer.reading.is_some()) {
+            self.serve(*peer, 0, newest, align, ops);
+        }
+    }
+
     /// Whether a peer is being sent this one.
     pub(super) fn uses(&self, at: LogId) -> bool {
         self.transfers.iter().any(|transfer| transfer.snapshot.header.at == at)
@@ -110,19 +124,25 @@ impl Serving {
         self.transfers.iter().any(|t| t.reading.is_some_and(|reading| reading.op == op))
     }
 
-    pub(super) fn on_read(&mut self, op: OpId, block: &Bytes, group: GroupId, align: u32) {
+    /// What was read goes to its peer; or is bad.
+    pub(super) fn on_read(
+        &mut self,
+        op: OpId,
+        block: &Bytes,
+        group: GroupId,
+    ) -> Option<BadSnapshot> {
         let waits = |t: &&mut Transfer| t.reading.is_some_and(|reading| reading.op == op);
-        let Some(transfer) = self.transfers.iter_mut().find(waits) else { return };
-        let Some(Reading { from, .. }) = transfer.reading.take() else { return };
-        match transfer.piece(block, from, group) {
-            Some(piece) => self.pieces.push_back((transfer.peer, piece)),
-            None => {
-                let number = from / transfer.payload_max();
-                let (file, at) =
-                    (transfer.snapshot.file(), transfer.snapshot.block_offset(number, align));
-                self.fault = Some(damaged(file, at, format!("block {number} of a snapshot")));
-            }
-        }
+        let transfer = self.transfers.iter_mut().find(waits)?;
+        let Reading { from, .. } = transfer.reading?;
+        let Some(piece) = transfer.piece(block, from, group) else {
+            // It stays as one who waits, for another one's.
+            let (header, number) = (&transfer.snapshot.header, from / transfer.payload_max());
+            let what = format!("block {number} is bad");
+            return Some(BadSnapshot { at: header.at, id: header.id, what });
+        };
+        transfer.reading = None;
+        self.pieces.push_back((transfer.peer, piece));
+        None
     }
 
     pub(crate) fn take(&mut self) -> Option<(NodeId, Piece)> {

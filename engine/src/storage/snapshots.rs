@@ -50,6 +50,10 @@ pub(crate) struct Snapshots {
     restore_bytes_max: u64,
     /// Oldest first.
     pub(super) whole: Vec<SnapshotFile>,
+    /// Those that turned out bad and are there still; they count for nothing. Oldest first.
+    pub(super) spoilt: Vec<SnapshotFile>,
+    /// Another one is to be taken for that.
+    pub(super) wants_fresh: bool,
     pub(super) saving: Option<Saving>,
     /// What a peer sends, beside everything else.
     pub(super) staging: Option<Saving>,
@@ -107,6 +111,8 @@ impl Snapshots {
             align,
             restore_bytes_max,
             whole: Vec::new(),
+            spoilt: Vec::new(),
+            wants_fresh: false,
             saving: None,
             staging: None,
             left: None,
@@ -134,6 +140,15 @@ impl Snapshots {
         self.whole.last().map_or(0, |snapshot| snapshot.footer.payload_bytes)
     }
 
+    pub(super) const fn align(&self) -> u32 {
+        self.align
+    }
+
+    /// The length of all files of snapshots that count.
+    pub(super) fn bytes_on_disk(&self) -> u64 {
+        self.whole.iter().map(|snapshot| snapshot.file_bytes(self.align)).sum()
+    }
+
     /// What the machine holds from here on by itself, once it does.
     pub(crate) const fn restored(&self) -> Option<LogId> {
         self.restored
@@ -154,7 +169,8 @@ impl Snapshots {
         number: u64,
         ops: &mut Ops,
     ) -> bool {
-        if self.saving.is_some() || at <= self.newest() {
+        // A spoilt one of the same place may be pinned, and a pinned file stays as it is.
+        if self.saving.is_some() || at <= self.newest() || self.pins.uses(at) {
             return false;
         }
         self.captures += 1;
@@ -194,7 +210,12 @@ impl Snapshots {
     /// Goes on with the save of an own snapshot.
     pub(crate) fn go_on_saving(&mut self, durable: LogIndex, ops: &mut Ops) {
         let Some(saving) = &mut self.saving else { return };
-        self.given_up = saving.go_on(self.align, ops).or(self.given_up);
+        let given_up = saving.go_on(self.align, ops);
+        self.given_up = given_up.or(self.given_up);
+        if given_up.is_some() {
+            self.give_fresh_up();
+        }
+        let Some(saving) = &mut self.saving else { return };
         if saving.step == Save::Whole {
             if durable >= saving.header.at.index {
                 saving.name(ops);
@@ -208,6 +229,7 @@ impl Snapshots {
         if let Some(Saving { header, footer, step: Save::SyncName, .. }) = self.saving.take() {
             let passed = self.left.take_if(|left| left.at <= header.at);
             passed.into_iter().for_each(|left| remove(left.file(), ops));
+            self.freshen(header.at);
             self.whole.push(SnapshotFile { header, footer });
         }
     }
@@ -314,7 +336,9 @@ impl Snapshots {
     /// This one is the only one from now on, and the machine begins with it. Returns what it made
     /// superfluous.
     pub(super) fn replace(&mut self, installed: SnapshotFile, ops: &mut Ops) -> Vec<File> {
-        let old = std::mem::replace(&mut self.whole, vec![installed]);
+        self.freshen(installed.header.at);
+        let mut old = std::mem::replace(&mut self.whole, vec![installed]);
+        old.append(&mut self.spoilt);
         self.serving.keep(&[]);
         self.pins.clear();
         self.restored = None;
@@ -393,7 +417,8 @@ impl Snapshots {
     fn fall_back(&mut self, block: u64, ops: &mut Ops) {
         let Restoring { snapshot: bad, unread, .. } =
             self.restoring.take().expect("a restore was under way");
-        self.whole.pop();
+        self.whole.retain(|snapshot| snapshot.header.at != bad.header.at);
+        self.spoilt.retain(|spoilt| spoilt.header.at != bad.header.at);
         if cfg!(lakebed_break = "use_no_older_snapshot") {
             self.whole.clear();
         }
@@ -416,6 +441,7 @@ impl Snapshots {
         ops.met(Mark::OlderSnapshotUsed);
         let text = format!("{}: block {block} is bad, the one before is used", bad.file());
         ops.note(Note::Recovery(text.into()));
+        self.spoil(bad);
         self.restore(ops);
     }
 }

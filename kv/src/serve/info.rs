@@ -30,6 +30,7 @@ pub(crate) fn text(status: &Status, surroundings: &[(&'static str, String)]) -> 
     field("disk_full", &u8::from(status.disk_full));
     field("memory_bytes", &status.memory_bytes);
     field("scrubbed_bytes", &status.scrubbed_bytes);
+    field("snapshots_damaged", &status.snapshots_damaged);
     field("snapshot_bytes_sent", &status.snapshot_bytes_sent);
     field("snapshot_bytes_received", &status.snapshot_bytes_received);
     field("marks", &marks(status));
@@ -67,6 +68,7 @@ pub(crate) fn text_of_groups(
     field("disk_full", &u8::from(groups.iter().any(|(_, status)| status.disk_full)));
     field("memory_bytes", &sum(|status| status.memory_bytes));
     field("scrubbed_bytes", &sum(|status| status.scrubbed_bytes));
+    field("snapshots_damaged", &sum(|status| status.snapshots_damaged.into()));
     field("snapshot_bytes_sent", &sum(|status| status.snapshot_bytes_sent));
     field("snapshot_bytes_received", &sum(|status| status.snapshot_bytes_received));
     let phase = groups.iter().map(|(_, status)| status.recovery.phase).min().unwrap_or_default();

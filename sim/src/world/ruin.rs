@@ -15,8 +15,8 @@ use crate::{
     plan::Harm,
 };
 use lakebed::{
-    Action, Completion, DiskError, Engine, Event, File, Halt, LogIndex, OpId, Start, StateMachine,
-    Term,
+    Action, Completion, DiskError, Engine, Event, File, Halt, LogId, LogIndex, OpId, Start,
+    StateMachine, Term,
 };
 
 /// How a node starts from a disk.
@@ -79,6 +79,25 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.nodes[node].scars.is_ruined = true;
         self.struck("flip");
         self.note(Some(node), || format!("ruined while it runs: {oldest} at byte {byte}"));
+        true
+    }
+
+    /// A bit of a snapshot goes bad while the node runs: in its header, its blocks or its footer. False
+    /// if there is no such snapshot.
+    pub fn rot_snapshot(&mut self, node: usize, at: LogId, pick: u64) -> bool {
+        let file = File::Snapshot(at);
+        let disk = &mut self.nodes[node].disk;
+        let sectors = disk.used_sectors(file);
+        let Some(count) = (sectors.len() as u64).checked_sub(1) else { return false };
+        let from = sectors[(pick % (count + 1)) as usize];
+        // What fills a block up is zeros, and nobody's.
+        let content = disk.content(file).unwrap_or_default();
+        let is_used = |byte: &u64| content[*byte as usize] != 0;
+        let Some(byte) = (from..content.len() as u64).find(is_used) else { return false };
+        disk.flip(file, byte * 8 + pick % 8);
+        self.nodes[node].scars.is_ruined = true;
+        self.struck("flip");
+        self.note(Some(node), || format!("ruined while it runs: {file} at byte {byte}"));
         true
     }
 

@@ -4,6 +4,7 @@
 mod catching_up;
 mod crash;
 mod holes;
+mod scrubs;
 mod verify;
 
 use super::*;

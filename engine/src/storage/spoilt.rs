@@ -1,0 +1,84 @@
+//! Snapshots that turned out bad while the node runs: by its scrub, or when a peer was to be sent one.
+//!
+//! Such a snapshot does not count any more: no peer is sent it, no log goes for its sake, the one
+//! before it stands for it, and another one is to be taken. Its file stays until a newer one is
+//! durable, or one of the same place takes its name: a restart that comes upon it goes back to the
+//! one before, as ever. Invariant: a snapshot counts, or is spoilt, and never both.
+
+use super::{
+    Storage,
+    scrub::BadSnapshot,
+    snapshots::{SnapshotFile, Snapshots},
+};
+use crate::{action::Note, file::File, marks::Mark, types::LogId};
+
+impl Storage {
+    pub(super) fn on_bad_snapshot(&mut self, bad: &BadSnapshot) {
+        let snapshots = &mut self.snapshots;
+        let is_bad = |at: LogId, id| (at, id) == (bad.at, bad.id);
+        let place = snapshots.whole.iter().position(|s| is_bad(s.header.at, s.header.id));
+        // It may have gone while it was read.
+        let Some(place) = place else { return };
+        self.ops.met(Mark::SnapshotFoundBad);
+        let spoilt = snapshots.whole.remove(place);
+        let then = match snapshots.whole.last() {
+            Some(newest) => format!("{} stands for it", newest.file()),
+            None => "there is no other".into(),
+        };
+        let text = format!("{}: {}; {then}, and another one is taken", spoilt.file(), bad.what);
+        self.ops.note(Note::Recovery(text.into()));
+        snapshots.spoil(spoilt);
+        let (newest, align) = (snapshots.whole.last(), self.config.disk_align);
+        snapshots.serving.forget(bad.at, newest, align, &mut self.ops);
+    }
+
+    /// How many snapshots on this disk are known to be bad.
+    pub(crate) fn spoilt_snapshots(&self) -> u32 {
+        self.snapshots.spoilt.len() as u32
+    }
+
+    /// Whether a snapshot at `at` is to be taken because another one has turned out bad.
+    pub(crate) fn wants_fresh(&self, at: LogId) -> bool {
+        let snapshots = &self.snapshots;
+        snapshots.wants_fresh && snapshots.spoilt.iter().all(|spoilt| spoilt.header.at <= at)
+    }
+
+    /// The newest snapshot, or what this log began behind when it was one: what lies before is
+    /// gone from the log, and the machine holds it.
+    pub(crate) fn covered(&self) -> LogId {
+        let spoilt = self.snapshots.spoilt.last().filter(|_| self.snapshots.whole.is_empty());
+        spoilt.map_or_else(|| self.snapshots.newest(), |spoilt| spoilt.header.at)
+    }
+}
+
+impl Snapshots {
+    /// It does not count any more.
+    pub(super) fn spoil(&mut self, spoilt: SnapshotFile) {
+        let place = self.spoilt.partition_point(|other| other.header.at < spoilt.header.at);
+        self.spoilt.insert(place, spoilt);
+        self.wants_fresh = true;
+    }
+
+    /// A snapshot of this place has its name: what had it before is gone with that.
+    pub(super) fn freshen(&mut self, at: LogId) {
+        self.spoilt.retain(|spoilt| spoilt.header.at != at);
+        self.wants_fresh = false;
+    }
+
+    /// Another one could not be taken; the next pass of the scrub wants it again.
+    pub(super) const fn give_fresh_up(&mut self) {
+        self.wants_fresh = false;
+    }
+
+    /// A pass of the scrub has come to its end.
+    pub(super) const fn want_again(&mut self) {
+        self.wants_fresh |= !self.spoilt.is_empty();
+    }
+
+    /// Spoilt files that a newer snapshot stands for, and that nobody reads.
+    pub(super) fn take_superseded(&mut self) -> Vec<File> {
+        let (newest, pins) = (self.newest(), &self.pins);
+        let goes = |s: &mut SnapshotFile| s.header.at < newest && !pins.uses(s.header.at);
+        self.spoilt.extract_if(.., goes).map(|spoilt| spoilt.file()).collect()
+    }
+}

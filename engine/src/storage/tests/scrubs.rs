@@ -1,0 +1,217 @@
+//! Snapshots are read again while the node runs; what has gone bad does not count any more, and
+//! makes room for another one.
+
+use super::*;
+use crate::storage::snapshots::SnapshotFile;
+use std::time::Duration;
+
+const INTERVAL: Duration = Duration::from_secs(100);
+
+/// A node with two snapshots that reads all it has again and again.
+fn node() -> Node {
+    let mut config = config();
+    config.tuning.scrub_interval = INTERVAL;
+    let mut node = Node::start_as(&config, Disk::default(), format());
+    for round in 1..=2u64 {
+        node.append_all(round, sizes());
+        node.storage.hint_committed(node.last.index);
+        snap(&mut node);
+    }
+    assert_eq!(node.storage.snapshots.whole.len(), 2);
+    node
+}
+
+fn snap(node: &mut Node) {
+    let members = node.recovered().membership.clone();
+    node.captured = 0;
+    assert!(node.storage.capture(node.last, members));
+    node.settle();
+    assert_eq!(node.storage.snapshot(), node.last);
+}
+
+/// The oldest first.
+fn snapshots(node: &Node) -> Vec<File> {
+    node.storage.snapshots.whole.iter().map(SnapshotFile::file).collect()
+}
+
+/// Flips a bit of a file: where, counting from its end if negative.
+fn rot(node: &mut Node, file: File, at: i64) {
+    let bytes = node.disk.files.get_mut(&file).expect("it is there");
+    let at = if at < 0 { bytes.len() as i64 + at } else { at };
+    bytes[at as usize] ^= 4;
+}
+
+/// Lets one deadline after the other pass, as long as this time lasts and nothing is found.
+fn scrub_for(node: &mut Node, time: Duration) {
+    let end = node.now.after(time);
+    while let Some(at) = node.storage.deadline().filter(|at| *at <= end) {
+        node.now = at;
+        node.settle();
+        if node.storage.marks().has(Mark::SnapshotFoundBad) {
+            return;
+        }
+    }
+    node.now = end;
+}
+
+fn found(node: &Node) -> bool {
+    node.storage.marks().has(Mark::SnapshotFoundBad)
+}
+
+#[test]
+fn a_pass_reads_log_and_snapshots_in_its_time() {
+    let mut node = node();
+    let snapshots: u64 =
+        snapshots(&node).iter().map(|file| node.disk.files[file].len() as u64).sum();
+    let all = node.storage.journal.bytes_after(LogIndex(0)) + snapshots;
+    scrub_for(&mut node, INTERVAL * 10);
+    let read = node.storage.scrubbed_bytes();
+    // The zeros between entries count, and are not read.
+    assert!((all * 8..=all * 11).contains(&read), "{read} bytes in ten passes over {all}");
+    assert!(!found(&node));
+}
+
+/// Entries come faster than they are read again: a pass ends where the log did when it began.
+#[test]
+fn a_log_that_grows_does_not_keep_a_pass_from_snapshots() {
+    let mut node = node();
+    let newest = snapshots(&node)[1];
+    rot(&mut node, newest, 20_000);
+    for _ in 0..60 {
+        node.append_all(3, (0..40).map(|n| 900 + n));
+        scrub_for(&mut node, INTERVAL / 20);
+    }
+    assert!(found(&node));
+}
+
+#[test]
+fn any_bad_byte_of_the_newest_is_found_and_the_older_one_stands_for_it() {
+    // In the header, at the head of the first block and in its middle, in the last block, in the
+    // footer.
+    for at in [3, 4096 + 9, 20_000, -3000, -500] {
+        let mut node = node();
+        let [older, newest] = snapshots(&node)[..] else { panic!("there are two") };
+        let last = node.last;
+        rot(&mut node, newest, at);
+        scrub_for(&mut node, INTERVAL * 2);
+        assert!(found(&node), "a bad byte at {at}");
+        assert_eq!(snapshots(&node), [older]);
+        assert_eq!((node.storage.spoilt_snapshots(), node.halted.take()), (1, None));
+        assert!(node.storage.wants_fresh(last));
+        assert!(node.disk.files.contains_key(&newest), "it stays until there is another");
+        // Nothing was applied since: one of the same place takes its name.
+        snap(&mut node);
+        assert_eq!(snapshots(&node), [older, newest]);
+        assert_eq!(node.storage.spoilt_snapshots(), 0);
+        assert!(!node.storage.wants_fresh(last));
+        node = node.restart();
+        assert_eq!(node.storage.restored(), Some(last));
+    }
+}
+
+#[test]
+fn a_restart_before_another_one_is_taken_goes_back_to_the_older_one() {
+    let mut node = node();
+    let [older, newest] = snapshots(&node)[..] else { panic!("there are two") };
+    rot(&mut node, newest, 20_000);
+    scrub_for(&mut node, INTERVAL * 2);
+    node = node.restart();
+    let restored = node.storage.restored().expect("it is there");
+    assert_eq!(File::Snapshot(restored), older);
+    // Which it holds to be bad from then on, and asks for another one.
+    assert_eq!(node.storage.spoilt_snapshots(), 1);
+    assert!(!node.storage.wants_fresh(restored) && node.storage.wants_fresh(node.last));
+    node.append_all(3, [100]);
+    snap(&mut node);
+    assert!(!node.disk.files.contains_key(&newest), "a newer one is durable");
+    assert_eq!((snapshots(&node).len(), node.storage.spoilt_snapshots()), (2, 0));
+}
+
+#[test]
+fn a_bad_older_one_goes_and_its_log_stays_until_there_is_another() {
+    let mut node = node();
+    let [older, newest] = snapshots(&node)[..] else { panic!("there are two") };
+    let first = node.storage.first();
+    rot(&mut node, older, 20_000);
+    scrub_for(&mut node, INTERVAL * 2);
+    node.settle();
+    assert_eq!((snapshots(&node), node.storage.spoilt_snapshots()), (vec![newest], 0));
+    assert!(!node.disk.files.contains_key(&older));
+    assert!(node.storage.wants_fresh(node.last));
+    node.storage.retain(node.last.index, None);
+    node.settle();
+    assert_eq!(node.storage.first(), first, "two snapshots, or the log");
+    node.append_all(3, sizes());
+    snap(&mut node);
+    assert_eq!(snapshots(&node).len(), 2);
+    assert!(node.storage.first() > first);
+}
+
+/// What cannot be read is of no more use, and the node goes on.
+#[test]
+fn one_that_cannot_be_read_counts_no_more_than_a_bad_one() {
+    let mut node = node();
+    // The pass is over the log.
+    while !matches!(
+        node.disk.requests.last(),
+        Some(DiskRequest::Read { file: File::Snapshot(_), .. })
+    ) {
+        node.now = node.storage.deadline().expect("it is read again");
+        node.settle();
+    }
+    node.disk.read_fails = Some(0);
+    scrub_for(&mut node, INTERVAL);
+    assert!(found(&node));
+    assert_eq!((node.storage.spoilt_snapshots(), node.halted.take()), (1, None));
+}
+
+/// A leader came upon a bad block of its snapshot when a peer was to be sent it, and ended; its next
+/// start came upon it too, and none of them has served that peer.
+#[test]
+fn a_bad_block_that_a_peer_is_to_be_sent_is_another_snapshots_beginning() {
+    let mut node = node();
+    let [older, newest] = snapshots(&node)[..] else { panic!("there are two") };
+    rot(&mut node, newest, 50_000);
+    node.storage.serve(NodeId(2), 0);
+    node.settle();
+    let (_, piece) = node.storage.take_piece().expect("the first block is good");
+    assert_eq!(File::Snapshot(piece.snapshot.at), newest);
+    let mut at = piece.bytes.len() as u64;
+    let piece = loop {
+        node.storage.serve(NodeId(2), at);
+        node.settle();
+        let (_, piece) = node.storage.take_piece().expect("this one's, or another's");
+        at += piece.bytes.len() as u64;
+        if File::Snapshot(piece.snapshot.at) != newest {
+            break piece;
+        }
+    };
+    assert_eq!((File::Snapshot(piece.snapshot.at), piece.offset), (older, 0));
+    assert!(piece.members.is_some() && found(&node));
+    assert_eq!(node.halted, None);
+}
+
+/// The only one is bad: it counts for nothing but for where the log begins, until there is another.
+#[test]
+fn the_only_one_is_bad_and_the_next_takes_its_place() {
+    let mut node = node();
+    let [older, newest] = snapshots(&node)[..] else { panic!("there are two") };
+    for file in [older, newest] {
+        rot(&mut node, file, 20_000);
+    }
+    while !node.storage.snapshots.whole.is_empty() {
+        node.now = node.storage.deadline().expect("it is read again");
+        node.settle();
+    }
+    assert_eq!(node.storage.snapshot(), LogId::ZERO);
+    assert_eq!(File::Snapshot(node.storage.covered()), newest);
+    node.storage.serve(NodeId(2), 0);
+    node.settle();
+    assert!(node.storage.take_piece().is_none(), "a peer is sent no bad one");
+    snap(&mut node);
+    assert_eq!((snapshots(&node), node.storage.spoilt_snapshots()), (vec![newest], 0));
+    assert!(!node.disk.files.contains_key(&older));
+    let last = node.last;
+    node = node.restart();
+    assert_eq!(node.storage.restored(), Some(last));
+}
