@@ -408,3 +408,44 @@ impl Raft {
         self.messages.push(Message { head, payload: Payload::InstallAnswer(answer) });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limited(bytes_per_second: u64) -> (Allowance, Tuning) {
+        let heartbeat = Duration::from_millis(100);
+        let tuning =
+            Tuning { transfer_bytes_per_second: bytes_per_second, heartbeat, ..Tuning::default() };
+        (Allowance::new(&tuning), tuning)
+    }
+
+    #[test]
+    fn without_a_limit_there_is_always_some_left() {
+        let (mut allowance, tuning) = limited(0);
+        for _ in 0..3 {
+            allowance.spend(usize::MAX);
+            assert!(allowance.is_left());
+        }
+        allowance.beat(&tuning);
+        assert!(allowance.is_left());
+    }
+
+    #[test]
+    fn what_is_spent_too_much_is_waited_for_and_what_is_not_spent_is_lost() {
+        let (mut allowance, tuning) = limited(1000);
+        allowance.beat(&tuning);
+        allowance.spend(99);
+        assert!(allowance.is_left(), "a hundred for each heartbeat");
+        allowance.spend(1 + 200);
+        for _ in 0..2 {
+            assert!(!allowance.is_left());
+            allowance.beat(&tuning);
+        }
+        assert!(!allowance.is_left(), "all of two heartbeats was spent before");
+        allowance.beat(&tuning);
+        assert!(allowance.is_left());
+        let (slow, _) = limited(1);
+        assert!(slow.is_left(), "a byte at least");
+    }
+}

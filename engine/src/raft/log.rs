@@ -177,9 +177,9 @@ impl Chunk {
 pub(crate) struct Log {
     /// The first index whose entry still exists.
     first: LogIndex,
-    /// The term of the entry before it.
+    /// The term of the entry before it, and of those that go on from there.
     first_prev_term: Term,
-    /// Where each run of equal terms begins, from `first` on.
+    /// Where each other run of equal terms begins, from `first` on.
     runs: Vec<(LogIndex, Term)>,
     /// The newest entries, ascending, without gaps.
     cache: VecDeque<Chunk>,
@@ -250,7 +250,7 @@ impl Log {
         let (first, mut at) = (head.id.index, 0);
         assert_eq!(first, self.marks.last.next(), "appending {first}");
         for head in heads {
-            if head.id.term != self.last_term() || self.runs.is_empty() {
+            if head.id.term != self.last_term() {
                 self.runs.push((head.id.index, head.id.term));
             }
             self.changes.push(Change::Append { head: *head, chunk: bytes.clone(), at });
@@ -333,16 +333,7 @@ impl Log {
         }
         let before = self.term_at(first.previous());
         self.first_prev_term = before.expect("only what a snapshot covers is removed");
-        // The run that reaches over the border goes on from there.
-        let whole = self.runs.partition_point(|run| run.0 < first);
-        let reaches = whole.checked_sub(1).map(|run| self.runs[run].1);
-        self.runs.drain(..whole);
-        if let Some(term) = reaches
-            && first <= self.marks.last
-            && self.runs.first().is_none_or(|run| run.0 > first)
-        {
-            self.runs.insert(0, (first, term));
-        }
+        self.runs.drain(..self.runs.partition_point(|run| run.0 < first));
         self.first = first;
     }
 
@@ -394,5 +385,51 @@ impl Log {
             end = end.min(first.previous());
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        entry::{Batch, Seed},
+        types::{ClusterId, GroupId, Timestamp},
+    };
+
+    /// Entries 1 to 5, of 40 bytes and more.
+    fn chunk() -> (Chunk, Vec<usize>) {
+        let (mut frames, mut sizes) = (Vec::new(), Vec::new());
+        for index in 1..=5u64 {
+            let at = LogId::new(Term(1), LogIndex(index));
+            let batch = Batch::one(&vec![index as u8; 10 * index as usize]);
+            let seed = Seed::new(ClusterId(1), GroupId(1));
+            let (_, frame) = batch.seal(seed, at, Term(1), Timestamp(1));
+            sizes.push(frame.len());
+            frames.extend_from_slice(&frame);
+        }
+        (Chunk { first: LogIndex(1), last: LogIndex(5), frames: frames.into() }, sizes)
+    }
+
+    #[test]
+    fn a_slice_holds_as_many_entries_as_fit_and_one_at_least() {
+        let (chunk, sizes) = chunk();
+        for from in 1..=5usize {
+            for to in from..=5 {
+                let mut bytes = 0;
+                for fitting in from..=to {
+                    bytes += sizes[fitting - 1];
+                    for bytes_max in [bytes, bytes + sizes.get(fitting).map_or(0, |next| next - 1)]
+                    {
+                        let (first, last) = (LogIndex(from as u64), LogIndex(to as u64));
+                        let slice = chunk.slice(first, last, bytes_max);
+                        assert_eq!(slice.first, first);
+                        assert_eq!(slice.last, LogIndex(fitting as u64), "{from}..={to}");
+                        assert_eq!(slice.frames.len(), bytes);
+                    }
+                }
+                let least = chunk.slice(LogIndex(from as u64), LogIndex(to as u64), 0);
+                assert_eq!(least.frames.len(), sizes[from - 1]);
+            }
+        }
     }
 }
