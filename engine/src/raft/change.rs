@@ -10,6 +10,7 @@
 use super::{
     Raft,
     progress::Peer,
+    rest::Rest,
     role::{Leader, Role},
 };
 use crate::{
@@ -466,6 +467,11 @@ impl Raft {
         for at in 0..self.peers.len() {
             let (to, _) = self.peers[at];
             self.send(to, Payload::Hello { ask: true, origin: self.origin });
+        }
+        if let Role::Follower(follower) = &mut self.role {
+            // Its rest was over at an instant that has passed: it waits anew, like any that hears
+            // of no leader.
+            follower.rest = Rest::Awake;
         }
         self.await_leader();
     }
