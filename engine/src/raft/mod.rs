@@ -39,7 +39,7 @@ use crate::{
     marks::{Mark, Marks},
     membership::Membership,
     message::{Head, Message, Payload},
-    status::{self, Probe},
+    status::{self, Probe, Tally},
     storage::{Identity, Receiving, Recovered},
     types::{Instant, LogId, LogIndex, NodeId, Piece, Requests, Term},
 };
@@ -151,6 +151,9 @@ pub(crate) struct Raft {
     gate_opened: bool,
     refill: Refill,
     handover: Option<Handover>,
+    /// What became of transfers and of changes in this life.
+    transfers: Tally,
+    changes: Tally,
 
     /// Answers that leave once the disk holds term and vote.
     owed: Vec<Message>,
@@ -221,6 +224,8 @@ impl Raft {
             gate_opened: false,
             refill: Refill::default(),
             handover: None,
+            transfers: Tally::default(),
+            changes: Tally::default(),
             owed: Vec::new(),
             promise_wanted: false,
             has_formed: false,
@@ -569,6 +574,7 @@ impl Raft {
         status.memory_bytes += self.log.cache_bytes() + self.gathering.bytes() as u64;
         (status.snapshot_bytes_sent, status.snapshot_bytes_received) =
             (self.carried.sent, self.carried.received);
+        (status.transfers, status.changes) = (self.transfers, self.changes);
         status.marks |= self.marks.0;
     }
 
