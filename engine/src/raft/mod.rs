@@ -313,7 +313,10 @@ impl Raft {
         if !self.admit(from, &head, &payload) {
             return;
         }
-        if !matches!(payload, Payload::Append(_) | Payload::AppendAnswer(_)) {
+        // A node that is no member may ask for ever whether it is one: that wakes nobody.
+        let is_member = self.peers.iter().any(|peer| peer.0 == from);
+        let is_strangers = matches!(payload, Payload::Hello { .. }) && !is_member;
+        if !is_strangers && !matches!(payload, Payload::Append(_) | Payload::AppendAnswer(_)) {
             self.stir();
         }
         match payload {

@@ -85,6 +85,21 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         }
     }
 
+    /// Whoever waits to join a group that has not taken it in is stopped: it would go on asking.
+    pub(super) fn let_strangers_go(&mut self) -> Checked {
+        for id in self.living() {
+            let members = self.members_of(id);
+            let group = self.groups.get_mut(&id).expect("it lives");
+            let strangers: Vec<usize> =
+                group.hosts.iter().copied().filter(|host| !members.contains(host)).collect();
+            group.hosts.retain(|host| members.contains(host));
+            for node in strangers {
+                self.feed(node, [HostEvent::Group(id, Event::Stop { hand_over: false })])?;
+            }
+        }
+        Ok(())
+    }
+
     /// Nothing more is to change.
     pub(super) fn want_no_changes(&mut self) {
         self.groups.values_mut().for_each(|group| group.changes.clear());

@@ -192,7 +192,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             self.stats.removals += 1;
             of.hosts.remove(&at);
         }
-        if of.is_removed || has_left {
+        if of.is_removed || !of.hosts.contains(&at) {
             self.nodes[at].seats.remove(&group);
             return Ok(());
         }

@@ -193,6 +193,7 @@ pub fn converge<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Check
             is_same && (world.rest_after().is_zero() || world.rests(group))
         }))
     })?;
+    world.let_strangers_go()?;
     run_until(world, CONVERGE_WITHIN, "the end", |world| {
         let removed = world.groups.iter().filter(|(_, group)| group.is_removed);
         Ok(removed.map(|(id, _)| *id).filter(|id| !world.is_gone(*id)).collect())

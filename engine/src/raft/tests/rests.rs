@@ -251,6 +251,29 @@ fn a_restarted_member_finds_the_leader_at_rest() {
     assert_eq!(cluster.at(1).raft.term, Term(2));
 }
 
+/// Its addition was on its way when the leader changed, and came to nothing; it knows the members from
+/// then, hears of no leader, and asks them. Each question woke the group (storm of groups, seed 719).
+#[test]
+fn one_that_was_never_taken_in_asks_and_wakes_nobody() {
+    let mut cluster = resting(3);
+    let answers = |said: &[(NodeId, Payload)]| matches!(said, [(to, Payload::Hello { ask: false, .. })] if *to == node(9));
+    for id in 1..=3 {
+        let own = cluster.at(id).raft.head_to(node(9));
+        let head = Head {
+            from: node(9),
+            to: node(id),
+            incarnation: 900,
+            to_incarnation: own.incarnation,
+            ..own
+        };
+        let payload = Payload::Hello { ask: true, origin: Origin::default() };
+        cluster.at(id).raft.on_message(node(9), Message { head, payload });
+        let said = cluster.said(id);
+        assert!(answers(&said), "{said:?}");
+    }
+    assert!(cluster.sleeps());
+}
+
 /// A learner cannot stand: it asks around. The instant at which its rest was over stayed its deadline
 /// then, so that its driver called it again and again (storm of groups with members that change).
 #[test]
