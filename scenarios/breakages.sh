@@ -4,7 +4,7 @@
 #
 #   scenarios/breakages.sh [SEEDS_MAX] [STORMS] [DIRECTORY-FOR-PLANS] [BREAKAGES]
 #
-# Storms are tried one after the other until one notices.
+# Storms are tried one after the other until one notices; `groups` is one of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seeds=${1:-5000}
@@ -18,7 +18,7 @@ mkdir -p "$plans"
 missed=0
 for breakage in $breakages; do
     export RUSTFLAGS="--cfg lakebed_break=\"$breakage\""
-    test=(cargo test -q --release -p lakebed-scenarios --test storms)
+    test=(cargo test -q --release -p lakebed-scenarios --test storms --test groups)
     "${test[@]}" --no-run
     begun=$SECONDS caught=
     for storm in "${storms[@]}"; do

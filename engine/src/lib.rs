@@ -87,7 +87,7 @@ pub use membership::{Member, Membership};
 pub use report::{Forced, Inspection};
 pub use session::Sessions;
 pub use state_machine::{Clients, Runner, StateMachine};
-pub use status::{Feed, Peer, Phase, Recovery, Role, Status};
+pub use status::{Feed, Peer, Phase, Recovery, Role, Status, Tally};
 pub use types::{
     CaptureId, ClusterId, GroupId, Instant, LogId, LogIndex, NodeId, OpId, RequestId, Requests,
     SnapshotId, Term, Timestamp,

@@ -6,6 +6,7 @@ use crate::{
 };
 use std::{
     fmt::{self, Write as _},
+    ops,
     sync::Arc,
     time::Duration,
 };
@@ -57,8 +58,38 @@ pub struct Status {
     /// How many snapshots on its disk it knows to be bad: each goes when another one is durable that
     /// takes its place. Not among them: what only a restart would read.
     pub snapshots_damaged: u32,
+    /// Transfers of the leadership that it was asked for while it led.
+    pub transfers: Tally,
+    /// Changes of the members that it was asked for while it led.
+    pub changes: Tally,
     /// The rare situations that were met, a bit each.
     pub marks: u128,
+}
+
+/// How often something was asked of a leader in this life, and what became of it. What is neither
+/// done nor given up is under way: one at most.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Tally {
+    /// How often it was asked for; what joins one that is under way is not counted.
+    pub asked: u64,
+    /// How often it came about, as far as this node has seen.
+    pub done: u64,
+    /// How often it was refused, or ended otherwise, or without word of how.
+    pub given_up: u64,
+}
+
+/// Of several groups together.
+impl ops::Add for Tally {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            asked: self.asked + other.asked,
+            done: self.done + other.done,
+            given_up: self.given_up + other.given_up,
+        }
+    }
 }
 
 /// What a leader knows of another member.

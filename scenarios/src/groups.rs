@@ -15,7 +15,8 @@ pub const fn census(seed: u64) -> Census {
     Census { groups, comings: 4, is_everywhere: seed.is_multiple_of(4) }
 }
 
-/// A storm over hosts: the ordinary faults, and groups that come and go.
+/// A storm over hosts: the ordinary faults, groups that come and go, and, in half of the runs, nodes
+/// that join some of the groups and take the places of others.
 pub fn storm(seed: Seed) -> Outcome {
     let plan = of::plan(&seed, 5);
     of::run(&seed, plan, census(seed.number), Ledger::default, workload)

@@ -141,7 +141,7 @@ pub const SCENARIOS: [Scenario; 8] = [
     },
     Scenario {
         name: "groups",
-        about: "five nodes with eight to a hundred groups, some busy, most at rest; some come, some go",
+        about: "five nodes with eight to a hundred groups, most at rest; groups and members come and go",
         run: groups::storm,
     },
     Scenario {

@@ -2,14 +2,15 @@
 
 use lakebed::Mark;
 use lakebed_scenarios::groups::{a_leader_of_many_dies, idle, storm};
-use lakebed_sim::{Seed, check};
+use lakebed_sim::{Seed, check, plan::kind_names};
 
-/// In a sweep of some length groups rest, wake in each of the ways there are, and are removed.
+/// In a sweep of some length groups rest, wake in each of the ways there are, and are removed; members
+/// change, disks fill up, and what is on them rots.
 #[test]
 fn groups() {
     let reports = check("groups", storm);
     for report in &reports {
-        assert!(report.stats.answered >= 50, "seed {}: {:?}", report.seed, report.stats);
+        assert!(report.stats.answered >= 20, "seed {}: {:?}", report.seed, report.stats);
         assert!(report.marks.has(Mark::Hibernated), "seed {}: nobody rested", report.seed);
     }
     if reports.len() < 20 {
@@ -20,6 +21,10 @@ fn groups() {
     }
     assert!(reports.iter().any(|report| report.stats.removals > 0), "no group was removed");
     assert!(reports.iter().any(|report| report.stats.disk_failures > 0), "no engine's disk failed");
+    for kind in ["change", "damage", "disk-full"] {
+        let number = kind_names().position(|name| name == kind).expect("kinds have names");
+        assert!(reports.iter().any(|report| report.stats.faults[number] > 0), "no {kind} struck");
+    }
 }
 
 #[test]

@@ -8,13 +8,14 @@
 use crate::{
     client::Workload,
     disk::{Outcome, SimDisk, Survivors},
+    harm::rot_hard_state,
     oracle::{Checked, Violation},
     panics,
     plan::{Fault, FaultKind, MS, Plan, Targets},
     report::{Failure, Report},
     seed::Seed,
     storm::{Course, Storm, end, last_effect},
-    world::{World, rot_hard_state},
+    world::World,
 };
 use lakebed::{Marks, StateMachine};
 use std::{

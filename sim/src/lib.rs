@@ -1,6 +1,7 @@
 //! The seeded simulator: a whole cluster in one thread and in simulated time, on disks that tear
 //! and links that break, watched by an oracle.
 
+mod changes;
 pub mod check;
 mod client;
 pub mod disk;
@@ -10,6 +11,7 @@ pub mod flips;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod groups;
+mod harm;
 mod network;
 mod node;
 mod oracle;
@@ -24,6 +26,7 @@ pub mod storm;
 mod suspect;
 pub mod totals;
 pub mod trace;
+mod trial;
 mod witness;
 pub mod world;
 

@@ -99,6 +99,26 @@ impl Network {
         self.cut[pair] = cut;
     }
 
+    /// The nodes of the first side do not hear the others, or, with `both_ways`, neither side hears
+    /// the other. Returns the directions that are cut.
+    pub(crate) fn divide(&mut self, side: &[bool], both_ways: bool) -> Vec<(usize, usize)> {
+        let mut parted = Vec::new();
+        for from in 0..self.nodes {
+            for to in 0..self.nodes {
+                let cut = side[from] && !side[to] || both_ways && side[to] && !side[from];
+                self.set_cut(from, to, cut);
+                parted.extend(cut.then_some((from, to)));
+            }
+        }
+        parted
+    }
+
+    /// Nothing divides the nodes any more, but that some are alone. Returns each pair of them once.
+    pub(crate) fn rejoin(&mut self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        self.cut.fill(false);
+        (0..self.nodes).flat_map(|node| (0..node).map(move |peer| (node, peer)))
+    }
+
     /// Whether messages get through in this direction.
     pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
         self.cut[self.pair(from, to)] || self.alone[from] || self.alone[to]

@@ -21,6 +21,7 @@ mod stats;
 mod tests;
 
 use crate::{
+    changes::Changes,
     client::{Client, Requests, Workload},
     network::{Fate, Network},
     node::{Node, is_sync},
@@ -31,7 +32,6 @@ use crate::{
     trace::{self, Trace},
 };
 pub use backups::Taken;
-pub(crate) use cuts::rot_hard_state;
 pub use stats::Stats;
 
 use agenda::{Agenda, Coming};
@@ -95,7 +95,7 @@ pub struct World<M: StateMachine, W> {
     trace: Option<Trace>,
     actions: Vec<Action>,
     touched: Option<usize>,
-    changes: changes::Changes,
+    changes: Changes,
     /// Once everything was healed clients make every operation: how many each had come to then.
     healed: Option<Vec<u32>>,
     /// What was met by engines that are gone.
@@ -141,7 +141,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             trace: None,
             actions: Vec::new(),
             touched: None,
-            changes: changes::Changes::default(),
+            changes: Changes::default(),
             healed: None,
             marks: Marks::default(),
             forcing: None,

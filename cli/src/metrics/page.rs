@@ -201,6 +201,24 @@ const COUNTERS: &[Simple] = &[
         Some(Unit::Bytes),
         |v| of(v, |s| s.scrubbed_bytes),
     ),
+    simple("transfers_asked", "Leadership transfers asked of this leader.", None, |v| {
+        of(v, |s| s.transfers.asked)
+    }),
+    simple("transfers_done", "Those after which the node in question led.", None, |v| {
+        of(v, |s| s.transfers.done)
+    }),
+    simple("transfers_given_up", "Those that were refused or came to nothing.", None, |v| {
+        of(v, |s| s.transfers.given_up)
+    }),
+    simple("member_changes_asked", "Membership changes asked of this leader.", None, |v| {
+        of(v, |s| s.changes.asked)
+    }),
+    simple("member_changes_done", "Those that this leader saw through.", None, |v| {
+        of(v, |s| s.changes.done)
+    }),
+    simple("member_changes_given_up", "Those refused, or not seen to their end.", None, |v| {
+        of(v, |s| s.changes.given_up)
+    }),
     of_node("connections", "Connections made with other nodes.", None, |v| {
         Some(v.counters.established.load(Relaxed) as f64)
     }),

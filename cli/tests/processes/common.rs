@@ -1,6 +1,10 @@
 //! Real processes of the built binary, ended with the test whatever happens to it.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    fs::{Mode, OFlags},
+    process::{Pid, Signal, kill_process},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+};
 use std::{
     collections::VecDeque,
     fs::File,
@@ -35,7 +39,24 @@ pub(crate) fn lakebed(args: &[&str]) -> Command {
 
 /// Runs it to its end.
 pub(crate) fn output(args: &[&str]) -> Output {
-    let mut process = Process::start(&mut lakebed(args));
+    output_of(&mut lakebed(args))
+}
+
+/// The same, at a terminal at which somebody types this.
+pub(crate) fn output_at_a_terminal(args: &[&str], typed: &str) -> Output {
+    let mut terminal = File::from(openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap());
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap();
+    // Not the terminal of this process, or a hang-up would end the tests.
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let keyboard = rustix::fs::open(&name, flags, Mode::empty()).unwrap();
+    terminal.write_all(typed.as_bytes()).unwrap();
+    output_of(lakebed(args).stdin(keyboard))
+}
+
+pub(crate) fn output_of(command: &mut Command) -> Output {
+    let mut process = Process::start(command);
     let status = process.ended();
     let all = |which: &Receiver<String>| which.iter().collect::<String>().into_bytes();
     Output { status, stdout: all(&process.stdout), stderr: all(&process.stderr) }

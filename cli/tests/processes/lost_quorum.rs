@@ -3,7 +3,10 @@
 
 use crate::{
     cluster::Cluster,
-    common::{Patient, Process, Scratch, eventually, fails, lakebed, output},
+    common::{
+        Patient, Process, Scratch, eventually, fails, lakebed, output, output_at_a_terminal,
+        output_of,
+    },
     lone::Lone,
     ports::ports,
 };
@@ -11,7 +14,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 use std::{
     fs,
+    io::{Seek, Write},
     path::{Path, PathBuf},
+    process::Output,
 };
 
 const RECORD: &str = "recovered-by-force";
@@ -120,6 +125,55 @@ fn a_survivor_goes_on_alone_and_grows_and_the_others_stay_out() {
     let again = cluster.join(3, peers, clients);
     again.says("ready");
     assert_eq!(Patient::new(clients).ask::<String>(&["GET", "still"]), "well");
+}
+
+/// Without `--yes` it asks, and only whoever says so at a terminal is taken for willing: not one who
+/// presses a key, goes away, or is a pipe.
+#[test]
+fn only_a_yes_at_a_terminal_is_a_yes() {
+    let mut cluster = Cluster::start(Scratch::new(), &[], |command| command);
+    cluster.node(0).ask::<String>(&["SET", "key", "value"]);
+    cluster.check_digests();
+    cluster.kill(0..3);
+    let dir = cluster.node_dir(2);
+    let recover = ["recover", text(&dir), "--force"];
+    let before = contents(&dir);
+    let told = |output: &Output| {
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(stderr.contains("may be lost") && stderr.contains("voters 1,2,3"), "{stderr}");
+        (output.status.code(), stderr)
+    };
+    // The last one is the end of what is typed: Ctrl-D.
+    for typed in ["n\n", "\n", "N\n", "no\n", "yesterday\n", "\u{4}"] {
+        let (code, stderr) = told(&output_at_a_terminal(&recover, typed));
+        assert_eq!(code, Some(1), "{typed:?}: {stderr}");
+        for expected in ["go on from node 3 alone? [y/N]", "nothing was changed in"] {
+            assert!(stderr.contains(expected), "{typed:?}, {expected}: {stderr}");
+        }
+        assert!(before == contents(&dir), "after {typed:?} nothing is changed");
+    }
+    let said = file_of("y\n");
+    let (code, stderr) = told(&output_of(lakebed(&recover).stdin(said)));
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("nobody is there to be asked: add --yes"), "{stderr}");
+    assert!(!stderr.contains("[y/N]"), "{stderr}");
+    assert!(before == contents(&dir), "a file is nobody");
+
+    let (code, stderr) = told(&output_at_a_terminal(&recover, "y\n"));
+    assert_eq!(code, Some(0), "{stderr}");
+    let record = fs::read_to_string(dir.join(RECORD)).unwrap();
+    assert!(record.contains("\nfinished 20"), "{record}");
+    cluster.restart(2);
+    cluster.nodes[2].says("ready");
+    assert_eq!(cluster.node(2).ask::<String>(&["GET", "key"]), "value");
+}
+
+/// What is said by no person: a file of it.
+fn file_of(said: &str) -> fs::File {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(said.as_bytes()).unwrap();
+    file.rewind().unwrap();
+    file
 }
 
 /// A try that was cut short when all was written but its end.

@@ -10,6 +10,7 @@
 use super::{
     Raft,
     progress::Peer,
+    rest::Rest,
     role::{Leader, Role},
 };
 use crate::{
@@ -177,8 +178,10 @@ impl Raft {
         self.stir();
         if !matches!(self.role, Role::Leader(_)) {
             let hint = self.leader();
-            return self.refuse_change(request, Refusal::NotLeader { hint });
+            let why = Refusal::NotLeader { hint };
+            return self.end(Requests::one(request), Outcome::Refused(why));
         }
+        self.changes.asked += 1;
         match self.judge_change(changes) {
             Ok(_) if self.is_handing_over() => self.refuse_change(request, Refusal::Transferring),
             Err(why) => {
@@ -191,6 +194,7 @@ impl Raft {
     }
 
     fn refuse_change(&mut self, request: RequestId, why: Refusal) {
+        self.changes.given_up += 1;
         self.end(Requests::one(request), Outcome::Refused(why));
     }
 
@@ -320,6 +324,7 @@ impl Raft {
         leader.heartbeat_due = true;
         if let Some(Changing { request, step: Step::Appended }) = leader.changing {
             leader.changing = None;
+            self.changes.done += 1;
             let outcome = Outcome::Done(self.membership.at);
             self.end(Requests::one(request), outcome);
         }
@@ -386,6 +391,7 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else { return };
         if let Some(changing) = leader.changing.take() {
             self.around.is_news = true;
+            self.changes.given_up += 1;
             let (requests, outcome) = changing.cut_short(why);
             self.end(requests, outcome);
         }
@@ -466,6 +472,11 @@ impl Raft {
         for at in 0..self.peers.len() {
             let (to, _) = self.peers[at];
             self.send(to, Payload::Hello { ask: true, origin: self.origin });
+        }
+        if let Role::Follower(follower) = &mut self.role {
+            // Its rest was over at an instant that has passed: it waits anew, like any that hears
+            // of no leader.
+            follower.rest = Rest::Awake;
         }
         self.await_leader();
     }

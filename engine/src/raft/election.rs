@@ -55,7 +55,7 @@ impl Raft {
         };
         let forwards = self.forwards.oldest().map(|at| at.after(self.tuning.election.1));
         let follows = matches!(self.role, Role::Follower(_));
-        let reads = self.reads.repeat_at(self.tuning.heartbeat).filter(|_| follows);
+        let reads = self.reads.repeat_at(&self.tuning).filter(|_| follows);
         let confirmed = self.reads.give_up_at(self.tuning.election.1);
         let forwarded = self.give_up_at();
         let (change, handover) = (self.change_deadline(), self.handover_deadline());

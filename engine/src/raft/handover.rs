@@ -45,13 +45,24 @@ impl Raft {
         self.stir();
         if let Some(handover) = self.handover.as_ref().filter(|_| self.is_handing_over()) {
             let is_this = to.is_none_or(|to| to == handover.heir);
-            return if is_this { Ok(()) } else { Err(Refusal::Transferring) };
+            if !is_this {
+                self.transfers.asked += 1;
+                self.transfers.given_up += 1;
+                return Err(Refusal::Transferring);
+            }
+            return Ok(());
         }
         if self.handover.is_some() {
             // It was handed over, and who has it now is not known yet.
             return Err(Refusal::NotLeader { hint: None });
         }
-        let heir = self.heir(to)?;
+        if matches!(self.role, Role::Leader(_)) {
+            self.transfers.asked += 1;
+        }
+        let heir = self.heir(to).inspect_err(|why| {
+            let is_leaders = !matches!(why, Refusal::NotLeader { .. });
+            self.transfers.given_up += u64::from(is_leaders);
+        })?;
         self.handover = Some(Handover {
             heir,
             term: self.term,
@@ -135,6 +146,11 @@ impl Raft {
 
     fn end_handover(&mut self, outcome: Outcome) {
         let Some(handover) = self.handover.take() else { return };
+        if matches!(outcome, Outcome::Done(_)) {
+            self.transfers.done += 1;
+        } else {
+            self.transfers.given_up += 1;
+        }
         for request in handover.requests {
             self.end(Requests::one(request), outcome.clone());
         }

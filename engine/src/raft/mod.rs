@@ -40,7 +40,7 @@ use crate::{
     marks::{Mark, Marks},
     membership::Membership,
     message::{Head, Message, Payload},
-    status::{self, Probe},
+    status::{self, Probe, Tally},
     storage::{Identity, Receiving, Recovered},
     types::{Instant, LogId, LogIndex, NodeId, Piece, Requests, Term},
 };
@@ -152,6 +152,9 @@ pub(crate) struct Raft {
     gate_opened: bool,
     refill: Refill,
     handover: Option<Handover>,
+    /// What became of transfers and of changes in this life.
+    transfers: Tally,
+    changes: Tally,
 
     /// Answers that leave once the disk holds term and vote.
     owed: Vec<Message>,
@@ -222,6 +225,8 @@ impl Raft {
             gate_opened: false,
             refill: Refill::default(),
             handover: None,
+            transfers: Tally::default(),
+            changes: Tally::default(),
             owed: Vec::new(),
             promise_wanted: false,
             has_formed: false,
@@ -309,7 +314,10 @@ impl Raft {
         if !self.admit(from, &head, &payload) {
             return;
         }
-        if !matches!(payload, Payload::Append(_) | Payload::AppendAnswer(_)) {
+        // A node that is no member may ask for ever whether it is one: that wakes nobody.
+        let is_member = self.peers.iter().any(|peer| peer.0 == from);
+        let is_strangers = matches!(payload, Payload::Hello { .. }) && !is_member;
+        if !is_strangers && !matches!(payload, Payload::Append(_) | Payload::AppendAnswer(_)) {
             self.stir();
         }
         match payload {
@@ -572,6 +580,7 @@ impl Raft {
             self.log.cache_bytes() + self.receiver.waiting.bytes() + self.gathering.bytes() as u64;
         (status.snapshot_bytes_sent, status.snapshot_bytes_received) =
             (self.carried.sent, self.carried.received);
+        (status.transfers, status.changes) = (self.transfers, self.changes);
         status.marks |= self.marks.0;
     }
 

@@ -1,11 +1,14 @@
 //! Reads: ReadIndex in batched rounds, from any node (Raft thesis §6.4).
 //!
 //! Knows no queries: those stay with the driver. Invariant: a read joins only a round that was sent
-//! after the read arrived, and a round's log position was committed when the round began.
+//! after the read arrived, and a round's log position was committed when the round began. Of a
+//! follower there is one question on its way; it is put again ever more seldom, so that a link whose
+//! round trip is longer than a heartbeat carries a few copies of it and not one for each heartbeat.
 
 use super::{Raft, role::Role};
 use crate::{
     action::{Action, Machine, Outcome, Refusal},
+    config::Tuning,
     event::ReadMode,
     marks::Mark,
     message::{Head, Message, Payload},
@@ -32,6 +35,32 @@ struct Round {
     askers: Vec<Asker>,
     began: Instant,
     asked: Instant,
+    is_repeated: bool,
+}
+
+/// How long a follower waits for the answer to a question before it puts it again.
+///
+/// As senders do whose segments may be lost (RFC 6298, and Karn's rule): the wait doubles each time,
+/// stays so for the questions that follow, and goes back when one is answered that was put once.
+#[derive(Clone, Copy, Debug, Default)]
+struct Backoff(Duration);
+
+impl Backoff {
+    /// At least a heartbeat. At most half of the least election timeout: however slow the link
+    /// was, a question that is lost is put again before its reads are given up.
+    fn wait(self, tuning: &Tuning) -> Duration {
+        self.0.min(tuning.election.0 / 2).max(tuning.heartbeat)
+    }
+
+    /// There was no answer in time.
+    fn repeated(&mut self, tuning: &Tuning) {
+        self.0 = self.wait(tuning).saturating_mul(2);
+    }
+
+    /// So long the answer to a question took that was put once: the next may take twice as long.
+    fn answered(&mut self, took: Duration) {
+        self.0 = took.saturating_mul(2);
+    }
 }
 
 /// The reads of one node.
@@ -42,6 +71,7 @@ pub(super) struct Reads {
     /// The one on its way. The next begins when it ends, so that reads gather meanwhile.
     round: Option<Round>,
     rounds: u64,
+    backoff: Backoff,
     /// Confirmed; oldest first.
     ready: Vec<Ready>,
 }
@@ -72,8 +102,21 @@ impl Reads {
     }
 
     /// When the round on its way is to be asked for again.
-    pub(super) fn repeat_at(&self, after: Duration) -> Option<Instant> {
-        self.round.as_ref().map(|round| round.asked.after(after))
+    pub(super) fn repeat_at(&self, tuning: &Tuning) -> Option<Instant> {
+        let wait = self.backoff.wait(tuning);
+        let given_up = |round: &Round| round.began.after(tuning.election.1);
+        self.round.as_ref().map(|round| round.asked.after(wait).min(given_up(round)))
+    }
+
+    /// Whether the round on its way, or the next, answers this question of a peer.
+    fn knows(&self, asker: Asker) -> bool {
+        let on_its_way = self.round.iter().flat_map(|round| &round.askers);
+        on_its_way.chain(&self.waiting).any(|known| *known == asker)
+    }
+
+    /// The leader is another one, and so is the way to it.
+    pub(super) fn forget_link(&mut self) {
+        self.backoff = Backoff::default();
     }
 
     /// When the oldest of those that wait for the machine has waited as long as it may.
@@ -87,7 +130,8 @@ impl Reads {
         }
         self.rounds += 1;
         let (number, askers) = (self.rounds, std::mem::take(&mut self.waiting));
-        self.round = Some(Round { number, index, askers, began: now, asked: now });
+        let (began, asked) = (now, now);
+        self.round = Some(Round { number, index, askers, began, asked, is_repeated: false });
         Some(number)
     }
 
@@ -158,13 +202,17 @@ impl Raft {
         }
     }
 
-    /// At the leader: a follower asks for its reads. If there is no room, it asks again.
+    /// At the leader: a follower asks for its reads. If there is no room, it asks again. What it
+    /// asks again is answered once: its reads arrived before its question was put first, so a round
+    /// that the question has joined already is no older than it must be.
     pub(super) fn on_read_index(&mut self, head: &Head, round: u64) {
+        let asker = Asker::Peer { node: head.from, epoch: head.log_epoch, round };
         if head.term == self.term
             && matches!(self.role, Role::Leader(_))
             && self.reads.waiting.len() < READS_MAX
+            && !self.reads.knows(asker)
         {
-            self.reads.join(Asker::Peer { node: head.from, epoch: head.log_epoch, round });
+            self.reads.join(asker);
         }
     }
 
@@ -175,7 +223,12 @@ impl Raft {
             && self.leader() == Some(head.from)
             && head.from != self.identity.node;
         match self.reads.round.take_if(|on_its_way| current && on_its_way.number == round) {
-            Some(round) => self.confirmed(round.askers, index),
+            Some(round) => {
+                if !round.is_repeated {
+                    self.reads.backoff.answered(self.now.since(round.began));
+                }
+                self.confirmed(round.askers, index);
+            }
             None => self.marks.set(Mark::StaleAnswerDropped),
         }
     }
@@ -277,15 +330,14 @@ impl Raft {
     /// Asks again for a follower's round that brings no answer, and gives up at last.
     pub(super) fn repeat_round(&mut self) {
         let Role::Follower(follower) = &self.role else { return };
-        let Some(round) = &mut self.reads.round else { return };
-        if self.now < round.asked.after(self.tuning.heartbeat) {
-            return;
-        }
+        let is_due = self.reads.repeat_at(&self.tuning).is_some_and(|at| self.now >= at);
+        let Some(round) = self.reads.round.as_mut().filter(|_| is_due) else { return };
         if self.now.since(round.began) >= self.tuning.election.1 {
             return self.refuse_reads(&Refusal::NotLeader { hint: follower.leader });
         }
-        round.asked = self.now;
+        (round.asked, round.is_repeated) = (self.now, true);
         let round = round.number;
+        self.reads.backoff.repeated(&self.tuning);
         if let Some(leader) = follower.leader {
             self.marks.set(Mark::ReadRoundRepeated);
             self.send(leader, Payload::ReadIndex { round });

@@ -251,5 +251,6 @@ impl Raft {
             self.end_runs(&lost.runs, &Outcome::Unknown);
         }
         self.refuse_reads(&Refusal::NotLeader { hint: None });
+        self.reads.forget_link();
     }
 }

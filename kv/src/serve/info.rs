@@ -1,12 +1,15 @@
 //! What INFO answers: a node's status, a field a line.
 
-use lakebed::{Mark, Marks, Role, Status};
-use std::{fmt::Write, ops::RangeInclusive};
+use lakebed::{Mark, Marks, Role, Status, Tally};
+use std::{
+    fmt::{Display, Write},
+    ops::RangeInclusive,
+};
 
 /// `name:value` lines under a heading, as INFO's readers expect.
 pub(crate) fn text(status: &Status, surroundings: &[(&'static str, String)]) -> String {
     let mut text = String::new();
-    let mut field = |name: &str, value: &dyn std::fmt::Display| {
+    let mut field = |name: &str, value: &dyn Display| {
         write!(text, "{name}:{value}\r\n").expect("a string takes every character");
     };
     field("# Server\r\nlakebed_version", &env!("CARGO_PKG_VERSION"));
@@ -33,6 +36,7 @@ pub(crate) fn text(status: &Status, surroundings: &[(&'static str, String)]) -> 
     field("snapshots_damaged", &status.snapshots_damaged);
     field("snapshot_bytes_sent", &status.snapshot_bytes_sent);
     field("snapshot_bytes_received", &status.snapshot_bytes_received);
+    tallies(&mut field, status.transfers, status.changes);
     field("marks", &marks(status));
     let recovery = &status.recovery;
     field("\r\n# Recovery\r\nrecovery_phase", &recovery.phase);
@@ -54,7 +58,7 @@ pub(crate) fn text_of_groups(
     surroundings: &[(&'static str, String)],
 ) -> String {
     let mut text = String::new();
-    let mut field = |name: &str, value: &dyn std::fmt::Display| {
+    let mut field = |name: &str, value: &dyn Display| {
         write!(text, "{name}:{value}\r\n").expect("a string takes every character");
     };
     let sum = |of: fn(&Status) -> u64| groups.iter().map(|(_, status)| of(status)).sum::<u64>();
@@ -71,6 +75,10 @@ pub(crate) fn text_of_groups(
     field("snapshots_damaged", &sum(|status| status.snapshots_damaged.into()));
     field("snapshot_bytes_sent", &sum(|status| status.snapshot_bytes_sent));
     field("snapshot_bytes_received", &sum(|status| status.snapshot_bytes_received));
+    let all = |of: fn(&Status) -> Tally| {
+        groups.iter().fold(Tally::default(), |all, (_, status)| all + of(status))
+    };
+    tallies(&mut field, all(|status| status.transfers), all(|status| status.changes));
     let phase = groups.iter().map(|(_, status)| status.recovery.phase).min().unwrap_or_default();
     field("\r\n# Recovery\r\nrecovery_phase", &phase);
     field("recovery_bytes_done", &sum(|status| status.recovery.bytes_done));
@@ -83,6 +91,15 @@ pub(crate) fn text_of_groups(
     }
     surround(&mut field, surroundings);
     text
+}
+
+/// What became of what leaders were asked for.
+fn tallies(field: &mut impl FnMut(&str, &dyn Display), transfers: Tally, changes: Tally) {
+    for (what, tally) in [("transfers", transfers), ("member_changes", changes)] {
+        field(&format!("{what}_asked"), &tally.asked);
+        field(&format!("{what}_done"), &tally.done);
+        field(&format!("{what}_given_up"), &tally.given_up);
+    }
 }
 
 /// `slots=0-4095,role=follower,leader=2,...`; no leader: zero.
@@ -106,10 +123,7 @@ fn group(slots: &RangeInclusive<u16>, status: &Status) -> String {
     )
 }
 
-fn surround(
-    field: &mut impl FnMut(&str, &dyn std::fmt::Display),
-    surroundings: &[(&'static str, String)],
-) {
+fn surround(field: &mut impl FnMut(&str, &dyn Display), surroundings: &[(&'static str, String)]) {
     for (n, (name, value)) in surroundings.iter().enumerate() {
         let heading = if n == 0 { "\r\n# Health\r\n" } else { "" };
         field(&format!("{heading}{name}"), value);

@@ -61,11 +61,6 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         self.feed(node, [HostEvent::Group(group, event)])
     }
 
-    pub(super) fn members_of(&self, group: GroupId) -> Vec<usize> {
-        let members = self.groups[&group].members.members();
-        members.map(|member| member.id.0 as usize - 1).collect()
-    }
-
     /// One of the season's groups, or sometimes any.
     fn choose(&mut self, at: usize) -> Option<GroupId> {
         let living = self.groups.iter().filter(|(_, group)| !group.is_removed);
@@ -142,6 +137,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             _ => Fate::Unknown,
         };
         for request in requests.ids() {
+            self.changed(id, request, outcome);
             let asked = self.groups[&id].requests.of(request).client;
             if let Some(client) = self.clients.get_mut(asked) {
                 match outcome {
@@ -217,12 +213,13 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         }
     }
 
-    /// No client begins anything any more.
+    /// No client begins anything any more, and no members are to change.
     pub fn dismiss_clients(&mut self) {
         for client in &mut self.clients {
             client.is_dismissed = true;
             client.waits = None;
         }
+        self.want_no_changes();
     }
 
     /// The last log position of a group that anybody was told of.

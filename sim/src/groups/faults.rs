@@ -2,27 +2,33 @@
 
 use super::{Coming, Groups, SITE_CRASH, SITE_VICTIM, looks, node_id};
 use crate::{
-    client::{Errand, Fate, Request, Workload},
+    client::Workload,
     disk::Survivors,
     network::Connection,
     oracle::Checked,
-    plan::{FaultKind, MS, kind_names},
+    plan::{FaultKind, MS},
 };
-use bytes::Bytes;
-use lakebed::{Control, Event, GroupId, HostEvent, LogIndex, StateMachine};
+use lakebed::{Control, Event, GroupId, HostEvent, StateMachine};
 
 impl<M: StateMachine, W: Workload> Groups<M, W> {
     /// Lets a planned fault strike. What strikes a disk strikes that of one group.
     pub fn strike(&mut self, fault: &FaultKind) -> Checked {
         self.note(None, || format!("fault: {fault}"));
-        let number = kind_names().position(|name| name == fault.name());
-        self.stats.faults[number.expect("kinds have names")] += 1;
+        // Others wait for what they are to strike, and are counted then.
+        if !matches!(fault, FaultKind::Damage { .. } | FaultKind::Change { .. }) {
+            self.struck(fault.name());
+        }
         match fault {
-            FaultKind::PowerCut { nodes, survivors, down, .. } => {
+            FaultKind::PowerCut { nodes, survivors, rot, down, .. } => {
                 for node in nodes {
-                    self.fell(*node, Some(*survivors), *down);
+                    self.fell_with_rot(*node, *survivors, *rot, *down);
                 }
             }
+            FaultKind::Damage { node, part, harm, pick, survivors, down } => {
+                self.damage(*node, (*part, *harm, *pick), *survivors, *down);
+            }
+            FaultKind::DiskFull { node, .. } => self.fill_disks(*node),
+            FaultKind::Change { steps } => return self.want_change(steps),
             FaultKind::Kill { node, down } => self.fell(*node, None, *down),
             FaultKind::Partition { side, both_ways, noticed, .. } => {
                 self.partition(side, *both_ways, *noticed);
@@ -75,6 +81,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             FaultKind::Partition { .. } => self.rejoin(),
             FaultKind::Isolated { node, .. } => self.readmit(*node),
             FaultKind::SlowDisk { node, .. } => self.nodes[*node].slowness = 1,
+            FaultKind::DiskFull { node, .. } => self.empty_disks(*node),
             FaultKind::HungDisk { node, .. } => self.release_disks(*node),
             _ => {}
         }
@@ -91,13 +98,14 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
                 seat.next_fails = None;
                 seat.next_sync_fails = None;
             }
+            self.empty_disks(node);
             self.release_disks(node);
         }
         self.rejoin();
     }
 
     /// A group that a node has a disk of.
-    fn victim(&mut self, node: usize) -> Option<GroupId> {
+    pub(super) fn victim(&mut self, node: usize) -> Option<GroupId> {
         let seats: Vec<GroupId> = self.nodes[node].seats.keys().copied().collect();
         let draw = self.draws.lane(SITE_VICTIM, node as u32);
         (!seats.is_empty()).then(|| *draw.pick(&seats))
@@ -113,19 +121,9 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     fn transfer(&mut self, node: usize) -> Checked {
         let Some(group) = self.victim(node) else { return Ok(()) };
         let Some(leader) = self.leader(group) else { return Ok(()) };
-        let request = Request {
-            client: usize::MAX,
-            node: leader,
-            is_write: false,
-            errand: Errand::Plain,
-            query: Bytes::new(),
-            floor: LogIndex(0),
-            fate: Fate::Open,
-        };
         let asked = self.groups.get_mut(&group).expect("it has a leader");
-        let id = asked.requests.begin(request);
-        let control = Control::Transfer { to: Some(node_id(node)) };
-        self.feed(leader, [HostEvent::Group(group, Event::Control { id, control })])
+        let (_, order) = asked.order(leader, Control::Transfer { to: Some(node_id(node)) });
+        self.feed(leader, [HostEvent::Group(group, order)])
     }
 
     /// A node's power fails, or (`None`) its process is killed; it comes back.
@@ -196,28 +194,16 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
 
     /// As in the world of one group.
     pub fn partition(&mut self, side: &[bool], both_ways: bool, noticed: bool) {
-        for from in 0..self.nodes.len() {
-            for to in 0..self.nodes.len() {
-                let cut = side[from] && !side[to] || both_ways && side[to] && !side[from];
-                self.network.set_cut(from, to, cut);
-                if cut && noticed {
-                    self.break_connection(from, to);
-                }
-            }
+        let parted = self.network.divide(side, both_ways);
+        for (from, to) in parted.into_iter().filter(|_| noticed) {
+            self.break_connection(from, to);
         }
     }
 
     /// Ends all partitions.
     pub fn rejoin(&mut self) {
-        for from in 0..self.nodes.len() {
-            for to in 0..self.nodes.len() {
-                self.network.set_cut(from, to, false);
-            }
-        }
-        for node in 0..self.nodes.len() {
-            for peer in 0..node {
-                self.break_connection(node, peer);
-            }
+        for (node, peer) in self.network.rejoin() {
+            self.break_connection(node, peer);
         }
     }
 

@@ -88,7 +88,13 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let follows = |node: usize| {
             self.probe(node, id).is_some_and(|probe| probe.leader == Some(node_id(leader)))
         };
-        self.groups[&id].members.is_quorum(|member| follows(member.0 as usize - 1))
+        self.membership(id).is_quorum(|member| follows(member.0 as usize - 1))
+    }
+
+    /// Whether a group could be led without this node.
+    #[must_use]
+    pub fn can_do_without(&self, node: usize, id: GroupId) -> bool {
+        self.membership(id).is_quorum(|member| member != node_id(node))
     }
 
     /// Whether every engine of a group is there and rests.

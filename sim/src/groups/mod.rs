@@ -2,36 +2,42 @@
 //! of its own on each of its members, and all share the network, the clocks and the power.
 //!
 //! The plan is that of a storm: its network, disks, clocks and faults. What strikes a disk there
-//! strikes the disk of one group here, what strikes a node all groups on it; faults that no plan
-//! within the budget has are let go. Knows no scenario. Invariant: a group is judged by the ordinary
+//! strikes the disk of one group here, but for one that is full, as all groups of a node share its
+//! room; what strikes a node strikes all groups on it. Faults that no plan within the budget has are
+//! let go. Knows no scenario. Invariant: a group is judged by the ordinary
 //! oracle, which never hears of another.
 
+mod changes;
 mod clients;
+mod damage;
 mod faults;
+mod lives;
 mod looks;
 mod seats;
 pub mod storm;
 
 use crate::{
+    changes::Changes,
     client::{Requests, Workload},
     network::{Fate, Network},
     node::{Clock, is_sync},
     oracle::{Checked, Oracle, Seen, Violation},
-    plan::{MS, Plan, US},
+    plan::{self, MS, Plan, US},
     prng::{Concern, Stream},
-    seat,
     trace::{self, Trace},
     world::Stats,
 };
 use bytes::{Bytes, BytesMut};
 use clients::Client;
 use lakebed::{
-    Action, ClusterId, Config, DiskRequest, Engine, Event, GroupId, Host, HostAction, HostConfig,
-    HostCounters, HostEvent, Instant, Marks, Member, Membership, NodeId, OpId, Start, StateMachine,
-    entry::Seed, host::is_beat, tape::Digest,
+    Action, ClusterId, DiskRequest, Event, GroupId, Host, HostAction, HostCounters, HostEvent,
+    Instant, Marks, Membership, NodeId, OpId, StateMachine, host::is_beat, tape::Digest,
 };
 use seats::Seat;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 const CLUSTER: ClusterId = ClusterId(0x1a4e_bed0);
 
@@ -51,6 +57,7 @@ const SITE_CLIENT: u32 = 1;
 const SITE_OPERATION: u32 = 2;
 const SITE_GROUP: u32 = 3;
 const SITE_VICTIM: u32 = 4;
+const SITE_COHORT: u32 = 5;
 
 /// How many groups a run has, and how many come and go while it does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,7 +66,8 @@ pub struct Census {
     pub groups: u64,
     /// Created later, and removed later.
     pub comings: u64,
-    /// In which every node is a member; the others have three of them.
+    /// Whether every node is a member from the beginning, but for those that wait to join; else each
+    /// group has three of them.
     pub is_everywhere: bool,
 }
 
@@ -78,6 +86,7 @@ enum Coming {
     Patience { client: usize, round: u32 },
     Create { group: GroupId },
     Remove { group: GroupId },
+    Change { group: GroupId, number: u64, turn: u32 },
 }
 
 impl Coming {
@@ -107,14 +116,24 @@ struct Node<M: StateMachine> {
     wake: u64,
     deadline: Option<Instant>,
     slowness: u64,
+    /// Whether there is no more room for any of its groups.
+    is_full: bool,
     paused_until: u64,
 }
 
 /// One group, as those know it who stand outside.
 struct Group<M> {
     oracle: Oracle<M>,
-    members: Arc<Membership>,
+    founders: Arc<Membership>,
+    /// The founders were drawn from the first nodes, so many.
+    drawn_from: usize,
+    /// The nodes that have an engine of it, or will when they are up.
+    hosts: BTreeSet<usize>,
+    /// Membership changes that are wanted.
+    changes: Changes,
     requests: Requests,
+    /// Entries that were damaged on some node: on no other too.
+    harmed: BTreeSet<u32>,
     /// It was removed: nothing is owed to its clients any more.
     is_removed: bool,
 }
@@ -128,6 +147,8 @@ pub struct Groups<M: StateMachine, W> {
     agreed: u64,
     nodes: Vec<Node<M>>,
     groups: BTreeMap<GroupId, Group<M>>,
+    /// The groups that took in the last node that was to join.
+    cohort: Vec<GroupId>,
     network: Network,
     disks: Stream,
     process: Stream,
@@ -173,6 +194,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
                 wake: u64::MAX,
                 deadline: None,
                 slowness: 1,
+                is_full: false,
                 paused_until: 0,
             }
         };
@@ -183,6 +205,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             agreed: 0,
             nodes: (0..count).map(&mut node).collect(),
             groups: BTreeMap::new(),
+            cohort: Vec::new(),
             network: Network::new(seed, count, plan.links),
             disks: Stream::new(seed, Concern::Disk),
             process: Stream::new(seed, Concern::Process),
@@ -222,29 +245,12 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             let (comes, goes) = (lane.below(last), lane.below(last));
             let group = GroupId(self.census.groups + turn + 1);
             self.schedule(comes, Coming::Create { group });
-            // One that was there, or one that came: later than it did.
+            // One that was there, or one that came: later than it did, and before all is healed. Who
+            // gives a group up wakes others.
             let gone = if turn % 2 == 0 { GroupId(turn / 2 + 1) } else { group };
-            let goes = if turn % 2 == 0 { goes } else { comes + goes };
+            let goes = if turn % 2 == 0 { goes } else { comes + goes % (last - comes) };
             self.schedule(goes, Coming::Remove { group: gone });
         }
-    }
-
-    /// A group comes to be, with members that are drawn.
-    fn found(&mut self, group: GroupId) {
-        let mut all: Vec<usize> = (0..self.nodes.len()).collect();
-        let few = if self.census.is_everywhere { all.len() } else { 3 };
-        while all.len() > few {
-            let lane = self.draws.lane(SITE_GROUP, group.0 as u32);
-            all.remove(lane.below(all.len() as u64) as usize);
-        }
-        let member =
-            |at: &usize| Member { id: node_id(*at), incarnation: 0, address: Bytes::new() };
-        let members = Arc::new(Membership::of(all.iter().map(member)));
-        let seed = Seed::new(CLUSTER, group);
-        let machine = seat::Seat::new((self.machine)(), None);
-        let oracle = Oracle::new(self.nodes.len(), seed, Arc::clone(&members), machine);
-        let requests = Requests::default();
-        self.groups.insert(group, Group { oracle, members, requests, is_removed: false });
     }
 
     /// Traces what happens from now on.
@@ -260,6 +266,12 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         if let Some(trace) = &mut self.trace {
             trace.add(self.now, node, &line());
         }
+    }
+
+    /// A fault of this kind had its effect.
+    fn struck(&mut self, kind: &str) {
+        let number = plan::kind_names().position(|name| name == kind);
+        self.stats.faults[number.expect("kinds have names")] += 1;
     }
 
     fn schedule(&mut self, at: u64, what: Coming) {
@@ -310,6 +322,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             Coming::Patience { client, round } => self.out_of_patience(client, round),
             Coming::Create { group } => self.create(group),
             Coming::Remove { group } => self.remove(group),
+            Coming::Change { group, number, turn } => self.ask_for_change(group, number, turn),
             _ => Ok(()),
         }
     }
@@ -364,8 +377,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             let seen = Seen { node: at, probe, engine };
             let judged = group.oracle.on_step(seen, &said);
             judged.map_err(|violation| of_group(id, violation))?;
-            let scars = crate::node::Scars::default();
-            scars.excuse(at, &probe).map_err(|violation| of_group(id, violation))?;
+            let Some(seat) = self.nodes[at].seats.get(&id) else { continue };
+            seat.scars.excuse(at, &probe).map_err(|violation| of_group(id, violation))?;
         }
         Ok(())
     }
@@ -488,100 +501,6 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             let life = node.life;
             self.schedule(due, Coming::Wake { node: at, life });
         }
-    }
-
-    // ---- lives -------------------------------------------------------------------------------
-
-    /// A process starts, and with it each group that it is a member of.
-    fn start(&mut self, at: usize) -> Checked {
-        let tuning = &self.plan.tuning;
-        let config = HostConfig {
-            cluster: CLUSTER,
-            node: node_id(at),
-            life: self.elections.lane(SITE_LIFE, at as u32).any(),
-            heartbeat: tuning.heartbeat,
-            silence_max: tuning.election.0,
-        };
-        let node = &mut self.nodes[at];
-        node.life += 1;
-        node.host = Some(Host::new(config).expect("plans are configurations that work"));
-        // What was removed while it was down.
-        let groups = &self.groups;
-        node.seats.retain(|id, _| groups.get(id).is_some_and(|group| !group.is_removed));
-        for group in self.hosted_by(at) {
-            self.sit(at, group)?;
-        }
-        self.connect(at);
-        Ok(())
-    }
-
-    /// The groups that a node is to take part in.
-    fn hosted_by(&self, at: usize) -> Vec<GroupId> {
-        let is_member = |group: &Group<M>| group.members.member(node_id(at)).is_some();
-        let living = self.groups.iter().filter(|(_, group)| !group.is_removed && is_member(group));
-        living.map(|(id, _)| *id).collect()
-    }
-
-    fn engine(&mut self, at: usize, group: GroupId) -> Engine {
-        let mut config = Config::new(group, node_id(at));
-        config.disk_align = self.plan.geometry.align;
-        config.segment_bytes = self.plan.segment_bytes;
-        config.tuning = self.plan.tuning.clone();
-        let seed = self.elections.lane(SITE_ELECTION, at as u32).any();
-        Engine::new(config, seed).expect("plans are configurations that work")
-    }
-
-    /// A group begins on a node that is up, unless it is there.
-    fn sit(&mut self, at: usize, id: GroupId) -> Checked {
-        let wanted = self.groups.get(&id).filter(|group| !group.is_removed);
-        let Some(members) = wanted.map(|group| Arc::clone(&group.members)) else {
-            // It was removed while it was down here.
-            self.nodes[at].seats.remove(&id);
-            return Ok(());
-        };
-        let engine = self.engine(at, id);
-        let geometry = self.plan.geometry;
-        let node = &mut self.nodes[at];
-        let Some(host) = node.host.as_mut() else { return Ok(()) };
-        if host.create(id, engine).is_err() {
-            return Ok(());
-        }
-        let seat = node.seats.entry(id).or_insert_with(|| Seat::new(geometry, (self.machine)()));
-        seat.begin((self.machine)());
-        let start = if seat.is_formatted() {
-            Start::Run
-        } else {
-            Start::Format { cluster: CLUSTER, members }
-        };
-        self.feed(at, [HostEvent::Group(id, Event::Start(start))])
-    }
-
-    /// A group is created on all its members that are up; the others find it when they start.
-    fn create(&mut self, group: GroupId) -> Checked {
-        self.note(None, || format!("group {group} is created"));
-        self.found(group);
-        for node in 0..self.nodes.len() {
-            if self.hosted_by(node).contains(&group) {
-                let at = self.now + self.process.lane(SITE_ARRIVE, node as u32).delay(US, MS);
-                let life = self.nodes[node].life;
-                self.schedule(at, Coming::Seat { node, group, life });
-            }
-        }
-        Ok(())
-    }
-
-    /// A group is removed for good: each of its engines stops, and its disk is thrown away.
-    fn remove(&mut self, group: GroupId) -> Checked {
-        self.note(None, || format!("group {group} is removed"));
-        let Some(gone) = self.groups.get_mut(&group).filter(|gone| !gone.is_removed) else {
-            return Ok(());
-        };
-        gone.is_removed = true;
-        self.stats.removals += 1;
-        for node in 0..self.nodes.len() {
-            self.feed(node, [HostEvent::Group(group, Event::Stop { hand_over: false })])?;
-        }
-        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@ use super::{Coming, Groups, SITE_CRASH, SITE_MACHINE, SITE_PARTLY, SITE_RESTART,
 use crate::{
     client::{Desk, Fate, Workload},
     disk::{Failure, Geometry, SimDisk, Victim},
+    node::Scars,
     oracle::{Checked, Violation},
     plan::US,
     seat,
@@ -28,6 +29,8 @@ pub(super) struct Seat<M: StateMachine> {
     pub(super) next_fails: Option<(Victim, DiskError)>,
     /// Operations that a disk which hangs does not end.
     pub(super) hangs: Option<Vec<OpId>>,
+    /// What became of the disk that no crash does.
+    pub(super) scars: Scars,
 }
 
 impl<M: StateMachine> Seat<M> {
@@ -40,6 +43,7 @@ impl<M: StateMachine> Seat<M> {
             next_sync_fails: None,
             next_fails: None,
             hangs: None,
+            scars: Scars::default(),
         }
     }
 
@@ -57,6 +61,11 @@ impl<M: StateMachine> Seat<M> {
         self.life += 1;
         self.lane.clear();
         self.hangs.iter_mut().for_each(Vec::clear);
+    }
+
+    /// There is no more room than it takes up.
+    pub(super) fn fill(&mut self) {
+        self.disk.set_room(self.disk.used());
     }
 
     pub(super) fn is_formatted(&self) -> bool {
@@ -160,10 +169,12 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         self.end(id, request, position.map_or(Fate::Unknown, Fate::Answered))
     }
 
-    /// An engine ended by itself, and its node goes on. One that was not removed comes back.
+    /// An engine ended by itself, and its node goes on. It comes back, unless its group was removed,
+    /// or the node from its group.
     pub(super) fn halted(&mut self, at: usize, group: GroupId, halt: &Halt) -> Checked {
         self.note(Some(at), || format!("group {group} halted: {halt}"));
-        if !matches!(halt, Halt::Stopped | Halt::DiskFailed { .. }) {
+        let has_left = *halt == Halt::Removed && self.groups[&group].oracle.is_former(at);
+        if !has_left && !matches!(halt, Halt::Stopped | Halt::DiskFailed { .. }) {
             let what = format!("group {group}: {halt}");
             return Err(Violation::new("no refusal after crashes alone", at, what));
         }
@@ -176,7 +187,12 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         if let Some(host) = &mut self.nodes[at].host {
             drop(host.remove(group));
         }
-        if self.groups[&group].is_removed {
+        let of = self.groups.get_mut(&group).expect("only what was founded is here");
+        if has_left {
+            self.stats.removals += 1;
+            of.hosts.remove(&at);
+        }
+        if of.is_removed || !of.hosts.contains(&at) {
             self.nodes[at].seats.remove(&group);
             return Ok(());
         }

@@ -59,7 +59,13 @@ impl Promises {
 
     /// Every node has called at least so much durable.
     pub(super) fn least(&self) -> LogIndex {
-        self.durable.iter().map(|id| id.index).min().unwrap_or_default()
+        self.least_of(|_| true)
+    }
+
+    /// Every one of these nodes has.
+    pub(super) fn least_of(&self, counts: impl Fn(usize) -> bool) -> LogIndex {
+        let counted = self.durable.iter().enumerate().filter(|(node, _)| counts(*node));
+        counted.map(|(_, id)| id.index).min().unwrap_or_default()
     }
 
     /// Whether the node holds what it promised, or knows that it may not.

@@ -62,6 +62,11 @@ impl Members {
         self.alone[node]
     }
 
+    /// Whether any membership that was ever written names a node.
+    pub(super) fn was_member(&self, node: usize) -> bool {
+        self.known.values().any(|members| members.member(NodeId(node as u64 + 1)).is_some())
+    }
+
     /// Whether a node is no member by what is committed, and can never be one: its id was used, or a
     /// greater one was.
     pub(super) fn is_former(&self, node: usize, committed: &Committed) -> bool {

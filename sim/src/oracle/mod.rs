@@ -326,6 +326,12 @@ impl<M: StateMachine> Oracle<M> {
         self.history.acknowledged().min(self.promises.least())
     }
 
+    /// The same of a group that not every node is a member of: every node that ever was one.
+    pub(crate) fn held_by_members(&self) -> LogIndex {
+        let least = self.promises.least_of(|node| self.members.was_member(node));
+        self.history.acknowledged().min(least)
+    }
+
     /// Where a request was applied, if it was.
     pub(crate) fn applied_at(&self, request: RequestId) -> Option<LogIndex> {
         self.history.applied_at(request)

@@ -6,10 +6,7 @@ use crate::{
     client::Workload,
     disk::{Outcome, SimDisk},
 };
-use lakebed::{File, StateMachine, tape::Digest};
-
-/// How far apart the two copies of a hard state begin (docs/disk-format.md).
-const COPY_BYTES: u64 = 1 << 20;
+use lakebed::{StateMachine, tape::Digest};
 
 impl<M: StateMachine, W: Workload> World<M, W> {
     /// How often something began or ended on a node's disk, over all its lives.
@@ -69,10 +66,4 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.buried(at);
         self.schedule_start(at, down);
     }
-}
-
-/// One of the two copies of a hard state rots, all of it.
-pub(crate) fn rot_hard_state(disk: &mut SimDisk, copy: u8) {
-    let range = [0..COPY_BYTES, COPY_BYTES..u64::MAX][usize::from(copy)].clone();
-    disk.rot(File::HardState, range);
 }

@@ -1,19 +1,13 @@
-//! Damage within the budget: what a node has twice is damaged once, and its restart mends it or
-//! does without; what all nodes have is damaged on one of them, and the others give it again.
-//!
-//! Knows where things lie in a segment (docs/disk-format.md), and which files were struck before:
-//! each is at most once. What no other node has for certain is beyond (`ruin`).
+//! Damage within the budget (`harm`), on the disk of a node that lost its power.
 
 use super::World;
 use crate::{
     client::Workload,
-    disk::{SimDisk, Survivors},
+    disk::Survivors,
+    harm::{Patient, harm},
     plan::{Harm, Part},
 };
-use lakebed::{File, StateMachine};
-
-/// A slot's length.
-const SLOT: u64 = 40;
+use lakebed::{LogIndex, StateMachine};
 
 impl<M: StateMachine, W: Workload> World<M, W> {
     /// A machine loses power and comes back, or is down already: its disk holds what is durable.
@@ -28,17 +22,18 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     /// Damages one of the places where this part of a node's disk may be.
-    pub(super) fn damage(&mut self, node: usize, part: Part, harm: Harm, pick: u64) {
-        let places = self.places(node, part);
-        if places.is_empty() {
-            return;
-        }
-        let (file, at) = places[(pick % places.len() as u64) as usize];
+    pub(super) fn damage(&mut self, node: usize, part: Part, how: Harm, pick: u64) {
+        let geometry = self.plan.geometry;
+        let patient = Patient {
+            disk: &self.nodes[node].disk,
+            scars: &self.nodes[node].scars,
+            geometry,
+            harmed: &self.harmed,
+            held: if part == Part::Entries { self.held(node) } else { LogIndex(0) },
+        };
+        let Some((file, at)) = patient.place(part, pick) else { return };
         let whole = self.nodes[node].disk.clone();
-        match part {
-            Part::Entries => self.harm_entries(node, file, at, harm),
-            _ => harm_sector(&mut self.nodes[node].disk, file, at, harm),
-        }
+        harm(&mut self.nodes[node].disk, &mut self.harmed, geometry, part, (file, at), how);
         // What is there twice may be ruined once already.
         let is_ruined = self.nodes[node].scars.is_ruined;
         if is_ruined && self.goes_unnoticed(node, file, &self.nodes[node].disk, false) {
@@ -47,136 +42,15 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
         self.nodes[node].scars.files.push(file);
         self.struck("damage");
-        self.note(Some(node), || format!("damaged: {part:?} of {file} at byte {at}, {harm:?}"));
+        self.note(Some(node), || format!("damaged: {part:?} of {file} at byte {at}, {how:?}"));
     }
 
-    /// Damages the entries of a sector, once and for all nodes.
-    fn harm_entries(&mut self, node: usize, file: File, at: u64, harm: Harm) {
-        let [align, sector] = [self.plan.geometry.align, self.plan.geometry.sector].map(u64::from);
-        let disk = &mut self.nodes[node].disk;
-        let slots = slots(disk, file, align);
-        let struck = slots.iter().filter(|slot| slot.reaches(at, sector));
-        self.harmed.extend(struck.clone().map(|slot| slot.index));
-        match harm {
-            // What lies between entries is nobody's.
-            Harm::Rot => struck.for_each(|slot| disk.flip(file, slot.from.max(at) * 8 + 3)),
-            _ => harm_sector(disk, file, at, harm),
+    /// How far all nodes hold the log, and this one can prove it: above that a bad entry is torn, and
+    /// nobody knows better. Nobody is asked for what the only voter has lost: it refuses to start.
+    fn held(&self, node: usize) -> LogIndex {
+        if self.oracle.was_alone(node) {
+            return LogIndex(0);
         }
-    }
-
-    fn places(&self, node: usize, part: Part) -> Vec<(File, u64)> {
-        let (disk, scars) = (&self.nodes[node].disk, &self.nodes[node].scars);
-        let is_whole = |file: &File| !scars.files.contains(file);
-        let [align, sector] = [self.plan.geometry.align, self.plan.geometry.sector].map(u64::from);
-        let segments = disk.list().filter(|(file, _)| matches!(file, File::Segment(_)));
-        match part {
-            Part::Snapshot => newest_snapshot(disk, is_whole),
-            Part::Header => segments
-                .filter(|(file, _)| is_whole(file))
-                .flat_map(|(file, len)| headers(disk, file, len, align))
-                .collect(),
-            Part::EndRecord => segments
-                .filter(|(file, len)| is_whole(file) && *len >= 2 * align)
-                .flat_map(|(file, len)| used(disk, file, len - align..len))
-                .collect(),
-            // Nobody is asked for what the only voter has lost: it refuses to start.
-            Part::Entries if self.oracle.was_alone(node) => Vec::new(),
-            Part::Entries => {
-                // Above what is proven a bad entry is torn, and nobody knows better.
-                let most = self.oracle.held_by_all().min(self.proven(node)).0 as u32;
-                let may_go = |slot: &Slot| slot.index <= most && !self.harmed.contains(&slot.index);
-                let of = segments.filter(|(file, _)| is_whole(file)).flat_map(|(file, _)| {
-                    let slots = slots(disk, file, align);
-                    let sectors = disk.used_sectors(file).into_iter();
-                    let lies = move |at: &u64| {
-                        let here = slots.iter().filter(|slot| slot.reaches(*at, sector));
-                        let mut here = here.peekable();
-                        here.peek().is_some() && here.all(may_go)
-                    };
-                    sectors.filter(lies).map(move |at| (file, at)).collect::<Vec<_>>()
-                });
-                of.collect()
-            }
-            Part::Slots => {
-                let table = |len: u64| align..align + (len / 16 / align).max(1) * align;
-                segments
-                    .filter(|(file, _)| is_whole(file))
-                    .flat_map(|(file, len)| used(disk, file, table(len)))
-                    .collect()
-            }
-        }
-    }
-}
-
-/// Where an entry lies, as its slot says.
-#[derive(Clone, Copy)]
-struct Slot {
-    index: u32,
-    from: u64,
-    to: u64,
-}
-
-impl Slot {
-    /// Whether the sector that begins there holds a part of it.
-    const fn reaches(&self, at: u64, sector: u64) -> bool {
-        self.from < at + sector && at < self.to
-    }
-}
-
-/// The slots of a segment, those that nothing was written to left out. One that was cut away may
-/// be among them: what it points to is then another entry's, or nothing.
-fn slots(disk: &SimDisk, file: File, align: u64) -> Vec<Slot> {
-    let content = disk.content(file).unwrap_or_default();
-    let table_end = align + (content.len() as u64 / 16 / align).max(1) * align;
-    let blocks = (align..table_end).step_by(align as usize);
-    let places = blocks.flat_map(|block| (0..align / SLOT).map(move |n| block + n * SLOT));
-    let slot = |at: u64| {
-        let bytes = content.get(at as usize..(at + SLOT) as usize)?;
-        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"));
-        let (index, from, bytes) = (word(0), u64::from(word(4)), u64::from(word(16)));
-        (bytes > 0).then_some(Slot { index, from, to: from + bytes })
-    };
-    places.filter_map(slot).collect()
-}
-
-/// The sectors of a range of a file that hold anything.
-fn used(disk: &SimDisk, file: File, range: std::ops::Range<u64>) -> Vec<(File, u64)> {
-    let sectors = disk.used_sectors(file).into_iter().filter(|at| range.contains(at));
-    sectors.map(|at| (file, at)).collect()
-}
-
-/// Both headers, as long as they are alike: then either can go.
-fn headers(disk: &SimDisk, file: File, len: u64, align: u64) -> Vec<(File, u64)> {
-    let content = disk.content(file).unwrap_or_default();
-    let block = |at: u64| content.get(at as usize..(at + align) as usize);
-    let at = [0, len.saturating_sub(2 * align)];
-    let is_used = block(0).is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0));
-    let are_alike = at[1] > 0 && is_used && block(at[0]) == block(at[1]);
-    if are_alike { at.map(|at| (file, at)).into() } else { Vec::new() }
-}
-
-/// All of the newest snapshot, if the one before it was never struck.
-fn newest_snapshot(disk: &SimDisk, is_whole: impl Fn(&File) -> bool) -> Vec<(File, u64)> {
-    let snapshots = disk.list().filter(|(file, _)| matches!(file, File::Snapshot(_)));
-    let mut snapshots: Vec<File> = snapshots.map(|(file, _)| file).collect();
-    snapshots.sort_by_key(|file| match file {
-        File::Snapshot(at) => at.index,
-        _ => unreachable!("only snapshots were kept"),
-    });
-    match snapshots.as_slice() {
-        [.., older, newest] if is_whole(older) && is_whole(newest) => {
-            used(disk, *newest, 0..u64::MAX)
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// Damages one sector.
-pub(super) fn harm_sector(disk: &mut SimDisk, file: File, at: u64, harm: Harm) {
-    match harm {
-        Harm::Rot => disk.rot(file, at..at + 1),
-        Harm::Zero => disk.zero(file, at),
-        Harm::RotAll => disk.rot(file, 0..u64::MAX),
-        Harm::Gone => disk.lose(file),
+        self.oracle.held_by_all().min(self.proven(node))
     }
 }

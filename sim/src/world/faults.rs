@@ -1,9 +1,10 @@
 //! What can be done to a cluster: power, processes, connections, disks.
 
-use super::{Coming, SITE_CRASH, World, rot_hard_state};
+use super::{Coming, SITE_CRASH, World};
 use crate::{
     client::Workload,
     disk::{Failure, Survivors, Victim},
+    harm::rot_hard_state,
     network::Connection,
     node::Lie,
     oracle::Checked,
@@ -195,28 +196,16 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// Separates the nodes of the first side from the others; `both_ways`: in both directions,
     /// else the second side does not hear the first.
     pub fn partition(&mut self, side: &[bool], both_ways: bool, noticed: bool) {
-        for from in 0..self.nodes.len() {
-            for to in 0..self.nodes.len() {
-                let cut = side[from] && !side[to] || both_ways && side[to] && !side[from];
-                self.network.set_cut(from, to, cut);
-                if cut && noticed {
-                    self.break_connection(from, to);
-                }
-            }
+        let parted = self.network.divide(side, both_ways);
+        for (from, to) in parted.into_iter().filter(|_| noticed) {
+            self.break_connection(from, to);
         }
     }
 
     /// Ends all partitions. Connections that lost something unnoticed break now.
     pub fn rejoin(&mut self) {
-        for from in 0..self.nodes.len() {
-            for to in 0..self.nodes.len() {
-                self.network.set_cut(from, to, false);
-            }
-        }
-        for node in 0..self.nodes.len() {
-            for peer in 0..node {
-                self.break_connection(node, peer);
-            }
+        for (node, peer) in self.network.rejoin() {
+            self.break_connection(node, peer);
         }
     }
 

@@ -1,7 +1,7 @@
 //! A lost quorum: one node goes on alone by force, and those of before are left behind.
 
-use super::{World, ruin::Trial};
-use crate::client::Workload;
+use super::World;
+use crate::{client::Workload, trial::Trial};
 use lakebed::{Forced, Halt, Start, StateMachine};
 
 impl<M: StateMachine, W: Workload> World<M, W> {

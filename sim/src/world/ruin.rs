@@ -6,25 +6,17 @@
 //! proves durable; a lost write; an old image) does not start its node again here. Whether it has
 //! forgotten is tried on a copy, against the oracle's ledger.
 
-use super::{World, damage::harm_sector};
+use super::World;
 use crate::{
     client::Workload,
     disk::{SimDisk, Survivors},
+    harm::harm_sector,
     node::Lie,
     oracle::Seen,
     plan::Harm,
+    trial::{Trial, proven, trial},
 };
-use lakebed::{
-    Action, Completion, DiskError, Engine, Event, File, Halt, LogId, LogIndex, OpId, Start,
-    StateMachine, Term,
-};
-
-/// How a node starts from a disk.
-pub(super) enum Trial {
-    /// It would vote and acknowledge.
-    Starts(Box<Engine>),
-    Halts(Halt),
-}
+use lakebed::{Completion, DiskError, File, LogId, LogIndex, OpId, Start, StateMachine, Term};
 
 impl<M: StateMachine, W: Workload> World<M, W> {
     /// Damages anything on the disk of a node that is down, unless nobody could tell.
@@ -154,11 +146,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     /// What the records on a disk prove durable, as its engine says.
     pub(super) fn proven(&self, node: usize) -> LogIndex {
-        let disk = self.nodes[node].disk.clone();
-        let Trial::Halts(Halt::Inspected(found)) = self.trial(node, disk, Start::Inspect) else {
-            return LogIndex(0);
-        };
-        found.log.map_or(LogIndex(0), |log| log.proven)
+        proven(self.engine(node, 1), &self.nodes[node].disk)
     }
 
     /// Whether a node would start from this disk without what it promised; `vote`: perhaps without
@@ -178,26 +166,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     /// Starts a node from a disk, as far as it needs nobody else.
-    pub(super) fn trial(&self, node: usize, mut disk: SimDisk, start: Start) -> Trial {
-        let mut engine = self.engine(node, 1);
-        let mut events = vec![Event::Start(start)];
-        let mut actions = Vec::new();
-        while let Some(event) = events.pop() {
-            engine.handle(lakebed::Instant(1), Some(event), &mut actions);
-            for action in actions.drain(..) {
-                match action {
-                    Action::Halt(halt) => return Trial::Halts(*halt),
-                    Action::Disk { op, request, .. } => disk.submit(op, request),
-                    _ => {}
-                }
-            }
-            if engine.probe().judged {
-                return Trial::Starts(Box::new(engine));
-            }
-            let next = disk.in_flight().next();
-            events.extend(next.map(|op| Event::Completed { op, result: disk.complete(op) }));
-        }
-        unreachable!("a restart ends with a verdict");
+    pub(super) fn trial(&self, node: usize, disk: SimDisk, start: Start) -> Trial {
+        trial(self.engine(node, 1), disk, start)
     }
 
     /// The next fitting operation of a node's disk will lie.

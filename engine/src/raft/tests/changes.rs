@@ -287,6 +287,33 @@ fn a_removed_node_disturbs_nobody_and_is_told() {
     assert_eq!((cluster.at(1).raft.term, cluster.at(1).role()), (term, status::Role::Leader));
 }
 
+/// What is asked of a leader is done or given up, once each.
+#[test]
+fn changes_are_counted_with_what_became_of_them() {
+    let mut cluster = joined(3, 4);
+    let counted = |cluster: &mut Cluster| {
+        let Tally { asked, done, given_up } = cluster.at(1).raft.changes;
+        (asked, done, given_up)
+    };
+    cluster.changed(1, 100, &[Change::AddLearner(member(4))]);
+    assert_eq!(counted(&mut cluster), (1, 1, 0));
+    cluster.change(1, 101, &[Change::Remove(node(9))]);
+    cluster.run();
+    assert_eq!(counted(&mut cluster), (2, 1, 1), "refused");
+    cluster.change(2, 102, &[Change::Remove(node(4))]);
+    cluster.run();
+    assert_eq!(cluster.at(2).raft.changes, Tally::default(), "who does not lead is not asked");
+    cluster.cut_off(&[1]);
+    cluster.change(1, 103, &[Change::Remove(node(4))]);
+    cluster.run();
+    assert_eq!(counted(&mut cluster), (3, 1, 1), "under way");
+    cluster.elect(2);
+    cluster.cut.clear();
+    cluster.elapse(500 * MS);
+    assert!(matches!(cluster.outcome(1, 103), Some(Outcome::Unknown)));
+    assert_eq!(counted(&mut cluster), (3, 1, 2), "without word of how it ended");
+}
+
 /// A learner never asks for votes: it asks whether it is one.
 #[test]
 fn a_removed_learner_is_told_too() {

@@ -13,6 +13,12 @@ impl Cluster {
         ended.map(|(_, outcome)| outcome.clone())
     }
 
+    /// Asked, done, given up.
+    fn transfers(&mut self, at: u64) -> (u64, u64, u64) {
+        let Tally { asked, done, given_up } = self.at(at).raft.transfers;
+        (asked, done, given_up)
+    }
+
     fn leads(&mut self, id: u64) -> bool {
         self.at(id).role() == status::Role::Leader
     }
@@ -77,6 +83,7 @@ fn no_proposal_is_taken_while_the_heir_is_waited_for() {
     assert!(cluster.leads(2));
     let done = |outcome: Option<Outcome>| matches!(outcome, Some(Outcome::Done(_)));
     assert!(done(cluster.ended(1, 100)) && done(cluster.ended(1, 102)));
+    assert_eq!(cluster.transfers(1), (2, 1, 1), "who joins one is not counted");
 }
 
 #[test]
@@ -95,6 +102,8 @@ fn who_cannot_lead_is_refused_with_the_reason() {
     let hint = Some(node(1));
     assert_eq!(cluster.ended(2, 102), Some(Outcome::Refused(Refusal::NotLeader { hint })));
     assert_eq!(cluster.ended(1, 103), refused(TransferRefusal::Silent(node(3))));
+    assert_eq!(cluster.transfers(1), (2, 0, 2), "who leads already is not asked to");
+    assert_eq!(cluster.transfers(2), (0, 0, 0), "who does not lead has none to hand over");
     let mut alone = Cluster::led(1);
     alone.transfer(1, 100, None);
     alone.run();
@@ -122,6 +131,7 @@ fn a_handover_that_takes_too_long_is_given_up() {
         cluster.elapse(200 * MS);
         assert_eq!(cluster.ended(1, 100), expected);
         assert!(cluster.leads(1) && cluster.at(1).has(Mark::HandoverGivenUp));
+        assert_eq!(cluster.transfers(1), (1, 0, 1));
         cluster.propose(1, 7, &["b"]);
         cluster.elapse(100 * MS);
         assert_eq!(commands(cluster.at(1)).last().unwrap().0, "b");

@@ -105,6 +105,141 @@ fn a_read_that_gets_no_answer_is_asked_again_and_refused_at_last() {
     assert_eq!(cluster.at(2).ended, [(5, Outcome::Refused(Refusal::NotLeader { hint }))]);
 }
 
+/// Questions and answers about reads that are on their way, each link as long as a test wants.
+#[derive(Default)]
+struct Wire {
+    under_way: Vec<(Instant, NodeId, Message)>,
+    asked: usize,
+    answered: usize,
+}
+
+impl Wire {
+    /// Time passes in small steps; between nodes 1 and 2 every message takes `delay` ms.
+    fn elapse(&mut self, cluster: &mut Cluster, time: u64, delay: u64) {
+        for _ in 0..time / 10 {
+            cluster.pass(10 * MS);
+            (1..=cluster.nodes.len() as u64).for_each(|id| cluster.settle(id));
+            loop {
+                while let Some((from, message)) = cluster.queue.pop_front() {
+                    self.post(cluster.now, from, message, delay);
+                }
+                let is_due = |sent: &(Instant, NodeId, Message)| sent.0 <= cluster.now;
+                let Some(at) = self.under_way.iter().position(is_due) else { break };
+                let (_, from, message) = self.under_way.remove(at);
+                cluster.deliver(from, message);
+            }
+        }
+    }
+
+    fn post(&mut self, now: Instant, from: NodeId, message: Message, delay: u64) {
+        self.asked += usize::from(matches!(message.payload, Payload::ReadIndex { .. }));
+        self.answered += usize::from(matches!(message.payload, Payload::ReadIndexAnswer { .. }));
+        let is_slow = [from, message.head.to].iter().all(|end| *end != node(3));
+        let due = now.after(Duration::from_millis(if is_slow { delay } else { 0 }));
+        self.under_way.push((due, from, message));
+    }
+}
+
+/// A follower put its question again at every heartbeat, and the leader took a round for each: on a
+/// link of 150 ms that was three times the messages, and on one of which a queue had made seconds
+/// the queue grew by what the follower asked because of it.
+#[test]
+fn a_slow_link_carries_a_question_once() {
+    let mut cluster = Cluster::led(3);
+    cluster.run();
+    let mut wire = Wire::default();
+    for id in 0..20 {
+        read(&mut cluster, 2, 100 + id);
+        wire.elapse(&mut cluster, 400, 150);
+    }
+    assert_eq!(cluster.at(2).queried.len(), 20);
+    // The first is put again after 100 and after 200 ms; the next waits 400 ms, and is answered.
+    assert_eq!((wire.asked, wire.answered), (22, 22));
+}
+
+/// However slow the link: the longest wait is half of the least timeout.
+#[test]
+fn questions_become_fewer_the_longer_there_is_no_answer() {
+    let mut cluster = Cluster::led(3);
+    cluster.run();
+    cluster.at(2).raft.patience = Duration::from_secs(3600);
+    let mut wire = Wire::default();
+    read(&mut cluster, 2, 5);
+    wire.elapse(&mut cluster, 1990, 60_000);
+    assert_eq!(wire.asked, 6, "at once and after 0.1, 0.3, 0.7, 1.2 and 1.7 seconds");
+    assert_eq!(cluster.at(2).ended, []);
+    wire.elapse(&mut cluster, 20, 60_000);
+    assert_eq!(cluster.at(2).ended.len(), 1, "given up when it ever was");
+}
+
+/// What a former round has taught must not hold up the one that loses its question.
+#[test]
+fn a_lost_question_or_answer_is_made_good() {
+    for lost in [(2, 1), (1, 2)] {
+        let mut cluster = Cluster::led(3);
+        cluster.run();
+        let mut wire = Wire::default();
+        read(&mut cluster, 2, 5);
+        wire.elapse(&mut cluster, 2000, 240);
+        assert_eq!(cluster.at(2).queried.len(), 1);
+        cluster.cut.insert((node(lost.0), node(lost.1)));
+        read(&mut cluster, 2, 6);
+        wire.elapse(&mut cluster, 10, 0);
+        cluster.cut.clear();
+        wire.elapse(&mut cluster, 510, 0);
+        assert_eq!(cluster.at(2).queried.len(), 2, "{lost:?}");
+        read(&mut cluster, 2, 7);
+        wire.elapse(&mut cluster, 10, 0);
+        // It was answered at once: the next waits a heartbeat, as in the beginning.
+        cluster.cut.insert((node(lost.0), node(lost.1)));
+        read(&mut cluster, 2, 8);
+        wire.elapse(&mut cluster, 10, 0);
+        cluster.cut.clear();
+        wire.elapse(&mut cluster, 110, 0);
+        assert_eq!(cluster.at(2).queried.len(), 4, "{lost:?}");
+    }
+}
+
+/// The way to another leader is another one.
+#[test]
+fn another_leader_is_asked_as_if_no_link_had_been_slow() {
+    let mut cluster = Cluster::led(3);
+    cluster.run();
+    cluster.at(2).raft.patience = Duration::from_secs(3600);
+    let mut wire = Wire::default();
+    read(&mut cluster, 2, 5);
+    wire.elapse(&mut cluster, 900, 60_000);
+    cluster.isolate(1);
+    cluster.elect(3);
+    assert_eq!(cluster.at(2).ended, [(5, Outcome::Refused(Refusal::NotLeader { hint: None }))]);
+    read(&mut cluster, 2, 6);
+    cluster.cut.insert((node(2), node(3)));
+    wire.elapse(&mut cluster, 10, 60_000);
+    cluster.cut.remove(&(node(2), node(3)));
+    wire.elapse(&mut cluster, 110, 60_000);
+    assert_eq!(cluster.at(2).queried, [(6, LogIndex(2))]);
+}
+
+/// What comes again while the leader's round is on its way is answered by that.
+#[test]
+fn a_repeated_question_is_answered_once_in_a_round() {
+    let mut cluster = Cluster::led(3);
+    cluster.run();
+    read(&mut cluster, 2, 5);
+    cluster.settle(2);
+    let (from, question) = cluster.queue.pop_front().expect("it asks");
+    assert!(matches!(question.payload, Payload::ReadIndex { .. }) && cluster.queue.is_empty());
+    for _ in 0..3 {
+        cluster.at(1).raft.on_message(from, question.clone());
+        cluster.settle(1);
+    }
+    let rounds = cluster.at(1).raft.reads.number();
+    cluster.run();
+    assert_eq!(cluster.at(2).queried, [(5, LogIndex(1))]);
+    assert_eq!(cluster.at(1).raft.reads.number(), rounds, "one round for all");
+    assert!(!cluster.at(2).has(Mark::StaleAnswerDropped), "one answer");
+}
+
 #[test]
 fn without_a_leader_reads_are_refused() {
     let mut cluster = Cluster::of(3);

@@ -250,3 +250,52 @@ fn a_restarted_member_finds_the_leader_at_rest() {
     assert!(cluster.sleeps());
     assert_eq!(cluster.at(1).raft.term, Term(2));
 }
+
+/// Its addition was on its way when the leader changed, and came to nothing; it knows the members from
+/// then, hears of no leader, and asks them. Each question woke the group (storm of groups, seed 719).
+#[test]
+fn one_that_was_never_taken_in_asks_and_wakes_nobody() {
+    let mut cluster = resting(3);
+    let answers = |said: &[(NodeId, Payload)]| matches!(said, [(to, Payload::Hello { ask: false, .. })] if *to == node(9));
+    for id in 1..=3 {
+        let own = cluster.at(id).raft.head_to(node(9));
+        let head = Head {
+            from: node(9),
+            to: node(id),
+            incarnation: 900,
+            to_incarnation: own.incarnation,
+            ..own
+        };
+        let payload = Payload::Hello { ask: true, origin: Origin::default() };
+        cluster.at(id).raft.on_message(node(9), Message { head, payload });
+        let said = cluster.said(id);
+        assert!(answers(&said), "{said:?}");
+    }
+    assert!(cluster.sleeps());
+}
+
+/// A learner cannot stand: it asks around. The instant at which its rest was over stayed its deadline
+/// then, so that its driver called it again and again (storm of groups with members that change).
+#[test]
+fn a_learner_that_has_lost_its_resting_leader_waits_between_its_questions() {
+    let mut cluster = changes::joined(2, 3);
+    let tuning = Tuning { hibernate_after: Duration::from_nanos(REST), ..Tuning::default() };
+    cluster.nodes.iter_mut().for_each(|node| {
+        node.raft.on_tune(&tuning);
+        node.raft.draw_patience();
+    });
+    cluster.changed(1, 100, &[crate::change::Change::AddLearner(changes::member(3))]);
+    cluster.elapse(REST + 2500 * MS);
+    assert!(cluster.sleeps(), "it rests");
+    (1..=2).for_each(|id| cluster.isolate(id));
+    cluster.at(3).raft.on_link(node(1), false);
+    let mut asked = 0;
+    for _ in 0..500 {
+        cluster.pass(10 * MS);
+        let said = cluster.said(3);
+        asked += said.iter().filter(|said| matches!(said.1, Payload::Hello { .. })).count();
+        let (deadline, now) = (cluster.at(3).raft.deadline(), cluster.now);
+        assert!(deadline.is_some_and(|at| at > now), "{deadline:?} at {now:?}");
+    }
+    assert!((6..=12).contains(&asked), "{asked} in five seconds, to two nodes");
+}

@@ -1,0 +1,89 @@
+//! What becomes of disks that no crash does, within the budget: there is no room, or something rots.
+
+use super::{Groups, SITE_CRASH};
+use crate::{
+    client::Workload,
+    disk::Survivors,
+    harm::{Patient, harm, rot_hard_state},
+    plan::{Harm, Part},
+    trial::proven,
+};
+use lakebed::{GroupId, LogIndex, StateMachine};
+
+impl<M: StateMachine, W: Workload> Groups<M, W> {
+    /// There is no more room on a node, for any of its groups.
+    pub(super) fn fill_disks(&mut self, node: usize) {
+        let node = &mut self.nodes[node];
+        node.is_full = true;
+        node.seats.values_mut().for_each(super::seats::Seat::fill);
+    }
+
+    /// There is room again.
+    pub(super) fn empty_disks(&mut self, node: usize) {
+        let node = &mut self.nodes[node];
+        node.is_full = false;
+        node.seats.values_mut().for_each(|seat| seat.disk.set_room(u64::MAX));
+    }
+
+    /// A node loses power and comes back, or is down already; one of its groups finds a copy of its
+    /// hard state rotten then, if both were whole.
+    pub(super) fn fell_with_rot(
+        &mut self,
+        node: usize,
+        survivors: Survivors,
+        rot: Option<u8>,
+        down: u64,
+    ) {
+        let is_judged = |id: &GroupId| self.probe(node, *id).is_some_and(|probe| probe.judged);
+        let judged: Vec<GroupId> =
+            self.nodes[node].seats.keys().copied().filter(is_judged).collect();
+        self.fell(node, Some(survivors), down);
+        let Some(copy) = rot.filter(|_| !judged.is_empty()) else { return };
+        let group = *self.draws.lane(super::SITE_VICTIM, node as u32).pick(&judged);
+        let seat = self.nodes[node].seats.get_mut(&group).expect("it was judged");
+        rot_hard_state(&mut seat.disk, copy);
+        self.stats.disk_failures += 1;
+        self.note(Some(node), || format!("group {group}: copy {copy} of the hard state rots"));
+    }
+
+    /// A node loses power, and a part of the disk of one of its groups is damaged.
+    pub(super) fn damage(
+        &mut self,
+        node: usize,
+        (part, how, pick): (Part, Harm, u64),
+        survivors: Survivors,
+        down: u64,
+    ) {
+        if self.is_up(node) {
+            self.fell(node, Some(survivors), down);
+        } else {
+            let draw = self.disks.lane(SITE_CRASH, node as u32);
+            let seats = self.nodes[node].seats.values_mut();
+            seats.for_each(|seat| seat.disk.cut_power(survivors, draw));
+        }
+        let Some(id) = self.victim(node) else { return };
+        let held = if part == Part::Entries { self.held(node, id) } else { LogIndex(0) };
+        let geometry = self.plan.geometry;
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(seat) = self.nodes[node].seats.get_mut(&id) else { return };
+        let (disk, scars, harmed) = (&seat.disk, &seat.scars, &group.harmed);
+        let patient = Patient { disk, scars, geometry, harmed, held };
+        let Some((file, at)) = patient.place(part, pick) else { return };
+        harm(&mut seat.disk, &mut group.harmed, geometry, part, (file, at), how);
+        seat.scars.files.push(file);
+        self.struck("damage");
+        self.note(Some(node), || {
+            format!("group {id} damaged: {part:?} of {file} at byte {at}, {how:?}")
+        });
+    }
+
+    /// As in the world of one group: how far all members hold the log, and this one can prove it.
+    fn held(&self, node: usize, id: GroupId) -> LogIndex {
+        let oracle = &self.groups[&id].oracle;
+        if oracle.was_alone(node) {
+            return LogIndex(0);
+        }
+        let disk = &self.nodes[node].seats[&id].disk;
+        oracle.held_by_members().min(proven(self.engine(id, node, 1), disk))
+    }
+}

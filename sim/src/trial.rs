@@ -1,0 +1,41 @@
+//! What a node would do with a disk: started on it as far as it needs nobody else. Knows no world.
+
+use crate::disk::SimDisk;
+use lakebed::{Action, Engine, Event, Halt, Instant, LogIndex, Start};
+
+/// How a node starts from a disk.
+pub(crate) enum Trial {
+    /// It would vote and acknowledge.
+    Starts(Box<Engine>),
+    Halts(Halt),
+}
+
+/// Starts an engine that has seen nothing from a disk, up to its verdict.
+pub(crate) fn trial(mut engine: Engine, mut disk: SimDisk, start: Start) -> Trial {
+    let mut events = vec![Event::Start(start)];
+    let mut actions = Vec::new();
+    while let Some(event) = events.pop() {
+        engine.handle(Instant(1), Some(event), &mut actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Halt(halt) => return Trial::Halts(*halt),
+                Action::Disk { op, request, .. } => disk.submit(op, request),
+                _ => {}
+            }
+        }
+        if engine.probe().judged {
+            return Trial::Starts(Box::new(engine));
+        }
+        let next = disk.in_flight().next();
+        events.extend(next.map(|op| Event::Completed { op, result: disk.complete(op) }));
+    }
+    unreachable!("a restart ends with a verdict");
+}
+
+/// What the records on a disk prove durable, as an engine that has seen nothing says.
+pub(crate) fn proven(engine: Engine, disk: &SimDisk) -> LogIndex {
+    let Trial::Halts(Halt::Inspected(found)) = trial(engine, disk.clone(), Start::Inspect) else {
+        return LogIndex(0);
+    };
+    found.log.map_or(LogIndex(0), |log| log.proven)
+}
