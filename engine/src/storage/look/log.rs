@@ -1,8 +1,10 @@
-//! The log as a whole: segment after segment, as far as each goes on where the one before ends.
+//! The log as a whole: segment after segment, as far as each goes on where the one before ends; and what
+//! of it must be read before that is known.
 
 use super::Look;
 use crate::{
     disk::segment::Header,
+    entry::Seed,
     file::File,
     storage::{
         found::SegmentFound,
@@ -10,6 +12,7 @@ use crate::{
     },
     types::{LogId, LogIndex},
 };
+use std::ops::Range;
 
 /// The log as a whole.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +34,71 @@ pub(super) struct Wrong {
 }
 
 impl Look {
+    pub(super) fn rules(&self) -> Rules {
+        let hard = self.hard();
+        Rules {
+            seed: Seed::new(hard.identity.cluster, hard.identity.group),
+            cut: hard.cut,
+            stop: hard.cutting.then_some(hard.cut.from),
+            proven: hard.durable_hint.max(hard.commit_hint),
+            epoch: hard.write_epoch + 1,
+            believes: self.believes(),
+        }
+    }
+
+    /// Whether the slots of proven entries are believed. Alone, what is bad must be known before
+    /// anything is built on it; and a cut that is repeated clears all there is.
+    pub(in crate::storage) fn believes(&self) -> bool {
+        !self.distrusts && !self.is_alone() && !self.hard().cutting
+    }
+
+    /// Scans what must be, and tells what of it must be read before that counts. With nothing left
+    /// to be read the log is judged.
+    pub(in crate::storage) fn judge_log(&mut self) -> Vec<(u32, Range<u64>)> {
+        let mut rules = self.rules();
+        rules.proven = rules.proven.max(self.snapshot().index);
+        // A record in a later segment proves all before it.
+        for found in &self.segments {
+            let header = found.header.as_ref().map(|header| header.first.previous());
+            let end = found.end.as_ref().map(|end| end.floor_lag.floor(end.last.index));
+            rules.proven = rules.proven.max(header.unwrap_or_default());
+            rules.proven = rules.proven.max(end.unwrap_or_default());
+        }
+        // What is proven may lie in the next segment: it is not missing from the one before it.
+        let first = |found: &SegmentFound| found.header.as_ref().map(|header| header.first);
+        let next: Vec<_> = self.segments.iter().skip(1).map(first).chain([None]).collect();
+        for (found, next) in self.segments.iter_mut().zip(next) {
+            if let (Some(header), None) = (&found.header, &found.end) {
+                let stop = [rules.stop, next].into_iter().flatten().min();
+                let believes = rules.believes && !found.is_doubted;
+                let rules = Rules { stop, believes, ..rules };
+                found.scanned = Some(scan::scan(header, &found.image, &rules));
+            }
+        }
+        let wanted = self.wanted();
+        if wanted.is_empty() {
+            self.log = self.follow(rules);
+        }
+        wanted
+    }
+
+    fn wanted(&mut self) -> Vec<(u32, Range<u64>)> {
+        let segments = (0..).zip(&mut self.segments);
+        let wanted = segments.filter_map(|(n, found)| {
+            let wanted = found.wanted()?;
+            found.reads(&wanted);
+            Some((n, wanted))
+        });
+        wanted.collect()
+    }
+
+    /// The first and the last entry that were taken from their slots alone.
+    pub(in crate::storage) fn believed(&self) -> Option<(LogIndex, LogIndex)> {
+        let mut believed = self.segments.iter().filter_map(SegmentFound::believed);
+        let (first, last) = believed.next()?;
+        Some((first, believed.next_back().map_or(last, |(_, last)| last)))
+    }
+
     /// From the first segment to the last, as long as each goes on where the one before ends.
     pub(super) fn follow(&self, rules: Rules) -> Log {
         let hard = self.hard();
