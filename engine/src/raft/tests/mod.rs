@@ -19,11 +19,12 @@ mod storm;
 
 use super::*;
 use crate::{
-    action::Machine,
+    action::{Machine, Refusal},
     codec::{self, Encoder},
     entry::{Batch, Run},
     event::ReadMode,
     membership::Member,
+    status,
     storage::ReadBack,
     types::{ClusterId, GroupId, LogId, RequestId, SnapshotId, Timestamp},
 };
