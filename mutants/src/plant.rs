@@ -288,3 +288,82 @@ pub fn within_constants(text: &str, mutants: &[&Mutant], names: &BTreeSet<String
     let within = mutants.iter().filter(|mutant| is_within(mutant.range(text).start));
     within.map(|mutant| mutant.id).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+const fn least(a: u8, b: u8) -> u8 { if a < b { a } else { b } }
+fn f(a: u8, b: bool) -> Point {
+    let a = match a { 0 if b => 1, 1 => 2, other => other };
+    Point { x: a, ..Point::of(!b && a < 7 || b) }
+}
+";
+
+    fn mutant(id: u32, genre: Genre, place: (usize, &str), replacement: &str) -> Mutant {
+        let (line, what) = place;
+        let column = TEXT.lines().nth(line - 1).and_then(|text| text.find(what)).unwrap() + 1;
+        let span = serde_json::json!({
+            "start": { "line": line, "column": column },
+            "end": { "line": line, "column": column + what.len() },
+        });
+        let genre_name = format!("{genre:?}");
+        let all = serde_json::json!({
+            "name": format!("{what} -> {replacement}"), "file": "a.rs", "genre": genre_name,
+            "replacement": replacement, "span": span,
+        });
+        let mut mutant: Mutant = serde_json::from_value(all).unwrap();
+        mutant.id = id;
+        mutant
+    }
+
+    fn all() -> Vec<Mutant> {
+        vec![
+            mutant(1, Genre::FnValue, (1, "if a"), "0"),
+            mutant(2, Genre::BinaryOperator, (1, "< b"), "<="),
+            mutant(3, Genre::MatchArmGuard, (3, "b =>"), "true"),
+            mutant(4, Genre::MatchArm, (3, "0 if"), ""),
+            mutant(5, Genre::MatchArm, (3, "1 => 2"), ""),
+            mutant(6, Genre::UnaryOperator, (4, "!b"), ""),
+            mutant(7, Genre::BinaryOperator, (4, "&&"), "||"),
+            mutant(8, Genre::BinaryOperator, (4, "|| b"), "&&"),
+            mutant(9, Genre::BinaryOperator, (4, "< 7"), ">"),
+            mutant(10, Genre::StructField, (4, "x: a"), ""),
+        ]
+    }
+
+    #[test]
+    fn every_mutant_is_in_a_text_that_parses() {
+        let mutants = all();
+        let mutants: Vec<_> = mutants.iter().collect();
+        let planted = plant(TEXT, &mutants, &BTreeSet::new()).unwrap();
+        syn::parse_file(&planted).unwrap();
+        for Mutant { id, name, .. } in &mutants {
+            assert!(planted.contains(&format!("mutant({id})")), "{name}: {planted}");
+        }
+        assert!(!planted.contains("const fn"), "what is chosen at run time is no constant");
+    }
+
+    #[test]
+    fn without_the_dead_ones_the_text_is_as_it_was() {
+        let mutants = all();
+        let mutants: Vec<_> = mutants.iter().collect();
+        let dead = mutants.iter().map(|mutant| mutant.id).collect();
+        assert_eq!(plant(TEXT, &mutants, &dead).unwrap(), TEXT);
+    }
+
+    #[test]
+    fn who_is_to_blame_stands_around_the_place() {
+        let mutants = all();
+        let mutants: Vec<_> = mutants.iter().collect();
+        let planted = plant(TEXT, &mutants, &BTreeSet::new()).unwrap();
+        let at = planted.find("return /*<1*/").unwrap() + "return /*<1*/".len();
+        assert_eq!(blamed(&planted, at), [1]);
+        let inner = planted.find("a > 7").or_else(|| planted.find("> 7")).unwrap();
+        assert_eq!(blamed(&planted, inner), [9]);
+        assert_eq!(blamed(&planted, 0), [] as [u32; 0]);
+        let matched = planted.find("match a").unwrap() + "match ".len();
+        assert_eq!(within_match(&planted, matched).unwrap(), [4, 3, 5]);
+    }
+}
