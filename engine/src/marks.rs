@@ -168,11 +168,11 @@ marks! {
     HardStateCopiesDiffer,
     /// Changes of the hard state gathered while an update of it was on its way.
     HardStateChangesGathered,
-    /// A restart found files that nothing needs, and removed them.
-    DeadFilesRemoved,
-    /// Among them a segment that had its name and was never announced.
+    /// A restart found room for a segment to come, and kept it.
+    SpareKept,
+    /// A restart removed a segment that had its name and was never announced.
     UnannouncedSegmentRemoved,
-    /// Among them a part of a snapshot.
+    /// A restart removed a part of a snapshot.
     PartialSnapshotRemoved,
     /// A restart found a torn tail and cut it.
     TornTailCut,

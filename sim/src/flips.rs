@@ -184,7 +184,6 @@ const FOUND: u128 = {
     let marks = [
         Mark::HardStateCopyLost,
         Mark::HardStateCopiesDiffer,
-        Mark::DeadFilesRemoved,
         Mark::UselessSnapshotRemoved,
         Mark::PartialSnapshotRemoved,
         Mark::TornTailCut,

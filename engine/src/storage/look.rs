@@ -17,6 +17,7 @@ use super::{
     journal::Journal,
     leftover::Leftover,
     promises::Promises,
+    roll::{Spare, Spares},
     snapshots::{self, SnapshotFile},
     verdict::{self, Found},
 };
@@ -56,6 +57,8 @@ pub(crate) struct Look {
     /// Those that a crash broke off; once it is judged, the one to go on with.
     pub(super) parts: Vec<PartFound>,
     pub(super) segments: Vec<SegmentFound>,
+    /// Room for segments to come.
+    pub(super) spares: Vec<Spare>,
     /// Files that nothing needs.
     pub(super) doomed: Vec<File>,
     log: Log,
@@ -87,6 +90,7 @@ impl Look {
             broken: Vec::new(),
             parts: Vec::new(),
             segments: Vec::new(),
+            spares: Vec::new(),
             doomed: Vec::new(),
             log: Log::default(),
             distrusts: false,
@@ -96,6 +100,7 @@ impl Look {
 
     pub(super) fn take_files(&mut self, mut files: Vec<(File, u64)>) {
         files.sort_unstable();
+        let mut spares = Vec::new();
         for &(file, len) in &files {
             match file {
                 File::Segment(sequence) => self.segments.push(SegmentFound::new(sequence, len)),
@@ -107,10 +112,13 @@ impl Look {
                     let left = Leftover { at, id, len };
                     self.parts.push(PartFound { left, header: Bytes::new() });
                 }
-                File::Spare(_) => self.doomed.push(file),
+                File::Spare(number) => spares.push(Spare { number, len }),
                 File::HardState => {}
             }
         }
+        let (useful, useless) = Spares::sort_out(spares, &self.config);
+        self.spares = useful;
+        self.doomed.extend(useless.iter().map(|spare| File::Spare(spare.number)));
         self.snapshots.sort_by_key(|snapshot| snapshot.at);
         self.files = files;
     }
@@ -314,6 +322,8 @@ impl Look {
     }
 
     fn give_log_up(&mut self, at: LogId) {
+        // The log may begin anew further back: what was recycled could hold entries that follow.
+        self.doomed.extend(self.spares.drain(..).map(|spare| File::Spare(spare.number)));
         self.doomed.extend(self.segments.drain(..).map(|found| File::Segment(found.sequence)));
         self.log = Log { first: at.index.next(), last: at, proven: at.index, ..Log::default() };
     }
@@ -403,6 +413,7 @@ impl Look {
 
     pub(super) fn fill(&self, journal: &mut Journal) {
         journal.identity = self.hard().identity;
+        journal.spares.adopt(&self.spares);
         journal.active = self.segments.last().and_then(SegmentFound::as_active);
         let is_active = |found: &&SegmentFound| {
             journal.active.as_ref().is_some_and(|active| active.sequence == found.sequence)

@@ -85,16 +85,21 @@ impl Repair {
             (File::Segment(found.sequence), extents)
         });
         for &file in &look.doomed {
-            ops.met(match file {
-                File::Segment(_) => Mark::UnannouncedSegmentRemoved,
-                File::Part(..) => Mark::PartialSnapshotRemoved,
-                File::Snapshot(_) => Mark::UselessSnapshotRemoved,
-                _ => Mark::DeadFilesRemoved,
-            });
+            match file {
+                File::Segment(_) => ops.met(Mark::UnannouncedSegmentRemoved),
+                File::Part(..) => ops.met(Mark::PartialSnapshotRemoved),
+                File::Snapshot(_) => ops.met(Mark::UselessSnapshotRemoved),
+                File::Spare(_) | File::HardState => {}
+            }
             submit(DiskRequest::Remove { file }, ops);
         }
         if !look.doomed.is_empty() {
             submit(DiskRequest::SyncDirectory, ops);
+        }
+        // Whoever made it may have ended before its length was durable. Else this takes no time.
+        for spare in &look.spares {
+            ops.met(Mark::SpareKept);
+            submit(DiskRequest::Sync { file: File::Spare(spare.number) }, ops);
         }
         Self { is_repeat, step: Step::Free, rewrite }
     }

@@ -11,13 +11,14 @@ use super::{
 };
 use crate::{
     action::Note,
+    config::Config,
     disk::segment::{EndRecord, FloorLag, Header, Layout, first_len},
     file::{Class, DiskError, DiskRequest, Extent, File},
     marks::Mark,
     types::{Instant, LogIndex, SnapshotId, Term},
 };
 use bytes::Bytes;
-use std::time::Duration;
+use std::{cmp::Reverse, iter, time::Duration};
 
 /// How long room is waited for before it is asked for again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -72,6 +73,30 @@ pub(crate) struct Spare {
 }
 
 impl Spares {
+    /// Which of those that an earlier life left are of use, and which are not: as long as a segment is,
+    /// and no more than compaction would keep. What lies in them does not matter: zeros, or entries of
+    /// a log that was compacted, which come before any that the next segment will hold.
+    pub(super) fn sort_out(mut found: Vec<Spare>, config: &Config) -> (Vec<Spare>, Vec<Spare>) {
+        let most = config.segment_bytes;
+        let is_segments = |len: u64| {
+            let mut lens = iter::successors(Some(first_len(most)), |len| Some((len * 2).min(most)));
+            lens.find(|known| *known >= len || *known == most) == Some(len)
+        };
+        found.sort_unstable_by_key(|spare| Reverse(spare.number));
+        let is_useful = |spare: &Spare| spare.number > 0 && is_segments(spare.len);
+        let (mut useful, mut useless): (Vec<_>, Vec<_>) = found.into_iter().partition(is_useful);
+        let kept_max = kept_max(config.tuning.snapshot_log_bytes, most);
+        useless.extend(useful.drain(kept_max.min(useful.len())..));
+        (useful, useless)
+    }
+
+    /// These are there already, and durable but for their names: none is written before a roll has made
+    /// its new name durable, and with that the one it was recycled by.
+    pub(super) fn adopt(&mut self, left: &[Spare]) {
+        self.next = left.iter().map(|spare| spare.number).max().unwrap_or_default();
+        self.ready = left.to_vec();
+    }
+
     /// When one that could not be made is to be tried again.
     pub(super) const fn deadline(&self) -> Option<Instant> {
         if self.is_stocked || self.creating.is_some() { None } else { self.retry_at }
@@ -120,8 +145,12 @@ impl Spares {
     }
 
     pub(super) fn tune(&mut self, snapshot_log_bytes: u64, segment_bytes: u64) {
-        self.kept_max = 1 + 2 * snapshot_log_bytes.div_ceil(segment_bytes) as usize;
+        self.kept_max = kept_max(snapshot_log_bytes, segment_bytes);
     }
+}
+
+const fn kept_max(snapshot_log_bytes: u64, segment_bytes: u64) -> usize {
+    1 + 2 * snapshot_log_bytes.div_ceil(segment_bytes) as usize
 }
 
 impl Journal {

@@ -44,7 +44,8 @@ fn reserve(new: &fs::File, len: u64) -> io::Result<()> {
     if len == 0 {
         return Ok(());
     }
-    match fallocate(new, FallocateFlags::empty(), 0, len) {
+    // Its length grows with the zeros: one that a crash has left unfinished is known by that.
+    match fallocate(new, FallocateFlags::KEEP_SIZE, 0, len) {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
         reserved => Ok(reserved?),
     }

@@ -98,6 +98,15 @@ impl Inode {
         }
     }
 
+    /// So does a sync with the length: of a file whose creation ended with its process too. What is
+    /// written behind the durable end, and not durable yet, keeps the length from it.
+    pub(super) fn persist_len(&mut self) {
+        let is_within = |piece: &Piece| end_of(&piece.extent) <= self.durable_len;
+        if self.pieces.iter().all(is_within) {
+            self.durable_len = self.len;
+        }
+    }
+
     /// Takes out of the pieces before `end` what a durable write replaced; where those end now.
     fn supersede(&mut self, end: usize, later: &Extent) -> usize {
         let mut left = end;

@@ -213,7 +213,9 @@ impl SimDisk {
             }
             Operation::Write { ino, durable } => self.write(ino, seq, durable)?,
             Operation::Sync { ino } => {
-                self.inode(ino).persist(|p| !p.clean && p.ended.is_some_and(|ended| ended < seq));
+                let inode = self.inode(ino);
+                inode.persist(|p| !p.clean && p.ended.is_some_and(|ended| ended < seq));
+                inode.persist_len();
             }
             Operation::Name(Change::Remove(file)) if self.directory.lookup(file).is_none() => {
                 return Err(DiskError::NotFound);

@@ -299,6 +299,31 @@ fn a_growing_file_keeps_the_length_that_was_synced() {
     assert_eq!(lengths, BTreeSet::from([512, 1024, 1536]));
 }
 
+/// A process was killed while it made a file: the next one finds some length of it, which a power cut
+/// takes back unless it was synced.
+#[test]
+fn a_length_that_a_kill_has_left_is_durable_after_a_sync() {
+    let made = File::Segment(2);
+    let mut probe = Probe::with_log();
+    probe.submit(create(made, 4 * 512));
+    let mut lengths = BTreeSet::new();
+    for seed in 0..100 {
+        let mut probe = probe.clone();
+        probe.disk.kill(&mut draw(seed));
+        let len = |disk: &SimDisk| disk.list().find(|(file, _)| *file == made).map(|(_, len)| len);
+        let Some(found) = len(&probe.disk) else { continue };
+        lengths.insert(found);
+        probe.run(DiskRequest::SyncDirectory).unwrap();
+        let mut unsynced = probe.disk.clone();
+        unsynced.cut_power(Survivors::None, &mut draw(seed));
+        assert_eq!(len(&unsynced), Some(0));
+        probe.run(DiskRequest::Sync { file: made }).unwrap();
+        probe.disk.cut_power(Survivors::None, &mut draw(seed));
+        assert_eq!(len(&probe.disk), Some(found));
+    }
+    assert!(lengths.len() > 1, "{lengths:?}");
+}
+
 #[test]
 fn a_killed_process_loses_nothing_that_ended() {
     let probe = mixed();

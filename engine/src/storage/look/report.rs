@@ -216,7 +216,8 @@ impl Look {
     fn left_over(&self, is_all: bool) -> Vec<LeftOver> {
         let is_broken = |file| self.broken.iter().any(|found| File::Snapshot(found.at) == file);
         let left = |&(file, bytes): &(File, u64)| {
-            let purpose = if self.doomed.contains(&file) && !is_broken(file) {
+            let is_spare = matches!(file, File::Spare(_));
+            let purpose = if (self.doomed.contains(&file) || is_spare) && !is_broken(file) {
                 purpose(file)
             } else if is_all && matches!(file, File::Part(..)) {
                 "the beginning of a snapshot that a peer was sending; a restart goes on with it"

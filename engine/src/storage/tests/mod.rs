@@ -415,6 +415,64 @@ fn spares_fit_the_next_segment_and_are_no_more_than_one() {
     assert!(node.storage.is_full());
 }
 
+fn spares(disk: &Disk) -> Vec<(File, usize)> {
+    let spares = disk.files.iter().filter(|(file, _)| matches!(file, File::Spare(_)));
+    spares.map(|(file, bytes)| (*file, bytes.len())).collect()
+}
+
+/// A restart removed its spare before the node could vote, which takes the system as long as all
+/// else, and zeroed another one.
+#[test]
+fn a_restart_keeps_its_spare_and_the_next_roll_takes_it() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    let before = spares(&node.disk);
+    assert_eq!(before.len(), 1);
+    node.disk.requests.clear();
+    node = node.restart();
+    let made = |request: &DiskRequest| {
+        matches!(request, DiskRequest::Create { .. } | DiskRequest::Remove { .. })
+    };
+    assert_eq!(node.disk.requests.iter().find(|request| made(request)), None);
+    assert_eq!(spares(&node.disk), before);
+    assert!(node.storage.marks().has(Mark::SpareKept));
+    let last = node.last;
+    let [(spare, _)] = before[..] else { unreachable!("there is one") };
+    node.append_all(2, [6_000; 8]);
+    let taken = |request: &DiskRequest| matches!(request, DiskRequest::Rename { from, .. } if *from == spare);
+    assert!(node.disk.requests.iter().any(taken), "the log has gone on in it");
+    assert!(!spares(&node.disk).contains(&before[0]), "its number is not given again");
+    let end = node.last;
+    node = node.restart();
+    assert_eq!((node.recovered().last, end.index > last.index), (end, true));
+}
+
+/// What a crash left unfinished, a new node's hard state in the making, more than are ever needed.
+#[test]
+fn what_is_no_room_for_a_segment_goes_at_a_restart() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    let [(kept, len)] = spares(&node.disk)[..] else { panic!("there is one") };
+    for (number, len) in [(0, len), (7, len - 512), (8, len + 512), (9, 0)] {
+        node.disk.files.insert(File::Spare(number), vec![0; len]);
+    }
+    node = node.restart();
+    assert_eq!(spares(&node.disk), [(kept, len)]);
+    let config = config();
+    let many = 2 + 2 * config.tuning.snapshot_log_bytes.div_ceil(config.segment_bytes);
+    for number in 100..100 + many {
+        node.disk.files.insert(File::Spare(number), vec![9; len]);
+    }
+    node = node.restart();
+    let left = spares(&node.disk);
+    assert_eq!(left.len() as u64, many - 1);
+    assert_eq!(left.first().map(|spare| spare.0), Some(File::Spare(101)), "the newest are kept");
+    // What is in them is nobody's.
+    node.append_all(2, [6_000; 30]);
+    let last = node.last;
+    assert_eq!(node.restart().recovered().last, last);
+}
+
 /// A spare could not be made; then a segment that was not needed any more became one. The instant
 /// at which it was to be tried again passed, stayed the deadline, and a driver would have spun on it
 /// (found as a seed that never ended).
