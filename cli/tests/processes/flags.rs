@@ -247,3 +247,21 @@ fn status_is_one_object() {
     let text = String::from_utf8(output(&["status", &address]).stdout).unwrap();
     assert!(text.starts_with("node       1, leader\n"), "{text}");
 }
+
+/// `cargo run` builds what is the workspace's own choice, and asks back if there is more than one.
+#[test]
+fn cargo_run_has_one_program_to_run() {
+    let metadata = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .output()
+        .unwrap();
+    assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).unwrap();
+    let chosen = metadata["workspace_default_members"].as_array().unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let targets = packages.iter().filter(|package| chosen.contains(&package["id"]));
+    let targets = targets.flat_map(|package| package["targets"].as_array().unwrap());
+    let is_program = |target: &&serde_json::Value| target["kind"][0] == "bin";
+    let programs: Vec<_> = targets.filter(is_program).map(|target| &target["name"]).collect();
+    assert_eq!(programs, ["lakebed"]);
+}
