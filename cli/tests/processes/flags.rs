@@ -248,11 +248,13 @@ fn status_is_one_object() {
     assert!(text.starts_with("node       1, leader\n"), "{text}");
 }
 
-/// `cargo run` builds what is the workspace's own choice, and asks back if there is more than one.
+/// `cargo run` builds what is the workspace's own choice, and asks back if there is more than one. In
+/// a member's folder the choice is that member.
 #[test]
 fn cargo_run_has_one_program_to_run() {
     let metadata = std::process::Command::new(env!("CARGO"))
         .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .output()
         .unwrap();
     assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
