@@ -1,5 +1,5 @@
 use super::*;
-use crate::message::{Append, AppendAnswer};
+use crate::message::{Append, AppendAnswer, Conflict};
 
 fn appends(said: &[(NodeId, Payload)]) -> Vec<(NodeId, LogId, usize, LogIndex)> {
     let append = |(to, payload): &(NodeId, Payload)| match payload {
@@ -196,13 +196,28 @@ fn impossible_appends_change_nothing() {
 
 #[test]
 fn acknowledging_what_was_never_sent_is_a_fault() {
-    let mut cluster = Cluster::led(3);
-    let answer =
-        AppendAnswer { matched: LogIndex(50), durable: LogIndex(50), ..AppendAnswer::default() };
-    from_peer(&mut cluster, Payload::AppendAnswer(answer));
-    cluster.settle(1);
-    assert_eq!(cluster.at(1).faults(), ["acknowledges what was never sent"]);
-    assert_eq!(cluster.at(1).raft.committed(), LogIndex(1));
+    let usual = AppendAnswer::default;
+    let conflict = |committed| {
+        let (through, committed) = (LogIndex(1), LogIndex(committed));
+        Some(Box::new(Conflict { through, committed, runs: vec![(LogIndex(1), Term(2))] }))
+    };
+    let answers = [
+        (AppendAnswer { matched: LogIndex(50), durable: LogIndex(50), ..usual() }, true),
+        (AppendAnswer { matched: LogIndex(0), durable: LogIndex(1), ..usual() }, true),
+        (AppendAnswer { sequence: 1000, ..usual() }, true),
+        (AppendAnswer { round: 1000, ..usual() }, true),
+        (AppendAnswer { conflict: conflict(2), ..usual() }, true),
+        // The leader's log has one entry.
+        (AppendAnswer { conflict: conflict(1), ..usual() }, false),
+    ];
+    for (answer, is_fault) in answers {
+        let mut cluster = Cluster::led(3);
+        from_peer(&mut cluster, Payload::AppendAnswer(answer.clone()));
+        cluster.settle(1);
+        let expected = if is_fault { &["acknowledges what was never sent"][..] } else { &[] };
+        assert_eq!(cluster.at(1).faults(), expected, "{answer:?}");
+        assert_eq!(cluster.at(1).raft.committed(), LogIndex(1));
+    }
 }
 
 /// Two logs of many terms that have nothing in common above the first entry.
