@@ -55,7 +55,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// An entry of a full segment goes bad while the node runs: a bit in the third quarter of what
     /// the oldest segment uses. False if the log lies in one segment still.
     pub fn rot_running(&mut self, node: usize, pick: u64) -> bool {
-        let disk = &mut self.nodes[node].disk;
+        let disk = &self.nodes[node].disk;
         let segments: Vec<File> =
             disk.list().map(|(file, _)| file).filter(|f| matches!(f, File::Segment(_))).collect();
         let [oldest, _, ..] = segments[..] else { return false };
@@ -63,26 +63,22 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         // Slots lie before entries, and the record that ends the segment behind them.
         let entries = &sectors[sectors.len() / 2..sectors.len() * 3 / 4];
         let at = entries[(pick % entries.len() as u64) as usize];
-        // What fills a write's last block is zeros, and nobody's.
-        let content = disk.content(oldest).unwrap_or_default();
-        let is_entrys = |byte: &u64| content[*byte as usize] != 0;
-        let Some(byte) = (at..content.len() as u64).find(is_entrys) else { return false };
-        disk.flip(oldest, byte * 8 + pick % 8);
-        self.nodes[node].scars.is_ruined = true;
-        self.struck("flip");
-        self.note(Some(node), || format!("ruined while it runs: {oldest} at byte {byte}"));
-        true
+        self.rot_from(node, oldest, at, pick)
     }
 
     /// A bit of a snapshot goes bad while the node runs: in its header, its blocks or its footer. False
     /// if there is no such snapshot.
     pub fn rot_snapshot(&mut self, node: usize, at: LogId, pick: u64) -> bool {
         let file = File::Snapshot(at);
-        let disk = &mut self.nodes[node].disk;
-        let sectors = disk.used_sectors(file);
+        let sectors = self.nodes[node].disk.used_sectors(file);
         let Some(count) = (sectors.len() as u64).checked_sub(1) else { return false };
-        let from = sectors[(pick % (count + 1)) as usize];
-        // What fills a block up is zeros, and nobody's.
+        self.rot_from(node, file, sectors[(pick % (count + 1)) as usize], pick)
+    }
+
+    /// A bit of the first byte from there on that is used, while the node runs: what fills a block up
+    /// is zeros, and nobody's.
+    fn rot_from(&mut self, node: usize, file: File, from: u64, pick: u64) -> bool {
+        let disk = &mut self.nodes[node].disk;
         let content = disk.content(file).unwrap_or_default();
         let is_used = |byte: &u64| content[*byte as usize] != 0;
         let Some(byte) = (from..content.len() as u64).find(is_used) else { return false };
