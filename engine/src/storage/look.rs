@@ -240,6 +240,10 @@ impl Look {
     /// Frees what no entry lies in, and tells which segments must be scanned.
     pub(super) fn segments_to_scan(&mut self) -> Vec<u32> {
         let (rules, hard) = (self.rules(), self.hard().clone());
+        // Its log was given up, by a former restart or while it ran.
+        if hard.gated {
+            self.forget_spares();
+        }
         let is_needed = |found: &SegmentFound| {
             let is_dead = found.header.as_ref().is_some_and(|header| {
                 let is_cut =
@@ -321,9 +325,13 @@ impl Look {
         self.instead = Some(Instead::Refetched(at));
     }
 
-    fn give_log_up(&mut self, at: LogId) {
-        // The log may begin anew further back: what was recycled could hold entries that follow.
+    /// The log may begin anew further back: what was recycled could hold entries that follow.
+    fn forget_spares(&mut self) {
         self.doomed.extend(self.spares.drain(..).map(|spare| File::Spare(spare.number)));
+    }
+
+    fn give_log_up(&mut self, at: LogId) {
+        self.forget_spares();
         self.doomed.extend(self.segments.drain(..).map(|found| File::Segment(found.sequence)));
         self.log = Log { first: at.index.next(), last: at, proven: at.index, ..Log::default() };
     }

@@ -253,8 +253,17 @@ fn an_entry_of_a_full_segment_without_either_witness_costs_the_log() {
         }
         assert!(matches!(node.halted, Some(Halt::LogLost { .. })), "{:?}", node.halted);
         let epoch = node.storage.write_epoch();
+        let recycled = File::Spare(70);
+        let segment = node.disk.files.keys().find(|file| matches!(file, File::Segment(_)));
+        let old = node.disk.files[segment.expect("a log")].clone();
+        node.disk.files.insert(recycled, old);
         let node = node.restart();
         let recovered = node.recovered();
+        // A log that begins anew further back is not written where an old one's entries could fit.
+        let removed = DiskRequest::Remove { file: recycled };
+        assert!(
+            node.disk.requests.contains(&removed) && !node.storage.marks().has(Mark::SpareKept)
+        );
         assert_eq!((recovered.first, recovered.last), (LogIndex(1), LogId::ZERO));
         // A fault of its own: what was asked in the life before is no answer to it.
         assert_eq!(recovered.gate, Some([recovered.identity.incarnation, epoch]));
