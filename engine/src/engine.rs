@@ -336,6 +336,7 @@ impl Engine {
             write_epoch: storage.write_epoch(),
             snapshot: storage.covered().index,
             first: storage.first(),
+            gives_from: storage.gives_from(),
             restored: storage.restored(),
             saturated: storage.is_saturated(),
             full: storage.is_full(),

@@ -9,7 +9,7 @@ use lakebed_scenarios::{
 use lakebed_sim::{
     Violation,
     disk::Survivors,
-    plan::{MS, Plan},
+    plan::{MS, Plan, Step, Steps},
     storm::{converge, leader, run_for, run_until, serve},
 };
 use std::time::Duration;
@@ -55,21 +55,60 @@ fn what_goes_bad_while_a_node_runs_is_found_and_given_again() {
     }
 }
 
-/// Its machine holds what the entry did: it goes on, and says what is to be done.
+/// One node, and one who waits to be added.
+fn alone(seed: u64, scrub_interval: Duration) -> Plan {
+    let mut plan = kept(seed, scrub_interval);
+    (plan.nodes, plan.joining) = (2, 1);
+    plan.drift_ppm.truncate(2);
+    plan
+}
+
+fn change(world: &mut Cluster, step: Step) -> Told {
+    world.want_change(&Steps(vec![step]))?;
+    run_until(world, 5_000 * MS, "a change", |world| !world.is_changing())
+}
+
+/// Its machine holds what the entry did, and then a snapshot does: the next start is none the worse.
 #[test]
-fn who_is_alone_goes_on_and_says_so() {
+fn who_is_alone_takes_a_snapshot_for_what_has_gone_bad() {
     for seed in 0..40 {
-        let mut plan = kept(seed, Duration::from_millis(100));
-        plan.nodes = 1;
-        plan.drift_ppm.truncate(1);
-        tell("who_is_alone_goes_on_and_says_so", plan, |world| {
+        let name = "who_is_alone_takes_a_snapshot_for_what_has_gone_bad";
+        tell(name, alone(seed, Duration::from_millis(100)), |world| {
             let node = rots(world, true, seed)?;
+            assert_eq!(snapshots(world, node), []);
             let is_found = |world: &Cluster| has(world, node, Mark::ScrubFoundBadEntry);
             run_until(world, 2_000 * MS, "a bad entry that is found", is_found)?;
-            run_for(world, 200 * MS)?;
+            let is_taken = |world: &Cluster| !snapshots(world, node).is_empty();
+            run_until(world, 500 * MS, "a snapshot in its place", is_taken)?;
+            run_for(world, 50 * MS)?;
+            world.cut_power(node, Survivors::ALL[seed as usize % 7]);
+            world.restart(node);
             serve(world)?;
-            assert!(world.probe(node).is_some_and(|probe| probe.ready));
-            Ok(())
+            assert!(has(world, node, Mark::SnapshotRestored));
+            // Who joins lacks that entry, and all before it: it is sent what stands for them.
+            change(world, Step::Add(1))?;
+            change(world, Step::Promote(1))?;
+            assert!(has(world, 1, Mark::Installed));
+            converge(world)
+        });
+    }
+}
+
+/// It is come upon when a learner is fed: the node ended then, as if it needed the entry itself.
+#[test]
+fn who_is_alone_feeds_a_learner_past_a_bad_entry() {
+    for seed in 0..40 {
+        let name = "who_is_alone_feeds_a_learner_past_a_bad_entry";
+        let mut plan = alone(seed, Duration::ZERO);
+        plan.tuning.cache_bytes_max = 4 << 10;
+        tell(name, plan, |world| {
+            let node = rots(world, true, seed)?;
+            // It is not in memory any more.
+            run_for(world, 200 * MS)?;
+            change(world, Step::Add(1))?;
+            change(world, Step::Promote(1))?;
+            assert!(has(world, node, Mark::HoleFoundLate) && has(world, 1, Mark::Installed));
+            converge(world)
         });
     }
 }

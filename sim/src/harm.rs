@@ -10,7 +10,7 @@ use crate::{
     node::Scars,
     plan::{Harm, Part},
 };
-use lakebed::{File, LogIndex};
+use lakebed::{File, LogId, LogIndex};
 use std::collections::BTreeSet;
 
 /// A slot's length.
@@ -43,7 +43,7 @@ impl Patient<'_> {
         let [align, sector] = [self.geometry.align, self.geometry.sector].map(u64::from);
         let segments = disk.list().filter(|(file, _)| matches!(file, File::Segment(_)));
         match part {
-            Part::Snapshot => newest_snapshot(disk, is_whole),
+            Part::Snapshot => newest_snapshot(disk, scars),
             Part::Header => segments
                 .filter(|(file, _)| is_whole(file))
                 .flat_map(|(file, len)| headers(disk, file, len, align))
@@ -160,19 +160,26 @@ fn headers(disk: &SimDisk, file: File, len: u64, align: u64) -> Vec<(File, u64)>
 }
 
 /// All of the newest snapshot, if the one before it was never struck.
-fn newest_snapshot(disk: &SimDisk, is_whole: impl Fn(&File) -> bool) -> Vec<(File, u64)> {
-    let snapshots = disk.list().filter(|(file, _)| matches!(file, File::Snapshot(_)));
-    let mut snapshots: Vec<File> = snapshots.map(|(file, _)| file).collect();
-    snapshots.sort_by_key(|file| match file {
-        File::Snapshot(at) => at.index,
-        _ => unreachable!("only snapshots were kept"),
-    });
-    match snapshots.as_slice() {
-        [.., older, newest] if is_whole(older) && is_whole(newest) => {
-            used(disk, *newest, 0..u64::MAX)
-        }
-        _ => Vec::new(),
-    }
+fn newest_snapshot(disk: &SimDisk, scars: &Scars) -> Vec<(File, u64)> {
+    let pair = newest_snapshots(disk, scars);
+    pair.map_or_else(Vec::new, |[_, newest]| used(disk, File::Snapshot(newest), 0..u64::MAX))
+}
+
+/// How far two snapshots hold the log: one of them may go.
+pub(crate) fn held_twice(disk: &SimDisk, scars: &Scars) -> LogIndex {
+    newest_snapshots(disk, scars).map_or(LogIndex(0), |[older, _]| older.index)
+}
+
+/// The newest two, if they were never struck.
+fn newest_snapshots(disk: &SimDisk, scars: &Scars) -> Option<[LogId; 2]> {
+    let at = |file| match file {
+        File::Snapshot(at) => Some(at),
+        _ => None,
+    };
+    let mut snapshots: Vec<LogId> = disk.list().filter_map(|(file, _)| at(file)).collect();
+    snapshots.sort_by_key(|at| at.index);
+    let pair = *snapshots.last_chunk::<2>()?;
+    pair.iter().all(|at| !scars.files.contains(&File::Snapshot(*at))).then_some(pair)
 }
 
 /// Damages one sector.

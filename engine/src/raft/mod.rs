@@ -76,6 +76,8 @@ pub(crate) struct Facts {
     pub(crate) snapshot: LogIndex,
     /// The first index still in the log.
     pub(crate) first: LogIndex,
+    /// The first index from which on each entry up to the newest snapshot can be read.
+    pub(crate) gives_from: LogIndex,
     /// Where the machine stands by itself, once it does.
     pub(crate) restored: Option<LogId>,
     /// Whether new entries would have to wait for a write of their own.

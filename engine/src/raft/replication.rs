@@ -38,6 +38,7 @@ struct Feed<'a> {
     head: Head,
     round: u64,
     retain: LogIndex,
+    gives_from: LogIndex,
     heartbeat: bool,
     /// The heartbeat says that nothing follows.
     rest: bool,
@@ -59,9 +60,9 @@ impl Feed<'_> {
         if peer.paused {
             return;
         }
-        if peer.next < self.log.first() && peer.pace != Pace::Install {
-            // What lies before the log cannot be asked about; the peer's answer tells where it is.
-            peer.probe(self.log.first());
+        if peer.next < self.gives_from && peer.pace != Pace::Install {
+            // What lies before cannot be given; the peer's answer tells where it is.
+            peer.probe(self.gives_from);
         }
         let before = peer.sequence;
         match peer.pace {
@@ -202,6 +203,7 @@ impl Raft {
             head,
             round,
             retain: leader.retain,
+            gives_from: self.facts.gives_from,
             rest: leader.heartbeat_due && leader.quiet.is_offered,
             heartbeat: std::mem::take(&mut leader.heartbeat_due),
             notice,
@@ -256,15 +258,15 @@ impl Raft {
             // A heartbeat, behind which the snapshot comes.
             Some(_) if peer.pace == Pace::Install => {}
             Some(_)
-                if peer.next <= self.log.first()
-                    && self.facts.snapshot.next() >= self.log.first() =>
+                if peer.next <= self.facts.gives_from
+                    && self.facts.snapshot.next() >= self.facts.gives_from =>
             {
                 self.marks.set(Mark::PeerNeedsSnapshot);
                 peer.begin_install();
             }
             Some(conflict) => {
                 let next = search(&self.log, peer.matched, conflict, &mut self.marks);
-                peer.probe(next);
+                peer.probe(next.max(self.facts.gives_from));
             }
             None => {}
         }

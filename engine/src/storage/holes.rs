@@ -84,6 +84,23 @@ impl Holes {
         self.holes.get(at).map(|hole| hole.slot.id.index)
     }
 
+    /// The one of this index, and the segment it is of.
+    pub(super) fn at(&self, index: LogIndex) -> Option<(&Slot, u64)> {
+        let hole = self.holes.iter().find(|hole| hole.slot.id.index == index)?;
+        Some((&hole.slot, hole.sequence))
+    }
+
+    /// The last one.
+    pub(super) fn last(&self) -> Option<LogIndex> {
+        self.holes.last().map(|hole| hole.slot.id.index)
+    }
+
+    /// The last one at or before `index`.
+    pub(super) fn last_through(&self, index: LogIndex) -> Option<LogIndex> {
+        let behind = self.holes.partition_point(|hole| hole.slot.id.index <= index);
+        Some(self.holes[..behind].last()?.slot.id.index)
+    }
+
     /// A peer's copy of an entry. True if it is one that is missing here.
     pub(super) fn give(&mut self, id: LogId, digest: u32, frame: Bytes) -> bool {
         let is_it = |hole: &&mut Hole| {

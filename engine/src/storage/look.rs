@@ -363,7 +363,8 @@ impl Look {
             base: base(log, snapshot),
             tail: match &log.wrong {
                 Some(wrong) if wrong.is_unknown => verdict::Tail::Unknown,
-                Some(_) => verdict::Tail::Damaged,
+                Some(_) if self.is_owed() => verdict::Tail::Damaged,
+                Some(_) => verdict::Tail::Covered,
                 None if log.is_torn => verdict::Tail::Torn,
                 None => verdict::Tail::Whole,
             },

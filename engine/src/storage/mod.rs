@@ -363,7 +363,12 @@ impl Storage {
         if let (None, Some(promises)) = (&self.restart, &mut self.promises) {
             self.snapshots.pins.expire(self.config.tuning.pin_idle, now, &mut self.ops);
             self.snapshots.go_on_restoring(&mut self.ops);
+            let newest = self.snapshots.newest();
             self.snapshots.go_on_saving(self.journal.durable(), &mut self.ops);
+            if self.snapshots.newest() > newest {
+                // It may have been begun before what it is to stand for was found.
+                self.snapshots.stand_for(self.journal.holes.last());
+            }
             self.snapshots.go_on_staging(&mut self.ops);
             if self.installing.is_under_way() {
                 let (journal, snapshots) = (&mut self.journal, &mut self.snapshots);
@@ -388,6 +393,7 @@ impl Storage {
             );
             self.reads.go_on(&self.journal, &mut self.ops);
             promises.hint(self.journal.durable(), self.committed);
+            self.halt_if_machine_lacks();
         }
         self.write_promises();
         self.ops.drain_into(out);
@@ -463,6 +469,7 @@ impl Storage {
     /// Wants a membership on disk: `newest` in force, `previous` should it be cut.
     pub(crate) fn set_membership(&mut self, newest: Arc<Membership>, previous: Arc<Membership>) {
         self.snapshots.has_peers = !newest.is_sole_voter(self.promises().wanted().identity.node);
+        self.snapshots.stand_for(self.journal.holes.last());
         self.promises_mut().want_members(newest, previous);
     }
 

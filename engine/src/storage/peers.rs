@@ -3,7 +3,7 @@
 //!
 //! The part of the treaty that only a node with peers needs.
 
-use super::{Receiving, Storage, damaged, reader::BadEntry};
+use super::{Reader, Receiving, Storage, damaged, reader::BadEntry};
 use crate::{
     action::Note,
     disk::hard_state::Gate,
@@ -28,6 +28,13 @@ impl Storage {
         self.journal.holes.first_wanted(self.snapshots.newest().index)
     }
 
+    /// Peers can be given each entry from here on. One that is bad below the newest snapshot is nobody's
+    /// to wait for: who lacks it is sent the snapshot.
+    pub(crate) fn gives_from(&self) -> LogIndex {
+        let covered = self.journal.holes.last_through(self.snapshots.newest().index);
+        covered.map_or_else(|| self.first(), LogIndex::next)
+    }
+
     /// The first such entry behind which nothing is durable before it is there again.
     pub(crate) fn first_owed(&self) -> Option<LogIndex> {
         self.journal.holes.first_owed()
@@ -40,19 +47,32 @@ impl Storage {
         }
     }
 
-    /// An entry that was acknowledged was read back bad. Its slot is good: a peer has it.
+    /// An entry that was acknowledged was read back bad. Its slot is good: a peer has it, or a snapshot
+    /// is to stand for it.
     pub(super) fn on_bad_entry(&mut self, bad: BadEntry) {
         let BadEntry { slot, sequence, layout } = bad;
-        let file = File::Segment(sequence);
-        if !self.snapshots.has_peers {
-            let (at, what) = (u64::from(slot.offset), format!("entry {}", slot.id));
-            self.fault.get_or_insert_with(|| damaged(file, at, what));
-            return;
-        }
         self.ops.met(Mark::HoleFoundLate);
-        let text = format!("{file}: entry {} is bad, a peer must give it again", slot.id);
-        self.ops.note(Note::Recovery(text.into()));
         self.journal.holes.add(slot, sequence, layout, false);
+        let then = if self.snapshots.has_peers {
+            "a peer must give it again".into()
+        } else if slot.id.index <= self.snapshots.newest().index {
+            format!("{} stands for it", File::Snapshot(self.snapshots.newest()))
+        } else {
+            "no other node has it, and a snapshot is taken in its place".into()
+        };
+        let text = format!("{}: entry {} is bad, {then}", File::Segment(sequence), slot.id);
+        self.ops.note(Note::Recovery(text.into()));
+        self.snapshots.stand_for(self.journal.holes.last());
+    }
+
+    /// The machine waits for an entry that is bad, and nobody is left who could give it.
+    pub(super) fn halt_if_machine_lacks(&mut self) {
+        let wanted = self.reads.wanted(Reader::Machine).filter(|_| !self.snapshots.has_peers);
+        let Some((slot, sequence)) = wanted.and_then(|from| self.journal.holes.at(from)) else {
+            return;
+        };
+        let (file, what) = (File::Segment(sequence), format!("entry {}", slot.id));
+        self.fault.get_or_insert_with(|| damaged(file, u64::from(slot.offset), what));
     }
 
     /// Reads a piece of a snapshot for a peer: of the newest, or of the one it is being sent.

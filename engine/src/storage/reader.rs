@@ -137,6 +137,12 @@ impl Reads {
         self.done.retain(|(other, _)| *other != reader);
     }
 
+    /// Where what this reader waits for begins.
+    pub(super) fn wanted(&self, reader: Reader) -> Option<LogIndex> {
+        let state = self.readers.iter().find(|state| state.reader == reader)?;
+        state.want.map(|want| want.from)
+    }
+
     /// What this reader wants is not waited for any more.
     pub(super) fn drop_wish(&mut self, reader: Reader) {
         let state = self.state(reader);

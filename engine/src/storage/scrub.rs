@@ -20,7 +20,7 @@ use super::{
 use crate::{
     action::Note,
     event::Completion,
-    file::{Class, DiskError, DiskRequest, File},
+    file::{Class, DiskError, DiskRequest},
     marks::Mark,
     types::{Instant, LogIndex, OpId},
 };
@@ -160,7 +160,7 @@ impl Scrub {
                 return Some(Piece::Snapshot(request));
             }
             (self.checks, self.next) = (None, LogIndex(0));
-            snapshots.want_again();
+            snapshots.want_again(journal.holes.last());
         }
         None
     }
@@ -214,28 +214,28 @@ impl Storage {
         self.scrub.end(read, now, &self.journal, &self.snapshots);
     }
 
-    /// The scrub came upon a bad entry. Where nobody else has it the node goes on: its machine holds
-    /// what the entry did, and the next snapshot will.
+    /// The scrub came upon a bad entry.
     pub(super) fn on_scrubbed_bad(&mut self, now: Instant, bad: BadEntry) {
         self.ops.met(Mark::ScrubFoundBadEntry);
         self.reads.drop_wish(Reader::Scrub);
         let bytes = u64::from(bad.slot.total_bytes);
         self.scrub.end((bad.slot.id.index, bytes), now, &self.journal, &self.snapshots);
-        if self.snapshots.has_peers {
-            self.on_bad_entry(bad);
-        } else {
-            let file = File::Segment(bad.sequence);
-            self.tell_bad(file, format_args!("entry {} is", bad.slot.id));
-        }
+        self.on_bad_entry(bad);
     }
 
-    /// The scrub came upon an entry that has neither witness left. The same holds.
+    /// The scrub came upon an entry that has neither witness left. Where nobody else has it the node
+    /// goes on: its machine holds what the entry did.
     pub(super) fn on_scrubbed_lost(&mut self, now: Instant, lost: Lost) {
         if self.snapshots.has_peers {
             self.on_lost(lost);
         } else {
             self.reads.drop_wish(Reader::Scrub);
-            self.tell_bad(lost.file, format_args!("{} is", lost.expected));
+            let text = format!(
+                "{}: {} is bad, and no other node has it; take a backup now, for the next start \
+                 cannot read it",
+                lost.file, lost.expected
+            );
+            self.ops.note(Note::Recovery(text.into()));
             let last = self.journal.last_of(lost.file).unwrap_or(self.scrub.next);
             self.scrub.end((last, 0), now, &self.journal, &self.snapshots);
         }
@@ -254,13 +254,5 @@ impl Storage {
         self.scrub.bytes += u64::from(bytes);
         self.scrub.wait_for(bytes.into(), now, &self.journal, &self.snapshots);
         bad.into_iter().for_each(|bad| self.on_bad_snapshot(&bad));
-    }
-
-    fn tell_bad(&mut self, file: File, what: std::fmt::Arguments<'_>) {
-        let text = format!(
-            "{file}: {what} bad, and no other node has it; take a snapshot or a backup now, for \
-             the next start cannot read it"
-        );
-        self.ops.note(Note::Recovery(text.into()));
     }
 }

@@ -10,7 +10,12 @@ use super::{
     scrub::BadSnapshot,
     snapshots::{SnapshotFile, Snapshots},
 };
-use crate::{action::Note, file::File, marks::Mark, types::LogId};
+use crate::{
+    action::Note,
+    file::File,
+    marks::Mark,
+    types::{LogId, LogIndex},
+};
 
 impl Storage {
     pub(super) fn on_bad_snapshot(&mut self, bad: &BadSnapshot) {
@@ -37,10 +42,13 @@ impl Storage {
         self.snapshots.spoilt.len() as u32
     }
 
-    /// Whether a snapshot at `at` is to be taken because another one has turned out bad.
+    /// Whether a snapshot at `at` is to be taken because another one has turned out bad, or an entry
+    /// that nobody else has.
     pub(crate) fn wants_fresh(&self, at: LogId) -> bool {
         let snapshots = &self.snapshots;
-        snapshots.wants_fresh && snapshots.spoilt.iter().all(|spoilt| spoilt.header.at <= at)
+        snapshots.wants_fresh
+            && snapshots.spoilt.iter().all(|spoilt| spoilt.header.at <= at)
+            && self.journal.holes.last().is_none_or(|hole| snapshots.has_peers || hole <= at.index)
     }
 
     /// The newest snapshot, or what this log began behind when it was one: what lies before is
@@ -70,9 +78,16 @@ impl Snapshots {
         self.wants_fresh = false;
     }
 
-    /// A pass of the scrub has come to its end.
-    pub(super) const fn want_again(&mut self) {
+    /// A pass of the scrub has come to its end, and found this bad entry last.
+    pub(super) fn want_again(&mut self, hole: Option<LogIndex>) {
         self.wants_fresh |= !self.spoilt.is_empty();
+        self.stand_for(hole);
+    }
+
+    /// A snapshot is to stand for entries that are bad, up to this one, if nobody else has them:
+    /// without it the next start would be refused.
+    pub(super) fn stand_for(&mut self, hole: Option<LogIndex>) {
+        self.wants_fresh |= !self.has_peers && hole > Some(self.newest().index);
     }
 
     /// Spoilt files that a newer snapshot stands for, and that nobody reads.

@@ -108,6 +108,9 @@ pub(crate) enum Tail {
     Whole,
     /// What follows the last entry was never proven durable.
     Torn,
+    /// Entries that are known by their slots are bad, and the newest snapshot holds what all of them
+    /// did.
+    Covered,
     /// An entry that is known by its slot is bad.
     Damaged,
     /// It is not known what there was.
@@ -273,6 +276,12 @@ pub(crate) const TABLE: &[Row] = &[
         "entries that were durable are bad, their identities are known",
     ),
     row(
+        "damaged-below",
+        |f| matches!(f.tail, Tail::Covered),
+        |_| Verdict::Refill,
+        "entries below the newest snapshot are bad: the state is whole without them",
+    ),
+    row(
         "covered",
         |f| matches!(f.base, Base::Covered),
         replay,
@@ -299,6 +308,8 @@ mod tests {
     use super::*;
     use std::{collections::BTreeMap, fmt::Write as _};
 
+    const TAILS: [Tail; 5] = [Tail::Whole, Tail::Torn, Tail::Covered, Tail::Damaged, Tail::Unknown];
+
     fn all() -> Vec<Found> {
         let mut all = Vec::new();
         for mode in [Mode::Run, Mode::Format, Mode::Join] {
@@ -323,7 +334,7 @@ mod tests {
                     for base in
                         [Base::LogOnly, Base::Missing, Base::Gap, Base::Covered, Base::Joined]
                     {
-                        for tail in [Tail::Whole, Tail::Torn, Tail::Damaged, Tail::Unknown] {
+                        for tail in TAILS {
                             all.extend([false, true].map(|is_alone| Found {
                                 mode,
                                 is_empty,
@@ -386,7 +397,8 @@ mod tests {
                 && !matches!(found.base, Base::Missing | Base::Gap);
             assert_eq!(serves, is_whole, "{}: {found:?}", row.name);
             if found.is_alone {
-                assert!(serves, "nobody else has the bytes: {found:?}");
+                let is_covered = verdict == Verdict::Refill && matches!(found.tail, Tail::Covered);
+                assert!(serves || is_covered, "nobody else has the bytes: {found:?}");
             }
         }
     }

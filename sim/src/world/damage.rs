@@ -4,7 +4,8 @@ use super::World;
 use crate::{
     client::Workload,
     disk::Survivors,
-    harm::{Patient, harm},
+    harm::{self, Patient, harm},
+    node::Node,
     plan::{Harm, Part},
 };
 use lakebed::{LogIndex, StateMachine};
@@ -46,10 +47,12 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     /// How far all nodes hold the log, and this one can prove it: above that a bad entry is torn, and
-    /// nobody knows better. Nobody is asked for what the only voter has lost: it refuses to start.
+    /// nobody knows better. Nobody is asked for what the only voter has lost, but what its snapshots
+    /// hold is no loss.
     fn held(&self, node: usize) -> LogIndex {
         if self.oracle.was_alone(node) {
-            return LogIndex(0);
+            let Node { disk, scars, .. } = &self.nodes[node];
+            return harm::held_twice(disk, scars);
         }
         self.oracle.held_by_all().min(self.proven(node))
     }

@@ -229,6 +229,7 @@ impl Node {
             write_epoch: self.disk.epoch,
             snapshot: LogIndex(0),
             first: LogIndex(1),
+            gives_from: LogIndex(1),
             restored: Some(LogId::ZERO),
             saturated: self.disk.saturated,
             full: self.disk.full,

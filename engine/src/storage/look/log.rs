@@ -3,11 +3,11 @@
 
 use super::Look;
 use crate::{
-    disk::segment::Header,
+    disk::{segment::Header, snapshot},
     entry::Seed,
     file::File,
     storage::{
-        found::SegmentFound,
+        found::{SegmentFound, SnapshotFound},
         scan::{self, Damage, Rules, Scanned, Tail},
     },
     types::{LogId, LogIndex},
@@ -56,7 +56,7 @@ impl Look {
     /// to be read the log is judged.
     pub(in crate::storage) fn judge_log(&mut self) -> Vec<(u32, Range<u64>)> {
         let mut rules = self.rules();
-        rules.proven = rules.proven.max(self.snapshot().index);
+        rules.proven = rules.proven.max(self.snapshot().index).max(self.named());
         // A record in a later segment proves all before it.
         for found in &self.segments {
             let header = found.header.as_ref().map(|header| header.first.previous());
@@ -80,6 +80,25 @@ impl Look {
             self.log = self.follow(rules);
         }
         wanted
+    }
+
+    /// What the names of snapshots prove that are not whole any more: a snapshot gets its name when the
+    /// log is durable up to it, or with what takes the log's place. One of an earlier cluster epoch
+    /// may lie above what a recovery by force has left; where the header is bad too, only a node that
+    /// saw no such recovery can tell.
+    fn named(&self) -> LogIndex {
+        let identity = self.hard().identity;
+        let is_ours = |found: &&SnapshotFound| {
+            let header = snapshot::Header::decode(&found.header, identity.group, found.at);
+            header.map_or(
+                identity.cluster_epoch == 0,
+                |snapshot::Header { identity: of, .. }| {
+                    (of.cluster, of.cluster_epoch) == (identity.cluster, identity.cluster_epoch)
+                },
+            )
+        };
+        let named = self.broken.iter().filter(is_ours).map(|found| found.at.index);
+        named.max().unwrap_or_default()
     }
 
     fn wanted(&mut self) -> Vec<(u32, Range<u64>)> {
@@ -168,12 +187,25 @@ impl Look {
         }
     }
 
-    /// The first entry that is bad here, or of which it is not known what it was.
+    /// The entries that are bad, as their slots have them.
+    fn holes(&self) -> impl Iterator<Item = LogIndex> {
+        let scanned = self.segments.iter().filter_map(|found| found.scanned.as_ref());
+        scanned.flat_map(|scanned| &scanned.holes).map(|slot| slot.id.index)
+    }
+
+    /// Whether an entry is bad and no snapshot holds what it did.
+    pub(in crate::storage) fn is_owed(&self) -> bool {
+        let snapshot = self.snapshot().index;
+        self.holes().any(|hole| hole > snapshot)
+    }
+
+    /// The first entry that is bad here and that no snapshot stands for, or of which it is not known
+    /// what it was.
     pub(in crate::storage) fn first_bad(&self) -> Option<LogIndex> {
-        let holes = self.segments.iter().filter_map(|found| found.scanned.as_ref());
-        let holes = holes.flat_map(|scanned| &scanned.holes).map(|slot| slot.id.index);
+        let snapshot = self.snapshot().index;
+        let owed = self.holes().filter(|hole| *hole > snapshot);
         let unknown = (!self.is_log_known()).then(|| self.log.last.index.next());
-        holes.chain(unknown).min()
+        owed.chain(unknown).min()
     }
 
     /// The last segment that begins at or before this entry.

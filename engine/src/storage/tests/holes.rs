@@ -26,7 +26,7 @@ fn grown(sizes: impl IntoIterator<Item = usize>) -> (Node, Vec<Bytes>) {
 }
 
 /// Where the body of an entry lies.
-fn body(disk: &Disk, frame: &Bytes) -> (File, usize) {
+pub(super) fn body(disk: &Disk, frame: &Bytes) -> (File, usize) {
     let lies = |(file, bytes): (&File, &Vec<u8>)| {
         let at = bytes.windows(frame.len()).position(|window| window == frame)?;
         Some((*file, at + frame.len() - 1))
@@ -35,12 +35,12 @@ fn body(disk: &Disk, frame: &Bytes) -> (File, usize) {
     segments.filter_map(lies).next().expect("the entry is in the log")
 }
 
-fn harm(disk: &mut Disk, frame: &Bytes) {
+pub(super) fn harm(disk: &mut Disk, frame: &Bytes) {
     let (file, at) = body(disk, frame);
     disk.files.get_mut(&file).expect("it is there")[at] ^= 0x10;
 }
 
-fn refill(node: &mut Node, frame: &Bytes) {
+pub(super) fn refill(node: &mut Node, frame: &Bytes) {
     let head = Head::parse_whole(frame, node.recovered().seed).expect("it is whole");
     node.storage.refill(&head, frame.clone());
     node.settle();

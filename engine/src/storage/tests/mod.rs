@@ -1,6 +1,7 @@
 //! Storage alone, on a disk that does at once what it is asked: what is written is found again,
 //! whatever the order of rolls, cuts, snapshots and restarts.
 
+mod alone;
 mod catching_up;
 mod crash;
 mod holes;

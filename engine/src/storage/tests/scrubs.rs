@@ -21,7 +21,7 @@ fn node() -> Node {
     node
 }
 
-fn snap(node: &mut Node) {
+pub(super) fn snap(node: &mut Node) {
     let members = node.recovered().membership.clone();
     node.captured = 0;
     assert!(node.storage.capture(node.last, members));
@@ -30,19 +30,19 @@ fn snap(node: &mut Node) {
 }
 
 /// The oldest first.
-fn snapshots(node: &Node) -> Vec<File> {
+pub(super) fn snapshots(node: &Node) -> Vec<File> {
     node.storage.snapshots.whole.iter().map(SnapshotFile::file).collect()
 }
 
 /// Flips a bit of a file: where, counting from its end if negative.
-fn rot(node: &mut Node, file: File, at: i64) {
+pub(super) fn rot(node: &mut Node, file: File, at: i64) {
     let bytes = node.disk.files.get_mut(&file).expect("it is there");
     let at = if at < 0 { bytes.len() as i64 + at } else { at };
     bytes[at as usize] ^= 4;
 }
 
 /// Lets one deadline after the other pass, as long as this time lasts and nothing is found.
-fn scrub_for(node: &mut Node, time: Duration) {
+pub(super) fn scrub_for(node: &mut Node, time: Duration) {
     let end = node.now.after(time);
     while let Some(at) = node.storage.deadline().filter(|at| *at <= end) {
         node.now = at;
@@ -214,4 +214,42 @@ fn the_only_one_is_bad_and_the_next_takes_its_place() {
     let last = node.last;
     node = node.restart();
     assert_eq!(node.storage.restored(), Some(last));
+}
+
+/// Storm of one, seed 1700308: an entry and the footer of the snapshot above it went bad while the
+/// node was down. Nothing else told that the entry had been durable, and it was cut as torn.
+#[test]
+fn the_name_of_a_bad_snapshot_tells_that_its_entries_were_durable() {
+    // Its footer, its header, and all of both.
+    for bad in [&[-500][..], &[3], &[3, -500]] {
+        let mut node = Node::start(Disk::default(), format());
+        node.append_all(1, sizes());
+        snap(&mut node);
+        // In one go: their slots do not tell of each other.
+        (0..5).for_each(|_| node.append(1, 700));
+        node.settle();
+        snap(&mut node);
+        let last = node.last;
+        let frame = frame(&mut node, last.index);
+        let mut disk = node.disk.clone();
+        holes::harm(&mut disk, &frame);
+        // With the snapshot it is known, and nobody waits for it.
+        let sound = Node::start(disk, Start::Run);
+        assert_eq!((sound.recovered().last, sound.storage.first_owed()), (last, None));
+        let newest = snapshots(&node)[1];
+        bad.iter().for_each(|&at| rot(&mut node, newest, at));
+        holes::harm(&mut node.disk, &frame);
+        let mut node = node.restart();
+        assert_eq!((node.recovered().last, node.recovered().gate), (last, None), "{bad:?}");
+        assert_eq!(node.storage.first_owed(), Some(last.index));
+        holes::refill(&mut node, &frame);
+        assert_eq!(node.storage.durable(), last.index);
+        assert_eq!(snapshots(&node).len(), 1, "it counts for nothing else");
+    }
+}
+
+fn frame(node: &mut Node, index: LogIndex) -> Bytes {
+    node.storage.read(Reader::Machine, index, index, 1);
+    node.settle();
+    node.storage.take_read().expect("it is there").1.frames
 }
