@@ -186,7 +186,7 @@ impl SegmentFound {
     }
 }
 
-/// Where the last byte lies that is not zero. A window is 16 MiB: it is gone through by many bytes
+/// Where the last byte lies that is not zero. A window is 4 MiB or more: it is gone through by many bytes
 /// at a time.
 pub(super) fn last_nonzero(bytes: &[u8]) -> Option<usize> {
     const STRIDE: usize = 256;

@@ -36,7 +36,7 @@ use bytes::Bytes;
 use std::{collections::VecDeque, time::Duration};
 
 /// The most bytes of entries in flight, at least: what a torn tail can reach.
-const WINDOW_BYTES_MIN: u64 = 16 << 20;
+const WINDOW_BYTES_MIN: u64 = 4 << 20;
 /// After this long without a write the durable hint is written.
 const HINT_PAUSE: Duration = Duration::from_millis(100);
 

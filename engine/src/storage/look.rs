@@ -205,16 +205,21 @@ impl Look {
         self.hard.as_ref().expect("the hard state was judged before")
     }
 
-    pub(super) fn take_block(&mut self, segment: u32, which: u8, bytes: &[u8]) {
+    pub(super) fn take_foot(&mut self, segment: u32, bytes: &[u8]) {
+        let Some((header, end)) = bytes.split_at_checked(self.config.disk_align as usize) else {
+            return;
+        };
+        self.take_header(segment, header);
         let group = self.config.group;
         let found = &mut self.segments[segment as usize];
-        if which == 2 {
-            found.end = EndRecord::decode(bytes, group, found.sequence).ok();
-            return;
-        }
+        found.end = EndRecord::decode(end, group, found.sequence).ok();
+    }
+
+    pub(super) fn take_header(&mut self, segment: u32, bytes: &[u8]) {
+        let group = self.config.group;
+        let found = &mut self.segments[segment as usize];
         let header = Header::decode(bytes, group, found.sequence);
-        let header = header.ok().filter(|header| header.layout.len == found.len);
-        found.header = found.header.take().or(header);
+        found.header = header.ok().filter(|header| header.layout.len == found.len);
     }
 
     /// The log's group.

@@ -48,11 +48,10 @@ pub(crate) enum RecoveryOp {
     SnapshotFoot(u32),
     /// The header of a snapshot that never became whole.
     PartHead(u32),
-    /// Header A, header B or end record.
-    SegmentBlock {
-        segment: u32,
-        which: u8,
-    },
+    /// The second header and the end record, which adjoin.
+    SegmentFoot(u32),
+    /// The first header, where the second one is not good.
+    SegmentHead(u32),
     /// Part of what a scan needs, and where it begins.
     SegmentPart {
         segment: u32,
@@ -97,6 +96,7 @@ enum Stage {
     HardState,
     Snapshots,
     Segments,
+    SegmentHeads,
     Images,
     Verify(Box<Verification>),
     /// This node becomes the only voter.
@@ -222,7 +222,8 @@ impl Recovery {
             RecoveryOp::SnapshotHead(n) => look.snapshots[n as usize].header = bytes,
             RecoveryOp::SnapshotFoot(n) => look.snapshots[n as usize].footer = bytes,
             RecoveryOp::PartHead(n) => look.parts[n as usize].header = bytes,
-            RecoveryOp::SegmentBlock { segment, which } => look.take_block(segment, which, &bytes),
+            RecoveryOp::SegmentFoot(n) => look.take_foot(n, &bytes),
+            RecoveryOp::SegmentHead(n) => look.take_header(n, &bytes),
             RecoveryOp::SegmentPart { segment, offset } => {
                 let at = offset as usize;
                 let image = &mut look.segments[segment as usize].image;
@@ -258,7 +259,8 @@ impl Recovery {
                 Stage::Build(step) => self.build(step, parts.ops)?,
                 Stage::HardState => self.read_snapshots(now, parts.ops)?,
                 Stage::Snapshots => self.read_segments(now, parts.ops),
-                Stage::Segments => self.read_images(parts.ops),
+                Stage::Segments => self.read_first_headers(parts.ops),
+                Stage::SegmentHeads => self.read_images(parts.ops),
                 Stage::Images => self.judge(now, parts)?,
                 Stage::Verify(verification) => {
                     self.verify(verification, parts.ops)?;
@@ -294,17 +296,21 @@ impl Recovery {
     /// elsewhere as well can be done without.
     fn unreadable(&mut self) -> Option<(File, DiskError)> {
         let look = &self.look;
+        // The first header may do without the second.
+        if matches!(self.stage, Stage::Segments) {
+            return None;
+        }
         let mut unread = std::mem::take(&mut self.unread).into_iter();
         let found = unread.find(|(op, ..)| match op {
             RecoveryOp::HardBlock { copy, .. } => {
                 // A good block of a damaged copy may be the older one of both.
                 !look.is_copy_whole(1 - copy)
             }
-            RecoveryOp::SegmentBlock { segment, which: 0 | 1 } => {
-                look.segments[*segment as usize].header.is_none()
-            }
             // Without its end record a segment is read whole, and a part comes from a peer again.
-            RecoveryOp::SegmentBlock { .. } | RecoveryOp::PartHead(_) => false,
+            RecoveryOp::SegmentFoot(n) | RecoveryOp::SegmentHead(n) => {
+                look.segments[*n as usize].header.is_none()
+            }
+            RecoveryOp::PartHead(_) => false,
             _ => true,
         });
         found.map(|(_, file, error)| (file, error))
@@ -393,20 +399,28 @@ impl Recovery {
         Ok(())
     }
 
+    /// A long log has many segments: of each the blocks at its end, in one read.
     fn read_segments(&mut self, now: Instant, ops: &mut Ops) {
         self.phase(Phase::Log, now);
         self.stage = Stage::Segments;
-        let align = u64::from(self.config.disk_align);
+        let foot = 2 * u64::from(self.config.disk_align);
         for n in 0..self.look.segments.len() as u32 {
             let SegmentFound { sequence, len, .. } = self.look.segments[n as usize];
-            let offsets = [Some(0), len.checked_sub(2 * align), len.checked_sub(align)];
-            for (which, offset) in offsets.into_iter().enumerate() {
-                let Some(offset) = offset else { continue };
-                let file = File::Segment(sequence);
-                let request = DiskRequest::Read { file, offset, len: align as u32 };
-                let op = RecoveryOp::SegmentBlock { segment: n, which: which as u8 };
-                self.ask(op, request, ops);
-            }
+            let Some(offset) = len.checked_sub(foot) else { continue };
+            let (file, len) = (File::Segment(sequence), foot as u32);
+            self.ask(RecoveryOp::SegmentFoot(n), DiskRequest::Read { file, offset, len }, ops);
+        }
+    }
+
+    fn read_first_headers(&mut self, ops: &mut Ops) {
+        self.stage = Stage::SegmentHeads;
+        let len = self.config.disk_align;
+        for n in 0..self.look.segments.len() as u32 {
+            let SegmentFound { sequence, header: None, .. } = self.look.segments[n as usize] else {
+                continue;
+            };
+            let request = DiskRequest::Read { file: File::Segment(sequence), offset: 0, len };
+            self.ask(RecoveryOp::SegmentHead(n), request, ops);
         }
     }
 
