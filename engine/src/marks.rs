@@ -104,6 +104,8 @@ marks! {
     LeaseMissed,
     /// A running node came upon an entry that has neither witness, and gave its log up.
     LogGivenUp,
+    /// Segments below the newest snapshot were lost, and the log begins behind them.
+    LogBegunLater,
     /// A peer waited until others had been sent their snapshots.
     InstallWaited,
     /// An install went on with what it had written before a crash.

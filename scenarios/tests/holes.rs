@@ -7,6 +7,7 @@ use lakebed_sim::{
     plan::{FaultKind, Harm, MS, Part, Plan},
     storm::{converge, leader, run_for, run_until, serve, write},
 };
+use std::time::Duration;
 
 /// An entry of a node's log goes bad while it is down.
 fn harm_entry(world: &mut Cluster, node: usize, pick: u64) -> Told {
@@ -184,4 +185,61 @@ fn an_entry_without_witnesses_costs_the_log_and_not_the_node() {
             converge(world)
         });
     }
+}
+
+/// The same where a snapshot holds all that the segment did: found by a restart, for its headers are bad, or
+/// by the scrub, alone or not, and the power fails at any event after that. Nothing is fetched, no gate is
+/// shut: the log begins behind that segment.
+#[test]
+fn a_segment_that_a_snapshot_holds_may_be_lost() {
+    let (mut by_restart, mut by_scrub) = (0, 0);
+    for seed in 0..160_u64 {
+        let (is_alone, is_header) = (seed % 4 < 2, seed.is_multiple_of(2));
+        let mut plan = grown(seed);
+        plan.nodes = if is_alone { 1 } else { 3 };
+        plan.drift_ppm.truncate(plan.nodes);
+        plan.segment_bytes = 16 << 10;
+        plan.tuning.append_bytes_max = 4 << 10;
+        plan.tuning.scrub_interval = Duration::from_millis(50);
+        let told = std::cell::Cell::new(false);
+        tell("a_segment_that_a_snapshot_holds_may_be_lost", plan, |world| {
+            serve(world)?;
+            let lead = leader(world).expect("a cluster that serves has a leader");
+            let node = (lead + seed as usize) % world.nodes();
+            let (file, later) = (File::Segment(1), File::Segment(3));
+            let is_full = |world: &Cluster| world.disk(node).content(later).is_some();
+            run_until(world, 5_000 * MS, "a full segment", is_full)?;
+            world.ask_for_snapshot(node)?;
+            let has_one = |world: &Cluster| {
+                world.disk(node).list().any(|(file, _)| matches!(file, File::Snapshot(_)))
+            };
+            run_until(world, 1_000 * MS, "a snapshot", has_one)?;
+            run_for(world, 20 * MS)?;
+            world.cut_power(node, Survivors::All);
+            let align = u64::from(world.plan().geometry.align);
+            let len = world.disk(node).content(file).expect("it is full").len() as u64;
+            let headers = [20, len - 2 * align + 20];
+            let bad = if is_header { headers } else { witnesses(world, node, file, seed % 8) };
+            for at in bad {
+                let (bit, down) = (at * 8 + seed % 8, 500_000 * MS);
+                world.strike(&FaultKind::Flip { node, file, bit, down })?;
+            }
+            world.restart(node);
+            let until = world.stats().events + seed * 7 % 300;
+            while world.stats().events < until {
+                world.step()?;
+            }
+            world.cut_power(node, Survivors::ALL[seed as usize % 7]);
+            world.restart(node);
+            let begins_later =
+                |world: &Cluster| world.probe(node).is_some_and(|probe| probe.first.0 > 1);
+            run_until(world, 5_000 * MS, "a log that begins later", begins_later)?;
+            told.set(world.marks().has(Mark::LogBegunLater));
+            assert!(!has(world, node, Mark::GateSet) && !world.marks().has(Mark::LogGivenUp));
+            serve(world)?;
+            converge(world)
+        });
+        *(if is_header { &mut by_restart } else { &mut by_scrub }) += u32::from(told.get());
+    }
+    assert!(by_restart > 70 && by_scrub > 70, "{by_restart} by a restart, {by_scrub} by the scrub");
 }

@@ -25,7 +25,7 @@ const UNMET: [(Mark, &str); 9] = [
 ];
 
 /// What storms meet once in a thousand runs, or less: not asked for.
-const RARE: [Mark; 12] = [
+const RARE: [Mark; 13] = [
     Mark::ScrubFoundBadEntry,
     Mark::SnapshotFoundBad,
     Mark::CutDeepened,
@@ -34,6 +34,7 @@ const RARE: [Mark; 12] = [
     Mark::StaleReadIgnored,
     Mark::InstallNotNeeded,
     Mark::LogGivenUp,
+    Mark::LogBegunLater,
     Mark::InstallReplaced,
     Mark::InstallResumed,
     Mark::InstallTookEntries,

@@ -35,6 +35,8 @@ pub(crate) struct Compaction {
     retain_bytes: u64,
     /// Log from here on is kept: it is what follows a snapshot on its way to a member.
     pinned: Option<LogIndex>,
+    /// Up to here it is lost, and is kept for nobody; the newest snapshot holds what it did.
+    lost: LogIndex,
     step: Step,
     outstanding: u32,
     recycled: Vec<Spare>,
@@ -55,6 +57,11 @@ impl Compaction {
         self.pinned = pinned;
     }
 
+    /// A segment that ends there is lost.
+    pub(super) fn begin_behind(&mut self, last: LogIndex) {
+        self.lost = self.lost.max(last);
+    }
+
     pub(crate) const fn tune(&mut self, retain_log_bytes: u64) {
         self.retain_bytes = retain_log_bytes;
     }
@@ -68,7 +75,8 @@ impl Compaction {
         ops: &mut Ops,
     ) {
         let is_few = snapshots.whole.len() < SNAPSHOTS_KEPT && snapshots.spoilt.is_empty();
-        if matches!(self.step, Step::Idle) && is_few {
+        let is_lost = self.lost >= journal.first();
+        if matches!(self.step, Step::Idle) && is_few && !is_lost {
             return;
         }
         match std::mem::take(&mut self.step) {
@@ -112,6 +120,9 @@ impl Compaction {
             self.submit(CompactOp::Remove, DiskRequest::Remove { file }, ops);
             self.step = Step::Remove;
         }
+        if self.lost >= journal.first() {
+            return self.begin_where_known(journal, snapshots, reads, promises, ops);
+        }
         let Some(extra) = snapshots.whole.len().checked_sub(SNAPSHOTS_KEPT) else { return };
         let (serving, pins) = (&snapshots.serving, &snapshots.pins);
         let is_pinned = |at| pins.uses(at);
@@ -134,21 +145,41 @@ impl Compaction {
         // What is older than the most that is kept for members: they will get a snapshot.
         let too_old = journal.oldest_within(self.retain_bytes);
         let first = covered.min(self.retain.max(too_old));
-        let holes = &journal.holes;
-        let is_used = |s: &Sealed| reads.uses(s.sequence) || holes.uses(s.sequence);
-        let is_dead = |s: &Sealed| s.last.index < first && !is_used(s);
-        let mut dead = Vec::new();
-        // While the next segment waits for room the last full one is where the log ends.
-        let kept = usize::from(journal.active.is_none());
-        while journal.sealed.len() > kept
-            && let Some(sealed) = journal.sealed.pop_front_if(|sealed| is_dead(sealed))
-        {
-            dead.push(sealed);
-        }
+        let dead = take_dead(first, journal, reads);
         if let Some(sealed) = journal.sealed.front().filter(|s| s.last.index < covered) {
             let is_read = reads.uses(sealed.sequence);
             ops.met(if is_read { Mark::LogKeptForReader } else { Mark::LogKeptForMember });
         }
+        self.announce(dead, journal, promises, ops);
+    }
+
+    /// The log begins behind what is lost of it; from an older snapshot nothing leads on then.
+    fn begin_where_known(
+        &mut self,
+        journal: &mut Journal,
+        snapshots: &mut Snapshots,
+        reads: &Reads,
+        promises: &mut Promises,
+        ops: &mut Ops,
+    ) {
+        if matches!(self.step, Step::Remove) || journal.cut.is_some() {
+            return;
+        }
+        let dead = take_dead(self.lost.next(), journal, reads);
+        if let Some(last) = dead.last() {
+            ops.met(Mark::LogBegunLater);
+            snapshots.spoil_below(last.last.index, ops);
+        }
+        self.announce(dead, journal, promises, ops);
+    }
+
+    fn announce(
+        &mut self,
+        dead: Vec<Sealed>,
+        journal: &mut Journal,
+        promises: &mut Promises,
+        ops: &mut Ops,
+    ) {
         let Some(last) = dead.last() else { return };
         journal.holes.forget_before(last.last.index.next());
         let next = journal.sealed.front().map(|sealed| (sealed.first, sealed.sequence));
@@ -175,4 +206,20 @@ impl Compaction {
             self.submit(CompactOp::Remove, request, ops);
         }
     }
+}
+
+/// The full segments that end before this entry and that nobody is reading.
+fn take_dead(first: LogIndex, journal: &mut Journal, reads: &Reads) -> Vec<Sealed> {
+    let holes = &journal.holes;
+    let is_used = |s: &Sealed| reads.uses(s.sequence) || holes.uses(s.sequence);
+    let is_dead = |s: &Sealed| s.last.index < first && !is_used(s);
+    let mut dead = Vec::new();
+    // While the next segment waits for room the last full one is where the log ends.
+    let kept = usize::from(journal.active.is_none());
+    while journal.sealed.len() > kept
+        && let Some(sealed) = journal.sealed.pop_front_if(|sealed| is_dead(sealed))
+    {
+        dead.push(sealed);
+    }
+    dead
 }

@@ -27,7 +27,7 @@ use crate::{
     config::Config,
     disk::{
         Fault,
-        hard_state::{BLOCK_BYTES, Gate, HardState},
+        hard_state::{BLOCK_BYTES, First, Gate, HardState},
         segment::{EndRecord, Header},
         snapshot::Origin,
     },
@@ -75,6 +75,9 @@ enum Instead {
     Installed(Box<SnapshotFile>),
     /// Nothing behind this entry: it comes from a leader again, and until then there is no vote.
     Refetched(LogId),
+    /// What is left of it from here on. The newest snapshot holds what the rest did, of which this
+    /// is bad.
+    BegunLater(First, Wrong),
 }
 
 impl Look {
@@ -366,6 +369,7 @@ impl Look {
                 || self.newest_epoch() > hard.identity.cluster_epoch,
             machine: machine(start, log.last, snapshot),
             base: base(log, snapshot),
+            begins_later: self.begins_later(),
             tail: match &log.wrong {
                 Some(wrong) if wrong.is_unknown => verdict::Tail::Unknown,
                 Some(_) if self.is_owed() => verdict::Tail::Damaged,
@@ -399,7 +403,20 @@ impl Look {
 
     /// Whether what the log was is known, but for a torn tail.
     pub(super) fn is_log_known(&self) -> bool {
-        self.log.wrong.as_ref().is_none_or(|wrong| !wrong.is_unknown)
+        !self.log.is_unknown()
+    }
+
+    /// What is bad before the log, if that begins later for it.
+    const fn lost_before(&self) -> Option<&Wrong> {
+        match &self.instead {
+            Some(Instead::BegunLater(_, lost)) => Some(lost),
+            _ => None,
+        }
+    }
+
+    /// Whether there is such a thing.
+    pub(super) const fn begins_later(&self) -> bool {
+        self.lost_before().is_some()
     }
 
     /// The hard state as it is adopted: a new write epoch, in both copies before anything else.
@@ -414,6 +431,7 @@ impl Look {
         match &self.instead {
             None => {}
             Some(Instead::Installed(snapshot)) => install::adopt(&mut wanted, &snapshot.header),
+            Some(Instead::BegunLater(first, _)) => wanted.first = *first,
             Some(Instead::Refetched(at)) => {
                 let until = found.durable_hint.max(found.commit_hint);
                 install::begin_behind(&mut wanted, *at);

@@ -1,9 +1,10 @@
 //! What was acknowledged is gone, and a node that runs comes upon it: neither the entry nor its slot
 //! is left, so it is not known what it was.
 //!
-//! A restart that finds such a thing gives the log up behind a vote gate. Here the same is written
-//! to the hard state, and the node ends: the next start fetches the log again. Invariant: between
-//! that update and the end nothing else is written.
+//! If the newest snapshot holds all that the segment did, the log begins behind that segment, and that is
+//! all. Else it is as for a restart that finds such a thing, and gives the log up behind a vote gate: the
+//! same is written to the hard state, and the node ends; the next start fetches the log again. Invariant:
+//! between that update and the end nothing else is written.
 
 use super::{Storage, damaged, install, promises::Version};
 use crate::{
@@ -35,6 +36,16 @@ impl Storage {
             return;
         }
         let Lost { file, offset, expected } = &lost;
+        if self.is_covered(&lost) {
+            let stands = File::Snapshot(self.snapshots.newest());
+            let text = format!(
+                "{file} at byte {offset}: {expected} is lost, and the log begins behind that file: \
+                 {stands} holds what it did"
+            );
+            self.ops.note(Note::Recovery(text.into()));
+            let last = self.journal.last_of(*file).expect("it is a full segment");
+            return self.compaction.begin_behind(last);
+        }
         // State that only peers have does not come to a machine of its own.
         if !self.snapshots.has_peers || self.is_resumed {
             self.fault = Some(damaged(*file, *offset, expected.clone()));
@@ -56,6 +67,12 @@ impl Storage {
             hard.cutting = false;
         });
         self.giving_up = Some(GivingUp { lost, version });
+    }
+
+    /// Whether the newest snapshot holds all that the segment did.
+    pub(super) fn is_covered(&self, lost: &Lost) -> bool {
+        let last = self.journal.last_of(lost.file);
+        last.is_some_and(|last| last <= self.snapshots.newest().index)
     }
 
     /// Whether the log is being given up: then that is all there is to do.

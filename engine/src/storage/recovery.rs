@@ -462,6 +462,9 @@ impl Recovery {
         if self.look.believed().is_some() {
             parts.ops.met(Mark::SlotsBelieved);
         }
+        if self.look.begins_later() {
+            parts.ops.met(Mark::LogBegunLater);
+        }
         let found = self.look.found(&self.start);
         let (row, verdict) = verdict::verdict(&found);
         let text: Arc<str> = format!("{}: {} ({})", row.name, row.says, self.look).into();
@@ -489,7 +492,7 @@ impl Recovery {
             Verdict::Install | Verdict::Gate if self.resumes().is_some() => {
                 return Err(self.look.refusal(row.name));
             }
-            Verdict::Refill => parts.ops.met(Mark::HolesFound),
+            Verdict::Refill { .. } => parts.ops.met(Mark::HolesFound),
             Verdict::Install if self.look.is_log_known() => self.has_lost_state = true,
             // Without the state that it goes on from there is no reason to keep a part of the log.
             Verdict::Install | Verdict::Gate => {

@@ -226,19 +226,18 @@ impl Storage {
     /// The scrub came upon an entry that has neither witness left. Where nobody else has it the node
     /// goes on: its machine holds what the entry did.
     pub(super) fn on_scrubbed_lost(&mut self, now: Instant, lost: Lost) {
-        if self.snapshots.has_peers {
-            self.on_lost(lost);
-        } else {
-            self.reads.drop_wish(Reader::Scrub);
-            let text = format!(
-                "{}: {} is bad, and no other node has it; take a backup now, for the next start \
-                 cannot read it",
-                lost.file, lost.expected
-            );
-            self.ops.note(Note::Recovery(text.into()));
-            let last = self.journal.last_of(lost.file).unwrap_or(self.scrub.next);
-            self.scrub.end((last, 0), now, &self.journal, &self.snapshots);
+        self.reads.drop_wish(Reader::Scrub);
+        let last = self.journal.last_of(lost.file).unwrap_or(self.scrub.next);
+        self.scrub.end((last, 0), now, &self.journal, &self.snapshots);
+        if self.snapshots.has_peers || self.is_covered(&lost) {
+            return self.on_lost(lost);
         }
+        let text = format!(
+            "{}: {} is bad, and no other node has it; take a backup now, for the next start cannot \
+             read it",
+            lost.file, lost.expected
+        );
+        self.ops.note(Note::Recovery(text.into()));
     }
 
     /// A piece of a snapshot was read. One that cannot be read is of no more use than a bad one.

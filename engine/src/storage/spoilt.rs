@@ -7,6 +7,7 @@
 
 use super::{
     Storage,
+    ops::Ops,
     scrub::BadSnapshot,
     snapshots::{SnapshotFile, Snapshots},
 };
@@ -65,6 +66,15 @@ impl Snapshots {
         let place = self.spoilt.partition_point(|other| other.header.at < spoilt.header.at);
         self.spoilt.insert(place, spoilt);
         self.wants_fresh = true;
+    }
+
+    /// The log begins behind this entry: from a snapshot below it nothing leads on.
+    pub(super) fn spoil_below(&mut self, last: LogIndex, ops: &mut Ops) {
+        let below = self.whole.partition_point(|snapshot| snapshot.header.at.index < last);
+        for useless in self.whole.drain(..below).collect::<Vec<_>>() {
+            self.serving.forget(useless.header.at, self.whole.last(), self.align(), ops);
+            self.spoil(useless);
+        }
     }
 
     /// A snapshot of this place has its name: what had it before is gone with that.

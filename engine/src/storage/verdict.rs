@@ -17,6 +17,8 @@ pub(crate) struct Found {
     pub(crate) is_term_ahead: bool,
     pub(crate) machine: Machine,
     pub(crate) base: Base,
+    /// Segments below the newest snapshot are lost, and the log begins behind them.
+    pub(crate) begins_later: bool,
     pub(crate) tail: Tail,
     /// Whether this node alone is every quorum.
     pub(crate) is_alone: bool,
@@ -34,6 +36,7 @@ impl Found {
             is_term_ahead: false,
             machine: Machine::Restored,
             base: Base::LogOnly,
+            begins_later: false,
             tail: Tail::Whole,
             is_alone: false,
         }
@@ -130,8 +133,9 @@ pub(crate) enum Verdict {
     Install,
     /// Restore the snapshot, if any, and apply the log behind it; first cut what is torn.
     Replay { cut: bool, restore: bool, log_is_covered: bool },
-    /// Entries must come from a peer, their identities are known.
-    Refill,
+    /// Entries must come from a peer, their identities are known; `owed`: nothing behind them is
+    /// acknowledged before.
+    Refill { owed: bool },
     /// Entries must come from a peer, and until then this node does not vote.
     Gate,
     /// This node must not start.
@@ -272,13 +276,13 @@ pub(crate) const TABLE: &[Row] = &[
     row(
         "damaged",
         |f| matches!(f.tail, Tail::Damaged),
-        |f| or_refuse_alone(f, Verdict::Refill),
+        |f| or_refuse_alone(f, Verdict::Refill { owed: true }),
         "entries that were durable are bad, their identities are known",
     ),
     row(
         "damaged-below",
         |f| matches!(f.tail, Tail::Covered),
-        |_| Verdict::Refill,
+        |_| Verdict::Refill { owed: false },
         "entries below the newest snapshot are bad: the state is whole without them",
     ),
     row(
@@ -286,6 +290,12 @@ pub(crate) const TABLE: &[Row] = &[
         |f| matches!(f.base, Base::Covered),
         replay,
         "the snapshot holds all of the log: the log begins anew behind it",
+    ),
+    row(
+        "begins-later",
+        |f| f.begins_later,
+        replay,
+        "segments below the newest snapshot are lost: the log begins behind them",
     ),
     row(
         "torn",
@@ -335,18 +345,21 @@ mod tests {
                         [Base::LogOnly, Base::Missing, Base::Gap, Base::Covered, Base::Joined]
                     {
                         for tail in TAILS {
-                            all.extend([false, true].map(|is_alone| Found {
-                                mode,
-                                is_empty,
-                                hard,
-                                is_cutting,
-                                install,
-                                is_term_ahead,
-                                machine,
-                                base,
-                                tail,
-                                is_alone,
-                            }));
+                            for begins_later in [false, true] {
+                                all.extend([false, true].map(|is_alone| Found {
+                                    mode,
+                                    is_empty,
+                                    hard,
+                                    is_cutting,
+                                    install,
+                                    is_term_ahead,
+                                    machine,
+                                    base,
+                                    begins_later,
+                                    tail,
+                                    is_alone,
+                                }));
+                            }
                         }
                     }
                 }
@@ -397,7 +410,7 @@ mod tests {
                 && !matches!(found.base, Base::Missing | Base::Gap);
             assert_eq!(serves, is_whole, "{}: {found:?}", row.name);
             if found.is_alone {
-                let is_covered = verdict == Verdict::Refill && matches!(found.tail, Tail::Covered);
+                let is_covered = verdict == Verdict::Refill { owed: false };
                 assert!(serves || is_covered, "nobody else has the bytes: {found:?}");
             }
         }

@@ -1,9 +1,9 @@
 //! The log as a whole: segment after segment, as far as each goes on where the one before ends; and what
 //! of it must be read before that is known.
 
-use super::Look;
+use super::{Instead, Look};
 use crate::{
-    disk::{segment::Header, snapshot},
+    disk::{hard_state::First, segment::Header, snapshot},
     entry::Seed,
     file::File,
     storage::{
@@ -77,9 +77,35 @@ impl Look {
         }
         let wanted = self.wanted();
         if wanted.is_empty() {
-            self.log = self.follow(rules);
+            self.log = self.follow(&rules, self.hard().first);
+            self.begin_later(&rules);
         }
         wanted
+    }
+
+    /// It is not known what some of the log was, but the newest snapshot holds what it did: the log
+    /// begins with the first segment from which on it is known.
+    fn begin_later(&mut self, rules: &Rules) {
+        if self.is_log_known() || self.hard().cutting {
+            return;
+        }
+        let covered = self.snapshot().index.next();
+        let behind =
+            self.segments.iter().filter(|found| found.sequence > self.hard().first.segment);
+        let later = behind.filter_map(|found| {
+            let Header { first: index, prev_term, .. } = *found.header.as_ref()?;
+            (index <= covered).then_some(First { index, prev_term, segment: found.sequence })
+        });
+        let mut later = later.map(|first| (first, self.follow(rules, first)));
+        let is_known = |(_, log): &(First, Log)| !log.is_unknown();
+        let Some((first, log)) = later.find(is_known) else { return };
+        let lost = std::mem::replace(&mut self.log, log).wrong.expect("it is not known");
+        let dead = self.segments.extract_if(.., |found| found.sequence < first.segment);
+        self.doomed.extend(dead.map(|found| File::Segment(found.sequence)));
+        // From an older snapshot nothing leads on.
+        let useless = self.snapshots.extract_if(.., |found| found.at.index.next() < first.index);
+        self.doomed.extend(useless.map(|found| File::Snapshot(found.at)));
+        self.instead = Some(Instead::BegunLater(first, lost));
     }
 
     /// What the names of snapshots prove that are not whole any more: a snapshot gets its name when the
@@ -119,13 +145,13 @@ impl Look {
     }
 
     /// From the first segment to the last, as long as each goes on where the one before ends.
-    pub(super) fn follow(&self, rules: Rules) -> Log {
+    fn follow(&self, rules: &Rules, first: First) -> Log {
         let hard = self.hard();
-        let before = LogId::new(hard.first.prev_term, hard.first.index.previous());
+        let before = LogId::new(first.prev_term, first.index.previous());
         let mut log =
-            Log { first: hard.first.index, last: before, proven: rules.proven, ..Log::default() };
-        let mut sequence = hard.first.segment;
-        for found in &self.segments {
+            Log { first: first.index, last: before, proven: rules.proven, ..Log::default() };
+        let mut sequence = first.segment;
+        for found in self.segments.iter().filter(|found| found.sequence >= first.segment) {
             let file = File::Segment(found.sequence);
             let Some(header) = &found.header else {
                 let mut wrong =
@@ -146,7 +172,7 @@ impl Look {
                 (None, Some(scanned)) => log.take(file, header, scanned, found),
                 (None, None) => unreachable!("a segment without its end was scanned"),
             }
-            if log.wrong.as_ref().is_some_and(|wrong| wrong.is_unknown) {
+            if log.is_unknown() {
                 return log;
             }
         }
@@ -157,7 +183,7 @@ impl Look {
             log.wrong =
                 Some(missing(file, log.last.index.next(), "the segment that the hard state names"));
         } else if log.last.index < log.proven.max(self.snapshot().index)
-            && !log.is_stopped(&rules)
+            && !log.is_stopped(rules)
             && !cfg!(lakebed_break = "take_damage_for_the_end")
         {
             let file = File::Segment(sequence);
@@ -232,6 +258,11 @@ impl Log {
             }
             Tail::Unknown(damage) => self.wrong = Some(wrong(damage, true)),
         }
+    }
+
+    /// Whether it is not known what lies behind the last entry.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.wrong.as_ref().is_some_and(|wrong| wrong.is_unknown)
     }
 
     /// Whether the log ends where an unfinished cut began.

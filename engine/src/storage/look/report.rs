@@ -63,6 +63,10 @@ impl Look {
             inspection
                 .defects
                 .extend(self.broken.iter().filter_map(|found| self.snapshot_defect(found)));
+            let lost = self.lost_before().map(|wrong| {
+                log_defect(wrong, "begins the log behind it: the newest snapshot holds what it did")
+            });
+            inspection.defects.extend(lost);
             inspection.defects.extend(self.log.wrong.as_ref().map(|wrong| log_defect(wrong, does)));
             inspection.defects.sort();
         }
@@ -296,8 +300,11 @@ const fn does(verdict: Verdict) -> &'static str {
             "cuts the torn tail and applies the log"
         }
         Verdict::Replay { cut: false, restore: false, .. } => "applies the log",
-        Verdict::Refill => {
+        Verdict::Refill { owed: true } => {
             "keeps the log, asks its peers for what is bad, and acknowledges nothing behind it before"
+        }
+        Verdict::Refill { owed: false } => {
+            "keeps the log, begins with the snapshot, and asks its peers for what is bad below it"
         }
         Verdict::Gate => {
             "gives up the log behind the snapshot, fetches it from a leader, and does not vote before"

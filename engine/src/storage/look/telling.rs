@@ -1,6 +1,6 @@
 //! What a person is told of a restart: what there is, and why a node must not start from it.
 
-use super::{Look, refused};
+use super::{Look, Wrong, refused};
 use crate::{action::Halt, disk::Fault, file::File, types::Identity};
 use std::fmt;
 
@@ -78,6 +78,13 @@ impl fmt::Display for Look {
         write!(f, "proven {}, snapshot {}", log.proven, self.snapshot())?;
         if self.has_lost_copy() {
             f.write_str(", one copy of the hard state is bad and will be written again")?;
+        }
+        if let Some(Wrong { file, damage, .. }) = self.lost_before() {
+            write!(
+                f,
+                ", {file} is bad at byte {}: what the log was before is lost",
+                damage.offset
+            )?;
         }
         Ok(())
     }

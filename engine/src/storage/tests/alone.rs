@@ -2,7 +2,7 @@
 //! for what it is taken for in time.
 
 use super::{
-    holes::{body, harm},
+    holes::{body, harm, harm_slots},
     scrubs::{rot, scrub_for, snap, snapshots},
     *,
 };
@@ -158,4 +158,83 @@ fn whoever_becomes_the_only_voter_takes_a_snapshot_for_what_it_lacks() {
     snap(&mut node);
     assert!(!node.storage.wants_fresh(node.last));
     assert_eq!(node.restart().halted, None);
+}
+
+/// The segments on disk, the oldest first.
+fn segments(node: &Node) -> Vec<File> {
+    let files = node.disk.files.keys().copied();
+    files.filter(|file| matches!(file, File::Segment(_))).collect()
+}
+
+/// What the newest snapshot holds is no loss even where nobody knows what it was: the log begins
+/// behind it, and the older snapshot goes, for nothing leads on from there.
+#[test]
+fn segments_that_are_lost_below_the_newest_snapshot_are_nobodys_loss() {
+    let (node, _) = node(Duration::ZERO);
+    let last = node.last;
+    let all = segments(&node);
+    let [_, newest] = snapshots(&node)[..] else { panic!("there are two") };
+    let covered = node.storage.journal.sealed.iter().filter(|s| s.last.index <= LogIndex(600));
+    let covered: Vec<_> = covered.map(|s| (File::Segment(s.sequence), s.last.index)).collect();
+    assert!(covered.len() > 3 && covered.len() < all.len());
+    for &(file, end) in &covered {
+        for is_gone in [true, false] {
+            let mut disk = node.disk.clone();
+            if is_gone {
+                disk.files.remove(&file);
+            } else {
+                disk.files.get_mut(&file).expect("it is there").fill(0xa5);
+            }
+            for turn in 0..2 {
+                let node = Node::start(disk, Start::Run);
+                let recovered = node.recovered();
+                assert_eq!((recovered.first, recovered.last), (end.next(), last), "{file}");
+                assert_eq!(node.storage.durable(), last.index);
+                assert_eq!(node.storage.restored().map(|at| at.index), Some(LogIndex(600)));
+                let is_told = node.storage.marks().has(Mark::LogBegunLater);
+                assert_eq!(is_told, turn == 0, "it is so from then on");
+                let is_kept = end < LogIndex(301);
+                assert_eq!(snapshots(&node).len(), 1 + usize::from(is_kept), "{file}");
+                assert_eq!(snapshots(&node).last(), Some(&newest));
+                assert!(segments(&node)[0] > file);
+                disk = node.disk;
+            }
+        }
+    }
+    // One that reaches above it is missed.
+    let (beyond, _) = (all[covered.len()], ());
+    let mut disk = node.disk;
+    disk.files.remove(&beyond);
+    let node = Node::start(disk, Start::Run);
+    let halted = &node.halted;
+    assert!(matches!(halted, Some(Halt::Refused { row: "tail-unknown", .. })), "{halted:?}");
+}
+
+/// The same in a running node, by whoever reads there.
+#[test]
+fn a_node_that_runs_begins_behind_a_segment_that_is_lost() {
+    for (has_peers, is_scrub) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (mut node, frames) = node(if is_scrub { INTERVAL } else { Duration::ZERO });
+        node.storage.snapshots.has_peers = has_peers;
+        let sealed = node.storage.journal.sealed.iter();
+        let end = sealed.map(|s| s.last.index).find(|last| *last >= LogIndex(402)).expect("one");
+        assert!(end <= LogIndex(600));
+        harm_slots(&mut node.disk, &frames[401], 0);
+        harm(&mut node.disk, &frames[401]);
+        if is_scrub {
+            scrub_for(&mut node, INTERVAL * 2);
+        } else {
+            assert_eq!(peer_reads(&mut node, 402), None);
+        }
+        assert!(node.halted.is_none() && node.storage.marks().has(Mark::LogBegunLater));
+        assert_eq!((node.storage.first(), node.storage.gives_from()), (end.next(), end.next()));
+        assert_eq!(snapshots(&node).len(), 1, "from the older one nothing leads on");
+        assert!(node.storage.wants_fresh(node.last));
+        snap(&mut node);
+        assert_eq!((snapshots(&node).len(), node.storage.spoilt_snapshots()), (2, 0));
+        assert_eq!(peer_reads(&mut node, end.0 + 1).map(|_| ()), Some(()));
+        let node = node.restart();
+        assert_eq!((node.recovered().first, node.recovered().last), (end.next(), node.last));
+        assert_eq!(node.recovered().gate, None);
+    }
 }

@@ -212,7 +212,7 @@ fn a_node_alone_has_nobody_to_ask() {
 }
 
 /// The slots of an entry and its neighbours, in whichever segment it lies.
-fn harm_slots(disk: &mut Disk, frame: &Bytes, others: usize) {
+pub(super) fn harm_slots(disk: &mut Disk, frame: &Bytes, others: usize) {
     let (file, at) = body(disk, frame);
     let bytes = disk.files.get_mut(&file).expect("it is there");
     let offset = (at + 1 - frame.len()) as u32;
