@@ -29,7 +29,7 @@ use crate::{
     },
 };
 use bytes::{BufMut, Bytes, BytesMut};
-use std::sync::Arc;
+use std::{mem::take, sync::Arc};
 
 const VERSION: u8 = 1;
 const WORD: usize = 8;
@@ -55,44 +55,44 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    /// The message's head and body; the body's bytes are shared, not copied.
-    pub(crate) fn encode(&mut self, message: Message) -> (Bytes, Bytes) {
+    /// The message's head and body. The body's bytes are not copied: they are taken out of it.
+    pub(crate) fn encode(&mut self, message: &mut Message) -> (Bytes, Bytes) {
         let Message { head, payload } = message;
         match payload {
             Payload::Hello { ask, origin } if origin.is_nothing() => {
-                self.bare(&head, 1, [u64::from(ask)])
+                self.bare(head, 1, [u64::from(*ask)])
             }
             Payload::Hello { ask, origin: Origin { at, id } } => {
-                self.bare(&head, 20, [u64::from(ask), at.term.0, at.index.0, id.0])
+                self.bare(head, 20, [u64::from(*ask), at.term.0, at.index.0, id.0])
             }
-            Payload::FormedWithoutYou => self.bare(&head, 2, []),
-            Payload::PreVote(ballot) => self.bare(&head, 3, ballot_words(ballot)),
-            Payload::PreVoteAnswer(verdict) => self.bare(&head, 4, verdict_words(verdict)),
-            Payload::Vote(ballot) => self.bare(&head, 5, ballot_words(ballot)),
-            Payload::VoteAnswer(verdict) => self.bare(&head, 6, verdict_words(verdict)),
-            Payload::Append(append) => self.append(&head, append),
-            Payload::AppendAnswer(answer) => self.answer(&head, &answer),
-            Payload::ReadIndex { round } => self.bare(&head, 9, [round]),
-            Payload::ReadIndexAnswer { round, index } => self.bare(&head, 10, [round, index.0]),
-            Payload::Forward(forward) => self.forward(&head, forward),
-            Payload::Install(piece) => self.piece(&head, piece),
-            Payload::InstallAnswer(answer) => self.bare(&head, 13, install_words(&answer)),
-            Payload::Gate { nonce } => self.bare(&head, 14, nonce),
+            Payload::FormedWithoutYou => self.bare(head, 2, []),
+            Payload::PreVote(ballot) => self.bare(head, 3, ballot_words(*ballot)),
+            Payload::PreVoteAnswer(verdict) => self.bare(head, 4, verdict_words(*verdict)),
+            Payload::Vote(ballot) => self.bare(head, 5, ballot_words(*ballot)),
+            Payload::VoteAnswer(verdict) => self.bare(head, 6, verdict_words(*verdict)),
+            Payload::Append(append) => self.append(head, append),
+            Payload::AppendAnswer(answer) => self.answer(head, answer),
+            Payload::ReadIndex { round } => self.bare(head, 9, [*round]),
+            Payload::ReadIndexAnswer { round, index } => self.bare(head, 10, [*round, index.0]),
+            Payload::Forward(forward) => self.forward(head, forward),
+            Payload::Install(piece) => self.piece(head, piece),
+            Payload::InstallAnswer(answer) => self.bare(head, 13, install_words(answer)),
+            Payload::Gate { nonce } => self.bare(head, 14, *nonce),
             Payload::GateAnswer { nonce: [life, fault], last } => {
-                self.bare(&head, 15, [life, fault, last.0])
+                self.bare(head, 15, [*life, *fault, last.0])
             }
-            Payload::RefillAsk { at } => self.bare(&head, 16, [at.term.0, at.index.0]),
-            Payload::TimeoutNow => self.bare(&head, 19, []),
-            Payload::Removed { at } => self.bare(&head, 18, [at.term.0, at.index.0]),
+            Payload::RefillAsk { at } => self.bare(head, 16, [at.term.0, at.index.0]),
+            Payload::TimeoutNow => self.bare(head, 19, []),
+            Payload::Removed { at } => self.bare(head, 18, [at.term.0, at.index.0]),
             Payload::Refill(given) => {
                 let words = [u64::from(given.is_gone)];
-                self.begin(&head, 17, words, 0, given.frames.len());
-                (self.finish(), given.frames)
+                self.begin(head, 17, words, 0, given.frames.len());
+                (self.finish(), take(&mut given.frames))
             }
         }
     }
 
-    fn append(&mut self, head: &Head, append: Append) -> (Bytes, Bytes) {
+    fn append(&mut self, head: &Head, append: &mut Append) -> (Bytes, Bytes) {
         let fates = append.fates.len();
         let words = [
             append.sequence,
@@ -107,7 +107,7 @@ impl Encoder {
         ];
         self.begin(head, 7, words, fates * FATE_WORDS, append.frames.len());
         append.fates.iter().for_each(|fate| self.put(fate_words(fate)));
-        (self.finish(), append.frames)
+        (self.finish(), take(&mut append.frames))
     }
 
     fn answer(&mut self, head: &Head, answer: &AppendAnswer) -> (Bytes, Bytes) {
@@ -135,7 +135,7 @@ impl Encoder {
         (self.finish(), Bytes::new())
     }
 
-    fn forward(&mut self, head: &Head, forward: Forward) -> (Bytes, Bytes) {
+    fn forward(&mut self, head: &Head, forward: &mut Forward) -> (Bytes, Bytes) {
         let crc = crc32c::crc32c(&forward.commands);
         let words = [
             forward.session,
@@ -144,21 +144,21 @@ impl Encoder {
             u64::from(forward.count) | u64::from(crc) << 32,
         ];
         self.begin(head, 11, words, 0, forward.commands.len());
-        (self.finish(), forward.commands)
+        (self.finish(), take(&mut forward.commands))
     }
 
-    fn piece(&mut self, head: &Head, piece: Piece) -> (Bytes, Bytes) {
+    fn piece(&mut self, head: &Head, piece: &mut Piece) -> (Bytes, Bytes) {
         let SnapshotName { at, id, bytes, digest } = piece.snapshot;
         let crc = crc32c::crc32c(&piece.bytes);
         let crcs = u64::from(digest) | u64::from(crc) << 32;
-        let mut members = piece.members.map_or_else(Vec::new, |members| members.encode());
+        let mut members = piece.members.as_ref().map_or_else(Vec::new, |members| members.encode());
         let length = members.len();
         members.resize(length.next_multiple_of(WORD), 0);
         let (offset, time) = (piece.offset, piece.time.0);
         let words = [at.term.0, at.index.0, id.0, bytes, crcs, offset, time, length as u64];
         self.begin(head, 12, words, members.len() / WORD, piece.bytes.len());
         self.pool.put_slice(&members);
-        (self.finish(), piece.bytes)
+        (self.finish(), take(&mut piece.bytes))
     }
 
     /// A message of fixed length and without a body.

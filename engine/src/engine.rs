@@ -443,14 +443,11 @@ impl Engine {
     fn say(&mut self, out: &mut Vec<Action>) {
         let Some(raft) = &mut self.raft else { return };
         out.append(raft.actions());
-        if raft.messages().is_empty() {
-            return;
-        }
-        for message in raft.messages().drain(..) {
-            let to = message.head.to;
+        for message in raft.messages().iter_mut() {
             let (head, body) = self.encoder.encode(message);
-            out.push(Action::Send { to, head, body });
+            out.push(Action::Send { to: message.head.to, head, body });
         }
+        raft.messages().clear();
     }
 
     fn persist(&mut self, out: &mut Vec<Action>) {
