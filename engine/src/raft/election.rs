@@ -22,6 +22,9 @@ const ASKS_VOTERS_ALONE: u64 = 2;
 impl Raft {
     /// Lets the time go on: elections, heartbeats, what waits too long.
     pub(crate) fn time_out(&mut self) {
+        if self.is_plain {
+            return;
+        }
         match &self.role {
             Role::Forming(_) => self.form(),
             Role::Leader(leader) if leader.quiet.is_asleep => {}

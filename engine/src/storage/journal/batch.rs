@@ -30,15 +30,14 @@ pub(super) struct Fitting {
 
 /// What the hard state says, both copies of it: without it an entry must not be written.
 #[derive(Clone, Copy)]
-pub(super) struct Promised {
+pub(super) struct Promised<'a> {
     pub(super) term: Term,
-    /// It names the membership in force.
-    members: bool,
+    promises: &'a Promises,
 }
 
-impl Promised {
-    pub(super) fn by(promises: &Promises) -> Self {
-        Self { term: promises.durable().term, members: promises.is_membership_named() }
+impl<'a> Promised<'a> {
+    pub(super) const fn by(promises: &'a Promises) -> Self {
+        Self { term: promises.durable().term, promises }
     }
 
     /// Of a later term a crash would leave more than was promised; of a membership that is not
@@ -47,7 +46,7 @@ impl Promised {
         let is_promised =
             head.id.term <= self.term || cfg!(lakebed_break = "write_an_unpromised_term");
         let is_named = head.kind != Kind::Membership
-            || self.members
+            || self.promises.is_membership_named()
             || cfg!(lakebed_break = "write_an_unnamed_membership");
         is_promised && is_named
     }
@@ -56,7 +55,7 @@ impl Promised {
 pub(super) fn fitting(
     active: &Active,
     pending: &VecDeque<Pending>,
-    promised: Promised,
+    promised: Promised<'_>,
     window: u64,
 ) -> Fitting {
     let mut batch = Fitting { adjoin: true, ..Fitting::default() };
