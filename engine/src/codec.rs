@@ -18,6 +18,7 @@ pub(crate) mod tests;
 
 use crate::{
     backup::Origin,
+    le,
     membership::{CODE_BYTES_MAX, Membership},
     message::{
         Append, AppendAnswer, Ballot, CONFLICT_RUNS_MAX, Conflict, FATES_MAX, Fate, Forward, Head,
@@ -198,7 +199,7 @@ impl Encoder {
     }
 
     fn put<const N: usize>(&mut self, words: [u64; N]) {
-        self.pool.put_slice(words.map(u64::to_le_bytes).as_flattened());
+        self.pool.put_slice(le::words(words).as_flattened());
     }
 
     fn finish(&mut self) -> Bytes {
@@ -260,7 +261,7 @@ pub(crate) fn bare_words(kind: u8, bytes: &[u8]) -> Option<[u64; FIXED_WORDS - 2
     let (found, words) = judge_frame(bytes).ok()?;
     let (_, fields) = words.split_first_chunk::<2>()?;
     let fields = <[[u8; WORD]; FIXED_WORDS - 2]>::try_from(fields).ok()?;
-    (found == kind && bytes.len() == FIXED_BYTES).then(|| fields.map(u64::from_le_bytes))
+    (found == kind && bytes.len() == FIXED_BYTES).then(|| le::numbers(&fields))
 }
 
 /// Whether this may be the head of a message that commits its sender: a vote, an acknowledgement.
@@ -329,7 +330,7 @@ impl Fields<'_> {
     fn take<const N: usize>(&mut self) -> Option<[u64; N]> {
         let (words, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
-        Some(words.map(u64::from_le_bytes))
+        Some(le::numbers(words))
     }
 
     /// Items of `N` words each. How many there are is judged before there is room made for them.
@@ -351,7 +352,7 @@ impl Fields<'_> {
 
 fn take_head(words: &[[u8; WORD]; FIXED_WORDS]) -> Head {
     let [_, _, cluster, cluster_epoch, group, from, to, incarnation, rest @ ..] =
-        words.map(u64::from_le_bytes);
+        le::numbers(words);
     let [to_incarnation, log_epoch, answers, term] = rest;
     Head {
         cluster: ClusterId(cluster),

@@ -382,17 +382,9 @@ impl Engine {
     #[inline(never)]
     fn hand_over_wishes(&mut self) {
         let (storage, Some(raft)) = (&mut self.storage, &mut self.raft) else { return };
-        if let Some(epoch) = raft.take_epoch() {
-            storage.set_cluster_epoch(epoch);
-        }
-        if let Some((term, vote)) = raft.take_promise() {
-            storage.promise(term, vote);
-        }
-        if raft.take_formed() {
-            storage.set_formed();
-        }
-        if let Some((newest, previous)) = raft.take_membership() {
-            storage.set_membership(newest, previous);
+        let wants_more = raft.wants_more();
+        if wants_more {
+            hand_over_promises(raft, storage);
         }
         for change in raft.changes().drain(..) {
             match change {
@@ -403,17 +395,8 @@ impl Engine {
                 Change::Refill { head, frame } => storage.refill(&head, frame),
             }
         }
-        for piece in raft.pieces().drain(..) {
-            storage.stage(&piece);
-        }
-        for (peer, from) in raft.pieces_wanted().drain(..) {
-            storage.serve(peer, from);
-        }
-        if raft.take_gate_opened() {
-            storage.open_gate();
-        }
-        if raft.take_discard() {
-            storage.discard_staged();
+        if wants_more {
+            hand_over_pieces(raft, storage);
         }
         for wish in raft.wishes().drain(..) {
             storage.read(wish.reader, wish.from, wish.to, wish.bytes_max);
@@ -504,6 +487,38 @@ impl Engine {
         }
         self.halted = true;
         out.push(Action::Halt(Box::new(halt)));
+    }
+}
+
+/// What the hard state is to say, before anything that rests on it.
+fn hand_over_promises(raft: &mut Raft, storage: &mut Storage) {
+    if let Some(epoch) = raft.take_epoch() {
+        storage.set_cluster_epoch(epoch);
+    }
+    if let Some((term, vote)) = raft.take_promise() {
+        storage.promise(term, vote);
+    }
+    if raft.take_formed() {
+        storage.set_formed();
+    }
+    if let Some((newest, previous)) = raft.take_membership() {
+        storage.set_membership(newest, previous);
+    }
+}
+
+/// Pieces of snapshots, from a peer and for peers; and what is not needed any more.
+fn hand_over_pieces(raft: &mut Raft, storage: &mut Storage) {
+    for piece in raft.pieces().drain(..) {
+        storage.stage(&piece);
+    }
+    for (peer, from) in raft.pieces_wanted().drain(..) {
+        storage.serve(peer, from);
+    }
+    if raft.take_gate_opened() {
+        storage.open_gate();
+    }
+    if raft.take_discard() {
+        storage.discard_staged();
     }
 }
 

@@ -19,7 +19,7 @@ impl Raft {
     }
 
     /// Whether there is more to be stored or read than entries.
-    pub(super) const fn wants_more(&self) -> bool {
+    pub(crate) const fn wants_more(&self) -> bool {
         self.promise_wanted
             || self.membership_wanted
             || self.epoch_wanted

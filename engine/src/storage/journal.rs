@@ -31,7 +31,7 @@ use crate::{
     marks::Mark,
     types::{GroupId, Instant, LogId, LogIndex, OpId, Term, Timestamp, earliest},
 };
-use batch::{Promised, Stamp, fitting, gather, place, submit};
+use batch::{Promised, Stamp, fitting, place, submit};
 use bytes::Bytes;
 use std::{collections::VecDeque, time::Duration};
 
@@ -495,11 +495,8 @@ impl Journal {
                 break;
             }
             let stamp = Stamp { epoch: self.epoch, durable };
-            let entries = self.pending.range(..batch.entries);
-            let bytes = gather(entries.clone(), &batch);
-            let at = place(active, entries, bytes, stamp);
+            let at = place(active, &mut self.pending, &batch, stamp);
             self.written_bytes += at.len();
-            (0..batch.entries).for_each(|_| drop(self.pending.pop_front()));
             self.pending_bytes -= batch.bytes;
             submit(active, Some(at), ops);
         }

@@ -198,9 +198,18 @@ impl Storage {
         result: Result<Completion, DiskError>,
     ) {
         let Some(InFlight { job, file, .. }) = self.ops.complete(op) else { return };
-        self.is_plain &= job == Job::Log && result.is_ok();
+        if job == Job::Log && result.is_ok() {
+            return self.on_log_written(op);
+        }
+        self.stray();
         if let Err(error) = self.take(now, op, job, file, result) {
             self.fault.get_or_insert(Halt::DiskFailed { file, error });
+        }
+    }
+
+    fn on_log_written(&mut self, op: OpId) {
+        if self.journal.on_written(op) {
+            self.ops.met(Mark::WriteOvertaken);
         }
     }
 
@@ -226,9 +235,7 @@ impl Storage {
             }
             Job::Log => {
                 result?;
-                if self.journal.on_written(op) {
-                    self.ops.met(Mark::WriteOvertaken);
-                }
+                self.on_log_written(op);
             }
             Job::Roll(op) => {
                 let result = result.map(|_| ());
