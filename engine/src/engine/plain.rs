@@ -40,13 +40,20 @@ impl Engine {
         if !is_whole || self.raft.is_none() {
             return self.stray();
         }
-        self.storage.look_around();
         let Some(raft) = &mut self.raft else { return };
-        if !raft.look_around(facts(&self.storage)) {
+        let was_plain = (self.storage.is_plain(), raft.is_plain());
+        if !was_plain.0 {
+            self.storage.look_around();
+        }
+        if self.storage.is_plain() && !was_plain.0 && !raft.is_told(facts(&self.storage)) {
             // It is to be told all of it first.
             self.storage.stray();
         }
-        if raft.is_plain() || self.storage.is_plain() {
+        if !was_plain.1 {
+            raft.look_around();
+        }
+        // Before the former instant no timer of those runs out that were plain before.
+        if (self.storage.is_plain(), raft.is_plain()) != was_plain {
             self.quiet_until = self.next_timer();
         }
     }

@@ -28,15 +28,15 @@ impl Raft {
         self.is_plain = false;
     }
 
-    /// After all steps: whether they are needed before something else happens. `facts` are what the
-    /// disk has reached meanwhile; false: more than this node was told of.
-    pub(crate) fn look_around(&mut self, facts: Facts) -> bool {
-        let is_told = self.facts.differs_in_log_alone(facts);
-        self.is_plain = is_told
-            && self.is_role_plain()
-            && self.is_membership_plain()
-            && self.is_nothing_else_under_way();
-        is_told
+    /// Whether this is all that the disk has reached, but for what every write changes.
+    pub(crate) fn is_told(&self, facts: Facts) -> bool {
+        self.facts.differs_in_log_alone(facts)
+    }
+
+    /// After all steps: whether they are needed before something else happens.
+    pub(crate) fn look_around(&mut self) {
+        self.is_plain =
+            self.is_role_plain() && self.is_membership_plain() && self.is_nothing_else_under_way();
     }
 
     /// Before then `time_out` has nothing to do.
