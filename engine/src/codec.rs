@@ -18,6 +18,7 @@ pub(crate) mod tests;
 
 use crate::{
     backup::Origin,
+    le,
     membership::{CODE_BYTES_MAX, Membership},
     message::{
         Append, AppendAnswer, Ballot, CONFLICT_RUNS_MAX, Conflict, FATES_MAX, Fate, Forward, Head,
@@ -29,7 +30,7 @@ use crate::{
     },
 };
 use bytes::{BufMut, Bytes, BytesMut};
-use std::sync::Arc;
+use std::{mem::take, sync::Arc};
 
 const VERSION: u8 = 1;
 const WORD: usize = 8;
@@ -55,44 +56,44 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    /// The message's head and body; the body's bytes are shared, not copied.
-    pub(crate) fn encode(&mut self, message: Message) -> (Bytes, Bytes) {
+    /// The message's head and body. The body's bytes are not copied: they are taken out of it.
+    pub(crate) fn encode(&mut self, message: &mut Message) -> (Bytes, Bytes) {
         let Message { head, payload } = message;
         match payload {
             Payload::Hello { ask, origin } if origin.is_nothing() => {
-                self.bare(&head, 1, [u64::from(ask)])
+                self.bare(head, 1, [u64::from(*ask)])
             }
             Payload::Hello { ask, origin: Origin { at, id } } => {
-                self.bare(&head, 20, [u64::from(ask), at.term.0, at.index.0, id.0])
+                self.bare(head, 20, [u64::from(*ask), at.term.0, at.index.0, id.0])
             }
-            Payload::FormedWithoutYou => self.bare(&head, 2, []),
-            Payload::PreVote(ballot) => self.bare(&head, 3, ballot_words(ballot)),
-            Payload::PreVoteAnswer(verdict) => self.bare(&head, 4, verdict_words(verdict)),
-            Payload::Vote(ballot) => self.bare(&head, 5, ballot_words(ballot)),
-            Payload::VoteAnswer(verdict) => self.bare(&head, 6, verdict_words(verdict)),
-            Payload::Append(append) => self.append(&head, append),
-            Payload::AppendAnswer(answer) => self.answer(&head, &answer),
-            Payload::ReadIndex { round } => self.bare(&head, 9, [round]),
-            Payload::ReadIndexAnswer { round, index } => self.bare(&head, 10, [round, index.0]),
-            Payload::Forward(forward) => self.forward(&head, forward),
-            Payload::Install(piece) => self.piece(&head, piece),
-            Payload::InstallAnswer(answer) => self.bare(&head, 13, install_words(&answer)),
-            Payload::Gate { nonce } => self.bare(&head, 14, nonce),
+            Payload::FormedWithoutYou => self.bare(head, 2, []),
+            Payload::PreVote(ballot) => self.bare(head, 3, ballot_words(*ballot)),
+            Payload::PreVoteAnswer(verdict) => self.bare(head, 4, verdict_words(*verdict)),
+            Payload::Vote(ballot) => self.bare(head, 5, ballot_words(*ballot)),
+            Payload::VoteAnswer(verdict) => self.bare(head, 6, verdict_words(*verdict)),
+            Payload::Append(append) => self.append(head, append),
+            Payload::AppendAnswer(answer) => self.answer(head, answer),
+            Payload::ReadIndex { round } => self.bare(head, 9, [*round]),
+            Payload::ReadIndexAnswer { round, index } => self.bare(head, 10, [*round, index.0]),
+            Payload::Forward(forward) => self.forward(head, forward),
+            Payload::Install(piece) => self.piece(head, piece),
+            Payload::InstallAnswer(answer) => self.bare(head, 13, install_words(answer)),
+            Payload::Gate { nonce } => self.bare(head, 14, *nonce),
             Payload::GateAnswer { nonce: [life, fault], last } => {
-                self.bare(&head, 15, [life, fault, last.0])
+                self.bare(head, 15, [*life, *fault, last.0])
             }
-            Payload::RefillAsk { at } => self.bare(&head, 16, [at.term.0, at.index.0]),
-            Payload::TimeoutNow => self.bare(&head, 19, []),
-            Payload::Removed { at } => self.bare(&head, 18, [at.term.0, at.index.0]),
+            Payload::RefillAsk { at } => self.bare(head, 16, [at.term.0, at.index.0]),
+            Payload::TimeoutNow => self.bare(head, 19, []),
+            Payload::Removed { at } => self.bare(head, 18, [at.term.0, at.index.0]),
             Payload::Refill(given) => {
                 let words = [u64::from(given.is_gone)];
-                self.begin(&head, 17, words, 0, given.frames.len());
-                (self.finish(), given.frames)
+                self.begin(head, 17, words, 0, given.frames.len());
+                (self.finish(), take(&mut given.frames))
             }
         }
     }
 
-    fn append(&mut self, head: &Head, append: Append) -> (Bytes, Bytes) {
+    fn append(&mut self, head: &Head, append: &mut Append) -> (Bytes, Bytes) {
         let fates = append.fates.len();
         let words = [
             append.sequence,
@@ -107,7 +108,7 @@ impl Encoder {
         ];
         self.begin(head, 7, words, fates * FATE_WORDS, append.frames.len());
         append.fates.iter().for_each(|fate| self.put(fate_words(fate)));
-        (self.finish(), append.frames)
+        (self.finish(), take(&mut append.frames))
     }
 
     fn answer(&mut self, head: &Head, answer: &AppendAnswer) -> (Bytes, Bytes) {
@@ -135,7 +136,7 @@ impl Encoder {
         (self.finish(), Bytes::new())
     }
 
-    fn forward(&mut self, head: &Head, forward: Forward) -> (Bytes, Bytes) {
+    fn forward(&mut self, head: &Head, forward: &mut Forward) -> (Bytes, Bytes) {
         let crc = crc32c::crc32c(&forward.commands);
         let words = [
             forward.session,
@@ -144,21 +145,21 @@ impl Encoder {
             u64::from(forward.count) | u64::from(crc) << 32,
         ];
         self.begin(head, 11, words, 0, forward.commands.len());
-        (self.finish(), forward.commands)
+        (self.finish(), take(&mut forward.commands))
     }
 
-    fn piece(&mut self, head: &Head, piece: Piece) -> (Bytes, Bytes) {
+    fn piece(&mut self, head: &Head, piece: &mut Piece) -> (Bytes, Bytes) {
         let SnapshotName { at, id, bytes, digest } = piece.snapshot;
         let crc = crc32c::crc32c(&piece.bytes);
         let crcs = u64::from(digest) | u64::from(crc) << 32;
-        let mut members = piece.members.map_or_else(Vec::new, |members| members.encode());
+        let mut members = piece.members.as_ref().map_or_else(Vec::new, |members| members.encode());
         let length = members.len();
         members.resize(length.next_multiple_of(WORD), 0);
         let (offset, time) = (piece.offset, piece.time.0);
         let words = [at.term.0, at.index.0, id.0, bytes, crcs, offset, time, length as u64];
         self.begin(head, 12, words, members.len() / WORD, piece.bytes.len());
         self.pool.put_slice(&members);
-        (self.finish(), piece.bytes)
+        (self.finish(), take(&mut piece.bytes))
     }
 
     /// A message of fixed length and without a body.
@@ -198,7 +199,7 @@ impl Encoder {
     }
 
     fn put<const N: usize>(&mut self, words: [u64; N]) {
-        self.pool.put_slice(words.map(u64::to_le_bytes).as_flattened());
+        self.pool.put_slice(le::words(words).as_flattened());
     }
 
     fn finish(&mut self) -> Bytes {
@@ -260,7 +261,7 @@ pub(crate) fn bare_words(kind: u8, bytes: &[u8]) -> Option<[u64; FIXED_WORDS - 2
     let (found, words) = judge_frame(bytes).ok()?;
     let (_, fields) = words.split_first_chunk::<2>()?;
     let fields = <[[u8; WORD]; FIXED_WORDS - 2]>::try_from(fields).ok()?;
-    (found == kind && bytes.len() == FIXED_BYTES).then(|| fields.map(u64::from_le_bytes))
+    (found == kind && bytes.len() == FIXED_BYTES).then(|| le::numbers(&fields))
 }
 
 /// Whether this may be the head of a message that commits its sender: a vote, an acknowledgement.
@@ -329,7 +330,7 @@ impl Fields<'_> {
     fn take<const N: usize>(&mut self) -> Option<[u64; N]> {
         let (words, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
-        Some(words.map(u64::from_le_bytes))
+        Some(le::numbers(words))
     }
 
     /// Items of `N` words each. How many there are is judged before there is room made for them.
@@ -351,7 +352,7 @@ impl Fields<'_> {
 
 fn take_head(words: &[[u8; WORD]; FIXED_WORDS]) -> Head {
     let [_, _, cluster, cluster_epoch, group, from, to, incarnation, rest @ ..] =
-        words.map(u64::from_le_bytes);
+        le::numbers(words);
     let [to_incarnation, log_epoch, answers, term] = rest;
     Head {
         cluster: ClusterId(cluster),

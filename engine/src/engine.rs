@@ -4,6 +4,7 @@
 //! legal already, whatever the driver does next and whenever the node crashes.
 
 mod compaction;
+mod plain;
 
 use crate::{
     action::{Action, Halt, Note, Outcome, Refusal},
@@ -44,6 +45,8 @@ pub struct Engine {
     is_leaving: bool,
     halted: bool,
     compaction: Compaction,
+    /// While turns are plain: no timer runs out before then.
+    quiet_until: Instant,
 }
 
 impl Engine {
@@ -68,6 +71,7 @@ impl Engine {
             is_leaving: false,
             halted: false,
             compaction: Compaction::default(),
+            quiet_until: Instant::default(),
         })
     }
 
@@ -84,6 +88,9 @@ impl Engine {
             return;
         }
         self.now = self.now.max(now);
+        if self.now >= self.quiet_until {
+            self.stray();
+        }
         if let Some(raft) = &mut self.raft {
             raft.on_time(self.now);
         }
@@ -182,7 +189,10 @@ impl Engine {
             Event::Stop { hand_over } => self.on_stop(hand_over),
             Event::Tune(tuning) => self.on_tune(*tuning),
             event if self.raft.is_none() || self.stop_by.is_some() => self.turn_down(&event, out),
-            Event::Control { id, control } => self.on_control(id, &control, out),
+            Event::Control { id, control } => {
+                self.stray();
+                self.on_control(id, &control, out);
+            }
             event => self.on_raft_event(event, out),
         }
     }
@@ -274,16 +284,29 @@ impl Engine {
     /// what the steps before it want. What it reaches by itself, without an event that would come
     /// back here (a segment is gone, there is nothing to restore), is pursued at once.
     fn settle(&mut self, out: &mut Vec<Action>) {
+        let (twin, before) = (self.twin(), out.len());
+        self.pursue(out);
+        if let Some(twin) = twin {
+            self.compare(twin, &out[before..]);
+        }
+    }
+
+    /// Walks the steps until they have nothing left to pursue.
+    fn pursue(&mut self, out: &mut Vec<Action>) {
         // Nothing may rest on what failed: not a write, not a word to others. (A hard state whose
         // hint called durable what a failed sync had not made so cost a sealed segment its slots.)
         if !self.storage.has_failed() || cfg!(lakebed_break = "build_on_a_failed_sync") {
             self.recover(out);
             while self.go_through(out) {}
         }
+        if self.is_plain() {
+            return;
+        }
         if self.is_leaving && !self.raft.as_ref().is_some_and(Raft::has_handover) {
             self.leave();
         }
         self.halt(out);
+        self.look_around();
     }
 
     /// Each step once. True if that has brought about what a further round must pursue.
@@ -330,22 +353,10 @@ impl Engine {
     fn observe(&mut self) {
         self.hand_over();
         let (storage, Some(raft)) = (&mut self.storage, &mut self.raft) else { return };
-        let is_installed = raft.observe(Facts {
-            durable: storage.durable(),
-            promised: storage.promised(),
-            write_epoch: storage.write_epoch(),
-            snapshot: storage.covered().index,
-            first: storage.first(),
-            gives_from: storage.gives_from(),
-            restored: storage.restored(),
-            saturated: storage.is_saturated(),
-            full: storage.is_full(),
-            receiving: storage.receiving(),
-            is_state_lost: storage.is_state_lost(),
-            installed: storage.installed(),
-            hole: storage.hole(),
-            owes_entries: storage.first_owed().is_some(),
-        });
+        if storage.is_plain() {
+            return raft.observe_log(storage.durable(), storage.is_saturated());
+        }
+        let is_installed = raft.observe(facts(storage));
         if is_installed {
             raft.adopt_members(storage.members_installed());
         }
@@ -361,22 +372,19 @@ impl Engine {
     }
 
     /// What consensus wants stored or read goes to the storage.
+    #[inline]
     fn hand_over(&mut self) {
+        if self.raft.as_ref().is_some_and(Raft::wants) {
+            self.hand_over_wishes();
+        }
+    }
+
+    #[inline(never)]
+    fn hand_over_wishes(&mut self) {
         let (storage, Some(raft)) = (&mut self.storage, &mut self.raft) else { return };
-        if !raft.wants() {
-            return;
-        }
-        if let Some(epoch) = raft.take_epoch() {
-            storage.set_cluster_epoch(epoch);
-        }
-        if let Some((term, vote)) = raft.take_promise() {
-            storage.promise(term, vote);
-        }
-        if raft.take_formed() {
-            storage.set_formed();
-        }
-        if let Some((newest, previous)) = raft.take_membership() {
-            storage.set_membership(newest, previous);
+        let wants_more = raft.wants_more();
+        if wants_more {
+            hand_over_promises(raft, storage);
         }
         for change in raft.changes().drain(..) {
             match change {
@@ -387,17 +395,8 @@ impl Engine {
                 Change::Refill { head, frame } => storage.refill(&head, frame),
             }
         }
-        for piece in raft.pieces().drain(..) {
-            storage.stage(&piece);
-        }
-        for (peer, from) in raft.pieces_wanted().drain(..) {
-            storage.serve(peer, from);
-        }
-        if raft.take_gate_opened() {
-            storage.open_gate();
-        }
-        if raft.take_discard() {
-            storage.discard_staged();
+        if wants_more {
+            hand_over_pieces(raft, storage);
         }
         for wish in raft.wishes().drain(..) {
             storage.read(wish.reader, wish.from, wish.to, wish.bytes_max);
@@ -408,6 +407,10 @@ impl Engine {
     fn compact(&mut self, out: &mut Vec<Action>) {
         let (storage, Some(raft)) = (&mut self.storage, &mut self.raft) else { return };
         let compaction = &mut self.compaction;
+        let is_plain = storage.is_plain() && raft.is_plain();
+        if is_plain && !compaction.may_be_long(storage, &self.tuning) {
+            return compaction.hint(storage, raft.committed());
+        }
         compaction.tell(storage, self.now, out);
         while let Some((id, outcome)) = storage.pins().take() {
             end(id, outcome, out);
@@ -433,10 +436,7 @@ impl Engine {
             compaction.retained = raft.retained();
             storage.retain(compaction.retained, compaction.pins.from);
         }
-        if compaction.hinted != raft.committed() {
-            compaction.hinted = raft.committed();
-            storage.hint_committed(compaction.hinted);
-        }
+        compaction.hint(storage, raft.committed());
     }
 
     /// What consensus has to say: the machine's steps first, so that what the storage asks of the
@@ -444,14 +444,11 @@ impl Engine {
     fn say(&mut self, out: &mut Vec<Action>) {
         let Some(raft) = &mut self.raft else { return };
         out.append(raft.actions());
-        if raft.messages().is_empty() {
-            return;
-        }
-        for message in raft.messages().drain(..) {
-            let to = message.head.to;
+        for message in raft.messages().iter_mut() {
             let (head, body) = self.encoder.encode(message);
-            out.push(Action::Send { to, head, body });
+            out.push(Action::Send { to: message.head.to, head, body });
         }
+        raft.messages().clear();
     }
 
     fn persist(&mut self, out: &mut Vec<Action>) {
@@ -462,6 +459,9 @@ impl Engine {
     fn check(&mut self) -> bool {
         let (storage, Some(raft)) = (&self.storage, &mut self.raft) else { return false };
         raft.check();
+        if storage.is_plain() {
+            return false;
+        }
         let reached = (storage.covered().index, storage.first(), storage.restored());
         raft.reached() != reached
     }
@@ -487,6 +487,58 @@ impl Engine {
         }
         self.halted = true;
         out.push(Action::Halt(Box::new(halt)));
+    }
+}
+
+/// What the hard state is to say, before anything that rests on it.
+fn hand_over_promises(raft: &mut Raft, storage: &mut Storage) {
+    if let Some(epoch) = raft.take_epoch() {
+        storage.set_cluster_epoch(epoch);
+    }
+    if let Some((term, vote)) = raft.take_promise() {
+        storage.promise(term, vote);
+    }
+    if raft.take_formed() {
+        storage.set_formed();
+    }
+    if let Some((newest, previous)) = raft.take_membership() {
+        storage.set_membership(newest, previous);
+    }
+}
+
+/// Pieces of snapshots, from a peer and for peers; and what is not needed any more.
+fn hand_over_pieces(raft: &mut Raft, storage: &mut Storage) {
+    for piece in raft.pieces().drain(..) {
+        storage.stage(&piece);
+    }
+    for (peer, from) in raft.pieces_wanted().drain(..) {
+        storage.serve(peer, from);
+    }
+    if raft.take_gate_opened() {
+        storage.open_gate();
+    }
+    if raft.take_discard() {
+        storage.discard_staged();
+    }
+}
+
+/// What the disk has reached.
+fn facts(storage: &Storage) -> Facts {
+    Facts {
+        durable: storage.durable(),
+        promised: storage.promised(),
+        write_epoch: storage.write_epoch(),
+        snapshot: storage.covered().index,
+        first: storage.first(),
+        gives_from: storage.gives_from(),
+        restored: storage.restored(),
+        saturated: storage.is_saturated(),
+        full: storage.is_full(),
+        receiving: storage.receiving(),
+        is_state_lost: storage.is_state_lost(),
+        installed: storage.installed(),
+        hole: storage.hole(),
+        owes_entries: storage.first_owed().is_some(),
     }
 }
 

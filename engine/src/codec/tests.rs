@@ -117,8 +117,8 @@ pub(crate) fn every_kind() -> Vec<Message> {
     .into()
 }
 
-pub(crate) fn whole(message: Message) -> Bytes {
-    let (head, body) = Encoder::default().encode(message);
+pub(crate) fn whole(mut message: Message) -> Bytes {
+    let (head, body) = Encoder::default().encode(&mut message);
     [head, body].concat().into()
 }
 
@@ -133,7 +133,7 @@ fn every_kind_comes_back_as_it_was() {
 fn heads_from_one_pool_do_not_mix() {
     let mut encoder = Encoder::default();
     let kept: Vec<_> = (0..40).flat_map(|_| every_kind()).collect();
-    let encoded: Vec<_> = kept.iter().map(|message| encoder.encode(message.clone())).collect();
+    let encoded: Vec<_> = kept.iter().map(|message| encoder.encode(&mut message.clone())).collect();
     for (message, (head, body)) in kept.into_iter().zip(encoded) {
         assert_eq!(decode(&[head, body].concat().into()), Ok(message));
     }
@@ -152,9 +152,9 @@ fn every_truncation_and_extension_is_a_fault() {
 
 #[test]
 fn every_flipped_bit_of_a_head_is_a_fault() {
-    for message in every_kind() {
+    for mut message in every_kind() {
         let frames = matches!(&message.payload, Payload::Append(_) | Payload::Refill(_));
-        let (head, body) = Encoder::default().encode(message);
+        let (head, body) = Encoder::default().encode(&mut message);
         let covered = if frames { head.len() } else { head.len() + body.len() };
         for bit in 0..covered * 8 {
             let mut bad = [&head[..], &body[..]].concat();

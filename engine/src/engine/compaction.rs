@@ -30,7 +30,7 @@ pub(super) struct Compaction {
     full: bool,
     pub(super) retained: LogIndex,
     pub(super) pins: Pins,
-    pub(super) hinted: LogIndex,
+    hinted: LogIndex,
     pub(super) marks: Marks,
 }
 
@@ -51,6 +51,19 @@ impl Compaction {
             return end(id, Outcome::Refused(Refusal::Busy), out);
         }
         self.wanted.push((id, at));
+    }
+
+    /// Whether nobody waits for a snapshot, and nothing is kept for a peer's sake.
+    pub(super) fn is_at_rest(&self) -> bool {
+        !self.is_wanted() && self.pins == Pins::default()
+    }
+
+    /// What is known to be committed is written some time.
+    pub(super) fn hint(&mut self, storage: &mut Storage, committed: LogIndex) {
+        if self.hinted != committed {
+            self.hinted = committed;
+            storage.hint_committed(committed);
+        }
     }
 
     pub(super) const fn is_wanted(&self) -> bool {
@@ -115,9 +128,14 @@ impl Compaction {
         (!tuning.snapshot_age.is_zero()).then(|| self.since.after(tuning.snapshot_age))
     }
 
+    /// Whether so much was written that the log is to be looked at.
+    pub(super) const fn may_be_long(&self, storage: &Storage, tuning: &Tuning) -> bool {
+        tuning.snapshot_log_bytes > 0 && storage.written_bytes() >= self.look_at
+    }
+
     /// Whether the log since the last snapshot exceeds what a restart should have to replay.
     fn is_log_long(&mut self, storage: &Storage, tuning: &Tuning) -> bool {
-        if tuning.snapshot_log_bytes == 0 || storage.written_bytes() < self.look_at {
+        if !self.may_be_long(storage, tuning) {
             return false;
         }
         let (log, snapshot) = storage.snapshot_debt();

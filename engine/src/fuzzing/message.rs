@@ -15,8 +15,8 @@ pub fn message(input: &[u8]) {
 }
 
 fn judge(bytes: Bytes) {
-    if let Ok(message) = codec::decode(&bytes) {
-        let (head, body) = Encoder::default().encode(message);
+    if let Ok(mut message) = codec::decode(&bytes) {
+        let (head, body) = Encoder::default().encode(&mut message);
         assert_eq!([head, body].concat(), bytes, "a message has one form");
     }
 }

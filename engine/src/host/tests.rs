@@ -76,7 +76,7 @@ fn link(peer: u64, up: bool) -> Event {
 
 fn message(group: u64) -> Bytes {
     let head = Head { group: GroupId(group), term: Term(3), ..Head::default() };
-    let (head, _) = Encoder::default().encode(Message { head, payload: Payload::TimeoutNow });
+    let (head, _) = Encoder::default().encode(&mut Message { head, payload: Payload::TimeoutNow });
     head
 }
 

@@ -61,6 +61,7 @@ impl Raft {
             return;
         }
         self.stir();
+        self.is_plain &= matches!(self.role, Role::Leader(_));
         if let Some(refusal) = self.refusal(batch.bytes()) {
             if refusal == Refusal::Busy {
                 self.marks.set(Mark::ProposalBusy);

@@ -79,9 +79,9 @@ pub(super) struct Surroundings {
     /// be one who joins. With their incarnations.
     met: Vec<(NodeId, u64)>,
     /// The last membership that was seen to be committed.
-    settled: LogId,
+    pub(super) settled: LogId,
     /// Until then those who left are not cut off: they may have to be told.
-    linger_until: Option<Instant>,
+    pub(super) linger_until: Option<Instant>,
     /// Whom to be connected with is to be said.
     pub(super) is_news: bool,
 }
@@ -126,6 +126,7 @@ impl Raft {
 
     /// Peers are whoever is a member now.
     fn regroup(&mut self) {
+        self.stray();
         self.know_peers();
         self.around.is_news = true;
         let peers = &self.peers;
@@ -148,7 +149,7 @@ impl Raft {
         [&self.membership, &self.previous].into_iter().find(|of| of.at.index <= index).cloned()
     }
 
-    fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.membership.at.index <= self.log.marks.committed()
     }
 
@@ -297,6 +298,9 @@ impl Raft {
     /// A change goes on: who is added is asked, a joint membership that is committed is left, and
     /// whoever left is told.
     pub(crate) fn change(&mut self) {
+        if self.is_plain {
+            return;
+        }
         self.settle_members();
         self.greet();
         self.leave_joint();
@@ -450,6 +454,9 @@ impl Raft {
     /// A leader that is no voter any more leads until that is committed, and a node that is no
     /// member ends when its machine has come as far.
     pub(crate) fn retire(&mut self) {
+        if self.is_plain {
+            return;
+        }
         let own = self.identity.node;
         if !self.is_settled() || !self.membership.outgoing.is_empty() || self.is_forming() {
             return;

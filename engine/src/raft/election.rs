@@ -22,6 +22,9 @@ const ASKS_VOTERS_ALONE: u64 = 2;
 impl Raft {
     /// Lets the time go on: elections, heartbeats, what waits too long.
     pub(crate) fn time_out(&mut self) {
+        if self.is_plain {
+            return;
+        }
         match &self.role {
             Role::Forming(_) => self.form(),
             Role::Leader(leader) if leader.quiet.is_asleep => {}
@@ -53,6 +56,9 @@ impl Raft {
             _ if self.may_campaign() || self.may_ask_around() => self.election_at(),
             _ => None,
         };
+        if self.is_plain {
+            return role;
+        }
         let forwards = self.forwards.oldest().map(|at| at.after(self.tuning.election.1));
         let follows = matches!(self.role, Role::Follower(_));
         let reads = self.reads.repeat_at(&self.tuning).filter(|_| follows);

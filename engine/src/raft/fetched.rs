@@ -15,12 +15,15 @@ use std::sync::Arc;
 impl Raft {
     /// Whether anything is to be stored or read.
     pub(crate) const fn wants(&self) -> bool {
+        self.log.has_changes() || !self.wishes.is_empty() || (!self.is_plain && self.wants_more())
+    }
+
+    /// Whether there is more to be stored or read than entries.
+    pub(crate) const fn wants_more(&self) -> bool {
         self.promise_wanted
             || self.membership_wanted
             || self.epoch_wanted
             || self.has_formed
-            || self.log.has_changes()
-            || !self.wishes.is_empty()
             || !self.pieces.is_empty()
             || !self.pieces_wanted.is_empty()
             || self.discards

@@ -33,11 +33,13 @@ impl Raft {
             return self.fault(head.from, fault);
         }
         self.follow(head, &append);
+        self.is_plain &= append.fates.is_empty();
         self.on_fates(&append);
         if self.log.term_at(append.prev.index).is_some_and(|term| term != append.prev.term)
             || append.prev.index > self.log.marks.last()
             || self.receiver.taking.is_some()
         {
+            self.stray();
             self.let_wait(&append);
             return self.refuse_append(append.prev.index);
         }
@@ -112,6 +114,7 @@ impl Raft {
         let follows = head.term == self.term
             && matches!(&self.role, Role::Follower(follower) if follower.leader == Some(head.from));
         if !follows {
+            self.stray();
             let waits = matches!(&self.role, Role::Follower(Follower { leader: None, .. }));
             if head.term > self.term || !waits {
                 self.become_follower(head.term, None);
@@ -173,6 +176,7 @@ impl Raft {
         if let Some(head) = self.heads.get(known) {
             let from = head.id.index;
             if from <= self.log.marks.last() {
+                self.stray();
                 self.marks.set(Mark::ConflictTruncated);
                 self.log.truncate(from);
                 self.roll_back(from);

@@ -141,6 +141,11 @@ impl Forwards {
         self.bytes
     }
 
+    /// Whether none is on its way, or to be sent.
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.outgoing.is_empty()
+    }
+
     /// When the oldest one was sent.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.queue.front().map(|forwarded| forwarded.at)

@@ -42,6 +42,7 @@ impl Raft {
 
     /// Begins to hand over, unless it is under way; `Err` says why it cannot.
     pub(crate) fn begin_handover(&mut self, to: Option<NodeId>) -> Result<(), Refusal> {
+        self.stray();
         self.stir();
         if let Some(handover) = self.handover.as_ref().filter(|_| self.is_handing_over()) {
             let is_this = to.is_none_or(|to| to == handover.heir);
@@ -105,6 +106,9 @@ impl Raft {
     /// A handover goes on: the heir has all entries -> it is asked to stand; it leads, or another
     /// one does, or too much time has passed -> whoever waits is told.
     pub(crate) fn hand_over(&mut self) {
+        if self.is_plain {
+            return;
+        }
         let Some(handover) = &mut self.handover else { return };
         let leads = matches!(self.role, Role::Leader(_)) && handover.term == self.term;
         let (is_late, is_told) = (self.now >= handover.until, handover.is_told);

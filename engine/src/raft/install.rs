@@ -182,6 +182,13 @@ pub(super) struct Receiver {
     pub(super) waiting: Waiting,
 }
 
+impl Receiver {
+    /// Whether nothing comes, and nothing is owed for what came.
+    pub(super) fn is_idle(&self) -> bool {
+        self.owed.is_none() && self.taking.is_none() && !self.joining && self.waiting.is_empty()
+    }
+}
+
 /// Bytes of snapshots, for people: what is sent again counts again.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Carried {
@@ -194,6 +201,7 @@ impl Raft {
 
     /// A piece was read: it goes to whom it is for.
     pub(crate) fn on_piece_read(&mut self, peer: NodeId, piece: Piece) {
+        self.stray();
         let time = self.log.last_time();
         let Role::Leader(leader) = &mut self.role else { return };
         let Leader { peers, allowance, .. } = &mut **leader;
@@ -323,6 +331,9 @@ impl Raft {
 
     /// A snapshot that came whole takes the place of the log; or is not needed any more.
     pub(crate) fn install(&mut self) {
+        if self.is_plain {
+            return;
+        }
         self.take_what_waited();
         let Some(receiving) = self.facts.receiving else { return };
         let at = receiving.snapshot.at;

@@ -307,8 +307,9 @@ impl Log {
     /// Entries from `from` on that lie in memory together: at most `bytes_max` bytes, but one
     /// entry at least, and none beyond `to`. `None`: memory no longer holds `from`.
     pub(crate) fn slice(&self, from: LogIndex, to: LogIndex, bytes_max: usize) -> Option<Chunk> {
-        let newest = self.cache.iter().rev().take(NEWEST).find(|chunk| chunk.first <= from);
-        let chunk = match newest {
+        let len = self.cache.len();
+        let newest = (len.saturating_sub(NEWEST)..len).rev().map(|at| &self.cache[at]);
+        let chunk = match newest.into_iter().find(|chunk| chunk.first <= from) {
             Some(chunk) => chunk,
             None => self.cache.get(self.cache.partition_point(|chunk| chunk.last < from))?,
         };

@@ -18,6 +18,7 @@ mod handover;
 mod install;
 mod lease;
 mod log;
+mod plain;
 mod progress;
 mod proposal;
 mod read;
@@ -177,6 +178,8 @@ pub(crate) struct Raft {
     actions: Vec<Action>,
     halt: Option<Halt>,
     noted: (Option<NodeId>, Term),
+    /// Nothing is under way here but replication.
+    is_plain: bool,
     marks: Marks,
     /// Heads of the append at hand.
     heads: Vec<entry::Head>,
@@ -243,6 +246,7 @@ impl Raft {
             actions: vec![Action::Members(Arc::clone(members))],
             halt: None,
             noted: (None, recovered.term),
+            is_plain: false,
             marks: Marks::default(),
             heads: Vec::new(),
         };
@@ -288,6 +292,7 @@ impl Raft {
     }
 
     pub(crate) fn on_tune(&mut self, tuning: &Tuning) {
+        self.stray();
         let before = std::mem::replace(&mut self.tuning, tuning.clone()).hibernate_after;
         self.on_tune_rest(before);
     }
@@ -297,31 +302,41 @@ impl Raft {
     /// True if a snapshot has taken the place of the log just now: its members are in force.
     pub(crate) fn observe(&mut self, facts: Facts) -> bool {
         debug_assert!(self.log.changes().is_empty(), "the storage does not know the log yet");
+        self.is_plain &= self.facts.differs_in_log_alone(facts);
         self.facts = facts;
         let is_installed = facts.installed.is_some_and(|at| self.on_installed(at));
-        if facts.durable > self.log.marks.durable() {
-            self.log.marks.advance_durable(facts.durable);
-            if let Role::Leader(leader) = &mut self.role {
-                leader.count_due = true;
-            }
-        }
+        self.observe_log(facts.durable, facts.saturated);
         self.restore(facts.restored);
         self.log.compacted(facts.first);
         self.log.marks.advance_snapshot(facts.snapshot);
         is_installed
     }
 
+    /// Of what the disk has reached, that which every write changes.
+    pub(crate) fn observe_log(&mut self, durable: LogIndex, saturated: bool) {
+        (self.facts.durable, self.facts.saturated) = (durable, saturated);
+        if durable > self.log.marks.durable() {
+            self.log.marks.advance_durable(durable);
+            if let Role::Leader(leader) = &mut self.role {
+                leader.count_due = true;
+            }
+        }
+    }
+
     /// A message from the node on the other end of a connection.
     pub(crate) fn on_message(&mut self, from: NodeId, message: Message) {
         let Message { head, payload } = message;
         if !self.admit(from, &head, &payload) {
-            return;
+            return self.stray();
         }
         // A node that is no member may ask for ever whether it is one: that wakes nobody.
         let is_member = self.peers.iter().any(|peer| peer.0 == from);
         let is_strangers = matches!(payload, Payload::Hello { .. }) && !is_member;
-        if !is_strangers && !matches!(payload, Payload::Append(_) | Payload::AppendAnswer(_)) {
-            self.stir();
+        if !matches!(payload, Payload::Append(_) | Payload::AppendAnswer(_)) {
+            self.stray();
+            if !is_strangers {
+                self.stir();
+            }
         }
         match payload {
             Payload::Hello { ask, origin } => self.on_hello(&head, ask, origin),
@@ -411,6 +426,9 @@ impl Raft {
         if self.facts.promised != (self.term, self.vote) {
             return;
         }
+        if self.is_plain {
+            return self.acknowledge_append();
+        }
         self.messages.append(&mut self.owed);
         self.open_gate();
         self.acknowledge_append();
@@ -434,6 +452,9 @@ impl Raft {
 
     /// What was applied -> reads answered; whatever else came to an end is told.
     pub(crate) fn respond(&mut self) {
+        if self.is_plain {
+            return;
+        }
         self.answer_reads();
         let view = (self.leader(), self.term);
         if self.noted != view {
@@ -484,6 +505,7 @@ impl Raft {
 
     /// An answer that waits for the hard state.
     fn owe(&mut self, to: NodeId, payload: Payload) {
+        self.stray();
         if self.owed.len() < OWED_MAX {
             let head = self.head_to(to);
             self.owed.push(Message { head, payload });

@@ -148,6 +148,7 @@ impl Reads {
 
 impl Raft {
     pub(crate) fn on_read(&mut self, requests: Requests, mode: ReadMode) {
+        self.stray();
         self.stir();
         match mode {
             ReadMode::Local { stale_max } => self.read_local(requests, stale_max),

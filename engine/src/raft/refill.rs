@@ -34,6 +34,9 @@ pub(super) struct Refill {
 impl Raft {
     /// What is missing -> a question to the next peer.
     pub(crate) fn refill(&mut self) {
+        if self.is_plain {
+            return;
+        }
         let Some(at) = self.facts.hole else { return };
         let is_news = self.refill.asked != Some(at);
         let holders = self.holders().len();

@@ -185,7 +185,9 @@ impl Feed<'_> {
 impl Raft {
     /// The last entries -> appends, as far as each peer's window allows.
     pub(crate) fn replicate(&mut self) {
-        self.begin_round();
+        if !self.is_plain {
+            self.begin_round();
+        }
         let (last, committed) = (self.log.marks.last(), self.log.marks.committed());
         let round = self.reads.number();
         let Role::Leader(leader) = &mut self.role else { return self.send_forwards() };
@@ -251,6 +253,7 @@ impl Raft {
         if let Some(transfer) = &mut peer.transfer {
             transfer.behind.answered(answer.sequence);
         }
+        self.is_plain &= answer.conflict.is_none();
         match &answer.conflict {
             Some(_) if answer.sequence < peer.probing_since => {
                 self.marks.set(Mark::StaleAnswerDropped);
@@ -312,6 +315,7 @@ impl Raft {
 
     /// What was read back from disk goes to whom it is for.
     pub(crate) fn on_read_back(&mut self, reader: Reader, back: ReadBack) {
+        self.stray();
         let chunk = Chunk { first: back.first, last: back.last, frames: back.frames };
         // Read before a cut, delivered after it: these are another leader's entries. Equal term
         // at the last index means that all are ours.
@@ -344,6 +348,7 @@ impl Raft {
     }
 
     pub(crate) fn on_link(&mut self, peer: NodeId, up: bool) {
+        self.stray();
         self.on_rest_link(peer, up);
         match &mut self.role {
             Role::Leader(leader) => {

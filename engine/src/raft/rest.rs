@@ -177,6 +177,9 @@ impl Raft {
 
     /// Everybody who can be reached rests -> so does the leader.
     pub(crate) fn rest(&mut self) {
+        if self.is_plain {
+            return;
+        }
         let Role::Leader(leader) = &self.role else { return };
         if !leader.quiet.is_offered || leader.quiet.is_asleep || !self.lacks_nothing() {
             return;
@@ -196,9 +199,14 @@ impl Raft {
 
     /// Whether a follower that answers an append may say that it rests, and then does.
     pub(super) fn take_rest(&mut self) -> bool {
-        let Role::Follower(Follower { matched, committed, conflict, .. }) = &self.role else {
+        let Role::Follower(Follower { matched, committed, conflict, is_rest_offered, .. }) =
+            &self.role
+        else {
             return false;
         };
+        if !is_rest_offered {
+            return false;
+        }
         let last = self.log.marks.last();
         let rests = *matched == last
             && *committed == last
@@ -207,8 +215,8 @@ impl Raft {
             && self.lacks_nothing();
         if let Role::Follower(follower) = &mut self.role {
             // What was offered is taken up once: what comes next is another matter.
-            let offered = std::mem::take(&mut follower.is_rest_offered);
-            if offered && rests {
+            follower.is_rest_offered = false;
+            if rests {
                 follower.rest = Rest::Asleep;
                 self.marks.set(Mark::Hibernated);
                 return true;

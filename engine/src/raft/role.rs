@@ -241,6 +241,7 @@ impl Raft {
     /// Ends what only this role could bring to its end. What is committed here still gets its
     /// answer when it is applied.
     pub(super) fn leave(&mut self) {
+        self.stray();
         if let Some((_, runs, _)) = self.gathering.take() {
             self.end_runs(&runs, &Outcome::Refused(Refusal::NotLeader { hint: None }));
         }

@@ -27,6 +27,10 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.appends.is_empty()
+    }
+
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -66,6 +66,19 @@ impl Compaction {
         self.retain_bytes = retain_log_bytes;
     }
 
+    /// Whether nothing is to be removed before there is another snapshot, or another segment is full.
+    pub(super) fn is_at_rest(&self, journal: &Journal, snapshots: &Snapshots) -> bool {
+        if !matches!(self.step, Step::Idle) || self.lost >= journal.first() {
+            return false;
+        }
+        let [older, _] = &snapshots.whole[..] else {
+            return snapshots.whole.len() < SNAPSHOTS_KEPT && snapshots.spoilt.is_empty();
+        };
+        let covered = older.header.at.index;
+        snapshots.spoilt.is_empty()
+            && journal.sealed.front().is_none_or(|sealed| sealed.last.index > covered)
+    }
+
     pub(crate) fn go_on(
         &mut self,
         journal: &mut Journal,

@@ -55,6 +55,11 @@ struct Work {
 }
 
 impl Holes {
+    /// Whether nothing is missing, and nothing is being mended.
+    pub(super) fn is_empty(&self) -> bool {
+        self.holes.is_empty() && self.slots.is_empty() && self.at_work.is_none()
+    }
+
     /// A bad entry of this segment.
     pub(super) fn add(&mut self, slot: Slot, sequence: u64, layout: Layout, is_owed: bool) {
         let at = self.holes.partition_point(|hole| hole.slot.id.index < slot.id.index);

@@ -31,7 +31,7 @@ use crate::{
     marks::Mark,
     types::{GroupId, Instant, LogId, LogIndex, OpId, Term, Timestamp, earliest},
 };
-use batch::{Promised, Stamp, fitting, gather, place, submit};
+use batch::{Promised, Stamp, fitting, place, submit};
 use bytes::Bytes;
 use std::{collections::VecDeque, time::Duration};
 
@@ -233,9 +233,13 @@ impl Active {
         self.writes.is_empty() && lane.in_flight.is_none() && lane.sent == self.last()
     }
 
-    fn on_written(&mut self, op: OpId) {
-        if let Some(write) = self.writes.iter_mut().find(|write| write.op == op) {
-            write.is_done = true;
+    /// True if a write of entries that was submitted before this one is still on its way.
+    fn on_written(&mut self, op: OpId) -> bool {
+        let place = self.writes.iter().position(|write| write.op == op);
+        let is_under_way = |write: &EntriesWrite| !write.is_done;
+        let overtakes = place.is_some_and(|place| self.writes.range(..place).any(is_under_way));
+        if let Some(place) = place {
+            self.writes[place].is_done = true;
         }
         while let Some(write) = self.writes.pop_front_if(|write| write.is_done) {
             self.written = write.through;
@@ -244,6 +248,7 @@ impl Active {
         if self.slot_lane.in_flight.take_if(|in_flight| *in_flight == op).is_some() {
             self.slot_lane.durable = self.slot_lane.sent;
         }
+        overtakes
     }
 }
 
@@ -408,6 +413,27 @@ impl Journal {
         self.refresh_hint(now, promises, ops);
     }
 
+    /// Writes what it can where nothing else is to be done, and the next entry fits.
+    pub(super) fn go_on_writing(&mut self, now: Instant, promises: &mut Promises, ops: &mut Ops) {
+        if self.has_to_write() {
+            self.write(Promised::by(promises), ops);
+        }
+        self.refresh_hint(now, promises, ops);
+    }
+
+    /// Whether all that it can have to do is to write entries.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.roll, Roll::Idle)
+            && self.active.is_some()
+            && self.spares.are_in_order()
+            && self.cut.is_none()
+            && self.ends_at.is_none()
+            && self.holes.is_empty()
+            && self.lost.is_none()
+            && self.fault.is_none()
+            && !self.is_finishing
+    }
+
     /// A snapshot of everything up to `at` takes the place of the log: nothing more is written to
     /// it, and nothing behind `at` counts.
     pub(super) fn end_before(&mut self, at: LogIndex) {
@@ -449,7 +475,7 @@ impl Journal {
         !self.pending.is_empty() || self.active.as_ref().is_some_and(has_slots)
     }
 
-    fn write(&mut self, promised: Promised, ops: &mut Ops) {
+    fn write(&mut self, promised: Promised<'_>, ops: &mut Ops) {
         let durable = self.durable;
         let Some(active) = self.active.as_mut().filter(|_| matches!(self.roll, Roll::Idle)) else {
             return;
@@ -469,11 +495,8 @@ impl Journal {
                 break;
             }
             let stamp = Stamp { epoch: self.epoch, durable };
-            let entries = self.pending.range(..batch.entries);
-            let bytes = gather(entries.clone(), &batch);
-            let at = place(active, entries, bytes, stamp);
+            let at = place(active, &mut self.pending, &batch, stamp);
             self.written_bytes += at.len();
-            self.pending.drain(..batch.entries);
             self.pending_bytes -= batch.bytes;
             submit(active, Some(at), ops);
         }
@@ -497,20 +520,14 @@ impl Journal {
         !active.fits(active.slots.len(), active.write_at, u64::from(next.head.total_bytes))
     }
 
-    /// Whether a write of entries that was submitted before this one is still on its way.
-    pub(crate) fn is_overtaking(&self, op: OpId) -> bool {
-        let writes = self.active.as_ref().map(|active| &active.writes);
-        let mut earlier = writes.into_iter().flatten().take_while(|write| write.op != op);
-        writes.is_some_and(|writes| writes.iter().any(|write| write.op == op))
-            && earlier.any(|write| !write.is_done)
-    }
-
-    pub(crate) fn on_written(&mut self, op: OpId) {
+    /// True if it has overtaken another write of entries.
+    pub(crate) fn on_written(&mut self, op: OpId) -> bool {
         let active = self.active.as_mut().expect("a segment is not sealed while writes are on");
-        active.on_written(op);
+        let overtakes = active.on_written(op);
         let durable = active.durable();
         self.advance_durable(durable);
         self.hint_at = None;
+        overtakes
     }
 
     /// What is on disk up to here counts, as far as nothing speaks against it.

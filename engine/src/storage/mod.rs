@@ -15,6 +15,7 @@ mod lost;
 mod ops;
 mod peers;
 mod pins;
+mod plain;
 mod progress;
 mod promises;
 mod reader;
@@ -140,6 +141,8 @@ pub(crate) struct Storage {
     is_resumed: bool,
     giving_up: Option<GivingUp>,
     fault: Option<Halt>,
+    /// Nothing is under way here but the log's own writes.
+    is_plain: bool,
 }
 
 impl Storage {
@@ -163,6 +166,7 @@ impl Storage {
             is_resumed: false,
             giving_up: None,
             fault: None,
+            is_plain: false,
             config: config.clone(),
         };
         storage.compaction.tune(config.tuning.retain_log_bytes);
@@ -172,6 +176,7 @@ impl Storage {
 
     /// New limits, from now on.
     pub(crate) fn tune(&mut self, tuning: &Tuning) {
+        self.stray();
         self.config.tuning = tuning.clone();
         self.journal.tune(tuning);
         self.snapshots.tune(tuning);
@@ -182,6 +187,7 @@ impl Storage {
     // ---- facts -------------------------------------------------------------------------------
 
     pub(crate) fn on_start(&mut self, start: Start) {
+        self.stray();
         self.restart = Some(Box::new(Restart::new(self.config.clone(), self.seed, start)));
     }
 
@@ -192,8 +198,18 @@ impl Storage {
         result: Result<Completion, DiskError>,
     ) {
         let Some(InFlight { job, file, .. }) = self.ops.complete(op) else { return };
+        if job == Job::Log && result.is_ok() {
+            return self.on_log_written(op);
+        }
+        self.stray();
         if let Err(error) = self.take(now, op, job, file, result) {
             self.fault.get_or_insert(Halt::DiskFailed { file, error });
+        }
+    }
+
+    fn on_log_written(&mut self, op: OpId) {
+        if self.journal.on_written(op) {
+            self.ops.met(Mark::WriteOvertaken);
         }
     }
 
@@ -219,10 +235,7 @@ impl Storage {
             }
             Job::Log => {
                 result?;
-                if self.journal.is_overtaking(op) {
-                    self.ops.met(Mark::WriteOvertaken);
-                }
-                self.journal.on_written(op);
+                self.on_log_written(op);
             }
             Job::Roll(op) => {
                 let result = result.map(|_| ());
@@ -296,10 +309,12 @@ impl Storage {
     }
 
     pub(crate) fn on_captured(&mut self, capture: CaptureId, result: Result<Chunk, MachineError>) {
+        self.stray();
         self.snapshots.on_captured(capture, result);
     }
 
     pub(crate) fn on_restored(&mut self, through: u64, result: Result<(), MachineError>) {
+        self.stray();
         self.snapshots.on_restored(through, result);
     }
 
@@ -357,6 +372,17 @@ impl Storage {
 
     /// Writes what is wanted and not yet on its way: hard state, entries, cuts, reads, snapshot.
     pub(crate) fn persist(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if self.is_plain {
+            self.go_on_writing(now);
+        }
+        if !self.is_plain {
+            self.go_on(now, out);
+        }
+        self.ops.drain_into(out);
+    }
+
+    /// Goes on with everything.
+    fn go_on(&mut self, now: Instant, out: &mut Vec<Action>) {
         if self.give_up(out) {
             return;
         }
@@ -396,7 +422,6 @@ impl Storage {
             self.halt_if_machine_lacks();
         }
         self.write_promises();
-        self.ops.drain_into(out);
     }
 
     fn write_promises(&mut self) {
@@ -407,6 +432,7 @@ impl Storage {
 
     /// The node stops: what is durable is to be said in the hard state now.
     pub(crate) const fn finish(&mut self) {
+        self.stray();
         self.journal.wind_up();
     }
 
@@ -442,6 +468,7 @@ impl Storage {
     }
 
     fn promises_mut(&mut self) -> &mut Promises {
+        self.stray();
         self.promises.as_mut().expect("the restart is over")
     }
 
@@ -517,6 +544,7 @@ impl Storage {
             "cutting behind {last}, committed is {}",
             self.committed
         );
+        self.stray();
         self.reads.forget(last.index.next());
         self.journal.truncate(last.index.next(), last);
     }
@@ -564,6 +592,7 @@ impl Storage {
     /// Wants entries from `from` on, whole ones, at most `bytes_max` together but at least one,
     /// and none beyond `to`. One read per reader at a time; a new one replaces it.
     pub(crate) fn read(&mut self, reader: Reader, from: LogIndex, to: LogIndex, bytes_max: u32) {
+        self.stray();
         self.reads.read(reader, from, to, bytes_max);
     }
 

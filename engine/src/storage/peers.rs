@@ -42,6 +42,7 @@ impl Storage {
 
     /// A peer's copy of an entry of this log.
     pub(crate) fn refill(&mut self, head: &Head, frame: Bytes) {
+        self.stray();
         if !self.installing.is_under_way() {
             self.journal.holes.give(head.id, head.digest, frame);
         }
@@ -77,6 +78,7 @@ impl Storage {
 
     /// Reads a piece of a snapshot for a peer: of the newest, or of the one it is being sent.
     pub(crate) fn serve(&mut self, peer: NodeId, from: u64) {
+        self.stray();
         let snapshots = &mut self.snapshots;
         let (newest, align) = (snapshots.whole.last(), self.config.disk_align);
         snapshots.serving.serve(peer, from, newest, align, &mut self.ops);
@@ -84,6 +86,7 @@ impl Storage {
 
     /// Only these peers are being sent snapshots.
     pub(crate) fn keep_serving(&mut self, peers: &[NodeId]) {
+        self.stray();
         self.snapshots.serving.keep(peers);
     }
 
@@ -94,6 +97,7 @@ impl Storage {
 
     /// A piece of a peer's snapshot, to be kept beside everything else.
     pub(crate) fn stage(&mut self, piece: &Piece) {
+        self.stray();
         if !self.installing.is_under_way() {
             self.snapshots.stage(piece, &mut self.ops);
         }
@@ -106,6 +110,7 @@ impl Storage {
 
     /// What a peer sends is not needed any more.
     pub(crate) fn discard_staged(&mut self) {
+        self.stray();
         if !self.installing.is_under_way() {
             self.snapshots.discard_staged(&mut self.ops);
         }
@@ -113,12 +118,14 @@ impl Storage {
 
     /// What a peer sent, all of it, takes the place of the log.
     pub(crate) fn install(&mut self, at: LogId) {
+        self.stray();
         let (journal, snapshots) = (&mut self.journal, &mut self.snapshots);
         self.installing.begin(at, journal, snapshots, &mut self.reads, &mut self.ops);
     }
 
     /// What a peer sent takes the place of a snapshot that was lost; the log goes on from it.
     pub(crate) fn join(&mut self, at: LogId) {
+        self.stray();
         let staged = self.snapshots.staged().map(|snapshot| snapshot.at);
         assert_eq!(staged, Some(at), "it was staged whole");
         self.installing.begin_join();

@@ -70,6 +70,11 @@ impl Storage {
 }
 
 impl Pins {
+    /// Whether nobody reads, and nobody is to be answered.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pins.is_empty() && self.reading.is_empty() && self.ended.is_empty()
+    }
+
     pub(crate) fn pin(
         &mut self,
         snapshot: Option<&SnapshotFile>,

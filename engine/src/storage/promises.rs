@@ -102,6 +102,13 @@ impl Promises {
         self.durable_version >= self.wanted_version
     }
 
+    /// Whether nothing is being written or to be.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.writing.is_none()
+            && self.members.is_none()
+            && self.durable_version.0 >= self.wanted_version.0
+    }
+
     /// Lower bounds that travel with the next update, and never wait for one.
     pub(crate) fn hint(&mut self, durable: LogIndex, committed: LogIndex) {
         let wanted = &mut self.wanted;

@@ -168,6 +168,12 @@ impl Reads {
         self.done.clear();
     }
 
+    /// Whether nobody wants anything.
+    pub(super) fn is_idle(&self) -> bool {
+        let is_idle = |state: &State| state.want.is_none() && matches!(state.step, Step::Idle);
+        self.done.is_empty() && self.readers.iter().all(is_idle)
+    }
+
     fn state(&mut self, reader: Reader) -> &mut State {
         let place = self.readers.iter().position(|state| state.reader == reader);
         let place = place.unwrap_or_else(|| {

@@ -107,6 +107,11 @@ impl Spares {
         !self.is_stocked && self.creating.is_none() && self.retry_at.is_none_or(|at| now >= at)
     }
 
+    /// Whether the next roll has what it needs.
+    pub(super) const fn are_in_order(&self) -> bool {
+        self.is_stocked && self.creating.is_none() && !self.is_full
+    }
+
     /// Number zero is where a new node's hard state is built.
     fn number(&mut self) -> u64 {
         self.next += 1;

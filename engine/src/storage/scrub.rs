@@ -76,6 +76,14 @@ impl Scrub {
         self.due.filter(|_| self.reading.is_none() && !self.is_checking())
     }
 
+    /// Whether nothing is to be read before the deadline.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.believed.is_none()
+            && self.reading.is_none()
+            && !self.is_checking()
+            && (self.interval.is_zero() || self.due.is_some())
+    }
+
     /// Whether a piece of a snapshot is being read.
     fn is_checking(&self) -> bool {
         self.checks.as_ref().is_some_and(Checks::is_reading)

@@ -58,6 +58,11 @@ impl Transfer {
 }
 
 impl Serving {
+    /// Whether nobody is being sent a snapshot.
+    pub(super) fn is_idle(&self) -> bool {
+        self.transfers.is_empty() && self.pieces.is_empty()
+    }
+
     /// Reads the piece that begins at `from`, of the newest snapshot or of the one this peer is
     /// being sent.
     pub(crate) fn serve(

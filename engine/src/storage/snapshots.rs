@@ -160,6 +160,20 @@ impl Snapshots {
         Some((restoring.taken_in, restoring.snapshot.footer.payload_bytes))
     }
 
+    /// Whether the machine has its state, and no snapshot is being written, read or looked after.
+    pub(super) fn are_at_rest(&self) -> bool {
+        self.restored.is_some()
+            && self.restoring.is_none()
+            && self.saving.is_none()
+            && self.staging.is_none()
+            && self.serving.is_idle()
+            && self.pins.is_empty()
+            && self.given_up.is_none()
+            && !self.wants_fresh
+            && !self.is_lost
+            && self.fault.is_none()
+    }
+
     // ---- save --------------------------------------------------------------------------------
 
     pub(crate) fn capture(

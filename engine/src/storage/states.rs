@@ -27,6 +27,7 @@ impl Storage {
 
     /// Captures the machine as it is after `at`; false if a capture runs or `at` is no news.
     pub(crate) fn capture(&mut self, at: LogId, members: Arc<Membership>) -> bool {
+        self.stray();
         if self.installing.is_under_way() {
             return false;
         }

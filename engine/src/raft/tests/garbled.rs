@@ -8,7 +8,7 @@ use rand_chacha::rand_core::Rng;
 
 /// A message with some bytes changed and its checksum right.
 fn garble(message: &Message, rng: &mut ChaCha8Rng) -> Option<Message> {
-    let (head, body) = Encoder::default().encode(message.clone());
+    let (head, body) = Encoder::default().encode(&mut message.clone());
     let mut bytes = [&head[..], &body].concat();
     for _ in 0..=rng.next_u64() % 3 {
         // Not the lengths, which only decoding judges, nor the identities, which come first.

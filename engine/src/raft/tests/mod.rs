@@ -431,7 +431,7 @@ impl Cluster {
         if self.cut.contains(&(from, to)) || to.0 as usize > self.nodes.len() {
             return;
         }
-        let (head, body) = Encoder::default().encode(message.clone());
+        let (head, body) = Encoder::default().encode(&mut message.clone());
         let whole: Bytes = [head, body].concat().into();
         let decoded = codec::decode(&whole).expect("what was encoded can be decoded");
         assert_eq!(decoded, message);

@@ -30,15 +30,14 @@ pub(super) struct Fitting {
 
 /// What the hard state says, both copies of it: without it an entry must not be written.
 #[derive(Clone, Copy)]
-pub(super) struct Promised {
+pub(super) struct Promised<'a> {
     pub(super) term: Term,
-    /// It names the membership in force.
-    members: bool,
+    promises: &'a Promises,
 }
 
-impl Promised {
-    pub(super) fn by(promises: &Promises) -> Self {
-        Self { term: promises.durable().term, members: promises.is_membership_named() }
+impl<'a> Promised<'a> {
+    pub(super) const fn by(promises: &'a Promises) -> Self {
+        Self { term: promises.durable().term, promises }
     }
 
     /// Of a later term a crash would leave more than was promised; of a membership that is not
@@ -47,7 +46,7 @@ impl Promised {
         let is_promised =
             head.id.term <= self.term || cfg!(lakebed_break = "write_an_unpromised_term");
         let is_named = head.kind != Kind::Membership
-            || self.members
+            || self.promises.is_membership_named()
             || cfg!(lakebed_break = "write_an_unnamed_membership");
         is_promised && is_named
     }
@@ -56,7 +55,7 @@ impl Promised {
 pub(super) fn fitting(
     active: &Active,
     pending: &VecDeque<Pending>,
-    promised: Promised,
+    promised: Promised<'_>,
     window: u64,
 ) -> Fitting {
     let mut batch = Fitting { adjoin: true, ..Fitting::default() };
@@ -86,18 +85,15 @@ pub(super) fn fitting(
     batch
 }
 
-/// The bytes of these entries: those they came in where they adjoin, else a copy.
-pub(super) fn gather<'a>(
-    mut entries: impl DoubleEndedIterator<Item = &'a Pending> + Clone,
-    batch: &Fitting,
-) -> Bytes {
+/// The bytes of the first entries: those they came in where they adjoin, else a copy.
+fn gather(pending: &VecDeque<Pending>, batch: &Fitting) -> Bytes {
     if !batch.adjoin {
         let mut bytes = BytesMut::with_capacity(batch.bytes as usize);
+        let entries = pending.iter().take(batch.entries);
         entries.for_each(|entry| bytes.extend_from_slice(entry.frame()));
         return bytes.freeze();
     }
-    let last = entries.clone().next_back().expect("a write has an entry at least");
-    let first = entries.next().unwrap_or(last);
+    let (first, last) = (&pending[0], &pending[batch.entries - 1]);
     last.chunk.slice(first.at..last.end())
 }
 
@@ -108,18 +104,20 @@ pub(super) struct Stamp {
     pub(super) durable: LogIndex,
 }
 
-/// Gives entries their place and their slots; what comes back is what to write there.
-pub(super) fn place<'a>(
+/// Gives the first entries their place and their slots; what comes back is what to write there.
+pub(super) fn place(
     active: &mut Active,
-    entries: impl Iterator<Item = &'a Pending>,
-    bytes: Bytes,
+    pending: &mut VecDeque<Pending>,
+    batch: &Fitting,
     stamp: Stamp,
 ) -> Extent {
+    let bytes = gather(pending, batch);
     let (offset, seed) = (active.write_at, active.seed);
     let mut at = offset;
-    for Pending { head, .. } in entries {
+    for _ in 0..batch.entries {
+        let Pending { head, .. } = pending.pop_front().expect("they were just counted");
         let floor_lag = FloorLag::new(head.id.index, stamp.durable);
-        let slot = Slot::of(head, at, stamp.epoch, floor_lag);
+        let slot = Slot::of(&head, at, stamp.epoch, floor_lag);
         active.slot_lane.put(&active.layout, active.slots.len() as u32, &slot, seed);
         active.slots.push(slot);
         active.last_time = head.time;
