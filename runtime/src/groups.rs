@@ -52,6 +52,9 @@ pub struct GroupsOptions {
     pub node: NodeId,
     /// Where peers reach it.
     pub listen: Listen,
+    /// How many groups there are to be, where that is fixed: each one's snapshots say it
+    /// ([`Config::groups`]). Zero, the default: they do not.
+    pub groups: u32,
     /// Timing and limits of each group.
     pub tuning: Tuning,
     /// What peers must know to be let in; see [`Options::secret`](crate::Options).
@@ -75,6 +78,7 @@ impl GroupsOptions {
             cluster,
             node,
             listen,
+            groups: 0,
             tuning,
             secret: Vec::new(),
             insecure: false,
@@ -264,10 +268,10 @@ impl<M: StateMachine + Send + 'static> GroupsNode<M> {
         options: GroupsOptions,
         machine: impl FnMut(GroupId) -> M + Send + 'static,
     ) -> Result<(Groups, Self), StartError> {
-        let GroupsOptions { dir, cluster, node, listen, tuning, secret, insecure, machine_threads } =
+        let GroupsOptions { dir, cluster, node, listen, secret, insecure, machine_threads, .. } =
             options;
         let mut config = Config::new(GroupId(0), node);
-        config.tuning = tuning;
+        (config.groups, config.tuning) = (options.groups, options.tuning);
         config.validate().map_err(StartError::Config)?;
         let found = found(&dir).map_err(StartError::System)?;
         let listener = crate::node::listen(listen, insecure)?;

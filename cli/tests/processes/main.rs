@@ -1,6 +1,7 @@
 //! The built command as real processes.
 
 mod backup;
+mod backup_groups;
 mod cluster;
 mod common;
 mod dirs;
