@@ -90,6 +90,10 @@ pub(crate) struct Up {
     /// the cluster is made [default: 1, or as many as the directory has]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(GROUPS_MAX)))]
     pub(crate) groups: Option<u16>,
+    /// Make the cluster out of what `lakebed backup` wrote; it is only read. With several groups: the
+    /// name that it was given, which the files' names begin with. Or a directory that holds it alone
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) restore: Option<PathBuf>,
     /// The port at which Prometheus may ask how all nodes are: http://127.0.0.1:PORT/metrics
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) metrics_port: Option<u16>,

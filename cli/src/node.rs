@@ -98,7 +98,7 @@ impl Plan {
     }
 
     /// Whether there is no node in its directory.
-    fn is_new(&self) -> Result<bool> {
+    pub(crate) fn is_new(&self) -> Result<bool> {
         if self.groups == 1 {
             return Ok(!self.dir.join(File::HardState.name()).exists());
         }

@@ -188,6 +188,19 @@ fn tell(told: &Told) {
     ));
 }
 
+/// What a whole cluster begins with.
+pub(crate) fn tell_state(files: &BackupFiles) {
+    for (path, backup) in &files.files {
+        let (index, term) = (backup.at.index, backup.at.term);
+        let of = called_of((files.groups > 1).then_some(backup.group.0), files.groups.into());
+        say(format_args!(
+            "  {of}made of {}, {} of state as of {index} (term {term})",
+            path.display(),
+            BinaryBytes(backup.bytes)
+        ));
+    }
+}
+
 fn tell_more(args: &Restore, groups: u16) {
     let mut more =
         args.cluster.as_ref().map_or_else(String::new, |name| format!(" --cluster {name}"));

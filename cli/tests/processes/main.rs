@@ -23,3 +23,4 @@ mod sessions;
 mod shared;
 mod sim;
 mod tape;
+mod up_restore;
