@@ -15,14 +15,13 @@ use crate::{
     dir::{self, DirError, Owner},
     handle::{Handle, Reply},
     health::Health,
-    inbox::{Inbox, Request},
+    inbox::{Bell, Inbox, Request},
     net::{Identity, TcpNet},
     node::StartError,
     options::Listen,
 };
 pub use driver::GroupsNode;
 use driver::Inner;
-use futures::task::AtomicWaker;
 use lakebed::{
     ClusterId, Config, GroupId, Halt, Member, Membership, NodeId, Start, StateMachine, Tuning,
     files::Directory,
@@ -137,7 +136,7 @@ struct State {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    driver: AtomicWaker,
+    bell: Arc<Bell>,
 }
 
 impl Shared {
@@ -210,7 +209,8 @@ impl Groups {
             None if vacant => return Err(GroupsError::Unknown(group)),
             _ => Start::Run,
         };
-        let inbox = Arc::new(Inbox::new(INBOX_BYTES_MAX));
+        let inbox = Inbox::at(Arc::clone(&self.shared.bell), group, INBOX_BYTES_MAX);
+        let inbox = Arc::new(inbox);
         let mut state = self.shared.state();
         if state.has_ended || state.is_stopping {
             return Err(GroupsError::Ended);
@@ -219,7 +219,7 @@ impl Groups {
         state.inboxes.insert(group, Arc::clone(&inbox));
         state.births.push(Birth { group, directory, start, inbox: Arc::clone(&inbox) });
         drop(state);
-        self.shared.driver.wake();
+        self.shared.bell.wake();
         Ok(Handle::new(inbox))
     }
 
@@ -246,7 +246,7 @@ impl Groups {
             inbox.push(Request::Stop { hand_over });
         }
         drop(state);
-        self.shared.driver.wake();
+        self.shared.bell.wake();
     }
 
     /// Resolves when a group has ended on this node.
