@@ -90,6 +90,10 @@ pub(crate) struct Up {
     /// the cluster is made [default: 1, or as many as the directory has]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(GROUPS_MAX)))]
     pub(crate) groups: Option<u16>,
+    /// Make the cluster out of what `lakebed backup` wrote; it is only read. With several groups: the
+    /// name that it was given, which the files' names begin with. Or a directory that holds it alone
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(crate) restore: Option<PathBuf>,
     /// The port at which Prometheus may ask how all nodes are: http://127.0.0.1:PORT/metrics
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) metrics_port: Option<u16>,
@@ -295,14 +299,13 @@ pub(crate) struct Ask {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Restore {
-    /// What `lakebed backup` wrote; it is only read. With --groups: the name that it was given, which
-    /// the files' names begin with
+    /// What `lakebed backup` wrote; it is only read. Of several groups: the name that it was given,
+    /// which the files' names begin with
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Over how many groups the keys are spread, as they were
-    #[arg(long, default_value_t = 1,
-        value_parser = clap::value_parser!(u16).range(1..=i64::from(GROUPS_MAX)))]
-    pub(crate) groups: u16,
+    /// Over how many groups the keys are spread, as they were [default: as the backup says]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(GROUPS_MAX)))]
+    pub(crate) groups: Option<u16>,
     /// Where the node will keep its data: an empty directory, or none yet
     #[arg(long)]
     pub(crate) dir: PathBuf,
@@ -355,8 +358,8 @@ pub(crate) struct Inspect {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Verify {
-    /// The node's directory; nothing in it is changed
-    #[arg(value_name = "DIR")]
+    /// The node's directory, or what `lakebed backup` wrote; nothing in it is changed
+    #[arg(value_name = "DIR|FILE")]
     pub(crate) dir: PathBuf,
     /// One JSON object instead of lines
     #[arg(long)]

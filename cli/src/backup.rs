@@ -6,6 +6,7 @@
 
 use crate::{
     args::{Backup, OfGroup, Snapshot},
+    backup_files::of_group,
     client::{Node, PATIENCE, called, why},
     progress::{QUIET, bytes_bar},
     say,
@@ -46,6 +47,8 @@ pub(crate) struct Told {
     /// One of several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) group: Option<u64>,
+    /// Of how many groups the backup says it is one; 0: it does not.
+    pub(crate) groups: u32,
 }
 
 pub(crate) fn snapshot(args: &Snapshot) -> Result<ExitCode> {
@@ -78,12 +81,14 @@ fn say_json(of: &OfGroup, told: Vec<serde_json::Value>) {
 pub(crate) fn backup(args: &Backup) -> Result<ExitCode> {
     refuse_existing(&args.file)?;
     let mut node = Node::connect(args.address)?;
+    let count = node.info(None)?.number("groups").unwrap_or(1);
     let groups = node.groups(args.of.group)?;
     // One that is named has the file that is named.
-    let files: Vec<_> = groups
-        .into_iter()
-        .map(|group| (group, file_of(&args.file, group.filter(|_| args.of.group.is_none()))))
-        .collect();
+    let file_of = |group: Option<u64>| match group.filter(|_| args.of.group.is_none()) {
+        Some(group) => of_group(&args.file, group),
+        None => args.file.clone(),
+    };
+    let files: Vec<_> = groups.into_iter().map(|group| (group, file_of(group))).collect();
     files.iter().try_for_each(|(_, file)| refuse_existing(file))?;
     let is_fresh = node.is_fresh();
     if let Err(error) = &is_fresh {
@@ -99,6 +104,13 @@ pub(crate) fn backup(args: &Backup) -> Result<ExitCode> {
         let part = Part::create(file)?;
         let told = node.take(*group, part, taken_at)?;
         let told = Told { is_fresh: is_fresh.is_ok(), ..told };
+        if told.groups == 0 && count > 1 {
+            eprintln!(
+                "warning: this snapshot is from before the node was of a version that says how many \
+                 groups there are: give --groups {count} to `lakebed restore`, or write something and \
+                 take another backup"
+            );
+        }
         if !args.json {
             tell(&told);
         }
@@ -112,25 +124,24 @@ pub(crate) fn backup(args: &Backup) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where one of several groups is put.
-pub(crate) fn file_of(file: &Path, group: Option<u64>) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    if let Some(group) = group {
-        name.push(format!(".group-{group}"));
-    }
-    name.into()
-}
-
 fn tell(told: &Told) {
     let Told { file, cluster, node, term, index, bytes, state_bytes, digest, .. } = told;
     say(format_args!(
         "{}{}: {} in {} of cluster {cluster}, as node {node} had it at {index} (term {term}), \
          checksum {digest}",
-        called(told.group),
+        called_of(told.group, told.groups),
         file.display(),
         BinaryBytes(*state_bytes),
         BinaryBytes(*bytes),
     ));
+}
+
+/// As [`called`], with how many there are.
+pub(crate) fn called_of(group: Option<u64>, groups: u32) -> String {
+    match group {
+        Some(group) if groups > 1 => format!("group {group} of {groups}: "),
+        _ => called(group),
+    }
 }
 
 fn refuse_existing(file: &Path) -> Result<()> {
@@ -208,6 +219,7 @@ impl Node {
             digest: format!("{:08x}", backup.digest),
             is_fresh: true,
             group,
+            groups: backup.groups,
         })
     }
 }

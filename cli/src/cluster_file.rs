@@ -3,7 +3,7 @@
 //! The nodes' own directories hold the membership with these addresses, so they never change: a
 //! second `up` must find the same ports for peers, whatever ports it opens for clients.
 
-use crate::groups_file::write_whole;
+use crate::{backup_files::BackupFiles, groups_file::write_whole};
 use anyhow::{Context, Result, bail};
 use lakebed::ClusterId;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,9 @@ pub(crate) struct ClusterFile {
     /// Over how many groups the keys are spread.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub(crate) groups: u16,
+    /// The backup that its nodes are still to be made of: until they are, none of them may start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    restoring: Vec<u64>,
 }
 
 const fn one() -> u16 {
@@ -49,7 +52,23 @@ impl ClusterFile {
     pub(crate) fn draw(peer_ports: Vec<u16>, groups: u16) -> Self {
         // The standard library's only source of randomness; an id has to differ, not to be secret.
         let cluster = RandomState::new().hash_one(std::process::id()).max(1);
-        Self { version: VERSION, cluster, peer_ports, groups }
+        Self { version: VERSION, cluster, peer_ports, groups, restoring: Vec::new() }
+    }
+
+    /// Its nodes are still to be made of this backup, if there is one.
+    pub(crate) fn make_of(&mut self, backup: Option<&BackupFiles>) {
+        self.restoring = backup.map_or_else(Vec::new, BackupFiles::ids);
+    }
+
+    /// Whether nodes are still to be made, and of which backup.
+    pub(crate) fn restoring(&self) -> Option<&[u64]> {
+        (!self.restoring.is_empty()).then_some(&*self.restoring)
+    }
+
+    /// All nodes are there.
+    pub(crate) fn restored(&mut self, dir: &Path) -> Result<()> {
+        self.restoring.clear();
+        self.write(dir)
     }
 
     /// The cluster in this directory, if there is one.

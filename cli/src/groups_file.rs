@@ -22,11 +22,25 @@ pub(crate) struct GroupsFile {
     groups: u16,
     /// Whether each of them had its folder once. One that is missing then was lost.
     is_formed: bool,
+    /// The backup that a restore is at work to make the node of: until it is formed nothing else may
+    /// be done with it, or a group would begin with nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    restoring: Vec<u64>,
 }
 
 impl GroupsFile {
     pub(crate) const fn new(groups: u16) -> Self {
-        Self { version: VERSION, groups, is_formed: false }
+        Self { version: VERSION, groups, is_formed: false, restoring: Vec::new() }
+    }
+
+    /// Of a node that is to be made of this backup.
+    pub(crate) const fn restoring(groups: u16, backup: Vec<u64>) -> Self {
+        Self { version: VERSION, groups, is_formed: false, restoring: backup }
+    }
+
+    /// That of a node that is still to be made of a backup.
+    pub(crate) const fn is_restoring(&self) -> bool {
+        !self.restoring.is_empty()
     }
 
     pub(crate) const fn is_formed(&self) -> bool {
@@ -59,6 +73,7 @@ impl GroupsFile {
     /// That all groups have their folders.
     pub(crate) fn formed(mut self, dir: &Path) -> Result<()> {
         self.is_formed = true;
+        self.restoring.clear();
         self.write(dir)
     }
 

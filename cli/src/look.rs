@@ -8,13 +8,14 @@ mod json;
 
 use crate::{
     args::{Inspect, Verify},
+    backup_files::{self, BackupFiles},
     groups_file::GroupsFile,
     progress::bytes_bar,
     say,
 };
 use anyhow::{Result, anyhow};
 use indicatif::{BinaryBytes, ProgressBar};
-use lakebed::{Halt, Inspection, Phase, Recovery};
+use lakebed::{Backup, Halt, Inspection, Phase, Recovery};
 use lakebed_runtime::{Depth, DirError, LookError, look};
 use std::{
     fs, io,
@@ -36,6 +37,9 @@ pub(crate) fn inspect(args: &Inspect) -> Result<ExitCode> {
 }
 
 pub(crate) fn verify(args: &Verify) -> Result<ExitCode> {
+    if backup_files::is_backup(&args.dir) {
+        return verify_backup(args);
+    }
     each_group(&args.dir, args.json, |dir| {
         let (started, bar) = (Instant::now(), bytes_bar("verify"));
         let found = look(dir, Depth::Bytes, |recovery| show(&bar, recovery));
@@ -48,6 +52,25 @@ pub(crate) fn verify(args: &Verify) -> Result<ExitCode> {
         tell(&found, took);
         Ok((found.is_well(), None))
     })
+}
+
+/// Checks a backup; it is well, or it is none.
+fn verify_backup(args: &Verify) -> Result<ExitCode> {
+    let files = BackupFiles::all(&args.dir)?;
+    if args.json {
+        say(json::backup(&files));
+        return Ok(ExitCode::SUCCESS);
+    }
+    for (path, backup) in &files.files {
+        let Backup { cluster, node, at, bytes, digest, .. } = backup;
+        let (index, term, state) = (at.index, at.term, BinaryBytes(*bytes));
+        say(format_args!(
+            "{} of cluster {cluster}, as node {node} had it at {index} (term {term}): nothing is \
+             wrong in {state} of state, checksum {digest:08x}",
+            backup_files::what(path, backup),
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Looks at a node's folder, or at that of each of its groups, one after the other. Whether all was

@@ -6,6 +6,7 @@
 
 mod args;
 mod backup;
+mod backup_files;
 mod client;
 mod cluster_file;
 mod groups;

@@ -98,7 +98,7 @@ impl Plan {
     }
 
     /// Whether there is no node in its directory.
-    fn is_new(&self) -> Result<bool> {
+    pub(crate) fn is_new(&self) -> Result<bool> {
         if self.groups == 1 {
             return Ok(!self.dir.join(File::HardState.name()).exists());
         }
@@ -135,6 +135,7 @@ impl Plan {
 
     fn open_one(self) -> Result<Driven> {
         let mut config = Config::new(GroupId(1), NodeId(self.id));
+        config.groups = 1;
         config.tuning = self.tuning;
         let members = self.members.iter().map(|(id, address)| (*id, address.as_str()));
         let listen = Listen::Bound(self.peers);
@@ -161,9 +162,16 @@ impl Plan {
                 file
             }
         };
+        if file.is_restoring() {
+            bail!(
+                "{} was not restored to the end: give `lakebed restore` again as it was given",
+                self.dir.display()
+            );
+        }
         self.refuse_lost(&file)?;
         let (id, listen) = (NodeId(self.id), Listen::Bound(self.peers));
         let mut options = GroupsOptions::new(self.dir.clone(), self.cluster, id, listen);
+        options.groups = self.groups.into();
         let hibernate_after = options.tuning.hibernate_after;
         options.tuning = self.tuning.clone();
         options.tuning.hibernate_after = hibernate_after;

@@ -2,8 +2,9 @@
 
 use crate::{
     args::{Restore, refuse},
-    backup::{file_of, show},
-    groups_file::{GroupsFile, settle},
+    backup::{called_of, show},
+    backup_files::BackupFiles,
+    groups_file::{GroupsFile, folder, settle},
     progress::bytes_bar,
     say,
     serve::cluster_id,
@@ -11,10 +12,11 @@ use crate::{
 use anyhow::{Result, bail};
 use bytes::Bytes;
 use indicatif::BinaryBytes;
-use lakebed::{ClusterId, Halt, Member, Membership, NodeId};
-use lakebed_runtime::{DirError, RestoreError, read_backup, restore};
+use lakebed::{Backup, ClusterId, File, Halt, Member, Membership, NodeId};
+use lakebed_runtime::{DirError, RestoreError, restore};
 use serde::Serialize;
 use std::{
+    fs,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -30,75 +32,52 @@ struct Told {
     cluster: u64,
     /// The one that the backup is of.
     from_cluster: u64,
+    group: u64,
+    /// Of how many.
+    groups: u16,
     term: u64,
     index: u64,
     state_bytes: u64,
     digest: String,
 }
 
+/// A node that is to be.
+pub(crate) struct NewNode {
+    pub(crate) id: u64,
+    pub(crate) dir: PathBuf,
+    pub(crate) cluster: ClusterId,
+    pub(crate) members: Arc<Membership>,
+}
+
 pub(crate) fn run(args: &Restore) -> Result<ExitCode> {
-    let Restore { file, dir, id, peers, .. } = args;
+    let Restore { dir, id, peers, .. } = args;
     if !peers.contains(*id) {
         refuse(format!(
             "--peers {peers} does not name node {id} itself: every node is given all of them, \
              itself included, alike for all of them"
         ));
     }
-    let cluster = cluster_id(args.cluster.as_deref(), peers, args.groups);
-    if args.groups == 1 {
-        let told = restore_one(args, cluster, (file, dir), 1)?;
-        if args.json {
-            say(serde_json::to_string(&told)?);
-        } else {
-            tell(&told);
-            tell_more(args, dir, *id);
-        }
-        return Ok(ExitCode::SUCCESS);
-    }
-    // It says how many there are before the first is there, as a new node's does.
-    settle(dir, Some(args.groups))?;
-    let groups = match GroupsFile::read(dir)? {
-        Some(found) if found.is_formed() => bail!("{} holds a node already", dir.display()),
-        _ => GroupsFile::new(args.groups),
-    };
-    groups.write(dir)?;
-    let mut all = Vec::new();
-    for (group, folder) in groups.folders(dir) {
-        let told = restore_one(args, cluster, (&file_of(file, Some(group)), &folder), group)?;
-        if !args.json {
-            tell(&told);
-        }
-        all.push(serde_json::to_value(&told)?);
-    }
-    groups.formed(dir)?;
-    if args.json {
-        say(serde_json::json!({ "groups": all }));
+    let files = BackupFiles::read(&args.file, args.groups)?;
+    let cluster = cluster_id(args.cluster.as_deref(), peers, files.groups);
+    check_clusters(args, &files, cluster)?;
+    let members = members(peers.iter());
+    let node = NewNode { id: *id, dir: dir.clone(), cluster, members };
+    make(&node, &files)?;
+    let mut told = told(&node, &files);
+    if !args.json {
+        told.iter().for_each(tell);
+        tell_more(args, files.groups);
+    } else if files.groups == 1 {
+        say(serde_json::to_string(&told.remove(0))?);
     } else {
-        tell_more(args, dir, *id);
+        say(serde_json::json!({ "groups": told }));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// A group's directory out of its backup.
-fn restore_one(
-    args: &Restore,
-    cluster: ClusterId,
-    (file, dir): (&Path, &Path),
-    group: u64,
-) -> Result<Told> {
-    let Restore { id, peers, .. } = args;
-    let (started, bar) = (Instant::now(), bytes_bar("check"));
-    let backup = read_backup(file, |done, total| show(&bar, started, done, total));
-    bar.finish_and_clear();
-    let backup = backup?;
-    if backup.group.0 != group {
-        bail!(
-            "{} is a backup of group {}: all groups of a store are restored together, with as many \
-             --groups as it had",
-            file.display(),
-            backup.group
-        );
-    }
+/// The new cluster is another one than the old, which is the one that was meant.
+fn check_clusters(args: &Restore, files: &BackupFiles, cluster: ClusterId) -> Result<()> {
+    let (file, backup) = &files.files[0];
     if let Some(of) = args.of.filter(|of| *of != backup.cluster.0) {
         bail!("{} is a backup of cluster {}, not of {of}", file.display(), backup.cluster);
     }
@@ -111,49 +90,128 @@ fn restore_one(
             file.display()
         );
     }
-    let member = |(id, address): (u64, &str)| Member {
+    Ok(())
+}
+
+/// The first members of a cluster, by id and address.
+pub(crate) fn members<A: AsRef<str>>(nodes: impl IntoIterator<Item = (u64, A)>) -> Arc<Membership> {
+    let member = |(id, address): (u64, A)| Member {
         id: NodeId(id),
         incarnation: 0,
-        address: Bytes::copy_from_slice(address.as_bytes()),
+        address: Bytes::copy_from_slice(address.as_ref().as_bytes()),
     };
-    let members = Arc::new(Membership::of(peers.iter().map(member)));
+    Arc::new(Membership::of(nodes.into_iter().map(member)))
+}
+
+/// Makes this node out of this backup. If it was cut short it is given again, and does what is left.
+pub(crate) fn make(node: &NewNode, files: &BackupFiles) -> Result<()> {
+    let dir = &node.dir;
+    if files.groups == 1 {
+        return make_group(node, &files.files[0], files.groups, dir);
+    }
+    settle(dir, Some(files.groups))?;
+    // It says how many there are, and of what they are made, before the first is there.
+    let groups = GroupsFile::restoring(files.groups, files.ids());
+    match GroupsFile::read(dir)? {
+        Some(found) if found.is_formed() => bail!(
+            "{} holds a node already: start it, or restore into an empty directory",
+            dir.display()
+        ),
+        Some(found) if found != groups => bail!(
+            "{} holds the beginning of a node, and not of one that is made of this backup: choose \
+             another --dir, or remove it first",
+            dir.display()
+        ),
+        Some(_) => {}
+        None => {
+            refuse_foreign(dir)?;
+            groups.write(dir)?;
+        }
+    }
+    for ((_, folder), file) in groups.folders(dir).zip(&files.files) {
+        // The hard state comes last: this one an earlier try has made.
+        if !folder.join(File::HardState.name()).exists() {
+            make_group(node, file, files.groups, &folder)?;
+        }
+    }
+    groups.formed(dir)
+}
+
+fn refuse_foreign(dir: &Path) -> Result<()> {
+    let Some(found) = fs::read_dir(dir).ok().and_then(|mut found| found.next()).transpose()? else {
+        return Ok(());
+    };
+    bail!("{} is in the way: a node is restored into an empty directory", found.path().display())
+}
+
+/// Makes a group's directory.
+fn make_group(
+    node: &NewNode,
+    (file, backup): &(PathBuf, Backup),
+    groups: u16,
+    dir: &Path,
+) -> Result<()> {
     let (started, bar) = (Instant::now(), bytes_bar("restore"));
-    let made =
-        restore(dir, (cluster, NodeId(*id)), members, (file, backup.clone()), |done, all| {
-            show(&bar, started, done, all);
-        });
+    // Of how many it is one, whether its file said so or whoever restores it did.
+    let backup = Backup { groups: groups.into(), ..backup.clone() };
+    let (who, members) = ((node.cluster, NodeId(node.id)), Arc::clone(&node.members));
+    let made = restore(dir, who, members, (file, backup), |done, all| {
+        show(&bar, started, done, all);
+    });
     bar.finish_and_clear();
-    let at = made.map_err(|error| explain(error, (file, dir)))?;
-    Ok(Told {
-        dir: dir.to_owned(),
-        node: *id,
-        cluster: cluster.0,
+    made.map(drop).map_err(|error| explain(error, (file, dir)))
+}
+
+/// What was made of this backup, group by group.
+fn told(node: &NewNode, files: &BackupFiles) -> Vec<Told> {
+    let made = |(group, (_, backup)): (u64, &(PathBuf, Backup))| Told {
+        dir: if files.groups == 1 { node.dir.clone() } else { folder(&node.dir, group) },
+        node: node.id,
+        cluster: node.cluster.0,
         from_cluster: backup.cluster.0,
-        term: at.term.0,
-        index: at.index.0,
+        group,
+        groups: files.groups,
+        term: backup.at.term.0,
+        index: backup.at.index.0,
         state_bytes: backup.bytes,
         digest: format!("{:08x}", backup.digest),
-    })
+    };
+    (1..).zip(&files.files).map(made).collect()
 }
 
 fn tell(told: &Told) {
     let (dir, Told { node, index, term, .. }) = (told.dir.display(), told);
+    let of = called_of((told.groups > 1).then_some(told.group), told.groups.into());
     say(format_args!(
-        "{dir}: node {node} of a new cluster, {} of state as of {index} (term {term})",
+        "{of}{dir}: node {node} of a new cluster, {} of state as of {index} (term {term})",
         BinaryBytes(told.state_bytes)
     ));
 }
 
-fn tell_more(args: &Restore, dir: &Path, node: u64) {
+/// What a whole cluster begins with.
+pub(crate) fn tell_state(files: &BackupFiles) {
+    for (path, backup) in &files.files {
+        let (index, term) = (backup.at.index, backup.at.term);
+        let of = called_of((files.groups > 1).then_some(backup.group.0), files.groups.into());
+        say(format_args!(
+            "  {of}made of {}, {} of state as of {index} (term {term})",
+            path.display(),
+            BinaryBytes(backup.bytes)
+        ));
+    }
+}
+
+fn tell_more(args: &Restore, groups: u16) {
     let mut more =
         args.cluster.as_ref().map_or_else(String::new, |name| format!(" --cluster {name}"));
-    if args.groups > 1 {
-        more += &format!(" --groups {}", args.groups);
+    if groups > 1 {
+        more += &format!(" --groups {groups}");
     }
-    let (peers, dir) = (&args.peers, dir.display());
+    let Restore { dir, id, peers, .. } = args;
     say(format_args!(
-        "restore the others from the same file, then start all of them:\n  lakebed serve --id {node} \
-         --dir {dir} --peers {peers}{more} --listen ... --resp ..."
+        "restore the others from the same file, then start all of them:\n  lakebed serve --id {id} \
+         --dir {} --peers {peers}{more} --listen ... --resp ...",
+        dir.display()
     ));
 }
 

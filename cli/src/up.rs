@@ -2,15 +2,17 @@
 
 use crate::{
     args::{Up, refuse},
+    backup_files::BackupFiles,
     block_on,
     cluster_file::ClusterFile,
     groups_file,
     node::{Plan, listen},
+    restore::{self, NewNode},
     say,
     signals::Signals,
     supervise::Supervisor,
 };
-use anyhow::Result;
+use anyhow::{Result, bail};
 use lakebed::Tuning;
 use std::{
     env,
@@ -30,24 +32,94 @@ pub(crate) fn run(up: &Up) -> Result<ExitCode> {
     let is_new = known.is_none();
     let nodes = nodes(up, known.as_ref(), &dir);
     let ports = ports(up.port, nodes, "--port");
-    let groups = groups(up, known.as_ref(), &dir);
-    let cluster = known.unwrap_or_else(|| ClusterFile::draw(peer_ports(up, nodes), groups));
+    let backup = backup(up, known.as_ref(), nodes, &dir)?;
+    let groups = groups(up, known.as_ref(), backup.as_ref(), &dir);
+    let mut cluster = known.unwrap_or_else(|| ClusterFile::draw(peer_ports(up, nodes), groups));
     check_overlap(&ports, &cluster.peer_ports);
     check_metrics(up.metrics_port, &ports, &cluster.peer_ports);
     let tuning = up.tuning.tuning();
     block_on(async {
-        let signals = Signals::listen()?;
+        let mut signals = Signals::listen()?;
         let plans = plans(up, &dir, (&cluster, is_new), &ports, &tuning)?;
         let instead = "stop what uses it, or choose another port with --metrics-port";
         let metrics = up.metrics_port.map(|port| listen(loopback(port), "metrics", instead));
         let metrics = metrics.transpose()?;
+        cluster.make_of(backup.as_ref());
         if is_new {
             // Not before all its ports were free: they are for ever.
             cluster.write(&dir)?;
         }
         introduce(&dir, &ports, &cluster);
+        if let Some(backup) = backup {
+            restore::tell_state(&backup);
+            let nodes = to_be_made(&plans)?;
+            tokio::select! {
+                made = tokio::task::spawn_blocking(move || make_all(&nodes, &backup)) => made??,
+                // What is left is done by the same command again.
+                never = signals.die_at_next() => never,
+            }
+            cluster.restored(&dir)?;
+        }
         Supervisor::new(false, greeting(&ports)).metrics(metrics).run(plans, signals).await
     })
+}
+
+/// What a cluster is to be made of, if it is not there yet.
+fn backup(
+    up: &Up,
+    known: Option<&ClusterFile>,
+    nodes: u8,
+    dir: &Path,
+) -> Result<Option<BackupFiles>> {
+    let (path, begun) = (dir.display(), known.and_then(ClusterFile::restoring));
+    let Some(file) = &up.restore else {
+        if begun.is_some() {
+            bail!(
+                "the cluster in {path} was not restored to the end: give --restore again as it was \
+                 given, or choose another --dir"
+            );
+        }
+        return Ok(None);
+    };
+    if known.is_some() && begun.is_none() {
+        bail!(
+            "--restore, but {path} holds a cluster already: leave --restore out to start it, or choose \
+             another --dir for the restored one"
+        );
+    }
+    let there = (1..=nodes).map(|id| dir.join(format!("node-{id}"))).find(|node| node.exists());
+    if let Some(node) = there.filter(|_| known.is_none()) {
+        bail!(
+            "--restore, but {} is there already: choose another --dir, or move it away",
+            node.display()
+        );
+    }
+    let backup = BackupFiles::read(file, up.groups)?;
+    if begun.is_some_and(|begun| begun != backup.ids()) {
+        bail!(
+            "{path} holds the beginning of a cluster that is made of another backup: give that one \
+             with --restore, or choose another --dir"
+        );
+    }
+    Ok(Some(backup))
+}
+
+/// The nodes that have no directory yet, or an unfinished one.
+fn to_be_made(plans: &[Plan]) -> Result<Vec<NewNode>> {
+    let mut nodes = Vec::new();
+    for plan in plans {
+        if plan.is_new()? {
+            let Plan { id, cluster, .. } = *plan;
+            let members = plan.members.iter().map(|(id, address)| (*id, address));
+            let (dir, members) = (plan.dir.clone(), restore::members(members));
+            nodes.push(NewNode { id, dir, cluster, members });
+        }
+    }
+    Ok(nodes)
+}
+
+fn make_all(nodes: &[NewNode], backup: &BackupFiles) -> Result<()> {
+    nodes.iter().try_for_each(|node| restore::make(node, backup))
 }
 
 /// Every node of the cluster, its ports open.
@@ -103,8 +175,9 @@ fn nodes(up: &Up, known: Option<&ClusterFile>, dir: &Path) -> u8 {
 }
 
 /// Nor are its keys spread anew.
-fn groups(up: &Up, known: Option<&ClusterFile>, dir: &Path) -> u16 {
-    let asked = up.groups.unwrap_or_else(|| known.map_or(1, |known| known.groups));
+fn groups(up: &Up, known: Option<&ClusterFile>, backup: Option<&BackupFiles>, dir: &Path) -> u16 {
+    let found = known.map(|known| known.groups).or_else(|| backup.map(|backup| backup.groups));
+    let asked = up.groups.or(found).unwrap_or(1);
     if let Some(known) = known.filter(|known| known.groups != asked) {
         refuse(format!(
             "--groups {asked}, but {} holds a cluster of {}: where each key is depends on it; leave \

@@ -16,6 +16,9 @@ pub struct Backup {
     pub cluster: ClusterId,
     /// The group.
     pub group: GroupId,
+    /// Of how many groups it was one ([`Config::groups`](crate::Config)); zero: it does not say, as
+    /// none did before there was a place for it.
+    pub groups: u32,
     /// The node that it was taken from.
     pub node: NodeId,
     /// The last entry that it holds the effect of.

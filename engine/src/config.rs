@@ -19,6 +19,10 @@ pub struct Config {
     /// The largest log segment in bytes, a power of two, at least 16 times `disk_align`. The first
     /// segment is smaller (256 KiB) and each next twice as large, up to this.
     pub segment_bytes: u64,
+    /// Of how many groups this one is one, where its embedder spreads what it keeps over several.
+    /// The engine makes nothing of it: each snapshot says it, so that a backup does
+    /// ([`Backup::groups`](crate::Backup)). Zero: not said.
+    pub groups: u32,
     /// Timing and limits.
     pub tuning: Tuning,
 }
@@ -27,7 +31,14 @@ impl Config {
     /// A node with everything else at its default.
     #[must_use]
     pub fn new(group: GroupId, node: NodeId) -> Self {
-        Self { group, node, disk_align: 4096, segment_bytes: 64 << 20, tuning: Tuning::default() }
+        Self {
+            group,
+            node,
+            disk_align: 4096,
+            segment_bytes: 64 << 20,
+            groups: 0,
+            tuning: Tuning::default(),
+        }
     }
 
     /// Checks what each value and the relations between them must hold.

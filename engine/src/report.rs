@@ -180,6 +180,8 @@ pub struct SnapshotContent {
     pub id: SnapshotId,
     /// Whether a peer sent it; else it was captured here.
     pub installed: bool,
+    /// Of how many groups it says this is one; zero: it does not.
+    pub groups: u32,
     /// Bytes of the machine's state.
     pub payload_bytes: u64,
     /// How many blocks hold them.

@@ -202,7 +202,7 @@ impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Inner<E, D, N, C, M> {
 
     fn take_requests(&mut self, waker: &Waker) {
         let mut requests = mem::take(&mut self.requests);
-        self.inbox.take(waker, &mut requests);
+        self.inbox.poll(waker, &mut requests);
         requests.drain(..).for_each(|request| self.accept(request));
         self.requests = requests;
     }

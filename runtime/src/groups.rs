@@ -15,14 +15,13 @@ use crate::{
     dir::{self, DirError, Owner},
     handle::{Handle, Reply},
     health::Health,
-    inbox::{Inbox, Request},
+    inbox::{Bell, Inbox, Request},
     net::{Identity, TcpNet},
     node::StartError,
     options::Listen,
 };
 pub use driver::GroupsNode;
 use driver::Inner;
-use futures::task::AtomicWaker;
 use lakebed::{
     ClusterId, Config, GroupId, Halt, Member, Membership, NodeId, Start, StateMachine, Tuning,
     files::Directory,
@@ -52,6 +51,9 @@ pub struct GroupsOptions {
     pub node: NodeId,
     /// Where peers reach it.
     pub listen: Listen,
+    /// How many groups there are to be, where that is fixed: each one's snapshots say it
+    /// ([`Config::groups`]). Zero, the default: they do not.
+    pub groups: u32,
     /// Timing and limits of each group.
     pub tuning: Tuning,
     /// What peers must know to be let in; see [`Options::secret`](crate::Options).
@@ -75,6 +77,7 @@ impl GroupsOptions {
             cluster,
             node,
             listen,
+            groups: 0,
             tuning,
             secret: Vec::new(),
             insecure: false,
@@ -133,7 +136,7 @@ struct State {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    driver: AtomicWaker,
+    bell: Arc<Bell>,
 }
 
 impl Shared {
@@ -206,7 +209,8 @@ impl Groups {
             None if vacant => return Err(GroupsError::Unknown(group)),
             _ => Start::Run,
         };
-        let inbox = Arc::new(Inbox::new(INBOX_BYTES_MAX));
+        let inbox = Inbox::at(Arc::clone(&self.shared.bell), group, INBOX_BYTES_MAX);
+        let inbox = Arc::new(inbox);
         let mut state = self.shared.state();
         if state.has_ended || state.is_stopping {
             return Err(GroupsError::Ended);
@@ -215,7 +219,7 @@ impl Groups {
         state.inboxes.insert(group, Arc::clone(&inbox));
         state.births.push(Birth { group, directory, start, inbox: Arc::clone(&inbox) });
         drop(state);
-        self.shared.driver.wake();
+        self.shared.bell.wake();
         Ok(Handle::new(inbox))
     }
 
@@ -242,7 +246,7 @@ impl Groups {
             inbox.push(Request::Stop { hand_over });
         }
         drop(state);
-        self.shared.driver.wake();
+        self.shared.bell.wake();
     }
 
     /// Resolves when a group has ended on this node.
@@ -264,10 +268,10 @@ impl<M: StateMachine + Send + 'static> GroupsNode<M> {
         options: GroupsOptions,
         machine: impl FnMut(GroupId) -> M + Send + 'static,
     ) -> Result<(Groups, Self), StartError> {
-        let GroupsOptions { dir, cluster, node, listen, tuning, secret, insecure, machine_threads } =
+        let GroupsOptions { dir, cluster, node, listen, secret, insecure, machine_threads, .. } =
             options;
         let mut config = Config::new(GroupId(0), node);
-        config.tuning = tuning;
+        (config.groups, config.tuning) = (options.groups, options.tuning);
         config.validate().map_err(StartError::Config)?;
         let found = found(&dir).map_err(StartError::System)?;
         let listener = crate::node::listen(listen, insecure)?;

@@ -12,7 +12,7 @@ use futures::{
     channel::{mpsc, oneshot},
     task::AtomicWaker,
 };
-use lakebed::{Batch, Control, Halt, Note, ReadMode, Refusal, Status, Tuning};
+use lakebed::{Batch, Control, GroupId, Halt, Note, ReadMode, Refusal, Status, Tuning};
 use std::{
     sync::{Arc, Mutex, MutexGuard},
     task::Waker,
@@ -137,16 +137,49 @@ struct State {
     abandoned: bool,
 }
 
+/// What a driver of many inboxes is woken by, and which of them hold something since it looked.
+#[derive(Default)]
+pub(crate) struct Bell {
+    rang: Mutex<Vec<GroupId>>,
+    driver: AtomicWaker,
+}
+
+impl Bell {
+    /// Wakes the driver, for whatever reason.
+    pub(crate) fn wake(&self) {
+        self.driver.wake();
+    }
+
+    fn ring(&self, group: GroupId) {
+        self.rang.lock().expect("nothing panics while it holds the bell").push(group);
+        self.driver.wake();
+    }
+
+    /// Moves into `rang`, which is empty, whose inboxes hold something; wakes `waker` at the next.
+    pub(crate) fn take(&self, waker: &Waker, rang: &mut Vec<GroupId>) {
+        self.driver.register(waker);
+        std::mem::swap(&mut *self.rang.lock().expect("as above"), rang);
+    }
+}
+
 pub(crate) struct Inbox {
     state: Mutex<State>,
-    driver: AtomicWaker,
+    bell: Arc<Bell>,
+    /// What rings there, if its driver has others.
+    group: Option<GroupId>,
     bytes_max: usize,
 }
 
 impl Inbox {
-    /// Holds at most `bytes_max` bytes of commands and queries, and always at least one batch.
+    /// Holds at most `bytes_max` bytes of commands and queries, and always at least one batch. It has
+    /// a driver to itself.
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { state: Mutex::default(), driver: AtomicWaker::new(), bytes_max }
+        Self { state: Mutex::default(), bell: Arc::default(), group: None, bytes_max }
+    }
+
+    /// One of many, whose driver hears by this bell which group it is.
+    pub(crate) fn at(bell: Arc<Bell>, group: GroupId, bytes_max: usize) -> Self {
+        Self { state: Mutex::default(), bell, group: Some(group), bytes_max }
     }
 
     pub(crate) fn push(&self, request: Request) {
@@ -156,38 +189,51 @@ impl Inbox {
             _ => {}
         }
         match self.try_push(request) {
-            Some(request) => request.refuse(Refusal::Busy),
-            None => self.driver.wake(),
+            Err(request) => request.refuse(Refusal::Busy),
+            Ok(true) => match self.group {
+                Some(group) => self.bell.ring(group),
+                None => self.bell.wake(),
+            },
+            // Whoever came before has rung, and all are taken together.
+            Ok(false) => {}
         }
     }
 
-    /// Hands back what there is no room for. What has ended is answered under way.
-    fn try_push(&self, request: Request) -> Option<Request> {
+    /// Whether it is the first since the driver looked. Hands back what there is no room for; what has
+    /// ended is answered under way.
+    fn try_push(&self, request: Request) -> Result<bool, Request> {
         let mut state = self.state();
         if let Some(end) = &state.end {
             request.end(end);
-            return None;
+            return Ok(false);
         }
         if state.abandoned {
-            return None;
+            return Ok(false);
         }
         let bytes = request.bytes();
         if bytes > 0 && state.bytes > 0 && state.bytes + bytes > self.bytes_max {
-            return Some(request);
+            return Err(request);
         }
+        let is_first = state.requests.is_empty();
         state.bytes += bytes;
         state.traffic.count(&request);
         state.requests.push(request);
-        None
+        Ok(is_first)
     }
 
     pub(crate) fn traffic(&self) -> Traffic {
         self.state().traffic
     }
 
-    /// Moves everything into `taken`, which is empty; wakes `waker` at the next push.
-    pub(crate) fn take(&self, waker: &Waker, taken: &mut Vec<Request>) {
-        self.driver.register(waker);
+    /// Moves everything into `taken`, which is empty; wakes `waker` at the next push. For the driver of
+    /// this one alone.
+    pub(crate) fn poll(&self, waker: &Waker, taken: &mut Vec<Request>) {
+        self.bell.driver.register(waker);
+        self.take(taken);
+    }
+
+    /// Moves everything into `taken`, which is empty; the next push rings.
+    pub(crate) fn take(&self, taken: &mut Vec<Request>) {
         let mut state = self.state();
         state.bytes = 0;
         std::mem::swap(&mut state.requests, taken);
@@ -212,5 +258,63 @@ impl Inbox {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds the inbox")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    /// Counts how often it woke somebody.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn push(inbox: &Inbox) {
+        inbox.push(Request::Stop { hand_over: false });
+    }
+
+    #[test]
+    fn the_first_request_rings_and_those_behind_it_are_taken_with_it() {
+        let bell = Arc::new(Bell::default());
+        let [one, two, three] =
+            [1, 2, 3].map(|group| Inbox::at(Arc::clone(&bell), GroupId(group), 100));
+        let (woken, mut rang, mut taken) = (Arc::new(Woken::default()), Vec::new(), Vec::new());
+        let waker = Waker::from(Arc::clone(&woken));
+        bell.take(&waker, &mut rang);
+        [&three, &two, &three].into_iter().for_each(push);
+        assert_eq!(woken.0.load(Relaxed), 1, "a waker wakes once");
+        bell.take(&waker, &mut rang);
+        assert_eq!(rang, [GroupId(3), GroupId(2)]);
+        rang.clear();
+        // Nobody has looked into that of the third yet.
+        push(&three);
+        bell.take(&waker, &mut rang);
+        assert_eq!((&*rang, woken.0.load(Relaxed)), (&[][..], 1));
+        three.take(&mut taken);
+        assert_eq!(taken.len(), 3);
+        [&three, &one].into_iter().for_each(push);
+        bell.take(&waker, &mut rang);
+        assert_eq!((&*rang, woken.0.load(Relaxed)), (&[GroupId(3), GroupId(1)][..], 2));
+    }
+
+    #[test]
+    fn one_that_has_a_driver_to_itself_wakes_it_and_rings_nowhere() {
+        let (woken, inbox) = (Arc::new(Woken::default()), Inbox::new(100));
+        let (waker, mut taken) = (Waker::from(Arc::clone(&woken)), Vec::new());
+        for turn in 1..=3 {
+            inbox.poll(&waker, &mut taken);
+            assert_eq!(taken.len(), usize::from(turn > 1));
+            taken.clear();
+            push(&inbox);
+            assert_eq!(woken.0.load(Relaxed), turn);
+        }
+        assert!(inbox.bell.rang.lock().unwrap().is_empty());
     }
 }

@@ -97,8 +97,9 @@ pub fn read_backup(
 }
 
 /// Makes a node of a new cluster in `dir`, which holds nothing or what an earlier try left, out of
-/// this backup, which [`read_backup`] has read. Then it is started like any other; a crash before
-/// leaves none. `progress` is told how many bytes of the state of how many are written.
+/// this backup, which [`read_backup`] has read; the new node's snapshot says of as many groups as
+/// `backup` does here. Then it is started like any other; a crash before leaves none. `progress` is
+/// told how many bytes of the state of how many are written.
 pub fn restore(
     dir: &Path,
     (cluster, node): (ClusterId, NodeId),
@@ -108,7 +109,7 @@ pub fn restore(
 ) -> Result<LogId, RestoreError> {
     let owner = Owner { cluster: cluster.0, group: backup.group.0, node: node.0 };
     let directory = dir::open_to_restore(dir, owner).map_err(RestoreError::Directory)?;
-    let config = Config::new(backup.group, node);
+    let config = Config { groups: backup.groups, ..Config::new(backup.group, node) };
     let engine = Engine::new(config, draw()?).expect("the default configuration is valid");
     let (machine, bytes) = (State(path.to_owned()), backup.bytes);
     let start = Start::Restore { cluster, members, backup };

@@ -1,12 +1,12 @@
 //! A quorum that is lost for ever: the survivor goes on by force, wherever it crashes on its way,
 //! grows again by nodes that join, and those of before stay out, whatever they bring.
 
-use lakebed::{Forced, Mark, Marks, Role};
+use lakebed::{Forced, Halt, Mark, Marks, Role};
 use lakebed_scenarios::{machine::Ledger, workload};
 use lakebed_sim::{
     Draw, Op, Seed, Violation, World,
     disk::Survivors,
-    plan::{MS, Plan, Step, Steps},
+    plan::{FaultKind, Harm, MS, Part, Plan, Step, Steps},
     storm::{converge, leader, observe, run_for, run_until, serve, write},
 };
 
@@ -66,7 +66,7 @@ fn lose(world: &mut Cluster, seed: u64, lags: bool) -> Result<usize, Violation> 
 
 /// It is forced, and its power fails each time when its disk has come so many steps further.
 fn force(world: &mut Cluster, node: usize, steps: &[u64]) -> Result<(Forced, bool), Violation> {
-    let plan = world.force(node);
+    let plan = world.force(node)?;
     let mut was_cut = false;
     for (turn, steps) in steps.iter().enumerate() {
         let until = world.disk_steps(node) + steps;
@@ -168,6 +168,73 @@ fn what_a_survivor_lacks_is_lost_and_nothing_else() {
         });
     }
     assert!(lost > 7, "something was lost {lost} times");
+}
+
+/// A part of its disk is damaged while it is down.
+fn damage(world: &mut Cluster, node: usize, part: Part, pick: u64) -> Told {
+    let (harm, survivors) = (Harm::Rot, Survivors::All);
+    world.strike(&FaultKind::Damage { node, part, harm, pick, survivors, down: 500_000 * MS })
+}
+
+/// What it has twice costs nothing, nor does an entry that the newest snapshot holds. One behind that,
+/// which nobody is left to give again, ends the log. The oracle holds each report to what was damaged, and
+/// the node to its report.
+#[test]
+fn damage_on_a_survivor_costs_what_its_report_says_and_nothing_else() {
+    let parts = [Part::Slots, Part::Header, Part::EndRecord, Part::Snapshot, Part::Entries];
+    let (mut struck, mut lost, mut spared) = ([0; 5], 0, 0);
+    for seed in 0..140_u64 {
+        let n = seed as usize % parts.len();
+        tell(seed, |world| {
+            let node = lose(world, seed, seed % 3 == 0)?;
+            let whole = world.would_force(node).expect("nothing is wrong with it");
+            let promised = world.acknowledged().min(whole.last.index);
+            let before = world.restart_digest(node, world.disk(node));
+            for place in 0..=seed % 2 {
+                damage(world, node, parts[n], seed * 7919 + place * 31)?;
+            }
+            let is_struck = world.restart_digest(node, world.disk(node)) != before;
+            struck[n] += u32::from(is_struck);
+            let (plan, _) = force(world, node, &[seed % 23, seed % 11])?;
+            if parts[n] == Part::Entries {
+                lost += u32::from(plan.last.index < promised);
+                spared += u32::from(is_struck && plan.cut.is_none());
+                assert!(plan.cut.is_some() || plan.last.index >= promised, "{plan}");
+            } else {
+                assert!(plan.cut.is_none() && plan.last.index >= promised, "{plan}");
+            }
+            grow_again(world, node, seed)
+        });
+    }
+    assert!(struck.iter().all(|struck| *struck > 20), "{struck:?} were struck");
+    assert!(lost > 10 && spared > 3, "{lost} lost something, {spared} did not");
+}
+
+/// Anything may be bad, or gone. It is refused, or goes on with what it says that it has.
+#[test]
+fn a_ruined_survivor_is_refused_or_held_to_its_report() {
+    let (mut refused, mut lost, mut went_on) = (0, 0, 0);
+    for seed in 0..120_u64 {
+        tell(seed, |world| {
+            let node = lose(world, seed, false)?;
+            let promised = world.acknowledged();
+            let harm = [Harm::Rot, Harm::Zero, Harm::RotAll, Harm::Gone][seed as usize % 4];
+            let pick = (seed << 32) * 13 + seed;
+            world.strike(&FaultKind::Ruin { node, harm, pick, down: 500_000 * MS })?;
+            match world.would_force(node) {
+                Err(Halt::Refused { .. } | Halt::NotFormatted) => refused += 1,
+                Err(halt) => panic!("seed {seed}: {halt}"),
+                Ok(_) => {
+                    let (plan, _) = force(world, node, &[seed % 19, seed % 7])?;
+                    lost += u32::from(plan.last.index < promised);
+                    went_on += 1;
+                    grow_again(world, node, seed)?;
+                }
+            }
+            Ok(())
+        });
+    }
+    assert!(refused > 2 && lost > 15, "{refused} refused, {lost} of {went_on} lost something");
 }
 
 /// It is back before anybody could tell it, and asks for votes: nobody gives one.

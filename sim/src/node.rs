@@ -14,7 +14,7 @@ use lakebed::{
     DiskError, DiskRequest, Engine, File, Instant, LogId, Machine, OpId, Runner, StateMachine,
     Term, Timestamp,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What drifts are told in parts of.
 const MILLION: u64 = 1_000_000;
@@ -136,6 +136,8 @@ pub(crate) struct Node<M: StateMachine> {
 pub(crate) struct Scars {
     /// Files of which something is damaged that is there twice: once each.
     pub(crate) files: Vec<File>,
+    /// Entries that were damaged on it.
+    pub(crate) entries: BTreeSet<u32>,
     /// It went beyond the budget: its node may refuse to serve.
     pub(crate) is_ruined: bool,
     /// So did its hard state: the newest vote may be gone.

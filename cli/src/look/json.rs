@@ -1,13 +1,14 @@
 //! What a look found, as one JSON object. Its fields are those of [`Inspection`]; the engine itself
 //! knows no serialisation.
 
+use crate::backup_files::BackupFiles;
 use anyhow::Result;
 use lakebed::{
-    Inspection, LogId, NodeId,
+    Backup, Inspection, LogId, NodeId,
     report::{BlockContent, SegmentState},
 };
 use serde::Serialize;
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 #[derive(Serialize)]
 struct Report<'a> {
@@ -108,6 +109,8 @@ struct Snapshot<'a> {
     bytes: u64,
     whole: bool,
     installed: Option<bool>,
+    /// 0: it does not say.
+    groups: Option<u32>,
     payload_bytes: Option<u64>,
     blocks: Option<u64>,
     broken: Option<&'a str>,
@@ -177,6 +180,24 @@ pub(super) fn text(found: &Inspection, took: Option<Duration>) -> Result<String>
         }),
     };
     Ok(serde_json::to_string(&report)?)
+}
+
+/// A backup, every byte of which is as it should be.
+pub(super) fn backup(files: &BackupFiles) -> serde_json::Value {
+    let one = |(path, backup): &(PathBuf, Backup)| {
+        serde_json::json!({
+            "file": path,
+            "cluster": backup.cluster.0,
+            "group": backup.group.0,
+            "groups": backup.groups,
+            "node": backup.node.0,
+            "term": backup.at.term.0,
+            "index": backup.at.index.0,
+            "state_bytes": backup.bytes,
+            "digest": format!("{:08x}", backup.digest),
+        })
+    };
+    serde_json::json!({ "well": true, "backup": files.files.iter().map(one).collect::<Vec<_>>() })
 }
 
 fn hard_state(hard: &lakebed::report::HardStateFound) -> HardState {
@@ -250,6 +271,7 @@ fn snapshot(found: &lakebed::report::SnapshotFound) -> Snapshot<'_> {
         bytes: found.bytes,
         whole: content.is_some(),
         installed: content.map(|content| content.installed),
+        groups: content.map(|content| content.groups),
         payload_bytes: content.map(|content| content.payload_bytes),
         blocks: content.map(|content| content.blocks),
         broken: found.content.as_ref().err().map(|why| &**why),

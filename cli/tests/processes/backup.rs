@@ -3,37 +3,18 @@
 
 use crate::{
     cluster::Cluster,
-    common::{Patient, Process, Scratch, eventually, fails, lakebed, output},
+    common::{Patient, Process, Scratch, eventually, fails, json, lakebed, local, output, text},
     lone::Lone,
     ports::ports,
-    room::unsignalled,
+    room::finds_no_room,
 };
-use serde_json::Value;
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
     net::TcpListener,
     path::{Path, PathBuf},
-    process::Command,
     thread,
 };
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// Runs it to a good end, and reads what it says as one JSON object.
-#[track_caller]
-fn json(args: &[&str]) -> Value {
-    let output = output(&[args, &["--json"]].concat());
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{args:?}: {complaint}");
-    serde_json::from_slice(&output.stdout).unwrap()
-}
-
-fn address(port: u16) -> String {
-    format!("127.0.0.1:{port}")
-}
 
 /// Three nodes to be, of a cluster that has no name but its members.
 struct Planned {
@@ -52,7 +33,7 @@ impl Planned {
     }
 
     fn serve(&self, n: u16, dir: &Path) -> Process {
-        let (listen, resp) = (address(self.peers + n), address(self.clients + n));
+        let (listen, resp) = (local(self.peers + n), local(self.clients + n));
         let (id, peers) = ((n + 1).to_string(), self.peers());
         let flags = ["serve", "--id", &id, "--dir", text(dir), "--peers", &peers];
         let more = ["--listen", &listen, "--resp", &resp, "--heartbeat-ms", "40"];
@@ -69,14 +50,14 @@ fn a_backup_of_any_node_becomes_a_new_cluster() {
         let (key, value) = (format!("key-{n}"), format!("{n}-{}", "x".repeat(2000)));
         old.node(n).ask::<String>(&["SET", &key, &value]);
     }
-    let taken = json(&["snapshot", &address(old.clients + 1)]);
+    let taken = json(&["snapshot", &local(old.clients + 1)]);
     assert!(taken["index"].as_u64().unwrap() >= 300, "{taken}");
     let digest: (u64, String) = old.node(0).ask(&["LAKEBED", "DIGEST"]);
     let backups: Vec<_> = (0..3).map(|n| scratch.path().join(format!("backup-{n}"))).collect();
     let told: Vec<_> = (0..3)
         .map(|n: u16| {
             let file = &backups[usize::from(n)];
-            let told = json(&["backup", &address(old.clients + n), text(file)]);
+            let told = json(&["backup", &local(old.clients + n), text(file)]);
             assert_eq!(told["bytes"], fs::metadata(file).unwrap().len());
             assert_eq!((&told["node"], &told["is_fresh"]), (&(n + 1).into(), &true.into()));
             told
@@ -105,7 +86,7 @@ fn a_backup_of_any_node_becomes_a_new_cluster() {
         assert!(node.ask::<String>(&["GET", "key-299"]).starts_with("299-xxx"));
     }
     Patient::new(new.clients).ask::<String>(&["SET", "key-new", "1"]);
-    let again = json(&["snapshot", &address(new.clients)]);
+    let again = json(&["snapshot", &local(new.clients)]);
     assert!(again["term"].as_u64() > taken["term"].as_u64(), "terms go on: {again}");
     assert!(again["index"].as_u64() > taken["index"].as_u64(), "and so do indices: {again}");
     assert_eq!(old.node(0).ask::<u64>(&["EXISTS", "key-new"]), 0);
@@ -119,7 +100,7 @@ fn members_of_different_backups_say_so_and_end() {
     let backups = ["one", "other"].map(|name| scratch.path().join(name));
     for backup in &backups {
         Patient::new(lone.clients).ask::<String>(&["SET", "key", "value"]);
-        json(&["backup", &address(lone.clients), text(backup)]);
+        json(&["backup", &local(lone.clients), text(backup)]);
     }
     let dirs: Vec<PathBuf> = (0..3).map(|n| scratch.path().join(format!("{n}"))).collect();
     for (n, backup) in [(0, 0), (1, 1), (2, 0)] {
@@ -171,7 +152,7 @@ fn a_backup_that_cannot_be_taken_is_told_with_what_to_do() {
     let (lone, scratch) = (Lone::unborn(), Scratch::new());
     let at = |name: &str| scratch.path().join(name);
     fs::write(at("there"), "precious").unwrap();
-    let nobody = address(ports(1));
+    let nobody = local(ports(1));
     fails(&["backup", &nobody, text(&at("there"))], 1, &["there exists already", "another name"]);
     assert_eq!(fs::read_to_string(at("there")).unwrap(), "precious");
     for command in ["backup", "snapshot"] {
@@ -181,33 +162,14 @@ fn a_backup_that_cannot_be_taken_is_told_with_what_to_do() {
             fails(&[&[command, address], file].concat(), 1, expected);
         };
         ask(&nobody, &["cannot ask", "does a node serve there?"]);
-        ask(&address(stranger()), &["is no node of lakebed"]);
+        ask(&local(stranger()), &["is no node of lakebed"]);
     }
     let node = lone.start();
     node.says("ready");
-    fails(&["backup", &address(lone.clients), text(&at("no/file"))], 1, &["no/file.part"]);
+    fails(&["backup", &local(lone.clients), text(&at("no/file"))], 1, &["no/file.part"]);
     // A directory is not one of the things that are written over either.
-    fails(&["backup", &address(lone.clients), text(scratch.path())], 1, &["exists already"]);
+    fails(&["backup", &local(lone.clients), text(scratch.path())], 1, &["exists already"]);
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1, "nothing is left");
-}
-
-/// A command whose files may grow to so many blocks of 512 bytes: what a full disk is to it.
-fn limited(args: &[&str], blocks: u32) -> Command {
-    let command = unsignalled(lakebed(args));
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &format!("ulimit -f {blocks}; exec \"$0\" \"$@\"")]);
-    shell.arg(command.get_program()).args(command.get_args());
-    shell
-}
-
-#[track_caller]
-fn finds_no_room(args: &[&str], blocks: u32, expected: &[&str]) {
-    let mut process = Process::start(&mut limited(args, blocks));
-    let (code, told) = (process.ended().code(), process.errors());
-    assert_eq!(code, Some(1), "{told}");
-    for expected in expected {
-        assert!(told.contains(expected), "{told}");
-    }
 }
 
 #[test]
@@ -222,10 +184,10 @@ fn a_restore_that_cannot_be_is_told_with_what_to_do() {
     let node = lone.start();
     node.says("ready");
     let backup = at("backup");
-    let full = ["backup", &address(lone.clients), text(&backup)];
+    let full = ["backup", &local(lone.clients), text(&backup)];
     finds_no_room(&full, 600, &["cannot write", "backup.part"]);
     assert!(!backup.exists() && !at("backup.part").exists());
-    json(&["backup", &address(lone.clients), text(&backup)]);
+    json(&["backup", &local(lone.clients), text(&backup)]);
 
     let whole = fs::read(&backup).unwrap();
     let mut flipped = whole.clone();
@@ -264,7 +226,7 @@ fn a_restore_that_cannot_be_is_told_with_what_to_do() {
     let args = ["restore", text(&backup), "--dir", text(&dir), "--id", "1", "--peers", &peers];
     finds_no_room(&args, 600, &["no room left", "no node yet"]);
     let serve = |dir: &Path| {
-        let (listen, resp) = (address(new.peers), address(new.clients));
+        let (listen, resp) = (local(new.peers), local(new.clients));
         let flags = ["serve", "--id", "1", "--dir", text(dir), "--peers", &peers];
         let flags = [&flags[..], &["--listen", &listen, "--resp", &resp]].concat();
         Process::start(&mut lakebed(&flags))
@@ -283,7 +245,7 @@ fn a_restore_that_was_killed_is_refused_and_repeated() {
     let node = lone.start();
     node.says("ready");
     let (backup, dir) = (scratch.path().join("backup"), scratch.path().join("new"));
-    let told = json(&["backup", &address(lone.clients), text(&backup)]);
+    let told = json(&["backup", &local(lone.clients), text(&backup)]);
     let (index, term) = (&told["index"], &told["term"]);
     // What a kill right before the hard state leaves.
     let peers = format!("1=127.0.0.1:{}", ports(1));
@@ -291,7 +253,7 @@ fn a_restore_that_was_killed_is_refused_and_repeated() {
     json(&args);
     fs::remove_file(dir.join("hard-state")).unwrap();
     assert!(dir.join(format!("snapshot-{index}-{term}")).exists());
-    let (listen, resp) = (peers.strip_prefix("1=").unwrap(), address(ports(1)));
+    let (listen, resp) = (peers.strip_prefix("1=").unwrap(), local(ports(1)));
     let serve = ["serve", "--id", "1", "--dir", text(&dir), "--peers", &peers];
     let serve = [&serve[..], &["--listen", listen, "--resp", &resp]].concat();
     fails(&serve, 1, &["restore-unfinished", "is repeated"]);

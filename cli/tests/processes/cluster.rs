@@ -1,7 +1,7 @@
 //! Three nodes, a process each, that are killed and started again on the same ports and folders.
 
 use crate::{
-    common::{Patient, Process, Scratch, connect, eventually, lakebed},
+    common::{Patient, Process, Scratch, connect, eventually, lakebed, local},
     ports::ports,
 };
 use redis::RedisError;
@@ -58,9 +58,9 @@ impl Cluster {
         let flags = [
             ("--id", (n + 1).to_string()),
             ("--dir", self.node_dir(n).display().to_string()),
-            ("--listen", format!("127.0.0.1:{peers}")),
+            ("--listen", local(peers)),
             ("--peers", all.join(",")),
-            ("--resp", format!("127.0.0.1:{clients}")),
+            ("--resp", local(clients)),
             // Both ways to write, side by side in one cluster.
             ("--disk", if n == 0 { "files" } else { "auto" }.into()),
             ("--heartbeat-ms", "40".into()),

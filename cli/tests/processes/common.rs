@@ -5,6 +5,7 @@ use rustix::{
     process::{Pid, Signal, kill_process},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
 };
+use serde_json::Value;
 use std::{
     collections::VecDeque,
     fs::File,
@@ -71,6 +72,26 @@ pub(crate) fn fails(args: &[&str], code: i32, expected: &[&str]) {
     for expected in expected {
         assert!(stderr.contains(expected), "{args:?}: {stderr}");
     }
+}
+
+/// Runs it to its good end. What it said.
+#[track_caller]
+pub(crate) fn done(args: &[&str]) -> String {
+    let output = output(args);
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {complaint}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The same of a command that says one JSON object.
+#[track_caller]
+pub(crate) fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&done(&[args, &["--json"]].concat())).unwrap()
+}
+
+/// A path as it stands on a command line.
+pub(crate) fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
 }
 
 /// A directory that outlives a test that fails, so that one can look what is in it.
@@ -236,6 +257,11 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 pub(crate) fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// The same as it stands on a command line.
+pub(crate) fn local(port: u16) -> String {
+    loopback(port).to_string()
 }
 
 /// A connection to the node that serves clients on this port, if there is one.

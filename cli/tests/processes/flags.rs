@@ -1,7 +1,9 @@
 //! The command as its user meets it: wrong flags, ports in use, folders that cannot be.
 
 use crate::{
-    common::{Patient, Process, Scratch, connect, eventually, fails, lakebed, loopback, output},
+    common::{
+        Patient, Process, Scratch, connect, eventually, fails, lakebed, local, loopback, output,
+    },
     ports::ports,
 };
 use rustix::process::Signal;
@@ -13,9 +15,9 @@ fn serve_flags(id: u16, nodes: u16, peers: u16, clients: u16, dir: &Path) -> Vec
     let flags = [
         ("--id", id.to_string()),
         ("--dir", dir.display().to_string()),
-        ("--listen", format!("127.0.0.1:{}", peers + id - 1)),
+        ("--listen", local(peers + id - 1)),
         ("--peers", all.join(",")),
-        ("--resp", format!("127.0.0.1:{}", clients + id - 1)),
+        ("--resp", local(clients + id - 1)),
         ("--heartbeat-ms", "50".into()),
         ("--election-ms", "200".into()),
     ];
@@ -216,7 +218,7 @@ fn a_wiped_member_is_refused_and_told_the_way_back() {
 fn status_is_one_object() {
     let dir = Scratch::new();
     let (clients, peers) = (ports(1), ports(1));
-    let address = loopback(clients).to_string();
+    let address = local(clients);
     fails(&["status", &address], 1, &["cannot ask", &address]);
     let node = start(&serve_flags(1, 1, peers, clients, dir.path()));
     node.says("ready");

@@ -3,7 +3,7 @@
 
 use crate::{
     cluster::{Cluster, NODES, node_dir},
-    common::{Scratch, connect, eventually, loopback, output},
+    common::{Scratch, connect, eventually, local, output},
     room::{Means, Room, unsignalled, with_room},
 };
 use redis::{Connection, RedisError, RedisResult};
@@ -174,7 +174,7 @@ fn check_full(cluster: &Cluster, writers: &mut [Writer], writes: &mut Writes) {
     }
     let leader = leader(cluster);
     assert!(says_full(cluster, leader));
-    let status = output(&["status", &loopback(cluster.clients + leader).to_string()]).stdout;
+    let status = output(&["status", &local(cluster.clients + leader)]).stdout;
     let status = String::from_utf8(status).unwrap();
     assert!(status.contains("disk       full"), "{status}");
 }

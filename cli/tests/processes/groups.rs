@@ -3,7 +3,9 @@
 
 use crate::{
     cluster::{Cluster, NODES},
-    common::{Patient, Process, Scratch, connect, eventually, fails, lakebed, output},
+    common::{
+        Patient, Process, Scratch, connect, done, eventually, fails, json, lakebed, local, output,
+    },
     ports::ports,
 };
 use lakebed_kv::slots::{Slots, slot};
@@ -130,18 +132,6 @@ fn keys_of_several_groups_are_refused_together_and_tags_keep_them_together() {
     assert!(info.contains("groups:4") && info.contains("\r\n# Groups\r\ngroup1:slots=0-4095,"));
 }
 
-#[track_caller]
-fn done(args: &[&str]) -> String {
-    let output = output(args);
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{args:?}: {complaint}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn json(args: &[&str]) -> Value {
-    serde_json::from_str(&done(&[args, &["--json"]].concat())).unwrap()
-}
-
 /// The same command again until it is done: leaders may just have changed.
 fn done_in_time(args: &[&str]) {
     let early = ["leader", "nobody leads", "not over", "not answer", "leads, and none"];
@@ -162,9 +152,9 @@ fn a_node_joins_all_groups_leads_them_and_another_leaves() {
         cluster.node(0).ask::<String>(&["SET", &format!("key-{n}"), "value"]);
     }
     let (peers, clients) = (ports(1), ports(1));
-    let address = format!("127.0.0.1:{peers}");
+    let address = local(peers);
     let mut fourth = cluster.join(3, peers, clients);
-    let old: Vec<_> = (0..NODES).map(|n| format!("127.0.0.1:{}", cluster.clients + n)).collect();
+    let old: Vec<_> = (0..NODES).map(|n| local(cluster.clients + n)).collect();
     let all = format!("{},127.0.0.1:{clients}", old.join(","));
     done_in_time(&["member", "add", &old.join(","), "4", &address]);
     done_in_time(&["member", "promote", &all, "4"]);
@@ -178,7 +168,7 @@ fn a_node_joins_all_groups_leads_them_and_another_leaves() {
         let complaint = String::from_utf8_lossy(&handed.stderr);
         assert!(handed.status.success() || complaint.contains("leads"), "{complaint}");
     }
-    let new = format!("127.0.0.1:{clients}");
+    let new = local(clients);
     eventually("the new node leads all groups", || {
         for node in &old {
             output(&["transfer", node, "--to", "4"]);
@@ -210,16 +200,19 @@ fn groups_are_inspected_backed_up_and_restored_together() {
     for n in 0..50 {
         cluster.node(0).ask::<String>(&["SET", &format!("key-{n}"), "value"]);
     }
-    let address = format!("127.0.0.1:{}", cluster.clients);
+    let address = local(cluster.clients);
     let snapshots = json(&["snapshot", &address]);
     assert_eq!(snapshots["groups"].as_array().unwrap().len(), 2, "{snapshots}");
     let scratch = Scratch::new();
     let file = scratch.path().join("backup").display().to_string();
     let told = done(&["backup", &address, &file]);
-    assert!(told.contains("backup.group-1: ") && told.contains("backup.group-2: "), "{told}");
+    for group in 1..=2 {
+        let of = format!("group {group} of 2: {file}.group-{group}: ");
+        assert!(told.contains(&of), "{told}");
+    }
     fails(&["backup", &address, &file], 1, &["backup.group-1 exists already"]);
     let one = scratch.path().join("one").display().to_string();
-    assert!(done(&["backup", &address, &one, "--group", "2"]).contains("group 2: "));
+    assert!(done(&["backup", &address, &one, "--group", "2"]).contains("group 2 of 2: "));
 
     cluster.kill(0..NODES);
     let dir = cluster.node_dir(0).display().to_string();
@@ -228,12 +221,12 @@ fn groups_are_inspected_backed_up_and_restored_together() {
 
     let new = scratch.path().join("new").display().to_string();
     let (peer, resp) = (ports(1), ports(1));
-    let (listen, clients) = (format!("127.0.0.1:{peer}"), format!("127.0.0.1:{resp}"));
+    let (listen, clients) = (local(peer), local(resp));
     let peers = format!("1={listen}");
     let who = ["--dir", &new, "--id", "1", "--peers", &peers];
     let [restore, one] = [&file, &one].map(|file| [&["restore", file], &who[..]].concat());
-    fails(&one, 1, &["is a backup of group 2", "with as many --groups"]);
-    let told = done(&[&restore[..], &["--groups", "2"]].concat());
+    fails(&one, 1, &["is a backup of group 2 of 2", "are restored together", "call them NAME.gr"]);
+    let told = done(&restore);
     assert!(told.contains("--groups 2 --listen"), "{told}");
     let serve = [&["serve", "--listen", &listen, "--resp", &clients], &who[..]].concat();
     let node = Process::start(&mut lakebed(&serve));
@@ -247,7 +240,7 @@ fn another_number_of_groups_is_refused_with_what_was_found() {
     cluster.kill(0..NODES);
     let dir = cluster.node_dir(0).display().to_string();
     let (peers, clients) = (ports(1), ports(1));
-    let (listen, resp) = (format!("127.0.0.1:{peers}"), format!("127.0.0.1:{clients}"));
+    let (listen, resp) = (local(peers), local(clients));
     let peers = format!("1={listen}");
     let serve = ["serve", "--id", "1", "--dir", &dir, "--listen", &listen, "--peers", &peers];
     let serve = [&serve[..], &["--resp", &resp]].concat();

@@ -2,7 +2,7 @@
 //! damaged, in use, or no node's. Neither changes a byte.
 
 use crate::{
-    common::{Scratch, fails, output},
+    common::{Scratch, fails, output, text},
     lone::Lone,
 };
 use serde_json::Value;
@@ -34,10 +34,6 @@ fn print(dir: &Path) -> BTreeMap<PathBuf, (i64, i64, Vec<u8>)> {
         all.insert(path.clone(), (file.mtime(), file.mtime_nsec(), fs::read(&path).unwrap()));
     }
     all
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 /// Runs it to this exit code, and reads what it says as one JSON object.
@@ -205,12 +201,13 @@ fn what_cannot_be_looked_at_is_told_with_what_to_do() {
         refused("empty", &["is empty: no node has lived there"]);
         refused("thesis", &["is no node's directory"]);
         refused("newer", &["layout 2", "use a newer version"]);
-        refused("file", &["Not a directory"]);
+        let no_node = if command == "inspect" { "Not a directory" } else { "is no whole backup" };
+        refused("file", &[no_node]);
         refused("nowhere", &["No such file"]);
         let one = format!("lakebed {command} {}", at("cluster/node-1").display());
         refused("cluster", &["holds 1 node", &one]);
         refused("cluster/node-1", &["has no node in it", "wiped"]);
-        fails(&[command], 2, &["<DIR>"]);
+        fails(&[command], 2, &["<DIR"]);
     }
     assert!(!at("nowhere").exists());
     assert_eq!(fs::read_dir(at("empty")).unwrap().count(), 0);

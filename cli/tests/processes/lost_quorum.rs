@@ -4,8 +4,8 @@
 use crate::{
     cluster::Cluster,
     common::{
-        Patient, Process, Scratch, eventually, fails, lakebed, output, output_at_a_terminal,
-        output_of,
+        Patient, Process, Scratch, eventually, fails, json, lakebed, local, output,
+        output_at_a_terminal, output_of, text,
     },
     lone::Lone,
     ports::ports,
@@ -21,24 +21,12 @@ use std::{
 
 const RECORD: &str = "recovered-by-force";
 
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
 #[track_caller]
 fn told(args: &[&str]) -> String {
     let output = output(args);
     let complaint = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{args:?}: {complaint}");
     String::from_utf8(output.stdout).unwrap() + &complaint
-}
-
-#[track_caller]
-fn json(args: &[&str]) -> Value {
-    let output = output(&[args, &["--json"]].concat());
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{args:?}: {complaint}");
-    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 /// Every file and what is in it.
@@ -51,7 +39,7 @@ fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 
 /// Until the node has done it: it may just have started.
 #[track_caller]
-fn done(args: &[&str]) {
+fn done_in_time(args: &[&str]) {
     eventually("the node does it", || output(args).status.success());
 }
 
@@ -99,13 +87,13 @@ fn a_survivor_goes_on_alone_and_grows_and_the_others_stay_out() {
     }
     alone.ask::<String>(&["SET", "alone", "yes"]);
 
-    let address = format!("127.0.0.1:{}", cluster.clients);
+    let address = local(cluster.clients);
     let (peers, clients) = (ports(1), ports(1));
-    let new = format!("127.0.0.1:{peers}");
+    let new = local(peers);
     let fourth = cluster.join(3, peers, clients);
     fails(&["member", "add", &address, "2", &new], 1, &["used before", "free one is 4"]);
-    done(&["member", "add", &address, "4", &new]);
-    done(&["member", "promote", &address, "4"]);
+    done_in_time(&["member", "add", &address, "4", &new]);
+    done_in_time(&["member", "promote", &address, "4"]);
     assert_eq!(Patient::new(clients).ask::<String>(&["GET", "alone"]), "yes");
     assert_eq!(Patient::new(clients).ask::<String>(&["GET", "key-7"]), "value-7");
 
@@ -253,7 +241,7 @@ fn what_is_no_survivor_is_refused_with_the_reason() {
     assert!(!at.join(RECORD).exists());
 
     let (new, port) = (Scratch::new(), ports(2));
-    let (listen, resp) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{}", port + 1));
+    let (listen, resp) = (local(port), local(port + 1));
     let at = new.path().join("joins");
     let serve = ["serve", "--id", "4", "--join", "--dir", text(&at), "--peers", "1=127.0.0.1:9"];
     let more = ["--listen", &listen, "--resp", &resp];

@@ -1,6 +1,7 @@
 //! The built command as real processes.
 
 mod backup;
+mod backup_groups;
 mod cluster;
 mod common;
 mod dirs;
@@ -22,3 +23,4 @@ mod sessions;
 mod shared;
 mod sim;
 mod tape;
+mod up_restore;

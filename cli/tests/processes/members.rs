@@ -3,7 +3,7 @@
 
 use crate::{
     cluster::Cluster,
-    common::{Patient, Scratch, eventually, fails, lakebed, output},
+    common::{Patient, Scratch, done, eventually, fails, lakebed, local, output},
     ports::ports,
 };
 use serde_json::Value;
@@ -13,21 +13,13 @@ fn wrap(command: Command) -> Command {
     command
 }
 
-#[track_caller]
-fn done(args: &[&str]) -> String {
-    let output = output(args);
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{args:?}: {complaint}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
 /// The same with each node's address in the place of `@`, until the one that leads has done it.
 #[track_caller]
 fn done_by_leader(cluster: &Cluster, args: &[&str]) -> String {
     let mut told = String::new();
     eventually("the leader does it", || {
         (0..3).any(|n| {
-            let address = format!("127.0.0.1:{}", cluster.clients + n);
+            let address = local(cluster.clients + n);
             let at = |arg: &&str| if *arg == "@" { address.clone() } else { (*arg).to_owned() };
             let args: Vec<String> = args.iter().map(at).collect();
             let output = output(&args.iter().map(String::as_str).collect::<Vec<_>>());
@@ -55,7 +47,7 @@ fn a_node_joins_votes_leads_and_another_one_leaves() {
         cluster.node(n).ask::<String>(&["SET", &format!("key-{n}"), &format!("value-{n}")]);
     }
     let (peers, clients) = (ports(1), ports(1));
-    let address = format!("127.0.0.1:{peers}");
+    let address = local(peers);
     let mut fourth = cluster.join(3, peers, clients);
     let told = done_by_leader(&cluster, &["member", "add", "@", "4", &address]);
     assert!(told.contains("learner"), "{told}");
@@ -68,7 +60,7 @@ fn a_node_joins_votes_leads_and_another_one_leaves() {
     cluster.node(0).ask::<String>(&["SET", "led-by", "4"]);
 
     // It leads, so it is asked itself; and takes up where it was after a restart.
-    let new = format!("127.0.0.1:{clients}");
+    let new = local(clients);
     let listed: Value = serde_json::from_str(&done(&["member", "list", &new, "--json"])).unwrap();
     assert_eq!(listed["members"].as_array().unwrap().len(), 4);
     fourth.kill();
@@ -95,7 +87,7 @@ fn a_node_takes_the_place_of_another() {
     let old = if leader(&cluster) == 3 { 2 } else { 3 };
     let (peers, clients) = (ports(1), ports(1));
     let _new = cluster.join(3, peers, clients);
-    let (old_id, address) = (old.to_string(), format!("127.0.0.1:{peers}"));
+    let (old_id, address) = (old.to_string(), local(peers));
     let told = done_by_leader(&cluster, &["member", "replace", "@", &old_id, "4", &address]);
     assert!(told.contains("in the place of"), "{told}");
     cluster.nodes[old - 1].ended();
@@ -105,8 +97,8 @@ fn a_node_takes_the_place_of_another() {
 #[test]
 fn what_cannot_be_is_refused_with_the_reason() {
     let cluster = Cluster::start(Scratch::new(), &[], wrap);
-    let asked = || format!("127.0.0.1:{}", cluster.clients + leader(&cluster) as u16 - 1);
-    let other = format!("127.0.0.1:{}", cluster.clients + (leader(&cluster) % 3) as u16);
+    let asked = || local(cluster.clients + leader(&cluster) as u16 - 1);
+    let other = local(cluster.clients + (leader(&cluster) % 3) as u16);
     let at = asked();
     fails(&["member", "promote", &other, "3"], 1, &["not the leader; node"]);
     fails(&["member", "promote", &at, "9"], 1, &["node 9 is no member"]);

@@ -1,7 +1,9 @@
 //! `serve --metrics` and `up --metrics-port`, scraped as Prometheus does it.
 
 use crate::{
-    common::{PATIENCE, Patient, Process, Scratch, eventually, fails, lakebed, loopback, output},
+    common::{
+        PATIENCE, Patient, Process, Scratch, eventually, fails, lakebed, local, loopback, output,
+    },
     lone::Lone,
     ports::ports,
 };
@@ -39,7 +41,7 @@ fn value(page: &str, series: &str) -> f64 {
 #[test]
 fn a_node_is_scraped() {
     let (lone, metrics) = (Lone::unborn(), ports(1));
-    let address = loopback(metrics).to_string();
+    let address = local(metrics);
     let flags = lone.flags();
     let flags: Vec<_> = flags.iter().map(String::as_str).chain(["--metrics", &address]).collect();
     let node = Process::start(&mut lakebed(&flags));
@@ -81,7 +83,7 @@ fn a_node_is_scraped() {
     drop(silent);
 
     // The same in words.
-    let told = output(&["status", &loopback(lone.clients).to_string()]).stdout;
+    let told = output(&["status", &local(lone.clients)]).stdout;
     let told = String::from_utf8(told).unwrap();
     for expected in ["disk       ", " free\n", " durable writes, ", "recovery   ready"] {
         assert!(told.contains(expected), "{told}");
@@ -128,7 +130,7 @@ fn metrics_go_nowhere_else_unasked() {
         fails(&flags.iter().map(String::as_str).collect::<Vec<_>>(), code, expected);
     };
     refused("0.0.0.0:9000", 2, &["--metrics 0.0.0.0:9000", "--insecure"]);
-    let clients = loopback(lone.clients).to_string();
+    let clients = local(lone.clients);
     refused(&clients, 2, &["--resp and --metrics are both", &clients]);
     let held = TcpListener::bind(loopback(ports(1))).unwrap();
     let taken = held.local_addr().unwrap().to_string();

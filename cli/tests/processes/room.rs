@@ -5,6 +5,7 @@
 //! is limited instead, and the test says so: that too is the system's refusal in the middle of a
 //! node's writes, though a file system that is full refuses more than that.
 
+use crate::common::{Process, lakebed};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use std::{
     env,
@@ -155,4 +156,24 @@ pub(crate) fn unsignalled(command: Command) -> Command {
     shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]);
     shell.arg(command.get_program()).args(command.get_args());
     shell
+}
+
+/// A command whose files may grow to so many blocks of 512 bytes: what a full disk is to it.
+pub(crate) fn limited(args: &[&str], blocks: u32) -> Command {
+    let command = unsignalled(lakebed(args));
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit -f {blocks}; exec \"$0\" \"$@\"")]);
+    shell.arg(command.get_program()).args(command.get_args());
+    shell
+}
+
+/// Under that limit it ends with this on standard error.
+#[track_caller]
+pub(crate) fn finds_no_room(args: &[&str], blocks: u32, expected: &[&str]) {
+    let mut process = Process::start(&mut limited(args, blocks));
+    let (code, told) = (process.ended().code(), process.errors());
+    assert_eq!(code, Some(1), "{told}");
+    for expected in expected {
+        assert!(told.contains(expected), "{told}");
+    }
 }

@@ -85,6 +85,7 @@ impl BackupReader {
         Ok(Backup {
             cluster: header.identity.cluster,
             group: header.identity.group,
+            groups: header.groups,
             node: header.identity.node,
             at: header.at,
             id: header.id,
@@ -228,6 +229,7 @@ mod tests {
             id: ID,
             origin: Origin::Captured,
             block_bytes: block_bytes(align),
+            groups: 5,
             membership: Arc::new(Membership::default()),
         };
         let mut bytes = header.encode(align);
@@ -257,7 +259,8 @@ mod tests {
                 let (backup, read) = read(&file(align, &state), piece).unwrap();
                 assert!(read == state, "{len} bytes, {align} aligned");
                 assert_eq!((backup.bytes, backup.digest), (len as u64, crc32c::crc32c(&state)));
-                assert_eq!((backup.at.index, backup.id, backup.group), (LogIndex(100), ID, GROUP));
+                assert_eq!((backup.at.index, backup.id), (LogIndex(100), ID));
+                assert_eq!((backup.group, backup.groups), (GROUP, 5));
             }
         }
     }

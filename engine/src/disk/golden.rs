@@ -340,19 +340,22 @@ fn golden_snapshot() {
         id: SnapshotId(0x83),
         origin: snapshot::Origin::Captured,
         block_bytes: snapshot::block_bytes(512),
+        groups: 0,
         membership: membership(id(0x84, 0x85)),
     };
-    let fields: &[Field] = &[
-        ("index", 8),
-        ("term", 8),
-        ("snapshot id", 8),
-        ("origin", 8),
-        ("block length", 8),
-        ("- reserved", 160),
+    let fields: &[Field] =
+        &[("index", 8), ("term", 8), ("snapshot id", 8), ("origin", 8), ("block length", 8)];
+    // As each was written before there was a place for the number of groups, and as it is with one.
+    let of_groups = snapshot::Header { groups: 0x86, ..header.clone() };
+    let groups: [(_, &[Field], _); 2] = [
+        ("snapshot-header", &[("- reserved", 160)], header),
+        ("snapshot-header-groups", &[("groups", 8), ("- reserved", 152)], of_groups),
     ];
-    let fields = [PRELUDE, IDENTITY, fields, &MEMBERSHIP];
-    let bytes = golden("snapshot-header", &fields, &header.encode(512));
-    assert_eq!(snapshot::Header::decode(&bytes, GroupId(0x13), id(0x81, 0x82)), Ok(header));
+    for (name, groups, header) in groups {
+        let fields = [PRELUDE, IDENTITY, fields, groups, &MEMBERSHIP];
+        let bytes = golden(name, &fields, &header.encode(512));
+        assert_eq!(snapshot::Header::decode(&bytes, GroupId(0x13), id(0x81, 0x82)), Ok(header));
+    }
 
     let (group, id) = (GroupId(0x13), SnapshotId(0x83));
     let fields: &[Field] = &[
@@ -381,16 +384,16 @@ fn every_flipped_bit_of_every_structure_is_noticed() {
     let file = FileSeed::new(group, 0x51);
     let seed = Seed::new(ClusterId(0x1111), group);
     type Reads = Box<dyn Fn(&[u8]) -> bool>;
-    let structures: [(&str, Reads); 8] = [
+    let snapshot_header =
+        move |b: &[u8]| snapshot::Header::decode(b, group, id(0x81, 0x82)).is_ok();
+    let structures: [(&str, Reads); 9] = [
         ("hard-state", Box::new(move |b| HardState::decode(b, group).is_ok())),
         ("segment-header", Box::new(move |b| Header::decode(b, group, 0x51).is_ok())),
         ("segment-end", Box::new(move |b| EndRecord::decode(b, group, 0x51).is_ok())),
         ("slot", Box::new(move |b| Slot::decode(b, file, LogIndex(0x71)).is_some())),
         ("entry", Box::new(move |b| Head::parse_whole(b, seed).is_ok())),
-        (
-            "snapshot-header",
-            Box::new(move |b| snapshot::Header::decode(b, group, id(0x81, 0x82)).is_ok()),
-        ),
+        ("snapshot-header", Box::new(snapshot_header)),
+        ("snapshot-header-groups", Box::new(snapshot_header)),
         (
             "snapshot-block",
             Box::new(move |b| {

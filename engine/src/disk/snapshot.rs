@@ -50,6 +50,8 @@ pub(crate) struct Header {
     pub(crate) id: SnapshotId,
     pub(crate) origin: Origin,
     pub(crate) block_bytes: u32,
+    /// Of how many groups this is one; zero: not said.
+    pub(crate) groups: u32,
     pub(crate) membership: Arc<Membership>,
 }
 
@@ -71,6 +73,7 @@ impl Header {
                 self.id.0,
                 self.origin as u64,
                 u64::from(self.block_bytes),
+                u64::from(self.groups),
             ],
         );
         let membership = self.membership.encode();
@@ -94,6 +97,7 @@ impl Header {
             id,
             origin,
             block_bytes,
+            groups,
         ] = u64s_at(block, 16);
         let origin = match origin {
             1 => Origin::Captured,
@@ -104,6 +108,7 @@ impl Header {
             return Err(Fault::Field);
         }
         let block_bytes = u32::try_from(block_bytes).map_err(|_| Fault::Field)?;
+        let groups = u32::try_from(groups).map_err(|_| Fault::Field)?;
         if !(512..=16 << 20).contains(&block_bytes) || LogId::new(Term(term), LogIndex(index)) != at
         {
             return Err(Fault::Field);
@@ -121,6 +126,7 @@ impl Header {
             id: SnapshotId(id),
             origin,
             block_bytes,
+            groups,
             membership: Arc::new(membership),
         })
     }

@@ -131,6 +131,7 @@ pub fn snapshot(input: &[u8]) {
                 id: named,
                 origin: snapshot::Origin::Captured,
                 block_bytes: snapshot::block_bytes(ALIGN),
+                groups: 3,
                 membership: membership(),
             };
             let seed = FileSeed::new(GROUP, at.index.0);

@@ -147,7 +147,11 @@ fn snapshots(f: &mut Formatter<'_>, snapshots: &[SnapshotFound]) -> fmt::Result 
         match &found.content {
             Ok(content) => {
                 let from = if content.installed { "from a peer" } else { "captured here" };
-                writeln!(f, "whole, {from}, {} blocks", content.blocks)?;
+                write!(f, "whole, {from}, {} blocks", content.blocks)?;
+                if content.groups > 1 {
+                    write!(f, ", one of {} groups", content.groups)?;
+                }
+                writeln!(f)?;
             }
             Err(why) => writeln!(f, "NOT WHOLE: {why}")?,
         }

@@ -157,7 +157,7 @@ impl Storage {
             promises: None,
             journal: Journal::new(identity, config),
             reads: Reads::new(Seed::default(), config.group),
-            snapshots: new_snapshots(identity, config),
+            snapshots: Snapshots::new(identity, config),
             compaction: Compaction::default(),
             scrub: Scrub::default(),
             installing: Installing::default(),
@@ -351,7 +351,7 @@ impl Storage {
         let promises = self.promises.as_ref().expect("the restart adopted the hard state");
         let recovered = restart.recovered(promises);
         self.reads = Reads::new(recovered.seed, self.config.group);
-        self.snapshots = new_snapshots(recovered.identity, &self.config);
+        self.snapshots = Snapshots::new(recovered.identity, &self.config);
         self.snapshots.whole = restart.whole_snapshots();
         self.snapshots.left = restart.leftover();
         self.committed = recovered.committed;
@@ -600,10 +600,6 @@ impl Storage {
     pub(crate) fn take_read(&mut self) -> Option<(Reader, ReadBack)> {
         self.reads.take()
     }
-}
-
-fn new_snapshots(identity: Identity, config: &Config) -> Snapshots {
-    Snapshots::new(identity, config.disk_align, config.tuning.restore_bytes_max)
 }
 
 fn on_saved(saving: &mut Option<Saving>, op: OpId, result: Result<Completion, DiskError>) {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     action::{Halt, Machine, Note},
-    config::Tuning,
+    config::{Config, Tuning},
     disk::snapshot::{
         BLOCK_HEAD_BYTES, Footer, Header, Origin, block_bytes, decode_block, header_bytes,
     },
@@ -47,6 +47,8 @@ impl SnapshotFile {
 pub(crate) struct Snapshots {
     identity: Identity,
     align: u32,
+    /// Of how many groups this is one, as the embedder says.
+    groups: u32,
     restore_bytes_max: u64,
     /// Oldest first.
     pub(super) whole: Vec<SnapshotFile>,
@@ -105,11 +107,12 @@ impl Snapshots {
         self.identity.cluster_epoch = epoch;
     }
 
-    pub(crate) fn new(identity: Identity, align: u32, restore_bytes_max: u64) -> Self {
+    pub(crate) fn new(identity: Identity, config: &Config) -> Self {
         Self {
             identity,
-            align,
-            restore_bytes_max,
+            align: config.disk_align,
+            groups: config.groups,
+            restore_bytes_max: config.tuning.restore_bytes_max,
             whole: Vec::new(),
             spoilt: Vec::new(),
             wants_fresh: false,
@@ -207,8 +210,8 @@ impl Snapshots {
         origin: Origin,
         membership: Arc<Membership>,
     ) -> Header {
-        let block_bytes = block_bytes(self.align);
-        Header { identity: self.identity, at, id, origin, block_bytes, membership }
+        let Self { identity, align, groups, .. } = *self;
+        Header { identity, at, id, origin, block_bytes: block_bytes(align), groups, membership }
     }
 
     pub(crate) fn on_captured(&mut self, capture: CaptureId, result: Result<Chunk, MachineError>) {

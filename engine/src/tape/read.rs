@@ -74,8 +74,8 @@ records! {
     Requests { first, count }
     Member { id, incarnation, address }
     Chunk { bytes, last }
-    Backup { cluster, group, node, at, id, bytes, digest, members }
-    Config { group, node, disk_align, segment_bytes, tuning }
+    Backup { cluster, group, groups, node, at, id, bytes, digest, members }
+    Config { group, node, disk_align, segment_bytes, groups, tuning }
     Tuning {
         heartbeat, election, commit_notice, forward, lease_drift_ppm, entry_commands_max, append_bytes_max,
         inflight_bytes_max, writes_inflight_max, propose_bytes_max, apply_bytes_max,

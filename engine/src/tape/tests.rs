@@ -23,6 +23,7 @@ fn starts() -> Vec<Event> {
     let backup = Backup {
         cluster: ClusterId(8),
         group: GroupId(1),
+        groups: 6,
         node: NodeId(2),
         at: LogId::new(Term(1), LogIndex(8)),
         id: SnapshotId(5),

@@ -27,7 +27,7 @@ use lakebed::{
 };
 use std::{
     any::Any,
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     future::Future,
     io,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
@@ -67,6 +67,11 @@ pub(super) struct Inner<M> {
     config: Config,
     host: Host,
     seats: BTreeMap<GroupId, Seat<M>>,
+    /// Whose inboxes hold something, whose lanes do, and who has halted: a round looks at no other, so
+    /// that a thousand groups at rest cost it nothing.
+    rang: Vec<GroupId>,
+    busy: BTreeSet<GroupId>,
+    halted: BTreeSet<GroupId>,
     pub(super) pool: Pool,
     net: TcpNet,
     health: Arc<Health>,
@@ -156,6 +161,9 @@ impl<M: StateMachine + Send + 'static> Inner<M> {
             host: host.map_err(|error| StartError::System(io::Error::other(error)))?,
             config,
             seats: BTreeMap::new(),
+            rang: Vec::new(),
+            busy: BTreeSet::new(),
+            halted: BTreeSet::new(),
             pool: Pool::new().map_err(StartError::Disk)?,
             net,
             health,
@@ -190,7 +198,7 @@ impl<M: StateMachine> Inner<M> {
         });
         self.events.extend(heard);
         self.take_births(cx);
-        self.take_requests(cx);
+        self.take_requests();
         let due = self.clock.poll_deadline(cx, self.host.deadline()).is_ready();
         let happened = due || !self.events.is_empty();
         if happened {
@@ -246,10 +254,11 @@ impl<M: StateMachine> Inner<M> {
         seat.lane.clear();
         seat.reporter.halt(&halt);
         seat.halt = Some(Arc::new(halt));
+        self.halted.insert(group);
     }
 
     fn take_births(&mut self, cx: &Context<'_>) {
-        self.shared.driver.register(cx.waker());
+        self.shared.bell.take(cx.waker(), &mut self.rang);
         let births = std::mem::take(&mut self.shared.state().births);
         for Birth { group, directory, start, inbox } in births {
             let config = Config { group, ..self.config.clone() };
@@ -279,15 +288,19 @@ impl<M: StateMachine> Inner<M> {
                 last: None,
             };
             self.seats.insert(group, seat);
+            // It may have rung before it had a seat.
+            self.rang.push(group);
         }
     }
 
-    fn take_requests(&mut self, cx: &Context<'_>) {
+    fn take_requests(&mut self) {
         let mut requests = std::mem::take(&mut self.requests);
-        for (group, seat) in &mut self.seats {
-            seat.inbox.take(cx.waker(), &mut requests);
+        self.rang.sort_unstable();
+        for group in self.rang.drain(..) {
+            let Some(seat) = self.seats.get_mut(&group) else { continue };
+            seat.inbox.take(&mut requests);
             for request in requests.drain(..) {
-                let status = || self.host.status(*group).unwrap_or_default();
+                let status = || self.host.status(group).unwrap_or_default();
                 let event = match request {
                     Request::Propose { batch, waiter } => {
                         let first = seat.clients.commands(batch.count(), waiter).first;
@@ -314,7 +327,7 @@ impl<M: StateMachine> Inner<M> {
                         continue;
                     }
                 };
-                self.events.push(HostEvent::Group(*group, event));
+                self.events.push(HostEvent::Group(group, event));
             }
         }
         self.requests = requests;
@@ -341,7 +354,10 @@ impl<M: StateMachine> Inner<M> {
                     self.pool.submit(group, op, class, request);
                 }
                 Action::Send { to, head, body } => self.net.send(to, head, body),
-                Action::Machine(step) => seat.lane.push_back(step),
+                Action::Machine(step) => {
+                    seat.lane.push_back(step);
+                    self.busy.insert(group);
+                }
                 Action::Respond { requests, outcome } => seat.clients.end(requests, &outcome),
                 // The host has told whom to be connected with.
                 Action::Members(_) => {}
@@ -354,6 +370,7 @@ impl<M: StateMachine> Inner<M> {
                 Action::Halt(halt) => {
                     seat.reporter.halt(&halt);
                     seat.halt = Some(Arc::from(halt));
+                    self.halted.insert(group);
                 }
             }
         }
@@ -363,10 +380,11 @@ impl<M: StateMachine> Inner<M> {
     /// Groups that have halted, whose disk operations have ended and whose machines are at home, are
     /// let go.
     fn end_groups(&mut self) -> bool {
-        let over = |seat: &Seat<M>| seat.halt.is_some() && seat.in_flight == 0 && !seat.is_away;
-        let ended: Vec<GroupId> =
-            self.seats.iter().filter(|(_, seat)| over(seat)).map(|(group, _)| *group).collect();
+        let over = |seat: &Seat<M>| seat.in_flight == 0 && !seat.is_away;
+        let is_over = |group: &&GroupId| self.seats.get(*group).is_some_and(over);
+        let ended: Vec<GroupId> = self.halted.iter().filter(is_over).copied().collect();
         for group in &ended {
+            self.halted.remove(group);
             let Some(mut seat) = self.seats.remove(group) else { continue };
             let status = seat.last.take().or_else(|| self.host.status(*group));
             let status = status.unwrap_or_default();
@@ -387,7 +405,9 @@ impl<M: StateMachine> Inner<M> {
     /// True if there was a step to do.
     fn run_machines(&mut self) -> bool {
         let (mut worked, mut panicked) = (false, Vec::new());
-        for (group, seat) in &mut self.seats {
+        let mut busy = std::mem::take(&mut self.busy);
+        for group in &busy {
+            let Some(seat) = self.seats.get_mut(group) else { continue };
             if seat.lane.is_empty() {
                 continue;
             }
@@ -418,6 +438,9 @@ impl<M: StateMachine> Inner<M> {
             }
         }
         panicked.into_iter().for_each(|(group, panic)| self.give_up(group, &*panic));
+        let has_more = |group: &GroupId| self.seats.get(group).is_some_and(|s| !s.lane.is_empty());
+        busy.retain(has_more);
+        self.busy = busy;
         worked
     }
 

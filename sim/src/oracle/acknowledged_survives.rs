@@ -5,7 +5,7 @@
 //! long as it runs. A crash freezes it.
 
 use super::{Checked, Seen, Violation};
-use lakebed::{LogId, LogIndex, Term};
+use lakebed::{Forced, LogId, LogIndex, Term};
 
 #[derive(Clone, Debug)]
 pub(super) struct Promises {
@@ -57,12 +57,7 @@ impl Promises {
         self.durable.get(node).is_some_and(|id| id.term >= term && id.index >= index)
     }
 
-    /// Every node has called at least so much durable.
-    pub(super) fn least(&self) -> LogIndex {
-        self.least_of(|_| true)
-    }
-
-    /// Every one of these nodes has.
+    /// Every one of these nodes has called at least so much durable.
     pub(super) fn least_of(&self, counts: impl Fn(usize) -> bool) -> LogIndex {
         let counted = self.durable.iter().enumerate().filter(|(node, _)| counts(*node));
         counted.map(|(_, id)| id.index).min().unwrap_or_default()
@@ -79,6 +74,28 @@ impl Promises {
         let base = if seen.probe.stateless { seen.probe.first.previous() } else { LogIndex(0) };
         seen.id_at(promised.index) == Some(promised)
             || promised.index <= seen.probe.snapshot.index.max(base)
+    }
+
+    /// The node goes on alone with what its report says. It may lack some of what it called durable,
+    /// if damage took that, and if it says so; from now on it is held to what it says it has.
+    pub(super) fn on_forced(&mut self, node: usize, forced: &Forced, spared: LogIndex) -> Checked {
+        let (promised, last) = (self.durable[node], forced.last);
+        if promised.index <= last.index {
+            return Ok(());
+        }
+        let is_cut = forced.cut.is_some_and(|from| from <= last.index.next());
+        if !is_cut && forced.known_loss().is_none() {
+            let what =
+                format!("{promised} was durable, {last} is left, and nothing is said to be lost");
+            return Err(Violation::new("force says what is lost", node, what));
+        }
+        if last.index < spared.min(promised.index) {
+            let what =
+                format!("{last} is left of {promised}, and nothing up to {spared} was damaged");
+            return Err(Violation::new("force loses what damage took", node, what));
+        }
+        self.durable[node] = last;
+        Ok(())
     }
 
     /// The last entry that the node called durable.

@@ -221,15 +221,17 @@ impl<M: StateMachine> Oracle<M> {
     }
 
     /// A node becomes the only voter of a new cluster epoch. What it lacks is lost, and said to be:
-    /// nobody is held to it. The other founders are not of this cluster any more.
+    /// nobody is held to it. The other founders are not of this cluster any more. `spared`: what damage
+    /// cannot have taken from the node.
     pub(crate) fn on_forced(
         &mut self,
-        node: usize,
-        founders: usize,
+        (node, founders): (usize, usize),
         forced: &Forced,
+        spared: LogIndex,
         machine: Seat<M>,
-    ) {
+    ) -> Checked {
         let last = forced.last.index;
+        self.promises.on_forced(node, forced, spared)?;
         self.committed.forget_behind(last);
         self.machines.forget_behind(last, machine);
         self.history.forget_behind(last);
@@ -237,6 +239,7 @@ impl<M: StateMachine> Oracle<M> {
         for other in (0..founders).filter(|other| *other != node) {
             self.left_behind[other] = true;
         }
+        Ok(())
     }
 
     /// Those who were left behind are a quorum of what they were: they are a cluster of their own
@@ -321,12 +324,7 @@ impl<M: StateMachine> Oracle<M> {
         self.history.acknowledged()
     }
 
-    /// Every node holds the log durably up to here, and the same.
-    pub(crate) fn held_by_all(&self) -> LogIndex {
-        self.history.acknowledged().min(self.promises.least())
-    }
-
-    /// The same of a group that not every node is a member of: every node that ever was one.
+    /// Every node that ever was a member holds the log durably up to here, and the same.
     pub(crate) fn held_by_members(&self) -> LogIndex {
         let least = self.promises.least_of(|node| self.members.was_member(node));
         self.history.acknowledged().min(least)

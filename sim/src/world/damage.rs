@@ -34,7 +34,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         };
         let Some((file, at)) = patient.place(part, pick) else { return };
         let whole = self.nodes[node].disk.clone();
+        let before = self.harmed.clone();
         harm(&mut self.nodes[node].disk, &mut self.harmed, geometry, part, (file, at), how);
+        let struck = self.harmed.difference(&before);
+        self.nodes[node].scars.entries.extend(struck);
         // What is there twice may be ruined once already.
         let is_ruined = self.nodes[node].scars.is_ruined;
         if is_ruined && self.goes_unnoticed(node, file, &self.nodes[node].disk, false) {
@@ -54,6 +57,6 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             let Node { disk, scars, .. } = &self.nodes[node];
             return harm::held_twice(disk, scars);
         }
-        self.oracle.held_by_all().min(self.proven(node))
+        self.oracle.held_by_members().min(self.proven(node))
     }
 }

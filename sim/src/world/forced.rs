@@ -1,26 +1,29 @@
 //! A lost quorum: one node goes on alone by force, and those of before are left behind.
 
 use super::World;
-use crate::{client::Workload, trial::Trial};
-use lakebed::{Forced, Halt, Start, StateMachine};
+use crate::{client::Workload, oracle::Violation, trial::Trial};
+use lakebed::{Forced, Halt, LogIndex, Start, StateMachine};
 
 impl<M: StateMachine, W: Workload> World<M, W> {
     /// A node that is down becomes the only voter: from now on it starts by that, however often it
     /// crashes, until that is done. What it lacks is lost, and the oracle knows it; every other
     /// founder is left behind, and stays down until it [comes back](Self::bring_back).
     ///
+    /// # Errors
+    /// If its report keeps silent about what is lost, if that is more than what damage can have taken, or
+    /// if the node refuses.
+    ///
     /// # Panics
-    /// If a founder is up, or the node refuses.
-    pub fn force(&mut self, node: usize) -> Forced {
+    /// If a founder is up.
+    pub fn force(&mut self, node: usize) -> Result<Forced, Violation> {
         let founders = self.nodes.len() - self.plan.joining;
         assert!((0..founders).all(|at| !self.nodes[at].is_up()), "who lives is not lost");
-        let (disk, start) = (self.nodes[node].disk.clone(), false);
-        let start = Start::ForceSoleVoter { acknowledged_loss: start };
-        let Trial::Halts(Halt::Forced(plan)) = self.trial(node, disk, start) else {
-            panic!("node {} cannot be forced", node + 1)
+        let plan = match self.would_force(node) {
+            Ok(plan) => plan,
+            Err(halt) => return Err(Violation::new("force is let in", node, halt.to_string())),
         };
-        let machine = self.fresh_machine();
-        self.oracle.on_forced(node, founders, &plan, machine);
+        let (machine, spared) = (self.fresh_machine(), self.spared(node, &plan));
+        self.oracle.on_forced((node, founders), &plan, spared, machine)?;
         // Whoever was told of what is lost now was told so in vain.
         self.requests.lower_floors(plan.last.index);
         for at in (0..founders).filter(|at| *at != node) {
@@ -29,7 +32,29 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.note(Some(node), || format!("is forced: {plan}"));
         self.forcing = Some(node);
         self.schedule_start(node, 0);
-        *plan
+        Ok(plan)
+    }
+
+    /// What a recovery of this node by force would do, or why there is none.
+    pub fn would_force(&self, node: usize) -> Result<Forced, Halt> {
+        let start = Start::ForceSoleVoter { acknowledged_loss: false };
+        match self.trial(node, self.nodes[node].disk.clone(), start) {
+            Trial::Halts(Halt::Forced(plan)) => Ok(*plan),
+            Trial::Halts(halt) => Err(halt),
+            Trial::Starts(_) => unreachable!("a node that is forced does not start"),
+        }
+    }
+
+    /// The last entry that no damage on the node's disk can have taken: that before the first one that was
+    /// struck behind the newest whole snapshot. Beyond the budget nobody can say.
+    fn spared(&self, node: usize, plan: &Forced) -> LogIndex {
+        let scars = &self.nodes[node].scars;
+        if scars.is_ruined {
+            return LogIndex(0);
+        }
+        let struck = scars.entries.iter().map(|struck| LogIndex(u64::from(*struck)));
+        let first = struck.filter(|struck| *struck > plan.snapshot.index).min();
+        first.map_or(LogIndex(u64::MAX), LogIndex::previous)
     }
 
     /// Whether a recovery by force is not done yet.

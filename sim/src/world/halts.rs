@@ -20,8 +20,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 | Halt::AlreadyFormatted
                 | Halt::DiskLost { .. }
         );
-        let is_out = refused && self.nodes[at].scars.is_ruined;
         let is_forced = self.ends_force(at, &halt);
+        // One that was forced before it crashed is refused only as one that needs no force.
+        let is_out = refused && self.nodes[at].scars.is_ruined && !is_forced;
         let is_left_behind =
             matches!(halt, Halt::LeftBehind { .. }) && self.oracle.is_left_behind(at);
         let has_left = halt == Halt::Removed && self.oracle.is_former(at) || is_left_behind;

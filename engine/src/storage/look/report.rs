@@ -176,6 +176,7 @@ impl Look {
                 SnapshotContent {
                     id: header.id,
                     installed: header.origin == Origin::Installed,
+                    groups: header.groups,
                     payload_bytes: footer.payload_bytes,
                     blocks: footer.blocks,
                 }

@@ -88,6 +88,7 @@ impl Recovery {
             // Like one from a peer: the log begins behind it.
             origin: Origin::Installed,
             block_bytes: block_bytes(self.config.disk_align),
+            groups: self.config.groups,
             membership: Arc::new(look::with_incarnation(
                 members,
                 identity.node,

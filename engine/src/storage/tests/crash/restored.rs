@@ -27,6 +27,7 @@ fn backup(index: u64) -> Backup {
     Backup {
         cluster: ClusterId(4),
         group: GroupId(1),
+        groups: 0,
         node: NodeId(9),
         at: LogId::new(Term(6), LogIndex(index)),
         id: SnapshotId(index + 1),
