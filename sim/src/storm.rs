@@ -245,7 +245,8 @@ pub(crate) fn turns(faults: &[Fault]) -> Vec<Turn> {
 pub fn serve<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
     run_until(world, SERVE_WITHIN, "all nodes to be up", |world| {
         let is_ready = |node| world.probe(node).is_some_and(|probe| probe.ready);
-        (0..world.nodes()).all(|node| is_ready(node) || world.is_out(node))
+        let is_owed = |node| !world.is_out(node) && !is_forgotten(world, node);
+        (0..world.nodes()).all(|node| is_ready(node) || !is_owed(node))
     })?;
     run_until(world, SERVE_WITHIN, "a leader", |world| leader(world).is_some())?;
     let before = world.acknowledged();
@@ -308,6 +309,15 @@ fn must_stop<M: StateMachine, W: Workload>(
     members.is_former(NodeId(node as u64 + 1))
         && !world.is_out(node)
         && members.members().any(|member| teller(member.id))
+}
+
+/// Whether a node was removed before it met anybody, and all whom it could meet have left: it waits for
+/// ever, and nobody can tell it.
+fn is_forgotten<M: StateMachine, W: Workload>(world: &World<M, W>, node: usize) -> bool {
+    let members = leader(world).and_then(|leader| world.members(leader));
+    members.is_some_and(|members| {
+        members.is_former(NodeId(node as u64 + 1)) && !must_stop(world, node, &members)
+    })
 }
 
 /// The node that leads in the greatest term.
