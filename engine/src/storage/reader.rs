@@ -298,6 +298,11 @@ impl Slots {
 impl State {
     fn begin(&mut self, mut want: Want, journal: &Journal, ops: &mut Ops) {
         let reader = self.reader;
+        if want.from < journal.first() {
+            // It has gone from the log meanwhile, and never comes.
+            self.want = None;
+            return;
+        }
         // What is missing is waited for.
         match journal.holes.first_from(want.from) {
             Some(hole) if hole == want.from => return,

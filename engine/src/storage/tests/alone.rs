@@ -230,6 +230,7 @@ fn a_node_that_runs_begins_behind_a_segment_that_is_lost() {
         assert_eq!((node.storage.first(), node.storage.gives_from()), (end.next(), end.next()));
         assert_eq!(snapshots(&node).len(), 1, "from the older one nothing leads on");
         assert!(node.storage.wants_fresh(node.last));
+        assert!(node.storage.reads.is_idle(), "what has gone is not waited for");
         snap(&mut node);
         assert_eq!((snapshots(&node).len(), node.storage.spoilt_snapshots()), (2, 0));
         assert_eq!(peer_reads(&mut node, end.0 + 1).map(|_| ()), Some(()));
