@@ -68,15 +68,28 @@ impl Compaction {
 
     /// Whether nothing is to be removed before there is another snapshot, or another segment is full.
     pub(super) fn is_at_rest(&self, journal: &Journal, snapshots: &Snapshots) -> bool {
-        if !matches!(self.step, Step::Idle) || self.lost >= journal.first() {
-            return false;
+        if self.has_nothing_to_go_by(journal, snapshots) {
+            return true;
         }
-        let [older, _] = &snapshots.whole[..] else {
-            return snapshots.whole.len() < SNAPSHOTS_KEPT && snapshots.spoilt.is_empty();
-        };
+        let [older, _] = &snapshots.whole[..] else { return false };
         let covered = older.header.at.index;
-        snapshots.spoilt.is_empty()
+        matches!(self.step, Step::Idle)
+            && !self.is_lost(journal)
+            && snapshots.spoilt.is_empty()
             && journal.sealed.front().is_none_or(|sealed| sealed.last.index > covered)
+    }
+
+    /// Whether nothing is under way and no snapshot makes anything superfluous.
+    fn has_nothing_to_go_by(&self, journal: &Journal, snapshots: &Snapshots) -> bool {
+        matches!(self.step, Step::Idle)
+            && snapshots.whole.len() < SNAPSHOTS_KEPT
+            && snapshots.spoilt.is_empty()
+            && !self.is_lost(journal)
+    }
+
+    /// Whether the log still begins with what is lost of it.
+    fn is_lost(&self, journal: &Journal) -> bool {
+        self.lost >= journal.first()
     }
 
     pub(crate) fn go_on(
@@ -87,9 +100,7 @@ impl Compaction {
         promises: &mut Promises,
         ops: &mut Ops,
     ) {
-        let is_few = snapshots.whole.len() < SNAPSHOTS_KEPT && snapshots.spoilt.is_empty();
-        let is_lost = self.lost >= journal.first();
-        if matches!(self.step, Step::Idle) && is_few && !is_lost {
+        if self.has_nothing_to_go_by(journal, snapshots) {
             return;
         }
         match std::mem::take(&mut self.step) {
@@ -133,7 +144,7 @@ impl Compaction {
             self.submit(CompactOp::Remove, DiskRequest::Remove { file }, ops);
             self.step = Step::Remove;
         }
-        if self.lost >= journal.first() {
+        if self.is_lost(journal) {
             return self.begin_where_known(journal, snapshots, reads, promises, ops);
         }
         let Some(extra) = snapshots.whole.len().checked_sub(SNAPSHOTS_KEPT) else { return };

@@ -264,8 +264,8 @@ impl Journal {
         let kept = (cut.from.0 - active.first.0) as usize;
         let mut slots = std::mem::take(&mut active.slots);
         slots.truncate(kept);
-        let Active { sequence, layout, first, prev_term, .. } = *active;
-        *active = Active::new(sequence, layout, first, prev_term, slots, group);
+        let Active { sequence, layout, first, prev_term, window_bytes, .. } = *active;
+        *active = Active::new(sequence, layout, first, prev_term, window_bytes, slots, group);
         let block = layout.block_before(active.end());
         if block == active.end() {
             return self.clear_target(cut, &target, Bytes::new(), ops);
@@ -366,8 +366,8 @@ impl Journal {
 }
 
 fn emptied(sealed: &Sealed, group: GroupId) -> Active {
-    let Sealed { sequence, layout, first, prev_term, .. } = *sealed;
-    Active::new(sequence, layout, first, prev_term, Vec::new(), group)
+    let Sealed { sequence, layout, first, prev_term, window_bytes, .. } = *sealed;
+    Active::new(sequence, layout, first, prev_term, window_bytes, Vec::new(), group)
 }
 
 impl Cutting {

@@ -135,6 +135,7 @@ impl SegmentFound {
         let last = self.end.as_ref().map(|end| end.last);
         let data_bytes = self.end.as_ref().map(|end| end.data_bytes);
         Some(Sealed {
+            window_bytes: header.window_bytes,
             sequence: self.sequence,
             layout: header.layout,
             first: header.first,
@@ -157,9 +158,10 @@ impl SegmentFound {
     /// The segment that takes new entries, as the scan left it.
     pub(super) fn as_active(&self) -> Option<Active> {
         let (header, scanned) = (self.header.as_ref()?, self.scanned.as_ref()?);
-        let Header { layout, first, prev_term, .. } = *header;
+        let Header { sequence, layout, first, prev_term, window_bytes, .. } = *header;
         let (slots, group) = (scanned.slots.clone(), header.identity.group);
-        let mut active = Active::new(self.sequence, layout, first, prev_term, slots, group);
+        let mut active =
+            Active::new(sequence, layout, first, prev_term, window_bytes, slots, group);
         active.last_time = self.last_time();
         Some(active)
     }

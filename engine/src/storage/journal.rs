@@ -110,6 +110,8 @@ pub(crate) struct Sealed {
     pub(crate) last: LogId,
     /// Where its last entry ends.
     pub(crate) data_bytes: u64,
+    /// See [`Active::window_bytes`].
+    pub(crate) window_bytes: u64,
 }
 
 impl Sealed {
@@ -129,6 +131,9 @@ pub(crate) struct Active {
     pub(crate) layout: Layout,
     pub(crate) first: LogIndex,
     pub(crate) prev_term: Term,
+    /// The most bytes of entries in flight here, as its header has it: a restart looks no further for
+    /// what they left, whatever the limit of a later life is.
+    pub(crate) window_bytes: u64,
     /// The slots of all entries whose write was submitted.
     pub(crate) slots: Vec<Slot>,
     /// Where the next write goes.
@@ -168,6 +173,7 @@ impl Active {
         layout: Layout,
         first: LogIndex,
         prev_term: Term,
+        window_bytes: u64,
         slots: Vec<Slot>,
         group: GroupId,
     ) -> Self {
@@ -190,6 +196,7 @@ impl Active {
             layout,
             first,
             prev_term,
+            window_bytes,
             slots,
             write_at: layout.block_after(end),
             last_time: Timestamp(0),
@@ -481,7 +488,7 @@ impl Journal {
             return;
         };
         while active.writes.len() < self.writes_max {
-            let batch = fitting(active, &self.pending, promised, self.window_bytes);
+            let batch = fitting(active, &self.pending, promised);
             if batch.entries == 0 {
                 match self.pending.front() {
                     Some(next) if next.head.id.term > promised.term => {

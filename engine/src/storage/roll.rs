@@ -291,6 +291,7 @@ impl Journal {
             prev_term: active.prev_term,
             last: crate::LogId::new(active.last_term(), active.last()),
             data_bytes: active.end(),
+            window_bytes: active.window_bytes,
         });
         self.want_spare();
     }
@@ -333,9 +334,10 @@ impl Journal {
         let Roll::Announcing(header, _) = std::mem::replace(&mut self.roll, Roll::Idle) else {
             unreachable!("a segment was being announced")
         };
-        let Header { sequence, layout, first, prev_term, .. } = header;
-        let group = self.identity.group;
-        self.active = Some(Active::new(sequence, layout, first, prev_term, Vec::new(), group));
+        let Header { sequence, layout, first, prev_term, window_bytes, .. } = header;
+        let (slots, group) = (Vec::new(), self.identity.group);
+        let active = Active::new(sequence, layout, first, prev_term, window_bytes, slots, group);
+        self.active = Some(active);
         self.spares.is_stocked = false;
     }
 

@@ -56,7 +56,6 @@ pub(super) fn fitting(
     active: &Active,
     pending: &VecDeque<Pending>,
     promised: Promised<'_>,
-    window: u64,
 ) -> Fitting {
     let mut batch = Fitting { adjoin: true, ..Fitting::default() };
     let mut before: Option<&Pending> = None;
@@ -64,7 +63,7 @@ pub(super) fn fitting(
         let bytes = u64::from(entry.head.total_bytes);
         let is_first = batch.entries == 0;
         let exceeds = batch.bytes + bytes > WRITE_BYTES_MAX && !is_first;
-        let is_beyond_window = active.in_flight_bytes + batch.bytes + bytes > window
+        let is_beyond_window = active.in_flight_bytes + batch.bytes + bytes > active.window_bytes
             && !(is_first && active.in_flight_bytes == 0);
         if !promised.admits(&entry.head)
             || exceeds

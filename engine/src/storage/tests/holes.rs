@@ -111,6 +111,51 @@ fn a_restart_believes_the_slots_of_proven_entries_and_reads_them_behind() {
     assert_eq!(node.read(1).len(), 5);
 }
 
+/// A segment of a life in which less was in flight.
+fn narrowed(disk: &Disk, file: File) -> Disk {
+    let mut disk = disk.clone();
+    let bytes = disk.files.get_mut(&file).expect("it is there");
+    let File::Segment(sequence) = file else { unreachable!() };
+    for offset in Layout::new(bytes.len() as u64, 512).header_offsets() {
+        let at = offset as usize..offset as usize + 512;
+        let header = Header::decode(&bytes[at.clone()], config().group, sequence);
+        let header = Header { window_bytes: 512, ..header.expect("it is good") };
+        bytes[at].copy_from_slice(&header.encode());
+    }
+    disk
+}
+
+/// A restart looks as far behind the last entry as the header says: no life may write further, whatever
+/// its own limit is. It is the same when a cut opens a full segment again.
+#[test]
+fn a_segment_keeps_the_window_that_its_header_names() {
+    for cut in [false, true] {
+        let (mut node, frames) = grown([40, 50, 60]);
+        if cut {
+            node.append_all(1, sizes());
+        }
+        let (file, _) = body(&node.disk, &frames[2]);
+        node = Node::start(narrowed(&node.disk, file), Start::Run);
+        if cut {
+            node.truncate(LogId::new(Term(1), LogIndex(3)));
+            node.settle();
+        }
+        node.disk.requests.clear();
+        node.append_all(2, []);
+        (0..9).for_each(|_| node.append(2, 200));
+        node.settle();
+        let bytes = |request: &DiskRequest| match request {
+            DiskRequest::Write { file: written, at, .. } if *written == file => at.len(),
+            _ => 0,
+        };
+        // Two of them fit into it.
+        let most = node.disk.requests.iter().map(bytes).max();
+        assert!(most.is_some_and(|most| (512..=1024).contains(&most)), "{most:?}");
+        assert_eq!(node.storage.durable(), node.last.index);
+        assert_eq!(node.restart().read(1).len(), 12);
+    }
+}
+
 /// What is not proven is read however far it reaches, and as much of the window behind it.
 #[test]
 fn a_tail_is_read_as_far_as_it_goes() {
@@ -121,18 +166,6 @@ fn a_tail_is_read_as_far_as_it_goes() {
     let whole = node.disk;
     let (&file, _) = whole.files.iter().find(|(f, _)| matches!(f, File::Segment(_))).expect("one");
     let layout = Layout::new(whole.files[&file].len() as u64, 512);
-    let narrow = |disk: &Disk| {
-        let mut disk = disk.clone();
-        let bytes = disk.files.get_mut(&file).expect("it is there");
-        let File::Segment(sequence) = file else { unreachable!() };
-        for offset in layout.header_offsets() {
-            let at = offset as usize..offset as usize + 512;
-            let header = Header::decode(&bytes[at.clone()], config().group, sequence);
-            let header = Header { window_bytes: 512, ..header.expect("it is good") };
-            bytes[at].copy_from_slice(&header.encode());
-        }
-        disk
-    };
     let body = |disk: &Disk| {
         let mut used = disk.files[&file][..layout.data_end() as usize].iter();
         used.rposition(|&byte| byte != 0).expect("entries")
@@ -142,7 +175,7 @@ fn a_tail_is_read_as_far_as_it_goes() {
     torn.files.get_mut(&file).expect("it is there")[end - 4 * 768] ^= 4;
     for (disk, last) in [(whole, 14), (torn, 9)] {
         let wide = Node::start(disk.clone(), Start::Run);
-        let narrow = Node::start(narrow(&disk), Start::Run);
+        let narrow = Node::start(narrowed(&disk, file), Start::Run);
         assert_eq!(wide.recovered().last.index, LogIndex(last));
         assert_eq!(format!("{:?}", narrow.recovered()), format!("{:?}", wide.recovered()));
         assert_eq!(narrow.storage.durable(), LogIndex(last));
