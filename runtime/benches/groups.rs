@@ -9,12 +9,12 @@
 //!                                                             in which nothing happens
 //! ```
 
-use bytes::Bytes;
+mod machine;
+
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
-use lakebed::{
-    Batch, ClusterId, Config, GroupId, LogId, MachineError, NodeId, Role, StateMachine, Timestamp,
-};
+use lakebed::{Batch, ClusterId, Config, GroupId, NodeId, Role};
 use lakebed_runtime::{DiskKind, Groups, GroupsNode, GroupsOptions, Handle, Listen, Node, Options};
+use machine::{COMMAND, Count};
 use std::{
     fs,
     net::TcpListener,
@@ -24,37 +24,12 @@ use std::{
 };
 
 const NODES: u64 = 3;
-const COMMAND: [u8; 256] = [7; 256];
 /// Of one store with one load.
 const RUN: Duration = Duration::from_millis(700);
 const ROUNDS: usize = 5;
 /// Commands of a batch, and clients, each of which waits for its answer.
 const LOADS: [(u32, usize); 4] = [(1, 64), (1, 1024), (16, 64), (256, 64)];
 const CLUSTER: ClusterId = ClusterId(1);
-
-/// Counts commands.
-#[derive(Default)]
-struct Count(u64);
-
-impl StateMachine for Count {
-    fn apply(&mut self, _: LogId, _: Timestamp, _: &[u8], answer: &mut Vec<u8>) {
-        self.0 += 1;
-        answer.extend_from_slice(&self.0.to_le_bytes());
-    }
-
-    fn query(&self, _: &[u8], answer: &mut Vec<u8>) {
-        answer.extend_from_slice(&self.0.to_le_bytes());
-    }
-
-    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-        Box::new(std::iter::once(Bytes::copy_from_slice(&self.0.to_le_bytes())))
-    }
-
-    fn restore(&mut self, _: u64, bytes: &[u8], _: bool) -> Result<(), MachineError> {
-        self.0 = u64::from_le_bytes(bytes.try_into().expect("one piece of eight bytes"));
-        Ok(())
-    }
-}
 
 /// What serves: a node that has one group and no host, or a node of groups.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -5,44 +5,19 @@
 //! wait for their answer; the last column is how long one waits, at the median and the 99th of a
 //! hundred.
 
-use bytes::Bytes;
+mod machine;
+
 use futures::{StreamExt, stream::FuturesUnordered};
-use lakebed::{
-    Batch, ClusterId, Config, GroupId, LogId, MachineError, NodeId, Role, StateMachine, Timestamp,
-};
+use lakebed::{Batch, ClusterId, Config, GroupId, NodeId, Role};
 use lakebed_runtime::{DiskKind, Handle, Listen, Node, Options};
+use machine::{COMMAND, Count};
 use std::{
     net::TcpListener,
     path::Path,
     time::{Duration, Instant},
 };
 
-const COMMAND: [u8; 256] = [7; 256];
 const RUN: Duration = Duration::from_secs(3);
-
-/// Counts commands.
-#[derive(Default)]
-struct Count(u64);
-
-impl StateMachine for Count {
-    fn apply(&mut self, _: LogId, _: Timestamp, _: &[u8], answer: &mut Vec<u8>) {
-        self.0 += 1;
-        answer.extend_from_slice(&self.0.to_le_bytes());
-    }
-
-    fn query(&self, _: &[u8], answer: &mut Vec<u8>) {
-        answer.extend_from_slice(&self.0.to_le_bytes());
-    }
-
-    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-        Box::new(std::iter::once(Bytes::copy_from_slice(&self.0.to_le_bytes())))
-    }
-
-    fn restore(&mut self, _: u64, bytes: &[u8], _: bool) -> Result<(), MachineError> {
-        self.0 = u64::from_le_bytes(bytes.try_into().expect("one piece of eight bytes"));
-        Ok(())
-    }
-}
 
 fn start(dir: &Path, nodes: usize, disk: DiskKind) -> Vec<Handle> {
     let bind = |_| TcpListener::bind("127.0.0.1:0").expect("a port");

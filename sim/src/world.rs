@@ -89,6 +89,8 @@ pub struct World<M: StateMachine, W> {
     oracle: Oracle<M>,
     /// Entries that were damaged on some node: on no other too.
     harmed: BTreeSet<u32>,
+    /// A run of more events has no end.
+    events_max: u64,
     armed: BTreeMap<u64, faults::Armed>,
     digest: Digest,
     stats: Stats,
@@ -135,6 +137,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             machine,
             oracle: Oracle::new(count, Seed::new(CLUSTER, GROUP), members, reference),
             harmed: BTreeSet::new(),
+            events_max: u64::MAX,
             armed: BTreeMap::new(),
             digest: Digest::default(),
             stats: Stats::default(),
@@ -236,8 +239,17 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         until.unwrap_or(0).saturating_sub(self.now)
     }
 
+    /// After so many events it is a failure that the run goes on.
+    pub const fn limit_events(&mut self, most: u64) {
+        self.events_max = most;
+    }
+
     /// Lets the next thing happen.
     pub fn step(&mut self) -> Checked {
+        if self.stats.events >= self.events_max {
+            let what = format!("the run goes on after {} events", self.stats.events);
+            return Err(Violation::of_cluster("a run ends", what));
+        }
         let Some((at, what)) = self.agenda.pop() else {
             return Err(Violation::of_cluster("world", "nothing is left to happen".into()));
         };

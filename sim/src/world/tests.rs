@@ -47,6 +47,15 @@ fn cluster(seed: u64) -> Cluster {
     World::new(Plan::calm(seed, 3), Count::default, writes)
 }
 
+/// Storm of five, seed 102, cut the power of all nodes for ever, and the sweep said nothing.
+#[test]
+fn a_run_without_an_end_is_a_failure() {
+    let mut world = cluster(1);
+    world.limit_events(500);
+    let violation = run_for(&mut world, 3_600_000 * MS).expect_err("an hour has more events");
+    assert_eq!((violation.invariant, world.stats().events), ("a run ends", 500));
+}
+
 fn cut(nodes: &[usize], down: u64) -> FaultKind {
     let (moment, survivors) = (Moment::Pending, Survivors::Random);
     FaultKind::PowerCut { nodes: nodes.to_vec(), moment, survivors, rot: None, down }
