@@ -13,8 +13,10 @@ use super::{config, format};
 use crate::{
     action::Machine,
     entry::{Batch, frames},
-    file::{DiskRequest, Extent},
+    event::Completion,
+    file::{DiskError, DiskRequest, Extent},
     storage::*,
+    types::OpId,
 };
 use rand_chacha::{
     ChaCha8Rng,

@@ -12,7 +12,8 @@ use super::*;
 use crate::{
     action::Machine,
     entry::{Batch, Kind, frames, seal_body},
-    file::DiskRequest,
+    event::Completion,
+    file::{DiskError, DiskRequest},
     membership::Member,
     types::{ClusterId, GroupId},
 };

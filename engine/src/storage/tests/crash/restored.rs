@@ -7,10 +7,10 @@ use crate::{
     action::Machine,
     backup::Backup,
     event::MachineError,
-    file::DiskRequest,
+    file::{DiskError, DiskRequest},
     membership::Member,
     storage::*,
-    types::{ClusterId, GroupId, SnapshotId},
+    types::{ClusterId, GroupId, OpId, SnapshotId},
 };
 use rand_chacha::{
     ChaCha8Rng,
