@@ -47,6 +47,8 @@ pub struct Engine {
     compaction: Compaction,
     /// While turns are plain: no timer runs out before then.
     quiet_until: Instant,
+    /// In builds that check themselves: how many turns were plain.
+    plain_turns: u32,
 }
 
 impl Engine {
@@ -72,6 +74,7 @@ impl Engine {
             halted: false,
             compaction: Compaction::default(),
             quiet_until: Instant::default(),
+            plain_turns: 0,
         })
     }
 
