@@ -246,7 +246,8 @@ impl Engine {
 
     /// A tuning that cannot work changes nothing.
     fn on_tune(&mut self, tuning: Tuning) {
-        if tuning.validate().is_ok() {
+        let fits = u64::from(tuning.append_bytes_max) <= self.entry_bytes_max;
+        if fits && tuning.validate().is_ok() {
             self.storage.tune(&tuning);
             self.compaction.look_at = 0;
             if let Some(raft) = &mut self.raft {
@@ -567,6 +568,22 @@ mod tests {
         let refused = Outcome::Refused(Refusal::NotReady);
         let expected = Action::Respond { requests: Requests::one(RequestId(7)), outcome: refused };
         assert_eq!(actions, [expected]);
+    }
+
+    /// It could make entries that no segment holds.
+    #[test]
+    fn a_tuning_that_the_segments_cannot_hold_changes_nothing() {
+        let mut config = Config::new(crate::GroupId(1), NodeId(1));
+        config.segment_bytes = 1 << 20;
+        config.tuning.append_bytes_max = 64 << 10;
+        let mut engine = Engine::new(config.clone(), 1).expect("the segments hold it");
+        let mut tune = |append_bytes_max| {
+            let tuning = Tuning { append_bytes_max, ..config.tuning.clone() };
+            engine.handle(Instant(0), [Event::Tune(Box::new(tuning))], &mut Vec::new());
+            engine.tuning.append_bytes_max
+        };
+        assert_eq!(tune(512 << 10), 512 << 10);
+        assert_eq!(tune((512 << 10) + 1), 512 << 10);
     }
 
     #[test]

@@ -147,6 +147,47 @@ fn what_nobody_has_any_more_comes_as_a_snapshot() {
     assert!(in_vain > 2, "{in_vain} of 60 came as a snapshot");
 }
 
+/// The same where the damaged one is ahead, so that nobody else can be elected, and the third is away.
+/// Neither could stand: the one for its log, the other for what it lacks. Nobody has that as an entry,
+/// and between them they have everything.
+#[test]
+fn one_that_is_ahead_stands_for_one_that_has_its_loss_as_state() {
+    let name = "one_that_is_ahead_stands_for_one_that_has_its_loss_as_state";
+    let mut in_vain = 0;
+    for seed in 0..40 {
+        let mut plan = Plan::calm(seed, 3);
+        plan.tuning.snapshot_log_bytes = 0;
+        plan.tuning.retain_log_bytes = 0;
+        plan.segment_bytes = 8 << 10;
+        plan.tuning.append_bytes_max = 2 << 10;
+        let told = std::cell::Cell::new(false);
+        tell(name, plan, |world| {
+            serve(world)?;
+            let ahead = leader(world).expect("a cluster that serves has a leader");
+            let (behind, third) = ((ahead + 1) % 3, (ahead + 2) % 3);
+            // Backups are taken from one of them: its log begins later than the others'.
+            while world.probe(behind).is_none_or(|probe| probe.first.0 < 40) {
+                run_for(world, 20 * MS)?;
+                world.ask_for_snapshot(behind)?;
+            }
+            world.isolate(behind, false);
+            run_for(world, 20 * MS)?;
+            world.cut_power(third, Survivors::All);
+            harm_entry(world, ahead, seed % 3)?;
+            world.readmit(behind);
+            world.restart(ahead);
+            let leads = |world: &Cluster| leader(world).is_some();
+            run_until(world, 10_000 * MS, "a leader without the third", leads)?;
+            write(world, b"with two")?;
+            told.set(has(world, ahead, Mark::InstallJoined));
+            world.restart(third);
+            converge(world)
+        });
+        in_vain += u32::from(told.get());
+    }
+    assert!(in_vain > 10, "{in_vain} of 40 came as a snapshot");
+}
+
 /// Where the entry of this number in a segment lies, and its slot (docs/disk-format.md).
 fn witnesses(world: &Cluster, node: usize, file: File, number: u64) -> [u64; 2] {
     let content = world.disk(node).content(file).expect("it has this segment");

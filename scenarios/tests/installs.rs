@@ -1,14 +1,14 @@
 //! What comes from peers. Snapshots sent to a node that lags behind the log: each crash in the
 //! middle, at either end. And the log, to a node whose own is damaged.
 
-use lakebed::{File, LogIndex, Mark};
+use lakebed::{DiskError, File, LogIndex, Mark};
 use lakebed_scenarios::{
     machine::Ledger,
     telling::{Cluster, Told, tell_of},
 };
 use lakebed_sim::{
     Violation,
-    disk::{Failure, Survivors},
+    disk::{EIO, Failure, Survivors, Victim},
     plan::{FaultKind, Harm, MS, Plan},
     storm::{converge, leader, run_for, run_until, serve, write},
 };
@@ -269,6 +269,33 @@ fn a_failed_sync_of_an_install_is_not_built_on() {
             heals(world)
         });
     }
+}
+
+/// The name of a peer's snapshot fails, or that it is durable, when the log has come to its end for it:
+/// the node ends, and its next start finds one of both. (It went on, and did nothing any more.)
+#[test]
+fn a_name_that_fails_in_an_install_ends_the_node() {
+    let mut ended = 0;
+    for seed in 0..40 {
+        let once = std::cell::Cell::new(false);
+        tell("a_name_that_fails_in_an_install_ends_the_node", seed, |world| {
+            let behind = left_behind(world)?;
+            let victim = [Victim::Rename, Victim::SyncDirectory][seed as usize % 2];
+            let error = [DiskError::Io { errno: EIO }, DiskError::Full][seed as usize / 2 % 2];
+            // The first sync of the directory is that of a part.
+            let start = world.stats().events;
+            while world.stats().events < start + seed * 15 {
+                world.step()?;
+            }
+            world.fail_next(behind.node, victim, error);
+            let has_failed = |world: &Cluster| world.stats().disk_failures > 0;
+            run_until(world, 5_000 * MS, "a name that fails", has_failed)?;
+            once.set(world.probe(behind.node).is_none());
+            heals(world)
+        });
+        ended += u32::from(once.get());
+    }
+    assert!(ended > 20, "{ended} of 40 ended");
 }
 
 /// The newest segment of a node is gone when it starts again.

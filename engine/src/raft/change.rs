@@ -10,7 +10,6 @@
 use super::{
     Raft,
     progress::Peer,
-    rest::Rest,
     role::{Leader, Role},
 };
 use crate::{
@@ -480,12 +479,9 @@ impl Raft {
             let (to, _) = self.peers[at];
             self.send(to, Payload::Hello { ask: true, origin: self.origin });
         }
-        if let Role::Follower(follower) = &mut self.role {
-            // Its rest was over at an instant that has passed: it waits anew, like any that hears
-            // of no leader.
-            follower.rest = Rest::Awake;
-        }
-        self.await_leader();
+        // Whoever led has not been heard of for as long as one may be waited for: nothing here is as
+        // fresh as its word, and nobody is turned away for its sake.
+        self.become_follower(self.term, None);
     }
 
     /// Whether it may have to lead: as a voter, or until what makes it none is committed. It may be

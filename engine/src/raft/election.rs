@@ -63,18 +63,18 @@ impl Raft {
         let follows = matches!(self.role, Role::Follower(_));
         let reads = self.reads.repeat_at(&self.tuning).filter(|_| follows);
         let confirmed = self.reads.give_up_at(self.tuning.election.1);
+        let held = self.reads.held_until(self.tuning.election.1);
         let forwarded = self.give_up_at();
         let (change, handover) = (self.change_deadline(), self.handover_deadline());
         let refill = self.refill_at();
-        earliest([role, forwards, reads, confirmed, forwarded, refill, change, handover])
+        earliest([role, forwards, reads, confirmed, held, forwarded, refill, change, handover])
     }
 
     pub(super) fn may_campaign(&self) -> bool {
         self.is_needed()
             && self.receiver.taking.is_none()
             && !self.facts.is_state_lost
-            && !self.facts.owes_entries
-            && !self.is_held_up()
+            && (!self.lacks_entries() || self.is_gone())
             && self.gate.is_none()
     }
 
@@ -206,7 +206,10 @@ impl Raft {
         if granted && self.vote.is_none() {
             self.vote = Some(head.from);
             self.promise_wanted = true;
-            self.contact = self.now;
+            // A ballot that comes late is no word of the leader that is known by now.
+            if self.leader().is_none() {
+                self.contact = self.now;
+            }
         }
         granted
     }

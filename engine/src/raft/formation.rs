@@ -111,8 +111,10 @@ impl Raft {
 
     /// One who greets before it adds a node, or one who is to be added and answers.
     fn on_strange_hello(&mut self, head: &Head, ask: bool) {
-        let is_meant = head.to_incarnation == self.identity.incarnation;
-        if self.is_forming() || !(is_meant || (self.is_outsider() && head.to_incarnation == 0)) {
+        // A node that belongs to nobody may have been another one before, whom they met: its answer
+        // says who it is now.
+        let is_meant = head.to_incarnation == self.identity.incarnation || self.is_outsider();
+        if self.is_forming() || !is_meant {
             return self.fault(head.from, "a greeting from no member");
         }
         self.meet(head.from, head.incarnation);

@@ -255,9 +255,11 @@ impl Raft {
         self.end_runs(&runs, &Outcome::Refused(refusal));
     }
 
-    fn placed(&mut self, id: LogId, bytes: u64, runs: Runs) {
+    pub(super) fn placed(&mut self, id: LogId, bytes: u64, runs: Runs) {
         self.marks.set(Mark::ForwardPlaced);
-        if id.index > self.log.marks.applying() && id.index >= self.log.first() {
+        let is_ahead = id.index > self.log.marks.applying() && id.index >= self.log.first();
+        // A leader places one behind the other: what it says of another order, it has gone wrong in.
+        if is_ahead && self.tracking.last().is_none_or(|before| before.index <= id.index) {
             self.tracking.push(Tracked { id, bytes, runs, at: self.now });
         } else {
             // It went by unrecognised, or another entry did.

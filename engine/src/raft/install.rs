@@ -230,12 +230,16 @@ impl Raft {
             return self.become_follower(head.term, None);
         }
         let current = head.term == self.term && head.answers == self.facts.write_epoch;
+        let last = self.log.marks.last();
         let Role::Leader(leader) = &mut self.role else {
             return self.marks.set(Mark::StaleAnswerDropped);
         };
         let Some(peer) = leader.peer(head.from).filter(|_| current) else {
             return self.marks.set(Mark::StaleAnswerDropped);
         };
+        if answer.snapshot.index > last {
+            return self.fault(head.from, "has a snapshot that was never sent");
+        }
         peer.heard = self.now;
         peer.has_answered = true;
         peer.paused = false;

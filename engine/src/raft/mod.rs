@@ -139,6 +139,8 @@ pub(crate) struct Raft {
     /// All members but this node, with their incarnations.
     peers: Vec<(NodeId, u64)>,
     around: Surroundings,
+    /// To whom there is a connection, as far as was said.
+    linked: Vec<NodeId>,
     /// The largest entry that the storage takes.
     entry_bytes_max: u64,
     /// The smallest index that any member may need from another's log.
@@ -218,6 +220,7 @@ impl Raft {
             origin: recovered.origin,
             peers: Vec::new(),
             around: Surroundings::default(),
+            linked: Vec::new(),
             entry_bytes_max,
             retain: LogIndex(0),
             gathering: Gathering::default(),

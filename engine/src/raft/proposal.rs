@@ -94,6 +94,11 @@ impl Tracking {
         self.bytes
     }
 
+    /// The entry that the last of them waits for.
+    pub(super) fn last(&self) -> Option<LogId> {
+        self.queue.back().map(|tracked| tracked.id)
+    }
+
     pub(super) fn push(&mut self, tracked: Tracked) {
         self.bytes += tracked.bytes;
         self.queue.push_back(tracked);

@@ -72,6 +72,8 @@ pub(super) struct Reads {
     round: Option<Round>,
     rounds: u64,
     backoff: Backoff,
+    /// Since when they wait for the first entry of a new leader to be committed.
+    held: Option<Instant>,
     /// Confirmed; oldest first.
     ready: Vec<Ready>,
 }
@@ -124,11 +126,17 @@ impl Reads {
         self.ready.first().map(|ready| ready.since.after(after))
     }
 
+    /// When those are given up that wait for a new leader's first entry.
+    pub(super) fn held_until(&self, after: Duration) -> Option<Instant> {
+        self.held.map(|since| since.after(after))
+    }
+
     fn begin(&mut self, index: LogIndex, now: Instant) -> Option<u64> {
         if self.round.is_some() || self.waiting.is_empty() {
             return None;
         }
         self.rounds += 1;
+        self.held = None;
         let (number, askers) = (self.rounds, std::mem::take(&mut self.waiting));
         let (began, asked) = (now, now);
         self.round = Some(Round { number, index, askers, began, asked, is_repeated: false });
@@ -179,9 +187,11 @@ impl Raft {
                             && self.now.since(peer.heard) <= stale_max
                     })
                 };
-                let own = self.identity.node;
-                let fresh = self.membership.is_quorum(|id| id == own || heard(id));
-                fresh.then(|| self.log.marks.committed())
+                let (own, committed) = (self.identity.node, self.log.marks.committed());
+                // Before that it may lie behind what its predecessor acknowledged long ago.
+                let fresh = committed >= leader.start
+                    && self.membership.is_quorum(|id| id == own || heard(id));
+                fresh.then_some(committed)
             }
             Role::Follower(follower) => {
                 let heard = self.now.since(self.contact) <= stale_max;
@@ -244,6 +254,7 @@ impl Raft {
             // Before that its own commit index may lie behind what its predecessor acknowledged.
             Role::Leader(leader) if committed < leader.start => {
                 self.marks.set(Mark::ReadHeldForFirstCommit);
+                self.reads.held.get_or_insert(self.now);
             }
             Role::Leader(_) => {
                 self.begin_leaders_round(committed);
@@ -302,9 +313,14 @@ impl Raft {
         self.reads.ready.push(Ready { index, requests, since: self.now });
     }
 
-    /// Ends confirmed reads that have waited too long. This log may be a long way behind, and, on
-    /// a disk that is full, stay there: others can answer.
+    /// Ends reads that have waited too long: confirmed ones, for this log may be a long way behind,
+    /// and, on a disk that is full, stay there: others can answer; and those of a new leader whose
+    /// first entry nobody has room for.
     pub(super) fn give_up_reads(&mut self) {
+        let most = self.tuning.election.1;
+        if self.reads.held_until(most).is_some_and(|at| self.now >= at) {
+            self.refuse_reads(&Refusal::NotReady);
+        }
         while self.reads.give_up_at(self.tuning.election.1).is_some_and(|at| self.now >= at) {
             let Ready { requests, .. } = self.reads.ready.remove(0);
             self.marks.set(Mark::ReadRefused);
@@ -357,6 +373,7 @@ impl Raft {
         }
         let round = self.reads.round.take().map(|round| round.askers).unwrap_or_default();
         let waiting = std::mem::take(&mut self.reads.waiting);
+        self.reads.held = None;
         for asker in round.into_iter().chain(waiting) {
             if let Asker::Here(requests) = asker {
                 self.marks.set(Mark::ReadRefused);

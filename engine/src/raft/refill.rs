@@ -3,8 +3,9 @@
 //!
 //! A node that lacks an entry votes by its whole log, because it knows what that was, and does not
 //! campaign, because it could not hand it on. Were the leader alone asked, two nodes of which the
-//! damaged one is ahead would never elect one (storage.md, counterexamples). Peers are asked in
-//! turn, one at each heartbeat, and again at once by what they gave. Knows no files: what was given
+//! damaged one is ahead would never elect one (storage.md, counterexamples). If one who is behind has
+//! it as state alone, the damaged one stands all the same: it brings the other up to its own log, which
+//! needs nothing of what is lost, and hands over to it. Peers are asked in turn, one at each heartbeat, and again at once by what they gave. Knows no files: what was given
 //! is compared with what is missing by the storage. Invariant: equal term at equal index means the
 //! same entry, so any copy will do.
 
@@ -27,6 +28,8 @@ pub(super) struct Refill {
     ask_at: Instant,
     /// Counts through the peers.
     turn: usize,
+    /// What is not in some peer's log any more: that peer holds it as state.
+    gone: Option<LogId>,
     /// What is not in the leader's log any more: a snapshot must take its place.
     in_vain: Option<LogId>,
 }
@@ -50,6 +53,27 @@ impl Raft {
         self.refill.ask_at = self.now.after(self.tuning.heartbeat);
         let (to, _) = self.holders()[self.refill.turn % holders];
         self.send(to, Payload::RefillAsk { at });
+        self.leave_to_another();
+    }
+
+    /// Only another leader can send the state that this one's machine lacks. Until one has all of the
+    /// log there is none to whom it could be left.
+    fn leave_to_another(&mut self) {
+        if self.lacks_entries() && self.is_gone() && matches!(self.role, Role::Leader(_)) {
+            self.marks.set(Mark::RefillInVain);
+            // If nobody is there it is asked again.
+            let _ = self.begin_handover(None);
+        }
+    }
+
+    /// Whether entries are lost that it would have to hand on, or to apply.
+    pub(super) fn lacks_entries(&self) -> bool {
+        self.facts.owes_entries || self.is_held_up()
+    }
+
+    /// Whether what is lost is an entry no more where a peer has it.
+    pub(super) fn is_gone(&self) -> bool {
+        self.facts.hole.is_some() && self.facts.hole == self.refill.gone
     }
 
     /// Who may have what is missing. One who joins may not know the members yet.
@@ -101,16 +125,15 @@ impl Raft {
     /// Entries from a peer: the storage takes those that are missing.
     pub(super) fn on_refill(&mut self, head: &Head, given: &Given) {
         let Some(hole) = self.facts.hole else { return };
-        if given.is_gone && self.leader() == Some(head.from) && self.refill.asked == Some(hole) {
-            if self.refill.in_vain != Some(hole) {
-                self.marks.set(Mark::RefillInVain);
+        if given.is_gone && self.refill.asked == Some(hole) {
+            self.refill.gone = Some(hole);
+            if self.leader() == Some(head.from) {
+                if self.refill.in_vain != Some(hole) {
+                    self.marks.set(Mark::RefillInVain);
+                }
+                self.refill.in_vain = Some(hole);
             }
-            self.refill.in_vain = Some(hole);
-        }
-        if given.is_gone && matches!(self.role, Role::Leader(_)) && self.is_held_up() {
-            // Only another leader can send the state that its machine lacks.
-            self.marks.set(Mark::RefillInVain);
-            return self.become_follower(self.term, None);
+            self.leave_to_another();
         }
         let (mut at, mut heads) = (0, Vec::new());
         while at < given.frames.len() {

@@ -237,7 +237,8 @@ impl Raft {
         let Some(peer) = leader.peer(head.from).filter(|_| current) else {
             return self.marks.set(Mark::StaleAnswerDropped);
         };
-        let beyond = answer.conflict.as_ref().is_some_and(|conflict| conflict.committed > last)
+        let is_beyond = |conflict: &Conflict| conflict.committed.max(conflict.through) > last;
+        let beyond = answer.conflict.as_deref().is_some_and(is_beyond)
             || answer.sequence > peer.sequence
             || answer.round > self.reads.number();
         if answer.matched > last || answer.durable > answer.matched || beyond {
@@ -349,6 +350,8 @@ impl Raft {
 
     pub(crate) fn on_link(&mut self, peer: NodeId, up: bool) {
         self.stray();
+        self.linked.retain(|linked| *linked != peer);
+        self.linked.extend(up.then_some(peer));
         self.on_rest_link(peer, up);
         match &mut self.role {
             Role::Leader(leader) => {
@@ -380,5 +383,7 @@ fn search(log: &Log, matched: LogIndex, conflict: &Conflict, marks: &mut Marks) 
         let unknown = conflict.runs.first().map_or(shared, |run| run.0.previous());
         LogIndex(shared.0 + unknown.0.saturating_sub(shared.0) / 2)
     });
-    agreement.max(shared).next().max(log.first())
+    // Its runs may begin anywhere: a log that was cut off in the middle, or what a peer gone wrong says.
+    let last = log.marks.last();
+    agreement.max(shared).min(last).next().max(log.first())
 }

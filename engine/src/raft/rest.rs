@@ -184,7 +184,7 @@ impl Raft {
         if !leader.quiet.is_offered || leader.quiet.is_asleep || !self.lacks_nothing() {
             return;
         }
-        let is_agreed = leader.peers.iter().all(|peer| peer.paused || peer.rests);
+        let is_agreed = leader.peers.iter().all(|peer| peer.rests || self.is_out_of_reach(peer));
         let quorum = self.membership.is_quorum(|id| {
             id == self.identity.node
                 || leader.peers.iter().any(|peer| peer.id == id && peer.rests && !peer.paused)
@@ -248,7 +248,7 @@ impl Raft {
         };
         // Whether it knows of all that it forwarded it knows best: it would not rest.
         let has_all = |peer: &Peer| {
-            peer.paused
+            self.is_out_of_reach(peer)
                 || peer.pace == Pace::Replicate
                     && peer.matched == last
                     && peer.commit_sent == last
@@ -256,6 +256,13 @@ impl Raft {
                     && !peer.intake.is_due(last)
         };
         is_level && is_whole && !waits && peers.iter().all(has_all)
+    }
+
+    /// Whether nobody rests the worse for leaving it out: when it can be reached, its link says so. That
+    /// of one who was gone already when this node began to lead, or to live, was said to be down to
+    /// nobody who would have kept it.
+    fn is_out_of_reach(&self, peer: &Peer) -> bool {
+        peer.paused || !peer.has_answered && !self.linked.contains(&peer.id)
     }
 
     /// Whether it rests.

@@ -115,8 +115,8 @@ impl Storage {
                 }
             }
             Job::Restore => self.snapshots.on_block(op, result),
-            Job::Saving => on_saved(&mut self.snapshots.saving, op, result),
-            Job::Staging => on_saved(&mut self.snapshots.staging, op, result),
+            Job::Saving => on_saved(&mut self.snapshots.saving, op, file, result)?,
+            Job::Staging => on_saved(&mut self.snapshots.staging, op, file, result)?,
             Job::Serve(_) if self.snapshots.serving.is_expected(op) => {
                 let Completion::Read(block) = result? else { return Ok(()) };
                 let bad = self.snapshots.serving.on_read(op, &block, self.config.group);
@@ -136,8 +136,23 @@ impl Storage {
     }
 }
 
-fn on_saved(saving: &mut Option<Saving>, op: OpId, result: Result<Completion, DiskError>) {
-    saving.as_mut().expect("a snapshot was being written").on_completed(op, result);
+/// A save that fails is given up, and the next one begun anew. Not so if it is the directory whose sync
+/// failed: a later one, for the name of a segment, could call durable what this one lost. Nor if an
+/// install has begun: the log has come to its end for it.
+fn on_saved(
+    saving: &mut Option<Saving>,
+    op: OpId,
+    file: File,
+    result: Result<Completion, DiskError>,
+) -> Result<(), DiskError> {
+    let saving = saving.as_mut().expect("a snapshot was being written");
+    match result {
+        Err(error) if file == File::HardState || saving.is_awaited() => Err(error),
+        result => {
+            saving.on_completed(op, result);
+            Ok(())
+        }
+    }
 }
 
 /// Removing what is gone already is no failure.

@@ -92,7 +92,8 @@ impl Ops {
     }
 }
 
-/// The directory has no name of its own: its failures are told of the hard state, which is in it.
+/// The directory has no name of its own: its failures are told of the hard state, which is in it and
+/// never written by any other job than its own.
 const fn file_of(request: &DiskRequest) -> File {
     match request {
         DiskRequest::List | DiskRequest::SyncDirectory => File::HardState,

@@ -181,6 +181,11 @@ impl Saving {
         }
     }
 
+    /// Whether an install has begun that rests on its getting its name.
+    pub(super) const fn is_awaited(&self) -> bool {
+        self.is_from_peer() && matches!(self.step, Save::Rename | Save::SyncName)
+    }
+
     /// Whether it came to its end: named, or removed.
     pub(super) const fn is_over(&self) -> bool {
         self.in_flight == 0 && matches!(self.step, Save::SyncName | Save::Remove)

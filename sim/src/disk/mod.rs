@@ -57,6 +57,12 @@ pub enum Victim {
     Create,
     /// A read.
     Read,
+    /// A rename: the file may have its new name all the same.
+    Rename,
+    /// A removal: the file may be gone all the same.
+    Remove,
+    /// A sync of the directory: names stay as little durable as they were.
+    SyncDirectory,
 }
 
 /// The errno of an I/O error.
@@ -168,6 +174,9 @@ impl SimDisk {
             Some(Operation::Write { .. }) => victim == Victim::Write,
             Some(Operation::Create { .. }) => victim == Victim::Create,
             Some(Operation::Read { .. }) => victim == Victim::Read,
+            Some(Operation::Name(Change::Rename(..))) => victim == Victim::Rename,
+            Some(Operation::Name(Change::Remove(_))) => victim == Victim::Remove,
+            Some(Operation::SyncDirectory) => victim == Victim::SyncDirectory,
             _ => false,
         }
     }

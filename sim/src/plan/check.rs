@@ -63,8 +63,9 @@ impl Plan {
             }
             FaultKind::SlowDisk { factor, .. } => (1..=RATE_MAX).contains(factor),
             FaultKind::SlowLink { from, to, .. } => known(from) && known(to) && from != to,
-            FaultKind::FailedOperation { victim: Victim::Read, error, .. } => {
+            FaultKind::FailedOperation { victim, error, .. } => {
                 *error != DiskError::Full
+                    || matches!(victim, Victim::Write | Victim::Create | Victim::Rename)
             }
             FaultKind::Damage { harm, .. } => matches!(harm, Harm::Rot | Harm::Zero),
             FaultKind::SetClock { by_ms, .. } => by_ms.unsigned_abs() <= SET_MAX_MS,

@@ -103,8 +103,14 @@ const FAILURES: [(&str, Failure); 4] = [
     ("full", Failure::Nothing(DiskError::Full)),
 ];
 
-const VICTIMS: [(&str, Victim); 3] =
-    [("write", Victim::Write), ("create", Victim::Create), ("read", Victim::Read)];
+const VICTIMS: [(&str, Victim); 6] = [
+    ("write", Victim::Write),
+    ("create", Victim::Create),
+    ("read", Victim::Read),
+    ("rename", Victim::Rename),
+    ("remove", Victim::Remove),
+    ("sync-directory", Victim::SyncDirectory),
+];
 
 const ERRORS: [(&str, DiskError); 2] =
     [("error", DiskError::Io { errno: EIO }), ("full", DiskError::Full)];

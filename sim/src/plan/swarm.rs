@@ -25,6 +25,7 @@ const SLOW_LINKS: u32 = 15;
 const DAMAGE: u32 = 17;
 const BAD_ENTRIES: u32 = 22;
 const TRANSFERS: u32 = 26;
+const NAMES: u32 = 29;
 
 /// Draws the faults of a storm: each kind in a lane of its own, so that taking one kind away
 /// leaves the others as they were.
@@ -49,6 +50,7 @@ impl Faults {
         self.gray();
         self.hung();
         self.operations();
+        self.names();
         self.pauses();
         self.clocks();
         self.isolations();
@@ -214,6 +216,21 @@ impl Faults {
                 let node = self.node(&mut draw);
                 let victim = *draw.pick(&[Victim::Write, Victim::Create, Victim::Read]);
                 let full = draw.ratio(1, 2) && victim != Victim::Read;
+                let error = if full { DiskError::Full } else { DiskError::Io { errno: EIO } };
+                let kind = FaultKind::FailedOperation { node, victim, error };
+                self.add(Self::at(&mut draw), kind);
+            }
+        }
+    }
+
+    /// Names that are not changed, or not durably.
+    fn names(&mut self) {
+        let mut draw = self.lane(NAMES);
+        if draw.ratio(1, 6) {
+            for _ in 0..draw.between(1, 2) {
+                let node = self.node(&mut draw);
+                let victim = *draw.pick(&[Victim::Rename, Victim::Remove, Victim::SyncDirectory]);
+                let full = draw.ratio(1, 4) && victim == Victim::Rename;
                 let error = if full { DiskError::Full } else { DiskError::Io { errno: EIO } };
                 let kind = FaultKind::FailedOperation { node, victim, error };
                 self.add(Self::at(&mut draw), kind);

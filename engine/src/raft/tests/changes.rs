@@ -91,6 +91,17 @@ fn an_empty_node_joins_catches_up_and_votes() {
     assert_eq!(commands(cluster.at(1)).len(), 3, "the other voter must hold it too");
 }
 
+/// An addition came to nothing, and the node was formatted again: it is greeted by the name of its
+/// former life, belongs to nobody, and says who it is now.
+#[test]
+fn a_node_that_was_met_in_another_life_joins() {
+    let mut cluster = joined(1, 2);
+    cluster.at(1).raft.meet(node(2), 999);
+    cluster.changed(1, 100, &[Change::AddLearner(member(2))]);
+    cluster.elapse(300 * MS);
+    assert_eq!(cluster.at(2).raft.membership.member(node(2)).unwrap().incarnation, 200);
+}
+
 #[test]
 fn a_node_that_does_not_answer_is_not_added() {
     let mut cluster = joined(1, 2);

@@ -4,6 +4,10 @@
 //! lies may bring about beyond that is not promised.)
 
 use super::*;
+use crate::{
+    Runs,
+    message::{AppendAnswer, Conflict, InstallAnswer},
+};
 use rand_chacha::rand_core::Rng;
 
 /// A message with some bytes changed and its checksum right.
@@ -70,4 +74,73 @@ fn garbled_messages_panic_nobody() {
     }
     assert_eq!(faults, 0, "no correct peer is at fault");
     assert!(garbled > 5000, "only {garbled} were worth trying");
+}
+
+/// Numbers that no correct peer says, in the messages that carry them: each would have had the receiver
+/// look for an entry that nobody has.
+#[test]
+fn numbers_beyond_the_log_are_a_peers_fault() {
+    let far = LogIndex(1 << 60);
+    let leading = || {
+        let mut cluster = Cluster::led(3);
+        cluster.propose(1, 1, &["a"]);
+        cluster.run();
+        cluster
+    };
+    let say = |cluster: &mut Cluster, to: u64, from: u64, payload: Payload| {
+        let epoch = cluster.at(to).raft.facts.write_epoch;
+        let head = Head { answers: epoch, ..cluster.at(from).raft.head_to(node(to)) };
+        cluster.at(to).raft.on_message(node(from), Message { head, payload });
+        let now = cluster.now;
+        cluster.at(to).settle(now);
+        cluster.pass(200 * MS);
+        let now = cluster.now;
+        cluster.at(to).settle(now);
+    };
+    let answer = |cluster: &mut Cluster, conflict: Conflict| {
+        let Role::Leader(leader) = &cluster.at(1).raft.role else { panic!("it leads") };
+        let (sequence, matched) = (leader.peers[0].sequence, leader.peers[0].matched);
+        Payload::AppendAnswer(AppendAnswer {
+            sequence,
+            round: 0,
+            matched,
+            durable: matched,
+            fates: 0,
+            full: false,
+            gated: false,
+            rests: false,
+            conflict: Some(Box::new(conflict)),
+        })
+    };
+    // Runs that begin where no log is.
+    let mut cluster = leading();
+    let runs = vec![(far, Term(1 << 40))];
+    let conflict = Conflict { through: LogIndex(1), committed: LogIndex(0), runs };
+    let payload = answer(&mut cluster, conflict);
+    say(&mut cluster, 1, 2, payload);
+    assert_eq!(cluster.at(1).faults(), Vec::<&str>::new());
+    // A log that ends behind the one that it was compared with.
+    let mut cluster = leading();
+    let conflict = Conflict { through: far, committed: LogIndex(0), runs: Vec::new() };
+    let payload = answer(&mut cluster, conflict);
+    say(&mut cluster, 1, 2, payload);
+    assert_eq!(cluster.at(1).faults(), ["acknowledges what was never sent"]);
+    // A snapshot that nobody sent.
+    let mut cluster = leading();
+    let Role::Leader(leader) = &mut cluster.at(1).raft.role else { panic!("it leads") };
+    leader.peer(node(2)).expect("a member").begin_install();
+    let snapshot = LogId::new(Term(1), far);
+    let done = InstallAnswer { snapshot, id: SnapshotId(9), next: 0, stored: 0, done: true };
+    say(&mut cluster, 1, 2, Payload::InstallAnswer(done));
+    assert_eq!(cluster.at(1).faults(), ["has a snapshot that was never sent"]);
+    // Commands in an order that no log has.
+    let mut cluster = leading();
+    let raft = &mut cluster.at(2).raft;
+    let runs = || Runs::One(Run { ordinal: 0, requests: Requests::one(RequestId(1)) });
+    let at = raft.log.last();
+    for index in [at.index.0 + 9, at.index.0 + 1] {
+        raft.placed(LogId::new(at.term, LogIndex(index)), 1, runs());
+    }
+    cluster.settle(2);
+    assert_eq!(cluster.at(2).ended, [(1, Outcome::Unknown)]);
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::{change::Change as MembershipChange, message::Ballot};
 
 fn read(cluster: &mut Cluster, at: u64, id: u64) {
     cluster.at(at).raft.on_read(Requests::one(RequestId(id)), ReadMode::Linearizable);
@@ -331,4 +332,80 @@ fn a_local_read_is_as_stale_as_it_may_be() {
     cluster.settle(2);
     assert_eq!(cluster.at(2).queried, [(1, LogIndex(1))]);
     assert_eq!(cluster.at(2).ended, [(2, Outcome::Refused(Refusal::NotReady))]);
+}
+
+/// Whoever cannot stand asks around when its leader is silent: that it asks is no word of the leader.
+#[test]
+fn a_learner_that_asks_around_serves_no_old_state() {
+    let mut cluster = Cluster::led(4);
+    cluster.changed(1, 100, &[MembershipChange::Demote(node(4))]);
+    cluster.elapse(300 * MS);
+    cluster.isolate(4);
+    let mode = ReadMode::Local { stale_max: Duration::from_millis(50) };
+    for request in 0..1_000 {
+        cluster.elapse(10 * MS);
+        cluster.at(4).raft.on_read(Requests::one(RequestId(request)), mode);
+        cluster.settle(4);
+    }
+    let served: Vec<_> = cluster.at(4).queried.iter().map(|(request, _)| *request).collect();
+    assert!(served.iter().all(|request| *request < 5), "{served:?}");
+    assert_eq!(cluster.at(4).raft.leader(), None);
+}
+
+/// A ballot of the same term that comes late is granted, and says nothing of how fresh the state is.
+#[test]
+fn a_late_ballot_makes_no_state_fresh() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    let at = cluster.at(1).raft.term;
+    cluster.at(2).raft.vote = None;
+    cluster.isolate(2);
+    cluster.pass(150 * MS);
+    let head = Head { term: at, ..cluster.at(3).raft.head_to(node(2)) };
+    let ballot = Ballot { round: 1, last: id(9, 9), is_wished: true };
+    cluster.at(2).raft.on_ballot(&head, ballot, false);
+    cluster.settle(2);
+    assert_eq!(cluster.at(2).raft.vote, Some(node(3)));
+    let mode = ReadMode::Local { stale_max: Duration::from_millis(100) };
+    cluster.at(2).raft.on_read(Requests::one(RequestId(1)), mode);
+    cluster.settle(2);
+    assert_eq!(cluster.at(2).queried, []);
+}
+
+/// What its predecessor acknowledged a new leader knows to be committed with its first own entry.
+#[test]
+fn a_new_leader_serves_local_reads_once_its_first_entry_is_committed() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    let mode = ReadMode::Local { stale_max: Duration::from_millis(150) };
+    let raft = &mut cluster.at(1).raft;
+    let start = raft.log.marks.committed().next();
+    let Role::Leader(leader) = &mut raft.role else { panic!("it leads") };
+    leader.start = start;
+    raft.on_read(Requests::one(RequestId(1)), mode);
+    cluster.settle(1);
+    assert_eq!(cluster.at(1).queried, []);
+    cluster.propose(1, 2, &["a"]);
+    cluster.run();
+    cluster.at(1).raft.on_read(Requests::one(RequestId(3)), mode);
+    cluster.settle(1);
+    assert_eq!(cluster.at(1).queried, [(3, start)]);
+}
+
+/// Its followers live, and have no room for its first entry: a read ends, as it would at a follower.
+#[test]
+fn reads_at_a_leader_that_cannot_commit_are_given_up() {
+    let mut cluster = Cluster::led(3);
+    for id in [2, 3] {
+        cluster.at(id).disk.lazy = true;
+    }
+    let raft = &mut cluster.at(1).raft;
+    let start = raft.log.marks.committed().next();
+    let Role::Leader(leader) = &mut raft.role else { panic!("it leads") };
+    leader.start = start;
+    read(&mut cluster, 1, 5);
+    let most = cluster.tuning.election.1.as_nanos() as u64;
+    cluster.elapse(most + 500 * MS);
+    assert_eq!(cluster.at(1).ended, [(5, Outcome::Refused(Refusal::NotReady))]);
+    assert_eq!(cluster.at(1).role(), status::Role::Leader);
 }

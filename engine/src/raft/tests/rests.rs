@@ -299,3 +299,42 @@ fn a_learner_that_has_lost_its_resting_leader_waits_between_its_questions() {
     }
     assert!((6..=12).contains(&asked), "{asked} in five seconds, to two nodes");
 }
+
+/// The link to it was said to be down while somebody else led, or never to be up: one node that is gone
+/// keeps nobody awake whom it led before.
+#[test]
+fn a_group_rests_without_the_node_that_led_it() {
+    let mut cluster = resting(3);
+    cluster.kill(1);
+    for id in [2, 3] {
+        cluster.at(id).raft.on_link(node(1), false);
+    }
+    cluster.elapse(2_000 * MS);
+    assert!([2, 3].iter().any(|id| cluster.at(*id).role() == status::Role::Leader));
+    cluster.elapse(REST + 2_000 * MS);
+    assert!(cluster.at(2).raft.is_asleep() && cluster.at(3).raft.is_asleep());
+    // Its return is told by its link, and it is no longer left out.
+    cluster.cut.clear();
+    cluster.crash(1);
+    for (at, peer) in [(1, 2), (1, 3), (2, 1), (3, 1)] {
+        cluster.at(at).raft.on_link(node(peer), true);
+    }
+    cluster.elapse(REST + 2_000 * MS);
+    assert!(cluster.sleeps());
+    assert_eq!(cluster.at(1).raft.log.last(), cluster.at(2).raft.log.last());
+}
+
+/// Who can be reached and has not answered yet is waited for.
+#[test]
+fn nobody_rests_before_one_who_can_be_reached_has_answered() {
+    let mut cluster = restful(3);
+    cluster.cut.insert((node(3), node(1)));
+    cluster.crash(1);
+    cluster.at(1).raft.on_link(node(3), true);
+    for id in [2, 3] {
+        cluster.at(id).raft.patience = Duration::from_secs(3600);
+    }
+    cluster.elapse(REST + 5_000 * MS);
+    assert_eq!(cluster.at(1).role(), status::Role::Leader);
+    assert!(!cluster.at(1).raft.is_asleep());
+}
