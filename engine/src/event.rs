@@ -50,9 +50,10 @@ pub enum Event {
         /// The piece, or why the machine cannot go on.
         result: Result<Chunk, MachineError>,
     },
-    /// The machine took in more of the running [`Machine::Restore`](crate::Machine).
+    /// The machine took in more: each [`Machine::Restore`](crate::Machine) is answered, in order, also
+    /// those behind which another state has begun.
     Restored {
-        /// Bytes of the state taken in so far.
+        /// Bytes of that state taken in so far.
         through: u64,
         /// Whether it accepts them.
         result: Result<(), MachineError>,

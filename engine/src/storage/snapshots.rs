@@ -28,7 +28,10 @@ use crate::{
     types::{CaptureId, LogId, LogIndex, OpId, Piece, SnapshotId, SnapshotName},
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 /// A whole snapshot in the directory.
 #[derive(Clone, Debug)]
@@ -64,6 +67,9 @@ pub(crate) struct Snapshots {
     pub(super) serving: Serving,
     pub(crate) pins: Pins,
     restoring: Option<Restoring>,
+    /// How far the machine was handed snapshots whose restore was broken off, as long as it has not
+    /// answered that: its answers come in order, and these are nothing to the running one.
+    unanswered: VecDeque<u64>,
     restored: Option<LogId>,
     /// No snapshot is left for the log to go on from: a peer must send one.
     pub(super) is_lost: bool,
@@ -122,6 +128,7 @@ impl Snapshots {
             serving: Serving::default(),
             pins: Pins::default(),
             restoring: None,
+            unanswered: VecDeque::new(),
             restored: None,
             is_lost: false,
             has_peers: false,
@@ -419,6 +426,12 @@ impl Snapshots {
             self.fault = Some(Halt::Machine(error));
             return;
         }
+        if let Some(end) = self.unanswered.front() {
+            if through >= *end {
+                self.unanswered.pop_front();
+            }
+            return;
+        }
         let Some(restoring) = &mut self.restoring else { return };
         restoring.taken_in = restoring.taken_in.max(through);
         let footer = &restoring.snapshot.footer;
@@ -432,8 +445,11 @@ impl Snapshots {
     /// A block that is bad or cannot be read: the snapshot before this one, whose log is kept too,
     /// or nothing at all.
     fn fall_back(&mut self, block: u64, ops: &mut Ops) {
-        let Restoring { snapshot: bad, unread, .. } =
+        let Restoring { snapshot: bad, unread, handed_out, taken_in, .. } =
             self.restoring.take().expect("a restore was under way");
+        if handed_out > taken_in {
+            self.unanswered.push_back(handed_out);
+        }
         self.whole.retain(|snapshot| snapshot.header.at != bad.header.at);
         self.spoilt.retain(|spoilt| spoilt.header.at != bad.header.at);
         if cfg!(lakebed_break = "use_no_older_snapshot") {

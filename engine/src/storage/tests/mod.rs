@@ -5,6 +5,7 @@ mod alone;
 mod catching_up;
 mod crash;
 mod holes;
+mod restores;
 mod scrubs;
 mod verify;
 
@@ -17,7 +18,7 @@ use crate::{
     membership::Member,
     types::{ClusterId, GroupId},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -103,7 +104,12 @@ struct Node {
     now: Instant,
     recovered: Option<Recovered>,
     restored: Vec<u8>,
+    /// What the machine has taken in and not answered yet: so many pieces, at most, that it is behind.
+    unanswered: VecDeque<u64>,
+    behind: usize,
     captured: usize,
+    /// How large its state is.
+    state_bytes: usize,
     last: LogId,
     halted: Option<Halt>,
 }
@@ -114,6 +120,10 @@ impl Node {
     }
 
     fn start_as(config: &Config, disk: Disk, start: Start) -> Self {
+        Self::start_behind(config, disk, start, 0)
+    }
+
+    fn start_behind(config: &Config, disk: Disk, start: Start, behind: usize) -> Self {
         let mut storage = Storage::new(config, 42);
         storage.on_start(start);
         let mut node = Self {
@@ -122,7 +132,10 @@ impl Node {
             now: Instant(SECOND),
             recovered: None,
             restored: Vec::new(),
+            unanswered: VecDeque::new(),
+            behind,
             captured: 0,
+            state_bytes: 100_000,
             last: LogId::ZERO,
             halted: None,
         };
@@ -166,15 +179,24 @@ impl Node {
             Action::Machine(Machine::CaptureNext { capture, bytes_max }) => {
                 let bytes = Bytes::from(vec![7; 30_000.min(bytes_max as usize)]);
                 self.captured += bytes.len();
-                let last = self.captured >= 100_000;
+                let last = self.captured >= self.state_bytes;
                 self.storage.on_captured(capture, Ok(Chunk { bytes, last }));
             }
             Action::Machine(Machine::Restore { offset, bytes, .. }) => {
                 self.restored.truncate(offset as usize);
                 self.restored.extend_from_slice(&bytes);
-                self.storage.on_restored(self.restored.len() as u64, Ok(()));
+                self.unanswered.push_back(self.restored.len() as u64);
+                self.answer(self.behind);
             }
             _ => {}
+        }
+    }
+
+    /// The machine answers all but so many pieces.
+    fn answer(&mut self, behind: usize) {
+        while self.unanswered.len() > behind {
+            let through = self.unanswered.pop_front().expect("there is one");
+            self.storage.on_restored(through, Ok(()));
         }
     }
 

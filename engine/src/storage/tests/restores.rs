@@ -1,0 +1,51 @@
+//! What the machine begins with when a snapshot turns out bad while it is taken in.
+
+use super::{
+    scrubs::{rot, snap, snapshots},
+    *,
+};
+const BLOCK: i64 = 512 * 64;
+
+fn format(voters: u64) -> Start {
+    let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
+    let members = Arc::new(Membership::of((1..=voters).map(member)));
+    Start::Format { cluster: ClusterId(5), members }
+}
+
+/// Of so many voters, with so many snapshots, each of several blocks, and some log behind them.
+fn node(voters: u64, rounds: u64) -> Node {
+    let mut node = Node::start(Disk::default(), format(voters));
+    node.state_bytes = 400_000;
+    for round in 1..=rounds {
+        node.append_all(round, sizes());
+        node.storage.hint_committed(node.last.index);
+        node.storage.retain(node.last.index, None);
+        snap(&mut node);
+    }
+    node.append_all(rounds + 1, [40, 50, 60]);
+    node.storage.hint_committed(node.last.index);
+    node
+}
+
+fn two(node: &Node) -> [File; 2] {
+    snapshots(node).try_into().expect("there are two")
+}
+
+/// The tenth block of the newest was bad, and three before it were on their way into the machine. When
+/// it answered them, the older one had begun: it was credited with them, and no further block was
+/// asked for.
+#[test]
+fn what_the_machine_answers_late_is_not_the_older_snapshots() {
+    for behind in [0, 3, 6] {
+        let mut node = node(3, 2);
+        let ([older, newest], whole) = (two(&node), node.captured);
+        rot(&mut node, newest, 9 * BLOCK + 2000);
+        let mut node = Node::start_behind(&config(), node.disk, Start::Run, behind);
+        assert_eq!((snapshots(&node), node.restored.len()), (vec![older], whole));
+        let before = node.storage.restored();
+        assert_eq!(before.is_some(), behind == 0, "it has not taken in all of it");
+        node.answer(0);
+        node.settle();
+        assert_eq!(node.storage.restored().map(File::Snapshot), Some(older), "{behind}");
+    }
+}
