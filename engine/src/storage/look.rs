@@ -322,6 +322,11 @@ impl Look {
         let at = snapshot.header.at;
         self.give_log_up(at);
         self.instead = Some(Instead::Installed(Box::new(snapshot)));
+        self.drop_older_snapshots(at);
+    }
+
+    /// The log begins behind this one: from no other does it lead on.
+    fn drop_older_snapshots(&mut self, at: LogId) {
         let older = self.snapshots.extract_if(.., |found| found.at != at);
         self.doomed.extend(older.map(|found| File::Snapshot(found.at)));
     }
@@ -330,6 +335,7 @@ impl Look {
     pub(super) fn refetch_log(&mut self) {
         let at = self.snapshot();
         self.give_log_up(at);
+        self.drop_older_snapshots(at);
         self.instead = Some(Instead::Refetched(at));
     }
 

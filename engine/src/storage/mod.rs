@@ -269,7 +269,7 @@ impl Storage {
         }
         if let (None, Some(promises)) = (&self.restart, &mut self.promises) {
             self.snapshots.pins.expire(self.config.tuning.pin_idle, now, &mut self.ops);
-            self.snapshots.go_on_restoring(&mut self.ops);
+            self.snapshots.go_on_restoring(self.journal.first(), &mut self.ops);
             let newest = self.snapshots.newest();
             self.snapshots.go_on_saving(self.journal.durable(), &mut self.ops);
             if self.snapshots.newest() > newest {

@@ -391,7 +391,7 @@ impl Snapshots {
             digest: 0,
             unread: None,
         });
-        self.go_on_restoring(ops);
+        self.read_on(ops);
     }
 
     /// The machine keeps its own state, up to here.
@@ -399,13 +399,18 @@ impl Snapshots {
         self.restored = Some(at);
     }
 
-    pub(crate) fn go_on_restoring(&mut self, ops: &mut Ops) {
-        let (group, most) = (self.identity.group, self.restore_bytes_max);
+    /// Goes on with the restore; the log begins with `first`.
+    pub(crate) fn go_on_restoring(&mut self, first: LogIndex, ops: &mut Ops) {
+        self.read_on(ops);
         let Some(restoring) = &mut self.restoring else { return };
-        restoring.read(most, self.align, ops);
-        if let Err(block) = restoring.hand_out(group, ops) {
-            self.fall_back(block, ops);
+        if let Err(block) = restoring.hand_out(self.identity.group, ops) {
+            self.fall_back(block, first, ops);
         }
+    }
+
+    fn read_on(&mut self, ops: &mut Ops) {
+        let Some(restoring) = &mut self.restoring else { return };
+        restoring.read(self.restore_bytes_max, self.align, ops);
     }
 
     pub(crate) fn on_block(&mut self, op: OpId, result: Result<Completion, DiskError>) {
@@ -442,15 +447,18 @@ impl Snapshots {
         }
     }
 
-    /// A block that is bad or cannot be read: the snapshot before this one, whose log is kept too,
-    /// or nothing at all.
-    fn fall_back(&mut self, block: u64, ops: &mut Ops) {
+    /// A block that is bad or cannot be read: the snapshot before this one, if the log leads on from
+    /// there, or nothing at all.
+    fn fall_back(&mut self, block: u64, first: LogIndex, ops: &mut Ops) {
         let Restoring { snapshot: bad, unread, handed_out, taken_in, .. } =
             self.restoring.take().expect("a restore was under way");
         if handed_out > taken_in {
             self.unanswered.push_back(handed_out);
         }
-        self.whole.retain(|snapshot| snapshot.header.at != bad.header.at);
+        self.whole.retain(|snapshot| {
+            let at = snapshot.header.at;
+            at != bad.header.at && at.index.next() >= first
+        });
         self.spoilt.retain(|spoilt| spoilt.header.at != bad.header.at);
         if cfg!(lakebed_break = "use_no_older_snapshot") {
             self.whole.clear();

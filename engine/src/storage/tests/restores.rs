@@ -49,3 +49,25 @@ fn what_the_machine_answers_late_is_not_the_older_snapshots() {
         assert_eq!(node.storage.restored().map(File::Snapshot), Some(older), "{behind}");
     }
 }
+
+/// The log had been given up back to the newest snapshot, and then a block of that was bad. The machine
+/// was given the older one, whose log was gone, and stayed there for ever.
+#[test]
+fn behind_a_gate_nothing_leads_on_from_an_older_snapshot() {
+    for behind in [0, 3] {
+        let mut node = node(3, 2);
+        let [older, newest] = two(&node);
+        let segment = node.disk.files.keys().rfind(|file| matches!(file, File::Segment(_)));
+        let segment = *segment.expect("a log");
+        node.disk.files.remove(&segment);
+        rot(&mut node, newest, 9 * BLOCK + 2000);
+        let mut node = Node::start_behind(&config(), node.disk, Start::Run, behind);
+        assert!(node.recovered().gate.is_some());
+        assert_eq!(node.storage.first(), LogIndex(601));
+        node.answer(0);
+        node.settle();
+        assert_eq!((node.storage.restored(), node.storage.is_state_lost()), (None, true));
+        let is_there = |file| node.disk.files.contains_key(file);
+        assert!(!is_there(&older) && !is_there(&newest));
+    }
+}
