@@ -4,7 +4,7 @@
 
 use super::{Breach, Clause};
 use crate::{
-    Action, CaptureId, Completion, DiskError, Event, Instant, LogIndex, Machine, NodeId, OpId,
+    Action, CaptureId, Completion, DiskError, Event, Instant, LogId, LogIndex, Machine, NodeId, OpId,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -251,7 +251,7 @@ impl Ledger {
                     self.life.restored = 0;
                 }
                 self.life.restore_handed = offset + bytes.len() as u64;
-                if *last {
+                if *last || *at == LogId::ZERO {
                     self.life.handed = at.index;
                     self.life.applied = at.index;
                 }

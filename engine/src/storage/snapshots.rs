@@ -4,7 +4,7 @@
 //! Save: part, sync, rename, sync the directory; only then it counts. An own snapshot is renamed
 //! only when the log is durable up to it, so none ever reaches behind the end of its own log; a
 //! peer's when it takes the log's place. Restore: the newest whole one; a bad block, and it begins
-//! again with the one before.
+//! again with the one before, or with nothing if the log begins with entry 1.
 
 use super::{
     Identity, damaged,
@@ -462,6 +462,15 @@ impl Snapshots {
         self.spoilt.retain(|spoilt| spoilt.header.at != bad.header.at);
         if cfg!(lakebed_break = "use_no_older_snapshot") {
             self.whole.clear();
+        }
+        if self.whole.is_empty() && first <= LogIndex(1) {
+            let text = format!("{}: block {block} is bad, the log holds all it did", bad.file());
+            ops.note(Note::Recovery(text.into()));
+            self.spoil(bad);
+            if handed_out > 0 {
+                ops.machine(Machine::EMPTY);
+            }
+            return self.restore(ops);
         }
         if self.whole.is_empty() && self.has_peers && unread.is_none() {
             ops.met(Mark::SnapshotLost);

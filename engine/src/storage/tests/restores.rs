@@ -71,3 +71,34 @@ fn behind_a_gate_nothing_leads_on_from_an_older_snapshot() {
         assert!(!is_there(&older) && !is_there(&newest));
     }
 }
+
+/// The only snapshot had a bad block, and the log all that it stood for: a node alone was refused for
+/// ever, and one with peers waited for theirs.
+#[test]
+fn a_log_that_begins_with_entry_1_does_without_a_snapshot() {
+    for (voters, bad, behind) in [(1, 0, 0), (1, 5, 0), (3, 5, 0), (3, 5, 3), (3, 11, 0)] {
+        let mut node = node(voters, 1);
+        let [only] = snapshots(&node)[..] else { panic!("there is one") };
+        rot(&mut node, only, (bad + 1) * BLOCK + 2000);
+        let (mut disk, last) = (node.disk, node.last);
+        for _ in 0..2 {
+            let mut node = Node::start_behind(&config(), disk, Start::Run, behind);
+            node.answer(0);
+            node.settle();
+            assert_eq!((node.recovered().last, node.halted.take()), (last, None));
+            assert_eq!(node.storage.restored(), Some(LogId::ZERO), "it applies from the first on");
+            assert!(node.restored.is_empty(), "what it took in is forgotten");
+            assert!(!node.storage.is_state_lost());
+            assert_eq!(node.read(1).len(), 303);
+            // It counts as bad from then on, and another one is to be taken.
+            assert_eq!((snapshots(&node), node.storage.spoilt_snapshots()), (vec![], 1));
+            assert!(node.storage.wants_fresh(last));
+            disk = node.disk;
+        }
+        let mut node = Node::start(disk, Start::Run);
+        snap(&mut node);
+        assert_eq!((snapshots(&node).len(), node.storage.spoilt_snapshots()), (1, 0));
+        assert!(!node.disk.files.contains_key(&only));
+        assert_eq!(node.restart().storage.restored(), Some(last));
+    }
+}
