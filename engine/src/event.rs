@@ -123,7 +123,9 @@ pub enum Start {
         /// The cluster to join.
         cluster: ClusterId,
     },
-    /// From its disk, with a machine that keeps its own state.
+    /// From its disk, with a machine that keeps its own state. If the log begins later than the machine
+    /// goes on, or a peer must send a snapshot, its state is replaced like any other's
+    /// ([`Machine::Restore`](crate::Machine)).
     Resume {
         /// The last entry the machine holds durably.
         machine: LogId,

@@ -373,7 +373,7 @@ impl Look {
             is_term_ahead: snapshot.term > hard.term
                 || log.last.term > hard.term
                 || self.newest_epoch() > hard.identity.cluster_epoch,
-            machine: machine(start, log.last, snapshot),
+            machine: machine(start, log, snapshot),
             base: base(log, snapshot),
             begins_later: self.begins_later(),
             tail: match &log.wrong {
@@ -544,12 +544,12 @@ fn origin(hard: &HardState) -> backup::Origin {
     if hard.restored { made } else { backup::Origin::default() }
 }
 
-fn machine(start: &Start, last: LogId, snapshot: LogId) -> verdict::Machine {
+fn machine(start: &Start, log: &Log, snapshot: LogId) -> verdict::Machine {
     match start {
-        Start::Resume { machine } if machine.index > last.index.max(snapshot.index) => {
+        Start::Resume { machine } if machine.index > log.last.index.max(snapshot.index) => {
             verdict::Machine::Ahead
         }
-        Start::Resume { machine } if machine.index < snapshot.index => verdict::Machine::Behind,
+        Start::Resume { machine } if machine.index.next() < log.first => verdict::Machine::Behind,
         Start::Resume { .. } => verdict::Machine::Resumed,
         _ => verdict::Machine::Restored,
     }

@@ -240,7 +240,9 @@ impl Storage {
         self.snapshots.has_peers = !recovered.membership.is_sole_voter(recovered.identity.node);
         self.is_resumed = restart.resumes().is_some();
         self.scrub.verify_behind(restart.believed());
-        match restart.resumes() {
+        // Else what it lacks is in a snapshot, and not in the log any more.
+        let is_reached = |machine: &LogId| machine.index.next() >= recovered.first;
+        match restart.resumes().filter(is_reached) {
             Some(machine) => self.snapshots.resume(machine),
             None if restart.has_lost_state() => {
                 self.ops.met(Mark::SnapshotLost);

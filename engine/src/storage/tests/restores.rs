@@ -102,3 +102,28 @@ fn a_log_that_begins_with_entry_1_does_without_a_snapshot() {
         assert_eq!(node.restart().storage.restored(), Some(last));
     }
 }
+
+/// A machine that keeps its own state was behind what was left of the log: it was to go on with an entry
+/// that is not there any more, and stood still.
+#[test]
+fn a_machine_of_its_own_that_the_log_does_not_reach_is_restored() {
+    let node = node(3, 4);
+    let (disk, last) = (node.disk, node.last);
+    let newest = LogId::new(Term(4), LogIndex(1200));
+    let first = Node::start(disk.clone(), Start::Run).recovered().first;
+    assert!(first > LogIndex(300), "{first}");
+    let before = first.previous();
+    for (machine, restored) in [
+        (LogId::new(Term(1), LogIndex(50)), newest),
+        (LogId::new(Term(2), before.previous()), newest),
+        (LogId::new(Term(2), before), LogId::new(Term(2), before)),
+        (LogId::new(Term(4), LogIndex(1100)), LogId::new(Term(4), LogIndex(1100))),
+        (last, last),
+    ] {
+        let mut node = Node::start(disk.clone(), Start::Resume { machine });
+        assert_eq!(node.halted, None);
+        assert_eq!(node.storage.restored(), Some(restored), "{machine}");
+        assert_eq!(node.restored.is_empty(), machine == restored);
+        assert_eq!(node.read(restored.index.0 + 1).len() as u64, last.index.0 - restored.index.0);
+    }
+}
