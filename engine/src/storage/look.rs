@@ -29,7 +29,7 @@ use crate::{
         Fault,
         hard_state::{BLOCK_BYTES, First, Gate, HardState},
         segment::{EndRecord, Header},
-        snapshot::Origin,
+        snapshot::{self, Origin},
     },
     entry::Seed,
     event::Start,
@@ -390,14 +390,8 @@ impl Look {
     fn install(&self) -> verdict::Install {
         let (hard, whole) = (self.hard(), self.whole_snapshots());
         let is_staged = whole.iter().any(|found| found.header.id == hard.install.id);
-        // A log that holds its last entry goes on from it like from an own one.
-        let is_joined =
-            |at: LogId| at.index <= self.log.last.index && self.term_at(at.index) == at.term;
         let is_unknown = |found: &SnapshotFile| {
-            found.header.origin == Origin::Installed
-                && found.header.id != hard.install.id
-                && found.header.at.index > hard.commit_hint
-                && !is_joined(found.header.at)
+            self.is_unrecorded(&found.header) && !self.is_joined(found.header.at)
         };
         match hard.installing {
             true if is_staged => verdict::Install::Staged,
@@ -405,6 +399,26 @@ impl Look {
             false if whole.iter().any(is_unknown) => verdict::Install::Unmarked,
             false => verdict::Install::None,
         }
+    }
+
+    /// Whether it came from a peer, and nothing in the hard state says so.
+    fn is_unrecorded(&self, header: &snapshot::Header) -> bool {
+        let hard = self.hard();
+        header.origin == Origin::Installed
+            && header.id != hard.install.id
+            && header.at.index > hard.commit_hint
+    }
+
+    /// Whether the log holds its last entry: it goes on from it like from an own one.
+    fn is_joined(&self, at: LogId) -> bool {
+        at.index <= self.log.last.index && self.term_at(at.index) == at.term
+    }
+
+    /// The newest snapshot, if a crash came before the hard state named it.
+    pub(super) fn joined(&self) -> Option<snapshot::Header> {
+        let SnapshotFile { header, .. } = self.whole_snapshots().pop()?;
+        let is_it = self.instead.is_none() && self.is_unrecorded(&header);
+        (is_it && self.is_joined(header.at)).then_some(header)
     }
 
     /// Whether what the log was is known, but for a torn tail.

@@ -239,6 +239,7 @@ impl Storage {
         self.replay_to = recovered.committed;
         self.snapshots.has_peers = !recovered.membership.is_sole_voter(recovered.identity.node);
         self.is_resumed = restart.resumes().is_some();
+        restart.joined().into_iter().for_each(|header| self.installing.is_to_record(&header));
         self.scrub.verify_behind(restart.believed());
         // Else what it lacks is in a snapshot, and not in the log any more.
         let is_reached = |machine: &LogId| machine.index.next() >= recovered.first;
@@ -279,6 +280,7 @@ impl Storage {
                 self.snapshots.stand_for(self.journal.holes.last());
             }
             self.snapshots.go_on_staging(&mut self.ops);
+            self.installing.record(&self.journal, promises);
             if self.installing.is_under_way() {
                 let (journal, snapshots) = (&mut self.journal, &mut self.snapshots);
                 self.installing.go_on(journal, snapshots, promises, &mut self.ops);

@@ -140,6 +140,11 @@ impl Recovery {
         self.look.whole_snapshots()
     }
 
+    /// A peer's snapshot that the log goes on from and that the hard state does not name.
+    pub(crate) fn joined(&self) -> Option<snapshot::Header> {
+        self.look.joined()
+    }
+
     /// What an install that a crash broke off left to go on with.
     pub(crate) fn leftover(&self) -> Option<Leftover> {
         self.look.leftover()

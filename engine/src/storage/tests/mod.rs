@@ -5,6 +5,7 @@ mod alone;
 mod catching_up;
 mod crash;
 mod holes;
+mod joins;
 mod restores;
 mod scrubs;
 mod verify;
