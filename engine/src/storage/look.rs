@@ -109,7 +109,8 @@ impl Look {
                 File::Segment(sequence) => self.segments.push(SegmentFound::new(sequence, len)),
                 File::Snapshot(at) => {
                     let (header, footer) = (Bytes::new(), Bytes::new());
-                    self.snapshots.push(SnapshotFound { at, len, header, footer });
+                    let is_unread = false;
+                    self.snapshots.push(SnapshotFound { at, len, header, footer, is_unread });
                 }
                 File::Part(at, id) => {
                     let left = Leftover { at, id, len };
@@ -289,7 +290,9 @@ impl Look {
             snapshots::whole(&found.header, &found.footer, found.at, &identity).is_some()
         };
         self.broken = self.snapshots.extract_if(.., |found| !is_whole(found)).collect();
-        self.doomed.extend(self.broken.iter().map(|found| File::Snapshot(found.at)));
+        // What could not be read may be whole, and another start be told.
+        let bad = self.broken.iter().filter(|found| !found.is_unread);
+        self.doomed.extend(bad.map(|found| File::Snapshot(found.at)));
         // What an install has left behind: no log leads on from there.
         let (first, newest) = (self.hard().first.index, self.snapshot());
         let is_useless = |found: &mut SnapshotFound| {
@@ -297,6 +300,13 @@ impl Look {
         };
         let useless = self.snapshots.extract_if(.., is_useless);
         self.doomed.extend(useless.map(|found| File::Snapshot(found.at)));
+    }
+
+    /// Whether there is a whole snapshot besides this one that the log goes on from.
+    pub(super) fn has_snapshot_beside(&self, n: u32) -> bool {
+        let (at, first) = (self.snapshots[n as usize].at, self.hard().first.index);
+        let whole = self.whole_snapshots().into_iter().map(|found| found.header.at);
+        whole.into_iter().any(|other| other != at && other.index.next() >= first)
     }
 
     /// Only one install can go on: the one that brings most, if it brings anything.

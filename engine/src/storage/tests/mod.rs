@@ -8,6 +8,7 @@ mod holes;
 mod joins;
 mod restores;
 mod scrubs;
+mod unreadable;
 mod verify;
 
 use super::*;
@@ -31,6 +32,8 @@ struct Disk {
     is_full: bool,
     /// Which read from now on fails, counting from zero.
     read_fails: Option<usize>,
+    /// A block that no read of this file may cover.
+    unreadable: Option<(File, u64)>,
 }
 
 impl Disk {
@@ -52,6 +55,13 @@ impl Disk {
                 Ok(Completion::Done)
             }
             DiskRequest::Read { .. } if self.is_read_failing() => Err(DiskError::Io { errno: 5 }),
+            DiskRequest::Read { file, offset, len }
+                if self.unreadable.is_some_and(|(bad, at)| {
+                    bad == file && (offset..offset + u64::from(len)).contains(&at)
+                }) =>
+            {
+                Err(DiskError::Io { errno: 5 })
+            }
             DiskRequest::Read { file, offset, len } => {
                 let bytes = self.files.get(&file).ok_or(DiskError::NotFound)?;
                 let from = bytes.len().min(offset as usize);
