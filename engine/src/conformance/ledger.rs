@@ -4,7 +4,8 @@
 
 use super::{Breach, Clause};
 use crate::{
-    Action, CaptureId, Completion, DiskError, Event, Instant, LogId, LogIndex, Machine, NodeId, OpId,
+    Action, CaptureId, Completion, DiskError, Event, Instant, LogId, LogIndex, Machine, NodeId,
+    OpId,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

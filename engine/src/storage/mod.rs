@@ -329,10 +329,12 @@ impl Storage {
 
     /// When `persist` wants to be called though nothing happened.
     pub(crate) fn deadline(&self) -> Option<Instant> {
+        if self.giving_up.is_some() {
+            // Nothing else is done any more: a deadline that stays would be spun on.
+            return None;
+        }
         let pins = self.snapshots.pins.deadline(self.config.tuning.pin_idle);
-        // A log that is being given up is read no more: a deadline that stays would be spun on.
-        let scrub = self.scrub.deadline().filter(|_| self.giving_up.is_none());
-        earliest([self.journal.deadline(), pins, scrub])
+        earliest([self.journal.deadline(), pins, self.scrub.deadline()])
     }
 
     /// Whether something failed that nothing may be built on.
