@@ -85,7 +85,9 @@ pub enum Machine {
         /// The view.
         capture: CaptureId,
     },
-    /// Replace the state; answered by [`Event::Restored`](crate::Event::Restored).
+    /// Replace the state; answered by [`Event::Restored`](crate::Event::Restored). Another state may
+    /// begin before one has come to its end, and no state at all: position zero, no bytes, and apply
+    /// begins with the first entry.
     Restore {
         /// The log position of the state.
         at: LogId,
@@ -96,6 +98,12 @@ pub enum Machine {
         /// Whether nothing follows.
         last: bool,
     },
+}
+
+impl Machine {
+    /// Forget everything: the log has it all, and is applied from its first entry on.
+    pub(crate) const EMPTY: Self =
+        Self::Restore { at: LogId::ZERO, offset: 0, bytes: Bytes::new(), last: false };
 }
 
 /// How requests end otherwise than by their answer.

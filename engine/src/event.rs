@@ -50,9 +50,10 @@ pub enum Event {
         /// The piece, or why the machine cannot go on.
         result: Result<Chunk, MachineError>,
     },
-    /// The machine took in more of the running [`Machine::Restore`](crate::Machine).
+    /// The machine took in more: each [`Machine::Restore`](crate::Machine) is answered, in order, also
+    /// those behind which another state has begun.
     Restored {
-        /// Bytes of the state taken in so far.
+        /// Bytes of that state taken in so far.
         through: u64,
         /// Whether it accepts them.
         result: Result<(), MachineError>,
@@ -122,7 +123,9 @@ pub enum Start {
         /// The cluster to join.
         cluster: ClusterId,
     },
-    /// From its disk, with a machine that keeps its own state.
+    /// From its disk, with a machine that keeps its own state. If the log begins later than the machine
+    /// goes on, or a peer must send a snapshot, its state is replaced like any other's
+    /// ([`Machine::Restore`](crate::Machine)).
     Resume {
         /// The last entry the machine holds durably.
         machine: LogId,

@@ -24,7 +24,9 @@ pub trait StateMachine {
     fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send>;
 
     /// Takes in the next bytes of a frozen view, cut anywhere. `offset` zero: forget everything
-    /// first. After `last` the machine is what it was when the view was frozen.
+    /// first. After `last` the machine is what it was when the view was frozen. No bytes at `offset`
+    /// zero, and not `last`: what was taken in was bad, and all is applied anew, or another view
+    /// begins.
     fn restore(&mut self, offset: u64, bytes: &[u8], last: bool) -> Result<(), MachineError>;
 }
 

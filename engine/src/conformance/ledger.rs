@@ -4,10 +4,11 @@
 
 use super::{Breach, Clause};
 use crate::{
-    Action, CaptureId, Completion, DiskError, Event, Instant, LogIndex, Machine, NodeId, OpId,
+    Action, CaptureId, Completion, DiskError, Event, Instant, LogId, LogIndex, Machine, NodeId,
+    OpId,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -47,6 +48,8 @@ struct Life {
     stopped: BTreeSet<CaptureId>,
     restore_handed: u64,
     restored: u64,
+    /// What was handed out of restores that another one has followed, and is to be answered first.
+    restores_broken_off: VecDeque<u64>,
     deadline: Option<Instant>,
 }
 
@@ -203,6 +206,12 @@ impl Ledger {
     }
 
     fn on_restored(&mut self, through: u64) {
+        if let Some(end) = self.life.restores_broken_off.front() {
+            if through >= *end {
+                self.life.restores_broken_off.pop_front();
+            }
+            return;
+        }
         if through < self.life.restored || through > self.life.restore_handed {
             let detail =
                 format!("restored {through} of {} bytes handed out", self.life.restore_handed);
@@ -237,10 +246,13 @@ impl Ledger {
             }
             Machine::Restore { at, offset, bytes, last } => {
                 if *offset == 0 {
+                    if self.life.restore_handed > self.life.restored {
+                        self.life.restores_broken_off.push_back(self.life.restore_handed);
+                    }
                     self.life.restored = 0;
                 }
                 self.life.restore_handed = offset + bytes.len() as u64;
-                if *last {
+                if *last || *at == LogId::ZERO {
                     self.life.handed = at.index;
                     self.life.applied = at.index;
                 }

@@ -201,6 +201,10 @@ impl<M: StateMachine> StateMachine for Sessions<M> {
             self.table.clear();
             self.thaw = Some(Thaw::default());
         }
+        if offset == 0 && bytes.is_empty() && !last {
+            // Nothing may follow.
+            return self.machine.restore(0, bytes, false);
+        }
         let not_begun = || MachineError("a state is restored from its first byte".into());
         let mut thaw = self.thaw.take().ok_or_else(not_begun)?;
         let rest = thaw.take(offset, bytes, last, &mut self.table)?;

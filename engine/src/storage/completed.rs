@@ -90,10 +90,12 @@ impl Storage {
                 self.journal.on_filled();
             }
             Job::ReadBack(reader) => {
-                let Completion::Read(bytes) = result? else { return Ok(()) };
                 if !self.reads.is_expected(reader, op) {
+                    // Nobody waits for it any more, and its file may be gone.
                     self.ops.met(Mark::StaleReadIgnored);
+                    return Ok(());
                 }
+                let Completion::Read(bytes) = result? else { return Ok(()) };
                 let (journal, ops) = (&self.journal, &mut self.ops);
                 match self.reads.on_read(reader, op, &bytes, journal, ops) {
                     Some(Bad::Entry(bad)) if reader == Reader::Scrub => {

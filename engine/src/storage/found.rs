@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     disk::{
-        segment::{EndRecord, Header, Layout, Slot},
+        segment::{EndRecord, Header, Slot},
         snapshot::{self, Origin, block_bytes},
     },
     entry,
@@ -25,6 +25,8 @@ pub(super) struct SnapshotFound {
     pub(super) len: u64,
     pub(super) header: Bytes,
     pub(super) footer: Bytes,
+    /// One of both could not be read: it is done without, and stays.
+    pub(super) is_unread: bool,
 }
 
 /// A snapshot that never became whole.
@@ -56,6 +58,8 @@ pub(super) struct SegmentFound {
     pub(super) len: u64,
     pub(super) header: Option<Header>,
     pub(super) end: Option<EndRecord>,
+    /// The blocks at its end could not be read, and are not read again.
+    pub(super) is_foot_unread: bool,
     /// Its bytes, as far as they were read; zeros elsewhere.
     pub(super) image: BytesMut,
     /// Which of its entries were read.
@@ -72,6 +76,7 @@ impl SegmentFound {
             len,
             header: None,
             end: None,
+            is_foot_unread: false,
             image: BytesMut::new(),
             read: 0..0,
             is_doubted: false,
@@ -79,16 +84,24 @@ impl SegmentFound {
         }
     }
 
-    /// What must be read before anything can be said of its entries: all of it, or the slots and
-    /// the end record.
+    /// What must be read before anything can be said of its entries: all behind the header, which
+    /// is known, or the slots and the end record.
     pub(super) fn first_wanted(&self, believes: bool) -> [Range<u64>; 2] {
-        match &self.header {
-            Some(header) if believes => {
-                let Layout { align, slot_count, .. } = header.layout;
-                let slots_end = header.layout.slot_block(slot_count - 1) + align;
-                [align..slots_end, header.layout.end_offset()..self.len]
-            }
-            _ => [0..self.len, self.len..self.len],
+        let Some(Header { layout, .. }) = &self.header else { return [0..0, 0..0] };
+        let end = if self.is_foot_unread { layout.data_end() } else { layout.len };
+        if !believes {
+            return [layout.align..end, end..end];
+        }
+        let slots_end = layout.slot_block(layout.slot_count - 1) + layout.align;
+        [layout.align..slots_end, layout.end_offset().min(end)..end]
+    }
+
+    /// Room for what is read of it. Pages that nothing is read into cost nothing.
+    pub(super) fn make_room(&mut self) {
+        self.image = BytesMut::zeroed(self.len as usize);
+        if let (Some(header), true) = (&self.header, self.is_foot_unread) {
+            // Nobody knows that nothing is there.
+            self.image[header.layout.data_end() as usize..].fill(0xff);
         }
     }
 

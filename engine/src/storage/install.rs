@@ -22,6 +22,7 @@ use crate::{
     marks::Mark,
     types::LogId,
 };
+use std::sync::Arc;
 
 /// What the last steps ask of the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +37,8 @@ pub(crate) struct Installing {
     /// The log goes on from the snapshot as it is: only the state was lost, or cannot be had from
     /// a log that lacks entries.
     keeps_log: bool,
+    /// One that the log goes on from, and that the hard state does not name yet.
+    unrecorded: Option<hard_state::Install>,
     /// The last one that came to its end.
     pub(crate) done: Option<LogId>,
 }
@@ -64,6 +67,7 @@ impl Installing {
         ops: &mut Ops,
     ) {
         self.step = Step::Drain;
+        self.unrecorded = None;
         journal.end_before(at.index);
         reads.forget_all();
         snapshots.abandon_capture(ops);
@@ -118,9 +122,33 @@ impl Installing {
         *self = Self { done: self.done, ..Self::default() };
         ops.met(Mark::InstallJoined);
         let installed = snapshots.take_named();
+        self.is_to_record(&installed.header);
         journal.on_covered(installed.header.at.index);
         for file in snapshots.replace(installed, ops) {
             remove(file, ops);
+        }
+    }
+
+    /// The hard state is to name this one: else a restart that finds it beside a log of which the end
+    /// was lost would take it for an install to be finished, and that log's place.
+    pub(super) fn is_to_record(&mut self, header: &snapshot::Header) {
+        self.unrecorded = Some(record_of(header));
+    }
+
+    /// Whether a snapshot is to be named yet.
+    pub(super) const fn has_to_record(&self) -> bool {
+        self.unrecorded.is_some()
+    }
+
+    /// Names it, once the log is durable up to there. Before that a crash may leave a log that does not
+    /// reach it, and then it does take its place.
+    pub(super) fn record(&mut self, journal: &Journal, promises: &mut Promises) {
+        // Until it has met the others the record is that of the backup that it was made from.
+        let is_due = |install: &mut hard_state::Install| install.at.index <= journal.durable();
+        if !promises.wanted().restored
+            && let Some(install) = self.unrecorded.take_if(is_due)
+        {
+            promises.want(|hard| hard.install = install);
         }
     }
 
@@ -158,6 +186,11 @@ pub(super) fn adopt(hard: &mut HardState, header: &snapshot::Header) {
     begin_behind(hard, at);
     // Nothing of the old log is kept, so no later membership can be in force.
     let membership = header.membership.clone();
-    (hard.newest, hard.previous) = (membership.clone(), membership.clone());
-    hard.install = hard_state::Install { at, id: header.id, next_offset: 0, membership };
+    (hard.newest, hard.previous) = (membership.clone(), membership);
+    hard.install = record_of(header);
+}
+
+fn record_of(header: &snapshot::Header) -> hard_state::Install {
+    let snapshot::Header { at, id, ref membership, .. } = *header;
+    hard_state::Install { at, id, next_offset: 0, membership: Arc::clone(membership) }
 }

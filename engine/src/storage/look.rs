@@ -29,7 +29,7 @@ use crate::{
         Fault,
         hard_state::{BLOCK_BYTES, First, Gate, HardState},
         segment::{EndRecord, Header},
-        snapshot::Origin,
+        snapshot::{self, Origin},
     },
     entry::Seed,
     event::Start,
@@ -109,7 +109,8 @@ impl Look {
                 File::Segment(sequence) => self.segments.push(SegmentFound::new(sequence, len)),
                 File::Snapshot(at) => {
                     let (header, footer) = (Bytes::new(), Bytes::new());
-                    self.snapshots.push(SnapshotFound { at, len, header, footer });
+                    let is_unread = false;
+                    self.snapshots.push(SnapshotFound { at, len, header, footer, is_unread });
                 }
                 File::Part(at, id) => {
                     let left = Leftover { at, id, len };
@@ -289,7 +290,9 @@ impl Look {
             snapshots::whole(&found.header, &found.footer, found.at, &identity).is_some()
         };
         self.broken = self.snapshots.extract_if(.., |found| !is_whole(found)).collect();
-        self.doomed.extend(self.broken.iter().map(|found| File::Snapshot(found.at)));
+        // What could not be read may be whole, and another start be told.
+        let bad = self.broken.iter().filter(|found| !found.is_unread);
+        self.doomed.extend(bad.map(|found| File::Snapshot(found.at)));
         // What an install has left behind: no log leads on from there.
         let (first, newest) = (self.hard().first.index, self.snapshot());
         let is_useless = |found: &mut SnapshotFound| {
@@ -297,6 +300,13 @@ impl Look {
         };
         let useless = self.snapshots.extract_if(.., is_useless);
         self.doomed.extend(useless.map(|found| File::Snapshot(found.at)));
+    }
+
+    /// Whether there is a whole snapshot besides this one that the log goes on from.
+    pub(super) fn has_snapshot_beside(&self, n: u32) -> bool {
+        let (at, first) = (self.snapshots[n as usize].at, self.hard().first.index);
+        let whole = self.whole_snapshots().into_iter().map(|found| found.header.at);
+        whole.into_iter().any(|other| other != at && other.index.next() >= first)
     }
 
     /// Only one install can go on: the one that brings most, if it brings anything.
@@ -322,6 +332,11 @@ impl Look {
         let at = snapshot.header.at;
         self.give_log_up(at);
         self.instead = Some(Instead::Installed(Box::new(snapshot)));
+        self.drop_older_snapshots(at);
+    }
+
+    /// The log begins behind this one: from no other does it lead on.
+    fn drop_older_snapshots(&mut self, at: LogId) {
         let older = self.snapshots.extract_if(.., |found| found.at != at);
         self.doomed.extend(older.map(|found| File::Snapshot(found.at)));
     }
@@ -330,6 +345,7 @@ impl Look {
     pub(super) fn refetch_log(&mut self) {
         let at = self.snapshot();
         self.give_log_up(at);
+        self.drop_older_snapshots(at);
         self.instead = Some(Instead::Refetched(at));
     }
 
@@ -367,7 +383,7 @@ impl Look {
             is_term_ahead: snapshot.term > hard.term
                 || log.last.term > hard.term
                 || self.newest_epoch() > hard.identity.cluster_epoch,
-            machine: machine(start, log.last, snapshot),
+            machine: machine(start, log, snapshot),
             base: base(log, snapshot),
             begins_later: self.begins_later(),
             tail: match &log.wrong {
@@ -384,14 +400,8 @@ impl Look {
     fn install(&self) -> verdict::Install {
         let (hard, whole) = (self.hard(), self.whole_snapshots());
         let is_staged = whole.iter().any(|found| found.header.id == hard.install.id);
-        // A log that holds its last entry goes on from it like from an own one.
-        let is_joined =
-            |at: LogId| at.index <= self.log.last.index && self.term_at(at.index) == at.term;
         let is_unknown = |found: &SnapshotFile| {
-            found.header.origin == Origin::Installed
-                && found.header.id != hard.install.id
-                && found.header.at.index > hard.commit_hint
-                && !is_joined(found.header.at)
+            self.is_unrecorded(&found.header) && !self.is_joined(found.header.at)
         };
         match hard.installing {
             true if is_staged => verdict::Install::Staged,
@@ -399,6 +409,26 @@ impl Look {
             false if whole.iter().any(is_unknown) => verdict::Install::Unmarked,
             false => verdict::Install::None,
         }
+    }
+
+    /// Whether it came from a peer, and nothing in the hard state says so.
+    fn is_unrecorded(&self, header: &snapshot::Header) -> bool {
+        let hard = self.hard();
+        header.origin == Origin::Installed
+            && header.id != hard.install.id
+            && header.at.index > hard.commit_hint
+    }
+
+    /// Whether the log holds its last entry: it goes on from it like from an own one.
+    fn is_joined(&self, at: LogId) -> bool {
+        at.index <= self.log.last.index && self.term_at(at.index) == at.term
+    }
+
+    /// The newest snapshot, if a crash came before the hard state named it.
+    pub(super) fn joined(&self) -> Option<snapshot::Header> {
+        let SnapshotFile { header, .. } = self.whole_snapshots().pop()?;
+        let is_it = self.instead.is_none() && self.is_unrecorded(&header);
+        (is_it && self.is_joined(header.at)).then_some(header)
     }
 
     /// Whether what the log was is known, but for a torn tail.
@@ -538,12 +568,12 @@ fn origin(hard: &HardState) -> backup::Origin {
     if hard.restored { made } else { backup::Origin::default() }
 }
 
-fn machine(start: &Start, last: LogId, snapshot: LogId) -> verdict::Machine {
+fn machine(start: &Start, log: &Log, snapshot: LogId) -> verdict::Machine {
     match start {
-        Start::Resume { machine } if machine.index > last.index.max(snapshot.index) => {
+        Start::Resume { machine } if machine.index > log.last.index.max(snapshot.index) => {
             verdict::Machine::Ahead
         }
-        Start::Resume { machine } if machine.index < snapshot.index => verdict::Machine::Behind,
+        Start::Resume { machine } if machine.index.next() < log.first => verdict::Machine::Behind,
         Start::Resume { .. } => verdict::Machine::Resumed,
         _ => verdict::Machine::Restored,
     }

@@ -239,8 +239,11 @@ impl Storage {
         self.replay_to = recovered.committed;
         self.snapshots.has_peers = !recovered.membership.is_sole_voter(recovered.identity.node);
         self.is_resumed = restart.resumes().is_some();
+        restart.joined().into_iter().for_each(|header| self.installing.is_to_record(&header));
         self.scrub.verify_behind(restart.believed());
-        match restart.resumes() {
+        // Else what it lacks is in a snapshot, and not in the log any more.
+        let is_reached = |machine: &LogId| machine.index.next() >= recovered.first;
+        match restart.resumes().filter(is_reached) {
             Some(machine) => self.snapshots.resume(machine),
             None if restart.has_lost_state() => {
                 self.ops.met(Mark::SnapshotLost);
@@ -269,7 +272,7 @@ impl Storage {
         }
         if let (None, Some(promises)) = (&self.restart, &mut self.promises) {
             self.snapshots.pins.expire(self.config.tuning.pin_idle, now, &mut self.ops);
-            self.snapshots.go_on_restoring(&mut self.ops);
+            self.snapshots.go_on_restoring(self.journal.first(), &mut self.ops);
             let newest = self.snapshots.newest();
             self.snapshots.go_on_saving(self.journal.durable(), &mut self.ops);
             if self.snapshots.newest() > newest {
@@ -277,6 +280,7 @@ impl Storage {
                 self.snapshots.stand_for(self.journal.holes.last());
             }
             self.snapshots.go_on_staging(&mut self.ops);
+            self.installing.record(&self.journal, promises);
             if self.installing.is_under_way() {
                 let (journal, snapshots) = (&mut self.journal, &mut self.snapshots);
                 self.installing.go_on(journal, snapshots, promises, &mut self.ops);
@@ -325,10 +329,12 @@ impl Storage {
 
     /// When `persist` wants to be called though nothing happened.
     pub(crate) fn deadline(&self) -> Option<Instant> {
+        if self.giving_up.is_some() {
+            // Nothing else is done any more: a deadline that stays would be spun on.
+            return None;
+        }
         let pins = self.snapshots.pins.deadline(self.config.tuning.pin_idle);
-        // A log that is being given up is read no more: a deadline that stays would be spun on.
-        let scrub = self.scrub.deadline().filter(|_| self.giving_up.is_none());
-        earliest([self.journal.deadline(), pins, scrub])
+        earliest([self.journal.deadline(), pins, self.scrub.deadline()])
     }
 
     /// Whether something failed that nothing may be built on.

@@ -26,6 +26,7 @@ impl Storage {
             && self.journal.is_plain()
             && self.snapshots.are_at_rest()
             && !self.installing.is_under_way()
+            && !self.installing.has_to_record()
             && self.compaction.is_at_rest(&self.journal, &self.snapshots)
             && self.scrub.is_waiting()
             && self.reads.is_idle()

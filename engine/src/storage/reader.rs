@@ -131,6 +131,13 @@ impl Reads {
 
     pub(crate) fn read(&mut self, reader: Reader, from: LogIndex, to: LogIndex, bytes_max: u32) {
         let state = self.state(reader);
+        let is_repeated = matches!(reader, Reader::Refill(_))
+            && state.want.is_some_and(|want| want.from == from)
+            && !matches!(state.step, Step::Idle);
+        if is_repeated {
+            // A peer asks at each heartbeat, and a disk may take longer.
+            return;
+        }
         state.want = Some(Want { from, to, bytes_max });
         // What is on its way for an earlier wish is not this one's answer.
         state.step = Step::Idle;

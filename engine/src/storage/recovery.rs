@@ -31,7 +31,7 @@ use crate::{
     status::{Phase, Recovery as Report},
     types::{Instant, LogId, LogIndex},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::{ops::Range, sync::Arc};
 
 /// How many bytes of a segment are read at a time.
@@ -138,6 +138,11 @@ impl Recovery {
 
     pub(crate) fn whole_snapshots(&self) -> Vec<SnapshotFile> {
         self.look.whole_snapshots()
+    }
+
+    /// A peer's snapshot that the log goes on from and that the hard state does not name.
+    pub(crate) fn joined(&self) -> Option<snapshot::Header> {
+        self.look.joined()
     }
 
     /// What an install that a crash broke off left to go on with.
@@ -295,6 +300,7 @@ impl Recovery {
     /// that was not read be given once more. The next start may be told; only what is found
     /// elsewhere as well can be done without.
     fn unreadable(&mut self) -> Option<(File, DiskError)> {
+        self.forgive();
         let look = &self.look;
         // The first header may do without the second.
         if matches!(self.stage, Stage::Segments) {
@@ -310,10 +316,26 @@ impl Recovery {
             RecoveryOp::SegmentFoot(n) | RecoveryOp::SegmentHead(n) => {
                 look.segments[*n as usize].header.is_none()
             }
+            RecoveryOp::SnapshotHead(n) | RecoveryOp::SnapshotFoot(n) => {
+                !look.has_snapshot_beside(*n)
+            }
             RecoveryOp::PartHead(_) => false,
             _ => true,
         });
         found.map(|(_, file, error)| (file, error))
+    }
+
+    /// What could not be read is not read again, and not done away with.
+    fn forgive(&mut self) {
+        for (op, ..) in &self.unread {
+            match *op {
+                RecoveryOp::SegmentFoot(n) => self.look.segments[n as usize].is_foot_unread = true,
+                RecoveryOp::SnapshotHead(n) | RecoveryOp::SnapshotFoot(n) => {
+                    self.look.snapshots[n as usize].is_unread = true;
+                }
+                _ => {}
+            }
+        }
     }
 
     fn list(&mut self, now: Instant, ops: &mut Ops) {
@@ -433,8 +455,7 @@ impl Recovery {
         let believes = self.look.believes();
         for n in self.look.segments_to_scan() {
             let found = &mut self.look.segments[n as usize];
-            // Pages that nothing is read into cost nothing.
-            found.image = BytesMut::zeroed(found.len as usize);
+            found.make_room();
             let wanted = found.first_wanted(believes);
             if !believes {
                 found.reads(&wanted[0]);

@@ -4,7 +4,7 @@
 //! Save: part, sync, rename, sync the directory; only then it counts. An own snapshot is renamed
 //! only when the log is durable up to it, so none ever reaches behind the end of its own log; a
 //! peer's when it takes the log's place. Restore: the newest whole one; a bad block, and it begins
-//! again with the one before.
+//! again with the one before, or with nothing if the log begins with entry 1.
 
 use super::{
     Identity, damaged,
@@ -28,7 +28,10 @@ use crate::{
     types::{CaptureId, LogId, LogIndex, OpId, Piece, SnapshotId, SnapshotName},
 };
 use bytes::Bytes;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 /// A whole snapshot in the directory.
 #[derive(Clone, Debug)]
@@ -64,6 +67,9 @@ pub(crate) struct Snapshots {
     pub(super) serving: Serving,
     pub(crate) pins: Pins,
     restoring: Option<Restoring>,
+    /// How far the machine was handed snapshots whose restore was broken off, as long as it has not
+    /// answered that: its answers come in order, and these are nothing to the running one.
+    unanswered: VecDeque<u64>,
     restored: Option<LogId>,
     /// No snapshot is left for the log to go on from: a peer must send one.
     pub(super) is_lost: bool,
@@ -122,6 +128,7 @@ impl Snapshots {
             serving: Serving::default(),
             pins: Pins::default(),
             restoring: None,
+            unanswered: VecDeque::new(),
             restored: None,
             is_lost: false,
             has_peers: false,
@@ -384,7 +391,7 @@ impl Snapshots {
             digest: 0,
             unread: None,
         });
-        self.go_on_restoring(ops);
+        self.read_on(ops);
     }
 
     /// The machine keeps its own state, up to here.
@@ -392,13 +399,18 @@ impl Snapshots {
         self.restored = Some(at);
     }
 
-    pub(crate) fn go_on_restoring(&mut self, ops: &mut Ops) {
-        let (group, most) = (self.identity.group, self.restore_bytes_max);
+    /// Goes on with the restore; the log begins with `first`.
+    pub(crate) fn go_on_restoring(&mut self, first: LogIndex, ops: &mut Ops) {
+        self.read_on(ops);
         let Some(restoring) = &mut self.restoring else { return };
-        restoring.read(most, self.align, ops);
-        if let Err(block) = restoring.hand_out(group, ops) {
-            self.fall_back(block, ops);
+        if let Err(block) = restoring.hand_out(self.identity.group, ops) {
+            self.fall_back(block, first, ops);
         }
+    }
+
+    fn read_on(&mut self, ops: &mut Ops) {
+        let Some(restoring) = &mut self.restoring else { return };
+        restoring.read(self.restore_bytes_max, self.align, ops);
     }
 
     pub(crate) fn on_block(&mut self, op: OpId, result: Result<Completion, DiskError>) {
@@ -419,6 +431,12 @@ impl Snapshots {
             self.fault = Some(Halt::Machine(error));
             return;
         }
+        if let Some(end) = self.unanswered.front() {
+            if through >= *end {
+                self.unanswered.pop_front();
+            }
+            return;
+        }
         let Some(restoring) = &mut self.restoring else { return };
         restoring.taken_in = restoring.taken_in.max(through);
         let footer = &restoring.snapshot.footer;
@@ -429,15 +447,30 @@ impl Snapshots {
         }
     }
 
-    /// A block that is bad or cannot be read: the snapshot before this one, whose log is kept too,
-    /// or nothing at all.
-    fn fall_back(&mut self, block: u64, ops: &mut Ops) {
-        let Restoring { snapshot: bad, unread, .. } =
+    /// A block that is bad or cannot be read: the snapshot before this one, if the log leads on from
+    /// there, or nothing at all.
+    fn fall_back(&mut self, block: u64, first: LogIndex, ops: &mut Ops) {
+        let Restoring { snapshot: bad, unread, handed_out, taken_in, .. } =
             self.restoring.take().expect("a restore was under way");
-        self.whole.retain(|snapshot| snapshot.header.at != bad.header.at);
+        if handed_out > taken_in {
+            self.unanswered.push_back(handed_out);
+        }
+        self.whole.retain(|snapshot| {
+            let at = snapshot.header.at;
+            at != bad.header.at && at.index.next() >= first
+        });
         self.spoilt.retain(|spoilt| spoilt.header.at != bad.header.at);
         if cfg!(lakebed_break = "use_no_older_snapshot") {
             self.whole.clear();
+        }
+        if self.whole.is_empty() && first <= LogIndex(1) {
+            let text = format!("{}: block {block} is bad, the log holds all it did", bad.file());
+            ops.note(Note::Recovery(text.into()));
+            self.spoil(bad);
+            if handed_out > 0 {
+                ops.machine(Machine::EMPTY);
+            }
+            return self.restore(ops);
         }
         if self.whole.is_empty() && self.has_peers && unread.is_none() {
             ops.met(Mark::SnapshotLost);

@@ -84,9 +84,9 @@ pub(crate) enum Machine {
     Restored,
     /// It holds more than the log.
     Ahead,
-    /// It holds the snapshot at least.
+    /// The log goes on from what it holds.
     Resumed,
-    /// It holds less than the snapshot.
+    /// The log begins later than that: the snapshot must bring it there.
     Behind,
 }
 

@@ -74,7 +74,8 @@ impl<M: StateMachine> Machines<M> {
     }
 
     pub(super) fn on_restore(&mut self, node: usize, at: LogId, whole: bool) {
-        self.positions[node] = whole.then_some(at.index);
+        // At zero it forgets everything, and that is all.
+        self.positions[node] = (whole || at == LogId::ZERO).then_some(at.index);
     }
 
     pub(super) fn position(&self, node: usize) -> LogIndex {

@@ -208,13 +208,18 @@ impl Look {
     fn snapshot_defect(&self, found: &found::SnapshotFound) -> Option<Defect> {
         let (offset, bytes, why) = self.read_snapshot(found).err()?;
         let part = if offset == 0 { "header" } else { "footer" };
+        let (found_there, then) = if found.is_unread {
+            ("what cannot be read".into(), "begins with another snapshot, and keeps this one")
+        } else {
+            (why, "begins with another snapshot, if one is whole, and removes this one")
+        };
         Some(Defect {
             file: File::Snapshot(found.at),
             offset,
             bytes,
             expected: format!("the {part} of a whole snapshot"),
-            found: why,
-            then: "begins with another snapshot, if one is whole, and removes this one".into(),
+            found: found_there,
+            then: then.into(),
         })
     }
 

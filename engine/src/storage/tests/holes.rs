@@ -332,3 +332,82 @@ fn what_is_missing_behind_the_snapshot_is_asked_for_first() {
     assert_eq!(wanted(2), Some(LogId::new(Term(1), LogIndex(4))));
     assert_eq!(wanted(5), Some(LogId::new(Term(1), LogIndex(2))), "peers may want them");
 }
+
+/// What a storage asks of the disk now.
+fn asked(node: &mut Node) -> Vec<(crate::types::OpId, DiskRequest)> {
+    let mut out = Vec::new();
+    node.storage.persist(node.now, &mut out);
+    let asked = out.into_iter().filter_map(|action| match action {
+        Action::Disk { op, request, .. } => Some((op, request)),
+        _ => None,
+    });
+    asked.collect()
+}
+
+/// A peer asks at each heartbeat. A disk that takes longer was asked anew each time, and what it brought
+/// was nobody's: the peer was never given the entry.
+#[test]
+fn a_peer_that_asks_again_does_not_begin_the_read_anew() {
+    let (mut node, frames) = grown([40, 50, 60]);
+    let reader = Reader::Refill(NodeId(2));
+    let ask = |node: &mut Node, from| node.storage.read(reader, LogIndex(from), LogIndex(3), 1);
+    ask(&mut node, 2);
+    let [(op, request)] = &asked(&mut node)[..] else { panic!("one read") };
+    for _ in 0..3 {
+        ask(&mut node, 2);
+        assert_eq!(asked(&mut node), []);
+    }
+    let result = node.disk.perform(request.clone());
+    node.storage.on_completed(node.now, *op, result);
+    let (to, read) = node.storage.take_read().expect("it came");
+    assert_eq!((to, read.frames), (reader, frames[1].clone()));
+    // Another place is another question.
+    ask(&mut node, 2);
+    let [(stale, request)] = &asked(&mut node)[..] else { panic!("one read") };
+    ask(&mut node, 3);
+    let result = node.disk.perform(request.clone());
+    node.storage.on_completed(node.now, *stale, result);
+    assert!(node.storage.take_read().is_none());
+    node.settle();
+    assert_eq!(node.storage.take_read().map(|(_, read)| read.frames), Some(frames[2].clone()));
+}
+
+/// Nobody waited for it any more, its segment was removed meanwhile, and that it was not found ended the
+/// node.
+#[test]
+fn a_read_that_nobody_waits_for_may_find_nothing() {
+    let (mut node, _) = grown(sizes());
+    node.storage.read(Reader::Machine, LogIndex(8), LogIndex(9), 1);
+    let [(op, _)] = &asked(&mut node)[..] else { panic!("one read") };
+    node.truncate(LogId::new(Term(1), LogIndex(3)));
+    node.settle();
+    node.storage.on_completed(node.now, *op, Err(DiskError::NotFound));
+    node.settle();
+    assert!(node.storage.marks().has(Mark::StaleReadIgnored));
+    assert_eq!(node.halted, None);
+    node.append_all(2, [10]);
+    assert_eq!(node.read(1).len(), 4);
+}
+
+/// While the log is given up nothing else is done, and what else there was a time for was due.
+#[test]
+fn a_log_that_is_given_up_has_no_deadline() {
+    let (mut node, frames) = grown(sizes());
+    node.append_all(1, [10]);
+    assert!(node.storage.deadline().is_some(), "the hint is written when writes pause");
+    harm_slots(&mut node.disk, &frames[7], 0);
+    harm(&mut node.disk, &frames[7]);
+    node.storage.read(Reader::Machine, LogIndex(8), node.last.index, 1);
+    let mut turns = 0;
+    while node.halted.is_none() {
+        let mut out = Vec::new();
+        node.storage.persist(node.now, &mut out);
+        if node.storage.giving_up.is_some() {
+            assert_eq!(node.storage.deadline(), None, "it would spin");
+            turns += 1;
+        }
+        node.halted = node.storage.halt();
+        out.into_iter().for_each(|action| node.perform(action));
+    }
+    assert!(turns > 1 && matches!(node.halted, Some(Halt::LogLost { .. })), "{:?}", node.halted);
+}

@@ -1,0 +1,67 @@
+//! A peer's snapshot beside a log that holds its last entry.
+
+use super::{scrubs::snapshots, *};
+use crate::types::{Piece, SnapshotId, SnapshotName};
+
+/// A peer sends a snapshot, of which the log holds the last entry, and the log goes on from there.
+fn join(node: &mut Node, at: LogId) {
+    let bytes = Bytes::from(vec![3; 90_000]);
+    let digest = crc32c::crc32c(&bytes);
+    let snapshot = SnapshotName { at, id: SnapshotId(77), bytes: bytes.len() as u64, digest };
+    let members = Some(node.recovered().membership.clone());
+    let piece = Piece { snapshot, offset: 0, time: Timestamp(9), members, bytes };
+    node.storage.stage(&piece);
+    node.settle();
+    assert!(node.storage.receiving().is_some_and(|receiving| receiving.is_whole));
+    node.storage.join(at);
+    node.settle();
+    assert_eq!(node.storage.restored(), Some(at));
+    assert_eq!(snapshots(node), [File::Snapshot(at)]);
+}
+
+/// The full segment that holds this entry.
+fn segment_of(node: &Node, index: u64) -> (File, LogIndex) {
+    let mut sealed = node.storage.journal.sealed.iter();
+    let sealed = sealed.find(|s| s.last.index >= LogIndex(index)).expect("it is full");
+    (File::Segment(sealed.sequence), sealed.last.index)
+}
+
+/// A node takes a snapshot in beside its log, and a segment is lost later. A restart took that for an
+/// install that had not come to its end, finished it, and gave up all behind the snapshot, which the
+/// node had acknowledged, without a gate.
+#[test]
+fn a_log_that_a_snapshot_has_joined_is_not_given_up_without_a_gate() {
+    // Before the restart that loses it, there is another one.
+    for restarts in [0, 1] {
+        let mut node = Node::start(Disk::default(), format());
+        node.append_all(1, sizes());
+        let (file, end) = segment_of(&node, 150);
+        join(&mut node, LogId::new(Term(1), end.previous()));
+        for _ in 0..restarts {
+            node = node.restart();
+        }
+        let hint = node.storage.promises().durable().commit_hint;
+        assert!(hint < end.previous(), "it is lazy: {hint}");
+        node.disk.files.remove(&file);
+        let node = node.restart();
+        assert!(!node.storage.marks().has(Mark::InstallFinished));
+        assert!(node.recovered().gate.is_some());
+        assert_eq!(node.recovered().last.index, end.previous());
+    }
+}
+
+/// A crash comes before the hard state names it: the next life does.
+#[test]
+fn a_snapshot_that_has_joined_is_recorded_by_the_next_life() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    let (file, end) = segment_of(&node, 150);
+    let before = node.disk.files[&File::HardState].clone();
+    join(&mut node, LogId::new(Term(1), end.previous()));
+    node.disk.files.insert(File::HardState, before);
+    let mut node = node.restart();
+    assert_eq!(node.recovered().last.index, LogIndex(300));
+    assert_eq!(node.storage.promises().durable().install.id, SnapshotId(77));
+    node.disk.files.remove(&file);
+    assert!(node.restart().recovered().gate.is_some());
+}

@@ -1,0 +1,114 @@
+//! Sectors that cannot be read, at every start: what another witness tells as well is done without.
+
+use super::{
+    scrubs::{snap, snapshots},
+    *,
+};
+
+/// A node of so many voters, with two snapshots and several full segments.
+fn node(voters: u64) -> Node {
+    let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
+    let members = Arc::new(Membership::of((1..=voters).map(member)));
+    let start = Start::Format { cluster: ClusterId(5), members };
+    let mut node = Node::start(Disk::default(), start);
+    for round in 1..=2u64 {
+        node.append_all(round, sizes());
+        node.storage.hint_committed(node.last.index);
+        snap(&mut node);
+    }
+    node.append_all(3, [40, 50, 60]);
+    node
+}
+
+/// This block of a file cannot be read any more; where, counting from its end if negative.
+fn spoil(disk: &mut Disk, file: File, block: i64) {
+    let len = disk.files[&file].len() as i64;
+    let at = (block * 512).rem_euclid(len);
+    disk.unreadable = Some((file, at as u64));
+}
+
+fn segments(node: &Node) -> Vec<File> {
+    node.storage.journal.sealed.iter().map(|sealed| File::Segment(sealed.sequence)).collect()
+}
+
+/// Its first header is good, so its entries tell what its end record did. Its end was read again with
+/// them, and the node could not be started any more.
+#[test]
+fn a_full_segment_whose_end_cannot_be_read_is_scanned() {
+    for voters in [3, 1] {
+        let mut node = node(voters);
+        let last = node.last;
+        let all = segments(&node);
+        // The last full one may be the log's last.
+        node.disk.files.retain(|file, _| !matches!(file, File::Spare(_)));
+        for (file, block) in all.iter().flat_map(|&file| [(file, 0), (file, -2), (file, -1)]) {
+            let mut disk = node.disk.clone();
+            spoil(&mut disk, file, block);
+            for _ in 0..2 {
+                let mut node = Node::start(disk, Start::Run);
+                assert_eq!(node.halted, None, "{file} {block} of {voters}");
+                assert_eq!(node.recovered().last, last);
+                assert_eq!(node.read(node.storage.first().0).len() as u64, last.index.0);
+                node.append_all(4, [70]);
+                assert_eq!(node.storage.durable(), last.index.next());
+                node.truncate(last);
+                node.settle();
+                disk = node.disk;
+            }
+        }
+    }
+}
+
+/// The log is full to the brim, and the last thing in it is an end record.
+#[test]
+fn the_last_segment_may_be_the_one_whose_end_cannot_be_read() {
+    let mut node = Node::start(Disk::default(), format());
+    node.disk.is_full = true;
+    while node.storage.durable() == node.last.index {
+        node.append_all(1, [700]);
+    }
+    let (durable, file) = (node.storage.durable(), *segments(&node).last().expect("a full one"));
+    node.disk.is_full = false;
+    let mut disk = node.disk;
+    spoil(&mut disk, file, -1);
+    let mut node = Node::start(disk, Start::Run);
+    assert_eq!((node.recovered().last.index, node.halted.take()), (durable, None));
+    node.append_all(2, [40, 50]);
+    assert_eq!(node.storage.durable(), durable.next().next());
+    assert_eq!(node.read(1).len() as u64, durable.0 + 2);
+}
+
+/// Its header or its footer could not be read, and that refused the node, though the one before was
+/// whole. It stays, for the next start may be told.
+#[test]
+fn a_snapshot_whose_head_or_foot_cannot_be_read_yields_to_another() {
+    for voters in [3, 1] {
+        let node = node(voters);
+        let [older, newest] = snapshots(&node)[..] else { panic!("there are two") };
+        for (bad, block, used) in
+            [(newest, 0, older), (newest, -1, older), (older, 0, newest), (older, -1, newest)]
+        {
+            let mut disk = node.disk.clone();
+            spoil(&mut disk, bad, block);
+            for _ in 0..2 {
+                let node = Node::start(disk, Start::Run);
+                assert_eq!((node.recovered().last, &node.halted), (node.last, &None));
+                assert_eq!(snapshots(&node), [used], "{bad} {block}");
+                assert_eq!(node.storage.restored().map(File::Snapshot), Some(used));
+                assert_eq!(node.recovered().gate, None);
+                disk = node.disk;
+                assert!(disk.files.contains_key(&bad));
+            }
+            // It can be, after all.
+            disk.unreadable = None;
+            let node = Node::start(disk, Start::Run);
+            assert_eq!(node.storage.restored().map(File::Snapshot), Some(newest));
+        }
+        // There is no other: nobody knows what is there.
+        let mut disk = node.disk;
+        disk.files.remove(&older);
+        spoil(&mut disk, newest, 0);
+        let node = Node::start(disk, Start::Run);
+        assert!(matches!(node.halted, Some(Halt::DiskFailed { .. })), "{:?}", node.halted);
+    }
+}
