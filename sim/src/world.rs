@@ -317,6 +317,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             return Ok(());
         }
         self.touched = Some(at);
+        event.iter().for_each(|event| node.told.on_event(event));
         let (operations, ends) = (node.operations, matches!(event, Some(Event::Completed { .. })));
         let now = node.clock.local(self.now);
         if let Some(trace) = &mut self.trace {

@@ -338,6 +338,13 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let Some(host) = node.host.as_mut() else { return Ok(()) };
         self.touched = Some(at);
         self.stats.events += N as u64;
+        for event in &events {
+            if let HostEvent::Group(group, event) = event
+                && let Some(seat) = node.seats.get_mut(group)
+            {
+                seat.told.on_event(event);
+            }
+        }
         if let Some(trace) = &mut self.trace {
             events.iter().for_each(|event| trace.add(self.now, Some(at), &told(event)));
         }

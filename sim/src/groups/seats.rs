@@ -4,7 +4,7 @@ use super::{Coming, Groups, SITE_CRASH, SITE_MACHINE, SITE_PARTLY, SITE_RESTART,
 use crate::{
     client::{Desk, Fate, Workload},
     disk::{Failure, Geometry, SimDisk, Victim},
-    node::Scars,
+    node::{Scars, Told},
     oracle::{Checked, Violation},
     plan::US,
     seat,
@@ -31,6 +31,8 @@ pub(super) struct Seat<M: StateMachine> {
     pub(super) hangs: Option<Vec<OpId>>,
     /// What became of the disk that no crash does.
     pub(super) scars: Scars,
+    /// What its present life may end for.
+    pub(super) told: Told,
 }
 
 impl<M: StateMachine> Seat<M> {
@@ -44,12 +46,14 @@ impl<M: StateMachine> Seat<M> {
             next_fails: None,
             hangs: None,
             scars: Scars::default(),
+            told: Told::default(),
         }
     }
 
     /// A new engine begins, with a machine that knows nothing.
     pub(super) fn begin(&mut self, machine: M) {
         self.life += 1;
+        self.told = Told::default();
         self.runner = Runner::new(Witness::new(seat::Seat::new(machine, None)));
         self.lane.clear();
         self.next_sync_fails = None;
@@ -174,7 +178,9 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     pub(super) fn halted(&mut self, at: usize, group: GroupId, halt: &Halt) -> Checked {
         self.note(Some(at), || format!("group {group} halted: {halt}"));
         let has_left = *halt == Halt::Removed && self.groups[&group].oracle.is_former(at);
-        if !has_left && !matches!(halt, Halt::Stopped | Halt::DiskFailed { .. }) {
+        let seat = self.nodes[at].seats.get(&group);
+        let is_usual = seat.is_some_and(|seat| seat.told.excuses(halt, false));
+        if !has_left && !is_usual {
             let what = format!("group {group}: {halt}");
             return Err(Violation::new("no refusal after crashes alone", at, what));
         }

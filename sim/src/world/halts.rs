@@ -3,7 +3,7 @@
 use super::{SITE_RESTART, World};
 use crate::{
     client::Workload,
-    node::Scars,
+    node::{Node, Scars},
     oracle::{Checked, Violation},
     plan::US,
 };
@@ -11,7 +11,7 @@ use lakebed::{Halt, StateMachine, inspect::Probe};
 
 impl<M: StateMachine, W: Workload> World<M, W> {
     /// The engine ended by itself. After faults within the contract it may only have been asked to
-    /// stop, or have met the failed operation that was drawn for it.
+    /// stop, or have met a failed operation that was drawn for it, in this life.
     pub(super) fn halted(&mut self, at: usize, halt: Halt) -> Checked {
         let refused = matches!(
             halt,
@@ -31,7 +31,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         // Members that were made from different backups are no cluster.
         let falls_out = matches!(halt, Halt::OtherOrigin { .. }) && !self.is_of_one_piece();
         let is_out = is_out || falls_out;
-        let is_usual = matches!(halt, Halt::Stopped | Halt::Built(_) | Halt::DiskFailed { .. });
+        let Node { told, scars, .. } = &self.nodes[at];
+        let is_usual = matches!(halt, Halt::Built(_)) || told.excuses(&halt, scars.is_ruined);
         let expected = is_out || has_left || is_lost || is_usual || is_forced;
         self.note(Some(at), || format!("halted: {halt}"));
         if !expected {
