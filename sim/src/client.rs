@@ -78,9 +78,20 @@ pub(crate) struct Request {
     pub(crate) errand: Errand,
     /// The query of a read.
     pub(crate) query: Bytes,
+    /// A digest of the command of a write.
+    pub(crate) command: u64,
     /// Everything acknowledged before it began lies at or below.
     pub(crate) floor: LogIndex,
     pub(crate) fate: Fate,
+}
+
+impl Request {
+    /// An order of nobody's to a node.
+    pub(crate) const fn order(node: usize, floor: LogIndex) -> Self {
+        let (client, errand, fate) = (usize::MAX, Errand::Plain, Fate::Open);
+        let query = Bytes::new();
+        Self { client, node, is_write: false, errand, query, command: 0, floor, fate }
+    }
 }
 
 /// One client.
@@ -145,7 +156,7 @@ impl Requests {
 /// What a node's machine lane said, for the world to judge.
 pub(crate) struct Desk<'a> {
     pub(crate) requests: &'a Requests,
-    /// Which ended, and the answers of reads and of sessions.
+    /// Which ended, and the answers.
     pub(crate) ended: Vec<(RequestId, Result<Vec<u8>, Outcome>)>,
 }
 
@@ -155,9 +166,6 @@ impl Clients for Desk<'_> {
     }
 
     fn answer(&mut self, id: RequestId, answer: Result<&[u8], &Outcome>) {
-        let request = self.requests.of(id);
-        let is_mute = request.is_write && request.errand == Errand::Plain;
-        let answer = answer.map(|bytes| if is_mute { Vec::new() } else { bytes.to_vec() });
-        self.ended.push((id, answer.map_err(Clone::clone)));
+        self.ended.push((id, answer.map(<[u8]>::to_vec).map_err(Clone::clone)));
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     client::{Errand, Fate, Op, Request, Workload},
     oracle::Checked,
     plan::MS,
-    witness::PREFIX_BYTES,
+    witness::{PREFIX_BYTES, digest},
 };
 use bytes::Bytes;
 use lakebed::{
@@ -107,8 +107,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             Op::Read(query) => (false, query),
         };
         let query = if is_write { Bytes::new() } else { Bytes::from(bytes.clone()) };
-        let (errand, fate) = (Errand::Plain, Fate::Open);
-        let request = Request { client, node, is_write, errand, query, floor, fate };
+        let (errand, command, fate) = (Errand::Plain, digest(&bytes), Fate::Open);
+        let request = Request { client, node, is_write, errand, query, command, floor, fate };
         let request = group.requests.begin(request);
         let event = if is_write {
             let mut batch = Batch::with_capacity(bytes.len() + PREFIX_BYTES + 4);
@@ -137,7 +137,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             _ => Fate::Unknown,
         };
         for request in requests.ids() {
-            self.changed(id, request, outcome);
+            self.changed(at, id, request, outcome)?;
             let asked = self.groups[&id].requests.of(request).client;
             if let Some(client) = self.clients.get_mut(asked) {
                 match outcome {

@@ -8,7 +8,7 @@ use crate::{
     oracle::{Checked, Violation},
     plan::US,
     seat,
-    witness::Witness,
+    witness::{Applied, Witness},
 };
 use lakebed::{
     DiskError, Event, File, GroupId, Halt, HostEvent, Machine, OpId, Outcome, RequestId, Runner,
@@ -140,14 +140,13 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             seat.runner.machine.taken(*capture, chunk.bytes.len());
         }
         let ended = desk.ended;
+        let applied = std::mem::take(&mut seat.runner.machine.applied);
         if let Some(entries) = entries {
-            let applied = &mut seat.runner.machine.applied;
-            let checked = group.oracle.on_apply(at, &entries, applied);
-            applied.clear();
+            let checked = group.oracle.on_apply(at, &entries, &applied);
             checked.map_err(|violation| of_group(id, violation))?;
         }
         for (request, result) in ended {
-            self.answered(at, id, request, result)?;
+            self.answered(at, id, (request, result), &applied)?;
         }
         event.map_or(Ok(()), |event| self.feed(at, [HostEvent::Group(id, event)]))
     }
@@ -156,8 +155,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         &mut self,
         at: usize,
         id: GroupId,
-        request: RequestId,
-        result: Result<Vec<u8>, Outcome>,
+        (request, result): (RequestId, Result<Vec<u8>, Outcome>),
+        applied: &[Applied],
     ) -> Checked {
         let group = self.groups.get_mut(&id).expect("only what was founded is here");
         let asked = group.requests.of(request);
@@ -167,7 +166,10 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
                 checked.map_err(|violation| of_group(id, violation))?;
                 Some(group.oracle.position(at))
             }
-            Ok(_) => group.oracle.applied_at(request),
+            Ok(answer) => {
+                let checked = group.oracle.answered_at(at, (request, asked), applied, answer);
+                checked.map_err(|violation| of_group(id, violation))?
+            }
             Err(_) => None,
         };
         self.end(id, request, position.map_or(Fate::Unknown, Fate::Answered))

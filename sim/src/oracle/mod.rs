@@ -22,8 +22,8 @@ use crate::client::{Fate, Request};
 use crate::seat::Seat;
 use crate::witness::{Applied, Given};
 use lakebed::{
-    Action, DiskRequest, Engine, Entries, Forced, LogId, LogIndex, Marks, Membership, RequestId,
-    Role, StateMachine,
+    Action, Change, DiskRequest, Engine, Entries, Forced, LogId, LogIndex, Marks, Membership,
+    RequestId, Role, StateMachine,
     entry::Seed,
     inspect::{Probe, Said, said},
     tape::Digest,
@@ -330,9 +330,27 @@ impl<M: StateMachine> Oracle<M> {
         self.history.acknowledged().min(least)
     }
 
-    /// Where a request was applied, if it was.
-    pub(crate) fn applied_at(&self, request: RequestId) -> Option<LogIndex> {
-        self.history.applied_at(request)
+    /// Where a write that a node answers was applied in this step, in which its machine applied this;
+    /// `None`: the cluster went on without the node, and whatever it says is nobody's.
+    pub(crate) fn answered_at(
+        &self,
+        node: usize,
+        of: (RequestId, &Request),
+        applied: &[Applied],
+        answer: &[u8],
+    ) -> Result<Option<LogIndex>, Violation> {
+        if self.left_behind[node] {
+            return Ok(None);
+        }
+        history::History::answered_at(node, of, applied, answer).map(Some)
+    }
+
+    /// A node says that these changes were made, by the entry at `at`.
+    pub(crate) fn on_changed(&self, node: usize, at: LogId, changes: &[Change]) -> Checked {
+        if self.left_behind[node] {
+            return Ok(());
+        }
+        self.members.on_changed(node, at, changes, &self.committed)
     }
 
     /// A request ended.

@@ -7,7 +7,7 @@ use crate::{
     oracle::Checked,
     plan::MS,
     seat,
-    witness::PREFIX_BYTES,
+    witness::{PREFIX_BYTES, digest},
 };
 use bytes::Bytes;
 use lakebed::{
@@ -127,7 +127,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             Op::Read(query) => (false, query),
         };
         let query = if is_write { Bytes::new() } else { Bytes::from(bytes.clone()) };
-        let request = Request { client, node, is_write, errand, query, floor, fate: Fate::Open };
+        let (command, fate) = (digest(&bytes), Fate::Open);
+        let request = Request { client, node, is_write, errand, query, command, floor, fate };
         let id = self.requests.begin(request);
         let event = if is_write {
             let mut batch = Batch::with_capacity(bytes.len() + PREFIX_BYTES + 4);
@@ -152,7 +153,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             _ => Fate::Unknown,
         };
         for id in requests.ids() {
-            self.changed(id, outcome);
+            self.changed(at, id, outcome)?;
             if self.requests.of(id).client == STORY {
                 self.outcomes.insert(id, outcome.clone());
             }
