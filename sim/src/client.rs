@@ -28,6 +28,19 @@ impl<F: FnMut(&mut Draw) -> Op> Workload for F {
     }
 }
 
+/// So often a workload may draw another kind of operation than what is looked for.
+const DRAWS_MAX: usize = 64;
+
+/// The next write, or read, of a workload; `None`: it seems to have none.
+pub(crate) fn next_of_kind(
+    workload: &mut impl Workload,
+    draw: &mut Draw,
+    is_write: bool,
+) -> Option<Op> {
+    let mut drawn = (0..DRAWS_MAX).map(|_| workload.next(draw));
+    drawn.find(|op| matches!(op, Op::Propose(_)) == is_write)
+}
+
 /// How far a request has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
@@ -145,6 +158,12 @@ impl Requests {
     /// What lies behind this was lost: nobody is held to it.
     pub(crate) fn lower_floors(&mut self, to: LogIndex) {
         self.list.iter_mut().for_each(|request| request.floor = request.floor.min(to));
+    }
+
+    /// One that has not ended, if there is any.
+    pub(crate) fn open(&self) -> Option<(RequestId, &Request)> {
+        let at = self.list.iter().position(|request| request.fate == Fate::Open)?;
+        Some((RequestId(at as u64 + 1), &self.list[at]))
     }
 
     /// The requests that this node has not ended.

@@ -2,7 +2,7 @@
 //! again and all its nodes must become the same (liveness).
 
 use crate::{
-    client::{Op, Workload},
+    client::{Fate, Op, Workload},
     disk::Survivors,
     oracle::{Checked, Violation},
     panics::{self, Panic},
@@ -11,11 +11,13 @@ use crate::{
     seed::Seed,
     world::World,
 };
-use lakebed::{Membership, NodeId, Role, StateMachine};
+use lakebed::{Membership, NodeId, Outcome, Refusal, RequestId, Role, StateMachine};
 use std::sync::Arc;
 
-/// After healing a leader must have committed a new write within this.
+/// After healing there must be a leader within this, and then each member must have answered.
 const SERVE_WITHIN: u64 = 5_000 * MS;
+/// How long until a request that was refused, or whose end is unknown, is made again.
+const ASK_AGAIN_AFTER: u64 = 15 * MS;
 /// After the last request all nodes must be the same within this.
 const CONVERGE_WITHIN: u64 = 10_000 * MS;
 /// How often it may take that long again, while there is progress.
@@ -172,7 +174,19 @@ pub(crate) fn end<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Chec
         world.stats().events >= targets.events && world.stats().answered >= targets.answers
     };
     run_until(world, TARGETS_WITHIN, "the storm's targets", enough)?;
-    converge(world)
+    converge(world)?;
+    nothing_is_open(world)
+}
+
+/// Every request ends: answered, refused, or unknown, as those are that a process took with it.
+fn nothing_is_open<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
+    let told = run_until(world, CONVERGE_WITHIN, "every request to end", |world| {
+        world.open_request().is_none()
+    });
+    told.map_err(|violation| {
+        let open = world.open_request().unwrap_or_default();
+        Violation { what: format!("{open} is open; {}", violation.what), ..violation }
+    })
 }
 
 /// The planned power cuts met nodes that were down, or that had nothing to lose.
@@ -252,7 +266,8 @@ pub(crate) fn turns(faults: &[Fault]) -> Vec<Turn> {
     turns
 }
 
-/// A leader appears, and a write made after the healing is acknowledged.
+/// All nodes that can come up, a leader appears, and each member answers a write and a read of its own
+/// that it was asked for after that.
 pub fn serve<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
     run_until(world, SERVE_WITHIN, "all nodes to be up", |world| {
         let is_ready = |node| world.probe(node).is_some_and(|probe| probe.ready);
@@ -260,10 +275,73 @@ pub fn serve<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
         (0..world.nodes()).all(|node| is_ready(node) || !is_owed(node))
     })?;
     run_until(world, SERVE_WITHIN, "a leader", |world| leader(world).is_some())?;
-    let before = world.acknowledged();
-    run_until(world, SERVE_WITHIN, "a new write to be acknowledged", |world| {
-        world.acknowledged() > before
-    })
+    each_serves(world)
+}
+
+/// What a node is asked for, until it is answered.
+struct Errand {
+    node: usize,
+    is_write: bool,
+    asked: Option<(RequestId, u64)>,
+    is_done: bool,
+}
+
+/// That anything is acknowledged is too little: an older write may be, or a read, by any node.
+fn each_serves<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
+    let errand = |node, is_write| Errand { node, is_write, asked: None, is_done: false };
+    let of = |node| [true, false].map(|is_write| errand(node, is_write));
+    let mut errands: Vec<Errand> = (0..world.nodes()).flat_map(of).collect();
+    let until = world.now() + SERVE_WITHIN;
+    loop {
+        for errand in &mut errands {
+            errand.go_on(world)?;
+        }
+        errands.retain(|errand| !errand.is_done);
+        let Some(open) = errands.first() else { return Ok(()) };
+        if world.now() > until {
+            let kind = if open.is_write { "write" } else { "read" };
+            let what = format!("node {} to answer a {kind}", open.node + 1);
+            return Err(waited_in_vain(world, SERVE_WITHIN, &what));
+        }
+        run_for(world, MS)?;
+    }
+}
+
+impl Errand {
+    /// Asks, and asks again when that ended without an answer: whoever leads may have changed, and who
+    /// was asked may have been removed, or have lost what was on its way with its process.
+    fn go_on<M: StateMachine, W: Workload>(&mut self, world: &mut World<M, W>) -> Checked {
+        let fate = self.asked.map(|(id, since)| (world.fate(id), since));
+        let is_answered = matches!(fate, Some((Fate::Answered(_), _)));
+        self.is_done = is_answered || self.is_elsewhere(world) || !is_member(world, self.node);
+        let waits = fate.is_some_and(|(fate, since)| {
+            fate == Fate::Open || world.now() < since + ASK_AGAIN_AFTER
+        });
+        if self.is_done || waits || world.probe(self.node).is_none() {
+            return Ok(());
+        }
+        let asked = world.request_of_kind(self.node, self.is_write)?;
+        self.is_done = asked.is_none();
+        self.asked = asked.map(|id| (id, world.now()));
+        Ok(())
+    }
+
+    /// Where followers forward nothing they owe no more than the name of whoever leads.
+    fn is_elsewhere<M: StateMachine, W: Workload>(&self, world: &World<M, W>) -> bool {
+        let outcome = self.asked.and_then(|(id, _)| world.outcome(id));
+        let Some(Outcome::Refused(Refusal::NotLeader { hint: Some(named) })) = outcome else {
+            return false;
+        };
+        let is_right = leader(world).is_some_and(|leader| *named == NodeId(leader as u64 + 1));
+        !world.plan().tuning.forward && is_right
+    }
+}
+
+/// Whether a node is a member, as far as whoever leads knows; while nobody does, it may be.
+fn is_member<M: StateMachine, W: Workload>(world: &World<M, W>, node: usize) -> bool {
+    let members = leader(world).and_then(|leader| world.members(leader));
+    let is_one = |members: Arc<Membership>| members.member(NodeId(node as u64 + 1)).is_some();
+    !world.is_out(node) && members.is_none_or(is_one)
 }
 
 /// Without load all nodes come to the same log and the same state.
@@ -360,13 +438,21 @@ pub fn run_until<M: StateMachine, W: Workload>(
     let until = world.now() + limit;
     while !holds(world) {
         if world.now() > until {
-            let nodes: Vec<String> = (0..world.nodes()).map(|node| describe(world, node)).collect();
-            let what = format!("waited {} ms for {what}; {}", limit / MS, nodes.join("; "));
-            return Err(Violation { invariant: "liveness", node: None, what });
+            return Err(waited_in_vain(world, limit, what));
         }
         world.step()?;
     }
     Ok(())
+}
+
+fn waited_in_vain<M: StateMachine, W: Workload>(
+    world: &World<M, W>,
+    limit: u64,
+    what: &str,
+) -> Violation {
+    let nodes: Vec<String> = (0..world.nodes()).map(|node| describe(world, node)).collect();
+    let what = format!("waited {} ms for {what}; {}", limit / MS, nodes.join("; "));
+    Violation { invariant: "liveness", node: None, what }
 }
 
 fn describe<M: StateMachine, W: Workload>(world: &World<M, W>, node: usize) -> String {

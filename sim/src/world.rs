@@ -61,6 +61,7 @@ const SITE_RESTART: u32 = 2;
 const SITE_CLIENT: u32 = 1;
 const SITE_OPERATION: u32 = 2;
 const SITE_SESSION: u32 = 3;
+const SITE_SERVICE: u32 = 4;
 
 /// A cluster in simulated time. A value: a clone shares the disks' pages, and goes its own way.
 #[derive(Clone)]

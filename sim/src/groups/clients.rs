@@ -1,9 +1,9 @@
 //! Clients of many groups: each has one request at a time, mostly to a few groups that are busy for
 //! a while, so that the others go to rest.
 
-use super::{Coming, Groups, SITE_CLIENT, SITE_OPERATION, of_group};
+use super::{Coming, Group, Groups, SITE_CLIENT, SITE_OPERATION, SITE_SERVICE, of_group};
 use crate::{
-    client::{Errand, Fate, Op, Request, Workload},
+    client::{Errand, Fate, Op, Request, Workload, next_of_kind},
     oracle::Checked,
     plan::MS,
     witness::{PREFIX_BYTES, digest},
@@ -84,6 +84,24 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let (id, event) = self.begin_request(usize::MAX, node, group, op);
         self.feed(node, [HostEvent::Group(group, event)])?;
         Ok(id)
+    }
+
+    /// As in the world of one group: a write, or a read, of the workload's.
+    pub(super) fn request_of_kind(
+        &mut self,
+        node: usize,
+        group: GroupId,
+        is_write: bool,
+    ) -> Result<Option<RequestId>, crate::Violation> {
+        let draw = self.draws.lane(SITE_SERVICE, node as u32);
+        let op = next_of_kind(&mut self.workload, draw, is_write);
+        op.map(|op| self.request(node, group, op)).transpose()
+    }
+
+    /// The groups of which a request has not ended.
+    pub(super) fn groups_with_open_requests(&self) -> Vec<GroupId> {
+        let has_open = |group: &Group<M>| group.requests.open().is_some();
+        self.groups.iter().filter(|(_, group)| has_open(group)).map(|(id, _)| *id).collect()
     }
 
     /// How far a request has come.

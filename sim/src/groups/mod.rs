@@ -58,6 +58,7 @@ const SITE_OPERATION: u32 = 2;
 const SITE_GROUP: u32 = 3;
 const SITE_VICTIM: u32 = 4;
 const SITE_COHORT: u32 = 5;
+const SITE_SERVICE: u32 = 6;
 
 /// How many groups a run has, and how many come and go while it does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,7 +4,7 @@
 
 use super::{Census, Groups};
 use crate::{
-    client::{Fate, Op, Workload},
+    client::{Fate, Workload},
     oracle::{Checked, Violation},
     panics,
     plan::{FaultKind, MS, Plan},
@@ -12,11 +12,12 @@ use crate::{
     seed::Seed,
     storm::{turns, violation},
 };
-use lakebed::{GroupId, StateMachine};
-use std::collections::BTreeMap;
+use lakebed::{GroupId, RequestId, StateMachine};
 
-/// After healing every group must have committed a new write within this.
+/// After healing every member of every group must have answered within this.
 const SERVE_WITHIN: u64 = 5_000 * MS;
+/// How long until a request that was refused, or whose end is unknown, is made again.
+const ASK_AGAIN_AFTER: u64 = 15 * MS;
 /// After the last request all members of all groups must be the same within this, and rest.
 const CONVERGE_WITHIN: u64 = 10_000 * MS;
 /// So long a message may be on its way that was sent before everything was healed.
@@ -139,7 +140,7 @@ fn describe<M: StateMachine, W: Workload>(world: &Groups<M, W>, group: GroupId) 
     format!("group {group}: {}", nodes.join("; "))
 }
 
-/// Every group takes a new write, asked of whoever leads it.
+/// Every member of every group answers a write and a read of its own.
 pub fn serve<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Checked {
     run_until(world, SERVE_WITHIN, "all members", |world| {
         let is_ready = |node, group| world.probe(node, group).is_some_and(|probe| probe.ready);
@@ -147,23 +148,62 @@ pub fn serve<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Checked 
             world.members_of(group).into_iter().all(|node| is_ready(node, group))
         }))
     })?;
-    let mut asked = BTreeMap::new();
-    let mut served = Vec::new();
-    run_until(world, SERVE_WITHIN, "a new write", |world| {
-        for group in world.living() {
-            let fate = asked.get(&group).map(|id| world.fate(group, *id));
-            match fate {
-                Some(Fate::Answered(_)) => served.push(group),
-                Some(Fate::Open) => {}
-                _ => {
-                    let Some(leader) = world.leader(group) else { continue };
-                    let id = world.request(leader, group, Op::Propose(vec![1, 2, 3]))?;
-                    asked.insert(group, id);
-                }
+    let mut errands: Vec<Errand> = world
+        .living()
+        .into_iter()
+        .flat_map(|group| {
+            let members = world.members_of(group).into_iter();
+            members.flat_map(move |node| {
+                [true, false].map(|is_write| Errand { group, node, is_write, asked: None })
+            })
+        })
+        .collect();
+    run_until(world, SERVE_WITHIN, "each member's answers", |world| {
+        let mut open = Vec::new();
+        for mut errand in std::mem::take(&mut errands) {
+            if !errand.is_done(world)? {
+                open.push(errand);
             }
         }
-        Ok(lacking(world, |_, group| served.contains(&group)))
+        errands = open;
+        Ok(errands.iter().map(|errand| errand.group).collect())
     })
+}
+
+/// What a member of a group is asked for, until it is answered.
+struct Errand {
+    group: GroupId,
+    node: usize,
+    is_write: bool,
+    asked: Option<(RequestId, u64)>,
+}
+
+impl Errand {
+    /// Asks, and again when that ended without an answer, as in the world of one group.
+    fn is_done<M: StateMachine, W: Workload>(
+        &mut self,
+        world: &mut Groups<M, W>,
+    ) -> Result<bool, Violation> {
+        let fate = self.asked.map(|(id, since)| (world.fate(self.group, id), since));
+        let is_answered = matches!(fate, Some((Fate::Answered(_), _)));
+        // Where followers forward nothing, writes are the affair of whoever leads.
+        let forwards = world.plan().tuning.forward;
+        let is_elsewhere = self.is_write
+            && !forwards
+            && world.leader(self.group).is_some_and(|at| at != self.node);
+        if is_answered || is_elsewhere || !world.members_of(self.group).contains(&self.node) {
+            return Ok(true);
+        }
+        let waits = fate.is_some_and(|(fate, since)| {
+            fate == Fate::Open || world.now() < since + ASK_AGAIN_AFTER
+        });
+        if waits || world.probe(self.node, self.group).is_none() {
+            return Ok(false);
+        }
+        let asked = world.request_of_kind(self.node, self.group, self.is_write)?;
+        self.asked = asked.map(|id| (id, world.now()));
+        Ok(asked.is_none())
+    }
 }
 
 /// The living groups of which something does not hold.
@@ -199,6 +239,9 @@ pub fn converge<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Check
         Ok(removed.map(|(id, _)| *id).filter(|id| !world.is_gone(*id)).collect())
     })?;
     world.compare_states()?;
+    run_until(world, CONVERGE_WITHIN, "the end of every request", |world| {
+        Ok(world.groups_with_open_requests())
+    })?;
     if world.rest_after().is_zero() { Ok(()) } else { silence(world) }
 }
 

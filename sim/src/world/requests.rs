@@ -1,9 +1,9 @@
 //! Clients at work: one request at a time each, retried nowhere, so that every end is known; but
 //! for those with sessions (`sessions`), each of whose retries is a request of its own.
 
-use super::{Coming, SITE_CLIENT, SITE_OPERATION, World};
+use super::{Coming, SITE_CLIENT, SITE_OPERATION, SITE_SERVICE, World};
 use crate::{
-    client::{Errand, Fate, Op, Request, Workload},
+    client::{Errand, Fate, Op, Request, Workload, next_of_kind},
     oracle::Checked,
     plan::MS,
     seat,
@@ -91,6 +91,24 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.feed(node, Some(event))?;
         self.fall_due();
         Ok(id)
+    }
+
+    /// Makes a write, or a read, of the workload's at a node now, to see whether it serves; `None`:
+    /// the workload has none.
+    pub(crate) fn request_of_kind(
+        &mut self,
+        node: usize,
+        is_write: bool,
+    ) -> Result<Option<RequestId>, crate::Violation> {
+        let draw = self.draws.lane(SITE_SERVICE, node as u32);
+        let op = next_of_kind(&mut self.workload, draw, is_write);
+        op.map(|op| self.request(node, op)).transpose()
+    }
+
+    /// A request that has not ended, for people.
+    pub(crate) fn open_request(&self) -> Option<String> {
+        let (id, request) = self.requests.open()?;
+        Some(format!("request {id} of node {}", request.node + 1))
     }
 
     /// Asks a node for a snapshot now, for a story; [`probe`](Self::probe) tells when it is there.
