@@ -25,6 +25,8 @@ pub(crate) struct Changes {
     /// Asked for, and not answered.
     asked: BTreeMap<RequestId, u64>,
     count: u64,
+    /// What each request asks for, for the oracle: also those that nobody wants any more.
+    sought: BTreeMap<RequestId, Vec<Change>>,
 }
 
 #[derive(Clone, Debug)]
@@ -70,7 +72,8 @@ impl Changes {
 
     /// Nothing more is wanted.
     pub(crate) fn clear(&mut self) {
-        *self = Self { count: self.count, ..Self::default() };
+        self.wanted.clear();
+        self.asked.clear();
     }
 
     /// Asks for a change for the `turn`th time, unless that was done before.
@@ -89,8 +92,19 @@ impl Changes {
     }
 
     /// It was asked for by this request.
-    pub(crate) fn asked(&mut self, id: RequestId, number: u64) {
+    pub(crate) fn asked(&mut self, id: RequestId, number: u64, changes: &[Change]) {
         self.asked.insert(id, number);
+        self.seek(id, changes);
+    }
+
+    /// This request asks for these changes.
+    pub(crate) fn seek(&mut self, id: RequestId, changes: &[Change]) {
+        self.sought.insert(id, changes.to_vec());
+    }
+
+    /// What a request that ends has asked for, if it was for a change.
+    pub(crate) fn sought(&mut self, id: RequestId) -> Option<Vec<Change>> {
+        self.sought.remove(&id)
     }
 
     /// A request has come to its end; `None` if it was not for a change.

@@ -28,6 +28,19 @@ impl<F: FnMut(&mut Draw) -> Op> Workload for F {
     }
 }
 
+/// So often a workload may draw another kind of operation than what is looked for.
+const DRAWS_MAX: usize = 64;
+
+/// The next write, or read, of a workload; `None`: it seems to have none.
+pub(crate) fn next_of_kind(
+    workload: &mut impl Workload,
+    draw: &mut Draw,
+    is_write: bool,
+) -> Option<Op> {
+    let mut drawn = (0..DRAWS_MAX).map(|_| workload.next(draw));
+    drawn.find(|op| matches!(op, Op::Propose(_)) == is_write)
+}
+
 /// How far a request has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
@@ -78,9 +91,20 @@ pub(crate) struct Request {
     pub(crate) errand: Errand,
     /// The query of a read.
     pub(crate) query: Bytes,
+    /// A digest of the command of a write.
+    pub(crate) command: u64,
     /// Everything acknowledged before it began lies at or below.
     pub(crate) floor: LogIndex,
     pub(crate) fate: Fate,
+}
+
+impl Request {
+    /// An order of nobody's to a node.
+    pub(crate) const fn order(node: usize, floor: LogIndex) -> Self {
+        let (client, errand, fate) = (usize::MAX, Errand::Plain, Fate::Open);
+        let query = Bytes::new();
+        Self { client, node, is_write: false, errand, query, command: 0, floor, fate }
+    }
 }
 
 /// One client.
@@ -136,6 +160,12 @@ impl Requests {
         self.list.iter_mut().for_each(|request| request.floor = request.floor.min(to));
     }
 
+    /// One that has not ended, if there is any.
+    pub(crate) fn open(&self) -> Option<(RequestId, &Request)> {
+        let at = self.list.iter().position(|request| request.fate == Fate::Open)?;
+        Some((RequestId(at as u64 + 1), &self.list[at]))
+    }
+
     /// The requests that this node has not ended.
     pub(crate) fn open_at(&mut self, node: usize) -> impl Iterator<Item = &mut Request> {
         self.list.iter_mut().filter(move |r| r.node == node && r.fate == Fate::Open)
@@ -145,7 +175,7 @@ impl Requests {
 /// What a node's machine lane said, for the world to judge.
 pub(crate) struct Desk<'a> {
     pub(crate) requests: &'a Requests,
-    /// Which ended, and the answers of reads and of sessions.
+    /// Which ended, and the answers.
     pub(crate) ended: Vec<(RequestId, Result<Vec<u8>, Outcome>)>,
 }
 
@@ -155,9 +185,6 @@ impl Clients for Desk<'_> {
     }
 
     fn answer(&mut self, id: RequestId, answer: Result<&[u8], &Outcome>) {
-        let request = self.requests.of(id);
-        let is_mute = request.is_write && request.errand == Errand::Plain;
-        let answer = answer.map(|bytes| if is_mute { Vec::new() } else { bytes.to_vec() });
-        self.ended.push((id, answer.map_err(Clone::clone)));
+        self.ended.push((id, answer.map(<[u8]>::to_vec).map_err(Clone::clone)));
     }
 }

@@ -11,8 +11,8 @@ use crate::{
     witness::Witness,
 };
 use lakebed::{
-    DiskError, DiskRequest, Engine, File, Instant, LogId, Machine, OpId, Runner, StateMachine,
-    Term, Timestamp,
+    DiskError, DiskRequest, Engine, Event, File, Halt, Instant, LogId, Machine, OpId, Runner,
+    StateMachine, Term, Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -129,6 +129,39 @@ pub(crate) struct Node<M: StateMachine> {
     pub(crate) has_left: bool,
     /// What became of its disk that no crash does.
     pub(crate) scars: Scars,
+    /// What its present life may end for.
+    pub(crate) told: Told,
+}
+
+/// What an engine was told in its present life that it may end for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told {
+    /// How operations failed: as they were made to, or for want of room.
+    failures: Vec<DiskError>,
+    is_to_stop: bool,
+}
+
+impl Told {
+    pub(crate) fn on_event(&mut self, event: &Event) {
+        match event {
+            Event::Stop { .. } => self.is_to_stop = true,
+            // No fault has this error: the engine asked for what it had removed itself, or for what
+            // a ruined disk has lost.
+            Event::Completed { result: Err(DiskError::NotFound), .. } => {}
+            Event::Completed { result: Err(error), .. } => self.failures.push(*error),
+            _ => {}
+        }
+    }
+
+    /// Whether it may end like this; `may_lack`: files may be gone that it counts on.
+    pub(crate) fn excuses(&self, halt: &Halt, may_lack: bool) -> bool {
+        match halt {
+            Halt::Stopped => self.is_to_stop,
+            Halt::DiskFailed { error: DiskError::NotFound, .. } => may_lack,
+            Halt::DiskFailed { error, .. } => self.failures.contains(error),
+            _ => false,
+        }
+    }
 }
 
 /// What became of a disk that no crash does.
@@ -177,6 +210,7 @@ impl<M: StateMachine + Clone> Clone for Node<M> {
             hangs: self.hangs.clone(),
             cuts: self.cuts.clone(),
             scars: self.scars.clone(),
+            told: self.told.clone(),
             ..*self
         }
     }
@@ -216,6 +250,7 @@ impl<M: StateMachine> Node<M> {
             next_sync_fails: None,
             has_left: false,
             scars: Scars::default(),
+            told: Told::default(),
         }
     }
 
@@ -227,6 +262,7 @@ impl<M: StateMachine> Node<M> {
     pub(crate) fn start(&mut self, engine: Engine, machine: Seat<M>) {
         self.engine = Some(engine);
         self.life += 1;
+        self.told = Told::default();
         self.runner = Runner::new(Witness::new(machine));
     }
 

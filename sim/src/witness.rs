@@ -20,6 +20,8 @@ pub(crate) struct Applied {
     pub(crate) at: LogId,
     /// The request that proposed it.
     pub(crate) request: u64,
+    /// A digest of the command.
+    pub(crate) command: u64,
     /// A digest of the answer.
     pub(crate) answer: u64,
     /// What of a session's operation was done.
@@ -72,7 +74,8 @@ impl<M: StateMachine> StateMachine for Witness<M> {
         self.machine.apply(at, time, command, answer);
         drop(blame);
         let performed = self.machine.take_performed();
-        self.applied.push(Applied { at, request, answer: digest(answer), performed });
+        let (command, answer) = (digest(command), digest(answer));
+        self.applied.push(Applied { at, request, command, answer, performed });
     }
 
     fn query(&self, query: &[u8], answer: &mut Vec<u8>) {

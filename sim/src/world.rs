@@ -61,6 +61,7 @@ const SITE_RESTART: u32 = 2;
 const SITE_CLIENT: u32 = 1;
 const SITE_OPERATION: u32 = 2;
 const SITE_SESSION: u32 = 3;
+const SITE_SERVICE: u32 = 4;
 
 /// A cluster in simulated time. A value: a clone shares the disks' pages, and goes its own way.
 #[derive(Clone)]
@@ -317,6 +318,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             return Ok(());
         }
         self.touched = Some(at);
+        event.iter().for_each(|event| node.told.on_event(event));
         let (operations, ends) = (node.operations, matches!(event, Some(Event::Completed { .. })));
         let now = node.clock.local(self.now);
         if let Some(trace) = &mut self.trace {
@@ -330,7 +332,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         handle(engine, now, event, &mut actions);
         self.digest.step(now, &[], &actions);
         let probe = engine.probe();
-        self.oracle.on_step(Seen { node: at, probe, engine }, &actions)?;
+        let seen = Seen { node: at, probe, engine };
+        self.oracle.on_step(seen, &actions)?;
+        self.oracle.on_memory(&seen, &self.plan.tuning)?;
         self.nodes[at].scars.excuse(at, &probe)?;
         self.perform_all(at, &mut actions)?;
         self.actions = actions;

@@ -4,14 +4,13 @@
 //! Invariant: a node has an engine of a group while it is one of the group's hosts: from the beginning
 //! or from when it was to join, until it was removed and knows it.
 
-use super::{Coming, Group, Groups, SITE_COHORT, node_id};
+use super::{Coming, Group, Groups, SITE_COHORT, node_id, of_group};
 use crate::{
     changes::{Ended, PATIENCE, PAUSE, Turn},
-    client::{Errand, Fate, Request, Workload},
+    client::{Request, Workload},
     oracle::Checked,
     plan::{Step, Steps},
 };
-use bytes::Bytes;
 use lakebed::{Control, Event, GroupId, HostEvent, Membership, Outcome, RequestId, StateMachine};
 use std::sync::Arc;
 
@@ -64,15 +63,26 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             Turn::Ask(changes, turn) => (changes, turn),
         };
         let leader = leader.expect("only who leads is asked");
-        let request = group.order(leader, Control::Change(changes));
-        group.changes.asked(request.0, number);
+        let request = group.order(leader, Control::Change(changes.clone()));
+        group.changes.asked(request.0, number, &changes);
         self.schedule(self.now + PATIENCE, Coming::Change { group: id, number, turn });
         self.feed(leader, [HostEvent::Group(id, request.1)])
     }
 
     /// A request for a change, if it is one, has come to its end.
-    pub(super) fn changed(&mut self, id: GroupId, request: RequestId, outcome: &Outcome) {
+    pub(super) fn changed(
+        &mut self,
+        at: usize,
+        id: GroupId,
+        request: RequestId,
+        outcome: &Outcome,
+    ) -> Checked {
         let group = self.groups.get_mut(&id).expect("only what was founded is changed");
+        let sought = group.changes.sought(request);
+        if let (Some(changes), Outcome::Done(done)) = (sought, outcome) {
+            let checked = group.oracle.on_changed(at, *done, &changes);
+            checked.map_err(|violation| of_group(id, violation))?;
+        }
         match group.changes.on_end(request, outcome) {
             Some(Ended::Refused { number, why, turn }) => {
                 self.note(None, || format!("group {id}: change {number} refused: {why}"));
@@ -83,6 +93,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             Some(Ended::Made) => self.struck("change"),
             Some(Ended::Unknown) | None => {}
         }
+        Ok(())
     }
 
     /// Whoever waits to join a group that has not taken it in is stopped: it would go on asking.
@@ -138,16 +149,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
 impl<M: StateMachine> Group<M> {
     /// An order to a node, of nobody's.
     pub(super) fn order(&mut self, node: usize, control: Control) -> (RequestId, Event) {
-        let request = Request {
-            client: usize::MAX,
-            node,
-            is_write: false,
-            errand: Errand::Plain,
-            query: Bytes::new(),
-            floor: self.oracle.acknowledged(),
-            fate: Fate::Open,
-        };
-        let id = self.requests.begin(request);
+        let id = self.requests.begin(Request::order(node, self.oracle.acknowledged()));
         (id, Event::Control { id, control })
     }
 }

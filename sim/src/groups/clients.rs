@@ -1,12 +1,12 @@
 //! Clients of many groups: each has one request at a time, mostly to a few groups that are busy for
 //! a while, so that the others go to rest.
 
-use super::{Coming, Groups, SITE_CLIENT, SITE_OPERATION, of_group};
+use super::{Coming, Group, Groups, SITE_CLIENT, SITE_OPERATION, SITE_SERVICE, of_group};
 use crate::{
-    client::{Errand, Fate, Op, Request, Workload},
+    client::{Errand, Fate, Op, Request, Workload, next_of_kind},
     oracle::Checked,
     plan::MS,
-    witness::PREFIX_BYTES,
+    witness::{PREFIX_BYTES, digest},
 };
 use bytes::Bytes;
 use lakebed::{
@@ -86,6 +86,24 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         Ok(id)
     }
 
+    /// As in the world of one group: a write, or a read, of the workload's.
+    pub(super) fn request_of_kind(
+        &mut self,
+        node: usize,
+        group: GroupId,
+        is_write: bool,
+    ) -> Result<Option<RequestId>, crate::Violation> {
+        let draw = self.draws.lane(SITE_SERVICE, node as u32);
+        let op = next_of_kind(&mut self.workload, draw, is_write);
+        op.map(|op| self.request(node, group, op)).transpose()
+    }
+
+    /// The groups of which a request has not ended.
+    pub(super) fn groups_with_open_requests(&self) -> Vec<GroupId> {
+        let has_open = |group: &Group<M>| group.requests.open().is_some();
+        self.groups.iter().filter(|(_, group)| has_open(group)).map(|(id, _)| *id).collect()
+    }
+
     /// How far a request has come.
     #[must_use]
     pub fn fate(&self, group: GroupId, id: RequestId) -> Fate {
@@ -107,8 +125,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             Op::Read(query) => (false, query),
         };
         let query = if is_write { Bytes::new() } else { Bytes::from(bytes.clone()) };
-        let (errand, fate) = (Errand::Plain, Fate::Open);
-        let request = Request { client, node, is_write, errand, query, floor, fate };
+        let (errand, command, fate) = (Errand::Plain, digest(&bytes), Fate::Open);
+        let request = Request { client, node, is_write, errand, query, command, floor, fate };
         let request = group.requests.begin(request);
         let event = if is_write {
             let mut batch = Batch::with_capacity(bytes.len() + PREFIX_BYTES + 4);
@@ -137,7 +155,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             _ => Fate::Unknown,
         };
         for request in requests.ids() {
-            self.changed(id, request, outcome);
+            self.changed(at, id, request, outcome)?;
             let asked = self.groups[&id].requests.of(request).client;
             if let Some(client) = self.clients.get_mut(asked) {
                 match outcome {

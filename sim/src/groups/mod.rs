@@ -58,6 +58,7 @@ const SITE_OPERATION: u32 = 2;
 const SITE_GROUP: u32 = 3;
 const SITE_VICTIM: u32 = 4;
 const SITE_COHORT: u32 = 5;
+const SITE_SERVICE: u32 = 6;
 
 /// How many groups a run has, and how many come and go while it does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -338,6 +339,13 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let Some(host) = node.host.as_mut() else { return Ok(()) };
         self.touched = Some(at);
         self.stats.events += N as u64;
+        for event in &events {
+            if let HostEvent::Group(group, event) = event
+                && let Some(seat) = node.seats.get_mut(group)
+            {
+                seat.told.on_event(event);
+            }
+        }
         if let Some(trace) = &mut self.trace {
             events.iter().for_each(|event| trace.add(self.now, Some(at), &told(event)));
         }
@@ -376,6 +384,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             let group = self.groups.get_mut(&id).expect("only what was founded is here");
             let seen = Seen { node: at, probe, engine };
             let judged = group.oracle.on_step(seen, &said);
+            let judged = judged.and_then(|()| group.oracle.on_memory(&seen, &self.plan.tuning));
             judged.map_err(|violation| of_group(id, violation))?;
             let Some(seat) = self.nodes[at].seats.get(&id) else { continue };
             seat.scars.excuse(at, &probe).map_err(|violation| of_group(id, violation))?;

@@ -4,11 +4,11 @@ use super::{Coming, Groups, SITE_CRASH, SITE_MACHINE, SITE_PARTLY, SITE_RESTART,
 use crate::{
     client::{Desk, Fate, Workload},
     disk::{Failure, Geometry, SimDisk, Victim},
-    node::Scars,
+    node::{Scars, Told},
     oracle::{Checked, Violation},
     plan::US,
     seat,
-    witness::Witness,
+    witness::{Applied, Witness},
 };
 use lakebed::{
     DiskError, Event, File, GroupId, Halt, HostEvent, Machine, OpId, Outcome, RequestId, Runner,
@@ -31,6 +31,8 @@ pub(super) struct Seat<M: StateMachine> {
     pub(super) hangs: Option<Vec<OpId>>,
     /// What became of the disk that no crash does.
     pub(super) scars: Scars,
+    /// What its present life may end for.
+    pub(super) told: Told,
 }
 
 impl<M: StateMachine> Seat<M> {
@@ -44,12 +46,14 @@ impl<M: StateMachine> Seat<M> {
             next_fails: None,
             hangs: None,
             scars: Scars::default(),
+            told: Told::default(),
         }
     }
 
     /// A new engine begins, with a machine that knows nothing.
     pub(super) fn begin(&mut self, machine: M) {
         self.life += 1;
+        self.told = Told::default();
         self.runner = Runner::new(Witness::new(seat::Seat::new(machine, None)));
         self.lane.clear();
         self.next_sync_fails = None;
@@ -136,14 +140,13 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             seat.runner.machine.taken(*capture, chunk.bytes.len());
         }
         let ended = desk.ended;
+        let applied = std::mem::take(&mut seat.runner.machine.applied);
         if let Some(entries) = entries {
-            let applied = &mut seat.runner.machine.applied;
-            let checked = group.oracle.on_apply(at, &entries, applied);
-            applied.clear();
+            let checked = group.oracle.on_apply(at, &entries, &applied);
             checked.map_err(|violation| of_group(id, violation))?;
         }
         for (request, result) in ended {
-            self.answered(at, id, request, result)?;
+            self.answered(at, id, (request, result), &applied)?;
         }
         event.map_or(Ok(()), |event| self.feed(at, [HostEvent::Group(id, event)]))
     }
@@ -152,8 +155,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         &mut self,
         at: usize,
         id: GroupId,
-        request: RequestId,
-        result: Result<Vec<u8>, Outcome>,
+        (request, result): (RequestId, Result<Vec<u8>, Outcome>),
+        applied: &[Applied],
     ) -> Checked {
         let group = self.groups.get_mut(&id).expect("only what was founded is here");
         let asked = group.requests.of(request);
@@ -163,7 +166,10 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
                 checked.map_err(|violation| of_group(id, violation))?;
                 Some(group.oracle.position(at))
             }
-            Ok(_) => group.oracle.applied_at(request),
+            Ok(answer) => {
+                let checked = group.oracle.answered_at(at, (request, asked), applied, answer);
+                checked.map_err(|violation| of_group(id, violation))?
+            }
             Err(_) => None,
         };
         self.end(id, request, position.map_or(Fate::Unknown, Fate::Answered))
@@ -174,7 +180,9 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     pub(super) fn halted(&mut self, at: usize, group: GroupId, halt: &Halt) -> Checked {
         self.note(Some(at), || format!("group {group} halted: {halt}"));
         let has_left = *halt == Halt::Removed && self.groups[&group].oracle.is_former(at);
-        if !has_left && !matches!(halt, Halt::Stopped | Halt::DiskFailed { .. }) {
+        let seat = self.nodes[at].seats.get(&group);
+        let is_usual = seat.is_some_and(|seat| seat.told.excuses(halt, false));
+        if !has_left && !is_usual {
             let what = format!("group {group}: {halt}");
             return Err(Violation::new("no refusal after crashes alone", at, what));
         }

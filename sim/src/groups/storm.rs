@@ -4,21 +4,24 @@
 
 use super::{Census, Groups};
 use crate::{
-    client::{Fate, Op, Workload},
+    client::{Fate, Workload},
     oracle::{Checked, Violation},
     panics,
     plan::{FaultKind, MS, Plan},
     report::{Failure, Report},
     seed::Seed,
-    storm::{turns, violation},
+    storm::{is_whole, turns, violation},
 };
-use lakebed::{GroupId, StateMachine};
-use std::collections::BTreeMap;
+use lakebed::{GroupId, RequestId, StateMachine, Term};
 
-/// After healing every group must have committed a new write within this.
+/// After healing all must be up within this, and then have answered.
 const SERVE_WITHIN: u64 = 5_000 * MS;
+/// How long until a request that was refused, or whose end is unknown, is made again.
+const ASK_AGAIN_AFTER: u64 = 15 * MS;
 /// After the last request all members of all groups must be the same within this, and rest.
 const CONVERGE_WITHIN: u64 = 10_000 * MS;
+/// And then nothing may change for so long, if they do not rest.
+const CALM: u64 = 1_000 * MS;
 /// So long a message may be on its way that was sent before everything was healed.
 const LATE: u64 = 1_000 * MS;
 /// So much of a trace stands on the screen of a failure.
@@ -139,7 +142,7 @@ fn describe<M: StateMachine, W: Workload>(world: &Groups<M, W>, group: GroupId) 
     format!("group {group}: {}", nodes.join("; "))
 }
 
-/// Every group takes a new write, asked of whoever leads it.
+/// Whoever leads a group answers a write and a read that it was asked for now.
 pub fn serve<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Checked {
     run_until(world, SERVE_WITHIN, "all members", |world| {
         let is_ready = |node, group| world.probe(node, group).is_some_and(|probe| probe.ready);
@@ -147,23 +150,64 @@ pub fn serve<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Checked 
             world.members_of(group).into_iter().all(|node| is_ready(node, group))
         }))
     })?;
-    let mut asked = BTreeMap::new();
-    let mut served = Vec::new();
-    run_until(world, SERVE_WITHIN, "a new write", |world| {
-        for group in world.living() {
-            let fate = asked.get(&group).map(|id| world.fate(group, *id));
-            match fate {
-                Some(Fate::Answered(_)) => served.push(group),
-                Some(Fate::Open) => {}
-                _ => {
-                    let Some(leader) = world.leader(group) else { continue };
-                    let id = world.request(leader, group, Op::Propose(vec![1, 2, 3]))?;
-                    asked.insert(group, id);
-                }
+    let of = |group| errands(group, None);
+    serves(world, world.living().into_iter().flat_map(of).collect())
+}
+
+/// A write and a read.
+fn errands(group: GroupId, of: Option<usize>) -> [Errand; 2] {
+    [true, false].map(|is_write| Errand { group, of, is_write, asked: None })
+}
+
+fn serves<M: StateMachine, W: Workload>(
+    world: &mut Groups<M, W>,
+    mut errands: Vec<Errand>,
+) -> Checked {
+    run_until(world, SERVE_WITHIN, "answers", |world| {
+        let mut open = Vec::new();
+        for mut errand in std::mem::take(&mut errands) {
+            if !errand.is_done(world)? {
+                open.push(errand);
             }
         }
-        Ok(lacking(world, |_, group| served.contains(&group)))
+        errands = open;
+        Ok(errands.iter().map(|errand| errand.group).collect())
     })
+}
+
+/// What a member of a group, or whoever leads it, is asked for, until it is answered.
+struct Errand {
+    group: GroupId,
+    of: Option<usize>,
+    is_write: bool,
+    asked: Option<(RequestId, u64)>,
+}
+
+impl Errand {
+    /// Asks, and again when that ended without an answer, as in the world of one group.
+    fn is_done<M: StateMachine, W: Workload>(
+        &mut self,
+        world: &mut Groups<M, W>,
+    ) -> Result<bool, Violation> {
+        let fate = self.asked.map(|(id, since)| (world.fate(self.group, id), since));
+        let is_answered = matches!(fate, Some((Fate::Answered(_), _)));
+        let leader = world.leader(self.group);
+        let node = self.of.or(leader);
+        // Where followers forward nothing, writes are the affair of whoever leads.
+        let is_elsewhere = self.is_write && !world.plan().tuning.forward && node != leader;
+        let has_left = node.is_some_and(|node| !world.members_of(self.group).contains(&node));
+        if is_answered || is_elsewhere && leader.is_some() || has_left {
+            return Ok(true);
+        }
+        let waits = fate.is_some_and(|(fate, since)| {
+            fate == Fate::Open || world.now() < since + ASK_AGAIN_AFTER
+        });
+        let is_there = |node: &usize| world.probe(*node, self.group).is_some();
+        let Some(node) = node.filter(is_there).filter(|_| !waits) else { return Ok(false) };
+        let asked = world.request_of_kind(node, self.group, self.is_write)?;
+        self.asked = asked.map(|id| (id, world.now()));
+        Ok(asked.is_none())
+    }
 }
 
 /// The living groups of which something does not hold.
@@ -178,19 +222,17 @@ fn lacking<M: StateMachine, W: Workload>(
 /// and what was removed is gone: nodes from groups, and groups.
 pub fn converge<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Checked {
     world.dismiss_clients();
+    run_until(world, CONVERGE_WITHIN, "the same log", |world| Ok(lacking(world, is_one_log)))?;
+    // As in the world of one group: under load a member that lags has no answers.
+    let of = |group| {
+        let members = world.members_of(group).into_iter();
+        members.flat_map(move |node| errands(group, Some(node)))
+    };
+    let each = world.living().into_iter().flat_map(of).collect();
+    serves(world, each)?;
     run_until(world, CONVERGE_WITHIN, "the same log, and rest,", |world| {
         Ok(lacking(world, |world, group| {
-            let members = world.membership(group);
-            let owed = world.members_of(group);
-            let probes: Vec<_> = owed.iter().filter_map(|node| world.probe(*node, group)).collect();
-            let last = probes.iter().map(|probe| probe.last).max();
-            let is_same = probes.len() == owed.len()
-                && members.outgoing.is_empty()
-                && (0..world.nodes()).all(|node| !world.must_leave(node, group, &members))
-                && probes
-                    .iter()
-                    .all(|probe| Some(probe.last) == last && probe.applied == probe.last.index);
-            is_same && (world.rest_after().is_zero() || world.rests(group))
+            is_one_log(world, group) && (world.rest_after().is_zero() || world.rests(group))
         }))
     })?;
     world.let_strangers_go()?;
@@ -199,7 +241,51 @@ pub fn converge<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Check
         Ok(removed.map(|(id, _)| *id).filter(|id| !world.is_gone(*id)).collect())
     })?;
     world.compare_states()?;
-    if world.rest_after().is_zero() { Ok(()) } else { silence(world) }
+    run_until(world, CONVERGE_WITHIN, "the end of every request", |world| {
+        Ok(world.groups_with_open_requests())
+    })?;
+    let reigns = reigns(world);
+    if world.rest_after().is_zero() {
+        let at = world.now() + CALM;
+        until(world, at)?;
+    } else {
+        silence(world)?;
+    }
+    stays_calm(world, &reigns)
+}
+
+/// Whether all members of a group hold the same log, whole, and have applied it, and nobody is left
+/// that must go.
+fn is_one_log<M: StateMachine, W: Workload>(world: &Groups<M, W>, group: GroupId) -> bool {
+    let members = world.membership(group);
+    let owed = world.members_of(group);
+    let probes: Vec<_> = owed.iter().filter_map(|node| world.probe(*node, group)).collect();
+    let last = probes.iter().map(|probe| probe.last).max();
+    probes.len() == owed.len()
+        && members.outgoing.is_empty()
+        && (0..world.nodes()).all(|node| !world.must_leave(node, group, &members))
+        && probes.iter().all(|probe| Some(probe.last) == last && is_whole(probe))
+}
+
+/// Who leads each group, and in which term.
+type Reign = (GroupId, Option<(usize, Option<Term>)>);
+
+fn reigns<M: StateMachine, W: Workload>(world: &Groups<M, W>) -> Vec<Reign> {
+    let term = |node, group| world.probe(node, group).map(|probe| probe.term);
+    let reign = |group| world.leader(group).map(|node| (node, term(node, group)));
+    world.living().into_iter().map(|group| (group, reign(group))).collect()
+}
+
+/// As in the world of one group: nothing has happened, so whoever led leads on, over one log.
+fn stays_calm<M: StateMachine, W: Workload>(world: &Groups<M, W>, before: &[Reign]) -> Checked {
+    let after = reigns(world);
+    let is_calm = |reign: &&Reign| after.contains(reign) && is_one_log(world, reign.0);
+    let Some((group, led)) = before.iter().find(|reign| !is_calm(reign)) else { return Ok(()) };
+    let what = format!(
+        "without faults and load group {group} was led by {led:?}, with one log, and now {}",
+        describe(world, *group)
+    );
+    Err(Violation::of_cluster("a calm cluster stays as it is", what))
 }
 
 /// Groups at rest say nothing, however long.

@@ -6,7 +6,7 @@
 use super::{Checked, Violation};
 use crate::{
     client::{Fate, Request},
-    witness::Applied,
+    witness::{Applied, digest},
 };
 use lakebed::{LogId, LogIndex, RequestId};
 
@@ -43,9 +43,34 @@ impl History {
         self.acknowledged
     }
 
-    pub(super) fn applied_at(&self, request: RequestId) -> Option<LogIndex> {
+    fn applied_at(&self, request: RequestId) -> Option<LogIndex> {
         let end = self.ends.get(request.0 as usize)?;
         (end.applied > LogIndex(0)).then_some(end.applied)
+    }
+
+    /// Where a write that a node answers was applied: by what its machine did in this very step, and
+    /// not by what is known of others, or the answer of one that was applied elsewhere, by another
+    /// log or not at all here would pass.
+    pub(super) fn answered_at(
+        node: usize,
+        (id, request): (RequestId, &Request),
+        applied: &[Applied],
+        answer: &[u8],
+    ) -> Result<LogIndex, Violation> {
+        let found = applied.iter().find(|applied| applied.request == id.0);
+        let wrong = match found {
+            _ if node != request.node => format!("and was asked of node {}", request.node + 1),
+            None => "and its command is not among those that were just applied".into(),
+            Some(applied) if applied.command != request.command => {
+                format!("and another command was applied as it at {}", applied.at)
+            }
+            Some(applied) if applied.answer != digest(answer) => {
+                format!("otherwise than its command at {} was", applied.at)
+            }
+            Some(applied) => return Ok(applied.at.index),
+        };
+        let what = format!("request {id} is answered, {wrong}");
+        Err(Violation::new("acknowledged is there", node, what))
     }
 
     fn end(&mut self, request: u64) -> &mut End {

@@ -5,7 +5,7 @@
 //! Believes nobody: memberships are read from the entries that go to disk, wherever they do first.
 
 use super::{Checked, Seen, Violation, committed_stays::Committed, votes_once::Votes};
-use lakebed::{Forced, LogId, LogIndex, Membership, NodeId, Role, Term};
+use lakebed::{Change, Forced, LogId, LogIndex, Member, Membership, NodeId, Role, Term};
 use std::{collections::BTreeMap, sync::Arc};
 
 #[derive(Clone, Debug)]
@@ -122,6 +122,30 @@ impl Members {
         Err(Violation::new("election safety", seen.node, what))
     }
 
+    /// Whoever asked for changes is told that they were made at `at`: that entry is committed, and its
+    /// members are what was asked for, without a half of the old ones.
+    pub(super) fn on_changed(
+        &self,
+        node: usize,
+        at: LogId,
+        changes: &[Change],
+        committed: &Committed,
+    ) -> Checked {
+        let wrong = match self.known.get(&(at.index, at.term)) {
+            _ if !committed.is_committed(at) => "which is not committed".into(),
+            None => "which holds no members".into(),
+            Some(members) if !members.outgoing.is_empty() => {
+                format!("which is half of it: {members}")
+            }
+            Some(members) => match changes.iter().find(|change| !shows(members, change)) {
+                Some(change) => format!("and {members} do not show {change:?}"),
+                None => return Ok(()),
+            },
+        };
+        let what = format!("a change is said to be made by entry {at}, {wrong}");
+        Err(Violation::new("a change is made", node, what))
+    }
+
     /// Entries of its own term that a leader has not committed: one membership at most.
     fn is_one_change(&self, seen: &Seen<'_>) -> Checked {
         let above = (seen.probe.committed.next(), Term(0))..;
@@ -134,6 +158,23 @@ impl Members {
         }
         let what = format!("has {count} membership entries of term {term} on their way");
         Err(Violation::new("one change at a time", seen.node, what))
+    }
+}
+
+/// Whether members are as this change makes them.
+fn shows(members: &Membership, change: &Change) -> bool {
+    let among = |list: &[Member], id: NodeId| list.iter().any(|member| member.id == id);
+    let has_address = |new: &Member| {
+        members.members().any(|member| member.id == new.id && member.address == new.address)
+    };
+    let id = change.node();
+    let (votes, learns) = (among(&members.voters, id), among(&members.learners, id));
+    match change {
+        Change::AddLearner(new) => learns && !votes && has_address(new),
+        Change::Promote(_) => votes && !learns,
+        Change::Demote(_) => learns && !votes,
+        Change::Remove(_) => !votes && !learns,
+        Change::Address(new) => has_address(new),
     }
 }
 

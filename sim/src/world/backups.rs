@@ -3,21 +3,18 @@
 
 use super::{Oracle, World};
 use crate::{
-    client::{Errand, Fate, Request, Workload},
+    client::{Fate, Request, Workload},
     oracle::{Checked, Violation},
     plan::{MS, Plan},
     seat::Seat,
     storm::run_until,
 };
-use bytes::Bytes;
 use lakebed::{
     Backup, BackupReader, ClusterId, Control, Event, File, Membership, NodeId, Outcome, RequestId,
     Start, StateMachine, entry::Seed,
 };
 use std::sync::Arc;
 
-/// The client of requests that a story makes.
-const STORY: usize = usize::MAX;
 /// How much of a backup is read at one time: no multiple of anything.
 const PIECE_BYTES: u32 = 1531;
 /// How long a node may take to carry out an order.
@@ -82,10 +79,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     /// Gives a node an order now, for a story; [`outcome`](Self::outcome) tells what became of it.
     pub fn order(&mut self, node: usize, control: Control) -> Result<RequestId, Violation> {
-        let (query, floor) = (Bytes::new(), self.oracle.acknowledged());
-        let (client, is_write, errand, fate) = (STORY, false, Errand::Plain, Fate::Open);
-        let request = Request { client, node, is_write, errand, query, floor, fate };
-        let id = self.requests.begin(request);
+        let id = self.requests.begin(Request::order(node, self.oracle.acknowledged()));
+        if let Control::Change(changes) = &control {
+            self.changes.seek(id, changes);
+        }
         self.feed(node, Some(Event::Control { id, control }))?;
         self.fall_due();
         Ok(id)

@@ -3,11 +3,10 @@
 use super::{Coming, World};
 use crate::{
     changes::{Ended, PATIENCE, PAUSE, Turn},
-    client::{Errand, Fate, Request, Workload},
+    client::{Request, Workload},
     oracle::Checked,
     plan::Steps,
 };
-use bytes::Bytes;
 use lakebed::{Control, Event, Membership, Outcome, RequestId, Role, StateMachine};
 use std::sync::Arc;
 
@@ -41,18 +40,18 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             Turn::Ask(changes, turn) => (changes, turn),
         };
         let leader = leader.expect("only who leads is asked");
-        let (query, floor) = (Bytes::new(), self.oracle.acknowledged());
-        let (client, is_write, fate) = (usize::MAX, false, Fate::Open);
-        let request =
-            Request { client, node: leader, is_write, errand: Errand::Plain, query, floor, fate };
-        let id = self.requests.begin(request);
-        self.changes.asked(id, number);
+        let id = self.requests.begin(Request::order(leader, self.oracle.acknowledged()));
+        self.changes.asked(id, number, &changes);
         self.schedule(self.now + PATIENCE, Coming::Change { number, turn });
         self.feed(leader, Some(Event::Control { id, control: Control::Change(changes) }))
     }
 
     /// A request for a change, if it is one, has come to its end.
-    pub(super) fn changed(&mut self, id: RequestId, outcome: &Outcome) {
+    pub(super) fn changed(&mut self, at: usize, id: RequestId, outcome: &Outcome) -> Checked {
+        let sought = self.changes.sought(id);
+        if let (Some(changes), Outcome::Done(done)) = (sought, outcome) {
+            self.oracle.on_changed(at, *done, &changes)?;
+        }
         match self.changes.on_end(id, outcome) {
             Some(Ended::Refused { number, why, turn }) => {
                 self.note(None, || format!("change {number} refused: {why}"));
@@ -63,6 +62,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             Some(Ended::Made) => self.struck("change"),
             Some(Ended::Unknown) | None => {}
         }
+        Ok(())
     }
 
     pub(super) fn leading(&self) -> Option<usize> {

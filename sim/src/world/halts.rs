@@ -3,15 +3,15 @@
 use super::{SITE_RESTART, World};
 use crate::{
     client::Workload,
-    node::Scars,
+    node::{Node, Scars},
     oracle::{Checked, Violation},
     plan::US,
 };
-use lakebed::{Halt, StateMachine, inspect::Probe};
+use lakebed::{File, Halt, StateMachine, inspect::Probe};
 
 impl<M: StateMachine, W: Workload> World<M, W> {
     /// The engine ended by itself. After faults within the contract it may only have been asked to
-    /// stop, or have met the failed operation that was drawn for it.
+    /// stop, or have met a failed operation that was drawn for it, in this life.
     pub(super) fn halted(&mut self, at: usize, halt: Halt) -> Checked {
         let refused = matches!(
             halt,
@@ -31,7 +31,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         // Members that were made from different backups are no cluster.
         let falls_out = matches!(halt, Halt::OtherOrigin { .. }) && !self.is_of_one_piece();
         let is_out = is_out || falls_out;
-        let is_usual = matches!(halt, Halt::Stopped | Halt::Built(_) | Halt::DiskFailed { .. });
+        let Node { told, scars, .. } = &self.nodes[at];
+        let is_usual = matches!(halt, Halt::Built(_)) || told.excuses(&halt, scars.is_ruined);
         let expected = is_out || has_left || is_lost || is_usual || is_forced;
         self.note(Some(at), || format!("halted: {halt}"));
         if !expected {
@@ -55,20 +56,27 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 }
 
 impl Scars {
-    /// Crashes alone never cost a node an entry, its vote or its state.
+    /// Crashes alone never cost a node an entry, its vote or its state, and damage no more than it struck.
     pub(crate) fn excuse(&self, at: usize, probe: &Probe) -> Checked {
         if probe.gated && !self.is_ruined {
             let what = "calls entries lost that were durable".into();
             return Err(Violation::new("no gate after crashes alone", at, what));
         }
-        if self.is_ruined || !self.files.is_empty() {
+        if self.is_ruined {
             return Ok(());
         }
-        if probe.holed {
-            let what = "calls an entry bad that nothing has damaged".into();
+        // Damage excuses what it can have done: entries that a snapshot has taken the place of are gone
+        // with what struck them, and damage to anything else leaves entries and state as they are.
+        let is_there = |struck: &u32| u64::from(*struck) >= probe.first.0;
+        if probe.holed && !self.entries.iter().any(is_there) {
+            let what = format!(
+                "calls an entry bad of a log from {} on, and of those nothing has damaged any",
+                probe.first
+            );
             return Err(Violation::new("no hole after crashes alone", at, what));
         }
-        if probe.stateless {
+        let is_snapshot = |file: &File| matches!(file, File::Snapshot(_));
+        if probe.stateless && !self.files.iter().any(is_snapshot) {
             let what = format!("has no snapshot that its log from {} goes on from", probe.first);
             return Err(Violation::new("no lost state after crashes alone", at, what));
         }

@@ -6,6 +6,7 @@ use crate::{
     client::{Desk, Errand, Fate, Workload},
     oracle::Checked,
     plan::US,
+    witness::Applied,
 };
 use lakebed::{Entries, Event, Machine, StateMachine};
 
@@ -37,12 +38,15 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             runner.machine.taken(*capture, chunk.bytes.len());
         }
         let ended = desk.ended;
+        let mut applied = std::mem::take(&mut runner.machine.applied);
         if let Some(entries) = entries {
-            self.applied(at, &entries)?;
+            self.oracle.on_apply(at, &entries, &applied)?;
         }
         for (id, result) in ended {
-            self.answered(at, id, result)?;
+            self.answered(at, id, result, &applied)?;
         }
+        applied.clear();
+        self.nodes[at].runner.machine.applied = applied;
         event.map_or(Ok(()), |event: Event| self.feed(at, Some(event)))
     }
 
@@ -57,18 +61,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         None
     }
 
-    fn applied(&mut self, at: usize, entries: &Entries) -> Checked {
-        let applied = &mut self.nodes[at].runner.machine.applied;
-        let checked = self.oracle.on_apply(at, entries, applied);
-        applied.clear();
-        checked
-    }
-
+    /// A request was answered in a step in which this was applied.
     fn answered(
         &mut self,
         at: usize,
         id: lakebed::RequestId,
         result: Result<Vec<u8>, lakebed::Outcome>,
+        applied: &[Applied],
     ) -> Checked {
         let request = self.requests.of(id);
         let position = match &result {
@@ -77,10 +76,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 Some(self.oracle.position(at))
             }
             Ok(answer) => {
+                let position = self.oracle.answered_at(at, (id, request), applied, answer)?;
                 if request.errand != Errand::Plain {
-                    self.replied(id, answer)?;
+                    self.replied(id, answer, position.unwrap_or_default())?;
                 }
-                self.oracle.applied_at(id)
+                position
             }
             Err(_) => None,
         };

@@ -1,13 +1,13 @@
 //! Clients at work: one request at a time each, retried nowhere, so that every end is known; but
 //! for those with sessions (`sessions`), each of whose retries is a request of its own.
 
-use super::{Coming, SITE_CLIENT, SITE_OPERATION, World};
+use super::{Coming, SITE_CLIENT, SITE_OPERATION, SITE_SERVICE, World};
 use crate::{
-    client::{Errand, Fate, Op, Request, Workload},
+    client::{Errand, Fate, Op, Request, Workload, next_of_kind},
     oracle::Checked,
     plan::MS,
     seat,
-    witness::PREFIX_BYTES,
+    witness::{PREFIX_BYTES, digest},
 };
 use bytes::Bytes;
 use lakebed::{
@@ -93,6 +93,24 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         Ok(id)
     }
 
+    /// Makes a write, or a read, of the workload's at a node now, to see whether it serves; `None`:
+    /// the workload has none.
+    pub(crate) fn request_of_kind(
+        &mut self,
+        node: usize,
+        is_write: bool,
+    ) -> Result<Option<RequestId>, crate::Violation> {
+        let draw = self.draws.lane(SITE_SERVICE, node as u32);
+        let op = next_of_kind(&mut self.workload, draw, is_write);
+        op.map(|op| self.request(node, op)).transpose()
+    }
+
+    /// A request that has not ended, for people.
+    pub(crate) fn open_request(&self) -> Option<String> {
+        let (id, request) = self.requests.open()?;
+        Some(format!("request {id} of node {}", request.node + 1))
+    }
+
     /// Asks a node for a snapshot now, for a story; [`probe`](Self::probe) tells when it is there.
     pub fn ask_for_snapshot(&mut self, node: usize) -> Checked {
         self.order(node, Control::Snapshot).map(drop)
@@ -127,7 +145,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             Op::Read(query) => (false, query),
         };
         let query = if is_write { Bytes::new() } else { Bytes::from(bytes.clone()) };
-        let request = Request { client, node, is_write, errand, query, floor, fate: Fate::Open };
+        let (command, fate) = (digest(&bytes), Fate::Open);
+        let request = Request { client, node, is_write, errand, query, command, floor, fate };
         let id = self.requests.begin(request);
         let event = if is_write {
             let mut batch = Batch::with_capacity(bytes.len() + PREFIX_BYTES + 4);
@@ -152,7 +171,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             _ => Fate::Unknown,
         };
         for id in requests.ids() {
-            self.changed(id, outcome);
+            self.changed(at, id, outcome)?;
             if self.requests.of(id).client == STORY {
                 self.outcomes.insert(id, outcome.clone());
             }

@@ -8,7 +8,7 @@ use crate::{
     seat,
 };
 use lakebed::{
-    RequestId, StateMachine,
+    LogIndex, RequestId, StateMachine,
     session::{Reply, SessionError},
 };
 
@@ -48,10 +48,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     /// A session's request was answered. An answer may be lost on its way to its client.
-    pub(super) fn replied(&mut self, id: RequestId, answer: &[u8]) -> Checked {
+    pub(super) fn replied(&mut self, id: RequestId, answer: &[u8], position: LogIndex) -> Checked {
         let request = self.requests.of(id);
         let (errand, at) = (request.errand, request.client);
-        let position = self.oracle.applied_at(id).unwrap_or_default();
         self.oracle.on_reply(id, request, position, answer)?;
         let Some(plan) = self.plan.sessions else { return Ok(()) };
         if self.clients.get(at).is_none_or(|client| client.waits != Some(id)) {
