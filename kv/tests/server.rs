@@ -241,6 +241,19 @@ fn what_is_wrong_does_not_disturb_its_neighbours() {
     client.expect("-ERR unknown command 'none'\r\n$1\r\n1\r\n");
 }
 
+/// Each pair of words was one more call on the stack: a few thousand of them, from anybody, ended the
+/// process and all its nodes.
+#[test]
+fn groups_within_groups_are_refused_however_many() {
+    let server = Server::start();
+    let mut client = server.client();
+    let many = format!("LAKEBED{} INFO", " GROUP 1".repeat(50_000));
+    client.send(&pipeline(&[&many, "PING"]));
+    let refused = client.line();
+    assert!(refused.starts_with("-ERR LAKEBED knows"), "{refused}");
+    client.expect("+PONG\r\n");
+}
+
 #[test]
 fn garbage_is_answered_and_let_go() {
     let server = Server::start();

@@ -222,17 +222,19 @@ fn within<'a>(args: Args<'a>) -> Parsed<'a> {
     let usage = || Wrong::Text(orders::USAGE);
     let (group, rest) = args.split_first().ok_or_else(usage)?;
     let group = number(group)?;
+    // A session says itself whose it is, and groups are not within groups. Seen before what stands
+    // behind is parsed: whoever repeats it would have a stack as deep as they like.
+    let is_whole = |(what, _): &(&[u8], _)| {
+        [&b"GROUP"[..], b"SESSION"].iter().any(|name| what.eq_ignore_ascii_case(name))
+    };
+    if rest.split_first().as_ref().is_some_and(is_whole) {
+        return Err(usage());
+    }
     let asked = match rest.all() {
         Some([what]) if what.eq_ignore_ascii_case(b"INFO") => Request::Info,
         _ => lakebed(rest)?,
     };
-    match asked {
-        Request::Command(_) | Request::Order(_) | Request::Info => {
-            Ok(Request::Within(group, Box::new(asked)))
-        }
-        // A session says itself whose it is, and groups are not within groups.
-        _ => Err(usage()),
-    }
+    Ok(Request::Within(group, Box::new(asked)))
 }
 
 fn config(args: Args<'_>) -> Result<Vec<u8>, Wrong> {
