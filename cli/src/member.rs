@@ -119,7 +119,14 @@ fn in_each(
             say(format_args!("{}{told}", called(group)));
         }
     }
-    if ask.json { list(ask) } else { Ok(ExitCode::SUCCESS) }
+    if ask.json && any(ask).is_ok() {
+        return list(ask);
+    }
+    if ask.json {
+        // The only one that may be asked is the one that has just left.
+        say(json!({ "members": null }));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The first that answers, of those that may be asked.

@@ -239,12 +239,19 @@ async fn until_ended(
     halts.into_iter().next().unwrap_or_else(|| Arc::new(Halt::Stopped))
 }
 
-/// Clients first hear no more, then the node stops: what is on its way is answered.
+/// Clients first hear no more, then the node stops: what is on its way is answered. A node that ends
+/// by itself has answered as well, a leader whose removal was ordered for one: then its clients still
+/// have to be told.
 async fn work(opened: Opened, mut stopping: watch::Receiver<Stop>) -> Arc<Halt> {
     let Opened { source, mut node, stop, clients, limits } = opened;
+    let (over, is_over) = oneshot::channel::<()>();
     let asked = async move {
-        let stop = stopping.wait_for(|stop| *stop != Stop::No).await.map(|stop| *stop);
-        stop.unwrap_or(Stop::Yes { hand_over: true })
+        tokio::select! {
+            stop = stopping.wait_for(|stop| *stop != Stop::No) => {
+                stop.map_or(Stop::Yes { hand_over: true }, |stop| *stop)
+            }
+            _ = is_over => Stop::Yes { hand_over: false },
+        }
     };
     let served = async {
         let (told, hears) = oneshot::channel();
@@ -255,11 +262,15 @@ async fn work(opened: Opened, mut stopping: watch::Receiver<Stop>) -> Arc<Halt> 
         // The node itself is awaited below.
         stop(matches!(hears.await, Ok(Stop::Yes { hand_over: true })));
     };
+    let mut served = std::pin::pin!(served);
     tokio::select! {
-        halt = &mut node => return halt,
-        () = served => {}
+        halt = &mut node => {
+            drop(over);
+            served.await;
+            halt
+        }
+        () = &mut served => node.await,
     }
-    node.await
 }
 
 impl Running {

@@ -147,6 +147,39 @@ fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     words.into_iter().map(String::from).collect()
 }
 
+/// The answer and the leader's end are one turn of its engine: the process went with the answer unsaid.
+#[test]
+fn a_leader_that_is_removed_says_so_before_it_ends() {
+    let mut cluster = Cluster::start(Scratch::new(), &[], wrap);
+    cluster.node(0).ask::<String>(&["SET", "key", "value"]);
+    for _ in 0..2 {
+        let (removed, told) = done_at_once(&cluster, |leader| {
+            words(["member", "remove", &all(&cluster, leader), &leader.to_string()])
+        });
+        assert!(told.contains(&format!("node {removed} is no member any more")), "{told}");
+        let node = &mut cluster.nodes[removed as usize - 1];
+        node.ended();
+        assert!(node.errors().contains("no member of its cluster"), "it says why it ended");
+    }
+}
+
+#[test]
+fn a_leader_that_is_replaced_says_so_before_it_ends() {
+    let mut cluster = Cluster::start(Scratch::new(), &[], wrap);
+    cluster.node(0).ask::<String>(&["SET", "key", "value"]);
+    let (peers, clients) = (ports(1), ports(1));
+    let _new = cluster.join(3, peers, clients);
+    // A first try may have come as far as to add the new one, and is repeated.
+    let (old, told) = done_at_once(&cluster, |leader| {
+        let at = local(cluster.clients + leader as u16 - 1);
+        words(["member", "replace", &at, &leader.to_string(), "4", &local(peers), "--json"])
+    });
+    // There is nobody left to ask for the members.
+    assert_eq!(told, "{\"members\":null}\n");
+    cluster.nodes[old as usize - 1].ended();
+    assert_eq!(Patient::new(clients).ask::<String>(&["GET", "key"]), "value");
+}
+
 /// One that is down does not speak for those behind it.
 #[test]
 fn the_first_address_that_answers_is_asked() {
