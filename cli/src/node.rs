@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) joins: bool,
     pub(crate) peers: TcpListener,
     pub(crate) clients: TcpListener,
+    /// The most clients that it serves at one time.
+    pub(crate) clients_max: usize,
     /// Over how many its keys are spread.
     pub(crate) groups: u16,
     pub(crate) tuning: Tuning,
@@ -125,7 +127,8 @@ impl Plan {
 
     fn open(self) -> Result<Opened> {
         let batch_bytes_max = self.tuning.append_bytes_max - ENTRY_HEAD_BYTES_MAX;
-        let limits = Limits { batch_bytes_max: batch_bytes_max as usize, ..Limits::default() };
+        let batch_bytes_max = batch_bytes_max as usize;
+        let limits = Limits { batch_bytes_max, clients_max: self.clients_max };
         self.clients.set_nonblocking(true)?;
         let clients = tokio::net::TcpListener::from_std(self.clients.try_clone()?)?;
         let (source, node, stop) =
