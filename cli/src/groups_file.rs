@@ -47,6 +47,11 @@ impl GroupsFile {
         self.is_formed
     }
 
+    /// Whether this is the folder of a node of several groups.
+    pub(crate) fn is_in(dir: &Path) -> bool {
+        dir.join(NAME).is_file()
+    }
+
     /// That of a node's folder, if it has one.
     pub(crate) fn read(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(NAME);
