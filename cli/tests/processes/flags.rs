@@ -74,6 +74,14 @@ fn wrong_flags_are_refused() {
     }
 }
 
+/// It prints.
+#[test]
+fn a_plan_that_goes_nowhere_is_not_promised_a_file() {
+    let help = output(&["sim", "plan", "--help"]).stdout;
+    let help = String::from_utf8(help).unwrap();
+    assert!(help.contains("[default: it is printed]"), "{help}");
+}
+
 #[test]
 fn help_and_version_are_no_mistakes() {
     for (flag, expected) in [("--help", "Usage"), ("--version", "lakebed")] {
