@@ -4,7 +4,7 @@
 //! peers. A node of several groups has one thread as well.
 
 use crate::{
-    groups_file::{GroupsFile, folder},
+    groups_file::{GroupsFile, folder, refuse_strangers},
     metrics::{Seat, Source},
     observed::Observed,
 };
@@ -160,6 +160,7 @@ impl Plan {
         let file = match GroupsFile::read(&self.dir)? {
             Some(file) => file,
             None => {
+                refuse_strangers(&self.dir)?;
                 let file = GroupsFile::new(self.groups);
                 file.write(&self.dir)?;
                 file
