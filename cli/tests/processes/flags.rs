@@ -74,6 +74,19 @@ fn wrong_flags_are_refused() {
     }
 }
 
+/// What is found wrong behind clap is told like what clap finds.
+#[test]
+fn the_usage_of_the_subcommand_is_shown() {
+    let serve = "serve --dir d --listen 127.0.0.1:1 --resp 127.0.0.1:2 --id 4 --peers 1=h:1";
+    for (line, usage) in [
+        (serve, "Usage: lakebed serve "),
+        ("recover d", "Usage: lakebed recover "),
+        ("sim replay storm_of_three /none", "Usage: lakebed sim replay "),
+    ] {
+        fails(&line.split(' ').collect::<Vec<_>>(), 2, &[usage]);
+    }
+}
+
 /// It prints.
 #[test]
 fn a_plan_that_goes_nowhere_is_not_promised_a_file() {
