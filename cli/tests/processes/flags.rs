@@ -267,6 +267,10 @@ fn status_is_one_object() {
     assert_eq!(keys, expected);
     assert_eq!((&json["node"], &json["role"]), (&1.into(), &"leader".into()));
     assert_eq!(json["recovery"]["phase"], "ready");
+    let refused = output(&["status", &address, "--group", "9"]);
+    let refused = String::from_utf8(refused.stderr).unwrap();
+    let expected = format!("error: {address}: the groups are numbered 1 to 1\n");
+    assert_eq!(refused, expected, "a node does serve there");
     let text = String::from_utf8(output(&["status", &address]).stdout).unwrap();
     assert!(text.starts_with("node       1, leader\n"), "{text}");
 }
