@@ -12,6 +12,7 @@ use lakebed_kv::slots::GROUPS_MAX;
 use lakebed_runtime::DiskKind;
 use std::{
     collections::BTreeMap,
+    env,
     fmt::Display,
     net::{SocketAddr, ToSocketAddrs},
     path::PathBuf,
@@ -441,7 +442,14 @@ impl TuningArgs {
 
 /// Ends the process as clap does when it is clap who finds the mistake.
 pub(crate) fn refuse(why: impl Display) -> ! {
-    Args::command().error(ErrorKind::ValueValidation, why).exit()
+    let mut command = Args::command();
+    command.build();
+    // The subcommand that was given: its usage is shown.
+    for word in env::args_os().skip(1) {
+        let Some(named) = command.find_subcommand(&word) else { break };
+        command = named.clone();
+    }
+    command.error(ErrorKind::ValueValidation, why).exit()
 }
 
 /// An address of this machine or another, by number or by name.

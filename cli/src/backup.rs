@@ -17,8 +17,9 @@ use lakebed::BackupReader;
 use redis::RedisError;
 use serde::Serialize;
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs::{self, File, TryLockError},
+    io::{ErrorKind, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
@@ -146,13 +147,17 @@ pub(crate) fn called_of(group: Option<u64>, groups: u32) -> String {
 
 fn refuse_existing(file: &Path) -> Result<()> {
     match fs::symlink_metadata(file) {
-        Ok(_) => bail!(
-            "{} exists already: choose another name, or remove it; a backup is never written over",
-            file.display()
-        ),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(_) => Err(exists(file)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(anyhow!("cannot look for {}: {error}", file.display())),
     }
+}
+
+fn exists(file: &Path) -> anyhow::Error {
+    anyhow!(
+        "{} exists already: choose another name, or remove it; a backup is never written over",
+        file.display()
+    )
 }
 
 impl Node {
@@ -232,7 +237,8 @@ pub(crate) fn show(bar: &ProgressBar, started: Instant, done: u64, total: u64) {
     }
 }
 
-/// A file while it is written beside its name. Dropped unfinished it is gone.
+/// A file while it is written beside its name. Dropped unfinished it is gone. It is locked: of two
+/// backups of one name the second would write into the first one's file.
 struct Part {
     path: PathBuf,
     part: PathBuf,
@@ -245,9 +251,32 @@ impl Part {
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);
-        let file = File::create(&part);
-        let file = file.with_context(|| format!("cannot write {}", part.display()))?;
+        let cannot = || format!("cannot write {}", part.display());
+        let file = loop {
+            if let Some(file) = Self::claim(&part).with_context(cannot)? {
+                break file;
+            }
+        };
+        // What an earlier backup left that was killed.
+        file.set_len(0).with_context(cannot)?;
         Ok(Self { path: path.to_owned(), part, file, is_finished: false })
+    }
+
+    /// Opens and locks it; `None`: whoever had it has just let it go, and its name with it.
+    fn claim(part: &Path) -> Result<Option<File>> {
+        let file = File::options().write(true).create(true).truncate(false).open(part)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!("another backup of this name is being taken"),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        let own = file.metadata()?;
+        let is_own = |named: fs::Metadata| (named.dev(), named.ino()) == (own.dev(), own.ino());
+        match fs::metadata(part) {
+            Ok(named) => Ok(is_own(named).then_some(file)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -257,16 +286,33 @@ impl Part {
 
     /// Durable, and then called as it is to be called, if nothing else is by now.
     fn finish(mut self) -> Result<PathBuf> {
-        let finish = || {
-            self.file.sync_all()?;
-            refuse_existing(&self.path).map_err(io::Error::other)?;
-            fs::rename(&self.part, &self.path)?;
-            let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all()
-        };
-        finish().with_context(|| format!("cannot write {}", self.path.display()))?;
-        self.is_finished = true;
+        let finished = self.try_finish();
+        finished.with_context(|| format!("cannot write {}", self.path.display()))?;
         Ok(self.path.clone())
+    }
+
+    fn try_finish(&mut self) -> Result<()> {
+        self.file.sync_all()?;
+        self.publish()?;
+        self.is_finished = true;
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        Ok(File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all()?)
+    }
+
+    /// Unlike a change of name, a second name replaces nothing that has come there meanwhile.
+    fn publish(&self) -> Result<()> {
+        match fs::hard_link(&self.part, &self.path) {
+            Ok(()) => Ok(fs::remove_file(&self.part)?),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(exists(&self.path)),
+            // Some file systems have no second names: those of memory cards, for one.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) =>
+            {
+                refuse_existing(&self.path)?;
+                Ok(fs::rename(&self.part, &self.path)?)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -276,5 +322,39 @@ impl Drop for Part {
             // There is nothing in it that anybody could use.
             let _ = fs::remove_file(&self.part);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both succeeded: the second cut off what the first had written, and both wrote into one file.
+    #[test]
+    fn of_two_backups_of_one_name_the_second_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("backup");
+        fs::write(dir.path().join("backup.part"), "what a killed one left, and longer").unwrap();
+        let mut first = Part::create(&path).unwrap();
+        first.write(b"one").unwrap();
+        let error = Part::create(&path).map(drop).unwrap_err();
+        assert!(format!("{error:#}").contains("is being taken"), "{error:#}");
+        first.write(b" and all").unwrap();
+        assert_eq!(first.finish().unwrap(), path);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one and all");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no part is left");
+    }
+
+    #[test]
+    fn what_has_come_there_meanwhile_is_not_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("backup");
+        let mut part = Part::create(&path).unwrap();
+        part.write(b"new").unwrap();
+        fs::write(&path, "precious").unwrap();
+        let error = part.finish().unwrap_err();
+        assert!(format!("{error:#}").contains("exists already"), "{error:#}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no part is left");
     }
 }

@@ -12,6 +12,8 @@ use std::{
 };
 
 const NAME: &str = "groups.json";
+/// The same while it is written.
+const NAME_NEW: &str = "groups.json.part";
 const VERSION: u32 = 1;
 
 /// The groups of a node, 1 and up.
@@ -45,6 +47,11 @@ impl GroupsFile {
 
     pub(crate) const fn is_formed(&self) -> bool {
         self.is_formed
+    }
+
+    /// Whether this is the folder of a node of several groups.
+    pub(crate) fn is_in(dir: &Path) -> bool {
+        dir.join(NAME).is_file()
     }
 
     /// That of a node's folder, if it has one.
@@ -112,6 +119,25 @@ pub(crate) fn settle(dir: &Path, asked: Option<u16>) -> Result<u16> {
         ),
         (None, asked) => Ok(asked.unwrap_or(1)),
     }
+}
+
+/// A new node of several groups takes no folder in which there is something else. That of one group
+/// looks itself.
+pub(crate) fn refuse_strangers(dir: &Path) -> Result<()> {
+    let unreadable = || format!("cannot read {}", dir.display());
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(unreadable),
+    };
+    for entry in entries {
+        let path = entry.with_context(unreadable)?.path();
+        if !["lost+found", "LOCK", NAME_NEW].iter().any(|name| path.ends_with(name)) {
+            let stranger = path.display();
+            bail!("{stranger} is no file of a node: choose an empty directory for a new one");
+        }
+    }
+    Ok(())
 }
 
 /// Keeps something in this folder under this name: whole, or not at all.

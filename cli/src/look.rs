@@ -167,7 +167,7 @@ fn nodes_in(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut nodes = Vec::new();
     for entry in fs::read_dir(path)? {
         let path = entry?.path();
-        if path.join(lakebed_runtime::MARK).is_file() {
+        if path.join(lakebed_runtime::MARK).is_file() || GroupsFile::is_in(&path) {
             nodes.push(path);
         }
     }

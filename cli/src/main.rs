@@ -9,6 +9,7 @@ mod backup;
 mod backup_files;
 mod client;
 mod cluster_file;
+mod descriptors;
 mod groups;
 mod groups_file;
 mod look;

@@ -108,7 +108,7 @@ fn in_each(
     order: impl Fn(&mut Node, Option<u64>) -> Result<()>,
     told: &str,
 ) -> Result<ExitCode> {
-    for group in Node::connect(ask.addresses.0[0])?.groups(ask.of.group)? {
+    for group in any(ask)?.groups(ask.of.group)? {
         let mut node = leader(ask, group)?;
         // Where there is one, and where one is named, whoever asks for what is so already is told.
         let skips = group.is_some() && ask.of.group.is_none() && is_done(&node.info(group)?);
@@ -119,7 +119,26 @@ fn in_each(
             say(format_args!("{}{told}", called(group)));
         }
     }
-    if ask.json { list(ask) } else { Ok(ExitCode::SUCCESS) }
+    if ask.json && any(ask).is_ok() {
+        return list(ask);
+    }
+    if ask.json {
+        // The only one that may be asked is the one that has just left.
+        say(json!({ "members": null }));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The first that answers, of those that may be asked.
+fn any(ask: &Ask) -> Result<Node> {
+    let mut silent = None;
+    for address in &ask.addresses.0 {
+        match Node::connect(*address) {
+            Ok(node) => return Ok(node),
+            Err(error) => silent = silent.or(Some(error)),
+        }
+    }
+    Err(silent.expect("one address is asked for at least"))
 }
 
 /// The node that leads a group, of those that may be asked. The only one is asked in any case: it
@@ -192,11 +211,11 @@ fn caught_up(node: &mut Node, group: Option<u64>, id: u64, steps: &[&str]) -> Re
 
 fn list(ask: &Ask) -> Result<ExitCode> {
     let mut groups = Vec::new();
-    for group in Node::connect(ask.addresses.0[0])?.groups(ask.of.group)? {
+    for group in any(ask)?.groups(ask.of.group)? {
         let info = match leader(ask, group) {
             Ok(mut node) => node.info(group)?,
             // Who is a member others know as well.
-            Err(_) => Node::connect(ask.addresses.0[0])?.info(group)?,
+            Err(_) => any(ask)?.info(group)?,
         };
         let found: Vec<_> = members(&info)
             .map(|(id, address)| (id, address, learns(&info, id), matched(&info, id)))

@@ -149,12 +149,16 @@ async fn view(source: &Source) -> View {
 
 async fn group(seat: &Seat) -> GroupView {
     let status = timeout(LOOK, seat.handle.status()).await.ok().and_then(Result::ok);
+    // One that has ended says how it was, as leader perhaps: that is nothing to rely on.
+    let has_ended = seat.handle.has_ended();
+    let status = status.filter(|_| !has_ended);
     let (dir, asked) = (seat.dir.clone(), status.clone());
     let age = tokio::task::spawn_blocking(move || {
         asked.and_then(|status| Health::snapshot_age_in(&dir, &status))
     });
     GroupView {
         status,
+        has_ended,
         snapshot_age: age.await.unwrap_or_default(),
         traffic: seat.handle.traffic(),
     }

@@ -4,7 +4,7 @@
 //! peers. A node of several groups has one thread as well.
 
 use crate::{
-    groups_file::{GroupsFile, folder},
+    groups_file::{GroupsFile, folder, refuse_strangers},
     metrics::{Seat, Source},
     observed::Observed,
 };
@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) joins: bool,
     pub(crate) peers: TcpListener,
     pub(crate) clients: TcpListener,
+    /// The most clients that it serves at one time.
+    pub(crate) clients_max: usize,
     /// Over how many its keys are spread.
     pub(crate) groups: u16,
     pub(crate) tuning: Tuning,
@@ -125,7 +127,8 @@ impl Plan {
 
     fn open(self) -> Result<Opened> {
         let batch_bytes_max = self.tuning.append_bytes_max - ENTRY_HEAD_BYTES_MAX;
-        let limits = Limits { batch_bytes_max: batch_bytes_max as usize, ..Limits::default() };
+        let batch_bytes_max = batch_bytes_max as usize;
+        let limits = Limits { batch_bytes_max, clients_max: self.clients_max };
         self.clients.set_nonblocking(true)?;
         let clients = tokio::net::TcpListener::from_std(self.clients.try_clone()?)?;
         let (source, node, stop) =
@@ -157,6 +160,7 @@ impl Plan {
         let file = match GroupsFile::read(&self.dir)? {
             Some(file) => file,
             None => {
+                refuse_strangers(&self.dir)?;
                 let file = GroupsFile::new(self.groups);
                 file.write(&self.dir)?;
                 file
@@ -239,12 +243,19 @@ async fn until_ended(
     halts.into_iter().next().unwrap_or_else(|| Arc::new(Halt::Stopped))
 }
 
-/// Clients first hear no more, then the node stops: what is on its way is answered.
+/// Clients first hear no more, then the node stops: what is on its way is answered. A node that ends
+/// by itself has answered as well, a leader whose removal was ordered for one: then its clients still
+/// have to be told.
 async fn work(opened: Opened, mut stopping: watch::Receiver<Stop>) -> Arc<Halt> {
     let Opened { source, mut node, stop, clients, limits } = opened;
+    let (over, is_over) = oneshot::channel::<()>();
     let asked = async move {
-        let stop = stopping.wait_for(|stop| *stop != Stop::No).await.map(|stop| *stop);
-        stop.unwrap_or(Stop::Yes { hand_over: true })
+        tokio::select! {
+            stop = stopping.wait_for(|stop| *stop != Stop::No) => {
+                stop.map_or(Stop::Yes { hand_over: true }, |stop| *stop)
+            }
+            _ = is_over => Stop::Yes { hand_over: false },
+        }
     };
     let served = async {
         let (told, hears) = oneshot::channel();
@@ -255,11 +266,15 @@ async fn work(opened: Opened, mut stopping: watch::Receiver<Stop>) -> Arc<Halt> 
         // The node itself is awaited below.
         stop(matches!(hears.await, Ok(Stop::Yes { hand_over: true })));
     };
+    let mut served = std::pin::pin!(served);
     tokio::select! {
-        halt = &mut node => return halt,
-        () = served => {}
+        halt = &mut node => {
+            drop(over);
+            served.await;
+            halt
+        }
+        () = &mut served => node.await,
     }
-    node.await
 }
 
 impl Running {

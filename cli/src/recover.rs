@@ -12,6 +12,7 @@ use anyhow::{Result, anyhow, bail};
 use lakebed::{Forced, Halt, NodeId};
 use lakebed_runtime::{DirError, Force, ForceError, RECORD, force};
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::{
     io::{self, BufRead, IsTerminal, Write},
     net::{SocketAddr, TcpStream},
@@ -27,6 +28,8 @@ const KNOCK: Duration = Duration::from_millis(500);
 #[derive(Serialize, Debug)]
 struct Told<'a> {
     dir: &'a Path,
+    /// Whether an earlier try had done it: then no more is known than where it is on record.
+    was_done: bool,
     cluster: u64,
     group: u64,
     node: u64,
@@ -54,17 +57,16 @@ pub(crate) fn run(args: &Recover) -> Result<ExitCode> {
         );
     }
     let Some(groups) = GroupsFile::read(dir)? else {
-        let done = recover(dir, args).map_err(|error| explain(error, dir))?;
-        if let (Some(forced), true) = (&done, args.json) {
-            say(serde_json::to_string(&told(forced, dir))?);
+        let told = recover(dir, args).map_err(|error| explain(error, dir))?;
+        if args.json {
+            say(told);
         }
         return Ok(ExitCode::SUCCESS);
     };
     let mut all = Vec::new();
     for (group, folder) in groups.folders(dir) {
         match recover(&folder, args) {
-            Ok(Some(forced)) => all.push(serde_json::to_string(&told(&forced, &folder))?),
-            Ok(None) => {}
+            Ok(told) => all.push(told),
             // A command that stopped half way is given again as it was.
             Err(Failure::Force(ForceError::Halted(halt))) if is_alone(&halt) => {
                 eprintln!("group {group}: this node is its only voter already");
@@ -73,7 +75,7 @@ pub(crate) fn run(args: &Recover) -> Result<ExitCode> {
         }
     }
     if args.json {
-        say(format_args!("{{\"groups\":[{}]}}", all.join(",")));
+        say(json!({ "groups": all }));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -89,8 +91,8 @@ fn is_alone(halt: &Halt) -> bool {
     matches!(halt, Halt::Refused { row: "already-alone", .. })
 }
 
-/// One group's directory. `None`: an earlier try did it.
-fn recover(dir: &Path, args: &Recover) -> Result<Option<Box<Forced>>, Failure> {
+/// One group's directory. What was done is said in lines, or comes back to be said as JSON.
+fn recover(dir: &Path, args: &Recover) -> Result<Value, Failure> {
     let mut why_not = None;
     let done = force(dir, |plan| match ask(plan, dir, args) {
         Ok(is_wanted) => is_wanted,
@@ -104,18 +106,20 @@ fn recover(dir: &Path, args: &Recover) -> Result<Option<Box<Forced>>, Failure> {
         (_, Some(error)) => asked(error),
         (Force::Declined(_), None) => asked(anyhow!("nothing was changed in {}", dir.display())),
         (Force::WasDone, None) => {
-            say(format_args!(
-                "{}: an earlier `recover --force` did it and was cut short; nothing is left to do: \
-                 start this node",
-                dir.display()
-            ));
-            Ok(None)
+            if !args.json {
+                say(format_args!(
+                    "{}: an earlier `recover --force` did it and was cut short; nothing is left to \
+                     do: start this node",
+                    dir.display()
+                ));
+            }
+            Ok(json!({ "dir": dir, "was_done": true, "record": dir.join(RECORD) }))
         }
         (Force::Done(forced), None) => {
             if !args.json {
                 tell(&forced, dir);
             }
-            Ok(Some(forced))
+            Ok(json!(told(&forced, dir)))
         }
         (other, None) => {
             asked(anyhow!("it ended in a way that this program does not know: {other:?}"))
@@ -171,6 +175,7 @@ fn told<'a>(forced: &Forced, dir: &'a Path) -> Told<'a> {
     let others = forced.members.members().map(|member| member.id);
     Told {
         dir,
+        was_done: false,
         cluster: forced.cluster.0,
         group: forced.group.0,
         node: forced.node.0,

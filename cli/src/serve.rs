@@ -2,7 +2,9 @@
 
 use crate::{
     args::{Peers, Serve, refuse},
-    block_on, groups_file,
+    block_on,
+    descriptors::clients_max,
+    groups_file,
     node::{Plan, listen},
     say,
     signals::Signals,
@@ -30,6 +32,7 @@ pub(crate) fn run(serve: &Serve) -> Result<ExitCode> {
             joins: serve.join,
             peers: listen(serve.listen, "peers", "stop what uses it, or change --listen")?,
             clients: listen(serve.resp, "clients", "stop what uses it, or change --resp")?,
+            clients_max: clients_max(1, groups),
             groups,
             tuning,
             disk: serve.tuning.disk,

@@ -2,11 +2,13 @@
 
 use crate::{
     args,
+    client::why,
     groups::{self, Group},
     say,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use indicatif::{BinaryBytes, HumanDuration};
+use redis::ErrorKind;
 use serde::{Serialize, Serializer};
 use std::{collections::BTreeMap, fmt, net::SocketAddr, process::ExitCode, time::Duration};
 
@@ -99,8 +101,12 @@ struct Recovery {
 
 pub(crate) fn run(args: &args::Status) -> Result<ExitCode> {
     let address = args.address;
-    let info = ask(address, args.group)
-        .with_context(|| format!("cannot ask {address} how it is: does a node serve there?"))?;
+    let info = ask(address, args.group).map_err(|error| match error.detail() {
+        // It answers, and says what is wrong.
+        Some(_) if error.kind() != ErrorKind::Io => anyhow!("{address}: {}", why(&error)),
+        _ => anyhow!(error)
+            .context(format!("cannot ask {address} how it is: does a node serve there?")),
+    })?;
     let no_node = || format!("what answers on {address} is no node of lakebed");
     if info.contains("\r\n# Groups\r\n") {
         let spread = parse_spread(&info).with_context(no_node)?;

@@ -5,6 +5,7 @@ use crate::{
     backup_files::BackupFiles,
     block_on,
     cluster_file::ClusterFile,
+    descriptors::clients_max,
     groups_file,
     node::{Plan, listen},
     restore::{self, NewNode},
@@ -139,6 +140,7 @@ fn plans(
         .zip(&cluster.peer_ports)
         .map(|(id, &port)| (id, loopback(port).to_string()))
         .collect();
+    let clients_max = clients_max(ports.len(), cluster.groups);
     let plan = |(id, (&clients, &peers)): (u64, (&u16, &u16))| {
         let instead = "stop what uses it, or choose other ports with --port";
         let clients = listen(loopback(clients), "clients", instead)?;
@@ -150,6 +152,7 @@ fn plans(
             joins: false,
             peers: listen(loopback(peers), "peers", peers_instead)?,
             clients,
+            clients_max,
             groups: groups_file::settle(&dir.join(format!("node-{id}")), Some(cluster.groups))?,
             tuning: tuning.clone(),
             disk: up.tuning.disk,

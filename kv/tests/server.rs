@@ -241,6 +241,19 @@ fn what_is_wrong_does_not_disturb_its_neighbours() {
     client.expect("-ERR unknown command 'none'\r\n$1\r\n1\r\n");
 }
 
+/// Each pair of words was one more call on the stack: a few thousand of them, from anybody, ended the
+/// process and all its nodes.
+#[test]
+fn groups_within_groups_are_refused_however_many() {
+    let server = Server::start();
+    let mut client = server.client();
+    let many = format!("LAKEBED{} INFO", " GROUP 1".repeat(50_000));
+    client.send(&pipeline(&[&many, "PING"]));
+    let refused = client.line();
+    assert!(refused.starts_with("-ERR LAKEBED knows"), "{refused}");
+    client.expect("+PONG\r\n");
+}
+
 #[test]
 fn garbage_is_answered_and_let_go() {
     let server = Server::start();
@@ -405,6 +418,31 @@ fn a_client_too_many_is_turned_away() {
             break;
         }
         assert!(Instant::now() < deadline, "the place is not given again");
+    }
+}
+
+/// Clients whose machine or network went held their places for ever. What the kernel's own table says
+/// of the connection: the timer that runs is the one that asks.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_client_that_says_nothing_is_asked_whether_it_is_there() {
+    const KEEPALIVE: &str = "02:";
+    let server = Server::start();
+    let mut client = server.client();
+    client.ask("PING", "+PONG\r\n");
+    let end = |port: u16| format!("0100007F:{port:04X}");
+    let ends = [server.address.port(), client.0.local_addr().unwrap().port()].map(end);
+    let timer = || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let mut lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let line = lines.find(|words| words[1..3] == ends).expect("it is connected");
+        line[5].to_string()
+    };
+    // Until the client's system has acknowledged the answer another timer runs.
+    let deadline = Instant::now() + PATIENCE;
+    while !timer().starts_with(KEEPALIVE) {
+        assert!(Instant::now() < deadline, "nobody asks: {}", timer());
+        thread::yield_now();
     }
 }
 

@@ -18,6 +18,10 @@ const ORDINAL_BITS: u32 = 24;
 /// The most requests of one batch.
 pub(crate) const BATCH_COUNT_MAX: u32 = 1 << ORDINAL_BITS;
 
+/// Numbers of batches begin anew behind the last that fits beside an ordinal. At a million a second that
+/// is twelve days; nobody waits for so many at one time.
+const NUMBER_MASK: u64 = u64::MAX >> ORDINAL_BITS;
+
 /// A batch whose end is awaited.
 struct Pending {
     waiter: Waiting,
@@ -122,24 +126,28 @@ impl Table {
 
     fn insert(&mut self, count: u32, waiter: Waiting) -> Requests {
         assert!((1..=BATCH_COUNT_MAX).contains(&count), "{count} requests in one batch");
-        let number = self.first + self.batches.len() as u64;
+        let number = (self.first + self.batches.len() as u64) & NUMBER_MASK;
         self.batches.push_back(Some(Pending { waiter, open: count }));
         Requests { first: RequestId(number << ORDINAL_BITS), count }
     }
 
+    /// How far from the front its batch is.
+    const fn place(&self, id: RequestId) -> u64 {
+        (id.0 >> ORDINAL_BITS).wrapping_sub(self.first) & NUMBER_MASK
+    }
+
     fn pending(&mut self, id: RequestId) -> &mut Pending {
-        let number = id.0 >> ORDINAL_BITS;
-        let at = number.checked_sub(self.first).and_then(|at| usize::try_from(at).ok());
+        let at = usize::try_from(self.place(id)).ok();
         let slot = at.and_then(|at| self.batches.get_mut(at)).and_then(Option::as_mut);
         slot.unwrap_or_else(|| panic!("request {id} ended twice, or was never made"))
     }
 
     fn take(&mut self, id: RequestId) -> Waiting {
-        let at = (id.0 >> ORDINAL_BITS) - self.first;
+        let at = self.place(id);
         let pending = self.batches[at as usize].take().expect("its last request has just ended");
         while let Some(None) = self.batches.front() {
             self.batches.pop_front();
-            self.first += 1;
+            self.first = (self.first + 1) & NUMBER_MASK;
         }
         pending.waiter
     }
@@ -245,6 +253,30 @@ mod tests {
             let answers = resolved(receiver).unwrap().unwrap();
             assert_eq!(answers.answer(0), Some(&expected[..]));
         }
+    }
+
+    /// The number's top bits went without a word, and its answer found nobody.
+    #[test]
+    fn behind_the_last_number_of_a_batch_comes_the_first() {
+        let mut table = Table { first: NUMBER_MASK - 1, batches: VecDeque::new() };
+        let waiting: Vec<_> = (0..4)
+            .map(|_| {
+                let (waiter, receiver) = all();
+                (table.commands(2, waiter), receiver)
+            })
+            .collect();
+        let number = |requests: &Requests| requests.first.0 >> ORDINAL_BITS;
+        let numbers: Vec<_> = waiting.iter().map(|(requests, _)| number(requests)).collect();
+        assert_eq!(numbers, [NUMBER_MASK - 1, NUMBER_MASK, 0, 1]);
+        for at in [2, 1, 0, 3] {
+            let text = at.to_string();
+            waiting[at].0.ids().for_each(|id| table.answer(id, Ok(text.as_bytes())));
+        }
+        for (at, (_, receiver)) in waiting.into_iter().enumerate() {
+            let answers = resolved(receiver).unwrap().unwrap();
+            assert_eq!(answers.answer(1), Some(at.to_string().as_bytes()));
+        }
+        assert_eq!((table.first, table.batches.len()), (2, 0));
     }
 
     #[test]

@@ -211,17 +211,16 @@ fn read_mark(path: &Path) -> Result<Option<Owner>, DirError> {
 
 /// Opens and locks the directory of this owner. The flag says whether there is no node in it yet.
 pub(crate) fn open(path: &Path, owner: Owner) -> Result<(Directory, bool), DirError> {
+    // Before it is locked: in somebody else's directory not even a lock is left behind.
+    if read_mark(path)?.is_none() {
+        refuse_strangers(path)?;
+    }
     let directory = opened(path, || Directory::open(path))?;
     let marked = read_mark(path)?;
     let vacant = is_vacant(&directory)?;
     match marked {
         Some(found) => compare(path, owner, found)?,
-        None => {
-            if vacant {
-                refuse_strangers(path)?;
-            }
-            write_mark(&directory, owner)?;
-        }
+        None => write_mark(&directory, owner)?,
     }
     Ok((directory, vacant))
 }
@@ -283,18 +282,24 @@ fn is_vacant(directory: &Directory) -> Result<bool, DirError> {
     }
 }
 
+/// What is no node's, where there is nothing of a node but perhaps spare room.
 fn refuse_strangers(path: &Path) -> Result<(), DirError> {
     let unreadable = |error| DirError::Io { path: path.to_owned(), error };
-    for entry in fs::read_dir(path).map_err(unreadable)? {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let mut stranger = None;
+    for entry in entries {
         let name = entry.map_err(unreadable)?.file_name();
-        let ours = name
-            .to_str()
-            .is_some_and(|name| File::parse(name).is_some() || OUTSIDE.contains(&name));
-        if !ours {
-            return Err(DirError::NotOurs { path: path.join(name) });
+        match name.to_str().map(|name| (File::parse(name), OUTSIDE.contains(&name))) {
+            Some((Some(File::Spare(_)), _) | (None, true)) => {}
+            Some((Some(_), _)) => return Ok(()),
+            Some((None, false)) | None => stranger = Some(name),
         }
     }
-    Ok(())
+    stranger.map_or(Ok(()), |name| Err(DirError::NotOurs { path: path.join(name) }))
 }
 
 fn compare(path: &Path, expected: Owner, found: Owner) -> Result<(), DirError> {
@@ -441,6 +446,7 @@ mod tests {
         fs::write(temporary.path().join("thesis.tex"), "years of work").unwrap();
         let refusal = refusal(temporary.path(), OWNER);
         assert!(refusal.contains("thesis.tex"), "{refusal}");
+        assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 1, "nothing is left there");
     }
 
     #[test]

@@ -73,6 +73,12 @@ impl Handle {
         self.ask(Request::Status)
     }
 
+    /// Whether the node has ended: what its status says then is how it was.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.inbox.has_ended()
+    }
+
     /// What was asked of the node through its handles so far.
     #[must_use]
     pub fn traffic(&self) -> Traffic {

@@ -221,6 +221,11 @@ impl Inbox {
         Ok(is_first)
     }
 
+    pub(crate) fn has_ended(&self) -> bool {
+        let state = self.state();
+        state.end.is_some() || state.abandoned
+    }
+
     pub(crate) fn traffic(&self) -> Traffic {
         self.state().traffic
     }

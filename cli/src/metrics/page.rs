@@ -30,8 +30,10 @@ pub(super) struct View {
 /// A group of a node.
 #[derive(Debug)]
 pub(super) struct GroupView {
-    /// `None`: it did not say in time.
+    /// `None`: it did not say in time, or has ended.
     pub(super) status: Option<Status>,
+    /// Then it certainly does not lead.
+    pub(super) has_ended: bool,
     pub(super) snapshot_age: Option<Duration>,
     pub(super) traffic: Traffic,
 }
@@ -91,14 +93,17 @@ const fn simple(
 
 /// What goes up and down.
 const GAUGES: &[Simple] = &[
-    simple("up", "Whether the node answers: 1, or 0 if it did not within a second.", None, |v| {
-        Some(f64::from(u8::from(v.status.is_some())))
-    }),
+    simple(
+        "up",
+        "Whether the node answers: 1, or 0 if it has ended or did not within a second.",
+        None,
+        |v| Some(f64::from(u8::from(v.status.is_some()))),
+    ),
     simple("ready", "Whether the node votes, replicates and serves.", None, |v| {
         of(v, |s| u64::from(s.ready))
     }),
     simple("leader", "Whether the node leads.", None, |v| {
-        of(v, |s| u64::from(s.role == Role::Leader))
+        of(v, |s| u64::from(s.role == Role::Leader)).or_else(|| v.has_ended.then_some(0.0))
     }),
     simple("known_leader", "The id of the leader it knows; 0 without one.", None, |v| {
         of(v, |s| s.leader.map_or(0, |leader| leader.0))
@@ -369,6 +374,7 @@ mod tests {
     fn view(id: u64, statuses: Vec<Option<Status>>) -> View {
         let group = |status| GroupView {
             status,
+            has_ended: false,
             snapshot_age: Some(Duration::from_millis(1500)),
             traffic: Traffic { commands: 7, command_bytes: 700, queries: 3 },
         };
@@ -402,6 +408,20 @@ mod tests {
 
     fn page() -> String {
         Page::new(vec![view(1, vec![Some(leading())]), view(2, vec![None])]).text()
+    }
+
+    /// It was told as up, and as leader, for as long as its process had other nodes: no alarm went.
+    #[test]
+    fn what_has_ended_is_not_up_and_does_not_lead() {
+        let mut ended = view(1, vec![None]);
+        ended.groups[0].has_ended = true;
+        let text = Page::new(vec![ended, view(2, vec![None])]).text();
+        for line in ["lakebed_up{node=\"1\"} 0.0", "lakebed_leader{node=\"1\"} 0.0"] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+        for absent in ["lakebed_ready{", "lakebed_leader{node=\"2\"}", "lakebed_snapshot_age"] {
+            assert!(!text.contains(&format!("\n{absent}")), "{absent} is in\n{text}");
+        }
     }
 
     /// What is the node's is told once, what is a group's for each.

@@ -21,7 +21,7 @@ pub(crate) enum Sim {
     /// Print what happens in one run, a line per event and per action
     Trace(One),
     /// Write the plan of a seed
-    Plan(Kept),
+    Plan(Planned),
     /// Make what fails as small as it can be and fail in the same way
     Shrink(Kept),
     /// Crash a story at every step of a node's disk, in every way that the disk allows
@@ -102,6 +102,15 @@ pub(crate) struct One {
     /// A seed, or the file of a plan
     #[arg(value_name = "SEED|FILE")]
     pub(crate) which: Which,
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Planned {
+    #[command(flatten)]
+    pub(crate) one: One,
+    /// Where the plan goes [default: it is printed]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(clap::Args, Debug)]

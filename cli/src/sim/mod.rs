@@ -30,7 +30,7 @@ pub(crate) fn run(sim: &Sim) -> Result<ExitCode> {
         Sim::Run(run) => run::run(run),
         Sim::Replay(one) => one::replay(one),
         Sim::Trace(one) => one::trace(one),
-        Sim::Plan(kept) => one::plan(kept),
+        Sim::Plan(planned) => one::plan(planned),
         Sim::Shrink(kept) => one::shrink(kept),
         Sim::Exhaust(exhaust) => exhaust::exhaust(exhaust),
         Sim::Flips(flips) => exhaust::flips(flips),

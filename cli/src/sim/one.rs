@@ -1,7 +1,7 @@
 //! One run at a time: again, in detail, smaller.
 
 use super::{
-    args::{Kept, One, Which},
+    args::{Kept, One, Planned, Which},
     commands, stop,
 };
 use crate::{args::refuse, say};
@@ -59,22 +59,27 @@ impl One {
 }
 
 impl Kept {
-    /// Where the plan goes; that something can be written there is known before much is done.
+    /// Where the plan goes.
     fn out(&self) -> PathBuf {
         let default = || match &self.one.which {
             Which::Seed(seed) => format!("{}-{seed}.plan", self.one.scenario.name).into(),
             Which::File(path) => path.with_extension("smaller.plan"),
         };
         let path = self.out.clone().unwrap_or_else(default);
-        let is_new = !path.exists();
-        let opened = OpenOptions::new().append(true).create(true).open(&path);
-        if let Err(error) = opened {
-            refuse(format!("cannot write the plan to {}: {error}", path.display()));
-        }
-        if is_new {
-            let _ = fs::remove_file(&path);
-        }
+        refuse_unwritable(&path);
         path
+    }
+}
+
+/// That something can be written there is known before much is done.
+fn refuse_unwritable(path: &Path) {
+    let is_new = !path.exists();
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    if let Err(error) = opened {
+        refuse(format!("cannot write the plan to {}: {error}", path.display()));
+    }
+    if is_new {
+        let _ = fs::remove_file(path);
     }
 }
 
@@ -116,14 +121,14 @@ pub(super) fn trace(one: &One) -> Result<ExitCode> {
 }
 
 /// `lakebed sim plan`.
-pub(super) fn plan(kept: &Kept) -> Result<ExitCode> {
-    let one = &kept.one;
+pub(super) fn plan(planned: &Planned) -> Result<ExitCode> {
+    let Planned { one, out } = planned;
+    out.iter().for_each(|path| refuse_unwritable(path));
     let report = (one.scenario.run)(one.seed()).unwrap_or_else(|failure| failure.report);
     let file = PlanFile::new(one.scenario.name, report.plan).to_string();
-    if kept.out.is_none() {
-        say(file.trim_end());
-    } else {
-        fs::write(kept.out(), file).context("writing the plan")?;
+    match out {
+        None => say(file.trim_end()),
+        Some(path) => fs::write(path, file).context("writing the plan")?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -74,11 +74,24 @@ fn a_log_that_is_gone_is_missed() {
     lone.is_refused(&["log-1", "the segment that the hard state names", "found nothing"]);
 }
 
+/// Nor is anything made there: a lock stayed behind, and several groups were put beside what was there.
+#[test]
+fn somebody_elses_directory_is_not_taken() {
+    let lone = Lone::unborn();
+    fs::write(lone.path().join("thesis.tex"), "years of work").unwrap();
+    let flags = lone.flags();
+    for groups in ["1", "2"] {
+        let flags = flags.iter().map(String::as_str).chain(["--groups", groups]);
+        fails(&flags.collect::<Vec<_>>(), 1, &["thesis.tex is no file of a node", "empty"]);
+        assert_eq!(fs::read_dir(lone.path()).unwrap().count(), 1, "nothing was made there");
+    }
+}
+
 /// Root may write everywhere but where nobody can.
 #[test]
 fn a_directory_that_cannot_be_written_is_named() {
     let lone = Lone::unborn();
-    let dir = if getuid().is_root() { Path::new("/proc/self/fd") } else { lone.path() };
+    let dir = if getuid().is_root() { Path::new("/proc/none") } else { lone.path() };
     if dir == lone.path() {
         fs::set_permissions(dir, Permissions::from_mode(0o555)).unwrap();
     }

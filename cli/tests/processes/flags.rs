@@ -74,6 +74,27 @@ fn wrong_flags_are_refused() {
     }
 }
 
+/// What is found wrong behind clap is told like what clap finds.
+#[test]
+fn the_usage_of_the_subcommand_is_shown() {
+    let serve = "serve --dir d --listen 127.0.0.1:1 --resp 127.0.0.1:2 --id 4 --peers 1=h:1";
+    for (line, usage) in [
+        (serve, "Usage: lakebed serve "),
+        ("recover d", "Usage: lakebed recover "),
+        ("sim replay storm_of_three /none", "Usage: lakebed sim replay "),
+    ] {
+        fails(&line.split(' ').collect::<Vec<_>>(), 2, &[usage]);
+    }
+}
+
+/// It prints.
+#[test]
+fn a_plan_that_goes_nowhere_is_not_promised_a_file() {
+    let help = output(&["sim", "plan", "--help"]).stdout;
+    let help = String::from_utf8(help).unwrap();
+    assert!(help.contains("[default: it is printed]"), "{help}");
+}
+
 #[test]
 fn help_and_version_are_no_mistakes() {
     for (flag, expected) in [("--help", "Usage"), ("--version", "lakebed")] {
@@ -246,6 +267,10 @@ fn status_is_one_object() {
     assert_eq!(keys, expected);
     assert_eq!((&json["node"], &json["role"]), (&1.into(), &"leader".into()));
     assert_eq!(json["recovery"]["phase"], "ready");
+    let refused = output(&["status", &address, "--group", "9"]);
+    let refused = String::from_utf8(refused.stderr).unwrap();
+    let expected = format!("error: {address}: the groups are numbered 1 to 1\n");
+    assert_eq!(refused, expected, "a node does serve there");
     let text = String::from_utf8(output(&["status", &address]).stdout).unwrap();
     assert!(text.starts_with("node       1, leader\n"), "{text}");
 }

@@ -192,6 +192,9 @@ fn what_cannot_be_looked_at_is_told_with_what_to_do() {
     fs::write(at("newer/node"), "lakebed-node 2\n").unwrap();
     fs::create_dir_all(at("cluster/node-1")).unwrap();
     fs::write(at("cluster/node-1/node"), "lakebed-node 1\ncluster 1\ngroup 1\nnode 1\n").unwrap();
+    fs::create_dir_all(at("spread/node-1")).unwrap();
+    let groups = "{\"version\":1,\"groups\":2,\"is_formed\":true}";
+    fs::write(at("spread/node-1/groups.json"), groups).unwrap();
     fs::write(at("file"), "").unwrap();
     for command in ["inspect", "verify"] {
         let refused = |name: &str, expected: &[&str]| {
@@ -206,6 +209,8 @@ fn what_cannot_be_looked_at_is_told_with_what_to_do() {
         refused("nowhere", &["No such file"]);
         let one = format!("lakebed {command} {}", at("cluster/node-1").display());
         refused("cluster", &["holds 1 node", &one]);
+        let one = format!("lakebed {command} {}", at("spread/node-1").display());
+        refused("spread", &["holds 1 node", &one]);
         refused("cluster/node-1", &["has no node in it", "wiped"]);
         fails(&[command], 2, &["<DIR"]);
     }

@@ -183,6 +183,10 @@ fn a_recovery_that_was_cut_short_is_put_on_record_by_the_next_one() {
         record.contains("finished 20") && record.ends_with("(it was done before)\n"),
         "{record}"
     );
+    fs::write(dir.join(RECORD), begun).unwrap();
+    // A program that gave the order again reads one object, as it would have the first time.
+    let again = json(&["recover", text(&dir), "--force", "--yes"]);
+    assert_eq!((&again["was_done"], &again["dir"]), (&true.into(), &text(&dir).into()), "{again}");
     fails(&["recover", text(&dir), "--force", "--yes"], 1, &["already-alone"]);
 }
 

@@ -2,6 +2,7 @@
 
 mod backup;
 mod backup_groups;
+mod clients;
 mod cluster;
 mod common;
 mod dirs;

@@ -3,7 +3,7 @@
 
 use crate::{
     cluster::Cluster,
-    common::{Patient, Scratch, done, eventually, fails, lakebed, local, output},
+    common::{Patient, Scratch, connect, done, eventually, fails, lakebed, local, output},
     ports::ports,
 };
 use serde_json::Value;
@@ -100,6 +100,99 @@ fn a_node_takes_the_place_of_another() {
     assert!(told.contains("in the place of"), "{told}");
     cluster.nodes[old - 1].ended();
     assert_eq!(Patient::new(clients).ask::<String>(&["GET", "key"]), "value");
+}
+
+/// What whoever leads is asked for, once there is one: at the first try, and told as done.
+#[track_caller]
+fn done_at_once(cluster: &Cluster, args: impl Fn(u64) -> Vec<String>) -> (u64, String) {
+    let mut told = (0, String::new());
+    eventually("somebody leads", || {
+        let leader = led(cluster);
+        let args = args(leader);
+        let output = output(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        told = (leader, String::from_utf8(output.stdout).unwrap());
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        // Certainly not begun. Any other failure leaves who gave the order without an answer.
+        let early = ["leads", "not the leader", "not over", "not answer", "not caught up"];
+        let is_early = early.iter().any(|early| complaint.contains(early));
+        assert!(output.status.success() || is_early, "{args:?}: {complaint}");
+        output.status.success()
+    });
+    told
+}
+
+/// The addresses for clients of all three, that of this node first.
+fn all(cluster: &Cluster, first: u64) -> String {
+    let at = |n| local(cluster.clients + (first as u16 - 1 + n) % 3);
+    [0, 1, 2].map(at).join(",")
+}
+
+/// Who leads, as it says itself: the others may not know yet, or be gone.
+#[track_caller]
+fn led(cluster: &Cluster) -> u64 {
+    let leads = |id: &u64| {
+        let info = connect(cluster.clients + *id as u16 - 1)
+            .and_then(|mut node| redis::cmd("INFO").query::<String>(&mut node));
+        info.is_ok_and(|info| info.contains("role:leader"))
+    };
+    let mut found = None;
+    eventually("somebody leads", || {
+        found = (1..=3).find(leads);
+        found.is_some()
+    });
+    found.unwrap()
+}
+
+fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    words.into_iter().map(String::from).collect()
+}
+
+/// The answer and the leader's end are one turn of its engine: the process went with the answer unsaid.
+#[test]
+fn a_leader_that_is_removed_says_so_before_it_ends() {
+    let mut cluster = Cluster::start(Scratch::new(), &[], wrap);
+    cluster.node(0).ask::<String>(&["SET", "key", "value"]);
+    for _ in 0..2 {
+        let (removed, told) = done_at_once(&cluster, |leader| {
+            words(["member", "remove", &all(&cluster, leader), &leader.to_string()])
+        });
+        assert!(told.contains(&format!("node {removed} is no member any more")), "{told}");
+        let node = &mut cluster.nodes[removed as usize - 1];
+        node.ended();
+        assert!(node.errors().contains("no member of its cluster"), "it says why it ended");
+    }
+}
+
+#[test]
+fn a_leader_that_is_replaced_says_so_before_it_ends() {
+    let mut cluster = Cluster::start(Scratch::new(), &[], wrap);
+    cluster.node(0).ask::<String>(&["SET", "key", "value"]);
+    let (peers, clients) = (ports(1), ports(1));
+    let _new = cluster.join(3, peers, clients);
+    // A first try may have come as far as to add the new one, and is repeated.
+    let (old, told) = done_at_once(&cluster, |leader| {
+        let at = local(cluster.clients + leader as u16 - 1);
+        words(["member", "replace", &at, &leader.to_string(), "4", &local(peers), "--json"])
+    });
+    // There is nobody left to ask for the members.
+    assert_eq!(told, "{\"members\":null}\n");
+    cluster.nodes[old as usize - 1].ended();
+    assert_eq!(Patient::new(clients).ask::<String>(&["GET", "key"]), "value");
+}
+
+/// One that is down does not speak for those behind it.
+#[test]
+fn the_first_address_that_answers_is_asked() {
+    let mut cluster = Cluster::start(Scratch::new(), &[], wrap);
+    let down = 3;
+    cluster.kill([down as u16 - 1].into_iter());
+    let at = all(&cluster, down);
+    let listed: Value = serde_json::from_str(&done(&["member", "list", &at, "--json"])).unwrap();
+    assert_eq!(listed["members"].as_array().unwrap().len(), 3, "{listed}");
+    let remove = |_| words(["member", "remove", &at, &down.to_string()]);
+    let (_, told) = done_at_once(&cluster, remove);
+    assert!(told.contains(&format!("node {down} is no member any more")), "{told}");
+    fails(&["member", "list", "127.0.0.1:9,127.0.0.1:13"], 1, &["cannot ask 127.0.0.1:9:"]);
 }
 
 #[test]

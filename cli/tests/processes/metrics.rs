@@ -117,6 +117,38 @@ fn a_cluster_is_scraped_at_one_port() {
     }
 }
 
+/// A node that ends while others of its process go on.
+#[test]
+fn a_leader_that_has_ended_is_told_as_down() {
+    let (scratch, metrics) = (Scratch::new(), ports(1));
+    let (clients, peers) = (ports(3), ports(3));
+    let line = format!(
+        "up --dir {} --port {clients} --peer-port {peers} --metrics-port {metrics}",
+        scratch.path().display()
+    );
+    let cluster = Process::start(&mut lakebed(&line.split(' ').collect::<Vec<_>>()));
+    cluster.says("ready");
+    let of = |page: &str, what: &str, node: u64| {
+        value(page, &format!("lakebed_{what}{{node=\"{node}\"}}"))
+    };
+    let mut removed = 0;
+    eventually("the leader is removed", || {
+        let page = scraped(metrics);
+        let leads = (1..=3).find(|node| of(&page, "leader", *node) == 1.0);
+        removed = leads.unwrap_or(removed);
+        let address = local(clients + removed.max(1) as u16 - 1);
+        leads.is_some()
+            && output(&["member", "remove", &address, &removed.to_string()]).status.success()
+    });
+    let mut page = String::new();
+    eventually("another one leads", || {
+        page = scraped(metrics);
+        (1..=3).any(|node| node != removed && of(&page, "leader", node) == 1.0)
+    });
+    assert_eq!((of(&page, "up", removed), of(&page, "leader", removed)), (0.0, 0.0), "{page}");
+    assert!(!page.contains(&format!("lakebed_ready{{node=\"{removed}\"}}")), "{page}");
+}
+
 #[test]
 fn metrics_go_nowhere_else_unasked() {
     let lone = Lone::unborn();

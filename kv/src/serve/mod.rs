@@ -34,6 +34,13 @@ const DRAIN_MAX: Duration = Duration::from_secs(2);
 /// How long to wait when the system has no room for another connection.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
+/// After how long a silence a client is asked whether it is there, how often then, and how many times
+/// it may leave that unanswered: whoever vanished without a word, with its machine or its network, keeps
+/// its place for two minutes.
+#[cfg(all(target_os = "linux", not(madsim)))]
+const ASKED_AFTER: (Duration, Duration, u32) =
+    (Duration::from_secs(60), Duration::from_secs(15), 4);
+
 /// What a server grants its clients.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -98,11 +105,28 @@ async fn client<T: Store>(
 ) {
     let served = async {
         stream.set_nodelay(true)?;
+        notice_when_gone(&stream)?;
         Connection::new(stream, stores, stopping, bytes_max).serve().await
     };
     if let Err(error) = served.await {
         tracing::debug!(%error, "lost a client");
     }
+}
+
+#[cfg(all(target_os = "linux", not(madsim)))]
+fn notice_when_gone(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    let (after, every, times) = ASKED_AFTER;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, after)?;
+    sockopt::set_tcp_keepintvl(stream, every)?;
+    Ok(sockopt::set_tcp_keepcnt(stream, times)?)
+}
+
+/// Elsewhere whoever vanished keeps its place.
+#[cfg(not(all(target_os = "linux", not(madsim))))]
+const fn notice_when_gone(_: &TcpStream) -> io::Result<()> {
+    Ok(())
 }
 
 async fn turn_away(mut stream: TcpStream) -> io::Result<()> {

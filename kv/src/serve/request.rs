@@ -82,6 +82,7 @@ fn parse_named<'a>(name: &[u8], args: Args<'a>, list: &'a mut Vec<u8>) -> Parsed
         b"INCR" => Command::Incr { key: one(args)?, by: 1 },
         b"DECR" => Command::Incr { key: one(args)?, by: -1 },
         b"INCRBY" => incr_by(args)?,
+        b"DECRBY" => decr_by(args)?,
         b"APPEND" => {
             let [key, value] = args.all().ok_or(Wrong::Arity)?;
             Command::Append { key, value }
@@ -145,6 +146,13 @@ fn number<T: std::str::FromStr>(arg: &[u8]) -> Result<T, Wrong> {
 fn incr_by(args: Args<'_>) -> Result<Command<'_>, Wrong> {
     let [key, by] = args.all().ok_or(Wrong::Arity)?;
     Ok(Command::Incr { key, by: number(by)? })
+}
+
+fn decr_by(args: Args<'_>) -> Result<Command<'_>, Wrong> {
+    let [key, by] = args.all().ok_or(Wrong::Arity)?;
+    // The least number has no opposite.
+    let by = number::<i64>(by)?.checked_neg();
+    Ok(Command::Incr { key, by: by.ok_or(Wrong::Text("ERR decrement would overflow"))? })
 }
 
 fn expire(args: Args<'_>, unit: i64) -> Result<Command<'_>, Wrong> {
@@ -222,17 +230,19 @@ fn within<'a>(args: Args<'a>) -> Parsed<'a> {
     let usage = || Wrong::Text(orders::USAGE);
     let (group, rest) = args.split_first().ok_or_else(usage)?;
     let group = number(group)?;
+    // A session says itself whose it is, and groups are not within groups. Seen before what stands
+    // behind is parsed: whoever repeats it would have a stack as deep as they like.
+    let is_whole = |(what, _): &(&[u8], _)| {
+        [&b"GROUP"[..], b"SESSION"].iter().any(|name| what.eq_ignore_ascii_case(name))
+    };
+    if rest.split_first().as_ref().is_some_and(is_whole) {
+        return Err(usage());
+    }
     let asked = match rest.all() {
         Some([what]) if what.eq_ignore_ascii_case(b"INFO") => Request::Info,
         _ => lakebed(rest)?,
     };
-    match asked {
-        Request::Command(_) | Request::Order(_) | Request::Info => {
-            Ok(Request::Within(group, Box::new(asked)))
-        }
-        // A session says itself whose it is, and groups are not within groups.
-        _ => Err(usage()),
-    }
+    Ok(Request::Within(group, Box::new(asked)))
 }
 
 fn config(args: Args<'_>) -> Result<Vec<u8>, Wrong> {
@@ -347,6 +357,8 @@ mod tests {
         check("GET k", Command::Get(key));
         check("INCR k", Command::Incr { key, by: 1 });
         check("INCRBY k -7", Command::Incr { key, by: -7 });
+        check("DECRBY k 7", Command::Incr { key, by: -7 });
+        check("decrby k -9223372036854775807", Command::Incr { key, by: i64::MAX });
         check("DECR k", Command::Incr { key, by: -1 });
         check("APPEND k v", Command::Append { key, value });
         let list = List::of([key, value], &mut buf);
@@ -379,6 +391,9 @@ mod tests {
             ("SET k v EX 9223372036854775807", "invalid expire time"),
             ("SET k v KEEPTTL", "syntax error"),
             ("INCRBY k 1.5", "not an integer"),
+            ("DECRBY k", "wrong number of arguments for 'decrby' command"),
+            ("DECRBY k 9223372036854775808", "not an integer"),
+            ("DECRBY k -9223372036854775808", "decrement would overflow"),
             ("EXPIRE k 9223372036854775807", "invalid expire time"),
             ("EXPIRE k 1 NX", "syntax error"),
             ("SCAN x", "invalid cursor"),

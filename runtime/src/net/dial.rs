@@ -9,7 +9,7 @@ use super::{
 };
 use bytes::Bytes;
 use lakebed::NodeId;
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -17,13 +17,20 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// How long a handshake may take.
+/// How long it may take until a peer is connected with. One that nothing comes back from is down, as far
+/// as anybody can tell.
+const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// How long a handshake may take, with that.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// The most handshakes with whoever dialled, at one time.
 const HANDSHAKES_MAX: usize = 64;
 /// The pause before a connection is tried again; doubled each time.
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How long a peer may leave unacknowledged what it was sent. A network that swallows everything says
+/// nothing: TCP goes on for a quarter of an hour, at intervals that double, so that after a minute of
+/// silence the cluster had no leader for most of another. A new connection is tried every few seconds.
+const SILENCE_MAX: Duration = Duration::from_secs(4);
 
 /// Where a peer listens, as its membership says: `host:port`, or nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -111,7 +118,9 @@ impl Connector {
         peer: NodeId,
         address: &Address,
     ) -> Result<Established, HandshakeError> {
-        self.shake(TcpStream::connect(&address.0).await?, Some(peer)).await
+        let connect = timeout(CONNECT_MAX, TcpStream::connect(&address.0)).await;
+        let stream = connect.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        self.shake(stream, Some(peer)).await
     }
 
     async fn shake(
@@ -121,6 +130,7 @@ impl Connector {
     ) -> Result<Established, HandshakeError> {
         // Messages are written whole: there is nothing to gather.
         stream.set_nodelay(true)?;
+        give_up_in_time(&stream)?;
         match dialled {
             Some(peer) => self.credentials.dial(stream, peer).await,
             None => self.credentials.accept(stream).await,
@@ -144,6 +154,19 @@ impl Connector {
     }
 }
 
+#[cfg(all(target_os = "linux", not(madsim)))]
+fn give_up_in_time(stream: &TcpStream) -> io::Result<()> {
+    let silence_max = SILENCE_MAX.as_millis() as u32;
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, silence_max)?)
+}
+
+/// Where there is no such option the system's own patience has to do.
+#[cfg(not(all(target_os = "linux", not(madsim))))]
+const fn give_up_in_time(_: &TcpStream) -> io::Result<()> {
+    let _ = SILENCE_MAX;
+    Ok(())
+}
+
 /// Between half of it and all of it, so that nodes that lost each other together do not meet
 /// again and again at the same instant.
 fn jitter(pause: Duration) -> Duration {
@@ -151,4 +174,33 @@ fn jitter(pause: Duration) -> Duration {
     // Without entropy there is no harm in being punctual.
     let drawn = getrandom::u32().unwrap_or(u32::MAX);
     half + half * (drawn >> 16) / (1 << 16)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::net::Identity;
+    use lakebed::{ClusterId, GroupId};
+
+    fn connector(node: u64) -> (Connector, mpsc::Receiver<Established>) {
+        let identity = Identity { cluster: ClusterId(7), group: GroupId(1), node: NodeId(node) };
+        let credentials = Credentials { identity, secret: Vec::new() };
+        let (established, receiver) = mpsc::channel(1);
+        (Connector { credentials, established, counters: Arc::default() }, receiver)
+    }
+
+    /// Nodes that a silent network had kept apart for a minute came together a minute after it healed.
+    #[tokio::test]
+    async fn both_ends_of_a_connection_give_up_on_silence() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address(listener.local_addr().unwrap().to_string());
+        let ((one, mut accepted), (two, mut dialled)) = (connector(1), connector(2));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::new(one).accept(listener));
+        tasks.spawn(Arc::new(two).dial(NodeId(1), address, Duration::ZERO));
+        for end in [&mut accepted, &mut dialled] {
+            let stream = end.recv().await.unwrap().stream;
+            assert_eq!(rustix::net::sockopt::tcp_user_timeout(stream).unwrap(), 4000);
+        }
+    }
 }

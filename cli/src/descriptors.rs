@@ -1,0 +1,57 @@
+//! How many files this process may have open, and how many clients that leaves room for.
+//!
+//! A client takes a descriptor, and so does the next segment of the log, for want of which a node
+//! halts. Invariant: however many clients come, what is not for them is left.
+
+use lakebed_kv::serve::Limits;
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+/// For the process itself: its standard streams, listeners, scrapers, whoever is just accepted or
+/// turned away.
+const OF_PROCESS: usize = 64;
+/// For each node: files (64 are kept open, twice each), peers, and those who knock.
+const OF_NODE: usize = 192;
+/// For each group of a node, where there are several: its folder, its lock, a file at work.
+const OF_GROUP: usize = 4;
+/// So many are served in any case.
+const CLIENTS_MIN: usize = 16;
+
+/// Raises the soft limit of open files to the hard one, and shares out what is left for clients among
+/// so many nodes. What a node serves at most.
+pub(crate) fn clients_max(nodes: usize, groups: u16) -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        // Some systems refuse to have no limit at all: then there is the one of before.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+    let files = getrlimit(Resource::Nofile).current;
+    room(files.map_or(usize::MAX, |files| files as usize), nodes, groups)
+}
+
+fn room(files: usize, nodes: usize, groups: u16) -> usize {
+    let each = files.saturating_sub(OF_PROCESS) / nodes;
+    let room = each.saturating_sub(OF_NODE + OF_GROUP * usize::from(groups - 1));
+    room.clamp(CLIENTS_MIN, Limits::default().clients_max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_have_what_nodes_leave_them() {
+        let cases = [
+            ((1024, 1, 1), 768),
+            ((1024, 3, 1), 128),
+            ((4096, 3, 5), 1136),
+            ((1 << 20, 3, 64), 4096),
+            ((usize::MAX, 32, 64), 4096),
+            ((256, 1, 1), CLIENTS_MIN),
+            ((20, 7, 64), CLIENTS_MIN),
+        ];
+        for ((files, nodes, groups), expected) in cases {
+            assert_eq!(room(files, nodes, groups), expected, "{files}, {nodes}, {groups}");
+        }
+    }
+}

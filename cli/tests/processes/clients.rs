@@ -1,0 +1,69 @@
+//! More clients than there are files that the process may open: the system's limits, not acted ones.
+
+use crate::{
+    common::{ANSWER_MAX, Process, lakebed, loopback},
+    lone::Lone,
+};
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    process::Command,
+};
+
+/// What a process of these limits leaves for clients: 64 and 192 are the command's own.
+const FILES: usize = 320;
+const CLIENTS: usize = FILES - 64 - 192;
+
+/// A node under a limit, as the shell's `ulimit` takes it.
+fn limited(lone: &Lone, limit: &str) -> Process {
+    let flags = lone.flags();
+    let command = lakebed(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")]);
+    shell.arg(command.get_program()).args(command.get_args());
+    let node = Process::start(&mut shell);
+    node.says("ready");
+    node
+}
+
+fn client(lone: &Lone) -> TcpStream {
+    let stream = TcpStream::connect(loopback(lone.clients)).unwrap();
+    stream.set_read_timeout(Some(ANSWER_MAX)).unwrap();
+    stream
+}
+
+/// The first line of what it answers.
+#[track_caller]
+fn asked(stream: &mut TcpStream, line: &str) -> String {
+    let mut words = format!("*{}\r\n", line.split(' ').count());
+    line.split(' ').for_each(|word| words += &format!("${}\r\n{word}\r\n", word.len()));
+    stream.write_all(words.as_bytes()).unwrap();
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).unwrap();
+    answer
+}
+
+/// They took the descriptor that the next file of the node's own needs, and it halted.
+#[test]
+fn clients_leave_a_node_the_files_that_it_needs() {
+    let lone = Lone::unborn();
+    let node = limited(&lone, &format!("-n {FILES}"));
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| client(&lone)).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(asked(client, "PING"), "+PONG\r\n"));
+    let mut told = String::new();
+    client(&lone).read_to_string(&mut told).unwrap();
+    assert_eq!(told, "-ERR max number of clients reached\r\n");
+    // With all of them there it writes, and opens files.
+    assert_eq!(asked(&mut clients[0], "SET key value"), "+OK\r\n");
+    let taken = asked(&mut clients[1], "LAKEBED SNAPSHOT");
+    assert!(taken.starts_with('+'), "{taken}");
+    drop(node);
+}
+
+#[test]
+fn the_soft_limit_of_files_is_raised() {
+    let lone = Lone::unborn();
+    let _node = limited(&lone, "-Sn 100");
+    let mut clients: Vec<_> = (0..150).map(|_| client(&lone)).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(asked(client, "PING"), "+PONG\r\n"));
+}
