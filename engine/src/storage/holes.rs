@@ -165,9 +165,11 @@ impl Holes {
         self.at_work = Some(Work { op, index: hole.slot.id.index, sequence: hole.sequence });
     }
 
-    /// The next one to be written.
+    /// The next one to be written. One that is doubted stays named in the hard state until it is
+    /// written, so it comes before others.
     fn next(&self) -> Option<&Hole> {
-        self.holes.iter().find(|hole| hole.has_to_be_written())
+        let doubted = self.holes.iter().find(|hole| hole.is_doubted);
+        doubted.or_else(|| self.holes.iter().find(|hole| hole.frame.is_some()))
     }
 
     /// The hard state is to name the next one, or none; true if it does. What is owed by nobody is
