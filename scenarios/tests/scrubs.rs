@@ -225,6 +225,38 @@ fn a_power_cut_at_every_event_of_it_is_recovered_from() {
     assert!(before > 20 && after > 20, "{before} before another was there, {after} after it");
 }
 
+/// Its only snapshot is bad, and its log begins with entry 1: it needs nobody. Alone it was refused, with
+/// peers it waited for theirs; and what its machine had taken in is forgotten.
+#[test]
+fn who_has_all_of_its_log_needs_no_snapshot() {
+    for seed in 0..40 {
+        let is_alone = seed % 2 == 0;
+        let interval = Duration::ZERO;
+        let plan = if is_alone { alone(seed, interval) } else { kept(seed, interval) };
+        tell_of("who_has_all_of_its_log_needs_no_snapshot", &plan, heavy, |world| {
+            serve(world)?;
+            let leader = leader(world).expect("a cluster that serves has a leader");
+            let node = if is_alone { leader } else { (leader + seed as usize) % 3 };
+            snap(world, node)?;
+            let [only] = snapshots(world, node)[..] else { panic!("it has taken one") };
+            assert!(world.rot_snapshot(node, only, seed * 41), "it is there");
+            world.cut_power(node, Survivors::All);
+            world.restart(node);
+            let is_ready = |world: &Cluster| world.probe(node).is_some_and(|probe| probe.ready);
+            run_until(world, 2_000 * MS, "a node that is ready", is_ready)?;
+            assert!(
+                !has(world, node, Mark::SnapshotLost) && !has(world, node, Mark::InstallJoined)
+            );
+            serve(world)?;
+            if is_alone {
+                change(world, Step::Add(1))?;
+                change(world, Step::Promote(1))?;
+            }
+            converge(world)
+        });
+    }
+}
+
 /// A leader comes upon it when a peer is to be sent that snapshot. It ended then, and so did each
 /// leader with a bad one; now the peer is sent the one before.
 #[test]

@@ -167,6 +167,7 @@ fn golden_hard_state() {
         previous: membership(id(0x4a, 0x4b)),
         peers: vec![(NodeId(0x21), 0x4c), (NodeId(0x22), 0x4d)],
         feature_level: 0x4e,
+        filling: LogIndex(0),
     };
     let fields: &[Field] = &[
         ("number", 8),

@@ -24,6 +24,7 @@ pub(crate) const OFFSETS: [[u64; 2]; 2] = [[0, 64 << 10], [1 << 20, (1 << 20) + 
 /// The most peers whose write epochs are remembered.
 pub(crate) const PEERS_MAX: usize = 64;
 
+const FILLING_AT: usize = 240;
 const PEERS_AT: usize = 256;
 const MEMBERSHIPS_AT: [usize; 3] = [2048, 6144, 10240];
 
@@ -107,6 +108,8 @@ pub(crate) struct HardState {
     /// The highest write epoch seen of each peer.
     pub(crate) peers: Vec<(NodeId, u64)>,
     pub(crate) feature_level: u32,
+    /// The entry that is being written into a hole, and may lie in a cache alone; zero: none.
+    pub(crate) filling: LogIndex,
 }
 
 impl HardState {
@@ -135,6 +138,7 @@ impl HardState {
             previous: members,
             peers: Vec::new(),
             feature_level: 0,
+            filling: LogIndex(0),
         }
     }
 
@@ -196,6 +200,7 @@ impl HardState {
             192,
             &[gate.term.0, gate.from.0, gate.until.0, incarnation, epoch, self.highest_segment],
         );
+        put_u64(&mut block, FILLING_AT, self.filling.0);
         put_u64(&mut block, PEERS_AT, self.peers.len() as u64);
         for (n, (peer, epoch)) in self.peers.iter().enumerate() {
             put_u64s(&mut block, PEERS_AT + 8 + 16 * n, &[peer.0, *epoch]);
@@ -273,6 +278,7 @@ impl HardState {
             previous: membership(1)?,
             peers: peers(block)?,
             feature_level: u32_at(block, 84),
+            filling: LogIndex(u64_at(block, FILLING_AT)),
         })
     }
 }

@@ -280,6 +280,24 @@ fn a_restored_machine_goes_on_where_the_other_was() {
     }
 }
 
+/// A snapshot turns out bad behind what was taken in, and there is no other: all is applied anew.
+#[test]
+fn a_restore_that_is_broken_off_leaves_nothing() {
+    let mut bench = Bench::new();
+    let session = bench.open();
+    (1..4).for_each(|n| drop(bench.run(session, n, "abc")));
+    let state = bench.state();
+    for taken in 1..state.len() {
+        let mut other = Bench::new();
+        other.machine.restore(0, &state[..taken], false).unwrap();
+        other.machine.restore(0, b"", false).unwrap();
+        assert_eq!(other.state(), Bench::new().state(), "{taken}");
+        assert_eq!(other.open(), session);
+        (1..4).for_each(|n| drop(other.run(session, n, "abc")));
+        assert_eq!(other.state(), state, "{taken}");
+    }
+}
+
 #[test]
 fn a_view_does_not_change_with_the_table() {
     let mut bench = Bench::new();

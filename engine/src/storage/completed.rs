@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     action::Halt,
+    entry::Seed,
     event::Completion,
     file::{DiskError, File},
     marks::Mark,
@@ -82,7 +83,9 @@ impl Storage {
             }
             Job::Refill(RefillOp::Read) => {
                 let Completion::Read(blocks) = result? else { return Ok(()) };
-                self.journal.holes.on_read(op, &blocks, &mut self.ops);
+                let identity = self.journal.identity;
+                let seed = Seed::new(identity.cluster, identity.group);
+                self.journal.holes.on_read(op, &blocks, seed, &mut self.ops);
             }
             Job::Refill(RefillOp::Write) => {
                 result?;

@@ -4,11 +4,16 @@
 //!
 //! Knows no peers. Invariant: what fills a hole has its index, its term and its digest; and nothing
 //! at or above a hole that a restart found is called durable before it is filled. One is filled at a
-//! time: two may lie in one block, which is read, completed and written whole.
+//! time: two may lie in one block, which is read, completed and written whole. The hard state names it
+//! before: were the write to fail at its sync, a restart would read it from the cache and believe it.
 
-use super::ops::{Job, Ops};
+use super::{
+    ops::{Job, Ops},
+    promises::Promises,
+};
 use crate::{
     disk::segment::{Layout, Slot},
+    entry::{Head, Seed},
     file::{Class, DiskRequest, Extent, File},
     marks::Mark,
     types::{LogId, LogIndex, OpId},
@@ -32,6 +37,8 @@ struct Hole {
     /// Nothing at or behind it is called durable before it is filled. Not so if it is found in a
     /// running node, where what was acknowledged is acknowledged, or if a snapshot holds it.
     is_owed: bool,
+    /// It was being filled when an earlier life ended: what is read there is written again.
+    is_doubted: bool,
     /// The entry, given by a peer and not yet written.
     frame: Option<Bytes>,
 }
@@ -64,7 +71,19 @@ impl Holes {
     pub(super) fn add(&mut self, slot: Slot, sequence: u64, layout: Layout, is_owed: bool) {
         let at = self.holes.partition_point(|hole| hole.slot.id.index < slot.id.index);
         if self.holes.get(at).is_none_or(|hole| hole.slot.id != slot.id) {
-            self.holes.insert(at, Hole { slot, sequence, layout, is_owed, frame: None });
+            let is_doubted = false;
+            let hole = Hole { slot, sequence, layout, is_owed, is_doubted, frame: None };
+            self.holes.insert(at, hole);
+        }
+    }
+
+    /// An earlier life was filling this one, if it is none that is bad.
+    pub(super) fn doubt(&mut self, slot: Slot, sequence: u64, layout: Layout) {
+        let at = self.holes.partition_point(|hole| hole.slot.id.index < slot.id.index);
+        if self.holes.get(at).is_none_or(|hole| hole.slot.id != slot.id) {
+            let (is_owed, is_doubted) = (true, true);
+            let hole = Hole { slot, sequence, layout, is_owed, is_doubted, frame: None };
+            self.holes.insert(at, hole);
         }
     }
 
@@ -73,7 +92,7 @@ impl Holes {
     /// Those behind this entry come first: nobody may have the others any more, and nobody here
     /// waits for them.
     pub(super) fn first_wanted(&self, snapshot: LogIndex) -> Option<LogId> {
-        let wanted = || self.holes.iter().filter(|hole| hole.frame.is_none());
+        let wanted = || self.holes.iter().filter(|hole| !hole.has_to_be_written());
         let behind = wanted().find(|hole| hole.slot.id.index > snapshot);
         behind.or_else(|| wanted().next()).map(|hole| hole.slot.id)
     }
@@ -91,7 +110,8 @@ impl Holes {
 
     /// The one of this index, and the segment it is of.
     pub(super) fn at(&self, index: LogIndex) -> Option<(&Slot, u64)> {
-        let hole = self.holes.iter().find(|hole| hole.slot.id.index == index)?;
+        let is_bad = |hole: &&Hole| hole.slot.id.index == index && !hole.is_doubted;
+        let hole = self.holes.iter().find(is_bad)?;
         Some((&hole.slot, hole.sequence))
     }
 
@@ -125,10 +145,11 @@ impl Holes {
     }
 
     /// Begins to write what was given, if nothing is being written.
-    pub(super) fn go_on(&mut self, ops: &mut Ops) {
+    pub(super) fn go_on(&mut self, promises: &mut Promises, ops: &mut Ops) {
         if self.at_work.is_some() {
             return;
         }
+        let is_named = self.name_next(promises);
         if let Some((sequence, at)) = self.slots.pop_front() {
             let file = File::Segment(sequence);
             let request = DiskRequest::Write { file, at, and: None, durable: true };
@@ -136,7 +157,7 @@ impl Holes {
             self.at_work = Some(Work { op, index: LogIndex(0), sequence });
             return;
         }
-        let Some(hole) = self.holes.iter().find(|hole| hole.frame.is_some()) else { return };
+        let Some(hole) = self.next().filter(|_| is_named) else { return };
         let (offset, end) = hole.blocks();
         let (file, len) = (File::Segment(hole.sequence), (end - offset) as u32);
         let request = DiskRequest::Read { file, offset, len };
@@ -144,10 +165,32 @@ impl Holes {
         self.at_work = Some(Work { op, index: hole.slot.id.index, sequence: hole.sequence });
     }
 
+    /// The next one to be written. One that is doubted stays named in the hard state until it is
+    /// written, so it comes before others.
+    fn next(&self) -> Option<&Hole> {
+        let doubted = self.holes.iter().find(|hole| hole.is_doubted);
+        doubted.or_else(|| self.holes.iter().find(|hole| hole.frame.is_some()))
+    }
+
+    /// The hard state is to name the next one, or none; true if it does. What is owed by nobody is
+    /// acknowledged as it is.
+    fn name_next(&self, promises: &mut Promises) -> bool {
+        let next = self.next().filter(|hole| hole.is_owed);
+        let filling = next.map_or(LogIndex(0), |hole| hole.slot.id.index);
+        if promises.wanted().filling != filling {
+            promises.want(|hard| hard.filling = filling);
+        }
+        next.is_none() || promises.durable().filling == filling
+    }
+
     /// The blocks around it were read: with the entry in its place they are written.
-    pub(super) fn on_read(&mut self, op: OpId, blocks: &Bytes, ops: &mut Ops) {
+    pub(super) fn on_read(&mut self, op: OpId, blocks: &Bytes, seed: Seed, ops: &mut Ops) {
         let Some(work) = self.at_work.take_if(|work| work.op == op) else { return };
-        let Some(hole) = self.holes.iter().find(|hole| hole.is_at(work)) else { return };
+        let Some(hole) = self.holes.iter_mut().find(|hole| hole.is_at(work)) else { return };
+        if std::mem::take(&mut hole.is_doubted) && hole.frame.is_none() {
+            // Else it is one like any other.
+            hole.frame = hole.found_in(blocks, seed);
+        }
         let Some(frame) = &hole.frame else { return };
         let (offset, end) = hole.blocks();
         let mut image = BytesMut::from(&blocks[..]);
@@ -202,6 +245,18 @@ impl Hole {
     const fn blocks(&self) -> (u64, u64) {
         let start = self.layout.block_before(self.slot.offset as u64);
         (start, self.layout.block_after(self.slot.end()))
+    }
+
+    const fn has_to_be_written(&self) -> bool {
+        self.frame.is_some() || self.is_doubted
+    }
+
+    /// What its blocks hold in its place, if that is the entry.
+    fn found_in(&self, blocks: &Bytes, seed: Seed) -> Option<Bytes> {
+        let at = u64::from(self.slot.offset) - self.blocks().0;
+        let (at, end) = (at as usize, at as usize + self.slot.total_bytes as usize);
+        let head = Head::parse_whole(blocks.get(at..end)?, seed).ok()?;
+        self.slot.agrees(&head).then(|| blocks.slice(at..end))
     }
 
     fn is_at(&self, work: Work) -> bool {

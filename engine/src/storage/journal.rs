@@ -412,7 +412,7 @@ impl Journal {
             }
         }
         if self.cut.is_none() {
-            self.holes.go_on(ops);
+            self.holes.go_on(promises, ops);
         }
         if self.cut.is_none() && self.spares.is_due(now) {
             self.prepare_spare(ops);

@@ -487,6 +487,14 @@ impl Look {
         let snapshot = self.snapshot().index;
         for found in &self.segments {
             let (Some(header), Some(scanned)) = (&found.header, &found.scanned) else { continue };
+            let filling = self.hard().filling;
+            let doubted = scanned.slots.iter().find(|slot| slot.id.index == filling);
+            if let Some(&slot) = doubted.filter(|_| filling > snapshot)
+                && !scanned.holes.contains(&slot)
+            {
+                journal.holes.doubt(slot, found.sequence, header.layout);
+                journal.durable = journal.durable.min(filling.previous());
+            }
             for &slot in &scanned.holes {
                 let is_owed = slot.id.index > snapshot;
                 journal.holes.add(slot, found.sequence, header.layout, is_owed);

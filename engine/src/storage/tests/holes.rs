@@ -389,6 +389,58 @@ fn a_read_that_nobody_waits_for_may_find_nothing() {
     assert_eq!(node.read(1).len(), 4);
 }
 
+/// The write of what filled a hole came as far as the cache, and its sync failed, which leaves the pages
+/// clean. The next start read the entry there, and acknowledged it and all behind it; a power cut
+/// showed that the disk had never had it.
+#[test]
+fn what_filled_a_hole_and_may_lie_in_a_cache_alone_is_written_again() {
+    let (node, frames) = grown([40, 50, 60, 700, 80]);
+    let mut disk = node.disk;
+    harm(&mut disk, &frames[1]);
+    harm(&mut disk, &frames[4]);
+    let mut node = Node::start(disk, Start::Run);
+    let (file, _) = body(&node.disk, &frames[2]);
+    let is_its_write = |request: &DiskRequest| matches!(request, DiskRequest::Write { file: to, durable: true, .. } if *to == file);
+    let head = Head::parse_whole(&frames[1], node.recovered().seed).expect("it is whole");
+    node.storage.refill(&head, frames[1].clone());
+    let mut failed = false;
+    while !failed {
+        for (op, request) in asked(&mut node) {
+            let is_it = is_its_write(&request);
+            let result = node.disk.perform(request);
+            let result = if is_it { Err(DiskError::Io { errno: 5 }) } else { result };
+            node.storage.on_completed(node.now, op, result);
+            failed |= is_it;
+        }
+    }
+    assert!(matches!(node.storage.halt(), Some(Halt::DiskFailed { .. })));
+    // Bad after all, or good.
+    for is_good in [false, true] {
+        let mut disk = node.disk.clone();
+        if !is_good {
+            harm(&mut disk, &frames[1]);
+        }
+        disk.requests.clear();
+        let mut node = Node::start(disk, Start::Run);
+        let writes = node.disk.requests.iter().filter(|request| is_its_write(request)).count();
+        if is_good {
+            assert!(writes > 0, "it may lie in the cache alone");
+            assert_eq!(node.storage.hole(), Some(LogId::new(Term(1), LogIndex(5))));
+        } else {
+            assert_eq!(node.storage.hole(), Some(LogId::new(Term(1), LogIndex(2))));
+            refill(&mut node, &frames[1]);
+        }
+        assert_eq!(node.storage.durable(), LogIndex(4));
+        refill(&mut node, &frames[4]);
+        assert_eq!(node.storage.durable(), LogIndex(5));
+        node.settle();
+        node.disk.requests.clear();
+        let mut node = node.restart();
+        assert!(!node.disk.requests.iter().any(is_its_write), "once is enough");
+        assert_eq!(node.read(1).len(), 5);
+    }
+}
+
 /// While the log is given up nothing else is done, and what else there was a time for was due.
 #[test]
 fn a_log_that_is_given_up_has_no_deadline() {
