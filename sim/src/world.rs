@@ -334,6 +334,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.nodes[at].scars.excuse(at, &probe)?;
         self.perform_all(at, &mut actions)?;
         self.actions = actions;
+        self.wants_its_members(at)?;
         self.schedule_wake(at);
         let node = &mut self.nodes[at];
         node.steps += u64::from(ends || node.operations > operations);
@@ -358,7 +359,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             Action::Machine(step) => self.push_machine_step(at, step),
             Action::Respond { requests, outcome } => return self.respond(at, requests, &outcome),
             Action::Note(note) => self.count(&note),
-            Action::Members(_) => {}
+            Action::Members(members) => self.want(at, &members),
             Action::Halt(halt) => return self.halted(at, *halt),
         }
         Ok(())

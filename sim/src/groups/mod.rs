@@ -350,6 +350,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             self.perform(at, action)?;
         }
         self.actions = actions;
+        self.wants_its_members(at)?;
         self.schedule_wake(at);
         Ok(())
     }
@@ -396,8 +397,13 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
                 self.send(at, to, bytes, &Bytes::new());
                 Ok(())
             }
-            // Everybody is connected with everybody.
-            HostAction::Connect(_) => Ok(()),
+            HostAction::Connect(members) => {
+                if self.trace.is_some() {
+                    self.note(Some(at), || format!("< connect {members}"));
+                }
+                self.want(at, &members);
+                Ok(())
+            }
         }
     }
 
@@ -415,6 +421,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             Action::Note(lakebed::Note::Snapshot(_)) => self.stats.snapshots += 1,
             Action::Note(lakebed::Note::Compacted(_)) => self.stats.compactions += 1,
             Action::Note(lakebed::Note::Role { leader: Some(_), .. }) => self.stats.elections += 1,
+            // Of members the host has told.
             Action::Note(_) | Action::Members(_) => {}
             Action::Halt(halt) => return self.halted(at, group, &halt),
         }
