@@ -9,6 +9,7 @@ use crate::{
     prng::Draw,
     seat::Seat,
     witness::Witness,
+    world::Hearsay,
 };
 use lakebed::{
     DiskError, DiskRequest, Engine, File, Instant, LogId, Machine, OpId, Runner, StateMachine,
@@ -129,6 +130,8 @@ pub(crate) struct Node<M: StateMachine> {
     pub(crate) has_left: bool,
     /// What became of its disk that no crash does.
     pub(crate) scars: Scars,
+    /// How old what it knows may be.
+    pub(crate) heard: Hearsay,
 }
 
 /// What became of a disk that no crash does.
@@ -177,6 +180,7 @@ impl<M: StateMachine + Clone> Clone for Node<M> {
             hangs: self.hangs.clone(),
             cuts: self.cuts.clone(),
             scars: self.scars.clone(),
+            heard: self.heard.clone(),
             ..*self
         }
     }
@@ -216,6 +220,7 @@ impl<M: StateMachine> Node<M> {
             next_sync_fails: None,
             has_left: false,
             scars: Scars::default(),
+            heard: Hearsay::default(),
         }
     }
 
@@ -234,6 +239,7 @@ impl<M: StateMachine> Node<M> {
     pub(crate) fn stop(&mut self) {
         self.engine = None;
         self.lane.clear();
+        self.heard.forget();
         self.hangs.iter_mut().for_each(Vec::clear);
         self.paused_until = 0;
         self.wake = u64::MAX;

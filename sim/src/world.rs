@@ -11,6 +11,7 @@ mod damage;
 mod faults;
 mod forced;
 mod halts;
+mod hearsay;
 mod lanes;
 mod looks;
 mod requests;
@@ -32,13 +33,15 @@ use crate::{
     trace::{self, Trace},
 };
 pub use backups::Taken;
+pub(crate) use hearsay::Hearsay;
 pub use stats::Stats;
 
 use agenda::{Agenda, Coming};
 use bytes::{Bytes, BytesMut};
 use lakebed::{
-    Action, ClusterId, Config, DiskRequest, Engine, Event, GroupId, Marks, Member, Membership,
-    NodeId, OpId, Outcome, RequestId, Start, StateMachine, entry::Seed, tape::Digest,
+    Action, ClusterId, Config, DiskRequest, Engine, Event, GroupId, LogIndex, Marks, Member,
+    Membership, NodeId, OpId, Outcome, RequestId, Start, StateMachine, Tuning, entry::Seed,
+    tape::Digest,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -84,6 +87,8 @@ pub struct World<M: StateMachine, W> {
     requests: Requests,
     /// Operations that clients with sessions have begun: the last one's number.
     operations: u64,
+    /// When more was acknowledged than before, and how much. Only where reads are held to it.
+    told: Vec<(u64, LogIndex)>,
     workload: W,
     machine: fn() -> M,
     oracle: Oracle<M>,
@@ -133,6 +138,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             clients: Vec::new(),
             requests: Requests::default(),
             operations: 0,
+            told: Vec::new(),
             workload,
             machine,
             oracle: Oracle::new(count, Seed::new(CLUSTER, GROUP), members, reference),
@@ -261,12 +267,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     fn happen(&mut self, what: Coming) -> Checked {
         match what {
-            Coming::Deliver { from, to, life, bytes } => {
+            Coming::Deliver { from, to, life, as_of, bytes } => {
                 let (from, to) = (from as usize, to as usize);
                 if self.network.is_cut(from, to) {
                     self.stats.messages_lost += 1;
                     return Ok(());
                 }
+                self.hear(to, as_of);
                 self.stats.messages_stale += u64::from(life != self.nodes[from].life);
                 self.feed(to, Some(Event::Received { from: node_id(from), bytes }))
             }
@@ -434,13 +441,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let bytes = if body.is_empty() { head } else { joined(&head, body) };
         match self.network.send(from, to, self.now, bytes.len()) {
             Fate::Arrives(at, again) => {
-                let life = self.nodes[from].life;
+                let (life, as_of) = (self.nodes[from].life, self.known_as_of(from));
                 let (from, to) = (from as u32, to as u32);
                 if let Some(again) = again {
                     let bytes = bytes.clone();
-                    self.schedule(again, Coming::Deliver { from, to, life, bytes });
+                    self.schedule(again, Coming::Deliver { from, to, life, as_of, bytes });
                 }
-                self.schedule(at, Coming::Deliver { from, to, life, bytes });
+                self.schedule(at, Coming::Deliver { from, to, life, as_of, bytes });
             }
             Fate::Lost { noticed } => {
                 self.stats.messages_lost += 1;
@@ -513,10 +520,16 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let mut config = Config::new(GROUP, node_id(at));
         config.disk_align = self.plan.geometry.align;
         config.segment_bytes = self.plan.segment_bytes;
-        config.tuning = self.plan.tuning.clone();
-        // Each node comes before the next.
-        config.tuning.election_delay *= at as u32;
+        config.tuning = self.tuning(at);
         Engine::new(config, seed).expect("plans are configurations that work")
+    }
+
+    /// What a node is started with.
+    fn tuning(&self, at: usize) -> Tuning {
+        let mut tuning = self.plan.tuning.clone();
+        // Each node comes before the next.
+        tuning.election_delay *= at as u32;
+        tuning
     }
 
     fn start(&mut self, at: usize) -> Checked {

@@ -3,7 +3,7 @@
 
 use super::{Coming, Groups, SITE_CLIENT, SITE_OPERATION, of_group};
 use crate::{
-    client::{Errand, Fate, Op, Request, Workload},
+    client::{self, COMPANION, Errand, Fate, Op, Request, Workload},
     oracle::Checked,
     plan::MS,
     witness::PREFIX_BYTES,
@@ -110,16 +110,29 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let (errand, fate) = (Errand::Plain, Fate::Open);
         let request = Request { client, node, is_write, errand, query, floor, fate };
         let request = group.requests.begin(request);
+        // What is nobody's is asked for alone.
+        let number = self.clients.get(client).map(|client| client.round);
+        let mut manner = number.map(|number| client::manner(&self.plan, client, number));
         let event = if is_write {
             let mut batch = Batch::with_capacity(bytes.len() + PREFIX_BYTES + 4);
-            batch.push_with(|buf| {
-                buf.extend_from_slice(&request.0.to_le_bytes());
-                buf.extend_from_slice(&bytes);
-            });
+            push(&mut batch, request, &bytes);
+            let more = manner
+                .as_mut()
+                .map(|manner| client::companions(&self.plan, manner, &mut self.workload));
+            for command in more.unwrap_or_default() {
+                let (client, query, is_write) = (COMPANION, Bytes::new(), true);
+                let more = Request { client, node, is_write, errand, query, floor, fate };
+                push(&mut batch, group.requests.begin(more), &command);
+                self.stats.requests += 1;
+            }
             Event::Propose { first: request, time: self.nodes[node].clock.wall(self.now), batch }
         } else {
-            let has_lease = self.plan.tuning.lease_drift_ppm.is_some();
-            let mode = if has_lease { ReadMode::Lease } else { ReadMode::Linearizable };
+            let mode = manner
+                .map_or(client::fresh(&self.plan), |mut draw| client::mode(&self.plan, &mut draw));
+            if matches!(mode, ReadMode::Local { .. }) {
+                // How old it may be is judged in the world of one group; here that it is right.
+                group.requests.of_mut(request).floor = LogIndex(0);
+            }
             Event::Read { requests: Requests::one(request), mode }
         };
         (request, event)
@@ -232,4 +245,11 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     pub(super) const fn rest_after(&self) -> Duration {
         self.plan.tuning.hibernate_after
     }
+}
+
+fn push(batch: &mut Batch, id: RequestId, command: &[u8]) {
+    batch.push_with(|buf| {
+        buf.extend_from_slice(&id.0.to_le_bytes());
+        buf.extend_from_slice(command);
+    });
 }

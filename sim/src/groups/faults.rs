@@ -47,6 +47,12 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             FaultKind::StalledClock { node, lasts } => {
                 self.nodes[*node].clock.stall(self.now, *lasts);
             }
+            FaultKind::Tune { node, to } => {
+                let tuning = Box::new(to.of(&self.plan.tuning));
+                if let Some(group) = self.victim(*node) {
+                    return self.feed(*node, [HostEvent::Group(group, Event::Tune(tuning))]);
+                }
+            }
             FaultKind::Stop { node, hand_over } => return self.stop(*node, *hand_over),
             FaultKind::Transfer { node } => return self.transfer(*node),
             FaultKind::SyncFailure { node, failure } => {

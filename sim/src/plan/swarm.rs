@@ -1,6 +1,6 @@
 //! From a seed to the faults of a storm: which kinds exist at all, how often, and when.
 
-use super::{Fault, FaultKind, Harm, MS, Moment, Part};
+use super::{Fault, FaultKind, Harm, MS, Moment, Part, Retuning};
 use crate::{
     disk::{EIO, Failure, Survivors, Victim},
     prng::{Concern, Draw},
@@ -25,6 +25,7 @@ const SLOW_LINKS: u32 = 15;
 const DAMAGE: u32 = 17;
 const BAD_ENTRIES: u32 = 22;
 const TRANSFERS: u32 = 26;
+const TUNES: u32 = 31;
 
 /// Draws the faults of a storm: each kind in a lane of its own, so that taking one kind away
 /// leaves the others as they were.
@@ -57,6 +58,7 @@ impl Faults {
         self.damage();
         self.bad_entries();
         self.transfers();
+        self.tunes();
         self.list.sort_by_key(|fault| fault.at);
         self.list
     }
@@ -253,6 +255,17 @@ impl Faults {
             for _ in 0..draw.between(1, 4) {
                 let heir = self.node(&mut draw);
                 self.add(Self::at(&mut draw), FaultKind::Transfer { node: heir });
+            }
+        }
+    }
+
+    /// Whoever runs the cluster has other wishes, for one node after the other.
+    fn tunes(&mut self) {
+        let mut draw = self.lane(TUNES);
+        if draw.ratio(1, 4) {
+            for _ in 0..draw.between(1, 5) {
+                let (node, to) = (self.node(&mut draw), Retuning::drawn(&mut draw));
+                self.add(Self::at(&mut draw), FaultKind::Tune { node, to });
             }
         }
     }

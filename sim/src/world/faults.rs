@@ -83,6 +83,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 }
             }
             FaultKind::Change { steps } => self.want_change(steps)?,
+            FaultKind::Tune { node, to } => {
+                let tuning = to.of(&self.tuning(*node));
+                self.feed(*node, Some(Event::Tune(Box::new(tuning))))?;
+            }
             FaultKind::SyncFailure { node, failure } => self.fail_next_sync(*node, *failure),
             FaultKind::DiskFull { node, .. } => self.fill_disk(*node),
             FaultKind::SlowDisk { node, factor, .. } => self.nodes[*node].slowness = *factor,
