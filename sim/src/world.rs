@@ -24,6 +24,7 @@ mod tests;
 use crate::{
     changes::Changes,
     client::{Client, Requests, Workload},
+    harm::Harmed,
     network::{Fate, Network},
     node::{Node, is_sync},
     oracle::{Checked, Oracle, Seen, Violation},
@@ -43,10 +44,7 @@ use lakebed::{
     Membership, NodeId, OpId, Outcome, RequestId, Start, StateMachine, Tuning, entry::Seed,
     tape::Digest,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 const CLUSTER: ClusterId = ClusterId(0x1a4e_bed0);
 const GROUP: GroupId = GroupId(1);
@@ -92,8 +90,8 @@ pub struct World<M: StateMachine, W> {
     workload: W,
     machine: fn() -> M,
     oracle: Oracle<M>,
-    /// Entries that were damaged on some node: on no other too.
-    harmed: BTreeSet<u32>,
+    /// Entries that were damaged, and where.
+    harmed: Harmed,
     /// A run of more events has no end.
     events_max: u64,
     armed: BTreeMap<u64, faults::Armed>,
@@ -142,7 +140,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             workload,
             machine,
             oracle: Oracle::new(count, Seed::new(CLUSTER, GROUP), members, reference),
-            harmed: BTreeSet::new(),
+            harmed: Harmed::default(),
             events_max: u64::MAX,
             armed: BTreeMap::new(),
             digest: Digest::default(),

@@ -19,6 +19,7 @@ pub mod storm;
 use crate::{
     changes::Changes,
     client::{Requests, Workload},
+    harm::Harmed,
     network::{Fate, Network},
     node::{Clock, is_sync},
     oracle::{Checked, Oracle, Seen, Violation},
@@ -132,8 +133,8 @@ struct Group<M> {
     /// Membership changes that are wanted.
     changes: Changes,
     requests: Requests,
-    /// Entries that were damaged on some node: on no other too.
-    harmed: BTreeSet<u32>,
+    /// Entries that were damaged, and where.
+    harmed: Harmed,
     /// It was removed: nothing is owed to its clients any more.
     is_removed: bool,
 }

@@ -314,7 +314,7 @@ pub enum Part {
     EndRecord,
     /// Anything in the newest of two snapshots.
     Snapshot,
-    /// Entries under good slots, once on one node of all that hold them.
+    /// Entries under good slots, of which every quorum has others that are whole.
     Entries,
 }
 

@@ -26,6 +26,7 @@ const DAMAGE: u32 = 17;
 const BAD_ENTRIES: u32 = 22;
 const TRANSFERS: u32 = 26;
 const TUNES: u32 = 31;
+const SAME_ENTRIES: u32 = 32;
 
 /// Draws the faults of a storm: each kind in a lane of its own, so that taking one kind away
 /// leaves the others as they were.
@@ -332,16 +333,18 @@ impl Faults {
         }
     }
 
-    /// Entries that all nodes hold are damaged on one of them.
+    /// Entries that others hold are damaged; in half of the runs the oldest, on one node and then, as far
+    /// as the budget goes, on another.
     fn bad_entries(&mut self) {
         let mut draw = self.lane(BAD_ENTRIES);
+        let places = if self.lane(SAME_ENTRIES).ratio(1, 2) { 2 } else { u64::MAX };
         if self.nodes > 1 && draw.ratio(1, 4) {
             for _ in 0..draw.between(1, 5) {
                 let kind = FaultKind::Damage {
                     node: self.node(&mut draw),
                     part: Part::Entries,
                     harm: *draw.pick(&[Harm::Rot, Harm::Zero]),
-                    pick: draw.any(),
+                    pick: draw.any() % places,
                     survivors: *draw.pick(&Survivors::ALL),
                     down: draw.delay(MS, 40 * MS),
                 };
