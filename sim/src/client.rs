@@ -15,6 +15,8 @@ use std::time::Duration;
 const SITE_MANNER: u32 = 6;
 /// The client of commands that are proposed beside another's.
 pub(crate) const COMPANION: usize = usize::MAX - 1;
+/// Who only reads takes one of so many operations, if there is a read among them.
+const READ_WITHIN: u32 = 32;
 /// What rates are parts of.
 const RATE: u64 = 65_536;
 
@@ -43,6 +45,25 @@ impl<F: FnMut(&mut Draw) -> Op> Workload for F {
 pub(crate) fn manner(plan: &Plan, client: usize, number: u32) -> Draw {
     let entity = (client as u32) << 20 ^ number;
     Draw::new(plan.seed, Concern::Workload, SITE_MANNER, entity)
+}
+
+/// The next operation of a client.
+pub(crate) fn operation(
+    plan: &Plan,
+    client: usize,
+    draw: &mut Draw,
+    workload: &mut impl Workload,
+) -> Op {
+    // One always writes.
+    let only_reads = client > 0 && client + plan.manner.readers >= plan.clients.len();
+    let mut op = workload.next(draw);
+    for _ in 0..READ_WITHIN {
+        if !only_reads || matches!(op, Op::Read(_)) {
+            break;
+        }
+        op = workload.next(draw);
+    }
+    op
 }
 
 /// How fresh a read is to be.

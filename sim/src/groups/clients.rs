@@ -51,7 +51,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             self.think(at);
             return Ok(());
         }
-        let op = self.workload.next(self.draws.lane(SITE_OPERATION, at as u32));
+        let lane = self.draws.lane(SITE_OPERATION, at as u32);
+        let op = client::operation(&self.plan, at, lane, &mut self.workload);
         let (id, event) = self.begin_request(at, node, group, op);
         let client = &mut self.clients[at];
         client.waits = Some((group, id));

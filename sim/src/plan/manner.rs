@@ -24,12 +24,15 @@ pub struct Manner {
     pub stale_max: u64,
     /// The most commands that a client proposes together.
     pub batch: u64,
+    /// How many clients, the last ones, only read: whoever writes waits for its answer where nobody can
+    /// give one, and does not notice what a leader answers that leads no longer.
+    pub readers: usize,
 }
 
 impl Default for Manner {
     /// Each read alike, and one command at a time.
     fn default() -> Self {
-        Self { rounds: 0, local: 0, stale_max: 0, batch: 1 }
+        Self { rounds: 0, local: 0, stale_max: 0, batch: 1, readers: 0 }
     }
 }
 
@@ -41,6 +44,7 @@ impl Manner {
             local: *draw.pick(&[0, 6_553, 32_768]),
             stale_max: *draw.pick(&[5 * MS, 40 * MS, 300 * MS]),
             batch: *draw.pick(&[1, 2, 3]),
+            readers: *draw.pick(&[0, 1, 2]),
         }
     }
 
@@ -50,11 +54,12 @@ impl Manner {
             plain("local", &mut self.local),
             time("stale", &mut self.stale_max),
             plain("batch", &mut self.batch),
+            plain("readers", &mut self.readers),
         ]
     }
 
     pub(super) fn validate(&self) -> Result<(), String> {
-        let Self { rounds, local, stale_max, batch } = *self;
+        let Self { rounds, local, stale_max, batch, .. } = *self;
         if rounds > RATE_MAX || local > RATE_MAX || stale_max > TIME_MAX {
             return Err(format!("of {RATE_MAX} reads that many at most are of a kind"));
         }

@@ -27,6 +27,7 @@ const BAD_ENTRIES: u32 = 22;
 const TRANSFERS: u32 = 26;
 const TUNES: u32 = 31;
 const SAME_ENTRIES: u32 = 32;
+const LATE_ANSWERS: u32 = 33;
 
 /// Draws the faults of a storm: each kind in a lane of its own, so that taking one kind away
 /// leaves the others as they were.
@@ -60,6 +61,7 @@ impl Faults {
         self.bad_entries();
         self.transfers();
         self.tunes();
+        self.late_answers();
         self.list.sort_by_key(|fault| fault.at);
         self.list
     }
@@ -311,6 +313,24 @@ impl Faults {
                 let to = (from + n) % self.nodes;
                 self.add(at, FaultKind::SlowLink { from, to, bytes_per_ms, lasts });
             }
+        }
+    }
+
+    /// What all others answer to one node takes ever longer, and then nobody hears it any more, while it is
+    /// still told what they said before.
+    fn late_answers(&mut self) {
+        let mut draw = self.lane(LATE_ANSWERS);
+        if self.nodes > 1 && draw.ratio(1, 4) {
+            let (mut at, to) = (Self::at(&mut draw), self.node(&mut draw));
+            let (bytes_per_ms, lasts) = (*draw.pick(&[1, 2, 4]), draw.delay(150 * MS, 60 * MS));
+            for n in 1..self.nodes {
+                let from = (to + n) % self.nodes;
+                self.add(at, FaultKind::SlowLink { from, to, bytes_per_ms, lasts });
+            }
+            at += draw.delay(10 * MS, 20 * MS);
+            let side = (0..self.nodes).map(|node| node == to).collect();
+            let (both_ways, noticed) = (false, false);
+            self.add(at, FaultKind::Partition { side, both_ways, noticed, lasts });
         }
     }
 

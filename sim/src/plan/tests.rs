@@ -123,7 +123,7 @@ read least 0.100ms tail 0.050ms
 write least 0.100ms tail 0.050ms
 sync least 0.100ms tail 0.050ms
 think least 1.000ms tail 1.000ms
-asking rounds 0 local 0 stale 0.000ms batch 1
+asking rounds 0 local 0 stale 0.000ms batch 1 readers 0
 clocks drift-ppm 0,0,0
 client 1 asks 1-
 client 2 asks 1-3,8

@@ -63,12 +63,17 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         if let Some(sessions) = self.plan.sessions {
             return self.next_in_session(at, node, sessions);
         }
-        let op = self.workload.next(self.draws.lane(SITE_OPERATION, at as u32));
+        let op = self.next_operation(at);
         if !self.is_asked(at) {
             self.think(at);
             return Ok(());
         }
         self.ask(at, node, op, Errand::Plain)
+    }
+
+    pub(super) fn next_operation(&mut self, at: usize) -> Op {
+        let lane = self.draws.lane(SITE_OPERATION, at as u32);
+        client::operation(&self.plan, at, lane, &mut self.workload)
     }
 
     /// Whether the operation that was just drawn for a client is to be made.
