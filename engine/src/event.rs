@@ -173,7 +173,9 @@ pub enum ReadMode {
     Linearizable,
     /// Linearizable as long as clocks drift less than declared; a leader's lease spares a round.
     Lease,
-    /// This node's state if it heard from a leader within `stale_max`.
+    /// This node's state if it heard from a leader within `stale_max` that has committed an entry of its
+    /// term. Messages that are long on their way, and a leader that does not know yet that it is none (a
+    /// longest election timeout at most), come on top.
     Local {
         /// How long ago that may be.
         stale_max: Duration,

@@ -189,7 +189,7 @@ impl Cluster {
                 self.machine(*node).clock.step(by_ms * MS as i64);
             }
             // The clock that timers go by is madsim's.
-            FaultKind::StalledClock { .. } => {}
+            FaultKind::StalledClock { .. } | FaultKind::Tune { .. } => {}
             FaultKind::Change { .. } => unreachable!("no storm here changes the members"),
             FaultKind::PowerCutAt { .. } => unreachable!("no storm counts steps of a disk"),
             FaultKind::Ruin { .. }

@@ -33,6 +33,11 @@ pub fn storm(seed: Seed, nodes: usize) -> Outcome {
     Storm::new(seed).nodes(nodes).swarm().run(Ledger::default, workload)
 }
 
+/// Five nodes; in one storm of eight there are seven, the most that a cluster is meant to have.
+const fn five_or_seven(seed: u64) -> usize {
+    if seed % 8 == 7 { 7 } else { 5 }
+}
+
 /// A storm over one to five voters whose places others take.
 fn churn(seed: Seed) -> Outcome {
     let voters = [3, 3, 5, 1, 2, 4][(seed.number % 6) as usize];
@@ -121,8 +126,11 @@ pub const SCENARIOS: [Scenario; 8] = [
     },
     Scenario {
         name: "storm_of_five",
-        about: "five nodes: the same, with quorums that overlap in one node of three",
-        run: |seed| storm(seed, 5),
+        about: "five nodes, sometimes seven: the same, with quorums that overlap in one node of three",
+        run: |seed| {
+            let nodes = five_or_seven(seed.number);
+            storm(seed, nodes)
+        },
     },
     Scenario {
         name: "storm_of_installs",

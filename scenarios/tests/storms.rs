@@ -39,7 +39,8 @@ fn storm_of_three() {
 
 #[test]
 fn storm_of_five() {
-    assert_stormy(&check("storm_of_five", |seed| storm(seed, 5)));
+    let five = scenario("storm_of_five").expect("it is one of them");
+    assert_stormy(&check("storm_of_five", five.run));
 }
 
 #[test]

@@ -3,9 +3,22 @@
 //! Each client has one request at a time and a node it talks to. Knows nothing of logs; whether
 //! the answers were right is the oracle's affair.
 
-use crate::prng::Draw;
+use crate::{
+    plan::Plan,
+    prng::{Concern, Draw},
+};
 use bytes::Bytes;
-use lakebed::{Clients, LogIndex, Outcome, RequestId, session::SessionId};
+use lakebed::{Clients, LogIndex, Outcome, ReadMode, RequestId, session::SessionId};
+use std::time::Duration;
+
+/// The site of draws that say how an operation is asked for.
+const SITE_MANNER: u32 = 6;
+/// The client of commands that are proposed beside another's.
+pub(crate) const COMPANION: usize = usize::MAX - 1;
+/// Who only reads takes one of so many operations, if there is a read among them.
+const READ_WITHIN: u32 = 32;
+/// What rates are parts of.
+const RATE: u64 = 65_536;
 
 /// What a client asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,6 +52,62 @@ pub(crate) fn next_of_kind(
 ) -> Option<Op> {
     let mut drawn = (0..DRAWS_MAX).map(|_| workload.next(draw));
     drawn.find(|op| matches!(op, Op::Propose(_)) == is_write)
+}
+
+/// How an operation of a client is asked for, by the how-manieth it is: nothing else is moved by it.
+pub(crate) fn manner(plan: &Plan, client: usize, number: u32) -> Draw {
+    let entity = (client as u32) << 20 ^ number;
+    Draw::new(plan.seed, Concern::Workload, SITE_MANNER, entity)
+}
+
+/// The next operation of a client.
+pub(crate) fn operation(
+    plan: &Plan,
+    client: usize,
+    draw: &mut Draw,
+    workload: &mut impl Workload,
+) -> Op {
+    // One always writes.
+    let only_reads = client > 0 && client + plan.manner.readers >= plan.clients.len();
+    let mut op = workload.next(draw);
+    for _ in 0..READ_WITHIN {
+        if !only_reads || matches!(op, Op::Read(_)) {
+            break;
+        }
+        op = workload.next(draw);
+    }
+    op
+}
+
+/// How fresh a read is to be.
+pub(crate) fn mode(plan: &Plan, draw: &mut Draw) -> ReadMode {
+    let manner = plan.manner;
+    if manner.local > 0 && draw.ratio(manner.local, RATE) {
+        return ReadMode::Local {
+            stale_max: Duration::from_nanos(draw.below(manner.stale_max + 1)),
+        };
+    }
+    let takes_round = manner.rounds > 0 && draw.ratio(manner.rounds, RATE);
+    if takes_round { ReadMode::Linearizable } else { fresh(plan) }
+}
+
+/// As fresh as any, as long as clocks keep what is declared of them.
+pub(crate) const fn fresh(plan: &Plan) -> ReadMode {
+    if plan.tuning.lease_drift_ppm.is_some() { ReadMode::Lease } else { ReadMode::Linearizable }
+}
+
+/// The commands that are proposed beside one.
+pub(crate) fn companions(
+    plan: &Plan,
+    draw: &mut Draw,
+    workload: &mut impl Workload,
+) -> Vec<Vec<u8>> {
+    let more = if plan.manner.batch > 1 { draw.below(plan.manner.batch) } else { 0 };
+    let command = |_| match workload.next(draw) {
+        Op::Propose(command) => Some(command),
+        Op::Read(_) => None,
+    };
+    (0..more).filter_map(command).collect()
 }
 
 /// How far a request has come.

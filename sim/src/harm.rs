@@ -1,17 +1,19 @@
 //! Where a disk can be damaged within the budget, and how: what a node has twice is damaged once, and
-//! its restart mends it or does without; what all nodes have is damaged on one of them, and the
-//! others give it again.
+//! its restart mends it or does without; what others have as well is damaged on fewer nodes than a
+//! quorum, and those who have it whole give it again.
 //!
 //! Knows where things lie in a segment (docs/disk-format.md), and which files were struck before:
-//! each is at most once. Knows no world. Invariant: an entry is damaged on one node at most.
+//! each is at most once. Knows no world. Invariant: of an entry that is committed every quorum has a
+//! whole copy, as the oracle knows what was durable and this what was damaged since.
 
 use crate::{
     disk::{Geometry, SimDisk},
     node::Scars,
     plan::{Harm, Part},
 };
+use bytes::Bytes;
 use lakebed::{File, LogId, LogIndex};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A slot's length.
 const SLOT: u64 = 40;
@@ -23,10 +25,63 @@ pub(crate) struct Patient<'a> {
     pub(crate) disk: &'a SimDisk,
     pub(crate) scars: &'a Scars,
     pub(crate) geometry: Geometry,
-    /// Entries that were damaged on some node.
-    pub(crate) harmed: &'a BTreeSet<u32>,
-    /// Entries up to here all nodes hold, and this one has proof of.
+    /// Entries that too few would have whole without this node.
+    pub(crate) scarce: &'a BTreeSet<u32>,
+    /// Of entries up to here every quorum has one without this node, which has proof of them.
     pub(crate) held: LogIndex,
+}
+
+/// An entry that was damaged on a node.
+#[derive(Clone, Debug)]
+pub(crate) struct Hurt {
+    pub(crate) node: usize,
+    file: File,
+    from: u64,
+    was: Bytes,
+}
+
+impl Hurt {
+    /// Whether it is bad no longer: it was written again as it was, or its segment is gone. What has yet to
+    /// be durable is not.
+    fn is_healed(&self, disk: &SimDisk) -> bool {
+        let Some(content) = disk.content(self.file) else { return true };
+        let here = self.from as usize..self.from as usize + self.was.len();
+        content.get(here) == Some(&self.was[..]) && !disk.has_pending_sectors_of(self.file)
+    }
+}
+
+/// The entries that were ever damaged, by their index.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Harmed(BTreeMap<u32, Vec<Hurt>>);
+
+impl Harmed {
+    /// The entries of which a quorum may have none that is whole, once this node has none: `may_lack` says
+    /// whether these nodes may do without one.
+    pub(crate) fn scarce<'a>(
+        &self,
+        node: usize,
+        disk: impl Fn(usize) -> Option<&'a SimDisk>,
+        may_lack: impl Fn(LogIndex, &dyn Fn(usize) -> bool) -> bool,
+    ) -> BTreeSet<u32> {
+        let is_bad = |hurt: &Hurt| disk(hurt.node).is_some_and(|disk| !hurt.is_healed(disk));
+        let is_scarce = |index: u32, hurts: &[Hurt]| {
+            let bad: Vec<usize> =
+                hurts.iter().filter(|hurt| is_bad(hurt)).map(|hurt| hurt.node).collect();
+            !may_lack(LogIndex(u64::from(index)), &|of| of == node || bad.contains(&of))
+        };
+        let scarce = self.0.iter().filter(|(index, hurts)| is_scarce(**index, hurts));
+        scarce.map(|(index, _)| *index).collect()
+    }
+
+    /// The entries that were ever damaged on a node.
+    pub(crate) fn of(&self, node: usize) -> impl Iterator<Item = u32> + '_ {
+        let was_hurt = move |hurts: &Vec<Hurt>| hurts.iter().any(|hurt| hurt.node == node);
+        self.0.iter().filter(move |(_, hurts)| was_hurt(hurts)).map(|(index, _)| *index)
+    }
+
+    fn add(&mut self, index: u32, hurt: Hurt) {
+        self.0.entry(index).or_default().push(hurt);
+    }
 }
 
 impl Patient<'_> {
@@ -54,7 +109,7 @@ impl Patient<'_> {
                 .collect(),
             Part::Entries => {
                 let most = self.held.0 as u32;
-                let may_go = |slot: &Slot| slot.index <= most && !self.harmed.contains(&slot.index);
+                let may_go = |slot: &Slot| slot.index <= most && !self.scarce.contains(&slot.index);
                 let of = segments.filter(|(file, _)| is_whole(file)).flat_map(|(file, _)| {
                     let slots = slots(disk, file, align);
                     let sectors = disk.used_sectors(file).into_iter();
@@ -78,33 +133,38 @@ impl Patient<'_> {
     }
 }
 
-/// Damages a part of a disk there.
+/// Damages a part of a node's disk there.
 pub(crate) fn harm(
-    disk: &mut SimDisk,
-    harmed: &mut BTreeSet<u32>,
+    (node, disk): (usize, &mut SimDisk),
+    harmed: &mut Harmed,
     geometry: Geometry,
     part: Part,
     (file, at): (File, u64),
     harm: Harm,
 ) {
     match part {
-        Part::Entries => harm_entries(disk, harmed, geometry, (file, at), harm),
+        Part::Entries => harm_entries((node, disk), harmed, geometry, (file, at), harm),
         _ => harm_sector(disk, file, at, harm),
     }
 }
 
-/// Damages the entries of a sector, once and for all nodes.
+/// Damages the entries of a sector.
 fn harm_entries(
-    disk: &mut SimDisk,
-    harmed: &mut BTreeSet<u32>,
+    (node, disk): (usize, &mut SimDisk),
+    harmed: &mut Harmed,
     geometry: Geometry,
     (file, at): (File, u64),
     harm: Harm,
 ) {
     let [align, sector] = [geometry.align, geometry.sector].map(u64::from);
+    let content = disk.content(file).unwrap_or_default();
     let slots = slots(disk, file, align);
     let struck = slots.iter().filter(|slot| slot.reaches(at, sector));
-    harmed.extend(struck.clone().map(|slot| slot.index));
+    for Slot { index, from, to } in struck.clone().copied() {
+        let end = content.len().min(to as usize);
+        let was = content.slice(end.min(from as usize)..end);
+        harmed.add(index, Hurt { node, file, from, was });
+    }
     match harm {
         // What lies between entries is nobody's.
         Harm::Rot => struck.for_each(|slot| disk.flip(file, slot.from.max(at) * 8 + 3)),

@@ -1,13 +1,16 @@
 //! Who hears whom, and when.
 //!
-//! Knows no messages' content. A pair of nodes has a connection while both are up and neither
-//! direction is cut; what is lost breaks it, as a stream would, unless the plan says that losses
-//! go unnoticed. Bytes of an older connection, or of an older life, may still arrive.
+//! Knows no messages' content. A pair of nodes has a connection while both are up, neither
+//! direction is cut, and one of them at least wants it: who is dialled accepts whoever proves to be
+//! of the cluster, and who wants it no longer closes it. What is lost breaks it, as a stream would,
+//! unless the plan says that losses go unnoticed. Bytes of an older connection, or of an older life,
+//! may still arrive.
 
 use crate::{
     plan::{Links, MS},
     prng::{Concern, Stream},
 };
+use lakebed::{Membership, NodeId};
 
 /// The links between all pairs of nodes.
 #[derive(Clone, Debug)]
@@ -23,6 +26,8 @@ pub(crate) struct Network {
     queues: Vec<Option<Queue>>,
     /// What the sender believes to be connected with.
     connections: Vec<Option<Connection>>,
+    /// Whom each node wants to be connected with, by `node * nodes + peer`.
+    wanted: Vec<bool>,
     /// How many connections there were.
     made: u64,
     /// When the last message of the direction arrives: without reordering none arrives before.
@@ -67,6 +72,14 @@ pub(crate) enum Fate {
     Lost { noticed: bool },
 }
 
+/// That a driver is told of every member in force whom to be connected with (`Action::Members`).
+pub(crate) const MEMBERS_WANTED: &str = "members are connected";
+
+/// How it is told that it was not.
+pub(crate) fn unwanted(id: NodeId, members: &Membership) -> String {
+    format!("wants no connection with node {id}, and {members} are in force")
+}
+
 /// Sites of draws.
 const DELAY: u32 = 1;
 const LOSS: u32 = 2;
@@ -84,6 +97,7 @@ impl Network {
             alone: vec![false; nodes],
             queues: vec![None; pairs],
             connections: vec![None; pairs],
+            wanted: vec![false; pairs],
             made: 0,
             last: vec![0; pairs],
         }
@@ -139,6 +153,38 @@ impl Network {
     /// Whether messages get through in both directions.
     pub(crate) fn is_whole(&self, a: usize, b: usize) -> bool {
         !self.is_cut(a, b) && !self.is_cut(b, a)
+    }
+
+    /// A node says whom it wants to be connected with from now on. Returns who is new among them,
+    /// and (`false`) who is none any more.
+    pub(crate) fn want(&mut self, node: usize, members: &Membership) -> Vec<(usize, bool)> {
+        let is_wanted =
+            |peer: &usize| *peer != node && members.member(NodeId(*peer as u64 + 1)).is_some();
+        let now: Vec<bool> = (0..self.nodes).map(|peer| is_wanted(&peer)).collect();
+        let before = &mut self.wanted[node * self.nodes..][..self.nodes];
+        let news = |peer: &usize| before[*peer] != now[*peer];
+        let news = (0..self.nodes).filter(news).map(|peer| (peer, now[peer])).collect();
+        before.copy_from_slice(&now);
+        news
+    }
+
+    /// A node's process is gone, and wants nobody.
+    pub(crate) fn want_nobody(&mut self, node: usize) {
+        self.wanted[node * self.nodes..][..self.nodes].fill(false);
+    }
+
+    /// Whether one of two nodes wants to be connected with the other.
+    pub(crate) fn is_wanted(&self, a: usize, b: usize) -> bool {
+        self.wanted[self.pair(a, b)] || self.wanted[self.pair(b, a)]
+    }
+
+    /// The first of these members with whom a node does not want to be connected.
+    pub(crate) fn unwanted(&self, node: usize, members: &Membership) -> Option<NodeId> {
+        let is_wanted = |peer: NodeId| {
+            let peer = peer.0 as usize - 1;
+            peer == node || self.wanted[self.pair(node, peer)]
+        };
+        members.members().map(|member| member.id).find(|id| !is_wanted(*id))
     }
 
     /// What the sender believes to be connected with.
@@ -280,6 +326,28 @@ mod tests {
         assert!(trickle.is_sorted() && nothing.is_sorted());
         assert!(trickle[4] >= 50 * MS && trickle[0] < 20 * MS && plain[4] < 20 * MS);
         assert!(nothing[0] >= 100 * MS && nothing[199] < 120 * MS);
+    }
+
+    #[test]
+    fn two_are_connected_as_long_as_one_of_them_wants_it() {
+        let of = |ids: &[u64]| {
+            let member = |id: &u64| lakebed::Member {
+                id: NodeId(*id),
+                incarnation: 1,
+                address: bytes::Bytes::new(),
+            };
+            Membership::of(ids.iter().map(member))
+        };
+        let mut network = network(|_| {});
+        assert!(!network.is_wanted(0, 1));
+        assert_eq!(network.want(0, &of(&[1, 2, 3])), [(1, true), (2, true)]);
+        assert_eq!(network.want(1, &of(&[1, 2])), [(0, true)]);
+        assert!(network.is_wanted(0, 2) && network.is_wanted(2, 0) && !network.is_wanted(1, 2));
+        assert_eq!(network.want(0, &of(&[1, 3])), [(1, false)]);
+        assert!(network.is_wanted(0, 1), "the other one wants it");
+        assert_eq!(network.unwanted(0, &of(&[1, 2, 3])), Some(NodeId(2)));
+        network.want_nobody(1);
+        assert!(!network.is_wanted(0, 1) && network.is_wanted(0, 2));
     }
 
     #[test]

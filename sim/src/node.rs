@@ -9,6 +9,7 @@ use crate::{
     prng::Draw,
     seat::Seat,
     witness::Witness,
+    world::Hearsay,
 };
 use lakebed::{
     DiskError, DiskRequest, Engine, Event, File, Halt, Instant, LogId, Machine, OpId, Runner,
@@ -131,6 +132,8 @@ pub(crate) struct Node<M: StateMachine> {
     pub(crate) scars: Scars,
     /// What its present life may end for.
     pub(crate) told: Told,
+    /// How old what it knows may be.
+    pub(crate) heard: Hearsay,
 }
 
 /// What an engine was told in its present life that it may end for.
@@ -211,6 +214,7 @@ impl<M: StateMachine + Clone> Clone for Node<M> {
             cuts: self.cuts.clone(),
             scars: self.scars.clone(),
             told: self.told.clone(),
+            heard: self.heard.clone(),
             ..*self
         }
     }
@@ -251,6 +255,7 @@ impl<M: StateMachine> Node<M> {
             has_left: false,
             scars: Scars::default(),
             told: Told::default(),
+            heard: Hearsay::default(),
         }
     }
 
@@ -270,6 +275,7 @@ impl<M: StateMachine> Node<M> {
     pub(crate) fn stop(&mut self) {
         self.engine = None;
         self.lane.clear();
+        self.heard.forget();
         self.hangs.iter_mut().for_each(Vec::clear);
         self.paused_until = 0;
         self.wake = u64::MAX;

@@ -6,7 +6,7 @@ use crate::{
     disk::Survivors,
     oracle::{Checked, Violation},
     panics::{self, Panic},
-    plan::{Fault, FaultKind, MS, Moment, Plan},
+    plan::{Fault, FaultKind, MS, Moment, Plan, Step, Steps},
     report::{Failure, Report},
     seed::Seed,
     world::World,
@@ -24,6 +24,8 @@ const ASK_AGAIN_AFTER: u64 = 15 * MS;
 const CONVERGE_WITHIN: u64 = 10_000 * MS;
 /// And then nothing may change for so long.
 const CALM: u64 = 1_000 * MS;
+/// So often it is looked whether anybody has to ask for a machine to be taken in.
+const TURNS: u32 = 500;
 /// How often it may take that long again, while there is progress.
 const CONVERGE_TIMES: u32 = 6;
 /// So many power cuts are tried beside the planned ones, so that some meet writes under way.
@@ -174,6 +176,7 @@ pub(crate) fn end<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Chec
     let targets = world.plan().targets;
     world.heal();
     serve(world)?;
+    take_in(world)?;
     let enough = |world: &World<M, W>| {
         world.stats().events >= targets.events && world.stats().answered >= targets.answers
     };
@@ -191,6 +194,30 @@ fn nothing_is_open<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Che
         let open = world.open_request().unwrap_or_default();
         Violation { what: format!("{open} is open; {}", violation.what), ..violation }
     })
+}
+
+/// A machine that waits to join, whose id was not passed over, is taken in by a cluster that serves,
+/// though no member's driver knew it before.
+fn take_in<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
+    let (last, joining) = (world.nodes() - 1, world.plan().joining);
+    let id = NodeId(last as u64 + 1);
+    let has_place = |world: &World<M, W>| {
+        let members = leader(world).and_then(|leader| world.members(leader));
+        members.is_none_or(|members| members.member(id).is_some() || members.is_former(id))
+    };
+    if joining == 0 || world.is_out(last) || has_place(world) {
+        return Ok(());
+    }
+    for _ in 0..TURNS {
+        if !world.is_changing() && !has_place(world) {
+            world.want_change(&Steps(vec![Step::Add(last)]))?;
+        }
+        run_for(world, 10 * MS)?;
+        if has_place(world) {
+            return Ok(());
+        }
+    }
+    run_until(world, SERVE_WITHIN, "a machine that waits to join to be taken in", has_place)
 }
 
 /// The planned power cuts met nodes that were down, or that had nothing to lose.

@@ -11,6 +11,7 @@ mod damage;
 mod faults;
 mod forced;
 mod halts;
+mod hearsay;
 mod lanes;
 mod looks;
 mod requests;
@@ -23,6 +24,7 @@ mod tests;
 use crate::{
     changes::Changes,
     client::{Client, Requests, Workload},
+    harm::Harmed,
     network::{Fate, Network},
     node::{Node, is_sync},
     oracle::{Checked, Oracle, Seen, Violation},
@@ -32,18 +34,17 @@ use crate::{
     trace::{self, Trace},
 };
 pub use backups::Taken;
+pub(crate) use hearsay::Hearsay;
 pub use stats::Stats;
 
 use agenda::{Agenda, Coming};
 use bytes::{Bytes, BytesMut};
 use lakebed::{
-    Action, ClusterId, Config, DiskRequest, Engine, Event, GroupId, Marks, Member, Membership,
-    NodeId, OpId, Outcome, RequestId, Start, StateMachine, entry::Seed, tape::Digest,
+    Action, ClusterId, Config, DiskRequest, Engine, Event, GroupId, LogIndex, Marks, Member,
+    Membership, NodeId, OpId, Outcome, RequestId, Start, StateMachine, Tuning, entry::Seed,
+    tape::Digest,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 const CLUSTER: ClusterId = ClusterId(0x1a4e_bed0);
 const GROUP: GroupId = GroupId(1);
@@ -85,11 +86,13 @@ pub struct World<M: StateMachine, W> {
     requests: Requests,
     /// Operations that clients with sessions have begun: the last one's number.
     operations: u64,
+    /// When more was acknowledged than before, and how much. Only where reads are held to it.
+    told: Vec<(u64, LogIndex)>,
     workload: W,
     machine: fn() -> M,
     oracle: Oracle<M>,
-    /// Entries that were damaged on some node: on no other too.
-    harmed: BTreeSet<u32>,
+    /// Entries that were damaged, and where.
+    harmed: Harmed,
     /// A run of more events has no end.
     events_max: u64,
     armed: BTreeMap<u64, faults::Armed>,
@@ -134,10 +137,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             clients: Vec::new(),
             requests: Requests::default(),
             operations: 0,
+            told: Vec::new(),
             workload,
             machine,
             oracle: Oracle::new(count, Seed::new(CLUSTER, GROUP), members, reference),
-            harmed: BTreeSet::new(),
+            harmed: Harmed::default(),
             events_max: u64::MAX,
             armed: BTreeMap::new(),
             digest: Digest::default(),
@@ -262,12 +266,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     fn happen(&mut self, what: Coming) -> Checked {
         match what {
-            Coming::Deliver { from, to, life, bytes } => {
+            Coming::Deliver { from, to, life, as_of, bytes } => {
                 let (from, to) = (from as usize, to as usize);
                 if self.network.is_cut(from, to) {
                     self.stats.messages_lost += 1;
                     return Ok(());
                 }
+                self.hear(to, as_of);
                 self.stats.messages_stale += u64::from(life != self.nodes[from].life);
                 self.feed(to, Some(Event::Received { from: node_id(from), bytes }))
             }
@@ -338,6 +343,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.nodes[at].scars.excuse(at, &probe)?;
         self.perform_all(at, &mut actions)?;
         self.actions = actions;
+        self.wants_its_members(at)?;
         self.schedule_wake(at);
         let node = &mut self.nodes[at];
         node.steps += u64::from(ends || node.operations > operations);
@@ -362,7 +368,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             Action::Machine(step) => self.push_machine_step(at, step),
             Action::Respond { requests, outcome } => return self.respond(at, requests, &outcome),
             Action::Note(note) => self.count(&note),
-            Action::Members(_) => {}
+            Action::Members(members) => self.want(at, &members),
             Action::Halt(halt) => return self.halted(at, *halt),
         }
         Ok(())
@@ -437,13 +443,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let bytes = if body.is_empty() { head } else { joined(&head, body) };
         match self.network.send(from, to, self.now, bytes.len()) {
             Fate::Arrives(at, again) => {
-                let life = self.nodes[from].life;
+                let (life, as_of) = (self.nodes[from].life, self.known_as_of(from));
                 let (from, to) = (from as u32, to as u32);
                 if let Some(again) = again {
                     let bytes = bytes.clone();
-                    self.schedule(again, Coming::Deliver { from, to, life, bytes });
+                    self.schedule(again, Coming::Deliver { from, to, life, as_of, bytes });
                 }
-                self.schedule(at, Coming::Deliver { from, to, life, bytes });
+                self.schedule(at, Coming::Deliver { from, to, life, as_of, bytes });
             }
             Fate::Lost { noticed } => {
                 self.stats.messages_lost += 1;
@@ -516,10 +522,16 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let mut config = Config::new(GROUP, node_id(at));
         config.disk_align = self.plan.geometry.align;
         config.segment_bytes = self.plan.segment_bytes;
-        config.tuning = self.plan.tuning.clone();
-        // Each node comes before the next.
-        config.tuning.election_delay *= at as u32;
+        config.tuning = self.tuning(at);
         Engine::new(config, seed).expect("plans are configurations that work")
+    }
+
+    /// What a node is started with.
+    fn tuning(&self, at: usize) -> Tuning {
+        let mut tuning = self.plan.tuning.clone();
+        // Each node comes before the next.
+        tuning.election_delay *= at as u32;
+        tuning
     }
 
     fn start(&mut self, at: usize) -> Checked {

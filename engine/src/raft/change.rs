@@ -113,6 +113,7 @@ impl Raft {
             self.membership = Arc::clone(&self.previous);
             self.membership_wanted = true;
             self.regroup();
+            self.around.is_news &= !cfg!(lakebed_break = "say_nothing_of_a_rollback");
         }
     }
 
@@ -127,7 +128,7 @@ impl Raft {
     fn regroup(&mut self) {
         self.stray();
         self.know_peers();
-        self.around.is_news = true;
+        self.around.is_news |= !cfg!(lakebed_break = "name_no_members_in_force");
         let peers = &self.peers;
         self.around.met.retain(|met| !peers.iter().any(|peer| peer.0 == met.0));
         let (next, now) = (self.log.marks.last().next(), self.now);
@@ -529,6 +530,7 @@ impl Raft {
         let lingers = !self.is_settled() || self.around.linger_until.is_some();
         let former = lingers.then_some(&*self.previous);
         let guests = match &self.role {
+            _ if cfg!(lakebed_break = "name_no_guest") => None,
             Role::Leader(leader) => leader.changing.as_ref().and_then(Changing::guests),
             _ => None,
         };

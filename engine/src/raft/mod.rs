@@ -246,7 +246,11 @@ impl Raft {
             pieces_wanted: Vec::new(),
             discards: false,
             messages: Vec::new(),
-            actions: vec![Action::Members(Arc::clone(members))],
+            actions: if cfg!(lakebed_break = "name_nobody_at_a_restart") {
+                Vec::new()
+            } else {
+                vec![Action::Members(Arc::clone(members))]
+            },
             halt: None,
             noted: (None, recovered.term),
             is_plain: false,

@@ -175,7 +175,8 @@ impl Raft {
     }
 
     /// What was committed when a leader was last heard from, or, at a leader, a quorum; `None` if
-    /// that is longer ago than `stale_max`.
+    /// that is longer ago than `stale_max`, or if that leader has committed nothing of its term: it may
+    /// not know of what its predecessor acknowledged, however long ago.
     fn fresh_within(&self, stale_max: Duration) -> Option<LogIndex> {
         match &self.role {
             Role::Leader(leader) => {
@@ -195,7 +196,11 @@ impl Raft {
             }
             Role::Follower(follower) => {
                 let heard = self.now.since(self.contact) <= stale_max;
-                (heard && follower.leader.is_some()).then_some(follower.committed)
+                let committed = follower.committed;
+                // Behind the end of this log there is nothing of an older term than at its end.
+                let known = self.log.term_at(committed.min(self.log.last().index));
+                let fresh = heard && follower.leader.is_some() && known == Some(self.term);
+                fresh.then_some(committed)
             }
             Role::Forming(_) | Role::PreCandidate(_) | Role::Candidate(_) => None,
         }
@@ -252,7 +257,10 @@ impl Raft {
         let committed = self.log.marks.committed();
         match &self.role {
             // Before that its own commit index may lie behind what its predecessor acknowledged.
-            Role::Leader(leader) if committed < leader.start => {
+            Role::Leader(leader)
+                if committed < leader.start
+                    && !cfg!(lakebed_break = "read_before_the_first_commit") =>
+            {
                 self.marks.set(Mark::ReadHeldForFirstCommit);
                 self.reads.held.get_or_insert(self.now);
             }
@@ -285,6 +293,7 @@ impl Raft {
         let Some(round) = &self.reads.round else { return };
         let confirmed = self.membership.is_quorum(|id| {
             id == self.identity.node
+                || cfg!(lakebed_break = "read_without_a_round")
                 || leader.peers.iter().any(|peer| peer.id == id && peer.round_acked >= round.number)
         });
         if confirmed {

@@ -3,7 +3,7 @@
 
 use super::{Coming, Group, Groups, SITE_CLIENT, SITE_OPERATION, SITE_SERVICE, of_group};
 use crate::{
-    client::{Errand, Fate, Op, Request, Workload, next_of_kind},
+    client::{self, COMPANION, Errand, Fate, Op, Request, Workload, next_of_kind},
     oracle::Checked,
     plan::MS,
     witness::{PREFIX_BYTES, digest},
@@ -51,7 +51,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             self.think(at);
             return Ok(());
         }
-        let op = self.workload.next(self.draws.lane(SITE_OPERATION, at as u32));
+        let lane = self.draws.lane(SITE_OPERATION, at as u32);
+        let op = client::operation(&self.plan, at, lane, &mut self.workload);
         let (id, event) = self.begin_request(at, node, group, op);
         let client = &mut self.clients[at];
         client.waits = Some((group, id));
@@ -128,16 +129,31 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let (errand, command, fate) = (Errand::Plain, digest(&bytes), Fate::Open);
         let request = Request { client, node, is_write, errand, query, command, floor, fate };
         let request = group.requests.begin(request);
+        // What is nobody's is asked for alone.
+        let number = self.clients.get(client).map(|client| client.round);
+        let mut manner = number.map(|number| client::manner(&self.plan, client, number));
         let event = if is_write {
             let mut batch = Batch::with_capacity(bytes.len() + PREFIX_BYTES + 4);
-            batch.push_with(|buf| {
-                buf.extend_from_slice(&request.0.to_le_bytes());
-                buf.extend_from_slice(&bytes);
-            });
+            push(&mut batch, request, &bytes);
+            let more = manner
+                .as_mut()
+                .map(|manner| client::companions(&self.plan, manner, &mut self.workload));
+            for command in more.unwrap_or_default() {
+                let (client, query, is_write) = (COMPANION, Bytes::new(), true);
+                let bytes = command;
+                let command = digest(&bytes);
+                let more = Request { client, node, is_write, errand, query, command, floor, fate };
+                push(&mut batch, group.requests.begin(more), &bytes);
+                self.stats.requests += 1;
+            }
             Event::Propose { first: request, time: self.nodes[node].clock.wall(self.now), batch }
         } else {
-            let has_lease = self.plan.tuning.lease_drift_ppm.is_some();
-            let mode = if has_lease { ReadMode::Lease } else { ReadMode::Linearizable };
+            let fresh = client::fresh(&self.plan);
+            let mode = manner.map_or(fresh, |mut draw| client::mode(&self.plan, &mut draw));
+            if matches!(mode, ReadMode::Local { .. }) {
+                // How old it may be is judged in the world of one group; here that it is right.
+                group.requests.of_mut(request).floor = LogIndex(0);
+            }
             Event::Read { requests: Requests::one(request), mode }
         };
         (request, event)
@@ -250,4 +266,11 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     pub(super) const fn rest_after(&self) -> Duration {
         self.plan.tuning.hibernate_after
     }
+}
+
+fn push(batch: &mut Batch, id: RequestId, command: &[u8]) {
+    batch.push_with(|buf| {
+        buf.extend_from_slice(&id.0.to_le_bytes());
+        buf.extend_from_slice(command);
+    });
 }

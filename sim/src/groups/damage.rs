@@ -1,6 +1,6 @@
 //! What becomes of disks that no crash does, within the budget: there is no room, or something rots.
 
-use super::{Groups, SITE_CRASH};
+use super::{Group, Groups, SITE_CRASH};
 use crate::{
     client::Workload,
     disk::Survivors,
@@ -9,6 +9,7 @@ use crate::{
     trial::proven,
 };
 use lakebed::{GroupId, LogIndex, StateMachine};
+use std::collections::BTreeSet;
 
 impl<M: StateMachine, W: Workload> Groups<M, W> {
     /// There is no more room on a node, for any of its groups.
@@ -62,16 +63,18 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             seats.for_each(|seat| seat.disk.cut_power(survivors, draw));
         }
         let Some(id) = self.victim(node) else { return };
-        let held = if part == Part::Entries { self.held(node, id) } else { LogIndex(0) };
+        let is_entries = part == Part::Entries;
+        let held = if is_entries { self.held(node, id) } else { LogIndex(0) };
+        let scarce = if is_entries { self.scarce(node, id) } else { BTreeSet::new() };
         let geometry = self.plan.geometry;
         let Some(group) = self.groups.get_mut(&id) else { return };
         let Some(seat) = self.nodes[node].seats.get_mut(&id) else { return };
-        let (disk, scars, harmed) = (&seat.disk, &seat.scars, &group.harmed);
-        let patient = Patient { disk, scars, geometry, harmed, held };
+        let (disk, scars, scarce) = (&seat.disk, &seat.scars, &scarce);
+        let patient = Patient { disk, scars, geometry, scarce, held };
         let Some((file, at)) = patient.place(part, pick) else { return };
-        let before = group.harmed.clone();
-        harm(&mut seat.disk, &mut group.harmed, geometry, part, (file, at), how);
-        seat.scars.entries.extend(group.harmed.difference(&before));
+        let (disk, harmed) = (&mut seat.disk, &mut group.harmed);
+        harm((node, disk), harmed, geometry, part, (file, at), how);
+        seat.scars.entries.extend(group.harmed.of(node));
         seat.scars.files.push(file);
         self.struck("damage");
         self.note(Some(node), || {
@@ -79,13 +82,21 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         });
     }
 
-    /// As in the world of one group: how far all members hold the log, and this one can prove it.
+    /// As in the world of one group.
+    fn scarce(&self, node: usize, id: GroupId) -> BTreeSet<u32> {
+        let Group { oracle, harmed, .. } = &self.groups[&id];
+        let may_lack = |index, lacks: &dyn Fn(usize) -> bool| oracle.may_lack(index, lacks);
+        harmed.scarce(node, |of| self.nodes[of].seats.get(&id).map(|seat| &seat.disk), may_lack)
+    }
+
+    /// As in the world of one group: how far every quorum has the log without this node, and this one can
+    /// prove it.
     fn held(&self, node: usize, id: GroupId) -> LogIndex {
         let oracle = &self.groups[&id].oracle;
         if oracle.was_alone(node) {
             return LogIndex(0);
         }
         let disk = &self.nodes[node].seats[&id].disk;
-        oracle.held_by_members().min(proven(self.engine(id, node, 1), disk))
+        oracle.held_without(node).min(proven(self.engine(id, node, 1), disk))
     }
 }

@@ -1,14 +1,14 @@
 //! What can be done to hosts, and to the disks of their groups.
 
-use super::{Coming, Groups, SITE_CRASH, SITE_VICTIM, looks, node_id};
+use super::{Coming, Groups, SITE_CRASH, SITE_VICTIM, looks, node_id, of_group};
 use crate::{
     client::Workload,
     disk::Survivors,
-    network::Connection,
-    oracle::Checked,
+    network::{Connection, MEMBERS_WANTED, unwanted},
+    oracle::{Checked, Violation},
     plan::{FaultKind, MS},
 };
-use lakebed::{Control, Event, GroupId, HostEvent, StateMachine};
+use lakebed::{Control, Engine, Event, GroupId, HostEvent, Membership, StateMachine};
 
 impl<M: StateMachine, W: Workload> Groups<M, W> {
     /// Lets a planned fault strike. What strikes a disk strikes that of one group.
@@ -46,6 +46,12 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             }
             FaultKind::StalledClock { node, lasts } => {
                 self.nodes[*node].clock.stall(self.now, *lasts);
+            }
+            FaultKind::Tune { node, to } => {
+                let tuning = Box::new(to.of(&self.plan.tuning));
+                if let Some(group) = self.victim(*node) {
+                    return self.feed(*node, [HostEvent::Group(group, Event::Tune(tuning))]);
+                }
             }
             FaultKind::Stop { node, hand_over } => return self.stop(*node, *hand_over),
             FaultKind::Transfer { node } => return self.transfer(*node),
@@ -163,6 +169,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         self.counted = looks::sum(self.counted, host.counters());
         gone.paused_until = 0;
         (gone.wake, gone.deadline) = (u64::MAX, None);
+        self.network.want_nobody(node);
         for peer in 0..self.nodes.len() {
             self.network.disconnect(node, peer);
             self.schedule_link_down(peer, node);
@@ -225,6 +232,37 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         }
     }
 
+    /// As in the world of one group.
+    pub(super) fn want(&mut self, node: usize, members: &Membership) {
+        for (peer, is_wanted) in self.network.want(node, members) {
+            if is_wanted {
+                self.schedule_link_up(node, peer);
+                self.schedule_link_up(peer, node);
+                continue;
+            }
+            if let Some(Connection { number, .. }) = self.network.connection(node, peer) {
+                self.schedule(self.now, Coming::LinkDown { node, peer, number });
+            }
+            self.schedule_link_down(peer, node);
+        }
+    }
+
+    /// Whoever is a member in force of one of a node's groups is one whom it wants to be connected
+    /// with.
+    pub(super) fn wants_its_members(&self, node: usize) -> Checked {
+        let Some(host) = &self.nodes[node].host else { return Ok(()) };
+        for group in host.touched() {
+            // One that has halted is not there any more.
+            let members = host.core(*group).and_then(Engine::membership);
+            let Some(members) = members else { continue };
+            if let Some(id) = self.network.unwanted(node, &members) {
+                let violation = Violation::new(MEMBERS_WANTED, node, unwanted(id, &members));
+                return Err(of_group(*group, violation));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn break_connection(&mut self, a: usize, b: usize) {
         self.schedule_link_down(a, b);
         self.schedule_link_down(b, a);
@@ -246,7 +284,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         self.feed(node, [HostEvent::Link { peer: node_id(peer), up: false }])
     }
 
-    /// A node that just started meets everybody it can reach.
+    /// A node that just started is met by whoever wants to be connected with it.
     pub(super) fn connect(&mut self, node: usize) {
         for peer in 0..self.nodes.len() {
             if peer != node {
@@ -263,7 +301,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     }
 
     pub(super) fn link_up(&mut self, node: usize, peer: usize, lives: (u32, u32)) -> Checked {
-        if !self.lives(node, lives.0) || !self.lives(peer, lives.1) {
+        let are_up = self.lives(node, lives.0) && self.lives(peer, lives.1);
+        if !are_up || !self.network.is_wanted(node, peer) {
             return Ok(());
         }
         if !self.network.is_whole(node, peer) {

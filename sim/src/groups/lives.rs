@@ -7,6 +7,7 @@ use super::{
 use crate::{
     changes::Changes,
     client::{Requests, Workload},
+    harm::Harmed,
     oracle::{Checked, Oracle},
     plan::{MS, US},
     seat,
@@ -16,7 +17,7 @@ use lakebed::{
     Config, Engine, Event, GroupId, Host, HostConfig, HostEvent, Member, Membership, Start,
     StateMachine, entry::Seed,
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 impl<M: StateMachine, W: Workload> Groups<M, W> {
     /// A group comes to be, with members that are drawn.
@@ -41,7 +42,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             hosts: all.into_iter().collect(),
             changes: Changes::default(),
             requests: Requests::default(),
-            harmed: BTreeSet::new(),
+            harmed: Harmed::default(),
             is_removed: false,
         };
         self.groups.insert(group, founded);

@@ -19,6 +19,7 @@ pub mod storm;
 use crate::{
     changes::Changes,
     client::{Requests, Workload},
+    harm::Harmed,
     network::{Fate, Network},
     node::{Clock, is_sync},
     oracle::{Checked, Oracle, Seen, Violation},
@@ -133,8 +134,8 @@ struct Group<M> {
     /// Membership changes that are wanted.
     changes: Changes,
     requests: Requests,
-    /// Entries that were damaged on some node: on no other too.
-    harmed: BTreeSet<u32>,
+    /// Entries that were damaged, and where.
+    harmed: Harmed,
     /// It was removed: nothing is owed to its clients any more.
     is_removed: bool,
 }
@@ -358,6 +359,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             self.perform(at, action)?;
         }
         self.actions = actions;
+        self.wants_its_members(at)?;
         self.schedule_wake(at);
         Ok(())
     }
@@ -405,8 +407,13 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
                 self.send(at, to, bytes, &Bytes::new());
                 Ok(())
             }
-            // Everybody is connected with everybody.
-            HostAction::Connect(_) => Ok(()),
+            HostAction::Connect(members) => {
+                if self.trace.is_some() {
+                    self.note(Some(at), || format!("< connect {members}"));
+                }
+                self.want(at, &members);
+                Ok(())
+            }
         }
     }
 
@@ -424,6 +431,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             Action::Note(lakebed::Note::Snapshot(_)) => self.stats.snapshots += 1,
             Action::Note(lakebed::Note::Compacted(_)) => self.stats.compactions += 1,
             Action::Note(lakebed::Note::Role { leader: Some(_), .. }) => self.stats.elections += 1,
+            // Of members the host has told.
             Action::Note(_) | Action::Members(_) => {}
             Action::Halt(halt) => return self.halted(at, group, &halt),
         }

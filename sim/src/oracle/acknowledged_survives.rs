@@ -57,12 +57,6 @@ impl Promises {
         self.durable.get(node).is_some_and(|id| id.term >= term && id.index >= index)
     }
 
-    /// Every one of these nodes has called at least so much durable.
-    pub(super) fn least_of(&self, counts: impl Fn(usize) -> bool) -> LogIndex {
-        let counted = self.durable.iter().enumerate().filter(|(node, _)| counts(*node));
-        counted.map(|(_, id)| id.index).min().unwrap_or_default()
-    }
-
     /// Whether the node holds what it promised, or knows that it may not.
     pub(super) fn is_kept(&self, seen: &Seen<'_>) -> bool {
         if seen.probe.gated {

@@ -44,6 +44,12 @@ impl Committed {
         Some(LogId::new(self.terms[index.0 as usize - 1], index))
     }
 
+    /// Of which term the committed entry at this index is.
+    pub(super) fn term_of(&self, index: LogIndex) -> Option<Term> {
+        let at = (index.0 as usize).checked_sub(1)?;
+        self.terms.get(at).copied()
+    }
+
     /// Whether this very entry was seen to be committed.
     pub(super) fn is_committed(&self, id: LogId) -> bool {
         let at = (id.index.0 as usize).checked_sub(1);

@@ -62,19 +62,25 @@ impl Members {
         self.alone[node]
     }
 
-    /// Whether any membership that was ever written names a node.
-    pub(super) fn was_member(&self, node: usize) -> bool {
-        self.known.values().any(|members| members.member(NodeId(node as u64 + 1)).is_some())
+    /// The members in force by what is committed, and all that were written since: they may come to be.
+    pub(super) fn in_force(&self, committed: &Committed) -> impl Iterator<Item = &Membership> {
+        let newest =
+            self.newest_committed(committed).map_or(LogIndex(0), |members| members.at.index);
+        self.known.range((newest, Term(0))..).map(|(_, members)| &**members)
+    }
+
+    fn newest_committed(&self, committed: &Committed) -> Option<&Arc<Membership>> {
+        let is_committed = |(index, term): (LogIndex, Term)| {
+            index == LogIndex(0) || committed.is_committed(LogId::new(term, index))
+        };
+        self.known.iter().rev().find(|(at, _)| is_committed(**at)).map(|(_, members)| members)
     }
 
     /// Whether a node is no member by what is committed, and can never be one: its id was used, or a
     /// greater one was.
     pub(super) fn is_former(&self, node: usize, committed: &Committed) -> bool {
-        let is_committed = |(index, term): (LogIndex, Term)| {
-            index == LogIndex(0) || committed.is_committed(LogId::new(term, index))
-        };
-        let newest = self.known.iter().rev().find(|(at, _)| is_committed(**at));
-        newest.is_some_and(|(_, members)| members.is_former(NodeId(node as u64 + 1)))
+        let newest = self.newest_committed(committed);
+        newest.is_some_and(|members| members.is_former(NodeId(node as u64 + 1)))
     }
 
     pub(super) fn on_view(

@@ -340,10 +340,26 @@ impl<M: StateMachine> Oracle<M> {
         self.history.acknowledged()
     }
 
-    /// Every node that ever was a member holds the log durably up to here, and the same.
-    pub(crate) fn held_by_members(&self) -> LogIndex {
-        let least = self.promises.least_of(|node| self.members.was_member(node));
-        self.history.acknowledged().min(least)
+    /// Up to here every quorum holds what was acknowledged, whatever this node lacks.
+    pub(crate) fn held_without(&self, node: usize) -> LogIndex {
+        let most = self.history.acknowledged().0;
+        let may_lack = |index: &u64| self.may_lack(LogIndex(*index), &|of| of == node);
+        // Who holds an entry holds all before it.
+        let (mut held, mut not) = (0, most + 1);
+        while not - held > 1 {
+            let between = held + (not - held) / 2;
+            *(if may_lack(&between) { &mut held } else { &mut not }) = between;
+        }
+        LogIndex(held)
+    }
+
+    /// Whether every quorum that may elect a leader, by the members in force or by what may come into
+    /// force, holds an acknowledged entry durably though these nodes have none that is whole.
+    pub(crate) fn may_lack(&self, index: LogIndex, lacks: &dyn Fn(usize) -> bool) -> bool {
+        let Some(term) = self.committed.term_of(index) else { return false };
+        let holds = |node: usize| !lacks(node) && self.promises.holds(node, term, index);
+        let mut in_force = self.members.in_force(&self.committed);
+        in_force.all(|members| !members.is_quorum(|id| !holds(id.0 as usize - 1)))
     }
 
     /// Where a write that a node answers was applied in this step, in which its machine applied this;

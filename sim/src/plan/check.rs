@@ -9,6 +9,8 @@ use std::collections::BTreeSet;
 pub(super) const NODES_MAX: usize = 32;
 /// The most clients of a plan.
 const CLIENTS_MAX: usize = 1024;
+/// By how much a tuning stretches a time at most, in parts of a hundred.
+const PERCENT_MAX: u32 = 10_000;
 /// What rates are parts of.
 const RATE_MAX: u64 = 65_536;
 /// The most that a clock is off, in parts per million.
@@ -67,6 +69,10 @@ impl Plan {
                 *error != DiskError::Full
                     || matches!(victim, Victim::Write | Victim::Create | Victim::Rename)
             }
+            FaultKind::Tune { to, .. } => {
+                let is_sober = to.heartbeat.max(to.election) <= PERCENT_MAX;
+                is_sober && to.of(&self.tuning).validate().is_ok()
+            }
             FaultKind::Damage { harm, .. } => matches!(harm, Harm::Rot | Harm::Zero),
             FaultKind::SetClock { by_ms, .. } => by_ms.unsigned_abs() <= SET_MAX_MS,
             _ => true,
@@ -88,6 +94,7 @@ impl Plan {
         if drifts != nodes || self.drift_ppm.iter().any(|ppm| ppm.unsigned_abs() > DRIFT_MAX) {
             return Err(format!("clocks need {nodes} drifts of {DRIFT_MAX} ppm at most"));
         }
+        self.manner.validate()?;
         self.sessions.map_or(Ok(()), |sessions| sessions.validate())?;
         if self.links.loss > RATE_MAX || self.links.duplicate > RATE_MAX {
             return Err(format!("links lose and double {RATE_MAX} messages of that many at most"));

@@ -4,7 +4,7 @@
 //! limits, so that rare mixes are met.
 
 use super::{
-    Asks, DiskTimes, Fault, FaultKind, Latency, Links, MS, Plan, Sessions, Targets, US,
+    Asks, DiskTimes, Fault, FaultKind, Latency, Links, MS, Manner, Plan, Sessions, Targets, US,
     swarm::Faults,
 };
 use crate::{
@@ -41,18 +41,55 @@ impl Plan {
             disk: swarm_disk(&mut draw),
             drift_ppm: swarm_drift(seed, &mut draw, nodes),
             think: Latency { least: 100 * US, tail: *draw.pick(&[MS, 5 * MS]) },
+            manner: Manner::of_storm(seed),
             sessions: Sessions::of_storm(seed),
             faults: Faults::new(seed, nodes).draw(),
         };
         plan.tuning.lease_drift_ppm = plan.swarm_lease();
+        plan.keep_leases();
         plan
+    }
+
+    /// Leases are as good as the least election timeouts of all nodes are alike.
+    fn keep_leases(&mut self) {
+        for fault in self.faults.iter_mut().filter(|_| self.tuning.lease_drift_ppm.is_some()) {
+            if let FaultKind::Tune { to, .. } = &mut fault.kind {
+                to.election = 100;
+            }
+        }
+    }
+
+    /// Whether no clock that timers go by ever stands still.
+    #[must_use]
+    pub fn clocks_go_on(&self) -> bool {
+        let stalls = |fault: &Fault| matches!(fault.kind, FaultKind::StalledClock { .. });
+        !self.faults.iter().any(stalls)
+    }
+
+    /// How long it takes at most, in simulated time, until so much has passed by a node's clock.
+    #[must_use]
+    pub fn longest(&self, nanos: u64) -> u64 {
+        let least = self.drift_ppm.iter().copied().min().unwrap_or(0);
+        let pace = 1_000_000_u64.saturating_add_signed(least).max(1);
+        u64::try_from(u128::from(nanos) * 1_000_000 / u128::from(pace) + 1).unwrap_or(u64::MAX)
+    }
+
+    /// The longest election timeout that any node ever has, in nanoseconds by its clock.
+    #[must_use]
+    pub fn election_max(&self) -> u64 {
+        let percent = self.faults.iter().map(|fault| match &fault.kind {
+            FaultKind::Tune { to, .. } => u64::from(to.election),
+            _ => 100,
+        });
+        let most = percent.max().unwrap_or(100).max(100);
+        u64::try_from(self.tuning.election.1.as_nanos()).unwrap_or(u64::MAX).saturating_mul(most)
+            / 100
     }
 
     /// Leases in some runs, where clocks keep what is declared of them.
     fn swarm_lease(&self) -> Option<u32> {
-        let stalls = |fault: &Fault| matches!(fault.kind, FaultKind::StalledClock { .. });
         let wants = Draw::new(self.seed, Concern::Swarm, LEASE, 0).ratio(1, 2);
-        (wants && !self.faults.iter().any(stalls)).then(|| self.drift_apart())
+        (wants && self.clocks_go_on()).then(|| self.drift_apart())
     }
 
     /// By how much the slowest clock falls behind the fastest, in parts per million of the latter.

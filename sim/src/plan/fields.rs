@@ -1,7 +1,7 @@
 //! What each line of a plan says: the names, in order, and where their values are kept.
 
 use super::{
-    Fault, FaultKind, Harm, Latency, Moment, Part, Plan, Steps,
+    Fault, FaultKind, Harm, Latency, Moment, Part, Plan, Steps, retuning,
     text::{Field, Word, choice, duration, node, nodes, numbers, optional, plain, sides, time},
 };
 use crate::disk::{EIO, Failure, Outcome, Survivors, Victim};
@@ -12,7 +12,7 @@ use std::fmt;
 pub(super) type Group = (&'static str, fn(&mut Plan) -> Vec<Field<'_>>);
 
 /// Every group, in the order of print.
-pub(super) const GROUPS: [Group; 10] = [
+pub(super) const GROUPS: [Group; 11] = [
     ("targets", targets),
     ("disk", disk),
     ("log", |plan| vec![plain("segment-bytes", &mut plan.segment_bytes)]),
@@ -22,6 +22,7 @@ pub(super) const GROUPS: [Group; 10] = [
     ("write", |plan| latency(&mut plan.disk.write)),
     ("sync", |plan| latency(&mut plan.disk.sync)),
     ("think", |plan| latency(&mut plan.think)),
+    ("asking", |plan| plan.manner.fields()),
     ("clocks", |plan| vec![numbers("drift-ppm", &mut plan.drift_ppm)]),
 ];
 
@@ -183,10 +184,11 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
     ("flip", || FaultKind::Flip { node: 0, file: File::HardState, bit: 0, down: 0 }),
     ("transfer", || FaultKind::Transfer { node: 0 }),
     ("change", || FaultKind::Change { steps: Steps(Vec::new()) }),
+    ("tune", || FaultKind::Tune { node: 0, to: retuning::BLANK }),
 ];
 
 /// How many kinds of fault there are.
-pub const KINDS_COUNT: usize = 24;
+pub const KINDS_COUNT: usize = 25;
 
 /// What each kind of fault is called, in the order in which [`Stats`](crate::Stats) counts them.
 pub fn kind_names() -> impl Iterator<Item = &'static str> {
@@ -222,6 +224,7 @@ impl FaultKind {
             Self::Flip { .. } => "flip",
             Self::Transfer { .. } => "transfer",
             Self::Change { .. } => "change",
+            Self::Tune { .. } => "tune",
         }
     }
 
@@ -249,6 +252,11 @@ impl FaultKind {
             ],
             Self::Transfer { node: which } => vec![node("to", which)],
             Self::Change { steps } => vec![plain("steps", steps)],
+            Self::Tune { node: which, to } => {
+                let mut fields = vec![node("node", which)];
+                fields.extend(to.fields());
+                fields
+            }
             Self::Kill { node: which, down } => vec![node("node", which), time("down", down)],
             Self::Partition { side, both_ways, noticed, lasts } => vec![
                 sides("side", side),

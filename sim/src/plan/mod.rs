@@ -10,6 +10,8 @@ mod churn;
 mod draw;
 mod fields;
 mod file;
+mod manner;
+mod retuning;
 mod sessions;
 mod steps;
 mod swarm;
@@ -20,6 +22,8 @@ mod text;
 pub use asks::Asks;
 pub use fields::{KINDS_COUNT, kind_names};
 pub use file::{PlanFile, VERSION};
+pub use manner::Manner;
+pub use retuning::Retuning;
 pub use sessions::Sessions;
 pub use steps::{Step, Steps};
 pub use text::{PlanError, Time};
@@ -281,6 +285,13 @@ pub enum FaultKind {
         /// What becomes of whom.
         steps: Steps,
     },
+    /// A node's timing and limits become others while it runs; a restart forgets them.
+    Tune {
+        /// Whose.
+        node: usize,
+        /// What they become.
+        to: Retuning,
+    },
     /// A machine gets an empty disk. Beyond the budget.
     DiskGone {
         /// Which.
@@ -303,7 +314,7 @@ pub enum Part {
     EndRecord,
     /// Anything in the newest of two snapshots.
     Snapshot,
-    /// Entries under good slots, once on one node of all that hold them.
+    /// Entries under good slots, of which every quorum has others that are whole.
     Entries,
 }
 
@@ -367,6 +378,8 @@ pub struct Plan {
     pub drift_ppm: Vec<i64>,
     /// How long a client waits between two requests.
     pub think: Latency,
+    /// How clients ask.
+    pub manner: Manner,
     /// The sessions that clients have, if they have any.
     pub sessions: Option<Sessions>,
     /// What happens, in order of time.
@@ -397,6 +410,7 @@ impl Plan {
             disk: DiskTimes { read: quick, write: quick, sync: quick },
             drift_ppm: vec![0; nodes],
             think: Latency { least: MS, tail: MS },
+            manner: Manner::default(),
             sessions: None,
             faults: Vec::new(),
         }
@@ -447,6 +461,7 @@ impl FaultKind {
             | Self::SlowDisk { node, .. }
             | Self::Stop { node, .. }
             | Self::Transfer { node }
+            | Self::Tune { node, .. }
             | Self::HungDisk { node, .. }
             | Self::FailedOperation { node, .. }
             | Self::Pause { node, .. }

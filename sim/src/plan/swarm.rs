@@ -1,6 +1,6 @@
 //! From a seed to the faults of a storm: which kinds exist at all, how often, and when.
 
-use super::{Fault, FaultKind, Harm, MS, Moment, Part};
+use super::{Fault, FaultKind, Harm, MS, Moment, Part, Retuning};
 use crate::{
     disk::{EIO, Failure, Survivors, Victim},
     prng::{Concern, Draw},
@@ -26,6 +26,9 @@ const DAMAGE: u32 = 17;
 const BAD_ENTRIES: u32 = 22;
 const TRANSFERS: u32 = 26;
 const NAMES: u32 = 29;
+const TUNES: u32 = 31;
+const SAME_ENTRIES: u32 = 32;
+const LATE_ANSWERS: u32 = 33;
 
 /// Draws the faults of a storm: each kind in a lane of its own, so that taking one kind away
 /// leaves the others as they were.
@@ -59,6 +62,8 @@ impl Faults {
         self.damage();
         self.bad_entries();
         self.transfers();
+        self.tunes();
+        self.late_answers();
         self.list.sort_by_key(|fault| fault.at);
         self.list
     }
@@ -274,6 +279,17 @@ impl Faults {
         }
     }
 
+    /// Whoever runs the cluster has other wishes, for one node after the other.
+    fn tunes(&mut self) {
+        let mut draw = self.lane(TUNES);
+        if draw.ratio(1, 4) {
+            for _ in 0..draw.between(1, 5) {
+                let (node, to) = (self.node(&mut draw), Retuning::drawn(&mut draw));
+                self.add(Self::at(&mut draw), FaultKind::Tune { node, to });
+            }
+        }
+    }
+
     /// Nodes alone, one after the other and beside each other, heard again in any order.
     fn isolations(&mut self) {
         let mut draw = self.lane(ISOLATIONS);
@@ -317,6 +333,24 @@ impl Faults {
         }
     }
 
+    /// What all others answer to one node takes ever longer, and then nobody hears it any more, while it is
+    /// still told what they said before.
+    fn late_answers(&mut self) {
+        let mut draw = self.lane(LATE_ANSWERS);
+        if self.nodes > 1 && draw.ratio(1, 4) {
+            let (mut at, to) = (Self::at(&mut draw), self.node(&mut draw));
+            let (bytes_per_ms, lasts) = (*draw.pick(&[1, 2, 4]), draw.delay(150 * MS, 60 * MS));
+            for n in 1..self.nodes {
+                let from = (to + n) % self.nodes;
+                self.add(at, FaultKind::SlowLink { from, to, bytes_per_ms, lasts });
+            }
+            at += draw.delay(10 * MS, 20 * MS);
+            let side = (0..self.nodes).map(|node| node == to).collect();
+            let (both_ways, noticed) = (false, false);
+            self.add(at, FaultKind::Partition { side, both_ways, noticed, lasts });
+        }
+    }
+
     /// What a node has twice is damaged, once.
     fn damage(&mut self) {
         let mut draw = self.lane(DAMAGE);
@@ -336,16 +370,18 @@ impl Faults {
         }
     }
 
-    /// Entries that all nodes hold are damaged on one of them.
+    /// Entries that others hold are damaged; in half of the runs the oldest, on one node and then, as far
+    /// as the budget goes, on another.
     fn bad_entries(&mut self) {
         let mut draw = self.lane(BAD_ENTRIES);
+        let places = if self.lane(SAME_ENTRIES).ratio(1, 2) { 2 } else { u64::MAX };
         if self.nodes > 1 && draw.ratio(1, 4) {
             for _ in 0..draw.between(1, 5) {
                 let kind = FaultKind::Damage {
                     node: self.node(&mut draw),
                     part: Part::Entries,
                     harm: *draw.pick(&[Harm::Rot, Harm::Zero]),
-                    pick: draw.any(),
+                    pick: draw.any() % places,
                     survivors: *draw.pick(&Survivors::ALL),
                     down: draw.delay(MS, 40 * MS),
                 };

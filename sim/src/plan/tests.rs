@@ -75,6 +75,16 @@ fn what_is_enumerated_is_a_line_like_any_other() {
     assert!(refusal(two).contains("leave a quorum"), "{}", refusal(two));
 }
 
+#[test]
+fn what_a_node_is_tuned_to_is_a_line() {
+    let to = Retuning { heartbeat: 150, snapshot_age: 80 * MS, ..retuning::BLANK };
+    let line = "tune node 2 heartbeat-percent 150 election-percent 100 inflight-bytes 0 cache-bytes 0 \
+                snapshot-log-bytes 0 snapshot-age 80.000ms retain-log-bytes 0";
+    check_line(FaultKind::Tune { node: 1, to }, line);
+    let too_seldom = format!("at 1ms {}", line.replace("150", "400"));
+    assert!(refusal(&too_seldom).contains("does not fit"), "{}", refusal(&too_seldom));
+}
+
 fn check_line(kind: FaultKind, line: &str) {
     assert_eq!(kind.to_string(), line);
     let mut plan = Plan::calm(7, 3);
@@ -113,6 +123,7 @@ read least 0.100ms tail 0.050ms
 write least 0.100ms tail 0.050ms
 sync least 0.100ms tail 0.050ms
 think least 1.000ms tail 1.000ms
+asking rounds 0 local 0 stale 0.000ms batch 1 readers 0
 clocks drift-ppm 0,0,0
 client 1 asks 1-
 client 2 asks 1-3,8

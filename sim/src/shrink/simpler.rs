@@ -6,12 +6,15 @@ use crate::{
 };
 
 /// Each makes one group of settings calm, or lets less be needed for the same.
-pub(super) const SETTINGS: [fn(&mut Plan, &Plan); 20] = [
+pub(super) const SETTINGS: [fn(&mut Plan, &Plan); 23] = [
     |plan, calm| plan.links = calm.links,
     |plan, calm| plan.disk = calm.disk,
     |plan, calm| plan.drift_ppm.clone_from(&calm.drift_ppm),
     |plan, calm| plan.tuning = calm.tuning.clone(),
     |plan, calm| plan.think = calm.think,
+    |plan, calm| plan.manner = calm.manner,
+    |plan, calm| plan.manner.batch = calm.manner.batch,
+    |plan, calm| plan.manner.readers = calm.manner.readers,
     |plan, calm| plan.sessions = calm.sessions,
     |plan, _| plan.sessions.iter_mut().for_each(|sessions| sessions.early = 0),
     |plan, calm| plan.segment_bytes = calm.segment_bytes,
@@ -92,6 +95,7 @@ pub(super) const fn lasting(kind: &mut FaultKind) -> Option<&mut u64> {
         | FaultKind::Stop { .. }
         | FaultKind::Transfer { .. }
         | FaultKind::Change { .. }
+        | FaultKind::Tune { .. }
         | FaultKind::FailedOperation { .. }
         | FaultKind::SetClock { .. }
         | FaultKind::LostWrite { .. }

@@ -10,7 +10,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 /// Something to come.
 #[derive(Clone, Debug)]
 pub(super) enum Coming {
-    Deliver { from: u32, to: u32, life: u32, bytes: Bytes },
+    Deliver { from: u32, to: u32, life: u32, as_of: u64, bytes: Bytes },
     Completion { node: usize, life: u32, op: OpId },
     MachineStep { node: usize, life: u32 },
     Wake { node: usize, life: u32 },

@@ -9,6 +9,7 @@ use crate::{
     plan::{Harm, Part},
 };
 use lakebed::{LogIndex, StateMachine};
+use std::collections::BTreeSet;
 
 impl<M: StateMachine, W: Workload> World<M, W> {
     /// A machine loses power and comes back, or is down already: its disk holds what is durable.
@@ -25,19 +26,19 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// Damages one of the places where this part of a node's disk may be.
     pub(super) fn damage(&mut self, node: usize, part: Part, how: Harm, pick: u64) {
         let geometry = self.plan.geometry;
+        let is_entries = part == Part::Entries;
         let patient = Patient {
             disk: &self.nodes[node].disk,
             scars: &self.nodes[node].scars,
             geometry,
-            harmed: &self.harmed,
-            held: if part == Part::Entries { self.held(node) } else { LogIndex(0) },
+            scarce: &if is_entries { self.scarce(node) } else { BTreeSet::new() },
+            held: if is_entries { self.held(node) } else { LogIndex(0) },
         };
         let Some((file, at)) = patient.place(part, pick) else { return };
         let whole = self.nodes[node].disk.clone();
-        let before = self.harmed.clone();
-        harm(&mut self.nodes[node].disk, &mut self.harmed, geometry, part, (file, at), how);
-        let struck = self.harmed.difference(&before);
-        self.nodes[node].scars.entries.extend(struck);
+        let (harmed, victim) = (&mut self.harmed, &mut self.nodes[node]);
+        harm((node, &mut victim.disk), harmed, geometry, part, (file, at), how);
+        victim.scars.entries.extend(harmed.of(node));
         // What is there twice may be ruined once already.
         let is_ruined = self.nodes[node].scars.is_ruined;
         if is_ruined && self.goes_unnoticed(node, file, &self.nodes[node].disk, false) {
@@ -49,14 +50,20 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.note(Some(node), || format!("damaged: {part:?} of {file} at byte {at}, {how:?}"));
     }
 
-    /// How far all nodes hold the log, and this one can prove it: above that a bad entry is torn, and
-    /// nobody knows better. Nobody is asked for what the only voter has lost, but what its snapshots
+    /// The entries of which too few would have one that is whole, without this node.
+    fn scarce(&self, node: usize) -> BTreeSet<u32> {
+        let may_lack = |index, lacks: &dyn Fn(usize) -> bool| self.oracle.may_lack(index, lacks);
+        self.harmed.scarce(node, |of| Some(&self.nodes[of].disk), may_lack)
+    }
+
+    /// How far every quorum has the log without this node, and this one can prove it: above that a bad
+    /// entry is torn, and nobody knows better. Nobody is asked for what the only voter has lost, but what its snapshots
     /// hold is no loss.
     fn held(&self, node: usize) -> LogIndex {
         if self.oracle.was_alone(node) {
             let Node { disk, scars, .. } = &self.nodes[node];
             return harm::held_twice(disk, scars);
         }
-        self.oracle.held_by_members().min(self.proven(node))
+        self.oracle.held_without(node).min(self.proven(node))
     }
 }

@@ -5,12 +5,12 @@ use crate::{
     client::Workload,
     disk::{Failure, Survivors, Victim},
     harm::rot_hard_state,
-    network::Connection,
+    network::{Connection, MEMBERS_WANTED, unwanted},
     node::Lie,
-    oracle::Checked,
+    oracle::{Checked, Violation},
     plan::{FaultKind, MS, Moment},
 };
-use lakebed::{DiskError, Event, File, StateMachine};
+use lakebed::{DiskError, Event, File, Membership, StateMachine};
 
 /// How long an armed power cut waits for its moment, and then strikes all the same.
 const ARMED_MAX: u64 = 200 * MS;
@@ -83,6 +83,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 }
             }
             FaultKind::Change { steps } => self.want_change(steps)?,
+            FaultKind::Tune { node, to } => {
+                let tuning = to.of(&self.tuning(*node));
+                self.feed(*node, Some(Event::Tune(Box::new(tuning))))?;
+            }
             FaultKind::SyncFailure { node, failure } => self.fail_next_sync(*node, *failure),
             FaultKind::DiskFull { node, .. } => self.fill_disk(*node),
             FaultKind::SlowDisk { node, factor, .. } => self.nodes[*node].slowness = *factor,
@@ -340,11 +344,37 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.nodes[node].scars.term = self.nodes[node].scars.term.max(term);
         self.nodes[node].stop();
         self.oracle.on_death(node);
+        self.network.want_nobody(node);
         for peer in 0..self.nodes.len() {
             self.network.disconnect(node, peer);
             self.schedule_link_down(peer, node);
         }
         self.abandon_requests(node);
+    }
+
+    /// A node has said whom it wants to be connected with: it closes what it wants no longer, at once,
+    /// and its peer notices some time. A guest that it never wanted stays.
+    pub(super) fn want(&mut self, node: usize, members: &Membership) {
+        for (peer, is_wanted) in self.network.want(node, members) {
+            if is_wanted {
+                self.schedule_link_up(node, peer);
+                self.schedule_link_up(peer, node);
+                continue;
+            }
+            if let Some(Connection { number, .. }) = self.network.connection(node, peer) {
+                self.schedule(self.now, Coming::LinkDown { node, peer, number });
+            }
+            self.schedule_link_down(peer, node);
+        }
+    }
+
+    /// Whoever is a member in force is one whom a node wants to be connected with.
+    pub(super) fn wants_its_members(&self, node: usize) -> Checked {
+        let Some(members) = self.members(node) else { return Ok(()) };
+        match self.network.unwanted(node, &members) {
+            Some(id) => Err(Violation::new(MEMBERS_WANTED, node, unwanted(id, &members))),
+            None => Ok(()),
+        }
     }
 
     /// A connection breaks: both ends notice some time, and make a new one if they can.
@@ -369,7 +399,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.feed(node, Some(Event::Link { peer: super::node_id(peer), up: false }))
     }
 
-    /// A node that just started meets everybody it can reach.
+    /// A node that just started is met by whoever wants to be connected with it; whom it wants
+    /// itself it says later.
     pub(super) fn connect(&mut self, node: usize) {
         for peer in 0..self.nodes.len() {
             if peer != node {
@@ -386,7 +417,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     pub(super) fn link_up(&mut self, node: usize, peer: usize, lives: (u32, u32)) -> Checked {
-        if !self.lives(node, lives.0) || !self.lives(peer, lives.1) {
+        let are_up = self.lives(node, lives.0) && self.lives(peer, lives.1);
+        if !are_up || !self.network.is_wanted(node, peer) {
             return Ok(());
         }
         if !self.network.is_whole(node, peer) {

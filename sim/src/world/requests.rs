@@ -3,9 +3,10 @@
 
 use super::{Coming, SITE_CLIENT, SITE_OPERATION, SITE_SERVICE, World};
 use crate::{
-    client::{Errand, Fate, Op, Request, Workload, next_of_kind},
+    client::{self, COMPANION, Client, Errand, Fate, Op, Request, Workload, next_of_kind},
     oracle::Checked,
     plan::MS,
+    prng::Draw,
     seat,
     witness::{PREFIX_BYTES, digest},
 };
@@ -14,6 +15,7 @@ use lakebed::{
     Batch, Control, Event, LogIndex, NodeId, Outcome, ReadMode, Refusal, RequestId, Requests,
     StateMachine,
 };
+use std::time::Duration;
 
 /// How long a client waits for an answer.
 const PATIENCE: u64 = 300 * MS;
@@ -61,12 +63,17 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         if let Some(sessions) = self.plan.sessions {
             return self.next_in_session(at, node, sessions);
         }
-        let op = self.workload.next(self.draws.lane(SITE_OPERATION, at as u32));
+        let op = self.next_operation(at);
         if !self.is_asked(at) {
             self.think(at);
             return Ok(());
         }
         self.ask(at, node, op, Errand::Plain)
+    }
+
+    pub(super) fn next_operation(&mut self, at: usize) -> Op {
+        let lane = self.draws.lane(SITE_OPERATION, at as u32);
+        client::operation(&self.plan, at, lane, &mut self.workload)
     }
 
     /// Whether the operation that was just drawn for a client is to be made.
@@ -146,22 +153,89 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         };
         let query = if is_write { Bytes::new() } else { Bytes::from(bytes.clone()) };
         let (command, fate) = (digest(&bytes), Fate::Open);
-        let request = Request { client, node, is_write, errand, query, command, floor, fate };
-        let id = self.requests.begin(request);
-        let event = if is_write {
-            let mut batch = Batch::with_capacity(bytes.len() + PREFIX_BYTES + 4);
-            batch.push_with(|buf| {
-                buf.extend_from_slice(&id.0.to_le_bytes());
-                buf.extend_from_slice(&bytes);
-            });
-            Event::Propose { first: id, time: self.nodes[node].clock.wall(self.now), batch }
-        } else {
-            // As fresh as a linearizable one, as long as clocks keep what is declared of them.
-            let has_lease = self.plan.tuning.lease_drift_ppm.is_some();
-            let mode = if has_lease { ReadMode::Lease } else { ReadMode::Linearizable };
-            Event::Read { requests: Requests::one(id), mode }
+        let mut request = Request { client, node, is_write, errand, query, command, floor, fate };
+        // What a story asks for is as it says.
+        let number = |client: &Client| match errand {
+            Errand::Plain => client.asked,
+            // Not twice the same: with these beside it one may be too large.
+            _ => client.round,
         };
-        (id, event)
+        let number = self.clients.get(client).map(number);
+        let mut manner = number.map(|number| client::manner(&self.plan, client, number));
+        if is_write {
+            let id = self.requests.begin(request);
+            let mut batch = Batch::with_capacity(bytes.len() + PREFIX_BYTES + 4);
+            push(&mut batch, id, &bytes);
+            if let Some(manner) = &mut manner {
+                self.begin_companions(node, manner, floor, &mut batch);
+            }
+            let time = self.nodes[node].clock.wall(self.now);
+            return (id, Event::Propose { first: id, time, batch });
+        }
+        let fresh = client::fresh(&self.plan);
+        let mode = manner.map_or(fresh, |mut draw| client::mode(&self.plan, &mut draw));
+        if let ReadMode::Local { stale_max } = mode {
+            request.floor = self.local_floor(node, stale_max);
+        }
+        let id = self.requests.begin(request);
+        (id, Event::Read { requests: Requests::one(id), mode })
+    }
+
+    /// Commands that nobody waits for, right behind one for which somebody does.
+    fn begin_companions(
+        &mut self,
+        node: usize,
+        manner: &mut Draw,
+        floor: LogIndex,
+        batch: &mut Batch,
+    ) {
+        let (client, query) = (COMPANION, Bytes::new());
+        for mut command in client::companions(&self.plan, manner, &mut self.workload) {
+            if self.plan.sessions.is_some() {
+                command = seat::plain(&command);
+            }
+            let (query, errand, fate) = (query.clone(), Errand::Plain, Fate::Open);
+            let (is_write, digest) = (true, digest(&command));
+            let request =
+                Request { client, node, is_write, errand, query, command: digest, floor, fate };
+            let id = self.requests.begin(request);
+            push(batch, id, &command);
+            self.stats.requests += 1;
+        }
+    }
+
+    /// How much a node must at least know that answers from what it has heard itself: what was
+    /// acknowledged as of the oldest that it may go by.
+    fn local_floor(&self, node: usize, stale_max: Duration) -> LogIndex {
+        if !self.plan.clocks_go_on() {
+            return LogIndex(0);
+        }
+        let stale_max = u64::try_from(stale_max.as_nanos()).unwrap_or(u64::MAX);
+        let since = self.now.saturating_sub(self.plan.longest(stale_max));
+        let as_of = self.nodes[node].heard.oldest_since(since).unwrap_or(self.now);
+        let known = self.told.partition_point(|(at, _)| *at < as_of);
+        let floor = known.checked_sub(1).map_or(LogIndex(0), |last| self.told[last].1);
+        // Some of it may be lost by now, by a recovery by force.
+        floor.min(self.oracle.acknowledged())
+    }
+
+    /// How old what a node knows may be that speaks now.
+    pub(super) fn known_as_of(&self, node: usize) -> u64 {
+        if self.plan.manner.local == 0 {
+            return 0;
+        }
+        let since = self.now.saturating_sub(self.plan.longest(self.plan.election_max()));
+        self.nodes[node].heard.oldest_since(since).unwrap_or(self.now).min(self.now)
+    }
+
+    /// A node was told something, or will be when its process goes on.
+    pub(super) fn hear(&mut self, node: usize, as_of: u64) {
+        let manner = self.plan.manner;
+        if manner.local > 0 {
+            let longest = self.plan.longest(self.plan.election_max().max(manner.stale_max));
+            let now = self.now.max(self.nodes[node].paused_until);
+            self.nodes[node].heard.hear(now, as_of, now.saturating_sub(longest));
+        }
     }
 
     /// Requests ended without an answer from the machine.
@@ -202,6 +276,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// A request ended; its client, if it still waits, goes on.
     pub(super) fn end(&mut self, id: RequestId, fate: Fate) -> Checked {
         self.oracle.on_end(id, self.requests.of(id), fate)?;
+        let acknowledged = self.oracle.acknowledged();
+        if self.told.last().is_none_or(|(_, before)| *before < acknowledged) {
+            self.told.push((self.now, acknowledged));
+        }
         self.requests.of_mut(id).fate = fate;
         self.stats.answered += u64::from(matches!(fate, Fate::Answered(_)));
         let client = self.requests.of(id).client;
@@ -254,4 +332,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     pub const fn acknowledged(&self) -> LogIndex {
         self.oracle.acknowledged()
     }
+}
+
+fn push(batch: &mut Batch, id: RequestId, command: &[u8]) {
+    batch.push_with(|buf| {
+        buf.extend_from_slice(&id.0.to_le_bytes());
+        buf.extend_from_slice(command);
+    });
 }

@@ -1,6 +1,6 @@
 //! Clients with sessions: what is not answered is sent again with its number, to any node.
 
-use super::{SITE_OPERATION, SITE_SESSION, World};
+use super::{SITE_SESSION, World};
 use crate::{
     client::{EARLY, Errand, Held, Op, Workload},
     oracle::Checked,
@@ -21,7 +21,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// A client begins something, or goes on with what it has not heard the end of.
     pub(super) fn next_in_session(&mut self, at: usize, node: usize, plan: Sessions) -> Checked {
         if self.clients[at].step.is_none() {
-            match self.workload.next(self.draws.lane(SITE_OPERATION, at as u32)) {
+            match self.next_operation(at) {
                 _ if !self.is_asked(at) => {
                     self.think(at);
                     return Ok(());
