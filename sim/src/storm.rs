@@ -12,9 +12,9 @@ use crate::{
     world::World,
 };
 use lakebed::{
-    Membership, NodeId, Outcome, Refusal, RequestId, Role, StateMachine, inspect::Probe,
+    LogIndex, Membership, NodeId, Outcome, Refusal, RequestId, Role, StateMachine, inspect::Probe,
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// After healing there must be a leader within this, and then an answer of whoever is asked.
 const SERVE_WITHIN: u64 = 5_000 * MS;
@@ -182,7 +182,10 @@ pub(crate) fn end<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Chec
     };
     run_until(world, TARGETS_WITHIN, "the storm's targets", enough)?;
     converge(world)?;
-    nothing_is_open(world)
+    nothing_is_open(world)?;
+    // What ended last may have been a change of the members, or of whoever leads.
+    become_one_log(world)?;
+    stays_calm(world)
 }
 
 /// Every request ends: answered, refused, or unknown, as those are that a process took with it.
@@ -391,7 +394,7 @@ fn is_member<M: StateMachine, W: Workload>(world: &World<M, W>, node: usize) -> 
     !world.is_out(node) && members.is_none_or(is_one)
 }
 
-/// Without load all nodes come to the same log and the same state, each of them serves, and they stay so.
+/// Without load all nodes come to the same log and the same state, and each of them serves.
 pub fn converge<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
     world.dismiss_clients();
     become_one_log(world)?;
@@ -400,7 +403,6 @@ pub fn converge<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checke
     let members: Vec<Asked> = (0..world.nodes()).map(Asked::Member).collect();
     serves(world, &members)?;
     become_one_log(world)?;
-    stays_calm(world)?;
     if world.plan().joining > 0 || (0..world.nodes()).any(|node| world.is_out(node)) {
         return world.compare_states_there();
     }
@@ -441,13 +443,25 @@ fn is_one_log<M: StateMachine, W: Workload>(world: &World<M, W>) -> bool {
     probes.len() == owed.len()
         && members.outgoing.is_empty()
         && (0..world.nodes()).all(|node| !must_stop(world, node, &members))
-        && probes.iter().all(|probe| Some(probe.last) == last && is_whole(probe))
+        && owed.iter().zip(&probes).all(|(node, probe)| {
+            let struck = world.struck_entries(*node);
+            let others = owed.iter().zip(&probes).filter(|(other, _)| *other != node);
+            let least = others.map(|(_, other)| other.first).min();
+            Some(probe.last) == last && is_whole(probe, struck, least)
+        })
 }
 
 /// Whether a node has applied all of its log, and all of that is durable and nothing amiss.
-pub(crate) fn is_whole(probe: &Probe) -> bool {
+///
+/// An entry that was struck may stay bad if no other log reaches back to it (`least`: where those begin;
+/// there may be none): its effect is in the node's state, and it goes when a snapshot is taken.
+pub(crate) fn is_whole(probe: &Probe, struck: &BTreeSet<u32>, least: Option<LogIndex>) -> bool {
     let last = probe.last.index;
-    probe.applied == last && probe.durable == last && !probe.holed && !probe.gated
+    let is_gone_elsewhere = |index: LogIndex| least.is_none_or(|least| index < least);
+    let may_stay = |index: LogIndex| index >= probe.first && is_gone_elsewhere(index);
+    let is_excused = struck.iter().any(|struck| may_stay(LogIndex(u64::from(*struck))));
+    let is_full = probe.applied == last && probe.durable == last;
+    is_full && !probe.gated && (!probe.holed || is_excused)
 }
 
 /// Nothing happens any more, so whoever leads goes on to, and the log stays one.

@@ -264,7 +264,12 @@ fn is_one_log<M: StateMachine, W: Workload>(world: &Groups<M, W>, group: GroupId
     probes.len() == owed.len()
         && members.outgoing.is_empty()
         && (0..world.nodes()).all(|node| !world.must_leave(node, group, &members))
-        && probes.iter().all(|probe| Some(probe.last) == last && is_whole(probe))
+        && owed.iter().zip(&probes).all(|(node, probe)| {
+            let struck = world.struck_entries(*node, group);
+            let others = owed.iter().zip(&probes).filter(|(other, _)| *other != node);
+            let least = others.map(|(_, other)| other.first).min();
+            Some(probe.last) == last && is_whole(probe, struck, least)
+        })
 }
 
 /// Who leads each group, and in which term.

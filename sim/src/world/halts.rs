@@ -67,11 +67,12 @@ impl Scars {
         }
         // Damage excuses what it can have done: entries that a snapshot has taken the place of are gone
         // with what struck them, and damage to anything else leaves entries and state as they are.
-        let is_there = |struck: &u32| u64::from(*struck) >= probe.first.0;
-        if probe.holed && !self.entries.iter().any(is_there) {
+        let of_log = |struck: &u32| u64::from(*struck) >= probe.first.0;
+        let is_owed = |struck: &u32| probe.owed.is_none_or(|owed| u64::from(*struck) == owed.0);
+        if probe.holed && !self.entries.iter().any(|struck| of_log(struck) && is_owed(struck)) {
+            let (owed, first) = (probe.owed, probe.first);
             let what = format!(
-                "calls an entry bad of a log from {} on, and of those nothing has damaged any",
-                probe.first
+                "calls an entry bad, {owed:?} of a log from {first} on, that nothing has damaged"
             );
             return Err(Violation::new("no hole after crashes alone", at, what));
         }
