@@ -11,15 +11,19 @@ use crate::{
     seed::Seed,
     world::World,
 };
-use lakebed::{Membership, NodeId, Outcome, Refusal, RequestId, Role, StateMachine};
-use std::sync::Arc;
+use lakebed::{
+    LogIndex, Membership, NodeId, Outcome, Refusal, RequestId, Role, StateMachine, inspect::Probe,
+};
+use std::{collections::BTreeSet, sync::Arc};
 
-/// After healing there must be a leader within this, and then each member must have answered.
+/// After healing there must be a leader within this, and then an answer of whoever is asked.
 const SERVE_WITHIN: u64 = 5_000 * MS;
 /// How long until a request that was refused, or whose end is unknown, is made again.
 const ASK_AGAIN_AFTER: u64 = 15 * MS;
 /// After the last request all nodes must be the same within this.
 const CONVERGE_WITHIN: u64 = 10_000 * MS;
+/// And then nothing may change for so long.
+const CALM: u64 = 1_000 * MS;
 /// How often it may take that long again, while there is progress.
 const CONVERGE_TIMES: u32 = 6;
 /// So many power cuts are tried beside the planned ones, so that some meet writes under way.
@@ -175,7 +179,10 @@ pub(crate) fn end<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Chec
     };
     run_until(world, TARGETS_WITHIN, "the storm's targets", enough)?;
     converge(world)?;
-    nothing_is_open(world)
+    nothing_is_open(world)?;
+    // What ended last may have been a change of the members, or of whoever leads.
+    become_one_log(world)?;
+    stays_calm(world)
 }
 
 /// Every request ends: answered, refused, or unknown, as those are that a process took with it.
@@ -266,8 +273,8 @@ pub(crate) fn turns(faults: &[Fault]) -> Vec<Turn> {
     turns
 }
 
-/// All nodes that can come up, a leader appears, and each member answers a write and a read of its own
-/// that it was asked for after that.
+/// All nodes that can come up, a leader appears, and whoever leads answers a write and a read that it was
+/// asked for after that.
 pub fn serve<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
     run_until(world, SERVE_WITHIN, "all nodes to be up", |world| {
         let is_ready = |node| world.probe(node).is_some_and(|probe| probe.ready);
@@ -275,22 +282,30 @@ pub fn serve<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
         (0..world.nodes()).all(|node| is_ready(node) || !is_owed(node))
     })?;
     run_until(world, SERVE_WITHIN, "a leader", |world| leader(world).is_some())?;
-    each_serves(world)
+    serves(world, &[Asked::Leader])
 }
 
-/// What a node is asked for, until it is answered.
+/// Who is asked for something.
+#[derive(Clone, Copy)]
+enum Asked {
+    Leader,
+    Member(usize),
+}
+
+/// What somebody is asked for, until it is answered.
 struct Errand {
-    node: usize,
+    of: Asked,
     is_write: bool,
     asked: Option<(RequestId, u64)>,
     is_done: bool,
 }
 
-/// That anything is acknowledged is too little: an older write may be, or a read, by any node.
-fn each_serves<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
-    let errand = |node, is_write| Errand { node, is_write, asked: None, is_done: false };
-    let of = |node| [true, false].map(|is_write| errand(node, is_write));
-    let mut errands: Vec<Errand> = (0..world.nodes()).flat_map(of).collect();
+/// Each of these answers a write and a read. That anything is acknowledged would be too little: an older
+/// write may be, or a read, by any node.
+fn serves<M: StateMachine, W: Workload>(world: &mut World<M, W>, asked: &[Asked]) -> Checked {
+    let errand = |of, is_write| Errand { of, is_write, asked: None, is_done: false };
+    let both = |of: &Asked| [true, false].map(|is_write| errand(*of, is_write));
+    let mut errands: Vec<Errand> = asked.iter().flat_map(both).collect();
     let until = world.now() + SERVE_WITHIN;
     loop {
         for errand in &mut errands {
@@ -299,8 +314,11 @@ fn each_serves<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked
         errands.retain(|errand| !errand.is_done);
         let Some(open) = errands.first() else { return Ok(()) };
         if world.now() > until {
-            let kind = if open.is_write { "write" } else { "read" };
-            let what = format!("node {} to answer a {kind}", open.node + 1);
+            let kind = if open.is_write { "a write" } else { "a read" };
+            let what = match open.of {
+                Asked::Leader => format!("{kind} that whoever leads was asked for"),
+                Asked::Member(node) => format!("{kind} that node {} was asked for", node + 1),
+            };
             return Err(waited_in_vain(world, SERVE_WITHIN, &what));
         }
         run_for(world, MS)?;
@@ -313,14 +331,18 @@ impl Errand {
     fn go_on<M: StateMachine, W: Workload>(&mut self, world: &mut World<M, W>) -> Checked {
         let fate = self.asked.map(|(id, since)| (world.fate(id), since));
         let is_answered = matches!(fate, Some((Fate::Answered(_), _)));
-        self.is_done = is_answered || self.is_elsewhere(world) || !is_member(world, self.node);
+        let node = match self.of {
+            Asked::Leader => leader(world),
+            Asked::Member(node) => Some(node),
+        };
+        let has_left = node.is_some_and(|node| !is_member(world, node));
+        self.is_done = is_answered || self.is_elsewhere(world) || has_left;
         let waits = fate.is_some_and(|(fate, since)| {
             fate == Fate::Open || world.now() < since + ASK_AGAIN_AFTER
         });
-        if self.is_done || waits || world.probe(self.node).is_none() {
-            return Ok(());
-        }
-        let asked = world.request_of_kind(self.node, self.is_write)?;
+        let node = node.filter(|node| world.probe(*node).is_some() && !waits && !self.is_done);
+        let Some(node) = node else { return Ok(()) };
+        let asked = world.request_of_kind(node, self.is_write)?;
         self.is_done = asked.is_none();
         self.asked = asked.map(|id| (id, world.now()));
         Ok(())
@@ -332,7 +354,8 @@ impl Errand {
         let Some(Outcome::Refused(Refusal::NotLeader { hint: Some(named) })) = outcome else {
             return false;
         };
-        let is_right = leader(world).is_some_and(|leader| *named == NodeId(leader as u64 + 1));
+        let is_right = matches!(self.of, Asked::Member(_))
+            && leader(world).is_some_and(|leader| *named == NodeId(leader as u64 + 1));
         !world.plan().tuning.forward && is_right
     }
 }
@@ -344,9 +367,22 @@ fn is_member<M: StateMachine, W: Workload>(world: &World<M, W>, node: usize) -> 
     !world.is_out(node) && members.is_none_or(is_one)
 }
 
-/// Without load all nodes come to the same log and the same state.
+/// Without load all nodes come to the same log and the same state, and each of them serves.
 pub fn converge<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
     world.dismiss_clients();
+    become_one_log(world)?;
+    // Under load a member behind a slow link lags, for ever if need be, and a write that it passes on
+    // ends unknown there: what each owes is owed now.
+    let members: Vec<Asked> = (0..world.nodes()).map(Asked::Member).collect();
+    serves(world, &members)?;
+    become_one_log(world)?;
+    if world.plan().joining > 0 || (0..world.nodes()).any(|node| world.is_out(node)) {
+        return world.compare_states_there();
+    }
+    world.compare_states()
+}
+
+fn become_one_log<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
     let applied = |world: &World<M, W>| -> u64 {
         let probes = (0..world.nodes()).filter_map(|node| world.probe(node));
         probes.map(|probe| probe.applied.0).sum()
@@ -364,10 +400,7 @@ pub fn converge<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checke
             Err(violation) => return Err(violation),
         }
     }
-    if world.plan().joining > 0 || (0..world.nodes()).any(|node| world.is_out(node)) {
-        return world.compare_states_there();
-    }
-    world.compare_states()
+    Ok(())
 }
 
 /// Whether all who are owed the log hold and have applied the same, and nobody is left that must go.
@@ -383,7 +416,45 @@ fn is_one_log<M: StateMachine, W: Workload>(world: &World<M, W>) -> bool {
     probes.len() == owed.len()
         && members.outgoing.is_empty()
         && (0..world.nodes()).all(|node| !must_stop(world, node, &members))
-        && probes.iter().all(|probe| Some(probe.last) == last && probe.applied == probe.last.index)
+        && owed.iter().zip(&probes).all(|(node, probe)| {
+            let struck = world.struck_entries(*node);
+            let others = owed.iter().zip(&probes).filter(|(other, _)| *other != node);
+            let least = others.map(|(_, other)| other.first).min();
+            Some(probe.last) == last && is_whole(probe, struck, least)
+        })
+}
+
+/// Whether a node has applied all of its log, and all of that is durable and nothing amiss.
+///
+/// An entry that was struck may stay bad if no other log reaches back to it (`least`: where those begin;
+/// there may be none): its effect is in the node's state, and it goes when a snapshot is taken.
+pub(crate) fn is_whole(probe: &Probe, struck: &BTreeSet<u32>, least: Option<LogIndex>) -> bool {
+    let last = probe.last.index;
+    let is_gone_elsewhere = |index: LogIndex| least.is_none_or(|least| index < least);
+    let may_stay = |index: LogIndex| index >= probe.first && is_gone_elsewhere(index);
+    let is_excused = struck.iter().any(|struck| may_stay(LogIndex(u64::from(*struck))));
+    let is_full = probe.applied == last && probe.durable == last;
+    is_full && !probe.gated && (!probe.holed || is_excused)
+}
+
+/// Nothing happens any more, so whoever leads goes on to, and the log stays one.
+fn stays_calm<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
+    let reign = |world: &World<M, W>| {
+        leader(world).map(|leader| (leader + 1, world.probe(leader).map(|probe| probe.term)))
+    };
+    let before = reign(world);
+    run_for(world, CALM)?;
+    let after = reign(world);
+    if before == after && is_one_log(world) {
+        return Ok(());
+    }
+    let nodes: Vec<String> = (0..world.nodes()).map(|node| describe(world, node)).collect();
+    let what = format!(
+        "without faults and load there was the leader {before:?} with one log, and {} ms later {}",
+        CALM / MS,
+        nodes.join("; ")
+    );
+    Err(Violation { invariant: "a calm cluster stays as it is", node: None, what })
 }
 
 /// Whether a node has left, goes on, and knows somebody who could tell it.
@@ -460,7 +531,7 @@ fn describe<M: StateMachine, W: Workload>(world: &World<M, W>, node: usize) -> S
         || format!("node {} is down", node + 1),
         |probe| {
             format!(
-                "node {}: {} term {} applied {} committed {} durable {} last {}{}",
+                "node {}: {} term {} applied {} committed {} durable {} last {}{}{}{}",
                 node + 1,
                 probe.role,
                 probe.term,
@@ -468,7 +539,9 @@ fn describe<M: StateMachine, W: Workload>(world: &World<M, W>, node: usize) -> S
                 probe.committed,
                 probe.durable,
                 probe.last,
-                if probe.ready { "" } else { " not ready" }
+                if probe.ready { "" } else { " not ready" },
+                if probe.holed { " holed" } else { "" },
+                if probe.gated { " gated" } else { "" },
             )
         },
     )

@@ -3,6 +3,7 @@
 use super::{Census, Groups, Sent, node_id};
 use crate::{client::Workload, oracle::Checked, plan::Plan, world::Stats};
 use lakebed::{GroupId, Host, HostCounters, Marks, Role, StateMachine, inspect::Probe};
+use std::collections::BTreeSet;
 
 impl<M: StateMachine, W: Workload> Groups<M, W> {
     /// Simulated nanoseconds since the beginning.
@@ -128,6 +129,11 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     pub fn counted(&self) -> HostCounters {
         let living = self.nodes.iter().filter_map(|node| node.host.as_ref().map(Host::counters));
         living.fold(self.counted, sum)
+    }
+
+    /// The entries that damage has struck on the disk of a group's member.
+    pub(super) fn struck_entries(&self, node: usize, group: GroupId) -> &BTreeSet<u32> {
+        &self.nodes[node].seats[&group].scars.entries
     }
 
     /// Every machine of every group that was not removed is what the reference is.

@@ -10,16 +10,18 @@ use crate::{
     plan::{FaultKind, MS, Plan},
     report::{Failure, Report},
     seed::Seed,
-    storm::{turns, violation},
+    storm::{is_whole, turns, violation},
 };
-use lakebed::{GroupId, RequestId, StateMachine};
+use lakebed::{GroupId, RequestId, StateMachine, Term};
 
-/// After healing every member of every group must have answered within this.
+/// After healing all must be up within this, and then have answered.
 const SERVE_WITHIN: u64 = 5_000 * MS;
 /// How long until a request that was refused, or whose end is unknown, is made again.
 const ASK_AGAIN_AFTER: u64 = 15 * MS;
 /// After the last request all members of all groups must be the same within this, and rest.
 const CONVERGE_WITHIN: u64 = 10_000 * MS;
+/// And then nothing may change for so long, if they do not rest.
+const CALM: u64 = 1_000 * MS;
 /// So long a message may be on its way that was sent before everything was healed.
 const LATE: u64 = 1_000 * MS;
 /// So much of a trace stands on the screen of a failure.
@@ -140,7 +142,7 @@ fn describe<M: StateMachine, W: Workload>(world: &Groups<M, W>, group: GroupId) 
     format!("group {group}: {}", nodes.join("; "))
 }
 
-/// Every member of every group answers a write and a read of its own.
+/// Whoever leads a group answers a write and a read that it was asked for now.
 pub fn serve<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Checked {
     run_until(world, SERVE_WITHIN, "all members", |world| {
         let is_ready = |node, group| world.probe(node, group).is_some_and(|probe| probe.ready);
@@ -148,17 +150,20 @@ pub fn serve<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Checked 
             world.members_of(group).into_iter().all(|node| is_ready(node, group))
         }))
     })?;
-    let mut errands: Vec<Errand> = world
-        .living()
-        .into_iter()
-        .flat_map(|group| {
-            let members = world.members_of(group).into_iter();
-            members.flat_map(move |node| {
-                [true, false].map(|is_write| Errand { group, node, is_write, asked: None })
-            })
-        })
-        .collect();
-    run_until(world, SERVE_WITHIN, "each member's answers", |world| {
+    let of = |group| errands(group, None);
+    serves(world, world.living().into_iter().flat_map(of).collect())
+}
+
+/// A write and a read.
+fn errands(group: GroupId, of: Option<usize>) -> [Errand; 2] {
+    [true, false].map(|is_write| Errand { group, of, is_write, asked: None })
+}
+
+fn serves<M: StateMachine, W: Workload>(
+    world: &mut Groups<M, W>,
+    mut errands: Vec<Errand>,
+) -> Checked {
+    run_until(world, SERVE_WITHIN, "answers", |world| {
         let mut open = Vec::new();
         for mut errand in std::mem::take(&mut errands) {
             if !errand.is_done(world)? {
@@ -170,10 +175,10 @@ pub fn serve<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Checked 
     })
 }
 
-/// What a member of a group is asked for, until it is answered.
+/// What a member of a group, or whoever leads it, is asked for, until it is answered.
 struct Errand {
     group: GroupId,
-    node: usize,
+    of: Option<usize>,
     is_write: bool,
     asked: Option<(RequestId, u64)>,
 }
@@ -186,21 +191,20 @@ impl Errand {
     ) -> Result<bool, Violation> {
         let fate = self.asked.map(|(id, since)| (world.fate(self.group, id), since));
         let is_answered = matches!(fate, Some((Fate::Answered(_), _)));
+        let leader = world.leader(self.group);
+        let node = self.of.or(leader);
         // Where followers forward nothing, writes are the affair of whoever leads.
-        let forwards = world.plan().tuning.forward;
-        let is_elsewhere = self.is_write
-            && !forwards
-            && world.leader(self.group).is_some_and(|at| at != self.node);
-        if is_answered || is_elsewhere || !world.members_of(self.group).contains(&self.node) {
+        let is_elsewhere = self.is_write && !world.plan().tuning.forward && node != leader;
+        let has_left = node.is_some_and(|node| !world.members_of(self.group).contains(&node));
+        if is_answered || is_elsewhere && leader.is_some() || has_left {
             return Ok(true);
         }
         let waits = fate.is_some_and(|(fate, since)| {
             fate == Fate::Open || world.now() < since + ASK_AGAIN_AFTER
         });
-        if waits || world.probe(self.node, self.group).is_none() {
-            return Ok(false);
-        }
-        let asked = world.request_of_kind(self.node, self.group, self.is_write)?;
+        let is_there = |node: &usize| world.probe(*node, self.group).is_some();
+        let Some(node) = node.filter(is_there).filter(|_| !waits) else { return Ok(false) };
+        let asked = world.request_of_kind(node, self.group, self.is_write)?;
         self.asked = asked.map(|id| (id, world.now()));
         Ok(asked.is_none())
     }
@@ -218,19 +222,17 @@ fn lacking<M: StateMachine, W: Workload>(
 /// and what was removed is gone: nodes from groups, and groups.
 pub fn converge<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Checked {
     world.dismiss_clients();
+    run_until(world, CONVERGE_WITHIN, "the same log", |world| Ok(lacking(world, is_one_log)))?;
+    // As in the world of one group: under load a member that lags has no answers.
+    let of = |group| {
+        let members = world.members_of(group).into_iter();
+        members.flat_map(move |node| errands(group, Some(node)))
+    };
+    let each = world.living().into_iter().flat_map(of).collect();
+    serves(world, each)?;
     run_until(world, CONVERGE_WITHIN, "the same log, and rest,", |world| {
         Ok(lacking(world, |world, group| {
-            let members = world.membership(group);
-            let owed = world.members_of(group);
-            let probes: Vec<_> = owed.iter().filter_map(|node| world.probe(*node, group)).collect();
-            let last = probes.iter().map(|probe| probe.last).max();
-            let is_same = probes.len() == owed.len()
-                && members.outgoing.is_empty()
-                && (0..world.nodes()).all(|node| !world.must_leave(node, group, &members))
-                && probes
-                    .iter()
-                    .all(|probe| Some(probe.last) == last && probe.applied == probe.last.index);
-            is_same && (world.rest_after().is_zero() || world.rests(group))
+            is_one_log(world, group) && (world.rest_after().is_zero() || world.rests(group))
         }))
     })?;
     world.let_strangers_go()?;
@@ -242,7 +244,53 @@ pub fn converge<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Check
     run_until(world, CONVERGE_WITHIN, "the end of every request", |world| {
         Ok(world.groups_with_open_requests())
     })?;
-    if world.rest_after().is_zero() { Ok(()) } else { silence(world) }
+    let reigns = reigns(world);
+    if world.rest_after().is_zero() {
+        let at = world.now() + CALM;
+        until(world, at)?;
+    } else {
+        silence(world)?;
+    }
+    stays_calm(world, &reigns)
+}
+
+/// Whether all members of a group hold the same log, whole, and have applied it, and nobody is left
+/// that must go.
+fn is_one_log<M: StateMachine, W: Workload>(world: &Groups<M, W>, group: GroupId) -> bool {
+    let members = world.membership(group);
+    let owed = world.members_of(group);
+    let probes: Vec<_> = owed.iter().filter_map(|node| world.probe(*node, group)).collect();
+    let last = probes.iter().map(|probe| probe.last).max();
+    probes.len() == owed.len()
+        && members.outgoing.is_empty()
+        && (0..world.nodes()).all(|node| !world.must_leave(node, group, &members))
+        && owed.iter().zip(&probes).all(|(node, probe)| {
+            let struck = world.struck_entries(*node, group);
+            let others = owed.iter().zip(&probes).filter(|(other, _)| *other != node);
+            let least = others.map(|(_, other)| other.first).min();
+            Some(probe.last) == last && is_whole(probe, struck, least)
+        })
+}
+
+/// Who leads each group, and in which term.
+type Reign = (GroupId, Option<(usize, Option<Term>)>);
+
+fn reigns<M: StateMachine, W: Workload>(world: &Groups<M, W>) -> Vec<Reign> {
+    let term = |node, group| world.probe(node, group).map(|probe| probe.term);
+    let reign = |group| world.leader(group).map(|node| (node, term(node, group)));
+    world.living().into_iter().map(|group| (group, reign(group))).collect()
+}
+
+/// As in the world of one group: nothing has happened, so whoever led leads on, over one log.
+fn stays_calm<M: StateMachine, W: Workload>(world: &Groups<M, W>, before: &[Reign]) -> Checked {
+    let after = reigns(world);
+    let is_calm = |reign: &&Reign| after.contains(reign) && is_one_log(world, reign.0);
+    let Some((group, led)) = before.iter().find(|reign| !is_calm(reign)) else { return Ok(()) };
+    let what = format!(
+        "without faults and load group {group} was led by {led:?}, with one log, and now {}",
+        describe(world, *group)
+    );
+    Err(Violation::of_cluster("a calm cluster stays as it is", what))
 }
 
 /// Groups at rest say nothing, however long.

@@ -5,6 +5,7 @@ use crate::{
     client::Workload, disk::SimDisk, plan::Plan, seat::Seat, witness::Given, world::Stats,
 };
 use lakebed::{Engine, Marks, StateMachine, inspect::Probe};
+use std::collections::BTreeSet;
 
 impl<M: StateMachine, W: Workload> World<M, W> {
     /// Simulated nanoseconds since the beginning.
@@ -79,6 +80,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     #[must_use]
     pub fn disk(&self, node: usize) -> &SimDisk {
         &self.nodes[node].disk
+    }
+
+    /// The entries that damage has struck on a node's disk.
+    pub(crate) fn struck_entries(&self, node: usize) -> &BTreeSet<u32> {
+        &self.nodes[node].scars.entries
     }
 
     /// A node's state machine.
