@@ -69,7 +69,9 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let (disk, scars, harmed) = (&seat.disk, &seat.scars, &group.harmed);
         let patient = Patient { disk, scars, geometry, harmed, held };
         let Some((file, at)) = patient.place(part, pick) else { return };
+        let before = group.harmed.clone();
         harm(&mut seat.disk, &mut group.harmed, geometry, part, (file, at), how);
+        seat.scars.entries.extend(group.harmed.difference(&before));
         seat.scars.files.push(file);
         self.struck("damage");
         self.note(Some(node), || {

@@ -7,7 +7,7 @@ use crate::{
     oracle::{Checked, Violation},
     plan::US,
 };
-use lakebed::{Halt, StateMachine, inspect::Probe};
+use lakebed::{File, Halt, StateMachine, inspect::Probe};
 
 impl<M: StateMachine, W: Workload> World<M, W> {
     /// The engine ended by itself. After faults within the contract it may only have been asked to
@@ -56,20 +56,28 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 }
 
 impl Scars {
-    /// Crashes alone never cost a node an entry, its vote or its state.
+    /// Crashes alone never cost a node an entry, its vote or its state, and damage no more than it struck.
     pub(crate) fn excuse(&self, at: usize, probe: &Probe) -> Checked {
         if probe.gated && !self.is_ruined {
             let what = "calls entries lost that were durable".into();
             return Err(Violation::new("no gate after crashes alone", at, what));
         }
-        if self.is_ruined || !self.files.is_empty() {
+        if self.is_ruined {
             return Ok(());
         }
-        if probe.holed {
-            let what = "calls an entry bad that nothing has damaged".into();
+        // Damage excuses what it can have done: entries that a snapshot has taken the place of are gone
+        // with what struck them, and damage to anything else leaves entries and state as they are.
+        let of_log = |struck: &u32| u64::from(*struck) >= probe.first.0;
+        let is_owed = |struck: &u32| probe.owed.is_none_or(|owed| u64::from(*struck) == owed.0);
+        if probe.holed && !self.entries.iter().any(|struck| of_log(struck) && is_owed(struck)) {
+            let (owed, first) = (probe.owed, probe.first);
+            let what = format!(
+                "calls an entry bad, {owed:?} of a log from {first} on, that nothing has damaged"
+            );
             return Err(Violation::new("no hole after crashes alone", at, what));
         }
-        if probe.stateless {
+        let is_snapshot = |file: &File| matches!(file, File::Snapshot(_));
+        if probe.stateless && !self.files.iter().any(is_snapshot) {
             let what = format!("has no snapshot that its log from {} goes on from", probe.first);
             return Err(Violation::new("no lost state after crashes alone", at, what));
         }
