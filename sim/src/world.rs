@@ -332,7 +332,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         handle(engine, now, event, &mut actions);
         self.digest.step(now, &[], &actions);
         let probe = engine.probe();
-        self.oracle.on_step(Seen { node: at, probe, engine }, &actions)?;
+        let seen = Seen { node: at, probe, engine };
+        self.oracle.on_step(seen, &actions)?;
+        self.oracle.on_memory(&seen, &self.plan.tuning)?;
         self.nodes[at].scars.excuse(at, &probe)?;
         self.perform_all(at, &mut actions)?;
         self.actions = actions;

@@ -12,6 +12,7 @@ mod history;
 mod leader_completeness;
 mod log_matching;
 mod members_in_force;
+mod memory_bounded;
 mod sessions_once;
 mod silence;
 mod state_machine_safety;
@@ -23,7 +24,7 @@ use crate::seat::Seat;
 use crate::witness::{Applied, Given};
 use lakebed::{
     Action, Change, DiskRequest, Engine, Entries, Forced, LogId, LogIndex, Marks, Membership,
-    RequestId, Role, StateMachine,
+    RequestId, Role, StateMachine, Tuning,
     entry::Seed,
     inspect::{Probe, Said, said},
     tape::Digest,
@@ -95,7 +96,12 @@ pub(crate) struct Oracle<M> {
     left_behind: Vec<bool>,
     /// Whether so many of them are back that they have a quorum of their own.
     are_many_back: bool,
+    /// How often memory could have been looked at.
+    steps: u64,
 }
+
+/// Memory is looked at after so many steps.
+const MEMORY_EVERY: u64 = 61;
 
 impl<M: StateMachine> Oracle<M> {
     /// Knows of nothing yet; `machine` becomes the reference that all answers are compared with.
@@ -120,6 +126,7 @@ impl<M: StateMachine> Oracle<M> {
             once: sessions_once::Once::default(),
             left_behind: vec![false; nodes],
             are_many_back: false,
+            steps: 0,
         }
     }
 
@@ -151,6 +158,15 @@ impl<M: StateMachine> Oracle<M> {
             actions.iter().try_for_each(|action| self.on_action(&seen, action))?;
         }
         Ok(())
+    }
+
+    /// A look at what a node holds in memory: now and then, as the engine has to count for it.
+    pub(crate) fn on_memory(&mut self, seen: &Seen<'_>, tuning: &Tuning) -> Checked {
+        self.steps += 1;
+        if !self.steps.is_multiple_of(MEMORY_EVERY) {
+            return Ok(());
+        }
+        memory_bounded::check(seen, tuning)
     }
 
     /// A node that shows what it showed before has the same log: by its last entry, whatever may

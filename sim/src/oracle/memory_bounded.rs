@@ -1,0 +1,24 @@
+//! What a node holds in memory stays within what is configured (simulation, I22): proposals that wait,
+//! log that is kept for peers and the machine, and what waits behind a snapshot.
+//!
+//! Log that is not durable cannot be given back, so it comes on top, twice: as log, and as what is to be
+//! written. How much of it there is nobody sees from outside; it is taken to be as large as it may be.
+
+use super::{Checked, Seen, Violation};
+use lakebed::Tuning;
+
+pub(super) fn check(seen: &Seen<'_>, tuning: &Tuning) -> Checked {
+    let held = seen.engine.status().memory_bytes;
+    let (last, durable) = (seen.probe.last.index.0, seen.probe.durable.0);
+    let (kept, open) =
+        (tuning.cache_bytes_max + tuning.propose_bytes_max, last.saturating_sub(durable));
+    // What holds the last durable entry may hold as much again that is not.
+    let limit = kept + (2 * open + 1) * u64::from(tuning.append_bytes_max);
+    if held <= limit {
+        return Ok(());
+    }
+    let what = format!(
+        "holds {held} bytes in memory, and {limit} are its limit with {open} entries not durable"
+    );
+    Err(Violation::new("memory within its limits", seen.node, what))
+}
