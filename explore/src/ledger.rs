@@ -45,7 +45,9 @@ impl Ledger {
             Some(Said::StandsFor { term }) => self.on_vote(term, from, from),
             Some(Said::VotesFor { term }) => self.on_vote(term, from, to),
             Some(Said::Acknowledged { through, term }) => {
-                self.acknowledged.insert(from, (term, through));
+                // An older message, said again or late, takes back nothing of what was promised.
+                let promised = self.acknowledged.entry(from).or_default();
+                *promised = (*promised).max((term, through));
             }
             None => {}
         }
