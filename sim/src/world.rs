@@ -339,7 +339,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let probe = engine.probe();
         let seen = Seen { node: at, probe, engine };
         self.oracle.on_step(seen, &actions)?;
-        self.oracle.on_memory(&seen, &self.plan.tuning)?;
+        self.oracle.on_memory(&seen, &self.plan)?;
         self.nodes[at].scars.excuse(at, &probe)?;
         self.perform_all(at, &mut actions)?;
         self.actions = actions;

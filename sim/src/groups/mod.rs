@@ -386,7 +386,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             let group = self.groups.get_mut(&id).expect("only what was founded is here");
             let seen = Seen { node: at, probe, engine };
             let judged = group.oracle.on_step(seen, &said);
-            let judged = judged.and_then(|()| group.oracle.on_memory(&seen, &self.plan.tuning));
+            let judged = judged.and_then(|()| group.oracle.on_memory(&seen, &self.plan));
             judged.map_err(|violation| of_group(id, violation))?;
             let Some(seat) = self.nodes[at].seats.get(&id) else { continue };
             seat.scars.excuse(at, &probe).map_err(|violation| of_group(id, violation))?;

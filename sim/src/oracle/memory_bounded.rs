@@ -5,13 +5,14 @@
 //! written. How much of it there is nobody sees from outside; it is taken to be as large as it may be.
 
 use super::{Checked, Seen, Violation};
-use lakebed::Tuning;
+use crate::plan::Plan;
 
-pub(super) fn check(seen: &Seen<'_>, tuning: &Tuning) -> Checked {
+pub(super) fn check(seen: &Seen<'_>, plan: &Plan) -> Checked {
     let held = seen.engine.status().memory_bytes;
     let (last, durable) = (seen.probe.last.index.0, seen.probe.durable.0);
+    let tuning = &plan.tuning;
     let (kept, open) =
-        (tuning.cache_bytes_max + tuning.propose_bytes_max, last.saturating_sub(durable));
+        (plan.cache_bytes_max() + tuning.propose_bytes_max, last.saturating_sub(durable));
     // What holds the last durable entry may hold as much again that is not.
     let limit = kept + (2 * open + 1) * u64::from(tuning.append_bytes_max);
     if held <= limit {

@@ -20,11 +20,12 @@ mod votes_once;
 mod watermarks_ordered;
 
 use crate::client::{Fate, Request};
+use crate::plan::Plan;
 use crate::seat::Seat;
 use crate::witness::{Applied, Given};
 use lakebed::{
     Action, Change, DiskRequest, Engine, Entries, Forced, LogId, LogIndex, Marks, Membership,
-    RequestId, Role, StateMachine, Tuning,
+    RequestId, Role, StateMachine,
     entry::Seed,
     inspect::{Probe, Said, said},
     tape::Digest,
@@ -161,12 +162,12 @@ impl<M: StateMachine> Oracle<M> {
     }
 
     /// A look at what a node holds in memory: now and then, as the engine has to count for it.
-    pub(crate) fn on_memory(&mut self, seen: &Seen<'_>, tuning: &Tuning) -> Checked {
+    pub(crate) fn on_memory(&mut self, seen: &Seen<'_>, plan: &Plan) -> Checked {
         self.steps += 1;
         if !self.steps.is_multiple_of(MEMORY_EVERY) {
             return Ok(());
         }
-        memory_bounded::check(seen, tuning)
+        memory_bounded::check(seen, plan)
     }
 
     /// A node that shows what it showed before has the same log: by its last entry, whatever may

@@ -86,6 +86,16 @@ impl Plan {
             / 100
     }
 
+    /// The most log that any node ever keeps in memory, in bytes.
+    #[must_use]
+    pub fn cache_bytes_max(&self) -> u64 {
+        let tuned = self.faults.iter().filter_map(|fault| match &fault.kind {
+            FaultKind::Tune { to, .. } => Some(to.of(&self.tuning).cache_bytes_max),
+            _ => None,
+        });
+        tuned.fold(self.tuning.cache_bytes_max, u64::max)
+    }
+
     /// Leases in some runs, where clocks keep what is declared of them.
     fn swarm_lease(&self) -> Option<u32> {
         let wants = Draw::new(self.seed, Concern::Swarm, LEASE, 0).ratio(1, 2);
