@@ -5,7 +5,7 @@ use crate::{
     store::Replicated,
 };
 use bytes::Bytes;
-use lakebed::{Batch, Control, LogId, Outcome, Status};
+use lakebed::{Batch, Control, LogId, Outcome, Role, Status};
 use lakebed_kv::serve::{Failure, Store};
 use lakebed_runtime::Health;
 use std::sync::Arc;
@@ -40,8 +40,15 @@ impl Store for Observed {
         self.store.read(query).await
     }
 
+    /// A group that has ended here, while others go on, says how it was. It leads nobody, whatever it
+    /// did then.
     async fn status(&self) -> Result<Status, Failure> {
-        self.store.status().await
+        let mut status = self.store.status().await?;
+        if self.store.0.has_ended() {
+            (status.role, status.leader, status.ready) = (Role::Follower, None, false);
+            status.peers.clear();
+        }
+        Ok(status)
     }
 
     async fn control(&self, order: Control) -> Result<Outcome, Failure> {

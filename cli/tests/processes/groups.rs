@@ -313,3 +313,31 @@ fn a_survivor_goes_on_alone_in_every_group() {
         alone.ask::<String>(&["SET", key, "alone"]);
     }
 }
+
+/// Who looked for the leader of that group found the one that had left it, for as long as its process
+/// had other groups, and every order ended there.
+#[test]
+fn a_group_that_has_ended_on_a_node_is_not_led_by_it() {
+    let cluster = Cluster::start(Scratch::new(), &["--groups", "2"], wrap);
+    let all = [0, 1, 2].map(|n| local(cluster.clients + n));
+    let first = |at: &str| json(&["status", at])["groups"][0].clone();
+    let leader = || (1..).zip(&all).find(|(_, at)| first(at)["role"] == "leader");
+    let mut left = (0, "");
+    eventually("the leader leaves a group", || {
+        let Some((id, at)) = leader() else { return false };
+        left = (id, at);
+        let id = id.to_string();
+        output(&["member", "remove", "--group", "1", at, &id]).status.success()
+    });
+    eventually("it has ended there", || first(left.1)["role"] == "follower");
+    let ended = first(left.1);
+    assert_eq!((&ended["ready"], &ended["leader"]), (&false.into(), &Value::Null), "{ended}");
+    // The next order goes to who leads it now.
+    let next = (left.0 % 3 + 1).to_string();
+    eventually("another one takes orders", || {
+        output(&["member", "remove", "--group", "1", &all.join(","), &next]).status.success()
+    });
+    let listed = json(&["member", "list", "--group", "1", &all.join(",")]);
+    let members = listed["groups"][0]["members"].as_array().unwrap();
+    assert_eq!(members.len(), 1, "{listed}");
+}
