@@ -128,8 +128,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             }
             Event::Propose { first: request, time: self.nodes[node].clock.wall(self.now), batch }
         } else {
-            let mode = manner
-                .map_or(client::fresh(&self.plan), |mut draw| client::mode(&self.plan, &mut draw));
+            let fresh = client::fresh(&self.plan);
+            let mode = manner.map_or(fresh, |mut draw| client::mode(&self.plan, &mut draw));
             if matches!(mode, ReadMode::Local { .. }) {
                 // How old it may be is judged in the world of one group; here that it is right.
                 group.requests.of_mut(request).floor = LogIndex(0);
