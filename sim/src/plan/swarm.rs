@@ -37,6 +37,12 @@ pub(super) struct Faults {
     list: Vec<Fault>,
 }
 
+/// Whether answers come late in a storm: in those without a lease, or without somebody who only reads, it
+/// would be seen by nobody.
+pub(super) fn answers_come_late(seed: u64) -> bool {
+    Draw::new(seed, Concern::Swarm, LATE_ANSWERS, 0).ratio(1, 4)
+}
+
 impl Faults {
     pub(super) const fn new(seed: u64, nodes: usize) -> Self {
         Self { seed, nodes, list: Vec::new() }
@@ -320,7 +326,8 @@ impl Faults {
     /// still told what they said before.
     fn late_answers(&mut self) {
         let mut draw = self.lane(LATE_ANSWERS);
-        if self.nodes > 1 && draw.ratio(1, 4) {
+        let is_drawn = draw.ratio(1, 4);
+        if self.nodes > 1 && is_drawn {
             let (first, bytes_per_ms) = (self.node(&mut draw), *draw.pick(&[4, 16, 32]));
             let mut at = draw.between(100 * MS, 500 * MS);
             // One after the other, as one of them leads.
