@@ -5,7 +5,7 @@
 
 use super::{
     Asks, DiskTimes, Fault, FaultKind, Latency, Links, MS, Manner, Plan, Sessions, Targets, US,
-    swarm::Faults,
+    swarm::{Faults, answers_come_late},
 };
 use crate::{
     disk::Geometry,
@@ -47,6 +47,9 @@ impl Plan {
         };
         plan.tuning.lease_drift_ppm = plan.swarm_lease();
         plan.keep_leases();
+        if answers_come_late(seed) {
+            plan.manner.readers = plan.manner.readers.max(1);
+        }
         plan
     }
 
@@ -99,6 +102,7 @@ impl Plan {
     /// Leases in some runs, where clocks keep what is declared of them.
     fn swarm_lease(&self) -> Option<u32> {
         let wants = Draw::new(self.seed, Concern::Swarm, LEASE, 0).ratio(1, 2);
+        let wants = wants || answers_come_late(self.seed);
         (wants && self.clocks_go_on()).then(|| self.drift_apart())
     }
 

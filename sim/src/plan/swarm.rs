@@ -38,6 +38,12 @@ pub(super) struct Faults {
     list: Vec<Fault>,
 }
 
+/// Whether answers come late in a storm: in those without a lease, or without somebody who only reads, it
+/// would be seen by nobody.
+pub(super) fn answers_come_late(seed: u64) -> bool {
+    Draw::new(seed, Concern::Swarm, LATE_ANSWERS, 0).ratio(1, 4)
+}
+
 impl Faults {
     pub(super) const fn new(seed: u64, nodes: usize) -> Self {
         Self { seed, nodes, list: Vec::new() }
@@ -337,17 +343,23 @@ impl Faults {
     /// still told what they said before.
     fn late_answers(&mut self) {
         let mut draw = self.lane(LATE_ANSWERS);
-        if self.nodes > 1 && draw.ratio(1, 4) {
-            let (mut at, to) = (Self::at(&mut draw), self.node(&mut draw));
-            let (bytes_per_ms, lasts) = (*draw.pick(&[1, 2, 4]), draw.delay(150 * MS, 60 * MS));
-            for n in 1..self.nodes {
-                let from = (to + n) % self.nodes;
-                self.add(at, FaultKind::SlowLink { from, to, bytes_per_ms, lasts });
+        let is_drawn = draw.ratio(1, 4);
+        if self.nodes > 1 && is_drawn {
+            let (first, bytes_per_ms) = (self.node(&mut draw), *draw.pick(&[4, 16, 32]));
+            let mut at = draw.between(100 * MS, 500 * MS);
+            // One after the other, as one of them leads.
+            for turn in 0..self.nodes.min(3) {
+                let (to, lasts) = ((first + turn) % self.nodes, draw.delay(150 * MS, 60 * MS));
+                for n in 1..self.nodes {
+                    let from = (to + n) % self.nodes;
+                    self.add(at, FaultKind::SlowLink { from, to, bytes_per_ms, lasts });
+                }
+                let side = (0..self.nodes).map(|node| node == to).collect();
+                let parted = at + draw.delay(10 * MS, 20 * MS);
+                let (both_ways, noticed) = (false, false);
+                self.add(parted, FaultKind::Partition { side, both_ways, noticed, lasts });
+                at += 400 * MS;
             }
-            at += draw.delay(10 * MS, 20 * MS);
-            let side = (0..self.nodes).map(|node| node == to).collect();
-            let (both_ways, noticed) = (false, false);
-            self.add(at, FaultKind::Partition { side, both_ways, noticed, lasts });
         }
     }
 
