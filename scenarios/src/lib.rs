@@ -8,7 +8,7 @@ pub mod telling;
 use lakebed_sim::{
     Draw, Op, Outcome, Plan, Seed, Storm,
     disk::Geometry,
-    plan::{Fault, FaultKind, MS, Sessions},
+    plan::{Asks, Fault, FaultKind, MS, Manner, Sessions},
 };
 use machine::Ledger;
 use std::time::Duration;
@@ -84,6 +84,47 @@ fn storm_of_sessions(seed: Seed) -> Outcome {
     storm.run(Ledger::default, workload)
 }
 
+/// A storm in which all reads that take no round are served under leases, half of the clients only read, and
+/// the answers to each node in turn come ever later until nobody hears it any more: whoever leads holds its
+/// lease for as long as it may, and others have elected another leader before it learns of that.
+fn storm_of_leases(seed: Seed) -> Outcome {
+    let storm = Storm::new(seed).nodes(3);
+    let storm = storm.with(|plan| {
+        let disturbs = |kind: &FaultKind| {
+            matches!(
+                kind,
+                FaultKind::StalledClock { .. }
+                    | FaultKind::Tune { .. }
+                    | FaultKind::Partition { .. }
+                    | FaultKind::Isolated { .. }
+                    | FaultKind::SlowLink { .. }
+            )
+        };
+        plan.faults.retain(|fault| !disturbs(&fault.kind));
+        plan.tuning.lease_drift_ppm = Some(plan.drift_apart());
+        plan.clients = vec![Asks::all(); 6];
+        plan.manner = Manner { readers: 3, ..Manner::default() };
+        plan.faults.extend(late_answers(plan.seed));
+        plan.faults.sort_by_key(|fault| fault.at);
+    });
+    storm.run(Ledger::default, workload)
+}
+
+/// What others answer to a node is slow, then what it says is lost, twice for each of three.
+fn late_answers(seed: u64) -> Vec<Fault> {
+    let turn = |n: u64| {
+        let (to, at) = (((seed + n) % 3) as usize, (200 + n * 400) * MS);
+        let bytes_per_ms = [8, 16, 32][((seed >> n) % 3) as usize];
+        let lasts = 180 * MS;
+        let slow = |from| FaultKind::SlowLink { from, to, bytes_per_ms, lasts };
+        let side = (0..3).map(|node| node == to).collect();
+        let unheard = FaultKind::Partition { side, both_ways: false, noticed: false, lasts };
+        let unheard = Fault { at: at + (20 + (seed >> n) % 20) * MS, kind: unheard };
+        [Fault { at, kind: slow((to + 1) % 3) }, Fault { at, kind: slow((to + 2) % 3) }, unheard]
+    };
+    (0..6).flat_map(turn).collect()
+}
+
 /// A node is away for longer than the log reaches back, and dies again soon after its return.
 fn comings_and_goings(seed: u64) -> Vec<Fault> {
     let kill = |at: u64, node: u64, down: u64| {
@@ -113,7 +154,7 @@ pub struct Scenario {
 }
 
 /// Every scenario there is.
-pub const SCENARIOS: [Scenario; 8] = [
+pub const SCENARIOS: [Scenario; 9] = [
     Scenario {
         name: "storm_of_one",
         about: "a node alone: crashes, torn writes, failed syncs, full disks",
@@ -141,6 +182,11 @@ pub const SCENARIOS: [Scenario; 8] = [
         name: "storm_of_sessions",
         about: "three nodes, clients that send again what is not answered, tables that forget",
         run: storm_of_sessions,
+    },
+    Scenario {
+        name: "storm_of_leases",
+        about: "three nodes, reads under leases, and leaders that hear late and are not heard",
+        run: storm_of_leases,
     },
     Scenario {
         name: "churn",

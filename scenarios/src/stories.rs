@@ -121,11 +121,11 @@ const fn isolated(node: usize, ms: u64) -> FaultKind {
 }
 
 fn three_in_turn() -> Plan {
-    Plan { clients: clients(4, 30), faults: away(3), ..dense(4, 3) }
+    Plan { clients: clients(4, 30), faults: away(3), ..dense(38, 3) }
 }
 
 fn three_twice() -> Plan {
-    Plan { clients: clients(6, 40), faults: away(6), ..dense(13, 3) }
+    Plan { clients: clients(6, 40), faults: away(6), ..dense(14, 3) }
 }
 
 fn one_alone() -> Plan {
@@ -147,7 +147,7 @@ fn failed_syncs() -> Plan {
 }
 
 fn every_structure() -> Plan {
-    let mut plan = dense(1, 3);
+    let mut plan = dense(2, 3);
     plan.segment_bytes = 64 << 10;
     plan.tuning.append_bytes_max = 16 << 10;
     plan.tuning.inflight_bytes_max = 64 << 10;

@@ -110,10 +110,11 @@ fn a_node_left_behind_is_sent_a_snapshot_once() {
 #[test]
 fn a_power_cut_at_every_event_of_an_install_is_recovered_from() {
     let (mut before, mut finished, mut after) = (0, 0, 0);
-    for events in 0..220_u64 {
-        let survivors = Survivors::ALL[events as usize % 7];
+    for turn in 0..440_u64 {
+        let events = turn % 220;
+        let survivors = Survivors::ALL[turn as usize % 7];
         let told = std::cell::Cell::new((false, false));
-        tell("a_power_cut_at_every_event_of_an_install_is_recovered_from", events / 40, |world| {
+        tell("a_power_cut_at_every_event_of_an_install_is_recovered_from", turn / 40, |world| {
             let behind = left_behind(world)?;
             let start = world.stats().events;
             // Before that only the restart is at work.

@@ -10,12 +10,11 @@ const SEEDS_MAX: u64 = 400;
 const GROUPS_SEEDS: u64 = 6;
 
 /// What no storm can meet, and why.
-const UNMET: [(Mark, &str); 9] = [
+const UNMET: [(Mark, &str); 8] = [
     // These are met in tests/lost_quorum.rs.
     (Mark::OtherEpochDropped, "no storm forces a sole voter"),
     (Mark::QuorumForced, "no storm forces a sole voter"),
     (Mark::OldEpochRefused, "no storm forces a sole voter"),
-    (Mark::BatchSplit, "a simulated client sends one command at a time"),
     // These are met in tests/backups.rs.
     (Mark::RestoreRepeated, "no storm restores a backup"),
     (Mark::FormedFromBackup, "no storm restores a backup"),

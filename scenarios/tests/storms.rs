@@ -52,6 +52,15 @@ fn storm_of_installs() {
     assert!(reports.len() < 20 || met(Mark::Installed), "no run installed a snapshot");
 }
 
+#[test]
+fn storm_of_leases() {
+    let leases = scenario("storm_of_leases").expect("it is one of them");
+    let reports = check("storm_of_leases", leases.run);
+    assert_stormy(&reports);
+    let met = |mark| reports.iter().any(|report| report.marks.has(mark));
+    assert!(met(Mark::LeaseRead) && met(Mark::LeaseMissed), "no run read under leases");
+}
+
 /// Clients ask again: in a sweep of some length all that can become of that does, also to tables
 /// that were installed.
 #[test]
