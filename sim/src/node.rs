@@ -12,8 +12,8 @@ use crate::{
     world::Hearsay,
 };
 use lakebed::{
-    DiskError, DiskRequest, Engine, Event, File, Halt, Instant, LogId, Machine, OpId, Runner,
-    StateMachine, Term, Timestamp,
+    DiskError, DiskRequest, Engine, Event, File, Halt, Instant, LogId, LogIndex, Machine, OpId,
+    Runner, StateMachine, Term, Timestamp,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -192,6 +192,17 @@ pub(crate) struct Scars {
     pub(crate) lie: Option<Lie>,
     /// What it was some time ago.
     pub(crate) image: Option<SimDisk>,
+}
+
+impl Scars {
+    /// Whether an entry of a log from `first` on may stay bad: one that was struck, and that no other log
+    /// reaches back to (`least`: where those begin, if there are any). Its effect is in the node's state,
+    /// and it goes with the log that a snapshot takes the place of. A ruined disk may lack any.
+    pub(crate) fn may_keep_hole(&self, first: LogIndex, least: Option<LogIndex>) -> bool {
+        let mut struck = self.entries.iter().map(|struck| LogIndex(u64::from(*struck)));
+        let may_stay = |index| index >= first && least.is_none_or(|least| index < least);
+        self.is_ruined || struck.any(may_stay)
+    }
 }
 
 /// How a disk lies.

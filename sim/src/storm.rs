@@ -4,6 +4,7 @@
 use crate::{
     client::{Fate, Op, Workload},
     disk::Survivors,
+    node::Scars,
     oracle::{Checked, Violation},
     panics::{self, Panic},
     plan::{Fault, FaultKind, MS, Moment, Plan, Step, Steps},
@@ -14,7 +15,7 @@ use crate::{
 use lakebed::{
     LogIndex, Membership, NodeId, Outcome, Refusal, RequestId, Role, StateMachine, inspect::Probe,
 };
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 /// After healing there must be a leader within this, and then an answer of whoever is asked.
 const SERVE_WITHIN: u64 = 5_000 * MS;
@@ -444,24 +445,18 @@ fn is_one_log<M: StateMachine, W: Workload>(world: &World<M, W>) -> bool {
         && members.outgoing.is_empty()
         && (0..world.nodes()).all(|node| !must_stop(world, node, &members))
         && owed.iter().zip(&probes).all(|(node, probe)| {
-            let struck = world.struck_entries(*node);
             let others = owed.iter().zip(&probes).filter(|(other, _)| *other != node);
             let least = others.map(|(_, other)| other.first).min();
-            Some(probe.last) == last && is_whole(probe, struck, least)
+            Some(probe.last) == last && is_whole(probe, world.scars(*node), least)
         })
 }
 
-/// Whether a node has applied all of its log, and all of that is durable and nothing amiss.
-///
-/// An entry that was struck may stay bad if no other log reaches back to it (`least`: where those begin;
-/// there may be none): its effect is in the node's state, and it goes when a snapshot is taken.
-pub(crate) fn is_whole(probe: &Probe, struck: &BTreeSet<u32>, least: Option<LogIndex>) -> bool {
+/// Whether a node has applied all of its log, and all of that is durable and nothing amiss, but for what
+/// damage may have left; `least`: where the log of the others begins, if there are any.
+pub(crate) fn is_whole(probe: &Probe, scars: &Scars, least: Option<LogIndex>) -> bool {
     let last = probe.last.index;
-    let is_gone_elsewhere = |index: LogIndex| least.is_none_or(|least| index < least);
-    let may_stay = |index: LogIndex| index >= probe.first && is_gone_elsewhere(index);
-    let is_excused = struck.iter().any(|struck| may_stay(LogIndex(u64::from(*struck))));
     let is_full = probe.applied == last && probe.durable == last;
-    is_full && !probe.gated && (!probe.holed || is_excused)
+    is_full && !probe.gated && (!probe.holed || scars.may_keep_hole(probe.first, least))
 }
 
 /// Nothing happens any more, so whoever leads goes on to, and the log stays one.

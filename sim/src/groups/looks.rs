@@ -1,9 +1,8 @@
 //! What can be seen of a world of groups from outside.
 
 use super::{Census, Groups, Sent, node_id};
-use crate::{client::Workload, oracle::Checked, plan::Plan, world::Stats};
+use crate::{client::Workload, node::Scars, oracle::Checked, plan::Plan, world::Stats};
 use lakebed::{GroupId, Host, HostCounters, Marks, Role, StateMachine, inspect::Probe};
-use std::collections::BTreeSet;
 
 impl<M: StateMachine, W: Workload> Groups<M, W> {
     /// Simulated nanoseconds since the beginning.
@@ -131,9 +130,9 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         living.fold(self.counted, sum)
     }
 
-    /// The entries that damage has struck on the disk of a group's member.
-    pub(super) fn struck_entries(&self, node: usize, group: GroupId) -> &BTreeSet<u32> {
-        &self.nodes[node].seats[&group].scars.entries
+    /// What became of the disk of a group's member that no crash does.
+    pub(super) fn scars(&self, node: usize, group: GroupId) -> &Scars {
+        &self.nodes[node].seats[&group].scars
     }
 
     /// Every machine of every group that was not removed is what the reference is.

@@ -265,10 +265,9 @@ fn is_one_log<M: StateMachine, W: Workload>(world: &Groups<M, W>, group: GroupId
         && members.outgoing.is_empty()
         && (0..world.nodes()).all(|node| !world.must_leave(node, group, &members))
         && owed.iter().zip(&probes).all(|(node, probe)| {
-            let struck = world.struck_entries(*node, group);
             let others = owed.iter().zip(&probes).filter(|(other, _)| *other != node);
             let least = others.map(|(_, other)| other.first).min();
-            Some(probe.last) == last && is_whole(probe, struck, least)
+            Some(probe.last) == last && is_whole(probe, world.scars(*node, group), least)
         })
 }
 

@@ -2,10 +2,10 @@
 
 use super::World;
 use crate::{
-    client::Workload, disk::SimDisk, plan::Plan, seat::Seat, witness::Given, world::Stats,
+    client::Workload, disk::SimDisk, node::Scars, plan::Plan, seat::Seat, witness::Given,
+    world::Stats,
 };
 use lakebed::{Engine, Marks, StateMachine, inspect::Probe};
-use std::collections::BTreeSet;
 
 impl<M: StateMachine, W: Workload> World<M, W> {
     /// Simulated nanoseconds since the beginning.
@@ -82,9 +82,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         &self.nodes[node].disk
     }
 
-    /// The entries that damage has struck on a node's disk.
-    pub(crate) fn struck_entries(&self, node: usize) -> &BTreeSet<u32> {
-        &self.nodes[node].scars.entries
+    /// What became of a node's disk that no crash does.
+    pub(crate) fn scars(&self, node: usize) -> &Scars {
+        &self.nodes[node].scars
     }
 
     /// A node's state machine.
