@@ -63,6 +63,8 @@ fn storm_of_installs(seed: Seed) -> Outcome {
         // By their bytes they would be taken once in a run, if at all.
         plan.tuning.snapshot_age = Duration::from_millis(80);
         plan.tuning.transfer_bytes_per_second = 400 << 10;
+        // Clients that only read leave little to be installed.
+        plan.manner = Manner::default();
         plan.geometry = Geometry { sector: 512, align: 512 };
         plan.faults.extend(comings_and_goings(plan.seed));
         plan.faults.sort_by_key(|fault| fault.at);
