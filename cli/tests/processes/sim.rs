@@ -217,12 +217,12 @@ fn crashes_and_flips_end_with_one_list_and_come_to_the_same_by_however_many_thre
     assert_eq!((&tried[0]["node"], &tried[0]["failures"]), (&1.into(), &0.into()));
     assert!(tried[0]["crashes"].as_u64() > Some(500), "{tried}");
     assert_eq!(of("3", &exhaust), tried);
-    let flips = ["sim", "flips", "--every", "4999"];
+    let flips = ["sim", "flips", "--every", "997"];
     let flipped = of("1", &flips);
     assert!(flipped[0]["bits"].as_u64() > Some(40), "{flipped}");
     assert!(flipped[0]["endings"]["Entries"]["FromPeers"].as_u64() > Some(0), "{flipped}");
     assert_eq!(of("2", &flips), flipped);
-    let text = succeeds(&["sim", "flips", "--every", "99991", "--node", "2"]);
+    let text = succeeds(&["sim", "flips", "--every", "19991", "--node", "2"]);
     assert!(
         text.starts_with("every_structure node 2: ") && text.contains(" 0 failures; "),
         "{text}"

@@ -251,6 +251,8 @@ impl Raft {
 
     /// Sends for the next round, if reads wait and none is on its way.
     pub(super) fn begin_round(&mut self) {
+        // Who was to confirm the one before may have been a member no longer when it was asked.
+        self.confirm_round();
         if self.reads.waiting.is_empty() || self.reads.round.is_some() {
             return;
         }

@@ -139,6 +139,8 @@ pub(crate) struct Storage {
     is_resumed: bool,
     giving_up: Option<GivingUp>,
     fault: Option<Halt>,
+    /// There are other members, voters or not: they may have what is lost here.
+    has_others: bool,
     /// Nothing is under way here but the log's own writes.
     is_plain: bool,
 }
@@ -164,6 +166,7 @@ impl Storage {
             is_resumed: false,
             giving_up: None,
             fault: None,
+            has_others: false,
             is_plain: false,
             config: config.clone(),
         };
@@ -237,7 +240,7 @@ impl Storage {
         self.snapshots.left = restart.leftover();
         self.committed = recovered.committed;
         self.replay_to = recovered.committed;
-        self.snapshots.has_peers = !recovered.membership.is_sole_voter(recovered.identity.node);
+        self.know_others(&recovered.membership);
         self.is_resumed = restart.resumes().is_some();
         restart.joined().into_iter().for_each(|header| self.installing.is_to_record(&header));
         self.scrub.verify_behind(restart.believed());
@@ -382,9 +385,15 @@ impl Storage {
 
     /// Wants a membership on disk: `newest` in force, `previous` should it be cut.
     pub(crate) fn set_membership(&mut self, newest: Arc<Membership>, previous: Arc<Membership>) {
-        self.snapshots.has_peers = !newest.is_sole_voter(self.promises().wanted().identity.node);
+        self.know_others(&newest);
         self.snapshots.stand_for(self.journal.holes.last());
         self.promises_mut().want_members(newest, previous);
+    }
+
+    fn know_others(&mut self, members: &Membership) {
+        let own = self.config.node;
+        self.snapshots.has_peers = !members.is_sole_voter(own);
+        self.has_others = members.members().any(|member| member.id != own);
     }
 
     /// The membership in force where a snapshot from a peer has taken the place of the log.

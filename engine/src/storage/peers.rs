@@ -66,9 +66,10 @@ impl Storage {
         self.snapshots.stand_for(self.journal.holes.last());
     }
 
-    /// The machine waits for an entry that is bad, and nobody is left who could give it.
+    /// The machine waits for an entry that is bad, and nobody is left who could give it: not even one
+    /// who has no vote.
     pub(super) fn halt_if_machine_lacks(&mut self) {
-        let wanted = self.reads.wanted(Reader::Machine).filter(|_| !self.snapshots.has_peers);
+        let wanted = self.reads.wanted(Reader::Machine).filter(|_| !self.has_others);
         let Some((slot, sequence)) = wanted.and_then(|from| self.journal.holes.at(from)) else {
             return;
         };

@@ -438,3 +438,26 @@ fn reads_at_a_leader_that_cannot_commit_are_given_up() {
     assert_eq!(cluster.at(1).ended, [(5, Outcome::Refused(Refusal::NotReady))]);
     assert_eq!(cluster.at(1).role(), status::Role::Leader);
 }
+
+/// Churn, seed 3301377: a read came while the other voter was being removed, which was confirmed by all
+/// but that one. Then nobody was left to confirm its round, and nobody asked who did not have to be.
+#[test]
+fn a_round_is_confirmed_when_those_who_lacked_have_gone() {
+    let mut cluster = Cluster::led(2);
+    cluster.elapse(300 * MS);
+    cluster.change(1, 100, &[MembershipChange::Remove(node(2))]);
+    cluster.settle(1);
+    read(&mut cluster, 1, 5);
+    cluster.settle(1);
+    while let Some((from, message)) = cluster.queue.pop_front() {
+        // Node 2 has what removes it, and hears nothing of the round.
+        let asks = matches!(&message.payload, Payload::Append(append) if append.frames.is_empty());
+        if !asks {
+            cluster.deliver(from, message);
+        }
+    }
+    assert_eq!(cluster.voters(1), (vec![1], vec![]));
+    cluster.isolate(2);
+    cluster.elapse(500 * MS);
+    assert!(matches!(&cluster.at(1).queried[..], [(5, _)]), "{:?}", cluster.at(1).ended);
+}

@@ -237,11 +237,31 @@ fn an_entry_that_goes_bad_later_is_filled_in_its_full_segment() {
 #[test]
 fn a_node_alone_has_nobody_to_ask() {
     let (mut node, frames) = grown([40, 50, 60]);
-    node.storage.snapshots.has_peers = false;
+    (node.storage.snapshots.has_peers, node.storage.has_others) = (false, false);
     harm(&mut node.disk, &frames[1]);
     node.storage.read(Reader::Machine, LogIndex(2), LogIndex(2), 1);
     node.settle();
     assert!(matches!(node.halted, Some(Halt::Refused { row: "damaged", .. })), "{:?}", node.halted);
+}
+
+/// Churn, seed 3300867: a node with an entry that it had lost and not read yet became the only voter, of
+/// the others one was a learner, and had it.
+#[test]
+fn the_only_voter_waits_for_what_a_learner_has() {
+    let (mut node, frames) = grown([40, 50, 60]);
+    let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
+    let mut members = Membership::of([member(1)]);
+    members.learners.push(member(2));
+    let members = Arc::new(members);
+    node.storage.set_membership(Arc::clone(&members), members);
+    harm(&mut node.disk, &frames[1]);
+    node.storage.read(Reader::Machine, LogIndex(2), LogIndex(2), 1);
+    node.settle();
+    assert_eq!(node.halted, None);
+    assert!(node.storage.hole().is_some(), "it is asked for");
+    refill(&mut node, &frames[1]);
+    let (_, read) = node.storage.take_read().expect("it is there again");
+    assert_eq!(read.frames, frames[1]);
 }
 
 /// The slots of an entry and its neighbours, in whichever segment it lies.
