@@ -65,9 +65,20 @@ impl Changes {
         self.count
     }
 
+    /// Whether it may take away who has what others lack.
+    pub(crate) fn takes_away(&self, number: u64) -> bool {
+        let adds = |step: &Step| matches!(step, Step::Add(_) | Step::Address(_));
+        self.wanted.get(&number).is_some_and(|wanted| !wanted.steps.0.iter().all(adds))
+    }
+
     /// Whether one is wanted that was neither made nor given up.
     pub(crate) fn is_open(&self) -> bool {
         !self.wanted.is_empty()
+    }
+
+    /// Whether one may be made: it is wanted, or was asked for and has not ended.
+    pub(crate) fn are_under_way(&self) -> bool {
+        self.is_open() || !self.asked.is_empty()
     }
 
     /// Nothing more is wanted.

@@ -3,7 +3,8 @@
 //! quorum, and those who have it whole give it again.
 //!
 //! Knows where things lie in a segment (docs/disk-format.md), and which files were struck before:
-//! each is at most once. Knows no world. Invariant: of an entry that is committed every quorum has a
+//! each is at most once. Nobody changes members while an entry is bad, nor damages one while members
+//! change: who stays could be the one who lacks it, and a leader does not know. Knows no world. Invariant: of an entry that is committed every quorum has a
 //! whole copy, as the oracle knows what was durable and this what was damaged since.
 
 use crate::{
@@ -71,6 +72,12 @@ impl Harmed {
         };
         let scarce = self.0.iter().filter(|(index, hurts)| is_scarce(**index, hurts));
         scarce.map(|(index, _)| *index).collect()
+    }
+
+    /// Whether one is bad still, on any of these disks.
+    pub(crate) fn is_open<'a>(&self, disk: impl Fn(usize) -> Option<&'a SimDisk>) -> bool {
+        let is_bad = |hurt: &Hurt| disk(hurt.node).is_some_and(|disk| !hurt.is_healed(disk));
+        self.0.values().flatten().any(is_bad)
     }
 
     /// The entries that were ever damaged on a node.

@@ -393,7 +393,9 @@ impl Storage {
     fn know_others(&mut self, members: &Membership) {
         let own = self.config.node;
         self.snapshots.has_peers = !members.is_sole_voter(own);
-        self.has_others = members.members().any(|member| member.id != own);
+        // One who joins may not know the members yet.
+        let others = members.members().any(|member| member.id != own);
+        self.has_others = self.snapshots.has_peers || others;
     }
 
     /// The membership in force where a snapshot from a peer has taken the place of the log.

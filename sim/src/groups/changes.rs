@@ -49,7 +49,10 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
 
     /// Asks for the `turn`th time, unless that was done before.
     pub(super) fn ask_for_change(&mut self, id: GroupId, number: u64, turn: u32) -> Checked {
-        let leader = self.leader(id);
+        let of = |node: usize| self.nodes[node].seats.get(&id).map(|seat| &seat.disk);
+        let Group { changes, harmed, .. } = &self.groups[&id];
+        let must_wait = changes.takes_away(number) && harmed.is_open(of);
+        let leader = self.leader(id).filter(|_| !must_wait);
         let group = self.groups.get_mut(&id).expect("only what was founded is changed");
         if group.is_removed {
             return Ok(());

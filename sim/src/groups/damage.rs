@@ -64,6 +64,9 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         }
         let Some(id) = self.victim(node) else { return };
         let is_entries = part == Part::Entries;
+        if is_entries && self.groups[&id].changes.are_under_way() {
+            return;
+        }
         let held = if is_entries { self.held(node, id) } else { LogIndex(0) };
         let scarce = if is_entries { self.scarce(node, id) } else { BTreeSet::new() };
         let geometry = self.plan.geometry;

@@ -360,7 +360,12 @@ impl<M: StateMachine> Oracle<M> {
         let Some(term) = self.committed.term_of(index) else { return false };
         let holds = |node: usize| !lacks(node) && self.promises.holds(node, term, index);
         let mut in_force = self.members.in_force(&self.committed);
-        in_force.all(|members| !members.is_quorum(|id| !holds(id.0 as usize - 1)))
+        in_force.all(|members| {
+            // A half-made change goes on by itself.
+            let will_be = members.settled();
+            let may = |members: &Membership| !members.is_quorum(|id| !holds(id.0 as usize - 1));
+            may(members) && may(&will_be)
+        })
     }
 
     /// Where a write that a node answers was applied in this step, in which its machine applied this;

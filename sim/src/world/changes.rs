@@ -30,7 +30,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     /// Asks for the `turn`th time, unless that was done before.
     pub(super) fn ask_for_change(&mut self, number: u64, turn: u32) -> Checked {
-        let leader = self.leading();
+        let stays = |node: usize| (!self.is_out(node)).then(|| &self.nodes[node].disk);
+        let must_wait = self.changes.takes_away(number) && self.harmed.is_open(stays);
+        let leader = self.leading().filter(|_| !must_wait);
         let (changes, turn) = match self.changes.turn(number, turn, leader) {
             Turn::Over => return Ok(()),
             Turn::Later(turn) => {

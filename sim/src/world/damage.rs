@@ -27,6 +27,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     pub(super) fn damage(&mut self, node: usize, part: Part, how: Harm, pick: u64) {
         let geometry = self.plan.geometry;
         let is_entries = part == Part::Entries;
+        if is_entries && self.changes.are_under_way() {
+            return;
+        }
         let patient = Patient {
             disk: &self.nodes[node].disk,
             scars: &self.nodes[node].scars,
