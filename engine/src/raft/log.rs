@@ -9,11 +9,17 @@ use crate::{
     storage::Recovered,
     types::{LogId, LogIndex, Term, Timestamp},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 
 /// Who keeps up asks for one of so many newest chunks: no search through cold memory for them.
 const NEWEST: usize = 4;
+
+/// Chunks up to this size are copied to be sent as one: cheaper than a message for each.
+const PIECE_BYTES_MAX: usize = 4 << 10;
+
+/// The most bytes that are copied for one message.
+const JOINED_BYTES_MAX: usize = 64 << 10;
 
 /// How far the log is in each respect. Each `advance_*` asserts the order of all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -315,6 +321,43 @@ impl Log {
         };
         (chunk.first <= from && from <= chunk.last && from <= to)
             .then(|| chunk.slice(from, to, bytes_max))
+    }
+
+    /// As [`Self::slice`], and joined with what follows, up to `joined_max` bytes, as long as the
+    /// pieces are small: whoever is behind is sent many entries at once, though they came one by
+    /// one.
+    pub(crate) fn gather(
+        &self,
+        from: LogIndex,
+        to: LogIndex,
+        bytes_max: usize,
+        joined_max: usize,
+    ) -> Option<Chunk> {
+        let mut chunk = self.slice(from, to, bytes_max)?;
+        let room = joined_max.min(bytes_max).min(JOINED_BYTES_MAX);
+        if chunk.last == to || chunk.frames.len() > PIECE_BYTES_MAX {
+            return Some(chunk);
+        }
+        let begin = self.cache.partition_point(|piece| piece.first <= chunk.last);
+        let (mut end, mut bytes) = (begin, chunk.frames.len());
+        while let Some(piece) = self.cache.get(end)
+            && piece.frames.len() <= PIECE_BYTES_MAX
+            && piece.last <= to
+            && bytes + piece.frames.len() <= room
+        {
+            bytes += piece.frames.len();
+            end += 1;
+        }
+        if begin < end {
+            let mut frames = BytesMut::with_capacity(bytes);
+            frames.extend_from_slice(&chunk.frames);
+            for piece in self.cache.range(begin..end) {
+                frames.extend_from_slice(&piece.frames);
+                chunk.last = piece.last;
+            }
+            chunk.frames = frames.freeze();
+        }
+        Some(chunk)
     }
 
     /// Forgets the bytes of the oldest durable entries beyond `bytes_max`.

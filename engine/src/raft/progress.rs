@@ -131,9 +131,13 @@ impl Peer {
 
     /// Whether `bytes` more may be on their way. One append always may.
     pub(super) fn has_room(&self, bytes: usize, bytes_max: u64) -> bool {
-        self.inflight.is_empty()
-            || (self.inflight_bytes + bytes as u64 <= bytes_max
-                && self.inflight.len() < INFLIGHT_APPENDS_MAX)
+        self.inflight.is_empty() || bytes as u64 <= self.room(bytes_max)
+    }
+
+    /// How many more bytes may be on their way. None, and one append may all the same if nothing is.
+    pub(super) fn room(&self, bytes_max: u64) -> u64 {
+        let is_full = self.inflight.len() >= INFLIGHT_APPENDS_MAX;
+        if is_full { 0 } else { bytes_max.saturating_sub(self.inflight_bytes) }
     }
 
     pub(super) fn has_inflight(&self) -> bool {

@@ -70,7 +70,7 @@ impl Feed<'_> {
                 peer.pace = Pace::Probe { asked: true };
                 let last = self.log.marks.last();
                 let bytes_max = self.tuning.append_bytes_max as usize;
-                let chunk = self.log.slice(peer.next, last, bytes_max);
+                let chunk = self.log.gather(peer.next, last, bytes_max, bytes_max);
                 self.append(peer, chunk.map(|chunk| chunk.frames).unwrap_or_default());
             }
             Pace::Probe { asked: true } => {}
@@ -111,7 +111,7 @@ impl Feed<'_> {
             if !peer.transfer.as_ref().is_some_and(has_room) {
                 return;
             }
-            let Some(chunk) = self.chunk(peer) else { return };
+            let Some(chunk) = self.chunk(peer, append) else { return };
             let bytes = chunk.frames.len();
             peer.fed = None;
             self.append(peer, chunk.frames);
@@ -125,7 +125,8 @@ impl Feed<'_> {
     fn stream(&mut self, peer: &mut Peer) {
         let last = self.log.marks.last();
         while peer.next <= last {
-            let Some(chunk) = self.chunk(peer) else { return };
+            let room = peer.room(self.tuning.inflight_bytes_max);
+            let Some(chunk) = self.chunk(peer, room) else { return };
             let bytes = chunk.frames.len();
             if !peer.has_room(bytes, self.tuning.inflight_bytes_max) {
                 self.marks.set(Mark::WindowFull);
@@ -138,12 +139,14 @@ impl Feed<'_> {
     }
 
     /// The peer's next entries, from memory or as they were read back; else they are asked for.
-    fn chunk(&mut self, peer: &mut Peer) -> Option<Chunk> {
+    /// No more of them are joined than there is `room` for.
+    fn chunk(&mut self, peer: &mut Peer, room: u64) -> Option<Chunk> {
         let bytes_max = self.tuning.append_bytes_max;
         if let Some(chunk) = &peer.fed {
             return Some(chunk.clone());
         }
-        let chunk = self.log.slice(peer.next, self.log.marks.last(), bytes_max as usize);
+        let last = self.log.marks.last();
+        let chunk = self.log.gather(peer.next, last, bytes_max as usize, room as usize);
         let room = peer.has_room(bytes_max as usize, self.tuning.inflight_bytes_max);
         let (from, to) = (peer.next, self.log.marks.durable());
         if chunk.is_none() && from <= to && !peer.reading && self.readers > 0 && room {

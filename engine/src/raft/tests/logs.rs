@@ -312,6 +312,62 @@ fn a_peer_is_fed_though_a_read_for_it_never_came() {
     assert_eq!(cluster.at(3).ids(), cluster.at(1).ids());
 }
 
+/// Churn, seed 3600170: a link that mixes up what is sent, and a message for each of thousands of
+/// entries. All of them were sent anew for each one that came where it belonged.
+#[test]
+fn who_was_away_is_sent_many_entries_at_once_though_they_came_one_by_one() {
+    let mut cluster = Cluster::led(3);
+    cluster.isolate(3);
+    for request in 0..100 {
+        cluster.propose(1, request, &["a command of some length"]);
+        cluster.run();
+    }
+    let before = cluster.at(1).raft.log.marks.last();
+    let Role::Leader(leader) = &mut cluster.at(1).raft.role else { panic!("it leads") };
+    let sent = leader.peer(node(3)).unwrap().sequence;
+    cluster.cut.clear();
+    cluster.elapse(300 * MS);
+    assert_eq!(cluster.at(1).raft.log.marks.last(), before);
+    assert_eq!(cluster.at(3).ids(), cluster.at(1).ids());
+    let Role::Leader(leader) = &mut cluster.at(1).raft.role else { panic!("it leads") };
+    let appends = leader.peer(node(3)).unwrap().sequence - sent;
+    assert!(appends <= 12, "a probe, the entries, a heartbeat each 50 ms: {appends}");
+}
+
+#[test]
+fn small_pieces_are_joined_as_far_as_there_is_room() {
+    let mut cluster = Cluster::led(1);
+    for request in 0..4 {
+        cluster.propose(1, request, &[&"x".repeat(10 * request as usize)]);
+        cluster.run();
+    }
+    cluster.propose(1, 4, &[&"large".repeat(1000)]);
+    cluster.run();
+    let node = cluster.at(1);
+    let frames: Vec<&[u8]> = node.disk.log.iter().map(|(_, frame)| &frame[..]).collect();
+    let gather = |from, to, bytes_max, room| {
+        let chunk = node.raft.log.gather(LogIndex(from), LogIndex(to), bytes_max, room).unwrap();
+        assert_eq!(chunk.first, LogIndex(from));
+        let expected = frames[from as usize - 1..chunk.last.0 as usize].concat();
+        assert_eq!(chunk.frames, expected);
+        chunk.last.0
+    };
+    let ample = 1 << 20;
+    for from in 1..=5 {
+        for to in from..=5 {
+            assert_eq!(gather(from, to, ample, ample), to);
+            assert_eq!(gather(from, to, ample, 0), from, "one always");
+            assert_eq!(gather(from, to, 0, ample), from, "one always");
+            let bytes = frames[from as usize - 1..to as usize].concat().len();
+            assert_eq!(gather(from, 5, ample, bytes), to);
+            assert_eq!(gather(from, 5, ample, bytes - 1), (to - 1).max(from));
+        }
+    }
+    assert_eq!(frames.len(), 6);
+    assert_eq!(gather(1, 6, ample, ample), 5, "what is large goes as it is");
+    assert_eq!(node.raft.log.gather(LogIndex(7), LogIndex(7), ample, ample), None);
+}
+
 #[test]
 fn the_window_bounds_what_is_on_its_way() {
     let mut cluster = led_with(3, small());
