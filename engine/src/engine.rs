@@ -116,9 +116,7 @@ impl Engine {
     /// When a snapshot is taken because the last one is old, if there is news and nobody takes one.
     fn age_deadline(&self) -> Option<Instant> {
         let due = self.compaction.age_deadline(&self.tuning)?;
-        let raft = self.raft.as_ref()?;
-        let is_news = raft.applying().index > self.storage.snapshot().index;
-        (is_news && self.storage.can_capture()).then_some(due)
+        capturable(&self.storage, self.raft.as_ref()?).map(|_| due)
     }
 
     /// A look at the node.
@@ -293,6 +291,9 @@ impl Engine {
         if let Some(twin) = twin {
             self.compare(twin, &out[before..]);
         }
+        if cfg!(debug_assertions) && self.is_plain() {
+            self.check_quiet();
+        }
     }
 
     /// Walks the steps until they have nothing left to pursue.
@@ -419,12 +420,8 @@ impl Engine {
         while let Some((id, outcome)) = storage.pins().take() {
             end(id, outcome, out);
         }
-        let at = raft.applying();
-        let is_news = at.index > storage.snapshot().index;
-        if is_news
-            && storage.can_capture()
+        if let Some((at, members)) = capturable(storage, raft)
             && compaction.is_due(storage, &self.tuning, (at, self.now))
-            && let Some(members) = raft.members_at(at.index)
         {
             storage.capture(at, members);
         }
@@ -492,6 +489,15 @@ impl Engine {
         self.halted = true;
         out.push(Action::Halt(Box::new(halt)));
     }
+}
+
+/// Of what a snapshot would be news, and who were the members then. One who applies what lies behind
+/// two changes of members does not know that any more.
+fn capturable(storage: &Storage, raft: &Raft) -> Option<(LogId, Arc<Membership>)> {
+    let at = raft.applying();
+    let is_news = at.index > storage.snapshot().index;
+    let members = (is_news && storage.can_capture()).then(|| raft.members_at(at.index));
+    members.flatten().map(|members| (at, members))
 }
 
 /// What the hard state is to say, before anything that rests on it.

@@ -11,8 +11,9 @@
 //! entries travel, a role that is left, an answer that says no, a write that failed. A turn may
 //! begin plain and end otherwise; the steps behind the one that found out are walked in full.
 //!
-//! Invariant: a plain turn does what a full one would have done. In a build with debug assertions a twin
-//! of the node walks all steps beside plain turns, and both must have done the same.
+//! Invariant: a plain turn does what a full one would have done, and no timer of consensus runs out
+//! before that instant. In a build with debug assertions a twin of the node walks all steps beside plain
+//! turns, and both must have done the same.
 
 use super::{Engine, facts};
 use crate::{action::Action, types::Instant};
@@ -67,6 +68,16 @@ impl Engine {
         let age = self.compaction.age_deadline(&self.tuning);
         let timers = [self.storage.deadline(), raft, age];
         timers.into_iter().flatten().min().unwrap_or(Instant(u64::MAX))
+    }
+
+    /// What has come to be due before the instant up to which all turns are plain would never be done.
+    pub(super) fn check_quiet(&self) {
+        let due = self.raft.as_ref().and_then(|raft| raft.quiet_until());
+        let quiet_until = self.quiet_until;
+        assert!(
+            due.is_none_or(|due| quiet_until <= due),
+            "quiet until {quiet_until:?}, due {due:?}"
+        );
     }
 
     /// Before a plain turn, in builds that check themselves: the same node, to walk all steps. Storms

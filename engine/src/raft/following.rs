@@ -122,6 +122,8 @@ impl Raft {
         }
         self.contact = self.now;
         let Role::Follower(follower) = &mut self.role else { return };
+        // Awake, it has a deadline again.
+        self.is_plain &= follower.rest == Rest::Awake;
         follower.rest = Rest::Awake;
         follower.leader = Some(head.from);
         follower.leader_epoch = head.log_epoch;

@@ -218,6 +218,7 @@ impl Raft {
             follower.is_rest_offered = false;
             if rests {
                 follower.rest = Rest::Asleep;
+                self.stray();
                 self.marks.set(Mark::Hibernated);
                 return true;
             }
