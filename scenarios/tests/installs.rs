@@ -395,6 +395,44 @@ fn a_node_without_its_snapshots_is_sent_one() {
     assert!(lost > 10, "only {lost} of 20 nodes lost what they stood on");
 }
 
+/// Storm of leases, seed 5004474: it had joined a peer's snapshot to its log, and received nothing more
+/// in that life.
+#[test]
+fn a_node_that_joined_a_snapshot_to_its_log_is_sent_another() {
+    let mut joined = 0;
+    for seed in 0..20 {
+        let has_joined = std::cell::Cell::new(false);
+        tell("a_node_that_joined_a_snapshot_to_its_log_is_sent_another", seed, |world| {
+            serve(world)?;
+            let leading = leader(world).expect("a cluster that serves has a leader");
+            let node = (leading + 1) % 3;
+            let has_grown = |world: &Cluster| {
+                world.probe(node).is_some_and(|probe| probe.first > LogIndex(100))
+            };
+            run_until(world, 5_000 * MS, "a log that begins at a snapshot", has_grown)?;
+            for _ in 0..3 {
+                lose_snapshot(world, node)?;
+            }
+            let has_state = |world: &Cluster| {
+                world.probe(node).is_some_and(|probe| probe.ready && !probe.stateless)
+            };
+            run_until(world, 2_000 * MS, "a node that has a state again", has_state)?;
+            has_joined.set(world.marks_of(node).has(Mark::InstallJoined));
+            world.isolate(node, true);
+            let last = world.probe(node).expect("it is up").last.index;
+            let is_gone = |world: &Cluster| {
+                world.probe(leading).is_some_and(|probe| probe.first > last.next())
+            };
+            run_until(world, 5_000 * MS, "a log without what the node needs", is_gone)?;
+            heals(world)?;
+            assert!(!has_joined.get() || has_installed(world, node), "the log left it behind");
+            Ok(())
+        });
+        joined += u32::from(has_joined.get());
+    }
+    assert!(joined > 10, "only {joined} of 20 nodes joined a snapshot to their log");
+}
+
 /// The first snapshot of a node, if it has one, is gone when it starts again.
 fn lose_snapshot(world: &mut Cluster, node: usize) -> Told {
     let files: Vec<File> = world.disk(node).list().map(|(file, _)| file).collect();

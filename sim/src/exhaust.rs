@@ -1,5 +1,6 @@
 //! Enumeration in place of sampling: a story is crashed at every step of a node's disk, in every
-//! way that the disk allows, and the recovery from each of these crashes is crashed again.
+//! way that the disk allows, its process is killed there, and the recovery from each of these falls is
+//! crashed again.
 //!
 //! A story is a plan like any other, so a crash is a line of it and what fails is replayed by what
 //! replays seeds. Worlds are values: each crash is tried in a fork of the story at that step.
@@ -15,7 +16,7 @@ use crate::{
     report::{Failure, Report},
     seed::Seed,
     storm::{Course, Storm, end, last_effect},
-    world::World,
+    world::{Fall, World},
 };
 use lakebed::{Marks, StateMachine};
 use std::{
@@ -37,7 +38,7 @@ const ROTTEN: [(Outcome, Option<u8>); 4] = [
     (Outcome::Drawn(Survivors::All, 0), Some(0)),
     (Outcome::Drawn(Survivors::All, 0), Some(1)),
 ];
-/// How long a node that lost power is down, in simulated nanoseconds.
+/// How long a node that fell is down, in simulated nanoseconds.
 const DOWN: u64 = MS;
 
 /// A run of which each moment is worth a crash: a plan within the budget, without targets.
@@ -65,9 +66,9 @@ pub struct Told {
 /// What was tried.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Tried {
-    /// Steps of the story at which the power failed.
+    /// Steps of the story at which the power failed, or the process was killed.
     pub steps: u64,
-    /// Crashes of the story: recovered from, and told to the end.
+    /// Falls of the story: recovered from, and told to the end.
     pub first: u64,
     /// Crashes of a recovery: the same.
     pub second: u64,
@@ -165,7 +166,7 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
         }
     }
 
-    /// Every crash of the story where it is now.
+    /// Every fall of the story where it is now.
     fn crash_at(
         &self,
         telling: &Telling<M, W>,
@@ -173,7 +174,13 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
         tried: &mut Tried,
     ) -> Result<(), Box<Failure>> {
         let (node, mut seen) = (search.node, BTreeSet::new());
-        let outcomes = outcomes(telling.world.disk(node).undecided());
+        let undecided = telling.world.disk(node).undecided();
+        if undecided > 0 {
+            // What such a recovery finds may be in the cache alone.
+            tried.first += 1;
+            self.recover(telling.fell(node, Fall::Kill), search, tried)?;
+        }
+        let outcomes = outcomes(undecided);
         let whole = outcomes.into_iter().map(|outcome| (outcome, None));
         // Until its disk was judged a node may have but one whole copy.
         let is_judged = telling.world.probe(node).is_some_and(|probe| probe.judged);
@@ -184,20 +191,19 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
                 continue;
             }
             tried.first += 1;
-            let first = telling.cut(node, outcome, rot);
-            self.recover(first, search, tried)?;
+            self.recover(telling.fell(node, Fall::Power(outcome, rot)), search, tried)?;
         }
         Ok(())
     }
 
-    /// Tells the rest after a first crash, and on the way each recovery's crashes.
+    /// Tells the rest after a first fall, and on the way each recovery's crashes.
     fn recover(
         &self,
-        (mut telling, cut): (Telling<M, W>, Cut),
+        (mut telling, first): (Telling<M, W>, Planned),
         search: &Search,
         tried: &mut Tried,
     ) -> Result<(), Box<Failure>> {
-        let (node, mut step) = (search.node, cut.step);
+        let (node, mut step) = (search.node, first.step);
         let (events, mut recovers) = (telling.world.stats().events, search.twice);
         let mut second = None;
         let told = panics::caught(|| {
@@ -216,8 +222,8 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
         tried.events += telling.world.stats().events - events;
         match (told, second) {
             (Ok(Ok(())), _) => Ok(()),
-            (_, None) => Err(self.again([cut.fault()])),
-            (_, Some(second)) => Err(self.again([cut.fault(), second.fault()])),
+            (_, None) => Err(self.again([first.fault()])),
+            (_, Some(second)) => Err(self.again([first.fault(), second.fault()])),
         }
     }
 
@@ -243,19 +249,24 @@ fn unrepeatable(report: Report) -> Failure {
     Failure { report, violation, lines: Vec::new() }
 }
 
-/// A crash that was tried.
+/// A fall that was tried.
 #[derive(Clone, Copy, Debug)]
-struct Cut {
+struct Planned {
     node: usize,
     step: u64,
-    outcome: Outcome,
-    rot: Option<u8>,
+    fall: Fall,
 }
 
-impl Cut {
+impl Planned {
     const fn fault(&self) -> Fault {
-        let Self { node, step, outcome, rot } = *self;
-        Fault { at: 0, kind: FaultKind::PowerCutAt { node, step, outcome, rot, down: DOWN } }
+        let Self { node, step, fall } = *self;
+        let kind = match fall {
+            Fall::Power(outcome, rot) => {
+                FaultKind::PowerCutAt { node, step, outcome, rot, down: DOWN }
+            }
+            Fall::Kill => FaultKind::KillAt { node, step, down: DOWN },
+        };
+        Fault { at: 0, kind }
     }
 }
 
@@ -334,16 +345,16 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Telling<M, W> {
         self.world.restart_digest(node, &disk)
     }
 
-    /// A fork in which a node's power fails now.
-    fn cut(&self, node: usize, outcome: Outcome, rot: Option<u8>) -> (Self, Cut) {
+    /// A fork in which a node falls now.
+    fn fell(&self, node: usize, fall: Fall) -> (Self, Planned) {
         let mut fork = self.clone();
-        fork.world.cut_power_now(node, outcome, rot, DOWN);
-        (fork, Cut { node, step: self.world.disk_steps(node), outcome, rot })
+        fork.world.fall_now(node, fall, DOWN);
+        (fork, Planned { node, step: self.world.disk_steps(node), fall })
     }
 
     /// Crashes a recovery where it is now, in each way that no recovery was crashed in before; the
     /// first that is not recovered from.
-    fn crash_again(&self, search: &Search, tried: &mut Tried) -> Option<Cut> {
+    fn crash_again(&self, search: &Search, tried: &mut Tried) -> Option<Planned> {
         // A step may have been its last.
         self.world.probe(search.node)?;
         for survivors in Survivors::ALL {
@@ -353,11 +364,11 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Telling<M, W> {
                 continue;
             }
             tried.second += 1;
-            let (mut fork, cut) = self.cut(search.node, outcome, None);
+            let (mut fork, second) = self.fell(search.node, Fall::Power(outcome, None));
             let told = panics::caught(|| fork.tell_to_its_end(|_| Ok(())));
             tried.events += fork.world.stats().events - self.world.stats().events;
             if told != Ok(Ok(())) {
-                return Some(cut);
+                return Some(second);
             }
         }
         None

@@ -4,12 +4,12 @@
 
 use crate::{
     client::{Desk, Requests},
-    disk::{Outcome, SimDisk, Victim},
+    disk::{SimDisk, Victim},
     plan::Plan,
     prng::Draw,
     seat::Seat,
     witness::Witness,
-    world::Hearsay,
+    world::{Fall, Hearsay},
 };
 use lakebed::{
     DiskError, DiskRequest, Engine, Event, File, Halt, Instant, LogId, LogIndex, Machine, OpId,
@@ -119,9 +119,8 @@ pub(crate) struct Node<M: StateMachine> {
     pub(crate) steps: u64,
     /// Operations that its disk was ever given.
     pub(crate) operations: u64,
-    /// The steps right after which its power fails, what survives, which copy
-    /// of the hard state rots, and how long it is down.
-    pub(crate) cuts: BTreeMap<u64, (Outcome, Option<u8>, u64)>,
+    /// The steps right after which it falls, how, and how long it is down.
+    pub(crate) falls: BTreeMap<u64, (Fall, u64)>,
     /// What fails next, and how.
     pub(crate) next_fails: Option<(Victim, DiskError)>,
     /// How the next sync or durable write fails.
@@ -180,6 +179,8 @@ pub(crate) struct Scars {
     pub(crate) is_vote_ruined: bool,
     /// It may have forgotten what was promised, so that nobody could tell.
     pub(crate) may_forget: bool,
+    /// It lied to a restart that is not over: what that found at first may be no more.
+    pub(crate) is_misled: bool,
     /// The term of its node when that was up last.
     pub(crate) term: Term,
     /// It is an older image of itself.
@@ -222,7 +223,7 @@ impl<M: StateMachine + Clone> Clone for Node<M> {
             runner: fork(&self.runner),
             lane: self.lane.clone(),
             hangs: self.hangs.clone(),
-            cuts: self.cuts.clone(),
+            falls: self.falls.clone(),
             scars: self.scars.clone(),
             told: self.told.clone(),
             heard: self.heard.clone(),
@@ -260,7 +261,7 @@ impl<M: StateMachine> Node<M> {
             paused_until: 0,
             steps: 0,
             operations: 0,
-            cuts: BTreeMap::new(),
+            falls: BTreeMap::new(),
             next_fails: None,
             next_sync_fails: None,
             has_left: false,

@@ -6,8 +6,8 @@
 mod agenda;
 mod backups;
 mod changes;
-mod cuts;
 mod damage;
+mod falls;
 mod faults;
 mod forced;
 mod halts;
@@ -34,6 +34,7 @@ use crate::{
     trace::{self, Trace},
 };
 pub use backups::Taken;
+pub(crate) use falls::Fall;
 pub(crate) use hearsay::Hearsay;
 pub use stats::Stats;
 
@@ -338,6 +339,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.digest.step(now, &[], &actions);
         let probe = engine.probe();
         let seen = Seen { node: at, probe, engine };
+        if probe.judged
+            && std::mem::take(&mut node.scars.is_misled)
+            && self.oracle.would_miss(&seen, false)
+        {
+            self.goes_out(at);
+            return Ok(());
+        }
         self.oracle.on_step(seen, &actions)?;
         self.oracle.on_memory(&seen, &self.plan)?;
         self.nodes[at].scars.excuse(at, &probe)?;

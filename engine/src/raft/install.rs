@@ -339,9 +339,10 @@ impl Raft {
             return;
         }
         self.take_what_waited();
+        // Else nothing would be received any more.
+        self.receiver.joining &= self.lacks_state();
         let Some(receiving) = self.facts.receiving else { return };
         let at = receiving.snapshot.at;
-        self.receiver.joining &= self.lacks_state();
         if self.receiver.taking.is_some() || self.receiver.joining || self.discards {
             return;
         }

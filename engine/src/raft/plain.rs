@@ -84,7 +84,7 @@ impl Raft {
         facts.promised == (self.term, self.vote)
             && self.noted == (self.leader(), self.term)
             && facts.receiving.is_none()
-            && facts.hole.is_none()
+            && self.is_content()
             && !facts.owes_entries
             && !facts.is_state_lost
             && self.applying.restored

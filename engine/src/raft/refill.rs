@@ -5,9 +5,11 @@
 //! campaign, because it could not hand it on. Were the leader alone asked, two nodes of which the
 //! damaged one is ahead would never elect one (storage.md, counterexamples). If one who is behind has
 //! it as state alone, the damaged one stands all the same: it brings the other up to its own log, which
-//! needs nothing of what is lost, and hands over to it. Peers are asked in turn, one at each heartbeat, and again at once by what they gave. Knows no files: what was given
-//! is compared with what is missing by the storage. Invariant: equal term at equal index means the
-//! same entry, so any copy will do.
+//! needs nothing of what is lost, and hands over to it. Peers are asked in turn, one at each heartbeat,
+//! and again at once by what they gave. What a snapshot here holds as well, and no log that can be reached
+//! has any more, is done without: nobody asks for it until another peer can be reached. Knows no files:
+//! what was given is compared with what is missing by the storage. Invariant: equal term at equal index
+//! means the same entry, so any copy will do.
 
 use super::{Raft, log::Chunk, replication::ReadWish, role::Role};
 use crate::{
@@ -30,6 +32,8 @@ pub(super) struct Refill {
     turn: usize,
     /// What is not in some peer's log any more: that peer holds it as state.
     gone: Option<LogId>,
+    /// In whose logs what was asked for last is no more.
+    without: Vec<NodeId>,
     /// What is not in the leader's log any more: a snapshot must take its place.
     in_vain: Option<LogId>,
 }
@@ -40,13 +44,15 @@ impl Raft {
         if self.is_plain {
             return;
         }
-        let Some(at) = self.facts.hole else { return };
+        let Some(at) = self.facts.hole.filter(|_| !self.is_forsaken()) else { return };
         let is_news = self.refill.asked != Some(at);
         let holders = self.holders().len();
         if holders == 0 || !(is_news || self.now >= self.refill.ask_at) {
             return;
         }
-        if !is_news {
+        if is_news {
+            self.refill.without.clear();
+        } else {
             self.refill.turn += 1;
         }
         self.refill.asked = Some(at);
@@ -76,6 +82,22 @@ impl Raft {
         self.facts.hole.is_some() && self.facts.hole == self.refill.gone
     }
 
+    /// Whether nothing that this node lacks is of use to anybody who can be reached.
+    pub(super) fn is_content(&self) -> bool {
+        self.facts.hole.is_none() || self.is_forsaken()
+    }
+
+    /// Whether what is lost is in a snapshot here, and in no log that can be reached.
+    fn is_forsaken(&self) -> bool {
+        let Refill { asked, without, .. } = &self.refill;
+        let is_without = |id: &NodeId| without.contains(id);
+        let is_out_of_reach = |id: &NodeId| !self.linked.contains(id);
+        self.facts.hole.is_some_and(|hole| hole.index <= self.facts.snapshot)
+            && *asked == self.facts.hole
+            && !without.is_empty()
+            && self.holders().iter().all(|(id, _)| is_without(id) || is_out_of_reach(id))
+    }
+
     /// Who may have what is missing. One who joins may not know the members yet.
     fn holders(&self) -> &[(NodeId, u64)] {
         if self.peers.is_empty() { self.met() } else { &self.peers }
@@ -83,7 +105,8 @@ impl Raft {
 
     /// When somebody else is to be asked.
     pub(super) fn refill_at(&self) -> Option<Instant> {
-        self.facts.hole.filter(|_| !self.holders().is_empty()).map(|_| self.refill.ask_at)
+        let is_wanted = !self.is_content() && !self.holders().is_empty();
+        is_wanted.then_some(self.refill.ask_at)
     }
 
     /// A peer lacks an entry. It is given as many as one append has, from there on.
@@ -127,6 +150,9 @@ impl Raft {
         let Some(hole) = self.facts.hole else { return };
         if given.is_gone && self.refill.asked == Some(hole) {
             self.refill.gone = Some(hole);
+            if !self.refill.without.contains(&head.from) {
+                self.refill.without.push(head.from);
+            }
             if self.leader() == Some(head.from) {
                 if self.refill.in_vain != Some(hole) {
                     self.marks.set(Mark::RefillInVain);

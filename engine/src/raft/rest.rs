@@ -232,7 +232,7 @@ impl Raft {
         let last = marks.last();
         let is_level = [marks.committed(), marks.durable(), marks.applied()] == [last; 3];
         let is_whole = self.gate.is_none()
-            && self.facts.hole.is_none()
+            && self.is_content()
             && !self.facts.owes_entries
             && !self.facts.is_state_lost
             && self.facts.promised == (self.term, self.vote);

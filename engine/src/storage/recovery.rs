@@ -1,7 +1,8 @@
 //! The restart: look at the disk, stage by stage, judge once, repair, and hand over.
 //!
 //! A stage asks for all it needs, waits for all answers, and becomes the next. Nothing is written
-//! before the verdict; nothing is promised before the hard state was written again to both copies.
+//! before the verdict, and before the names that were listed are durable; nothing is promised before the
+//! hard state was written again to both copies.
 
 mod build;
 mod force;
@@ -40,6 +41,8 @@ const READ_BYTES: u64 = 1 << 20;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum RecoveryOp {
     List,
+    /// The names that were listed become durable.
+    Names,
     HardBlock {
         copy: u8,
         block: u8,
@@ -212,7 +215,9 @@ impl Recovery {
                 self.report.bytes_done += bytes.len() as u64;
                 self.take_bytes(op, bytes);
             }
-            (RecoveryOp::Step | RecoveryOp::List, Err(error)) => self.failed = Some((file, error)),
+            (RecoveryOp::List | RecoveryOp::Names | RecoveryOp::Step, Err(error)) => {
+                self.failed = Some((file, error));
+            }
             // Whoever took a file away gets no better answer by another try.
             (_, Err(DiskError::NotFound)) => {}
             (op, Err(error)) => self.unread.push((op, file, error)),
@@ -234,7 +239,11 @@ impl Recovery {
                 let image = &mut look.segments[segment as usize].image;
                 image[at..at + bytes.len()].copy_from_slice(&bytes);
             }
-            RecoveryOp::List | RecoveryOp::Piece(_) | RecoveryOp::Step | RecoveryOp::Repair => {}
+            RecoveryOp::List
+            | RecoveryOp::Names
+            | RecoveryOp::Piece(_)
+            | RecoveryOp::Step
+            | RecoveryOp::Repair => {}
         }
     }
 
@@ -364,6 +373,9 @@ impl Recovery {
         }
         self.phase(Phase::HardState, now);
         self.stage = Stage::HardState;
+        if !self.is_look() {
+            self.keep_names(ops);
+        }
         for copy in 0..2u8 {
             for block in 0..2u8 {
                 let offset = hard_state::OFFSETS[usize::from(copy)][usize::from(block)];
@@ -373,6 +385,14 @@ impl Recovery {
             }
         }
         Ok(())
+    }
+
+    /// Whoever gave a file its name may have been killed before that was durable. What is written from
+    /// now on rests on the names that were listed: a log that begins behind a snapshot's last entry.
+    fn keep_names(&mut self, ops: &mut Ops) {
+        if !cfg!(lakebed_break = "believe_the_names_listed") {
+            self.ask(RecoveryOp::Names, DiskRequest::SyncDirectory, ops);
+        }
     }
 
     const fn mode(&self) -> Mode {

@@ -344,8 +344,12 @@ pub fn plan(seed: &Seed, nodes: usize) -> Plan {
         if changes { Plan::churn(number, nodes) } else { Plan::storm(number, nodes) }
     };
     let mut plan = seed.plan().cloned().unwrap_or_else(draw);
-    let strikes =
-        |kind: &FaultKind| !matches!(kind, FaultKind::PowerCutAt { .. } | FaultKind::Flip { .. });
+    let strikes = |kind: &FaultKind| {
+        !matches!(
+            kind,
+            FaultKind::PowerCutAt { .. } | FaultKind::KillAt { .. } | FaultKind::Flip { .. }
+        )
+    };
     plan.faults.retain(|fault| strikes(&fault.kind) && !fault.kind.is_beyond());
     plan.tuning.hibernate_after = plan.tuning.heartbeat * 3;
     plan

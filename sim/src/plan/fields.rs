@@ -181,6 +181,7 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
         rot: None,
         down: 0,
     }),
+    ("kill-at", || FaultKind::KillAt { node: 0, step: 0, down: 0 }),
     ("flip", || FaultKind::Flip { node: 0, file: File::HardState, bit: 0, down: 0 }),
     ("transfer", || FaultKind::Transfer { node: 0 }),
     ("change", || FaultKind::Change { steps: Steps(Vec::new()) }),
@@ -188,7 +189,7 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
 ];
 
 /// How many kinds of fault there are.
-pub const KINDS_COUNT: usize = 25;
+pub const KINDS_COUNT: usize = 26;
 
 /// What each kind of fault is called, in the order in which [`Stats`](crate::Stats) counts them.
 pub fn kind_names() -> impl Iterator<Item = &'static str> {
@@ -221,6 +222,7 @@ impl FaultKind {
             Self::OldImage { .. } => "old-image",
             Self::DiskGone { .. } => "disk-gone",
             Self::PowerCutAt { .. } => "power-cut-at",
+            Self::KillAt { .. } => "kill-at",
             Self::Flip { .. } => "flip",
             Self::Transfer { .. } => "transfer",
             Self::Change { .. } => "change",
@@ -244,6 +246,9 @@ impl FaultKind {
                 optional("rot", rot),
                 time("down", down),
             ],
+            Self::KillAt { node: which, step, down } => {
+                vec![node("node", which), plain("step", step), time("down", down)]
+            }
             Self::Flip { node: which, file, bit, down } => vec![
                 node("node", which),
                 ("file", Box::new(Name(file))),

@@ -110,6 +110,15 @@ pub enum FaultKind {
         /// How long it is down.
         down: u64,
     },
+    /// A process dies right after a step of its disk and its kernel lives; it comes back.
+    KillAt {
+        /// Which.
+        node: usize,
+        /// After how many steps, as above.
+        step: u64,
+        /// How long it is down.
+        down: u64,
+    },
     /// A machine loses power, if it has any, and a bit of its disk is another one when it comes
     /// back. It may refuse to start then; the others must serve.
     Flip {
@@ -455,6 +464,7 @@ impl FaultKind {
             | Self::Change { .. } => None,
             Self::Kill { node, .. }
             | Self::PowerCutAt { node, .. }
+            | Self::KillAt { node, .. }
             | Self::Flip { node, .. }
             | Self::SyncFailure { node, .. }
             | Self::DiskFull { node, .. }

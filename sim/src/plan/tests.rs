@@ -24,7 +24,10 @@ fn a_sweep_of_storms_has_every_kind_of_fault() {
     let (within, beyond) = (all(Plan::storm), all(Plan::beyond_the_budget));
     for (kind, blank) in fields::KINDS {
         // These are enumerated (`exhaust`, `flips`), never drawn.
-        if matches!(blank(), FaultKind::PowerCutAt { .. } | FaultKind::Flip { .. }) {
+        if matches!(
+            blank(),
+            FaultKind::PowerCutAt { .. } | FaultKind::KillAt { .. } | FaultKind::Flip { .. }
+        ) {
             continue;
         }
         let has = |faults: &[Fault]| faults.iter().any(|fault| fault.kind.name() == kind);
@@ -67,6 +70,8 @@ fn what_is_enumerated_is_a_line_like_any_other() {
         let line = format!("power-cut-at node 2 step 231 survivors {printed} rot 0 down 1.000ms");
         check_line(kind, &line);
     }
+    let kind = FaultKind::KillAt { node: 2, step: 24, down: MS };
+    check_line(kind, "kill-at node 3 step 24 down 1.000ms");
     let kind = FaultKind::Flip { node: 2, file: File::Segment(8), bit: 5776, down: 0 };
     check_line(kind, "flip node 3 file log-8 bit 5776 down 0.000ms");
     let line = "at 1ms power-cut-at node 1 step 1 survivors some-1 rot none down 0ms";

@@ -77,6 +77,7 @@ pub(super) const fn lasting(kind: &mut FaultKind) -> Option<&mut u64> {
     match kind {
         FaultKind::PowerCut { down, .. }
         | FaultKind::PowerCutAt { down, .. }
+        | FaultKind::KillAt { down, .. }
         | FaultKind::Flip { down, .. }
         | FaultKind::Kill { down, .. }
         | FaultKind::Damage { down, .. }

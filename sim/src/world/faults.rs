@@ -1,6 +1,6 @@
 //! What can be done to a cluster: power, processes, connections, disks.
 
-use super::{Coming, SITE_CRASH, World};
+use super::{Coming, Fall, SITE_CRASH, World};
 use crate::{
     client::Workload,
     disk::{Failure, Survivors, Victim},
@@ -40,6 +40,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             fault,
             FaultKind::PowerCut { .. }
                 | FaultKind::PowerCutAt { .. }
+                | FaultKind::KillAt { .. }
                 | FaultKind::Flip { .. }
                 | FaultKind::SyncFailure { .. }
                 | FaultKind::FailedOperation { .. }
@@ -62,7 +63,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 down: *down,
             }),
             FaultKind::PowerCutAt { node, step, outcome, rot, down } => {
-                self.nodes[*node].cuts.insert(*step, (*outcome, *rot, *down));
+                let fall = Fall::Power(*outcome, *rot);
+                self.nodes[*node].falls.insert(*step, (fall, *down));
+            }
+            FaultKind::KillAt { node, step, down } => {
+                self.nodes[*node].falls.insert(*step, (Fall::Kill, *down));
             }
             FaultKind::Flip { node, file, bit, down } => {
                 self.fell(*node, Survivors::None, *down);
@@ -149,7 +154,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         for node in 0..self.nodes.len() {
             self.nodes[node].disk.set_room(u64::MAX);
             self.nodes[node].slowness = 1;
-            self.nodes[node].cuts.clear();
+            self.nodes[node].falls.clear();
             self.nodes[node].next_sync_fails = None;
             self.nodes[node].next_fails = None;
             self.nodes[node].scars.lie = None;

@@ -174,6 +174,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// An operation ends with a lie, if it is one that can: never about the hard state, of which
     /// both copies could be lost that way.
     pub(super) fn lie(&mut self, at: usize, op: OpId) -> Option<Result<Completion, DiskError>> {
+        let is_judged = self.probe(at).is_some_and(|probe| probe.judged);
         let node = &mut self.nodes[at];
         let file = node.disk.is_about(op)?;
         let is_hard_state = matches!(file, File::HardState | File::Spare(_));
@@ -185,6 +186,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             return None;
         }
         (node.scars.lie, node.scars.is_ruined, node.scars.may_forget) = (None, true, true);
+        node.scars.is_misled = !is_judged;
         let (result, kind) = match lie {
             Lie::Lost => (node.disk.complete_falsely(op), "lost-write"),
             Lie::Elsewhere(pick) => (node.disk.complete_elsewhere(op, pick), "misdirected-write"),
@@ -236,9 +238,20 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         if scars.is_out || !scars.may_forget || !self.forgets(at, disk, scars.is_old) {
             return scars.is_out;
         }
+        self.forgot(at);
+        true
+    }
+
+    fn forgot(&mut self, at: usize) {
         self.stats.amnesias += 1;
         self.nodes[at].scars.is_out = true;
         self.note(Some(at), || "forgot: what it promised; it stays down".into());
-        true
+    }
+
+    /// A lie to a restart, which looked at its disk again after that, took from it what it had promised:
+    /// no other start was there to find it.
+    pub(super) fn goes_out(&mut self, at: usize) {
+        self.forgot(at);
+        self.kill(at);
     }
 }
