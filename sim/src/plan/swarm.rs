@@ -29,6 +29,7 @@ const NAMES: u32 = 29;
 const TUNES: u32 = 31;
 const SAME_ENTRIES: u32 = 32;
 const LATE_ANSWERS: u32 = 33;
+const RECOVERIES: u32 = 34;
 
 /// Draws the faults of a storm: each kind in a lane of its own, so that taking one kind away
 /// leaves the others as they were.
@@ -52,6 +53,7 @@ impl Faults {
     pub(super) fn draw(mut self) -> Vec<Fault> {
         self.power_cuts();
         self.kills();
+        self.recoveries();
         self.partitions();
         self.disks();
         self.stops();
@@ -119,6 +121,34 @@ impl Faults {
                 let down = draw.delay(MS, 40 * MS);
                 self.add(Self::at(&mut draw), FaultKind::Kill { node, down });
             }
+        }
+    }
+
+    /// A node falls again while it recovers, as soon as it writes: often from a process that was killed,
+    /// whose names and bytes the cache alone may hold.
+    fn recoveries(&mut self) {
+        let mut draw = self.lane(RECOVERIES);
+        if !draw.ratio(1, 2) {
+            return;
+        }
+        for _ in 0..draw.between(1, 4) {
+            let node = draw.below(self.nodes as u64) as usize;
+            let (at, down) = (Self::at(&mut draw), draw.delay(MS, 20 * MS));
+            let again = at + down + draw.below(2 * MS);
+            let cut = |survivors, down| FaultKind::PowerCut {
+                nodes: vec![node],
+                moment: Moment::Pending,
+                survivors,
+                rot: None,
+                down,
+            };
+            let first = match draw.ratio(2, 3) {
+                true => FaultKind::Kill { node, down },
+                false => cut(*draw.pick(&Survivors::ALL), down),
+            };
+            let second = cut(*draw.pick(&Survivors::ALL), draw.delay(MS, 20 * MS));
+            self.add(at, first);
+            self.add(again, second);
         }
     }
 
