@@ -34,6 +34,8 @@ pub struct Engine {
     storage: Storage,
     /// Takes part once the disk was judged.
     raft: Option<Raft>,
+    /// To whom the way was open before that.
+    linked_before: Vec<NodeId>,
     encoder: Encoder,
     /// The machine has not applied yet what was known to be committed at the start.
     catching_up: bool,
@@ -66,6 +68,7 @@ impl Engine {
             seed,
             now: Instant::default(),
             raft: None,
+            linked_before: Vec::new(),
             encoder: Encoder::default(),
             catching_up: true,
             resumed: false,
@@ -189,6 +192,10 @@ impl Engine {
             Event::Restored { through, result } => self.storage.on_restored(through, result),
             Event::Stop { hand_over } => self.on_stop(hand_over),
             Event::Tune(tuning) => self.on_tune(*tuning),
+            Event::Link { peer, up } if self.raft.is_none() => {
+                self.linked_before.retain(|linked| *linked != peer);
+                self.linked_before.extend(up.then_some(peer));
+            }
             event if self.raft.is_none() || self.stop_by.is_some() => self.turn_down(&event, out),
             Event::Control { id, control } => {
                 self.stray();
@@ -347,7 +354,10 @@ impl Engine {
                 entry_bytes_max: self.entry_bytes_max,
                 resumed: self.resumed,
             };
-            self.raft = Some(Raft::new(&recovered, setting, self.seed, self.now));
+            let mut raft = Raft::new(&recovered, setting, self.seed, self.now);
+            let linked = std::mem::take(&mut self.linked_before);
+            linked.into_iter().for_each(|peer| raft.on_link(peer, true));
+            self.raft = Some(raft);
         }
         if let (true, Some(raft)) = (self.catching_up, &self.raft) {
             self.catching_up = !self.storage.catch_up(self.now, raft.applied());
