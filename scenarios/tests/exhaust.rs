@@ -43,10 +43,11 @@ fn exhaust(name: &str, twice: bool, of: u64) -> Tried {
 }
 
 #[test]
-fn a_crash_at_any_step_is_recovered_from() {
+fn a_crash_or_a_failed_operation_at_any_step_is_recovered_from() {
     for (name, of) in [("three_in_turn", 3), ("one_alone", 6), ("failed_syncs", 6)] {
         let tried = exhaust(name, false, of);
         assert!(tried.first > 5 * tried.steps / 2, "{name}: {tried:?}");
+        assert!(tried.failed > tried.steps, "{name}: {tried:?}");
     }
 }
 

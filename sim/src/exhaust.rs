@@ -1,6 +1,6 @@
 //! Enumeration in place of sampling: a story is crashed at every step of a node's disk, in every
-//! way that the disk allows, its process is killed there, and the recovery from each of these falls is
-//! crashed again.
+//! way that the disk allows, its process is killed there, each operation of the disk ends badly, and
+//! the recovery from each of these is crashed again.
 //!
 //! A story is a plan like any other, so a crash is a line of it and what fails is replayed by what
 //! replays seeds. Worlds are values: each crash is tried in a fork of the story at that step.
@@ -38,6 +38,8 @@ const ROTTEN: [(Outcome, Option<u8>); 4] = [
     (Outcome::Drawn(Survivors::All, 0), Some(0)),
     (Outcome::Drawn(Survivors::All, 0), Some(1)),
 ];
+/// After so many steps a node is regarded as one that goes on without what ended badly.
+const AFTERMATH: u64 = 12;
 /// How long a node that fell is down, in simulated nanoseconds.
 const DOWN: u64 = MS;
 
@@ -70,7 +72,9 @@ pub struct Tried {
     pub steps: u64,
     /// Falls of the story: recovered from, and told to the end.
     pub first: u64,
-    /// Crashes of a recovery: the same.
+    /// Operations that ended badly, each in every way: the same.
+    pub failed: u64,
+    /// Crashes of a recovery, or of what followed a failed operation: the same.
     pub second: u64,
     /// Outcomes that were not tried, as one that was left the same disk.
     pub equal: u64,
@@ -85,6 +89,7 @@ impl Tried {
         Self {
             steps: self.steps + other.steps,
             first: self.first + other.first,
+            failed: self.failed + other.failed,
             second: self.second + other.second,
             equal: self.equal + other.equal,
             events: self.events + other.events,
@@ -145,7 +150,7 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
     ) -> Result<Tried, Box<Failure>> {
         let node = search.node;
         let (mut telling, mut tried) = (Telling::of(self), Tried::default());
-        let mut step = 0;
+        let (mut step, mut operations) = (0, 0);
         loop {
             match panics::caught(|| telling.step()) {
                 Ok(Ok(true)) => {}
@@ -155,11 +160,16 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
             }
             let now = telling.world.disk_steps(node);
             let stepped = std::mem::replace(&mut step, now) != now;
+            let begun = telling.world.disk_operations(node);
+            let begun = std::mem::replace(&mut operations, begun) + 1..=begun;
             if !stepped || now % of != part || telling.world.probe(node).is_none() {
                 continue;
             }
             tried.steps += 1;
             self.crash_at(&telling, search, &mut tried)?;
+            for operation in begun {
+                self.fail_each_way(&telling, operation, search, &mut tried)?;
+            }
             if watch(&tried).is_break() {
                 return Ok(tried);
             }
@@ -196,21 +206,45 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
         Ok(())
     }
 
-    /// Tells the rest after a first fall, and on the way each recovery's crashes.
-    fn recover(
+    /// Every bad end of an operation that has just begun.
+    fn fail_each_way(
         &self,
-        (mut telling, first): (Telling<M, W>, Planned),
+        telling: &Telling<M, W>,
+        operation: u64,
         search: &Search,
         tried: &mut Tried,
     ) -> Result<(), Box<Failure>> {
-        let (node, mut step) = (search.node, first.step);
+        let node = search.node;
+        for &mishap in telling.world.mishaps(node, operation) {
+            tried.failed += 1;
+            let mut fork = telling.clone();
+            let kind = FaultKind::FailAt { node, operation, mishap };
+            // It is only noted.
+            drop(fork.world.strike(&kind));
+            self.recover((fork, kind), search, tried)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the rest after a first fault, and on the way each recovery's crashes.
+    fn recover(
+        &self,
+        (mut telling, first): (Telling<M, W>, FaultKind),
+        search: &Search,
+        tried: &mut Tried,
+    ) -> Result<(), Box<Failure>> {
+        let (node, mut step) = (search.node, telling.world.disk_steps(search.node));
         let (events, mut recovers) = (telling.world.stats().events, search.twice);
+        let mut aftermath = if telling.world.awaits_mishap(node) { AFTERMATH } else { 0 };
         let mut second = None;
         let told = panics::caught(|| {
             telling.tell_to_its_end(|telling| {
                 let now = telling.world.disk_steps(node);
                 if recovers && std::mem::replace(&mut step, now) != now {
-                    recovers = !telling.world.probe(node).is_some_and(|probe| probe.ready);
+                    let is_back = telling.world.probe(node).is_some_and(|probe| probe.ready);
+                    let is_over = !telling.world.awaits_mishap(node);
+                    recovers = !is_back || aftermath > 0;
+                    aftermath -= u64::from(is_back && is_over && aftermath > 0);
                     second = telling.crash_again(search, tried);
                 }
                 match second {
@@ -222,8 +256,8 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
         tried.events += telling.world.stats().events - events;
         match (told, second) {
             (Ok(Ok(())), _) => Ok(()),
-            (_, None) => Err(self.again([first.fault()])),
-            (_, Some(second)) => Err(self.again([first.fault(), second.fault()])),
+            (_, None) => Err(self.again([first].map(at_once))),
+            (_, Some(second)) => Err(self.again([first, second].map(at_once))),
         }
     }
 
@@ -249,25 +283,9 @@ fn unrepeatable(report: Report) -> Failure {
     Failure { report, violation, lines: Vec::new() }
 }
 
-/// A fall that was tried.
-#[derive(Clone, Copy, Debug)]
-struct Planned {
-    node: usize,
-    step: u64,
-    fall: Fall,
-}
-
-impl Planned {
-    const fn fault(&self) -> Fault {
-        let Self { node, step, fall } = *self;
-        let kind = match fall {
-            Fall::Power(outcome, rot) => {
-                FaultKind::PowerCutAt { node, step, outcome, rot, down: DOWN }
-            }
-            Fall::Kill => FaultKind::KillAt { node, step, down: DOWN },
-        };
-        Fault { at: 0, kind }
-    }
+/// What is enumerated is known from the beginning, and waits for its place.
+const fn at_once(kind: FaultKind) -> Fault {
+    Fault { at: 0, kind }
 }
 
 /// A story under way.
@@ -346,15 +364,20 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Telling<M, W> {
     }
 
     /// A fork in which a node falls now.
-    fn fell(&self, node: usize, fall: Fall) -> (Self, Planned) {
+    fn fell(&self, node: usize, fall: Fall) -> (Self, FaultKind) {
         let mut fork = self.clone();
         fork.world.fall_now(node, fall, DOWN);
-        (fork, Planned { node, step: self.world.disk_steps(node), fall })
+        let (step, down) = (self.world.disk_steps(node), DOWN);
+        let kind = match fall {
+            Fall::Power(outcome, rot) => FaultKind::PowerCutAt { node, step, outcome, rot, down },
+            Fall::Kill => FaultKind::KillAt { node, step, down },
+        };
+        (fork, kind)
     }
 
     /// Crashes a recovery where it is now, in each way that no recovery was crashed in before; the
     /// first that is not recovered from.
-    fn crash_again(&self, search: &Search, tried: &mut Tried) -> Option<Planned> {
+    fn crash_again(&self, search: &Search, tried: &mut Tried) -> Option<FaultKind> {
         // A step may have been its last.
         self.world.probe(search.node)?;
         for survivors in Survivors::ALL {

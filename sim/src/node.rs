@@ -4,7 +4,7 @@
 
 use crate::{
     client::{Desk, Requests},
-    disk::{SimDisk, Victim},
+    disk::{Mishap, SimDisk, Victim},
     plan::Plan,
     prng::Draw,
     seat::Seat,
@@ -121,6 +121,10 @@ pub(crate) struct Node<M: StateMachine> {
     pub(crate) operations: u64,
     /// The steps right after which it falls, how, and how long it is down.
     pub(crate) falls: BTreeMap<u64, (Fall, u64)>,
+    /// Which of its disk's operations will end badly, by their numbers over all its lives.
+    pub(crate) mishaps: BTreeMap<u64, Mishap>,
+    /// The numbers of those in flight.
+    pub(crate) flights: BTreeMap<OpId, u64>,
     /// What fails next, and how.
     pub(crate) next_fails: Option<(Victim, DiskError)>,
     /// How the next sync or durable write fails.
@@ -224,6 +228,8 @@ impl<M: StateMachine + Clone> Clone for Node<M> {
             lane: self.lane.clone(),
             hangs: self.hangs.clone(),
             falls: self.falls.clone(),
+            mishaps: self.mishaps.clone(),
+            flights: self.flights.clone(),
             scars: self.scars.clone(),
             told: self.told.clone(),
             heard: self.heard.clone(),
@@ -262,6 +268,8 @@ impl<M: StateMachine> Node<M> {
             steps: 0,
             operations: 0,
             falls: BTreeMap::new(),
+            mishaps: BTreeMap::new(),
+            flights: BTreeMap::new(),
             next_fails: None,
             next_sync_fails: None,
             has_left: false,
@@ -286,6 +294,7 @@ impl<M: StateMachine> Node<M> {
     /// The process is gone, and with it all but the disk.
     pub(crate) fn stop(&mut self) {
         self.engine = None;
+        self.flights.clear();
         self.lane.clear();
         self.heard.forget();
         self.hangs.iter_mut().for_each(Vec::clear);

@@ -404,6 +404,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let delay = self.disks.lane(site, at as u32).delay(latency.least, latency.tail);
         let (delay, life) = (delay * node.slowness, node.life);
         node.operations += 1;
+        node.flights.insert(op, node.operations);
         node.disk.submit(op, request);
         self.schedule(self.now + delay, Coming::Completion { node: at, life, op });
     }
@@ -417,9 +418,20 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         if node.scars.lie.is_some()
             && let Some(result) = self.lie(at, op)
         {
+            self.nodes[at].flights.remove(&op);
             return self.feed(at, Some(Event::Completed { op, result }));
         }
         let node = &mut self.nodes[at];
+        let number = node.flights.remove(&op).expect("it was given to the disk in this life");
+        if let Some(mishap) = node.mishaps.remove(&number)
+            && node.disk.mishaps(op).contains(&mishap)
+        {
+            let draw = self.disks.lane(SITE_PARTLY, at as u32);
+            let result = node.disk.end_badly(op, mishap, draw);
+            self.stats.disk_failures += 1;
+            self.struck("fail-at");
+            return self.feed(at, Some(Event::Completed { op, result }));
+        }
         let failure = node.next_sync_fails.take_if(|_| node.disk.is_promise(op));
         let partly = node.next_fails.take_if(|(victim, _)| node.disk.is_a(op, *victim));
         let result = match (failure, partly) {

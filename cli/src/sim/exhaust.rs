@@ -42,6 +42,7 @@ struct Crashed {
     operations: u64,
     steps: u64,
     crashes: u64,
+    failed_operations: u64,
     second_crashes: u64,
     /// Distinct disks, with what was promised on them, after a second crash.
     distinct: u64,
@@ -100,6 +101,7 @@ fn crash(told: &'static Told, node: usize, exhaust: &Exhaust) -> Result<Crashed>
         operations: once.operations,
         steps: tried.steps,
         crashes: tried.first,
+        failed_operations: tried.failed,
         second_crashes: tried.second,
         distinct: search.distinct() as u64,
         equal: tried.equal,
@@ -110,16 +112,17 @@ fn crash(told: &'static Told, node: usize, exhaust: &Exhaust) -> Result<Crashed>
 }
 
 fn shown(of: &Crashed) -> String {
-    let states = of.crashes + of.second_crashes;
+    let states = of.crashes + of.failed_operations + of.second_crashes;
     let pace = (states as f64 / of.wall_seconds) as u64;
     format!(
-        "{} node {}: {} operations, {} steps; {} crashes and {} of recoveries recovered from, {} \
-         outcomes equal; {} failures; {:.3} s, {pace}/s",
+        "{} node {}: {} operations, {} steps; {} crashes, {} failed operations and {} crashes after those \
+         recovered from, {} outcomes equal; {} failures; {:.3} s, {pace}/s",
         of.story,
         of.node,
         of.operations,
         of.steps,
         of.crashes,
+        of.failed_operations,
         of.second_crashes,
         of.equal,
         of.failures,

@@ -21,6 +21,7 @@ mod tests;
 
 pub use crash::{Outcome, Survivors};
 
+use crate::prng::Draw;
 use directory::{Change, Directory, Ino};
 use inode::{Inode, Piece, overlap};
 use lakebed::{Completion, DiskError, DiskRequest, Extent, File, OpId};
@@ -47,6 +48,31 @@ pub enum Failure {
     /// The same, but the cache shows the old again (Btrfs).
     CleanRevert,
 }
+
+/// How one operation ends badly that was chosen beforehand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mishap {
+    /// Without an effect, or as syncs and durable writes do.
+    Whole(Failure),
+    /// With a part of its effect.
+    Partly(DiskError),
+}
+
+const ERROR: DiskError = DiskError::Io { errno: EIO };
+const READ_FAILS: [Mishap; 1] = [Mishap::Whole(Failure::Nothing(ERROR))];
+const REMOVE_FAILS: [Mishap; 2] = [READ_FAILS[0], Mishap::Partly(ERROR)];
+const NAME_FAILS: [Mishap; 3] =
+    [READ_FAILS[0], Mishap::Partly(ERROR), Mishap::Whole(Failure::Nothing(DiskError::Full))];
+const SYNC_FAILS: [Mishap; 3] =
+    [READ_FAILS[0], Mishap::Whole(Failure::CleanKeep), Mishap::Whole(Failure::CleanRevert)];
+const WRITE_FAILS: [Mishap; 4] = [
+    READ_FAILS[0],
+    Mishap::Partly(ERROR),
+    Mishap::Whole(Failure::Nothing(DiskError::Full)),
+    Mishap::Partly(DiskError::Full),
+];
+const DURABLE_WRITE_FAILS: [Mishap; 6] =
+    [WRITE_FAILS[0], WRITE_FAILS[1], WRITE_FAILS[2], WRITE_FAILS[3], SYNC_FAILS[1], SYNC_FAILS[2]];
 
 /// Which operations can be made to fail, beside syncs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -178,6 +204,37 @@ impl SimDisk {
             Some(Operation::Name(Change::Remove(_))) => victim == Victim::Remove,
             Some(Operation::SyncDirectory) => victim == Victim::SyncDirectory,
             _ => false,
+        }
+    }
+
+    /// In which ways this operation, which is in flight, can end badly.
+    #[must_use]
+    pub fn mishaps(&self, op: OpId) -> &'static [Mishap] {
+        let flight = self.in_flight.iter().find(|flight| flight.op == op);
+        match flight.map(|flight| &flight.operation) {
+            None => &[],
+            Some(Operation::Write { durable: true, .. }) => &DURABLE_WRITE_FAILS,
+            Some(Operation::Write { .. }) => &WRITE_FAILS,
+            Some(Operation::Sync { .. }) => &SYNC_FAILS,
+            Some(Operation::Create { .. } | Operation::Name(Change::Rename(..))) => &NAME_FAILS,
+            Some(Operation::Name(_)) => &REMOVE_FAILS,
+            Some(_) => &READ_FAILS,
+        }
+    }
+
+    /// Ends an operation in one of these ways.
+    ///
+    /// # Panics
+    /// When it is not in flight.
+    pub fn end_badly(
+        &mut self,
+        op: OpId,
+        mishap: Mishap,
+        draw: &mut Draw,
+    ) -> Result<Completion, DiskError> {
+        match mishap {
+            Mishap::Whole(failure) => self.fail(op, failure),
+            Mishap::Partly(error) => self.fail_partly(op, error, draw),
         }
     }
 

@@ -4,7 +4,7 @@ use super::{
     Fault, FaultKind, Harm, Latency, Moment, Part, Plan, Steps, retuning,
     text::{Field, Word, choice, duration, node, nodes, numbers, optional, plain, sides, time},
 };
-use crate::disk::{EIO, Failure, Outcome, Survivors, Victim};
+use crate::disk::{EIO, Failure, Mishap, Outcome, Survivors, Victim};
 use lakebed::{DiskError, File};
 use std::fmt;
 
@@ -104,6 +104,15 @@ const FAILURES: [(&str, Failure); 4] = [
     ("full", Failure::Nothing(DiskError::Full)),
 ];
 
+const MISHAPS: [(&str, Mishap); 6] = [
+    ("clean-keep", Mishap::Whole(Failure::CleanKeep)),
+    ("clean-revert", Mishap::Whole(Failure::CleanRevert)),
+    ("error", Mishap::Whole(Failure::Nothing(DiskError::Io { errno: EIO }))),
+    ("full", Mishap::Whole(Failure::Nothing(DiskError::Full))),
+    ("partly-error", Mishap::Partly(DiskError::Io { errno: EIO })),
+    ("partly-full", Mishap::Partly(DiskError::Full)),
+];
+
 const VICTIMS: [(&str, Victim); 6] = [
     ("write", Victim::Write),
     ("create", Victim::Create),
@@ -181,6 +190,7 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
         rot: None,
         down: 0,
     }),
+    ("fail-at", || FaultKind::FailAt { node: 0, operation: 0, mishap: MISHAPS[0].1 }),
     ("kill-at", || FaultKind::KillAt { node: 0, step: 0, down: 0 }),
     ("flip", || FaultKind::Flip { node: 0, file: File::HardState, bit: 0, down: 0 }),
     ("transfer", || FaultKind::Transfer { node: 0 }),
@@ -189,7 +199,7 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
 ];
 
 /// How many kinds of fault there are.
-pub const KINDS_COUNT: usize = 26;
+pub const KINDS_COUNT: usize = 27;
 
 /// What each kind of fault is called, in the order in which [`Stats`](crate::Stats) counts them.
 pub fn kind_names() -> impl Iterator<Item = &'static str> {
@@ -223,6 +233,7 @@ impl FaultKind {
             Self::DiskGone { .. } => "disk-gone",
             Self::PowerCutAt { .. } => "power-cut-at",
             Self::KillAt { .. } => "kill-at",
+            Self::FailAt { .. } => "fail-at",
             Self::Flip { .. } => "flip",
             Self::Transfer { .. } => "transfer",
             Self::Change { .. } => "change",
@@ -245,6 +256,11 @@ impl FaultKind {
                 ("survivors", Box::new(Exact(outcome))),
                 optional("rot", rot),
                 time("down", down),
+            ],
+            Self::FailAt { node: which, operation, mishap } => vec![
+                node("node", which),
+                plain("operation", operation),
+                choice("how", mishap, &MISHAPS),
             ],
             Self::KillAt { node: which, step, down } => {
                 vec![node("node", which), plain("step", step), time("down", down)]

@@ -28,7 +28,7 @@ pub use sessions::Sessions;
 pub use steps::{Step, Steps};
 pub use text::{PlanError, Time};
 
-use crate::disk::{Failure, Geometry, Outcome, Survivors, Victim};
+use crate::disk::{Failure, Geometry, Mishap, Outcome, Survivors, Victim};
 use lakebed::{DiskError, File, Tuning};
 
 /// A microsecond of simulated time, in nanoseconds.
@@ -118,6 +118,16 @@ pub enum FaultKind {
         step: u64,
         /// How long it is down.
         down: u64,
+    },
+    /// An operation of a node's disk ends badly.
+    FailAt {
+        /// Whose.
+        node: usize,
+        /// Which, counting from one over all its lives
+        /// ([`World::disk_operations`](crate::World::disk_operations)).
+        operation: u64,
+        /// How. An operation that cannot end so ends well.
+        mishap: Mishap,
     },
     /// A machine loses power, if it has any, and a bit of its disk is another one when it comes
     /// back. It may refuse to start then; the others must serve.
@@ -455,6 +465,16 @@ impl FaultKind {
         )
     }
 
+    /// Whether it is never drawn: it comes from an enumeration ([`exhaust`](crate::exhaust),
+    /// [`flips`](crate::flips)), and strikes where that counts.
+    #[must_use]
+    pub const fn is_enumerated(&self) -> bool {
+        matches!(
+            self,
+            Self::PowerCutAt { .. } | Self::KillAt { .. } | Self::FailAt { .. } | Self::Flip { .. }
+        )
+    }
+
     /// The node that it strikes, if that is one alone.
     pub(crate) const fn node_mut(&mut self) -> Option<&mut usize> {
         match self {
@@ -465,6 +485,7 @@ impl FaultKind {
             Self::Kill { node, .. }
             | Self::PowerCutAt { node, .. }
             | Self::KillAt { node, .. }
+            | Self::FailAt { node, .. }
             | Self::Flip { node, .. }
             | Self::SyncFailure { node, .. }
             | Self::DiskFull { node, .. }

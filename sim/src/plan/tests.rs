@@ -23,11 +23,7 @@ fn a_sweep_of_storms_has_every_kind_of_fault() {
     };
     let (within, beyond) = (all(Plan::storm), all(Plan::beyond_the_budget));
     for (kind, blank) in fields::KINDS {
-        // These are enumerated (`exhaust`, `flips`), never drawn.
-        if matches!(
-            blank(),
-            FaultKind::PowerCutAt { .. } | FaultKind::KillAt { .. } | FaultKind::Flip { .. }
-        ) {
+        if blank().is_enumerated() {
             continue;
         }
         let has = |faults: &[Fault]| faults.iter().any(|fault| fault.kind.name() == kind);
@@ -72,6 +68,9 @@ fn what_is_enumerated_is_a_line_like_any_other() {
     }
     let kind = FaultKind::KillAt { node: 2, step: 24, down: MS };
     check_line(kind, "kill-at node 3 step 24 down 1.000ms");
+    let mishap = Mishap::Partly(DiskError::Full);
+    let kind = FaultKind::FailAt { node: 0, operation: 17, mishap };
+    check_line(kind, "fail-at node 1 operation 17 how partly-full");
     let kind = FaultKind::Flip { node: 2, file: File::Segment(8), bit: 5776, down: 0 };
     check_line(kind, "flip node 3 file log-8 bit 5776 down 0.000ms");
     let line = "at 1ms power-cut-at node 1 step 1 survivors some-1 rot none down 0ms";

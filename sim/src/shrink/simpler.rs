@@ -93,6 +93,7 @@ pub(super) const fn lasting(kind: &mut FaultKind) -> Option<&mut u64> {
         | FaultKind::SlowLink { lasts, .. }
         | FaultKind::OldImage { lasts, .. } => Some(lasts),
         FaultKind::SyncFailure { .. }
+        | FaultKind::FailAt { .. }
         | FaultKind::Stop { .. }
         | FaultKind::Transfer { .. }
         | FaultKind::Change { .. }

@@ -4,7 +4,8 @@
 use super::World;
 use crate::{
     client::Workload,
-    disk::{Outcome, SimDisk},
+    disk::{Mishap, Outcome, SimDisk},
+    node::Node,
 };
 use lakebed::{StateMachine, tape::Digest};
 
@@ -28,6 +29,19 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     #[must_use]
     pub fn disk_operations(&self, node: usize) -> u64 {
         self.nodes[node].operations
+    }
+
+    /// In which ways an operation of a node's disk can end badly, by its number; in none if it is not in
+    /// flight.
+    pub(crate) fn mishaps(&self, node: usize, operation: u64) -> &'static [Mishap] {
+        let Node { flights, disk, .. } = &self.nodes[node];
+        let flight = flights.iter().find(|(_, number)| **number == operation);
+        flight.map_or(&[], |(op, _)| disk.mishaps(*op))
+    }
+
+    /// Whether an operation of a node's disk is yet to end badly.
+    pub(crate) fn awaits_mishap(&self, node: usize) -> bool {
+        !self.nodes[node].mishaps.is_empty()
     }
 
     /// A hash of all that the restart of a node from this disk, which lost its power, can depend

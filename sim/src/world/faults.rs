@@ -41,6 +41,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             FaultKind::PowerCut { .. }
                 | FaultKind::PowerCutAt { .. }
                 | FaultKind::KillAt { .. }
+                | FaultKind::FailAt { .. }
                 | FaultKind::Flip { .. }
                 | FaultKind::SyncFailure { .. }
                 | FaultKind::FailedOperation { .. }
@@ -68,6 +69,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             }
             FaultKind::KillAt { node, step, down } => {
                 self.nodes[*node].falls.insert(*step, (Fall::Kill, *down));
+            }
+            FaultKind::FailAt { node, operation, mishap } => {
+                self.nodes[*node].mishaps.insert(*operation, *mishap);
             }
             FaultKind::Flip { node, file, bit, down } => {
                 self.fell(*node, Survivors::None, *down);
@@ -155,6 +159,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             self.nodes[node].disk.set_room(u64::MAX);
             self.nodes[node].slowness = 1;
             self.nodes[node].falls.clear();
+            self.nodes[node].mishaps.clear();
             self.nodes[node].next_sync_fails = None;
             self.nodes[node].next_fails = None;
             self.nodes[node].scars.lie = None;
