@@ -162,9 +162,11 @@ fn every_structure() -> Plan {
         down: MS,
     };
     plan.faults = vec![
-        Fault { at: 60 * MS, kind: isolated(0, 340) },
-        Fault { at: 430 * MS, kind: isolated(0, 270) },
-        Fault { at: 719_200 * US, kind: end },
+        Fault { at: 60 * MS, kind: isolated(0, 200) },
+        Fault { at: 290 * MS, kind: isolated(0, 350) },
+        // All rest, and have said in their hard states what is durable: what is written then is of the
+        // snapshot that the first one is sent.
+        Fault { at: 675 * MS, kind: end },
     ];
     plan
 }

@@ -105,7 +105,7 @@ impl Patient<'_> {
         let [align, sector] = [self.geometry.align, self.geometry.sector].map(u64::from);
         let segments = disk.list().filter(|(file, _)| matches!(file, File::Segment(_)));
         match part {
-            Part::Snapshot => newest_snapshot(disk, scars),
+            Part::Snapshot => newest_snapshot(disk, scars, align),
             Part::Header => segments
                 .filter(|(file, _)| is_whole(file))
                 .flat_map(|(file, len)| headers(disk, file, len, align))
@@ -226,10 +226,19 @@ fn headers(disk: &SimDisk, file: File, len: u64, align: u64) -> Vec<(File, u64)>
     if are_alike { at.map(|at| (file, at)).into() } else { Vec::new() }
 }
 
-/// All of the newest snapshot, if the one before it was never struck.
-fn newest_snapshot(disk: &SimDisk, scars: &Scars) -> Vec<(File, u64)> {
+/// All of the newest snapshot, if the one before it was never struck, and the log leads from that one
+/// as far: not from what there was to a peer's snapshot that is about to take its place.
+fn newest_snapshot(disk: &SimDisk, scars: &Scars, align: u64) -> Vec<(File, u64)> {
     let pair = newest_snapshots(disk, scars);
-    pair.map_or_else(Vec::new, |[_, newest]| used(disk, File::Snapshot(newest), 0..u64::MAX))
+    let newest = pair.map(|[_, newest]| newest).filter(|newest| has_log_to(disk, align, *newest));
+    newest.map_or_else(Vec::new, |newest| used(disk, File::Snapshot(newest), 0..u64::MAX))
+}
+
+/// Whether a log reaches there.
+fn has_log_to(disk: &SimDisk, align: u64, at: LogId) -> bool {
+    let mut segments = disk.list().filter(|(file, _)| matches!(file, File::Segment(_)));
+    let reaches = |slot: &Slot| u64::from(slot.index) >= at.index.0;
+    segments.any(|(file, _)| slots(disk, file, align).iter().any(reaches))
 }
 
 /// How far two snapshots hold the log: one of them may go.
