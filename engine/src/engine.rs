@@ -431,7 +431,8 @@ impl Engine {
             end(id, outcome, out);
         }
         if let Some((at, members)) = capturable(storage, raft)
-            && compaction.is_due(storage, &self.tuning, (at, self.now))
+            && (raft.wants_own_snapshot()
+                || compaction.is_due(storage, &self.tuning, (at, self.now)))
         {
             storage.capture(at, members);
         }

@@ -187,7 +187,7 @@ impl Raft {
 
     /// What is committed -> the machine, in bounded portions.
     pub(crate) fn apply(&mut self) {
-        if self.receiver.taking.is_some() {
+        if self.receiver.taking.is_some() || self.is_joining() {
             return;
         }
         let limit = self.apply_limit();

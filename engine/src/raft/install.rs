@@ -177,7 +177,7 @@ pub(super) struct Receiver {
     /// The snapshot that is taking the place of the log.
     pub(super) taking: Option<LogId>,
     /// One is taking the place of the state that was lost.
-    joining: bool,
+    joining: Option<LogIndex>,
     /// What came behind the snapshot before it was in.
     pub(super) waiting: Waiting,
 }
@@ -185,7 +185,10 @@ pub(super) struct Receiver {
 impl Receiver {
     /// Whether nothing comes, and nothing is owed for what came.
     pub(super) fn is_idle(&self) -> bool {
-        self.owed.is_none() && self.taking.is_none() && !self.joining && self.waiting.is_empty()
+        self.owed.is_none()
+            && self.taking.is_none()
+            && self.joining.is_none()
+            && self.waiting.is_empty()
     }
 }
 
@@ -304,7 +307,7 @@ impl Raft {
         self.log.let_time_pass(piece.time);
         let done = self.reaches(at);
         self.receiver.owed = Some(InstallAnswer { snapshot: at, id, next: 0, stored: 0, done });
-        if !done && self.receiver.taking.is_none() && !self.receiver.joining {
+        if !done && self.receiver.taking.is_none() && self.receiver.joining.is_none() {
             self.pieces.push(piece);
         }
     }
@@ -323,11 +326,18 @@ impl Raft {
         at.index <= self.log.marks.committed() || self.log.term_at(at.index) == Some(at.term)
     }
 
+    /// Whether a snapshot is to stand before the log: the machine will be what it holds, and goes no
+    /// further meanwhile, though what it waited for may come from a peer.
+    pub(super) const fn is_joining(&self) -> bool {
+        self.receiver.joining.is_some()
+    }
+
     /// A leader is there to be asked for the state that was lost. What came so far may be of another
     /// leader's: only one who is asked knows of it, for the log alone shows nothing.
     pub(super) fn ask_for_snapshot(&mut self) {
         let is_whole = self.facts.receiving.is_some_and(|receiving| receiving.is_whole);
-        let is_taking = is_whole || self.receiver.taking.is_some() || self.receiver.joining;
+        let is_taking =
+            is_whole || self.receiver.taking.is_some() || self.receiver.joining.is_some();
         if self.lacks_state() && !is_taking && self.receiver.owed.is_none() {
             self.receiver.owed = Some(InstallAnswer::default());
         }
@@ -340,10 +350,10 @@ impl Raft {
         }
         self.take_what_waited();
         // Else nothing would be received any more.
-        self.receiver.joining &= self.lacks_state();
+        self.receiver.joining.take_if(|at| *at <= self.facts.snapshot);
         let Some(receiving) = self.facts.receiving else { return };
         let at = receiving.snapshot.at;
-        if self.receiver.taking.is_some() || self.receiver.joining || self.discards {
+        if self.receiver.taking.is_some() || self.is_joining() || self.discards {
             return;
         }
         if self.reaches(at) {
@@ -357,7 +367,7 @@ impl Raft {
             let committed = self.log.marks.committed().max(at.index);
             self.log.marks.advance_committed(committed);
             self.log.join(at);
-            self.receiver.joining = true;
+            self.receiver.joining = Some(at.index);
         } else if receiving.is_whole && at.index <= self.log.marks.committed() {
             // No correct leader sends that. What is committed stays.
             self.discards = true;

@@ -140,9 +140,20 @@ impl Raft {
 
     /// Whether the state cannot be had from this node's disk: a leader must send a snapshot.
     pub(super) fn lacks_state(&self) -> bool {
+        self.facts.is_state_lost || self.is_in_vain() && self.is_held_up()
+    }
+
+    /// Whether a snapshot of its own must stand for what is lost: the machine holds it, and the leader's
+    /// log does not any more.
+    pub(crate) fn wants_own_snapshot(&self) -> bool {
+        self.is_in_vain() && !self.is_held_up()
+    }
+
+    /// Whether nothing but a snapshot can stand for what is lost, and none does yet.
+    fn is_in_vain(&self) -> bool {
         let behind = self.facts.snapshot;
         let is_wanted = |at: LogId| self.facts.hole == Some(at) && at.index > behind;
-        self.facts.is_state_lost || self.refill.in_vain.is_some_and(is_wanted)
+        self.refill.in_vain.is_some_and(is_wanted)
     }
 
     /// Entries from a peer: the storage takes those that are missing.
