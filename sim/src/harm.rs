@@ -13,7 +13,7 @@ use crate::{
     plan::{Harm, Part},
 };
 use bytes::Bytes;
-use lakebed::{File, LogId, LogIndex};
+use lakebed::{File, LogId, LogIndex, report::LogFound};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A slot's length.
@@ -30,6 +30,8 @@ pub(crate) struct Patient<'a> {
     pub(crate) scarce: &'a BTreeSet<u32>,
     /// Of entries up to here every quorum has one without this node, which has proof of them.
     pub(crate) held: LogIndex,
+    /// Its log, if it has one and that counts.
+    pub(crate) log: Option<LogFound>,
 }
 
 /// An entry that was damaged on a node.
@@ -99,13 +101,26 @@ impl Patient<'_> {
         (count > 0).then(|| places[(pick % count) as usize])
     }
 
+    /// All of the newest snapshot, if the one before it was never struck, and the log leads from that one
+    /// as far: not where a peer's snapshot is about to take the place of both.
+    fn newest_snapshot(&self) -> Vec<(File, u64)> {
+        let leads = |[older, newest]: &[LogId; 2]| {
+            let reaches =
+                |log: &LogFound| log.first <= older.index.next() && newest.index <= log.last.index;
+            self.log.as_ref().is_some_and(reaches)
+        };
+        let pair = newest_snapshots(self.disk, self.scars).filter(leads);
+        let all = |[_, newest]: [LogId; 2]| used(self.disk, File::Snapshot(newest), 0..u64::MAX);
+        pair.map_or_else(Vec::new, all)
+    }
+
     fn places(&self, part: Part) -> Vec<(File, u64)> {
         let (disk, scars) = (self.disk, self.scars);
         let is_whole = |file: &File| !scars.files.contains(file);
         let [align, sector] = [self.geometry.align, self.geometry.sector].map(u64::from);
         let segments = disk.list().filter(|(file, _)| matches!(file, File::Segment(_)));
         match part {
-            Part::Snapshot => newest_snapshot(disk, scars, align),
+            Part::Snapshot => self.newest_snapshot(),
             Part::Header => segments
                 .filter(|(file, _)| is_whole(file))
                 .flat_map(|(file, len)| headers(disk, file, len, align))
@@ -224,21 +239,6 @@ fn headers(disk: &SimDisk, file: File, len: u64, align: u64) -> Vec<(File, u64)>
     let is_used = block(0).is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0));
     let are_alike = at[1] > 0 && is_used && block(at[0]) == block(at[1]);
     if are_alike { at.map(|at| (file, at)).into() } else { Vec::new() }
-}
-
-/// All of the newest snapshot, if the one before it was never struck, and the log leads from that one
-/// as far: not from what there was to a peer's snapshot that is about to take its place.
-fn newest_snapshot(disk: &SimDisk, scars: &Scars, align: u64) -> Vec<(File, u64)> {
-    let pair = newest_snapshots(disk, scars);
-    let newest = pair.map(|[_, newest]| newest).filter(|newest| has_log_to(disk, align, *newest));
-    newest.map_or_else(Vec::new, |newest| used(disk, File::Snapshot(newest), 0..u64::MAX))
-}
-
-/// Whether a log reaches there.
-fn has_log_to(disk: &SimDisk, align: u64, at: LogId) -> bool {
-    let mut segments = disk.list().filter(|(file, _)| matches!(file, File::Segment(_)));
-    let reaches = |slot: &Slot| u64::from(slot.index) >= at.index.0;
-    segments.any(|(file, _)| slots(disk, file, align).iter().any(reaches))
 }
 
 /// How far two snapshots hold the log: one of them may go.

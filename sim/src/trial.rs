@@ -1,7 +1,7 @@
 //! What a node would do with a disk: started on it as far as it needs nobody else. Knows no world.
 
 use crate::disk::SimDisk;
-use lakebed::{Action, Engine, Event, Halt, Instant, LogIndex, Start};
+use lakebed::{Action, Engine, Event, Halt, Instant, LogIndex, Start, report::LogFound};
 
 /// How a node starts from a disk.
 pub(crate) enum Trial {
@@ -34,8 +34,13 @@ pub(crate) fn trial(mut engine: Engine, mut disk: SimDisk, start: Start) -> Tria
 
 /// What the records on a disk prove durable, as an engine that has seen nothing says.
 pub(crate) fn proven(engine: Engine, disk: &SimDisk) -> LogIndex {
+    log(engine, disk).map_or(LogIndex(0), |log| log.proven)
+}
+
+/// The log on a disk, if an engine that has seen nothing finds one.
+pub(crate) fn log(engine: Engine, disk: &SimDisk) -> Option<LogFound> {
     let Trial::Halts(Halt::Inspected(found)) = trial(engine, disk.clone(), Start::Inspect) else {
-        return LogIndex(0);
+        return None;
     };
-    found.log.map_or(LogIndex(0), |log| log.proven)
+    found.log
 }

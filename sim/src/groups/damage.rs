@@ -6,7 +6,7 @@ use crate::{
     disk::Survivors,
     harm::{Patient, harm, rot_hard_state},
     plan::{Harm, Part},
-    trial::proven,
+    trial::{log, proven},
 };
 use lakebed::{GroupId, LogIndex, StateMachine};
 use std::collections::BTreeSet;
@@ -70,10 +70,12 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let held = if is_entries { self.held(node, id) } else { LogIndex(0) };
         let scarce = if is_entries { self.scarce(node, id) } else { BTreeSet::new() };
         let geometry = self.plan.geometry;
+        let found = self.nodes[node].seats.get(&id).filter(|_| part == Part::Snapshot);
+        let log = found.and_then(|seat| log(self.engine(id, node, 1), &seat.disk));
         let Some(group) = self.groups.get_mut(&id) else { return };
         let Some(seat) = self.nodes[node].seats.get_mut(&id) else { return };
         let (disk, scars, scarce) = (&seat.disk, &seat.scars, &scarce);
-        let patient = Patient { disk, scars, geometry, scarce, held };
+        let patient = Patient { disk, scars, geometry, scarce, held, log };
         let Some((file, at)) = patient.place(part, pick) else { return };
         let (disk, harmed) = (&mut seat.disk, &mut group.harmed);
         harm((node, disk), harmed, geometry, part, (file, at), how);

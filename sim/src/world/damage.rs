@@ -7,8 +7,9 @@ use crate::{
     harm::{self, Patient, harm},
     node::Node,
     plan::{Harm, Part},
+    trial::log,
 };
-use lakebed::{LogIndex, StateMachine};
+use lakebed::{LogIndex, StateMachine, report::LogFound};
 use std::collections::BTreeSet;
 
 impl<M: StateMachine, W: Workload> World<M, W> {
@@ -36,6 +37,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             geometry,
             scarce: &if is_entries { self.scarce(node) } else { BTreeSet::new() },
             held: if is_entries { self.held(node) } else { LogIndex(0) },
+            log: if part == Part::Snapshot { self.log_of(node) } else { None },
         };
         let Some((file, at)) = patient.place(part, pick) else { return };
         let whole = self.nodes[node].disk.clone();
@@ -51,6 +53,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.nodes[node].scars.files.push(file);
         self.struck("damage");
         self.note(Some(node), || format!("damaged: {part:?} of {file} at byte {at}, {how:?}"));
+    }
+
+    /// The log on a node's disk.
+    fn log_of(&self, node: usize) -> Option<LogFound> {
+        log(self.engine(node, 1), &self.nodes[node].disk)
     }
 
     /// The entries of which too few would have one that is whole, without this node.
