@@ -154,7 +154,9 @@ impl Cluster {
                     }
                 }
             }
-            FaultKind::Kill { node, down } => self.die(*node, Death::Kill, *down),
+            FaultKind::Kill { node, down } | FaultKind::KillAndCut { node, down, .. } => {
+                self.die(*node, Death::Kill, *down);
+            }
             FaultKind::Damage { node, survivors, down, .. } => {
                 self.die(*node, Death::PowerCut(*survivors), *down);
             }

@@ -165,6 +165,12 @@ impl SimDisk {
         inode.is_some_and(|inode| !inode.pieces.is_empty())
     }
 
+    /// Whether a power cut now may lose names that were given or taken away.
+    #[must_use]
+    pub fn has_pending_names(&self) -> bool {
+        self.directory.pending() > 0
+    }
+
     /// Bits rot: every sector of this range of a file that holds anything is damaged, durably.
     pub fn rot(&mut self, file: File, range: std::ops::Range<u64>) {
         if let Some(ino) = self.directory.lookup(file) {

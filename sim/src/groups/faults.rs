@@ -29,7 +29,9 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             }
             FaultKind::DiskFull { node, .. } => self.fill_disks(*node),
             FaultKind::Change { steps } => return self.want_change(steps),
-            FaultKind::Kill { node, down } => self.fell(*node, None, *down),
+            FaultKind::Kill { node, down } | FaultKind::KillAndCut { node, down, .. } => {
+                self.fell(*node, None, *down);
+            }
             FaultKind::Partition { side, both_ways, noticed, .. } => {
                 self.partition(side, *both_ways, *noticed);
             }

@@ -84,8 +84,11 @@ fn latency(latency: &mut Latency) -> Vec<Field<'_>> {
     vec![time("least", &mut latency.least), time("tail", &mut latency.tail)]
 }
 
-const MOMENTS: [(&str, Moment); 2] =
-    [("pending", Moment::Pending), ("pending-hard-state", Moment::PendingHardState)];
+const MOMENTS: [(&str, Moment); 3] = [
+    ("pending", Moment::Pending),
+    ("pending-hard-state", Moment::PendingHardState),
+    ("pending-name", Moment::PendingName),
+];
 
 const SURVIVORS: [(&str, Survivors); 7] = [
     ("none", Survivors::None),
@@ -190,6 +193,12 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
         rot: None,
         down: 0,
     }),
+    ("kill-and-cut", || FaultKind::KillAndCut {
+        node: 0,
+        moment: Moment::Pending,
+        survivors: Survivors::None,
+        down: 0,
+    }),
     ("fail-at", || FaultKind::FailAt { node: 0, operation: 0, mishap: MISHAPS[0].1 }),
     ("kill-at", || FaultKind::KillAt { node: 0, step: 0, down: 0 }),
     ("flip", || FaultKind::Flip { node: 0, file: File::HardState, bit: 0, down: 0 }),
@@ -199,7 +208,7 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
 ];
 
 /// How many kinds of fault there are.
-pub const KINDS_COUNT: usize = 27;
+pub const KINDS_COUNT: usize = 28;
 
 /// What each kind of fault is called, in the order in which [`Stats`](crate::Stats) counts them.
 pub fn kind_names() -> impl Iterator<Item = &'static str> {
@@ -232,6 +241,7 @@ impl FaultKind {
             Self::OldImage { .. } => "old-image",
             Self::DiskGone { .. } => "disk-gone",
             Self::PowerCutAt { .. } => "power-cut-at",
+            Self::KillAndCut { .. } => "kill-and-cut",
             Self::KillAt { .. } => "kill-at",
             Self::FailAt { .. } => "fail-at",
             Self::Flip { .. } => "flip",
@@ -261,6 +271,12 @@ impl FaultKind {
                 node("node", which),
                 plain("operation", operation),
                 choice("how", mishap, &MISHAPS),
+            ],
+            Self::KillAndCut { node: which, moment, survivors, down } => vec![
+                node("node", which),
+                choice("moment", moment, &MOMENTS),
+                choice("survivors", survivors, &SURVIVORS),
+                time("down", down),
             ],
             Self::KillAt { node: which, step, down } => {
                 vec![node("node", which), plain("step", step), time("down", down)]

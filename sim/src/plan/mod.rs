@@ -110,6 +110,19 @@ pub enum FaultKind {
         /// How long it is down.
         down: u64,
     },
+    /// A process dies when it is at the moment, and its kernel lives; it comes back, and as soon as it has
+    /// written anything its machine loses power, and comes back. What it found may have been in the
+    /// cache alone.
+    KillAndCut {
+        /// Which.
+        node: usize,
+        /// When exactly.
+        moment: Moment,
+        /// What survives the power cut.
+        survivors: Survivors,
+        /// How long it is down, each time.
+        down: u64,
+    },
     /// A process dies right after a step of its disk and its kernel lives; it comes back.
     KillAt {
         /// Which.
@@ -357,6 +370,8 @@ pub enum Moment {
     Pending,
     /// A sector of the hard state is.
     PendingHardState,
+    /// A file was given its name, or lost it, and that is not durable.
+    PendingName,
 }
 
 /// What makes a run worth its while: it goes on until this much has happened.
@@ -483,6 +498,7 @@ impl FaultKind {
             | Self::SlowLink { .. }
             | Self::Change { .. } => None,
             Self::Kill { node, .. }
+            | Self::KillAndCut { node, .. }
             | Self::PowerCutAt { node, .. }
             | Self::KillAt { node, .. }
             | Self::FailAt { node, .. }

@@ -93,7 +93,9 @@ impl Faults {
         let mut draw = self.lane(POWER_CUTS);
         for _ in 0..draw.between(3, 7) {
             let nodes = self.some_nodes(&mut draw);
-            let moment = *draw.pick(&[Moment::Pending, Moment::Pending, Moment::PendingHardState]);
+            let moments =
+                [Moment::Pending, Moment::Pending, Moment::PendingHardState, Moment::PendingName];
+            let moment = *draw.pick(&moments);
             let survivors = *draw.pick(&Survivors::ALL);
             let rot = draw.ratio(1, 4).then(|| draw.below(2) as u8);
             let down = draw.delay(MS, 60 * MS);
@@ -124,8 +126,8 @@ impl Faults {
         }
     }
 
-    /// A node falls again while it recovers, as soon as it writes: often from a process that was killed,
-    /// whose names and bytes the cache alone may hold.
+    /// A node falls again while it recovers from a process that was killed, whose names and bytes the
+    /// cache alone may hold.
     fn recoveries(&mut self) {
         let mut draw = self.lane(RECOVERIES);
         if !draw.ratio(1, 2) {
@@ -134,21 +136,9 @@ impl Faults {
         for _ in 0..draw.between(1, 4) {
             let node = draw.below(self.nodes as u64) as usize;
             let (at, down) = (Self::at(&mut draw), draw.delay(MS, 20 * MS));
-            let again = at + down + draw.below(2 * MS);
-            let cut = |survivors, down| FaultKind::PowerCut {
-                nodes: vec![node],
-                moment: Moment::Pending,
-                survivors,
-                rot: None,
-                down,
-            };
-            let first = match draw.ratio(2, 3) {
-                true => FaultKind::Kill { node, down },
-                false => cut(*draw.pick(&Survivors::ALL), down),
-            };
-            let second = cut(*draw.pick(&Survivors::ALL), draw.delay(MS, 20 * MS));
-            self.add(at, first);
-            self.add(again, second);
+            let moment = *draw.pick(&[Moment::PendingName, Moment::PendingName, Moment::Pending]);
+            let survivors = *draw.pick(&Survivors::ALL);
+            self.add(at, FaultKind::KillAndCut { node, moment, survivors, down });
         }
     }
 

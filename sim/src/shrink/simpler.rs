@@ -78,6 +78,7 @@ pub(super) const fn lasting(kind: &mut FaultKind) -> Option<&mut u64> {
         FaultKind::PowerCut { down, .. }
         | FaultKind::PowerCutAt { down, .. }
         | FaultKind::KillAt { down, .. }
+        | FaultKind::KillAndCut { down, .. }
         | FaultKind::Flip { down, .. }
         | FaultKind::Kill { down, .. }
         | FaultKind::Damage { down, .. }

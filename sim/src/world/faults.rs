@@ -15,13 +15,15 @@ use lakebed::{DiskError, Event, File, Membership, StateMachine};
 /// How long an armed power cut waits for its moment, and then strikes all the same.
 const ARMED_MAX: u64 = 200 * MS;
 
-/// A power cut that waits for its moment.
+/// A fall that waits for its moment.
 #[derive(Clone, Debug)]
 pub(super) struct Armed {
     nodes: Vec<usize>,
     moment: Moment,
     survivors: Survivors,
     rot: Option<u8>,
+    /// At the moment it is the process that dies, and the power fails when it is back.
+    is_kill: bool,
     down: u64,
 }
 
@@ -39,6 +41,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let waits = matches!(
             fault,
             FaultKind::PowerCut { .. }
+                | FaultKind::KillAndCut { .. }
                 | FaultKind::PowerCutAt { .. }
                 | FaultKind::KillAt { .. }
                 | FaultKind::FailAt { .. }
@@ -61,6 +64,15 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 moment: *moment,
                 survivors: *survivors,
                 rot: *rot,
+                is_kill: false,
+                down: *down,
+            }),
+            FaultKind::KillAndCut { node, moment, survivors, down } => self.arm(Armed {
+                nodes: vec![*node],
+                moment: *moment,
+                survivors: *survivors,
+                rot: None,
+                is_kill: true,
                 down: *down,
             }),
             FaultKind::PowerCutAt { node, step, outcome, rot, down } => {
@@ -308,6 +320,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             && match moment {
                 Moment::Pending => disk.has_pending_sectors(),
                 Moment::PendingHardState => disk.has_pending_sectors_of(File::HardState),
+                Moment::PendingName => disk.has_pending_names(),
             }
     }
 
@@ -334,6 +347,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     fn fall(&mut self, number: u64) {
         let Some(cut) = self.armed.remove(&number) else { return };
+        if cut.is_kill {
+            return self.kill_and_cut(cut);
+        }
         self.struck("power-cut");
         for node in cut.nodes {
             if self.nodes[node].is_up() {
@@ -344,6 +360,15 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 self.schedule_start(node, cut.down);
             }
         }
+    }
+
+    fn kill_and_cut(&mut self, cut: Armed) {
+        self.struck("kill-and-cut");
+        for &node in &cut.nodes {
+            self.kill(node);
+            self.schedule_start(node, cut.down);
+        }
+        self.arm(Armed { moment: Moment::Pending, is_kill: false, ..cut });
     }
 
     /// What follows for the others when a node is gone.
