@@ -431,7 +431,7 @@ impl Engine {
             end(id, outcome, out);
         }
         if let Some((at, members)) = capturable(storage, raft)
-            && (raft.wants_own_snapshot()
+            && (raft.wants_own_snapshot() && compaction.may_try_again(self.now)
                 || compaction.is_due(storage, &self.tuning, (at, self.now)))
         {
             storage.capture(at, members);
@@ -507,7 +507,7 @@ impl Engine {
 fn capturable(storage: &Storage, raft: &Raft) -> Option<(LogId, Arc<Membership>)> {
     let at = raft.applying();
     let is_news = at.index > storage.snapshot().index;
-    let members = (is_news && storage.can_capture()).then(|| raft.members_at(at.index));
+    let members = (is_news && storage.can_capture(at)).then(|| raft.members_at(at.index));
     members.flatten().map(|members| (at, members))
 }
 
@@ -550,6 +550,7 @@ fn facts(storage: &Storage) -> Facts {
         promised: storage.promised(),
         write_epoch: storage.write_epoch(),
         snapshot: storage.covered().index,
+        newest: storage.snapshot().index,
         first: storage.first(),
         gives_from: storage.gives_from(),
         restored: storage.restored(),

@@ -99,13 +99,24 @@ impl std::error::Error for OpenError {
     }
 }
 
+/// Makes a directory and those above it that are missing, each of which is there after a power cut.
+fn make_durably(path: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
+    fs::create_dir_all(path)?;
+    for made in missing.iter().rev() {
+        let above = made.parent().filter(|above| !above.as_os_str().is_empty());
+        fs::File::open(above.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
+}
+
 impl Directory {
     /// Locks the directory, and makes it if there is none. Never waits: a directory that is
     /// locked is an error, and may be tried again.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, OpenError> {
         let path = path.into();
         let failed = |error| OpenError::Io { path: path.clone(), error };
-        fs::create_dir_all(&path).map_err(failed)?;
+        make_durably(&path).map_err(failed)?;
         let names = fs::File::open(&path).map_err(failed)?;
         let lock = open_lock(&path.join(LOCK))?;
         Self::drained(path, names, false, Some(lock))

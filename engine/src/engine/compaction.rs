@@ -12,9 +12,13 @@ use crate::{
     storage::Storage,
     types::{Instant, LogId, LogIndex, RequestId, Requests},
 };
+use std::time::Duration;
 
 /// The most who wait for a snapshot.
 const WANTED_MAX: usize = 256;
+
+/// How long one that nobody asked for is not tried again, if the disk did not take it.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +29,8 @@ pub(super) struct Compaction {
     pub(super) look_at: u64,
     /// Since when the newest snapshot is there: in an earlier life, since this one began.
     since: Instant,
+    /// Before then one that the disk did not take is not tried again.
+    again_at: Instant,
     snapshot: LogId,
     first: LogIndex,
     full: bool,
@@ -97,6 +103,7 @@ impl Compaction {
         // Those who wait shall not wait for a disk: they may ask again.
         if let Some(error) = storage.take_given_up() {
             self.since = now;
+            self.again_at = now.after(PAUSE);
             self.refuse(&refusal(error), out);
         }
     }
@@ -104,6 +111,11 @@ impl Compaction {
     /// None of those who wait will have one.
     pub(super) fn refuse(&mut self, why: &Refusal, out: &mut Vec<Action>) {
         self.wanted.drain(..).for_each(|(id, _)| end(id, Outcome::Refused(why.clone()), out));
+    }
+
+    /// Whether one that is taken for the log's sake may be tried.
+    pub(super) fn may_try_again(&self, now: Instant) -> bool {
+        now >= self.again_at
     }
 
     /// Whether a snapshot at `at`, which is news, is to be taken now.

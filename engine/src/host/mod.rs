@@ -524,7 +524,8 @@ impl<E: Core> Host<E> {
         } else if was_up != is_up {
             self.tell_link(from, is_up);
         }
-        if news.has_departures {
+        // One that is not heard asks when it is.
+        if news.has_departures && is_up {
             self.counters.departures_seen += 1;
             self.ask_for_leaders_on(from);
         }

@@ -167,6 +167,8 @@ impl Raft {
         match at {
             Some(at) if !self.applying.restored => {
                 self.applying.restored = true;
+                // It may have been read for the state that the machine had.
+                self.applying.fed = None;
                 self.log.marks.restored(at.index);
                 // What the snapshot holds was applied elsewhere, and its answers were given there.
                 while let Some(tracked) = self.tracking.pop_through(at.index) {

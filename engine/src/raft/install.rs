@@ -247,6 +247,12 @@ impl Raft {
         peer.has_answered = true;
         peer.paused = false;
         if answer.snapshot == LogId::ZERO && peer.transfer.is_none() {
+            let newest = self.facts.newest;
+            if newest <= peer.useless && newest < self.log.marks.applying() {
+                // What there is it had no use for, or there is none.
+                self.refill.wanted_beyond = Some(newest);
+                return;
+            }
             // It has a log, and no state to go on from. It is sent both.
             peer.transfer = Some(Transfer::default());
             return;
@@ -259,6 +265,7 @@ impl Raft {
         if answer.done && peer.pace == Pace::Install {
             peer.probe(answer.snapshot.index.next());
         } else if answer.done {
+            peer.useless = peer.useless.max(answer.snapshot.index);
             peer.transfer = None;
         } else if is_this {
             if answer.next > transfer.sent {
@@ -318,10 +325,12 @@ impl Raft {
             return false;
         }
         if self.lacks_state() {
-            // What it reaches it has no state for, unless the log goes on from before.
+            // What it reaches it has no state for, unless the log goes on from before. A machine is
+            // never given less than it held.
             let begins = self.log.first().previous();
             let missing = self.facts.hole.filter(|_| !self.facts.is_state_lost);
-            return at.index < missing.map_or(begins, |hole| hole.index);
+            let least = missing.map_or(begins, |hole| hole.index);
+            return at.index < least.max(self.log.marks.applying());
         }
         at.index <= self.log.marks.committed() || self.log.term_at(at.index) == Some(at.term)
     }
@@ -350,7 +359,7 @@ impl Raft {
         }
         self.take_what_waited();
         // Else nothing would be received any more.
-        self.receiver.joining.take_if(|at| *at <= self.facts.snapshot);
+        self.receiver.joining.take_if(|at| *at <= self.facts.newest);
         let Some(receiving) = self.facts.receiving else { return };
         let at = receiving.snapshot.at;
         if self.receiver.taking.is_some() || self.is_joining() || self.discards {

@@ -73,8 +73,10 @@ pub(crate) struct Facts {
     /// Term and vote that survive any crash.
     pub(crate) promised: (Term, Option<NodeId>),
     pub(crate) write_epoch: u64,
-    /// The newest durable snapshot's index.
+    /// The newest durable snapshot's index, or what the log began behind when one was whole.
     pub(crate) snapshot: LogIndex,
+    /// The newest snapshot's index that is whole, as far as is known.
+    pub(crate) newest: LogIndex,
     /// The first index still in the log.
     pub(crate) first: LogIndex,
     /// The first index from which on each entry up to the newest snapshot can be read.
@@ -141,6 +143,8 @@ pub(crate) struct Raft {
     around: Surroundings,
     /// To whom there is a connection, as far as was said.
     linked: Vec<NodeId>,
+    /// To whom it was said to be closed last.
+    unlinked: Vec<NodeId>,
     /// The largest entry that the storage takes.
     entry_bytes_max: u64,
     /// The smallest index that any member may need from another's log.
@@ -221,6 +225,7 @@ impl Raft {
             peers: Vec::new(),
             around: Surroundings::default(),
             linked: Vec::new(),
+            unlinked: Vec::new(),
             entry_bytes_max,
             retain: LogIndex(0),
             gathering: Gathering::default(),

@@ -62,6 +62,8 @@ pub(super) struct Peer {
     pub(super) fed: Option<Chunk>,
     /// The snapshot on its way, while the pace is [`Pace::Install`].
     pub(super) transfer: Option<Transfer>,
+    /// Up to here it has said that a snapshot does it no good, or not any more.
+    pub(super) useless: LogIndex,
     /// The proposals it forwards.
     pub(super) intake: Intake,
     inflight: VecDeque<(LogIndex, u32)>,
@@ -101,6 +103,7 @@ impl Peer {
             reading: false,
             fed: None,
             transfer: None,
+            useless: LogIndex(0),
             intake: Intake::default(),
             inflight: VecDeque::new(),
             inflight_bytes: 0,

@@ -17,7 +17,7 @@ use crate::{
     marks::Mark,
     message::{Head, Payload, Refill as Given},
     storage::Reader,
-    types::{Instant, LogId, NodeId},
+    types::{Instant, LogId, LogIndex, NodeId},
 };
 use bytes::Bytes;
 
@@ -36,6 +36,10 @@ pub(super) struct Refill {
     without: Vec<NodeId>,
     /// What is not in the leader's log any more: a snapshot must take its place.
     in_vain: Option<LogId>,
+    /// What a peer lacks as well.
+    asked_by_others: Option<LogId>,
+    /// A peer has no use for the snapshots up to here, and needs one.
+    pub(super) wanted_beyond: Option<LogIndex>,
 }
 
 impl Raft {
@@ -92,7 +96,7 @@ impl Raft {
         let Refill { asked, without, .. } = &self.refill;
         let is_without = |id: &NodeId| without.contains(id);
         let is_out_of_reach = |id: &NodeId| !self.linked.contains(id);
-        self.facts.hole.is_some_and(|hole| hole.index <= self.facts.snapshot)
+        self.facts.hole.is_some_and(|hole| hole.index <= self.facts.newest)
             && *asked == self.facts.hole
             && !without.is_empty()
             && self.holders().iter().all(|(id, _)| is_without(id) || is_out_of_reach(id))
@@ -120,6 +124,14 @@ impl Raft {
         if let Some(chunk) = self.log.slice(at.index, last, bytes_max as usize) {
             return self.give(head.from, chunk);
         }
+        if at.index < self.facts.gives_from {
+            // It may be bad here as well, and then nobody waits for it: a snapshot holds it.
+            let nothing = Given { is_gone: true, frames: Bytes::new() };
+            return self.send(head.from, Payload::Refill(nothing));
+        }
+        if self.facts.hole == Some(at) {
+            self.refill.asked_by_others = Some(at);
+        }
         let (reader, to) = (Reader::Refill(head.from), self.log.marks.durable());
         if at.index <= to {
             self.wishes.push(ReadWish { reader, from: at.index, to, bytes_max });
@@ -140,20 +152,24 @@ impl Raft {
 
     /// Whether the state cannot be had from this node's disk: a leader must send a snapshot.
     pub(super) fn lacks_state(&self) -> bool {
-        self.facts.is_state_lost || self.is_in_vain() && self.is_held_up()
+        self.facts.is_state_lost || self.is_wanting(self.refill.in_vain) && self.lacks_entries()
     }
 
-    /// Whether a snapshot of its own must stand for what is lost: the machine holds it, and the leader's
-    /// log does not any more.
+    /// Whether a snapshot of its own must stand for what is lost, which its machine holds and nobody gives;
+    /// or must come to be for a peer.
     pub(crate) fn wants_own_snapshot(&self) -> bool {
-        self.is_in_vain() && !self.is_held_up()
+        let leads = matches!(self.role, Role::Leader(_));
+        let Refill { in_vain, gone, asked_by_others, wanted_beyond, .. } = &self.refill;
+        let is_past = self.is_wanting(*in_vain)
+            || self.is_wanting(*asked_by_others)
+            || leads && self.is_wanting(*gone);
+        is_past && !self.lacks_entries()
+            || leads && wanted_beyond.is_some_and(|at| self.facts.newest <= at)
     }
 
-    /// Whether nothing but a snapshot can stand for what is lost, and none does yet.
-    fn is_in_vain(&self) -> bool {
-        let behind = self.facts.snapshot;
-        let is_wanted = |at: LogId| self.facts.hole == Some(at) && at.index > behind;
-        self.refill.in_vain.is_some_and(is_wanted)
+    /// Whether this is what is lost, and no snapshot stands for it yet.
+    fn is_wanting(&self, at: Option<LogId>) -> bool {
+        at.is_some() && self.facts.hole == at && at.is_some_and(|at| at.index > self.facts.newest)
     }
 
     /// Entries from a peer: the storage takes those that are missing.

@@ -354,7 +354,8 @@ impl Raft {
     pub(crate) fn on_link(&mut self, peer: NodeId, up: bool) {
         self.stray();
         self.linked.retain(|linked| *linked != peer);
-        self.linked.extend(up.then_some(peer));
+        self.unlinked.retain(|unlinked| *unlinked != peer);
+        if up { &mut self.linked } else { &mut self.unlinked }.push(peer);
         self.on_rest_link(peer, up);
         match &mut self.role {
             Role::Leader(leader) => {

@@ -199,8 +199,9 @@ impl Raft {
 
     /// Whether a follower that answers an append may say that it rests, and then does.
     pub(super) fn take_rest(&mut self) -> bool {
-        let Role::Follower(Follower { matched, committed, conflict, is_rest_offered, .. }) =
-            &self.role
+        let Role::Follower(Follower {
+            leader, matched, committed, conflict, is_rest_offered, ..
+        }) = &self.role
         else {
             return false;
         };
@@ -208,7 +209,10 @@ impl Raft {
             return false;
         }
         let last = self.log.marks.last();
-        let rests = *matched == last
+        // Of one who is gone nobody would say so once more.
+        let is_there = leader.is_some_and(|leader| !self.unlinked.contains(&leader));
+        let rests = is_there
+            && *matched == last
             && *committed == last
             && conflict.is_none()
             && self.receiver.taking.is_none()

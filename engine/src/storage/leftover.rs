@@ -121,8 +121,13 @@ impl Rereading {
         self.arrived.insert(number, block.unwrap_or_default());
     }
 
-    /// The next block's payload, if it has come and is good.
-    pub(super) fn take(&mut self, header: &Header) -> Option<Bytes> {
+    /// Whether this is one of its reads.
+    pub(super) fn reads(&self, op: OpId) -> bool {
+        self.reads.contains_key(&op)
+    }
+
+    /// The next block, if it has come and is good: where it lies, and its payload beside it.
+    pub(super) fn take(&mut self, header: &Header) -> Option<(u64, Bytes, Bytes)> {
         let (number, group) = (self.next, header.identity.group);
         let block = self.arrived.remove(&number).filter(|_| number < self.end)?;
         let payload = decode_block(&block, number, group, header.id).ok();
@@ -132,7 +137,8 @@ impl Rereading {
             return None;
         };
         self.next += 1;
-        Some(block.slice_ref(payload))
+        let payload = block.slice_ref(payload);
+        Some((self.shape.offset(number), block, payload))
     }
 
     /// Whether there is no more of it.

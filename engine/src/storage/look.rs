@@ -347,7 +347,7 @@ impl Look {
     }
 
     /// Whether it came from a peer, and nothing in the hard state says so.
-    fn is_unrecorded(&self, header: &snapshot::Header) -> bool {
+    pub(super) fn is_unrecorded(&self, header: &snapshot::Header) -> bool {
         let hard = self.hard();
         header.origin == Origin::Installed
             && header.id != hard.install.id

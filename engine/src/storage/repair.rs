@@ -166,7 +166,8 @@ fn submit(request: DiskRequest, ops: &mut Ops) {
 }
 
 /// What must be zero behind the last entry and is not. All of the segment if the cut was marked
-/// before the crash: it may have taken away more than was in flight.
+/// before the crash: it may have taken away more than was in flight, and what reads as zeros may be
+/// so in a cache alone, which a failed sync left clean.
 fn clearing(
     found: &SegmentFound,
     scanned: &Scanned,
@@ -176,16 +177,19 @@ fn clearing(
     let active = journal.active.as_ref().expect("the last segment was scanned");
     let layout = &active.layout;
     let mut extents = Vec::new();
-    clear_slots(&mut extents, active, scanned.slots_to, journal.identity.group);
-    let to = if is_repeat { layout.data_end() } else { found.window_end(scanned) };
+    let slots_to = if is_repeat { layout.slot_count } else { scanned.slots_to };
+    clear_slots(&mut extents, active, slots_to, journal.identity.group);
     let end = active.end();
-    let leavings = last_nonzero(&found.image[end as usize..to as usize]);
-    if let Some(last) = leavings {
-        let block = &found.image[layout.block_before(end) as usize..];
+    let block = &found.image[layout.block_before(end) as usize..];
+    if is_repeat {
+        scrub(&mut extents, layout, end, layout.data_end(), block);
+    } else if let Some(last) =
+        last_nonzero(&found.image[end as usize..found.window_end(scanned) as usize])
+    {
         scrub(&mut extents, layout, end, layout.block_after(end + last as u64 + 1), block);
     }
     let end_record = &found.image[layout.end_offset() as usize..];
-    if end_record.iter().any(|&byte| byte != 0) {
+    if is_repeat || end_record.iter().any(|&byte| byte != 0) {
         let bytes = BytesMut::zeroed(layout.align as usize).freeze();
         extents.push(Extent::new(layout.end_offset(), bytes));
     }

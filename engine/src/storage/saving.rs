@@ -172,7 +172,9 @@ impl Saving {
 
     pub(super) fn on_completed(&mut self, op: OpId, result: Result<Completion, DiskError>) {
         self.in_flight -= 1;
-        if let (Save::Reread, Some(rereading)) = (self.step, &mut self.rereading) {
+        if let (Save::Reread, Some(rereading)) = (self.step, &mut self.rereading)
+            && rereading.reads(op)
+        {
             let Ok(Completion::Read(block)) = result else { return rereading.on_read(op, None) };
             return rereading.on_read(op, Some(block));
         }
@@ -253,13 +255,18 @@ impl Saving {
         self.step = Save::Blocks;
     }
 
-    /// Takes over what is good of an earlier attempt, then goes on behind it.
+    /// Takes over what is good of an earlier attempt, then goes on behind it. What was read may be in the
+    /// cache alone, and after a failed sync count as clean there: all of it is written again.
     fn reread(&mut self, align: u32, ops: &mut Ops) {
         let Some(mut rereading) = self.rereading.take() else { return };
-        while let Some(payload) = rereading.take(&self.header) {
+        while let Some((offset, block, payload)) = rereading.take(&self.header) {
             self.count(&payload);
+            let (file, at) = (self.part(), Extent::new(offset, block));
+            self.submit(DiskRequest::Write { file, at, and: None, durable: false }, ops);
         }
-        self.in_flight += rereading.read(ops);
+        if self.in_flight < BLOCKS_IN_FLIGHT_MAX {
+            self.in_flight += rereading.read(ops);
+        }
         if !rereading.is_over() {
             self.rereading = Some(rereading);
             return;
@@ -268,7 +275,6 @@ impl Saving {
             ops.met(Mark::InstallGoneOnWith);
         }
         self.offset = rereading.offset();
-        // That the header is good says nothing of where it lies: it may be in a cache alone.
         self.write_header(align, ops);
         if let Source::Peer { name, received } = &mut self.source {
             *received = self.footer.payload_bytes;

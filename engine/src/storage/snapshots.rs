@@ -71,6 +71,8 @@ pub(crate) struct Snapshots {
     /// answered that: its answers come in order, and these are nothing to the running one.
     unanswered: VecDeque<u64>,
     restored: Option<LogId>,
+    /// What is restored takes the place of a state that the machine has: it cannot begin anew.
+    replaces: bool,
     /// No snapshot is left for the log to go on from: a peer must send one.
     pub(super) is_lost: bool,
     /// Whether a peer could.
@@ -130,6 +132,7 @@ impl Snapshots {
             restoring: None,
             unanswered: VecDeque::new(),
             restored: None,
+            replaces: false,
             is_lost: false,
             has_peers: false,
             captures: 0,
@@ -367,6 +370,7 @@ impl Snapshots {
         self.pins.clear();
         self.restored = None;
         self.is_lost = false;
+        self.replaces = true;
         self.restore(ops);
         old.iter().map(SnapshotFile::file).collect()
     }
@@ -463,7 +467,7 @@ impl Snapshots {
         if cfg!(lakebed_break = "use_no_older_snapshot") {
             self.whole.clear();
         }
-        if self.whole.is_empty() && first <= LogIndex(1) {
+        if self.whole.is_empty() && first <= LogIndex(1) && !self.replaces {
             let text = format!("{}: block {block} is bad, the log holds all it did", bad.file());
             ops.note(Note::Recovery(text.into()));
             self.spoil(bad);

@@ -18,10 +18,11 @@ impl Storage {
         self.snapshots.restored()
     }
 
-    /// Whether a capture could begin now.
-    pub(crate) const fn can_capture(&self) -> bool {
+    /// Whether a capture at `at` could begin now: not where a file is pinned, which stays as it is.
+    pub(crate) fn can_capture(&self, at: LogId) -> bool {
         self.snapshots.restored().is_some()
             && self.snapshots.saving.is_none()
+            && !self.snapshots.pins.uses(at)
             && !self.installing.is_under_way()
     }
 

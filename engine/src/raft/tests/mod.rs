@@ -228,6 +228,7 @@ impl Node {
             promised: self.disk.promised,
             write_epoch: self.disk.epoch,
             snapshot: LogIndex(0),
+            newest: LogIndex(0),
             first: LogIndex(1),
             gives_from: LogIndex(1),
             restored: Some(LogId::ZERO),

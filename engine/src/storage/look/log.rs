@@ -56,7 +56,7 @@ impl Look {
     /// to be read the log is judged.
     pub(in crate::storage) fn judge_log(&mut self) -> Vec<(u32, Range<u64>)> {
         let mut rules = self.rules();
-        rules.proven = rules.proven.max(self.snapshot().index).max(self.named());
+        rules.proven = rules.proven.max(self.saved()).max(self.named());
         // A record in a later segment proves all before it.
         for found in &self.segments {
             let header = found.header.as_ref().map(|header| header.first.previous());
@@ -106,6 +106,14 @@ impl Look {
         let useless = self.snapshots.extract_if(.., |found| found.at.index.next() < first.index);
         self.doomed.extend(useless.map(|found| File::Snapshot(found.at)));
         self.instead = Some(Instead::BegunLater(first, lost));
+    }
+
+    /// What whole snapshots prove. A peer's gets its name in front of a log that may not be durable up to
+    /// it, and proves nothing before the hard state names it.
+    fn saved(&self) -> LogIndex {
+        let whole = self.whole_snapshots();
+        let proves = whole.iter().filter(|found| !self.is_unrecorded(&found.header));
+        proves.map(|found| found.header.at.index).max().unwrap_or_default()
     }
 
     /// What the names of snapshots prove that are not whole any more: a snapshot gets its name when the
