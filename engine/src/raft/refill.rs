@@ -124,11 +124,6 @@ impl Raft {
         if let Some(chunk) = self.log.slice(at.index, last, bytes_max as usize) {
             return self.give(head.from, chunk);
         }
-        if at.index < self.facts.gives_from {
-            // It may be bad here as well, and then nobody waits for it: a snapshot holds it.
-            let nothing = Given { is_gone: true, frames: Bytes::new() };
-            return self.send(head.from, Payload::Refill(nothing));
-        }
         if self.facts.hole == Some(at) {
             self.refill.asked_by_others = Some(at);
         }
@@ -136,6 +131,11 @@ impl Raft {
         if at.index <= to {
             self.wishes.push(ReadWish { reader, from: at.index, to, bytes_max });
         }
+    }
+
+    /// It is bad here as well, and a snapshot holds it: nobody will mend it.
+    pub(super) fn give_nothing(&mut self, to: NodeId) {
+        self.send(to, Payload::Refill(Given { is_gone: true, frames: Bytes::new() }));
     }
 
     /// Entries for a peer that lacks the first of them.

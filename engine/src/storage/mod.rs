@@ -489,8 +489,13 @@ impl Storage {
 
     /// Wants entries from `from` on, whole ones, at most `bytes_max` together but at least one,
     /// and none beyond `to`. One read per reader at a time; a new one replaces it.
+    /// Nothing comes to a peer for what is bad here too and in a snapshot: nobody waits for it.
     pub(crate) fn read(&mut self, reader: Reader, from: LogIndex, to: LogIndex, bytes_max: u32) {
         self.stray();
+        let is_bad = || self.journal.holes.first_from(from) == Some(from);
+        if matches!(reader, Reader::Refill(_)) && from <= self.snapshot().index && is_bad() {
+            return self.reads.give_nothing(reader, from);
+        }
         self.reads.read(reader, from, to, bytes_max);
     }
 

@@ -196,6 +196,12 @@ impl Reads {
         self.done.remove(at).map(|(_, back)| back)
     }
 
+    /// Whoever wants this gets nothing.
+    pub(super) fn give_nothing(&mut self, reader: Reader, first: LogIndex) {
+        let nothing = ReadBack { first, last: first, frames: Bytes::new() };
+        self.done.push_back((reader, nothing));
+    }
+
     pub(crate) fn take(&mut self) -> Option<(Reader, ReadBack)> {
         self.done.pop_front()
     }
