@@ -141,7 +141,7 @@ fn a_seed_and_its_plan_are_one_run() {
 
 #[test]
 fn a_trace_has_a_line_per_event_in_fixed_columns() {
-    let trace = succeeds(&["sim", "trace", "storm_of_one", "2"]);
+    let trace = succeeds(&["sim", "trace", "storm_of_one", "11"]);
     assert!(trace.lines().count() > 5000);
     for line in trace.lines() {
         let (time, rest) = line.split_at(14);
