@@ -193,9 +193,7 @@ impl Cluster {
             // The clock that timers go by is madsim's.
             FaultKind::StalledClock { .. } | FaultKind::Tune { .. } => {}
             FaultKind::Change { .. } => unreachable!("no storm here changes the members"),
-            FaultKind::PowerCutAt { .. }
-            | FaultKind::KillAt { .. }
-            | FaultKind::FailAt { .. } => {
+            FaultKind::PowerCutAt { .. } | FaultKind::KillAt { .. } | FaultKind::FailAt { .. } => {
                 unreachable!("no storm counts steps of a disk")
             }
             FaultKind::Ruin { .. }
