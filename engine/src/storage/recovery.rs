@@ -85,6 +85,8 @@ pub(crate) struct Recovery {
     forced: Option<Box<Forced>>,
     /// Reads of this stage that failed.
     unread: Vec<(RecoveryOp, File, DiskError)>,
+    /// A snapshot that could not be read, and is done without.
+    unread_snapshot: Option<(File, DiskError)>,
 }
 
 #[derive(Clone, Debug)]
@@ -132,6 +134,7 @@ impl Recovery {
             has_lost_state: false,
             forced: None,
             unread: Vec::new(),
+            unread_snapshot: None,
         }
     }
 
@@ -141,6 +144,11 @@ impl Recovery {
 
     pub(crate) fn whole_snapshots(&self) -> Vec<SnapshotFile> {
         self.look.whole_snapshots()
+    }
+
+    /// A snapshot that could not be read, and may be whole.
+    pub(crate) const fn unread_snapshot(&self) -> Option<(File, DiskError)> {
+        self.unread_snapshot
     }
 
     /// A peer's snapshot that the log goes on from and that the hard state does not name.
@@ -336,11 +344,12 @@ impl Recovery {
 
     /// What could not be read is not read again, and not done away with.
     fn forgive(&mut self) {
-        for (op, ..) in &self.unread {
+        for (op, file, error) in &self.unread {
             match *op {
                 RecoveryOp::SegmentFoot(n) => self.look.segments[n as usize].is_foot_unread = true,
                 RecoveryOp::SnapshotHead(n) | RecoveryOp::SnapshotFoot(n) => {
                     self.look.snapshots[n as usize].is_unread = true;
+                    self.unread_snapshot = Some((*file, *error));
                 }
                 _ => {}
             }

@@ -71,6 +71,8 @@ pub(crate) struct Snapshots {
     /// answered that: its answers come in order, and these are nothing to the running one.
     unanswered: VecDeque<u64>,
     restored: Option<LogId>,
+    /// One that this life could not read: it may be whole, and the next one be told.
+    pub(super) unread: Option<(File, DiskError)>,
     /// What is restored takes the place of a state that the machine has: it cannot begin anew.
     replaces: bool,
     /// No snapshot is left for the log to go on from: a peer must send one.
@@ -132,6 +134,7 @@ impl Snapshots {
             restoring: None,
             unanswered: VecDeque::new(),
             restored: None,
+            unread: None,
             replaces: false,
             is_lost: false,
             has_peers: false,
@@ -488,7 +491,8 @@ impl Snapshots {
             let offset = bad.block_offset(block, self.align);
             let halt = damaged(bad.file(), offset, format!("block {block} of the only snapshot"));
             // What could not be read may be whole, and the next start be told.
-            let failed = |error| Halt::DiskFailed { file: bad.file(), error };
+            let unread = unread.map(|error| (bad.file(), error)).or(self.unread);
+            let failed = |(file, error)| Halt::DiskFailed { file, error };
             self.fault = Some(unread.map_or(halt, failed));
             return;
         }
