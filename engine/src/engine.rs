@@ -17,7 +17,7 @@ use crate::{
     storage::Storage,
     types::{Instant, LogId, LogIndex, NodeId, RequestId, Requests, Term, earliest},
 };
-use compaction::{Compaction, end};
+use compaction::{Compaction, capturable, end};
 use std::{sync::Arc, time::Duration};
 
 /// How long a node that is asked to stop waits for its disk to hold what there is, and to say so.
@@ -500,15 +500,6 @@ impl Engine {
         self.halted = true;
         out.push(Action::Halt(Box::new(halt)));
     }
-}
-
-/// Of what a snapshot would be news, and who were the members then. One who applies what lies behind
-/// two changes of members does not know that any more.
-fn capturable(storage: &Storage, raft: &Raft) -> Option<(LogId, Arc<Membership>)> {
-    let at = raft.applying();
-    let is_news = at.index > storage.snapshot().index;
-    let members = (is_news && storage.can_capture(at)).then(|| raft.members_at(at.index));
-    members.flatten().map(|members| (at, members))
 }
 
 /// What the hard state is to say, before anything that rests on it.

@@ -376,15 +376,7 @@ fn a_node_without_its_snapshots_is_sent_one() {
     for seed in 0..20 {
         let was_lost = std::cell::Cell::new(false);
         tell("a_node_without_its_snapshots_is_sent_one", seed, |world| {
-            serve(world)?;
-            let node = (leader(world).expect("a cluster that serves has a leader") + 1) % 3;
-            let has_grown = |world: &Cluster| {
-                world.probe(node).is_some_and(|probe| probe.first > LogIndex(100))
-            };
-            run_until(world, 5_000 * MS, "a log that begins at a snapshot", has_grown)?;
-            for _ in 0..3 {
-                lose_snapshot(world, node)?;
-            }
+            let (_, node) = lose_what_a_log_stands_on(world)?;
             let is_back = |world: &Cluster| world.probe(node).is_some_and(|probe| probe.ready);
             run_until(world, 2_000 * MS, "a node that serves again", is_back)?;
             was_lost.set(world.marks_of(node).has(Mark::SnapshotLost));
@@ -403,16 +395,7 @@ fn a_node_that_joined_a_snapshot_to_its_log_is_sent_another() {
     for seed in 0..20 {
         let has_joined = std::cell::Cell::new(false);
         tell("a_node_that_joined_a_snapshot_to_its_log_is_sent_another", seed, |world| {
-            serve(world)?;
-            let leading = leader(world).expect("a cluster that serves has a leader");
-            let node = (leading + 1) % 3;
-            let has_grown = |world: &Cluster| {
-                world.probe(node).is_some_and(|probe| probe.first > LogIndex(100))
-            };
-            run_until(world, 5_000 * MS, "a log that begins at a snapshot", has_grown)?;
-            for _ in 0..3 {
-                lose_snapshot(world, node)?;
-            }
+            let (leading, node) = lose_what_a_log_stands_on(world)?;
             let has_state = |world: &Cluster| {
                 world.probe(node).is_some_and(|probe| probe.ready && !probe.stateless)
             };
@@ -431,6 +414,20 @@ fn a_node_that_joined_a_snapshot_to_its_log_is_sent_another() {
         joined += u32::from(has_joined.get());
     }
     assert!(joined > 10, "only {joined} of 20 nodes joined a snapshot to their log");
+}
+
+/// All snapshots of a node are gone whose log begins at one: who leads, and that node.
+fn lose_what_a_log_stands_on(world: &mut Cluster) -> Result<(usize, usize), Violation> {
+    serve(world)?;
+    let leading = leader(world).expect("a cluster that serves has a leader");
+    let node = (leading + 1) % 3;
+    let has_grown =
+        |world: &Cluster| world.probe(node).is_some_and(|probe| probe.first > LogIndex(100));
+    run_until(world, 5_000 * MS, "a log that begins at a snapshot", has_grown)?;
+    for _ in 0..3 {
+        lose_snapshot(world, node)?;
+    }
+    Ok((leading, node))
 }
 
 /// The first snapshot of a node, if it has one, is gone when it starts again.

@@ -8,11 +8,12 @@ use crate::{
     config::Tuning,
     file::DiskError,
     marks::{Mark, Marks},
-    raft::Pins,
+    membership::Membership,
+    raft::{Pins, Raft},
     storage::Storage,
     types::{Instant, LogId, LogIndex, RequestId, Requests},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// The most who wait for a snapshot.
 const WANTED_MAX: usize = 256;
@@ -162,6 +163,15 @@ const fn refusal(error: DiskError) -> Refusal {
         DiskError::Full => Refusal::DiskFull,
         error => Refusal::Disk(error),
     }
+}
+
+/// Of what a snapshot would be news, and who were the members then. One who applies what lies behind
+/// two changes of members does not know that any more.
+pub(super) fn capturable(storage: &Storage, raft: &Raft) -> Option<(LogId, Arc<Membership>)> {
+    let at = raft.applying();
+    let is_news = at.index > storage.snapshot().index;
+    let members = (is_news && storage.can_capture(at)).then(|| raft.members_at(at.index));
+    members.flatten().map(|members| (at, members))
 }
 
 /// The end of one request.

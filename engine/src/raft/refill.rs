@@ -169,7 +169,7 @@ impl Raft {
 
     /// Whether this is what is lost, and no snapshot stands for it yet.
     fn is_wanting(&self, at: Option<LogId>) -> bool {
-        at.is_some() && self.facts.hole == at && at.is_some_and(|at| at.index > self.facts.newest)
+        self.facts.hole == at && at.is_some_and(|at| at.index > self.facts.newest)
     }
 
     /// Entries from a peer: the storage takes those that are missing.
