@@ -86,7 +86,7 @@ impl Encoder {
             Payload::TimeoutNow => self.bare(head, 19, []),
             Payload::Removed { at } => self.bare(head, 18, [at.term.0, at.index.0]),
             Payload::Refill(given) => {
-                let words = [u64::from(given.is_gone)];
+                let words = [given.gone.term.0, given.gone.index.0];
                 self.begin(head, 17, words, 0, given.frames.len());
                 (self.finish(), take(&mut given.frames))
             }
@@ -409,9 +409,9 @@ fn take_payload(
             let at = LogId::new(Term(term), LogIndex(index));
             Payload::RefillAsk { at }
         }),
-        17 => from.take().and_then(|[is_gone]| bool_of(is_gone)).map(|is_gone| {
-            let frames = body.slice();
-            Payload::Refill(Refill { is_gone, frames })
+        17 => from.take().map(|[term, index]| {
+            let gone = LogId::new(Term(term), LogIndex(index));
+            Payload::Refill(Refill { gone, frames: body.slice() })
         }),
         19 => Some(Payload::TimeoutNow),
         18 => from.take().map(|[term, index]| {

@@ -239,8 +239,8 @@ pub(crate) struct Forward {
 /// Entries that a node has lost, and what follows them; none if the sender does not have them.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct Refill {
-    /// The sender's log begins behind what it was asked for.
-    pub(crate) is_gone: bool,
+    /// What it was asked for, if that is no entry any more in the sender's log; else zero.
+    pub(crate) gone: LogId,
     /// Whole entries, contiguous.
     pub(crate) frames: Bytes,
 }

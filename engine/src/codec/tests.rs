@@ -109,8 +109,8 @@ pub(crate) fn every_kind() -> Vec<Message> {
         Payload::Gate { nonce: [1, 2] },
         Payload::GateAnswer { nonce: [1, 2], last: LogIndex(7) },
         Payload::RefillAsk { at: snapshot.at },
-        Payload::Refill(Refill { is_gone: false, frames: Bytes::from_static(b"checked too") }),
-        Payload::Refill(Refill { is_gone: true, frames: Bytes::new() }),
+        Payload::Refill(Refill { gone: LogId::ZERO, frames: Bytes::from_static(b"checked too") }),
+        Payload::Refill(Refill { gone: snapshot.at, frames: Bytes::new() }),
         Payload::Removed { at: snapshot.at },
     ]
     .map(|payload| Message { head: head(), payload })

@@ -250,7 +250,7 @@ impl Raft {
             let newest = self.facts.newest;
             if newest <= peer.useless && newest < self.log.marks.applying() {
                 // What there is it had no use for, or there is none.
-                self.refill.wanted_beyond = Some(newest);
+                leader.wanted_beyond = Some(newest);
                 return;
             }
             // It has a log, and no state to go on from. It is sent both.

@@ -160,7 +160,7 @@ pub(crate) struct Raft {
     /// What it may have forgotten keeps it from voting.
     gate: Option<Gate>,
     gate_opened: bool,
-    refill: Refill,
+    refill: Option<Refill>,
     handover: Option<Handover>,
     /// What became of transfers and of changes in this life.
     transfers: Tally,
@@ -237,7 +237,7 @@ impl Raft {
             carried: Carried::default(),
             gate: recovered.gate.map(Gate::new),
             gate_opened: false,
-            refill: Refill::default(),
+            refill: None,
             handover: None,
             transfers: Tally::default(),
             changes: Tally::default(),
@@ -316,6 +316,7 @@ impl Raft {
         debug_assert!(self.log.changes().is_empty(), "the storage does not know the log yet");
         self.is_plain &= self.facts.differs_in_log_alone(facts);
         self.facts = facts;
+        self.observe_hole(facts.hole);
         let is_installed = facts.installed.is_some_and(|at| self.on_installed(at));
         self.observe_log(facts.durable, facts.saturated);
         self.restore(facts.restored);

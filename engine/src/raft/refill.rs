@@ -21,47 +21,53 @@ use crate::{
 };
 use bytes::Bytes;
 
-/// Whom to ask for what is missing, and when.
-#[derive(Clone, Debug, Default)]
+/// The search for the first entry that is missing. What it brought is worth nothing to the next one.
+#[derive(Clone, Debug)]
 pub(super) struct Refill {
-    /// What was asked for last.
-    asked: Option<LogId>,
-    /// When to ask again.
-    ask_at: Instant,
-    /// Counts through the peers.
+    hole: LogId,
+    /// When to ask again, once somebody was asked.
+    ask_at: Option<Instant>,
+    /// Counts through the peers. The search for the next begins with whom this one ended.
     turn: usize,
-    /// What is not in some peer's log any more: that peer holds it as state.
-    gone: Option<LogId>,
-    /// In whose logs what was asked for last is no more.
+    /// In whose logs it is no more: they hold it as state.
     without: Vec<NodeId>,
-    /// What is not in the leader's log any more: a snapshot must take its place.
-    in_vain: Option<LogId>,
-    /// What a peer lacks as well.
-    asked_by_others: Option<LogId>,
-    /// A peer has no use for the snapshots up to here, and needs one.
-    pub(super) wanted_beyond: Option<LogIndex>,
+    /// Whether a peer lacks it as well.
+    is_wanted_by_others: bool,
+}
+
+impl Refill {
+    const fn new(hole: LogId, turn: usize) -> Self {
+        Self { hole, ask_at: None, turn, without: Vec::new(), is_wanted_by_others: false }
+    }
 }
 
 impl Raft {
+    /// What is missing first may be another entry now.
+    pub(super) fn observe_hole(&mut self, hole: Option<LogId>) {
+        let search = self.refill.as_ref();
+        if search.map(|search| search.hole) != hole {
+            let turn = search.map_or(0, |search| search.turn);
+            self.refill = hole.map(|hole| Refill::new(hole, turn));
+        }
+    }
+
     /// What is missing -> a question to the next peer.
     pub(crate) fn refill(&mut self) {
         if self.is_plain {
             return;
         }
-        let Some(at) = self.facts.hole.filter(|_| !self.is_forsaken()) else { return };
-        let is_news = self.refill.asked != Some(at);
-        let holders = self.holders().len();
-        if holders == 0 || !(is_news || self.now >= self.refill.ask_at) {
+        let (holders, is_content) = (self.holders().len(), self.is_content());
+        let Some(search) = self.refill.as_mut().filter(|_| !is_content && holders > 0) else {
             return;
+        };
+        match search.ask_at {
+            Some(ask_at) if self.now < ask_at => return,
+            Some(_) => search.turn += 1,
+            None => {}
         }
-        if is_news {
-            self.refill.without.clear();
-        } else {
-            self.refill.turn += 1;
-        }
-        self.refill.asked = Some(at);
-        self.refill.ask_at = self.now.after(self.tuning.heartbeat);
-        let (to, _) = self.holders()[self.refill.turn % holders];
+        search.ask_at = Some(self.now.after(self.tuning.heartbeat));
+        let (at, turn) = (search.hole, search.turn);
+        let (to, _) = self.holders()[turn % holders];
         self.send(to, Payload::RefillAsk { at });
         self.leave_to_another();
     }
@@ -83,22 +89,27 @@ impl Raft {
 
     /// Whether what is lost is an entry no more where a peer has it.
     pub(super) fn is_gone(&self) -> bool {
-        self.facts.hole.is_some() && self.facts.hole == self.refill.gone
+        self.refill.as_ref().is_some_and(|search| !search.without.is_empty())
+    }
+
+    /// Whether it is no more in the leader's log: a snapshot must take its place.
+    fn is_in_vain(&self) -> bool {
+        let leader = self.leader();
+        let is_without = |search: &Refill| leader.is_some_and(|id| search.without.contains(&id));
+        self.refill.as_ref().is_some_and(is_without)
     }
 
     /// Whether nothing that this node lacks is of use to anybody who can be reached.
     pub(super) fn is_content(&self) -> bool {
-        self.facts.hole.is_none() || self.is_forsaken()
+        self.refill.as_ref().is_none_or(|search| self.is_forsaken(search))
     }
 
     /// Whether what is lost is in a snapshot here, and in no log that can be reached.
-    fn is_forsaken(&self) -> bool {
-        let Refill { asked, without, .. } = &self.refill;
-        let is_without = |id: &NodeId| without.contains(id);
+    fn is_forsaken(&self, search: &Refill) -> bool {
+        let is_without = |id: &NodeId| search.without.contains(id);
         let is_out_of_reach = |id: &NodeId| !self.linked.contains(id);
-        self.facts.hole.is_some_and(|hole| hole.index <= self.facts.newest)
-            && *asked == self.facts.hole
-            && !without.is_empty()
+        search.hole.index <= self.facts.newest
+            && !search.without.is_empty()
             && self.holders().iter().all(|(id, _)| is_without(id) || is_out_of_reach(id))
     }
 
@@ -110,22 +121,24 @@ impl Raft {
     /// When somebody else is to be asked.
     pub(super) fn refill_at(&self) -> Option<Instant> {
         let is_wanted = !self.is_content() && !self.holders().is_empty();
-        is_wanted.then_some(self.refill.ask_at)
+        let search = self.refill.as_ref().filter(|_| is_wanted)?;
+        Some(search.ask_at.unwrap_or(self.now))
     }
 
     /// A peer lacks an entry. It is given as many as one append has, from there on.
     pub(super) fn on_refill_ask(&mut self, head: &Head, at: LogId) {
         let is_gone = at.index < self.log.first();
         if is_gone || self.log.id_at(at.index) != Some(at) {
-            let nothing = Given { is_gone, frames: Bytes::new() };
+            let gone = if is_gone { at } else { LogId::ZERO };
+            let nothing = Given { gone, frames: Bytes::new() };
             return self.send(head.from, Payload::Refill(nothing));
         }
         let (last, bytes_max) = (self.log.marks.last(), self.tuning.append_bytes_max);
         if let Some(chunk) = self.log.slice(at.index, last, bytes_max as usize) {
             return self.give(head.from, chunk);
         }
-        if self.facts.hole == Some(at) {
-            self.refill.asked_by_others = Some(at);
+        if let Some(search) = self.refill.as_mut().filter(|search| search.hole == at) {
+            search.is_wanted_by_others = true;
         }
         let (reader, to) = (Reader::Refill(head.from), self.log.marks.durable());
         if at.index <= to {
@@ -134,15 +147,17 @@ impl Raft {
     }
 
     /// It is bad here as well, and a snapshot holds it: nobody will mend it.
-    pub(super) fn give_nothing(&mut self, to: NodeId) {
-        self.send(to, Payload::Refill(Given { is_gone: true, frames: Bytes::new() }));
+    pub(super) fn give_nothing(&mut self, to: NodeId, at: LogIndex) {
+        if let Some(gone) = self.log.id_at(at) {
+            self.send(to, Payload::Refill(Given { gone, frames: Bytes::new() }));
+        }
     }
 
     /// Entries for a peer that lacks the first of them.
     pub(super) fn give(&mut self, to: NodeId, chunk: Chunk) {
         self.marks.set(Mark::RefillGiven);
         let Chunk { frames, .. } = chunk;
-        self.send(to, Payload::Refill(Given { is_gone: false, frames }));
+        self.send(to, Payload::Refill(Given { gone: LogId::ZERO, frames }));
     }
 
     /// Whether the machine waits for an entry that is lost.
@@ -152,39 +167,39 @@ impl Raft {
 
     /// Whether the state cannot be had from this node's disk: a leader must send a snapshot.
     pub(super) fn lacks_state(&self) -> bool {
-        self.facts.is_state_lost || self.is_wanting(self.refill.in_vain) && self.lacks_entries()
+        self.facts.is_state_lost
+            || self.is_in_vain() && self.lacks_snapshot() && self.lacks_entries()
     }
 
     /// Whether a snapshot of its own must stand for what is lost, which its machine holds and nobody gives;
     /// or must come to be for a peer.
     pub(crate) fn wants_own_snapshot(&self) -> bool {
-        let leads = matches!(self.role, Role::Leader(_));
-        let Refill { in_vain, gone, asked_by_others, wanted_beyond, .. } = &self.refill;
-        let is_past = self.is_wanting(*in_vain)
-            || self.is_wanting(*asked_by_others)
-            || leads && self.is_wanting(*gone);
-        is_past && !self.lacks_entries()
-            || leads && wanted_beyond.is_some_and(|at| self.facts.newest <= at)
+        let (leads, wanted_beyond) = match &self.role {
+            Role::Leader(leader) => (true, leader.wanted_beyond),
+            _ => (false, None),
+        };
+        let is_needed = self.is_in_vain()
+            || leads && self.is_gone()
+            || self.refill.as_ref().is_some_and(|search| search.is_wanted_by_others);
+        is_needed && self.lacks_snapshot() && !self.lacks_entries()
+            || wanted_beyond.is_some_and(|at| self.facts.newest <= at)
     }
 
-    /// Whether this is what is lost, and no snapshot stands for it yet.
-    fn is_wanting(&self, at: Option<LogId>) -> bool {
-        self.facts.hole == at && at.is_some_and(|at| at.index > self.facts.newest)
+    /// Whether no snapshot here stands for what is lost.
+    fn lacks_snapshot(&self) -> bool {
+        self.facts.hole.is_some_and(|hole| hole.index > self.facts.newest)
     }
 
     /// Entries from a peer: the storage takes those that are missing.
     pub(super) fn on_refill(&mut self, head: &Head, given: &Given) {
-        let Some(hole) = self.facts.hole else { return };
-        if given.is_gone && self.refill.asked == Some(hole) {
-            self.refill.gone = Some(hole);
-            if !self.refill.without.contains(&head.from) {
-                self.refill.without.push(head.from);
-            }
-            if self.leader() == Some(head.from) {
-                if self.refill.in_vain != Some(hole) {
+        let leader = self.leader();
+        let Some(search) = &mut self.refill else { return };
+        if given.gone == search.hole {
+            if !search.without.contains(&head.from) {
+                search.without.push(head.from);
+                if leader == Some(head.from) {
                     self.marks.set(Mark::RefillInVain);
                 }
-                self.refill.in_vain = Some(hole);
             }
             self.leave_to_another();
         }

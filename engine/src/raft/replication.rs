@@ -334,7 +334,7 @@ impl Raft {
                     self.applying.fed = Some(chunk);
                 }
             }
-            Reader::Refill(id) if chunk.frames.is_empty() => self.give_nothing(id),
+            Reader::Refill(id) if chunk.frames.is_empty() => self.give_nothing(id, chunk.first),
             Reader::Refill(id) => {
                 if ours {
                     self.give(id, chunk);

@@ -107,6 +107,8 @@ pub(super) struct Leader {
     /// When the own disk last moved, or had nothing to do.
     pub(super) disk_moved_at: Instant,
     pub(super) disk_seen: LogIndex,
+    /// A peer has no use for the snapshots up to here, and needs one.
+    pub(super) wanted_beyond: Option<LogIndex>,
     pub(super) allowance: Allowance,
     pub(super) lease: Lease,
     pub(super) quiet: Quiet,
@@ -225,6 +227,7 @@ impl Raft {
             changing: None,
             disk_moved_at: self.now,
             disk_seen: self.log.marks.durable(),
+            wanted_beyond: None,
             allowance: Allowance::new(&self.tuning),
             lease: Lease::default(),
             quiet: Quiet::new(self.now),

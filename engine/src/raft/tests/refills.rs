@@ -1,6 +1,7 @@
 //! Entries that a disk has lost and a peer gives again.
 
 use super::*;
+use crate::message::Refill;
 
 /// Disks in term 1 with logs of these lengths.
 fn disks(lengths: [usize; 3]) -> Vec<Disk> {
@@ -103,4 +104,31 @@ fn only_the_same_entry_is_given() {
     let asked = [asks(&mut cluster), asks(&mut cluster)];
     assert!(asked.contains(&node(2)) && asked.contains(&node(3)), "in turn: {asked:?}");
     assert_eq!(cluster.at(1).disk.holes, [LogIndex(2)]);
+}
+
+/// What is gone elsewhere is known of one entry; of the next one nothing is, even where the same word
+/// comes late.
+#[test]
+fn word_of_one_entry_says_nothing_of_another() {
+    let mut cluster = Cluster::new({
+        let mut disks = disks([4, 4, 4]);
+        disks[0].lose(2);
+        disks[0].lose(3);
+        disks
+    });
+    (1..=3).for_each(|id| cluster.settle(id));
+    let at = |index| LogId::new(Term(1), LogIndex(index));
+    let tell = |cluster: &mut Cluster, gone| {
+        let given = Refill { gone, frames: Bytes::new() };
+        let head = cluster.at(2).raft.head_to(node(1));
+        cluster.deliver(node(2), Message { head, payload: Payload::Refill(given) });
+        cluster.at(1).raft.is_gone()
+    };
+    assert!(!tell(&mut cluster, at(3)));
+    assert!(tell(&mut cluster, at(2)));
+    cluster.at(1).disk.holes.retain(|hole| *hole != LogIndex(2));
+    cluster.settle(1);
+    assert!(!cluster.at(1).raft.is_gone());
+    assert!(!tell(&mut cluster, at(2)));
+    assert!(tell(&mut cluster, at(3)));
 }
