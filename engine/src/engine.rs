@@ -303,13 +303,17 @@ impl Engine {
         }
     }
 
+    /// Nothing may rest on what failed: not a write, not a word to others. (A hard state whose hint
+    /// called durable what a failed sync had not made so cost a sealed segment its slots.)
+    const fn is_sound(&self) -> bool {
+        !self.storage.has_failed() || cfg!(lakebed_break = "build_on_a_failed_sync")
+    }
+
     /// Walks the steps until they have nothing left to pursue.
     fn pursue(&mut self, out: &mut Vec<Action>) {
-        // Nothing may rest on what failed: not a write, not a word to others. (A hard state whose
-        // hint called durable what a failed sync had not made so cost a sealed segment its slots.)
-        if !self.storage.has_failed() || cfg!(lakebed_break = "build_on_a_failed_sync") {
+        if self.is_sound() {
             self.recover(out);
-            while self.go_through(out) {}
+            while self.is_sound() && self.go_through(out) {}
         }
         if self.is_plain() {
             return;
