@@ -183,6 +183,33 @@ impl<'a> Tree<'a> {
 fn constant(message: &str) -> Option<String> {
     let rest = message.strip_prefix("cannot call non-const ")?;
     let path = rest.split('`').nth(1)?;
-    let path = path.split('<').next()?.trim_end_matches("::");
-    Some(path.rsplit("::").next()?.to_owned())
+    // Without the types that it is of and for.
+    let mut depth = 0_u32;
+    let path = path.replace(
+        |letter: char| {
+            let is_within = depth > 0 || letter == '<';
+            depth += u32::from(letter == '<');
+            depth -= u32::from(letter == '>');
+            is_within
+        },
+        "",
+    );
+    path.rsplit("::").find(|part| !part.is_empty()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::constant;
+
+    #[test]
+    fn the_name_of_a_function_that_is_no_constant_is_found() {
+        let of =
+            |path: &str| constant(&format!("cannot call non-const {path} in constant functions"));
+        assert_eq!(of("function `entry::align`").as_deref(), Some("align"));
+        assert_eq!(of("associated function `Range::<u64>::of`").as_deref(), Some("of"));
+        assert_eq!(of("function `entry::least::<u64>`").as_deref(), Some("least"));
+        let method = "method `storage::states::<impl Storage>::written_bytes`";
+        assert_eq!(of(method).as_deref(), Some("written_bytes"));
+        assert_eq!(constant("expected an expression"), None);
+    }
 }

@@ -122,9 +122,12 @@ impl Raft {
         }
         self.contact = self.now;
         let Role::Follower(follower) = &mut self.role else { return };
-        // Awake, it has a deadline again.
-        self.is_plain &= follower.rest == Rest::Awake;
-        follower.rest = Rest::Awake;
+        if follower.rest != Rest::Awake {
+            // Awake, it has a deadline again. What woke it may be late, and its leader at rest.
+            self.is_plain = false;
+            follower.rest = Rest::Awake;
+            follower.owes = true;
+        }
         follower.leader = Some(head.from);
         follower.leader_epoch = head.log_epoch;
     }

@@ -236,6 +236,38 @@ fn an_offer_that_was_overtaken_is_none() {
     assert!(!cluster.at(to).raft.is_asleep());
 }
 
+/// Word of a commit, which wants no answer, was long on its way: it woke a follower whose leader went on
+/// resting, until the follower stood (storm of groups, seed 5201205).
+#[test]
+fn whom_late_word_wakes_wakes_its_leader() {
+    let mut cluster = restful(3);
+    cluster.propose(1, 1, &["a"]);
+    let notes = |message: &Message| matches!(&message.payload, Payload::Append(append) if append.frames.is_empty() && !append.ask);
+    let mut late = None;
+    while late.is_none() {
+        cluster.pass(MS);
+        let now = cluster.now;
+        let sent = cluster.at(1).settle(now);
+        late = sent.iter().find(|message| notes(message)).cloned();
+        cluster.queue.extend(sent.into_iter().map(|message| (node(1), message)));
+        while let Some((from, message)) = cluster.queue.pop_front() {
+            late = late.or_else(|| Some(message.clone()).filter(notes));
+            cluster.deliver(from, message);
+        }
+    }
+    cluster.elapse(REST + 400 * MS);
+    assert!(cluster.sleeps());
+    let late = late.expect("the loop ends with it");
+    let to = late.head.to.0;
+    cluster.deliver(node(1), late);
+    assert!(!cluster.at(to).raft.is_asleep());
+    cluster.run();
+    assert!(cluster.sleeps(), "the leader said at once that there is nothing");
+    cluster.elapse(REST + 400 * MS);
+    assert!(cluster.sleeps());
+    assert!((1..=3).all(|id| cluster.leader_of(id) == Some(node(1))));
+}
+
 /// A node that restarts forgets that it rested: it asks around, and hears of the leader.
 #[test]
 fn a_restarted_member_finds_the_leader_at_rest() {
