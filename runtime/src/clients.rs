@@ -78,9 +78,14 @@ impl Cursor {
     }
 }
 
+/// The most bytes of queries that wait for the machine; one batch always may.
+const QUERY_BYTES_MAX: usize = 64 << 20;
+
 /// The table of those who wait.
 #[derive(Default)]
 pub(crate) struct Table {
+    /// Bytes of queries that have not ended.
+    query_bytes: usize,
     /// The number of the batch at the front.
     first: u64,
     batches: VecDeque<Option<Pending>>,
@@ -94,12 +99,19 @@ impl Table {
         self.insert(count, waiter)
     }
 
-    /// Gives ids to a batch of queries, and keeps them until they are asked for.
-    pub(crate) fn queries(&mut self, queries: Batch, waiter: Waiter) -> Requests {
+    /// Gives ids to a batch of queries, and keeps them until they are asked for. `None`: there is no room
+    /// until others have ended, and that was said.
+    pub(crate) fn queries(&mut self, queries: Batch, waiter: Waiter) -> Option<Requests> {
+        let bytes = queries.bytes();
+        if self.query_bytes > 0 && self.query_bytes + bytes > QUERY_BYTES_MAX {
+            waiter.resolve(Err(Failure::Refused(Refusal::Busy)));
+            return None;
+        }
+        self.query_bytes += bytes;
         let (answers, ends) = (Answers::default(), Ends::default());
         let count = queries.count();
         let queries = Cursor { queries, ordinal: 0, offset: 0 };
-        self.insert(count, Waiting::Queries { waiter, answers, ends, queries })
+        Some(self.insert(count, Waiting::Queries { waiter, answers, ends, queries }))
     }
 
     /// Gives an id to an order.
@@ -114,6 +126,7 @@ impl Table {
 
     /// Ends whatever is still open: the engine is gone.
     pub(crate) fn end_all(&mut self) {
+        self.query_bytes = 0;
         for pending in self.batches.drain(..).flatten() {
             match pending.waiter {
                 Waiting::Commands { waiter, .. } | Waiting::Queries { waiter, .. } => {
@@ -148,6 +161,9 @@ impl Table {
         while let Some(None) = self.batches.front() {
             self.batches.pop_front();
             self.first = (self.first + 1) & NUMBER_MASK;
+        }
+        if let Waiting::Queries { queries, .. } = &pending.waiter {
+            self.query_bytes -= queries.queries.bytes();
         }
         pending.waiter
     }
@@ -258,7 +274,7 @@ mod tests {
     /// The number's top bits went without a word, and its answer found nobody.
     #[test]
     fn behind_the_last_number_of_a_batch_comes_the_first() {
-        let mut table = Table { first: NUMBER_MASK - 1, batches: VecDeque::new() };
+        let mut table = Table { first: NUMBER_MASK - 1, ..Table::default() };
         let waiting: Vec<_> = (0..4)
             .map(|_| {
                 let (waiter, receiver) = all();
@@ -306,12 +322,26 @@ mod tests {
         queries.push(b"");
         queries.push(b"third");
         let (waiter, receiver) = all();
-        for id in table.queries(queries, waiter).ids() {
+        for id in table.queries(queries, waiter).unwrap().ids() {
             let query = table.query(id).to_vec();
             table.answer(id, Ok(&query));
         }
         let answers = resolved(receiver).unwrap().unwrap();
         assert_eq!(answers.iter().collect::<Vec<_>>(), [&b"first"[..], b"", b"third"]);
+    }
+
+    /// The engine has handed them on, and the inbox is empty: nobody else bounds what waits for a machine
+    /// that is slow.
+    #[test]
+    fn queries_without_room_are_refused_until_others_have_ended() {
+        let mut table = Table::default();
+        let large = || Batch::one(&vec![0; QUERY_BYTES_MAX * 3 / 4]);
+        let (first, second, third) = (all(), all(), all());
+        let one = table.queries(large(), first.0).unwrap();
+        assert_eq!(table.queries(large(), second.0), None);
+        assert_eq!(resolved(second.1).unwrap(), Err(Failure::Refused(Refusal::Busy)));
+        table.answer(one.first, Ok(b"1"));
+        assert!(table.queries(large(), third.0).is_some());
     }
 
     #[test]

@@ -216,7 +216,8 @@ impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Inner<E, D, N, C, M> {
             }
             Request::Read { queries, mode, waiter } => {
                 let requests = self.clients.queries(queries, waiter);
-                self.events.push(Event::Read { requests, mode });
+                let events = requests.map(|requests| Event::Read { requests, mode });
+                self.events.extend(events);
             }
             Request::Control { control, reply } => {
                 let id = self.clients.order(reply);

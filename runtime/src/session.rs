@@ -33,8 +33,20 @@ pub struct Session {
     /// The last command whose end is known.
     sequence: u64,
     /// The next one, once it was sent.
-    open: Option<Vec<u8>>,
+    open: Option<Open>,
 }
+
+/// A command whose end is not known.
+#[derive(Debug)]
+struct Open {
+    command: Vec<u8>,
+    doubt: Doubt,
+}
+
+/// Whether a try that is over may yet be applied. A later refusal says nothing of an earlier try, in
+/// this call or in one before it, and a try that was dropped has not ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Doubt(bool);
 
 /// Who is asked.
 #[derive(Debug)]
@@ -54,7 +66,7 @@ impl Session {
         let handles: Vec<_> = handles.into_iter().collect();
         assert!(!handles.is_empty(), "a session goes through a node");
         let mut nodes = Nodes { handles, at: 0, patience: PATIENCE };
-        let answer = nodes.insist(&encoded(Request::Open)).await?;
+        let answer = nodes.insist(&encoded(Request::Open), &mut Doubt::default()).await?;
         match Reply::parse(&answer)? {
             Reply::Opened(id) => Ok(Self { nodes, id, sequence: 0, open: None }),
             _ => Err(SessionFailure::Session(SessionError::NoReply)),
@@ -86,7 +98,7 @@ impl Session {
         if self.open.is_some() {
             self.finish().await?;
         }
-        self.open = Some(command.to_vec());
+        self.open = Some(Open { command: command.to_vec(), doubt: Doubt::default() });
         self.finish().await
     }
 
@@ -99,7 +111,8 @@ impl Session {
 
     /// Ends the session, so that the machine need not keep it until it expires.
     pub async fn close(mut self) -> Result<(), SessionFailure> {
-        let answer = self.nodes.insist(&encoded(Request::Close(self.id))).await?;
+        let request = encoded(Request::Close(self.id));
+        let answer = self.nodes.insist(&request, &mut Doubt::default()).await?;
         match Reply::parse(&answer) {
             // A retry finds it gone.
             Ok(Reply::Closed) | Err(SessionError::Expired) => Ok(()),
@@ -109,10 +122,10 @@ impl Session {
     }
 
     async fn finish(&mut self) -> Result<Bytes, SessionFailure> {
-        let command = self.open.as_ref().expect("there is something to finish");
+        let Open { command, doubt } = self.open.as_mut().expect("there is something to finish");
         let (session, sequence) = (self.id, self.sequence + 1);
         let request = encoded(Request::Run { session, sequence, command });
-        let answer = match self.nodes.insist(&request).await {
+        let answer = match self.nodes.insist(&request, doubt).await {
             Ok(answer) => answer,
             Err(failure) => {
                 // Certainly not applied, now or later: the number is free.
@@ -134,19 +147,22 @@ impl Session {
 
 impl Nodes {
     /// Proposes the same until it is answered.
-    async fn insist(&mut self, command: &[u8]) -> Result<Bytes, SessionFailure> {
+    async fn insist(&mut self, command: &[u8], doubt: &mut Doubt) -> Result<Bytes, SessionFailure> {
         let until = Instant::now() + self.patience;
-        let (mut pause, mut may_be_applied) = (PAUSES.0, false);
+        let mut pause = PAUSES.0;
         loop {
+            let before = std::mem::replace(doubt, Doubt(true));
             let reply = self.handles[self.at].propose_one(command);
             let failure = match timeout(TRY_MAX, reply).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(failure)) => failure,
                 Err(_) => Failure::Unknown,
             };
-            may_be_applied |= failure == Failure::Unknown;
+            if failure != Failure::Unknown {
+                *doubt = before;
+            }
             match failure {
-                Failure::Refused(refusal) if !passes(&refusal) && !may_be_applied => {
+                Failure::Refused(refusal) if !passes(&refusal) && !doubt.0 => {
                     return Err(SessionFailure::Refused(refusal));
                 }
                 failure if Instant::now() + pause >= until => {
@@ -210,3 +226,83 @@ impl fmt::Display for SessionFailure {
 }
 
 impl std::error::Error for SessionFailure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inbox::{self, Inbox, Waiter};
+    use futures::{FutureExt as _, task::noop_waker};
+    use lakebed::Timestamp;
+    use std::{future::Future, pin::pin, sync::Arc};
+
+    const ID: SessionId = SessionId { number: 1, opened: Timestamp(1) };
+
+    fn session() -> (Arc<Inbox>, Session) {
+        let inbox = Arc::new(Inbox::new(1 << 20));
+        let handles = vec![Handle::new(Arc::clone(&inbox))];
+        let nodes = Nodes { handles, at: 0, patience: Duration::ZERO };
+        (inbox, Session { nodes, id: ID, sequence: 0, open: None })
+    }
+
+    /// The bytes of what was proposed, which ends so.
+    fn end(inbox: &Inbox, with: Result<Bytes, Failure>) -> Bytes {
+        let mut taken = Vec::new();
+        inbox.poll(&noop_waker(), &mut taken);
+        let Some(inbox::Request::Propose { batch, waiter: Waiter::One(reply) }) = taken.pop()
+        else {
+            panic!("one command was proposed");
+        };
+        drop(reply.send(with));
+        Bytes::copy_from_slice(batch.body())
+    }
+
+    /// What it comes to when its only try ends so, and what was proposed.
+    async fn ends<T>(inbox: &Inbox, call: impl Future<Output = T>, with: Failure) -> (T, Bytes) {
+        let mut call = pin!(call);
+        assert!(call.as_mut().now_or_never().is_none());
+        let proposed = end(inbox, Err(with));
+        (call.await, proposed)
+    }
+
+    /// A try whose end nobody knows may be applied after a later one was refused: were the number free
+    /// then, another command got the answer to this one.
+    #[tokio::test]
+    async fn a_refusal_frees_no_number_that_an_earlier_call_has_sent() {
+        let too_large = || Failure::Refused(Refusal::TooLarge);
+        let (inbox, mut session) = session();
+        let (ended, first) = ends(&inbox, session.propose_one(b"x"), Failure::Unknown).await;
+        assert_eq!(ended, Err(SessionFailure::Unanswered(Failure::Unknown)));
+        for _ in 0..2 {
+            let (ended, again) = ends(&inbox, session.retry(), too_large()).await;
+            assert_eq!(ended, Some(Err(SessionFailure::Unanswered(too_large()))));
+            assert_eq!(again, first, "the same under the same number");
+        }
+        // The next one waits for it.
+        let (_, again) = ends(&inbox, session.propose_one(b"y"), too_large()).await;
+        assert_eq!(again, first);
+    }
+
+    /// A call that is dropped has sent something, and does not hear what became of it.
+    #[tokio::test]
+    async fn a_refusal_frees_no_number_that_a_dropped_call_has_sent() {
+        let too_large = || Failure::Refused(Refusal::TooLarge);
+        let (inbox, mut session) = session();
+        assert!(session.propose_one(b"x").now_or_never().is_none());
+        let first = end(&inbox, Err(Failure::Unknown));
+        let (ended, again) = ends(&inbox, session.retry(), too_large()).await;
+        assert_eq!(ended, Some(Err(SessionFailure::Unanswered(too_large()))));
+        assert_eq!(again, first);
+    }
+
+    #[tokio::test]
+    async fn what_was_refused_and_nothing_else_leaves_its_number_to_the_next() {
+        let too_large = || Failure::Refused(Refusal::TooLarge);
+        let (inbox, mut session) = session();
+        let (ended, first) = ends(&inbox, session.propose_one(b"x"), too_large()).await;
+        assert_eq!(ended, Err(SessionFailure::Refused(Refusal::TooLarge)));
+        assert!(session.retry().now_or_never().is_some_and(|ended| ended.is_none()));
+        let (_, next) = ends(&inbox, session.propose_one(b"y"), too_large()).await;
+        assert_eq!(next.len(), first.len());
+        assert_ne!(next, first);
+    }
+}

@@ -146,6 +146,7 @@ impl Raft {
         follower.owes |= append.ask;
         follower.round = follower.round.max(append.round);
         follower.committed = follower.committed.max(append.commit);
+        follower.told = Some(self.now);
         follower.conflict = None;
     }
 

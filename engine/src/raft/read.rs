@@ -17,7 +17,7 @@ use crate::{
 use std::time::Duration;
 
 /// The most reads that wait, in runs of consecutive requests.
-const READS_MAX: usize = 1 << 16;
+pub(super) const READS_MAX: usize = 1 << 16;
 
 /// Who asks a leader for a log position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -158,6 +158,9 @@ impl Raft {
     pub(crate) fn on_read(&mut self, requests: Requests, mode: ReadMode) {
         self.stray();
         self.stir();
+        if self.reads.waiting.len() + self.reads.ready.len() >= READS_MAX {
+            return self.end(requests, Outcome::Refused(Refusal::Busy));
+        }
         match mode {
             ReadMode::Local { stale_max } => self.read_local(requests, stale_max),
             ReadMode::Linearizable => self.read_fresh(requests),
@@ -195,7 +198,7 @@ impl Raft {
                 fresh.then_some(committed)
             }
             Role::Follower(follower) => {
-                let heard = self.now.since(self.contact) <= stale_max;
+                let heard = follower.told.is_some_and(|told| self.now.since(told) <= stale_max);
                 let committed = follower.committed;
                 // Behind the end of this log there is nothing of an older term than at its end.
                 let known = self.log.term_at(committed.min(self.log.last().index));
@@ -211,8 +214,6 @@ impl Raft {
             self.end(requests, Outcome::Refused(Refusal::NotReady));
         } else if self.leader().is_none() {
             self.end(requests, Outcome::Refused(Refusal::NotLeader { hint: None }));
-        } else if self.reads.waiting.len() + self.reads.ready.len() >= READS_MAX {
-            self.end(requests, Outcome::Refused(Refusal::Busy));
         } else {
             self.reads.join(Asker::Here(requests));
         }
@@ -332,8 +333,9 @@ impl Raft {
         if self.reads.held_until(most).is_some_and(|at| self.now >= at) {
             self.refuse_reads(&Refusal::NotReady);
         }
-        while self.reads.give_up_at(self.tuning.election.1).is_some_and(|at| self.now >= at) {
-            let Ready { requests, .. } = self.reads.ready.remove(0);
+        let is_over = |ready: &Ready| self.now >= ready.since.after(most);
+        let over = self.reads.ready.iter().take_while(|ready| is_over(ready)).count();
+        for Ready { requests, .. } in self.reads.ready.drain(..over).collect::<Vec<_>>() {
             self.marks.set(Mark::ReadRefused);
             self.end(requests, Outcome::Refused(Refusal::NotReady));
         }

@@ -38,8 +38,10 @@ pub(super) struct Follower {
     pub(super) leader: Option<NodeId>,
     /// The log agrees with the leader's of this term up to here.
     pub(super) matched: LogIndex,
-    /// What the leader says is committed.
+    /// What the leader says is committed, and when it said so last: by appends, and not by pieces of a
+    /// snapshot, which say nothing of it.
     pub(super) committed: LogIndex,
+    pub(super) told: Option<Instant>,
     /// Of `matched`, what was acknowledged as durable.
     pub(super) acknowledged: LogIndex,
     /// The leader's write epoch and the number of its last append: answers echo them.
@@ -61,6 +63,7 @@ impl Follower {
             leader,
             matched: marks.committed(),
             committed: marks.committed(),
+            told: None,
             acknowledged: LogIndex(0),
             leader_epoch: 0,
             sequence: 0,

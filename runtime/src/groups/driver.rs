@@ -307,7 +307,10 @@ impl<M: StateMachine> Inner<M> {
                         Event::Propose { first, time: self.clock.time(), batch }
                     }
                     Request::Read { queries, mode, waiter } => {
-                        Event::Read { requests: seat.clients.queries(queries, waiter), mode }
+                        match seat.clients.queries(queries, waiter) {
+                            Some(requests) => Event::Read { requests, mode },
+                            None => continue,
+                        }
                     }
                     Request::Control { control, reply } => {
                         Event::Control { id: seat.clients.order(reply), control }

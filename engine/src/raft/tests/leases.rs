@@ -1,6 +1,7 @@
 //! Reads under a leader's lease.
 
 use super::*;
+use crate::change::Change as MembershipChange;
 
 /// Three nodes, led by the first; a second between elections, a thousandth between clocks.
 fn leased() -> Cluster {
@@ -113,4 +114,37 @@ fn without_a_declared_drift_every_read_takes_its_round() {
     cluster.run();
     assert!(cluster.is_answered(1, 1));
     assert!(!cluster.at(1).has(Mark::LeaseMissed));
+}
+
+/// The one voter that is left waits for nobody when it restarts, so who leads the rest of the way into
+/// that membership must not rely on having been heard.
+#[test]
+fn who_leads_on_without_a_vote_has_no_lease() {
+    let tuning = Tuning { lease_drift_ppm: Some(1_000), ..Tuning::default() };
+    let mut cluster = Cluster::tuned((0..2).map(|_| disk_with(1, &[], 2)).collect(), tuning);
+    cluster.elect(1);
+    cluster.elapse(200 * MS);
+    assert!(cluster.answers_at_once(1));
+    cluster.change(1, 100, &[MembershipChange::Demote(node(1))]);
+    let mut left = None;
+    for _ in 0..50 {
+        cluster.pass(10 * MS);
+        (1..=2).for_each(|id| cluster.settle(id));
+        while let Some((from, mut message)) = cluster.queue.pop_front() {
+            if left.is_none() && cluster.voters(1) == (vec![2], vec![]) {
+                left = Some(cluster.at(1).raft.log.last().index);
+            }
+            if let (Payload::AppendAnswer(answer), Some(last)) = (&mut message.payload, left) {
+                // It is heard, and what it has of the last entry is not durable yet.
+                answer.durable = answer.durable.min(last.previous());
+            }
+            cluster.deliver(from, message);
+        }
+    }
+    assert!(left.is_some());
+    assert_eq!(cluster.at(1).role(), status::Role::Leader);
+    assert_eq!(cluster.voters(2), (vec![2], vec![]));
+    assert!(!cluster.answers_at_once(2));
+    cluster.run();
+    assert!(cluster.is_answered(1, 2), "by a round");
 }

@@ -1,5 +1,7 @@
 use super::*;
-use crate::{change::Change as MembershipChange, message::Ballot};
+use crate::{
+    change::Change as MembershipChange, message::Ballot, raft::read::READS_MAX, types::SnapshotName,
+};
 
 fn read(cluster: &mut Cluster, at: u64, id: u64) {
     cluster.at(at).raft.on_read(Requests::one(RequestId(id)), ReadMode::Linearizable);
@@ -399,6 +401,41 @@ fn a_late_ballot_makes_no_state_fresh() {
     cluster.at(2).raft.on_read(Requests::one(RequestId(1)), mode);
     cluster.settle(2);
     assert_eq!(cluster.at(2).queried, []);
+}
+
+/// A piece of a snapshot is word of the leader, and none of what is committed.
+#[test]
+fn a_piece_of_a_snapshot_makes_no_state_fresh() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    cluster.isolate(2);
+    cluster.pass(150 * MS);
+    let head = cluster.at(1).raft.head_to(node(2));
+    let snapshot = SnapshotName { at: id(1, 1), id: SnapshotId(7), bytes: 1, digest: 0 };
+    let piece = Piece { snapshot, offset: 0, bytes: Bytes::from_static(b"x"), ..Piece::default() };
+    cluster.at(2).raft.on_piece(&head, piece);
+    cluster.settle(2);
+    let local = |stale_max| ReadMode::Local { stale_max: Duration::from_millis(stale_max) };
+    cluster.at(2).raft.on_read(Requests::one(RequestId(1)), local(100));
+    cluster.at(2).raft.on_read(Requests::one(RequestId(2)), local(200));
+    cluster.settle(2);
+    assert_eq!(cluster.at(2).queried, [(2, LogIndex(1))]);
+}
+
+/// However fresh they are to be, reads take room.
+#[test]
+fn reads_that_the_machine_is_not_ready_for_are_bounded() {
+    for mode in [ReadMode::Linearizable, ReadMode::Local { stale_max: Duration::MAX }] {
+        let mut cluster = Cluster::led(3);
+        cluster.elapse(300 * MS);
+        let raft = &mut cluster.at(1).raft;
+        for request in 0..=READS_MAX as u64 {
+            raft.on_read(Requests::one(RequestId(2 * request)), mode);
+        }
+        cluster.settle(1);
+        let refused = (2 * READS_MAX as u64, Outcome::Refused(Refusal::Busy));
+        assert_eq!(cluster.at(1).ended, [refused]);
+    }
 }
 
 /// What its predecessor acknowledged a new leader knows to be committed with its first own entry.
