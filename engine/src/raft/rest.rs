@@ -95,16 +95,23 @@ impl Raft {
         let now = self.now;
         match &mut self.role {
             Role::Leader(_) => self.wake(),
-            Role::Follower(follower)
-                if follower.leader == Some(peer) && follower.rest != Rest::Awake =>
-            {
-                if up {
-                    self.draw_patience();
-                    let Role::Follower(follower) = &mut self.role else { return };
-                    follower.rest = Rest::Roused(now);
-                    follower.owes = true;
-                } else if !cfg!(lakebed_break = "sleep_through_a_dead_leader") {
-                    self.lose_leader();
+            Role::Follower(follower) if follower.leader == Some(peer) => {
+                // What it offered before that news is not taken up after it.
+                follower.is_rest_offered = false;
+                match (follower.rest, up) {
+                    (Rest::Awake, _) => return,
+                    // It is asked again, and the wait goes on: news may follow news for ever.
+                    (Rest::Roused(_), true) => follower.owes = true,
+                    (Rest::Asleep | Rest::Bereft(_), true) => {
+                        follower.rest = Rest::Roused(now);
+                        follower.owes = true;
+                        self.draw_patience();
+                    }
+                    (Rest::Asleep | Rest::Roused(_) | Rest::Bereft(_), false) => {
+                        if !cfg!(lakebed_break = "sleep_through_a_dead_leader") {
+                            self.lose_leader();
+                        }
+                    }
                 }
                 self.marks.set(Mark::HibernationEndedByLink);
             }

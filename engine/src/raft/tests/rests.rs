@@ -192,6 +192,47 @@ fn a_leader_whose_group_ended_on_a_living_node_is_missed_when_asked() {
     assert!(cluster.leader_of(2).is_some_and(|leader| leader != node(1)));
 }
 
+/// Groups may end on the leader's node one after another, and each end is news to all of them.
+#[test]
+fn who_waits_for_a_leader_that_ended_is_not_held_up_by_further_news() {
+    let mut cluster = resting(3);
+    cluster.isolate(1);
+    let longest = cluster.tuning.election.1.as_nanos() as u64;
+    let since = cluster.now;
+    let leads = |node: &Node| node.role() == status::Role::Leader;
+    while !cluster.nodes[1..].iter().any(leads) {
+        assert!(cluster.now.0 - since.0 < 4 * longest, "nobody stands");
+        for id in [2, 3] {
+            cluster.at(id).raft.on_link(node(1), true);
+        }
+        cluster.elapse(100 * MS);
+    }
+}
+
+/// An offer and word that the leader's node is another one now, in one batch: nobody would say so again.
+#[test]
+fn an_offer_from_before_news_of_the_leader_is_not_taken_up() {
+    let mut cluster = restful(3);
+    cluster.elapse(REST - 100 * MS);
+    let offers =
+        |message: &Message| matches!(&message.payload, Payload::Append(append) if append.rest);
+    let mut offer = None;
+    while offer.is_none() {
+        cluster.pass(10 * MS);
+        cluster.settle(1);
+        offer = cluster.queue.iter().map(|(_, message)| message).find(|m| offers(m)).cloned();
+        if offer.is_none() {
+            cluster.run();
+        }
+    }
+    let offer = offer.expect("the loop ends with it");
+    let to = offer.head.to.0;
+    cluster.at(to).raft.on_message(node(1), offer);
+    cluster.at(to).raft.on_link(node(1), true);
+    cluster.settle(to);
+    assert!(cluster.at(to).raft.deadline().is_some(), "it waits for its leader");
+}
+
 #[test]
 fn nobody_rests_while_a_member_that_can_be_reached_lacks_something() {
     let mut cluster = restful(3);
