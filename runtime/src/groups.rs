@@ -27,7 +27,7 @@ use lakebed::{
     files::Directory,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -92,6 +92,8 @@ impl GroupsOptions {
 pub enum GroupsError {
     /// There is one of this id on this node.
     Exists(GroupId),
+    /// It is being removed from this node.
+    Leaving(GroupId),
     /// There is none.
     Unknown(GroupId),
     /// Its directory cannot be used.
@@ -106,6 +108,7 @@ impl fmt::Display for GroupsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exists(group) => write!(f, "group {group} is on this node already"),
+            Self::Leaving(group) => write!(f, "group {group} is being removed from this node"),
             Self::Unknown(group) => write!(f, "there is no group {group} on this node"),
             Self::Directory(error) => error.fmt(f),
             Self::Io(error) => write!(f, "cannot throw the group's directory away: {error}"),
@@ -128,6 +131,8 @@ struct Birth {
 struct State {
     births: Vec<Birth>,
     inboxes: BTreeMap<GroupId, Arc<Inbox>>,
+    /// Those that are being removed: from the order to end until their directory is gone.
+    leaving: BTreeSet<GroupId>,
     is_stopping: bool,
     has_ended: bool,
 }
@@ -142,6 +147,44 @@ struct Shared {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether a group may begin now.
+    fn admit(&self, group: GroupId) -> Result<(), GroupsError> {
+        match () {
+            () if self.has_ended || self.is_stopping => Err(GroupsError::Ended),
+            () if self.leaving.contains(&group) => Err(GroupsError::Leaving(group)),
+            () if self.inboxes.contains_key(&group) => Err(GroupsError::Exists(group)),
+            () => Ok(()),
+        }
+    }
+}
+
+/// A group that is being removed, until this is dropped: its directory is unlocked when it has ended,
+/// and nobody else's before it is gone.
+struct Leaving<'a> {
+    shared: &'a Shared,
+    group: GroupId,
+}
+
+impl<'a> Leaving<'a> {
+    fn begin(shared: &'a Shared, group: GroupId) -> Result<(Self, Handle), GroupsError> {
+        let mut state = shared.state();
+        if state.leaving.contains(&group) {
+            return Err(GroupsError::Leaving(group));
+        }
+        let inbox = state.inboxes.get(&group).ok_or(GroupsError::Unknown(group))?;
+        let handle = Handle::new(Arc::clone(inbox));
+        state.leaving.insert(group);
+        Ok((Self { shared, group }, handle))
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.shared.state().leaving.remove(&self.group);
     }
 }
 
@@ -198,9 +241,7 @@ impl Groups {
 
     /// By this where nothing is there yet. What nothing was made in is left for `create`.
     fn begin(&self, group: GroupId, new: Option<Start>) -> Result<Handle, GroupsError> {
-        if self.shared.state().inboxes.contains_key(&group) {
-            return Err(GroupsError::Exists(group));
-        }
+        self.shared.state().admit(group)?;
         let owner = Owner { cluster: self.cluster.0, group: group.0, node: self.node.0 };
         let (directory, vacant) =
             dir::open(&self.path(group), owner).map_err(GroupsError::Directory)?;
@@ -212,10 +253,8 @@ impl Groups {
         let inbox = Inbox::at(Arc::clone(&self.shared.bell), group, INBOX_BYTES_MAX);
         let inbox = Arc::new(inbox);
         let mut state = self.shared.state();
-        if state.has_ended || state.is_stopping {
-            return Err(GroupsError::Ended);
-        }
         // The directory's lock lets one of two pass that come at the same time.
+        state.admit(group)?;
         state.inboxes.insert(group, Arc::clone(&inbox));
         state.births.push(Birth { group, directory, start, inbox: Arc::clone(&inbox) });
         drop(state);
@@ -224,13 +263,18 @@ impl Groups {
     }
 
     /// Ends a group on this node and throws its directory away. The group goes on elsewhere as one
-    /// that has lost a node: take it out of the membership first, or remove all of it.
+    /// that has lost a node: take it out of the membership first, or remove all of it. Should this
+    /// future be dropped, the group ends and its directory stays.
     pub async fn remove(&self, group: GroupId) -> Result<(), GroupsError> {
-        let handle = self.group(group).ok_or(GroupsError::Unknown(group))?;
+        let (_leaving, handle) = Leaving::begin(&self.shared, group)?;
         handle.shutdown(false).await.map_err(|_| GroupsError::Ended)?;
         let gone = self.dir.join(format!("{GONE}{group}"));
         // In one step, so that half a directory is never taken for a group.
         let throw = || {
+            if gone.exists() {
+                // An earlier one of this id, of which something could not be thrown away.
+                fs::remove_dir_all(&gone)?;
+            }
             fs::rename(self.path(group), &gone)?;
             fs::File::open(&self.dir)?.sync_all()?;
             fs::remove_dir_all(&gone)

@@ -3,6 +3,7 @@
 mod port;
 
 use bytes::Bytes;
+use futures::future::join;
 use lakebed::{
     Change, ClusterId, Control, GroupId, Halt, LogId, MachineError, Member, NodeId, ReadMode, Role,
     StateMachine, Timestamp,
@@ -217,6 +218,30 @@ async fn groups_come_and_go_while_others_run() {
     cluster.start(0);
     assert_eq!(cluster.groups(0).list(), [GroupId(1)]);
     cluster.agree(1, 2).await;
+}
+
+/// Whoever hears of the end may begin the group again at once: not in a directory that is being thrown
+/// away.
+#[tokio::test]
+async fn a_group_that_is_being_removed_begins_again_when_it_is_gone() {
+    let cluster = Cluster::new();
+    cluster.create(9);
+    cluster.add(9, 5).await;
+    let groups = cluster.groups(0).clone();
+    // Of an earlier removal something was left.
+    std::fs::create_dir_all(cluster.dir.path().join("0/gone-9/something")).unwrap();
+    let ended = groups.ended(GroupId(9)).unwrap();
+    let at_once = async {
+        ended.await.unwrap();
+        groups.create(GroupId(9), [(1, "127.0.0.1:1")]).unwrap_err()
+    };
+    let (early, removed) = within(join(at_once, groups.remove(GroupId(9)))).await;
+    assert_eq!(early.to_string(), "group 9 is being removed from this node");
+    removed.unwrap();
+    assert!(!cluster.dir.path().join("0/group-9").exists());
+    let again = groups.create(GroupId(9), [(1, "127.0.0.1:1")]).unwrap();
+    let read = async || again.read_one(b"", ReadMode::Linearizable).await.ok();
+    assert_eq!(number(&eventually(read).await), 0, "it knows nothing of the former one");
 }
 
 /// The poison is in the log: who leads meets it, and then who leads next. The third, which cannot

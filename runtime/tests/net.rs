@@ -364,6 +364,30 @@ async fn a_window_of_small_entries_fits_into_the_queue() {
     assert_eq!(counted(&counters.overflows), 1);
 }
 
+/// Each of several engines opens its window when a peer is back, in one turn. The queue had room for two.
+#[tokio::test]
+async fn the_windows_of_all_engines_fit_into_the_queue() {
+    const WINDOW: usize = 1 << 20;
+    let (listener, address) = bind();
+    let identity = Identity { cluster: ClusterId(CLUSTER), group: GroupId(GROUP), node: NodeId(1) };
+    let mut tuning = Tuning::default();
+    tuning.inflight_bytes_max = WINDOW as u64;
+    let mut net = TcpNet::new(identity, SECRET, listener, &tuning).unwrap();
+    let counters = net.counters();
+    let (_stream, _) = shake(address, &GOOD, SECRET).await;
+    until(&mut [&mut net], |e| e[0] == [link(2, true)]).await;
+    net.share(8);
+    let windows = |net: &mut TcpNet, count: usize| {
+        (0..count).for_each(|_| net.send(NodeId(2), message(200, 0), message(WINDOW, 0)));
+        counted(&counters.overflows)
+    };
+    assert_eq!(windows(&mut net, 8), 0);
+    // Fewer engines leave what waits where it is.
+    net.share(1);
+    assert_eq!(windows(&mut net, 8), 0);
+    assert_eq!(windows(&mut net, 16), 1);
+}
+
 /// It may be a leader that a newer membership made: this node has yet to learn of it.
 #[tokio::test]
 async fn a_guest_stays_when_the_members_change() {

@@ -290,6 +290,7 @@ impl<M: StateMachine> Inner<M> {
             self.seats.insert(group, seat);
             // It may have rung before it had a seat.
             self.rang.push(group);
+            self.net.share(self.seats.len());
         }
     }
 
@@ -391,6 +392,7 @@ impl<M: StateMachine> Inner<M> {
             let Some(mut seat) = self.seats.remove(group) else { continue };
             let status = seat.last.take().or_else(|| self.host.status(*group));
             let status = status.unwrap_or_default();
+            self.net.share(self.seats.len());
             // One that panicked is gone already.
             drop(self.host.remove(*group));
             seat.clients.end_all();

@@ -55,8 +55,13 @@ impl Connection {
             stream,
             incoming: Decoder::new(session, limits.message_bytes_max),
             outgoing: Outgoing::new(session),
-            queue_bytes_max: limits.queue_bytes_max,
+            queue_bytes_max: limits.queue_bytes_max(),
         }
+    }
+
+    /// For so many bytes that wait to be written, or as many as there was room for before.
+    pub(super) fn make_room(&mut self, queue_bytes_max: usize) {
+        self.queue_bytes_max = self.queue_bytes_max.max(queue_bytes_max);
     }
 
     pub(super) fn push(&mut self, head: Bytes, body: Bytes) -> Result<(), Closed> {

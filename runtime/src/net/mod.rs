@@ -73,8 +73,10 @@ impl Counters {
 struct Limits {
     /// The longest message, in bytes.
     message_bytes_max: u32,
-    /// Bytes of messages that wait to be written.
-    queue_bytes_max: usize,
+    /// Bytes of messages of one engine that wait to be written.
+    engine_bytes_max: usize,
+    /// How many engines share the connection.
+    engines: usize,
 }
 
 impl Limits {
@@ -84,11 +86,17 @@ impl Limits {
     fn of(tuning: &Tuning) -> Self {
         Self {
             message_bytes_max: tuning.append_bytes_max.saturating_mul(2).saturating_add(64 << 10),
-            queue_bytes_max: usize::try_from(tuning.inflight_bytes_max)
+            engine_bytes_max: usize::try_from(tuning.inflight_bytes_max)
                 .unwrap_or(usize::MAX)
                 .saturating_mul(2)
                 .saturating_add(HEADS_BYTES_MAX),
+            engines: 1,
         }
+    }
+
+    /// Bytes of messages that wait to be written.
+    const fn queue_bytes_max(&self) -> usize {
+        self.engine_bytes_max.saturating_mul(self.engines)
     }
 }
 
@@ -159,6 +167,15 @@ impl TcpNet {
             events: Vec::new(),
             counters,
             tasks,
+        }
+    }
+
+    /// So many engines send through it: each has a window of its own to every peer, and all of them may
+    /// open theirs at once, when the peer is back. What waits already may stay, should they be fewer.
+    pub fn share(&mut self, engines: usize) {
+        self.limits.engines = engines.max(1);
+        for connection in self.peers.values_mut().filter_map(|peer| peer.connection.as_mut()) {
+            connection.make_room(self.limits.queue_bytes_max());
         }
     }
 
