@@ -84,6 +84,7 @@ impl Encoder {
             }
             Payload::RefillAsk { at } => self.bare(head, 16, [at.term.0, at.index.0]),
             Payload::TimeoutNow => self.bare(head, 19, []),
+            Payload::Members(members) => self.members(head, members),
             Payload::Removed { at } => self.bare(head, 18, [at.term.0, at.index.0]),
             Payload::Refill(given) => {
                 let words = [given.gone.term.0, given.gone.index.0];
@@ -148,15 +149,21 @@ impl Encoder {
         (self.finish(), take(&mut forward.commands))
     }
 
+    fn members(&mut self, head: &Head, members: &Membership) -> (Bytes, Bytes) {
+        let (members, length) = padded(members.encode());
+        self.begin(head, 21, [length], members.len() / WORD, 0);
+        self.pool.put_slice(&members);
+        (self.finish(), Bytes::new())
+    }
+
     fn piece(&mut self, head: &Head, piece: &mut Piece) -> (Bytes, Bytes) {
         let SnapshotName { at, id, bytes, digest } = piece.snapshot;
         let crc = crc32c::crc32c(&piece.bytes);
         let crcs = u64::from(digest) | u64::from(crc) << 32;
-        let mut members = piece.members.as_ref().map_or_else(Vec::new, |members| members.encode());
-        let length = members.len();
-        members.resize(length.next_multiple_of(WORD), 0);
+        let members = piece.members.as_ref().map_or_else(Vec::new, |members| members.encode());
+        let (members, length) = padded(members);
         let (offset, time) = (piece.offset, piece.time.0);
-        let words = [at.term.0, at.index.0, id.0, bytes, crcs, offset, time, length as u64];
+        let words = [at.term.0, at.index.0, id.0, bytes, crcs, offset, time, length];
         self.begin(head, 12, words, members.len() / WORD, piece.bytes.len());
         self.pool.put_slice(&members);
         (self.finish(), take(&mut piece.bytes))
@@ -414,6 +421,10 @@ fn take_payload(
             Payload::Refill(Refill { gone, frames: body.slice() })
         }),
         19 => Some(Payload::TimeoutNow),
+        21 => {
+            let members = from.take().and_then(|[length]| take_members(from, length)).flatten();
+            members.map(Payload::Members)
+        }
         18 => from.take().map(|[term, index]| {
             let at = LogId::new(Term(term), LogIndex(index));
             Payload::Removed { at }
@@ -515,6 +526,13 @@ fn take_piece(from: &mut Fields<'_>, body: &Body<'_>) -> Result<Option<Piece>, F
     let at = LogId::new(Term(term), LogIndex(index));
     let snapshot = SnapshotName { at, id: SnapshotId(id), bytes, digest: crcs as u32 };
     Ok(Some(Piece { snapshot, offset, time: Timestamp(time), members, bytes: piece }))
+}
+
+/// Zeros make whole words of it; and how long it was.
+fn padded(mut bytes: Vec<u8>) -> (Vec<u8>, u64) {
+    let length = bytes.len();
+    bytes.resize(length.next_multiple_of(WORD), 0);
+    (bytes, length as u64)
 }
 
 /// A membership of so many bytes, which zeros make whole words; none, if there are none.

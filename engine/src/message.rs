@@ -6,9 +6,11 @@
 
 use crate::{
     backup::Origin,
+    membership::Membership,
     types::{ClusterId, GroupId, LogId, LogIndex, NodeId, Piece, SnapshotId, Term, Timestamp},
 };
 use bytes::Bytes;
+use std::sync::Arc;
 
 /// The most runs of equal terms that a [`Conflict`] names.
 pub(crate) const CONFLICT_RUNS_MAX: usize = 32;
@@ -98,6 +100,9 @@ pub(crate) enum Payload {
         at: LogId,
     },
     Refill(Refill),
+    /// Who the members are now, by what is committed: to a founder that still waits for others to form
+    /// the cluster with, who may be members no more.
+    Members(Arc<Membership>),
     /// "You were a member, and are none any more."
     Removed {
         /// The committed membership without the receiver.
@@ -118,6 +123,7 @@ impl Payload {
             Self::GateAnswer { last, .. } => *last,
             Self::RefillAsk { at } | Self::Removed { at } => at.index,
             Self::Hello { origin, .. } => origin.at.index,
+            Self::Members(members) => members.at.index,
             _ => LogIndex(0),
         }
     }

@@ -67,8 +67,8 @@ pub(crate) fn every_kind() -> Vec<Message> {
     };
     let address = Bytes::from_static(b"an address");
     let member = crate::Member { id: NodeId(9), incarnation: 7, address };
-    let members = Some(Arc::new(Membership::of([member])));
-    let first_piece = Piece { offset: 0, members, ..piece.clone() };
+    let members = Arc::new(Membership::of([member]));
+    let first_piece = Piece { offset: 0, members: Some(Arc::clone(&members)), ..piece.clone() };
     let install_answer = InstallAnswer {
         snapshot: snapshot.at,
         id: snapshot.id,
@@ -112,6 +112,7 @@ pub(crate) fn every_kind() -> Vec<Message> {
         Payload::Refill(Refill { gone: LogId::ZERO, frames: Bytes::from_static(b"checked too") }),
         Payload::Refill(Refill { gone: snapshot.at, frames: Bytes::new() }),
         Payload::Removed { at: snapshot.at },
+        Payload::Members(Arc::clone(&members)),
     ]
     .map(|payload| Message { head: head(), payload })
     .into()

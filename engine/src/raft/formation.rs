@@ -15,7 +15,7 @@ use crate::{
     marks::Mark,
     membership::{Member, Membership},
     message::{Head, Message, Payload},
-    types::{Instant, NodeId},
+    types::{Instant, LogId, NodeId},
 };
 use std::sync::Arc;
 
@@ -24,13 +24,15 @@ use std::sync::Arc;
 pub(super) struct Forming {
     /// Those who have recorded this node's incarnation durably.
     confirmed: Vec<NodeId>,
+    /// Those who have left a cluster that formed meanwhile: nobody will ever confirm for them.
+    left: Vec<NodeId>,
     /// When to ask those who have not.
     pub(super) greet_at: Instant,
 }
 
 impl Forming {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { confirmed: Vec::new(), greet_at: now }
+        Self { confirmed: Vec::new(), left: Vec::new(), greet_at: now }
     }
 }
 
@@ -106,7 +108,29 @@ impl Raft {
         }
         if ask {
             self.owe(from, Payload::Hello { ask: false, origin: self.origin });
+            self.tell_members(from);
         }
+    }
+
+    /// A founder may have met all, and gone down before it knew it; and the one that was to confirm it
+    /// may have been removed since.
+    fn tell_members(&mut self, to: NodeId) {
+        let members = self.members_at(self.log.marks.committed());
+        let changed = members.filter(|members| !self.is_forming() && members.at != LogId::ZERO);
+        if let Some(members) = changed {
+            self.owe(to, Payload::Members(members));
+        }
+    }
+
+    /// One who has met this node is a member of a cluster that has formed, with it. All who are members of
+    /// that must know it, and those who are not any more need not.
+    pub(super) fn on_members(&mut self, members: &Membership) {
+        let Role::Forming(forming) = &mut self.role else { return };
+        if members.member(self.identity.node).is_none() {
+            return;
+        }
+        let left = self.recorded.members().map(|member| member.id);
+        forming.left = left.filter(|id| members.is_former(*id)).collect();
     }
 
     /// One who greets before it adds a node, or one who is to be added and answers.
@@ -153,7 +177,9 @@ impl Raft {
         let Role::Forming(forming) = &mut self.role else { return };
         let own = self.identity.node;
         let missing = |member: &Member| {
-            member.incarnation == 0 || (member.id != own && !forming.confirmed.contains(&member.id))
+            let is_met = member.incarnation != 0
+                && (member.id == own || forming.confirmed.contains(&member.id));
+            !is_met && !forming.left.contains(&member.id)
         };
         if !self.recorded.members().any(missing) {
             return self.formed();

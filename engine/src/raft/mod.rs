@@ -355,6 +355,7 @@ impl Raft {
             Payload::Hello { ask, origin } => self.on_hello(&head, ask, origin),
             Payload::FormedWithoutYou => self.on_formed_without_you(&head),
             Payload::Removed { .. } => self.on_removed(&head),
+            Payload::Members(members) => self.on_members(&members),
             _ if self.is_forming() => {}
             Payload::PreVote(ballot) => self.on_ballot(&head, ballot, true),
             Payload::PreVoteAnswer(verdict) => self.on_verdict(&head, verdict, true),

@@ -1,4 +1,5 @@
 use super::*;
+use crate::change::Change;
 
 /// Nodes as formatted: each knows its own incarnation only.
 fn formatted(nodes: u64) -> Cluster {
@@ -93,6 +94,45 @@ fn one_that_met_all_and_has_no_term_asks_again() {
     assert_eq!(cluster.at(2).role(), status::Role::Forming);
     cluster.run();
     assert_eq!(cluster.at(2).role(), status::Role::Follower, "those who have formed still answer");
+}
+
+/// It went down before it had a term, and one of the founders was removed before it was back: it greeted
+/// that one for ever (storm of groups, seed 5302287).
+#[test]
+fn one_that_met_all_does_not_wait_for_those_who_have_left() {
+    let mut cluster = formatted(4);
+    cluster.run();
+    cluster.isolate(4);
+    cluster.crash(4);
+    cluster.elect(1);
+    cluster.changed(1, 100, &[Change::Demote(node(4)), Change::Remove(node(2))]);
+    cluster.cut.clear();
+    cluster.isolate(2);
+    assert_eq!(cluster.at(4).role(), status::Role::Forming);
+    // No longer than it takes to hear who the members are, from one who has met it.
+    cluster.elapse(1000 * MS);
+    assert_eq!(cluster.at(4).role(), status::Role::Follower);
+    assert_eq!(cluster.at(4).raft.leader(), Some(node(1)));
+    assert_eq!(cluster.voters(4), (vec![1, 3], vec![]));
+}
+
+/// Who is a member still must be met, whoever else says that it has been.
+#[test]
+fn one_that_has_not_met_a_member_waits_for_it() {
+    let mut cluster = formatted(4);
+    cluster.run();
+    cluster.isolate(4);
+    cluster.crash(4);
+    cluster.elect(1);
+    cluster.changed(1, 100, &[Change::Demote(node(4)), Change::Remove(node(2))]);
+    cluster.cut.clear();
+    cluster.isolate(2);
+    cluster.cut.extend([(node(3), node(4)), (node(4), node(3))]);
+    cluster.elapse(1000 * MS);
+    assert_eq!(cluster.at(4).role(), status::Role::Forming);
+    cluster.cut.retain(|(from, to)| *from == node(2) || *to == node(2));
+    cluster.elapse(1000 * MS);
+    assert_eq!(cluster.at(4).role(), status::Role::Follower);
 }
 
 const ORIGIN: Origin = Origin { at: id(6, 2), id: SnapshotId(5) };
