@@ -37,7 +37,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             }
             FaultKind::Isolated { node, noticed, .. } => self.isolate(*node, *noticed),
             FaultKind::Pause { node, lasts } => {
-                self.nodes[*node].paused_until = self.now + lasts;
+                let node = &mut self.nodes[*node];
+                node.paused_until = node.paused_until.max(self.now + lasts);
             }
             FaultKind::SlowLink { from, to, bytes_per_ms, lasts } => {
                 self.network.slow(*from, *to, *bytes_per_ms, self.now + lasts);

@@ -285,10 +285,14 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     /// A process stands still for so long, and its clock goes on: what is sent to it, and what its
-    /// disk has done, it sees afterwards.
+    /// disk has done, it sees afterwards. If it stands still already, until the later end.
     pub fn pause(&mut self, node: usize, lasts: u64) {
-        if self.nodes[node].is_up() {
-            self.nodes[node].paused_until = self.now + lasts;
+        let (until, node) = (self.now + lasts, &mut self.nodes[node]);
+        if node.is_up() && until > node.paused_until {
+            if node.paused_until > self.now {
+                node.heard.put_off(node.paused_until, until);
+            }
+            node.paused_until = until;
         }
     }
 

@@ -31,6 +31,11 @@ impl Hearsay {
         self.told.get(first).map(|(_, as_of)| *as_of)
     }
 
+    /// What was to be handled at the one instant is handled at the other, which is later.
+    pub(crate) fn put_off(&mut self, from: u64, to: u64) {
+        self.told.iter_mut().rev().take_while(|(at, _)| *at == from).for_each(|told| told.0 = to);
+    }
+
     pub(crate) fn forget(&mut self) {
         self.told.clear();
     }
@@ -50,5 +55,18 @@ mod tests {
         assert_eq!(since, [9, 9, 12, 12, 12, 39, 39, 0].map(|at| (at > 0).then_some(at)));
         heard.hear(50, 45, 35);
         assert_eq!(heard.oldest_since(0), Some(39));
+    }
+
+    /// A pause that goes on longer: what came meanwhile is handled when it is over.
+    #[test]
+    fn what_is_put_off_is_as_old_as_it_was() {
+        let mut heard = Hearsay::default();
+        for (now, as_of) in [(10, 9), (30, 12), (30, 14)] {
+            heard.hear(now, as_of, 0);
+        }
+        heard.put_off(30, 50);
+        heard.hear(50, 20, 0);
+        let since = [10, 11, 50, 51].map(|since| heard.oldest_since(since));
+        assert_eq!(since, [Some(9), Some(12), Some(12), None]);
     }
 }
