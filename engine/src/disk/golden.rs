@@ -260,7 +260,12 @@ fn golden_segment() {
     ];
     let fields = [PRELUDE, &[("sequence", 8)], IDENTITY, fields];
     let bytes = golden("segment-header", &fields, &header.encode());
-    assert_eq!(Header::decode(&bytes, GroupId(0x13), 0x51), Ok(header));
+    assert_eq!(Header::decode(&bytes, GroupId(0x13), 0x51), Ok(header.clone()));
+    for (blocks, is_segment) in [(16, true), (15, false)] {
+        let header = Header { layout: Layout::new(blocks * 512, 512), ..header.clone() };
+        let decoded = Header::decode(&header.encode(), GroupId(0x13), 0x51);
+        assert_eq!(decoded.is_ok(), is_segment, "sixteen blocks at least");
+    }
 
     let end = EndRecord {
         last: id(0x61, 0x62),

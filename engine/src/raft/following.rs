@@ -20,7 +20,7 @@ use crate::{
 use bytes::Bytes;
 
 /// No entry has that many commands: each takes four bytes at least.
-const ORDINAL_MAX: u32 = 1 << 30;
+pub(super) const ORDINAL_MAX: u32 = 1 << 30;
 
 impl Raft {
     pub(super) fn on_append(&mut self, head: &Head, append: Append) {

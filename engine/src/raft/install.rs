@@ -75,7 +75,7 @@ impl Transfer {
         if !self.is_open {
             return !is_all && self.sent <= self.wanted;
         }
-        !is_all && (self.sent <= self.stored || self.sent - self.stored < window)
+        !is_all && self.sent.saturating_sub(self.stored) < window.max(1)
     }
 
     /// Where the next piece to read begins, if one is to be read now.

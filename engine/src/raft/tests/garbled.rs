@@ -6,7 +6,8 @@
 use super::*;
 use crate::{
     Runs,
-    message::{AppendAnswer, Conflict, InstallAnswer},
+    message::{Append, AppendAnswer, Conflict, Fate, InstallAnswer, Placement},
+    raft::following::ORDINAL_MAX,
 };
 use rand_chacha::rand_core::Rng;
 
@@ -74,6 +75,29 @@ fn garbled_messages_panic_nobody() {
     }
     assert_eq!(faults, 0, "no correct peer is at fault");
     assert!(garbled > 5000, "only {garbled} were worth trying");
+}
+
+/// The greatest ordinal that is reckoned with, and the one behind it.
+#[test]
+fn an_ordinal_may_be_as_great_as_any_batch_allows() {
+    for (ordinal, faults) in [(ORDINAL_MAX, 0), (ORDINAL_MAX + 1, 1)] {
+        let mut cluster = Cluster::led(3);
+        cluster.elapse(300 * MS);
+        let raft = &cluster.at(1).raft;
+        let (last, committed) = (raft.log.last(), raft.committed());
+        let outcome = Placement::At { id: last, ordinal };
+        let append = Append {
+            sequence: 1 << 20,
+            prev: last,
+            commit: committed,
+            fates: vec![Fate { sequence: 1, outcome }],
+            ..Append::default()
+        };
+        let head = raft.head_to(node(2));
+        cluster.at(2).raft.on_message(node(1), Message { head, payload: Payload::Append(append) });
+        let is_fault = |action: &&Action| matches!(action, Action::Note(Note::PeerFault { .. }));
+        assert_eq!(cluster.at(2).raft.actions.iter().filter(is_fault).count(), faults);
+    }
 }
 
 /// Numbers that no correct peer says, in the messages that carry them: each would have had the receiver

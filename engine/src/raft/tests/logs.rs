@@ -476,6 +476,32 @@ fn no_peer_is_asked_about_what_is_gone() {
     assert_eq!(cluster.nodes[2].ids(), cluster.nodes[0].ids());
 }
 
+/// Nobody may be told that he has it still.
+#[test]
+fn what_a_snapshot_takes_the_place_of_is_durable_no_more() {
+    let mut log = Log::new(&recovered(&disk_with(5, &[1, 1, 2, 2, 2, 4], 1), 1));
+    log.marks.advance_durable(LogIndex(6));
+    log.end_before(id(3, 4));
+    assert_eq!(log.marks.durable(), LogIndex(4));
+}
+
+/// A machine is never given less than it held, whatever state was lost.
+#[test]
+fn a_snapshot_of_less_than_was_applied_is_not_needed() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a", "b"]);
+    cluster.elapse(300 * MS);
+    let raft = &mut cluster.at(2).raft;
+    let applied = raft.log.marks.applying();
+    assert!(applied > LogIndex(1));
+    raft.facts.is_state_lost = true;
+    let reaches = [applied.previous(), applied, applied.next()]
+        .map(|index| raft.reaches(LogId::new(Term(1), index)));
+    assert_eq!(reaches, [true, false, false]);
+    raft.facts.is_state_lost = false;
+    assert!(raft.reaches(LogId::new(Term(1), applied)), "then its log is as good");
+}
+
 #[test]
 fn a_run_that_reaches_over_the_border_is_one() {
     let mut log = Log::new(&recovered(&disk_with(5, &[1, 1, 2, 2, 2, 4], 1), 1));
