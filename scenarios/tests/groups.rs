@@ -2,7 +2,7 @@
 
 use lakebed::Mark;
 use lakebed_scenarios::groups::{a_leader_of_many_dies, idle, storm};
-use lakebed_sim::{Seed, check, plan::kind_names};
+use lakebed_sim::{Seed, check, groups::storm as of, plan::kind_names};
 
 /// In a sweep of some length groups rest, wake in each of the ways there are, and are removed; members
 /// change, disks fill up, and what is on them rots.
@@ -42,6 +42,15 @@ fn the_same_seed_does_the_same() {
         let digest = |seed| storm(seed).unwrap_or_else(|failure| panic!("{failure}")).digest;
         assert_eq!(digest(Seed::new(number)), digest(Seed::new(number)));
     }
+}
+
+/// While it looks for the smallest plan, the shrinker comes upon one whose faults all strike at once.
+#[test]
+fn faults_at_the_very_beginning_are_a_plan_as_well() {
+    let mut plan = of::plan(&Seed::new(3), 5);
+    plan.faults.truncate(1);
+    plan.faults[0].at = 0;
+    storm(Seed::of_plan(plan)).unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 /// The one thing that idle groups cost is the beat of their nodes: as many as of one group.

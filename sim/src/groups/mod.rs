@@ -241,7 +241,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             self.clients.push(Client::default());
             self.schedule(US, Coming::Think { client, round: 0 });
         }
-        let last = self.plan.faults.iter().map(|fault| fault.at).max().unwrap_or(1_000 * MS);
+        let last = self.plan.faults.iter().map(|fault| fault.at).max().unwrap_or(1_000 * MS).max(1);
         for turn in 0..self.census.comings {
             let lane = self.process.lane(SITE_ARRIVE, turn as u32);
             let (comes, goes) = (lane.below(last), lane.below(last));
