@@ -8,9 +8,16 @@ use lakebed::{
     Change, ClusterId, Control, GroupId, Halt, LogId, MachineError, Member, NodeId, ReadMode, Role,
     StateMachine, Timestamp,
 };
-use lakebed_runtime::{Failure, Groups, GroupsError, GroupsNode, GroupsOptions, Handle, Listen};
+use lakebed_runtime::{
+    Counters, Failure, Groups, GroupsError, GroupsNode, GroupsOptions, Handle, Listen,
+};
 use port::Port;
-use std::{future::Future, net::TcpListener, time::Duration};
+use std::{
+    future::Future,
+    net::TcpListener,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 use tempfile::TempDir;
 use tokio::{
     task::JoinHandle,
@@ -19,6 +26,8 @@ use tokio::{
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const GROUPS: u64 = 16;
+/// How many bytes a group has on their way to a peer.
+const WINDOW: usize = 1 << 20;
 /// What no machine can add.
 const POISON: u64 = 666;
 
@@ -56,6 +65,7 @@ fn number(bytes: &[u8]) -> u64 {
 
 struct Node {
     groups: Groups,
+    counters: Arc<Counters>,
     task: JoinHandle<()>,
 }
 
@@ -81,8 +91,10 @@ impl Cluster {
         options.tuning.heartbeat = Duration::from_millis(50);
         options.tuning.election = (Duration::from_millis(300), Duration::from_millis(600));
         options.tuning.hibernate_after = Duration::from_millis(200);
+        options.tuning.inflight_bytes_max = WINDOW as u64;
         let (groups, node) = GroupsNode::open(options, |group| Sum { group, sum: 0 }).unwrap();
-        self.nodes[at] = Some(Node { groups, task: tokio::spawn(node) });
+        let counters = node.counters();
+        self.nodes[at] = Some(Node { groups, counters, task: tokio::spawn(node) });
     }
 
     /// Its process goes, without a word to anybody.
@@ -244,6 +256,37 @@ async fn a_group_that_is_being_removed_begins_again_when_it_is_gone() {
     assert_eq!(number(&eventually(read).await), 0, "it knows nothing of the former one");
 }
 
+/// All of them have a window of entries for the node that comes back, and one connection.
+#[tokio::test]
+async fn a_node_that_lags_in_all_groups_catches_up_over_one_connection() {
+    let mut cluster = Cluster::new();
+    (1..=GROUPS).for_each(|group| cluster.create(group));
+    for group in 1..=GROUPS {
+        cluster.add(group, 1).await;
+    }
+    cluster.kill(2).await;
+    let mut large = vec![0; WINDOW / 8];
+    large[0] = 1;
+    for group in 1..=GROUPS {
+        cluster.leader(group).await;
+        let propose = async || cluster.handle(group).propose_one(&large).await.ok();
+        for _ in 0..12 {
+            eventually(propose).await;
+        }
+    }
+    cluster.start(2);
+    for group in 1..=GROUPS {
+        let handle = cluster.groups(2).group(GroupId(group)).unwrap();
+        let at_least = async || {
+            let read = handle.read_one(b"", ReadMode::Linearizable).await.ok()?;
+            (number(&read) >= 13).then_some(())
+        };
+        eventually(at_least).await;
+    }
+    let overflows = |node: &Node| node.counters.overflows.load(Relaxed);
+    assert_eq!(cluster.nodes.iter().flatten().map(overflows).sum::<u64>(), 0);
+}
+
 /// The poison is in the log: who leads meets it, and then who leads next. The third, which cannot
 /// commit alone, may be spared. No other group hears of it.
 #[tokio::test]
@@ -328,7 +371,7 @@ async fn a_node_stops_when_all_its_groups_have() {
         cluster.add(group, 1).await;
     }
     for node in 0..3 {
-        let Node { groups, task } = cluster.nodes[node].take().unwrap();
+        let Node { groups, task, .. } = cluster.nodes[node].take().unwrap();
         groups.shutdown(true);
         within(task).await.unwrap();
         assert_eq!(groups.list(), []);
