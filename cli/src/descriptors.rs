@@ -11,8 +11,9 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 const OF_PROCESS: usize = 64;
 /// For each node: files (64 are kept open, twice each), peers, and those who knock.
 const OF_NODE: usize = 192;
-/// For each group of a node, where there are several: its folder, its lock, a file at work.
-const OF_GROUP: usize = 4;
+/// For each group of a node, where there are several: its folder, its lock, eight files that it keeps
+/// open, two more that it only just makes, and a file at work.
+const OF_GROUP: usize = 13;
 /// So many are served in any case.
 const CLIENTS_MIN: usize = 16;
 
@@ -44,7 +45,7 @@ mod tests {
         let cases = [
             ((1024, 1, 1), 768),
             ((1024, 3, 1), 128),
-            ((4096, 3, 5), 1136),
+            ((4096, 3, 5), 1100),
             ((1 << 20, 3, 64), 4096),
             ((usize::MAX, 32, 64), 4096),
             ((256, 1, 1), CLIENTS_MIN),

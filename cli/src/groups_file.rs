@@ -3,6 +3,7 @@
 //! own.
 
 use anyhow::{Context, Result, bail};
+use lakebed::files::make_durably;
 use lakebed_runtime::MARK;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -143,7 +144,7 @@ pub(crate) fn refuse_strangers(dir: &Path) -> Result<()> {
 /// Keeps something in this folder under this name: whole, or not at all.
 pub(crate) fn write_whole(dir: &Path, name: &str, what: &impl Serialize) -> Result<()> {
     let write = || {
-        fs::create_dir_all(dir)?;
+        make_durably(dir)?;
         let part = dir.join(format!("{name}.part"));
         let mut file = File::create(&part)?;
         serde_json::to_writer_pretty(&mut file, what)?;

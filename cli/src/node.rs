@@ -22,6 +22,7 @@ use std::{
     path::PathBuf,
     sync::Arc,
     thread,
+    time::Duration,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -77,6 +78,9 @@ struct Opened {
     limits: Limits,
 }
 
+/// How long a node that has ended is still waited for.
+const STOP_MAX: Duration = Duration::from_secs(1);
+
 impl Plan {
     /// Opens the node and serves its clients until it has stopped.
     pub(crate) async fn start(self) -> Result<Running> {
@@ -90,8 +94,9 @@ impl Plan {
                 Err(error) => return drop(opened.send(Err(error.into()))),
             };
             let halt = runtime.block_on(self.drive(opened, stopping));
-            // With it go sockets that tasks still hold: who hears of the end may start anew.
-            drop(runtime);
+            // With it go sockets that tasks still hold: who hears of the end may start anew. A thread
+            // that asks for a name, or a file system that does not answer, is not waited for.
+            runtime.shutdown_timeout(STOP_MAX);
             halt.map(|halt| end.send(halt));
         };
         thread::Builder::new().name(format!("node-{id}")).spawn(work)?;

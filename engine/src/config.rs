@@ -1,10 +1,17 @@
 //! What a node is told about itself. Identity is fixed; tuning may change while it runs.
 
 use crate::{
+    disk::snapshot::block_bytes,
     entry::HEAD_BYTES,
     types::{GroupId, NodeId},
 };
 use std::{fmt, time::Duration};
+
+/// The greatest unit of a disk.
+const ALIGN_MAX: u32 = 65536;
+/// Of a message, what is no entry and no state: fates of forwarded batches, members, checksums. About
+/// half of that at most.
+const MESSAGE_HEAD_BYTES_MAX: u64 = 64 << 10;
 
 /// Who a node is, and how its disk is cut. Fixed for an engine's life.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,9 +48,17 @@ impl Config {
         }
     }
 
+    /// The most bytes of one message from a node whose segments are no larger, however it is tuned: an
+    /// entry, or a block of a snapshot, and what tells of it. What is longer no correct peer sends.
+    #[must_use]
+    pub fn message_bytes_max(&self) -> u64 {
+        let (entry, block) = (self.segment_bytes / 2, block_bytes(ALIGN_MAX).into());
+        entry.max(block) + MESSAGE_HEAD_BYTES_MAX
+    }
+
     /// Checks what each value and the relations between them must hold.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        if !self.disk_align.is_power_of_two() || !(512..=65536).contains(&self.disk_align) {
+        if !self.disk_align.is_power_of_two() || !(512..=ALIGN_MAX).contains(&self.disk_align) {
             return Err(ConfigError::DiskAlign(self.disk_align));
         }
         let least = u64::from(self.disk_align) * 16;

@@ -46,6 +46,8 @@ pub struct Directory {
     /// The directory itself, to sync its names.
     names: fs::File,
     files: Mutex<BTreeMap<File, Arc<fs::File>>>,
+    /// The most that are kept open, as far as there are segments to close.
+    open_max: usize,
     /// Whether nothing in it is to change.
     read_only: bool,
     /// Held for as long as this value lives; `None`: there is no such file, and none is made.
@@ -100,7 +102,7 @@ impl std::error::Error for OpenError {
 }
 
 /// Makes a directory and those above it that are missing, each of which is there after a power cut.
-fn make_durably(path: &Path) -> io::Result<()> {
+pub fn make_durably(path: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
     fs::create_dir_all(path)?;
     for made in missing.iter().rev() {
@@ -120,6 +122,23 @@ impl Directory {
         let names = fs::File::open(&path).map_err(failed)?;
         let lock = open_lock(&path.join(LOCK))?;
         Self::drained(path, names, false, Some(lock))
+    }
+
+    /// Keeps at most so many files open, as far as there are segments to close; 64, if nothing is said.
+    #[must_use]
+    pub const fn with_open_files(mut self, most: usize) -> Self {
+        self.open_max = most;
+        self
+    }
+
+    /// Keeps a descriptor for later operations, in place of the oldest segment's if there are many: a
+    /// log may have more segments than a process may have files open.
+    fn keep(&self, files: &mut BTreeMap<File, Arc<fs::File>>, file: File, open: Arc<fs::File>) {
+        let oldest = files.keys().find(|file| matches!(file, File::Segment(_))).copied();
+        if let Some(oldest) = oldest.filter(|_| files.len() >= self.open_max) {
+            files.remove(&oldest);
+        }
+        files.insert(file, open);
     }
 
     /// Locks the directory for reading alone: nothing in it is made or changed, and every request
@@ -145,7 +164,7 @@ impl Directory {
         lock: Option<fs::File>,
     ) -> Result<Self, OpenError> {
         let files = Mutex::default();
-        let directory = Self { path, names, files, read_only, _lock: lock };
+        let directory = Self { path, names, files, open_max: OPEN_MAX, read_only, _lock: lock };
         let listed = directory.list();
         let listed =
             listed.map_err(|error| OpenError::Io { path: directory.path.clone(), error })?;
@@ -241,7 +260,7 @@ impl Directory {
             let _ = fs::remove_file(&path);
             return Err(error);
         }
-        keep(&mut self.files(), file, Arc::new(new));
+        self.keep(&mut self.files(), file, Arc::new(new));
         Ok(())
     }
 
@@ -270,7 +289,7 @@ impl Directory {
             open.try_lock_shared()?;
         }
         let open = Arc::new(open);
-        keep(&mut self.files(), file, Arc::clone(&open));
+        self.keep(&mut self.files(), file, Arc::clone(&open));
         Ok(open)
     }
 
@@ -294,16 +313,6 @@ impl Directory {
             TryLockError::Error(error) => failed(error),
         })
     }
-}
-
-/// Keeps a descriptor for later operations, in place of the oldest segment's if there are many: a
-/// log may have more segments than a process may have files open.
-fn keep(files: &mut BTreeMap<File, Arc<fs::File>>, file: File, open: Arc<fs::File>) {
-    let oldest = files.keys().find(|file| matches!(file, File::Segment(_))).copied();
-    if let Some(oldest) = oldest.filter(|_| files.len() >= OPEN_MAX) {
-        files.remove(&oldest);
-    }
-    files.insert(file, open);
 }
 
 fn open_lock(path: &Path) -> Result<fs::File, OpenError> {

@@ -83,7 +83,7 @@ pub use event::{Chunk, Completion, Control, Event, MachineError, ReadMode, Start
 pub use file::{Class, DiskError, DiskRequest, Extent, File};
 pub use host::{Host, HostAction, HostConfig, HostCounters, HostError, HostEvent};
 pub use marks::{Mark, Marks};
-pub use membership::{Member, Membership};
+pub use membership::{MEMBERS_MAX, Member, Membership};
 pub use report::{Forced, Inspection};
 pub use session::Sessions;
 pub use state_machine::{Clients, Runner, StateMachine};

@@ -5,7 +5,7 @@
 //! Knows no message: the numbers go before it and are taken off again, so that no engine sees them.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use lakebed::{Event, Membership, NodeId};
+use lakebed::{Event, Membership, NodeId, Tuning};
 use lakebed_runtime::Net;
 use std::{collections::BTreeMap, task::Context};
 
@@ -60,6 +60,10 @@ impl<N: Net> Net for Numbered<N> {
         }
         stamped.extend_from_slice(&head);
         self.net.send(to, stamped.freeze(), body);
+    }
+
+    fn tune(&mut self, tuning: &Tuning) {
+        self.net.tune(tuning);
     }
 
     fn flush(&mut self) {

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::channel::mpsc;
 use lakebed::{
     Action, Class, Config, Core, DiskRequest, Event, Halt, Instant, Machine, Membership, NodeId,
-    Note, OpId, Runner, Start, StateMachine, Timestamp,
+    Note, OpId, Refusal, Runner, Start, StateMachine, Timestamp, Tuning,
 };
 use std::{
     collections::VecDeque,
@@ -59,6 +59,9 @@ pub trait Net {
     /// Takes one message: its two parts, to be received as one. It may wait for
     /// [`flush`](Self::flush), and may be lost, whole, with an [`Event::Link`].
     fn send(&mut self, to: NodeId, head: Bytes, body: Bytes);
+
+    /// The node may send as much at one time as this says, from now on.
+    fn tune(&mut self, _: &Tuning) {}
 
     /// Sends what was taken, as far as that is possible now.
     fn flush(&mut self);
@@ -207,6 +210,20 @@ impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Inner<E, D, N, C, M> {
         self.requests = requests;
     }
 
+    /// A disk may take long to end its last operation: nobody waits for that who wants an answer.
+    fn turn_away(&mut self, waker: &Waker) {
+        let mut requests = mem::take(&mut self.requests);
+        self.inbox.poll(waker, &mut requests);
+        for request in requests.drain(..) {
+            match request {
+                Request::Status(reply) => drop(reply.send(Ok(self.engine.status()))),
+                ended @ Request::Ended(_) => self.await_end.push(ended),
+                other => other.refuse(Refusal::Stopping),
+            }
+        }
+        self.requests = requests;
+    }
+
     fn accept(&mut self, request: Request) {
         match request {
             Request::Propose { batch, waiter } => {
@@ -223,7 +240,10 @@ impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Inner<E, D, N, C, M> {
                 let id = self.clients.order(reply);
                 self.events.push(Event::Control { id, control });
             }
-            Request::Tune(tuning) => self.events.push(Event::Tune(tuning)),
+            Request::Tune(tuning) => {
+                self.net.tune(&tuning);
+                self.events.push(Event::Tune(tuning));
+            }
             Request::Status(reply) => drop(reply.send(Ok(self.engine.status()))),
             Request::Subscribe(notes) => self.subscribers.push(notes),
             Request::Stop { hand_over } => self.events.push(Event::Stop { hand_over }),
@@ -271,6 +291,7 @@ impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Inner<E, D, N, C, M> {
         self.disk.poll_completed(cx, &mut self.events);
         self.events.clear();
         self.clients.end_all();
+        self.turn_away(cx.waker());
         if self.disk.is_idle() { Poll::Ready(()) } else { Poll::Pending }
     }
 }

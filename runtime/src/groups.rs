@@ -24,7 +24,7 @@ pub use driver::GroupsNode;
 use driver::Inner;
 use lakebed::{
     ClusterId, Config, GroupId, Halt, Member, Membership, NodeId, Start, StateMachine, Tuning,
-    files::Directory,
+    files::{Directory, make_durably},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,6 +35,8 @@ use std::{
 
 /// The most bytes of commands and queries of one group that wait for the loop's next turn.
 const INBOX_BYTES_MAX: usize = 16 << 20;
+/// The most files that a group keeps open, while it has others to close: its segments.
+const OPEN_FILES_MAX: usize = 8;
 /// What a group's directory is called, and one that is being thrown away.
 const PREFIX: &str = "group-";
 const GONE: &str = "gone-";
@@ -245,6 +247,7 @@ impl Groups {
         let owner = Owner { cluster: self.cluster.0, group: group.0, node: self.node.0 };
         let (directory, vacant) =
             dir::open(&self.path(group), owner).map_err(GroupsError::Directory)?;
+        let directory = directory.with_open_files(OPEN_FILES_MAX);
         let start = match new {
             Some(start) if vacant => start,
             None if vacant => return Err(GroupsError::Unknown(group)),
@@ -321,8 +324,7 @@ impl<M: StateMachine + Send + 'static> GroupsNode<M> {
         let listener = crate::node::listen(listen, insecure)?;
         // No group's: a node of one group is turned away.
         let identity = Identity { cluster, group: GroupId(0), node };
-        let net =
-            TcpNet::new(identity, &secret, listener, &config.tuning).map_err(StartError::System)?;
+        let net = TcpNet::new(identity, &secret, listener, &config).map_err(StartError::System)?;
         let shared = Arc::new(Shared::default());
         let health = Arc::new(Health::new(dir.clone()));
         let groups = Groups { dir, cluster, node, shared: Arc::clone(&shared) };
@@ -344,7 +346,7 @@ impl<M: StateMachine + Send + 'static> GroupsNode<M> {
 
 /// The groups that a directory holds. What was being thrown away is gone then.
 fn found(dir: &Path) -> io::Result<Vec<GroupId>> {
-    fs::create_dir_all(dir)?;
+    make_durably(dir)?;
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

@@ -60,7 +60,7 @@ impl<M: StateMachine> Node<M> {
         let health = Arc::new(Health::new(options.dir));
         let disk = disk::open(options.disk, directory).map_err(StartError::Disk)?;
         let disk = Timed::new(disk, Arc::clone(&health));
-        let net = TcpNet::new(identity, &options.secret, listener, &config.tuning)
+        let net = TcpNet::new(identity, &options.secret, listener, &config)
             .map_err(StartError::System)?;
         let counters = net.counters();
         let seed = getrandom::u64().map_err(|error| StartError::System(io::Error::other(error)))?;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use lakebed::{
-    Class, ClusterId, Config, DiskRequest, Event, GroupId, Membership, NodeId, OpId, Tuning,
+    Class, ClusterId, Config, DiskRequest, Event, GroupId, Membership, NodeId, OpId,
     conformance::{FaultyDisk, LossyLink, Seat, check},
     files::Directory,
 };
@@ -15,7 +15,8 @@ use tokio::runtime::Builder;
 
 fn net(seat_node: NodeId, listener: std::net::TcpListener, members: &Membership) -> TcpNet {
     let identity = Identity { cluster: ClusterId(1), group: GroupId(1), node: seat_node };
-    let mut net = TcpNet::new(identity, b"", listener, &Tuning::default()).unwrap();
+    let mut net =
+        TcpNet::new(identity, b"", listener, &Config::new(GroupId(1), NodeId(1))).unwrap();
     // Scripted cores do not say whom they want to talk to.
     net.connect(members);
     net

@@ -443,8 +443,16 @@ fn a_halted_node_ends_when_its_disk_is_idle_and_gone() {
     assert!(told.concat().contains(&Event::Stop { hand_over: true }), "{told:?}");
     assert_eq!(resolved(flying), Err(Failure::Unknown));
     let queued = node.handle.propose_one(b"later still");
+    let status = node.handle.status();
     node.world.world().completed.push(completed(1));
     assert!(node.turn().is_none(), "one operation is under way");
+    assert_eq!(
+        resolved(queued),
+        Err(Failure::Refused(Refusal::Stopping)),
+        "however long that takes"
+    );
+    assert!(resolved(status).is_ok());
+    let queued = node.handle.propose_one(b"and later");
     node.world.world().completed.push(completed(2));
     assert_eq!(node.turn().as_deref(), Some(&Halt::Stopped));
     assert!(node.world.world().disk_is_gone, "whoever learns of the end may start anew");

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
-use lakebed::{ClusterId, Event, GroupId, Member, Membership, NodeId, Tuning};
+use lakebed::{ClusterId, Config, Event, GroupId, Member, Membership, NodeId, Tuning};
 use lakebed_runtime::{
     Counters, Net,
     net::{Identity, TcpNet},
@@ -41,7 +41,7 @@ fn bind() -> (TcpListener, SocketAddr) {
 fn net_of(cluster: u64, node: u64, secret: &[u8], listener: TcpListener) -> TcpNet {
     let identity =
         Identity { cluster: ClusterId(cluster), group: GroupId(GROUP), node: NodeId(node) };
-    TcpNet::new(identity, secret, listener, &Tuning::default()).unwrap()
+    TcpNet::new(identity, secret, listener, &config()).unwrap()
 }
 
 fn net(node: u64, listener: TcpListener) -> TcpNet {
@@ -78,6 +78,10 @@ async fn until(
 
 fn link(peer: u64, up: bool) -> Event {
     Event::Link { peer: NodeId(peer), up }
+}
+
+fn config() -> Config {
+    Config::new(GroupId(GROUP), NodeId(1))
 }
 
 fn message(bytes: usize, tag: u8) -> Bytes {
@@ -339,6 +343,48 @@ async fn a_peer_that_does_not_listen_is_dropped_with_its_queue() {
     assert_closed(stream).await;
 }
 
+/// What is in a log was written by whatever limits held then, and a block of a snapshot is as large as it
+/// is.
+#[tokio::test]
+async fn messages_are_as_long_as_an_entry_may_ever_be() {
+    let mut config = config();
+    config.tuning.append_bytes_max = 1 << 10;
+    let longest = config.message_bytes_max() as usize;
+    for (bytes, bad) in [((3 << 20) + 17, 0), (longest, 0), (longest + 1, 1)] {
+        let (listener, address) = bind();
+        let identity =
+            Identity { cluster: ClusterId(CLUSTER), group: GroupId(GROUP), node: NodeId(1) };
+        let mut net = TcpNet::new(identity, SECRET, listener, &config).unwrap();
+        let counters = net.counters();
+        let (mut stream, session) = shake(address, &GOOD, SECRET).await;
+        until(&mut [&mut net], |e| e[0] == [link(2, true)]).await;
+        let sent = frame(session, &vec![7; bytes]);
+        // A connection that is closed takes no more.
+        let sending = tokio::spawn(async move { stream.write_all(&sent).await.is_ok() });
+        let events = until(&mut [&mut net], |e| !e[0].is_empty()).await;
+        let is_whole =
+            matches!(&events[0][0], Event::Received { bytes: b, .. } if b.len() == bytes);
+        assert_eq!((is_whole, counted(&counters.frames_bad)), (bad == 0, bad), "{bytes}");
+        assert!(sending.await.unwrap() || bad > 0);
+    }
+}
+
+/// What the node was tuned to after it was opened may be on the way at one time as well.
+#[tokio::test]
+async fn a_larger_window_has_room_from_when_it_is_tuned_to() {
+    let (mut net, address, counters) = lone();
+    let (_stream, _) = shake(address, &GOOD, SECRET).await;
+    until(&mut [&mut net], |e| e[0] == [link(2, true)]).await;
+    let mut tuning = Tuning::default();
+    tuning.inflight_bytes_max *= 2;
+    net.tune(&tuning);
+    let body = message(1 << 20, 0);
+    (0..64).for_each(|_| net.send(NodeId(2), Bytes::new(), body.clone()));
+    assert_eq!(counted(&counters.overflows), 0);
+    (0..8).for_each(|_| net.send(NodeId(2), Bytes::new(), body.clone()));
+    assert_eq!(counted(&counters.overflows), 1);
+}
+
 /// A leader sent a follower that lagged a window of small entries. Their heads were twice as long,
 /// the queue's bound did not count them, and the connection was closed, and closed again whenever
 /// it was back: the follower never caught up (madsim, seed 112).
@@ -346,9 +392,9 @@ async fn a_peer_that_does_not_listen_is_dropped_with_its_queue() {
 async fn a_window_of_small_entries_fits_into_the_queue() {
     let (listener, address) = bind();
     let identity = Identity { cluster: ClusterId(CLUSTER), group: GroupId(GROUP), node: NodeId(1) };
-    let mut tuning = Tuning::default();
-    (tuning.append_bytes_max, tuning.inflight_bytes_max) = (1 << 10, 1 << 10);
-    let mut net = TcpNet::new(identity, SECRET, listener, &tuning).unwrap();
+    let mut config = config();
+    (config.tuning.append_bytes_max, config.tuning.inflight_bytes_max) = (1 << 10, 1 << 10);
+    let mut net = TcpNet::new(identity, SECRET, listener, &config).unwrap();
     let counters = net.counters();
     let (_stream, _) = shake(address, &GOOD, SECRET).await;
     until(&mut [&mut net], |e| e[0] == [link(2, true)]).await;
@@ -370,9 +416,9 @@ async fn the_windows_of_all_engines_fit_into_the_queue() {
     const WINDOW: usize = 1 << 20;
     let (listener, address) = bind();
     let identity = Identity { cluster: ClusterId(CLUSTER), group: GroupId(GROUP), node: NodeId(1) };
-    let mut tuning = Tuning::default();
-    tuning.inflight_bytes_max = WINDOW as u64;
-    let mut net = TcpNet::new(identity, SECRET, listener, &tuning).unwrap();
+    let mut config = config();
+    config.tuning.inflight_bytes_max = WINDOW as u64;
+    let mut net = TcpNet::new(identity, SECRET, listener, &config).unwrap();
     let counters = net.counters();
     let (_stream, _) = shake(address, &GOOD, SECRET).await;
     until(&mut [&mut net], |e| e[0] == [link(2, true)]).await;
@@ -399,6 +445,20 @@ async fn a_guest_stays_when_the_members_change() {
     let events = until(&mut [&mut net], |e| !e[0].is_empty()).await;
     let bytes = Bytes::from_static(b"still here");
     assert_eq!(events, [[Event::Received { from: NodeId(9), bytes }]]);
+}
+
+/// A node that is yet to be added knows nobody, and whoever has it as a member may be its leader.
+#[tokio::test]
+async fn one_that_knows_nobody_turns_no_member_away() {
+    let (listener, address) = bind();
+    let mut net = net(1, listener);
+    let counters = net.counters();
+    let mut guests = Vec::new();
+    for from in 2..40 {
+        guests.push(shake(address, &Hello { from, ..GOOD }, SECRET).await.0);
+    }
+    until(&mut [&mut net], |_| counted(&counters.handshakes_failed) >= 6).await;
+    assert_eq!(counted(&counters.established), 32);
 }
 
 #[tokio::test]

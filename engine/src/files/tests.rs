@@ -97,6 +97,20 @@ fn a_log_of_many_segments_does_not_keep_all_of_them_open() {
     assert_eq!(directory.files().len(), OPEN_MAX);
 }
 
+/// A process has few for each of many directories. What is no segment is not closed for another.
+#[test]
+fn as_many_files_are_kept_open_as_is_said() {
+    let temporary = tempdir().unwrap();
+    let directory = Directory::open(temporary.path()).unwrap().with_open_files(4);
+    let spares = [1, 2, 3].map(File::Spare);
+    for file in (0..8).map(File::Segment).chain(spares).chain((8..16).map(File::Segment)) {
+        directory.perform(&DiskRequest::Create { file, len: 1, zeroed: true }).unwrap();
+    }
+    let open: Vec<_> = directory.files().keys().copied().collect();
+    assert_eq!(open.len(), 4, "{open:?}");
+    assert!(spares.iter().all(|spare| open.contains(spare)));
+}
+
 #[test]
 fn names_that_are_not_the_engines_are_left_out() {
     let temporary = tempdir().unwrap();

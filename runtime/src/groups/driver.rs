@@ -23,7 +23,7 @@ use crate::{
 use futures::channel::mpsc;
 use lakebed::{
     Action, ClusterId, Config, Engine, Event, GroupId, Halt, Host, HostAction, HostConfig,
-    HostEvent, Machine, Note, Runner, StateMachine, Status,
+    HostEvent, Machine, Note, Refusal, Runner, StateMachine, Status,
 };
 use std::{
     any::Any,
@@ -59,6 +59,13 @@ struct Seat<M> {
     halt: Option<Arc<Halt>>,
     /// How it was when it panicked.
     last: Option<Status>,
+}
+
+impl<M> Seat<M> {
+    /// Whether its engine or its machine panicked: all clients were told the end then.
+    fn is_given_up(&self) -> bool {
+        matches!(self.halt.as_deref(), Some(Halt::Panicked(_)))
+    }
 }
 
 type Machines<M> = Box<dyn FnMut(GroupId) -> M + Send>;
@@ -231,7 +238,9 @@ impl<M: StateMachine> Inner<M> {
             match came {
                 Ok(Done { runner, events, notebook }) => {
                     seat.runner = Some(runner);
-                    notebook.read_out(&mut seat.clients);
+                    if !seat.is_given_up() {
+                        notebook.read_out(&mut seat.clients);
+                    }
                     self.events.extend(events.into_iter().map(|e| HostEvent::Group(group, e)));
                 }
                 Err(panic) => self.give_up(group, &*panic),
@@ -252,6 +261,7 @@ impl<M: StateMachine> Inner<M> {
         status.ready = false;
         seat.last = Some(status);
         seat.lane.clear();
+        seat.clients.end_all();
         seat.reporter.halt(&halt);
         seat.halt = Some(Arc::new(halt));
         self.halted.insert(group);
@@ -301,7 +311,15 @@ impl<M: StateMachine> Inner<M> {
             let Some(seat) = self.seats.get_mut(&group) else { continue };
             seat.inbox.take(&mut requests);
             for request in requests.drain(..) {
-                let status = || self.host.status(group).unwrap_or_default();
+                let last = &seat.last;
+                let status =
+                    || last.clone().or_else(|| self.host.status(group)).unwrap_or_default();
+                // Its disk may take long to end its last operation.
+                if seat.halt.is_some() && !matches!(request, Request::Status(_) | Request::Ended(_))
+                {
+                    request.refuse(Refusal::Stopping);
+                    continue;
+                }
                 let event = match request {
                     Request::Propose { batch, waiter } => {
                         let first = seat.clients.commands(batch.count(), waiter).first;
@@ -316,7 +334,10 @@ impl<M: StateMachine> Inner<M> {
                     Request::Control { control, reply } => {
                         Event::Control { id: seat.clients.order(reply), control }
                     }
-                    Request::Tune(tuning) => Event::Tune(tuning),
+                    Request::Tune(tuning) => {
+                        self.net.tune(&tuning);
+                        Event::Tune(tuning)
+                    }
                     Request::Stop { hand_over } => Event::Stop { hand_over },
                     Request::Status(reply) => {
                         drop(reply.send(Ok(status())));
@@ -362,6 +383,7 @@ impl<M: StateMachine> Inner<M> {
                     seat.lane.push_back(step);
                     self.busy.insert(group);
                 }
+                Action::Respond { .. } if seat.is_given_up() => {}
                 Action::Respond { requests, outcome } => seat.clients.end(requests, &outcome),
                 // The host has told whom to be connected with.
                 Action::Members(_) => {}

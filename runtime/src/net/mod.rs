@@ -20,7 +20,7 @@ use bytes::Bytes;
 use connection::{Closed, Connection};
 use dial::{Address, Connector};
 use handshake::{Credentials, Established};
-use lakebed::{Event, Membership, NodeId, Tuning};
+use lakebed::{Config, Event, MEMBERS_MAX, Membership, NodeId, Tuning};
 use std::{
     collections::BTreeMap,
     io, net,
@@ -80,16 +80,10 @@ struct Limits {
 }
 
 impl Limits {
-    /// A message is an append of at most `append_bytes_max`, or one entry of about that; what is
-    /// on the way to a peer is bounded by the engine, and doubled here for all that is no append.
-    /// The engine counts entries: heads come on top, and are most of what small windows hold.
-    fn of(tuning: &Tuning) -> Self {
+    fn of(config: &Config) -> Self {
         Self {
-            message_bytes_max: tuning.append_bytes_max.saturating_mul(2).saturating_add(64 << 10),
-            engine_bytes_max: usize::try_from(tuning.inflight_bytes_max)
-                .unwrap_or(usize::MAX)
-                .saturating_mul(2)
-                .saturating_add(HEADS_BYTES_MAX),
+            message_bytes_max: u32::try_from(config.message_bytes_max()).unwrap_or(u32::MAX),
+            engine_bytes_max: engine_bytes_max(&config.tuning),
             engines: 1,
         }
     }
@@ -98,6 +92,15 @@ impl Limits {
     const fn queue_bytes_max(&self) -> usize {
         self.engine_bytes_max.saturating_mul(self.engines)
     }
+}
+
+/// What is on the way to a peer is bounded by the engine, and doubled here for all that is no append.
+/// The engine counts entries: heads come on top, and are most of what small windows hold.
+fn engine_bytes_max(tuning: &Tuning) -> usize {
+    usize::try_from(tuning.inflight_bytes_max)
+        .unwrap_or(usize::MAX)
+        .saturating_mul(2)
+        .saturating_add(HEADS_BYTES_MAX)
 }
 
 /// A member, or a guest, and the connection with it.
@@ -139,15 +142,15 @@ impl TcpNet {
         identity: Identity,
         secret: &[u8],
         listener: net::TcpListener,
-        tuning: &Tuning,
+        config: &Config,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        Ok(Self::over(identity, secret, TcpListener::from_std(listener)?, tuning))
+        Ok(Self::over(identity, secret, TcpListener::from_std(listener)?, config))
     }
 
     /// The same, on a listener that is the tokio runtime's already.
     #[must_use]
-    pub fn over(identity: Identity, secret: &[u8], listener: TcpListener, tuning: &Tuning) -> Self {
+    pub fn over(identity: Identity, secret: &[u8], listener: TcpListener, config: &Config) -> Self {
         let counters = Arc::new(Counters::default());
         let credentials = Credentials { identity, secret: secret.to_vec() };
         let (sender, established) = mpsc::channel(ESTABLISHED_MAX);
@@ -160,7 +163,7 @@ impl TcpNet {
         tasks.spawn(Arc::clone(&connector).accept(listener));
         Self {
             identity,
-            limits: Limits::of(tuning),
+            limits: Limits::of(config),
             peers: BTreeMap::new(),
             connector,
             established,
@@ -174,6 +177,10 @@ impl TcpNet {
     /// open theirs at once, when the peer is back. What waits already may stay, should they be fewer.
     pub fn share(&mut self, engines: usize) {
         self.limits.engines = engines.max(1);
+        self.make_room();
+    }
+
+    fn make_room(&mut self) {
         for connection in self.peers.values_mut().filter_map(|peer| peer.connection.as_mut()) {
             connection.make_room(self.limits.queue_bytes_max());
         }
@@ -189,7 +196,9 @@ impl TcpNet {
     fn on_established(&mut self, established: Established) {
         let id = established.peer;
         let guests = self.peers.values().filter(|peer| peer.address.is_none()).count();
-        if id == self.identity.node || (guests >= GUESTS_MAX && !self.peers.contains_key(&id)) {
+        // One that is yet to be added knows nobody, and any of these may be its leader.
+        let guests_max = if guests == self.peers.len() { MEMBERS_MAX } else { GUESTS_MAX };
+        if id == self.identity.node || (guests >= guests_max && !self.peers.contains_key(&id)) {
             tracing::warn!(node = self.identity.node.0, peer = id.0, "unknown node turned away");
             return Counters::count(&self.counters.handshakes_failed);
         }
@@ -276,6 +285,11 @@ impl Net for TcpNet {
         if let Err(closed) = connection.push(head, body) {
             self.on_closed(to, &closed);
         }
+    }
+
+    fn tune(&mut self, tuning: &Tuning) {
+        self.limits.engine_bytes_max = self.limits.engine_bytes_max.max(engine_bytes_max(tuning));
+        self.make_room();
     }
 
     fn flush(&mut self) {
