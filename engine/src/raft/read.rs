@@ -180,7 +180,7 @@ impl Raft {
     /// What was committed when a leader was last heard from, or, at a leader, a quorum; `None` if
     /// that is longer ago than `stale_max`, or if that leader has committed nothing of its term: it may
     /// not know of what its predecessor acknowledged, however long ago.
-    fn fresh_within(&self, stale_max: Duration) -> Option<LogIndex> {
+    pub(super) fn fresh_within(&self, stale_max: Duration) -> Option<LogIndex> {
         match &self.role {
             Role::Leader(leader) => {
                 let heard = |id| {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::message::{Append, AppendAnswer, Conflict};
+use crate::message::{Append, AppendAnswer, Conflict, InstallAnswer};
 
 fn appends(said: &[(NodeId, Payload)]) -> Vec<(NodeId, LogId, usize, LogIndex)> {
     let append = |(to, payload): &(NodeId, Payload)| match payload {
@@ -483,6 +483,27 @@ fn what_a_snapshot_takes_the_place_of_is_durable_no_more() {
     log.marks.advance_durable(LogIndex(6));
     log.end_before(id(3, 4));
     assert_eq!(log.marks.durable(), LogIndex(4));
+}
+
+/// Whom the snapshots that there are do no good, another one is taken for, once; and only by the leader.
+#[test]
+fn a_leader_takes_a_snapshot_for_whom_the_last_one_does_no_good() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a", "b"]);
+    cluster.elapse(300 * MS);
+    assert!(!cluster.at(1).raft.wants_own_snapshot());
+    let epoch = cluster.at(1).raft.facts.write_epoch;
+    // It asks for a snapshot, and there is none.
+    let head = Head { answers: epoch, ..cluster.at(2).raft.head_to(node(1)) };
+    let payload = Payload::InstallAnswer(InstallAnswer::default());
+    cluster.at(1).raft.on_message(node(2), Message { head, payload });
+    let raft = &mut cluster.at(1).raft;
+    assert!(raft.wants_own_snapshot());
+    raft.facts.newest = LogIndex(1);
+    assert!(!raft.wants_own_snapshot(), "there is another one");
+    raft.facts.newest = LogIndex(0);
+    raft.become_follower(Term(9), None);
+    assert!(!raft.wants_own_snapshot(), "that is the next leader's affair");
 }
 
 /// A machine is never given less than it held, whatever state was lost.

@@ -128,6 +128,39 @@ fn a_leader_that_slept_through_its_fall_answers_no_read() {
     }
 }
 
+/// What peers said before the rest tells nothing of now, and what they say after it does.
+#[test]
+fn a_leader_that_woke_serves_local_reads_once_a_quorum_has_answered() {
+    let mut cluster = resting(3);
+    let local = ReadMode::Local { stale_max: Duration::from_secs(3600) };
+    let leader = &mut cluster.at(1).raft;
+    leader.stir();
+    assert_eq!(leader.fresh_within(Duration::from_secs(3600)), None);
+    cluster.elapse(20 * MS);
+    cluster.at(1).raft.on_read(Requests::one(RequestId(7)), local);
+    cluster.settle(1);
+    assert_eq!(cluster.at(1).queried.len(), 1, "without a round: {:?}", cluster.at(1).ended);
+}
+
+/// Without that every step would look for itself at each write.
+#[test]
+fn whoever_only_replicates_is_plain() {
+    let mut cluster = restful(3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(200 * MS);
+    for id in 1..=3 {
+        let raft = &mut cluster.at(id).raft;
+        raft.look_around();
+        assert!(raft.is_plain(), "node {id}");
+    }
+    let mut cluster = resting(3);
+    for id in 1..=3 {
+        let raft = &mut cluster.at(id).raft;
+        raft.look_around();
+        assert!(!raft.is_plain(), "node {id} has no clock to go by");
+    }
+}
+
 #[test]
 fn who_rests_under_a_node_that_is_lost_elects_another_within_one_timeout() {
     for nodes in [3, 5] {
