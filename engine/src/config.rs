@@ -1,7 +1,6 @@
 //! What a node is told about itself. Identity is fixed; tuning may change while it runs.
 
 use crate::{
-    disk::snapshot::block_bytes,
     entry::HEAD_BYTES,
     types::{GroupId, NodeId},
 };
@@ -9,6 +8,8 @@ use std::{fmt, time::Duration};
 
 /// The greatest unit of a disk.
 const ALIGN_MAX: u32 = 65536;
+/// How many of those a block of a snapshot has.
+pub(crate) const SNAPSHOT_BLOCK_UNITS: u32 = 64;
 /// Of a message, what is no entry and no state: fates of forwarded batches, members, checksums. About
 /// half of that at most.
 const MESSAGE_HEAD_BYTES_MAX: u64 = 64 << 10;
@@ -52,8 +53,8 @@ impl Config {
     /// entry, or a block of a snapshot, and what tells of it. What is longer no correct peer sends.
     #[must_use]
     pub fn message_bytes_max(&self) -> u64 {
-        let (entry, block) = (self.segment_bytes / 2, block_bytes(ALIGN_MAX).into());
-        entry.max(block) + MESSAGE_HEAD_BYTES_MAX
+        let block = u64::from(ALIGN_MAX * SNAPSHOT_BLOCK_UNITS);
+        block.max(self.segment_bytes / 2) + MESSAGE_HEAD_BYTES_MAX
     }
 
     /// Checks what each value and the relations between them must hold.

@@ -8,6 +8,7 @@
 
 use super::{Fault, FileSeed, open_block, seal_block};
 use crate::{
+    config::SNAPSHOT_BLOCK_UNITS,
     le::{put_u32, put_u64, put_u64s, u32_at, u64_at, u64s_at},
     membership::{CODE_BYTES_MAX, Membership},
     types::{ClusterId, GroupId, Identity, LogId, LogIndex, NodeId, SnapshotId, Term},
@@ -39,7 +40,7 @@ pub(crate) fn header_bytes(align: u32) -> u64 {
 
 /// The length of a block, chosen by whoever writes: a multiple of `align`.
 pub(crate) fn block_bytes(align: u32) -> u32 {
-    align * 64
+    align * SNAPSHOT_BLOCK_UNITS
 }
 
 /// A snapshot's header.
