@@ -192,7 +192,7 @@ impl Machine {
 
     fn open(&self, config: &Config, peers: TcpListener) -> Process {
         let identity = Identity { cluster: CLUSTER, group: GROUP, node: config.node };
-        let net = TcpNet::over(identity, SECRET, peers, &config);
+        let net = TcpNet::over(identity, SECRET, peers, config);
         let mut state = self.state();
         state.networks.push(net.counters());
         let seed = state.elections.lane(SITE_ELECTION, self.at as u32).any();

@@ -379,11 +379,12 @@ impl<M: StateMachine> Inner<M> {
                     self.pool.submit(group, op, class, request);
                 }
                 Action::Send { to, head, body } => self.net.send(to, head, body),
+                // What it decided before that is nobody's any more.
+                Action::Machine(_) | Action::Respond { .. } if seat.is_given_up() => {}
                 Action::Machine(step) => {
                     seat.lane.push_back(step);
                     self.busy.insert(group);
                 }
-                Action::Respond { .. } if seat.is_given_up() => {}
                 Action::Respond { requests, outcome } => seat.clients.end(requests, &outcome),
                 // The host has told whom to be connected with.
                 Action::Members(_) => {}
