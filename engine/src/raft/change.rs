@@ -246,11 +246,15 @@ impl Raft {
     fn judge_learner(&self, leader: &Leader, node: NodeId) -> Result<(), ChangeRefusal> {
         let peer = leader.peers.iter().find(|peer| peer.id == node);
         let Some(peer) = peer else { return Err(ChangeRefusal::Unknown(node)) };
-        if !peer.has_answered || self.now.since(peer.heard) > self.tuning.election.0 {
+        // Of one whose node is gone a group at rest has not heard for as long as it rests, and when it
+        // wakes it reckons from then.
+        let is_silent = self.now.since(peer.heard) > self.tuning.election.0;
+        if !peer.has_answered || peer.paused || is_silent {
             return Err(ChangeRefusal::NoAnswer(node));
         }
-        if peer.matched < leader.committed_before {
-            let (matched, committed) = (peer.matched, self.log.marks.committed());
+        // A new leader may know of little that is committed: all of that lies before its own first entry.
+        let (matched, committed) = (peer.matched, leader.committed_before.max(leader.start));
+        if matched < committed {
             return Err(ChangeRefusal::Lags { node, matched, committed });
         }
         Ok(())

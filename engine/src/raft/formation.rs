@@ -94,7 +94,9 @@ impl Raft {
             return self.marks.set(Mark::OtherIncarnationDropped);
         }
         let is_other = origin != self.origin;
-        if known == 0 && is_other {
+        // One that was added behind a backup has its members' incarnations from nobody, and is made of
+        // nothing itself.
+        if known == 0 && is_other && self.is_forming() {
             return self.fall_out(from, ask, origin);
         }
         if known == 0 {

@@ -428,3 +428,35 @@ fn a_restart_finds_the_membership_in_force() {
     let (voters, outgoing) = cluster.voters(1);
     assert!(outgoing.is_empty() && voters.len() >= 2, "{voters:?} {outgoing:?}");
 }
+
+/// Its node was said to be gone, though it was heard of just now: a group that wakes reckons from then.
+#[test]
+fn a_learner_whose_node_is_gone_does_not_become_a_voter() {
+    let mut cluster = joined(1, 2);
+    cluster.changed(1, 100, &[Change::AddLearner(member(2))]);
+    cluster.elapse(500 * MS);
+    cluster.at(1).raft.on_link(node(2), false);
+    cluster.change(1, 101, &[Change::Promote(node(2))]);
+    cluster.run();
+    assert_eq!(cluster.refusal(1, 101), ChangeRefusal::NoAnswer(node(2)));
+    cluster.at(1).raft.on_link(node(2), true);
+    cluster.elapse(500 * MS);
+    cluster.changed(1, 102, &[Change::Promote(node(2))]);
+}
+
+/// What a new leader knows to be committed may be long ago: up to its own first entry all is.
+#[test]
+fn a_learner_that_lags_behind_a_new_leader_does_not_become_a_voter() {
+    let mut cluster = joined(1, 2);
+    cluster.changed(1, 100, &[Change::AddLearner(member(2))]);
+    cluster.elapse(500 * MS);
+    let Role::Leader(leader) = &mut cluster.at(1).raft.role else { panic!("it leads") };
+    let start = leader.start;
+    leader.committed_before = LogIndex(0);
+    leader.peer(node(2)).expect("it was added").matched = start.previous();
+    cluster.change(1, 101, &[Change::Promote(node(2))]);
+    cluster.settle(1);
+    let (matched, committed) = (start.previous(), start);
+    let lags = ChangeRefusal::Lags { node: node(2), matched, committed };
+    assert_eq!(cluster.refusal(1, 101), lags);
+}

@@ -205,3 +205,21 @@ fn a_member_made_from_another_backup_or_none_is_not_one() {
         }
     }
 }
+
+/// The snapshot that it was added behind was made by a restore, and names no incarnation but that of
+/// whoever sent it; and what the others say they are made from it knows nothing of.
+#[test]
+fn a_node_added_behind_a_backup_learns_who_its_members_are() {
+    let mut cluster = formatted(3);
+    cluster.elapse(5000 * MS);
+    let theirs = cluster.at(2).raft.identity.incarnation;
+    cluster.isolate(3);
+    cluster.at(3).raft.record(node(2), 0);
+    cluster.at(2).raft.origin = ORIGIN;
+    let greeting = Payload::Hello { ask: false, origin: ORIGIN };
+    let head = cluster.at(2).raft.head_to(node(3));
+    cluster.at(3).raft.on_message(node(2), Message { head, payload: greeting });
+    let raft = &mut cluster.at(3).raft;
+    assert_eq!(raft.take_halt(), None);
+    assert_eq!(raft.membership.member(node(2)).map(|member| member.incarnation), Some(theirs));
+}
