@@ -96,10 +96,9 @@ fn one_that_met_all_and_has_no_term_asks_again() {
     assert_eq!(cluster.at(2).role(), status::Role::Follower, "those who have formed still answer");
 }
 
-/// It went down before it had a term, and one of the founders was removed before it was back: it greeted
-/// that one for ever (storm of groups, seed 5302287).
-#[test]
-fn one_that_met_all_does_not_wait_for_those_who_have_left() {
+/// Four that have met. The last went down before it had a term, and the second is removed before it is
+/// back.
+fn left_meanwhile() -> Cluster {
     let mut cluster = formatted(4);
     cluster.run();
     cluster.isolate(4);
@@ -108,6 +107,14 @@ fn one_that_met_all_does_not_wait_for_those_who_have_left() {
     cluster.changed(1, 100, &[Change::Demote(node(4)), Change::Remove(node(2))]);
     cluster.cut.clear();
     cluster.isolate(2);
+    cluster
+}
+
+/// It went down before it had a term, and one of the founders was removed before it was back: it greeted
+/// that one for ever (storm of groups, seed 5302287).
+#[test]
+fn one_that_met_all_does_not_wait_for_those_who_have_left() {
+    let mut cluster = left_meanwhile();
     assert_eq!(cluster.at(4).role(), status::Role::Forming);
     // No longer than it takes to hear who the members are, from one who has met it.
     cluster.elapse(1000 * MS);
@@ -119,14 +126,7 @@ fn one_that_met_all_does_not_wait_for_those_who_have_left() {
 /// Who is a member still must be met, whoever else says that it has been.
 #[test]
 fn one_that_has_not_met_a_member_waits_for_it() {
-    let mut cluster = formatted(4);
-    cluster.run();
-    cluster.isolate(4);
-    cluster.crash(4);
-    cluster.elect(1);
-    cluster.changed(1, 100, &[Change::Demote(node(4)), Change::Remove(node(2))]);
-    cluster.cut.clear();
-    cluster.isolate(2);
+    let mut cluster = left_meanwhile();
     cluster.cut.extend([(node(3), node(4)), (node(4), node(3))]);
     cluster.elapse(1000 * MS);
     assert_eq!(cluster.at(4).role(), status::Role::Forming);
