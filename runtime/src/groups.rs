@@ -155,11 +155,14 @@ impl Shared {
 impl State {
     /// Whether a group may begin now.
     fn admit(&self, group: GroupId) -> Result<(), GroupsError> {
-        match () {
-            () if self.has_ended || self.is_stopping => Err(GroupsError::Ended),
-            () if self.leaving.contains(&group) => Err(GroupsError::Leaving(group)),
-            () if self.inboxes.contains_key(&group) => Err(GroupsError::Exists(group)),
-            () => Ok(()),
+        if self.has_ended || self.is_stopping {
+            Err(GroupsError::Ended)
+        } else if self.leaving.contains(&group) {
+            Err(GroupsError::Leaving(group))
+        } else if self.inboxes.contains_key(&group) {
+            Err(GroupsError::Exists(group))
+        } else {
+            Ok(())
         }
     }
 }

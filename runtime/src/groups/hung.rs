@@ -1,5 +1,5 @@
-//! A test, and a measurement for whoever runs it by hand: what a group whose disk hangs costs the
-//! others of its node.
+//! What a group whose disk hangs costs the others of its node, a measurement as well for whoever runs it
+//! by hand; and what it says itself once it was given up.
 //!
 //! ```text
 //! cargo test --release -p lakebed-runtime hung -- --nocapture
@@ -8,13 +8,14 @@
 use super::{Groups, GroupsNode, GroupsOptions};
 use crate::{
     disk::{Ending, pool::Place},
-    handle::Handle,
+    handle::{Failure, Handle},
     options::Listen,
 };
 use bytes::Bytes;
 use futures::{FutureExt, future::join_all};
 use lakebed::{
-    ClusterId, DiskRequest, File, GroupId, LogId, MachineError, NodeId, StateMachine, Timestamp,
+    ClusterId, DiskRequest, File, GroupId, LogId, MachineError, NodeId, Refusal, StateMachine,
+    Timestamp,
 };
 use std::{
     future::poll_fn,
@@ -35,10 +36,14 @@ const HANGING: GroupId = GroupId(OTHERS + 1);
 /// How many writes each of the others makes, one after the other.
 const WRITES: usize = 150;
 
+const POISON: &[u8] = b"poison";
+
 struct Deaf;
 
 impl StateMachine for Deaf {
-    fn apply(&mut self, _: LogId, _: Timestamp, _: &[u8], _: &mut Vec<u8>) {}
+    fn apply(&mut self, _: LogId, _: Timestamp, command: &[u8], _: &mut Vec<u8>) {
+        assert_ne!(command, POISON, "no machine takes that");
+    }
 
     fn query(&self, _: &[u8], _: &mut Vec<u8>) {}
 
@@ -154,6 +159,75 @@ async fn a_group_whose_disk_hangs_leaves_the_others_their_pace() {
         Poll::Ready(()) => panic!("nobody asked it to end"),
     });
     late.await.unwrap().unwrap();
+    groups.shutdown(false);
+    timeout(PATIENCE, node).await.unwrap();
+}
+
+/// Its machine panics while its disk has an operation under way: that may take for ever, and whoever asks
+/// meanwhile may ask elsewhere.
+#[tokio::test]
+async fn a_group_that_was_given_up_answers_while_its_disk_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let listen = Listen::Bound(listener);
+    let options = GroupsOptions::new(dir.path(), ClusterId(7), NodeId(1), listen);
+    let (groups, mut node) = GroupsNode::open(options, |_| Deaf).unwrap();
+    let handle = groups.create(HANGING, [(1, address.as_str())]).unwrap();
+    let mut ready = Box::pin(timeout(PATIENCE, written(&handle)));
+    poll_fn(|cx| {
+        assert!(node.poll_unpin(cx).is_pending(), "nobody asked it to end");
+        ready.poll_unpin(cx)
+    })
+    .await
+    .unwrap();
+
+    let (open, gate) = channel();
+    let (begun, begins) = channel();
+    node.inner.pool.wrap(HANGING, |place| Gated { place, begun, gate: Mutex::new(gate) });
+    let mut poisoned = handle.propose_one(POISON);
+    let polls = async |node: &mut GroupsNode<Deaf>, until: &mut dyn FnMut() -> bool| {
+        let mut again = interval(Duration::from_millis(1));
+        let asking = async {
+            while !until() {
+                poll_fn(|cx| {
+                    assert!(node.poll_unpin(cx).is_pending(), "nobody asked it to end");
+                    Poll::Ready(())
+                })
+                .await;
+                again.tick().await;
+            }
+        };
+        timeout(PATIENCE, asking).await.expect("waited in vain");
+    };
+    // Its entry is on its way to the disk; what comes behind it will be as well when it is durable.
+    polls(&mut node, &mut || begins.try_recv().is_ok()).await;
+    let mut behind = handle.propose_one(b"behind");
+    let mut turns = 0..3;
+    polls(&mut node, &mut || turns.next().is_none()).await;
+    // One write and its sync, and no more.
+    (0..2).for_each(|_| open.send(()).unwrap());
+    polls(&mut node, &mut || (&mut poisoned).now_or_never().is_some()).await;
+    let mut told = None;
+    polls(&mut node, &mut || {
+        told = (&mut behind).now_or_never();
+        told.is_some()
+    })
+    .await;
+    assert_eq!(told.unwrap(), Err(Failure::Unknown), "it may be durable");
+    let (mut late, mut status) = (handle.propose_one(b"late"), handle.status());
+    let (mut refused, mut said) = (None, None);
+    polls(&mut node, &mut || {
+        refused = refused.take().or_else(|| (&mut late).now_or_never());
+        said = said.take().or_else(|| (&mut status).now_or_never());
+        refused.is_some() && said.is_some()
+    })
+    .await;
+    assert_eq!(refused.unwrap(), Err(Failure::Refused(Refusal::Stopping)));
+    assert!(!said.unwrap().unwrap().ready);
+    assert_eq!(groups.list(), [HANGING], "it ends when its disk has");
+    drop(open);
+    polls(&mut node, &mut || groups.list().is_empty()).await;
     groups.shutdown(false);
     timeout(PATIENCE, node).await.unwrap();
 }
