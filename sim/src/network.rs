@@ -18,10 +18,10 @@ pub(crate) struct Network {
     nodes: usize,
     links: Links,
     stream: Stream,
-    /// Whether the direction is cut, by `from * nodes + to`.
-    cut: Vec<bool>,
-    /// Whether a node hears nobody, and nobody hears it.
-    alone: Vec<bool>,
+    /// How many partitions cut the direction, by `from * nodes + to`.
+    cut: Vec<u32>,
+    /// How often a node was taken away: it hears nobody then, and nobody hears it.
+    alone: Vec<u32>,
     /// What little gets through, by direction as above.
     queues: Vec<Option<Queue>>,
     /// What the sender believes to be connected with.
@@ -93,8 +93,8 @@ impl Network {
             nodes,
             links,
             stream: Stream::new(seed, Concern::Network),
-            cut: vec![false; pairs],
-            alone: vec![false; nodes],
+            cut: vec![0; pairs],
+            alone: vec![0; nodes],
             queues: vec![None; pairs],
             connections: vec![None; pairs],
             wanted: vec![false; pairs],
@@ -107,40 +107,53 @@ impl Network {
         from * self.nodes + to
     }
 
-    /// Cuts a direction, or heals it.
-    pub(crate) fn set_cut(&mut self, from: usize, to: usize, cut: bool) {
-        let pair = self.pair(from, to);
-        self.cut[pair] = cut;
-    }
-
-    /// The nodes of the first side do not hear the others, or, with `both_ways`, neither side hears
-    /// the other. Returns the directions that are cut.
+    /// The nodes of the second side do not hear the first, or, with `both_ways`, neither side hears
+    /// the other, whatever else divides them. Returns the directions.
     pub(crate) fn divide(&mut self, side: &[bool], both_ways: bool) -> Vec<(usize, usize)> {
-        let mut parted = Vec::new();
-        for from in 0..self.nodes {
-            for to in 0..self.nodes {
-                let cut = side[from] && !side[to] || both_ways && side[to] && !side[from];
-                self.set_cut(from, to, cut);
-                parted.extend(cut.then_some((from, to)));
-            }
+        let parted = self.between(side, both_ways);
+        for (from, to) in &parted {
+            self.cut[from * self.nodes + to] += 1;
         }
         parted
     }
 
+    /// A partition is over, whatever else divides the nodes. Returns its directions.
+    pub(crate) fn unite(&mut self, side: &[bool], both_ways: bool) -> Vec<(usize, usize)> {
+        let united = self.between(side, both_ways);
+        for (from, to) in &united {
+            let cut = &mut self.cut[from * self.nodes + to];
+            *cut = cut.saturating_sub(1);
+        }
+        united
+    }
+
+    fn between(&self, side: &[bool], both_ways: bool) -> Vec<(usize, usize)> {
+        let pairs = (0..self.nodes).flat_map(|from| (0..self.nodes).map(move |to| (from, to)));
+        let is_cut = |&(from, to): &(usize, usize)| {
+            side[from] && !side[to] || both_ways && side[to] && !side[from]
+        };
+        pairs.filter(is_cut).collect()
+    }
+
     /// Nothing divides the nodes any more, but that some are alone. Returns each pair of them once.
     pub(crate) fn rejoin(&mut self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        self.cut.fill(false);
+        self.cut.fill(0);
         (0..self.nodes).flat_map(|node| (0..node).map(move |peer| (node, peer)))
     }
 
-    /// Whether messages get through in this direction.
+    /// Whether messages do not get through in this direction.
     pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
-        self.cut[self.pair(from, to)] || self.alone[from] || self.alone[to]
+        self.cut[self.pair(from, to)] > 0 || self.alone[from] > 0 || self.alone[to] > 0
     }
 
-    /// Takes a node away from all others, or gives it back.
-    pub(crate) fn set_alone(&mut self, node: usize, alone: bool) {
-        self.alone[node] = alone;
+    /// Takes a node away from all others.
+    pub(crate) fn isolate(&mut self, node: usize) {
+        self.alone[node] += 1;
+    }
+
+    /// Gives a node back, unless it was taken away more often.
+    pub(crate) fn readmit(&mut self, node: usize) {
+        self.alone[node] = self.alone[node].saturating_sub(1);
     }
 
     /// Lets so much through in a direction until then, and no more.
@@ -207,8 +220,8 @@ impl Network {
 
     /// From now on nothing is lost, doubled or overtaken.
     pub(crate) fn heal(&mut self) {
-        self.cut.fill(false);
-        self.alone.fill(false);
+        self.cut.fill(0);
+        self.alone.fill(0);
         self.queues.fill(None);
         self.links.loss = 0;
         self.links.duplicate = 0;
@@ -297,10 +310,10 @@ mod tests {
     #[test]
     fn a_cut_is_one_way() {
         let mut network = network(|_| {});
-        network.set_cut(0, 1, true);
+        assert_eq!(network.divide(&[true, false, true], false), [(0, 1), (2, 1)]);
         assert_eq!(network.send(0, 1, 0, 100), Fate::Lost { noticed: false });
         assert!(matches!(network.send(1, 0, 0, 100), Fate::Arrives(..)));
-        assert!(!network.is_whole(1, 0) && network.is_whole(1, 2));
+        assert!(!network.is_whole(1, 0) && network.is_whole(0, 2));
         network.heal();
         assert!(network.is_whole(0, 1));
     }
@@ -353,11 +366,28 @@ mod tests {
     #[test]
     fn who_is_alone_is_so_beside_any_partition() {
         let mut network = network(|_| {});
-        network.set_alone(2, true);
-        network.set_cut(0, 1, true);
-        network.set_cut(0, 1, false);
+        network.isolate(2);
+        network.divide(&[true, false, false], true);
+        network.unite(&[true, false, false], true);
         assert!(network.is_whole(0, 1) && !network.is_whole(0, 2) && !network.is_whole(2, 1));
-        network.set_alone(2, false);
+        network.readmit(2);
         assert!(network.is_whole(0, 2));
+    }
+
+    /// What overlaps ends each by itself: the earlier end of one is not the end of the other.
+    #[test]
+    fn partitions_overlap() {
+        let mut network = network(|_| {});
+        network.divide(&[true, false, false], true);
+        network.divide(&[true, true, false], false);
+        network.isolate(1);
+        network.isolate(1);
+        network.unite(&[true, false, false], true);
+        network.readmit(1);
+        assert!(network.is_cut(0, 2) && !network.is_cut(2, 0) && network.is_cut(0, 1));
+        network.readmit(1);
+        assert!(network.is_whole(0, 1) && network.is_cut(1, 2));
+        network.unite(&[true, true, false], false);
+        assert!(network.is_whole(1, 2) && network.is_whole(0, 2));
     }
 }

@@ -35,7 +35,7 @@ use crate::{
 };
 pub use backups::Taken;
 pub(crate) use falls::Fall;
-pub(crate) use hearsay::Hearsay;
+pub(crate) use hearsay::{Acknowledged, Age, Hearsay};
 pub use stats::Stats;
 
 use agenda::{Agenda, Coming};
@@ -88,7 +88,7 @@ pub struct World<M: StateMachine, W> {
     /// Operations that clients with sessions have begun: the last one's number.
     operations: u64,
     /// When more was acknowledged than before, and how much. Only where reads are held to it.
-    told: Vec<(u64, LogIndex)>,
+    told: Acknowledged<LogIndex>,
     workload: W,
     machine: fn() -> M,
     oracle: Oracle<M>,
@@ -138,7 +138,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             clients: Vec::new(),
             requests: Requests::default(),
             operations: 0,
-            told: Vec::new(),
+            told: Acknowledged::default(),
             workload,
             machine,
             oracle: Oracle::new(count, Seed::new(CLUSTER, GROUP), members, reference),
@@ -267,13 +267,15 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     fn happen(&mut self, what: Coming) -> Checked {
         match what {
-            Coming::Deliver { from, to, life, as_of, bytes } => {
+            Coming::Deliver { from, to, life, age, bytes } => {
                 let (from, to) = (from as usize, to as usize);
                 if self.network.is_cut(from, to) {
                     self.stats.messages_lost += 1;
                     return Ok(());
                 }
-                self.hear(to, as_of);
+                let node = &mut self.nodes[to];
+                // Or will be when its process goes on.
+                node.heard.hear(&self.plan, self.now.max(node.paused_until), age);
                 self.stats.messages_stale += u64::from(life != self.nodes[from].life);
                 self.feed(to, Some(Event::Received { from: node_id(from), bytes }))
             }
@@ -463,13 +465,14 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let bytes = if body.is_empty() { head } else { joined(&head, body) };
         match self.network.send(from, to, self.now, bytes.len()) {
             Fate::Arrives(at, again) => {
-                let (life, as_of) = (self.nodes[from].life, self.known_as_of(from));
+                let node = &self.nodes[from];
+                let (life, age) = (node.life, node.heard.speaks(&self.plan, self.now));
                 let (from, to) = (from as u32, to as u32);
                 if let Some(again) = again {
                     let bytes = bytes.clone();
-                    self.schedule(again, Coming::Deliver { from, to, life, as_of, bytes });
+                    self.schedule(again, Coming::Deliver { from, to, life, age, bytes });
                 }
-                self.schedule(at, Coming::Deliver { from, to, life, as_of, bytes });
+                self.schedule(at, Coming::Deliver { from, to, life, age, bytes });
             }
             Fate::Lost { noticed } => {
                 self.stats.messages_lost += 1;

@@ -150,9 +150,9 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         } else {
             let fresh = client::fresh(&self.plan);
             let mode = manner.map_or(fresh, |mut draw| client::mode(&self.plan, &mut draw));
-            if matches!(mode, ReadMode::Local { .. }) {
-                // How old it may be is judged in the world of one group; here that it is right.
-                group.requests.of_mut(request).floor = LogIndex(0);
+            if let ReadMode::Local { stale_max } = mode {
+                let as_of = self.nodes[node].heard.known(&self.plan, self.now, stale_max);
+                group.requests.of_mut(request).floor = group.told.before(as_of);
             }
             Event::Read { requests: Requests::one(request), mode }
         };
@@ -192,6 +192,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let group = self.groups.get_mut(&id).expect("only what was founded is asked");
         let checked = group.oracle.on_end(request, group.requests.of(request), fate);
         checked.map_err(|violation| of_group(id, violation))?;
+        group.told.add(self.now, group.oracle.acknowledged());
         group.requests.of_mut(request).fate = fate;
         let client = group.requests.of(request).client;
         self.stats.answered += u64::from(matches!(fate, Fate::Answered(_)));

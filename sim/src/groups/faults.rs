@@ -87,7 +87,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     /// Ends a fault that lasts.
     pub fn relent(&mut self, fault: &FaultKind) {
         match fault {
-            FaultKind::Partition { .. } => self.rejoin(),
+            FaultKind::Partition { side, both_ways, .. } => self.unite(side, *both_ways),
             FaultKind::Isolated { node, .. } => self.readmit(*node),
             FaultKind::SlowDisk { node, .. } => self.nodes[*node].slowness = 1,
             FaultKind::DiskFull { node, .. } => self.empty_disks(*node),
@@ -171,6 +171,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let host = gone.host.take().expect("the node was up");
         self.counted = looks::sum(self.counted, host.counters());
         gone.paused_until = 0;
+        gone.heard.forget();
         (gone.wake, gone.deadline) = (u64::MAX, None);
         self.network.want_nobody(node);
         for peer in 0..self.nodes.len() {
@@ -210,6 +211,14 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         }
     }
 
+    /// Ends one partition, whatever else divides the nodes. Its connections break that lost something
+    /// unnoticed.
+    fn unite(&mut self, side: &[bool], both_ways: bool) {
+        for (from, to) in self.network.unite(side, both_ways) {
+            self.break_connection(from, to);
+        }
+    }
+
     /// Ends all partitions.
     pub fn rejoin(&mut self) {
         for (node, peer) in self.network.rejoin() {
@@ -218,7 +227,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     }
 
     fn isolate(&mut self, node: usize, noticed: bool) {
-        self.network.set_alone(node, true);
+        self.network.isolate(node);
         for peer in 0..self.nodes.len() {
             if noticed && peer != node {
                 self.break_connection(node, peer);
@@ -227,7 +236,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     }
 
     fn readmit(&mut self, node: usize) {
-        self.network.set_alone(node, false);
+        self.network.readmit(node);
         for peer in 0..self.nodes.len() {
             if peer != node {
                 self.break_connection(node, peer);

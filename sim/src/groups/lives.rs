@@ -11,6 +11,7 @@ use crate::{
     oracle::{Checked, Oracle},
     plan::{MS, US},
     seat,
+    world::Acknowledged,
 };
 use bytes::Bytes;
 use lakebed::{
@@ -42,6 +43,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             hosts: all.into_iter().collect(),
             changes: Changes::default(),
             requests: Requests::default(),
+            told: Acknowledged::default(),
             harmed: Harmed::default(),
             is_removed: false,
         };

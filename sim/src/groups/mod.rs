@@ -26,13 +26,13 @@ use crate::{
     plan::{self, MS, Plan, US},
     prng::{Concern, Stream},
     trace::{self, Trace},
-    world::Stats,
+    world::{Acknowledged, Age, Hearsay, Stats},
 };
 use bytes::{Bytes, BytesMut};
 use clients::Client;
 use lakebed::{
     Action, ClusterId, DiskRequest, Event, GroupId, Host, HostAction, HostCounters, HostEvent,
-    Instant, Marks, Membership, NodeId, OpId, StateMachine, host::is_beat, tape::Digest,
+    Instant, LogIndex, Marks, Membership, NodeId, OpId, StateMachine, host::is_beat, tape::Digest,
 };
 use seats::Seat;
 use std::{
@@ -76,7 +76,7 @@ pub struct Census {
 /// Something to come.
 #[derive(Clone, Debug)]
 enum Coming {
-    Deliver { from: usize, to: usize, life: u32, bytes: Bytes },
+    Deliver { from: usize, to: usize, life: u32, age: Age, bytes: Bytes },
     Completion { node: usize, group: GroupId, life: u32, op: OpId },
     MachineStep { node: usize, group: GroupId, life: u32 },
     Wake { node: usize, life: u32 },
@@ -121,6 +121,8 @@ struct Node<M: StateMachine> {
     /// Whether there is no more room for any of its groups.
     is_full: bool,
     paused_until: u64,
+    /// How old the things are that it was told, of whatever group.
+    heard: Hearsay,
 }
 
 /// One group, as those know it who stand outside.
@@ -134,6 +136,8 @@ struct Group<M> {
     /// Membership changes that are wanted.
     changes: Changes,
     requests: Requests,
+    /// Up to where writes and reads were answered, and when.
+    told: Acknowledged<LogIndex>,
     /// Entries that were damaged, and where.
     harmed: Harmed,
     /// It was removed: nothing is owed to its clients any more.
@@ -198,6 +202,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
                 slowness: 1,
                 is_full: false,
                 paused_until: 0,
+                heard: Hearsay::default(),
             }
         };
         let mut groups = Self {
@@ -305,11 +310,12 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
 
     fn happen(&mut self, what: Coming) -> Checked {
         match what {
-            Coming::Deliver { from, to, life, bytes } => {
+            Coming::Deliver { from, to, life, age, bytes } => {
                 if self.network.is_cut(from, to) {
                     self.stats.messages_lost += 1;
                     return Ok(());
                 }
+                self.nodes[to].heard.hear(&self.plan, self.now, age);
                 self.stats.messages_stale += u64::from(life != self.nodes[from].life);
                 self.feed(to, [HostEvent::Received { from: node_id(from), bytes }])
             }
@@ -466,12 +472,13 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         self.sent.bytes += bytes.len() as u64;
         match self.network.send(from, to, self.now, bytes.len()) {
             Fate::Arrives(at, again) => {
-                let life = self.nodes[from].life;
+                let node = &self.nodes[from];
+                let (life, age) = (node.life, node.heard.speaks(&self.plan, self.now));
                 if let Some(again) = again {
                     let bytes = bytes.clone();
-                    self.schedule(again, Coming::Deliver { from, to, life, bytes });
+                    self.schedule(again, Coming::Deliver { from, to, life, age, bytes });
                 }
-                self.schedule(at, Coming::Deliver { from, to, life, bytes });
+                self.schedule(at, Coming::Deliver { from, to, life, age, bytes });
             }
             Fate::Lost { noticed } => {
                 self.stats.messages_lost += 1;

@@ -2,14 +2,15 @@
 //! what a majority of the voters holds durably (§5.3).
 //!
 //! What a node holds durably it said itself, and the ledger of that survives its crashes; so a
-//! majority of those that are down counts as well. Members do not change in these runs.
+//! majority of those that are down counts as well. Whoever is the first to call an entry committed
+//! has counted, or should have: though it leads no longer, as the entry may have ended its reign.
 
 use super::{Checked, Seen, Violation, acknowledged_survives::Promises, members_in_force::quorum};
 use lakebed::{LogIndex, Membership, Role, Term};
 
 #[derive(Clone, Debug)]
 pub(super) struct Commits {
-    /// In which term each node led when it was last seen, and how far it had committed.
+    /// In which term each node led last in its present life, and how far it had committed then.
     led: Vec<(Term, LogIndex)>,
 }
 
@@ -22,34 +23,37 @@ impl Commits {
         self.led[node] = (Term(0), LogIndex(0));
     }
 
+    /// `known`: up to where anybody called entries committed before this one did.
     pub(super) fn on_view(
         &mut self,
         seen: &Seen<'_>,
+        known: LogIndex,
         promises: &Promises,
         members: &Membership,
     ) -> Checked {
         let (node, probe) = (seen.node, &seen.probe);
-        if probe.role != Role::Leader {
-            return Ok(());
+        let leads = probe.role == Role::Leader;
+        let (led, before) = self.led[node];
+        if leads {
+            self.led[node] = (probe.term, probe.committed);
         }
-        let (term, committed) = self.led[node];
-        self.led[node] = (probe.term, probe.committed);
         // What it knew to be committed when it began to lead, others had counted.
-        if term != probe.term || committed == probe.committed {
+        let term = if leads { probe.term } else { led };
+        let committed = if leads && led == term { before } else { known };
+        if probe.committed <= committed {
             return Ok(());
         }
         let held = seen.id_at(probe.committed);
-        if held.is_none_or(|id| id.term != probe.term) {
+        if held.is_none_or(|id| id.term != term) {
             let what = format!(
-                "leads term {} and commits {} of term {} by counting",
-                probe.term,
+                "led term {term} and commits {} of term {} by counting",
                 probe.committed,
                 held.unwrap_or_default().term
             );
             return Err(Violation::new("commit rule", node, what));
         }
         let check = |members: &Membership, index: LogIndex| {
-            quorum(members, |id| promises.holds(id.0 as usize - 1, probe.term, index))
+            quorum(members, |id| promises.holds(id.0 as usize - 1, term, index))
         };
         // Once both configurations have agreed to the new one, that one is enough: the leader goes
         // by an entry that it may not have written yet.
@@ -65,8 +69,8 @@ impl Commits {
         };
         let Err(why) = result else { return Ok(()) };
         let what = format!(
-            "commits {}.{}, which a majority must hold durably: {why}",
-            probe.term, probe.committed
+            "commits {term}.{}, which a majority must hold durably: {why}",
+            probe.committed
         );
         Err(Violation::new("commit rule", node, what))
     }

@@ -38,6 +38,11 @@ impl Committed {
         self.checked[node] = LogIndex(0);
     }
 
+    /// Up to where anybody called entries committed.
+    pub(super) const fn last(&self) -> LogIndex {
+        LogIndex(self.terms.len() as u64)
+    }
+
     /// The last entry that was committed before `term` began, as far as was seen.
     pub(super) fn before(&self, term: Term) -> Option<LogId> {
         let index = *self.by_term.range(..term).map(|(_, index)| index).max()?;
@@ -65,6 +70,10 @@ impl Committed {
         let from = self.checked[node].max(seen.probe.first.previous());
         for index in from.0 + 1..=committed.0 {
             self.on_entry(seen, LogIndex(index))?;
+        }
+        if self.last() < committed {
+            let what = format!("{committed} is called committed, and it is in a snapshot alone");
+            return Err(Violation::new("committed stays", node, what));
         }
         self.checked[node] = committed;
         let greatest = self.by_term.entry(seen.probe.term).or_default();

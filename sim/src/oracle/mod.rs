@@ -181,9 +181,10 @@ impl<M: StateMachine> Oracle<M> {
         self.promises.on_view(seen)?;
         if seen.probe.judged {
             self.elections.on_view(seen)?;
+            let known = self.committed.last();
             self.committed.on_view(seen)?;
             let members = self.members.in_log(seen, &self.committed);
-            self.commits.on_view(seen, &self.promises, members)?;
+            self.commits.on_view(seen, known, &self.promises, members)?;
             self.members.on_view(seen, &self.committed, &self.votes)?;
             self.leaders.on_view(seen, &self.committed)?;
         }

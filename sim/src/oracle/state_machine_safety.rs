@@ -151,7 +151,11 @@ impl<M: StateMachine> Machines<M> {
     }
 
     pub(super) fn on_query(&self, node: usize, query: &[u8], answer: &[u8]) -> Checked {
-        if self.positions[node] != Some(self.reference_position()) {
+        let Some(position) = self.positions[node] else {
+            let what = "answers a query, and its machine is nowhere yet".into();
+            return Err(Violation::new("state machine safety", node, what));
+        };
+        if position != self.reference_position() {
             return Ok(());
         }
         let mut expected = Vec::new();

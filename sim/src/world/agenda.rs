@@ -3,6 +3,7 @@
 //! The heap holds times and places alone, sixteen bytes each: what happens lies still in a list
 //! until then. Invariant: a place is free or on the heap once.
 
+use super::hearsay::Age;
 use bytes::Bytes;
 use lakebed::{Event, OpId};
 use std::{cmp::Reverse, collections::BinaryHeap};
@@ -10,7 +11,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 /// Something to come.
 #[derive(Clone, Debug)]
 pub(super) enum Coming {
-    Deliver { from: u32, to: u32, life: u32, as_of: u64, bytes: Bytes },
+    Deliver { from: u32, to: u32, life: u32, age: Age, bytes: Bytes },
     Completion { node: usize, life: u32, op: OpId },
     MachineStep { node: usize, life: u32 },
     Wake { node: usize, life: u32 },

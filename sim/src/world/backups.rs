@@ -41,7 +41,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let mut world = Self::new(plan, machine, workload);
         // Another one than any that a backup could be of, which all are of the usual one.
         world.cluster = ClusterId(super::CLUSTER.0 + 1);
-        let reference = made_from.iter().flatten().next().cloned();
+        // Of those of different ones none goes behind what another begins with.
+        let reference = made_from.iter().flatten().max_by_key(|taken| taken.backup.at).cloned();
         let (mut begins, mut at) = (world.fresh_machine(), lakebed::LogId::ZERO);
         if let Some(taken) = reference {
             restore(&mut begins, &taken.state);

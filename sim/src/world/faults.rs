@@ -151,7 +151,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// Ends a fault that lasts.
     pub fn relent(&mut self, fault: &FaultKind) {
         match fault {
-            FaultKind::Partition { .. } => self.rejoin(),
+            FaultKind::Partition { side, both_ways, .. } => self.unite(side, *both_ways),
             FaultKind::DiskFull { node, .. } => self.nodes[*node].disk.set_room(u64::MAX),
             FaultKind::SlowDisk { node, .. } => self.nodes[*node].slowness = 1,
             FaultKind::HungDisk { node, .. } => self.release_disk(*node),
@@ -228,6 +228,14 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
     }
 
+    /// Ends one partition, whatever else divides the nodes. Its connections break that lost something
+    /// unnoticed.
+    fn unite(&mut self, side: &[bool], both_ways: bool) {
+        for (from, to) in self.network.unite(side, both_ways) {
+            self.break_connection(from, to);
+        }
+    }
+
     /// Ends all partitions. Connections that lost something unnoticed break now.
     pub fn rejoin(&mut self) {
         for (node, peer) in self.network.rejoin() {
@@ -237,7 +245,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     /// A node hears nobody and nobody hears it.
     pub fn isolate(&mut self, node: usize, noticed: bool) {
-        self.network.set_alone(node, true);
+        self.network.isolate(node);
         for peer in 0..self.nodes.len() {
             if noticed && peer != node {
                 self.break_connection(node, peer);
@@ -247,7 +255,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     /// A node that was alone is so no longer. Connections that lost something break now.
     pub fn readmit(&mut self, node: usize) {
-        self.network.set_alone(node, false);
+        self.network.readmit(node);
         for peer in 0..self.nodes.len() {
             if peer != node {
                 self.break_connection(node, peer);

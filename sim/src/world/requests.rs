@@ -207,35 +207,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// How much a node must at least know that answers from what it has heard itself: what was
     /// acknowledged as of the oldest that it may go by.
     fn local_floor(&self, node: usize, stale_max: Duration) -> LogIndex {
-        if !self.plan.clocks_go_on() {
-            return LogIndex(0);
-        }
-        let stale_max = u64::try_from(stale_max.as_nanos()).unwrap_or(u64::MAX);
-        let since = self.now.saturating_sub(self.plan.longest(stale_max));
-        let as_of = self.nodes[node].heard.oldest_since(since).unwrap_or(self.now);
-        let known = self.told.partition_point(|(at, _)| *at < as_of);
-        let floor = known.checked_sub(1).map_or(LogIndex(0), |last| self.told[last].1);
+        let as_of = self.nodes[node].heard.known(&self.plan, self.now, stale_max);
         // Some of it may be lost by now, by a recovery by force.
-        floor.min(self.oracle.acknowledged())
-    }
-
-    /// How old what a node knows may be that speaks now.
-    pub(super) fn known_as_of(&self, node: usize) -> u64 {
-        if self.plan.manner.local == 0 {
-            return 0;
-        }
-        let since = self.now.saturating_sub(self.plan.longest(self.plan.election_max()));
-        self.nodes[node].heard.oldest_since(since).unwrap_or(self.now).min(self.now)
-    }
-
-    /// A node was told something, or will be when its process goes on.
-    pub(super) fn hear(&mut self, node: usize, as_of: u64) {
-        let manner = self.plan.manner;
-        if manner.local > 0 {
-            let longest = self.plan.longest(self.plan.election_max().max(manner.stale_max));
-            let now = self.now.max(self.nodes[node].paused_until);
-            self.nodes[node].heard.hear(now, as_of, now.saturating_sub(longest));
-        }
+        self.told.before(as_of).min(self.oracle.acknowledged())
     }
 
     /// Requests ended without an answer from the machine.
@@ -276,10 +250,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// A request ended; its client, if it still waits, goes on.
     pub(super) fn end(&mut self, id: RequestId, fate: Fate) -> Checked {
         self.oracle.on_end(id, self.requests.of(id), fate)?;
-        let acknowledged = self.oracle.acknowledged();
-        if self.told.last().is_none_or(|(_, before)| *before < acknowledged) {
-            self.told.push((self.now, acknowledged));
-        }
+        self.told.add(self.now, self.oracle.acknowledged());
         self.requests.of_mut(id).fate = fate;
         self.stats.answered += u64::from(matches!(fate, Fate::Answered(_)));
         let client = self.requests.of(id).client;
