@@ -151,7 +151,7 @@ impl Raft {
         let payload =
             if pre { Payload::PreVoteAnswer(verdict) } else { Payload::VoteAnswer(verdict) };
         let answer = Head { answers: head.log_epoch, ..self.head_to(head.from) };
-        self.owed.push(Message { head: answer, payload });
+        self.owe_as(answer, payload);
     }
 
     /// Whether there is a leader that a ballot would only disturb, or may have been one before

@@ -164,7 +164,7 @@ impl Raft {
         self.marks.set(Mark::NewcomerTurnedAway);
         let to_incarnation = head.incarnation;
         let answer = Head { to_incarnation, ..self.head_to(head.from) };
-        self.owed.push(Message { head: answer, payload: Payload::FormedWithoutYou });
+        self.owe_as(answer, Payload::FormedWithoutYou);
     }
 
     pub(super) fn on_formed_without_you(&mut self, head: &Head) {

@@ -519,9 +519,13 @@ impl Raft {
 
     /// An answer that waits for the hard state.
     fn owe(&mut self, to: NodeId, payload: Payload) {
+        let head = self.head_to(to);
+        self.owe_as(head, payload);
+    }
+
+    fn owe_as(&mut self, head: Head, payload: Payload) {
         self.stray();
         if self.owed.len() < OWED_MAX {
-            let head = self.head_to(to);
             self.owed.push(Message { head, payload });
         }
     }

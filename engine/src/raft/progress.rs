@@ -66,7 +66,7 @@ pub(super) struct Peer {
     pub(super) useless: LogIndex,
     /// The proposals it forwards.
     pub(super) intake: Intake,
-    inflight: VecDeque<(LogIndex, u32)>,
+    inflight: VecDeque<(LogIndex, u64)>,
     inflight_bytes: u64,
 }
 
@@ -158,13 +158,14 @@ impl Peer {
 
     /// Entries up to `last` were sent.
     pub(super) fn sent(&mut self, last: LogIndex, bytes: usize) {
-        self.inflight.push_back((last, bytes as u32));
+        self.inflight.push_back((last, bytes as u64));
         self.inflight_bytes += bytes as u64;
         self.next = last.next();
     }
 
-    /// Takes note of an answer that fits this leader's term and log; true if `matched` rose.
-    pub(super) fn answered(&mut self, answer: &AppendAnswer, now: Instant) -> bool {
+    /// Takes note of an answer that fits this leader's term and log; true if `matched` rose. Of its window
+    /// the peer may hold so much in memory: whoever is asked anew where it agrees may have no more.
+    pub(super) fn answered(&mut self, answer: &AppendAnswer, now: Instant, window: u64) -> bool {
         self.heard = now;
         self.has_answered = true;
         self.paused = false;
@@ -177,7 +178,7 @@ impl Peer {
             && last <= self.matched
         {
             self.inflight.pop_front();
-            self.inflight_bytes -= u64::from(bytes);
+            self.inflight_bytes -= bytes;
         }
         if answer.conflict.is_none()
             && self.pace != Pace::Replicate
@@ -187,6 +188,12 @@ impl Peer {
             self.transfer = None;
             self.forget_inflight();
             self.next = answer.matched.max(self.matched).next();
+            if answer.matched > self.matched {
+                // How much that is nobody says, and its disk may hang: a window with every link that
+                // breaks would be more than it has memory for.
+                self.inflight.push_back((answer.matched, window));
+                self.inflight_bytes = window;
+            }
         }
         rose
     }

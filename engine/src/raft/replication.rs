@@ -252,7 +252,7 @@ impl Raft {
             peer.matched = peer.matched.min(conflict.through);
         }
         let needed = peer.matched.next();
-        let rose = peer.answered(answer, self.now);
+        let rose = peer.answered(answer, self.now, self.tuning.inflight_bytes_max);
         peer.intake.arrived(head.log_epoch, answer.fates);
         if let Some(transfer) = &mut peer.transfer {
             transfer.behind.answered(answer.sequence);

@@ -456,9 +456,9 @@ impl Storage {
         self.journal.durable()
     }
 
-    /// Raised by each start and each cut.
+    /// Raised by each start and each cut, once that is durable: no two lives of a node have the same.
     pub(crate) fn write_epoch(&self) -> u64 {
-        self.promises().wanted().write_epoch
+        self.promises().durable().write_epoch
     }
 
     /// Whether entries wait for a write of their own: the leader gathers proposals meanwhile.

@@ -413,6 +413,33 @@ fn a_second_membership_waits_for_the_first_on_disk() {
     assert!(cluster.at(3).raft.membership.is_former(node(4)));
 }
 
+/// Whoever holds back a second membership was sent what follows it again and again, as fast as it
+/// answered, for as long as its disk hung.
+#[test]
+fn what_follows_a_membership_that_waits_is_sent_once() {
+    let mut cluster = joined(3, 4);
+    cluster.at(3).disk.lazy = true;
+    cluster.changed(1, 100, &[Change::AddLearner(member(4))]);
+    cluster.elapse(300 * MS);
+    cluster.changed(1, 101, &[Change::Remove(node(4))]);
+    cluster.elapse(300 * MS);
+    assert!(cluster.at(3).has(Mark::MembershipHeldBack));
+    cluster.at(1).raft.tuning.append_bytes_max = 1024;
+    let command = "x".repeat(700);
+    for n in 0..20 {
+        cluster.propose(1, 200 + n, &[&command]);
+        (1..=4).for_each(|id| cluster.settle(id));
+        let before = cluster.delivered;
+        while let Some((from, message)) = cluster.queue.pop_front() {
+            cluster.deliver(from, message);
+            assert!(cluster.delivered < before + 50, "entry {n} is sent again and again");
+        }
+    }
+    cluster.at(3).disk.lazy = false;
+    cluster.elapse(300 * MS);
+    assert_eq!(cluster.nodes[2].ids(), cluster.nodes[0].ids());
+}
+
 #[test]
 fn a_restart_finds_the_membership_in_force() {
     let mut cluster = joined(3, 3);

@@ -249,3 +249,16 @@ fn messages_for_or_from_another_life_are_dropped() {
         assert_eq!(cluster.at(1).raft.term, Term(5));
     }
 }
+
+/// While the hard state waits for a disk that hangs, candidates ask again and again.
+#[test]
+fn only_so_many_verdicts_wait_for_the_hard_state() {
+    let mut cluster = Cluster::of(3);
+    cluster.run();
+    let head = cluster.at(2).raft.head_to(node(3));
+    let ballot = Ballot { round: 1, last: LogId::ZERO, is_wished: true };
+    for _ in 0..10 * OWED_MAX {
+        cluster.at(3).raft.on_ballot(&head, ballot, true);
+    }
+    assert_eq!(cluster.at(3).raft.owed.len(), OWED_MAX);
+}

@@ -594,3 +594,32 @@ fn compaction_forgets_identities_below_and_keeps_the_border() {
         assert_eq!(log.last(), id(4, 6));
     }
 }
+
+/// Its disk hung, and its link broke now and then: each time it was given another window, and had memory
+/// for one.
+#[test]
+fn a_peer_that_is_asked_anew_may_hold_a_window_in_memory_still() {
+    let window = 4096;
+    let tuning = Tuning { inflight_bytes_max: window, append_bytes_max: 1024, ..Tuning::default() };
+    let mut cluster = Cluster::tuned((0..3).map(|_| disk_with(1, &[], 3)).collect(), tuning);
+    cluster.elect(1);
+    cluster.run();
+    cluster.at(3).disk.lazy = true;
+    let command = "x".repeat(200);
+    for round in 0..10 {
+        for n in 0..100 {
+            cluster.propose(1, round * 100 + n, &[&command]);
+            cluster.run();
+        }
+        cluster.at(1).raft.on_link(node(3), false);
+        cluster.run();
+        cluster.at(1).raft.on_link(node(3), true);
+        cluster.elapse(200 * MS);
+    }
+    let disk = &cluster.nodes[2].disk;
+    let open: usize = disk.log[disk.durable..].iter().map(|(_, frame)| frame.len()).sum();
+    assert!(open as u64 <= window + 1024 && open > 1024, "{open} bytes");
+    cluster.at(3).disk.lazy = false;
+    cluster.elapse(1000 * MS);
+    assert_eq!(cluster.nodes[2].ids(), cluster.nodes[0].ids());
+}

@@ -290,6 +290,25 @@ fn what_is_appended_is_found_after_every_restart() {
     assert!(node.disk.files.len() > 20, "the log was rolled many times");
 }
 
+/// A node spoke as of an epoch that its disk did not hold yet: a crash took it back, and its next life was
+/// given the same. What was said to the one was taken as said to the other.
+#[test]
+fn an_epoch_is_that_of_one_life_alone() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, [40, 50, 60]);
+    let epoch = node.storage.write_epoch();
+    node.truncate(LogId::new(Term(1), LogIndex(2)));
+    let mut out = Vec::new();
+    node.storage.persist(node.now, &mut out);
+    assert!(!out.is_empty(), "the cut is to be marked");
+    assert_eq!(node.storage.write_epoch(), epoch, "nothing of it is durable");
+    assert_eq!(Node::start(node.disk.clone(), Start::Run).storage.write_epoch(), epoch + 1);
+    out.into_iter().for_each(|action| node.perform(action));
+    node.settle();
+    assert_eq!(node.storage.write_epoch(), epoch + 1);
+    assert_eq!(node.restart().storage.write_epoch(), epoch + 2);
+}
+
 /// A cut had taken all entries of the last segment, and the restart took that one's time for the
 /// log's: none. The node led, and its entries were of an earlier time than those before them
 /// (storm of three, seed 3024: its clients' sessions had been used before they were opened).
