@@ -14,7 +14,7 @@ use crate::{
     backup::Origin,
     marks::Mark,
     membership::{Member, Membership},
-    message::{Head, Message, Payload},
+    message::{Head, Payload},
     types::{Instant, LogId, NodeId},
 };
 use std::sync::Arc;

@@ -107,6 +107,11 @@ impl Journal {
         }
     }
 
+    /// Whether this entry is being cut off.
+    pub(super) fn is_cut_at(&self, index: LogIndex) -> bool {
+        self.cut.as_ref().is_some_and(|cut| cut.next.unwrap_or(cut.from) <= index)
+    }
+
     /// The last entry that was ever handed to the disk.
     fn submitted(&self) -> LogIndex {
         let sealed = self.sealed.back().map_or(LogIndex(0), |sealed| sealed.last.index);

@@ -57,6 +57,11 @@ impl Installing {
         !matches!(self.step, Step::Idle)
     }
 
+    /// Whether the log is on its way out: nothing of it is read any more.
+    pub(super) const fn replaces_log(&self) -> bool {
+        self.is_under_way() && !self.keeps_log
+    }
+
     /// The staged snapshot is to take the place of the log.
     pub(crate) fn begin(
         &mut self,
@@ -74,9 +79,11 @@ impl Installing {
     }
 
     /// The staged snapshot is to take the place of one that was lost; the log stays.
-    pub(crate) const fn begin_join(&mut self) {
+    pub(crate) fn begin_join(&mut self, snapshots: &mut Snapshots, ops: &mut Ops) {
         self.step = Step::Drain;
         self.keeps_log = true;
+        // It lies before this one, and may wait for entries that only this one makes up for.
+        snapshots.abandon_capture(ops);
     }
 
     pub(crate) fn go_on(

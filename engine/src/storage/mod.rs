@@ -278,7 +278,8 @@ impl Storage {
             self.snapshots.pins.expire(self.config.tuning.pin_idle, now, &mut self.ops);
             self.snapshots.go_on_restoring(self.journal.first(), &mut self.ops);
             let newest = self.snapshots.newest();
-            self.snapshots.go_on_saving(self.journal.durable(), &mut self.ops);
+            let (durable, is_stuck) = (self.journal.durable(), self.journal.waits_for_room());
+            self.snapshots.go_on_saving(durable, is_stuck, &mut self.ops);
             if self.snapshots.newest() > newest {
                 // It may have been begun before what it is to stand for was found.
                 self.snapshots.stand_for(self.journal.holes.last());
@@ -299,14 +300,11 @@ impl Storage {
             }
             // After the compaction: it may have recycled the segment that the log waits for.
             self.journal.persist(now, promises, &mut self.ops);
-            self.scrub.go_on(
-                now,
-                &self.journal,
-                &mut self.reads,
-                &mut self.snapshots,
-                &mut self.ops,
-            );
-            self.reads.go_on(&self.journal, &mut self.ops);
+            if !self.installing.replaces_log() {
+                let (reads, snapshots) = (&mut self.reads, &mut self.snapshots);
+                self.scrub.go_on(now, &self.journal, reads, snapshots, &mut self.ops);
+                self.reads.go_on(&self.journal, &mut self.ops);
+            }
             promises.hint(self.journal.durable(), self.committed);
             self.halt_if_machine_lacks();
         }

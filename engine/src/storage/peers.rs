@@ -129,7 +129,7 @@ impl Storage {
         self.stray();
         let staged = self.snapshots.staged().map(|snapshot| snapshot.at);
         assert_eq!(staged, Some(at), "it was staged whole");
-        self.installing.begin_join();
+        self.installing.begin_join(&mut self.snapshots, &mut self.ops);
     }
 
     /// Whether a peer must send a snapshot, whatever the log holds.

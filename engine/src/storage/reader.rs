@@ -261,10 +261,6 @@ impl Reads {
                     state.read_whole(place, image, ops);
                     return None;
                 }
-                if journal.cut.is_some() {
-                    // Which of them stay is seen when it is over.
-                    return None;
-                }
                 match made_anew(&image, &place, seed, group, journal.epoch) {
                     Ok((slots, blocks)) => {
                         ops.met(Mark::SlotsMadeAnew);
@@ -296,7 +292,8 @@ impl Step {
     fn reaches(&self, index: LogIndex) -> bool {
         match self {
             Self::Idle => false,
-            Self::Slots { place, .. } | Self::Whole { place, .. } => place.last >= index,
+            // More of the segment is read than may be given.
+            Self::Slots { place, .. } | Self::Whole { place, .. } => place.end >= index,
             Self::Entries { slots, .. } => slots.last().is_some_and(|slot| slot.id.index >= index),
         }
     }
@@ -344,13 +341,16 @@ impl State {
         let Some(sealed) = journal.sealed.get(sealed).filter(|s| s.first <= want.from) else {
             return;
         };
+        if journal.is_cut_at(sealed.last.index) {
+            // It will take entries again: what is read of it now is not what it will be.
+            return;
+        }
         let place = Place {
             sequence: sealed.sequence,
             layout: sealed.layout,
             first: sealed.first,
             prev_term: sealed.prev_term,
             end: sealed.last.index,
-            // A cut that is under way will take what lies above.
             last: sealed.last.index.min(journal.durable()),
         };
         if want.from > place.last {

@@ -164,6 +164,11 @@ impl Journal {
         self.spares.is_full && !self.spares.has(self.spare_len())
     }
 
+    /// Whether the log does not go on before there is room for another segment.
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.spares.is_full && matches!(self.roll, Roll::WantSpare(len) if !self.spares.has(len))
+    }
+
     /// How long the next segment will be.
     pub(super) fn next_len(&self) -> u64 {
         // The one being opened is neither sealed nor active.

@@ -212,14 +212,25 @@ impl Saving {
         self.submit(DiskRequest::Rename { from, to }, ops);
     }
 
+    /// It comes to nothing, for this; `None`: it did before.
+    pub(super) fn give_up(&mut self, error: DiskError, ops: &mut Ops) -> Option<DiskError> {
+        if self.step == Save::Remove {
+            return None;
+        }
+        ops.met(Mark::SnapshotGivenUp);
+        ops.note(Note::Disk { file: self.part(), error });
+        self.abandon(ops);
+        Some(error)
+    }
+
+    /// Whether it is whole, and comes to its end by itself.
+    pub(super) const fn is_being_named(&self) -> bool {
+        matches!(self.step, Save::Rename | Save::SyncName)
+    }
+
     /// Takes the next steps; tells why, if it is given up.
     pub(super) fn go_on(&mut self, align: u32, ops: &mut Ops) -> Option<DiskError> {
-        let failed = self.failed.take();
-        if let Some(error) = failed {
-            ops.met(Mark::SnapshotGivenUp);
-            ops.note(Note::Disk { file: self.part(), error });
-            self.abandon(ops);
-        }
+        let failed = self.failed.take().and_then(|error| self.give_up(error, ops));
         match self.step {
             Save::Create if self.in_flight == 0 => {
                 self.write_header(align, ops);

@@ -237,10 +237,14 @@ impl Snapshots {
         }
     }
 
-    /// Goes on with the save of an own snapshot.
-    pub(crate) fn go_on_saving(&mut self, durable: LogIndex, ops: &mut Ops) {
+    /// Goes on with the save of an own snapshot; `is_stuck`: the log waits for room, some of which this
+    /// takes that waits for the log.
+    pub(crate) fn go_on_saving(&mut self, durable: LogIndex, is_stuck: bool, ops: &mut Ops) {
         let Some(saving) = &mut self.saving else { return };
-        let given_up = saving.go_on(self.align, ops);
+        let mut given_up = saving.go_on(self.align, ops);
+        if is_stuck && durable < saving.header.at.index && given_up.is_none() {
+            given_up = saving.give_up(DiskError::Full, ops);
+        }
         self.given_up = given_up.or(self.given_up);
         if given_up.is_some() {
             self.give_fresh_up();
@@ -270,7 +274,7 @@ impl Snapshots {
     }
 
     pub(super) fn abandon_capture(&mut self, ops: &mut Ops) {
-        if let Some(saving) = &mut self.saving {
+        if let Some(saving) = self.saving.as_mut().filter(|saving| !saving.is_being_named()) {
             saving.abandon(ops);
         }
     }

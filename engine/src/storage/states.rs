@@ -22,6 +22,8 @@ impl Storage {
     pub(crate) fn can_capture(&self, at: LogId) -> bool {
         self.snapshots.restored().is_some()
             && self.snapshots.saving.is_none()
+            // It would have to wait for what is missing.
+            && self.first_owed().is_none_or(|owed| at.index < owed)
             && !self.snapshots.pins.uses(at)
             && !self.installing.is_under_way()
     }

@@ -101,7 +101,7 @@ impl Recovery {
     pub(super) fn go_on_saving(&self, parts: &mut Parts<'_>) -> Result<bool, Halt> {
         let Start::Restore { backup, .. } = &self.start else { return Ok(true) };
         // There is no log that would have to reach as far.
-        parts.snapshots.go_on_saving(LogIndex(u64::MAX), parts.ops);
+        parts.snapshots.go_on_saving(LogIndex(u64::MAX), false, parts.ops);
         let (file, done) = (File::Snapshot(backup.at), parts.snapshots.newest() == backup.at);
         if let Some(error) = parts.snapshots.take_given_up() {
             return Err(Halt::DiskFailed { file, error });

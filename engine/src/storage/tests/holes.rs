@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// A node with a log that is proven durable, and its frames as a peer has them.
-fn grown(sizes: impl IntoIterator<Item = usize>) -> (Node, Vec<Bytes>) {
+pub(super) fn grown(sizes: impl IntoIterator<Item = usize>) -> (Node, Vec<Bytes>) {
     let mut node = Node::start(Disk::default(), format());
     node.append_all(1, sizes);
     node.now = node.storage.deadline().expect("the hint is written when writes pause");
@@ -335,6 +335,42 @@ fn a_cut_into_a_full_segment_does_without_its_bad_slots() {
     assert!(node.storage.marks().has(Mark::SlotsMadeAnew), "{file} was reopened");
     node.append_all(2, [10, 20]);
     assert_eq!(node.read(1).len(), 13);
+    assert_eq!(node.restart().read(1).len(), 13);
+}
+
+/// A reader came upon the bad slot while the segment was cut. What it read then it took, when the cut was
+/// over, for the segment as it had been: entries that were gone were missing, and the log was given up.
+#[test]
+fn what_is_read_of_a_segment_that_is_cut_is_not_taken_for_what_it_becomes() {
+    let (mut node, frames) = grown(sizes());
+    harm_slots(&mut node.disk, &frames[7], 1);
+    node.storage.read(Reader::Refill(NodeId(2)), LogIndex(8), LogIndex(8), 1);
+    node.truncate(LogId::new(Term(1), LogIndex(11)));
+    // The reader's disk is slow, and the cut's is not.
+    let mut slow = VecDeque::new();
+    loop {
+        let mut out = Vec::new();
+        node.storage.persist(node.now, &mut out);
+        let whole = |request: &DiskRequest| matches!(request, DiskRequest::Read { len, .. } if *len > 16 << 10);
+        if out.is_empty() && node.storage.journal.cut.is_none() {
+            let Some(action) = slow.pop_front() else { break };
+            node.perform(action);
+        }
+        for action in out {
+            match &action {
+                Action::Disk { request, class: crate::file::Class::Serve, .. }
+                    if whole(request) =>
+                {
+                    slow.push_back(action);
+                }
+                _ => node.perform(action),
+            }
+        }
+    }
+    assert_eq!((node.storage.halt(), node.storage.hole()), (None, None));
+    let (_, read) = node.storage.take_read().expect("it is there");
+    assert_eq!(read.frames, frames[7]);
+    node.append_all(2, [10, 20]);
     assert_eq!(node.restart().read(1).len(), 13);
 }
 

@@ -65,3 +65,51 @@ fn a_snapshot_that_has_joined_is_recorded_by_the_next_life() {
     node.disk.files.remove(&file);
     assert!(node.restart().recovered().gate.is_some());
 }
+
+/// The machine is ahead of the log that is durable, as an entry is missing there: a snapshot of it waited
+/// for that entry, and the one that came in its place waited for that snapshot.
+#[test]
+fn a_snapshot_that_waits_for_what_is_missing_does_not_hold_up_the_one_that_comes_instead() {
+    let (node, frames) = holes::grown([40, 50, 60, 70, 80, 90]);
+    let mut disk = node.disk;
+    // As the last one is bad, all are read.
+    for at in [1, 5] {
+        holes::harm(&mut disk, &frames[at]);
+    }
+    let at = LogId::new(Term(1), LogIndex(5));
+    let mut node = Node::start(disk, Start::Resume { machine: at });
+    let members = node.recovered().membership.clone();
+    assert_eq!((node.storage.first_owed(), node.storage.restored()), (Some(LogIndex(2)), Some(at)));
+    assert!(!node.storage.can_capture(at), "it would wait");
+    assert!(node.storage.capture(at, members));
+    node.settle();
+    assert_eq!(node.storage.snapshot(), LogId::ZERO);
+    join(&mut node, at);
+    assert_eq!(node.storage.durable(), LogIndex(5));
+}
+
+/// What is read of a log that is on its way out is nobody's, and its files go.
+#[test]
+fn nothing_is_read_of_a_log_that_a_snapshot_replaces() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    let at = LogId::new(Term(2), LogIndex(1000));
+    node.storage.promise(Term(2), None);
+    let bytes = Bytes::from(vec![3; 90_000]);
+    let digest = crc32c::crc32c(&bytes);
+    let snapshot = SnapshotName { at, id: SnapshotId(77), bytes: bytes.len() as u64, digest };
+    let members = Some(node.recovered().membership.clone());
+    node.storage.stage(&Piece { snapshot, offset: 0, time: Timestamp(9), members, bytes });
+    node.settle();
+    node.storage.install(at);
+    node.disk.requests.clear();
+    for reader in [Reader::Refill(NodeId(2)), Reader::Peer(NodeId(3))] {
+        node.storage.read(reader, LogIndex(8), LogIndex(9), 1);
+    }
+    node.settle();
+    let of_the_log = |request: &&DiskRequest| {
+        matches!(request, DiskRequest::Read { file: File::Segment(_), .. })
+    };
+    assert_eq!(node.disk.requests.iter().find(of_the_log), None);
+    assert_eq!((node.storage.restored(), node.halted), (Some(at), None));
+}

@@ -49,7 +49,8 @@ impl Disk {
             DiskRequest::List => Ok(Completion::Listed(
                 self.files.iter().map(|(file, bytes)| (*file, bytes.len() as u64)).collect(),
             )),
-            DiskRequest::Create { .. } if self.is_full => Err(DiskError::Full),
+            // What begins with nothing may find a little.
+            DiskRequest::Create { len, .. } if self.is_full && len > 0 => Err(DiskError::Full),
             DiskRequest::Create { file, len, .. } => {
                 self.files.insert(file, vec![0; len as usize]);
                 Ok(Completion::Done)
@@ -555,6 +556,26 @@ fn a_recycled_segment_ends_the_wait_for_room() {
         node.now = deadline.unwrap_or(node.now);
         node.settle();
     }
+}
+
+/// A snapshot waited for the log, the log for room, and that for the snapshot's part to go.
+#[test]
+fn a_snapshot_that_waits_for_a_log_without_room_gives_its_own_back() {
+    let mut node = Node::start(Disk::default(), format());
+    let members = node.recovered().membership.clone();
+    node.append_all(1, sizes());
+    node.disk.is_full = true;
+    node.append_all(1, sizes());
+    assert!(node.storage.durable() < node.last.index);
+    assert!(node.storage.capture(node.last, members.clone()));
+    node.settle();
+    assert_eq!(node.storage.take_given_up(), Some(DiskError::Full));
+    assert!(!node.disk.files.keys().any(|file| matches!(file, File::Part(..))));
+    // One that the log has come up with goes on.
+    let at = LogId::new(Term(1), node.storage.durable());
+    assert!(node.storage.capture(at, members));
+    node.settle();
+    assert_eq!((node.storage.take_given_up(), node.storage.snapshot()), (None, at));
 }
 
 /// One file of an earlier life was kept and the next one filled with zeros at once, which the one
