@@ -108,8 +108,7 @@ impl Storm {
         observe(self.seed, world, |world| {
             storm(world)?;
             if world.plan().is_beyond() {
-                world.heal();
-                return hold_still(world);
+                return end_beyond(world);
             }
             end(world)
         })
@@ -234,9 +233,14 @@ fn one_more_crash<M: StateMachine, W: Workload>(world: &mut World<M, W>, then: u
     run_for(world, then)
 }
 
-/// Beyond the budget nothing is owed but that whoever still serves is right.
-fn hold_still<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
+/// Beyond the budget all is owed as long as nodes to whose disks nothing of the kind was done are a
+/// quorum, and have met their founders; else nothing but that whoever still serves is right.
+fn end_beyond<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
+    world.heal();
     run_for(world, 300 * MS)?;
+    if world.has_sound_quorum(|node| takes_part(world, node)) {
+        return end(world);
+    }
     world.dismiss_clients();
     run_for(world, 300 * MS)?;
     world.compare_states_there()
@@ -306,7 +310,7 @@ pub(crate) fn turns(faults: &[Fault]) -> Vec<Turn> {
 pub fn serve<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
     run_until(world, SERVE_WITHIN, "all nodes to be up", |world| {
         let is_ready = |node| world.probe(node).is_some_and(|probe| probe.ready);
-        let is_owed = |node| !world.is_out(node) && !is_forgotten(world, node);
+        let is_owed = |node| takes_part(world, node) && !is_forgotten(world, node);
         (0..world.nodes()).all(|node| is_ready(node) || !is_owed(node))
     })?;
     run_until(world, SERVE_WITHIN, "a leader", |world| leader(world).is_some())?;
@@ -392,7 +396,15 @@ impl Errand {
 fn is_member<M: StateMachine, W: Workload>(world: &World<M, W>, node: usize) -> bool {
     let members = leader(world).and_then(|leader| world.members(leader));
     let is_one = |members: Arc<Membership>| members.member(NodeId(node as u64 + 1)).is_some();
-    !world.is_out(node) && members.is_none_or(is_one)
+    takes_part(world, node) && members.is_none_or(is_one)
+}
+
+/// Whether a node can be a part of it: its disk is not beyond that, nor that of a founder whom it waits
+/// to meet.
+fn takes_part<M: StateMachine, W: Workload>(world: &World<M, W>, node: usize) -> bool {
+    let is_forming = world.probe(node).is_some_and(|probe| probe.role == Role::Forming);
+    let is_any_out = (0..world.nodes()).any(|node| world.is_out(node));
+    !world.is_out(node) && !(is_forming && is_any_out)
 }
 
 /// Without load all nodes come to the same log and the same state, and each of them serves.
@@ -436,8 +448,8 @@ fn is_one_log<M: StateMachine, W: Workload>(world: &World<M, W>) -> bool {
     let Some(members) = leader(world).and_then(|leader| world.members(leader)) else {
         return false;
     };
-    let owed =
-        |node: &usize| !world.is_out(*node) && members.member(NodeId(*node as u64 + 1)).is_some();
+    let is_one = |node: usize| members.member(NodeId(node as u64 + 1)).is_some();
+    let owed = |node: &usize| takes_part(world, *node) && is_one(*node);
     let owed: Vec<usize> = (0..world.nodes()).filter(owed).collect();
     let probes: Vec<_> = owed.iter().filter_map(|node| world.probe(*node)).collect();
     let last = probes.iter().map(|probe| probe.last).max();

@@ -336,7 +336,9 @@ impl Storage {
             return None;
         }
         let pins = self.snapshots.pins.deadline(self.config.tuning.pin_idle);
-        earliest([self.journal.deadline(), pins, self.scrub.deadline()])
+        // Nothing is read of a log that is on its way out.
+        let scrub = self.scrub.deadline().filter(|_| !self.installing.replaces_log());
+        earliest([self.journal.deadline(), pins, scrub])
     }
 
     /// Whether something failed that nothing may be built on.

@@ -369,6 +369,13 @@ impl<M: StateMachine> Oracle<M> {
         })
     }
 
+    /// Whether these nodes are a quorum of all members in force, and of those that may come into force.
+    pub(crate) fn are_quorum(&self, are: &dyn Fn(usize) -> bool) -> bool {
+        let are = |members: &Membership| members.is_quorum(|id| are(id.0 as usize - 1));
+        let mut in_force = self.members.in_force(&self.committed);
+        in_force.all(|members| are(members) && are(&members.settled()))
+    }
+
     /// Where a write that a node answers was applied in this step, in which its machine applied this;
     /// `None`: the cluster went on without the node, and whatever it says is nobody's.
     pub(crate) fn answered_at(

@@ -222,6 +222,12 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.oracle.on_wiped(node);
     }
 
+    /// Whether those of these nodes to whose disks nothing was done that is beyond the budget are a quorum.
+    pub(crate) fn has_sound_quorum(&self, takes_part: impl Fn(usize) -> bool) -> bool {
+        let is_sound = |node: usize| !self.nodes[node].scars.is_ruined && takes_part(node);
+        self.oracle.are_quorum(&is_sound)
+    }
+
     /// Whether a node is not started any more, its disk being beyond what it can start from.
     #[must_use]
     pub fn is_out(&self, node: usize) -> bool {
