@@ -173,8 +173,14 @@ pub(crate) fn last_effect<M: StateMachine, W: Workload>(world: &World<M, W>) -> 
 /// What is owed at the end of a storm within the budget: everything is healed, the cluster serves,
 /// has done what the plan wants, and all nodes are the same; but those that refused.
 pub(crate) fn end<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
-    let targets = world.plan().targets;
     world.heal();
+    come_together(world)?;
+    stays_calm(world)
+}
+
+/// The cluster serves, has done what the plan wants, and all nodes that can are the same.
+fn come_together<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
+    let targets = world.plan().targets;
     serve(world)?;
     take_in(world)?;
     let enough = |world: &World<M, W>| {
@@ -184,8 +190,7 @@ pub(crate) fn end<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Chec
     converge(world)?;
     nothing_is_open(world)?;
     // What ended last may have been a change of the members, or of whoever leads.
-    become_one_log(world)?;
-    stays_calm(world)
+    become_one_log(world)
 }
 
 /// Every request ends: answered, refused, or unknown, as those are that a process took with it.
@@ -233,13 +238,14 @@ fn one_more_crash<M: StateMachine, W: Workload>(world: &mut World<M, W>, then: u
     run_for(world, then)
 }
 
-/// Beyond the budget all is owed as long as nodes to whose disks nothing of the kind was done are a
-/// quorum, and have met their founders; else nothing but that whoever still serves is right.
+/// Beyond the budget all is owed as long as nodes to whose disks nothing of the kind was done, or that have
+/// got over it, are a quorum, and have met their founders; else nothing but that whoever still serves is right.
 fn end_beyond<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
     world.heal();
     run_for(world, 300 * MS)?;
     if world.has_sound_quorum(|node| takes_part(world, node)) {
-        return end(world);
+        // That a leader finds damage later, and ends, is no fault of it.
+        return come_together(world);
     }
     world.dismiss_clients();
     run_for(world, 300 * MS)?;

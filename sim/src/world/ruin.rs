@@ -222,10 +222,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.oracle.on_wiped(node);
     }
 
-    /// Whether those of these nodes to whose disks nothing was done that is beyond the budget are a quorum.
+    /// Whether those of these nodes are a quorum to whose disks nothing was done that is beyond the budget,
+    /// or nothing that they have not got over: they serve, without a gate, and miss nothing.
     pub(crate) fn has_sound_quorum(&self, takes_part: impl Fn(usize) -> bool) -> bool {
-        let is_sound = |node: usize| !self.nodes[node].scars.is_ruined && takes_part(node);
-        self.oracle.are_quorum(&is_sound)
+        let is_over = |probe: lakebed::inspect::Probe| probe.ready && !probe.gated && !probe.holed;
+        let serves = |node: usize| self.probe(node).is_some_and(is_over);
+        let is_sound = |node: usize| !self.nodes[node].scars.is_ruined || serves(node);
+        self.oracle.are_quorum(&|node| takes_part(node) && is_sound(node))
     }
 
     /// Whether a node is not started any more, its disk being beyond what it can start from.
