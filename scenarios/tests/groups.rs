@@ -21,7 +21,7 @@ fn groups() {
     }
     assert!(reports.iter().any(|report| report.stats.removals > 0), "no group was removed");
     assert!(reports.iter().any(|report| report.stats.disk_failures > 0), "no engine's disk failed");
-    for kind in ["change", "damage", "disk-full"] {
+    for kind in ["change", "damage", "disk-full", "kill-and-cut"] {
         let number = kind_names().position(|name| name == kind).expect("kinds have names");
         assert!(reports.iter().any(|report| report.stats.faults[number] > 0), "no {kind} struck");
     }
@@ -51,6 +51,17 @@ fn faults_at_the_very_beginning_are_a_plan_as_well() {
     plan.faults.truncate(1);
     plan.faults[0].at = 0;
     storm(Seed::of_plan(plan)).unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// And first of all upon one without any: groups came and went on when all was healed and had to be calm,
+/// and whatever else had failed that way was shrunk to nothing.
+#[test]
+fn no_fault_at_all_is_a_plan_as_well() {
+    for number in 1..=8 {
+        let mut plan = of::plan(&Seed::new(number), 5);
+        plan.faults.clear();
+        storm(Seed::of_plan(plan)).unwrap_or_else(|failure| panic!("seed {number}: {failure}"));
+    }
 }
 
 /// The one thing that idle groups cost is the beat of their nodes: as many as of one group.

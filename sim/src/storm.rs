@@ -410,7 +410,7 @@ fn is_member<M: StateMachine, W: Workload>(world: &World<M, W>, node: usize) -> 
 fn takes_part<M: StateMachine, W: Workload>(world: &World<M, W>, node: usize) -> bool {
     let is_forming = world.probe(node).is_some_and(|probe| probe.role == Role::Forming);
     let is_any_out = (0..world.nodes()).any(|node| world.is_out(node));
-    !world.is_out(node) && !(is_forming && is_any_out)
+    !(world.is_out(node) || is_forming && is_any_out)
 }
 
 /// Without load all nodes come to the same log and the same state, and each of them serves.

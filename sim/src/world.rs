@@ -35,6 +35,7 @@ use crate::{
 };
 pub use backups::Taken;
 pub(crate) use falls::Fall;
+pub(crate) use faults::{ARMED_MAX, Armed};
 pub(crate) use hearsay::{Acknowledged, Age, Hearsay};
 pub use stats::Stats;
 
@@ -96,7 +97,7 @@ pub struct World<M: StateMachine, W> {
     harmed: Harmed,
     /// A run of more events has no end.
     events_max: u64,
-    armed: BTreeMap<u64, faults::Armed>,
+    armed: BTreeMap<u64, Armed>,
     digest: Digest,
     stats: Stats,
     trace: Option<Trace>,

@@ -1,12 +1,13 @@
 //! What can be done to hosts, and to the disks of their groups.
 
-use super::{Coming, Groups, SITE_CRASH, SITE_VICTIM, looks, node_id, of_group};
+use super::{Coming, Groups, SITE_CRASH, SITE_VICTIM, looks, node_id, of_group, seats::Seat};
 use crate::{
     client::Workload,
     disk::Survivors,
     network::{Connection, MEMBERS_WANTED, unwanted},
     oracle::{Checked, Violation},
-    plan::{FaultKind, MS},
+    plan::{FaultKind, MS, Moment},
+    world::{ARMED_MAX, Armed},
 };
 use lakebed::{Control, Engine, Event, GroupId, HostEvent, Membership, StateMachine};
 
@@ -15,23 +16,39 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     pub fn strike(&mut self, fault: &FaultKind) -> Checked {
         self.note(None, || format!("fault: {fault}"));
         // Others wait for what they are to strike, and are counted then.
-        if !matches!(fault, FaultKind::Damage { .. } | FaultKind::Change { .. }) {
+        let waits = matches!(
+            fault,
+            FaultKind::PowerCut { .. }
+                | FaultKind::KillAndCut { .. }
+                | FaultKind::Damage { .. }
+                | FaultKind::Change { .. }
+        );
+        if !waits {
             self.struck(fault.name());
         }
         match fault {
-            FaultKind::PowerCut { nodes, survivors, rot, down, .. } => {
-                for node in nodes {
-                    self.fell_with_rot(*node, *survivors, *rot, *down);
-                }
-            }
+            FaultKind::PowerCut { nodes, moment, survivors, rot, down } => self.arm(Armed {
+                nodes: nodes.clone(),
+                moment: *moment,
+                survivors: *survivors,
+                rot: *rot,
+                is_kill: false,
+                down: *down,
+            }),
+            FaultKind::KillAndCut { node, moment, survivors, down } => self.arm(Armed {
+                nodes: vec![*node],
+                moment: *moment,
+                survivors: *survivors,
+                rot: None,
+                is_kill: true,
+                down: *down,
+            }),
             FaultKind::Damage { node, part, harm, pick, survivors, down } => {
                 self.damage(*node, (*part, *harm, *pick), *survivors, *down);
             }
             FaultKind::DiskFull { node, .. } => self.fill_disks(*node),
             FaultKind::Change { steps } => return self.want_change(steps),
-            FaultKind::Kill { node, down } | FaultKind::KillAndCut { node, down, .. } => {
-                self.fell(*node, None, *down);
-            }
+            FaultKind::Kill { node, down } => self.fell(*node, None, *down),
             FaultKind::Partition { side, both_ways, noticed, .. } => {
                 self.partition(side, *both_ways, *noticed);
             }
@@ -99,6 +116,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     /// Ends every fault.
     pub fn heal(&mut self) {
         self.note(None, || "heal".into());
+        self.armed.clear();
         self.network.heal();
         for node in 0..self.nodes.len() {
             self.nodes[node].slowness = 1;
@@ -133,6 +151,58 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let asked = self.groups.get_mut(&group).expect("it has a leader");
         let (_, order) = asked.order(leader, Control::Transfer { to: Some(node_id(node)) });
         self.feed(leader, [HostEvent::Group(group, order)])
+    }
+
+    // ---- falls that wait ---------------------------------------------------------------------
+
+    fn arm(&mut self, cut: Armed) {
+        let is_ready = cut.nodes.iter().any(|node| self.is_at(*node, cut.moment));
+        self.agreed += 1;
+        let number = self.agreed;
+        self.armed.insert(number, cut);
+        if is_ready {
+            self.fall(number);
+        } else {
+            self.schedule(self.now + ARMED_MAX, Coming::ArmedCut { number });
+        }
+    }
+
+    /// Whether the moment is there for one of a node's groups.
+    fn is_at(&self, node: usize, moment: Moment) -> bool {
+        let is_at = |seat: &Seat<M>| moment.is_of(&seat.disk);
+        self.is_up(node) && self.nodes[node].seats.values().any(is_at)
+    }
+
+    /// As in the world of one group: what waits for this strikes.
+    pub(super) fn strike_if_pending(&mut self, node: usize) {
+        let meets = |cut: &Armed| cut.nodes.contains(&node) && self.is_at(node, cut.moment);
+        let met = self.armed.iter().find(|(_, cut)| meets(cut)).map(|(number, _)| *number);
+        if let Some(number) = met {
+            self.fall(number);
+        }
+    }
+
+    /// As in the world of one group: the moment did not come.
+    pub(super) fn fall_late(&mut self, number: u64) {
+        let Some(cut) = self.armed.get(&number) else { return };
+        if cut.nodes.iter().any(|node| self.is_up(*node)) {
+            self.fall(number);
+        } else {
+            self.schedule(self.now + ARMED_MAX, Coming::ArmedCut { number });
+        }
+    }
+
+    fn fall(&mut self, number: u64) {
+        let Some(cut) = self.armed.remove(&number) else { return };
+        if cut.is_kill {
+            self.struck("kill-and-cut");
+            cut.nodes.iter().for_each(|node| self.fell(*node, None, cut.down));
+            return self.arm(Armed { moment: Moment::Pending, is_kill: false, ..cut });
+        }
+        self.struck("power-cut");
+        for node in cut.nodes {
+            self.fell_with_rot(node, cut.survivors, cut.rot, cut.down);
+        }
     }
 
     /// A node's power fails, or (`None`) its process is killed; it comes back.
@@ -326,6 +396,10 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             Some(connection) if connection.peer_life == lives.1 => return Ok(()),
             Some(_) => self.feed(node, [HostEvent::Link { peer: id, up: false }])?,
             None => {}
+        }
+        if !self.lives(node, lives.0) {
+            // It fell over that.
+            return Ok(());
         }
         self.network.connect(node, peer, lives.1);
         self.feed(node, [HostEvent::Link { peer: id, up: true }])

@@ -26,7 +26,7 @@ use crate::{
     plan::{self, MS, Plan, US},
     prng::{Concern, Stream},
     trace::{self, Trace},
-    world::{Acknowledged, Age, Hearsay, Stats},
+    world::{Acknowledged, Age, Armed, Hearsay, Stats},
 };
 use bytes::{Bytes, BytesMut};
 use clients::Client;
@@ -89,6 +89,7 @@ enum Coming {
     Create { group: GroupId },
     Remove { group: GroupId },
     Change { group: GroupId, number: u64, turn: u32 },
+    ArmedCut { number: u64 },
 }
 
 impl Coming {
@@ -156,6 +157,8 @@ pub struct Groups<M: StateMachine, W> {
     /// The groups that took in the last node that was to join.
     cohort: Vec<GroupId>,
     network: Network,
+    /// Power cuts that wait for their moment.
+    armed: BTreeMap<u64, Armed>,
     disks: Stream,
     process: Stream,
     elections: Stream,
@@ -214,6 +217,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             groups: BTreeMap::new(),
             cohort: Vec::new(),
             network: Network::new(seed, count, plan.links),
+            armed: BTreeMap::new(),
             disks: Stream::new(seed, Concern::Disk),
             process: Stream::new(seed, Concern::Process),
             elections: Stream::new(seed, Concern::Elections),
@@ -246,7 +250,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             self.clients.push(Client::default());
             self.schedule(US, Coming::Think { client, round: 0 });
         }
-        let last = self.plan.faults.iter().map(|fault| fault.at).max().unwrap_or(1_000 * MS).max(1);
+        let last = self.busy_until();
         for turn in 0..self.census.comings {
             let lane = self.process.lane(SITE_ARRIVE, turn as u32);
             let (comes, goes) = (lane.below(last), lane.below(last));
@@ -258,6 +262,11 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             let goes = if turn % 2 == 0 { goes } else { comes + goes % (last - comes) };
             self.schedule(goes, Coming::Remove { group: gone });
         }
+    }
+
+    /// When the last group has come and gone: with the last fault, if there are any.
+    pub(crate) fn busy_until(&self) -> u64 {
+        self.plan.faults.iter().map(|fault| fault.at).max().unwrap_or(1_000 * MS).max(1)
     }
 
     /// Traces what happens from now on.
@@ -331,6 +340,10 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             Coming::Create { group } => self.create(group),
             Coming::Remove { group } => self.remove(group),
             Coming::Change { group, number, turn } => self.ask_for_change(group, number, turn),
+            Coming::ArmedCut { number } => {
+                self.fall_late(number);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -367,6 +380,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         self.actions = actions;
         self.wants_its_members(at)?;
         self.schedule_wake(at);
+        self.strike_if_pending(at);
         Ok(())
     }
 

@@ -86,7 +86,7 @@ fn storm<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Checked {
             world.relent(&turn.fault.kind);
         }
     }
-    let last = world.now() + 400 * MS;
+    let last = world.now().max(world.busy_until()) + 400 * MS;
     until(world, last)
 }
 

@@ -3,7 +3,7 @@
 use super::{Coming, Fall, SITE_CRASH, World};
 use crate::{
     client::Workload,
-    disk::{Failure, Survivors, Victim},
+    disk::{Failure, SimDisk, Survivors, Victim},
     harm::rot_hard_state,
     network::{Connection, MEMBERS_WANTED, unwanted},
     node::Lie,
@@ -13,18 +13,29 @@ use crate::{
 use lakebed::{DiskError, Event, File, Membership, StateMachine};
 
 /// How long an armed power cut waits for its moment, and then strikes all the same.
-const ARMED_MAX: u64 = 200 * MS;
+pub(crate) const ARMED_MAX: u64 = 200 * MS;
 
 /// A fall that waits for its moment.
 #[derive(Clone, Debug)]
-pub(super) struct Armed {
-    nodes: Vec<usize>,
-    moment: Moment,
-    survivors: Survivors,
-    rot: Option<u8>,
+pub(crate) struct Armed {
+    pub(crate) nodes: Vec<usize>,
+    pub(crate) moment: Moment,
+    pub(crate) survivors: Survivors,
+    pub(crate) rot: Option<u8>,
     /// At the moment it is the process that dies, and the power fails when it is back.
-    is_kill: bool,
-    down: u64,
+    pub(crate) is_kill: bool,
+    pub(crate) down: u64,
+}
+
+impl Moment {
+    /// Whether a disk is at it.
+    pub(crate) fn is_of(self, disk: &SimDisk) -> bool {
+        match self {
+            Self::Pending => disk.has_pending_sectors(),
+            Self::PendingHardState => disk.has_pending_sectors_of(File::HardState),
+            Self::PendingName => disk.has_pending_names(),
+        }
+    }
 }
 
 impl<M: StateMachine, W: Workload> World<M, W> {
@@ -327,13 +338,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     fn is_at(&self, node: usize, moment: Moment) -> bool {
-        let disk = &self.nodes[node].disk;
-        self.nodes[node].is_up()
-            && match moment {
-                Moment::Pending => disk.has_pending_sectors(),
-                Moment::PendingHardState => disk.has_pending_sectors_of(File::HardState),
-                Moment::PendingName => disk.has_pending_names(),
-            }
+        self.nodes[node].is_up() && moment.is_of(&self.nodes[node].disk)
     }
 
     /// A node has sectors pending, perhaps: then a power cut that waits for it strikes. Another
@@ -479,6 +484,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             // Believed whole, it led to the peer's older life: what was sent on it may be lost.
             Some(_) => self.feed(node, Some(Event::Link { peer: id, up: false }))?,
             None => {}
+        }
+        if !self.lives(node, lives.0) {
+            // It fell over that.
+            return Ok(());
         }
         self.network.connect(node, peer, lives.1);
         self.feed(node, Some(Event::Link { peer: id, up: true }))
