@@ -13,7 +13,8 @@ use crate::{
     world::World,
 };
 use lakebed::{
-    LogIndex, Membership, NodeId, Outcome, Refusal, RequestId, Role, StateMachine, inspect::Probe,
+    Control, LogIndex, Membership, NodeId, Outcome, Refusal, RequestId, Role, StateMachine,
+    inspect::Probe,
 };
 use std::sync::Arc;
 
@@ -175,7 +176,43 @@ pub(crate) fn last_effect<M: StateMachine, W: Workload>(world: &World<M, W>) -> 
 pub(crate) fn end<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
     world.heal();
     come_together(world)?;
+    hand_over(world)?;
+    become_one_log(world)?;
     stays_calm(world)
+}
+
+/// Whoever leads hands over to another voter when it is asked to, as nothing stands in the way.
+fn hand_over<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
+    let until = world.now() + SERVE_WITHIN;
+    let mut heir = None;
+    loop {
+        if let Some(leads) = leader(world) {
+            heir = heir.or_else(|| another_voter(world, leads));
+            let Some(heir) = heir.filter(|heir| *heir != leads) else { return Ok(()) };
+            let order = Control::Transfer { to: Some(NodeId(heir as u64 + 1)) };
+            let told = world.carry_out(leads, order)?;
+            if let Some(Outcome::Done(_)) = told {
+                if leader(world) == Some(heir) {
+                    return Ok(());
+                }
+                let what = format!("it has handed over to node {}, which does not lead", heir + 1);
+                return Err(Violation::new("a handover is one", leads, what));
+            }
+        }
+        if world.now() > until {
+            return Err(waited_in_vain(world, SERVE_WITHIN, "the lead to be handed over"));
+        }
+        run_for(world, ASK_AGAIN_AFTER)?;
+    }
+}
+
+/// A voter that is there, other than this node.
+fn another_voter<M: StateMachine, W: Workload>(world: &World<M, W>, node: usize) -> Option<usize> {
+    let members = world.members(node)?;
+    let is_voter = |other: &usize| members.is_voter(NodeId(*other as u64 + 1));
+    let is_there = |other: &usize| !world.is_out(*other) && world.probe(*other).is_some();
+    let mut others = (1..world.nodes()).map(|by| (node + by) % world.nodes());
+    others.find(|other| is_voter(other) && is_there(other))
 }
 
 /// The cluster serves, has done what the plan wants, and all nodes that can are the same.
