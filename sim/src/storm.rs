@@ -523,7 +523,7 @@ fn stays_calm<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked 
     run_for(world, CALM)?;
     let after = reign(world);
     if before == after && is_one_log(world) {
-        return Ok(());
+        return world.check_disks();
     }
     let nodes: Vec<String> = (0..world.nodes()).map(|node| describe(world, node)).collect();
     let what = format!(

@@ -34,6 +34,8 @@ pub(super) struct Saving {
     offset: u64,
     in_flight: u32,
     failed: Option<DiskError>,
+    /// Its name was asked for: it may have it, whatever was said of that.
+    is_named: bool,
     /// What an earlier attempt left of it.
     rereading: Option<Rereading>,
 }
@@ -57,7 +59,10 @@ pub(super) enum Save {
     Whole,
     Rename,
     SyncName,
-    /// It failed, or nobody wants it: what there is of it is being removed.
+    /// It failed, or nobody wants it: what is being done for it comes to its end first, as whatever is
+    /// in flight together may be done in any order.
+    Unwanted,
+    /// What there is of it is being removed.
     Remove,
 }
 
@@ -108,6 +113,7 @@ impl Saving {
             offset: header_bytes(align),
             in_flight: 0,
             failed: None,
+            is_named: false,
             rereading: None,
         }
     }
@@ -155,13 +161,11 @@ impl Saving {
 
     /// The next piece of a peer's; false if it is another one.
     pub(super) fn take_piece(&mut self, piece: &Piece) -> bool {
+        let is_open = !self.is_unwanted() && !self.is_last_seen && self.step != Save::Reread;
         let Source::Peer { name, received } = &mut self.source else { return false };
         let end = piece.offset + piece.bytes.len() as u64;
-        let is_next = piece.snapshot == *name
-            && piece.offset == *received
-            && end <= name.bytes
-            && !self.is_last_seen
-            && !matches!(self.step, Save::Remove | Save::Reread);
+        let is_next =
+            piece.snapshot == *name && piece.offset == *received && end <= name.bytes && is_open;
         if is_next {
             *received = end;
             self.is_last_seen = end == name.bytes;
@@ -178,9 +182,14 @@ impl Saving {
             let Ok(Completion::Read(block)) = result else { return rereading.on_read(op, None) };
             return rereading.on_read(op, Some(block));
         }
-        if let (Err(error), true) = (result, self.step != Save::Remove) {
+        if let (Err(error), false) = (result, self.is_unwanted()) {
             self.failed = Some(error);
         }
+    }
+
+    /// Whether it is given up.
+    pub(super) const fn is_unwanted(&self) -> bool {
+        matches!(self.step, Save::Unwanted | Save::Remove)
     }
 
     /// Whether an install has begun that rests on its getting its name.
@@ -195,26 +204,37 @@ impl Saving {
 
     /// Nobody wants it any more.
     pub(super) fn abandon(&mut self, ops: &mut Ops) {
-        if self.step == Save::Remove {
+        if self.is_unwanted() {
             return;
         }
         if let Source::Machine { capture, .. } = self.source {
             ops.machine(Machine::CaptureStop { capture });
         }
+        self.step = Save::Unwanted;
+        self.remove(ops);
+    }
+
+    fn remove(&mut self, ops: &mut Ops) {
+        if self.in_flight > 0 {
+            return;
+        }
         self.step = Save::Remove;
         self.submit(DiskRequest::Remove { file: self.part() }, ops);
+        if self.is_named {
+            self.submit(DiskRequest::Remove { file: File::Snapshot(self.header.at) }, ops);
+        }
     }
 
     /// It is to have its name.
     pub(super) fn name(&mut self, ops: &mut Ops) {
-        self.step = Save::Rename;
+        (self.step, self.is_named) = (Save::Rename, true);
         let (from, to) = (self.part(), File::Snapshot(self.header.at));
         self.submit(DiskRequest::Rename { from, to }, ops);
     }
 
     /// It comes to nothing, for this; `None`: it did before.
     pub(super) fn give_up(&mut self, error: DiskError, ops: &mut Ops) -> Option<DiskError> {
-        if self.step == Save::Remove {
+        if self.is_unwanted() {
             return None;
         }
         ops.met(Mark::SnapshotGivenUp);
@@ -239,6 +259,7 @@ impl Saving {
                 }
             }
             Save::Reread => self.reread(align, ops),
+            Save::Unwanted => self.remove(ops),
             Save::Blocks => self.write_blocks(align, ops),
             Save::Footer if self.in_flight == 0 => {
                 self.step = Save::Sync;

@@ -336,7 +336,7 @@ impl Snapshots {
 
     /// What a peer sends, and how far it is.
     pub(crate) fn receiving(&self) -> Option<Receiving> {
-        let staging = self.staging.as_ref().filter(|staging| staging.step != Save::Remove)?;
+        let staging = self.staging.as_ref().filter(|staging| !staging.is_unwanted())?;
         let (snapshot, next, stored) = staging.received()?;
         let is_whole = staging.step == Save::Whole;
         Some(Receiving { snapshot, next, stored, is_whole })

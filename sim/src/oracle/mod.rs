@@ -7,6 +7,7 @@
 mod acknowledged_survives;
 mod commit_rule;
 mod committed_stays;
+mod disk_bounded;
 mod election_safety;
 mod history;
 mod leader_completeness;
@@ -20,12 +21,13 @@ mod votes_once;
 mod watermarks_ordered;
 
 use crate::client::{Fate, Request};
+use crate::disk::SimDisk;
 use crate::plan::Plan;
 use crate::seat::Seat;
 use crate::witness::{Applied, Given};
 use lakebed::{
     Action, Change, DiskRequest, Engine, Entries, Forced, LogId, LogIndex, Marks, Membership,
-    RequestId, Role, StateMachine,
+    RequestId, Role, StateMachine, Status,
     entry::Seed,
     inspect::{Probe, Said, said},
     tape::Digest,
@@ -407,6 +409,12 @@ impl<M: StateMachine> Oracle<M> {
     /// A query was answered by a node whose machine stood where the reference stands, or not.
     pub(crate) fn on_query(&self, node: usize, query: &[u8], answer: &[u8]) -> Checked {
         self.machines.on_query(node, query, answer)
+    }
+
+    /// Once nothing happens any more: what lies on a node's disk.
+    pub(crate) fn on_disk(node: usize, disk: &SimDisk, status: &Status, plan: &Plan) -> Checked {
+        let files: Vec<_> = disk.list().collect();
+        disk_bounded::check(node, &files, status, plan)
     }
 
     /// At the end every machine that stands where the reference stands is what the reference is.

@@ -89,14 +89,19 @@ impl Plan {
             / 100
     }
 
+    /// Whatever any node is ever tuned to, what it begins with first.
+    pub(crate) fn tunings(&self) -> impl Iterator<Item = Tuning> + '_ {
+        let tuned = self.faults.iter().filter_map(|fault| match &fault.kind {
+            FaultKind::Tune { to, .. } => Some(to.of(&self.tuning)),
+            _ => None,
+        });
+        std::iter::once(self.tuning.clone()).chain(tuned)
+    }
+
     /// The most log that any node ever keeps in memory, in bytes.
     #[must_use]
     pub fn cache_bytes_max(&self) -> u64 {
-        let tuned = self.faults.iter().filter_map(|fault| match &fault.kind {
-            FaultKind::Tune { to, .. } => Some(to.of(&self.tuning).cache_bytes_max),
-            _ => None,
-        });
-        tuned.fold(self.tuning.cache_bytes_max, u64::max)
+        self.tunings().map(|tuning| tuning.cache_bytes_max).max().unwrap_or_default()
     }
 
     /// Leases in some runs, where clocks keep what is declared of them.

@@ -2,7 +2,13 @@
 
 use super::World;
 use crate::{
-    client::Workload, disk::SimDisk, node::Scars, plan::Plan, seat::Seat, witness::Given,
+    client::Workload,
+    disk::SimDisk,
+    node::Scars,
+    oracle::{Checked, Oracle},
+    plan::Plan,
+    seat::Seat,
+    witness::Given,
     world::Stats,
 };
 use lakebed::{Engine, Marks, StateMachine, inspect::Probe};
@@ -52,6 +58,17 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     pub fn asked(&self) -> Vec<u32> {
         let now = || self.clients.iter().map(|client| client.asked).collect();
         self.healed.clone().unwrap_or_else(now)
+    }
+
+    /// Whether what lies on the disks is no more than is to be there once nothing happens.
+    pub(crate) fn check_disks(&self) -> Checked {
+        for (at, node) in self.nodes.iter().enumerate() {
+            let Some(engine) = node.engine.as_ref().filter(|engine| engine.probe().ready) else {
+                continue;
+            };
+            Oracle::<M>::on_disk(at, &node.disk, &engine.status(), &self.plan)?;
+        }
+        Ok(())
     }
 
     /// The commands that were applied anywhere, in order; kept only while the run is traced.
