@@ -20,7 +20,7 @@ use crate::{
     types::LogIndex,
 };
 
-const SNAPSHOTS_KEPT: usize = 2;
+pub(super) const SNAPSHOTS_KEPT: usize = 2;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum CompactOp {

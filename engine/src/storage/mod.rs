@@ -237,7 +237,7 @@ impl Storage {
         self.reads = Reads::new(recovered.seed, self.config.group);
         self.snapshots = Snapshots::new(recovered.identity, &self.config);
         self.snapshots.whole = restart.whole_snapshots();
-        self.snapshots.unread = restart.unread_snapshot();
+        self.snapshots.unread = restart.unread_snapshots();
         self.snapshots.left = restart.leftover();
         self.committed = recovered.committed;
         self.replay_to = recovered.committed;

@@ -86,7 +86,7 @@ pub(crate) struct Recovery {
     /// Reads of this stage that failed.
     unread: Vec<(RecoveryOp, File, DiskError)>,
     /// A snapshot that could not be read, and is done without.
-    unread_snapshot: Option<(File, DiskError)>,
+    unread_snapshots: Vec<(File, DiskError)>,
 }
 
 #[derive(Clone, Debug)]
@@ -134,7 +134,7 @@ impl Recovery {
             has_lost_state: false,
             forced: None,
             unread: Vec::new(),
-            unread_snapshot: None,
+            unread_snapshots: Vec::new(),
         }
     }
 
@@ -147,8 +147,8 @@ impl Recovery {
     }
 
     /// A snapshot that could not be read, and may be whole.
-    pub(crate) const fn unread_snapshot(&self) -> Option<(File, DiskError)> {
-        self.unread_snapshot
+    pub(crate) fn unread_snapshots(&self) -> Vec<(File, DiskError)> {
+        self.unread_snapshots.clone()
     }
 
     /// A peer's snapshot that the log goes on from and that the hard state does not name.
@@ -349,7 +349,7 @@ impl Recovery {
                 RecoveryOp::SegmentFoot(n) => self.look.segments[n as usize].is_foot_unread = true,
                 RecoveryOp::SnapshotHead(n) | RecoveryOp::SnapshotFoot(n) => {
                     self.look.snapshots[n as usize].is_unread = true;
-                    self.unread_snapshot = Some((*file, *error));
+                    self.unread_snapshots.push((*file, *error));
                 }
                 _ => {}
             }

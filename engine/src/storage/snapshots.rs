@@ -71,8 +71,8 @@ pub(crate) struct Snapshots {
     /// answered that: its answers come in order, and these are nothing to the running one.
     unanswered: VecDeque<u64>,
     restored: Option<LogId>,
-    /// One that this life could not read: it may be whole, and the next one be told.
-    pub(super) unread: Option<(File, DiskError)>,
+    /// Those that this life could not read: they may be whole, and the next one be told.
+    pub(super) unread: Vec<(File, DiskError)>,
     /// What is restored takes the place of a state that the machine has: it cannot begin anew.
     replaces: bool,
     /// No snapshot is left for the log to go on from: a peer must send one.
@@ -134,7 +134,7 @@ impl Snapshots {
             restoring: None,
             unanswered: VecDeque::new(),
             restored: None,
-            unread: None,
+            unread: Vec::new(),
             replaces: false,
             is_lost: false,
             has_peers: false,
@@ -373,13 +373,14 @@ impl Snapshots {
         self.freshen(installed.header.at);
         let mut old = std::mem::replace(&mut self.whole, vec![installed]);
         old.append(&mut self.spoilt);
+        let unread = std::mem::take(&mut self.unread).into_iter().map(|(file, _)| file);
         self.serving.keep(&[]);
         self.pins.clear();
         self.restored = None;
         self.is_lost = false;
         self.replaces = true;
         self.restore(ops);
-        old.iter().map(SnapshotFile::file).collect()
+        old.iter().map(SnapshotFile::file).chain(unread).collect()
     }
 
     // ---- restore -----------------------------------------------------------------------------
@@ -495,7 +496,7 @@ impl Snapshots {
             let offset = bad.block_offset(block, self.align);
             let halt = damaged(bad.file(), offset, format!("block {block} of the only snapshot"));
             // What could not be read may be whole, and the next start be told.
-            let unread = unread.map(|error| (bad.file(), error)).or(self.unread);
+            let unread = unread.map(|error| (bad.file(), error)).or(self.unread.last().copied());
             let failed = |(file, error)| Halt::DiskFailed { file, error };
             self.fault = Some(unread.map_or(halt, failed));
             return;

@@ -7,6 +7,7 @@
 
 use super::{
     Storage,
+    compact::SNAPSHOTS_KEPT,
     ops::Ops,
     scrub::BadSnapshot,
     snapshots::{SnapshotFile, Snapshots},
@@ -80,6 +81,7 @@ impl Snapshots {
     /// A snapshot of this place has its name: what had it before is gone with that.
     pub(super) fn freshen(&mut self, at: LogId) {
         self.spoilt.retain(|spoilt| spoilt.header.at != at);
+        self.unread.retain(|(file, _)| *file != File::Snapshot(at));
         self.wants_fresh = false;
     }
 
@@ -100,10 +102,14 @@ impl Snapshots {
         self.wants_fresh |= !self.has_peers && hole > Some(self.newest().index);
     }
 
-    /// Spoilt files that a newer snapshot stands for, and that nobody reads.
+    /// Spoilt files that a newer snapshot stands for, and that nobody reads; and those that could not be
+    /// read, and would not be kept if they could.
     pub(super) fn take_superseded(&mut self) -> Vec<File> {
         let (newest, pins) = (self.newest(), &self.pins);
         let goes = |s: &mut SnapshotFile| s.header.at < newest && !pins.uses(s.header.at);
-        self.spoilt.extract_if(.., goes).map(|spoilt| spoilt.file()).collect()
+        let spoilt = self.spoilt.extract_if(.., goes).map(|spoilt| spoilt.file());
+        let kept = self.whole.iter().rev().nth(SNAPSHOTS_KEPT - 1).map(SnapshotFile::file);
+        let unread = self.unread.extract_if(.., |(file, _)| kept.is_some_and(|kept| *file < kept));
+        spoilt.chain(unread.map(|(file, _)| file)).collect()
     }
 }

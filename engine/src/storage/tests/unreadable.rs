@@ -99,6 +99,17 @@ fn a_snapshot_whose_head_or_foot_cannot_be_read_yields_to_another() {
                 disk = node.disk;
                 assert!(disk.files.contains_key(&bad));
             }
+            // Once there are two others it is nobody's.
+            let mut node = Node::start(disk.clone(), Start::Run);
+            for term in [8, 9] {
+                let members = node.recovered().membership.clone();
+                node.append_all(term, [40]);
+                node.captured = 0;
+                assert!(node.storage.capture(node.last, members));
+                node.settle();
+            }
+            assert!(!node.disk.files.contains_key(&bad), "{bad} {block}");
+            assert_eq!(snapshots(&node).len(), 2);
             // It can be, after all.
             disk.unreadable = None;
             let node = Node::start(disk, Start::Run);
