@@ -241,10 +241,13 @@ impl Look {
         self.rules().seed
     }
 
-    /// Whether nobody else has what is here.
+    /// Whether nobody else has what is here, or may have: a change that is not known to be committed may
+    /// not even be in the log, and whoever it adds has nothing yet.
     pub(super) fn is_alone(&self) -> bool {
         let hard = self.hard();
-        hard.newest.is_sole_voter(hard.identity.node)
+        let is_sole = |members: &Membership| members.is_sole_voter(hard.identity.node);
+        let may_be_undone = hard.newest.at.index > hard.commit_hint;
+        is_sole(&hard.newest) || may_be_undone && is_sole(&hard.previous)
     }
 
     /// Frees what no entry lies in, and tells which segments must be scanned.
@@ -477,9 +480,13 @@ impl Look {
     /// state names it before the entry is written: a crash in between leaves the name alone.
     pub(super) fn is_in_force(&self, membership: &Membership) -> bool {
         let LogId { index, term } = membership.at;
-        index < self.log.first
-            || index <= self.snapshot().index
-            || (index <= self.log.last.index && self.term_at(index) == term)
+        // A snapshot may hold another entry of that index, of which the log tells.
+        let is_in_log = (self.log.first..=self.log.last.index).contains(&index);
+        if is_in_log {
+            self.term_at(index) == term
+        } else {
+            index < self.log.first || index <= self.snapshot().index
+        }
     }
 
     /// The term of an entry of the log.

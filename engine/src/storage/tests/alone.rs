@@ -239,3 +239,19 @@ fn a_node_that_runs_begins_behind_a_segment_that_is_lost() {
         assert_eq!(node.recovered().gate, None);
     }
 }
+
+/// It was about to add another voter when it went down, and had that in its hard state: it took itself for
+/// one of two, and gave up what it alone had.
+#[test]
+fn who_is_about_to_add_another_voter_is_alone_still() {
+    let (mut node, frames) = node(Duration::ZERO);
+    let two = [1, 2].map(|id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() });
+    let at = LogId::new(Term(3), node.last.index.next());
+    let both = Membership { at, ..Membership::of(two) };
+    node.storage.set_membership(Arc::new(both), Arc::new(alone()));
+    node.settle();
+    assert_eq!(node.storage.promises().durable().newest.at, at);
+    harm(&mut node.disk, &frames[601]);
+    let node = node.restart();
+    assert!(matches!(node.halted, Some(Halt::Refused { row: "damaged", .. })), "{:?}", node.halted);
+}

@@ -310,6 +310,23 @@ fn an_epoch_is_that_of_one_life_alone() {
     assert_eq!(node.restart().storage.write_epoch(), epoch + 2);
 }
 
+/// Its entry was never written: another one has its index, and a snapshot holds that one.
+#[test]
+fn a_membership_of_another_entry_is_not_in_force_for_a_snapshot_that_lies_behind() {
+    let mut node = Node::start(Disk::default(), format());
+    let formatted = node.recovered().membership.clone();
+    node.append_all(2, [40, 50, 60]);
+    let member = Member { id: NodeId(1), incarnation: 0, address: Bytes::new() };
+    let never = Membership { at: LogId::new(Term(1), LogIndex(2)), ..Membership::of([member]) };
+    node.storage.set_membership(Arc::new(never), Arc::clone(&formatted));
+    node.storage.hint_committed(node.last.index);
+    assert!(node.storage.capture(node.last, Arc::clone(&formatted)));
+    node.settle();
+    let node = node.restart();
+    assert_eq!(node.storage.restored(), Some(LogId::new(Term(2), LogIndex(3))));
+    assert_eq!(node.recovered().membership.at, formatted.at);
+}
+
 /// A cut had taken all entries of the last segment, and the restart took that one's time for the
 /// log's: none. The node led, and its entries were of an earlier time than those before them
 /// (storm of three, seed 3024: its clients' sessions had been used before they were opened).
