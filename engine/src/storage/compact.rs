@@ -13,7 +13,6 @@ use super::{
     snapshots::Snapshots,
 };
 use crate::{
-    action::Note,
     disk::hard_state::First,
     file::{Class, DiskRequest, File},
     marks::Mark,
@@ -118,6 +117,8 @@ impl Compaction {
                     ops.met(Mark::SegmentRecycled);
                     journal.spares.give(recycled);
                 }
+                // There may be another one by now, and nothing else to go on for.
+                self.begin(journal, snapshots, reads, promises, ops);
             }
             waiting => self.step = waiting,
         }
@@ -174,7 +175,7 @@ impl Compaction {
             let is_read = reads.uses(sealed.sequence);
             ops.met(if is_read { Mark::LogKeptForReader } else { Mark::LogKeptForMember });
         }
-        self.announce(dead, journal, promises, ops);
+        self.announce(dead, journal, promises);
     }
 
     /// The log begins behind what is lost of it; from an older snapshot nothing leads on then.
@@ -194,16 +195,10 @@ impl Compaction {
             ops.met(Mark::LogBegunLater);
             snapshots.spoil_below(last.last.index, ops);
         }
-        self.announce(dead, journal, promises, ops);
+        self.announce(dead, journal, promises);
     }
 
-    fn announce(
-        &mut self,
-        dead: Vec<Sealed>,
-        journal: &mut Journal,
-        promises: &mut Promises,
-        ops: &mut Ops,
-    ) {
+    fn announce(&mut self, dead: Vec<Sealed>, journal: &mut Journal, promises: &mut Promises) {
         let Some(last) = dead.last() else { return };
         journal.holes.forget_before(last.last.index.next());
         let next = journal.sealed.front().map(|sealed| (sealed.first, sealed.sequence));
@@ -211,7 +206,6 @@ impl Compaction {
         let (index, segment) = next.or(active).expect("the log ends in a segment");
         let first = First { index, prev_term: last.last.term, segment };
         let version = promises.want(|hard| hard.first = first);
-        ops.note(Note::Compacted(index));
         self.step = Step::Announce(version, dead);
     }
 
