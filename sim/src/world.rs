@@ -352,6 +352,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.oracle.on_step(seen, &actions)?;
         self.oracle.on_memory(&seen, &self.plan)?;
         self.nodes[at].scars.excuse(at, &probe)?;
+        if probe.judged && self.oracle.is_to_be_tried(at) {
+            self.try_power_cut(at)?;
+        }
         self.perform_all(at, &mut actions)?;
         self.actions = actions;
         self.wants_its_members(at)?;

@@ -496,7 +496,8 @@ impl Snapshots {
             let offset = bad.block_offset(block, self.align);
             let halt = damaged(bad.file(), offset, format!("block {block} of the only snapshot"));
             // What could not be read may be whole, and the next start be told.
-            let unread = unread.map(|error| (bad.file(), error)).or(self.unread.last().copied());
+            let unread =
+                unread.map(|error| (bad.file(), error)).or_else(|| self.unread.last().copied());
             let failed = |(file, error)| Halt::DiskFailed { file, error };
             self.fault = Some(unread.map_or(halt, failed));
             return;

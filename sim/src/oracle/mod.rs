@@ -105,6 +105,8 @@ pub(crate) struct Oracle<M> {
 
 /// Memory is looked at after so many steps.
 const MEMORY_EVERY: u64 = 61;
+/// And what a power cut would take after so many.
+const TRIAL_EVERY: u64 = 499;
 
 impl<M: StateMachine> Oracle<M> {
     /// Knows of nothing yet; `machine` becomes the reference that all answers are compared with.
@@ -223,6 +225,26 @@ impl<M: StateMachine> Oracle<M> {
     /// hard state may be an older one.
     pub(crate) fn would_miss(&self, seen: &Seen<'_>, vote: bool) -> bool {
         !self.promises.is_kept(seen) || vote && !self.votes.is_kept(seen)
+    }
+
+    /// Whether it is time to see what a power cut would take.
+    pub(crate) fn is_to_be_tried(&self, node: usize) -> bool {
+        self.steps.is_multiple_of(TRIAL_EVERY) && !self.left_behind[node]
+    }
+
+    /// A node was started from what a power cut would leave of its disk: whatever it was certain to hold
+    /// it holds.
+    pub(crate) fn on_trial(&self, seen: &Seen<'_>) -> Checked {
+        if self.promises.is_kept(seen) && self.votes.knows_its_term(seen) {
+            return Ok(());
+        }
+        let (durable, (term, _)) = (self.promises.of(seen.node), self.votes.of(seen.node));
+        let what = format!(
+            "{durable} is durable and term {term} promised, and after a power cut its log would end at \
+             {} in term {}",
+            seen.probe.last, seen.probe.term
+        );
+        Err(Violation::new("acknowledged survives", seen.node, what))
     }
 
     /// Adds to a hash what a node promised.

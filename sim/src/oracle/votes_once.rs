@@ -48,6 +48,11 @@ impl Votes {
         term >= self.terms[node] && !self.given.contains_key(&(node, term))
     }
 
+    /// Whether a node that starts like this knows of the last term that it spoke in.
+    pub(super) fn knows_its_term(&self, seen: &Seen<'_>) -> bool {
+        seen.probe.term >= self.terms[seen.node]
+    }
+
     /// Whom a node voted for in a term.
     pub(super) fn voted(&self, node: usize, term: Term) -> Option<NodeId> {
         self.given.get(&(node, term)).copied()

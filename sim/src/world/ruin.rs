@@ -9,10 +9,10 @@
 use super::World;
 use crate::{
     client::Workload,
-    disk::{SimDisk, Survivors},
+    disk::{Outcome, SimDisk, Survivors},
     harm::harm_sector,
     node::Lie,
-    oracle::Seen,
+    oracle::{Checked, Seen, Violation},
     plan::Harm,
     trial::{Trial, proven, trial},
 };
@@ -158,6 +158,25 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                     || self.oracle.would_miss(&Seen { node, probe, engine: &engine }, vote)
             }
             Trial::Halts(_) => false,
+        }
+    }
+
+    /// What a node has said is true of its disk, and not of its memory alone: of all that is not durable
+    /// a power cut takes everything.
+    pub(super) fn try_power_cut(&self, node: usize) -> Checked {
+        if self.nodes[node].scars.is_ruined {
+            return Ok(());
+        }
+        let mut disk = self.nodes[node].disk.clone();
+        disk.cut_power_to(Outcome::Drawn(Survivors::None, 0), self.plan.seed);
+        match self.trial(node, disk, Start::Run) {
+            Trial::Starts(engine) => {
+                self.oracle.on_trial(&Seen { node, probe: engine.probe(), engine: &engine })
+            }
+            Trial::Halts(halt) => {
+                let what = format!("after a power cut now it would end: {halt}");
+                Err(Violation::new("no refusal after crashes alone", node, what))
+            }
         }
     }
 
