@@ -30,8 +30,14 @@ pub(super) enum Rest {
     Asleep,
     /// Something happened then, and the leader was asked whether it still leads.
     Roused(Instant),
-    /// The leader's node cannot be reached: it stands for election then.
-    Bereft(Instant),
+    /// The leader's node cannot be reached.
+    Bereft {
+        /// It stands for election then.
+        due: Instant,
+        /// When the leader was asked, if that was not answered yet: one whose node comes and goes is not
+        /// waited for anew each time.
+        asked: Option<Instant>,
+    },
 }
 
 /// What a leader knows of its group's rest.
@@ -102,12 +108,16 @@ impl Raft {
                     (Rest::Awake, _) => return,
                     // It is asked again, and the wait goes on: news may follow news for ever.
                     (Rest::Roused(_), true) => follower.owes = true,
-                    (Rest::Asleep | Rest::Bereft(_), true) => {
+                    (Rest::Asleep | Rest::Bereft { asked: None, .. }, true) => {
                         follower.rest = Rest::Roused(now);
                         follower.owes = true;
                         self.draw_patience();
                     }
-                    (Rest::Asleep | Rest::Roused(_) | Rest::Bereft(_), false) => {
+                    (Rest::Bereft { asked: Some(at), .. }, true) => {
+                        follower.rest = Rest::Roused(at);
+                        follower.owes = true;
+                    }
+                    (Rest::Asleep | Rest::Roused(_) | Rest::Bereft { .. }, false) => {
                         if !cfg!(lakebed_break = "sleep_through_a_dead_leader") {
                             self.lose_leader();
                         }
@@ -122,12 +132,19 @@ impl Raft {
     /// The node of a leader under which this one rests is gone. It stands after what chance adds to
     /// the least timeout, and not before that timeout itself: so long the leader may hold a lease.
     fn lose_leader(&mut self) {
+        let waits_until = self.election_at();
         self.draw_patience();
         let least = self.tuning.election.0;
         let due =
             self.now.max(self.contact.after(least)).after(self.patience.saturating_sub(least));
         if let Role::Follower(follower) = &mut self.role {
-            follower.rest = Rest::Bereft(due);
+            let asked = match follower.rest {
+                Rest::Awake | Rest::Asleep => None,
+                Rest::Roused(at) => Some(at),
+                Rest::Bereft { asked, .. } => asked,
+            };
+            let due = waits_until.map_or(due, |until| due.min(until));
+            follower.rest = Rest::Bereft { due, asked };
         }
     }
 
@@ -141,7 +158,7 @@ impl Raft {
             Rest::Awake => Some(self.contact.after(self.patience)),
             Rest::Asleep => None,
             Rest::Roused(at) => Some(at.after(self.patience)),
-            Rest::Bereft(due) => Some(due),
+            Rest::Bereft { due, .. } => Some(due),
         }
     }
 
@@ -152,7 +169,7 @@ impl Raft {
         let keeps = match follower.rest {
             Rest::Asleep => true,
             Rest::Roused(at) => self.now.since(at) < self.tuning.election.0,
-            Rest::Awake | Rest::Bereft(_) => false,
+            Rest::Awake | Rest::Bereft { .. } => false,
         };
         keeps && follower.leader != Some(candidate)
     }

@@ -242,6 +242,25 @@ fn who_waits_for_a_leader_that_ended_is_not_held_up_by_further_news() {
     }
 }
 
+/// Its node comes and goes, faster than anybody's patience ends, and nobody leads there any more.
+#[test]
+fn a_leader_whose_node_comes_and_goes_is_not_waited_for_anew_each_time() {
+    let mut cluster = resting(3);
+    cluster.isolate(1);
+    let longest = cluster.tuning.election.1.as_nanos() as u64;
+    let since = cluster.now;
+    let leads = |node: &Node| node.role() == status::Role::Leader;
+    while !cluster.nodes[1..].iter().any(leads) {
+        assert!(cluster.now.0 - since.0 < 4 * longest, "nobody stands");
+        for up in [false, true] {
+            for id in [2, 3] {
+                cluster.at(id).raft.on_link(node(1), up);
+            }
+        }
+        cluster.elapse(80 * MS);
+    }
+}
+
 /// An offer and word that the leader's node is another one now, in one batch: nobody would say so again.
 #[test]
 fn an_offer_from_before_news_of_the_leader_is_not_taken_up() {
