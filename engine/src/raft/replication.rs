@@ -273,7 +273,13 @@ impl Raft {
             }
             Some(conflict) => {
                 let next = search(&self.log, peer.matched, conflict, &mut self.marks);
-                peer.probe(next.max(self.facts.gives_from));
+                let next = next.max(self.facts.gives_from);
+                let is_news = peer.pace == Pace::Replicate || next != peer.next;
+                peer.probe(next);
+                if !is_news {
+                    // It takes nothing while a snapshot is on its way into it: the next heartbeat asks.
+                    peer.pace = Pace::Probe { asked: true };
+                }
             }
             None => {}
         }

@@ -623,3 +623,39 @@ fn a_peer_that_is_asked_anew_may_hold_a_window_in_memory_still() {
     cluster.elapse(1000 * MS);
     assert_eq!(cluster.nodes[2].ids(), cluster.nodes[0].ids());
 }
+
+/// Whoever takes in a snapshot refuses what agrees with its log too: it was sent the same entries again as
+/// fast as it refused them.
+#[test]
+fn who_refuses_the_same_again_is_asked_by_the_next_heartbeat() {
+    let mut cluster = Cluster::led(3);
+    cluster.run();
+    cluster.isolate(2);
+    cluster.propose(1, 1, &["a"]);
+    cluster.run();
+    cluster.at(1).raft.on_link(node(2), false);
+    cluster.at(1).raft.on_link(node(2), true);
+    let sent = |cluster: &mut Cluster| {
+        let said = cluster.said(1);
+        appends(&said).into_iter().filter(|append| append.0 == node(2)).collect::<Vec<_>>()
+    };
+    assert_eq!(sent(&mut cluster), [(node(2), id(2, 1), 1, LogIndex(2))], "it is asked anew");
+    let refusal = |cluster: &Cluster| {
+        let Role::Leader(leader) = &cluster.nodes[0].raft.role else { panic!("it leads") };
+        let sequence = leader.peers.iter().find(|peer| peer.id == node(2)).map(|p| p.sequence);
+        let runs = vec![(LogIndex(1), Term(2))];
+        let conflict = Conflict { through: LogIndex(1), committed: LogIndex(1), runs };
+        Payload::AppendAnswer(AppendAnswer {
+            sequence: sequence.expect("it is a peer"),
+            conflict: Some(Box::new(conflict)),
+            ..AppendAnswer::default()
+        })
+    };
+    for _ in 0..3 {
+        let payload = refusal(&cluster);
+        from_peer(&mut cluster, payload);
+        assert_eq!(sent(&mut cluster), []);
+    }
+    cluster.pass(cluster.tuning.heartbeat.as_nanos() as u64);
+    assert_eq!(sent(&mut cluster), [(node(2), id(2, 1), 0, LogIndex(2))]);
+}
