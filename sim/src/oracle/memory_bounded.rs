@@ -2,10 +2,15 @@
 //! log that is kept for peers and the machine, and what waits behind a snapshot.
 //!
 //! Log that is not durable cannot be given back, so it comes on top, twice: as log, and as what is to be
-//! written. How much of it there is nobody sees from outside; it is taken to be as large as it may be.
+//! written. How much of it there is nobody sees from outside; it is taken to be as large as it may be: as
+//! many entries as there are, and no more than a window, from each leader that was followed one append
+//! more, as whoever leads begins to ask with one.
 
 use super::{Checked, Seen, Violation};
 use crate::plan::Plan;
+
+/// So many leaders may follow each other while a disk hangs.
+const LEADERS: u64 = 8;
 
 pub(super) fn check(seen: &Seen<'_>, plan: &Plan) -> Checked {
     let held = seen.engine.status().memory_bytes;
@@ -13,8 +18,11 @@ pub(super) fn check(seen: &Seen<'_>, plan: &Plan) -> Checked {
     let tuning = &plan.tuning;
     let (kept, open) =
         (plan.cache_bytes_max() + tuning.propose_bytes_max, last.saturating_sub(durable));
+    let append = u64::from(tuning.append_bytes_max);
+    let windows = plan.tunings().map(|tuning| tuning.inflight_bytes_max).max().unwrap_or_default();
+    let most = windows.max(tuning.propose_bytes_max) + LEADERS * append;
     // What holds the last durable entry may hold as much again that is not.
-    let limit = kept + (2 * open + 1) * u64::from(tuning.append_bytes_max);
+    let limit = kept + 2 * most.min(open * append) + append;
     if held <= limit {
         return Ok(());
     }
