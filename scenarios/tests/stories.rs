@@ -397,3 +397,31 @@ fn the_node_that_waits_least_leads() {
         });
     }
 }
+
+/// A disk hangs, and the link to its node breaks again and again: the node was given another window each
+/// time, and held in memory whatever it was given.
+#[test]
+fn a_node_whose_disk_hangs_holds_a_window_however_often_its_link_breaks() {
+    for seed in 0..6 {
+        tell(
+            "a_node_whose_disk_hangs_holds_a_window_however_often_its_link_breaks",
+            seed,
+            |world| {
+                let leads = grown(world)?;
+                let behind = (leads + 1) % 3;
+                world.hang_disk(behind);
+                for _ in 0..40 {
+                    for n in 0..40 {
+                        world.request(leads, Op::Propose(vec![n; 900]))?;
+                    }
+                    run_for(world, 10 * MS)?;
+                    world.isolate(behind, true);
+                    world.readmit(behind);
+                    run_for(world, 20 * MS)?;
+                }
+                world.release_disk(behind);
+                heals(world)
+            },
+        );
+    }
+}
