@@ -26,13 +26,15 @@ pub(super) struct Forming {
     confirmed: Vec<NodeId>,
     /// Those who have left a cluster that formed meanwhile: nobody will ever confirm for them.
     left: Vec<NodeId>,
+    /// One who is no founder and knows this node: it can tell who has left.
+    teller: Option<NodeId>,
     /// When to ask those who have not.
     pub(super) greet_at: Instant,
 }
 
 impl Forming {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { confirmed: Vec::new(), left: Vec::new(), greet_at: now }
+        Self { confirmed: Vec::new(), left: Vec::new(), teller: None, greet_at: now }
     }
 }
 
@@ -135,6 +137,17 @@ impl Raft {
         forming.left = left.filter(|id| members.is_former(*id)).collect();
     }
 
+    /// Whoever is no founder, and knows this life of this node, is a member of what has formed with it:
+    /// those whom it waits for may all have left that. It is asked who the members are; of all else
+    /// nothing is believed before it has told. True if it does.
+    pub(super) fn hear_while_forming(&mut self, head: &Head, payload: &Payload) -> bool {
+        self.meet(head.from, head.incarnation);
+        if let Role::Forming(forming) = &mut self.role {
+            forming.teller = Some(head.from);
+        }
+        matches!(payload, Payload::Members(_))
+    }
+
     /// One who greets before it adds a node, or one who is to be added and answers.
     fn on_strange_hello(&mut self, head: &Head, ask: bool) {
         // A node that belongs to nobody may have been another one before, whom they met: its answer
@@ -190,8 +203,8 @@ impl Raft {
             return;
         }
         forming.greet_at = self.now.after(self.tuning.heartbeat);
-        let others: Vec<_> =
-            self.recorded.members().map(|member| member.id).filter(|&id| id != own).collect();
+        let others = self.recorded.members().map(|member| member.id).filter(|&id| id != own);
+        let others: Vec<_> = others.chain(forming.teller).collect();
         for id in others {
             self.send(id, Payload::Hello { ask: true, origin: self.origin });
         }

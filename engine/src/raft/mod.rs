@@ -409,7 +409,7 @@ impl Raft {
         }
         let known = match self.peers.iter().find(|peer| peer.0 == from) {
             Some(peer) => is_meant && peer.1 == head.incarnation,
-            None => is_meant && self.hear_stranger(head),
+            None => is_meant && self.hear_stranger(head, payload),
         };
         if !known {
             self.marks.set(Mark::OtherIncarnationDropped);
@@ -419,9 +419,12 @@ impl Raft {
 
     /// A node that is no member here and knows this life of this one is a member elsewhere: a
     /// server uses messages of others whatever its own configuration says (Raft §6).
-    fn hear_stranger(&mut self, head: &Head) -> bool {
-        if self.is_forming() || head.incarnation == 0 {
+    fn hear_stranger(&mut self, head: &Head, payload: &Payload) -> bool {
+        if head.incarnation == 0 {
             return false;
+        }
+        if self.is_forming() {
+            return self.hear_while_forming(head, payload);
         }
         self.marks.set(Mark::StrangerHeard);
         self.meet(head.from, head.incarnation);

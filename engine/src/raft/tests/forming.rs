@@ -110,6 +110,30 @@ fn left_meanwhile() -> Cluster {
     cluster
 }
 
+/// It went down before it had a term, and when it was back all others were gone whom it had met, and had
+/// others in their place, of whom it believed nothing.
+#[test]
+fn one_that_met_all_is_told_by_those_who_came_after_them() {
+    let mut cluster = changes::joined(3, 5);
+    cluster.cut_off(&[3]);
+    cluster.at(3).disk = disk_with(0, &[], 3);
+    cluster.crash(3);
+    assert_eq!(cluster.at(3).role(), status::Role::Forming);
+    let member = changes::member;
+    cluster.changed(1, 100, &[4, 5].map(|id| Change::AddLearner(member(id))));
+    cluster.elapse(300 * MS);
+    cluster.changed(1, 101, &[4, 5].map(|id| Change::Promote(node(id))));
+    cluster.elapse(300 * MS);
+    cluster.elect(4);
+    cluster.changed(4, 102, &[1, 2].map(|id| Change::Remove(node(id))));
+    cluster.cut.clear();
+    cluster.cut_off(&[1, 2]);
+    cluster.elapse(1000 * MS);
+    assert_eq!(cluster.at(3).role(), status::Role::Follower);
+    assert_eq!(cluster.at(3).raft.leader(), Some(node(4)));
+    assert_eq!(cluster.voters(3), (vec![3, 4, 5], vec![]));
+}
+
 /// It went down before it had a term, and one of the founders was removed before it was back: it greeted
 /// that one for ever (storm of groups, seed 5302287).
 #[test]
