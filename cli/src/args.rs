@@ -244,9 +244,10 @@ pub(crate) enum Member {
         /// The node's id, greater than any that was used before
         #[arg(value_parser = clap::value_parser!(u64).range(1..))]
         id: u64,
-        /// Where it listens for peers
-        #[arg(value_name = "PEER-ADDR", value_parser = parse_address)]
-        peer: SocketAddr,
+        /// Where it listens for peers; a name is kept as it is written, and looked up
+        /// whenever a member connects
+        #[arg(value_name = "PEER-ADDR", value_parser = parse_peer_address)]
+        peer: String,
     },
     /// Give a learner a vote, once it has caught up
     Promote {
@@ -278,9 +279,10 @@ pub(crate) enum Member {
         old: u64,
         #[arg(value_parser = clap::value_parser!(u64).range(1..))]
         new: u64,
-        /// Where the new node listens for peers
-        #[arg(value_name = "PEER-ADDR", value_parser = parse_address)]
-        peer: SocketAddr,
+        /// Where the new node listens for peers; a name is kept as it is written, and looked up
+        /// whenever a member connects
+        #[arg(value_name = "PEER-ADDR", value_parser = parse_peer_address)]
+        peer: String,
     },
 }
 
@@ -522,19 +524,54 @@ impl FromStr for Peers {
 fn parse_peer(peer: &str) -> Result<(u64, String), String> {
     let form = || format!("{peer:?} is not of the form ID=HOST:PORT, such as 1=127.0.0.1:8401");
     let (id, address) = peer.trim().split_once('=').ok_or_else(form)?;
-    let (host, port) = address.rsplit_once(':').ok_or_else(form)?;
     let id: u64 = id.parse().map_err(|_| form())?;
-    let port: u16 = port.parse().map_err(|_| form())?;
-    if id == 0 || port == 0 {
+    if id == 0 {
         return Err(format!("{peer:?}: ids and ports begin at 1"));
     }
-    if host.is_empty() || host.contains(char::is_whitespace) {
-        return Err(form());
+    let address = parse_peer_address(address).map_err(|wrong| match wrong {
+        WrongAddress::Form => form(),
+        other => format!("{peer:?}: {other}"),
+    })?;
+    Ok((id, address))
+}
+
+/// Why an address cannot be a member's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum WrongAddress {
+    Form,
+    PortZero,
+    TooLong,
+}
+
+impl Display for WrongAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Form => f.write_str("it must be HOST:PORT, such as 127.0.0.1:8401"),
+            Self::PortZero => f.write_str("ports begin at 1"),
+            Self::TooLong => write!(f, "an address has at most {ADDRESS_BYTES_MAX} characters"),
+        }
+    }
+}
+
+impl std::error::Error for WrongAddress {}
+
+/// Where a member listens for the others, as it is kept for all of them: a name stays one, for the
+/// machine behind it may get another number.
+fn parse_peer_address(address: &str) -> Result<String, WrongAddress> {
+    let (host, port) = address.rsplit_once(':').ok_or(WrongAddress::Form)?;
+    let port: u16 = port.parse().map_err(|_| WrongAddress::Form)?;
+    if port == 0 {
+        return Err(WrongAddress::PortZero);
+    }
+    // `@` and `,` are what members are told apart by.
+    let is_odd = |c: char| c.is_whitespace() || c.is_control() || ['@', ',', '='].contains(&c);
+    if host.is_empty() || host.contains(is_odd) {
+        return Err(WrongAddress::Form);
     }
     if address.len() > ADDRESS_BYTES_MAX {
-        return Err(format!("{peer:?}: an address has at most {ADDRESS_BYTES_MAX} characters"));
+        return Err(WrongAddress::TooLong);
     }
-    Ok((id, address.into()))
+    Ok(address.into())
 }
 
 #[cfg(test)]
@@ -557,6 +594,21 @@ mod tests {
             let error = parse_address(text).unwrap_err();
             assert!(error.contains("such as 127.0.0.1:7401"), "{text}: {error}");
         }
+    }
+
+    /// The number that a name had when the member was added was kept for ever.
+    #[test]
+    fn a_new_member_is_known_by_the_name_that_was_given() {
+        for text in ["nowhere.invalid:8401", "localhost:1", "127.0.0.1:8401", "[::1]:8401"] {
+            assert_eq!(parse_peer_address(text), Ok(text.into()));
+        }
+        let long = format!("{}:1", "h".repeat(ADDRESS_BYTES_MAX));
+        for text in ["", "host", ":1", "host:", "host:http", "host:70000", "a b:1", "a,b:1", "@:1"]
+        {
+            assert_eq!(parse_peer_address(text), Err(WrongAddress::Form), "{text}");
+        }
+        assert_eq!(parse_peer_address("host:0"), Err(WrongAddress::PortZero));
+        assert_eq!(parse_peer_address(&long), Err(WrongAddress::TooLong));
     }
 
     #[test]

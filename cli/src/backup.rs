@@ -7,7 +7,7 @@
 use crate::{
     args::{Backup, OfGroup, Snapshot},
     backup_files::of_group,
-    client::{Node, PATIENCE, called, why},
+    client::{Node, PATIENCE, called},
     progress::{QUIET, bytes_bar},
     say,
 };
@@ -95,8 +95,9 @@ pub(crate) fn backup(args: &Backup) -> Result<ExitCode> {
     if let Err(error) = &is_fresh {
         // A cluster that has lost its quorum is one more reason for a backup.
         eprintln!(
-            "warning: the cluster answers no read ({error}): writes that were acknowledged lately \
-             may be missing from what this node has"
+            "warning: the cluster answers no read ({}): writes that were acknowledged lately may be \
+             missing from what this node has",
+            node.why(error)
         );
     }
     let mut all = Vec::new();
@@ -169,11 +170,11 @@ impl Node {
     /// Makes it take a snapshot, which may take a while.
     fn snapshot(&mut self, group: Option<u64>) -> Result<(u64, u64)> {
         let address = self.address;
-        self.connection.set_read_timeout(Some(SNAPSHOT_PATIENCE))?;
+        self.wait_up_to(SNAPSHOT_PATIENCE)?;
         let taken: Result<String, _> = self.order(group, &["SNAPSHOT"]);
-        self.connection.set_read_timeout(Some(PATIENCE))?;
         let taken =
-            taken.map_err(|error| anyhow!("{address} takes no snapshot: {}", why(&error)))?;
+            taken.map_err(|error| anyhow!("{address} takes no snapshot: {}", self.why(&error)))?;
+        self.wait_up_to(PATIENCE)?;
         let numbers = taken.split_once('.').map(|(term, index)| (term.parse(), index.parse()));
         match numbers {
             Some((Ok(term), Ok(index))) => Ok((term, index)),
@@ -184,15 +185,17 @@ impl Node {
     /// Its newest snapshot, which is this one or a later one, into the file.
     fn take(&mut self, group: Option<u64>, mut part: Part, at_least: (u64, u64)) -> Result<Told> {
         let address = self.address;
-        let lost = |error: &RedisError| anyhow!("{address} hands out no backup: {}", why(error));
+        let lost = |node: &Self, error: &RedisError| {
+            anyhow!("{address} hands out no backup: {}", node.why(error))
+        };
         let begun = self.order(group, &["BACKUP", "BEGIN"]);
-        let (name, bytes): (String, u64) = begun.map_err(|error| lost(&error))?;
+        let (name, bytes): (String, u64) = begun.map_err(|error| lost(self, &error))?;
         let (mut reader, mut offset) = (BackupReader::new(bytes), 0);
         let (started, bar) = (Instant::now(), bytes_bar("backup"));
         while offset < bytes {
             let (at, len) = (offset.to_string(), PIECE_BYTES.to_string());
             let piece = self.ask(&["LAKEBED", "BACKUP", "READ", &at, &len]);
-            let piece: Vec<u8> = piece.map_err(|error| lost(&error))?;
+            let piece: Vec<u8> = piece.map_err(|error| lost(self, &error))?;
             if piece.is_empty() {
                 bail!("{address} says that {name} has {bytes} bytes, and gives {offset}");
             }

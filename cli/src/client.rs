@@ -10,7 +10,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// A node, asked over its port for clients.
 pub(crate) struct Node {
     pub(crate) address: SocketAddr,
-    pub(crate) connection: Connection,
+    connection: Connection,
+    /// How long it may take to answer.
+    patience: Duration,
 }
 
 impl Node {
@@ -22,14 +24,28 @@ impl Node {
             connection.set_write_timeout(Some(PATIENCE))?;
             Ok::<_, RedisError>(connection)
         };
-        let connection =
-            open().with_context(|| format!("cannot ask {address}: does a node serve there?"))?;
-        let mut node = Self { address, connection };
-        let info: Result<String, _> = node.ask(&["INFO"]);
-        if !info.is_ok_and(|info| info.contains("lakebed_version:")) {
+        let connection = open().map_err(|error| cannot_ask(address, &error, PATIENCE))?;
+        let mut node = Self { address, connection, patience: PATIENCE };
+        let info: String =
+            node.ask(&["INFO"]).map_err(|error| unasked(address, &error, PATIENCE))?;
+        if !info.contains("lakebed_version:") {
             bail!("what answers on {address} is no node of lakebed");
         }
         Ok(node)
+    }
+
+    /// From now on it may take so long to answer.
+    pub(crate) fn wait_up_to(&mut self, patience: Duration) -> Result<()> {
+        self.connection.set_read_timeout(Some(patience)).with_context(|| {
+            format!("cannot wait {} s for {}", patience.as_secs(), self.address)
+        })?;
+        self.patience = patience;
+        Ok(())
+    }
+
+    /// Why it did not do what it was asked for.
+    pub(crate) fn why(&self, error: &RedisError) -> String {
+        why(error, self.patience)
     }
 
     /// What it tells of itself, or of one of its groups.
@@ -38,7 +54,7 @@ impl Node {
             None => self.ask(&["INFO"]),
             Some(_) => self.order(group, &["INFO"]),
         };
-        Ok(Info::of(&text.map_err(|error| anyhow!("{}", why(&error)))?))
+        Ok(Info::of(&text.map_err(|error| anyhow!("{}: {}", self.address, self.why(&error)))?))
     }
 
     /// The groups that an order goes to: the one that is named, or all that the node has. Where there
@@ -106,9 +122,51 @@ pub(crate) fn called(group: Option<u64>) -> String {
 }
 
 /// What was refused, as the node says it; else what became of the connection.
-pub(crate) fn why(error: &RedisError) -> String {
+pub(crate) fn why(error: &RedisError, patience: Duration) -> String {
     match (error.kind(), error.detail()) {
+        _ if error.is_timeout() => format!("it did not answer within {} s", patience.as_secs()),
         (ErrorKind::Io, _) | (_, None) => error.to_string(),
         (_, Some(detail)) => detail.to_string(),
+    }
+}
+
+/// Nobody answers, or too late.
+pub(crate) fn cannot_ask(
+    address: SocketAddr,
+    error: &RedisError,
+    patience: Duration,
+) -> anyhow::Error {
+    anyhow!("cannot ask {address}: does a node serve there? {}", why(error, patience))
+}
+
+/// Why INFO was not told: what answers may refuse to, and is not thereby a stranger.
+pub(crate) fn unasked(
+    address: SocketAddr,
+    error: &RedisError,
+    patience: Duration,
+) -> anyhow::Error {
+    if error.is_timeout() || error.kind() == ErrorKind::Io {
+        cannot_ask(address, error, patience)
+    } else if error.code().is_some() {
+        anyhow!("{address}: {}", why(error, patience))
+    } else {
+        anyhow!("what answers on {address} is no node of lakebed: {error}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    /// It read `Resource temporarily unavailable (os error 11)`.
+    #[test]
+    fn a_late_answer_is_told_as_one() {
+        for kind in [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut] {
+            let late = RedisError::from(io::Error::from(kind));
+            assert_eq!(why(&late, PATIENCE), "it did not answer within 10 s");
+        }
+        let gone = RedisError::from(io::Error::from(io::ErrorKind::ConnectionReset));
+        assert!(why(&gone, PATIENCE).contains("connection reset"), "{}", why(&gone, PATIENCE));
     }
 }

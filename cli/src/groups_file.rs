@@ -7,6 +7,8 @@ use lakebed::files::make_durably;
 use lakebed_runtime::MARK;
 use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
+    fmt,
     fs::{self, File},
     io::{ErrorKind, Write},
     path::{Path, PathBuf},
@@ -29,21 +31,63 @@ pub(crate) struct GroupsFile {
     /// be done with it, or a group would begin with nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     restoring: Vec<u64>,
+    /// The node that it makes. Earlier versions did not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    restoring_as: Option<Becoming>,
+}
+
+/// A node that is made of a backup, group by group: all of them must be of the same one.
+#[derive(Clone, Serialize, Deserialize, PartialEq, Eq, Debug)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Becoming {
+    pub(crate) node: u64,
+    pub(crate) cluster: u64,
+    /// By id, where each listens for the others.
+    pub(crate) members: BTreeMap<u64, String>,
 }
 
 impl GroupsFile {
     pub(crate) const fn new(groups: u16) -> Self {
-        Self { version: VERSION, groups, is_formed: false, restoring: Vec::new() }
+        Self {
+            version: VERSION,
+            groups,
+            is_formed: false,
+            restoring: Vec::new(),
+            restoring_as: None,
+        }
     }
 
-    /// Of a node that is to be made of this backup.
-    pub(crate) const fn restoring(groups: u16, backup: Vec<u64>) -> Self {
-        Self { version: VERSION, groups, is_formed: false, restoring: backup }
+    /// Of this node, which is to be made of this backup.
+    pub(crate) fn restoring(groups: u16, backup: Vec<u64>, node: Becoming) -> Self {
+        Self { restoring: backup, restoring_as: Some(node), ..Self::new(groups) }
     }
 
     /// That of a node that is still to be made of a backup.
     pub(crate) const fn is_restoring(&self) -> bool {
         !self.restoring.is_empty()
+    }
+
+    /// Refuses to go on with what was begun here as another node, or of another backup.
+    pub(crate) fn refuse_other_than(&self, begun: &Self, dir: &Path) -> Result<()> {
+        let path = dir.display();
+        if (self.groups, &self.restoring) != (begun.groups, &begun.restoring) {
+            bail!(
+                "{path} holds the beginning of a node, and not of one that is made of this backup: \
+                 choose another --dir, or remove it first"
+            );
+        }
+        match (&begun.restoring_as, &self.restoring_as) {
+            (None, _) => bail!(
+                "{path} holds the beginning of a node, and its {NAME} does not say of which, as \
+                 earlier versions did not: remove it first, or choose another --dir"
+            ),
+            (Some(begun), Some(asked)) if begun != asked => bail!(
+                "{path} holds the beginning of {begun}; what is asked for is {asked}: give --id, \
+                 --peers and --cluster as they were given, or choose another --dir, or remove it \
+                 first"
+            ),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) const fn is_formed(&self) -> bool {
@@ -82,6 +126,7 @@ impl GroupsFile {
     pub(crate) fn formed(mut self, dir: &Path) -> Result<()> {
         self.is_formed = true;
         self.restoring.clear();
+        self.restoring_as = None;
         self.write(dir)
     }
 
@@ -92,6 +137,14 @@ impl GroupsFile {
     /// The folders of the groups, by their numbers.
     pub(crate) fn folders(&self, dir: &Path) -> impl Iterator<Item = (u64, PathBuf)> {
         (1..=u64::from(self.groups)).map(move |group| (group, folder(dir, group)))
+    }
+}
+
+impl fmt::Display for Becoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let members: Vec<_> =
+            self.members.iter().map(|(id, address)| format!("{id}={address}")).collect();
+        write!(f, "node {} of cluster {} ({})", self.node, self.cluster, members.join(","))
     }
 }
 
@@ -125,20 +178,29 @@ pub(crate) fn settle(dir: &Path, asked: Option<u16>) -> Result<u16> {
 /// A new node of several groups takes no folder in which there is something else. That of one group
 /// looks itself.
 pub(crate) fn refuse_strangers(dir: &Path) -> Result<()> {
+    if let Some(stranger) = stranger(dir)? {
+        let stranger = stranger.display();
+        bail!("{stranger} is no file of a node: choose an empty directory for a new one");
+    }
+    Ok(())
+}
+
+/// What is in a folder that a new node cannot take. What the file system puts there is none, and
+/// what an attempt leaves that was cut short before it had written the number of groups.
+pub(crate) fn stranger(dir: &Path) -> Result<Option<PathBuf>> {
     let unreadable = || format!("cannot read {}", dir.display());
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(unreadable),
     };
     for entry in entries {
         let path = entry.with_context(unreadable)?.path();
         if !["lost+found", "LOCK", NAME_NEW].iter().any(|name| path.ends_with(name)) {
-            let stranger = path.display();
-            bail!("{stranger} is no file of a node: choose an empty directory for a new one");
+            return Ok(Some(path));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Keeps something in this folder under this name: whole, or not at all.

@@ -9,6 +9,7 @@ mod json;
 use crate::{
     args::{Inspect, Verify},
     backup_files::{self, BackupFiles},
+    explain as told_as_error,
     groups_file::GroupsFile,
     progress::bytes_bar,
     say,
@@ -17,6 +18,7 @@ use anyhow::{Result, anyhow};
 use indicatif::{BinaryBytes, ProgressBar};
 use lakebed::{Backup, Halt, Inspection, Phase, Recovery};
 use lakebed_runtime::{Depth, DirError, LookError, look};
+use serde_json::json;
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -73,8 +75,9 @@ fn verify_backup(args: &Verify) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Looks at a node's folder, or at that of each of its groups, one after the other. Whether all was
-/// well decides the exit code; what is told as JSON comes back, and is one object in the end.
+/// Looks at a node's folder, or at that of each of its groups, one after the other: one that cannot
+/// be looked at hides nothing of the others. Whether all was well decides the exit code; what is told
+/// as JSON comes back, and is one object in the end.
 fn each_group(
     dir: &Path,
     json: bool,
@@ -90,9 +93,18 @@ fn each_group(
         if !json {
             say(format_args!("group {group}, {}:", folder.display()));
         }
-        let (is_well, told) = look_at(&folder)?;
-        all_well &= is_well;
-        all.extend(told);
+        match look_at(&folder) {
+            Ok((is_well, told)) => {
+                all_well &= is_well;
+                all.extend(told);
+            }
+            Err(error) => {
+                let error = told_as_error(&error);
+                eprintln!("error: group {group}: {error}");
+                all_well = false;
+                all.push(json!({ "group": group, "well": false, "error": error }).to_string());
+            }
+        }
     }
     if json {
         say(format_args!("{{\"groups\":[{}]}}", all.join(",")));

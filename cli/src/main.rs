@@ -2,7 +2,8 @@
 //! is in its directory; backups and what becomes of them; and the simulator.
 //!
 //! Knows flags, ports, folders and signals; everything else is the library's. Exit codes: 0 after
-//! a clean stop, 1 when something failed, 2 when the command line cannot be meant.
+//! a clean stop, 1 when something failed, what was to be said among it, 2 when the command line
+//! cannot be meant.
 
 mod args;
 mod backup;
@@ -33,7 +34,7 @@ use anyhow::Result;
 use clap::Parser;
 use std::{
     fmt::Display,
-    io::{self, IsTerminal, Write},
+    io::{self, ErrorKind, IsTerminal, Write},
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
@@ -58,10 +59,12 @@ fn main() -> ExitCode {
         args::Command::Sim(sim) => sim::run(&sim),
         args::Command::Tape(tape) => tape::run(&tape),
     };
-    done.unwrap_or_else(|error| {
+    let code = done.unwrap_or_else(|error| {
         eprintln!("error: {}", explain(&error));
         ExitCode::FAILURE
-    })
+    });
+    // Whoever reads a file that is not whole must not take it for all there was to say.
+    if code == ExitCode::SUCCESS && UNSAID.load(Relaxed) { ExitCode::FAILURE } else { code }
 }
 
 /// The error and what caused it, each thing once: some say themselves what they were caused by.
@@ -92,9 +95,23 @@ fn log_to_stderr() {
         .init();
 }
 
-/// Prints, unless nobody reads any more: `lakebed status | head -1` is no failure.
+/// Whether something could not be said.
+static UNSAID: AtomicBool = AtomicBool::new(false);
+
+/// Prints, unless nobody reads any more: `lakebed status | head -1` is no failure. Any other error is
+/// told at once, and fails the command when it ends.
 fn say(text: impl Display) {
-    let _ = writeln!(io::stdout(), "{text}");
+    let mut stdout = io::stdout().lock();
+    let said = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+    if let Err(error) = said
+        && error.kind() != ErrorKind::BrokenPipe
+        && !UNSAID.swap(true, Relaxed)
+    {
+        let _ = writeln!(
+            io::stderr(),
+            "error: cannot write to standard output: {error}; what was to be said is lost"
+        );
+    }
 }
 
 /// Runs the asynchronous part of a command on this thread.

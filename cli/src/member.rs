@@ -8,7 +8,7 @@
 
 use crate::{
     args::{Ask, Member, Transfer},
-    client::{Info, Node, called, why},
+    client::{Info, Node, called},
     progress::{QUIET, entries_bar},
     say,
 };
@@ -29,7 +29,7 @@ const STILL_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) fn transfer(args: &Transfer) -> Result<ExitCode> {
     let mut node = Node::connect(args.address)?;
-    node.connection.set_read_timeout(Some(CHANGE_PATIENCE))?;
+    node.wait_up_to(CHANGE_PATIENCE)?;
     let to = args.to.map(|id| id.to_string());
     let order: Vec<&str> = ["TRANSFER"].into_iter().chain(to.as_deref()).collect();
     let mut groups = node.groups(args.of.group)?;
@@ -42,7 +42,7 @@ pub(crate) fn transfer(args: &Transfer) -> Result<ExitCode> {
     let mut told = Vec::new();
     for group in groups {
         let done: Result<String, _> = node.order(group, &order);
-        done.map_err(|error| anyhow!("{}{}", called(group), why(&error)))?;
+        done.map_err(|error| anyhow!("{}{}", called(group), node.why(&error)))?;
         let leader = node.info(group)?.number("leader");
         told.push(json!({ "group": group, "leader": leader }));
         if !args.json {
@@ -63,8 +63,8 @@ pub(crate) fn run(member: &Member) -> Result<ExitCode> {
     match member {
         Member::List(ask) => list(ask),
         Member::Add { ask, id, peer } => {
-            let (name, peer) = (id.to_string(), peer.to_string());
-            let add = |node: &mut Node, group| change(node, group, &["ADD", &name, &peer]);
+            let name = id.to_string();
+            let add = |node: &mut Node, group| change(node, group, &["ADD", &name, peer]);
             let told =
                 format!("node {id} is a learner now; `lakebed member promote` gives it a vote");
             in_each(ask, |info| is_member(info, *id), add, &told)
@@ -86,11 +86,21 @@ pub(crate) fn run(member: &Member) -> Result<ExitCode> {
             in_each(ask, |info| !is_member(info, *id), remove, &told)
         }
         Member::Replace { ask, old, new, peer } => {
-            let (name, gone, peer) = (new.to_string(), old.to_string(), peer.to_string());
+            let (name, gone) = (new.to_string(), old.to_string());
             let replace = |node: &mut Node, group| {
+                let info = node.info(group)?;
+                // Before the new one is added, which would stay. Whoever does not lead refuses by
+                // itself, and may know less.
+                if info.text("role") == "leader" && !is_member(&info, *old) {
+                    let ids: Vec<_> = members(&info).map(|(id, _)| id).collect();
+                    bail!(
+                        "node {old} is no member, the members are {}: nothing was changed",
+                        ids.join(", ")
+                    );
+                }
                 // An earlier attempt may have come as far.
-                if !is_member(&node.info(group)?, *new) {
-                    change(node, group, &["ADD", &name, &peer])?;
+                if !is_member(&info, *new) {
+                    change(node, group, &["ADD", &name, peer])?;
                 }
                 caught_up(node, group, *new, &["PROMOTE", &name, "REMOVE", &gone])
             };
@@ -174,9 +184,8 @@ fn change(node: &mut Node, group: Option<u64>, steps: &[&str]) -> Result<()> {
 
 fn ordered(node: &mut Node, group: Option<u64>, steps: &[&str]) -> Result<(), String> {
     let order: Vec<&str> = ["CHANGE"].iter().chain(steps).copied().collect();
-    let limit = node.connection.set_read_timeout(Some(CHANGE_PATIENCE));
-    limit.map_err(|error| error.to_string())?;
-    node.order(group, &order).map(|_: String| ()).map_err(|error| why(&error))
+    node.wait_up_to(CHANGE_PATIENCE).map_err(|error| format!("{error:#}"))?;
+    node.order(group, &order).map(|_: String| ()).map_err(|error| node.why(&error))
 }
 
 /// A change that wants a learner to have caught up: as long as it gets further it is waited for.

@@ -1,21 +1,22 @@
 //! `lakebed recover --force`: what is left of a cluster goes on from one node.
 //!
-//! Exit codes: 0 when the node is the only voter, 1 when it does not become it, 2 when the command
-//! line cannot be meant.
+//! Exit codes: 0 when the node is the only voter, 1 when it does not become it in each of its
+//! groups, 2 when the command line cannot be meant.
 
 use crate::{
     args::{Recover, refuse},
+    explain as told_as_error,
     groups_file::GroupsFile,
     say,
 };
 use anyhow::{Result, anyhow, bail};
-use lakebed::{Forced, Halt, NodeId};
+use lakebed::{Forced, Halt};
 use lakebed_runtime::{DirError, Force, ForceError, RECORD, force};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::{
     io::{self, BufRead, IsTerminal, Write},
-    net::{SocketAddr, TcpStream},
+    net::{TcpStream, ToSocketAddrs},
     path::Path,
     process::ExitCode,
     time::Duration,
@@ -63,21 +64,38 @@ pub(crate) fn run(args: &Recover) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     };
-    let mut all = Vec::new();
-    for (group, folder) in groups.folders(dir) {
-        match recover(&folder, args) {
-            Ok(told) => all.push(told),
+    let (mut all, mut code) = (Vec::new(), ExitCode::SUCCESS);
+    let mut folders = groups.folders(dir);
+    while let Some((group, folder)) = folders.next() {
+        let failure = match recover(&folder, args) {
+            Ok(told) => {
+                all.push(told);
+                continue;
+            }
             // A command that stopped half way is given again as it was.
             Err(Failure::Force(ForceError::Halted(halt))) if is_alone(&halt) => {
                 eprintln!("group {group}: this node is its only voter already");
+                continue;
             }
-            Err(error) => return Err(explain(error, &folder).context(format!("group {group}"))),
+            Err(failure) => failure,
+        };
+        // Whether this is the right survivor is in doubt then, and with it the other groups.
+        let is_in_doubt = matches!(failure, Failure::Asked(_));
+        let error = told_as_error(&explain(failure, &folder));
+        eprintln!("error: group {group}: {error}");
+        all.push(json!({ "dir": folder, "group": group, "error": error }));
+        code = ExitCode::FAILURE;
+        if is_in_doubt {
+            if let Some((next, _)) = folders.next() {
+                eprintln!("nothing was tried of the groups from group {next} on");
+            }
+            break;
         }
     }
     if args.json {
         say(json!({ "groups": all }));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
 /// Why it was not done.
@@ -131,11 +149,19 @@ fn recover(dir: &Path, args: &Recover) -> Result<Value, Failure> {
 fn ask(plan: &Forced, dir: &Path, args: &Recover) -> Result<bool> {
     let dir = dir.display();
     eprintln!("{plan}");
-    for (node, address) in answering(plan) {
-        eprintln!(
-            "ATTENTION    something answers at {address}, where node {node} was: if it lives, the \
-             quorum may not be lost; it will end as soon as it hears of this node"
-        );
+    let others = plan.members.members().filter(|member| member.id != plan.node);
+    for (node, address) in others.map(|member| (member.id, name(&member.address))) {
+        match knock(&address) {
+            Knock::Answered => eprintln!(
+                "ATTENTION    something answers at {address}, where node {node} was: if it lives, \
+                 the quorum may not be lost; it will end as soon as it hears of this node"
+            ),
+            Knock::NotFound(error) => eprintln!(
+                "ATTENTION    node {node} could not be asked whether it lives: {address:?} is not \
+                 found ({error}); look yourself, if it lives the quorum may not be lost"
+            ),
+            Knock::Silent => {}
+        }
     }
     if let (Some((from, to)), true, false) = (plan.known_loss(), args.yes, args.accept_known_loss) {
         bail!(
@@ -161,14 +187,26 @@ fn ask(plan: &Forced, dir: &Path, args: &Recover) -> Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
-/// Other members where somebody takes a connection.
-fn answering(plan: &Forced) -> Vec<(NodeId, SocketAddr)> {
-    let others = plan.members.members().filter(|member| member.id != plan.node);
-    let address = |bytes: &[u8]| std::str::from_utf8(bytes).ok()?.parse::<SocketAddr>().ok();
-    others
-        .filter_map(|member| Some((member.id, address(&member.address)?)))
-        .filter(|(_, address)| TcpStream::connect_timeout(address, KNOCK).is_ok())
-        .collect()
+fn name(address: &[u8]) -> String {
+    String::from_utf8_lossy(address).into_owned()
+}
+
+/// What becomes of a connection to where a member was.
+enum Knock {
+    /// Somebody takes it.
+    Answered,
+    Silent,
+    /// The name leads nowhere from here: that says nothing of the member.
+    NotFound(io::Error),
+}
+
+fn knock(address: &str) -> Knock {
+    let mut found = match address.to_socket_addrs() {
+        Ok(found) => found,
+        Err(error) => return Knock::NotFound(error),
+    };
+    let answers = found.any(|at| TcpStream::connect_timeout(&at, KNOCK).is_ok());
+    if answers { Knock::Answered } else { Knock::Silent }
 }
 
 fn told<'a>(forced: &Forced, dir: &'a Path) -> Told<'a> {
@@ -228,5 +266,25 @@ fn explain(failure: Failure, dir: &Path) -> anyhow::Error {
         },
         ForceError::Record { .. } => anyhow!("{error}; try again"),
         _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// Only numbers were knocked at, and of names nothing was said.
+    #[test]
+    fn a_member_is_knocked_at_by_name_as_well() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(matches!(knock(&format!("127.0.0.1:{port}")), Knock::Answered));
+        assert!(matches!(knock(&format!("localhost:{port}")), Knock::Answered));
+        drop(listener);
+        assert!(matches!(knock(&format!("localhost:{port}")), Knock::Silent));
+        for nowhere in ["nowhere.invalid:1", "no address", ""] {
+            assert!(matches!(knock(nowhere), Knock::NotFound(_)), "{nowhere}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use crate::{
     args::{Restore, refuse},
     backup::{called_of, show},
     backup_files::BackupFiles,
-    groups_file::{GroupsFile, folder, settle},
+    groups_file::{Becoming, GroupsFile, folder, settle, stranger},
     progress::bytes_bar,
     say,
     serve::cluster_id,
@@ -16,7 +16,6 @@ use lakebed::{Backup, ClusterId, File, Halt, Member, Membership, NodeId};
 use lakebed_runtime::{DirError, RestoreError, restore};
 use serde::Serialize;
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -47,6 +46,16 @@ pub(crate) struct NewNode {
     pub(crate) dir: PathBuf,
     pub(crate) cluster: ClusterId,
     pub(crate) members: Arc<Membership>,
+}
+
+impl NewNode {
+    /// The same as it is kept while it is made.
+    fn becoming(&self) -> Becoming {
+        let member =
+            |member: &Member| (member.id.0, String::from_utf8_lossy(&member.address).into_owned());
+        let members = self.members.members().map(member).collect();
+        Becoming { node: self.id, cluster: self.cluster.0, members }
+    }
 }
 
 pub(crate) fn run(args: &Restore) -> Result<ExitCode> {
@@ -111,18 +120,13 @@ pub(crate) fn make(node: &NewNode, files: &BackupFiles) -> Result<()> {
     }
     settle(dir, Some(files.groups))?;
     // It says how many there are, and of what they are made, before the first is there.
-    let groups = GroupsFile::restoring(files.groups, files.ids());
+    let groups = GroupsFile::restoring(files.groups, files.ids(), node.becoming());
     match GroupsFile::read(dir)? {
         Some(found) if found.is_formed() => bail!(
             "{} holds a node already: start it, or restore into an empty directory",
             dir.display()
         ),
-        Some(found) if found != groups => bail!(
-            "{} holds the beginning of a node, and not of one that is made of this backup: choose \
-             another --dir, or remove it first",
-            dir.display()
-        ),
-        Some(_) => {}
+        Some(begun) => groups.refuse_other_than(&begun, dir)?,
         None => {
             refuse_foreign(dir)?;
             groups.write(dir)?;
@@ -138,10 +142,8 @@ pub(crate) fn make(node: &NewNode, files: &BackupFiles) -> Result<()> {
 }
 
 fn refuse_foreign(dir: &Path) -> Result<()> {
-    let Some(found) = fs::read_dir(dir).ok().and_then(|mut found| found.next()).transpose()? else {
-        return Ok(());
-    };
-    bail!("{} is in the way: a node is restored into an empty directory", found.path().display())
+    let Some(found) = stranger(dir)? else { return Ok(()) };
+    bail!("{} is in the way: a node is restored into an empty directory", found.display())
 }
 
 /// Makes a group's directory.

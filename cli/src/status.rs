@@ -2,13 +2,12 @@
 
 use crate::{
     args,
-    client::why,
+    client::{cannot_ask, unasked},
     groups::{self, Group},
     say,
 };
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use indicatif::{BinaryBytes, HumanDuration};
-use redis::ErrorKind;
 use serde::{Serialize, Serializer};
 use std::{collections::BTreeMap, fmt, net::SocketAddr, process::ExitCode, time::Duration};
 
@@ -101,12 +100,7 @@ struct Recovery {
 
 pub(crate) fn run(args: &args::Status) -> Result<ExitCode> {
     let address = args.address;
-    let info = ask(address, args.group).map_err(|error| match error.detail() {
-        // It answers, and says what is wrong.
-        Some(_) if error.kind() != ErrorKind::Io => anyhow!("{address}: {}", why(&error)),
-        _ => anyhow!(error)
-            .context(format!("cannot ask {address} how it is: does a node serve there?")),
-    })?;
+    let info = ask(address, args.group)?;
     let no_node = || format!("what answers on {address} is no node of lakebed");
     if info.contains("\r\n# Groups\r\n") {
         let spread = parse_spread(&info).with_context(no_node)?;
@@ -126,17 +120,22 @@ pub(crate) fn run(args: &args::Status) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn ask(address: SocketAddr, group: Option<u64>) -> Result<String, redis::RedisError> {
-    let client = redis::Client::open(format!("redis://{address}"))?;
-    let mut connection = client.get_connection_with_timeout(PATIENCE)?;
-    connection.set_read_timeout(Some(PATIENCE))?;
-    connection.set_write_timeout(Some(PATIENCE))?;
-    match group {
+fn ask(address: SocketAddr, group: Option<u64>) -> Result<String> {
+    let open = || {
+        let client = redis::Client::open(format!("redis://{address}"))?;
+        let connection = client.get_connection_with_timeout(PATIENCE)?;
+        connection.set_read_timeout(Some(PATIENCE))?;
+        connection.set_write_timeout(Some(PATIENCE))?;
+        Ok(connection)
+    };
+    let mut connection = open().map_err(|error| cannot_ask(address, &error, PATIENCE))?;
+    let info = match group {
         None => redis::cmd("INFO").query(&mut connection),
         Some(group) => {
             redis::cmd("LAKEBED").arg("GROUP").arg(group).arg("INFO").query(&mut connection)
         }
-    }
+    };
+    info.map_err(|error| unasked(address, &error, PATIENCE))
 }
 
 /// What INFO tells, by name.

@@ -2,7 +2,7 @@
 //! another tape.
 //!
 //! Knows no engine's reasons. Exit codes: 0 when both are alike as far as both go, 1 when they
-//! differ, 2 when a file cannot be read as a tape to its end.
+//! differ, 2 when a file cannot be read as a tape, or followed by the engine, to its end.
 
 use crate::{
     args::{TapeArgs, refuse},
@@ -15,7 +15,16 @@ use lakebed::{
     tape::{Step, Tape, TapeError, encode, kind},
 };
 use lakebed_sim::trace;
-use std::{collections::VecDeque, fmt::Write, fs, path::Path, process::ExitCode};
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    fmt::Write,
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook},
+    path::Path,
+    process::ExitCode,
+    sync::Once,
+};
 
 /// How many lines of what led to a difference are shown, and how many bytes of an action that
 /// only a tape has.
@@ -64,7 +73,9 @@ enum Compared {
 struct Player {
     name: String,
     tape: Tape,
-    engine: Engine,
+    /// None once it has done something else than the tape, or panicked: what a tape tells from
+    /// there on is no story of this engine.
+    engine: Option<Engine>,
     /// What the engine did in the last step.
     actions: Vec<Action>,
     steps: u64,
@@ -78,9 +89,17 @@ impl Player {
         let bytes = fs::read(path)
             .unwrap_or_else(|error| refuse(format!("cannot read the tape {name}: {error}")));
         let tape = Tape::open(bytes.into()).unwrap_or_else(|error| refuse(what_now(&name, &error)));
-        let engine = Engine::new(tape.config.clone(), tape.seed)
+        let engine = caught(|| Engine::new(tape.config.clone(), tape.seed))
+            .and_then(|engine| engine.map_err(|error| error.to_string()))
             .unwrap_or_else(|error| refuse(format!("{name}: no engine is configured so: {error}")));
-        Self { name, tape, engine, actions: Vec::new(), steps: 0, before: VecDeque::new() }
+        Self {
+            name,
+            tape,
+            engine: Some(engine),
+            actions: Vec::new(),
+            steps: 0,
+            before: VecDeque::new(),
+        }
     }
 
     fn differs_from_the_beginning_of(&self, other: &Self) -> Option<String> {
@@ -101,7 +120,7 @@ impl Player {
         })
     }
 
-    /// The next step, also given to the engine; `None` at the end.
+    /// The next step; `None` at the end.
     fn step(&mut self) -> Option<Result<Step, String>> {
         let step = match self.tape.next()? {
             Ok(step) => step,
@@ -111,9 +130,39 @@ impl Player {
             }
         };
         self.steps += 1;
-        self.actions.clear();
-        self.engine.handle(step.now, step.events.clone(), &mut self.actions);
         Some(Ok(step))
+    }
+
+    /// Gives the step to the engine. It trusts its driver, and panics at what none would do.
+    fn follow(&mut self, step: &Step) -> Result<(), String> {
+        self.actions.clear();
+        let Some(engine) = &mut self.engine else { return Ok(()) };
+        let actions = &mut self.actions;
+        let handled = caught(|| engine.handle(step.now, step.events.clone(), actions));
+        handled.map_err(|panic| {
+            self.engine = None;
+            format!(
+                "{}: step {} cannot be followed, {THIS_BUILD} panics at it ({panic}): the tape is \
+                 damaged, or there is a bug; find another copy, or try the release that wrote it; \
+                 the {} before it are alike",
+                self.name,
+                self.steps,
+                self.steps - 1
+            )
+        })
+    }
+
+    /// The same where the engine only lends its words: what it cannot follow is let be.
+    fn follow_while_alike(&mut self, step: &Step) {
+        let is_followed = self.follow(step).is_ok();
+        if !is_followed || self.encoded() != step.actions {
+            self.engine = None;
+        }
+    }
+
+    /// What the engine did in the last step, as a tape has it.
+    fn encoded(&self) -> Vec<Bytes> {
+        self.actions.iter().map(|action| encode(action).into()).collect()
     }
 
     fn remember(&mut self, step: &Step) {
@@ -155,7 +204,10 @@ fn replay(mut player: Player) -> Compared {
             Ok(step) => step,
             Err(told) => return Compared::Unreadable(told),
         };
-        let ours: Vec<Bytes> = player.actions.iter().map(|action| encode(action).into()).collect();
+        if let Err(told) = player.follow(&step) {
+            return Compared::Unreadable(told);
+        }
+        let ours = player.encoded();
         if let Some(at) = first_difference(&step.actions, &ours) {
             let mut told = player.place(&step);
             let now = player.actions.get(at).map_or_else(|| "nothing more".into(), line);
@@ -182,6 +234,8 @@ fn compare(mut a: Player, mut b: Player) -> Compared {
                 return Compared::Alike(ends(&a, &b, ours.is_some(), theirs.is_some()));
             }
         };
+        a.follow_while_alike(&ours);
+        b.follow_while_alike(&theirs);
         if let Some(told) = difference(&a, &b, &ours, &theirs) {
             return Compared::Differ(told);
         }
@@ -270,6 +324,30 @@ fn cut(line: &str) -> String {
 /// The node's monotonic clock, in seconds.
 fn time(now: Instant) -> String {
     format!("{:>7}.{:09}s", now.0 / 1_000_000_000, now.0 % 1_000_000_000)
+}
+
+/// Runs this, and tells of its panic, on this thread alone, instead of printing it.
+fn caught<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    thread_local! {
+        static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
+    }
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let others = take_hook();
+        set_hook(Box::new(move |info| {
+            // Whoever is watched has left something to be replaced.
+            if SAID.with_borrow(Option::is_none) {
+                return others(info);
+            }
+            let at = info.location().map_or_else(String::new, |at| format!("{at}: "));
+            let what = info.payload_as_str().unwrap_or("no message");
+            SAID.set(Some(format!("{at}{what}")));
+        }));
+    });
+    SAID.set(Some(String::new()));
+    let result = catch_unwind(AssertUnwindSafe(run));
+    let said = SAID.take();
+    result.map_err(|_| said.unwrap_or_default())
 }
 
 /// An error of a tape, and what to do.

@@ -62,7 +62,8 @@ pub(crate) struct Share {
     /// End with one line, a JSON list with an object per story and node
     #[arg(long)]
     pub(crate) json: bool,
-    /// Where the plan of a failure goes [default: STORY-DIGEST.plan here]
+    /// Where the plan of a failure goes; where several nodes or stories are searched, each puts its
+    /// name in: FILE-STORY-node-N [default: STORY-DIGEST.plan here]
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
 }

@@ -2,10 +2,12 @@
 
 use super::{
     args::{Exhaust, Flips, Share},
-    commands, stop,
+    commands,
+    one::refuse_unwritable,
+    stop,
 };
 use crate::{args::refuse, say};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 use lakebed_scenarios::stories::{FLIPPED, STORIES, Told};
 use lakebed_sim::{
@@ -56,15 +58,17 @@ struct Crashed {
 pub(super) fn exhaust(exhaust: &Exhaust) -> Result<ExitCode> {
     stop::listen();
     let stories = exhaust.story.map_or_else(|| STORIES.iter().collect(), |story| vec![story]);
+    let each = stories.iter().flat_map(|told| {
+        let nodes = exhaust.share.nodes(told);
+        nodes.into_iter().map(|node| (*told, node))
+    });
     let mut all = Vec::new();
-    for told in stories {
-        for node in exhaust.share.nodes(told) {
-            all.push(crash(told, node, exhaust)?);
-            let last = all.last().expect("it was just added");
-            if !exhaust.share.json {
-                say(shown(last));
-            }
+    for (told, node, kept) in exhaust.share.kept(each.collect()) {
+        let crashed = crash((told, node), exhaust, &kept)?;
+        if !exhaust.share.json {
+            say(shown(&crashed));
         }
+        all.push(crashed);
     }
     if exhaust.share.json {
         say(serde_json::to_string(&all).context("its keys are strings")?);
@@ -72,12 +76,12 @@ pub(super) fn exhaust(exhaust: &Exhaust) -> Result<ExitCode> {
     Ok(code(all.iter().map(|one| one.failures).sum()))
 }
 
-fn crash(told: &'static Told, node: usize, exhaust: &Exhaust) -> Result<Crashed> {
+fn crash((told, node): (&'static Told, usize), exhaust: &Exhaust, kept: &Kept) -> Result<Crashed> {
     let (begun, name) = (Instant::now(), told.scenario.name);
     let once = match told.story().tell(node) {
         Ok(once) => once,
         Err(failure) => {
-            tell(told, &failure, exhaust.share.out.as_deref())?;
+            kept.tell(&failure)?;
             anyhow::bail!("{name} fails without a crash");
         }
     };
@@ -94,7 +98,7 @@ fn crash(told: &'static Told, node: usize, exhaust: &Exhaust) -> Result<Crashed>
     bar.end();
     let tried = results.iter().filter_map(|result| result.as_ref().ok().copied());
     let tried = tried.fold(Tried::default(), Tried::plus);
-    let failures = failures(told, results, exhaust.share.out.as_deref())?;
+    let failures = kept.failures(results)?;
     Ok(Crashed {
         story: name,
         node: node + 1,
@@ -147,8 +151,10 @@ struct FlippedJson {
 pub(super) fn flips(flips: &Flips) -> Result<ExitCode> {
     stop::listen();
     let mut all = Vec::new();
-    for node in flips.share.nodes(&FLIPPED) {
-        let of = flip(node, flips)?;
+    let nodes = flips.share.nodes(&FLIPPED);
+    let each = nodes.into_iter().map(|node| (&FLIPPED, node)).collect();
+    for (_, node, kept) in flips.share.kept(each) {
+        let of = flip(node, flips, &kept)?;
         if !flips.share.json {
             let (story, node, bits, failures) = (of.story, of.node, of.bits, of.failures);
             let wall = of.wall_seconds;
@@ -167,7 +173,7 @@ pub(super) fn flips(flips: &Flips) -> Result<ExitCode> {
     Ok(code(all.iter().map(|one| one.failures).sum()))
 }
 
-fn flip(node: usize, flips: &Flips) -> Result<FlippedJson> {
+fn flip(node: usize, flips: &Flips, kept: &Kept) -> Result<FlippedJson> {
     let (begun, jobs) = (Instant::now(), flips.share.jobs());
     let bits: Vec<Bit> = FLIPPED.story().bits(node);
     let bits: Vec<Bit> = bits.into_iter().step_by(flips.every.get()).collect();
@@ -194,7 +200,7 @@ fn flip(node: usize, flips: &Flips) -> Result<FlippedJson> {
         node: node + 1,
         bits: sum.count(),
         events: sum.events,
-        failures: failures(&FLIPPED, results, flips.share.out.as_deref())?,
+        failures: kept.failures(results)?,
         wall_seconds: begun.elapsed().as_secs_f64(),
         endings,
     })
@@ -215,6 +221,33 @@ impl Share {
             Some(node) => refuse(format!("{} has no node {node}", told.scenario.name)),
         }
     }
+
+    /// All that is searched, with where a failure of it is kept: one place must not take two.
+    fn kept(&self, each: Vec<(&'static Told, usize)>) -> Vec<(&'static Told, usize, Kept)> {
+        let are_several = each.len() > 1;
+        let kept = |(told, node): (&'static Told, usize)| {
+            let name = told.scenario.name;
+            let out = self.out.as_deref().map(|out| match are_several {
+                true => of_node(out, name, node),
+                false => out.to_owned(),
+            });
+            // That something can be written there is known before hours of searching.
+            refuse_unwritable(&out.clone().unwrap_or_else(|| format!("{name}.plan").into()));
+            (told, node, Kept { name, out })
+        };
+        each.into_iter().map(kept).collect()
+    }
+}
+
+/// `DIR/NAME.plan` for one of several nodes.
+fn of_node(out: &Path, story: &str, node: usize) -> PathBuf {
+    let mut name = out.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("-{story}-node-{}", node + 1));
+    if let Some(extension) = out.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    out.with_file_name(name)
 }
 
 fn go_on() -> ControlFlow<()> {
@@ -230,29 +263,38 @@ fn shared<T: Send>(jobs: u64, work: impl Fn(u64) -> T + Sync) -> Vec<T> {
     })
 }
 
-/// Tells of the first failure of all parts, and how many failed.
-fn failures<T>(
-    told: &Told,
-    results: Vec<Result<T, Box<Failure>>>,
-    out: Option<&Path>,
-) -> Result<u64> {
-    let failures: Vec<_> = results.into_iter().filter_map(Result::err).collect();
-    if let Some(failure) = failures.first() {
-        tell(told, failure, out)?;
-    }
-    Ok(failures.len() as u64)
+/// Where what fails in one node's life in a story is kept.
+struct Kept {
+    /// Of the story.
+    name: &'static str,
+    /// Without one it is named by its digest.
+    out: Option<PathBuf>,
 }
 
-/// Keeps the plan of a failure, and prints it with the commands that replay it.
-fn tell(told: &Told, failure: &Failure, out: Option<&Path>) -> Result<()> {
-    let name = told.scenario.name;
-    let default = || PathBuf::from(format!("{name}-{:016x}.plan", failure.report.digest));
-    let path = out.map_or_else(default, Path::to_path_buf);
-    let mut file = PlanFile::new(name, failure.report.plan.clone());
-    file.invariant = failure.violation.invariant.into();
-    fs::write(&path, file.to_string()).with_context(|| format!("writing {}", path.display()))?;
-    eprintln!("{}", screen(name, failure, &commands(name, path.display())));
-    Ok(())
+impl Kept {
+    /// Tells of the first failure of all parts, and how many failed.
+    fn failures<T>(&self, results: Vec<Result<T, Box<Failure>>>) -> Result<u64> {
+        let failures: Vec<_> = results.into_iter().filter_map(Result::err).collect();
+        if let Some(failure) = failures.first() {
+            self.tell(failure)?;
+        }
+        Ok(failures.len() as u64)
+    }
+
+    /// Prints a failure with the commands that replay it, then keeps its plan: what was found is not
+    /// lost with the place.
+    fn tell(&self, failure: &Failure) -> Result<()> {
+        let name = self.name;
+        let default = || format!("{name}-{:016x}.plan", failure.report.digest).into();
+        let path = self.out.clone().unwrap_or_else(default);
+        eprintln!("{}", screen(name, failure, &commands(name, path.display())));
+        let mut file = PlanFile::new(name, failure.report.plan.clone());
+        file.invariant = failure.violation.invariant.into();
+        let (file, at) = (file.to_string(), path.display());
+        fs::write(&path, &file).map_err(|error| {
+            anyhow!("cannot write the plan to {at}: {error}; it is, to be kept by hand:\n{file}")
+        })
+    }
 }
 
 fn code(failures: u64) -> ExitCode {
@@ -295,5 +337,55 @@ impl Bar {
 
     fn end(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lakebed_scenarios::SCENARIOS;
+    use lakebed_sim::Seed;
+
+    /// Links so slow that nobody is ever elected.
+    const NEVER_A_LEADER: &str = "lakebed plan 1\nscenario storm_of_three\nseed 5\nnodes 3\n\
+                                  links least 9000.000ms tail 0.000ms\n";
+
+    fn failure() -> Box<Failure> {
+        let storm = SCENARIOS.iter().find(|storm| storm.name == "storm_of_three").unwrap();
+        let file: PlanFile = NEVER_A_LEADER.parse().unwrap();
+        (storm.run)(Seed::of_plan(file.plan)).unwrap_err()
+    }
+
+    /// The plan of the failure was nowhere: neither on the disk nor on the screen.
+    #[test]
+    fn a_failure_that_cannot_be_kept_is_told_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = |path: PathBuf| Kept { name: "storm_of_three", out: Some(path) };
+        let (failure, at) = (failure(), dir.path().join("f.plan"));
+        kept(at.clone()).tell(&failure).unwrap();
+        let plan = fs::read_to_string(&at).unwrap();
+        assert!(plan.contains("\ninvariant liveness\n"), "{plan}");
+        let error = kept(dir.path().join("no/f.plan")).tell(&failure).unwrap_err().to_string();
+        assert!(error.contains("no/f.plan: No such file") && error.ends_with(&plan), "{error}");
+    }
+
+    /// The second failure took the place of the first.
+    #[test]
+    fn each_of_several_has_a_place_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("found.plan");
+        let share = Share { node: None, jobs: None, out: Some(out.clone()), json: false };
+        let places = |each: Vec<(&'static Told, usize)>| -> Vec<PathBuf> {
+            share.kept(each).into_iter().filter_map(|(_, _, kept)| kept.out).collect()
+        };
+        let at = |name: &str| dir.path().join(name);
+        let both = vec![(&FLIPPED, 0), (&FLIPPED, 2)];
+        assert_eq!(
+            places(both),
+            [at("found-every_structure-node-1.plan"), at("found-every_structure-node-3.plan")]
+        );
+        assert_eq!(places(vec![(&FLIPPED, 1)]), [out]);
+        assert_eq!(of_node(Path::new("found"), "s", 0), Path::new("found-s-node-1"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left of the check");
     }
 }

@@ -72,7 +72,7 @@ impl Kept {
 }
 
 /// That something can be written there is known before much is done.
-fn refuse_unwritable(path: &Path) {
+pub(super) fn refuse_unwritable(path: &Path) {
     let is_new = !path.exists();
     let opened = OpenOptions::new().append(true).create(true).open(path);
     if let Err(error) = opened {

@@ -128,8 +128,8 @@ fn members_of_different_backups_say_so_and_end() {
     nodes.iter().for_each(|node| drop(node.says("ready")));
 }
 
-/// Something that answers, and is no node.
-fn stranger() -> u16 {
+/// Something that answers everything with this, and is no node.
+fn stranger(answer: &'static [u8]) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -138,7 +138,7 @@ fn stranger() -> u16 {
             let mut line = String::new();
             let mut reader = BufReader::new(stream.try_clone().unwrap());
             while reader.read_line(&mut line).is_ok_and(|read| read > 0) {
-                if stream.write_all(b"+OK\r\n").is_err() {
+                if stream.write_all(answer).is_err() {
                     break;
                 }
             }
@@ -162,8 +162,14 @@ fn a_backup_that_cannot_be_taken_is_told_with_what_to_do() {
             fails(&[&[command, address], file].concat(), 1, expected);
         };
         ask(&nobody, &["cannot ask", "does a node serve there?"]);
-        ask(&local(stranger()), &["is no node of lakebed"]);
+        ask(&local(stranger(b"+OK\r\n")), &["is no node of lakebed"]);
+        // It may be one, and says itself what it wants.
+        let refuses = local(stranger(b"-TRYAGAIN too many clients, come back\r\n"));
+        ask(&refuses, &[&refuses, "too many clients, come back"]);
     }
+    let refuses = local(stranger(b"-TRYAGAIN too many clients, come back\r\n"));
+    fails(&["status", &refuses], 1, &[&refuses, "too many clients, come back"]);
+    fails(&["status", &local(stranger(b""))], 1, &["it did not answer within 5 s"]);
     let node = lone.start();
     node.says("ready");
     fails(&["backup", &local(lone.clients), text(&at("no/file"))], 1, &["no/file.part"]);

@@ -198,6 +198,50 @@ fn a_backup_that_says_no_number_is_believed_whoever_restores_it() {
     assert_eq!(store.node().ask::<u64>(&["DBSIZE"]), 40);
 }
 
+/// The groups that were there were of the old peers, those that came of the new ones.
+#[track_caller]
+fn refuses_another_node(store: &Store, file: &Path) {
+    let dir = store.at("new");
+    let begun = "beginning of node 1 of cluster";
+    let members = format!("(1={})", local(store.peers));
+    for (id, peers, cluster) in [
+        ("1", "1=elsewhere:1", "fresh"),
+        ("2", "1=here:1,2=there:2", "fresh"),
+        ("1", &format!("1={}", local(store.peers)), "other"),
+    ] {
+        let asked = format!("asked for is node {id} of cluster");
+        let restore = ["restore", text(file), "--dir", text(&dir), "--cluster", cluster];
+        fails(
+            &[&restore[..], &["--id", id, "--peers", peers]].concat(),
+            1,
+            &[begun, &members, &asked, &format!("({peers})"), "as they were given"],
+        );
+    }
+    // As an earlier version left it.
+    let path = store.at("new/groups.json");
+    let kept = fs::read_to_string(&path).unwrap();
+    let mut old: serde_json::Value = serde_json::from_str(&kept).unwrap();
+    old.as_object_mut().unwrap().remove("restoring_as").unwrap();
+    fs::write(&path, old.to_string()).unwrap();
+    let again = [text(file), "--cluster", "fresh"];
+    store.refuses("new", &again, &["groups.json does not say of which", "remove it first"]);
+    fs::write(&path, kept).unwrap();
+}
+
+/// Cut short at its first file, a restore was refused for ever: that file was in the way.
+#[test]
+fn a_restore_of_groups_that_was_cut_short_at_its_first_file_is_repeated() {
+    let store = Store::new();
+    let two = store.backed_up("two", "2", &few());
+    let new = store.at("new");
+    fs::create_dir_all(new.join("lost+found")).unwrap();
+    fs::write(new.join("groups.json.part"), "{").unwrap();
+    store.restores("new", &[text(&two)]);
+    let node = store.serve("new", &[]);
+    node.says("ready");
+    assert_eq!(store.node().ask::<u64>(&["DBSIZE"]), 40);
+}
+
 /// The second group finds no room: what there is starts nothing, or that group would begin empty.
 /// The next try does what is left.
 #[test]
@@ -208,16 +252,18 @@ fn a_restore_of_groups_that_was_cut_short_is_refused_and_repeated() {
     let heavy: Vec<_> = heavy.filter(|(key, _)| second(key)).collect();
     let two = store.backed_up("two", "2", &heavy);
     let other = store.backed_up("other", "2", &few());
-    let restore = store.flags("restore", "new", &[text(&two)]);
+    let named = |file| [file, "--cluster", "fresh"];
+    let restore = store.flags("restore", "new", &named(text(&two)));
     finds_no_room(&strs(&restore), 3000, &["group-2", "no room left"]);
     assert!(store.at("new/group-1/hard-state").exists());
     assert!(!store.at("new/group-2/hard-state").exists());
-    let serve = store.flags("serve", "new", &[]);
+    let serve = store.flags("serve", "new", &["--cluster", "fresh"]);
     fails(&strs(&serve), 1, &["was not restored to the end", "give `lakebed restore` again"]);
-    store.refuses("new", &[text(&other)], &["beginning of a node", "made of this backup"]);
-    store.restores("new", &[text(&two)]);
-    store.refuses("new", &[text(&two)], &["holds a node already"]);
-    let node = store.serve("new", &[]);
+    store.refuses("new", &named(text(&other)), &["beginning of a node", "made of this backup"]);
+    refuses_another_node(&store, &two);
+    store.restores("new", &named(text(&two)));
+    store.refuses("new", &named(text(&two)), &["holds a node already"]);
+    let node = store.serve("new", &["--cluster", "fresh"]);
     node.says("ready");
     assert_eq!(store.node().ask::<usize>(&["DBSIZE"]), heavy.len());
     fs::create_dir(store.at("thesis")).unwrap();

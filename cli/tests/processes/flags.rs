@@ -7,7 +7,13 @@ use crate::{
     ports::ports,
 };
 use rustix::process::Signal;
-use std::{fs, net::TcpListener, path::Path};
+use std::{
+    fs::{self, File},
+    io::pipe,
+    net::TcpListener,
+    path::Path,
+    process::Stdio,
+};
 
 /// The flags of one node of a cluster whose peers listen on ports from `peers` on.
 fn serve_flags(id: u16, nodes: u16, peers: u16, clients: u16, dir: &Path) -> Vec<String> {
@@ -293,4 +299,21 @@ fn cargo_run_has_one_program_to_run() {
     let is_program = |target: &&serde_json::Value| target["kind"][0] == "bin";
     let programs: Vec<_> = targets.filter(is_program).map(|target| &target["name"]).collect();
     assert_eq!(programs, ["lakebed"]);
+}
+
+/// On a full disk there was nothing in the file, and the command had succeeded.
+#[test]
+fn what_cannot_be_said_is_a_failure_unless_nobody_listens() {
+    let list_to = |stdout: Stdio| {
+        let output = lakebed(&["sim", "list"]).stdout(stdout).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let (code, told) = list_to(full.into());
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.starts_with("error: cannot write to standard output: No space left"), "{told}");
+    assert_eq!(told.lines().count(), 1, "said once: {told}");
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    assert_eq!(list_to(writer.into()), (Some(0), String::new()));
 }

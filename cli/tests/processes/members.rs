@@ -53,7 +53,8 @@ fn a_node_joins_votes_leads_and_another_one_leaves() {
         cluster.node(n).ask::<String>(&["SET", &format!("key-{n}"), &format!("value-{n}")]);
     }
     let (peers, clients) = (ports(1), ports(1));
-    let address = local(peers);
+    // It is known by its name from then on, whatever that stands for.
+    let address = format!("localhost:{peers}");
     let mut fourth = cluster.join(3, peers, clients);
     let told = done_by_leader(&cluster, &["member", "add", "@", "4", &address]);
     assert!(told.contains("learner"), "{told}");
@@ -69,6 +70,7 @@ fn a_node_joins_votes_leads_and_another_one_leaves() {
     let new = local(clients);
     let listed: Value = serde_json::from_str(&done(&["member", "list", &new, "--json"])).unwrap();
     assert_eq!(listed["members"].as_array().unwrap().len(), 4);
+    assert_eq!(listed["members"][3]["address"], address, "{listed}");
     fourth.kill();
     fourth.ended();
     fourth = cluster.join(3, peers, clients);
@@ -96,6 +98,12 @@ fn a_node_takes_the_place_of_another() {
     let (peers, clients) = (ports(1), ports(1));
     let _new = cluster.join(3, peers, clients);
     let (old_id, address) = (old.to_string(), local(peers));
+    // The new one was added before the mistake was found.
+    let any = all(&cluster, 1);
+    let mistaken = ["member", "replace", &any, "9", "4", &address];
+    fails(&mistaken, 1, &["node 9 is no member, the members are 1, 2, 3: nothing was changed"]);
+    let listed: Value = serde_json::from_str(&done(&["member", "list", &any, "--json"])).unwrap();
+    assert_eq!(listed["members"].as_array().unwrap().len(), 3, "{listed}");
     let told = done_by_leader(&cluster, &["member", "replace", "@", &old_id, "4", &address]);
     assert!(told.contains("in the place of"), "{told}");
     cluster.nodes[old - 1].ended();

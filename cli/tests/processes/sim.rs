@@ -175,7 +175,7 @@ fn what_cannot_be_meant_is_refused() {
     let none = dir.path().join("none.plan").to_str().unwrap().to_owned();
     let nowhere = dir.path().join("no/where.plan").to_str().unwrap().to_owned();
     let run = ["sim", "run", "storm_of_one"];
-    let cases: [(&[&str], &[&str]); 15] = [
+    let cases: [(&[&str], &[&str]); 17] = [
         (
             &["sim", "run", "storm_of_thre"],
             &["similar value exists: 'storm_of_three'", "storm_of_one"],
@@ -197,6 +197,8 @@ fn what_cannot_be_meant_is_refused() {
             &["cannot write", "where.plan"],
         ),
         (&["sim", "plan", "storm_of_one", "1", "--out", &nowhere], &["cannot write", "where.plan"]),
+        (&["sim", "exhaust", "one_alone", "--out", &nowhere], &["cannot write", "where.plan"]),
+        (&["sim", "flips", "--out", &nowhere], &["cannot write", "where-every_structure-node-1"]),
     ];
     for (args, expected) in cases {
         fails(args, 2, expected);

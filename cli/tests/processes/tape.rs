@@ -4,6 +4,10 @@ use crate::{
     common::{Patient, Process, Scratch, fails, lakebed, output},
     ports::ports,
 };
+use lakebed::{
+    Event,
+    tape::{Recorder, Tape},
+};
 use rustix::process::Signal;
 use std::{
     fs,
@@ -100,4 +104,52 @@ fn what_is_no_whole_tape_is_told_with_what_to_do() {
     }
     fails(&["tape", "nowhere"], 2, &["cannot read the tape nowhere"]);
     fails(&["tape"], 2, &["<FILE>"]);
+}
+
+/// A tape that can be read to its end and tells what no driver does: in its last step the machine
+/// has applied what it was never given. How many steps it has.
+fn overtaken(tape: &Path) -> (Vec<u8>, usize) {
+    let mut tape = Tape::open(fs::read(tape).unwrap().into()).unwrap();
+    let mut recorder = Recorder::new(&tape.config, tape.seed);
+    let (mut bytes, mut steps) = (recorder.take(), 0);
+    for mut step in tape.by_ref().map(Result::unwrap) {
+        let applied = step.events.iter_mut().find_map(|event| match event {
+            Event::Applied { through } => Some(through),
+            _ => None,
+        });
+        let is_last = applied.map(|through| through.0 = u64::MAX).is_some();
+        recorder.handed(step.now, &step.events);
+        bytes.extend(recorder.take());
+        bytes.extend((step.actions.len() as u32).to_le_bytes());
+        for action in &step.actions {
+            bytes.extend((action.len() as u32).to_le_bytes());
+            bytes.extend(&action[..]);
+        }
+        steps += 1;
+        if is_last {
+            return (bytes, steps);
+        }
+    }
+    panic!("nothing was applied in {steps} steps");
+}
+
+/// The engine's assertion ended the command, with its own exit code and message.
+#[test]
+fn what_the_engine_cannot_follow_is_told_with_the_step() {
+    let dir = Scratch::new();
+    let (tape, _) = recorded(dir.path());
+    let damaged = dir.path().join("damaged");
+    let (bytes, steps) = overtaken(&tape);
+    fs::write(&damaged, bytes).unwrap();
+    let output = output(&["tape", damaged.to_str().unwrap()]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    let expected = format!("damaged: step {steps} cannot be followed, this build panics at it (");
+    assert!(told.starts_with("error: ") && told.contains(&expected), "{told}");
+    assert!(told.contains("the machine applied") && told.contains("find another copy"), "{told}");
+    assert!(told.ends_with(&format!("the {} before it are alike\n", steps - 1)), "{told}");
+    assert_eq!(told.lines().count(), 1, "the panic itself is not printed: {told}");
+    // Two tapes are compared by what is in them.
+    tells(&[&damaged, &damaged], 0, &[&format!("are alike for {steps} steps")]);
+    tells(&[&damaged, &tape], 1, &[&format!("step {steps},"), "the first difference", "\nevent "]);
 }
