@@ -12,10 +12,13 @@ use crate::{
     world::{Fall, Hearsay},
 };
 use lakebed::{
-    DiskError, DiskRequest, Engine, Event, File, Halt, Instant, LogId, LogIndex, Machine, OpId,
-    Runner, StateMachine, Term, Timestamp,
+    Action, DiskError, DiskRequest, Engine, Event, File, Halt, Instant, LogId, LogIndex, Machine,
+    Note, OpId, Runner, StateMachine, Term, Timestamp,
 };
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 /// What drifts are told in parts of.
 const MILLION: u64 = 1_000_000;
@@ -145,18 +148,46 @@ pub(crate) struct Told {
     /// How operations failed: as they were made to, or for want of room.
     failures: Vec<DiskError>,
     is_to_stop: bool,
+    /// Where it captured its machine last, and when that was given up.
+    captured: Option<LogId>,
+    gave_up: Option<Instant>,
 }
+
+/// So long a snapshot is not tried again that was given up, unless somebody asks for one.
+const CAPTURE_PAUSE: Duration = Duration::from_millis(900);
 
 impl Told {
     pub(crate) fn on_event(&mut self, event: &Event) {
         match event {
             Event::Stop { .. } => self.is_to_stop = true,
+            Event::Control { .. } => self.gave_up = None,
             // No fault has this error: the engine asked for what it had removed itself, or for what
             // a ruined disk has lost.
             Event::Completed { result: Err(DiskError::NotFound), .. } => {}
             Event::Completed { result: Err(error), .. } => self.failures.push(*error),
             _ => {}
         }
+    }
+
+    /// What it does now; an error: it writes its whole state again and again to a disk that does not take
+    /// it.
+    pub(crate) fn on_action(&mut self, now: Instant, action: &Action) -> Result<(), String> {
+        match action {
+            Action::Note(Note::Disk { file: File::Part(at, _), .. })
+                if self.captured == Some(*at) =>
+            {
+                self.gave_up = Some(now);
+            }
+            Action::Machine(Machine::Capture { at, .. }) => {
+                self.captured = Some(*at);
+                let since = self.gave_up.take().map(|gave_up| now.since(gave_up));
+                if let Some(since) = since.filter(|since| *since < CAPTURE_PAUSE) {
+                    return Err(format!("{at} is captured {since:?} after another was given up"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Whether it may end like this; `may_lack`: files may be gone that it counts on.

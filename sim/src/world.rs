@@ -376,6 +376,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     fn perform(&mut self, at: usize, action: Action) -> Checked {
+        let node = &mut self.nodes[at];
+        let told = node.told.on_action(node.clock.local(self.now), &action);
+        told.map_err(|what| Violation::new("snapshots that fail are few", at, what))?;
         match action {
             Action::Disk { op, request, .. } => self.submit(at, op, request),
             Action::Send { to, head, body } => self.send(at, to, head, &body),

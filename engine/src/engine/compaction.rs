@@ -126,7 +126,14 @@ impl Compaction {
         tuning: &Tuning,
         (at, now): (LogId, Instant),
     ) -> bool {
-        if self.is_wanted() || storage.wants_fresh(at) {
+        if self.is_wanted() {
+            return true;
+        }
+        if !self.may_try_again(now) {
+            // The whole state would be written again and again to a disk that has no room for it.
+            return false;
+        }
+        if storage.wants_fresh(at) {
             return true;
         }
         if self.age_deadline(tuning).is_some_and(|due| now >= due) {
@@ -138,7 +145,8 @@ impl Compaction {
 
     /// When the newest snapshot is so old that another one is taken, should there be news.
     pub(super) fn age_deadline(&self, tuning: &Tuning) -> Option<Instant> {
-        (!tuning.snapshot_age.is_zero()).then(|| self.since.after(tuning.snapshot_age))
+        let due = self.since.after(tuning.snapshot_age).max(self.again_at);
+        (!tuning.snapshot_age.is_zero()).then_some(due)
     }
 
     /// Whether so much was written that the log is to be looked at.

@@ -4,7 +4,7 @@
 //! Knows names and lengths alone.
 
 use super::{Checked, Violation};
-use crate::plan::Plan;
+use crate::plan::{Fault, FaultKind, Plan};
 use lakebed::{File, Status, Tuning};
 
 /// Beside its newest snapshot a node keeps the one before.
@@ -42,7 +42,18 @@ pub(super) fn check(node: usize, files: &[(File, u64)], status: &Status, plan: &
     }
     let between = log.max(4 * snapshot_bytes);
     let most = retained + 2 * between + 4 * segment;
-    let takes_snapshots = plan.tunings().all(|tuning| tuning.snapshot_log_bytes > 0);
+    // Where none could be taken in time the log is as long as that took.
+    let fails = |fault: &Fault| {
+        matches!(
+            fault.kind,
+            FaultKind::DiskFull { .. }
+                | FaultKind::HungDisk { .. }
+                | FaultKind::SlowDisk { .. }
+                | FaultKind::FailedOperation { .. }
+        )
+    };
+    let takes_snapshots = plan.tunings().all(|tuning| tuning.snapshot_log_bytes > 0)
+        && !plan.faults.iter().any(fails);
     if takes_snapshots && segment_bytes > most {
         return complain(format!(
             "holds {segments} segments of {segment_bytes} bytes, and {most} are their limit"
