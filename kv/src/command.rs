@@ -81,9 +81,9 @@ pub enum Command<'a> {
     Scan {
         /// Where to begin: zero, or what the scan before answered.
         cursor: u64,
-        /// About how many keys to look at.
+        /// About how many keys to look at; fewer where that is much work.
         count: u32,
-        /// What they must match.
+        /// What they must match: 1 KiB at most.
         pattern: &'a [u8],
     },
     /// The last applied command's index and a digest of the whole state.

@@ -12,7 +12,8 @@
 //! which the leader wrote into it. All nodes decide alike, at every position of the log. In a
 //! cluster without writes that clock stands still, so a server that is asked for a key which, by
 //! its own clock, may have expired first replicates a [`Command::Tick`] and asks again: its own
-//! clock decides when to ask for the time, never what the answer is.
+//! clock decides when to ask for the time, never what the answer is. Where there is no room for
+//! the tick, as on a full disk, the clock stands still and the key is there until there is room.
 
 mod answer;
 mod command;

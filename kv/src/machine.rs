@@ -7,7 +7,7 @@ use crate::{
     answer,
     command::{Command, List, When},
     frozen::{Frozen, Position, Thaw},
-    glob,
+    glob::Glob,
     map::{Map, NEVER, SHARDS, Slot},
     query::{self, Stopped},
 };
@@ -23,7 +23,15 @@ pub const VALUE_BYTES_MAX: usize = 1 << 20;
 pub const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// How long the answers to a query may get before the rest waits for the next one.
-const QUERY_BYTES_MAX: usize = 4 << 20;
+/// Room for two of the longest values.
+const QUERY_BYTES_MAX: usize = 2 * VALUE_BYTES_MAX + 1024;
+/// How much work a query may be before the rest waits for the next one: its node does nothing else
+/// meanwhile. The unit is what a byte of the digest costs, or a step of matching: about a nanosecond.
+const QUERY_WORK_MAX: usize = 4 << 20;
+/// What it costs to look at a key, apart from its bytes.
+const KEY_WORK: usize = 64;
+/// What it costs to go to the next shard.
+const SHARD_WORK: usize = 8;
 /// How long the answer to one SCAN may get before the rest waits for the next one.
 const SCAN_BYTES_MAX: usize = 1 << 20;
 /// How many expired keys each command removes, so that no command has to remove them all.
@@ -35,6 +43,7 @@ const NANOS_PER_MILLI: u64 = 1_000_000;
 const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
 const OVERFLOW: &str = "ERR increment or decrement would overflow";
 const TOO_LONG: &str = "ERR string exceeds maximum allowed size (1 MiB, keys 64 KiB)";
+pub(crate) const PATTERN_TOO_LONG: &str = "ERR the pattern exceeds 1 KiB";
 const ANSWER_TOO_LONG: &str = "ERR the answer exceeds 16 MiB; ask for fewer keys at a time";
 
 /// Strings under keys, with expiry.
@@ -73,9 +82,16 @@ impl Kv {
     /// SHA-256 of the whole state, in hexadecimal. Takes time in proportion to the state.
     #[must_use]
     pub fn digest(&self) -> String {
-        let mut hash = Sha256::new();
-        Frozen::new(self.position, &self.map).for_each(|piece| hash.update(&piece));
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        self.digest_and_work().0
+    }
+
+    fn digest_and_work(&self) -> (String, usize) {
+        let (mut hash, mut work) = (Sha256::new(), SHARDS * SHARD_WORK);
+        Frozen::new(self.position, &self.map).for_each(|piece| {
+            hash.update(&piece);
+            work += piece.len();
+        });
+        (hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(), work)
     }
 
     fn live(&self, key: &[u8]) -> Option<&Slot> {
@@ -105,7 +121,7 @@ impl Kv {
             Command::MSet(pairs) => self.mset(pairs, out),
             Command::Expire { key, millis } => self.expire(key, millis, out),
             Command::Tick => answer::simple(out, "OK"),
-            read => self.read(read, out),
+            read => drop(self.read(read, out)),
         }
     }
 
@@ -187,7 +203,8 @@ impl Kv {
         Timestamp(at.min(NEVER.0 - 1))
     }
 
-    fn read(&self, command: Command<'_>, out: &mut Vec<u8>) {
+    /// Answers how much work it was.
+    fn read(&self, command: Command<'_>, out: &mut Vec<u8>) -> usize {
         match command {
             Command::Get(key) => self.value(key, out),
             Command::Exists(keys) => {
@@ -197,15 +214,20 @@ impl Kv {
             Command::MGet(keys) => self.mget(keys, out),
             Command::Ttl { key, millis } => answer::integer(out, self.ttl(key, millis)),
             Command::DbSize => answer::integer(out, self.len() as i64),
-            Command::Scan { cursor, count, pattern } => self.scan(cursor, count, pattern, out),
+            Command::Scan { cursor, count, pattern } => {
+                return self.scan(cursor, count, pattern, out);
+            }
             Command::Digest => {
+                let (digest, work) = self.digest_and_work();
                 answer::array(out, 2);
                 answer::integer(out, self.position.at.index.0 as i64);
-                answer::bulk(out, self.digest().as_bytes());
+                answer::bulk(out, digest.as_bytes());
+                return work;
             }
             // What writes never comes here: `perform` took it, and no query may hold it.
             _ => answer::error(out, "ERR a query does not write"),
         }
+        KEY_WORK + command.keys().map(|key| KEY_WORK + key.len()).sum::<usize>()
     }
 
     fn value(&self, key: &[u8], out: &mut Vec<u8>) {
@@ -240,14 +262,24 @@ impl Kv {
     }
 
     /// Whole shards, so that a cursor is a shard's number and misses no key that stays.
-    fn scan(&self, cursor: u64, count: u32, pattern: &[u8], out: &mut Vec<u8>) {
+    fn scan(&self, cursor: u64, count: u32, pattern: &[u8], out: &mut Vec<u8>) -> usize {
+        let Some(mut glob) = Glob::new(pattern) else {
+            answer::error(out, PATTERN_TOO_LONG);
+            return KEY_WORK;
+        };
         let mut shard = cursor.min(SHARDS as u64) as usize;
-        let (mut seen, mut bytes, mut found) = (0, 0, Vec::new());
-        while shard < SHARDS && seen < count as usize && bytes < SCAN_BYTES_MAX {
+        let (mut seen, mut bytes, mut work, mut found) = (0, 0, KEY_WORK, Vec::new());
+        while shard < SHARDS
+            && seen < count as usize
+            && bytes < SCAN_BYTES_MAX
+            && work + glob.steps() < QUERY_WORK_MAX
+        {
             let keys = self.map.shard(shard);
             let live = keys.iter().filter(|(_, slot)| slot.expires > self.position.time);
-            found.extend(live.map(|(key, _)| key).filter(|key| glob::matches(pattern, key)));
-            bytes += keys.keys().map(|key| key.len()).sum::<usize>();
+            found.extend(live.map(|(key, _)| key).filter(|key| glob.matches(key)));
+            let key_bytes = keys.keys().map(|key| key.len()).sum::<usize>();
+            bytes += key_bytes;
+            work += SHARD_WORK + KEY_WORK * keys.len() + key_bytes;
             seen += keys.len();
             shard += 1;
         }
@@ -255,6 +287,7 @@ impl Kv {
         answer::bulk(out, (shard % SHARDS).to_string().as_bytes());
         answer::array(out, found.len());
         found.iter().for_each(|key| answer::bulk(out, key));
+        work + glob.steps()
     }
 
     /// Whether, were it as late as `clock` says, a read might be answered otherwise.
@@ -267,7 +300,9 @@ impl Kv {
                 let expires = self.live(key).is_some_and(|slot| slot.expires != NEVER);
                 expires && clock.0 > self.position.time.0.saturating_add(TTL_LAG_MAX)
             }
-            // Keys that have only just expired may be counted and listed.
+            // Which keys it would list is not looked at twice.
+            Command::Scan { .. } => self.map.expires_within(self.position.time, clock),
+            // What has expired and was not removed is counted whatever the time is.
             _ => false,
         }
     }
@@ -294,18 +329,25 @@ impl StateMachine for Kv {
     }
 
     fn query(&self, query: &[u8], answer: &mut Vec<u8>) {
-        let (clock, commands) = query::parse(query);
-        let (mut stopped, mut count) = (Stopped::Done, 0);
+        let (terms, commands) = query::parse(query);
+        let bytes_max = terms.bytes_max.min(QUERY_BYTES_MAX);
+        let (mut stopped, mut count, mut work) = (Stopped::Done, 0, 0);
         for command in commands {
-            if answer.len() > QUERY_BYTES_MAX {
+            if work > QUERY_WORK_MAX {
                 stopped = Stopped::Budget;
                 break;
             }
-            if self.is_stale(command, clock) {
+            if self.is_stale(command, terms.clock) {
                 stopped = Stopped::Stale;
                 break;
             }
-            self.read(command, answer);
+            let before = answer.len();
+            work += self.read(command, answer);
+            if answer.len() > bytes_max && count >= terms.least {
+                answer.truncate(before);
+                stopped = Stopped::Budget;
+                break;
+            }
             count += 1;
         }
         query::finish(answer, stopped, count);

@@ -111,6 +111,13 @@ impl Map {
         self.expiries.first().filter(|(expires, _)| *expires <= now).map(|(_, key)| key.clone())
     }
 
+    /// Whether a key expires after `from` and at `until` or before.
+    pub(crate) fn expires_within(&self, from: Timestamp, until: Timestamp) -> bool {
+        // The empty key is the first: what expires at `from` itself is passed over.
+        let next = self.expiries.range((Timestamp(from.0.saturating_add(1)), Key::from(&[][..]))..);
+        next.take(1).any(|(expires, _)| *expires <= until)
+    }
+
     fn reschedule(&mut self, key: &[u8], before: Timestamp, after: Timestamp) {
         if before == after {
             return;
@@ -168,6 +175,9 @@ mod tests {
         map.expire(b"a", Timestamp(30));
         assert_eq!(map.expired(Timestamp(19)), None);
         assert_eq!(map.expired(Timestamp(20)).as_deref(), Some(&b"b"[..]));
+        let within = |from, until| map.expires_within(Timestamp(from), Timestamp(until));
+        assert!(within(19, 20) && within(0, 99) && within(20, 30));
+        assert!(!within(0, 19) && !within(20, 29) && !within(30, 99) && !within(99, 0));
         map.remove(b"b");
         map.put(b"a", b"", NEVER);
         assert_eq!(map.expired(Timestamp(99)), None);

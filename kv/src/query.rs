@@ -1,20 +1,25 @@
 //! Reading commands beside the log: many in one query, answered within a budget.
 //!
-//! Invariant: an answer is at most the budget and one command's answer long, however many were
+//! Invariant: an answer is no longer than the budget, or one command's answer, however many were
 //! asked; who asked learns how many were answered and asks for the rest.
 
 use crate::Command;
 use bytes::{Buf, Bytes};
 use lakebed::Timestamp;
 
-const HEAD_BYTES: usize = 8;
+const HEAD_BYTES: usize = 13;
+/// Where the most bytes and the least commands stand in the head.
+const BYTES_MAX_AT: usize = 8;
+const LEAST_AT: usize = 12;
 const TAIL_BYTES: usize = 5;
 
 /// Commands that only read, in the form that [`Kv`](crate::Kv) answers:
 ///
 /// ```text
-/// clock u64, then per command: length u32, command
+/// clock u64, bytes u32, least u8, then per command: length u32, command
 /// ```
+///
+/// They never leave their process.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Queries {
     bytes: Vec<u8>,
@@ -24,7 +29,9 @@ pub struct Queries {
 
 impl Default for Queries {
     fn default() -> Self {
-        Self { bytes: vec![0; HEAD_BYTES], starts: Vec::new() }
+        let mut queries = Self { bytes: vec![0; HEAD_BYTES], starts: Vec::new() };
+        queries.room(usize::MAX, true);
+        queries
     }
 }
 
@@ -42,7 +49,21 @@ impl Queries {
     /// The asker's clock: where it says that a key has expired and the machine's time does not,
     /// the machine stops with [`Stopped::Stale`]. Zero: the machine's time will do.
     pub fn clock(&mut self, clock: Timestamp) {
-        self.bytes[..HEAD_BYTES].copy_from_slice(&clock.0.to_le_bytes());
+        self.bytes[..BYTES_MAX_AT].copy_from_slice(&clock.0.to_le_bytes());
+    }
+
+    /// How long the answers may be together, where that is less than the machine's own budget;
+    /// whether the first is given however long it is. If not, there may be none.
+    pub fn room(&mut self, bytes_max: usize, must_answer: bool) {
+        let bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX);
+        self.bytes[BYTES_MAX_AT..LEAST_AT].copy_from_slice(&bytes_max.to_le_bytes());
+        self.bytes[LEAST_AT] = must_answer.into();
+    }
+
+    /// Whether an answer must be given.
+    #[must_use]
+    pub fn must_answer(&self) -> bool {
+        self.bytes[LEAST_AT] > 0
     }
 
     /// The query.
@@ -75,14 +96,31 @@ impl Queries {
     }
 }
 
-/// The clock and the commands of a query; what is malformed ends it.
-pub(crate) fn parse(query: &[u8]) -> (Timestamp, impl Iterator<Item = Command<'_>>) {
-    let (clock, mut rest) = query.split_first_chunk().unwrap_or((&[0; HEAD_BYTES], &[]));
+/// On what terms a query is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Terms {
+    /// The asker's clock.
+    pub(crate) clock: Timestamp,
+    /// How long the answers may be.
+    pub(crate) bytes_max: usize,
+    /// How many commands are answered even if that is longer.
+    pub(crate) least: u32,
+}
+
+/// The terms and the commands of a query; what is malformed ends it.
+pub(crate) fn parse(query: &[u8]) -> (Terms, impl Iterator<Item = Command<'_>>) {
+    let (head, mut rest) = query.split_first_chunk().unwrap_or((&[0; HEAD_BYTES], &[]));
+    let mut head = &head[..];
+    let terms = Terms {
+        clock: Timestamp(head.get_u64_le()),
+        bytes_max: head.get_u32_le() as usize,
+        least: head.get_u8().into(),
+    };
     let commands = std::iter::from_fn(move || {
         let len = rest.split_off(..4)?.get_u32_le();
         Command::decode(rest.split_off(..len as usize)?)
     });
-    (Timestamp(u64::from_le_bytes(*clock)), commands)
+    (terms, commands)
 }
 
 /// Why an answer ends where it does.
@@ -154,10 +192,13 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_is_carried() {
+    fn terms_are_carried() {
         let mut queries = queries(&[Command::DbSize]);
+        let terms = |clock, bytes_max, least| Terms { clock: Timestamp(clock), bytes_max, least };
+        assert_eq!(parse(queries.bytes()).0, terms(0, u32::MAX as usize, 1));
         queries.clock(Timestamp(77));
-        assert_eq!(parse(queries.bytes()).0, Timestamp(77));
+        queries.room(5, false);
+        assert_eq!(parse(queries.bytes()).0, terms(77, 5, 0));
     }
 
     #[test]

@@ -31,6 +31,7 @@ struct Single(Arc<Mutex<State>>);
 struct State {
     kv: Served,
     index: u64,
+    time: u64,
     /// How many commands each batch had.
     batches: Vec<u32>,
     reads: usize,
@@ -49,7 +50,8 @@ impl Store for Single {
             let len = body.get_u32_le() as usize;
             state.index += 1;
             let at = LogId::new(Term(1), LogIndex(state.index));
-            state.kv.apply(at, Timestamp(1), &body[..len], out);
+            let time = Timestamp(state.time);
+            state.kv.apply(at, time, &body[..len], out);
             body.advance(len);
         }
         Ok(())
@@ -211,6 +213,25 @@ async fn a_scan_goes_through_all_groups_and_finds_each_key_once() {
     assert_eq!(found.iter().collect::<BTreeSet<_>>().len(), 100);
     let beyond = server.ask(&format!("SCAN {}", u64::MAX)).await;
     assert_eq!(beyond, "*2\r\n$1\r\n0\r\n*0\r\n");
+    server.stop().await;
+}
+
+/// Without writes a scan listed for ever what had expired.
+#[tokio::test]
+async fn a_scan_leaves_out_what_has_expired_though_nobody_writes() {
+    let mut server = Server::start(GROUPS).await;
+    let keys = keys();
+    server.send(&keys.iter().map(|key| format!("SET {key} v PX 1000")).collect::<Vec<_>>()).await;
+    server.hear(&"+OK\r\n".repeat(GROUPS)).await;
+    for single in &server.groups {
+        single.0.lock().unwrap().time = 1_000_000_000;
+    }
+    for group in 0..GROUPS as u64 {
+        let next = if group + 1 == GROUPS as u64 { 0 } else { (group + 1) << 32 };
+        let next = next.to_string();
+        let page = server.ask(&format!("SCAN {} COUNT 9999", group << 32)).await;
+        assert_eq!(page, format!("*2\r\n${}\r\n{next}\r\n*0\r\n", next.len()));
+    }
     server.stop().await;
 }
 

@@ -33,6 +33,9 @@ struct State {
     batches: Vec<u32>,
     reads: usize,
     failure: Option<Failure>,
+    /// Why nothing is replicated, and how often that was said.
+    refusal: Option<Refusal>,
+    refused: usize,
     /// What the node was ordered.
     orders: Vec<Control>,
 }
@@ -57,6 +60,10 @@ impl Store for Single {
         let mut state = self.0.lock().unwrap();
         if let Some(failure) = &state.failure {
             return Err(failure.clone());
+        }
+        if let Some(refusal) = state.refusal.clone() {
+            state.refused += 1;
+            return Err(Failure::Refused(refusal));
         }
         let mut answers = Vec::new();
         state.apply(&batch, &mut answers);
@@ -375,6 +382,46 @@ fn keys_expire_though_nobody_writes() {
     }
     client.ask("EXISTS a", ":0\r\n");
     assert_eq!(server.state(|state| state.batches.clone()), [1, 1]);
+}
+
+/// The time could not be told for want of room, and reads of whatever expires failed with DISKFULL
+/// for as long as the disk was full.
+#[test]
+fn keys_with_expiry_are_read_while_nothing_can_be_written() {
+    for (refusal, code) in [(Refusal::DiskFull, "-DISKFULL "), (Refusal::Busy, "-BUSY ")] {
+        let server = Server::start();
+        let mut client = server.client();
+        client.ask("SET a 1 PX 10", "+OK\r\n");
+        server.state(|state| state.refusal = Some(refusal));
+        let refused = || server.state(|state| state.refused);
+        let deadline = Instant::now() + PATIENCE;
+        while refused() == 0 {
+            client.ask("GET a", "$1\r\n1\r\n");
+            assert!(Instant::now() < deadline, "nobody asks for the time");
+        }
+        client.send(&pipeline(&["EXISTS a", "SCAN 0 COUNT 9999", "MGET a", "GET a"]));
+        client.expect(":1\r\n*2\r\n$1\r\n0\r\n*1\r\n$1\r\na\r\n*1\r\n$1\r\n1\r\n$1\r\n1\r\n");
+        // Asked for once by each query.
+        assert_eq!(refused(), 2);
+        client.send(&command("SET b 1"));
+        assert!(client.line().starts_with(code));
+        server.state(|state| state.refusal = None);
+        client.ask("GET a", "$-1\r\n");
+    }
+    // Whoever leads nobody knows whether there was another write.
+    let server = Server::start();
+    let mut client = server.client();
+    client.ask("SET a 1 PX 1", "+OK\r\n");
+    server.state(|state| state.refusal = Some(Refusal::NotReady));
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        client.send(&command("GET a"));
+        if client.line().starts_with("-TRYAGAIN ") {
+            break;
+        }
+        client.expect("1\r\n");
+        assert!(Instant::now() < deadline, "nobody asks for the time");
+    }
 }
 
 #[test]

@@ -5,20 +5,16 @@
 
 use super::{
     orders::{Order, Taking},
-    reader::{ProtocolError, Reader},
+    reader::{self, ProtocolError, Reader},
     request::{self, Request},
-    run::Runs,
+    run::{Runs, wall_clock},
     sessions,
     store::Store,
     stores::{self, Place, Stores},
 };
 use crate::{Command, answer};
-use futures::future::join_all;
-use lakebed::{Batch, Timestamp};
-use std::{
-    io,
-    time::{Duration, SystemTime},
-};
+use lakebed::Batch;
+use std::{io, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::watch,
@@ -32,7 +28,7 @@ const LINGER_MAX: Duration = Duration::from_secs(1);
 /// Answers are sent when they are this long, or when nothing else is to be done.
 const OUT_BYTES: usize = 256 << 10;
 /// An empty buffer of answers larger than this is given back.
-const KEPT_BYTES_MAX: usize = 1 << 20;
+const KEPT_BYTES_MAX: usize = OUT_BYTES;
 
 /// A connected client.
 pub(crate) struct Connection<S, T> {
@@ -206,9 +202,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
             return Ok(());
         }
         while runs.is_open() {
-            let stores = &self.stores;
-            join_all(runs.waiting().map(|part| part.step_aside(stores.of(part.group)))).await;
-            runs.collect(&mut self.out, OUT_BYTES);
+            runs.step(&self.stores, &mut self.out, OUT_BYTES).await;
             if runs.is_open() {
                 self.flush().await?;
             }
@@ -230,6 +224,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
 
     /// Reads more; false: there is nothing more to hear.
     async fn hear(&mut self) -> io::Result<bool> {
+        // No command is at hand, and for how long there will be none nobody knows.
+        self.list.clear();
+        self.list.shrink_to(reader::KEPT_BYTES_MAX);
         let within = self.reader.is_within();
         let heard = tokio::select! {
             // First: a client that is never silent must not keep the server from stopping.
@@ -305,8 +302,32 @@ async fn flush(stream: &mut (impl AsyncWrite + Unpin), out: &mut Vec<u8>) -> io:
     Ok(())
 }
 
-/// When to ask for the time, never what time it is: see the crate's documentation.
-fn wall_clock() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::run::tests::Shared;
+
+    /// The buffer of their keys stayed as long as the client did, however idle.
+    #[tokio::test]
+    async fn room_is_given_back_after_many_keys() {
+        let (mut client, stream) = tokio::io::duplex(4 << 20);
+        let (_stop, stopping) = watch::channel(false);
+        let stores = Stores::from(Shared::default());
+        let mut connection = Connection::new(stream, stores, stopping, 2 << 20);
+        let mut command = Vec::new();
+        answer::array(&mut command, 170_001);
+        answer::bulk(&mut command, b"EXISTS");
+        (0..170_000).for_each(|_| answer::bulk(&mut command, b""));
+        client.write_all(&command).await.unwrap();
+        client.shutdown().await.unwrap();
+        let (served, answered) = tokio::join!(connection.serve_to_its_end(), async {
+            let mut answered = [0; 4];
+            client.read_exact(&mut answered).await.unwrap();
+            drop(client);
+            answered
+        });
+        served.unwrap();
+        assert_eq!(&answered, b":0\r\n");
+        assert!(connection.list.capacity() <= reader::KEPT_BYTES_MAX);
+    }
 }

@@ -16,8 +16,10 @@ const ARGS_MAX: usize = 1 << 20;
 const LINE_BYTES_MAX: usize = 32;
 /// How much room there is for what the next read brings.
 const READ_BYTES: usize = 64 << 10;
-/// A buffer that grew for a command larger than this is given back behind it.
-const KEPT_BYTES_MAX: usize = 256 << 10;
+/// A buffer that grew for a command larger than this is given back when it is empty.
+pub(crate) const KEPT_BYTES_MAX: usize = 256 << 10;
+/// Room for so many elements is kept for the next command.
+const KEPT_ARGS_MAX: usize = 1 << 10;
 
 /// The buffer of a connection and how far it is understood.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(crate) struct Reader {
     /// Begins with the command that comes next.
     buf: BytesMut,
     command_bytes_max: usize,
+    /// Whether the buffer grew for a large command.
+    is_grown: bool,
     /// Up to here the command is understood.
     at: usize,
     /// Elements to come; `None` before the command's first line.
@@ -94,7 +98,14 @@ impl<'a> Args<'a> {
 
 impl Reader {
     pub(crate) fn new(command_bytes_max: usize) -> Self {
-        Self { buf: BytesMut::new(), command_bytes_max, at: 0, left: None, args: Vec::new() }
+        Self {
+            buf: BytesMut::new(),
+            command_bytes_max,
+            is_grown: false,
+            at: 0,
+            left: None,
+            args: Vec::new(),
+        }
     }
 
     /// Room for the next read.
@@ -138,13 +149,17 @@ impl Reader {
     /// Goes on behind the command that is all there.
     pub(crate) fn consume(&mut self) {
         self.buf.advance(self.at);
-        // Empty, it would keep for ever the room that its largest command took.
-        if self.buf.is_empty() && self.at > KEPT_BYTES_MAX {
-            self.buf = BytesMut::new();
+        self.is_grown |= self.at > KEPT_BYTES_MAX;
+        // Empty, it would keep for ever the room that its largest command took, whatever small
+        // one came behind it.
+        if self.buf.is_empty() && self.is_grown {
+            (self.buf, self.is_grown) = (BytesMut::new(), false);
         }
         self.at = 0;
         self.left = None;
         self.args.clear();
+        // The ranges of short elements take more room than the command did.
+        self.args.shrink_to(KEPT_ARGS_MAX);
     }
 
     fn advance(&mut self) -> Result<bool, ProtocolError> {
@@ -307,6 +322,26 @@ mod tests {
         reader.room().extend_from_slice(&whole);
         assert_eq!(reader.next(), Ok(true));
         reader.consume();
+        assert!(reader.room().capacity() <= KEPT_BYTES_MAX);
+        // Together with the small one behind it.
+        reader.room().extend_from_slice(&[&whole, &b"*1\r\n$4\r\nPING\r\n"[..]].concat());
+        for _ in 0..2 {
+            assert_eq!(reader.next(), Ok(true));
+            reader.consume();
+        }
+        assert!(reader.room().capacity() <= KEPT_BYTES_MAX);
+    }
+
+    /// A hundred idle clients, each of which had once sent 170,000 empty keys, cost 387 MB.
+    #[test]
+    fn room_is_given_back_after_many_elements() {
+        let mut reader = Reader::new(2 << 20);
+        let whole = [&b"*170000\r\n"[..], &b"$0\r\n\r\n".repeat(170_000)].concat();
+        reader.room().extend_from_slice(&whole);
+        assert_eq!(reader.next(), Ok(true));
+        assert_eq!(reader.args().len(), 170_000);
+        reader.consume();
+        assert!(reader.args.capacity() <= KEPT_ARGS_MAX);
         assert!(reader.room().capacity() <= KEPT_BYTES_MAX);
     }
 }

@@ -8,7 +8,11 @@ use super::{
     reader::Args,
     sessions,
 };
-use crate::{Command, List, When, answer};
+use crate::{
+    Command, List, When, answer,
+    glob::{Glob, PATTERN_BYTES_MAX},
+    machine::PATTERN_TOO_LONG,
+};
 use std::fmt;
 
 /// What CONFIG GET knows: what benchmarks ask to describe what they measure.
@@ -203,6 +207,9 @@ fn scan(args: Args<'_>) -> Result<Command<'_>, Wrong> {
     if count == 0 {
         return Err(Wrong::Syntax);
     }
+    if pattern.len() > PATTERN_BYTES_MAX {
+        return Err(Wrong::Text(PATTERN_TOO_LONG));
+    }
     Ok(Command::Scan { cursor, count, pattern })
 }
 
@@ -253,12 +260,19 @@ fn config(args: Args<'_>) -> Result<Vec<u8>, Wrong> {
     if names.len() == 0 {
         return Err(Wrong::Arity);
     }
-    let asked = |setting: &str| {
-        names
-            .iter()
-            .any(|name| crate::glob::matches(&name.to_ascii_lowercase(), setting.as_bytes()))
-    };
-    let found: Vec<_> = SETTINGS.iter().filter(|(name, _)| asked(name)).collect();
+    let mut asked = [false; SETTINGS.len()];
+    for name in names.iter() {
+        let name = name.to_ascii_lowercase();
+        let mut glob = Glob::new(&name).ok_or(Wrong::Text(PATTERN_TOO_LONG))?;
+        for (asked, (setting, _)) in asked.iter_mut().zip(SETTINGS) {
+            *asked = *asked || glob.matches(setting.as_bytes());
+        }
+    }
+    let found: Vec<_> = SETTINGS
+        .iter()
+        .zip(asked)
+        .filter_map(|(setting, asked)| asked.then_some(setting))
+        .collect();
     Ok(answered(|out| {
         answer::array(out, 2 * found.len());
         for (name, value) in found {
@@ -325,7 +339,7 @@ mod tests {
         let mut bytes = Vec::new();
         answer::array(&mut bytes, words.len());
         words.iter().for_each(|word| answer::bulk(&mut bytes, word.as_bytes()));
-        let mut reader = Reader::new(1000);
+        let mut reader = Reader::new(10_000);
         reader.room().extend_from_slice(&bytes);
         assert_eq!(reader.next(), Ok(true));
         look(parse(reader.args(), &mut Vec::new()))
@@ -416,6 +430,14 @@ mod tests {
             let reply = reply(line);
             assert!(reply.starts_with("-ERR ") && reply.contains(expected), "{line}: {reply}");
         }
+        let long = "?".repeat(PATTERN_BYTES_MAX + 1);
+        for line in [format!("SCAN 0 MATCH {long}"), format!("CONFIG GET save {long}")] {
+            assert_eq!(reply(&line), format!("-{PATTERN_TOO_LONG}\r\n"));
+        }
+        check(
+            &format!("SCAN 0 MATCH {}", &long[1..]),
+            Command::Scan { cursor: 0, count: 10, pattern: &long.as_bytes()[1..] },
+        );
     }
 
     #[test]

@@ -4,14 +4,22 @@
 //! Knows no connection. Invariant: of each group commands are taken in order, and what is taken can
 //! be answered in order and in bounded room.
 
-use super::store::{Asked, Failure, Store};
+use super::{
+    store::{Asked, Failure, Store},
+    stores::Stores,
+};
 use crate::{Answered, Command, Queries, Stopped, answer};
-use lakebed::{Batch, Timestamp};
-use std::{collections::VecDeque, mem};
+use futures::future::join_all;
+use lakebed::{Batch, Refusal, Timestamp};
+use std::{collections::VecDeque, mem, time::SystemTime};
 
 /// The most values that a batch may answer with. Reads among writes ride along in the log, so
-/// that a read sees the write before it without waiting for it.
+/// that a read sees the write before it without waiting for it. Of all groups together: their
+/// batches are answered at once.
 const RIDING_VALUES_MAX: usize = 16;
+/// How long the answers may be together that wait for those of other groups, apart from the batches'.
+/// What is longer is asked for when it is its turn.
+const ASIDE_BYTES_MAX: usize = 1 << 20;
 
 /// Commands that are performed together: by each group its own, beside each other.
 #[derive(Debug, Default)]
@@ -33,7 +41,8 @@ impl Runs {
     ) -> bool {
         let at = self.parts.iter().position(|part| part.group == group);
         if let Some(at) = at {
-            let taken = self.parts[at].run.take(command, bytes, bytes_max);
+            let values = self.parts.iter().map(|part| part.run.values()).sum();
+            let taken = self.parts[at].run.take(command, bytes, bytes_max, values);
             if taken && self.parts.len() > 1 {
                 self.order.push_back(at as u16);
             }
@@ -46,7 +55,13 @@ impl Runs {
         if !self.parts.is_empty() {
             self.order.push_back(self.parts.len() as u16);
         }
-        self.parts.push(Part { group, run: Run::of(command, room), out: Vec::new(), at: 0 });
+        self.parts.push(Part {
+            group,
+            run: Run::of(command, room),
+            out: Vec::new(),
+            at: 0,
+            is_large: false,
+        });
         true
     }
 
@@ -64,14 +79,39 @@ impl Runs {
         !self.order.is_empty()
     }
 
-    /// The parts that have no answer left to give, and commands that have none yet.
-    pub(crate) fn waiting(&mut self) -> impl Iterator<Item = &mut Part> {
-        self.parts.iter_mut().filter(|part| part.at == part.out.len() && part.is_open())
+    /// Goes on with all groups beside each other, and answers as far as `out` has room.
+    pub(crate) async fn step<T: Store>(
+        &mut self,
+        stores: &Stores<T>,
+        out: &mut Vec<u8>,
+        bytes_max: usize,
+    ) {
+        join_all(self.waiting().map(|part| part.step_aside(stores.of(part.group)))).await;
+        self.collect(out, bytes_max);
+    }
+
+    /// The parts to go on with, once the answer that is due is not there: that one's, and of the
+    /// others those that have room for answers that wait. However long an answer is that is not
+    /// due, it takes no more than that room.
+    fn waiting(&mut self) -> impl Iterator<Item = &mut Part> {
+        let due = self.order.front().map(|at| usize::from(*at));
+        let is_missing = due.is_some_and(|due| self.parts[due].waiting_bytes() == 0);
+        let share = ASIDE_BYTES_MAX / self.parts.len().max(1);
+        let waiting = self.parts.iter_mut().enumerate().filter(move |(at, part)| {
+            is_missing && part.is_open() && (due == Some(*at) || part.has_room(share))
+        });
+        waiting.map(move |(at, part)| {
+            if let Run::Reads(queries) = &mut part.run {
+                let room = share.saturating_sub(part.out.len() - part.at);
+                queries.room(room, due == Some(at));
+            }
+            part
+        })
     }
 
     /// Moves answers to `out` in the order of their commands: as far as there are any, and as
     /// `out` has room.
-    pub(crate) fn collect(&mut self, out: &mut Vec<u8>, bytes_max: usize) {
+    fn collect(&mut self, out: &mut Vec<u8>, bytes_max: usize) {
         while let Some(&at) = self.order.front()
             && out.len() <= bytes_max
         {
@@ -80,6 +120,10 @@ impl Runs {
                 Some(value) => {
                     out.extend_from_slice(value);
                     part.at += value.len();
+                    if part.waiting_bytes() == 0 {
+                        // The room of a large answer is not kept while others have their turn.
+                        (part.out, part.at) = (Vec::new(), 0);
+                    }
                 }
                 None if part.is_open() => return,
                 // Its machine has answered less than it was asked.
@@ -98,6 +142,8 @@ pub(crate) struct Part {
     /// Answers, of which those before `at` were given.
     out: Vec<u8>,
     at: usize,
+    /// Whether its next answer is too long to wait.
+    is_large: bool,
 }
 
 impl Part {
@@ -106,36 +152,62 @@ impl Part {
         self.run.count() > 0
     }
 
+    /// How long the answers are that were not given.
+    const fn waiting_bytes(&self) -> usize {
+        self.out.len() - self.at
+    }
+
+    /// Whether it is worth while to ask for answers that are not due. Half of the room, or groups
+    /// that are asked one by one would wait for each other.
+    const fn has_room(&self, share: usize) -> bool {
+        let has_room = !self.is_large && self.waiting_bytes() <= share / 2;
+        has_room || matches!(self.run, Run::Writes { .. })
+    }
+
     /// As [`step`](Self::step), its answers kept here.
-    pub(crate) async fn step_aside<T: Store>(&mut self, store: &T) {
+    async fn step_aside<T: Store>(&mut self, store: &T) {
         let mut out = mem::take(&mut self.out);
-        out.clear();
-        self.at = 0;
-        self.step(store, &mut out).await;
+        out.drain(..mem::take(&mut self.at));
+        let before = self.run.count();
+        let stopped = self.step(store, &mut out).await;
+        self.is_large = stopped == Stopped::Budget && self.run.count() == before;
         self.out = out;
     }
 
-    /// Performs its writes, or so many of its reads as one answer holds.
-    pub(crate) async fn step<T: Store>(&mut self, store: &T, out: &mut Vec<u8>) {
+    /// Performs its writes, or so many of its reads as one answer holds; why not more.
+    pub(crate) async fn step<T: Store>(&mut self, store: &T, out: &mut Vec<u8>) -> Stopped {
         let (asked, count) = (self.run.asked(), self.run.count());
         let result = match &mut self.run {
-            Run::Writes { batch, .. } => store.propose(mem::take(batch), out).await,
+            Run::Writes { batch, .. } => {
+                store.propose(mem::take(batch), out).await.map(|()| Stopped::Done)
+            }
             Run::Reads(queries) => ask(store, queries, out).await,
         };
-        if let Err(failure) = result {
+        result.unwrap_or_else(|failure| {
             // The same for each command that is left.
             let reply = failure.reply(asked);
             let left = if asked == Asked::Read { self.run.count() } else { count };
             (0..left).for_each(|_| answer::error(out, &reply));
             self.run.give_up();
-        }
+            Stopped::Done
+        })
     }
 }
 
-async fn ask<T: Store>(store: &T, queries: &mut Queries, out: &mut Vec<u8>) -> Result<(), Failure> {
+/// Adds so many answers to `out` as one answer of the machine holds; why not more.
+pub(crate) async fn ask<T: Store>(
+    store: &T,
+    queries: &mut Queries,
+    out: &mut Vec<u8>,
+) -> Result<Stopped, Failure> {
     let answer = store.read(queries.bytes()).await?;
     let answered = Answered::parse(answer).ok_or(Failure::Unknown)?;
-    if answered.count == 0 && answered.stopped != Stopped::Stale {
+    let may_be_none = match answered.stopped {
+        Stopped::Done => false,
+        Stopped::Budget => !queries.must_answer(),
+        Stopped::Stale => true,
+    };
+    if answered.count == 0 && !may_be_none {
         return Err(Failure::Unknown);
     }
     out.extend_from_slice(&answered.values);
@@ -143,11 +215,22 @@ async fn ask<T: Store>(store: &T, queries: &mut Queries, out: &mut Vec<u8>) -> R
     if answered.stopped == Stopped::Stale {
         let mut tick = Batch::default();
         tick.push_with(|out| Command::Tick.encode(out));
-        store.propose(tick, &mut Vec::new()).await?;
-        // Once is enough: the machine's time is now as late as the leader's.
+        match store.propose(tick, &mut Vec::new()).await {
+            // Want of room for writes is no reason not to read: the machine's time will do, which
+            // stands still only until there is room again.
+            Ok(()) | Err(Failure::Refused(Refusal::DiskFull | Refusal::Busy)) => {}
+            Err(failure) => return Err(failure),
+        }
+        // Once is enough: the machine's time is now as late as the leader's, or cannot be.
         queries.clock(Timestamp::default());
     }
-    Ok(())
+    Ok(answered.stopped)
+}
+
+/// When to ask for the time, never what time it is: see the crate's documentation.
+pub(crate) fn wall_clock() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Commands of one group.
@@ -179,6 +262,14 @@ impl Run {
         }
     }
 
+    /// How many values it may answer with, its reads apart, which are asked for in portions.
+    const fn values(&self) -> usize {
+        match self {
+            Self::Writes { values, .. } => *values,
+            Self::Reads(_) => 0,
+        }
+    }
+
     fn give_up(&mut self) {
         match self {
             Self::Writes { batch, .. } => *batch = Batch::default(),
@@ -199,7 +290,14 @@ impl Run {
     }
 
     /// Takes one command more, of at most `bytes`, unless it has to wait for those before it.
-    pub(crate) fn take(&mut self, command: &Command<'_>, bytes: usize, bytes_max: usize) -> bool {
+    /// `riding`: how many values all batches may answer with up to now.
+    fn take(
+        &mut self,
+        command: &Command<'_>,
+        bytes: usize,
+        bytes_max: usize,
+        riding: usize,
+    ) -> bool {
         match self {
             Self::Reads(queries) => {
                 let takes = command.is_read() && queries.bytes().len() + bytes <= bytes_max;
@@ -211,7 +309,7 @@ impl Run {
             Self::Writes { batch, values } => {
                 let Some(more) = command.values() else { return false };
                 let takes =
-                    *values + more <= RIDING_VALUES_MAX && batch.bytes() + bytes <= bytes_max;
+                    riding + more <= RIDING_VALUES_MAX && batch.bytes() + bytes <= bytes_max;
                 if takes {
                     batch.push_with(|out| command.encode(out));
                     *values += more;
@@ -223,9 +321,12 @@ impl Run {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
-    use crate::{List, When};
+    use crate::{Kv, List, When};
+    use bytes::{Buf, Bytes};
+    use lakebed::{LogId, StateMachine, Status};
+    use std::sync::{Arc, Mutex};
 
     const SET: Command<'_> = Command::Set { key: b"a", value: b"1", when: When::Always, millis: 0 };
     const GET: Command<'_> = Command::Get(b"a");
@@ -234,7 +335,8 @@ mod tests {
     fn runs(commands: &[Command<'_>], bytes_max: usize) -> Vec<i32> {
         let (mut runs, mut current) = (Vec::new(), None::<Run>);
         for command in commands {
-            let taken = current.as_mut().is_some_and(|run| run.take(command, 30, bytes_max));
+            let taken =
+                current.as_mut().is_some_and(|run| run.take(command, 30, bytes_max, run.values()));
             if !taken {
                 runs.extend(current.replace(Run::of(command, 0)));
             }
@@ -263,6 +365,108 @@ mod tests {
         let many = Command::MGet(List::of([&b"a"[..]; 17], &mut keys));
         assert_eq!(runs(&[SET, many, SET], 10_000), [1, -1, 1]);
         assert_eq!(runs(&[SET, Command::Digest, SET], 10_000), [1, -1, 1]);
+    }
+
+    /// Of all batches together: sixteen values for each group were a gigabyte for one client.
+    #[test]
+    fn reads_that_ride_along_are_bounded_over_all_groups() {
+        let mut runs = Runs::default();
+        assert!((0..64).all(|group| runs.take((group, &SET), 30, 10_000, 0)));
+        assert!((0..16).all(|group| runs.take((group, &GET), 30, 10_000, 0)));
+        assert!(!runs.take((16, &GET), 30, 10_000, 0));
+        assert!(runs.take((16, &SET), 30, 10_000, 0));
+    }
+
+    /// A machine that all groups have, and how often it was asked.
+    #[derive(Clone, Default)]
+    pub(crate) struct Shared(Arc<Mutex<(Kv, usize)>>);
+
+    impl Store for Shared {
+        async fn propose(&self, batch: Batch, out: &mut Vec<u8>) -> Result<(), Failure> {
+            let (mut body, mut machine) = (batch.body(), self.0.lock().unwrap());
+            while !body.is_empty() {
+                let len = body.get_u32_le() as usize;
+                machine.0.apply(LogId::default(), Timestamp(1), &body[..len], out);
+                body.advance(len);
+            }
+            Ok(())
+        }
+
+        async fn read(&self, query: &[u8]) -> Result<Bytes, Failure> {
+            let mut machine = self.0.lock().unwrap();
+            machine.1 += 1;
+            let mut answer = Vec::new();
+            machine.0.query(query, &mut answer);
+            Ok(answer.into())
+        }
+
+        async fn status(&self) -> Result<Status, Failure> {
+            Err(Failure::Unknown)
+        }
+    }
+
+    const GROUPS: usize = 64;
+    const OUT_BYTES: usize = 256 << 10;
+
+    /// Asks all groups, the first command of each, then the second; how often they were asked
+    /// together, and in what room.
+    async fn asked_of_all(store: &Shared, commands: &[Command<'_>]) -> (usize, usize) {
+        let (mut runs, mut expected) = (Runs::default(), Vec::new());
+        let turns = commands.iter().flat_map(|command| (0..GROUPS).map(move |at| (at, command)));
+        for turn in turns {
+            assert!(runs.take(turn, 30, 1 << 20, 0));
+        }
+        for command in commands {
+            let mut queries = Queries::default();
+            queries.push(command);
+            let answered = Answered::parse(store.read(queries.bytes()).await.unwrap()).unwrap();
+            (0..GROUPS).for_each(|_| expected.push(answered.values.clone()));
+        }
+        let stores = Stores::from(vec![store.clone(); GROUPS]);
+        let (mut steps, mut room, mut expected) = (0, 0, expected.into_iter());
+        while runs.is_open() {
+            let mut out = Vec::new();
+            runs.step(&stores, &mut out, OUT_BYTES).await;
+            steps += 1;
+            room = room.max(runs.parts.iter().map(|part| part.out.capacity()).sum());
+            let mut rest = &out[..];
+            while let Some(value) = answer::first(rest) {
+                assert!(expected.next().unwrap() == value);
+                rest = &rest[value.len()..];
+            }
+            assert_eq!(rest, b"");
+        }
+        assert!(expected.next().is_none());
+        (steps, room)
+    }
+
+    /// Every group's part was answered in full before the first of it was sent: 20 MiB for each of
+    /// 64 groups, for a client that only had to stop reading.
+    #[tokio::test]
+    async fn answers_that_wait_for_others_are_bounded() {
+        let (store, value) = (Shared::default(), vec![b'v'; 1 << 20]);
+        let mut batch = Batch::default();
+        let set = Command::Set { key: b"large", value: &value, when: When::Always, millis: 0 };
+        batch.push_with(|out| set.encode(out));
+        batch.push_with(|out| SET.encode(out));
+        store.propose(batch, &mut Vec::new()).await.unwrap();
+        let (large, mut keys) = (Command::Get(b"large"), Vec::new());
+        let many = Command::MGet(List::of([&b"large"[..]; 4], &mut keys));
+        let commands = [GET, large, large, GET, many, large, GET, large];
+        let (_, room) = asked_of_all(&store, &commands).await;
+        // One that is due and found no room to be sent, and twice what may wait.
+        assert!(room <= (10 << 20), "{room} bytes");
+    }
+
+    #[tokio::test]
+    async fn small_answers_are_asked_of_all_groups_at_once() {
+        let store = Shared::default();
+        let (steps, room) = asked_of_all(&store, &[GET; 100]).await;
+        assert_eq!((steps, store.0.lock().unwrap().1), (1, GROUPS + 100));
+        assert!(room <= 2 * ASIDE_BYTES_MAX);
+        let (steps, room) = asked_of_all(&store, &[GET; 10_000]).await;
+        // 3.2 MB of them.
+        assert!(steps < 30 && room <= 4 * ASIDE_BYTES_MAX, "{steps} steps in {room} bytes");
     }
 
     #[test]

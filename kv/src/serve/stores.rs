@@ -4,11 +4,11 @@
 //! Knows no connection. Invariant: a command is performed by one group as a whole, or by none.
 
 use super::{
-    info, sessions,
+    info, run, sessions,
     store::{Asked, Failure, Store},
 };
 use crate::{
-    Answered, Command, Queries, answer,
+    Command, Queries, answer,
     slots::{Slots, slot},
 };
 use futures::future::{join_all, try_join_all};
@@ -203,11 +203,13 @@ fn error(text: &str) -> Vec<u8> {
 
 /// What a group answers to one command that only reads.
 async fn ask_one<T: Store>(store: &T, command: &Command<'_>) -> Result<Vec<u8>, Failure> {
-    let mut queries = Queries::default();
+    let (mut queries, mut values) = (Queries::default(), Vec::new());
     queries.push(command);
-    let answered = Answered::parse(store.read(queries.bytes()).await?);
-    let answered = answered.filter(|answered| answered.count == 1).ok_or(Failure::Unknown)?;
-    Ok(answered.values.into())
+    queries.clock(run::wall_clock());
+    while !queries.is_empty() {
+        run::ask(store, &mut queries, &mut values).await?;
+    }
+    Ok(values)
 }
 
 /// The cursor that SCAN answered, and the keys, as they came.
