@@ -214,7 +214,7 @@ fn damage_on_a_survivor_costs_what_its_report_says_and_nothing_else() {
 #[test]
 fn a_ruined_survivor_is_refused_or_held_to_its_report() {
     let (mut refused, mut lost, mut went_on) = (0, 0, 0);
-    for seed in 0..120_u64 {
+    for seed in 0..160_u64 {
         tell(seed, |world| {
             let node = lose(world, seed, false)?;
             let promised = world.acknowledged();
