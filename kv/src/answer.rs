@@ -43,6 +43,7 @@ fn line(out: &mut Vec<u8>, kind: u8, content: impl std::fmt::Display) {
 }
 
 /// The first value of these, all of whose bytes are there; `None`: they do not begin with one.
+#[cfg(feature = "serve")]
 pub(crate) fn first(values: &[u8]) -> Option<&[u8]> {
     let (mut at, mut left) = (0, 1_usize);
     while left > 0 {
@@ -65,6 +66,7 @@ pub(crate) fn first(values: &[u8]) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
+    #[cfg(feature = "serve")]
     #[test]
     fn values_are_told_apart() {
         let mut out = Vec::new();

@@ -83,6 +83,15 @@ impl Place for Gated {
     }
 }
 
+/// From now on nothing ends on the disk of the hanging group before the first is dropped; the second tells
+/// of what has begun.
+fn hang(node: &GroupsNode<Deaf>) -> (Sender<()>, Receiver<()>) {
+    let (open, gate) = channel();
+    let (begun, begins) = channel();
+    node.inner.pool.wrap(HANGING, |place| Gated { place, begun, gate: Mutex::new(gate) });
+    (open, begins)
+}
+
 async fn written(handle: &Handle) {
     let mut again = interval(Duration::from_millis(5));
     // Refused as long as the group has no leader.
@@ -136,9 +145,7 @@ async fn a_group_whose_disk_hangs_leaves_the_others_their_pace() {
     .await
     .unwrap();
 
-    let (open, gate) = channel();
-    let (begun, begins) = channel();
-    node.inner.pool.wrap(HANGING, |place| Gated { place, begun, gate: Mutex::new(gate) });
+    let (open, begins) = hang(&node);
     let mut hangs = hanging.propose_one(b"command");
     let mut test = Box::pin(timeout(PATIENCE, p99(&groups)));
     let beside = poll_fn(|cx| {
@@ -182,9 +189,7 @@ async fn a_group_that_was_given_up_answers_while_its_disk_hangs() {
     .await
     .unwrap();
 
-    let (open, gate) = channel();
-    let (begun, begins) = channel();
-    node.inner.pool.wrap(HANGING, |place| Gated { place, begun, gate: Mutex::new(gate) });
+    let (open, begins) = hang(&node);
     let mut poisoned = handle.propose_one(POISON);
     let polls = async |node: &mut GroupsNode<Deaf>, until: &mut dyn FnMut() -> bool| {
         let mut again = interval(Duration::from_millis(1));

@@ -27,22 +27,9 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             self.struck(fault.name());
         }
         match fault {
-            FaultKind::PowerCut { nodes, moment, survivors, rot, down } => self.arm(Armed {
-                nodes: nodes.clone(),
-                moment: *moment,
-                survivors: *survivors,
-                rot: *rot,
-                is_kill: false,
-                down: *down,
-            }),
-            FaultKind::KillAndCut { node, moment, survivors, down } => self.arm(Armed {
-                nodes: vec![*node],
-                moment: *moment,
-                survivors: *survivors,
-                rot: None,
-                is_kill: true,
-                down: *down,
-            }),
+            FaultKind::PowerCut { .. } | FaultKind::KillAndCut { .. } => {
+                Armed::of(fault).into_iter().for_each(|cut| self.arm(cut));
+            }
             FaultKind::Damage { node, part, harm, pick, survivors, down } => {
                 self.damage(*node, (*part, *harm, *pick), *survivors, *down);
             }

@@ -27,6 +27,31 @@ pub(crate) struct Armed {
     pub(crate) down: u64,
 }
 
+impl Armed {
+    /// The fall that a fault is; `None`: it is another one.
+    pub(crate) fn of(fault: &FaultKind) -> Option<Self> {
+        match fault {
+            FaultKind::PowerCut { nodes, moment, survivors, rot, down } => Some(Self {
+                nodes: nodes.clone(),
+                moment: *moment,
+                survivors: *survivors,
+                rot: *rot,
+                is_kill: false,
+                down: *down,
+            }),
+            FaultKind::KillAndCut { node, moment, survivors, down } => Some(Self {
+                nodes: vec![*node],
+                moment: *moment,
+                survivors: *survivors,
+                rot: None,
+                is_kill: true,
+                down: *down,
+            }),
+            _ => None,
+        }
+    }
+}
+
 impl Moment {
     /// Whether a disk is at it.
     pub(crate) fn is_of(self, disk: &SimDisk) -> bool {
@@ -70,22 +95,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             self.struck(fault.name());
         }
         match fault {
-            FaultKind::PowerCut { nodes, moment, survivors, rot, down } => self.arm(Armed {
-                nodes: nodes.clone(),
-                moment: *moment,
-                survivors: *survivors,
-                rot: *rot,
-                is_kill: false,
-                down: *down,
-            }),
-            FaultKind::KillAndCut { node, moment, survivors, down } => self.arm(Armed {
-                nodes: vec![*node],
-                moment: *moment,
-                survivors: *survivors,
-                rot: None,
-                is_kill: true,
-                down: *down,
-            }),
+            FaultKind::PowerCut { .. } | FaultKind::KillAndCut { .. } => {
+                Armed::of(fault).into_iter().for_each(|cut| self.arm(cut));
+            }
             FaultKind::PowerCutAt { node, step, outcome, rot, down } => {
                 let fall = Fall::Power(*outcome, *rot);
                 self.nodes[*node].falls.insert(*step, (fall, *down));

@@ -395,9 +395,8 @@ fn who_missed_every_change_follows_a_leader_it_does_not_know() {
     assert_eq!(cluster.voters(3), (vec![2, 3, 4, 5], vec![]));
 }
 
-/// The hard state names two memberships: whatever a crash leaves, one of them is in force.
-#[test]
-fn a_second_membership_waits_for_the_first_on_disk() {
+/// The third, whose disk is slow, has the first of two memberships and holds the second back.
+fn holding_back() -> Cluster {
     let mut cluster = joined(3, 4);
     cluster.at(3).disk.lazy = true;
     cluster.changed(1, 100, &[Change::AddLearner(member(4))]);
@@ -405,6 +404,13 @@ fn a_second_membership_waits_for_the_first_on_disk() {
     cluster.changed(1, 101, &[Change::Remove(node(4))]);
     cluster.elapse(300 * MS);
     assert!(cluster.at(3).has(Mark::MembershipHeldBack));
+    cluster
+}
+
+/// The hard state names two memberships: whatever a crash leaves, one of them is in force.
+#[test]
+fn a_second_membership_waits_for_the_first_on_disk() {
+    let mut cluster = holding_back();
     assert!(cluster.at(3).raft.membership.member(node(4)).is_some());
     cluster.crash(3);
     assert_eq!(cluster.voters(3), (vec![1, 2, 3], vec![]));
@@ -417,13 +423,7 @@ fn a_second_membership_waits_for_the_first_on_disk() {
 /// answered, for as long as its disk hung.
 #[test]
 fn what_follows_a_membership_that_waits_is_sent_once() {
-    let mut cluster = joined(3, 4);
-    cluster.at(3).disk.lazy = true;
-    cluster.changed(1, 100, &[Change::AddLearner(member(4))]);
-    cluster.elapse(300 * MS);
-    cluster.changed(1, 101, &[Change::Remove(node(4))]);
-    cluster.elapse(300 * MS);
-    assert!(cluster.at(3).has(Mark::MembershipHeldBack));
+    let mut cluster = holding_back();
     cluster.at(1).raft.tuning.append_bytes_max = 1024;
     let command = "x".repeat(700);
     for n in 0..20 {

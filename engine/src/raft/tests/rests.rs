@@ -225,9 +225,9 @@ fn a_leader_whose_group_ended_on_a_living_node_is_missed_when_asked() {
     assert!(cluster.leader_of(2).is_some_and(|leader| leader != node(1)));
 }
 
-/// Groups may end on the leader's node one after another, and each end is news to all of them.
-#[test]
-fn who_waits_for_a_leader_that_ended_is_not_held_up_by_further_news() {
+/// Whoever rests stands before long, though this is told of the leader's node again and again, and nobody
+/// leads there any more.
+fn stands_through(news: &[bool], every: u64) {
     let mut cluster = resting(3);
     cluster.isolate(1);
     let longest = cluster.tuning.election.1.as_nanos() as u64;
@@ -235,30 +235,25 @@ fn who_waits_for_a_leader_that_ended_is_not_held_up_by_further_news() {
     let leads = |node: &Node| node.role() == status::Role::Leader;
     while !cluster.nodes[1..].iter().any(leads) {
         assert!(cluster.now.0 - since.0 < 4 * longest, "nobody stands");
-        for id in [2, 3] {
-            cluster.at(id).raft.on_link(node(1), true);
-        }
-        cluster.elapse(100 * MS);
-    }
-}
-
-/// Its node comes and goes, faster than anybody's patience ends, and nobody leads there any more.
-#[test]
-fn a_leader_whose_node_comes_and_goes_is_not_waited_for_anew_each_time() {
-    let mut cluster = resting(3);
-    cluster.isolate(1);
-    let longest = cluster.tuning.election.1.as_nanos() as u64;
-    let since = cluster.now;
-    let leads = |node: &Node| node.role() == status::Role::Leader;
-    while !cluster.nodes[1..].iter().any(leads) {
-        assert!(cluster.now.0 - since.0 < 4 * longest, "nobody stands");
-        for up in [false, true] {
+        for &up in news {
             for id in [2, 3] {
                 cluster.at(id).raft.on_link(node(1), up);
             }
         }
-        cluster.elapse(80 * MS);
+        cluster.elapse(every);
     }
+}
+
+/// Groups may end on the leader's node one after another, and each end is news to all of them.
+#[test]
+fn who_waits_for_a_leader_that_ended_is_not_held_up_by_further_news() {
+    stands_through(&[true], 100 * MS);
+}
+
+/// Its node comes and goes, faster than anybody's patience ends.
+#[test]
+fn a_leader_whose_node_comes_and_goes_is_not_waited_for_anew_each_time() {
+    stands_through(&[false, true], 80 * MS);
 }
 
 /// An offer and word that the leader's node is another one now, in one batch: nobody would say so again.
