@@ -1,11 +1,9 @@
 //! RESP2 values, written. The machine answers in the bytes its clients read.
 
-use std::io::Write;
-
 /// `+text`
 pub(crate) fn simple(out: &mut Vec<u8>, text: &str) {
     debug_assert!(!text.contains(['\r', '\n']), "a simple string is one line");
-    line(out, b'+', text);
+    line(out, b'+', text.as_bytes());
 }
 
 /// `-CODE reason`; line ends within the reason become spaces.
@@ -17,12 +15,12 @@ pub(crate) fn error(out: &mut Vec<u8>, reason: &str) {
 
 /// `:number`
 pub(crate) fn integer(out: &mut Vec<u8>, number: i64) {
-    line(out, b':', number);
+    line(out, b':', itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// `$length`, then the bytes.
 pub(crate) fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
-    line(out, b'$', bytes.len());
+    count(out, b'$', bytes.len());
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
 }
@@ -33,13 +31,18 @@ pub(crate) fn null(out: &mut Vec<u8>) {
 }
 
 /// `*count`; the elements follow.
-pub(crate) fn array(out: &mut Vec<u8>, count: usize) {
-    line(out, b'*', count);
+pub(crate) fn array(out: &mut Vec<u8>, elements: usize) {
+    count(out, b'*', elements);
 }
 
-fn line(out: &mut Vec<u8>, kind: u8, content: impl std::fmt::Display) {
+fn count(out: &mut Vec<u8>, kind: u8, number: usize) {
+    line(out, kind, itoa::Buffer::new().format(number).as_bytes());
+}
+
+fn line(out: &mut Vec<u8>, kind: u8, content: &[u8]) {
     out.push(kind);
-    write!(out, "{content}\r\n").expect("a vector takes every byte");
+    out.extend_from_slice(content);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The first value of these, all of whose bytes are there; `None`: they do not begin with one.

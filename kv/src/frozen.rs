@@ -10,15 +10,12 @@
 
 use crate::{
     machine::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
-    map::{Key, Map, Shard},
+    map::Map,
+    shard::{Key, Shard, Slot},
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use lakebed::{LogId, LogIndex, MachineError, Term, Timestamp};
-use std::{
-    ops::Bound::{Excluded, Unbounded},
-    sync::Arc,
-    vec::IntoIter,
-};
+use std::{sync::Arc, vec::IntoIter};
 
 const MAGIC: [u8; 8] = *b"LKBKV\x01\0\0";
 const HEAD_BYTES: usize = 40;
@@ -35,13 +32,12 @@ pub(crate) struct Position {
     pub(crate) time: Timestamp,
 }
 
-/// A view in pieces. Lets go of each shard as soon as it is written out.
+/// A view in pieces. Lets go of each shard as soon as it writes it out.
 pub(crate) struct Frozen {
     head: Option<[u8; HEAD_BYTES]>,
-    shard: Arc<Shard>,
     shards: IntoIter<Arc<Shard>>,
-    /// The last key of `shard` that was written out.
-    after: Option<Key>,
+    /// Of the shard before those, what is not written out yet.
+    rest: IntoIter<(Key, Slot)>,
 }
 
 impl Frozen {
@@ -54,20 +50,18 @@ impl Frozen {
             bytes.copy_from_slice(&field.to_le_bytes());
         }
         let shards = map.view().into_iter();
-        Self { head: Some(head), shard: Arc::default(), shards, after: None }
+        Self { head: Some(head), shards, rest: IntoIter::default() }
     }
 
     /// Adds entries until the piece is full; false: the shard is at its end.
     fn fill(&mut self, piece: &mut BytesMut) -> bool {
-        let from = self.after.as_deref().map_or(Unbounded, Excluded);
-        for (key, slot) in self.shard.range::<[u8], _>((from, Unbounded)) {
+        for (key, slot) in &mut self.rest {
             piece.put_u32_le(key.len() as u32);
             piece.put_u32_le(slot.value.len() as u32);
             piece.put_u64_le(slot.expires.0);
-            piece.put_slice(key);
+            piece.put_slice(&key);
             piece.put_slice(&slot.value);
             if piece.len() >= PIECE_BYTES {
-                self.after = Some(Arc::clone(key));
                 return true;
             }
         }
@@ -84,14 +78,8 @@ impl Iterator for Frozen {
             piece.put_slice(&head);
         }
         while !self.fill(&mut piece) {
-            self.after = None;
-            match self.shards.next() {
-                Some(shard) => self.shard = shard,
-                None => {
-                    self.shard = Arc::default();
-                    break;
-                }
-            }
+            let Some(shard) = self.shards.next() else { break };
+            self.rest = shard.sorted().into_iter();
         }
         (!piece.is_empty()).then(|| piece.freeze())
     }

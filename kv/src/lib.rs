@@ -27,6 +27,7 @@ mod map;
 mod query;
 #[cfg(feature = "serve")]
 pub mod serve;
+mod shard;
 #[cfg(feature = "serve")]
 pub mod slots;
 

@@ -8,8 +8,9 @@ use crate::{
     command::{Command, List, When},
     frozen::{Frozen, Position, Thaw},
     glob::Glob,
-    map::{Map, NEVER, SHARDS, Slot},
+    map::{Map, NEVER, SHARDS},
     query::{self, Stopped},
+    shard::Slot,
 };
 use bytes::Bytes;
 use lakebed::{LogId, MachineError, StateMachine, Timestamp};
@@ -277,7 +278,7 @@ impl Kv {
             let keys = self.map.shard(shard);
             let live = keys.iter().filter(|(_, slot)| slot.expires > self.position.time);
             found.extend(live.map(|(key, _)| key).filter(|key| glob.matches(key)));
-            let key_bytes = keys.keys().map(|key| key.len()).sum::<usize>();
+            let key_bytes = keys.iter().map(|(key, _)| key.len()).sum::<usize>();
             bytes += key_bytes;
             work += SHARD_WORK + KEY_WORK * keys.len() + key_bytes;
             seen += keys.len();

@@ -6,28 +6,15 @@
 //! A view costs one reference per shard; afterwards the first write to a shard copies that shard
 //! (of its keys and values only the references), 1/4096 of the state.
 
+use crate::shard::{Key, Shard, Slot, number};
 use lakebed::Timestamp;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Part of the frozen form and of SCAN's cursors: never changes.
 pub(crate) const SHARDS: usize = 4096;
 
 /// The expiry of what does not expire.
 pub(crate) const NEVER: Timestamp = Timestamp(u64::MAX);
-
-pub(crate) type Key = Arc<[u8]>;
-pub(crate) type Shard = BTreeMap<Key, Slot>;
-
-/// What a key has.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Slot {
-    pub(crate) value: Arc<Vec<u8>>,
-    /// From this time on it is absent.
-    pub(crate) expires: Timestamp,
-}
 
 #[derive(Clone)]
 pub(crate) struct Map {
@@ -51,7 +38,8 @@ impl Map {
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Option<&Slot> {
-        self.shards[shard_of(key)].get(key)
+        let number = number(key);
+        self.shards[shard_of(number)].get(number, key)
     }
 
     /// The keys of a shard, in order.
@@ -66,12 +54,13 @@ impl Map {
 
     /// Gives a key a value and an expiry, whether it was there or not.
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8], expires: Timestamp) {
-        let shard = Arc::make_mut(&mut self.shards[shard_of(key)]);
-        let before = if let Some(slot) = shard.get_mut(key) {
+        let (number, shard) = self.shard_mut(key);
+        let before = if let Some(slot) = shard.get_mut(number, key) {
             overwrite(&mut slot.value, value);
             std::mem::replace(&mut slot.expires, expires)
         } else {
-            shard.insert(key.into(), Slot { value: Arc::new(value.to_vec()), expires });
+            let slot = Slot { value: Arc::new(value.to_vec()), expires };
+            shard.insert(number, key.into(), slot);
             self.len += 1;
             NEVER
         };
@@ -80,28 +69,29 @@ impl Map {
 
     /// Changes a key's value in place; its expiry stays. An absent key is empty before.
     pub(crate) fn change(&mut self, key: &[u8], change: impl FnOnce(&mut Vec<u8>)) {
-        let shard = Arc::make_mut(&mut self.shards[shard_of(key)]);
-        if let Some(slot) = shard.get_mut(key) {
+        let (number, shard) = self.shard_mut(key);
+        if let Some(slot) = shard.get_mut(number, key) {
             return change(Arc::make_mut(&mut slot.value));
         }
         let mut value = Vec::new();
         change(&mut value);
-        shard.insert(key.into(), Slot { value: Arc::new(value), expires: NEVER });
+        shard.insert(number, key.into(), Slot { value: Arc::new(value), expires: NEVER });
         self.len += 1;
     }
 
     /// Sets when a key expires; an absent key stays absent.
     pub(crate) fn expire(&mut self, key: &[u8], expires: Timestamp) {
         let Some(before) = self.get(key).map(|slot| slot.expires) else { return };
-        let shard = Arc::make_mut(&mut self.shards[shard_of(key)]);
-        shard.get_mut(key).expect("it was just found").expires = expires;
+        let (number, shard) = self.shard_mut(key);
+        shard.get_mut(number, key).expect("it was just found").expires = expires;
         self.reschedule(key, before, expires);
     }
 
     pub(crate) fn remove(&mut self, key: &[u8]) {
         // Looked up first: a shard is not copied for a key that it does not have.
         let Some(expires) = self.get(key).map(|slot| slot.expires) else { return };
-        Arc::make_mut(&mut self.shards[shard_of(key)]).remove(key);
+        let (number, shard) = self.shard_mut(key);
+        shard.remove(number, key);
         self.len -= 1;
         self.reschedule(key, expires, NEVER);
     }
@@ -116,6 +106,12 @@ impl Map {
         // The empty key is the first: what expires at `from` itself is passed over.
         let next = self.expiries.range((Timestamp(from.0.saturating_add(1)), Key::from(&[][..]))..);
         next.take(1).any(|(expires, _)| *expires <= until)
+    }
+
+    /// The number of a key, and its shard to be written.
+    fn shard_mut(&mut self, key: &[u8]) -> (u32, &mut Shard) {
+        let number = number(key);
+        (number, Arc::make_mut(&mut self.shards[shard_of(number)]))
     }
 
     fn reschedule(&mut self, key: &[u8], before: Timestamp, after: Timestamp) {
@@ -144,8 +140,8 @@ fn overwrite(slot: &mut Arc<Vec<u8>>, value: &[u8]) {
     }
 }
 
-fn shard_of(key: &[u8]) -> usize {
-    crc32c::crc32c(key) as usize % SHARDS
+const fn shard_of(number: u32) -> usize {
+    number as usize % SHARDS
 }
 
 #[cfg(test)]
@@ -161,9 +157,9 @@ mod tests {
         map.put(b"kept", b"after", Timestamp(5));
         map.remove(b"removed");
         map.put(b"new", b"after", NEVER);
-        let seen: BTreeMap<_, _> = view.iter().flat_map(|shard| shard.iter()).collect();
+        let seen: Vec<_> = view.iter().flat_map(|shard| shard.iter()).collect();
         assert_eq!(seen.len(), 2);
-        assert!(seen.values().all(|slot| *slot.value == b"before" && slot.expires == NEVER));
+        assert!(seen.iter().all(|(_, slot)| *slot.value == b"before" && slot.expires == NEVER));
         assert_eq!((map.len(), &map.get(b"kept").unwrap().value[..]), (2, &b"after"[..]));
     }
 
