@@ -5,7 +5,8 @@
 //! campaign, because it could not hand it on. Were the leader alone asked, two nodes of which the
 //! damaged one is ahead would never elect one (storage.md, counterexamples). If one who is behind has
 //! it as state alone, the damaged one stands all the same: it brings the other up to its own log, which
-//! needs nothing of what is lost, and hands over to it. Peers are asked in turn, one at each heartbeat,
+//! needs nothing of what is lost, and hands over to it. A leader that finds such an entry lost, and gets it
+//! from nobody, can hand on nothing behind it and commit nothing: it makes room for another. Peers are asked in turn, one at each heartbeat,
 //! and again at once by what they gave. What a snapshot here holds as well, and no log that can be reached
 //! has any more, is done without: nobody asks for it until another peer can be reached. Knows no files:
 //! what was given is compared with what is missing by the storage. Invariant: equal term at equal index
@@ -21,6 +22,9 @@ use crate::{
 };
 use bytes::Bytes;
 
+/// A leader that has asked everybody so often has lost an entry that nobody gives.
+const VAIN_ROUNDS: usize = 2;
+
 /// The search for the first entry that is missing. What it brought is worth nothing to the next one.
 #[derive(Clone, Debug)]
 pub(super) struct Refill {
@@ -29,6 +33,8 @@ pub(super) struct Refill {
     ask_at: Option<Instant>,
     /// Counts through the peers. The search for the next begins with whom this one ended.
     turn: usize,
+    /// How many questions went out.
+    asked: usize,
     /// In whose logs it is no more: they hold it as state.
     without: Vec<NodeId>,
     /// Whether a peer lacks it as well.
@@ -37,7 +43,8 @@ pub(super) struct Refill {
 
 impl Refill {
     const fn new(hole: LogId, turn: usize) -> Self {
-        Self { hole, ask_at: None, turn, without: Vec::new(), is_wanted_by_others: false }
+        let without = Vec::new();
+        Self { hole, ask_at: None, turn, asked: 0, without, is_wanted_by_others: false }
     }
 }
 
@@ -66,10 +73,18 @@ impl Raft {
             None => {}
         }
         search.ask_at = Some(self.now.after(self.tuning.heartbeat));
+        search.asked += 1;
         let (at, turn) = (search.hole, search.turn);
+        // Whom it asks now may still answer; whom it asked twice does not have it.
+        let is_lost = search.asked > VAIN_ROUNDS * holders;
         let (to, _) = self.holders()[turn % holders];
         self.send(to, Payload::RefillAsk { at });
         self.leave_to_another();
+        if is_lost && at.index > self.log.marks.committed() && matches!(self.role, Role::Leader(_))
+        {
+            self.marks.set(Mark::RefillInVain);
+            self.become_follower(self.term, None);
+        }
     }
 
     /// Only another leader can send the state that this one's machine lacks. Until one has all of the

@@ -50,6 +50,7 @@ pub(super) fn check(node: usize, files: &[(File, u64)], status: &Status, plan: &
                 | FaultKind::HungDisk { .. }
                 | FaultKind::SlowDisk { .. }
                 | FaultKind::FailedOperation { .. }
+                | FaultKind::SyncFailure { .. }
         )
     };
     let takes_snapshots = plan.tunings().all(|tuning| tuning.snapshot_log_bytes > 0)

@@ -57,6 +57,9 @@ const fn setting(tuning: &Tuning) -> Setting<'_> {
     Setting { tuning, entry_bytes_max: 1 << 20, resumed: false }
 }
 
+/// What is left of an entry's bytes that were lost.
+const ROTTEN: &[u8] = b"rotten";
+
 /// What a disk would hold.
 #[derive(Clone, Debug)]
 struct Disk {
@@ -96,9 +99,19 @@ impl Disk {
 
     /// The bytes of an entry are lost.
     fn lose(&mut self, index: u64) {
-        self.log[index as usize - 1].1 = Bytes::from_static(b"rotten");
-        self.holes.push(LogIndex(index));
+        self.lose_unseen(index);
+        self.find(LogIndex(index));
+    }
+
+    /// The bytes of an entry are lost, and it turns out when they are read.
+    fn lose_unseen(&mut self, index: u64) {
+        self.log[index as usize - 1].1 = Bytes::from_static(ROTTEN);
+    }
+
+    fn find(&mut self, hole: LogIndex) {
+        self.holes.push(hole);
         self.holes.sort_unstable();
+        self.holes.dedup();
     }
 
     fn truncate(&mut self, last: LogId) {
@@ -114,7 +127,11 @@ impl Disk {
         assert!(wish.from <= wish.to && wish.to.0 as usize <= self.durable, "{wish:?}");
         let mut frames = Vec::new();
         let mut last = wish.from.previous();
-        for (_, frame) in &self.log[wish.from.0 as usize - 1..wish.to.0 as usize] {
+        for (head, frame) in &self.log[wish.from.0 as usize - 1..wish.to.0 as usize] {
+            if *frame == ROTTEN {
+                self.find(head.id.index);
+                break;
+            }
             if last >= wish.from && frames.len() + frame.len() > wish.bytes_max as usize {
                 break;
             }
@@ -246,7 +263,10 @@ impl Node {
         let wishes: Vec<_> = self.raft.wishes().drain(..).collect();
         for wish in &wishes {
             let back = self.disk.read(*wish);
-            self.raft.on_read_back(wish.reader, back);
+            // What is lost is not given before it is there again, or cut.
+            if back.last >= back.first {
+                self.raft.on_read_back(wish.reader, back);
+            }
         }
         !wishes.is_empty()
     }

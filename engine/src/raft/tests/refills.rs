@@ -81,6 +81,24 @@ fn nothing_behind_a_hole_is_acknowledged_and_nobody_with_one_stands() {
     assert!(acknowledged(&mut cluster) > Some(LogIndex(4)));
 }
 
+/// It found out when it led already, and it is in no other log: it can hand on nothing that lies behind.
+#[test]
+fn a_leader_that_has_lost_what_nobody_else_has_makes_room() {
+    let mut cluster = Cluster::new({
+        let mut disks = disks([6, 4, 4]);
+        disks[0].lose_unseen(5);
+        disks
+    });
+    cluster.elect(1);
+    assert_eq!(cluster.at(1).disk.holes, [LogIndex(5)], "it read it to hand it on");
+    cluster.nodes.iter_mut().for_each(|node| node.raft.draw_patience());
+    cluster.elapse(10_000 * MS);
+    assert!(cluster.at(1).has(Mark::RefillInVain));
+    assert_eq!(cluster.at(1).disk.holes, [], "it was cut");
+    assert_eq!(cluster.at(1).ids(), cluster.at(2).ids());
+    assert!(cluster.at(1).raft.committed() > LogIndex(4));
+}
+
 /// A peer that has another entry there, or none, gives nothing.
 #[test]
 fn only_the_same_entry_is_given() {
