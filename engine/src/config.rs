@@ -31,6 +31,10 @@ pub struct Config {
     /// The engine makes nothing of it: each snapshot says it, so that a backup does
     /// ([`Backup::groups`](crate::Backup)). Zero: not said.
     pub groups: u32,
+    /// The machine writes its own state durably, and each further life begins with
+    /// [`Start::Resume`](crate::Start). It is given no entry before this node's log holds it durably:
+    /// else a crash could leave it ahead of the log. Must be set in the first life already.
+    pub machine_keeps_state: bool,
     /// Timing and limits.
     pub tuning: Tuning,
 }
@@ -45,6 +49,7 @@ impl Config {
             disk_align: 4096,
             segment_bytes: 64 << 20,
             groups: 0,
+            machine_keeps_state: false,
             tuning: Tuning::default(),
         }
     }

@@ -40,7 +40,7 @@ pub struct Engine {
     /// The machine has not applied yet what was known to be committed at the start.
     catching_up: bool,
     /// The machine keeps a state of its own.
-    resumed: bool,
+    keeps_state: bool,
     /// It is asked to stop, and does so by then at the latest.
     stop_by: Option<Instant>,
     /// It stops when it has handed its leadership over.
@@ -71,7 +71,7 @@ impl Engine {
             linked_before: Vec::new(),
             encoder: Encoder::default(),
             catching_up: true,
-            resumed: false,
+            keeps_state: config.machine_keeps_state,
             stop_by: None,
             is_leaving: false,
             halted: false,
@@ -184,7 +184,7 @@ impl Engine {
     fn on_event(&mut self, event: Event, out: &mut Vec<Action>) {
         match event {
             Event::Start(start) => {
-                self.resumed = matches!(start, crate::Start::Resume { .. });
+                self.keeps_state |= matches!(start, crate::Start::Resume { .. });
                 self.storage.on_start(start);
             }
             Event::Completed { op, result } => self.storage.on_completed(self.now, op, result),
@@ -356,7 +356,7 @@ impl Engine {
             let setting = Setting {
                 tuning: &self.tuning,
                 entry_bytes_max: self.entry_bytes_max,
-                resumed: self.resumed,
+                keeps_state: self.keeps_state,
             };
             let mut raft = Raft::new(&recovered, setting, self.seed, self.now);
             let linked = std::mem::take(&mut self.linked_before);

@@ -123,7 +123,8 @@ pub enum Start {
         /// The cluster to join.
         cluster: ClusterId,
     },
-    /// From its disk, with a machine that keeps its own state. If the log begins later than the machine
+    /// From its disk, with a machine that keeps its own state
+    /// ([`Config::machine_keeps_state`](crate::Config)). If the log begins later than the machine
     /// goes on, or a peer must send a snapshot, its state is replaced like any other's
     /// ([`Machine::Restore`](crate::Machine)).
     Resume {

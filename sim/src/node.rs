@@ -17,6 +17,7 @@ use lakebed::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
@@ -106,6 +107,8 @@ pub(crate) struct Node<M: StateMachine> {
     pub(crate) disk: SimDisk,
     pub(crate) clock: Clock,
     pub(crate) runner: Runner<Witness<M>>,
+    /// What its machine keeps of its own, if it does.
+    pub(crate) kept: Kept,
     /// Steps of the machine lane that have not been performed.
     pub(crate) lane: VecDeque<Machine>,
     /// When it will be woken next, as far as that is scheduled.
@@ -140,6 +143,14 @@ pub(crate) struct Node<M: StateMachine> {
     pub(crate) told: Told,
     /// How old what it knows may be.
     pub(crate) heard: Hearsay,
+}
+
+/// The state of a machine that keeps it by itself, as it was written durably last.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Kept {
+    /// The last entry in it; zero: it was never written.
+    pub(crate) at: LogId,
+    pub(crate) state: Arc<[u8]>,
 }
 
 /// What an engine was told in its present life that it may end for.
@@ -256,6 +267,7 @@ impl<M: StateMachine + Clone> Clone for Node<M> {
             engine: self.engine.clone(),
             disk: self.disk.clone(),
             runner: fork(&self.runner),
+            kept: self.kept.clone(),
             lane: self.lane.clone(),
             hangs: self.hangs.clone(),
             falls: self.falls.clone(),
@@ -290,6 +302,7 @@ impl<M: StateMachine> Node<M> {
             disk: SimDisk::new(plan.geometry),
             clock,
             runner: Runner::new(Witness::new(machine)),
+            kept: Kept::default(),
             lane: VecDeque::new(),
             wake: u64::MAX,
             deadline: None,

@@ -382,7 +382,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         match action {
             Action::Disk { op, request, .. } => self.submit(at, op, request),
             Action::Send { to, head, body } => self.send(at, to, head, &body),
-            Action::Machine(step) => self.push_machine_step(at, step),
+            Action::Machine(step) => return self.push_machine_step(at, step),
             Action::Respond { requests, outcome } => return self.respond(at, requests, &outcome),
             Action::Note(note) => self.count(&note),
             Action::Members(members) => self.want(at, &members),
@@ -552,6 +552,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let mut config = Config::new(GROUP, node_id(at));
         config.disk_align = self.plan.geometry.align;
         config.segment_bytes = self.plan.segment_bytes;
+        config.machine_keeps_state = self.plan.keeps > 0;
         config.tuning = self.tuning(at);
         Engine::new(config, seed).expect("plans are configurations that work")
     }
@@ -572,12 +573,18 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let engine = self.engine(at, seed);
         let node = &self.nodes[at];
         let is_known = node.is_formatted() || node.scars.is_ruined && !node.scars.is_new;
-        let (start, machine) =
-            if is_known { (Start::Run, self.fresh_machine()) } else { self.beginning(at) };
-        let start = match self.forcing {
-            Some(forced) if forced == at => Start::ForceSoleVoter { acknowledged_loss: true },
-            _ => start,
+        let is_forced = self.forcing == Some(at);
+        let (start, machine) = match is_known {
+            true if is_forced => {
+                (Start::ForceSoleVoter { acknowledged_loss: true }, self.fresh_machine())
+            }
+            true if self.plan.keeps > 0 => self.resumed(at),
+            true => (Start::Run, self.fresh_machine()),
+            false => self.beginning(at),
         };
+        if let Start::Resume { machine } = start {
+            self.oracle.on_resume(at, machine);
+        }
         self.nodes[at].start(engine, machine);
         self.feed(at, Some(Event::Start(start)))?;
         self.connect(at);

@@ -27,7 +27,7 @@ pub(super) struct Applying {
     /// The machine stands somewhere by itself; it can be given what follows.
     pub(super) restored: bool,
     /// Nothing is handed out that this disk does not hold.
-    durable_only: bool,
+    pub(super) durable_only: bool,
     /// Whether a read from disk is on its way.
     pub(super) reading: bool,
     /// What that read brought.

@@ -106,7 +106,7 @@ pub(crate) struct Setting<'a> {
     /// The largest entry that the storage takes, in bytes.
     pub(crate) entry_bytes_max: u64,
     /// The machine keeps its own state, so it must not get ahead of this disk.
-    pub(crate) resumed: bool,
+    pub(crate) keeps_state: bool,
 }
 
 /// See the module.
@@ -199,7 +199,7 @@ impl Raft {
         seed: u64,
         now: Instant,
     ) -> Self {
-        let Setting { tuning, entry_bytes_max, resumed } = setting;
+        let Setting { tuning, entry_bytes_max, keeps_state } = setting;
         let log = Log::new(recovered);
         let members = &recovered.membership;
         let role = Role::Follower(Follower::new(None, &log.marks));
@@ -232,7 +232,7 @@ impl Raft {
             tracking: Tracking::default(),
             forwards: Forwards::new(recovered.write_epoch),
             reads: Reads::default(),
-            applying: Applying::new(resumed),
+            applying: Applying::new(keeps_state),
             receiver: Receiver::default(),
             carried: Carried::default(),
             gate: recovered.gate.map(Gate::new),

@@ -351,6 +351,11 @@ impl<M: StateMachine> Oracle<M> {
         self.machines.marks()
     }
 
+    /// A node's machine begins with a state of its own.
+    pub(crate) fn on_resume(&mut self, node: usize, at: LogId) {
+        self.machines.on_restore(node, at, true);
+    }
+
     /// A node's machine takes in a snapshot.
     pub(crate) fn on_restore(&mut self, node: usize, at: LogId, whole: bool) {
         self.machines.on_restore(node, at, whole);

@@ -16,6 +16,8 @@ impl Plan {
         let mut plan = Self::storm(seed, nodes);
         // What is refused does not come back: nothing is waited for.
         plan.targets = Targets::default();
+        // A disk that forgets may hold less than the machine beside it.
+        plan.keeps = 0;
         plan.faults.extend(ruins(seed, nodes));
         plan.faults.extend(lies(seed, nodes));
         plan.faults.extend(images(seed, nodes));

@@ -18,6 +18,7 @@ use std::time::Duration;
 const LIMITS: u32 = 6;
 const DRIFT: u32 = 16;
 const LEASE: u32 = 25;
+const KEEPS: u32 = 35;
 
 impl Plan {
     /// A stormy run of this many nodes: everything else is drawn from the seed.
@@ -42,6 +43,7 @@ impl Plan {
             drift_ppm: swarm_drift(seed, &mut draw, nodes),
             think: Latency { least: 100 * US, tail: *draw.pick(&[MS, 5 * MS]) },
             manner: Manner::of_storm(seed),
+            keeps: swarm_keeps(seed),
             sessions: Sessions::of_storm(seed),
             faults: Faults::new(seed, nodes).draw(),
         };
@@ -148,6 +150,13 @@ fn swarm_tuning(draw: &mut Draw, snapshot: u64) -> Tuning {
     tuning.entry_commands_max = *draw.pick(&[1, 3, u32::MAX]);
     tuning.forward = draw.ratio(2, 3);
     tuning
+}
+
+/// One storm in four has machines that keep their own state: as far as they may at once, or some way
+/// behind.
+fn swarm_keeps(seed: u64) -> u64 {
+    let mut draw = Draw::new(seed, Concern::Swarm, KEEPS, 0);
+    if draw.ratio(1, 4) { *draw.pick(&[1, 4, 32]) } else { 0 }
 }
 
 /// Queues that hold little more than one append, in some runs: they are met full. And word of what

@@ -68,6 +68,9 @@ impl fmt::Display for Plan {
         if self.joining > 0 {
             writeln!(f, "joining {}", self.joining)?;
         }
+        if self.keeps > 0 {
+            writeln!(f, "keeps {}", self.keeps)?;
+        }
         let mut plan = self.clone();
         for (name, fields) in GROUPS {
             print(f, name, &fields(&mut plan))?;
@@ -148,6 +151,7 @@ impl Reader {
             }),
             "joining" => number(rest, super::check::NODES_MAX as u64)
                 .map(|joining| plan.joining = joining as usize),
+            "keeps" => number(rest, u64::from(u32::MAX)).map(|keeps| plan.keeps = keeps),
             "sessions" => {
                 let sessions = plan.sessions.get_or_insert_default();
                 read(sessions.fields(), rest, Missing::Stays)
@@ -164,7 +168,8 @@ impl Reader {
         let Some((_, kept)) = header.iter_mut().find(|(name, _)| *name == word) else {
             let names = GROUPS.iter().map(|(name, _)| *name);
             let names: Vec<&str> = names.chain(["sessions", "client", "at"]).collect();
-            return Err((word.into(), format!("seed, nodes, {}", names.join(", "))));
+            let names = names.join(", ");
+            return Err((word.into(), format!("seed, nodes, joining, keeps, {names}")));
         };
         **kept = one_line(text);
         Ok(())

@@ -414,6 +414,9 @@ pub struct Plan {
     pub think: Latency,
     /// How clients ask.
     pub manner: Manner,
+    /// After how many entries machines write their own state durably; 0: they have none, and begin
+    /// anew with each start.
+    pub keeps: u64,
     /// The sessions that clients have, if they have any.
     pub sessions: Option<Sessions>,
     /// What happens, in order of time.
@@ -445,6 +448,7 @@ impl Plan {
             drift_ppm: vec![0; nodes],
             think: Latency { least: MS, tail: MS },
             manner: Manner::default(),
+            keeps: 0,
             sessions: None,
             faults: Vec::new(),
         }

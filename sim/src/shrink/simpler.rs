@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Each makes one group of settings calm, or lets less be needed for the same.
-pub(super) const SETTINGS: [fn(&mut Plan, &Plan); 23] = [
+pub(super) const SETTINGS: [fn(&mut Plan, &Plan); 24] = [
     |plan, calm| plan.links = calm.links,
     |plan, calm| plan.disk = calm.disk,
     |plan, calm| plan.drift_ppm.clone_from(&calm.drift_ppm),
@@ -15,6 +15,7 @@ pub(super) const SETTINGS: [fn(&mut Plan, &Plan); 23] = [
     |plan, calm| plan.manner = calm.manner,
     |plan, calm| plan.manner.batch = calm.manner.batch,
     |plan, calm| plan.manner.readers = calm.manner.readers,
+    |plan, calm| plan.keeps = calm.keeps,
     |plan, calm| plan.sessions = calm.sessions,
     |plan, _| plan.sessions.iter_mut().for_each(|sessions| sessions.early = 0),
     |plan, calm| plan.segment_bytes = calm.segment_bytes,

@@ -4,19 +4,34 @@
 use super::{Coming, SITE_MACHINE, World};
 use crate::{
     client::{Desk, Errand, Fate, Workload},
-    oracle::Checked,
+    node::{Kept, Node},
+    oracle::{Checked, Violation},
     plan::US,
+    seat::Seat,
     witness::Applied,
 };
-use lakebed::{Entries, Event, Machine, StateMachine};
+use lakebed::{Entries, Event, LogId, Machine, Start, StateMachine};
 
 impl<M: StateMachine, W: Workload> World<M, W> {
-    pub(super) fn push_machine_step(&mut self, at: usize, step: Machine) {
+    pub(super) fn push_machine_step(&mut self, at: usize, step: Machine) -> Checked {
+        self.may_be_kept(at, &step)?;
         let lane = &mut self.nodes[at].lane;
         lane.push_back(step);
         if lane.len() == 1 {
             self.schedule_machine_step(at);
         }
+        Ok(())
+    }
+
+    /// A machine that keeps its own state must not be ahead of the log that its node has after a crash.
+    fn may_be_kept(&self, at: usize, step: &Machine) -> Checked {
+        let Machine::Apply(entries) = step else { return Ok(()) };
+        let durable = self.probe(at).map(|probe| probe.durable);
+        if self.plan.keeps == 0 || Some(entries.last) <= durable {
+            return Ok(());
+        }
+        let what = format!("its machine is to keep {}, and durable is {durable:?}", entries.last);
+        Err(Violation::new("kept state is in the log", at, what))
     }
 
     fn schedule_machine_step(&mut self, at: usize) {
@@ -30,7 +45,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         if !self.nodes[at].lane.is_empty() {
             self.schedule_machine_step(at);
         }
-        let entries = self.prepare(at, &step);
+        let (entries, reached) = (self.prepare(at, &step), reached(&step));
         let mut desk = Desk { requests: &self.requests, ended: Vec::new() };
         let runner = &mut self.nodes[at].runner;
         let event = runner.perform(step, &mut desk);
@@ -47,7 +62,28 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
         applied.clear();
         self.nodes[at].runner.machine.applied = applied;
+        self.keep(at, reached);
         event.map_or(Ok(()), |event: Event| self.feed(at, Some(event)))
+    }
+
+    /// The machine writes its state durably, if that is due: a new one at once, else after some entries.
+    fn keep(&mut self, at: usize, reached: Option<(LogId, bool)>) {
+        let (Some((id, is_new)), keeps) = (reached, self.plan.keeps) else { return };
+        let Node { kept, runner, .. } = &mut self.nodes[at];
+        if keeps > 0 && (is_new || id.index.0 >= kept.at.index.0 + keeps) {
+            let state: Vec<u8> = runner.machine.machine.freeze().flatten().collect();
+            *kept = Kept { at: id, state: state.into() };
+        }
+    }
+
+    /// A machine that keeps its own state, as it was written last, and how its node starts with it.
+    pub(super) fn resumed(&self, at: usize) -> (Start, Seat<M>) {
+        let (mut machine, kept) = (self.fresh_machine(), &self.nodes[at].kept);
+        if kept.at != LogId::ZERO {
+            let restored = machine.restore(0, &kept.state, true);
+            restored.expect("a machine takes in what it has frozen");
+        }
+        (Start::Resume { machine: kept.at }, machine)
     }
 
     /// What has to be known before a step is performed; the entries that it applies.
@@ -85,5 +121,14 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             Err(_) => None,
         };
         self.end(id, position.map_or(Fate::Unknown, Fate::Answered))
+    }
+}
+
+/// How far a step takes the machine, and whether to a state that is not what it had before and more.
+fn reached(step: &Machine) -> Option<(LogId, bool)> {
+    match step {
+        Machine::Apply(entries) => entries.entries().last().map(|entry| (entry.id, false)),
+        Machine::Restore { at, last: true, .. } => Some((*at, true)),
+        _ => None,
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     client::Workload,
     disk::{Outcome, SimDisk, Survivors},
     harm::harm_sector,
-    node::Lie,
+    node::{Kept, Lie},
     oracle::{Checked, Seen, Violation},
     plan::Harm,
     trial::{Trial, proven, trial},
@@ -169,7 +169,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
         let mut disk = self.nodes[node].disk.clone();
         disk.cut_power_to(Outcome::Drawn(Survivors::None, 0), self.plan.seed);
-        match self.trial(node, disk, Start::Run) {
+        let start = if self.plan.keeps > 0 { self.resumed(node).0 } else { Start::Run };
+        match self.trial(node, disk, start) {
             Trial::Starts(engine) => {
                 self.oracle.on_trial(&Seen { node, probe: engine.probe(), engine: &engine })
             }
@@ -238,6 +239,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let scars = &mut self.nodes[node].scars;
         (scars.is_ruined, scars.is_new) = (true, formatted);
         self.nodes[node].disk = SimDisk::new(geometry);
+        self.nodes[node].kept = Kept::default();
         self.oracle.on_wiped(node);
     }
 

@@ -218,6 +218,25 @@ fn runs_tell_each_client_its_command_across_entries() {
     assert!(cluster.at(2).applied.iter().all(|(_, _, request)| request.is_none()));
 }
 
+/// A machine that keeps its own state would else be ahead of the log after a crash.
+#[test]
+fn a_machine_that_keeps_its_state_is_given_what_is_durable_here() {
+    for keeps_state in [false, true] {
+        let mut cluster = Cluster::led(3);
+        cluster.at(1).raft.applying.durable_only = keeps_state;
+        cluster.at(1).disk.lazy = true;
+        cluster.propose(1, 1, &["a"]);
+        cluster.run();
+        let [last, committed] =
+            [cluster.at(1).raft.log.last().index, cluster.at(1).raft.committed()];
+        assert_eq!(committed, last, "the others hold it");
+        assert_eq!(commands(cluster.at(1)).is_empty(), keeps_state);
+        cluster.at(1).disk.lazy = false;
+        cluster.run();
+        assert_eq!(commands(cluster.at(1)).len(), 1);
+    }
+}
+
 #[test]
 fn runs_follow_each_other_as_one() {
     let mut gathering = Gathering::default();
