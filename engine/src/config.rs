@@ -22,7 +22,8 @@ pub struct Config {
     /// This node.
     pub node: NodeId,
     /// Writes start and end at multiples of this many bytes: 512..=65536, a power of two. The
-    /// device's atomic unit, or a multiple of it.
+    /// device's atomic unit, or a multiple of it. Fixed for a directory's life: one that was made with
+    /// another is refused, and named (`other-align`).
     pub disk_align: u32,
     /// The largest log segment in bytes, a power of two, at least 16 times `disk_align`. The first
     /// segment is smaller (256 KiB) and each next twice as large, up to this.
@@ -37,6 +38,11 @@ pub struct Config {
     pub machine_keeps_state: bool,
     /// Timing and limits.
     pub tuning: Tuning,
+}
+
+/// Whether a disk may be cut into units of so many bytes.
+pub(crate) fn is_align(bytes: u32) -> bool {
+    bytes.is_power_of_two() && (512..=ALIGN_MAX).contains(&bytes)
 }
 
 impl Config {
@@ -64,7 +70,7 @@ impl Config {
 
     /// Checks what each value and the relations between them must hold.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        if !self.disk_align.is_power_of_two() || !(512..=ALIGN_MAX).contains(&self.disk_align) {
+        if !is_align(self.disk_align) {
             return Err(ConfigError::DiskAlign(self.disk_align));
         }
         let least = u64::from(self.disk_align) * 16;

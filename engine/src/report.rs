@@ -82,6 +82,8 @@ pub struct HardStateFound {
     pub group: GroupId,
     /// The node.
     pub node: NodeId,
+    /// What everything else on the disk is aligned to, in bytes; zero: written before it was told.
+    pub disk_align: u32,
     /// Which life of its disk: drawn when it was formatted.
     pub incarnation: u64,
     /// The update that wrote it.

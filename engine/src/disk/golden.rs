@@ -168,6 +168,7 @@ fn golden_hard_state() {
         peers: vec![(NodeId(0x21), 0x4c), (NodeId(0x22), 0x4d)],
         feature_level: 0x4e,
         filling: LogIndex(0),
+        align: 0,
     };
     let fields: &[Field] = &[
         ("number", 8),

@@ -8,6 +8,7 @@
 
 use super::{Fault, FileSeed, open_block, seal_block};
 use crate::{
+    config::is_align,
     le::{put_u32, put_u64, put_u64s, u32_at, u64_at, u64s_at},
     membership::{CODE_BYTES_MAX, Membership},
     types::{ClusterId, GroupId, Identity, LogId, LogIndex, NodeId, SnapshotId, Term},
@@ -25,6 +26,7 @@ pub(crate) const OFFSETS: [[u64; 2]; 2] = [[0, 64 << 10], [1 << 20, (1 << 20) + 
 pub(crate) const PEERS_MAX: usize = 64;
 
 const FILLING_AT: usize = 240;
+const ALIGN_AT: usize = 248;
 const PEERS_AT: usize = 256;
 const MEMBERSHIPS_AT: [usize; 3] = [2048, 6144, 10240];
 
@@ -110,6 +112,8 @@ pub(crate) struct HardState {
     pub(crate) feature_level: u32,
     /// The entry that is being written into a hole, and may lie in a cache alone; zero: none.
     pub(crate) filling: LogIndex,
+    /// What everything else on the disk is aligned to, in bytes; zero: written before it was told.
+    pub(crate) align: u32,
 }
 
 impl HardState {
@@ -139,6 +143,7 @@ impl HardState {
             peers: Vec::new(),
             feature_level: 0,
             filling: LogIndex(0),
+            align: 0,
         }
     }
 
@@ -201,6 +206,7 @@ impl HardState {
             &[gate.term.0, gate.from.0, gate.until.0, incarnation, epoch, self.highest_segment],
         );
         put_u64(&mut block, FILLING_AT, self.filling.0);
+        put_u64(&mut block, ALIGN_AT, self.align.into());
         put_u64(&mut block, PEERS_AT, self.peers.len() as u64);
         for (n, (peer, epoch)) in self.peers.iter().enumerate() {
             put_u64s(&mut block, PEERS_AT + 8 + 16 * n, &[peer.0, *epoch]);
@@ -215,6 +221,12 @@ impl HardState {
 
     fn memberships(&self) -> [&Membership; 3] {
         [&self.newest, &self.previous, &self.install.membership]
+    }
+
+    /// Whose state a block is, whatever its group.
+    pub(crate) fn owner(block: &[u8]) -> Option<Identity> {
+        let group = GroupId(u64s_at::<4>(block.get(16..48)?, 0)[3]);
+        Self::decode(block, group).ok().map(|hard| hard.identity)
     }
 
     /// Reads a block of this group.
@@ -279,8 +291,14 @@ impl HardState {
             peers: peers(block)?,
             feature_level: u32_at(block, 84),
             filling: LogIndex(u64_at(block, FILLING_AT)),
+            align: align(block)?,
         })
     }
+}
+
+fn align(block: &[u8]) -> Option<u32> {
+    let align = u32::try_from(u64_at(block, ALIGN_AT)).ok()?;
+    (align == 0 || is_align(align)).then_some(align)
 }
 
 fn peers(block: &[u8]) -> Option<Vec<(NodeId, u64)>> {

@@ -52,6 +52,8 @@ pub(crate) struct Look {
     /// Which of them are zeros.
     zeros: [[bool; 2]; 2],
     pub(super) hard: Option<HardState>,
+    /// Whose a block is that is not of this group.
+    stranger: Option<Identity>,
     pub(super) snapshots: Vec<SnapshotFound>,
     /// Those that are not whole.
     broken: Vec<SnapshotFound>,
@@ -90,6 +92,7 @@ impl Look {
             blocks: [[absent(), absent()], [absent(), absent()]],
             zeros: [[false; 2]; 2],
             hard: None,
+            stranger: None,
             snapshots: Vec::new(),
             broken: Vec::new(),
             parts: Vec::new(),
@@ -162,26 +165,41 @@ impl Look {
     pub(super) fn take_hard(&mut self, copy: u8, block: u8, bytes: &[u8]) {
         let (copy, block) = (usize::from(copy), usize::from(block));
         self.blocks[copy][block] = HardState::decode(bytes, self.config.group);
+        if self.blocks[copy][block].is_err() {
+            self.stranger = self.stranger.or_else(|| HardState::owner(bytes));
+        }
         self.zeros[copy][block] = bytes.len() == BLOCK_BYTES && last_nonzero(bytes).is_none();
     }
 
-    /// The highest good number of all four blocks counts.
-    pub(super) fn judge_hard_state(&mut self) -> verdict::Hard {
+    /// Whose directory it is, as far as it is readable.
+    pub(super) fn owner(&self) -> Option<Identity> {
+        self.hard.as_ref().map(|hard| hard.identity).or(self.stranger)
+    }
+
+    /// The highest good number of all four blocks counts. `adopts`: whoever only looks takes the units in
+    /// which the disk was written.
+    pub(super) fn judge_hard_state(&mut self, adopts: bool) -> verdict::Hard {
         let blocks = self.blocks.iter().flatten();
         let newest = blocks.filter_map(|block| block.as_ref().ok()).max_by_key(|h| h.number);
         self.hard = newest.cloned();
         if self.newer_version().is_some() {
             return verdict::Hard::Newer;
         }
-        let Some(Identity { node, group, .. }) = self.hard.as_ref().map(|hard| hard.identity)
-        else {
+        let Some(Identity { node, group, .. }) = self.owner() else {
             let is_unfinished = self.is_unfinished();
             return if is_unfinished { verdict::Hard::Unfinished } else { verdict::Hard::Lost };
         };
-        if (node, group) == (self.config.node, self.config.group) {
+        if (node, group) != (self.config.node, self.config.group) {
+            return verdict::Hard::Foreign;
+        }
+        let align = self.hard().align;
+        if adopts && align > 0 {
+            self.config.disk_align = align;
+        }
+        if align == 0 || align == self.config.disk_align {
             verdict::Hard::Good
         } else {
-            verdict::Hard::Foreign
+            verdict::Hard::OtherAlign
         }
     }
 
@@ -393,6 +411,7 @@ impl Look {
         let mut wanted = found.clone();
         wanted.write_epoch += 1;
         wanted.clean = false;
+        wanted.align = self.config.disk_align;
         if !self.is_in_force(&wanted.newest) {
             wanted.newest = wanted.previous.clone();
         }

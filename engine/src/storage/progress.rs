@@ -31,6 +31,9 @@ impl Storage {
     /// Goes on with what follows the verdict: the machine takes in the snapshot, then applies what
     /// was known to be committed. True when that is done.
     pub(crate) fn catch_up(&mut self, now: Instant, applied: LogIndex) -> bool {
+        if self.is_resumed && self.is_cut_off(applied) {
+            self.snapshots.replace_state(&mut self.ops);
+        }
         if self.report.phase == Phase::Restore
             && let Some(restored) = self.snapshots.restored()
         {
@@ -44,6 +47,17 @@ impl Storage {
             self.ops.note(Note::Recovery(self.report.told().into()));
         }
         is_over
+    }
+
+    /// Whether a machine that keeps its own state waits for an entry that is lost, and so perhaps no part of the
+    /// log any more, and that a snapshot here holds: nobody need give it.
+    fn is_cut_off(&self, applied: LogIndex) -> bool {
+        let Some(begun) = self.snapshots.restored() else { return false };
+        let (applied, newest) = (applied.max(begun.index), self.snapshots.newest().index);
+        let is_held = |hole: LogIndex| hole <= newest;
+        let is_lost = self.journal.holes.first_from(applied.next()).is_some_and(is_held)
+            || self.journal.first() > applied.next();
+        is_lost && applied < newest
     }
 
     fn enter(&mut self, phase: Phase, now: Instant) {

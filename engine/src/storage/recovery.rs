@@ -413,7 +413,7 @@ impl Recovery {
     }
 
     fn read_snapshots(&mut self, now: Instant, ops: &mut Ops) -> Result<(), Halt> {
-        let hard = self.look.judge_hard_state();
+        let hard = self.look.judge_hard_state(self.is_look());
         match self.look.newest_in_copies() {
             [None, None] => {}
             [None, _] | [_, None] => ops.met(Mark::HardStateCopyLost),
@@ -430,7 +430,7 @@ impl Recovery {
         }
         self.phase(Phase::Snapshot, now);
         self.stage = Stage::Snapshots;
-        let align = self.config.disk_align;
+        let align = self.look.align() as u32;
         for n in 0..self.look.snapshots.len() as u32 {
             let found = &self.look.snapshots[n as usize];
             let (file, foot) = (File::Snapshot(found.at), found.len.checked_sub(u64::from(align)));

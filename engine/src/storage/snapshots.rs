@@ -406,6 +406,12 @@ impl Snapshots {
         self.read_on(ops);
     }
 
+    /// The machine is to have the newest snapshot's state in place of what it has.
+    pub(super) fn replace_state(&mut self, ops: &mut Ops) {
+        self.restored = None;
+        self.restore(ops);
+    }
+
     /// The machine keeps its own state, up to here.
     pub(crate) const fn resume(&mut self, at: LogId) {
         self.restored = Some(at);

@@ -60,6 +60,8 @@ pub(crate) enum Hard {
     Lost,
     /// Good, of another cluster, group or node.
     Foreign,
+    /// This node's, written in other units than it is configured for.
+    OtherAlign,
     /// Of a newer version.
     Newer,
     Good,
@@ -220,6 +222,12 @@ pub(crate) const TABLE: &[Row] = &[
         "another cluster's, group's or node's",
     ),
     row(
+        "other-align",
+        |f| matches!(f.hard, Hard::OtherAlign),
+        |_| Verdict::Refuse,
+        "written in other units than configured: nothing would be where it is looked for",
+    ),
+    row(
         "cutting",
         |f| f.is_cutting,
         |_| Verdict::RepeatCut,
@@ -318,13 +326,15 @@ mod tests {
     use super::*;
     use std::{collections::BTreeMap, fmt::Write as _};
 
+    const HARD_STATES: [Hard; 6] =
+        [Hard::Unfinished, Hard::Lost, Hard::Foreign, Hard::OtherAlign, Hard::Newer, Hard::Good];
     const TAILS: [Tail; 5] = [Tail::Whole, Tail::Torn, Tail::Covered, Tail::Damaged, Tail::Unknown];
 
     fn all() -> Vec<Found> {
         let mut all = Vec::new();
         for mode in [Mode::Run, Mode::Format, Mode::Join] {
             for is_empty in [false, true] {
-                for hard in [Hard::Unfinished, Hard::Lost, Hard::Foreign, Hard::Newer, Hard::Good] {
+                for hard in HARD_STATES {
                     for is_cutting in [false, true] {
                         disk(&mut all, mode, is_empty, hard, is_cutting);
                     }

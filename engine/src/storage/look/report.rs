@@ -260,6 +260,7 @@ fn hard_state_found(hard: &HardState) -> HardStateFound {
         cluster_epoch,
         group,
         node,
+        disk_align: hard.align,
         incarnation,
         number: hard.number,
         term: hard.term,

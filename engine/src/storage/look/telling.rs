@@ -56,10 +56,18 @@ impl Look {
                 "a snapshot or a part of one, and nothing else".into(),
             ),
             "foreign" => {
-                let Identity { node, group, .. } = self.hard.as_ref()?.identity;
+                let Identity { node, group, .. } = self.owner()?;
                 let expected = format!("node {} of group {}", self.config.node, self.config.group);
                 (40, expected, format!("node {node} of group {group}"))
             }
+            "other-align" => (
+                248,
+                format!(
+                    "a disk in units of {} bytes, as this node is configured (disk_align)",
+                    self.config.disk_align
+                ),
+                format!("one in units of {}: start it with these", self.hard.as_ref()?.align),
+            ),
             _ => return None,
         };
         Some(refused(row, File::HardState, offset, &expected, &found))
