@@ -102,14 +102,47 @@ impl std::error::Error for OpenError {
 }
 
 /// Makes a directory and those above it that are missing, each of which is there after a power cut.
+///
+/// One that is there is made durable as well: a process may have made it, and been killed before it came to
+/// that. Nobody could tell later, and to sync what is durable costs next to nothing.
 pub fn make_durably(path: &Path) -> io::Result<()> {
-    let missing: Vec<&Path> = path.ancestors().take_while(|path| !path.exists()).collect();
-    fs::create_dir_all(path)?;
-    for made in missing.iter().rev() {
-        let above = made.parent().filter(|above| !above.as_os_str().is_empty());
-        fs::File::open(above.unwrap_or_else(|| Path::new(".")))?.sync_all()?;
+    make_with(path, |above| fs::File::open(above)?.sync_all())
+}
+
+/// `sync` makes the names in a directory durable. Each is, before another is made below it: so only the last
+/// that is there can be one that is not.
+fn make_with(path: &Path, mut sync: impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
+        .collect();
+    let there = path.ancestors().nth(missing.len());
+    if let Some(above) = there.and_then(above) {
+        match sync(above) {
+            // One that may not be opened, or knows no sync, was not ours to make anything in.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::PermissionDenied | ErrorKind::InvalidInput
+                ) => {}
+            synced => synced?,
+        }
+    }
+    for made in missing.into_iter().rev() {
+        match fs::create_dir(made) {
+            // Somebody else makes it at the same time.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && made.is_dir() => {}
+            created => created?,
+        }
+        above(made).map_or(Ok(()), &mut sync)?;
     }
     Ok(())
+}
+
+/// The directory that has this one's name; none has that of the root, or of where we are.
+fn above(path: &Path) -> Option<&Path> {
+    let above = path.parent()?;
+    Some(if above.as_os_str().is_empty() { Path::new(".") } else { above })
 }
 
 impl Directory {

@@ -22,6 +22,7 @@ use crate::{
 };
 pub use driver::GroupsNode;
 use driver::Inner;
+use futures::channel::oneshot;
 use lakebed::{
     ClusterId, Config, GroupId, Halt, Member, Membership, NodeId, Start, StateMachine, Tuning,
     files::{Directory, make_durably},
@@ -31,6 +32,7 @@ use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
 };
 
 /// The most bytes of commands and queries of one group that wait for the loop's next turn.
@@ -96,11 +98,14 @@ pub enum GroupsError {
     Exists(GroupId),
     /// It is being removed from this node.
     Leaving(GroupId),
+    /// None of this id is running, but its directory is there: it ended by itself, or its removal did not
+    /// come to its end.
+    Left(GroupId),
     /// There is none.
     Unknown(GroupId),
     /// Its directory cannot be used.
     Directory(DirError),
-    /// Its directory cannot be thrown away.
+    /// Its directory cannot be looked at, or thrown away.
     Io(io::Error),
     /// The node has ended.
     Ended,
@@ -111,9 +116,16 @@ impl fmt::Display for GroupsError {
         match self {
             Self::Exists(group) => write!(f, "group {group} is on this node already"),
             Self::Leaving(group) => write!(f, "group {group} is being removed from this node"),
+            Self::Left(group) => write!(
+                f,
+                "the directory of a group {group} that has ended is still there: resume it, or \
+                 remove it first"
+            ),
             Self::Unknown(group) => write!(f, "there is no group {group} on this node"),
             Self::Directory(error) => error.fmt(f),
-            Self::Io(error) => write!(f, "cannot throw the group's directory away: {error}"),
+            Self::Io(error) => {
+                write!(f, "cannot throw the group's directory away, or look at it: {error}")
+            }
             Self::Ended => f.write_str("the node has ended"),
         }
     }
@@ -167,27 +179,25 @@ impl State {
     }
 }
 
-/// A group that is being removed, until this is dropped: its directory is unlocked when it has ended,
-/// and nobody else's before it is gone.
-struct Leaving<'a> {
-    shared: &'a Shared,
+/// A group that is being removed, until this is dropped: nobody begins it before its directory is gone.
+struct Leaving {
+    shared: Arc<Shared>,
     group: GroupId,
 }
 
-impl<'a> Leaving<'a> {
-    fn begin(shared: &'a Shared, group: GroupId) -> Result<(Self, Handle), GroupsError> {
+impl Leaving {
+    /// The handle of the group, if it has not ended.
+    fn begin(shared: &Arc<Shared>, group: GroupId) -> Result<(Self, Option<Handle>), GroupsError> {
         let mut state = shared.state();
-        if state.leaving.contains(&group) {
+        if !state.leaving.insert(group) {
             return Err(GroupsError::Leaving(group));
         }
-        let inbox = state.inboxes.get(&group).ok_or(GroupsError::Unknown(group))?;
-        let handle = Handle::new(Arc::clone(inbox));
-        state.leaving.insert(group);
-        Ok((Self { shared, group }, handle))
+        let handle = state.inboxes.get(&group).map(|inbox| Handle::new(Arc::clone(inbox)));
+        Ok((Self { shared: Arc::clone(shared), group }, handle))
     }
 }
 
-impl Drop for Leaving<'_> {
+impl Drop for Leaving {
     fn drop(&mut self) {
         self.shared.state().leaving.remove(&self.group);
     }
@@ -221,9 +231,14 @@ impl Groups {
         self.shared.state().inboxes.get(&group).map(|inbox| Handle::new(Arc::clone(inbox)))
     }
 
-    /// Creates a group with these voters, by id and address, this node among them; or begins again
-    /// what its directory holds. To be called on each of them, before or after the others. Makes the
-    /// directory on this thread: it may wait for the disk.
+    /// Creates a group with these voters, by id and address, this node among them. To be called on each of
+    /// them, before or after the others. Makes the directory on this thread: it waits for the disk, and
+    /// up to ten seconds for what a killed process had begun there.
+    ///
+    /// An id may be used again only when no node has a directory of it any more ([`remove`](Self::remove)):
+    /// one that was away and comes back with the former group's tells the new one's members that their
+    /// disks were lost, and they halt ([`Halt::DiskLost`]). Where this node has one it is refused, with
+    /// [`GroupsError::Left`].
     pub fn create<'a>(
         &self,
         group: GroupId,
@@ -238,23 +253,32 @@ impl Groups {
         self.begin(group, Some(Start::Format { cluster: self.cluster, members }))
     }
 
-    /// Begins a group that knows nobody and waits to be added to the others of its id, or again what
-    /// its directory holds. Makes the directory on this thread: it may wait for the disk.
+    /// Begins a group that knows nobody and waits to be added to the others of its id. Waits for the disk
+    /// as [`create`](Self::create) does, and is refused where that is.
     pub fn join(&self, group: GroupId) -> Result<Handle, GroupsError> {
         self.begin(group, Some(Start::Join { cluster: self.cluster }))
     }
 
-    /// By this where nothing is there yet. What nothing was made in is left for `create`.
+    /// Begins a group again that has ended while the node went on, as its directory says. Waits for the
+    /// disk as [`create`](Self::create) does.
+    pub fn resume(&self, group: GroupId) -> Result<Handle, GroupsError> {
+        self.begin(group, None)
+    }
+
+    /// By this where nothing is there yet, or again what is there. What nothing was made in is left for
+    /// `create`.
     fn begin(&self, group: GroupId, new: Option<Start>) -> Result<Handle, GroupsError> {
         self.shared.state().admit(group)?;
-        let owner = Owner { cluster: self.cluster.0, group: group.0, node: self.node.0 };
-        let (directory, vacant) =
-            dir::open(&self.path(group), owner).map_err(GroupsError::Directory)?;
+        if new.is_none() && !is_there(&self.path(group))? {
+            return Err(GroupsError::Unknown(group));
+        }
+        let (directory, vacant) = self.lock(group)?;
         let directory = directory.with_open_files(OPEN_FILES_MAX);
         let start = match new {
             Some(start) if vacant => start,
+            Some(_) => return Err(GroupsError::Left(group)),
             None if vacant => return Err(GroupsError::Unknown(group)),
-            _ => Start::Run,
+            None => Start::Run,
         };
         let inbox = Inbox::at(Arc::clone(&self.shared.bell), group, INBOX_BYTES_MAX);
         let inbox = Arc::new(inbox);
@@ -268,24 +292,56 @@ impl Groups {
         Ok(Handle::new(inbox))
     }
 
-    /// Ends a group on this node and throws its directory away. The group goes on elsewhere as one
-    /// that has lost a node: take it out of the membership first, or remove all of it. Should this
-    /// future be dropped, the group ends and its directory stays.
+    /// Ends a group on this node and throws its directory away, on a thread of its own: it may be large.
+    /// One that has ended already, whatever the reason, is thrown away as well. The group goes on elsewhere
+    /// as one that has lost a node: take it out of the membership first, or remove all of it. Should this
+    /// future be dropped, the group ends, and its directory may stay: then call it again.
     pub async fn remove(&self, group: GroupId) -> Result<(), GroupsError> {
-        let (_leaving, handle) = Leaving::begin(&self.shared, group)?;
-        handle.shutdown(false).await.map_err(|_| GroupsError::Ended)?;
-        let gone = self.dir.join(format!("{GONE}{group}"));
-        // In one step, so that half a directory is never taken for a group.
+        let (leaving, handle) = Leaving::begin(&self.shared, group)?;
+        if let Some(handle) = handle {
+            handle.shutdown(false).await.map_err(|_| GroupsError::Ended)?;
+        }
+        let (groups, (told, thrown)) = (self.clone(), oneshot::channel());
+        let throw = move || {
+            let result = groups.throw_away(group);
+            // Whoever hears of it may create the group anew.
+            drop(leaving);
+            // The future may have been dropped.
+            let _ = told.send(result);
+        };
+        let thread = thread::Builder::new().name("lakebed-remove".into()).spawn(throw);
+        thread.map_err(GroupsError::Io)?;
+        thrown.await.unwrap_or_else(|_| Err(GroupsError::Io(io::ErrorKind::Other.into())))
+    }
+
+    /// Under its lock: of a group that is anybody's nothing is thrown away.
+    fn throw_away(&self, group: GroupId) -> Result<(), GroupsError> {
+        let (path, gone) = (self.path(group), self.dir.join(format!("{GONE}{group}")));
+        let (is_here, was_thrown) = (is_there(&path)?, is_there(&gone)?);
+        if !is_here && !was_thrown {
+            return Err(GroupsError::Unknown(group));
+        }
         let throw = || {
-            if gone.exists() {
+            if was_thrown {
                 // An earlier one of this id, of which something could not be thrown away.
                 fs::remove_dir_all(&gone)?;
             }
-            fs::rename(self.path(group), &gone)?;
-            fs::File::open(&self.dir)?.sync_all()?;
-            fs::remove_dir_all(&gone)
+            if is_here {
+                // In one step, so that half a directory is never taken for a group.
+                fs::rename(&path, &gone)?;
+                fs::File::open(&self.dir)?.sync_all()?;
+                fs::remove_dir_all(&gone)?;
+            }
+            Ok(())
         };
+        let _lock = is_here.then(|| self.lock(group)).transpose()?;
         throw().map_err(GroupsError::Io)
+    }
+
+    /// The directory of a group, made if there is none, and whether there is no node in it.
+    fn lock(&self, group: GroupId) -> Result<(Directory, bool), GroupsError> {
+        let owner = Owner { cluster: self.cluster.0, group: group.0, node: self.node.0 };
+        dir::open(&self.path(group), owner).map_err(GroupsError::Directory)
     }
 
     /// Stops all groups, those that lead after handing over if they should, and then the node.
@@ -345,6 +401,10 @@ impl<M: StateMachine + Send + 'static> GroupsNode<M> {
         }
         Ok((groups, opened))
     }
+}
+
+fn is_there(path: &Path) -> Result<bool, GroupsError> {
+    fs::exists(path).map_err(GroupsError::Io)
 }
 
 /// The groups that a directory holds. What was being thrown away is gone then.

@@ -3,10 +3,10 @@
 mod port;
 
 use bytes::Bytes;
-use futures::future::join;
+use futures::{FutureExt, future::join};
 use lakebed::{
     Change, ClusterId, Control, GroupId, Halt, LogId, MachineError, Member, NodeId, ReadMode, Role,
-    StateMachine, Timestamp,
+    StateMachine, Timestamp, files::Directory,
 };
 use lakebed_runtime::{
     Counters, Failure, Groups, GroupsError, GroupsNode, GroupsOptions, Handle, Listen,
@@ -319,9 +319,122 @@ async fn a_group_that_panics_ends_with_its_reason_and_the_others_answer() {
         assert_eq!(cluster.add(group, 10).await, 11);
         cluster.agree(group, 11).await;
     }
-    // The directory is unlocked.
-    drop(cluster.groups(first).create(GroupId(2), [(1, "127.0.0.1:1")]).unwrap());
+    // What is there is not taken for a new one, and the directory is unlocked.
+    let anew = cluster.groups(first).create(GroupId(2), [(1, "127.0.0.1:1")]).unwrap_err();
+    let words =
+        "the directory of a group 2 that has ended is still there: resume it, or remove it first";
+    assert_eq!(anew.to_string(), words);
+    let joined = cluster.groups(first).join(GroupId(2));
+    assert!(matches!(joined, Err(GroupsError::Left(GroupId(2)))), "{joined:?}");
+    drop(cluster.groups(first).resume(GroupId(2)).unwrap());
     cluster.agree(3, 11).await;
+    let nothing = cluster.groups(first).resume(GroupId(5));
+    assert!(matches!(nothing, Err(GroupsError::Unknown(GroupId(5)))), "{nothing:?}");
+    assert!(!cluster.groups(first).path(GroupId(5)).exists(), "nothing is made for it");
+}
+
+/// That is how a group is to leave a node: it ends there by itself when it is no member, and its files
+/// stayed for ever, as nobody was there to be removed.
+#[tokio::test]
+async fn a_group_that_has_ended_by_itself_is_removed() {
+    let mut cluster = Cluster::new();
+    (1..=2).for_each(|group| cluster.create(group));
+    for group in 1..=2 {
+        cluster.add(group, 1).await;
+    }
+    let leaves = (cluster.leader(2).await + 1) % 3;
+    let ended = cluster.groups(leaves).ended(GroupId(2)).unwrap();
+    let change = vec![Change::Remove(NodeId(leaves as u64 + 1))];
+    eventually(async || {
+        let leader = cluster.leader(2).await;
+        let handle = cluster.groups(leader).group(GroupId(2))?;
+        handle.control(Control::Change(change.clone())).await.ok()
+    })
+    .await;
+    assert_eq!(*within(ended).await.unwrap(), Halt::Removed);
+    let path = cluster.groups(leaves).path(GroupId(2));
+    assert!(path.exists());
+    within(cluster.groups(leaves).remove(GroupId(2))).await.unwrap();
+    assert!(!path.exists());
+    let again = within(cluster.groups(leaves).remove(GroupId(2))).await;
+    assert!(matches!(again, Err(GroupsError::Unknown(GroupId(2)))), "{again:?}");
+    cluster.kill(leaves).await;
+    cluster.start(leaves);
+    assert_eq!(cluster.groups(leaves).list(), [GroupId(1)]);
+    cluster.agree(1, 1).await;
+}
+
+#[tokio::test]
+async fn a_group_that_panicked_is_removed_and_may_be_created_anew() {
+    let cluster = Cluster::new();
+    let groups = cluster.groups(0).clone();
+    let address = cluster.ports[0].address.to_string();
+    let handle = groups.create(GroupId(9), [(1, address.as_str())]).unwrap();
+    eventually(async || handle.propose_one(&[1; 8]).await.ok()).await;
+    assert!(within(handle.propose_one(&POISON.to_le_bytes())).await.is_err());
+    within(handle.ended()).await.unwrap();
+    within(groups.remove(GroupId(9))).await.unwrap();
+    assert!(!groups.path(GroupId(9)).exists());
+    let anew = groups.create(GroupId(9), [(1, address.as_str())]).unwrap();
+    let read = async || anew.read_one(b"", ReadMode::Linearizable).await.ok();
+    assert_eq!(number(&eventually(read).await), 0);
+}
+
+/// A removal that nobody waited for has ended the group, and no more.
+#[tokio::test]
+async fn a_removal_that_was_given_up_is_done_again() {
+    let mut cluster = Cluster::new();
+    cluster.create(9);
+    cluster.add(9, 5).await;
+    let groups = cluster.groups(0).clone();
+    let ended = groups.ended(GroupId(9)).unwrap();
+    assert!(groups.remove(GroupId(9)).now_or_never().is_none());
+    within(ended).await.unwrap();
+    assert!(groups.path(GroupId(9)).exists());
+    within(groups.remove(GroupId(9))).await.unwrap();
+    assert!(!groups.path(GroupId(9)).exists());
+    cluster.kill(0).await;
+    cluster.start(0);
+    assert_eq!(cluster.groups(0).list(), []);
+}
+
+/// Somebody looks at it, or it is another node's: nothing of it is thrown away.
+#[tokio::test]
+async fn a_directory_that_somebody_holds_is_not_thrown_away() {
+    let cluster = Cluster::new();
+    let groups = cluster.groups(0);
+    let directory = Directory::open(groups.path(GroupId(9))).unwrap();
+    let held = within(groups.remove(GroupId(9))).await;
+    assert!(matches!(held, Err(GroupsError::Directory(_))), "{held:?}");
+    assert!(groups.path(GroupId(9)).exists());
+    drop(directory);
+    within(groups.remove(GroupId(9))).await.unwrap();
+    assert!(!groups.path(GroupId(9)).exists());
+}
+
+/// Neither the loop nor another group hears of it.
+#[tokio::test]
+async fn a_group_whose_machine_cannot_be_made_ends_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = Port::take();
+    let listen = Listen::Bound(TcpListener::bind(port.address).unwrap());
+    let options = GroupsOptions::new(dir.path(), ClusterId(7), NodeId(1), listen);
+    let machine = |group: GroupId| {
+        assert_ne!(group, GroupId(2), "no machine for group {group}");
+        Sum { group, sum: 0 }
+    };
+    let (groups, node) = GroupsNode::open(options, machine).unwrap();
+    let address = port.address.to_string();
+    let task = tokio::spawn(node);
+    let create = |group| groups.create(GroupId(group), [(1, address.as_str())]).unwrap();
+    let (sound, without) = (create(1), create(2));
+    let halt = within(without.ended()).await.unwrap();
+    let Halt::Panicked(reason) = &*halt else { panic!("{halt}") };
+    assert!(reason.contains("no machine for group 2"), "{reason}");
+    eventually(async || sound.propose_one(&[1; 8]).await.ok()).await;
+    assert_eq!(groups.list(), [GroupId(1)]);
+    groups.shutdown(false);
+    within(task).await.unwrap();
 }
 
 /// The directory is there and nothing was made in it: no node begins there by itself.

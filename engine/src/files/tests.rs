@@ -198,3 +198,39 @@ fn no_room_is_told_from_other_failures() {
     let other = disk_error(&io::Error::from_raw_os_error(eacces));
     assert_eq!(other, DiskError::Io { errno: eacces });
 }
+
+/// Killed between the two, a process left a name that was in no later process's mind: the next one made its
+/// files durable in a directory that a power cut took.
+#[test]
+fn what_an_earlier_process_made_is_durable_before_anything_is_made_in_it() {
+    let temporary = tempdir().unwrap();
+    let (top, one) = (temporary.path(), temporary.path().join("one"));
+    let (two, three) = (one.join("two"), one.join("two/three"));
+    let mut synced = Vec::new();
+    let mut sync = |above: &Path| {
+        synced.push((above.to_owned(), one.exists(), two.exists(), three.exists()));
+        Ok(())
+    };
+    fs::create_dir(&one).unwrap();
+    make_with(&three, &mut sync).unwrap();
+    make_with(&three, &mut sync).unwrap();
+    let expected = [
+        (top.to_owned(), true, false, false),
+        (one.clone(), true, true, false),
+        (two.clone(), true, true, true),
+        (two.clone(), true, true, true),
+    ];
+    assert_eq!(synced, expected);
+}
+
+#[test]
+fn what_cannot_be_made_durable_is_an_error_where_something_is_made() {
+    let temporary = tempdir().unwrap();
+    let made = temporary.path().join("made");
+    let denied = |_: &Path| Err(ErrorKind::PermissionDenied.into());
+    make_with(temporary.path(), denied).unwrap();
+    let error = make_with(&made, denied).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    let broken = |_: &Path| Err(io::Error::from_raw_os_error(EIO));
+    assert_eq!(make_with(temporary.path(), broken).unwrap_err().raw_os_error(), Some(EIO));
+}

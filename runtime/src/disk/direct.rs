@@ -9,13 +9,16 @@ use super::{
     ALIGN, Ending,
     lane::{Done, Gate, Job, Lane},
     open_direct,
+    place::Place,
     uring::{Ended, Ring},
+    zeros,
 };
 use crate::driver::Disk;
 use lakebed::{
     Class, Completion, DiskError, DiskRequest, Event, Extent, File, OpId,
     files::{Directory, disk_error},
 };
+use rustix::io::Errno;
 use slab::Slab;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -106,16 +109,20 @@ impl Syncs {
 }
 
 impl UringDisk {
-    /// Drives this directory, or gives it back where the kernel does not allow this. Must be
-    /// called within a tokio runtime.
+    /// Drives this directory, or gives it back where the kernel does not allow this, or the file system
+    /// takes no writes around its cache though it says so. Must be called within a tokio runtime.
     pub fn new(directory: Directory) -> Result<Self, (Directory, io::Error)> {
         let ring = match Ring::new().and_then(Ring::watch) {
             Ok(ring) => ring,
             Err(error) => return Err((directory, error)),
         };
+        if !zeros::takes_direct(&directory) {
+            return Err((directory, Errno::INVAL.into()));
+        }
         let directory = Arc::new(directory);
         let (done, gate) = (Arc::new(Done::default()), Arc::new(Gate::default()));
-        let lane = Lane::new(Arc::clone(&directory), Arc::clone(&gate), Arc::clone(&done));
+        let place: Arc<dyn Place> = Arc::<Directory>::clone(&directory);
+        let lane = Lane::new("lakebed-disk", place, Arc::clone(&gate), Arc::clone(&done));
         let lane = match lane {
             Ok(lane) => lane,
             Err(error) => {
@@ -360,7 +367,7 @@ impl UringDisk {
         let direct = match file {
             File::Part(..) | File::Snapshot(_) => None,
             File::HardState | File::Segment(_) | File::Spare(_) => {
-                open_direct(&self.directory, file).map(Arc::new)
+                open_direct(&self.directory, file)?.map(Arc::new)
             }
         };
         let handles = Handles { cached, direct };

@@ -1,4 +1,5 @@
-//! A disk of two threads: one for commits, one for everything that may wait for them.
+//! A disk of three threads: one for commits, one for everything that may wait for them, and one for the
+//! syncs of snapshots, which may take as long as all the rest.
 //!
 //! What arrives while the commit thread syncs forms its next round: all its writes, then one
 //! `fdatasync` for each file. Invariant: a durable write ends after a sync that began when the
@@ -7,6 +8,7 @@
 use super::{
     Ending,
     lane::{Done, Gate, Job, Lane},
+    place::{Place, is_snapshot_sync},
 };
 use crate::driver::Disk;
 use lakebed::{Class, Completion, DiskRequest, Event, File, OpId, files::Directory};
@@ -26,6 +28,10 @@ pub struct FilesDisk {
     commits: Option<mpsc::Sender<Vec<Job>>>,
     thread: Option<JoinHandle<()>>,
     background: Lane,
+    /// New segments and what peers read must not stand behind a snapshot: commits may wait for them. The
+    /// alternative, having the system write it out piece by piece, shortens its last sync and bounds nothing:
+    /// how long that takes is the device's affair.
+    snapshots: Lane,
     done: Arc<Done>,
     in_flight: usize,
 }
@@ -33,11 +39,15 @@ pub struct FilesDisk {
 impl FilesDisk {
     /// Drives this directory.
     pub fn new(directory: Directory) -> io::Result<Self> {
-        let directory = Arc::new(directory);
+        Self::over(Arc::new(directory))
+    }
+
+    fn over(place: Arc<dyn Place>) -> io::Result<Self> {
         let (done, gate) = (Arc::new(Done::default()), Arc::new(Gate::default()));
-        let background = Lane::new(Arc::clone(&directory), Arc::clone(&gate), Arc::clone(&done))?;
+        let lane = |name| Lane::new(name, Arc::clone(&place), Arc::clone(&gate), Arc::clone(&done));
+        let (background, snapshots) = (lane("lakebed-disk")?, lane("lakebed-sync")?);
         let (commits, rounds) = mpsc::channel();
-        let committer = Committer { directory, gate, done: Arc::clone(&done) };
+        let committer = Committer { place, gate, done: Arc::clone(&done) };
         let name = "lakebed-commit".into();
         let thread = thread::Builder::new().name(name).spawn(move || committer.run(&rounds))?;
         Ok(Self {
@@ -45,6 +55,7 @@ impl FilesDisk {
             commits: Some(commits),
             thread: Some(thread),
             background,
+            snapshots,
             done,
             in_flight: 0,
         })
@@ -55,8 +66,10 @@ impl Disk for FilesDisk {
     fn submit(&mut self, op: OpId, class: Class, request: DiskRequest) {
         self.in_flight += 1;
         let job = Job { op, class, request };
+        if is_snapshot_sync(&job.request) {
+            self.snapshots.push(job);
         // What takes long, whoever waits for it: commits to others go on meanwhile.
-        if class == Class::Commit && !job.is_long() {
+        } else if class == Class::Commit && !job.is_long() {
             self.pending.push(job);
         } else {
             self.background.push(job);
@@ -93,7 +106,7 @@ impl Drop for FilesDisk {
 }
 
 struct Committer {
-    directory: Arc<Directory>,
+    place: Arc<dyn Place>,
     gate: Arc<Gate>,
     done: Arc<Done>,
 }
@@ -122,7 +135,7 @@ impl Committer {
             self.done.extend(ended);
         }
         for (file, ops) in syncs {
-            let result = self.directory.perform(&DiskRequest::Sync { file });
+            let result = self.place.perform(&DiskRequest::Sync { file });
             self.done.extend(ops.into_iter().map(|op| (op, result.clone())));
         }
     }
@@ -132,10 +145,101 @@ impl Committer {
         match request {
             DiskRequest::Write { file, at, and, durable } => {
                 let write = DiskRequest::Write { file, at, and, durable: false };
-                (self.directory.perform(&write), durable.then_some(file))
+                (self.place.perform(&write), durable.then_some(file))
             }
             DiskRequest::Sync { file } => (Ok(Completion::Done), Some(file)),
-            request => (self.directory.perform(&request), None),
+            request => (self.place.perform(&request), None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lakebed::{LogId, SnapshotId};
+    use std::{
+        future::poll_fn,
+        path::Path,
+        sync::{
+            Mutex,
+            mpsc::{Receiver, Sender, channel},
+        },
+        task::Poll,
+        time::Duration,
+    };
+    use tokio::time::timeout;
+
+    const PART: File = File::Part(LogId::ZERO, SnapshotId(1));
+    const SPARE: File = File::Spare(0);
+
+    /// A directory where the syncs of a snapshot end when they are let.
+    struct Held {
+        directory: Directory,
+        begun: Sender<()>,
+        gate: Mutex<Receiver<()>>,
+    }
+
+    impl Place for Held {
+        fn perform(&self, request: &DiskRequest) -> Ending {
+            if is_snapshot_sync(request) {
+                // The test may be over.
+                let _ = self.begun.send(());
+                let _ = self.gate.lock().expect("no thread panics").recv();
+            }
+            self.directory.perform(request)
+        }
+
+        fn create(&self, file: File, len: u64, before_piece: &mut dyn FnMut()) -> Ending {
+            Place::create(&self.directory, file, len, before_piece)
+        }
+    }
+
+    /// A disk there, what lets it go on, which is to be dropped before it, and what tells of a sync.
+    fn held(path: &Path) -> (FilesDisk, Sender<()>, Receiver<()>) {
+        let directory = Directory::open(path).unwrap();
+        let ((open, gate), (begun, begins)) = (channel(), channel());
+        let place = Held { directory, begun, gate: Mutex::new(gate) };
+        (FilesDisk::over(Arc::new(place)).unwrap(), open, begins)
+    }
+
+    /// Waits until so many operations have ended, and says which.
+    async fn ended(disk: &mut FilesDisk, count: usize) -> Vec<u64> {
+        let mut events = Vec::new();
+        let ends = poll_fn(|cx| {
+            disk.poll_completed(cx, &mut events);
+            if events.len() >= count { Poll::Ready(()) } else { Poll::Pending }
+        });
+        timeout(Duration::from_secs(60), ends).await.expect("waited in vain");
+        let op = |event| match event {
+            Event::Completed { op, result } => {
+                result.unwrap();
+                op.0
+            }
+            other => panic!("{other:?}"),
+        };
+        let mut ops: Vec<_> = events.into_iter().map(op).collect();
+        ops.sort_unstable();
+        ops
+    }
+
+    /// A log that needs its next segment would wait as long as the snapshot's last sync takes, and so
+    /// would every client.
+    #[tokio::test]
+    async fn nothing_stands_behind_the_sync_of_a_snapshot() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (mut disk, open, begins) = held(temporary.path());
+        let create = |file, len| DiskRequest::Create { file, len, zeroed: true };
+        disk.submit(OpId(1), Class::Background, create(PART, 0));
+        assert_eq!(ended(&mut disk, 1).await, [1]);
+        disk.submit(OpId(2), Class::Background, DiskRequest::Sync { file: PART });
+        begins.recv().unwrap();
+        disk.submit(OpId(3), Class::Background, create(SPARE, 4096));
+        disk.submit(OpId(4), Class::Commit, create(File::Spare(1), 4096));
+        let read = DiskRequest::Read { file: PART, offset: 0, len: 1 };
+        disk.submit(OpId(5), Class::Serve, read);
+        disk.flush();
+        assert_eq!(ended(&mut disk, 3).await, [3, 4, 5]);
+        drop(open);
+        assert_eq!(ended(&mut disk, 1).await, [2]);
     }
 }

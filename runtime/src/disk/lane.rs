@@ -3,12 +3,15 @@
 //!
 //! Knows no engine. Invariant: each job ends once, and all have ended when the lane is dropped.
 
-use super::{Ending, zeros};
+use super::{
+    Ending,
+    place::{Place, is_zeros},
+};
 use futures::task::AtomicWaker;
-use lakebed::{Class, Completion, DiskRequest, Event, File, OpId, files::Directory};
+use lakebed::{Class, DiskRequest, Event, File, OpId};
 use std::{
     collections::VecDeque,
-    fs, io, mem,
+    io, mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::Waker,
     thread::{self, JoinHandle},
@@ -16,7 +19,7 @@ use std::{
 };
 
 /// The longest that a piece of a new file waits for commits to pause. Under a load that never does
-/// the next segment must still be ready in time: with [`zeros::PIECE_BYTES`], two seconds of it in one.
+/// the next segment must still be ready in time: with [`PIECE_BYTES`](super::zeros::PIECE_BYTES), two seconds of it in one.
 const YIELD_MAX: Duration = Duration::from_micros(250);
 
 /// An operation on its way.
@@ -28,9 +31,9 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// A new file takes long.
+    /// Zeros take long.
     pub(super) const fn is_long(&self) -> bool {
-        matches!(self.request, DiskRequest::Create { .. })
+        is_zeros(&self.request)
     }
 }
 
@@ -119,7 +122,7 @@ impl Queue {
 }
 
 struct Shared {
-    directory: Arc<Directory>,
+    place: Arc<dyn Place>,
     queue: Mutex<Queue>,
     arrived: Condvar,
     gate: Arc<Gate>,
@@ -134,15 +137,15 @@ pub(super) struct Lane {
 
 impl Lane {
     pub(super) fn new(
-        directory: Arc<Directory>,
+        name: &str,
+        place: Arc<dyn Place>,
         gate: Arc<Gate>,
         done: Arc<Done>,
     ) -> io::Result<Self> {
         let (queue, arrived) = Default::default();
-        let shared = Arc::new(Shared { directory, queue, arrived, gate, done });
+        let shared = Arc::new(Shared { place, queue, arrived, gate, done });
         let run = Arc::clone(&shared);
-        let name = "lakebed-disk".into();
-        let thread = thread::Builder::new().name(name).spawn(move || run.run())?;
+        let thread = thread::Builder::new().name(name.into()).spawn(move || run.run())?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -184,14 +187,14 @@ impl Shared {
     fn perform(&self, Job { op, class, request }: Job) {
         let result = match request {
             DiskRequest::Create { file, len, .. } => self.create(file, len, class),
-            request => self.directory.perform(&request),
+            request => self.place.perform(&request),
         };
         self.done.push(op, result);
     }
 
     /// A large file takes long: what is urgent or short goes between its pieces.
     fn create(&self, file: File, len: u64, class: Class) -> Ending {
-        let before_piece = || {
+        let mut before_piece = || {
             if class > Class::Commit {
                 self.gate.await_pause();
             }
@@ -199,8 +202,7 @@ impl Shared {
                 self.perform(job);
             }
         };
-        let fill = |new: &fs::File| zeros::fill(&self.directory, file, new, len, before_piece);
-        self.directory.create_with(file, fill).map(|()| Completion::Done)
+        self.place.create(file, len, &mut before_piece)
     }
 
     fn pop_beside(&self, class: Class) -> Option<Job> {

@@ -6,6 +6,7 @@
 mod direct;
 mod files;
 mod lane;
+pub(crate) mod place;
 pub(crate) mod pool;
 mod uring;
 mod zeros;
@@ -15,7 +16,7 @@ pub use files::FilesDisk;
 
 use crate::{driver::Disk, options::DiskKind};
 use lakebed::{Class, Completion, DiskError, DiskRequest, Event, File, OpId, files::Directory};
-use rustix::fs::OFlags;
+use rustix::{fs::OFlags, io::Errno};
 use std::{
     fs::{self, OpenOptions},
     io,
@@ -43,10 +44,21 @@ pub fn open(kind: DiskKind, directory: Directory) -> io::Result<Box<dyn Disk + S
 
 /// Another descriptor of a file, for transfers around the page cache; `None` where the file system
 /// has no such thing.
-fn open_direct(directory: &Directory, file: File) -> Option<fs::File> {
+fn open_direct(directory: &Directory, file: File) -> Result<Option<fs::File>, DiskError> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).custom_flags(OFlags::DIRECT.bits().cast_signed());
-    directory.open_beside(file, &options).ok()
+    match directory.open_beside(file, &options) {
+        Ok(direct) => Ok(Some(direct)),
+        Err(error) if is_no_direct(error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a file system says by this that it has no transfers around the page cache: some do when a
+/// file is opened so, some only at the first write.
+fn is_no_direct(error: DiskError) -> bool {
+    let no = [Errno::INVAL, Errno::OPNOTSUPP].map(Errno::raw_os_error);
+    matches!(error, DiskError::Io { errno } if no.contains(&errno))
 }
 
 fn boxed(disk: impl Disk + Send + 'static) -> Box<dyn Disk + Send> {

@@ -1,82 +1,157 @@
-//! One disk for many groups: a few threads for commits and a few for what may wait, each of which
-//! takes one group at a time.
+//! One disk for many groups: a few threads for commits, a few for what may wait, and a few for the
+//! syncs of snapshots, each of which takes one group at a time.
 //!
 //! Of a group that has its turn all commits that gathered are written, then each of their files is
 //! synced once. Groups have their turns beside each other, so their syncs meet in the device, and one
-//! whose file hangs holds one thread. Knows no engine. Invariant: of one group one round of commits
-//! and one other job are under way at most, and each operation ends once.
+//! whose file hangs holds one thread. What may wait is done by its urgency, and what nobody waits for
+//! never has all threads: a new segment for a commit, or a read for a peer, finds one. Knows no engine.
+//! Invariant: of one group one turn of each line is under way at most, and each operation ends once.
 
-use super::{Ending, zeros};
+use super::{
+    Ending,
+    place::{Place, is_snapshot_sync, is_zeros},
+};
 use futures::task::AtomicWaker;
-use lakebed::{Class, Completion, DiskRequest, File, GroupId, OpId, files::Directory};
+use lakebed::{Class, Completion, DiskRequest, File, GroupId, OpId};
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
+    ops::Range,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     task::Waker,
     thread::{self, JoinHandle},
 };
 
-/// Threads that commit, and threads for everything else.
-const THREADS: [usize; 2] = [4, 2];
+/// What groups stand in line for, the most urgent first.
 const COMMITS: usize = 0;
-const OTHERS: usize = 1;
+/// New files that a commit waits for.
+const CREATES: usize = 1;
+const SERVES: usize = 2;
+const BACKGROUND: usize = 3;
+/// Takes long, so it has threads of its own: new segments are asked for in the background too, and a
+/// commit waits for one that stands behind a snapshot.
+const SNAPSHOTS: usize = 4;
+const LINES: usize = 5;
+
+/// Threads that look after the same lines.
+struct Crew {
+    name: &'static str,
+    threads: usize,
+    lines: Range<usize>,
+}
+
+const CREWS: [Crew; 3] = [
+    Crew { name: "lakebed-commit", threads: 4, lines: COMMITS..CREATES },
+    Crew { name: "lakebed-disk", threads: 3, lines: CREATES..SNAPSHOTS },
+    Crew { name: "lakebed-sync", threads: 2, lines: SNAPSHOTS..LINES },
+];
+/// How many of its crew may be at what nobody waits for: one always is at hand for the rest.
+const BACKGROUND_MAX: usize = CREWS[crew_of(BACKGROUND)].threads - 1;
+
+const fn crew_of(line: usize) -> usize {
+    match line {
+        COMMITS => 0,
+        SNAPSHOTS => 2,
+        _ => 1,
+    }
+}
+
+const fn line_of(class: Class, request: &DiskRequest) -> usize {
+    match class {
+        _ if is_snapshot_sync(request) => SNAPSHOTS,
+        Class::Commit if is_zeros(request) => CREATES,
+        Class::Commit => COMMITS,
+        Class::Serve => SERVES,
+        Class::Background => BACKGROUND,
+    }
+}
 
 type Job = (OpId, DiskRequest);
-
-/// Where a group's bytes are: its directory, or what stands for one in a test.
-pub(crate) trait Place: Send + Sync + 'static {
-    /// Performs a request, and returns when it has ended.
-    fn perform(&self, request: &DiskRequest) -> Ending;
-
-    /// Makes a file of this many zeros.
-    fn create(&self, file: File, len: u64) -> Ending;
-}
-
-impl Place for Directory {
-    fn perform(&self, request: &DiskRequest) -> Ending {
-        Self::perform(self, request)
-    }
-
-    fn create(&self, file: File, len: u64) -> Ending {
-        let fill = |new: &std::fs::File| zeros::fill(self, file, new, len, || {});
-        self.create_with(file, fill).map(|()| Completion::Done)
-    }
-}
 
 /// What a group waits for.
 struct Seat {
     place: Arc<dyn Place>,
-    jobs: [VecDeque<Job>; 2],
-    /// Whether a thread of each kind has its turn with it.
-    is_served: [bool; 2],
+    jobs: [VecDeque<Job>; LINES],
+    /// Whether it stands in this line, or has its turn.
+    is_served: [bool; LINES],
+}
+
+/// A group's jobs of one line, in the hands of a thread.
+struct Turn {
+    group: GroupId,
+    line: usize,
+    place: Arc<dyn Place>,
+    jobs: Vec<Job>,
 }
 
 #[derive(Default)]
 struct State {
     seats: BTreeMap<GroupId, Seat>,
-    /// Groups that have jobs of each kind and no thread yet; each once.
-    ready: [VecDeque<GroupId>; 2],
+    /// Groups that have jobs of each line and no thread yet; each once.
+    ready: [VecDeque<GroupId>; LINES],
+    /// How many threads are at what nobody waits for.
+    in_background: usize,
+    /// How many threads of each crew have nothing to do.
+    idle: [usize; CREWS.len()],
     is_closed: bool,
 }
 
 impl State {
     /// Puts a group in line, if it has jobs and nobody serves it.
-    fn line_up(&mut self, group: GroupId, kind: usize) -> bool {
+    fn line_up(&mut self, group: GroupId, line: usize) -> bool {
         let Some(seat) = self.seats.get_mut(&group) else { return false };
-        if seat.is_served[kind] || seat.jobs[kind].is_empty() {
+        if seat.is_served[line] || seat.jobs[line].is_empty() {
             return false;
         }
-        seat.is_served[kind] = true;
-        self.ready[kind].push_back(group);
+        seat.is_served[line] = true;
+        self.ready[line].push_back(group);
         true
+    }
+
+    /// The next turn of the most urgent of these lines.
+    fn take(&mut self, lines: Range<usize>) -> Option<Turn> {
+        for line in lines {
+            while let Some(group) = self.ready[line].pop_front() {
+                if let Some(turn) = self.begin(group, line) {
+                    return Some(turn);
+                }
+            }
+        }
+        None
+    }
+
+    /// What does not wait for zeros of this line: whatever is more urgent, and what is short. Snapshots
+    /// and compaction are what saves us from writing more of those. Left to a thread that has nothing to do,
+    /// if one may take it: should it hang, the zeros hang with it.
+    fn take_beside(&mut self, line: usize) -> Option<Turn> {
+        let is_anybody_idle = self.idle[crew_of(line)] > 0;
+        if !is_anybody_idle && let Some(turn) = self.take(CREATES..line) {
+            return Some(turn);
+        }
+        if is_anybody_idle && self.in_background < BACKGROUND_MAX {
+            return None;
+        }
+        let next = |group: &GroupId| self.seats.get(group).and_then(|seat| seat.jobs[line].front());
+        let is_short = |group| next(group).is_some_and(|(_, request)| !is_zeros(request));
+        let at = self.ready[line].iter().position(is_short)?;
+        let group = self.ready[line].remove(at)?;
+        self.begin(group, line)
+    }
+
+    /// All its commits, or one of anything else; `None`: the group has gone.
+    fn begin(&mut self, group: GroupId, line: usize) -> Option<Turn> {
+        let seat = self.seats.get_mut(&group)?;
+        let count = if line == COMMITS { seat.jobs[line].len() } else { 1 };
+        let jobs = seat.jobs[line].drain(..count).collect();
+        Some(Turn { group, line, place: Arc::clone(&seat.place), jobs })
     }
 }
 
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    arrived: [Condvar; 2],
+    /// One for each crew.
+    arrived: [Condvar; CREWS.len()],
     done: Mutex<Vec<(GroupId, OpId, Ending)>>,
     driver: AtomicWaker,
 }
@@ -91,10 +166,10 @@ impl Pool {
     pub(crate) fn new() -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let mut pool = Self { shared, threads: Vec::new() };
-        for (kind, name) in [(COMMITS, "lakebed-commit"), (OTHERS, "lakebed-disk")] {
-            for _ in 0..THREADS[kind] {
+        for (crew, Crew { name, threads, .. }) in CREWS.into_iter().enumerate() {
+            for _ in 0..threads {
                 let shared = Arc::clone(&pool.shared);
-                let work = move || shared.work(kind);
+                let work = move || shared.work(crew);
                 pool.threads.push(thread::Builder::new().name(name.into()).spawn(work)?);
             }
         }
@@ -103,7 +178,8 @@ impl Pool {
 
     /// Takes in a group's directory.
     pub(crate) fn add(&self, group: GroupId, place: impl Place) {
-        let seat = Seat { place: Arc::new(place), jobs: Default::default(), is_served: [false; 2] };
+        let (jobs, is_served) = Default::default();
+        let seat = Seat { place: Arc::new(place), jobs, is_served };
         lock(&self.shared.state).seats.insert(group, seat);
     }
 
@@ -122,14 +198,13 @@ impl Pool {
     }
 
     pub(crate) fn submit(&self, group: GroupId, op: OpId, class: Class, request: DiskRequest) {
-        let is_long = matches!(request, DiskRequest::Create { .. });
-        let kind = if class == Class::Commit && !is_long { COMMITS } else { OTHERS };
+        let line = line_of(class, &request);
         let mut state = lock(&self.shared.state);
         if let Some(seat) = state.seats.get_mut(&group) {
-            seat.jobs[kind].push_back((op, request));
+            seat.jobs[line].push_back((op, request));
         }
-        if state.line_up(group, kind) {
-            self.shared.arrived[kind].notify_one();
+        if state.line_up(group, line) {
+            self.shared.arrived[crew_of(line)].notify_one();
         }
     }
 
@@ -153,48 +228,92 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    fn work(&self, kind: usize) {
-        while let Some((group, place, jobs)) = self.next(kind) {
-            let ended = if kind == COMMITS {
-                commit(&*place, jobs)
-            } else {
-                jobs.into_iter().map(|(op, request)| (op, perform(&*place, request))).collect()
-            };
-            // Who hears of the last end may open the directory anew.
-            drop(place);
-            let mut state = lock(&self.state);
-            if let Some(seat) = state.seats.get_mut(&group) {
-                seat.is_served[kind] = false;
+    fn work(&self, crew: usize) {
+        while let Some(turn) = self.next(crew) {
+            let is_background = turn.line == BACKGROUND;
+            self.serve(turn);
+            if is_background {
+                self.leave_background();
             }
-            if state.line_up(group, kind) {
-                self.arrived[kind].notify_one();
-            }
-            drop(state);
-            lock(&self.done).extend(ended.into_iter().map(|(op, ending)| (group, op, ending)));
-            self.driver.wake();
         }
     }
 
-    /// The next group's jobs: all its commits, or one of the others.
-    fn next(&self, kind: usize) -> Option<(GroupId, Arc<dyn Place>, Vec<Job>)> {
+    fn next(&self, crew: usize) -> Option<Turn> {
         let mut state = lock(&self.state);
         loop {
-            while let Some(group) = state.ready[kind].pop_front() {
-                let Some(seat) = state.seats.get_mut(&group) else { continue };
-                let count = if kind == COMMITS { seat.jobs[kind].len() } else { 1 };
-                let jobs = seat.jobs[kind].drain(..count).collect();
-                return Some((group, Arc::clone(&seat.place), jobs));
+            let Range { start, mut end } = CREWS[crew].lines;
+            if end > BACKGROUND && start < BACKGROUND && state.in_background == BACKGROUND_MAX {
+                end = BACKGROUND;
+            }
+            if let Some(turn) = state.take(start..end) {
+                state.in_background += usize::from(turn.line == BACKGROUND);
+                return Some(turn);
             }
             if state.is_closed {
                 return None;
             }
-            state = self.arrived[kind].wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle[crew] += 1;
+            state = self.arrived[crew].wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle[crew] -= 1;
         }
+    }
+
+    /// Whoever looked meanwhile was sent away.
+    fn leave_background(&self) {
+        let mut state = lock(&self.state);
+        state.in_background -= 1;
+        if !state.ready[BACKGROUND].is_empty() {
+            self.arrived[crew_of(BACKGROUND)].notify_one();
+        }
+    }
+
+    fn serve(&self, Turn { group, line, place, jobs }: Turn) {
+        let last = if line == COMMITS {
+            commit(&*place, jobs, |ended| self.tell(group, ended))
+        } else {
+            let perform = |(op, request)| (op, self.perform(&*place, request, line));
+            jobs.into_iter().map(perform).collect()
+        };
+        // Who hears of the last end may open the directory anew.
+        drop(place);
+        let mut state = lock(&self.state);
+        if let Some(seat) = state.seats.get_mut(&group) {
+            seat.is_served[line] = false;
+        }
+        if state.line_up(group, line) {
+            self.arrived[crew_of(line)].notify_one();
+        }
+        drop(state);
+        self.tell(group, last);
+    }
+
+    fn perform(&self, place: &dyn Place, request: DiskRequest, line: usize) -> Ending {
+        let DiskRequest::Create { file, len, .. } = request else { return place.perform(&request) };
+        let mut before_piece = || {
+            while let Some(turn) = self.take_beside(line) {
+                self.serve(turn);
+            }
+        };
+        place.create(file, len, &mut before_piece)
+    }
+
+    fn take_beside(&self, line: usize) -> Option<Turn> {
+        lock(&self.state).take_beside(line)
+    }
+
+    fn tell(&self, group: GroupId, ended: Vec<(OpId, Ending)>) {
+        lock(&self.done).extend(ended.into_iter().map(|(op, ending)| (group, op, ending)));
+        self.driver.wake();
     }
 }
 
-/// All writes, then one sync for each file.
-fn commit(place: &dyn Place, jobs: Vec<Job>) -> Vec<(OpId, Ending)> {
+/// All writes, then one sync for each file. Tells what has ended while others have not; the last are
+/// handed back.
+fn commit(
+    place: &dyn Place,
+    jobs: Vec<Job>,
+    mut tell: impl FnMut(Vec<(OpId, Ending)>),
+) -> Vec<(OpId, Ending)> {
     let mut syncs = BTreeMap::<File, Vec<OpId>>::new();
     let mut ended = Vec::new();
     for (op, request) in jobs {
@@ -212,17 +331,13 @@ fn commit(place: &dyn Place, jobs: Vec<Job>) -> Vec<(OpId, Ending)> {
         }
     }
     for (file, ops) in syncs {
+        if !ended.is_empty() {
+            tell(std::mem::take(&mut ended));
+        }
         let result = place.perform(&DiskRequest::Sync { file });
         ended.extend(ops.into_iter().map(|op| (op, result.clone())));
     }
     ended
-}
-
-fn perform(place: &dyn Place, request: DiskRequest) -> Ending {
-    match request {
-        DiskRequest::Create { file, len, .. } => place.create(file, len),
-        request => place.perform(&request),
-    }
 }
 
 /// What is guarded here is whole at every instant, whoever panicked.
@@ -233,12 +348,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use lakebed::{Extent, LogId, SnapshotId};
     use std::{
         collections::BTreeSet,
         future::poll_fn,
         sync::mpsc::{Receiver, Sender, channel},
         task::Poll,
+        time::Duration,
     };
+    use tokio::time::timeout;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     /// A place whose syncs end when they are let, each of which is told.
     struct Held {
@@ -247,20 +368,31 @@ mod tests {
         gate: Option<Mutex<Receiver<()>>>,
     }
 
+    impl Held {
+        fn wait(&self) {
+            // The test may be over.
+            let _ = self.begun.send(self.group);
+            if let Some(gate) = &self.gate {
+                // Until the test lets it, or is over.
+                let _ = lock(gate).recv();
+            }
+        }
+    }
+
     impl Place for Held {
         fn perform(&self, request: &DiskRequest) -> Ending {
             if matches!(request, DiskRequest::Sync { .. }) {
-                // The test may be over.
-                let _ = self.begun.send(self.group);
-                if let Some(gate) = &self.gate {
-                    // Until the test lets it, or is over.
-                    let _ = lock(gate).recv();
-                }
+                self.wait();
             }
             Ok(Completion::Done)
         }
 
-        fn create(&self, _: File, _: u64) -> Ending {
+        /// One of zeros has a piece before it is let, and one behind that.
+        fn create(&self, _: File, len: u64, before_piece: &mut dyn FnMut()) -> Ending {
+            if len > 1 {
+                self.wait();
+            }
+            before_piece();
             Ok(Completion::Done)
         }
     }
@@ -272,13 +404,17 @@ mod tests {
 
     /// Waits until so many operations have ended.
     async fn ended(pool: &Pool, count: usize) -> BTreeSet<(u64, u64)> {
-        let mut all = BTreeSet::new();
-        poll_fn(|cx| {
+        in_order(pool, count).await.into_iter().collect()
+    }
+
+    async fn in_order(pool: &Pool, count: usize) -> Vec<(u64, u64)> {
+        let mut all = Vec::new();
+        let ends = poll_fn(|cx| {
             let news = pool.take(cx.waker());
             all.extend(news.into_iter().map(|(group, op, _)| (group.0, op.0)));
             if all.len() >= count { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+        });
+        timeout(PATIENCE, ends).await.expect("waited in vain");
         all
     }
 
@@ -296,6 +432,118 @@ mod tests {
             pool.add(group, Held { begun: begun.clone(), group, gate });
         }
         (pool, gates, begins)
+    }
+
+    const PART: File = File::Part(LogId::ZERO, SnapshotId(1));
+
+    /// A piece that does not wait, and one that is let.
+    const QUICK: u64 = 1;
+    const HELD: u64 = 2;
+
+    const fn create(len: u64) -> DiskRequest {
+        DiskRequest::Create { file: File::Spare(0), len, zeroed: true }
+    }
+
+    const fn read() -> DiskRequest {
+        DiskRequest::Read { file: File::Segment(1), offset: 0, len: 1 }
+    }
+
+    /// A log that needs its next segment would wait as long as the snapshot's last sync takes, and so
+    /// would every client. The segment was asked for in the background, or nobody had yet.
+    #[tokio::test]
+    async fn nothing_stands_behind_the_syncs_of_snapshots() {
+        let (pool, gates, begins) = pool_of(3, 4);
+        for group in 1..=3 {
+            let request = DiskRequest::Sync { file: PART };
+            pool.submit(GroupId(group), OpId(1), Class::Background, request);
+        }
+        begins.recv().unwrap();
+        begins.recv().unwrap();
+        for group in [1, 3, 4].map(GroupId) {
+            pool.submit(group, OpId(2), Class::Commit, create(QUICK));
+            pool.submit(group, OpId(3), Class::Serve, read());
+            pool.submit(group, OpId(4), Class::Background, create(QUICK));
+        }
+        let all = |group| [2, 3, 4].map(|op| (group, op));
+        assert_eq!(ended(&pool, 9).await, [1, 3, 4].into_iter().flat_map(all).collect());
+        drop(gates);
+        assert_eq!(ended(&pool, 3).await, (1..=3).map(|group| (group, 1)).collect());
+    }
+
+    #[tokio::test]
+    async fn what_nobody_waits_for_never_has_all_threads() {
+        let (pool, gates, begins) = pool_of(8, 9);
+        for group in 1..=8 {
+            pool.submit(GroupId(group), OpId(1), Class::Background, create(HELD));
+        }
+        (0..BACKGROUND_MAX).for_each(|_| assert!(begins.recv().is_ok()));
+        pool.submit(GroupId(9), OpId(2), Class::Commit, create(QUICK));
+        pool.submit(GroupId(9), OpId(3), Class::Serve, read());
+        assert_eq!(ended(&pool, 2).await, BTreeSet::from([(9, 2), (9, 3)]));
+        assert_eq!(begins.try_iter().count(), 0);
+        drop(gates);
+        ended(&pool, 8).await;
+    }
+
+    /// A thread that has nothing to do takes it, so that the zeros do not hang with it.
+    #[tokio::test]
+    async fn what_is_urgent_and_hangs_leaves_the_zeros_of_others_alone() {
+        let (pool, gates, begins) = pool_of(2, 2);
+        pool.submit(GroupId(1), OpId(1), Class::Background, create(HELD));
+        begins.recv().unwrap();
+        // The others may not have begun.
+        while lock(&pool.shared.state).idle[1] < CREWS[1].threads - 1 {
+            thread::yield_now();
+        }
+        pool.submit(GroupId(2), OpId(2), Class::Commit, create(HELD));
+        gates[0].send(()).unwrap();
+        assert_eq!(in_order(&pool, 1).await, [(1, 1)]);
+        drop(gates);
+        ended(&pool, 1).await;
+    }
+
+    /// Whoever else would perform it hangs.
+    #[tokio::test]
+    async fn what_is_urgent_goes_between_the_pieces_of_what_is_not() {
+        let (pool, gates, begins) = pool_of(CREWS[1].threads as u64, 9);
+        let first = GroupId(1);
+        pool.submit(first, OpId(1), Class::Background, create(HELD));
+        begins.recv().unwrap();
+        for group in 2..=CREWS[1].threads as u64 {
+            pool.submit(GroupId(group), OpId(1), Class::Commit, create(HELD));
+            begins.recv().unwrap();
+        }
+        pool.submit(GroupId(8), OpId(2), Class::Commit, create(QUICK));
+        pool.submit(GroupId(9), OpId(3), Class::Serve, read());
+        pool.submit(GroupId(9), OpId(4), Class::Background, read());
+        gates[0].send(()).unwrap();
+        let order: Vec<_> = in_order(&pool, 4).await;
+        assert_eq!(order, [(8, 2), (9, 3), (9, 4), (1, 1)]);
+        drop(gates);
+        ended(&pool, CREWS[1].threads - 1).await;
+    }
+
+    /// What is done is told, whatever the next file takes.
+    #[tokio::test]
+    async fn a_commit_does_not_wait_for_those_of_other_files() {
+        let (pool, gates, begins) = pool_of(1, 1);
+        sync(&pool, 1, 1);
+        begins.recv().unwrap();
+        // A round of them gathers behind that sync.
+        let at = Extent::new(0, Bytes::new());
+        for (op, file, durable) in
+            [(2, File::Segment(1), false), (3, File::HardState, true), (4, File::Segment(1), true)]
+        {
+            let request = DiskRequest::Write { file, at: at.clone(), and: None, durable };
+            pool.submit(GroupId(1), OpId(op), Class::Commit, request);
+        }
+        gates[0].send(()).unwrap();
+        assert_eq!(ended(&pool, 2).await, BTreeSet::from([(1, 1), (1, 2)]));
+        begins.recv().unwrap();
+        gates[0].send(()).unwrap();
+        assert_eq!(ended(&pool, 1).await, BTreeSet::from([(1, 3)]));
+        gates[0].send(()).unwrap();
+        assert_eq!(ended(&pool, 1).await, BTreeSet::from([(1, 4)]));
     }
 
     #[tokio::test]

@@ -4,8 +4,11 @@
 //! Around the page cache where that is possible: a segment of zeros would push out what is read.
 //! Invariant: content and length are durable when it is done.
 
-use super::{ALIGN, open_direct};
-use lakebed::{File, files::Directory};
+use super::{ALIGN, is_no_direct, open_direct};
+use lakebed::{
+    Completion, DiskRequest, File,
+    files::{Directory, disk_error},
+};
 use rustix::fs::{FallocateFlags, fallocate};
 use std::{fs, io, os::unix::fs::FileExt};
 
@@ -18,25 +21,78 @@ pub(super) fn fill(
     file: File,
     new: &fs::File,
     len: u64,
-    mut before_piece: impl FnMut(),
+    before_piece: impl FnMut(),
 ) -> io::Result<()> {
     reserve(new, len)?;
-    let direct = open_direct(directory, file).filter(|_| len.is_multiple_of(ALIGN as u64));
+    // Whatever there is against it: through the cache it takes longer, and nobody would be helped if there
+    // were no file.
+    let direct = open_direct(directory, file).ok().flatten();
+    write(new, direct.filter(|_| len.is_multiple_of(ALIGN as u64)), len, before_piece)?;
+    new.sync_all()
+}
+
+fn write(
+    new: &fs::File,
+    mut direct: Option<fs::File>,
+    len: u64,
+    mut before_piece: impl FnMut(),
+) -> io::Result<()> {
     let memory = vec![0; PIECE_BYTES + ALIGN];
-    let start = memory.as_ptr().align_offset(ALIGN);
-    let zeros = &memory[start..start + PIECE_BYTES];
+    let zeros = aligned(&memory, PIECE_BYTES);
     let mut filled = 0;
     while filled < len {
         before_piece();
         let piece = zeros.len().min(usize::try_from(len - filled).unwrap_or(usize::MAX));
-        direct.as_ref().unwrap_or(new).write_all_at(&zeros[..piece], filled)?;
-        if direct.is_none() {
-            // Else the system gathers all of it, and writes it when it hurts most.
-            new.sync_data()?;
+        if let Some(around) = &direct {
+            match around.write_all_at(&zeros[..piece], filled) {
+                Ok(()) => {
+                    filled += piece as u64;
+                    continue;
+                }
+                // It let the file be opened so, and takes nothing that way.
+                Err(error) if is_no_direct(disk_error(&error)) => direct = None,
+                Err(error) => return Err(error),
+            }
         }
+        new.write_all_at(&zeros[..piece], filled)?;
+        // Else the system gathers all of it, and writes it when it hurts most.
+        new.sync_data()?;
         filled += piece as u64;
     }
-    new.sync_all()
+    Ok(())
+}
+
+/// Whether the file system takes writes around its cache, as it says when a file is opened so. Tried with a
+/// file that is removed again; what else may be wrong shows where it matters.
+pub(super) fn takes_direct(directory: &Directory) -> bool {
+    let Ok(Completion::Listed(taken)) = directory.perform(&DiskRequest::List) else { return true };
+    let is_free = |number: &u64| taken.iter().all(|(file, _)| *file != File::Spare(*number));
+    // Should the process be killed here, it counts as spare room that was not finished.
+    let file = File::Spare((0..).find(is_free).expect("there are fewer files than numbers"));
+    let mut takes = true;
+    let tried = directory.create_with(file, |_| {
+        if let Ok(Some(direct)) = open_direct(directory, file) {
+            takes = takes_writes(&direct);
+        }
+        Ok(())
+    });
+    if tried.is_ok() {
+        // A restart finds it, if this fails.
+        let _ = directory.perform(&DiskRequest::Remove { file });
+    }
+    takes
+}
+
+fn takes_writes(direct: &fs::File) -> bool {
+    let memory = vec![0; 2 * ALIGN];
+    let written = direct.write_all_at(aligned(&memory, ALIGN), 0);
+    !written.is_err_and(|error| is_no_direct(disk_error(&error)))
+}
+
+/// So many of these bytes, from an aligned one on; there are [`ALIGN`] more.
+fn aligned(memory: &[u8], len: usize) -> &[u8] {
+    let start = memory.as_ptr().align_offset(ALIGN);
+    &memory[start..start + len]
 }
 
 /// All of its room at once, in one piece if there is one; or none, before a byte is written.
@@ -48,5 +104,52 @@ fn reserve(new: &fs::File, len: u64) -> io::Result<()> {
     match fallocate(new, FallocateFlags::KEEP_SIZE, 0, len) {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
         reserved => Ok(reserved?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lakebed::DiskError;
+    use std::io::Read;
+
+    /// Can be opened, and answers what is no number with `EINVAL`.
+    fn refusing() -> fs::File {
+        fs::OpenOptions::new().write(true).open("/proc/self/coredump_filter").unwrap()
+    }
+
+    #[test]
+    fn a_file_is_filled_where_writes_around_the_cache_are_opened_and_not_taken() {
+        let mut new = tempfile::tempfile().unwrap();
+        let (len, mut pieces) = (2 * PIECE_BYTES + ALIGN, 0);
+        write(&new, Some(refusing()), len as u64, || pieces += 1).unwrap();
+        let mut content = Vec::new();
+        new.read_to_end(&mut content).unwrap();
+        assert!(content == vec![0; len] && pieces == 3);
+        assert!(!takes_writes(&refusing()));
+        assert!(takes_writes(&new));
+    }
+
+    #[test]
+    fn the_trial_leaves_nothing_behind() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temporary.path()).unwrap();
+        let spare = File::Spare(0);
+        directory.perform(&DiskRequest::Create { file: spare, len: 7, zeroed: true }).unwrap();
+        takes_direct(&directory);
+        let listed = directory.perform(&DiskRequest::List);
+        assert_eq!(listed, Ok(Completion::Listed(vec![(spare, 7)])));
+    }
+
+    /// A file that is not there, or a process that may open no more, is no file system's refusal.
+    #[test]
+    fn only_what_a_file_system_refuses_counts_as_no_writes_around_the_cache() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temporary.path()).unwrap();
+        let missing = open_direct(&directory, File::HardState).map(drop);
+        assert_eq!(missing, Err(DiskError::NotFound));
+        for (errno, refuses) in [(22, true), (95, true), (24, false), (5, false)] {
+            assert_eq!(is_no_direct(DiskError::Io { errno }), refuses, "{errno}");
+        }
     }
 }

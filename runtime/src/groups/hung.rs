@@ -7,7 +7,7 @@
 
 use super::{Groups, GroupsNode, GroupsOptions};
 use crate::{
-    disk::{Ending, pool::Place},
+    disk::{Ending, place::Place},
     handle::{Failure, Handle},
     options::Listen,
 };
@@ -77,9 +77,9 @@ impl Place for Gated {
         self.place.perform(request)
     }
 
-    fn create(&self, file: File, len: u64) -> Ending {
+    fn create(&self, file: File, len: u64, before_piece: &mut dyn FnMut()) -> Ending {
         self.wait();
-        self.place.create(file, len)
+        self.place.create(file, len, before_piece)
     }
 }
 

@@ -1,0 +1,38 @@
+//! Where the bytes of a group are, for the threads that perform what is asked of them.
+//!
+//! Knows no threads and no order. Invariant: what is performed has ended when the call returns.
+
+use super::{Ending, zeros};
+use lakebed::{Completion, DiskRequest, File, files::Directory};
+use std::fs;
+
+/// A directory, or what stands for one in a test.
+pub(crate) trait Place: Send + Sync + 'static {
+    /// Performs a request, and returns when it has ended.
+    fn perform(&self, request: &DiskRequest) -> Ending;
+
+    /// Makes a file of this many zeros, asking before each piece.
+    fn create(&self, file: File, len: u64, before_piece: &mut dyn FnMut()) -> Ending;
+}
+
+impl Place for Directory {
+    fn perform(&self, request: &DiskRequest) -> Ending {
+        Self::perform(self, request)
+    }
+
+    fn create(&self, file: File, len: u64, before_piece: &mut dyn FnMut()) -> Ending {
+        let fill = |new: &fs::File| zeros::fill(self, file, new, len, before_piece);
+        self.create_with(file, fill).map(|()| Completion::Done)
+    }
+}
+
+/// A new file takes as long as its zeros; one without any is made at once.
+pub(super) const fn is_zeros(request: &DiskRequest) -> bool {
+    matches!(request, DiskRequest::Create { len, .. } if *len > 0)
+}
+
+/// A snapshot is written without a sync until its last: that one has all of it to write, which takes
+/// as long as the snapshot is large, and nobody waits for it.
+pub(super) const fn is_snapshot_sync(request: &DiskRequest) -> bool {
+    matches!(request, DiskRequest::Sync { file: File::Part(..) | File::Snapshot(_) })
+}
