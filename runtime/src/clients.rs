@@ -4,14 +4,19 @@
 //! a batch is resolved when the last of its requests has ended.
 //!
 //! A request id is the number of its batch and its ordinal in it, so that finding who waits costs
-//! the same however many do.
+//! the same however many do. Numbers are given in turn, and nearly all batches end nearly in turn: they
+//! lie in a row, by number. One that waits while those behind it end, as an order may for minutes, is
+//! moved out of it, so that the row is never much longer than there are batches in it that wait.
 
 use crate::{
     handle::{Answers, Carried, Failure},
     inbox::{Sender, Waiter},
 };
 use lakebed::{Batch, Clients, Outcome, Refusal, RequestId, Requests};
-use std::collections::VecDeque;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+};
 
 /// The bits of a request id that hold its ordinal.
 const ORDINAL_BITS: u32 = 24;
@@ -81,6 +86,9 @@ impl Cursor {
 /// The most bytes of queries that wait for the machine; one batch always may.
 const QUERY_BYTES_MAX: usize = 64 << 20;
 
+/// The row is not tidied for less: what waits for a sync, and is passed by reads meanwhile, stays in it.
+const ROW_MIN: usize = 1024;
+
 /// The table of those who wait.
 #[derive(Default)]
 pub(crate) struct Table {
@@ -88,7 +96,12 @@ pub(crate) struct Table {
     query_bytes: usize,
     /// The number of the batch at the front.
     first: u64,
+    /// The row; `None`: it has ended, or waits elsewhere.
     batches: VecDeque<Option<Pending>>,
+    /// How many in the row have not ended.
+    waiting: usize,
+    /// By number, those that waited for so long that they were moved out of the row.
+    late: BTreeMap<u64, Pending>,
 }
 
 impl Table {
@@ -127,7 +140,9 @@ impl Table {
     /// Ends whatever is still open: the engine is gone.
     pub(crate) fn end_all(&mut self) {
         self.query_bytes = 0;
-        for pending in self.batches.drain(..).flatten() {
+        self.waiting = 0;
+        let late = mem::take(&mut self.late).into_values();
+        for pending in late.chain(self.batches.drain(..).flatten()) {
             match pending.waiter {
                 Waiting::Commands { waiter, .. } | Waiting::Queries { waiter, .. } => {
                     waiter.resolve(Err(Failure::Unknown));
@@ -139,33 +154,71 @@ impl Table {
 
     fn insert(&mut self, count: u32, waiter: Waiting) -> Requests {
         assert!((1..=BATCH_COUNT_MAX).contains(&count), "{count} requests in one batch");
-        let number = (self.first + self.batches.len() as u64) & NUMBER_MASK;
+        // Numbers begin anew, and whoever is late may have waited for as long as that takes.
+        while self.late.contains_key(&self.next()) {
+            self.batches.push_back(None);
+        }
+        let number = self.next();
         self.batches.push_back(Some(Pending { waiter, open: count }));
+        self.waiting += 1;
         Requests { first: RequestId(number << ORDINAL_BITS), count }
     }
 
-    /// How far from the front its batch is.
-    const fn place(&self, id: RequestId) -> u64 {
-        (id.0 >> ORDINAL_BITS).wrapping_sub(self.first) & NUMBER_MASK
+    /// The number behind the row.
+    fn next(&self) -> u64 {
+        (self.first + self.batches.len() as u64) & NUMBER_MASK
+    }
+
+    /// Where a batch waits in the row, if it does.
+    fn place(&self, number: u64) -> Option<usize> {
+        let at = usize::try_from(number.wrapping_sub(self.first) & NUMBER_MASK).ok()?;
+        self.batches.get(at)?.is_some().then_some(at)
     }
 
     fn pending(&mut self, id: RequestId) -> &mut Pending {
-        let at = usize::try_from(self.place(id)).ok();
-        let slot = at.and_then(|at| self.batches.get_mut(at)).and_then(Option::as_mut);
-        slot.unwrap_or_else(|| panic!("request {id} ended twice, or was never made"))
+        let number = number(id);
+        let pending = match self.place(number) {
+            Some(at) => self.batches[at].as_mut(),
+            None => self.late.get_mut(&number),
+        };
+        pending.unwrap_or_else(|| panic!("request {id} ended twice, or was never made"))
     }
 
     fn take(&mut self, id: RequestId) -> Waiting {
-        let at = self.place(id);
-        let pending = self.batches[at as usize].take().expect("its last request has just ended");
-        while let Some(None) = self.batches.front() {
-            self.batches.pop_front();
-            self.first = (self.first + 1) & NUMBER_MASK;
-        }
+        let number = number(id);
+        let pending = match self.place(number) {
+            Some(at) => {
+                let pending = self.batches[at].take();
+                self.waiting -= 1;
+                self.tidy();
+                pending
+            }
+            None => self.late.remove(&number),
+        };
+        let pending = pending.expect("its last request has just ended");
         if let Waiting::Queries { queries, .. } = &pending.waiter {
             self.query_bytes -= queries.queries.bytes();
         }
         pending.waiter
+    }
+
+    /// Lets go of the front of the row: what has ended, and, when most of the row has, what has not. Each
+    /// batch leaves it once, so that this costs a constant for each.
+    fn tidy(&mut self) {
+        while let Some(front) = self.batches.front() {
+            if front.is_some() && self.batches.len() <= ROW_MIN.max(2 * self.waiting) {
+                break;
+            }
+            if let Some(pending) = self.batches.pop_front().flatten() {
+                self.waiting -= 1;
+                self.late.insert(self.first, pending);
+            }
+            self.first = (self.first + 1) & NUMBER_MASK;
+        }
+        let room = ROW_MIN.max(2 * self.batches.len());
+        if self.batches.capacity() > 4 * room {
+            self.batches.shrink_to(room);
+        }
     }
 }
 
@@ -220,6 +273,11 @@ impl Waiting {
     }
 }
 
+/// Which batch it is of.
+const fn number(id: RequestId) -> u64 {
+    id.0 >> ORDINAL_BITS
+}
+
 const fn ordinal(id: RequestId) -> u32 {
     (id.0 & (BATCH_COUNT_MAX as u64 - 1)) as u32
 }
@@ -228,6 +286,7 @@ const fn ordinal(id: RequestId) -> u32 {
 mod tests {
     use super::*;
     use futures::{FutureExt, channel::oneshot};
+    use lakebed::LogId;
 
     type Result<T> = std::result::Result<T, Failure>;
 
@@ -271,6 +330,37 @@ mod tests {
         }
     }
 
+    /// An order may wait for minutes, and whatever was asked behind it kept its slot as long.
+    #[test]
+    fn one_that_waits_long_keeps_no_room_for_those_that_have_ended() {
+        let mut table = Table::default();
+        let (reply, order) = oneshot::channel();
+        let waiting = table.order(reply);
+        let (slow, slow_receiver) = all();
+        let slow = table.queries(Batch::one(b"slow"), slow).unwrap();
+        for _ in 0..100_000 {
+            let (waiter, receiver) = all();
+            let requests = table.commands(1, waiter);
+            table.answer(requests.first, Ok(b"quick"));
+            assert_eq!(resolved(receiver).unwrap().unwrap().answer(0), Some(&b"quick"[..]));
+            assert!(table.batches.len() <= 2048, "{} slots for two", table.batches.len());
+        }
+        let query = table.query(slow.first).to_vec();
+        table.answer(slow.first, Ok(&query));
+        assert_eq!(resolved(slow_receiver).unwrap().unwrap().answer(0), Some(&b"slow"[..]));
+        table.answer(waiting, Err(&Outcome::Done(LogId::ZERO)));
+        assert_eq!(resolved(order).unwrap(), Ok(Carried::Done(LogId::ZERO)));
+        assert_eq!(table.query_bytes, 0);
+    }
+
+    #[test]
+    fn the_room_that_many_needed_is_given_back() {
+        let mut table = Table::default();
+        let many: Vec<_> = (0..100_000).map(|_| table.commands(1, all().0)).collect();
+        many.into_iter().for_each(|requests| table.answer(requests.first, Ok(b"")));
+        assert!(table.batches.capacity() <= 8192, "{} slots for none", table.batches.capacity());
+    }
+
     /// The number's top bits went without a word, and its answer found nobody.
     #[test]
     fn behind_the_last_number_of_a_batch_comes_the_first() {
@@ -293,6 +383,29 @@ mod tests {
             assert_eq!(answers.answer(1), Some(at.to_string().as_bytes()));
         }
         assert_eq!((table.first, table.batches.len()), (2, 0));
+    }
+
+    /// Its number comes round again while it waits.
+    #[test]
+    fn one_that_is_late_keeps_its_number_to_itself() {
+        let mut table = Table::default();
+        let (late, receiver) = all();
+        let late = table.commands(1, late);
+        for _ in 0..2 * ROW_MIN {
+            let requests = table.commands(1, all().0);
+            table.answer(requests.first, Ok(b"quick"));
+        }
+        assert_eq!((table.batches.len(), table.late.len()), (0, 1));
+        table.first = NUMBER_MASK;
+        let others = [all(), all()].map(|(waiter, receiver)| (table.commands(1, waiter), receiver));
+        assert_eq!(others.each_ref().map(|(r, _)| number(r.first)), [NUMBER_MASK, 1]);
+        table.answer(late.first, Ok(b"late"));
+        assert_eq!(resolved(receiver).unwrap().unwrap().answer(0), Some(&b"late"[..]));
+        for (requests, receiver) in others {
+            table.answer(requests.first, Ok(b"another"));
+            assert_eq!(resolved(receiver).unwrap().unwrap().answer(0), Some(&b"another"[..]));
+        }
+        assert_eq!((table.batches.len(), table.waiting), (0, 0));
     }
 
     #[test]
@@ -351,6 +464,16 @@ mod tests {
         table.commands(3, waiter);
         let (reply, order) = oneshot::channel();
         table.order(reply);
+        (0..2 * ROW_MIN).for_each(|_| {
+            let requests = table.commands(1, all().0);
+            table.answer(requests.first, Ok(b"quick"));
+        });
+        table.commands(1, all().0);
+        assert_eq!(
+            (table.waiting, table.late.len()),
+            (1, 2),
+            "some wait in the row, others do not"
+        );
         table.end_all();
         assert_eq!(resolved(batch).unwrap(), Err(Failure::Unknown));
         assert_eq!(resolved(order).unwrap(), Err(Failure::Unknown));
