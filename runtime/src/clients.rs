@@ -10,7 +10,7 @@
 
 use crate::{
     handle::{Answers, Carried, Failure},
-    inbox::{Sender, Waiter},
+    inbox::{BATCH_BYTES, Sender, Waiter},
 };
 use lakebed::{Batch, Clients, Outcome, Refusal, RequestId, Requests};
 use std::{
@@ -83,7 +83,8 @@ impl Cursor {
     }
 }
 
-/// The most bytes of queries that wait for the machine; one batch always may.
+/// The most bytes of queries that wait for the machine, [`BATCH_BYTES`] added for each batch; one batch
+/// always may.
 const QUERY_BYTES_MAX: usize = 64 << 20;
 
 /// The row is not tidied for less: what waits for a sync, and is passed by reads meanwhile, stays in it.
@@ -92,7 +93,7 @@ const ROW_MIN: usize = 1024;
 /// The table of those who wait.
 #[derive(Default)]
 pub(crate) struct Table {
-    /// Bytes of queries that have not ended.
+    /// Bytes of queries that have not ended, and what their batches take beside them.
     query_bytes: usize,
     /// The number of the batch at the front.
     first: u64,
@@ -115,7 +116,7 @@ impl Table {
     /// Gives ids to a batch of queries, and keeps them until they are asked for. `None`: there is no room
     /// until others have ended, and that was said.
     pub(crate) fn queries(&mut self, queries: Batch, waiter: Waiter) -> Option<Requests> {
-        let bytes = queries.bytes();
+        let bytes = queries.bytes() + BATCH_BYTES;
         if self.query_bytes > 0 && self.query_bytes + bytes > QUERY_BYTES_MAX {
             waiter.resolve(Err(Failure::Refused(Refusal::Busy)));
             return None;
@@ -197,7 +198,7 @@ impl Table {
         };
         let pending = pending.expect("its last request has just ended");
         if let Waiting::Queries { queries, .. } = &pending.waiter {
-            self.query_bytes -= queries.queries.bytes();
+            self.query_bytes -= queries.queries.bytes() + BATCH_BYTES;
         }
         pending.waiter
     }
@@ -455,6 +456,15 @@ mod tests {
         assert_eq!(resolved(second.1).unwrap(), Err(Failure::Refused(Refusal::Busy)));
         table.answer(one.first, Ok(b"1"));
         assert!(table.queries(large(), third.0).is_some());
+    }
+
+    /// A query of one byte took hundreds, and was reckoned as five: thirteen million had room.
+    #[test]
+    fn queries_without_bytes_need_room_as_well() {
+        let mut table = Table::default();
+        let has_room = |_: &u32| table.queries(Batch::one(b"?"), all().0).is_some();
+        let taken = (0..300_000).take_while(has_room).count();
+        assert!((1_000..=QUERY_BYTES_MAX / 256).contains(&taken), "{taken} queries wait");
     }
 
     #[test]
