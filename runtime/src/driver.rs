@@ -26,7 +26,8 @@ use std::{
     time::Duration,
 };
 
-/// How long the machine may work before disk, network and clients are looked at again.
+/// How long the machine may work before disk, network and clients are looked at again. It ends the step that
+/// it is at: that may be all the commands of an entry, or of several, however long they take.
 const MACHINE_TURN_MAX: Duration = Duration::from_millis(1);
 /// The most turns before others on this thread have theirs. The last one mostly finds nothing to
 /// do, which costs less than being woken for it.
