@@ -471,3 +471,24 @@ async fn guests_are_few() {
     until(&mut [&mut net], |_| counted(&counters.handshakes_failed) >= 9).await;
     assert_eq!(counted(&counters.established), 8);
 }
+
+/// Whoever opened 64 connections and said nothing kept all peers out, for five seconds each time.
+#[tokio::test]
+async fn those_that_say_nothing_keep_no_peer_out() {
+    let (mut net, address, counters) = lone();
+    let crowded = async {
+        let mut silent = Vec::new();
+        for _ in 0..6 * 64 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let peer = shake(address, &GOOD, SECRET).await;
+        until(&mut [&mut net], |e| e[0] == [link(2, true)]).await;
+        (silent, peer)
+    };
+    let (silent, _peer) = timeout(Duration::from_secs(4), crowded).await.expect("kept out");
+    // Whoever came first went first, and that was said.
+    for stream in silent.into_iter().take(5 * 64) {
+        assert_closed(stream).await;
+    }
+    assert!(counted(&counters.handshakes_failed) >= 5 * 64);
+}

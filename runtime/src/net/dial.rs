@@ -9,11 +9,11 @@ use super::{
 };
 use bytes::Bytes;
 use lakebed::NodeId;
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
 
@@ -22,7 +22,8 @@ use tokio::{
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// How long a handshake may take, with that.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
-/// The most handshakes with whoever dialled, at one time.
+/// The most handshakes with whoever dialled, at one time. One more, and the oldest is ended: a peer's takes a
+/// few round trips, and whoever opens connections and says nothing must not keep peers out.
 const HANDSHAKES_MAX: usize = 64;
 /// The pause before a connection is tried again; doubled each time.
 pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(20);
@@ -65,33 +66,36 @@ impl Connector {
     /// Shakes hands with whoever dials, for ever.
     pub(super) async fn accept(self: Arc<Self>, listener: TcpListener) {
         let mut handshakes = JoinSet::new();
+        // In the order in which they began.
+        let mut running: VecDeque<(SocketAddr, AbortHandle)> = VecDeque::new();
         loop {
-            tokio::select! {
-                // In one order: chance here would be the one that no seed can repeat.
-                biased;
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        handshakes.spawn(Arc::clone(&self).accept_one(stream));
+            match listener.accept().await {
+                Ok((stream, from)) => {
+                    // Ended tasks would pile up here otherwise.
+                    while handshakes.try_join_next().is_some() {}
+                    running.retain(|(_, handshake)| !handshake.is_finished());
+                    if running.len() == HANDSHAKES_MAX
+                        && let Some((from, oldest)) = running.pop_front()
+                    {
+                        oldest.abort();
+                        self.failed(&from.to_string(), &HandshakeError::Crowded);
                     }
-                    // Out of descriptors, most likely: it may pass.
-                    Err(error) => {
-                        tracing::warn!(node = self.node(), %error, "cannot accept");
-                        sleep(BACKOFF_MAX).await;
-                    }
-                },
-                Some(_) = handshakes.join_next() => {}
-            }
-            while handshakes.len() >= HANDSHAKES_MAX {
-                handshakes.join_next().await;
+                    let handshake = Arc::clone(&self).accept_one(stream, from);
+                    running.push_back((from, handshakes.spawn(handshake)));
+                }
+                // Out of descriptors, most likely: it may pass.
+                Err(error) => {
+                    tracing::warn!(node = self.node(), %error, "cannot accept");
+                    sleep(BACKOFF_MAX).await;
+                }
             }
         }
     }
 
-    async fn accept_one(self: Arc<Self>, stream: TcpStream) {
-        let from = stream.peer_addr().map_or_else(|e| e.to_string(), |from| from.to_string());
+    async fn accept_one(self: Arc<Self>, stream: TcpStream, from: SocketAddr) {
         match self.within_time(self.shake(stream, None)).await {
             Ok(established) => drop(self.established.send(established).await),
-            Err(error) => self.failed(&from, &error),
+            Err(error) => self.failed(&from.to_string(), &error),
         }
     }
 
@@ -202,5 +206,18 @@ mod tests {
             let stream = end.recv().await.unwrap().stream;
             assert_eq!(rustix::net::sockopt::tcp_user_timeout(stream).unwrap(), 4000);
         }
+    }
+
+    /// Whoever dials speaks first, and at once.
+    #[tokio::test(start_paused = true)]
+    async fn one_that_says_nothing_is_heard_out_for_a_second() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_silent, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (one, _established) = connector(1);
+        let begun = tokio::time::Instant::now();
+        let (stream, from) = accepted.unwrap();
+        Arc::new(one).accept_one(stream, from).await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(1));
     }
 }
