@@ -26,12 +26,31 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// few round trips, and whoever opens connections and says nothing must not keep peers out.
 const HANDSHAKES_MAX: usize = 64;
 /// The pause before a connection is tried again; doubled each time.
-pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(20);
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How long a peer may leave unacknowledged what it was sent. A network that swallows everything says
 /// nothing: TCP goes on for a quarter of an hour, at intervals that double, so that after a minute of
 /// silence the cluster had no leader for most of another. A new connection is tried every few seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(4);
+
+/// How long to wait before a peer is dialled again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Backoff(Duration);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(BACKOFF_MIN)
+    }
+}
+
+impl Backoff {
+    /// The pause to make now; the next one is longer.
+    pub(super) fn pause(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = (pause * 2).min(BACKOFF_MAX);
+        pause
+    }
+}
 
 /// Where a peer listens, as its membership says: `host:port`, or nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -100,8 +119,13 @@ impl Connector {
     }
 
     /// Dials until there is a connection, the first time after a pause.
-    pub(super) async fn dial(self: Arc<Self>, peer: NodeId, address: Address, after: Duration) {
-        let mut backoff = BACKOFF_MIN;
+    pub(super) async fn dial(
+        self: Arc<Self>,
+        peer: NodeId,
+        address: Address,
+        after: Duration,
+        mut backoff: Backoff,
+    ) {
         sleep(jitter(after)).await;
         loop {
             match self.within_time(self.dial_once(peer, &address)).await {
@@ -112,8 +136,7 @@ impl Connector {
                 }
                 Err(error) => self.failed(&address.0, &error),
             }
-            sleep(jitter(backoff)).await;
-            backoff = (backoff * 2).min(BACKOFF_MAX);
+            sleep(jitter(backoff.pause())).await;
         }
     }
 
@@ -201,7 +224,7 @@ mod tests {
         let ((one, mut accepted), (two, mut dialled)) = (connector(1), connector(2));
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::new(one).accept(listener));
-        tasks.spawn(Arc::new(two).dial(NodeId(1), address, Duration::ZERO));
+        tasks.spawn(Arc::new(two).dial(NodeId(1), address, Duration::ZERO, Backoff::default()));
         for end in [&mut accepted, &mut dialled] {
             let stream = end.recv().await.unwrap().stream;
             assert_eq!(rustix::net::sockopt::tcp_user_timeout(stream).unwrap(), 4000);
