@@ -33,6 +33,11 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// silence the cluster had no leader for most of another. A new connection is tried every few seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(4);
 
+/// After how long a silence a peer is asked whether it is there, and how often then: one that is sent nothing,
+/// as a guest, would leave nothing unacknowledged, and keep its place for ever when its machine vanished.
+#[cfg(all(target_os = "linux", not(madsim)))]
+const ASKED_EVERY: Duration = Duration::from_secs(1);
+
 /// How long to wait before a peer is dialled again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Backoff(Duration);
@@ -183,8 +188,13 @@ impl Connector {
 
 #[cfg(all(target_os = "linux", not(madsim)))]
 fn give_up_in_time(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
     let silence_max = SILENCE_MAX.as_millis() as u32;
-    Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, silence_max)?)
+    sockopt::set_tcp_user_timeout(stream, silence_max)?;
+    // How many questions stay unanswered is bounded by that, too.
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, ASKED_EVERY)?;
+    Ok(sockopt::set_tcp_keepintvl(stream, ASKED_EVERY)?)
 }
 
 /// Where there is no such option the system's own patience has to do.
@@ -208,6 +218,7 @@ mod tests {
     use super::*;
     use crate::net::Identity;
     use lakebed::{ClusterId, GroupId};
+    use rustix::net::sockopt;
 
     fn connector(node: u64) -> (Connector, mpsc::Receiver<Established>) {
         let identity = Identity { cluster: ClusterId(7), group: GroupId(1), node: NodeId(node) };
@@ -227,7 +238,10 @@ mod tests {
         tasks.spawn(Arc::new(two).dial(NodeId(1), address, Duration::ZERO, Backoff::default()));
         for end in [&mut accepted, &mut dialled] {
             let stream = end.recv().await.unwrap().stream;
-            assert_eq!(rustix::net::sockopt::tcp_user_timeout(stream).unwrap(), 4000);
+            assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 4000);
+            assert!(sockopt::socket_keepalive(&stream).unwrap(), "a guest is sent nothing");
+            let asked = [sockopt::tcp_keepidle(&stream), sockopt::tcp_keepintvl(&stream)];
+            assert_eq!(asked.map(Result::unwrap), [Duration::from_secs(1); 2]);
         }
     }
 
