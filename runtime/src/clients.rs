@@ -156,7 +156,7 @@ impl Table {
     fn insert(&mut self, count: u32, waiter: Waiting) -> Requests {
         assert!((1..=BATCH_COUNT_MAX).contains(&count), "{count} requests in one batch");
         // Numbers begin anew, and whoever is late may have waited for as long as that takes.
-        while self.late.contains_key(&self.next()) {
+        while !self.late.is_empty() && self.late.contains_key(&self.next()) {
             self.batches.push_back(None);
         }
         let number = self.next();
@@ -187,38 +187,61 @@ impl Table {
 
     fn take(&mut self, id: RequestId) -> Waiting {
         let number = number(id);
-        let pending = match self.place(number) {
-            Some(at) => {
-                let pending = self.batches[at].take();
-                self.waiting -= 1;
-                self.tidy();
-                pending
-            }
-            None => self.late.remove(&number),
-        };
-        let pending = pending.expect("its last request has just ended");
-        if let Waiting::Queries { queries, .. } = &pending.waiter {
-            self.query_bytes -= queries.queries.bytes() + BATCH_BYTES;
+        let Some(at) = self.place(number) else { return self.take_late(number) };
+        let pending = self.batches[at].take().expect("it waits there");
+        self.waiting -= 1;
+        self.let_go();
+        if self.batches.len() > ROW_MIN && self.batches.len() > 2 * self.waiting {
+            self.move_late();
         }
+        if self.batches.capacity() > 4 * ROW_MIN {
+            self.give_back();
+        }
+        self.count_out(&pending.waiter);
         pending.waiter
     }
 
-    /// Lets go of the front of the row: what has ended, and, when most of the row has, what has not. Each
-    /// batch leaves it once, so that this costs a constant for each.
-    fn tidy(&mut self) {
-        while let Some(front) = self.batches.front() {
-            if front.is_some() && self.batches.len() <= ROW_MIN.max(2 * self.waiting) {
-                break;
-            }
-            if let Some(pending) = self.batches.pop_front().flatten() {
-                self.waiting -= 1;
-                self.late.insert(self.first, pending);
-            }
-            self.first = (self.first + 1) & NUMBER_MASK;
+    #[cold]
+    fn take_late(&mut self, number: u64) -> Waiting {
+        let pending = self.late.remove(&number).expect("its last request has just ended");
+        self.count_out(&pending.waiter);
+        pending.waiter
+    }
+
+    fn count_out(&mut self, waiter: &Waiting) {
+        if let Waiting::Queries { queries, .. } = waiter {
+            self.query_bytes -= queries.queries.bytes() + BATCH_BYTES;
         }
+    }
+
+    #[cold]
+    fn give_back(&mut self) {
         let room = ROW_MIN.max(2 * self.batches.len());
         if self.batches.capacity() > 4 * room {
             self.batches.shrink_to(room);
+        }
+    }
+
+    /// What has ended at the front of the row.
+    fn let_go(&mut self) {
+        while let Some(None) = self.batches.front() {
+            self.batches.pop_front();
+            self.first = (self.first + 1) & NUMBER_MASK;
+        }
+    }
+
+    /// Whoever is at the front of the row while most of it has ended. Each batch is moved once at most, so
+    /// that this costs little for each.
+    #[cold]
+    fn move_late(&mut self) {
+        while self.batches.len() > ROW_MIN.max(2 * self.waiting)
+            && let Some(front) = self.batches.front_mut()
+        {
+            if let Some(pending) = front.take() {
+                self.waiting -= 1;
+                self.late.insert(self.first, pending);
+            }
+            self.let_go();
         }
     }
 }
