@@ -4,14 +4,19 @@
 //! a batch is resolved when the last of its requests has ended.
 //!
 //! A request id is the number of its batch and its ordinal in it, so that finding who waits costs
-//! the same however many do.
+//! the same however many do. Numbers are given in turn, and nearly all batches end nearly in turn: they
+//! lie in a row, by number. One that waits while those behind it end, as an order may for minutes, is
+//! moved out of it, so that the row is never much longer than there are batches in it that wait.
 
 use crate::{
     handle::{Answers, Carried, Failure},
-    inbox::{Sender, Waiter},
+    inbox::{BATCH_BYTES, Sender, Waiter},
 };
 use lakebed::{Batch, Clients, Outcome, Refusal, RequestId, Requests};
-use std::collections::VecDeque;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+};
 
 /// The bits of a request id that hold its ordinal.
 const ORDINAL_BITS: u32 = 24;
@@ -78,17 +83,26 @@ impl Cursor {
     }
 }
 
-/// The most bytes of queries that wait for the machine; one batch always may.
+/// The most bytes of queries that wait for the machine, [`BATCH_BYTES`] added for each batch; one batch
+/// always may.
 const QUERY_BYTES_MAX: usize = 64 << 20;
+
+/// The row is not tidied for less: what waits for a sync, and is passed by reads meanwhile, stays in it.
+const ROW_MIN: usize = 1024;
 
 /// The table of those who wait.
 #[derive(Default)]
 pub(crate) struct Table {
-    /// Bytes of queries that have not ended.
+    /// Bytes of queries that have not ended, and what their batches take beside them.
     query_bytes: usize,
     /// The number of the batch at the front.
     first: u64,
+    /// The row; `None`: it has ended, or waits elsewhere.
     batches: VecDeque<Option<Pending>>,
+    /// How many in the row have not ended.
+    waiting: usize,
+    /// By number, those that waited for so long that they were moved out of the row.
+    late: BTreeMap<u64, Pending>,
 }
 
 impl Table {
@@ -102,7 +116,7 @@ impl Table {
     /// Gives ids to a batch of queries, and keeps them until they are asked for. `None`: there is no room
     /// until others have ended, and that was said.
     pub(crate) fn queries(&mut self, queries: Batch, waiter: Waiter) -> Option<Requests> {
-        let bytes = queries.bytes();
+        let bytes = queries.bytes() + BATCH_BYTES;
         if self.query_bytes > 0 && self.query_bytes + bytes > QUERY_BYTES_MAX {
             waiter.resolve(Err(Failure::Refused(Refusal::Busy)));
             return None;
@@ -127,7 +141,9 @@ impl Table {
     /// Ends whatever is still open: the engine is gone.
     pub(crate) fn end_all(&mut self) {
         self.query_bytes = 0;
-        for pending in self.batches.drain(..).flatten() {
+        self.waiting = 0;
+        let late = mem::take(&mut self.late).into_values();
+        for pending in late.chain(self.batches.drain(..).flatten()) {
             match pending.waiter {
                 Waiting::Commands { waiter, .. } | Waiting::Queries { waiter, .. } => {
                     waiter.resolve(Err(Failure::Unknown));
@@ -139,33 +155,94 @@ impl Table {
 
     fn insert(&mut self, count: u32, waiter: Waiting) -> Requests {
         assert!((1..=BATCH_COUNT_MAX).contains(&count), "{count} requests in one batch");
-        let number = (self.first + self.batches.len() as u64) & NUMBER_MASK;
+        // Numbers begin anew, and whoever is late may have waited for as long as that takes.
+        while !self.late.is_empty() && self.late.contains_key(&self.next()) {
+            self.batches.push_back(None);
+        }
+        let number = self.next();
         self.batches.push_back(Some(Pending { waiter, open: count }));
+        self.waiting += 1;
         Requests { first: RequestId(number << ORDINAL_BITS), count }
     }
 
-    /// How far from the front its batch is.
-    const fn place(&self, id: RequestId) -> u64 {
-        (id.0 >> ORDINAL_BITS).wrapping_sub(self.first) & NUMBER_MASK
+    /// The number behind the row.
+    fn next(&self) -> u64 {
+        (self.first + self.batches.len() as u64) & NUMBER_MASK
+    }
+
+    /// Where a batch waits in the row, if it does.
+    fn place(&self, number: u64) -> Option<usize> {
+        let at = usize::try_from(number.wrapping_sub(self.first) & NUMBER_MASK).ok()?;
+        self.batches.get(at)?.is_some().then_some(at)
     }
 
     fn pending(&mut self, id: RequestId) -> &mut Pending {
-        let at = usize::try_from(self.place(id)).ok();
-        let slot = at.and_then(|at| self.batches.get_mut(at)).and_then(Option::as_mut);
-        slot.unwrap_or_else(|| panic!("request {id} ended twice, or was never made"))
+        let number = number(id);
+        let pending = match self.place(number) {
+            Some(at) => self.batches[at].as_mut(),
+            None => self.late.get_mut(&number),
+        };
+        pending.unwrap_or_else(|| panic!("request {id} ended twice, or was never made"))
     }
 
     fn take(&mut self, id: RequestId) -> Waiting {
-        let at = self.place(id);
-        let pending = self.batches[at as usize].take().expect("its last request has just ended");
+        let number = number(id);
+        let Some(at) = self.place(number) else { return self.take_late(number) };
+        let pending = self.batches[at].take().expect("it waits there");
+        self.waiting -= 1;
+        self.let_go();
+        if self.batches.len() > ROW_MIN && self.batches.len() > 2 * self.waiting {
+            self.move_late();
+        }
+        if self.batches.capacity() > 4 * ROW_MIN {
+            self.give_back();
+        }
+        self.count_out(&pending.waiter);
+        pending.waiter
+    }
+
+    #[cold]
+    fn take_late(&mut self, number: u64) -> Waiting {
+        let pending = self.late.remove(&number).expect("its last request has just ended");
+        self.count_out(&pending.waiter);
+        pending.waiter
+    }
+
+    fn count_out(&mut self, waiter: &Waiting) {
+        if let Waiting::Queries { queries, .. } = waiter {
+            self.query_bytes -= queries.queries.bytes() + BATCH_BYTES;
+        }
+    }
+
+    #[cold]
+    fn give_back(&mut self) {
+        let room = ROW_MIN.max(2 * self.batches.len());
+        if self.batches.capacity() > 4 * room {
+            self.batches.shrink_to(room);
+        }
+    }
+
+    /// What has ended at the front of the row.
+    fn let_go(&mut self) {
         while let Some(None) = self.batches.front() {
             self.batches.pop_front();
             self.first = (self.first + 1) & NUMBER_MASK;
         }
-        if let Waiting::Queries { queries, .. } = &pending.waiter {
-            self.query_bytes -= queries.queries.bytes();
+    }
+
+    /// Whoever is at the front of the row while most of it has ended. Each batch is moved once at most, so
+    /// that this costs little for each.
+    #[cold]
+    fn move_late(&mut self) {
+        while self.batches.len() > ROW_MIN.max(2 * self.waiting)
+            && let Some(front) = self.batches.front_mut()
+        {
+            if let Some(pending) = front.take() {
+                self.waiting -= 1;
+                self.late.insert(self.first, pending);
+            }
+            self.let_go();
         }
-        pending.waiter
     }
 }
 
@@ -220,6 +297,11 @@ impl Waiting {
     }
 }
 
+/// Which batch it is of.
+const fn number(id: RequestId) -> u64 {
+    id.0 >> ORDINAL_BITS
+}
+
 const fn ordinal(id: RequestId) -> u32 {
     (id.0 & (BATCH_COUNT_MAX as u64 - 1)) as u32
 }
@@ -228,6 +310,7 @@ const fn ordinal(id: RequestId) -> u32 {
 mod tests {
     use super::*;
     use futures::{FutureExt, channel::oneshot};
+    use lakebed::LogId;
 
     type Result<T> = std::result::Result<T, Failure>;
 
@@ -271,6 +354,37 @@ mod tests {
         }
     }
 
+    /// An order may wait for minutes, and whatever was asked behind it kept its slot as long.
+    #[test]
+    fn one_that_waits_long_keeps_no_room_for_those_that_have_ended() {
+        let mut table = Table::default();
+        let (reply, order) = oneshot::channel();
+        let waiting = table.order(reply);
+        let (slow, slow_receiver) = all();
+        let slow = table.queries(Batch::one(b"slow"), slow).unwrap();
+        for _ in 0..100_000 {
+            let (waiter, receiver) = all();
+            let requests = table.commands(1, waiter);
+            table.answer(requests.first, Ok(b"quick"));
+            assert_eq!(resolved(receiver).unwrap().unwrap().answer(0), Some(&b"quick"[..]));
+            assert!(table.batches.len() <= 2048, "{} slots for two", table.batches.len());
+        }
+        let query = table.query(slow.first).to_vec();
+        table.answer(slow.first, Ok(&query));
+        assert_eq!(resolved(slow_receiver).unwrap().unwrap().answer(0), Some(&b"slow"[..]));
+        table.answer(waiting, Err(&Outcome::Done(LogId::ZERO)));
+        assert_eq!(resolved(order).unwrap(), Ok(Carried::Done(LogId::ZERO)));
+        assert_eq!(table.query_bytes, 0);
+    }
+
+    #[test]
+    fn the_room_that_many_needed_is_given_back() {
+        let mut table = Table::default();
+        let many: Vec<_> = (0..100_000).map(|_| table.commands(1, all().0)).collect();
+        many.into_iter().for_each(|requests| table.answer(requests.first, Ok(b"")));
+        assert!(table.batches.capacity() <= 8192, "{} slots for none", table.batches.capacity());
+    }
+
     /// The number's top bits went without a word, and its answer found nobody.
     #[test]
     fn behind_the_last_number_of_a_batch_comes_the_first() {
@@ -293,6 +407,29 @@ mod tests {
             assert_eq!(answers.answer(1), Some(at.to_string().as_bytes()));
         }
         assert_eq!((table.first, table.batches.len()), (2, 0));
+    }
+
+    /// Its number comes round again while it waits.
+    #[test]
+    fn one_that_is_late_keeps_its_number_to_itself() {
+        let mut table = Table::default();
+        let (late, receiver) = all();
+        let late = table.commands(1, late);
+        for _ in 0..2 * ROW_MIN {
+            let requests = table.commands(1, all().0);
+            table.answer(requests.first, Ok(b"quick"));
+        }
+        assert_eq!((table.batches.len(), table.late.len()), (0, 1));
+        table.first = NUMBER_MASK;
+        let others = [all(), all()].map(|(waiter, receiver)| (table.commands(1, waiter), receiver));
+        assert_eq!(others.each_ref().map(|(r, _)| number(r.first)), [NUMBER_MASK, 1]);
+        table.answer(late.first, Ok(b"late"));
+        assert_eq!(resolved(receiver).unwrap().unwrap().answer(0), Some(&b"late"[..]));
+        for (requests, receiver) in others {
+            table.answer(requests.first, Ok(b"another"));
+            assert_eq!(resolved(receiver).unwrap().unwrap().answer(0), Some(&b"another"[..]));
+        }
+        assert_eq!((table.batches.len(), table.waiting), (0, 0));
     }
 
     #[test]
@@ -344,6 +481,15 @@ mod tests {
         assert!(table.queries(large(), third.0).is_some());
     }
 
+    /// A query of one byte took hundreds, and was reckoned as five: thirteen million had room.
+    #[test]
+    fn queries_without_bytes_need_room_as_well() {
+        let mut table = Table::default();
+        let has_room = |_: &u32| table.queries(Batch::one(b"?"), all().0).is_some();
+        let taken = (0..300_000).take_while(has_room).count();
+        assert!((1_000..=QUERY_BYTES_MAX / 256).contains(&taken), "{taken} queries wait");
+    }
+
     #[test]
     fn what_is_open_at_the_end_is_unknown() {
         let mut table = Table::default();
@@ -351,6 +497,16 @@ mod tests {
         table.commands(3, waiter);
         let (reply, order) = oneshot::channel();
         table.order(reply);
+        (0..2 * ROW_MIN).for_each(|_| {
+            let requests = table.commands(1, all().0);
+            table.answer(requests.first, Ok(b"quick"));
+        });
+        table.commands(1, all().0);
+        assert_eq!(
+            (table.waiting, table.late.len()),
+            (1, 2),
+            "some wait in the row, others do not"
+        );
         table.end_all();
         assert_eq!(resolved(batch).unwrap(), Err(Failure::Unknown));
         assert_eq!(resolved(order).unwrap(), Err(Failure::Unknown));

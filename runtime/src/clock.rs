@@ -1,4 +1,7 @@
 //! The clock of the machine: monotonic, suspended time included, and tokio's timer.
+//!
+//! Knows nobody who waits but its task. Invariant: a deadline is never early, and late by a second at most,
+//! however long the machine was suspended.
 
 use crate::driver::Clock;
 use lakebed::{Instant, Timestamp};
@@ -7,10 +10,17 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::time::{Instant as TimerInstant, Sleep, sleep_until};
 
-/// [`Clock`] by the system's clocks. Deadlines need a tokio runtime with time.
+/// How far ahead the timer is set. It stands still while the machine is suspended, and the clock goes on: what
+/// was left of it then is how late a deadline that came meanwhile is noticed. The shortest election timeout of
+/// the defaults is as long, and one look at the clock in a second costs nothing that could be measured.
+const AHEAD_MAX: Duration = Duration::from_secs(1);
+
+/// [`Clock`] by the system's clocks. Deadlines need a tokio runtime with time. One that came while the machine
+/// was suspended is noticed within a second of its awakening.
 #[derive(Debug, Default)]
 pub struct SystemClock {
     timer: Option<Pin<Box<Sleep>>>,
@@ -36,11 +46,11 @@ impl Clock for SystemClock {
             return Poll::Ready(());
         }
         if self.armed.is_none_or(|armed| armed > deadline || armed <= now) {
-            self.arm(now, deadline);
+            self.arm(now, deadline.min(now.after(AHEAD_MAX)));
         }
         let timer = self.timer.as_mut().expect("it has just been armed");
         if timer.as_mut().poll(cx).is_ready() {
-            // Its clock ran ahead of ours: look again at once.
+            // The deadline is further away, or its clock ran ahead of ours: look again at once.
             self.armed = None;
             cx.waker().wake_by_ref();
         }
@@ -68,7 +78,7 @@ fn nanos(time: Timespec) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{future::poll_fn, time::Duration};
+    use std::future::poll_fn;
 
     #[tokio::test]
     async fn a_deadline_is_never_early_and_may_be_moved() {
@@ -86,6 +96,19 @@ mod tests {
         assert!(clock.now() >= near && clock.now() < far);
         poll_fn(|cx| clock.poll_deadline(cx, Some(near.after(Duration::from_millis(5))))).await;
         assert!(clock.now() >= near.after(Duration::from_millis(5)));
+    }
+
+    /// The timer stands still while the machine is suspended, and the clock does not: what is left of the
+    /// timer is how late a deadline that came meanwhile is noticed.
+    #[tokio::test]
+    async fn the_timer_never_has_far_to_go() {
+        let mut clock = SystemClock::default();
+        let far = clock.now().after(Duration::from_secs(60));
+        let polled = poll_fn(|cx| Poll::Ready(clock.poll_deadline(cx, Some(far)))).await;
+        assert!(polled.is_pending());
+        let left = clock.timer.as_ref().unwrap().deadline() - TimerInstant::now();
+        assert!(left <= AHEAD_MAX, "late by {left:?} after a suspend");
+        assert!(clock.armed.unwrap() < far);
     }
 
     #[test]

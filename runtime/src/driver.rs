@@ -26,7 +26,8 @@ use std::{
     time::Duration,
 };
 
-/// How long the machine may work before disk, network and clients are looked at again.
+/// How long the machine may work before disk, network and clients are looked at again. It ends the step that
+/// it is at: that may be all the commands of an entry, or of several, however long they take.
 const MACHINE_TURN_MAX: Duration = Duration::from_millis(1);
 /// The most turns before others on this thread have theirs. The last one mostly finds nothing to
 /// do, which costs less than being woken for it.
@@ -83,8 +84,9 @@ pub trait Clock {
     fn poll_deadline(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()>;
 }
 
-/// One node on its disk, network and clock. As a future it ends when the engine has halted, every
-/// disk operation has ended, and disk and network are dropped. Dropped before that, it leaves
+/// One node on its disk, network and clock. The network is dropped as soon as the engine has halted and the
+/// last messages were flushed; as a future the driver ends when every disk operation has ended too, and the
+/// disk is dropped. Dropped before that, it leaves
 /// whoever waits with an unknown outcome.
 pub struct Driver<E, D, N, C, M> {
     inbox: Arc<Inbox>,
@@ -116,7 +118,7 @@ impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Driver<E, D, N, C, M> 
             halt: None,
             engine,
             disk,
-            net,
+            net: Some(net),
             clock,
         };
         (Handle::new(Arc::clone(&inbox)), Self { inbox, inner: Some(inner) })
@@ -153,7 +155,8 @@ struct Inner<E, D, N, C, M> {
     engine: E,
     runner: Runner<M>,
     disk: D,
-    net: N,
+    /// Until the engine has halted.
+    net: Option<N>,
     clock: C,
     inbox: Arc<Inbox>,
     clients: Table,
@@ -183,16 +186,18 @@ impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Inner<E, D, N, C, M> {
                 break;
             }
         }
-        match self.halt.clone() {
-            Some(halt) => self.poll_drained(cx).map(|()| halt),
-            None => Poll::Pending,
-        }
+        let Some(halt) = self.halt.clone() else { return Poll::Pending };
+        // Peers would take the node for one that is there, for as long as its disk hangs.
+        self.net = None;
+        self.poll_drained(cx).map(|()| halt)
     }
 
     /// One round: true if there was something to do, and so may be again.
     fn turn(&mut self, cx: &mut Context<'_>) -> bool {
         self.disk.poll_completed(cx, &mut self.events);
-        self.net.poll_events(cx, &mut self.events);
+        if let Some(net) = &mut self.net {
+            net.poll_events(cx, &mut self.events);
+        }
         self.take_requests(cx.waker());
         let due = self.clock.poll_deadline(cx, self.engine.deadline()).is_ready();
         let happened = due || !self.events.is_empty();
@@ -241,7 +246,9 @@ impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Inner<E, D, N, C, M> {
                 self.events.push(Event::Control { id, control });
             }
             Request::Tune(tuning) => {
-                self.net.tune(&tuning);
+                if let Some(net) = &mut self.net {
+                    net.tune(&tuning);
+                }
                 self.events.push(Event::Tune(tuning));
             }
             Request::Status(reply) => drop(reply.send(Ok(self.engine.status()))),
@@ -253,13 +260,14 @@ impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Inner<E, D, N, C, M> {
 
     /// Disk and peers first: what they do takes longest. The machine's steps wait for `lane`.
     fn perform(&mut self) {
+        let net = self.net.as_mut().expect("its engine has not halted");
         for action in self.actions.drain(..) {
             match action {
                 Action::Disk { op, class, request } => self.disk.submit(op, class, request),
-                Action::Send { to, head, body } => self.net.send(to, head, body),
+                Action::Send { to, head, body } => net.send(to, head, body),
                 Action::Machine(step) => self.lane.push_back(step),
                 Action::Respond { requests, outcome } => self.clients.end(requests, &outcome),
-                Action::Members(members) => self.net.connect(&members),
+                Action::Members(members) => net.connect(&members),
                 Action::Note(note) => {
                     self.reporter.note(&note);
                     self.subscribers.retain_mut(|notes| offer(notes, &note));
@@ -271,7 +279,7 @@ impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Inner<E, D, N, C, M> {
             }
         }
         self.disk.flush();
-        self.net.flush();
+        net.flush();
     }
 
     /// True if there was a step to do.

@@ -18,6 +18,11 @@ use std::{
     task::Waker,
 };
 
+/// About what a batch takes of memory beside the bytes of its commands or queries: the buffer's room for a
+/// header, who waits for the answers, and a place in a queue that may be half empty. It is added to every
+/// batch, so that a bound in bytes is one on memory however small they are.
+pub(crate) const BATCH_BYTES: usize = 512;
+
 pub(crate) type Sender<T> = oneshot::Sender<Result<T, Failure>>;
 
 /// Who waits for the answers of a batch, and in which form.
@@ -62,7 +67,7 @@ impl Request {
 
     /// What it takes of the inbox's room.
     fn bytes(&self) -> usize {
-        self.batch().map_or(0, Batch::bytes)
+        self.batch().map_or(0, |batch| batch.bytes() + BATCH_BYTES)
     }
 
     /// An empty batch has no answers, and needs no log for that.
@@ -171,8 +176,8 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// Holds at most `bytes_max` bytes of commands and queries, and always at least one batch. It has
-    /// a driver to itself.
+    /// Holds at most `bytes_max` bytes of commands and queries, [`BATCH_BYTES`] added for each batch, and
+    /// always at least one batch. It has a driver to itself.
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self { state: Mutex::default(), bell: Arc::default(), group: None, bytes_max }
     }
@@ -307,6 +312,23 @@ mod tests {
         [&three, &one].into_iter().for_each(push);
         bell.take(&waker, &mut rang);
         assert_eq!((&*rang, woken.0.load(Relaxed)), (&[GroupId(3), GroupId(1)][..], 2));
+    }
+
+    /// A query of one byte took hundreds, and was reckoned as five.
+    #[test]
+    fn requests_without_bytes_need_room_as_well() {
+        let inbox = Inbox::new(1 << 20);
+        let mut taken = Vec::new();
+        let busy = || {
+            let (reply, mut receiver) = oneshot::channel();
+            let (queries, waiter) = (Batch::one(b"?"), Waiter::All(reply));
+            inbox.push(Request::Read { queries, mode: ReadMode::Linearizable, waiter });
+            matches!(receiver.try_recv(), Ok(Some(Err(Failure::Refused(Refusal::Busy)))))
+        };
+        let pushed = (0..100_000).take_while(|_| !busy()).count();
+        assert!((100..=(1 << 20) / 256).contains(&pushed), "{pushed} queries wait");
+        inbox.take(&mut taken);
+        assert!(!busy(), "there is room again");
     }
 
     #[test]

@@ -116,21 +116,29 @@ impl Drop for ScriptedDisk {
     }
 }
 
-impl Net for Shared {
+struct ScriptedNet(Shared);
+
+impl Net for ScriptedNet {
     fn connect(&mut self, _: &Membership) {
-        self.world().asked.push("connect".into());
+        self.0.world().asked.push("connect".into());
     }
 
     fn send(&mut self, to: NodeId, _: Bytes, _: Bytes) {
-        self.world().asked.push(format!("send {to}"));
+        self.0.world().asked.push(format!("send {to}"));
     }
 
     fn flush(&mut self) {
-        self.world().asked.push("flush net".into());
+        self.0.world().asked.push("flush net".into());
     }
 
     fn poll_events(&mut self, _: &mut Context<'_>, events: &mut Vec<Event>) {
-        events.append(&mut self.world().arrived);
+        events.append(&mut self.0.world().arrived);
+    }
+}
+
+impl Drop for ScriptedNet {
+    fn drop(&mut self) {
+        self.0.world().asked.push("leave net".into());
     }
 }
 
@@ -188,14 +196,15 @@ impl Wake for Woken {
 struct Node {
     world: Shared,
     handle: Handle,
-    driver: Driver<Shared, ScriptedDisk, Shared, Shared, Echo>,
+    driver: Driver<Shared, ScriptedDisk, ScriptedNet, Shared, Echo>,
 }
 
 impl Node {
     fn new() -> Self {
         let world = Shared::default();
         let config = Config::new(GroupId(1), NodeId(1));
-        let surroundings = (ScriptedDisk(world.clone()), world.clone(), world.clone());
+        let net = ScriptedNet(world.clone());
+        let surroundings = (ScriptedDisk(world.clone()), net, world.clone());
         let machine = Echo(world.clone());
         let (handle, driver) =
             Driver::new(world.clone(), &config, Start::Run, machine, surroundings);
@@ -465,6 +474,24 @@ fn a_halted_node_ends_when_its_disk_is_idle_and_gone() {
     for reply in [queued, node.handle.propose_one(b"after the end")] {
         assert_eq!(resolved(reply), stopping);
     }
+}
+
+/// Its peers took it for connected, and its sockets shook hands, for as long as its disk hung.
+#[test]
+fn a_halted_node_leaves_its_peers_at_once_whatever_its_disk_does() {
+    let mut node = Node::new();
+    node.answer_next([disk(1)]);
+    node.world.world().arrived.push(link(2));
+    node.turn();
+    node.asked();
+    node.answer_next([send(2), Action::Halt(Box::new(Halt::Stopped))]);
+    node.world.world().arrived.push(link(2));
+    assert!(node.turn().is_none(), "an operation is under way");
+    assert_eq!(node.asked(), ["send 2", "flush disk", "flush net", "leave net"]);
+    assert!(node.turn().is_none(), "it still is");
+    node.world.world().completed.push(completed(1));
+    assert_eq!(node.turn().as_deref(), Some(&Halt::Stopped));
+    assert!(node.asked().is_empty());
 }
 
 #[test]

@@ -208,6 +208,17 @@ async fn shake(address: SocketAddr, hello: &Hello, secret: &[u8]) -> (TcpStream,
     (stream, u32::from_le_bytes(*session.first_chunk().unwrap()))
 }
 
+/// The other end of that: makes sure of whoever dials, as node 1, by the book.
+async fn shake_back(stream: &mut TcpStream) {
+    let (mut theirs, mut theirs_proof) = ([0; 68], [0; 32]);
+    stream.read_exact(&mut theirs).await.unwrap();
+    let ours = Hello { from: 1, to: 2, ..GOOD }.bytes();
+    stream.write_all(&ours).await.unwrap();
+    stream.write_all(&proof(SECRET, "accept", &theirs, &ours)).await.unwrap();
+    stream.read_exact(&mut theirs_proof).await.unwrap();
+    assert_eq!(theirs_proof, proof(SECRET, "dial", &theirs, &ours));
+}
+
 fn frame(session: u32, message: &[u8]) -> Vec<u8> {
     let crc = crc32c::crc32c_append(session, message);
     [&(message.len() as u32).to_le_bytes()[..], &crc.to_le_bytes(), message].concat()
@@ -470,4 +481,48 @@ async fn guests_are_few() {
     }
     until(&mut [&mut net], |_| counted(&counters.handshakes_failed) >= 9).await;
     assert_eq!(counted(&counters.established), 8);
+}
+
+/// Whoever opened 64 connections and said nothing kept all peers out, for five seconds each time.
+#[tokio::test]
+async fn those_that_say_nothing_keep_no_peer_out() {
+    let (mut net, address, counters) = lone();
+    let crowded = async {
+        let mut silent = Vec::new();
+        for _ in 0..6 * 64 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let peer = shake(address, &GOOD, SECRET).await;
+        until(&mut [&mut net], |e| e[0] == [link(2, true)]).await;
+        (silent, peer)
+    };
+    let (silent, _peer) = timeout(Duration::from_secs(4), crowded).await.expect("kept out");
+    // Whoever came first went first, and that was said.
+    for stream in silent.into_iter().take(5 * 64) {
+        assert_closed(stream).await;
+    }
+    assert!(counted(&counters.handshakes_failed) >= 5 * 64);
+}
+
+/// A peer with other limits shakes hands and leaves, again and again: it was dialled some forty times
+/// a second.
+#[tokio::test]
+async fn one_that_leaves_at_once_is_dialled_ever_more_rarely() {
+    let ((listener, address), (two, two_at)) = (bind(), bind());
+    let mut two = net(2, two);
+    two.connect(&members(&[(1, address), (2, two_at)]));
+    listener.set_nonblocking(true).unwrap();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    let begun = std::time::Instant::now();
+    let leaving = tokio::spawn(async move {
+        for _ in 0..8 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            shake_back(&mut stream).await;
+        }
+    });
+    until(&mut [&mut two], |_| leaving.is_finished()).await;
+    leaving.await.unwrap();
+    // Half of the pauses between them, each of which is twice the one before.
+    let pauses = Duration::from_millis(20 + 40 + 80 + 160 + 320 + 640 + 1000) / 2;
+    assert!(begun.elapsed() >= pauses, "dialled 8 times in {:?}", begun.elapsed());
 }

@@ -1,9 +1,10 @@
 //! The loop of a node with many groups: as that of one, with a host in the engine's place.
 //!
-//! A group's machine works for a millisecond at most before the others have their turn; a single
-//! command that takes longer holds them up, unless machines work on [threads](super::machines).
-//! Invariant: a panic in one group's engine or machine, or while its machine is made, is caught where that
-//! group was called, and ends that group alone.
+//! A round gives all machines together two milliseconds, and one of them one, before disk, network and
+//! clients are looked at again; those without a turn have theirs in the next. What was begun is ended,
+//! though: a step may be all the commands of an entry, or of several, and as long as it takes nothing else
+//! happens, unless machines work on [threads](super::machines). Invariant: a panic in one group's engine or
+//! machine, or while its machine is made, is caught where that group was called, and ends that group alone.
 
 use super::{
     Birth, Shared,
@@ -30,6 +31,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     future::Future,
     io,
+    ops::Bound,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     sync::Arc,
@@ -37,8 +39,11 @@ use std::{
     time::Duration,
 };
 
-/// How long one group's machine may work before the others are looked at again.
+/// How long one group's machine may work before the next has its turn, and all of them before anything else
+/// has: with a hundred that work their fill no beat would leave in time, and peers would take the node for
+/// dead. Each ends the step that it is at.
 const MACHINE_TURN_MAX: Duration = Duration::from_millis(1);
+const MACHINES_TURN_MAX: Duration = Duration::from_millis(2);
 /// The most turns before others on this thread have theirs.
 const TURNS_MAX: u32 = 4;
 
@@ -78,6 +83,8 @@ pub(super) struct Inner<M> {
     /// that a thousand groups at rest cost it nothing.
     rang: Vec<GroupId>,
     busy: BTreeSet<GroupId>,
+    /// Whose machine had the last turn: the one behind it has the next.
+    served: GroupId,
     halted: BTreeSet<GroupId>,
     pub(super) pool: Pool,
     net: TcpNet,
@@ -170,6 +177,7 @@ impl<M: StateMachine + Send + 'static> Inner<M> {
             seats: BTreeMap::new(),
             rang: Vec::new(),
             busy: BTreeSet::new(),
+            served: GroupId(0),
             halted: BTreeSet::new(),
             pool: Pool::new().map_err(StartError::Disk)?,
             net,
@@ -443,9 +451,19 @@ impl<M: StateMachine> Inner<M> {
 
     /// True if there was a step to do.
     fn run_machines(&mut self) -> bool {
+        if self.busy.is_empty() {
+            return false;
+        }
         let (mut worked, mut panicked) = (false, Vec::new());
         let mut busy = std::mem::take(&mut self.busy);
-        for group in &busy {
+        let mut now = self.clock.now();
+        let round_ends = now.after(MACHINES_TURN_MAX);
+        let served = self.served;
+        let behind = busy.range((Bound::Excluded(served), Bound::Unbounded));
+        for group in behind.chain(busy.range(..=served)) {
+            if now >= round_ends {
+                break;
+            }
             let Some(seat) = self.seats.get_mut(group) else { continue };
             if seat.lane.is_empty() {
                 continue;
@@ -460,20 +478,22 @@ impl<M: StateMachine> Inner<M> {
             }
             let Some(runner) = &mut seat.runner else { continue };
             worked = true;
+            self.served = *group;
             let (clock, events) = (&self.clock, &mut self.events);
-            let until = clock.now().after(MACHINE_TURN_MAX);
+            let until = now.after(MACHINE_TURN_MAX).min(round_ends);
             let work = || {
-                while let Some(step) = seat.lane.pop_front() {
+                while now < until
+                    && let Some(step) = seat.lane.pop_front()
+                {
                     let event = runner.perform(step, &mut seat.clients);
                     events.extend(event.map(|event| HostEvent::Group(*group, event)));
-                    if clock.now() >= until {
-                        break;
-                    }
+                    now = clock.now();
                 }
             };
             // Nothing is asked of a machine that panicked, and its clients are only told the end.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
                 panicked.push((*group, panic));
+                now = self.clock.now();
             }
         }
         panicked.into_iter().for_each(|(group, panic)| self.give_up(group, &*panic));
@@ -493,6 +513,9 @@ impl<M: StateMachine> Inner<M> {
 fn entropy() -> Result<u64, StartError> {
     getrandom::u64().map_err(|error| StartError::System(io::Error::other(error)))
 }
+
+#[cfg(test)]
+mod turns;
 
 #[cfg(test)]
 mod tests {

@@ -13,12 +13,16 @@ use std::{
     fmt, io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
 /// The most bytes read at one time, so that one peer does not hold up the others.
 const READ_MAX: usize = 4 << 20;
+
+/// A connection that ends sooner was of no use: whatever ended it will end the next one as well.
+const LASTS_FROM: Duration = Duration::from_secs(1);
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -46,6 +50,7 @@ pub(super) struct Connection {
     incoming: Decoder,
     outgoing: Outgoing,
     queue_bytes_max: usize,
+    since: Instant,
 }
 
 impl Connection {
@@ -56,7 +61,13 @@ impl Connection {
             incoming: Decoder::new(session, limits.message_bytes_max),
             outgoing: Outgoing::new(session),
             queue_bytes_max: limits.queue_bytes_max(),
+            since: Instant::now(),
         }
+    }
+
+    /// Whether it was more than a handshake.
+    pub(super) fn has_lasted(&self) -> bool {
+        self.since.elapsed() >= LASTS_FROM
     }
 
     /// For so many bytes that wait to be written, or as many as there was room for before.

@@ -9,11 +9,11 @@ use super::{
 };
 use bytes::Bytes;
 use lakebed::NodeId;
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
 
@@ -22,15 +22,40 @@ use tokio::{
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// How long a handshake may take, with that.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
-/// The most handshakes with whoever dialled, at one time.
+/// The most handshakes with whoever dialled, at one time. One more, and the oldest is ended: a peer's takes a
+/// few round trips, and whoever opens connections and says nothing must not keep peers out.
 const HANDSHAKES_MAX: usize = 64;
 /// The pause before a connection is tried again; doubled each time.
-pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(20);
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How long a peer may leave unacknowledged what it was sent. A network that swallows everything says
 /// nothing: TCP goes on for a quarter of an hour, at intervals that double, so that after a minute of
 /// silence the cluster had no leader for most of another. A new connection is tried every few seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(4);
+
+/// After how long a silence a peer is asked whether it is there, and how often then: one that is sent nothing,
+/// as a guest, would leave nothing unacknowledged, and keep its place for ever when its machine vanished.
+#[cfg(all(target_os = "linux", not(madsim)))]
+const ASKED_EVERY: Duration = Duration::from_secs(1);
+
+/// How long to wait before a peer is dialled again.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Backoff(Duration);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(BACKOFF_MIN)
+    }
+}
+
+impl Backoff {
+    /// The pause to make now; the next one is longer.
+    pub(super) fn pause(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = (pause * 2).min(BACKOFF_MAX);
+        pause
+    }
+}
 
 /// Where a peer listens, as its membership says: `host:port`, or nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -65,39 +90,47 @@ impl Connector {
     /// Shakes hands with whoever dials, for ever.
     pub(super) async fn accept(self: Arc<Self>, listener: TcpListener) {
         let mut handshakes = JoinSet::new();
+        // In the order in which they began.
+        let mut running: VecDeque<(SocketAddr, AbortHandle)> = VecDeque::new();
         loop {
-            tokio::select! {
-                // In one order: chance here would be the one that no seed can repeat.
-                biased;
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        handshakes.spawn(Arc::clone(&self).accept_one(stream));
+            match listener.accept().await {
+                Ok((stream, from)) => {
+                    // Ended tasks would pile up here otherwise.
+                    while handshakes.try_join_next().is_some() {}
+                    running.retain(|(_, handshake)| !handshake.is_finished());
+                    if running.len() == HANDSHAKES_MAX
+                        && let Some((from, oldest)) = running.pop_front()
+                    {
+                        oldest.abort();
+                        self.failed(&from.to_string(), &HandshakeError::Crowded);
                     }
-                    // Out of descriptors, most likely: it may pass.
-                    Err(error) => {
-                        tracing::warn!(node = self.node(), %error, "cannot accept");
-                        sleep(BACKOFF_MAX).await;
-                    }
-                },
-                Some(_) = handshakes.join_next() => {}
-            }
-            while handshakes.len() >= HANDSHAKES_MAX {
-                handshakes.join_next().await;
+                    let handshake = Arc::clone(&self).accept_one(stream, from);
+                    running.push_back((from, handshakes.spawn(handshake)));
+                }
+                // Out of descriptors, most likely: it may pass.
+                Err(error) => {
+                    tracing::warn!(node = self.node(), %error, "cannot accept");
+                    sleep(BACKOFF_MAX).await;
+                }
             }
         }
     }
 
-    async fn accept_one(self: Arc<Self>, stream: TcpStream) {
-        let from = stream.peer_addr().map_or_else(|e| e.to_string(), |from| from.to_string());
+    async fn accept_one(self: Arc<Self>, stream: TcpStream, from: SocketAddr) {
         match self.within_time(self.shake(stream, None)).await {
             Ok(established) => drop(self.established.send(established).await),
-            Err(error) => self.failed(&from, &error),
+            Err(error) => self.failed(&from.to_string(), &error),
         }
     }
 
     /// Dials until there is a connection, the first time after a pause.
-    pub(super) async fn dial(self: Arc<Self>, peer: NodeId, address: Address, after: Duration) {
-        let mut backoff = BACKOFF_MIN;
+    pub(super) async fn dial(
+        self: Arc<Self>,
+        peer: NodeId,
+        address: Address,
+        after: Duration,
+        mut backoff: Backoff,
+    ) {
         sleep(jitter(after)).await;
         loop {
             match self.within_time(self.dial_once(peer, &address)).await {
@@ -108,8 +141,7 @@ impl Connector {
                 }
                 Err(error) => self.failed(&address.0, &error),
             }
-            sleep(jitter(backoff)).await;
-            backoff = (backoff * 2).min(BACKOFF_MAX);
+            sleep(jitter(backoff.pause())).await;
         }
     }
 
@@ -156,8 +188,13 @@ impl Connector {
 
 #[cfg(all(target_os = "linux", not(madsim)))]
 fn give_up_in_time(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
     let silence_max = SILENCE_MAX.as_millis() as u32;
-    Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, silence_max)?)
+    sockopt::set_tcp_user_timeout(stream, silence_max)?;
+    // How many questions stay unanswered is bounded by that, too.
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, ASKED_EVERY)?;
+    Ok(sockopt::set_tcp_keepintvl(stream, ASKED_EVERY)?)
 }
 
 /// Where there is no such option the system's own patience has to do.
@@ -181,6 +218,7 @@ mod tests {
     use super::*;
     use crate::net::Identity;
     use lakebed::{ClusterId, GroupId};
+    use rustix::net::sockopt;
 
     fn connector(node: u64) -> (Connector, mpsc::Receiver<Established>) {
         let identity = Identity { cluster: ClusterId(7), group: GroupId(1), node: NodeId(node) };
@@ -197,10 +235,26 @@ mod tests {
         let ((one, mut accepted), (two, mut dialled)) = (connector(1), connector(2));
         let mut tasks = JoinSet::new();
         tasks.spawn(Arc::new(one).accept(listener));
-        tasks.spawn(Arc::new(two).dial(NodeId(1), address, Duration::ZERO));
+        tasks.spawn(Arc::new(two).dial(NodeId(1), address, Duration::ZERO, Backoff::default()));
         for end in [&mut accepted, &mut dialled] {
             let stream = end.recv().await.unwrap().stream;
-            assert_eq!(rustix::net::sockopt::tcp_user_timeout(stream).unwrap(), 4000);
+            assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 4000);
+            assert!(sockopt::socket_keepalive(&stream).unwrap(), "a guest is sent nothing");
+            let asked = [sockopt::tcp_keepidle(&stream), sockopt::tcp_keepintvl(&stream)];
+            assert_eq!(asked.map(Result::unwrap), [Duration::from_secs(1); 2]);
         }
+    }
+
+    /// Whoever dials speaks first, and at once.
+    #[tokio::test(start_paused = true)]
+    async fn one_that_says_nothing_is_heard_out_for_a_second() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_silent, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (one, _established) = connector(1);
+        let begun = tokio::time::Instant::now();
+        let (stream, from) = accepted.unwrap();
+        Arc::new(one).accept_one(stream, from).await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(1));
     }
 }

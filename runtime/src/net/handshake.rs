@@ -19,10 +19,11 @@
 use hmac::{Hmac, KeyInit, Mac};
 use lakebed::{ClusterId, GroupId, NodeId};
 use sha2::Sha256;
-use std::{fmt, io};
+use std::{fmt, io, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::timeout,
 };
 
 const MAGIC: &[u8; 8] = b"LAKEPEER";
@@ -30,6 +31,8 @@ const MAGIC: &[u8; 8] = b"LAKEPEER";
 const VERSION: u32 = 1;
 pub(super) const HELLO_BYTES: usize = 68;
 const PROOF_BYTES: usize = 32;
+/// How long whoever dialled may be silent: a node says who it is at once.
+const HELLO_MAX: Duration = Duration::from_secs(1);
 
 /// Who a node says it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +54,7 @@ pub(super) enum HandshakeError {
     Secret,
     Io(io::Error),
     TooSlow,
+    Crowded,
 }
 
 impl fmt::Display for HandshakeError {
@@ -66,6 +70,7 @@ impl fmt::Display for HandshakeError {
             Self::Secret => f.write_str("it does not know the secret"),
             Self::Io(error) => error.fmt(f),
             Self::TooSlow => f.write_str("the handshake took too long"),
+            Self::Crowded => f.write_str("too many dialled since"),
         }
     }
 }
@@ -119,8 +124,11 @@ impl Credentials {
         &self,
         mut stream: TcpStream,
     ) -> Result<Established, HandshakeError> {
-        let read = self.read_hello(&mut stream).await;
-        if let Err(HandshakeError::NotAPeer | HandshakeError::Io(_)) = read {
+        let read = timeout(HELLO_MAX, self.read_hello(&mut stream)).await;
+        let read = read.unwrap_or(Err(HandshakeError::TooSlow));
+        if let Err(HandshakeError::NotAPeer | HandshakeError::Io(_) | HandshakeError::TooSlow) =
+            read
+        {
             return read.map(|_| unreachable!("it is an error"));
         }
         // One of another cluster or version is told whom it met: it can then say so itself.

@@ -18,7 +18,7 @@ pub use handshake::Identity;
 use crate::driver::Net;
 use bytes::Bytes;
 use connection::{Closed, Connection};
-use dial::{Address, Connector};
+use dial::{Address, Backoff, Connector};
 use handshake::{Credentials, Established};
 use lakebed::{Config, Event, MEMBERS_MAX, Membership, NodeId, Tuning};
 use std::{
@@ -111,6 +111,19 @@ struct Peer {
     connection: Option<Connection>,
     /// The task that dials it.
     dialling: Option<AbortHandle>,
+    /// Grows from one connection to the next, until one has lasted.
+    backoff: Backoff,
+}
+
+impl Peer {
+    /// Whether there was a connection.
+    fn disconnect(&mut self) -> bool {
+        let Some(connection) = self.connection.take() else { return false };
+        if connection.has_lasted() {
+            self.backoff = Backoff::default();
+        }
+        true
+    }
 }
 
 impl Drop for Peer {
@@ -203,7 +216,7 @@ impl TcpNet {
             return Counters::count(&self.counters.handshakes_failed);
         }
         let peer = self.peers.entry(id).or_default();
-        if peer.connection.is_some() {
+        if peer.disconnect() {
             self.events.push(Event::Link { peer: id, up: false });
         }
         if let Some(dialling) = peer.dialling.take() {
@@ -224,11 +237,12 @@ impl TcpNet {
         }
         self.events.push(Event::Link { peer: id, up: false });
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        peer.connection = None;
+        peer.disconnect();
         if peer.address.is_none() {
             self.peers.remove(&id);
         } else {
-            self.dial(id, dial::BACKOFF_MIN);
+            let pause = peer.backoff.pause();
+            self.dial(id, pause);
         }
     }
 
@@ -248,7 +262,7 @@ impl TcpNet {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(address) = peer.address.clone().filter(Address::is_known) else { return };
         let after = if self.identity.node > id { after } else { after + PATIENCE };
-        let dial = Arc::clone(&self.connector).dial(id, address, after);
+        let dial = Arc::clone(&self.connector).dial(id, address, after, peer.backoff);
         // Ended tasks would pile up here otherwise.
         while self.tasks.try_join_next().is_some() {}
         let dialling = self.tasks.spawn(dial);
@@ -272,6 +286,7 @@ impl Net for TcpNet {
                 continue;
             }
             peer.address = Some(address);
+            peer.backoff = Backoff::default();
             if peer.connection.is_none() {
                 self.dial(id, Duration::ZERO);
             }
@@ -333,5 +348,36 @@ impl TcpNet {
         for (id, closed) in failed {
             self.on_closed(id, &closed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{net::TcpStream, time::advance};
+
+    async fn connection() -> Connection {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).await.unwrap();
+        let established = Established { peer: NodeId(2), stream, session: 0 };
+        let limits = Limits { message_bytes_max: 100, engine_bytes_max: 100, engines: 1 };
+        Connection::new(established, limits)
+    }
+
+    /// A handshake was taken for a connection: whoever left behind it was dialled at once.
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_until_a_connection_has_lasted() {
+        let mut peer = Peer::default();
+        let lasting = [0, 0, 999, 0, 0, 0, 0, 0, 1000, 0];
+        let mut pauses = Vec::new();
+        for millis in lasting.map(Duration::from_millis) {
+            peer.connection = Some(connection().await);
+            advance(millis).await;
+            assert!(peer.disconnect());
+            pauses.push(peer.backoff.pause().as_millis());
+        }
+        assert_eq!(pauses, [20, 40, 80, 160, 320, 640, 1000, 1000, 20, 40]);
+        assert!(!peer.disconnect());
     }
 }
