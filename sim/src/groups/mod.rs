@@ -410,6 +410,9 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             judged.map_err(|violation| of_group(id, violation))?;
             let Some(seat) = self.nodes[at].seats.get(&id) else { continue };
             seat.scars.excuse(at, &probe).map_err(|violation| of_group(id, violation))?;
+            if probe.judged && self.groups[&id].oracle.is_to_be_tried(at) {
+                self.try_power_cut(at, id).map_err(|violation| of_group(id, violation))?;
+            }
         }
         Ok(())
     }
@@ -438,6 +441,14 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     }
 
     fn perform_for(&mut self, at: usize, group: GroupId, action: Action) -> Checked {
+        let node = &mut self.nodes[at];
+        let now = node.clock.local(self.now);
+        if let Some(seat) = node.seats.get_mut(&group) {
+            let told = seat.told.on_action(now, &action);
+            told.map_err(|what| {
+                of_group(group, Violation::new("snapshots that fail are few", at, what))
+            })?;
+        }
         match action {
             Action::Disk { op, request, .. } => self.submit(at, group, op, request),
             Action::Send { to, head, body } => {
