@@ -2,17 +2,24 @@
 
 use crate::{machine::Ledger, workload};
 use lakebed_sim::{
-    Outcome, Plan, Seed, Violation,
-    groups::{Census, Groups, storm as of},
+    Draw, Op, Outcome, Plan, Seed, Violation,
+    groups::{Census, Groups, Spread, storm as of},
     plan::{Asks, MS},
 };
 use std::time::Duration;
+
+type World = Groups<Ledger, fn(&mut Draw) -> Op>;
 
 /// One storm in sixteen has a hundred groups, the others eight.
 #[must_use]
 pub const fn census(seed: u64) -> Census {
     let groups = if seed % 16 == 15 { 100 } else { 8 };
-    Census { groups, comings: 4, is_everywhere: seed.is_multiple_of(4) }
+    let spread = match seed % 8 {
+        0 | 4 => Spread::Everywhere,
+        2 => Spread::Apart,
+        _ => Spread::Three,
+    };
+    Census { groups, comings: 4, spread }
 }
 
 /// A storm over hosts: the ordinary faults, groups that come and go, and, in half of the runs, nodes
@@ -29,20 +36,31 @@ pub fn calm(seed: u64, groups: u64) -> (Plan, Census) {
     plan.tuning.heartbeat = Duration::from_millis(20);
     plan.tuning.election = (Duration::from_millis(200), Duration::from_millis(400));
     plan.tuning.hibernate_after = Duration::from_millis(60);
-    (plan, Census { groups, comings: 0, is_everywhere: true })
+    (plan, Census { groups, comings: 0, spread: Spread::Everywhere })
 }
 
 /// All groups rest; then the node that leads most of them is killed. Each of its groups has another
 /// leader within two of the longest election timeouts.
 pub fn a_leader_of_many_dies(seed: Seed) -> Outcome {
+    at_rest(&seed, of::lose_a_leader)
+}
+
+/// The same of a node that gives half of them up and lives.
+pub fn a_leader_of_many_gives_up(seed: Seed) -> Outcome {
+    at_rest(&seed, of::give_groups_up)
+}
+
+/// A hundred groups rest, and something happens that is over within two of the longest timeouts.
+fn at_rest(seed: &Seed, story: impl FnOnce(&mut World, u64) -> Result<(), Violation>) -> Outcome {
     let (plan, census) = calm(seed.number, 100);
     let limit = plan.tuning.election.1 * 2;
     let limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+    let workload: fn(&mut Draw) -> Op = workload;
     let world = Groups::new(plan, census, Ledger::default, workload);
-    of::observe(&seed, world, |world| {
+    of::observe(seed, world, |world| {
         of::serve(world)?;
         of::converge(world)?;
-        of::lose_a_leader(world, limit)
+        story(world, limit)
     })
 }
 
@@ -65,7 +83,7 @@ pub fn idle(groups: u64, rests: bool) -> Result<Idle, Violation> {
     plan.tuning.heartbeat = Duration::from_millis(100);
     plan.tuning.election = (Duration::from_millis(1000), Duration::from_millis(2000));
     plan.tuning.hibernate_after = Duration::from_secs(u64::from(rests));
-    let census = Census { groups, comings: 0, is_everywhere: true };
+    let census = Census { groups, comings: 0, spread: Spread::Everywhere };
     let mut world = Groups::new(plan, census, Ledger::default, workload);
     of::serve(&mut world)?;
     of::converge(&mut world)?;

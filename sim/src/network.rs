@@ -186,6 +186,12 @@ impl Network {
         self.wanted[node * self.nodes..][..self.nodes].fill(false);
     }
 
+    /// Whom a node wants to be connected with.
+    pub(crate) fn wanted(&self, node: usize) -> impl Iterator<Item = usize> {
+        let wanted = &self.wanted[node * self.nodes..][..self.nodes];
+        wanted.iter().enumerate().filter(|(_, is)| **is).map(|(peer, _)| peer)
+    }
+
     /// Whether one of two nodes wants to be connected with the other.
     pub(crate) fn is_wanted(&self, a: usize, b: usize) -> bool {
         self.wanted[self.pair(a, b)] || self.wanted[self.pair(b, a)]

@@ -1,6 +1,9 @@
 //! What a node would do with a disk: started on it as far as it needs nobody else. Knows no world.
 
-use crate::disk::SimDisk;
+use crate::{
+    disk::{Outcome, SimDisk, Survivors},
+    oracle::Violation,
+};
 use lakebed::{Action, Engine, Event, Halt, Instant, LogIndex, Start, report::LogFound};
 
 /// How a node starts from a disk.
@@ -30,6 +33,20 @@ pub(crate) fn trial(mut engine: Engine, mut disk: SimDisk, start: Start) -> Tria
         events.extend(next.map(|op| Event::Completed { op, result: disk.complete(op) }));
     }
     unreachable!("a restart ends with a verdict");
+}
+
+/// Starts an engine that has seen nothing from what a power cut would leave of a disk now: of all that is
+/// not durable it takes everything.
+pub(crate) fn after_power_cut(engine: Engine, disk: &SimDisk, seed: u64, start: Start) -> Trial {
+    let mut disk = disk.clone();
+    disk.cut_power_to(Outcome::Drawn(Survivors::None, 0), seed);
+    trial(engine, disk, start)
+}
+
+/// How it is told that a node would refuse to start then.
+pub(crate) fn refuses(node: usize, halt: &Halt) -> Violation {
+    let what = format!("after a power cut now it would end: {halt}");
+    Violation::new("no refusal after crashes alone", node, what)
 }
 
 /// What the records on a disk prove durable, as an engine that has seen nothing says.

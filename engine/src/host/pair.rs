@@ -22,6 +22,7 @@ pub(super) struct Pair {
     is_silent: bool,
     /// It says that it does not hear this node.
     is_deaf: bool,
+    /// As the beats of this connection say.
     life: Option<u64>,
     departures: u64,
 }
@@ -54,8 +55,11 @@ impl Pair {
         self.connected.map(|_| self.is_up())
     }
 
+    /// Whoever is at the other end of the next connection, groups hear of a link anyway: its life is news
+    /// to nobody.
     pub(super) const fn on_link(&mut self, up: bool, now: Instant) {
         self.connected = Some(up);
+        self.life = None;
         self.heard = now;
         self.is_silent = false;
         self.is_deaf = false;
@@ -76,7 +80,9 @@ impl Pair {
     pub(super) fn on_beat(&mut self, beat: &Beat) -> News {
         let before = self.life.replace(beat.life);
         let is_other_life = before.is_some_and(|life| life != beat.life);
-        let has_departures = before == Some(beat.life) && beat.departures > self.departures;
+        // Of the first beat nobody knows which of its departures came before a link told groups to ask.
+        let known = before.map_or(0, |_| self.departures);
+        let has_departures = !is_other_life && beat.departures > known;
         self.departures = beat.departures;
         self.is_deaf = !beat.hears;
         News { is_other_life, has_departures }

@@ -296,6 +296,66 @@ fn a_group_given_up_elsewhere_makes_those_ask_that_are_led_there() {
     assert_eq!(told, [vec![link(2, true)], vec![], vec![], vec![link(2, true)]]);
 }
 
+/// The first beat of a connection may be the one that tells of it: since the link came up the group may
+/// have gone to rest, and have ended there.
+#[test]
+fn what_the_first_beat_tells_of_departures_is_news() {
+    let mut bench = Bench::new(&[]);
+    bench.add(1, &[2], Some(2));
+    bench.link(2, true);
+    bench.cores[&1].take();
+    bench.beat(2, 1, 1, true);
+    assert_eq!(bench.cores[&1].told(), [link(2, true)]);
+    // Over a new connection it may have been another one.
+    bench.link(2, false);
+    bench.link(2, true);
+    bench.cores[&1].take();
+    bench.beat(2, 1, 1, true);
+    assert_eq!(bench.cores[&1].told(), [link(2, true)]);
+    bench.beat(2, 1, 1, true);
+    assert!(bench.cores[&1].take().is_empty(), "nothing new");
+}
+
+/// One call may bring the heartbeat that offers rest, from a leader that nobody knew of, and the beat that
+/// tells of its end.
+#[test]
+fn who_hears_of_its_leader_and_of_a_departure_in_one_call_asks_behind_that() {
+    let mut bench = Bench::new(&[(1, &[2]), (2, &[2]), (3, &[3])]);
+    bench.link(2, true);
+    bench.beat(2, 1, 0, true);
+    bench.cores.values().for_each(|core| drop(core.take()));
+    let beat = Beat {
+        cluster: ClusterId(7),
+        from: NodeId(2),
+        to: NodeId(1),
+        life: 1,
+        departures: 1,
+        hears: true,
+    };
+    let from = NodeId(2);
+    let events =
+        [message(1), beat.encode(), message(3)].map(|bytes| HostEvent::Received { from, bytes });
+    bench.host.handle(Instant(bench.now), events, &mut bench.said);
+    let of = |group| Event::Received { from, bytes: message(group) };
+    assert_eq!(bench.cores[&1].take(), [[of(1), link(2, true)]]);
+    assert!(bench.cores[&2].take().is_empty(), "it is led by nobody");
+    assert_eq!(bench.cores[&3].take(), [[of(3)]], "it has no such member");
+}
+
+/// A connection broke and there is another one: groups were told, and are told once.
+#[test]
+fn a_restart_that_links_told_of_is_no_other_news() {
+    let mut bench = Bench::new(&[(1, &[2])]);
+    bench.link(2, true);
+    bench.beat(2, 1, 5, true);
+    bench.link(2, false);
+    bench.link(2, true);
+    bench.cores[&1].told();
+    bench.beat(2, 2, 0, true);
+    assert!(bench.cores[&1].take().is_empty());
+    assert_eq!(bench.host.counters().unseen_restarts, 0);
+}
+
 #[test]
 fn groups_come_and_go_and_so_do_the_nodes_that_they_need() {
     let mut bench = Bench::new(&[(1, &[2]), (2, &[2, 3])]);

@@ -5,8 +5,9 @@ use crate::{
     client::Workload,
     disk::Survivors,
     harm::{Patient, harm, rot_hard_state},
+    oracle::{Checked, Seen},
     plan::{Harm, Part},
-    trial::{log, proven},
+    trial::{Trial, after_power_cut, log, proven, refuses},
 };
 use lakebed::{GroupId, LogIndex, StateMachine};
 use std::collections::BTreeSet;
@@ -85,6 +86,18 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         self.note(Some(node), || {
             format!("group {id} damaged: {part:?} of {file} at byte {at}, {how:?}")
         });
+    }
+
+    /// As in the world of one group: what a group's member has said is true of its disk.
+    pub(super) fn try_power_cut(&self, node: usize, id: GroupId) -> Checked {
+        let disk = &self.nodes[node].seats[&id].disk;
+        match after_power_cut(self.engine(id, node, 1), disk, self.plan.seed, lakebed::Start::Run) {
+            Trial::Starts(engine) => {
+                let seen = Seen { node, probe: engine.probe(), engine: &engine };
+                self.groups[&id].oracle.on_trial(&seen)
+            }
+            Trial::Halts(halt) => Err(refuses(node, &halt)),
+        }
     }
 
     /// As in the world of one group.

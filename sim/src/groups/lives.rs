@@ -1,8 +1,8 @@
 //! Nodes that start, groups that come to be and go, and the engines that nodes have of them.
 
 use super::{
-    CLUSTER, Coming, Group, Groups, SITE_ARRIVE, SITE_ELECTION, SITE_GROUP, SITE_LIFE, node_id,
-    seats::Seat,
+    CLUSTER, Coming, Group, Groups, SITE_ARRIVE, SITE_ELECTION, SITE_GROUP, SITE_LIFE, Spread,
+    node_id, seats::Seat,
 };
 use crate::{
     changes::Changes,
@@ -25,7 +25,16 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     pub(super) fn found(&mut self, group: GroupId) {
         let drawn_from = self.nodes.len() - self.plan.joining;
         let mut all: Vec<usize> = (0..drawn_from).collect();
-        let few = if self.census.is_everywhere { all.len() } else { 3 };
+        let (firsts, others) = all.split_at(all.len().min(3));
+        let few = match self.census.spread {
+            Spread::Everywhere => all.len(),
+            Spread::Apart if !self.census.is_to_go(group) && !others.is_empty() => {
+                let side = if group.0.is_multiple_of(2) { firsts } else { others };
+                all = side.to_vec();
+                all.len()
+            }
+            Spread::Apart | Spread::Three => 3,
+        };
         while all.len() > few {
             let lane = self.draws.lane(SITE_GROUP, group.0 as u32);
             all.remove(lane.below(all.len() as u64) as usize);
@@ -97,6 +106,11 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             self.nodes[at].seats.remove(&id);
             return Ok(());
         };
+        let (resumes, life) = (self.nodes[at].paused_until, self.nodes[at].life);
+        if self.now < resumes {
+            self.schedule(resumes, Coming::Seat { node: at, group: id, life });
+            return Ok(());
+        }
         let seed = self.elections.lane(SITE_ELECTION, at as u32).any();
         let engine = self.engine(id, at, seed);
         let geometry = self.plan.geometry;

@@ -1,8 +1,16 @@
 //! What can be seen of a world of groups from outside.
 
 use super::{Census, Groups, Sent, node_id};
-use crate::{client::Workload, node::Scars, oracle::Checked, plan::Plan, world::Stats};
-use lakebed::{GroupId, Host, HostCounters, Marks, Role, StateMachine, inspect::Probe};
+use crate::{
+    client::Workload,
+    network::MEMBERS_WANTED,
+    node::Scars,
+    oracle::{Checked, Oracle, Violation},
+    plan::Plan,
+    world::Stats,
+};
+use lakebed::{GroupId, Host, HostCounters, Marks, NodeId, Role, StateMachine, inspect::Probe};
+use std::collections::BTreeSet;
 
 impl<M: StateMachine, W: Workload> Groups<M, W> {
     /// Simulated nanoseconds since the beginning.
@@ -91,10 +99,11 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         self.membership(id).is_quorum(|member| follows(member.0 as usize - 1))
     }
 
-    /// Whether a group could be led without this node.
+    /// Whether a group could be led without this node, by those of its members that are there.
     #[must_use]
     pub fn can_do_without(&self, node: usize, id: GroupId) -> bool {
-        self.membership(id).is_quorum(|member| member != node_id(node))
+        let is_there = |member: NodeId| self.probe(member.0 as usize - 1, id).is_some();
+        self.membership(id).is_quorum(|member| member != node_id(node) && is_there(member))
     }
 
     /// Whether every engine of a group is there and rests.
@@ -133,6 +142,38 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     /// What became of the disk of a group's member that no crash does.
     pub(super) fn scars(&self, node: usize, group: GroupId) -> &Scars {
         &self.nodes[node].seats[&group].scars
+    }
+
+    /// Whether what lies on the disks is no more than is to be there once nothing happens.
+    pub(super) fn check_disks(&self) -> Checked {
+        for (at, node) in self.nodes.iter().enumerate() {
+            let Some(host) = &node.host else { continue };
+            for (id, seat) in &node.seats {
+                let engine = host.core(*id).filter(|engine| engine.probe().ready);
+                let Some(engine) = engine else { continue };
+                let judged = Oracle::<M>::on_disk(at, &seat.disk, &engine.status(), &self.plan);
+                judged.map_err(|violation| super::of_group(*id, violation))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every host wants to be connected with the other members of its groups, and with nobody else.
+    pub(super) fn check_links(&self) -> Checked {
+        for (at, node) in self.nodes.iter().enumerate() {
+            let Some(host) = &node.host else { continue };
+            let members = host.groups().filter_map(|id| host.core(id)?.membership());
+            let shared: BTreeSet<NodeId> = members
+                .flat_map(|members| members.members().map(|member| member.id).collect::<Vec<_>>())
+                .filter(|id| *id != node_id(at))
+                .collect();
+            let wanted: BTreeSet<NodeId> = self.network.wanted(at).map(node_id).collect();
+            if wanted != shared {
+                let what = format!("shares groups with {shared:?} and wants {wanted:?}");
+                return Err(Violation::new(MEMBERS_WANTED, at, what));
+            }
+        }
+        Ok(())
     }
 
     /// Every machine of every group that was not removed is what the reference is.

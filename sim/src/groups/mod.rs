@@ -54,6 +54,7 @@ const SITE_PARTLY: u32 = 5;
 const SITE_MACHINE: u32 = 1;
 const SITE_RESTART: u32 = 2;
 const SITE_ARRIVE: u32 = 3;
+const SITE_BUSY: u32 = 4;
 const SITE_CLIENT: u32 = 1;
 const SITE_OPERATION: u32 = 2;
 const SITE_GROUP: u32 = 3;
@@ -68,28 +69,105 @@ pub struct Census {
     pub groups: u64,
     /// Created later, and removed later.
     pub comings: u64,
-    /// Whether every node is a member from the beginning, but for those that wait to join; else each
-    /// group has three of them.
-    pub is_everywhere: bool,
+    /// Where they are.
+    pub spread: Spread,
+}
+
+/// Which nodes are members of a group from the beginning, but for those that wait to join.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Spread {
+    /// All.
+    Everywhere,
+    /// Three of them.
+    Three,
+    /// Three of them, if it is to be removed; else the first three, or all others: when what was to be
+    /// removed is, those have nothing to do with each other.
+    Apart,
+}
+
+impl Census {
+    /// Which group is the `turn`th to be removed: one that was there, or one that came.
+    const fn goes(&self, turn: u64) -> GroupId {
+        GroupId(if turn.is_multiple_of(2) { turn / 2 + 1 } else { self.groups + turn + 1 })
+    }
+
+    fn is_to_go(&self, group: GroupId) -> bool {
+        (0..self.comings).any(|turn| self.goes(turn) == group)
+    }
 }
 
 /// Something to come.
 #[derive(Clone, Debug)]
 enum Coming {
-    Deliver { from: usize, to: usize, life: u32, age: Age, bytes: Bytes },
-    Completion { node: usize, group: GroupId, life: u32, op: OpId },
-    MachineStep { node: usize, group: GroupId, life: u32 },
-    Wake { node: usize, life: u32 },
-    Start { node: usize, life: u32 },
-    Seat { node: usize, group: GroupId, life: u32 },
-    LinkUp { node: usize, peer: usize, lives: (u32, u32) },
-    LinkDown { node: usize, peer: usize, number: u64 },
-    Think { client: usize, round: u32 },
-    Patience { client: usize, round: u32 },
-    Create { group: GroupId },
-    Remove { group: GroupId },
-    Change { group: GroupId, number: u64, turn: u32 },
-    ArmedCut { number: u64 },
+    Deliver {
+        from: usize,
+        to: usize,
+        life: u32,
+        age: Age,
+        bytes: Bytes,
+    },
+    Completion {
+        node: usize,
+        group: GroupId,
+        life: u32,
+        op: OpId,
+    },
+    MachineStep {
+        node: usize,
+        group: GroupId,
+        life: u32,
+    },
+    Wake {
+        node: usize,
+        life: u32,
+    },
+    /// Something that a process was told while it stood still.
+    Late {
+        node: usize,
+        life: u32,
+        event: Box<HostEvent>,
+    },
+    Start {
+        node: usize,
+        life: u32,
+    },
+    Seat {
+        node: usize,
+        group: GroupId,
+        life: u32,
+    },
+    LinkUp {
+        node: usize,
+        peer: usize,
+        lives: (u32, u32),
+    },
+    LinkDown {
+        node: usize,
+        peer: usize,
+        number: u64,
+    },
+    Think {
+        client: usize,
+        round: u32,
+    },
+    Patience {
+        client: usize,
+        round: u32,
+    },
+    Create {
+        group: GroupId,
+    },
+    Remove {
+        group: GroupId,
+    },
+    Change {
+        group: GroupId,
+        number: u64,
+        turn: u32,
+    },
+    ArmedCut {
+        number: u64,
+    },
 }
 
 impl Coming {
@@ -100,11 +178,23 @@ impl Coming {
             Self::Completion { node, .. }
             | Self::MachineStep { node, .. }
             | Self::Wake { node, .. }
+            | Self::Late { node, .. }
             | Self::Seat { node, .. }
             | Self::LinkUp { node, .. }
             | Self::LinkDown { node, .. } => Some(*node),
             _ => None,
         }
+    }
+
+    /// Whether it is an event for a host that waits with others for the host's turn.
+    const fn waits_its_turn(&self) -> bool {
+        matches!(
+            self,
+            Self::Deliver { .. }
+                | Self::Completion { .. }
+                | Self::MachineStep { .. }
+                | Self::Late { .. }
+        )
     }
 }
 
@@ -258,7 +348,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             self.schedule(comes, Coming::Create { group });
             // One that was there, or one that came: later than it did, and before all is healed. Who
             // gives a group up wakes others.
-            let gone = if turn % 2 == 0 { GroupId(turn / 2 + 1) } else { group };
+            let gone = self.census.goes(turn);
             let goes = if turn % 2 == 0 { goes } else { comes + goes % (last - comes) };
             self.schedule(goes, Coming::Remove { group: gone });
         }
@@ -307,29 +397,84 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             return Err(Violation::of_cluster("world", "nothing is left to happen".into()));
         };
         self.now = self.now.max(at);
+        if matches!(what, Coming::Deliver { .. }) {
+            self.take_time(&what);
+        }
         if let Some(node) = what.process()
             && self.now < self.nodes[node].paused_until
         {
             // It lies in a socket or a queue until the process goes on.
-            self.schedule(self.nodes[node].paused_until, what);
+            let resumes = self.nodes[node].paused_until;
+            if let Coming::Wake { life, .. } = what
+                && self.lives(node, life)
+                && self.nodes[node].wake == self.now
+            {
+                self.nodes[node].wake = resumes;
+            }
+            self.schedule(resumes, what);
             return Ok(());
         }
         self.happen(what)
     }
 
-    fn happen(&mut self, what: Coming) -> Checked {
+    /// A process is busy with something else for a moment, now and then: what comes meanwhile is handed
+    /// over together.
+    fn take_time(&mut self, what: &Coming) {
+        let Some(node) = what.process().filter(|node| self.nodes[*node].host.is_some()) else {
+            return;
+        };
+        let draw = self.process.lane(SITE_BUSY, node as u32);
+        if self.nodes[node].paused_until < self.now && draw.ratio(1, 16) {
+            self.nodes[node].paused_until = self.now + draw.delay(US, 100 * US);
+        }
+    }
+
+    /// What waited for its process, with all that waited beside it: one turn of a driver.
+    fn turn(&mut self, node: usize, first: Coming) -> Checked {
+        let mut events = Vec::from_iter(self.event_of(first)?);
+        if self.nodes[node].paused_until == self.now {
+            let now = self.agenda.range((self.now, 0)..=(self.now, u64::MAX));
+            let waiting: Vec<_> = now
+                .filter(|(_, what)| what.process() == Some(node))
+                .filter(|(_, what)| !matches!(what, Coming::Wake { .. }))
+                .take_while(|(_, what)| what.waits_its_turn())
+                .map(|(at, _)| *at)
+                .collect();
+            for at in waiting {
+                let what = self.agenda.remove(&at).expect("it was just seen");
+                events.extend(self.event_of(what)?);
+            }
+        }
+        if events.is_empty() { Ok(()) } else { self.hand(node, events) }
+    }
+
+    /// What a host is to be told, if its process, or that part of it, is still the one it is for.
+    fn event_of(&mut self, what: Coming) -> Result<Option<HostEvent>, Violation> {
         match what {
             Coming::Deliver { from, to, life, age, bytes } => {
                 if self.network.is_cut(from, to) {
                     self.stats.messages_lost += 1;
-                    return Ok(());
+                    return Ok(None);
                 }
                 self.nodes[to].heard.hear(&self.plan, self.now, age);
                 self.stats.messages_stale += u64::from(life != self.nodes[from].life);
-                self.feed(to, [HostEvent::Received { from: node_id(from), bytes }])
+                Ok(Some(HostEvent::Received { from: node_id(from), bytes }))
             }
-            Coming::Completion { node, group, life, op } => self.complete(node, group, life, op),
+            Coming::Completion { node, group, life, op } => {
+                Ok(self.complete(node, group, life, op))
+            }
             Coming::MachineStep { node, group, life } => self.machine_step(node, group, life),
+            Coming::Late { node, life, event } => Ok(self.lives(node, life).then_some(*event)),
+            _ => Ok(None),
+        }
+    }
+
+    fn happen(&mut self, what: Coming) -> Checked {
+        match what {
+            Coming::Deliver { to: node, .. }
+            | Coming::Completion { node, .. }
+            | Coming::MachineStep { node, .. }
+            | Coming::Late { node, .. } => self.turn(node, what),
             Coming::Wake { node, life } if self.lives(node, life) => self.wake(node),
             Coming::Start { node, life } if self.nodes[node].life == life => self.start(node),
             Coming::Seat { node, group, life } if self.lives(node, life) => self.sit(node, group),
@@ -352,14 +497,30 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         self.nodes[node].host.is_some() && self.nodes[node].life == life
     }
 
-    /// Hands events to a host that is up, judges each group that it called, does what is asked for.
+    /// Tells a host that is up something now, or as soon as its process goes on.
     fn feed<const N: usize>(&mut self, at: usize, events: [HostEvent; N]) -> Checked {
+        let (resumes, life) = (self.nodes[at].paused_until, self.nodes[at].life);
+        if resumes <= self.now || self.nodes[at].host.is_none() {
+            return self.hand(at, events);
+        }
+        for event in events.map(Box::new) {
+            self.schedule(resumes, Coming::Late { node: at, life, event });
+        }
+        Ok(())
+    }
+
+    /// Hands events to a host that is up, judges each group that it called, does what is asked for.
+    fn hand(
+        &mut self,
+        at: usize,
+        events: impl AsRef<[HostEvent]> + IntoIterator<Item = HostEvent>,
+    ) -> Checked {
         let node = &mut self.nodes[at];
         let now = node.clock.local(self.now);
         let Some(host) = node.host.as_mut() else { return Ok(()) };
         self.touched = Some(at);
-        self.stats.events += N as u64;
-        for event in &events {
+        self.stats.events += events.as_ref().len() as u64;
+        for event in events.as_ref() {
             if let HostEvent::Group(group, event) = event
                 && let Some(seat) = node.seats.get_mut(group)
             {
@@ -367,7 +528,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             }
         }
         if let Some(trace) = &mut self.trace {
-            events.iter().for_each(|event| trace.add(self.now, Some(at), &told(event)));
+            events.as_ref().iter().for_each(|event| trace.add(self.now, Some(at), &told(event)));
         }
         self.digest.number(at as u64);
         self.digest.number(now.0);
@@ -410,6 +571,9 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             judged.map_err(|violation| of_group(id, violation))?;
             let Some(seat) = self.nodes[at].seats.get(&id) else { continue };
             seat.scars.excuse(at, &probe).map_err(|violation| of_group(id, violation))?;
+            if probe.judged && self.groups[&id].oracle.is_to_be_tried(at) {
+                self.try_power_cut(at, id).map_err(|violation| of_group(id, violation))?;
+            }
         }
         Ok(())
     }
@@ -438,6 +602,14 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     }
 
     fn perform_for(&mut self, at: usize, group: GroupId, action: Action) -> Checked {
+        let node = &mut self.nodes[at];
+        let now = node.clock.local(self.now);
+        if let Some(seat) = node.seats.get_mut(&group) {
+            let told = seat.told.on_action(now, &action);
+            told.map_err(|what| {
+                of_group(group, Violation::new("snapshots that fail are few", at, what))
+            })?;
+        }
         match action {
             Action::Disk { op, request, .. } => self.submit(at, group, op, request),
             Action::Send { to, head, body } => {

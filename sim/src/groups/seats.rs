@@ -83,13 +83,20 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         self.nodes[at].seats.get_mut(&group).filter(|seat| seat.life == life)
     }
 
-    pub(super) fn complete(&mut self, at: usize, group: GroupId, life: u32, op: OpId) -> Checked {
+    /// An operation ends, unless its disk hangs or whose it was is gone.
+    pub(super) fn complete(
+        &mut self,
+        at: usize,
+        group: GroupId,
+        life: u32,
+        op: OpId,
+    ) -> Option<HostEvent> {
         let draw = self.disks.lane(SITE_PARTLY, at as u32);
         let seat = self.nodes[at].seats.get_mut(&group).filter(|seat| seat.life == life);
-        let Some(seat) = seat else { return Ok(()) };
+        let seat = seat?;
         if let Some(held) = &mut seat.hangs {
             held.push(op);
-            return Ok(());
+            return None;
         }
         let disk = &mut seat.disk;
         let failure = seat.next_sync_fails.take_if(|_| disk.is_promise(op));
@@ -100,7 +107,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             (None, None) => disk.complete(op),
         };
         self.stats.disk_failures += u64::from(failure.is_some() || partly.is_some());
-        self.feed(at, [HostEvent::Group(group, Event::Completed { op, result })])
+        Some(HostEvent::Group(group, Event::Completed { op, result }))
     }
 
     pub(super) fn push_machine_step(&mut self, at: usize, group: GroupId, step: Machine) {
@@ -117,9 +124,15 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         self.schedule(self.now + delay, Coming::MachineStep { node: at, group, life });
     }
 
-    pub(super) fn machine_step(&mut self, at: usize, id: GroupId, life: u32) -> Checked {
-        let Some(seat) = self.seat(at, id, life) else { return Ok(()) };
-        let Some(step) = seat.lane.pop_front() else { return Ok(()) };
+    /// A machine does what it was asked for next; what its engine is to hear of that.
+    pub(super) fn machine_step(
+        &mut self,
+        at: usize,
+        id: GroupId,
+        life: u32,
+    ) -> Result<Option<HostEvent>, Violation> {
+        let Some(seat) = self.seat(at, id, life) else { return Ok(None) };
+        let Some(step) = seat.lane.pop_front() else { return Ok(None) };
         if !seat.lane.is_empty() {
             self.schedule_machine_step(at, id, life);
         }
@@ -148,7 +161,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         for (request, result) in ended {
             self.answered(at, id, (request, result), &applied)?;
         }
-        event.map_or(Ok(()), |event| self.feed(at, [HostEvent::Group(id, event)]))
+        Ok(event.map(|event| HostEvent::Group(id, event)))
     }
 
     fn answered(
@@ -208,6 +221,21 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let life = self.nodes[at].life;
         self.schedule(self.now + after, Coming::Seat { node: at, group, life });
         Ok(())
+    }
+
+    /// A group ends on a node without a word, as one does whose machine panics, and never comes back; the
+    /// node goes on.
+    pub(super) fn give_up(&mut self, at: usize, group: GroupId) -> Checked {
+        self.note(Some(at), || format!("group {group} is given up"));
+        let draw = self.disks.lane(SITE_CRASH, at as u32);
+        if let Some(seat) = self.nodes[at].seats.get_mut(&group) {
+            seat.disk.kill(draw);
+        }
+        self.bury(at, group);
+        if let Some(host) = &mut self.nodes[at].host {
+            drop(host.remove(group));
+        }
+        self.feed(at, [])
     }
 
     /// What follows when an engine is gone.

@@ -1,6 +1,6 @@
 //! A storm over many groups: load and faults for a while, then healed, when every group must serve,
-//! become the same everywhere, and go to rest; and when a node that leads is killed then, its groups
-//! must have other leaders soon.
+//! become the same everywhere, and go to rest; and when a node that leads gives groups up then, or is
+//! killed, those must have other leaders soon.
 
 use super::{Census, Groups};
 use crate::{
@@ -72,6 +72,7 @@ pub fn run<M: StateMachine, W: Workload>(
         world.heal();
         serve(world)?;
         converge(world)?;
+        give_groups_up(world, SERVE_WITHIN)?;
         lose_a_leader(world, SERVE_WITHIN)
     })
 }
@@ -284,7 +285,10 @@ fn reigns<M: StateMachine, W: Workload>(world: &Groups<M, W>) -> Vec<Reign> {
 fn stays_calm<M: StateMachine, W: Workload>(world: &Groups<M, W>, before: &[Reign]) -> Checked {
     let after = reigns(world);
     let is_calm = |reign: &&Reign| after.contains(reign) && is_one_log(world, reign.0);
-    let Some((group, led)) = before.iter().find(|reign| !is_calm(reign)) else { return Ok(()) };
+    let Some((group, led)) = before.iter().find(|reign| !is_calm(reign)) else {
+        world.check_links()?;
+        return world.check_disks();
+    };
     let what = format!(
         "without faults and load group {group} was led by {led:?}, with one log, and now {}",
         describe(world, *group)
@@ -336,17 +340,43 @@ pub fn lose_a_leader<M: StateMachine, W: Workload>(
     world: &mut Groups<M, W>,
     limit: u64,
 ) -> Checked {
-    let leads = |world: &Groups<M, W>, node| {
-        let groups = world.living();
+    let (victim, orphans) = leads_most(world);
+    world.die(victim, None);
+    are_led(world, limit, &orphans)
+}
+
+/// The node that leads most groups gives up half of them for good, as if their machines had panicked, and
+/// goes on with the others: no link tells of that, and the groups may rest. Within `limit` those that it
+/// gave up have other leaders.
+pub fn give_groups_up<M: StateMachine, W: Workload>(
+    world: &mut Groups<M, W>,
+    limit: u64,
+) -> Checked {
+    let (node, led) = leads_most(world);
+    let orphans: Vec<GroupId> = led.into_iter().step_by(2).collect();
+    for group in &orphans {
+        world.give_up(node, *group)?;
+    }
+    are_led(world, limit, &orphans)
+}
+
+/// The node that leads most of the groups that can do without it, and those.
+fn leads_most<M: StateMachine, W: Workload>(world: &Groups<M, W>) -> (usize, Vec<GroupId>) {
+    let leads = |node| {
         let is_lost = |group: &GroupId| {
             world.leader(*group) == Some(node) && world.can_do_without(node, *group)
         };
-        groups.into_iter().filter(is_lost).collect::<Vec<_>>()
+        world.living().into_iter().filter(is_lost).collect::<Vec<_>>()
     };
-    let most = (0..world.nodes()).max_by_key(|node| leads(world, *node).len());
-    let victim = most.expect("there are nodes");
-    let orphans = leads(world, victim);
-    world.die(victim, None);
+    let all = (0..world.nodes()).map(|node| (node, leads(node)));
+    all.max_by_key(|(_, groups)| groups.len()).expect("there are nodes")
+}
+
+fn are_led<M: StateMachine, W: Workload>(
+    world: &mut Groups<M, W>,
+    limit: u64,
+    orphans: &[GroupId],
+) -> Checked {
     run_until(world, limit, "another leader", |world| {
         Ok(orphans.iter().copied().filter(|group| !world.is_led(*group)).collect())
     })

@@ -9,12 +9,12 @@
 use super::World;
 use crate::{
     client::Workload,
-    disk::{Outcome, SimDisk, Survivors},
+    disk::{SimDisk, Survivors},
     harm::harm_sector,
     node::{Kept, Lie},
-    oracle::{Checked, Seen, Violation},
+    oracle::{Checked, Seen},
     plan::Harm,
-    trial::{Trial, proven, trial},
+    trial::{Trial, after_power_cut, proven, refuses, trial},
 };
 use lakebed::{Completion, DiskError, File, LogId, LogIndex, OpId, Start, StateMachine, Term};
 
@@ -167,17 +167,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         if self.nodes[node].scars.is_ruined {
             return Ok(());
         }
-        let mut disk = self.nodes[node].disk.clone();
-        disk.cut_power_to(Outcome::Drawn(Survivors::None, 0), self.plan.seed);
         let start = if self.plan.keeps > 0 { self.resumed(node).0 } else { Start::Run };
-        match self.trial(node, disk, start) {
+        let (engine, disk) = (self.engine(node, 1), &self.nodes[node].disk);
+        match after_power_cut(engine, disk, self.plan.seed, start) {
             Trial::Starts(engine) => {
                 self.oracle.on_trial(&Seen { node, probe: engine.probe(), engine: &engine })
             }
-            Trial::Halts(halt) => {
-                let what = format!("after a power cut now it would end: {halt}");
-                Err(Violation::new("no refusal after crashes alone", node, what))
-            }
+            Trial::Halts(halt) => Err(refuses(node, &halt)),
         }
     }
 
