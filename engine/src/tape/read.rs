@@ -75,7 +75,6 @@ records! {
     Member { id, incarnation, address }
     Chunk { bytes, last }
     Backup { cluster, group, groups, node, at, id, bytes, digest, members }
-    Config { group, node, disk_align, segment_bytes, groups, tuning }
     Tuning {
         heartbeat, election, commit_notice, forward, lease_drift_ppm, entry_commands_max, append_bytes_max,
         inflight_bytes_max, writes_inflight_max, propose_bytes_max, apply_bytes_max,
@@ -84,6 +83,20 @@ records! {
         scrub_interval, hibernate_after, election_delay
     }
     Step { now, events, actions }
+}
+
+/// The first segment's length is not on a tape: nobody who makes one sets it.
+impl Read for Config {
+    fn read(from: &mut Source) -> Option<Self> {
+        let config = Self::new(Read::read(from)?, Read::read(from)?);
+        Some(Self {
+            disk_align: Read::read(from)?,
+            segment_bytes: Read::read(from)?,
+            groups: Read::read(from)?,
+            tuning: Read::read(from)?,
+            ..config
+        })
+    }
 }
 
 /// A cluster is formatted with it: no ids were used before.
