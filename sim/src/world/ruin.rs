@@ -175,7 +175,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             }
             Trial::Halts(halt) => {
                 let what = format!("after a power cut now it would end: {halt}");
-                Err(Violation::new("no refusal after crashes alone", node, what))
+                Err(Violation::new("a power cut would leave a node that starts", node, what))
             }
         }
     }
