@@ -369,11 +369,8 @@ mod tests {
     #[test]
     fn two_are_connected_as_long_as_one_of_them_wants_it() {
         let of = |ids: &[u64]| {
-            let member = |id: &u64| lakebed::Member {
-                id: NodeId(*id),
-                incarnation: 1,
-                address: bytes::Bytes::new(),
-            };
+            let member =
+                |id: &u64| Member { id: NodeId(*id), incarnation: 1, address: Bytes::new() };
             Membership::of(ids.iter().map(member))
         };
         let mut network = network(|_| {});
@@ -385,7 +382,7 @@ mod tests {
         assert!(network.is_wanted(0, 1), "the other one wants it");
         assert_eq!(network.unwanted(0, &of(&[1, 2, 3])), Some(NodeId(2)));
         let mut moved = of(&[1, 3]);
-        moved.voters[1].address = bytes::Bytes::from_static(b"elsewhere");
+        moved.voters[1].address = Bytes::from_static(b"elsewhere");
         assert_eq!(network.misplaced(0, &of(&[1, 2, 3])), None);
         assert_eq!(network.misplaced(0, &moved), Some(NodeId(3)));
         assert_eq!(network.want(0, &moved), [], "who is elsewhere is not new");

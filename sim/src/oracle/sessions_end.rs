@@ -64,13 +64,23 @@ impl Sessions {
         command: &[u8],
         answer: &[u8],
     ) -> Checked {
-        let Some(limits) = self.limits else { return Ok(()) };
         let Ok(request) = Request::parse(command) else { return Ok(()) };
+        self.on_reply(node, time, request, Reply::parse(answer))
+    }
+
+    fn on_reply(
+        &mut self,
+        node: usize,
+        time: Timestamp,
+        request: Request<'_>,
+        reply: Result<Reply<'_>, SessionError>,
+    ) -> Checked {
+        let Some(limits) = self.limits else { return Ok(()) };
         self.time = self.time.max(match request {
             Request::Plain(_) => Timestamp(0),
             _ => time,
         });
-        let wrong = match (request, Reply::parse(answer)) {
+        let wrong = match (request, reply) {
             (Request::Open, Ok(Reply::Opened(id))) => {
                 self.open(id);
                 None
@@ -142,17 +152,13 @@ impl Sessions {
 mod tests {
     use super::*;
 
-    fn run(sequence: u64) -> Vec<u8> {
+    fn run(sequence: u64) -> Request<'static> {
         let session = SessionId { number: 1, opened: Timestamp(1) };
-        let mut out = Vec::new();
-        Request::Run { session, sequence, command: b"" }.encode(&mut out);
-        out
+        Request::Run { session, sequence, command: b"" }
     }
 
-    fn reply(error: SessionError) -> Vec<u8> {
-        let mut out = Vec::new();
-        error.encode(&mut out);
-        out
+    fn done(answer: &[u8]) -> Result<Reply<'_>, SessionError> {
+        Ok(Reply::Done { answer, again: false })
     }
 
     /// Books with one session, of two that there is room for, and with one command.
@@ -161,18 +167,15 @@ mod tests {
         let limits = Limits { sessions_max: 2, answers_max: 2, answer_bytes_max: 8, unused_max };
         let mut books = Sessions::new(Some(limits));
         books.open(SessionId { number: 1, opened: Timestamp(1) });
-        let mut answer = Vec::new();
-        Reply::Done { answer: &[], again: false }.encode(&mut answer);
-        answer.extend([7; 6]);
-        books.on_answer(0, Timestamp(2), &run(1), &answer).unwrap();
+        books.on_reply(0, Timestamp(2), run(1), done(&[7; 6])).unwrap();
         books
     }
 
     #[test]
     fn a_session_ends_when_others_took_its_place_or_its_time_is_over() {
-        let expired = reply(SessionError::Expired);
-        let at =
-            |books: &mut Sessions, time| books.on_answer(0, Timestamp(time), &run(2), &expired);
+        let at = |books: &mut Sessions, time| {
+            books.on_reply(0, Timestamp(time), run(2), Err(SessionError::Expired))
+        };
         assert!(at(&mut books(), 101).is_err() && at(&mut books(), 102).is_ok());
         let mut crowded = books();
         crowded.open(SessionId { number: 2, opened: Timestamp(3) });
@@ -183,14 +186,12 @@ mod tests {
 
     #[test]
     fn an_answer_is_forgotten_when_others_took_its_room() {
-        let old = reply(SessionError::TooOld { last: 1 });
         let mut books = books();
-        assert!(books.on_answer(0, Timestamp(3), &run(1), &old).is_err());
-        let mut answer = Vec::new();
-        Reply::Done { answer: &[], again: false }.encode(&mut answer);
-        answer.extend([7; 3]);
-        books.on_answer(0, Timestamp(3), &run(2), &answer).unwrap();
-        assert!(books.on_answer(0, Timestamp(3), &run(1), &old).is_ok());
-        assert!(books.on_answer(0, Timestamp(3), &run(2), &old).is_err());
+        let is_old = |books: &mut Sessions, sequence| {
+            books.on_reply(0, Timestamp(3), run(sequence), Err(SessionError::TooOld { last: 1 }))
+        };
+        assert!(is_old(&mut books, 1).is_err());
+        books.on_reply(0, Timestamp(3), run(2), done(&[7; 3])).unwrap();
+        assert!(is_old(&mut books, 1).is_ok() && is_old(&mut books, 2).is_err());
     }
 }
