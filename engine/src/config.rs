@@ -6,8 +6,12 @@ use crate::{
 };
 use std::{fmt, time::Duration};
 
+/// The first segment's length, unless the largest is smaller.
+const FIRST_SEGMENT_BYTES: u64 = 256 << 10;
 /// The greatest unit of a disk.
 const ALIGN_MAX: u32 = 65536;
+/// How many of those a segment has, at least.
+const UNITS_MIN: u64 = 16;
 /// How many of those a block of a snapshot has.
 pub(crate) const SNAPSHOT_BLOCK_UNITS: u32 = 64;
 /// Of a message, what is no entry and no state: fates of forwarded batches, members, checksums. About
@@ -28,6 +32,11 @@ pub struct Config {
     /// The largest log segment in bytes, a power of two, at least 16 times `disk_align`. The first
     /// segment is smaller (256 KiB) and each next twice as large, up to this.
     pub segment_bytes: u64,
+    /// The first log segment in bytes, a power of two; no smaller than 16 times `disk_align` and no
+    /// larger than the largest in any case. For the simulator, whose logs are short: it meets segments of all
+    /// lengths by it.
+    #[doc(hidden)]
+    pub first_segment_bytes: u64,
     /// Of how many groups this one is one, where its embedder spreads what it keeps over several.
     /// The engine makes nothing of it: each snapshot says it, so that a backup does
     /// ([`Backup::groups`](crate::Backup)). Zero: not said.
@@ -54,6 +63,7 @@ impl Config {
             node,
             disk_align: 4096,
             segment_bytes: 64 << 20,
+            first_segment_bytes: FIRST_SEGMENT_BYTES,
             groups: 0,
             machine_keeps_state: false,
             tuning: Tuning::default(),
@@ -68,15 +78,22 @@ impl Config {
         block.max(self.segment_bytes / 2) + MESSAGE_HEAD_BYTES_MAX
     }
 
+    /// The length of the first segment.
+    pub(crate) fn first_segment_len(&self) -> u64 {
+        let least = u64::from(self.disk_align) * UNITS_MIN;
+        self.first_segment_bytes.max(least).min(self.segment_bytes)
+    }
+
     /// Checks what each value and the relations between them must hold.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if !is_align(self.disk_align) {
             return Err(ConfigError::DiskAlign(self.disk_align));
         }
-        let least = u64::from(self.disk_align) * 16;
-        if !self.segment_bytes.is_power_of_two() || !(least..=1 << 31).contains(&self.segment_bytes)
-        {
-            return Err(ConfigError::SegmentBytes(self.segment_bytes));
+        let least = u64::from(self.disk_align) * UNITS_MIN;
+        for (bytes, least) in [(self.segment_bytes, least), (self.first_segment_bytes, 512)] {
+            if !bytes.is_power_of_two() || !(least..=1 << 31).contains(&bytes) {
+                return Err(ConfigError::SegmentBytes(bytes));
+            }
         }
         self.tuning.validate()?;
         // Half a segment is header, slots and guard at most; what remains must hold any entry.

@@ -10,7 +10,8 @@ use crate::{
     plan::{Links, MS},
     prng::{Concern, Stream},
 };
-use lakebed::{Membership, NodeId};
+use bytes::Bytes;
+use lakebed::{Member, Membership, NodeId};
 
 /// The links between all pairs of nodes.
 #[derive(Clone, Debug)]
@@ -26,8 +27,9 @@ pub(crate) struct Network {
     queues: Vec<Option<Queue>>,
     /// What the sender believes to be connected with.
     connections: Vec<Option<Connection>>,
-    /// Whom each node wants to be connected with, by `node * nodes + peer`.
-    wanted: Vec<bool>,
+    /// Whom each node wants to be connected with, and where it takes them to be, by
+    /// `node * nodes + peer`.
+    wanted: Vec<Option<Bytes>>,
     /// How many connections there were.
     made: u64,
     /// When the last message of the direction arrives: without reordering none arrives before.
@@ -80,6 +82,11 @@ pub(crate) fn unwanted(id: NodeId, members: &Membership) -> String {
     format!("wants no connection with node {id}, and {members} are in force")
 }
 
+/// How it is told that it was told another address.
+pub(crate) fn misplaced(id: NodeId, members: &Membership) -> String {
+    format!("dials node {id} elsewhere than {members} say that it is")
+}
+
 /// Sites of draws.
 const DELAY: u32 = 1;
 const LOSS: u32 = 2;
@@ -97,7 +104,7 @@ impl Network {
             alone: vec![0; nodes],
             queues: vec![None; pairs],
             connections: vec![None; pairs],
-            wanted: vec![false; pairs],
+            wanted: vec![None; pairs],
             made: 0,
             last: vec![0; pairs],
         }
@@ -169,41 +176,59 @@ impl Network {
     }
 
     /// A node says whom it wants to be connected with from now on. Returns who is new among them,
-    /// and (`false`) who is none any more.
+    /// and (`false`) who is none any more. Who is only elsewhere than before keeps its connection.
     pub(crate) fn want(&mut self, node: usize, members: &Membership) -> Vec<(usize, bool)> {
-        let is_wanted =
-            |peer: &usize| *peer != node && members.member(NodeId(*peer as u64 + 1)).is_some();
-        let now: Vec<bool> = (0..self.nodes).map(|peer| is_wanted(&peer)).collect();
-        let before = &mut self.wanted[node * self.nodes..][..self.nodes];
-        let news = |peer: &usize| before[*peer] != now[*peer];
-        let news = (0..self.nodes).filter(news).map(|peer| (peer, now[peer])).collect();
-        before.copy_from_slice(&now);
+        let mut news = Vec::new();
+        for peer in (0..self.nodes).filter(|peer| *peer != node) {
+            let member = members.member(NodeId(peer as u64 + 1));
+            let now = member.map(|member| member.address.clone());
+            let pair = self.pair(node, peer);
+            if self.wanted[pair].is_some() != now.is_some() {
+                news.push((peer, now.is_some()));
+            }
+            self.wanted[pair] = now;
+        }
         news
     }
 
     /// A node's process is gone, and wants nobody.
     pub(crate) fn want_nobody(&mut self, node: usize) {
-        self.wanted[node * self.nodes..][..self.nodes].fill(false);
+        self.wanted[node * self.nodes..][..self.nodes].fill(None);
     }
 
     /// Whom a node wants to be connected with.
     pub(crate) fn wanted(&self, node: usize) -> impl Iterator<Item = usize> {
         let wanted = &self.wanted[node * self.nodes..][..self.nodes];
-        wanted.iter().enumerate().filter(|(_, is)| **is).map(|(peer, _)| peer)
+        wanted.iter().enumerate().filter(|(_, is)| is.is_some()).map(|(peer, _)| peer)
     }
 
     /// Whether one of two nodes wants to be connected with the other.
     pub(crate) fn is_wanted(&self, a: usize, b: usize) -> bool {
-        self.wanted[self.pair(a, b)] || self.wanted[self.pair(b, a)]
+        self.wanted[self.pair(a, b)].is_some() || self.wanted[self.pair(b, a)].is_some()
     }
 
     /// The first of these members with whom a node does not want to be connected.
     pub(crate) fn unwanted(&self, node: usize, members: &Membership) -> Option<NodeId> {
-        let is_wanted = |peer: NodeId| {
-            let peer = peer.0 as usize - 1;
-            peer == node || self.wanted[self.pair(node, peer)]
-        };
-        members.members().map(|member| member.id).find(|id| !is_wanted(*id))
+        self.first(node, members, |wanted, _| wanted.is_none())
+    }
+
+    /// The first of these members whom a node takes to be elsewhere than they are.
+    pub(crate) fn misplaced(&self, node: usize, members: &Membership) -> Option<NodeId> {
+        self.first(node, members, |wanted, member| {
+            wanted.is_some_and(|address| *address != member.address)
+        })
+    }
+
+    fn first(
+        &self,
+        node: usize,
+        members: &Membership,
+        is: impl Fn(Option<&Bytes>, &Member) -> bool,
+    ) -> Option<NodeId> {
+        let others = members.members().filter(|member| member.id.0 as usize - 1 != node);
+        let wanted =
+            |member: &Member| self.wanted[self.pair(node, member.id.0 as usize - 1)].as_ref();
+        others.filter(|member| is(wanted(member), member)).map(|member| member.id).next()
     }
 
     /// What the sender believes to be connected with.
@@ -350,11 +375,8 @@ mod tests {
     #[test]
     fn two_are_connected_as_long_as_one_of_them_wants_it() {
         let of = |ids: &[u64]| {
-            let member = |id: &u64| lakebed::Member {
-                id: NodeId(*id),
-                incarnation: 1,
-                address: bytes::Bytes::new(),
-            };
+            let member =
+                |id: &u64| Member { id: NodeId(*id), incarnation: 1, address: Bytes::new() };
             Membership::of(ids.iter().map(member))
         };
         let mut network = network(|_| {});
@@ -365,6 +387,12 @@ mod tests {
         assert_eq!(network.want(0, &of(&[1, 3])), [(1, false)]);
         assert!(network.is_wanted(0, 1), "the other one wants it");
         assert_eq!(network.unwanted(0, &of(&[1, 2, 3])), Some(NodeId(2)));
+        let mut moved = of(&[1, 3]);
+        moved.voters[1].address = Bytes::from_static(b"elsewhere");
+        assert_eq!(network.misplaced(0, &of(&[1, 2, 3])), None);
+        assert_eq!(network.misplaced(0, &moved), Some(NodeId(3)));
+        assert_eq!(network.want(0, &moved), [], "who is elsewhere is not new");
+        assert_eq!(network.misplaced(0, &moved), None);
         network.want_nobody(1);
         assert!(!network.is_wanted(0, 1) && network.is_wanted(0, 2));
     }

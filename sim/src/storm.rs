@@ -368,11 +368,11 @@ fn is_member<M: StateMachine, W: Workload>(world: &World<M, W>, node: usize) -> 
 }
 
 /// Whether a node can be a part of it: its disk is not beyond that, nor that of a founder whom it waits
-/// to meet.
+/// to meet. One who left is no reason to wait: whoever stayed says so.
 fn takes_part<M: StateMachine, W: Workload>(world: &World<M, W>, node: usize) -> bool {
     let is_forming = world.probe(node).is_some_and(|probe| probe.role == Role::Forming);
-    let is_any_out = (0..world.nodes()).any(|node| world.is_out(node));
-    !(world.is_out(node) || is_forming && is_any_out)
+    let is_any_ruined = (0..world.nodes()).any(|node| world.scars(node).is_out);
+    !(world.is_out(node) || is_forming && is_any_ruined)
 }
 
 /// Without load all nodes come to the same log and the same state, and each of them serves.

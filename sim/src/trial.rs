@@ -46,7 +46,7 @@ pub(crate) fn after_power_cut(engine: Engine, disk: &SimDisk, seed: u64, start: 
 /// How it is told that a node would refuse to start then.
 pub(crate) fn refuses(node: usize, halt: &Halt) -> Violation {
     let what = format!("after a power cut now it would end: {halt}");
-    Violation::new("no refusal after crashes alone", node, what)
+    Violation::new("a power cut would leave a node that starts", node, what)
 }
 
 /// What the records on a disk prove durable, as an engine that has seen nothing says.

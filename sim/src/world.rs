@@ -43,7 +43,7 @@ use agenda::{Agenda, Coming};
 use bytes::{Bytes, BytesMut};
 use lakebed::{
     Action, ClusterId, Config, DiskRequest, Engine, Event, GroupId, LogIndex, Marks, Member,
-    Membership, NodeId, OpId, Outcome, RequestId, Start, StateMachine, Tuning, entry::Seed,
+    Membership, NodeId, Note, OpId, Outcome, RequestId, Start, StateMachine, Tuning, entry::Seed,
     tape::Digest,
 };
 use std::{collections::BTreeMap, sync::Arc};
@@ -157,6 +157,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             forcing: None,
             plan,
         };
+        world.oracle.hold_sessions_to(world.plan.session_limits());
         world.begin();
         world
     }
@@ -384,20 +385,34 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             Action::Send { to, head, body } => self.send(at, to, head, &body),
             Action::Machine(step) => return self.push_machine_step(at, step),
             Action::Respond { requests, outcome } => return self.respond(at, requests, &outcome),
-            Action::Note(note) => self.count(&note),
+            Action::Note(note) => return self.count(at, &note),
             Action::Members(members) => self.want(at, &members),
             Action::Halt(halt) => return self.halted(at, *halt),
         }
         Ok(())
     }
 
-    fn count(&mut self, note: &lakebed::Note) {
+    fn count(&mut self, at: usize, note: &Note) -> Checked {
         match note {
-            lakebed::Note::Snapshot(_) => self.stats.snapshots += 1,
-            lakebed::Note::Compacted(_) => self.stats.compactions += 1,
-            lakebed::Note::Role { leader: Some(_), .. } => self.stats.elections += 1,
+            Note::Snapshot(_) => self.stats.snapshots += 1,
+            Note::Compacted(_) => self.stats.compactions += 1,
+            Note::Role { leader: Some(_), .. } => self.stats.elections += 1,
+            // No link changes what is sent, and all peers are correct: one of the two is not.
+            Note::PeerFault { peer, reason } if self.are_of_one_mind(at, *peer) => {
+                let what = format!("calls it a fault of node {peer}: {reason}");
+                return Err(Violation::new("correct peers are at fault for nothing", at, what));
+            }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Whether neither of two nodes lost anything that damage took, or was left behind, and all were made
+    /// from the same.
+    fn are_of_one_mind(&self, at: usize, peer: NodeId) -> bool {
+        let is_sound =
+            |node: usize| !self.nodes[node].scars.is_ruined && !self.oracle.is_left_behind(node);
+        is_sound(at) && is_sound(peer.0 as usize - 1) && self.is_of_one_piece()
     }
 
     fn submit(&mut self, at: usize, op: OpId, request: DiskRequest) {
@@ -553,6 +568,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         config.disk_align = self.plan.geometry.align;
         config.segment_bytes = self.plan.segment_bytes;
         config.machine_keeps_state = self.plan.keeps > 0;
+        config.first_segment_bytes = self.plan.first_segment_bytes;
         config.tuning = self.tuning(at);
         Engine::new(config, seed).expect("plans are configurations that work")
     }

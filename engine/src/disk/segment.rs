@@ -23,16 +23,9 @@ const HEADER: &[u8; 8] = b"LAKESEGM";
 const END: &[u8; 8] = b"LAKEENDR";
 /// A slot's length.
 pub(crate) const SLOT_BYTES: usize = 40;
-/// The first segment's length, unless the largest is smaller.
-const FIRST_BYTES: u64 = 256 << 10;
 const GUARD_BYTES_MAX: u64 = 2 << 20;
 const HEADER_END: usize = 136;
 const RUNS_AT: usize = 96;
-
-/// The length of the first segment.
-pub(crate) fn first_len(segment_bytes: u64) -> u64 {
-    FIRST_BYTES.min(segment_bytes)
-}
 
 /// Where things lie in a segment of some length.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

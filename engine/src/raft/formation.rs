@@ -150,11 +150,14 @@ impl Raft {
 
     /// One who greets before it adds a node, or one who is to be added and answers.
     fn on_strange_hello(&mut self, head: &Head, ask: bool) {
+        // It may have been added since by members whom this node still has to hear of, and know of this
+        // one as they do; that is no fault of its.
+        //
         // A node that belongs to nobody may have been another one before, whom they met: its answer
         // says who it is now.
         let is_meant = head.to_incarnation == self.identity.incarnation || self.is_outsider();
         if self.is_forming() || !is_meant {
-            return self.fault(head.from, "a greeting from no member");
+            return;
         }
         self.meet(head.from, head.incarnation);
         self.on_guest(head);

@@ -142,6 +142,10 @@ impl Feed<'_> {
     /// No more of them are joined than there is `room` for.
     fn chunk(&mut self, peer: &mut Peer, room: u64) -> Option<Chunk> {
         let bytes_max = self.tuning.append_bytes_max;
+        // It may have been read for where the peer was to go on from before a snapshot was on its way, or
+        // before it said what it has.
+        let next = peer.next;
+        peer.fed = peer.fed.take().filter(|chunk| chunk.first == next);
         if let Some(chunk) = &peer.fed {
             return Some(chunk.clone());
         }

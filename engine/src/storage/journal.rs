@@ -45,6 +45,7 @@ pub(crate) struct Journal {
     pub(super) identity: Identity,
     pub(super) align: u32,
     pub(super) segment_bytes: u64,
+    pub(super) first_segment_len: u64,
     pub(super) window_bytes: u64,
     /// The write epoch: raised by each start and each cut.
     pub(super) epoch: u64,
@@ -291,6 +292,7 @@ impl Journal {
             identity,
             align: config.disk_align,
             segment_bytes: config.segment_bytes,
+            first_segment_len: config.first_segment_len(),
             window_bytes: WINDOW_BYTES_MIN.max(append * 2),
             epoch: 0,
             writes_max: 0,

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     action::Note,
     config::Config,
-    disk::segment::{EndRecord, FloorLag, Header, Layout, first_len},
+    disk::segment::{EndRecord, FloorLag, Header, Layout},
     file::{Class, DiskError, DiskRequest, Extent, File},
     marks::Mark,
     types::{Instant, LogIndex, SnapshotId, Term},
@@ -79,7 +79,8 @@ impl Spares {
     pub(super) fn sort_out(mut found: Vec<Spare>, config: &Config) -> (Vec<Spare>, Vec<Spare>) {
         let most = config.segment_bytes;
         let is_segments = |len: u64| {
-            let mut lens = iter::successors(Some(first_len(most)), |len| Some((len * 2).min(most)));
+            let mut lens =
+                iter::successors(Some(config.first_segment_len()), |len| Some((len * 2).min(most)));
             lens.find(|known| *known >= len || *known == most) == Some(len)
         };
         found.sort_unstable_by_key(|spare| Reverse(spare.number));
@@ -177,7 +178,7 @@ impl Journal {
             _ => self.active.as_ref().map(|active| active.layout.len),
         };
         let last = last.or_else(|| self.sealed.back().map(|sealed| sealed.layout.len));
-        last.map_or_else(|| first_len(self.segment_bytes), |len| (len * 2).min(self.segment_bytes))
+        last.map_or(self.first_segment_len, |len| (len * 2).min(self.segment_bytes))
     }
 
     /// The next length that holds the entry that waits.

@@ -92,7 +92,9 @@ records! {
     Extent { offset, bytes, zeros }
     Run { ordinal, requests }
     Entries { first, last, frames, runs }
-    Config { group, node, disk_align, segment_bytes, groups, machine_keeps_state, tuning }
+    Config {
+        group, node, disk_align, segment_bytes, first_segment_bytes, groups, machine_keeps_state, tuning
+    }
     Tuning {
         heartbeat, election, commit_notice, forward, lease_drift_ppm, entry_commands_max, append_bytes_max,
         inflight_bytes_max, writes_inflight_max, propose_bytes_max, apply_bytes_max,

@@ -11,6 +11,8 @@ use lakebed::{Forced, LogId, LogIndex, Term};
 pub(super) struct Promises {
     /// The last durable entry of each node, as it said itself.
     durable: Vec<LogId>,
+    /// The most that each node ever called durable, whoever took it back.
+    ever: Vec<LogIndex>,
     /// Whether the node has been checked in its present life.
     checked: Vec<bool>,
     /// Whether the node's disk was taken away: what it promised, it did as another.
@@ -21,6 +23,7 @@ impl Promises {
     pub(super) fn new(nodes: usize) -> Self {
         Self {
             durable: vec![LogId::ZERO; nodes],
+            ever: vec![LogIndex(0); nodes],
             checked: vec![false; nodes],
             wiped: vec![false; nodes],
         }
@@ -37,6 +40,7 @@ impl Promises {
         if !self.checked[seen.node] {
             self.on_recovered(seen)?;
         }
+        self.ever[seen.node] = self.ever[seen.node].max(seen.probe.durable);
         if let Some(id) = seen.id_at(seen.probe.durable) {
             let before = self.durable[seen.node];
             // A leader may have been told by a disk that is gone, and commit by that. So it may by
@@ -95,6 +99,11 @@ impl Promises {
     /// The last entry that the node called durable.
     pub(super) fn of(&self, node: usize) -> LogId {
         self.durable[node]
+    }
+
+    /// Up to where the node ever called anything durable.
+    pub(super) fn ever(&self, node: usize) -> LogIndex {
+        self.ever[node]
     }
 
     /// The node's disk is a new one.

@@ -121,7 +121,7 @@ impl Members {
         let (own, term) = (NodeId(seen.node as u64 + 1), seen.probe.term);
         let members = self.in_log(seen, committed);
         let voted = |id: NodeId| id == own || votes.voted(id.0 as usize - 1, term) == Some(own);
-        if members.is_quorum(voted) {
+        if is_quorum(members, voted) {
             return Ok(());
         }
         let what = format!("leads term {term} without a majority of {members}");
@@ -184,9 +184,19 @@ fn shows(members: &Membership, change: &Change) -> bool {
     }
 }
 
+/// Whether more than half of the voters do, and of those who were voters before while a change is half
+/// made (Raft §6). Counted here: an engine that counts wrong must not be asked whether it does.
+pub(super) fn is_quorum(members: &Membership, does: impl Fn(NodeId) -> bool) -> bool {
+    let is_majority = |voters: &[Member]| {
+        let count = voters.iter().filter(|voter| does(voter.id)).count();
+        2 * count > voters.len()
+    };
+    is_majority(&members.voters) && (members.outgoing.is_empty() || is_majority(&members.outgoing))
+}
+
 /// How a quorum of these members is told, for people.
 pub(super) fn quorum(members: &Membership, holds: impl Fn(NodeId) -> bool) -> Result<(), String> {
-    if members.is_quorum(&holds) {
+    if is_quorum(members, &holds) {
         return Ok(());
     }
     let holders: Vec<String> =

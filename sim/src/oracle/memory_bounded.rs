@@ -8,12 +8,13 @@
 
 use super::{Checked, Seen, Violation};
 use crate::plan::Plan;
+use lakebed::Status;
 
 /// So many leaders may follow each other while a disk hangs.
 const LEADERS: u64 = 8;
 
-pub(super) fn check(seen: &Seen<'_>, plan: &Plan) -> Checked {
-    let held = seen.engine.status().memory_bytes;
+pub(super) fn check(seen: &Seen<'_>, status: &Status, plan: &Plan) -> Checked {
+    let held = status.memory_bytes;
     let (last, durable) = (seen.probe.last.index.0, seen.probe.durable.0);
     let tuning = &plan.tuning;
     let (kept, open) =

@@ -14,9 +14,12 @@ mod leader_completeness;
 mod log_matching;
 mod members_in_force;
 mod memory_bounded;
+mod sessions_end;
 mod sessions_once;
 mod silence;
 mod state_machine_safety;
+mod status_tells;
+mod times_go_on;
 mod votes_once;
 mod watermarks_ordered;
 
@@ -30,8 +33,10 @@ use lakebed::{
     RequestId, Role, StateMachine, Status,
     entry::Seed,
     inspect::{Probe, Said, said},
+    session::Limits,
     tape::Digest,
 };
+use members_in_force::is_quorum;
 use std::{fmt, sync::Arc};
 
 /// A broken invariant.
@@ -99,12 +104,12 @@ pub(crate) struct Oracle<M> {
     left_behind: Vec<bool>,
     /// Whether so many of them are back that they have a quorum of their own.
     are_many_back: bool,
-    /// How often memory could have been looked at.
+    /// How often a status could have been looked at.
     steps: u64,
 }
 
-/// Memory is looked at after so many steps.
-const MEMORY_EVERY: u64 = 61;
+/// What a node says of itself is looked at after so many steps.
+const STATUS_EVERY: u64 = 61;
 /// And what a power cut would take after so many.
 const TRIAL_EVERY: u64 = 499;
 
@@ -165,13 +170,19 @@ impl<M: StateMachine> Oracle<M> {
         Ok(())
     }
 
-    /// A look at what a node holds in memory: now and then, as the engine has to count for it.
+    /// A look at what a node holds in memory, and at what it says of itself: now and then, as the engine
+    /// has to count for it.
     pub(crate) fn on_memory(&mut self, seen: &Seen<'_>, plan: &Plan) -> Checked {
         self.steps += 1;
-        if !self.steps.is_multiple_of(MEMORY_EVERY) {
+        if !self.steps.is_multiple_of(STATUS_EVERY) {
             return Ok(());
         }
-        memory_bounded::check(seen, plan)
+        let status = seen.engine.status();
+        memory_bounded::check(seen, &status, plan)?;
+        if self.left_behind[seen.node] {
+            return Ok(());
+        }
+        status_tells::check(seen, &status, &self.promises)
     }
 
     /// A node that shows what it showed before has the same log: by its last entry, whatever may
@@ -191,6 +202,7 @@ impl<M: StateMachine> Oracle<M> {
             self.commits.on_view(seen, known, &self.promises, members)?;
             self.members.on_view(seen, &self.committed, &self.votes)?;
             self.leaders.on_view(seen, &self.committed)?;
+            self.machines.on_view(seen);
         }
         Ok(())
     }
@@ -207,8 +219,14 @@ impl<M: StateMachine> Oracle<M> {
                 Some(said) => self.votes.on_sent(seen.node, *to, said),
                 None => Ok(()),
             },
+            Action::Note(note) => status_tells::on_note(seen, note),
             _ => Ok(()),
         }
+    }
+
+    /// What machines keep of sessions, if they have any.
+    pub(crate) fn hold_sessions_to(&mut self, limits: Option<Limits>) {
+        self.machines.hold_sessions_to(limits);
     }
 
     /// Keeps the commands that are applied, for whoever wants to see what a machine makes of them.
@@ -244,7 +262,7 @@ impl<M: StateMachine> Oracle<M> {
              {} in term {}",
             seen.probe.last, seen.probe.term
         );
-        Err(Violation::new("acknowledged survives", seen.node, what))
+        Err(Violation::new("a power cut would leave what was promised", seen.node, what))
     }
 
     /// Adds to a hash what a node promised.
@@ -393,14 +411,14 @@ impl<M: StateMachine> Oracle<M> {
         in_force.all(|members| {
             // A half-made change goes on by itself.
             let will_be = members.settled();
-            let may = |members: &Membership| !members.is_quorum(|id| !holds(id.0 as usize - 1));
+            let may = |members: &Membership| !is_quorum(members, |id| !holds(id.0 as usize - 1));
             may(members) && may(&will_be)
         })
     }
 
     /// Whether these nodes are a quorum of all members in force, and of those that may come into force.
     pub(crate) fn are_quorum(&self, are: &dyn Fn(usize) -> bool) -> bool {
-        let are = |members: &Membership| members.is_quorum(|id| are(id.0 as usize - 1));
+        let are = |members: &Membership| is_quorum(members, |id| are(id.0 as usize - 1));
         let mut in_force = self.members.in_force(&self.committed);
         in_force.all(|members| are(members) && are(&members.settled()))
     }

@@ -4,12 +4,16 @@
 //! The first to apply an entry sets the record and moves the reference, a machine of the user's
 //! own kind that lives through no crash; whoever comes later is compared.
 
-use super::{Checked, Violation, history::History};
+use super::{
+    Checked, Seen, Violation, history::History, sessions_end::Sessions, times_go_on::Times,
+};
 use crate::{
     seat::Seat,
     witness::{Applied, Given, PREFIX_BYTES, Witness, digest, state_digest},
 };
-use lakebed::{Entries, Entry, Kind, LogId, LogIndex, Marks, StateMachine, tape::Digest};
+use lakebed::{
+    Entries, Entry, Kind, LogId, LogIndex, Marks, StateMachine, session::Limits, tape::Digest,
+};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Record {
@@ -27,12 +31,22 @@ pub(super) struct Machines<M> {
     positions: Vec<Option<LogIndex>>,
     /// The commands applied, while somebody wants them.
     kept: Option<Vec<Given>>,
+    /// The times of those that the reference was given.
+    times: Times,
+    sessions: Sessions,
 }
 
 impl<M: StateMachine> Machines<M> {
     pub(super) fn new(nodes: usize, machine: Seat<M>) -> Self {
         let positions = vec![Some(LogIndex(0)); nodes];
-        Self { records: Vec::new(), reference: Witness::new(machine), positions, kept: None }
+        Self {
+            records: Vec::new(),
+            reference: Witness::new(machine),
+            positions,
+            kept: None,
+            times: Times::new(nodes),
+            sessions: Sessions::default(),
+        }
     }
 
     /// All up to here was applied in another cluster, to the machine that is the reference now.
@@ -61,16 +75,30 @@ impl<M: StateMachine> Machines<M> {
             return;
         }
         self.records.truncate(last.0 as usize);
+        self.times.forget();
+        self.sessions.forget();
         let kept = self.kept.as_mut().expect("whoever tells a story keeps the commands");
         kept.retain(|given| given.at.index <= last);
         self.reference = Witness::new(machine);
         for Given { at, time, command } in kept {
-            self.reference.machine.apply(*at, *time, command, &mut Vec::new());
+            let mut answer = Vec::new();
+            self.reference.machine.apply(*at, *time, command, &mut answer);
+            // What was right before is now.
+            drop(self.sessions.on_answer(0, *time, command, &answer));
         }
     }
 
     pub(super) fn on_death(&mut self, node: usize) {
         self.positions[node] = Some(LogIndex(0));
+        self.times.on_death(node);
+    }
+
+    pub(super) fn hold_sessions_to(&mut self, limits: Option<Limits>) {
+        self.sessions = Sessions::new(limits);
+    }
+
+    pub(super) fn on_view(&mut self, seen: &Seen<'_>) {
+        self.times.on_view(seen);
     }
 
     pub(super) fn on_restore(&mut self, node: usize, at: LogId, whole: bool) {
@@ -118,7 +146,8 @@ impl<M: StateMachine> Machines<M> {
         }
         self.positions[node] = Some(index);
         if index == self.reference_position().next() {
-            self.advance_reference(entry);
+            self.times.on_entry(node, entry)?;
+            self.advance_reference(node, entry)?;
             history.on_first_apply(node, commands)?;
         }
         let found = record(entry, commands);
@@ -136,7 +165,7 @@ impl<M: StateMachine> Machines<M> {
         Err(Violation::new("state machine safety", node, what))
     }
 
-    fn advance_reference(&mut self, entry: &Entry<'_>) {
+    fn advance_reference(&mut self, node: usize, entry: &Entry<'_>) -> Checked {
         self.reference.applied.clear();
         let mut answer = Vec::new();
         for command in commands_of(entry) {
@@ -146,8 +175,10 @@ impl<M: StateMachine> Machines<M> {
                 kept.push(Given { at: entry.id, time: entry.time, command });
             }
             self.reference.apply(entry.id, entry.time, command, &mut answer);
+            self.sessions.on_answer(node, entry.time, &command[PREFIX_BYTES..], &answer)?;
         }
         self.records.push(record(entry, &self.reference.applied));
+        Ok(())
     }
 
     pub(super) fn on_query(&self, node: usize, query: &[u8], answer: &[u8]) -> Checked {

@@ -1,6 +1,6 @@
 //! Whether a plan can be run at all.
 
-use super::{Fault, FaultKind, Harm, Plan};
+use super::{Fault, FaultKind, Harm, Plan, US};
 use crate::disk::Victim;
 use lakebed::{Config, DiskError, GroupId, NodeId};
 use std::collections::BTreeSet;
@@ -61,7 +61,11 @@ impl Plan {
             FaultKind::PowerCutAt { rot, .. } => rot.is_none_or(|copy| copy < 2),
             FaultKind::Partition { side, .. } => side.len() == self.nodes,
             FaultKind::Change { steps } => {
-                steps.0.iter().all(|&(mut step)| step.node_mut().is_none_or(|node| known(node)))
+                !steps.0.is_empty()
+                    && steps
+                        .0
+                        .iter()
+                        .all(|&(mut step)| step.node_mut().is_none_or(|node| known(node)))
             }
             FaultKind::SlowDisk { factor, .. } => (1..=RATE_MAX).contains(factor),
             FaultKind::SlowLink { from, to, .. } => known(from) && known(to) && from != to,
@@ -94,6 +98,10 @@ impl Plan {
         if drifts != nodes || self.drift_ppm.iter().any(|ppm| ppm.unsigned_abs() > DRIFT_MAX) {
             return Err(format!("clocks need {nodes} drifts of {DRIFT_MAX} ppm at most"));
         }
+        // Or the clients of a moment ask for ever, and no time passes.
+        if self.think.least + self.think.tail < US {
+            return Err("think: a client waits 0.001ms at least between two requests".into());
+        }
         self.manner.validate()?;
         self.sessions.map_or(Ok(()), |sessions| sessions.validate())?;
         if self.links.loss > RATE_MAX || self.links.duplicate > RATE_MAX {
@@ -110,6 +118,7 @@ impl Plan {
         let mut config = Config::new(GroupId(1), NodeId(1));
         config.disk_align = self.geometry.align;
         config.segment_bytes = self.segment_bytes;
+        config.first_segment_bytes = self.first_segment_bytes;
         config.tuning = self.tuning.clone();
         config.validate().map_err(|error| error.to_string())
     }

@@ -19,6 +19,7 @@ const LIMITS: u32 = 6;
 const DRIFT: u32 = 16;
 const LEASE: u32 = 25;
 const KEEPS: u32 = 35;
+const FIRST_SEGMENT: u32 = 36;
 
 impl Plan {
     /// A stormy run of this many nodes: everything else is drawn from the seed.
@@ -37,6 +38,7 @@ impl Plan {
             clients: vec![Asks::all(); draw.between(2, 6) as usize],
             geometry: Geometry { sector, align },
             segment_bytes,
+            first_segment_bytes: swarm_first_segment(seed, align),
             tuning: swarm_limits(seed, swarm_tuning(&mut draw, snapshot)),
             links: swarm_links(&mut draw),
             disk: swarm_disk(&mut draw),
@@ -157,6 +159,13 @@ fn swarm_tuning(draw: &mut Draw, snapshot: u64) -> Tuning {
 fn swarm_keeps(seed: u64) -> u64 {
     let mut draw = Draw::new(seed, Concern::Swarm, KEEPS, 0);
     if draw.ratio(1, 4) { *draw.pick(&[1, 4, 32]) } else { 0 }
+}
+
+/// Segments that grow, in three runs of four; in the others all are as long as the largest.
+fn swarm_first_segment(seed: u64, align: u32) -> u64 {
+    let mut draw = Draw::new(seed, Concern::Swarm, FIRST_SEGMENT, 0);
+    let first = *draw.pick(&[8 << 10, 8 << 10, 16 << 10, 256 << 10]);
+    first.max(16 * u64::from(align))
 }
 
 /// Queues that hold little more than one append, in some runs: they are met full. And word of what

@@ -15,7 +15,7 @@ pub(super) type Group = (&'static str, fn(&mut Plan) -> Vec<Field<'_>>);
 pub(super) const GROUPS: [Group; 11] = [
     ("targets", targets),
     ("disk", disk),
-    ("log", |plan| vec![plain("segment-bytes", &mut plan.segment_bytes)]),
+    ("log", log),
     ("tuning", tuning),
     ("links", links),
     ("read", |plan| latency(&mut plan.disk.read)),
@@ -32,6 +32,13 @@ fn targets(plan: &mut Plan) -> Vec<Field<'_>> {
         plain("events", &mut targets.events),
         plain("answers", &mut targets.answers),
         plain("crashes", &mut targets.crashes),
+    ]
+}
+
+fn log(plan: &mut Plan) -> Vec<Field<'_>> {
+    vec![
+        plain("segment-bytes", &mut plan.segment_bytes),
+        plain("first-segment-bytes", &mut plan.first_segment_bytes),
     ]
 }
 

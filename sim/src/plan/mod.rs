@@ -402,6 +402,8 @@ pub struct Plan {
     pub geometry: Geometry,
     /// The largest log segment, in bytes.
     pub segment_bytes: u64,
+    /// The first log segment, in bytes; each next one is twice as long, up to the largest.
+    pub first_segment_bytes: u64,
     /// Timing and limits of the engines.
     pub tuning: Tuning,
     /// The network.
@@ -442,6 +444,7 @@ impl Plan {
             clients: vec![Asks::all(); 4],
             geometry: Geometry { sector: 512, align: 512 },
             segment_bytes: 64 << 10,
+            first_segment_bytes: 256 << 10,
             tuning: draw::tuning(16 << 10, 32 << 10, 64 << 10),
             links: Links { latency: quick, loss: 0, duplicate: 0, reorder: false, silent: false },
             disk: DiskTimes { read: quick, write: quick, sync: quick },

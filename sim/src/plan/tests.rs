@@ -116,7 +116,7 @@ seed 7
 nodes 3
 targets events 0 answers 0 crashes 0
 disk sector 512 align 512
-log segment-bytes 65536
+log segment-bytes 65536 first-segment-bytes 262144
 tuning heartbeat 10.000ms election-least 60.000ms election-most 120.000ms commit-notice 1.000ms \
 forward true lease-drift-ppm none entry-commands 4294967295 append-bytes 16384 \
 inflight-bytes 65536 writes-inflight 8 propose-bytes 65536 apply-bytes 65536 cache-bytes 65536 catch-up-bytes 65536 \
@@ -142,6 +142,7 @@ fn what_a_file_leaves_out_is_calm() {
     let text = "lakebed plan 1\n\n# a comment\nseed 7\nnodes 3\nlinks loss 9\n";
     let mut expected = Plan::calm(7, 3);
     expected.links.loss = 9;
+    assert_eq!(expected.first_segment_bytes.min(expected.segment_bytes), expected.segment_bytes);
     assert_eq!(text.parse::<PlanFile>().unwrap().plan, expected);
 }
 
@@ -180,6 +181,9 @@ fn what_is_no_plan_is_refused_with_line_found_and_expected() {
         ("disk sector 100", "sectors of 512 or 4096"),
         ("tuning heartbeat 0ms", "at least two heartbeats"),
         ("log segment-bytes 1000", "segment_bytes must be a power of two"),
+        ("log first-segment-bytes 1000", "segment_bytes must be a power of two"),
+        ("think least 0ms tail 0ms", "a client waits 0.001ms at least"),
+        ("at 1ms change steps", "expected steps with steps such as add-4"),
         ("links loss 65537", "65536 messages"),
     ];
     for (lines, expected) in cases {

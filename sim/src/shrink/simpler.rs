@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Each makes one group of settings calm, or lets less be needed for the same.
-pub(super) const SETTINGS: [fn(&mut Plan, &Plan); 24] = [
+pub(super) const SETTINGS: [fn(&mut Plan, &Plan); 25] = [
     |plan, calm| plan.links = calm.links,
     |plan, calm| plan.disk = calm.disk,
     |plan, calm| plan.drift_ppm.clone_from(&calm.drift_ppm),
@@ -19,6 +19,7 @@ pub(super) const SETTINGS: [fn(&mut Plan, &Plan); 24] = [
     |plan, calm| plan.sessions = calm.sessions,
     |plan, _| plan.sessions.iter_mut().for_each(|sessions| sessions.early = 0),
     |plan, calm| plan.segment_bytes = calm.segment_bytes,
+    |plan, calm| plan.first_segment_bytes = calm.first_segment_bytes,
     |plan, calm| plan.geometry = calm.geometry,
     |plan, _| plan.links.loss = 0,
     |plan, _| plan.links.duplicate = 0,
@@ -65,6 +66,10 @@ pub(super) fn remove_node(plan: &mut Plan, node: usize) {
             }
         }
     }
+    // A change of which nothing is left is none, and could not be written down.
+    let is_empty =
+        |kind: &FaultKind| matches!(kind, FaultKind::Change { steps } if steps.0.is_empty());
+    plan.faults.retain(|fault| !is_empty(&fault.kind));
 }
 
 const fn move_up(of: &mut usize, gone: usize) {

@@ -5,7 +5,7 @@ use crate::{
     client::Workload,
     disk::{Failure, SimDisk, Survivors, Victim},
     harm::rot_hard_state,
-    network::{Connection, MEMBERS_WANTED, unwanted},
+    network::{self, Connection, MEMBERS_WANTED},
     node::Lie,
     oracle::{Checked, Violation},
     plan::{FaultKind, MS, Moment},
@@ -432,11 +432,14 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
     }
 
-    /// Whoever is a member in force is one whom a node wants to be connected with.
+    /// Whoever is a member in force is one whom a node wants to be connected with, there where it is.
     pub(super) fn wants_its_members(&self, node: usize) -> Checked {
         let Some(members) = self.members(node) else { return Ok(()) };
-        match self.network.unwanted(node, &members) {
-            Some(id) => Err(Violation::new(MEMBERS_WANTED, node, unwanted(id, &members))),
+        let unwanted = self.network.unwanted(node, &members);
+        let unwanted = unwanted.map(|id| network::unwanted(id, &members));
+        let misplaced = || self.network.misplaced(node, &members);
+        match unwanted.or_else(|| misplaced().map(|id| network::misplaced(id, &members))) {
+            Some(what) => Err(Violation::new(MEMBERS_WANTED, node, what)),
             None => Ok(()),
         }
     }
