@@ -216,7 +216,8 @@ impl Tuning {
         if self.append_bytes_max as usize <= HEAD_BYTES + 4 || self.entry_commands_max == 0 {
             return Err(ConfigError::NothingFits);
         }
-        if self.writes_inflight_max == 0 || self.transfers_max == 0 {
+        let counts = [self.writes_inflight_max, self.transfers_max];
+        if counts.contains(&0) || self.restore_bytes_max == 0 {
             return Err(ConfigError::NothingFits);
         }
         if self.commit_notice > self.heartbeat {

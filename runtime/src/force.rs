@@ -87,7 +87,7 @@ impl std::error::Error for ForceError {
 /// Makes the node of this directory the only voter of its cluster, in a new cluster epoch, if
 /// `accept` wants what it is told. The directory is locked all the time.
 ///
-/// The node's alignment and largest segment must be the default ones ([`Config::new`]).
+/// It need not know in which units the node writes: the hard state says it.
 pub fn force(path: &Path, accept: impl FnOnce(&Forced) -> bool) -> Result<Force, ForceError> {
     let (directory, owner) = dir::open_to_force(path).map_err(ForceError::Directory)?;
     let plan = match run(&directory, owner, false) {
@@ -112,9 +112,17 @@ pub fn force(path: &Path, accept: impl FnOnce(&Forced) -> bool) -> Result<Force,
 }
 
 fn run(directory: &Directory, owner: Owner, acknowledged_loss: bool) -> Halt {
-    let config = Config::new(GroupId(owner.group), NodeId(owner.node));
-    let engine = Engine::new(config, 0).expect("the default configuration is valid");
-    alone::run(engine, Start::ForceSoleVoter { acknowledged_loss }, directory, |_| None)
+    let start = |config, start| match Engine::new(config, 0) {
+        Ok(engine) => alone::run(engine, start, directory, |_| None),
+        Err(error) => unreachable!("units that a hard state may have: {error}"),
+    };
+    let mut config = Config::new(GroupId(owner.group), NodeId(owner.node));
+    if let Halt::Inspected(found) = start(config.clone(), Start::Inspect)
+        && let Some(hard) = found.hard_state.filter(|hard| hard.disk_align > 0)
+    {
+        config.disk_align = hard.disk_align;
+    }
+    start(config, Start::ForceSoleVoter { acknowledged_loss })
 }
 
 fn begun(plan: &Forced) -> String {

@@ -60,7 +60,7 @@ impl std::error::Error for LookError {
 
 /// Looks at the directory of a node that does not run. `progress` is told how far it is, often.
 ///
-/// The node's alignment and largest segment must be the default ones ([`Config::new`]).
+/// It need not know what the node was configured for: the hard state says in which units it writes.
 pub fn look(
     path: &Path,
     depth: Depth,

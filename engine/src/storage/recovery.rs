@@ -454,7 +454,7 @@ impl Recovery {
     fn read_segments(&mut self, now: Instant, ops: &mut Ops) {
         self.phase(Phase::Log, now);
         self.stage = Stage::Segments;
-        let foot = 2 * u64::from(self.config.disk_align);
+        let foot = 2 * self.look.align();
         for n in 0..self.look.segments.len() as u32 {
             let SegmentFound { sequence, len, .. } = self.look.segments[n as usize];
             let Some(offset) = len.checked_sub(foot) else { continue };
@@ -465,7 +465,7 @@ impl Recovery {
 
     fn read_first_headers(&mut self, ops: &mut Ops) {
         self.stage = Stage::SegmentHeads;
-        let len = self.config.disk_align;
+        let len = self.look.align() as u32;
         for n in 0..self.look.segments.len() as u32 {
             let SegmentFound { sequence, header: None, .. } = self.look.segments[n as usize] else {
                 continue;

@@ -47,6 +47,24 @@ impl Recovery {
         Ok(())
     }
 
+    /// Whoever is not a member of the cluster that it forms would follow nobody for ever, and no hard
+    /// state names a member twice.
+    fn check_members(&self, members: &Membership) -> Result<(), Halt> {
+        let Start::Format { .. } = &self.start else { return Ok(()) };
+        let refused = |row, expected: &str| {
+            Err(look::refused(row, File::HardState, 0, expected, &members.to_string()))
+        };
+        let mut ids: Vec<_> = members.members().map(|member| member.id).collect();
+        if !ids.contains(&self.config.node) {
+            return refused("no-member", &format!("node {} among the members", self.config.node));
+        }
+        ids.sort_unstable();
+        if ids.windows(2).any(|pair| pair[0] == pair[1]) {
+            return refused("member-twice", "each member once");
+        }
+        Ok(())
+    }
+
     fn new_node(&self) -> Result<hard_state::HardState, Halt> {
         let (cluster, members) = match &self.start {
             Start::Format { cluster, members } | Start::Restore { cluster, members, .. } => {
@@ -64,6 +82,7 @@ impl Recovery {
                 &members.to_string(),
             ));
         }
+        self.check_members(&members)?;
         let identity = self.new_identity(cluster);
         let met = look::with_incarnation(&members, identity.node, identity.incarnation);
         let mut hard = hard_state::HardState::new(identity, Arc::new(met));

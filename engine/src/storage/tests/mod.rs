@@ -8,6 +8,7 @@ mod holes;
 mod joins;
 mod restores;
 mod scrubs;
+mod strangers;
 mod unreadable;
 mod verify;
 
