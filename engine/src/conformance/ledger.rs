@@ -16,6 +16,9 @@ use std::{
 /// may be in the middle of it, and how long a disk takes is nobody's fault.
 pub const LATENESS_MAX: Duration = Duration::from_secs(1);
 
+/// How long a driver may take to tell of a loss.
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(2);
+
 /// A node's account, through all its lives.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
@@ -26,8 +29,9 @@ pub(super) struct Ledger {
     failed: BTreeMap<OpId, DiskError>,
     /// Operations that a `FaultyDisk` shall fail.
     pub(super) doomed: BTreeMap<OpId, DiskError>,
-    /// Peers to whom something was lost and who were not said to be down since.
-    lost: BTreeSet<NodeId>,
+    /// Peers to whom a [`LossyLink`](super::LossyLink) lost something and who were not said to be
+    /// down since, and when the core was first called after that.
+    lost: BTreeMap<NodeId, Option<Instant>>,
     /// What the case waits for, and what it means if that never comes.
     pub(super) awaited: Option<Breach>,
     /// How often the core was called: whether anything goes on.
@@ -59,6 +63,8 @@ impl Ledger {
         let former = std::mem::take(&mut self.life);
         self.former.extend(former.ops.into_keys());
         self.awaited = None;
+        // Whoever sent it is gone, and so are the links.
+        self.lost.clear();
     }
 
     pub(super) fn breach(&mut self, clause: Clause, detail: impl Into<String>) {
@@ -79,12 +85,12 @@ impl Ledger {
     }
 
     pub(super) fn on_lost(&mut self, to: NodeId) {
-        self.lost.insert(to);
+        self.lost.entry(to).or_default();
     }
 
     /// A peer to whom something was lost, and nobody said so.
     pub(super) fn lost_in_silence(&self) -> Option<NodeId> {
-        self.lost.first().copied()
+        self.lost.keys().next().copied()
     }
 
     /// What a driver that never comes back still owes.
@@ -138,6 +144,19 @@ impl Ledger {
             self.breach(Clause::StartFirst, format!("the first event was {:?}", events.first()));
         }
         events.iter().for_each(|event| self.on_event(event));
+        self.await_word_of_losses(now);
+    }
+
+    fn await_word_of_losses(&mut self, now: Instant) {
+        let mut silent = None;
+        for (peer, since) in &mut self.lost {
+            if now.since(*since.get_or_insert(now)) > SILENCE_MAX {
+                silent = Some(*peer);
+            }
+        }
+        if let Some(peer) = silent {
+            self.breach(Clause::LossTold, format!("sends to {peer} were lost in silence"));
+        }
     }
 
     fn on_event(&mut self, event: &Event) {

@@ -38,10 +38,14 @@ pub(crate) enum Flaw {
     ClaimsTooMuch,
     ReversesSteps,
     LosesInSilence,
+    OverrunsItsQueue,
     ReordersSends,
     CutsMessages,
     SharesBuffers,
 }
+
+/// What a queue of [`Flaw::OverrunsItsQueue`] holds of one turn.
+const QUEUE: usize = 8;
 
 type Ended = Result<Completion, DiskError>;
 
@@ -59,6 +63,8 @@ pub(crate) struct Flawed<'a> {
     /// In the order in which they were asked for.
     ops: VecDeque<OpId>,
     down: Vec<NodeId>,
+    /// Messages of this turn.
+    sent: usize,
     origin: std::time::Instant,
 }
 
@@ -75,6 +81,7 @@ impl<'a> Flawed<'a> {
             events: Vec::new(),
             ops: VecDeque::new(),
             down: Vec::new(),
+            sent: 0,
             origin: std::time::Instant::now(),
             seat,
         };
@@ -98,6 +105,7 @@ impl<'a> Flawed<'a> {
             let now = self.now();
             self.seat.core.handle(now, self.events.drain(..), &mut actions);
             self.spoil(&mut actions);
+            self.sent = 0;
             for action in actions.drain(..) {
                 if self.perform(action) {
                     return self.leave();
@@ -168,6 +176,14 @@ impl<'a> Flawed<'a> {
     }
 
     fn send(&mut self, to: NodeId, head: &[u8], body: &[u8]) {
+        self.sent += 1;
+        if self.flaw == Flaw::OverrunsItsQueue {
+            if self.sent <= QUEUE {
+                let _ =
+                    self.hub.send(self.seat.case, self.seat.node, to, [head, body].concat().into());
+            }
+            return;
+        }
         let lost = self.seat.link.loses(to);
         let mut bytes = [head, body].concat();
         if self.flaw == Flaw::CutsMessages {
@@ -226,6 +242,9 @@ impl<'a> Flawed<'a> {
         }
         let received: Vec<Event> = self.inbox.try_iter().collect();
         self.events.extend(received);
+        if self.flaw == Flaw::OverrunsItsQueue {
+            self.events = self.events.drain(..).flat_map(down_before_up).collect();
+        }
         if self.flaw == Flaw::SharesBuffers {
             share_buffers(&mut self.events);
         }
@@ -251,6 +270,15 @@ fn perform(flaw: Flaw, files: &Directory, request: &DiskRequest) -> Ended {
             files.perform(&DiskRequest::Read { file: *file, offset: *offset, len: 512 })
         }
         request => files.perform(request),
+    }
+}
+
+/// Networks say that a link was down when they say that it is up: what they lose later is no
+/// older.
+fn down_before_up(event: Event) -> Vec<Event> {
+    match event {
+        Event::Link { peer, up: true } => vec![Event::Link { peer, up: false }, event],
+        event => vec![event],
     }
 }
 
