@@ -1,7 +1,7 @@
 //! A driver under every fault the kit can put in, with at most one flaw.
 
 use crate::hub::{Hub, Nobody};
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use lakebed::{
     Action, Completion, Core, DiskError, DiskRequest, Event, Extent, Instant, Machine, NodeId,
     OpId, Runner,
@@ -34,14 +34,23 @@ pub(crate) enum Flaw {
     HidesFailures,
     TriesAgain,
     PanicsAtFailures,
+    SwallowsErrors,
+    SaysOnlyNumbers,
+    LeavesOperationsRunning,
     CapturesLate,
     ClaimsTooMuch,
     ReversesSteps,
+    HidesRefusals,
     LosesInSilence,
     OverrunsItsQueue,
     ReordersSends,
     CutsMessages,
     SharesBuffers,
+    ReadsIntoOneBuffer,
+    /// Legal: a message that was handed on is held elsewhere too.
+    KeepsMessages,
+    /// Legal: a message lies in memory of the driver's own kind.
+    OwnsItsBuffers,
 }
 
 /// What a queue of [`Flaw::OverrunsItsQueue`] holds of one turn.
@@ -51,6 +60,8 @@ type Ended = Result<Completion, DiskError>;
 
 /// What the life before left behind, of the one driver with that flaw.
 static LEFT_BEHIND: Mutex<Vec<Event>> = Mutex::new(Vec::new());
+/// What the life before had not yet performed, of the one driver with that flaw.
+static LEFT_RUNNING: Mutex<Vec<DiskRequest>> = Mutex::new(Vec::new());
 
 pub(crate) struct Flawed<'a> {
     flaw: Flaw,
@@ -63,6 +74,9 @@ pub(crate) struct Flawed<'a> {
     /// In the order in which they were asked for.
     ops: VecDeque<OpId>,
     down: Vec<NodeId>,
+    kept: Vec<Bytes>,
+    /// What was received and not yet cut off.
+    incoming: BytesMut,
     /// Messages of this turn.
     sent: usize,
     origin: std::time::Instant,
@@ -81,6 +95,8 @@ impl<'a> Flawed<'a> {
             events: Vec::new(),
             ops: VecDeque::new(),
             down: Vec::new(),
+            kept: Vec::new(),
+            incoming: BytesMut::with_capacity(8 << 20),
             sent: 0,
             origin: std::time::Instant::now(),
             seat,
@@ -135,6 +151,13 @@ impl<'a> Flawed<'a> {
             }
             LEFT_BEHIND.lock().unwrap().append(&mut self.events);
         }
+        if self.flaw == Flaw::LeavesOperationsRunning {
+            let leave = |request: &DiskRequest| {
+                LEFT_RUNNING.lock().unwrap().push(request.clone());
+                Ok(Completion::Done)
+            };
+            while self.seat.disk.complete(leave).is_some() {}
+        }
     }
 
     /// Flaws in the order of things.
@@ -170,6 +193,9 @@ impl<'a> Flawed<'a> {
         self.events.extend(event.map(|event| match event {
             Event::Applied { through } if self.flaw == Flaw::ClaimsTooMuch => {
                 Event::Applied { through: through.next() }
+            }
+            Event::Restored { through, .. } if self.flaw == Flaw::HidesRefusals => {
+                Event::Restored { through, result: Ok(()) }
             }
             event => event,
         }));
@@ -209,6 +235,11 @@ impl<'a> Flawed<'a> {
         else {
             return;
         };
+        if flaw == Flaw::LeavesOperationsRunning && self.seat.life > 1 && self.seat.disk.is_idle() {
+            for late in LEFT_RUNNING.lock().unwrap().drain(..) {
+                self.files.perform(&late).unwrap();
+            }
+        }
         let first = self.ops.pop_front().expect("it was submitted");
         let result = self.spoil_result(result);
         match flaw {
@@ -245,6 +276,23 @@ impl<'a> Flawed<'a> {
         if self.flaw == Flaw::OverrunsItsQueue {
             self.events = self.events.drain(..).flat_map(down_before_up).collect();
         }
+        for event in &mut self.events {
+            match event {
+                Event::Received { bytes, .. } if self.flaw == Flaw::KeepsMessages => {
+                    self.kept.push(bytes.clone());
+                }
+                Event::Received { bytes, .. } if self.flaw == Flaw::ReadsIntoOneBuffer => {
+                    self.incoming.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+                    self.incoming.extend_from_slice(bytes);
+                    self.incoming.advance(4);
+                    *bytes = self.incoming.split_to(bytes.len()).freeze();
+                }
+                Event::Received { bytes, .. } if self.flaw == Flaw::OwnsItsBuffers => {
+                    *bytes = Bytes::from_owner(bytes.to_vec());
+                }
+                _ => {}
+            }
+        }
         if self.flaw == Flaw::SharesBuffers {
             share_buffers(&mut self.events);
         }
@@ -269,7 +317,13 @@ fn perform(flaw: Flaw, files: &Directory, request: &DiskRequest) -> Ended {
         DiskRequest::Read { file, offset, .. } if flaw == Flaw::ReadsShort => {
             files.perform(&DiskRequest::Read { file: *file, offset: *offset, len: 512 })
         }
-        request => files.perform(request),
+        request => match (flaw, files.perform(request)) {
+            (Flaw::SwallowsErrors, Err(error)) if error != DiskError::NotFound => {
+                Ok(Completion::Done)
+            }
+            (Flaw::SaysOnlyNumbers, Err(DiskError::Full)) => Err(DiskError::Io { errno: 28 }),
+            (_, result) => result,
+        },
     }
 }
 
