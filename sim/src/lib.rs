@@ -12,6 +12,7 @@ pub mod flips;
 pub mod fuzzing;
 pub mod groups;
 mod harm;
+mod measured;
 mod network;
 mod node;
 mod oracle;
