@@ -118,6 +118,8 @@ pub struct Breach {
     pub detail: String,
 }
 
+impl std::error::Error for Breach {}
+
 impl fmt::Display for Breach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "broken: {} ({})", self.clause, self.detail)

@@ -82,6 +82,8 @@ impl fmt::Display for Failure {
     }
 }
 
+impl std::error::Error for Failure {}
+
 /// A case that came to its end and has shown nothing, because the driver has no room for what it
 /// puts in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
