@@ -50,7 +50,7 @@
 //! check("sum", |seed| Storm::new(seed).nodes(3).run(Sum::default, workload));
 //! ```
 //!
-//! [`check`] runs a few seeds, says by which variables others are run, and tells of the first that
+//! [`check()`] runs a few seeds, says by which variables others are run, and tells of the first that
 //! fails on one screen, with the commands that replay and shrink it. Commands larger than 900 bytes
 //! are announced: [`Storm::commands_up_to`].
 //!
