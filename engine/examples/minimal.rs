@@ -1,4 +1,4 @@
-//! A whole driver in thirty lines: one thread, a directory, and a channel for all that comes in.
+//! A whole driver in forty lines: one thread, a directory, and a channel for all that comes in.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)] // Clocks and threads live here.
 
 use bytes::Bytes;

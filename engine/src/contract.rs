@@ -4,8 +4,8 @@
 //! waits for the next event or the deadline. This is the whole contract:
 //!
 //! 1. **Order.** `Machine` actions are performed in order. Sends to one peer leave in order; one
-//!    may be lost, but only whole, and then [`Event::Link`] says so. Each received message lies
-//!    in a buffer of its own: the core keeps slices of it.
+//!    may be lost, but only whole, and then [`Event::Link`] says so, after it. Each received message
+//!    lies in a buffer of its own, which no other message shares: the core keeps slices of it.
 //! 2. **Disk.** Operations may be performed in any order and at the same time. A `Sync` covers the
 //!    writes to its file that ended before it was submitted; a durable `Write` covers itself, and the
 //!    zeros that an [`Extent`](crate::Extent) asks for behind its bytes are part of it. An
@@ -17,7 +17,8 @@
 //! 4. **Beginning and end.** The first event is [`Event::Start`], once. After
 //!    [`Action::Halt`], which is always the last action, the core is dropped.
 //!
-//! `lakebed::conformance` (a feature) checks all of it that can be seen from here.
+//! `lakebed::conformance` (a feature) checks what can be seen from a core's place, and says what
+//! cannot: what reaches a device, what clients are told.
 
 use crate::{Action, Engine, Event, Instant, Status};
 

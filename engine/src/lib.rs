@@ -71,6 +71,9 @@ mod storage;
 pub mod tape;
 pub mod types;
 
+/// The buffers in this interface: whoever has no other need of the crate names it from here.
+pub use bytes;
+
 pub use action::{Action, Halt, Machine, Note, Outcome, Refusal, TransferRefusal};
 pub use backup::{Backup, BackupFault, Origin};
 pub use change::{Change, ChangeRefusal};

@@ -18,13 +18,15 @@ use std::{env, fmt, fs, ops::ControlFlow};
 /// | `SIM_SEED=s` | runs that one alone |
 /// | `SIM_PLAN=file` | runs a plan that was kept |
 /// | `SIM_TRACE=1` | prints each event and action as it happens |
-/// | `SIM_TWICE=1` | runs each seed twice and compares; the first one always is |
+/// | `SIM_TWICE=1` | runs each seed twice and compares, and looks at its machine; the first one always is |
 /// | `SIM_SHRINK=file` | makes what fails as small as it can, and keeps it there |
 ///
 /// Paths are relative to where the command was typed.
 ///
 /// # Panics
-/// When a seed fails, or does not do the same twice; when a variable cannot be meant.
+/// When a seed fails, or does not do the same twice; when its machine, given the same commands by
+/// itself, is not what replicas need (of the first seed, and of each with `SIM_TWICE`); when a
+/// variable cannot be meant.
 #[track_caller]
 pub fn check(name: &str, run: impl Fn(Seed) -> Outcome) -> Vec<Report> {
     let settings = Settings::read(|variable| env::var_os(variable));
@@ -95,11 +97,16 @@ fn progress(progress: &crate::shrink::Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// Whether a seed does again what it did before; else what came of it.
+/// Whether a seed does again what it did before, and its machine, looked at by itself, is one that
+/// replicas can go by; else what came of it.
 pub fn twice(run: &impl Fn(Seed) -> Outcome, seed: &Seed, before: &Report) -> Result<(), String> {
-    let again = report_of(run(seed.clone()));
+    // Who is traced keeps the commands, by which the machine is looked at.
+    let again = report_of(run(seed.clone().traced()));
     if (again.digest, again.stats) == (before.digest, before.stats) {
-        return Ok(());
+        return match again.suspicion {
+            None => Ok(()),
+            Some(cause) => Err(format!("ran well, but its machine is wrong\n  cause: {cause}\n")),
+        };
     }
     let (one, other) = (seed.clone().kept(), seed.clone().kept());
     let (one, other) = (report_of(run(one)), report_of(run(other)));

@@ -23,7 +23,8 @@ const RATE: u64 = 65_536;
 /// What a client asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Op {
-    /// A command to be replicated and applied.
+    /// A command to be replicated and applied. Of 900 bytes at most, as limits are drawn; of more, if
+    /// the storm was told so ([`Storm::commands_up_to`](crate::Storm::commands_up_to)).
     Propose(Vec<u8>),
     /// A linearizable query.
     Read(Vec<u8>),

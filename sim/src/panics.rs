@@ -1,4 +1,4 @@
-//! Panics of engines and machines, caught and kept: where, what, and whose.
+//! Panics of engines, machines and workloads, caught and kept: where, what, and whose.
 //!
 //! A panic is a broken invariant like any other and is told with its seed; the standard output of
 //! thousands of runs is no place for it. Panics outside of a watched run go where they went before.
@@ -19,8 +19,8 @@ thread_local! {
 pub(crate) struct Panic {
     /// Where, and its message.
     pub(crate) what: String,
-    /// What the user's machine was doing, if it was within it.
-    pub(crate) blame: Option<String>,
+    /// The invariant that it breaks if it is the user's, and what the user's part was doing.
+    pub(crate) blame: Option<(&'static str, String)>,
 }
 
 /// Runs this, and tells of its panic instead of printing it.
@@ -44,10 +44,37 @@ pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Panic> {
 }
 
 /// Says what was being done when a panic came; for destructors that run because of one.
-pub(crate) fn blame(doing: String) {
+pub(crate) fn blame(invariant: &'static str, doing: String) {
     SEEN.with_borrow_mut(|seen| {
-        seen.blame.get_or_insert(doing);
+        seen.blame.get_or_insert((invariant, doing));
     });
+}
+
+/// While it lives, a panic breaks this invariant.
+pub(crate) struct Blame(pub(crate) &'static str);
+
+impl Drop for Blame {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            blame(self.0, String::new());
+        }
+    }
+}
+
+/// Ends a run with a broken invariant, from where nothing can be returned.
+pub(crate) fn raise(invariant: &'static str, what: String) -> ! {
+    /// Where the panic came from says nothing: it is the sentence.
+    struct Sentence(&'static str, String);
+
+    impl Drop for Sentence {
+        fn drop(&mut self) {
+            let what = std::mem::take(&mut self.1);
+            SEEN.set(Panic { what, blame: Some((self.0, String::new())) });
+        }
+    }
+
+    let sentence = Sentence(invariant, what);
+    panic!("{}: {}", sentence.0, sentence.1)
 }
 
 #[cfg(test)]
@@ -60,5 +87,17 @@ mod tests {
         let panic = caught(|| panic!("number {}", 3)).unwrap_err();
         assert!(panic.what.ends_with(": number 3") && panic.what.contains("panics.rs:"));
         assert_eq!(panic.blame, None);
+    }
+
+    #[test]
+    fn a_panic_is_told_with_whose_it_is() {
+        let panic = caught(|| {
+            let _blame = Blame("nobody panics");
+            panic!("number 3")
+        });
+        assert_eq!(panic.unwrap_err().blame, Some(("nobody panics", String::new())));
+        let raised = caught(|| raise("all is well", "it is not".into())).unwrap_err();
+        let blame = Some(("all is well", String::new()));
+        assert_eq!(raised, Panic { what: "it is not".into(), blame });
     }
 }

@@ -83,18 +83,32 @@ impl Draw {
 
     /// A number below `bound`, which is not zero. By multiplication: the bias is below
     /// `bound / 2^64`, and no draw is ever repeated.
+    ///
+    /// # Panics
+    /// If it is zero.
+    #[track_caller]
     pub fn below(&mut self, bound: u64) -> u64 {
-        debug_assert!(bound > 0, "nothing lies below zero");
+        assert!(bound > 0, "nothing lies below zero: a number below 0 was to be drawn");
         ((u128::from(self.any()) * u128::from(bound)) >> 64) as u64
     }
 
     /// A number from `low` to `high`, both included.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[track_caller]
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
-        debug_assert!(low <= high, "an empty range: {low} to {high}");
-        low + self.below(high - low + 1)
+        assert!(low <= high, "an empty range: {low} to {high}");
+        // All numbers there are.
+        let Some(bound) = (high - low).checked_add(1) else { return self.any() };
+        low + self.below(bound)
     }
 
     /// Whether something happens that happens `numerator` times in `denominator`.
+    ///
+    /// # Panics
+    /// If the denominator is zero.
+    #[track_caller]
     pub fn ratio(&mut self, numerator: u64, denominator: u64) -> bool {
         self.below(denominator) < numerator
     }
@@ -109,6 +123,10 @@ impl Draw {
     }
 
     /// One of these.
+    ///
+    /// # Panics
+    /// If there are none.
+    #[track_caller]
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len() as u64) as usize]
     }
@@ -152,6 +170,16 @@ mod tests {
         assert_ne!(base, first(1, Concern::Clock, 1, 1));
         assert_ne!(base, first(1, Concern::Disk, 2, 1));
         assert_ne!(base, first(1, Concern::Disk, 1, 2));
+    }
+
+    #[test]
+    fn who_draws_from_nothing_is_told_where() {
+        let mut draw = Draw::new(3, Concern::Swarm, 0, 0);
+        let line = line!() + 1;
+        let panic = crate::panics::caught(|| draw.pick(&[0; 0]) == &0).unwrap_err();
+        let place = format!("prng.rs:{line}:");
+        assert!(panic.what.contains(&place) && panic.what.contains("below 0"), "{}", panic.what);
+        assert_ne!(draw.between(0, u64::MAX), draw.between(0, u64::MAX));
     }
 
     #[test]

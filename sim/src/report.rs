@@ -63,6 +63,14 @@ pub struct Failure {
     pub lines: Vec<String>,
 }
 
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.violation)
+    }
+}
+
+impl std::error::Error for Violation {}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { report, violation, lines } = self;

@@ -6,6 +6,7 @@ mod errands;
 use crate::{
     client::{Op, Workload},
     disk::Survivors,
+    measured::{Measured, make_room},
     node::Scars,
     oracle::{Checked, Violation},
     panics::{self, Panic},
@@ -46,6 +47,7 @@ const LINES: usize = 25;
 pub struct Storm {
     seed: Seed,
     plan: Plan,
+    command_bytes_max: usize,
 }
 
 impl Storm {
@@ -53,34 +55,46 @@ impl Storm {
     #[must_use]
     pub fn new(seed: Seed) -> Self {
         let plan = seed.plan().cloned().unwrap_or_else(|| Plan::storm(seed.number, 3));
-        Self { seed, plan }
+        Self { seed, plan, command_bytes_max: 0 }
+    }
+
+    /// Commands of so many bytes fit: limits, queues and segments that were drawn smaller are as large as
+    /// that takes. Without it a command may have 900 bytes, which fit into every plan.
+    #[must_use]
+    pub fn commands_up_to(mut self, bytes: usize) -> Self {
+        self.command_bytes_max = bytes;
+        self.with(|plan| make_room(plan, bytes))
+    }
+
+    /// Another plan, in which there is room for as much.
+    fn drawn(mut self, plan: impl FnOnce(&Self) -> Plan) -> Self {
+        if self.seed.plan().is_none() {
+            self.plan = plan(&self);
+            make_room(&mut self.plan, self.command_bytes_max);
+        }
+        self
     }
 
     /// The same over another number of nodes. A plan that is replayed says itself how many.
     #[must_use]
-    pub fn nodes(mut self, nodes: usize) -> Self {
-        if self.seed.plan().is_none() {
-            self.plan = Plan::storm(self.seed.number, nodes);
+    pub fn nodes(self, nodes: usize) -> Self {
+        if nodes == 0 {
+            // For nobody nothing can be drawn; running it says so.
+            return self.with(|plan| plan.nodes = 0);
         }
-        self
+        self.drawn(|storm| Plan::storm(storm.seed.number, nodes))
     }
 
     /// In one run of three the members change, too.
     #[must_use]
-    pub fn swarm(mut self) -> Self {
-        if self.seed.plan().is_none() {
-            self.plan = Plan::swarm(self.seed.number, self.plan.nodes);
-        }
-        self
+    pub fn swarm(self) -> Self {
+        self.drawn(|storm| Plan::swarm(storm.seed.number, storm.plan.nodes))
     }
 
     /// The members change in every run.
     #[must_use]
-    pub fn churn(mut self) -> Self {
-        if self.seed.plan().is_none() {
-            self.plan = Plan::churn(self.seed.number, self.plan.nodes);
-        }
-        self
+    pub fn churn(self) -> Self {
+        self.drawn(|storm| Plan::churn(storm.seed.number, storm.plan.nodes))
     }
 
     /// Changes the plan that was drawn. One that is replayed had been changed before it was kept.
@@ -99,11 +113,19 @@ impl Storm {
     }
 
     /// Runs it with this machine and this workload.
+    ///
+    /// # Panics
+    /// If the plan is one that cannot be run, with the reason in a sentence.
+    #[track_caller]
     pub fn run<M: StateMachine, W: Workload>(
         self,
         machine: fn() -> M,
         workload: W,
     ) -> Result<Report, Box<Failure>> {
+        if let Err(problem) = self.plan.validate() {
+            panic!("the plan cannot be run: {problem}");
+        }
+        let workload = Measured::under(&self.plan, workload);
         let mut world = World::new(self.plan, machine, workload);
         world.limit_events(EVENTS_MAX.max(10 * world.plan().targets.events));
         observe(self.seed, world, |world| {
@@ -142,9 +164,12 @@ pub fn observe<M: StateMachine, W: Workload>(
 /// A panic as the broken invariant that it is.
 pub(crate) fn violation(panic: Panic, node: Option<usize>) -> Violation {
     match panic.blame {
-        Some(blame) => {
-            let what = format!("{blame}: {}", panic.what);
-            Violation { invariant: "the machine does not panic", node, what }
+        Some((invariant, doing)) => {
+            if doing.is_empty() {
+                // A workload is no node's.
+                return Violation::of_cluster(invariant, panic.what);
+            }
+            Violation { invariant, node, what: format!("{doing}: {}", panic.what) }
         }
         None => Violation { invariant: "no panic", node, what: panic.what },
     }

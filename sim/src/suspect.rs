@@ -1,14 +1,18 @@
 //! Is it the machine? Two of the user's machines are given what a run applied, and a third is
-//! restored from each capture: a machine that is deterministic and total shows no difference.
+//! restored from each capture, while a view of it is held over the next command: a machine that is
+//! deterministic and total, and freezes, shows no difference.
 
 use crate::{
     panics::caught,
     witness::{Given, escaped},
 };
+use bytes::Bytes;
 use lakebed::{LogId, StateMachine};
 
 /// Captures are compared after every command until they came to this many bytes.
 const CAPTURED_MAX: usize = 64 << 20;
+
+type View = Box<dyn Iterator<Item = Bytes> + Send>;
 
 const OTHER_BYTES: &str =
     "the machine captures one state as different bytes (in the order of a hash map?)";
@@ -25,6 +29,8 @@ pub(crate) fn suspect<M: StateMachine>(
 fn compare<M: StateMachine>(fresh: impl Fn() -> M, commands: &[Given]) -> Option<String> {
     let (mut one, mut other, mut restored) = (fresh(), fresh(), fresh());
     let mut captured = 0;
+    // A view, and all that it gave out when it was opened.
+    let mut held: Option<(View, Vec<u8>)> = None;
     for (n, command) in (1..).zip(commands) {
         let answer = apply(&mut one, command);
         if answer != apply(&mut other, command) {
@@ -41,8 +47,18 @@ fn compare<M: StateMachine>(fresh: impl Fn() -> M, commands: &[Given]) -> Option
                 name(n, command)
             ));
         }
+        if let Some((view, state)) = held.take()
+            && view.flatten().ne(state)
+        {
+            return Some(format!(
+                "a view that freeze() gave changes with {}: it must be of the state as it was when \
+                 it was frozen",
+                name(n, command)
+            ));
+        }
         if captured < CAPTURED_MAX {
             let state = capture(&one);
+            held = Some((one.freeze(), state.clone()));
             captured += state.len().max(1);
             let problem = after(&state, &other, &mut restored, command.at);
             if let Some(problem) = problem {
@@ -97,4 +113,81 @@ fn capture<M: StateMachine>(machine: &M) -> Vec<u8> {
 
 fn name(n: usize, given: &Given) -> String {
     format!("command {n}, at {}: {}", given.at, escaped(&given.command))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Draw, Op, Storm, check};
+    use lakebed::{MachineError, Timestamp};
+    use std::{
+        panic::catch_unwind,
+        sync::{Arc, Mutex},
+    };
+
+    /// Bytes, of which a command adds to one; `FROZEN` is whether a view is of its own.
+    #[derive(Default)]
+    struct Sums<const BYTES: usize, const FROZEN: bool>(Arc<Mutex<Vec<u8>>>);
+
+    impl<const BYTES: usize, const FROZEN: bool> StateMachine for Sums<BYTES, FROZEN> {
+        fn apply(&mut self, _: LogId, _: Timestamp, command: &[u8], answer: &mut Vec<u8>) {
+            let mut state = self.0.lock().unwrap();
+            state.resize(BYTES, 0);
+            let at = usize::from(command[0]) * BYTES / 256;
+            state[at] = state[at].wrapping_add(1);
+            answer.push(state[at]);
+        }
+
+        fn query(&self, _: &[u8], answer: &mut Vec<u8>) {
+            answer.extend(self.0.lock().unwrap().iter().take(8));
+        }
+
+        fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+            const PIECE: usize = 1 << 16;
+            let mut state = Arc::clone(&self.0);
+            if FROZEN {
+                let copy = state.lock().unwrap().clone();
+                state = Arc::new(Mutex::new(copy));
+            }
+            Box::new((0..).map_while(move |piece| {
+                let state = state.lock().unwrap();
+                let bytes = state.get(piece * PIECE..)?;
+                let bytes = &bytes[..bytes.len().min(PIECE)];
+                (!bytes.is_empty()).then(|| Bytes::copy_from_slice(bytes))
+            }))
+        }
+
+        fn restore(&mut self, offset: u64, bytes: &[u8], _: bool) -> Result<(), MachineError> {
+            let mut state = self.0.lock().unwrap();
+            state.truncate(offset as usize);
+            state.extend_from_slice(bytes);
+            Ok(())
+        }
+    }
+
+    fn workload(draw: &mut Draw) -> Op {
+        let byte = draw.below(256) as u8;
+        if draw.ratio(1, 4) { Op::Read(Vec::new()) } else { Op::Propose(vec![byte]) }
+    }
+
+    fn told<const BYTES: usize, const FROZEN: bool>() -> Result<(), String> {
+        let run = |seed| Storm::new(seed).run(Sums::<BYTES, FROZEN>::default, workload);
+        let told = catch_unwind(|| check("views", run)).map(drop);
+        told.map_err(|panic| *panic.downcast::<String>().unwrap())
+    }
+
+    #[test]
+    fn a_view_that_is_not_frozen_is_told_with_the_command_that_changed_it() {
+        for told in [told::<8, false>(), told::<70_000, false>()] {
+            let told = told.unwrap_err();
+            let cause = "cause: a view that freeze() gave changes with command 2, at ";
+            assert!(told.contains(cause), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_view_of_its_own_is_not_suspected() {
+        assert_eq!(told::<8, true>(), Ok(()));
+        assert_eq!(told::<70_000, true>(), Ok(()));
+    }
 }

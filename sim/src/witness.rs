@@ -105,7 +105,8 @@ impl Drop for Blame<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let at = self.at.map_or_else(String::new, |at| format!(" {at}:"));
-            panics::blame(format!("{}{at} {}", self.doing, escaped(self.bytes)));
+            let doing = format!("{}{at} {}", self.doing, escaped(self.bytes));
+            panics::blame("the machine does not panic", doing);
         }
     }
 }

@@ -1,15 +1,15 @@
 //! What the scripted cores ask for, case by case.
 
-use super::script::Step;
+use super::script::{FULL, Plant, Step};
 use crate::{
     Batch, CaptureId, ClusterId, Completion, DiskError, DiskRequest, Entries, Extent, File,
     GroupId, LogId, LogIndex, Machine, Runs, Term, Timestamp, entry::Seed,
 };
 use bytes::Bytes;
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 /// The names of all cases, in the order in which [`check`](super::check) runs them.
-pub const CASES: [&str; 10] = [
+pub const CASES: [&str; 11] = [
     "deadlines",
     "disk content",
     "disk failures",
@@ -17,6 +17,7 @@ pub const CASES: [&str; 10] = [
     "failures put in",
     "machine order",
     "messages",
+    "losses put in",
     "a peer that restarts",
     "a former core's operations",
     "three engines, restarted",
@@ -92,7 +93,11 @@ fn disk_content() -> Vec<Step> {
     let short = DiskRequest::Write { file: part(), at: few, and: None, durable: true };
     let listed = |files: &[(File, u64)]| Ok(Completion::Listed(files.to_vec()));
     vec![
-        Step::default().disk(1, DiskRequest::List, listed(&[])),
+        Step::default().planted(Plant::Foreign("of-somebody-else")).disk(
+            1,
+            DiskRequest::List,
+            listed(&[]),
+        ),
         Step::default().disk(2, create(spare, 4 * BLOCK), done()).disk(
             3,
             create(hard, BLOCK),
@@ -137,12 +142,12 @@ const fn part() -> File {
     File::Part(LogId::new(Term(1), LogIndex(9)), crate::SnapshotId(3))
 }
 
-/// Each on a file that is not there; the driver goes on afterwards.
+/// Each on a file that is not there, or on a device that has no room; the driver goes on afterwards.
 fn disk_failures() -> Vec<Step> {
     let missing = File::Segment(404);
     let not_found = || Err(DiskError::NotFound);
     let rename = DiskRequest::Rename { from: missing, to: File::Segment(405) };
-    vec![
+    let mut steps = vec![
         Step::default().disk(1, read(missing, 0, BLOCK), not_found()),
         Step::default().disk(2, write(missing, 0, 1, true), not_found()),
         Step::default().disk(3, DiskRequest::Sync { file: missing }, not_found()),
@@ -154,7 +159,18 @@ fn disk_failures() -> Vec<Step> {
             not_found(),
         ),
         Step::default().disk(8, read(missing, 0, BLOCK), found(&[0])),
-    ]
+    ];
+    // Not every Unix has one.
+    if Path::new(FULL).exists() {
+        let full = File::Spare(9);
+        steps.extend([
+            // First: of a file that it never touched nobody knows that there is nothing to sync.
+            Step::default().planted(Plant::Full(full)).fails(9, DiskRequest::Sync { file: full }),
+            Step::default().fails(10, write(full, 0, 1, true)),
+            Step::default().disk(11, read(missing, 0, BLOCK), found(&[0])),
+        ]);
+    }
+    steps
 }
 
 const BLOCKS: u64 = 64;
@@ -186,7 +202,7 @@ pub(super) const DOOMED: [(u64, DiskError); 4] = [
     (13, DiskError::Full),
 ];
 
-/// Without a `FaultyDisk` they simply succeed.
+/// Without a `FaultyDisk` they simply succeed, and nothing is checked.
 fn failures_put_in() -> Vec<Step> {
     let log = File::Segment(1);
     vec![
@@ -218,7 +234,8 @@ fn state(commands: &[&[u8]]) -> Vec<u8> {
 }
 
 /// A view stays what it was while the machine goes on; a stopped one is forgotten; a state is
-/// replaced piece by piece.
+/// replaced piece by piece, also where another was begun or
+/// refused before.
 fn machine_order() -> Vec<Step> {
     let capture =
         |id| Machine::Capture { capture: CaptureId(id), at: LogId::new(Term(1), LogIndex(id)) };
@@ -241,7 +258,10 @@ fn machine_order() -> Vec<Step> {
             .machine(capture(4)),
         Step::default()
             .captured(CaptureId(4), state(&[b"one", b"two", b"three", b"four", b"", b"five"])),
-        Step::default().machine(restore(0, 5)).machine(restore(5, restored.len())),
+        Step::default().machine(restore(0, 5)),
+        Step::default().refused(restore(6, 9)),
+        Step::default().machine(restore(0, 7)).machine(restore(0, 6)),
+        Step::default().machine(restore(6, restored.len())),
         Step::default().machine(entry(51, &[b"six"])).machine(capture(51)),
         Step::default().captured(CaptureId(51), state(&[b"from", b"elsewhere", b"six"])),
     ]
@@ -259,13 +279,13 @@ fn former_core(life: u32) -> Vec<Step> {
     }
     // Had the creation gone on, it would find its file gone, or bring it back.
     vec![
-        Step::default().disk(101, write(log, 0, 2, true), done()).disk(
+        Step::default().following_a_core().disk(101, write(log, 0, 2, true), done()).disk(
             102,
             create(slow, BLOCK),
             done(),
         ),
         Step::default().wait(Duration::from_millis(100)),
-        Step::default().disk(103, read(log, 0, BLOCK), found(&[2])).disk(
+        Step::default().following_a_core().disk(103, read(log, 0, BLOCK), found(&[2])).disk(
             104,
             read(slow, 0, 2 * BLOCK),
             found(&[0]),

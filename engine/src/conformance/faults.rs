@@ -23,6 +23,7 @@ impl FaultyDisk {
 
     /// Takes an operation.
     pub fn submit(&mut self, op: OpId, request: DiskRequest) {
+        lock(&self.ledger).seams.disk = true;
         self.waiting.push((op, request));
     }
 
@@ -66,8 +67,10 @@ impl LossyLink {
     /// owes `Link { up: false }`, and `Link { up: true }` as soon as it goes on sending.
     pub fn loses(&mut self, to: NodeId) -> bool {
         let lost = self.draw.below(8) == 0;
+        let mut ledger = lock(&self.ledger);
+        ledger.seams.link = true;
         if lost {
-            lock(&self.ledger).on_lost(to);
+            ledger.on_lost(to);
         }
         lost
     }

@@ -7,6 +7,7 @@ use crate::{
     Action, CaptureId, Completion, DiskError, Event, Instant, LogId, LogIndex, Machine, NodeId,
     OpId,
 };
+use bytes::Bytes;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
@@ -16,18 +17,24 @@ use std::{
 /// may be in the middle of it, and how long a disk takes is nobody's fault.
 pub const LATENESS_MAX: Duration = Duration::from_secs(1);
 
+/// How long a driver may take to tell of a loss.
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(2);
+
 /// A node's account, through all its lives.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     life: Life,
-    /// Operations of lives that are over.
+    /// Operations that were open when their life was over.
     former: BTreeSet<OpId>,
     /// Operations that a [`FaultyDisk`](super::FaultyDisk) failed, and how.
     failed: BTreeMap<OpId, DiskError>,
     /// Operations that a `FaultyDisk` shall fail.
     pub(super) doomed: BTreeMap<OpId, DiskError>,
-    /// Peers to whom something was lost and who were not said to be down since.
-    lost: BTreeSet<NodeId>,
+    /// Peers to whom a [`LossyLink`](super::LossyLink) lost something and who were not said to be
+    /// down since, and when the core was first called after that.
+    lost: BTreeMap<NodeId, Option<Instant>>,
+    /// What the driver put under itself.
+    pub(super) seams: Seams,
     /// What the case waits for, and what it means if that never comes.
     pub(super) awaited: Option<Breach>,
     /// How often the core was called: whether anything goes on.
@@ -35,30 +42,46 @@ pub(super) struct Ledger {
     breach: Option<Breach>,
 }
 
+/// Which faults can be put in.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seams {
+    /// A [`FaultyDisk`](super::FaultyDisk) was given an operation.
+    pub(super) disk: bool,
+    /// A [`LossyLink`](super::LossyLink) was asked.
+    pub(super) link: bool,
+}
+
 #[derive(Debug, Default)]
 struct Life {
     started: bool,
     halted: bool,
-    /// Operations of this life; false: ended.
-    ops: BTreeMap<OpId, bool>,
+    /// Operations under way.
+    ops: BTreeSet<OpId>,
     handed: LogIndex,
     applied: LogIndex,
     /// The piece that is asked for, and its greatest length.
     piece: Option<(CaptureId, u32)>,
+    /// Captures that were stopped while a piece was on its way; it may still come, or not.
     stopped: BTreeSet<CaptureId>,
     restore_handed: u64,
     restored: u64,
     /// What was handed out of restores that another one has followed, and is to be answered first.
     restores_broken_off: VecDeque<u64>,
     deadline: Option<Instant>,
+    /// When the core was called last.
+    called: Instant,
+    /// The last message from each peer, if it does not have its buffer for itself.
+    shared: BTreeMap<NodeId, Bytes>,
 }
 
 impl Ledger {
     /// A new core takes the place of the former one.
     pub(super) fn begin_life(&mut self) {
         let former = std::mem::take(&mut self.life);
-        self.former.extend(former.ops.into_keys());
+        self.former.extend(former.ops);
         self.awaited = None;
+        // Whoever sent it is gone, and so are the links.
+        self.lost.clear();
     }
 
     pub(super) fn breach(&mut self, clause: Clause, detail: impl Into<String>) {
@@ -79,18 +102,18 @@ impl Ledger {
     }
 
     pub(super) fn on_lost(&mut self, to: NodeId) {
-        self.lost.insert(to);
+        self.lost.entry(to).or_default();
     }
 
     /// A peer to whom something was lost, and nobody said so.
     pub(super) fn lost_in_silence(&self) -> Option<NodeId> {
-        self.lost.first().copied()
+        self.lost.keys().next().copied()
     }
 
     /// What a driver that never comes back still owes.
     pub(super) fn owed(&self) -> Breach {
         let breach = |clause, detail| Breach { clause, detail };
-        if let Some((op, _)) = self.life.ops.iter().find(|(_, pending)| **pending) {
+        if let Some(op) = self.life.ops.first() {
             return breach(Clause::OpEnds, format!("{op:?} never ended"));
         }
         if self.life.halted {
@@ -106,8 +129,14 @@ impl Ledger {
         if let Some(awaited) = &self.awaited {
             return awaited.clone();
         }
-        if self.life.deadline.is_some() {
-            return breach(Clause::Deadline, "the deadline passed unnoticed".into());
+        if let Some(deadline) = self.life.deadline {
+            let Instant(called) = self.life.called;
+            let detail = format!(
+                "the deadline passed unnoticed: it is {} and the last call said {called}, both in \
+                 nanoseconds",
+                deadline.0
+            );
+            return breach(Clause::Deadline, detail);
         }
         if !self.life.started {
             return breach(Clause::StartFirst, "the core was never started".into());
@@ -124,12 +153,13 @@ impl Ledger {
 
     pub(super) fn on_call(&mut self, now: Instant, events: &[Event]) {
         self.calls += 1;
+        self.life.called = now;
         if self.life.halted {
             self.breach(Clause::DroppedAfterHalt, "handle was called after the halt");
         }
         if let Some(deadline) = self.life.deadline
             && now.since(deadline) > LATENESS_MAX
-            && !self.life.ops.values().any(|is_open| *is_open)
+            && self.life.ops.is_empty()
         {
             let late = now.since(deadline);
             self.breach(Clause::Deadline, format!("handle was called {late:?} after the deadline"));
@@ -138,6 +168,19 @@ impl Ledger {
             self.breach(Clause::StartFirst, format!("the first event was {:?}", events.first()));
         }
         events.iter().for_each(|event| self.on_event(event));
+        self.await_word_of_losses(now);
+    }
+
+    fn await_word_of_losses(&mut self, now: Instant) {
+        let mut silent = None;
+        for (peer, since) in &mut self.lost {
+            if now.since(*since.get_or_insert(now)) > SILENCE_MAX {
+                silent = Some(*peer);
+            }
+        }
+        if let Some(peer) = silent {
+            self.breach(Clause::LossTold, format!("sends to {peer} were lost in silence"));
+        }
     }
 
     fn on_event(&mut self, event: &Event) {
@@ -155,21 +198,37 @@ impl Ledger {
             Event::Link { peer, up: false } => {
                 self.lost.remove(peer);
             }
-            Event::Received { bytes, .. } if !bytes.is_unique() => {
-                self.breach(Clause::OwnBuffer, "a received message shares its buffer");
-            }
+            Event::Received { from, bytes } => self.on_received(*from, bytes),
             _ => {}
         }
     }
 
+    /// A message may be held elsewhere, and its memory may be anybody's; but no other message may
+    /// lie in the same piece of it, which would live as long as the core keeps either. A message
+    /// that is held so is compared with the one before it: it begins where that one ends, or behind
+    /// the length of its frame.
+    fn on_received(&mut self, from: NodeId, bytes: &Bytes) {
+        const LENGTH_BYTES: usize = 4;
+        let before = self.life.shared.remove(&from);
+        if bytes.is_unique() || bytes.is_empty() {
+            return;
+        }
+        // While it is held nothing else can come to lie where it lies.
+        self.life.shared.insert(from, bytes.clone());
+        let end = before.map(|before| before.as_ptr_range().end.addr());
+        let gap = end.and_then(|end| bytes.as_ptr().addr().checked_sub(end));
+        if gap.is_some_and(|gap| gap <= LENGTH_BYTES) {
+            self.breach(Clause::OwnBuffer, "a received message shares its buffer with another");
+        }
+    }
+
     fn on_completed(&mut self, op: OpId, result: &Result<Completion, DiskError>) {
-        match self.life.ops.get_mut(&op) {
-            Some(pending) if *pending => *pending = false,
-            Some(_) => return self.breach(Clause::OpEnds, format!("{op:?} ended twice")),
-            None if self.former.contains(&op) => {
+        if !self.life.ops.remove(&op) {
+            if self.former.contains(&op) {
                 return self.breach(Clause::FormerLife, format!("{op:?} is a former core's"));
             }
-            None => return self.breach(Clause::OpEnds, format!("{op:?} was never asked for")),
+            let detail = format!("{op:?} ended and is not under way: never asked for, or twice");
+            return self.breach(Clause::OpEnds, detail);
         }
         let Some(failed) = self.failed.get(&op) else { return };
         if result.as_ref() != Err(failed) {
@@ -190,6 +249,8 @@ impl Ledger {
     fn on_piece(&mut self, capture: CaptureId, bytes: usize) {
         match self.life.piece.take() {
             Some((asked, bytes_max)) if asked == capture => {
+                // In order: what belongs to an older one would have come before.
+                self.life.stopped.clear();
                 if bytes > bytes_max as usize {
                     let detail = format!("{bytes} bytes captured where {bytes_max} are the most");
                     self.breach(Clause::MachineInOrder, detail);
@@ -225,7 +286,7 @@ impl Ledger {
         for action in actions {
             match action {
                 Action::Disk { op, .. } => {
-                    self.life.ops.insert(*op, true);
+                    self.life.ops.insert(*op);
                 }
                 Action::Machine(step) => self.on_step(step),
                 Action::Halt(_) => self.life.halted = true,
@@ -241,8 +302,9 @@ impl Ledger {
                 self.life.piece = Some((*capture, *bytes_max));
             }
             Machine::CaptureStop { capture } => {
-                self.life.piece.take_if(|(asked, _)| asked == capture);
-                self.life.stopped.insert(*capture);
+                if self.life.piece.take_if(|(asked, _)| asked == capture).is_some() {
+                    self.life.stopped.insert(*capture);
+                }
             }
             Machine::Restore { at, offset, bytes, last } => {
                 if *offset == 0 {
@@ -259,5 +321,39 @@ impl Ledger {
             }
             Machine::Query { .. } | Machine::Capture { .. } => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Chunk, Class, DiskRequest};
+
+    /// A probe may stay around an engine for as long as a node lives.
+    #[test]
+    fn what_is_settled_is_forgotten() {
+        let mut ledger = Ledger::default();
+        for n in 1..=100 {
+            let (op, capture) = (OpId(n), CaptureId(n));
+            let asked = [
+                Action::Disk { op, class: Class::Commit, request: DiskRequest::List },
+                Action::Machine(Machine::CaptureNext { capture, bytes_max: 9 }),
+                // The piece is on its way.
+                Action::Machine(Machine::CaptureStop { capture }),
+                Action::Machine(Machine::CaptureNext { capture: CaptureId(n + 1), bytes_max: 9 }),
+            ];
+            ledger.on_actions(&asked, None);
+            let chunk = Chunk { bytes: Bytes::new(), last: false };
+            let piece = |capture| Event::Captured { capture, result: Ok(chunk.clone()) };
+            let came = [
+                Event::Start(crate::Start::Run),
+                Event::Completed { op, result: Ok(Completion::Done) },
+                piece(capture),
+                piece(CaptureId(n + 1)),
+            ];
+            ledger.on_call(Instant(n), &came[usize::from(n > 1)..]);
+        }
+        assert_eq!(ledger.broken(), None);
+        assert!(ledger.life.ops.is_empty() && ledger.life.stopped.is_empty());
     }
 }

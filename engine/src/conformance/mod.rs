@@ -18,10 +18,24 @@
 //!
 //! Where a driver has seams of its own, [`FaultyDisk`] and [`LossyLink`] go under it: they delay
 //! and reorder completions and fail operations, and lose sends, in legal ways, and the probe knows
-//! of each fault and demands that the driver tells of it as it is.
+//! of each fault and demands that the driver tells of it as it is. Two cases are about nothing else.
+//! Of a driver that does not use what they need they are [not checked](Unchecked), and
+//! [`Report::assert`] refuses that as it does a failure, unless the test
+//! [accepts](Report::accept_unchecked) it by name.
 //!
-//! What cannot be seen from here is not checked: that a `Sync` reached the device, and that
-//! buffers live as long as their operations.
+//! # What the kit cannot see
+//!
+//! - That a `Sync`, a durable `Write` or a `SyncDirectory` reached the device, and when: only a power
+//!   cut shows it. That a sync that failed is not tried again, without a [`FaultyDisk`].
+//! - That the buffers of an operation live until it ends.
+//! - `Respond`, `Members`, `Note` and `Machine::Query`: whose clients a driver has is its own affair,
+//!   and the cores here have none. So nobody sees an answer that came too early, twice or never.
+//! - A `CaptureStop` that is passed over: it costs the memory of a view, no more.
+//! - A queue that is longer than what the cases send (16 messages in a turn), and what becomes of an
+//!   acknowledgment that was lost.
+//! - Messages that share one buffer with more than the length of a frame between them.
+//! - Events of a former life other than its disk operations: what was received for it, say.
+//! - What a clock counts while the machine sleeps.
 
 mod cases;
 mod cluster;
@@ -37,7 +51,7 @@ pub use cases::CASES;
 pub use faults::{FaultyDisk, LossyLink};
 pub use ledger::LATENESS_MAX;
 pub use probe::Probe;
-pub use run::{Failure, Report, Seat, check, check_case};
+pub use run::{Failure, Report, Seat, Unchecked, Verdict, check, check_case};
 pub use witness::Witness;
 
 use std::fmt;
@@ -103,6 +117,8 @@ pub struct Breach {
     /// What was seen.
     pub detail: String,
 }
+
+impl std::error::Error for Breach {}
 
 impl fmt::Display for Breach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

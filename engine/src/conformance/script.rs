@@ -1,12 +1,16 @@
 //! A core that asks for what it was told to ask for, step by step, and compares what comes back.
+//! What no request can make of a node's directory, it puts there itself.
 
 use super::{Clause, ledger::Ledger};
 use crate::{
-    Action, CaptureId, Class, Completion, DiskError, DiskRequest, Event, Halt, Instant, LogIndex,
-    Machine, OpId,
+    Action, CaptureId, Class, Completion, DiskError, DiskRequest, Event, File, Halt, Instant,
+    LogIndex, Machine, MachineError, OpId,
 };
 use std::{
     collections::{BTreeMap, VecDeque},
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -17,10 +21,14 @@ const PIECE_BYTES: u32 = 7;
 #[derive(Debug, Default)]
 pub(super) struct Step {
     emit: Vec<Action>,
+    planted: Vec<Plant>,
+    /// The operations are to be as if there had been no former core.
+    follows_a_core: bool,
     ops: BTreeMap<OpId, Ending>,
     applied: Option<LogIndex>,
     capture: Option<(CaptureId, Vec<u8>)>,
     restored: Option<u64>,
+    refused: Option<u64>,
     wait: Option<Duration>,
 }
 
@@ -31,11 +39,46 @@ pub(super) enum Ending {
     With(Result<Completion, DiskError>),
     /// Done, unless a fault was put in: the ledger knows.
     Either,
+    /// Failed, whichever way the driver came to it.
+    Fails,
     /// Nobody waits for it.
     Unseen,
 }
 
+/// The device on which every write finds no room, and which cannot be synced.
+pub(super) const FULL: &str = "/dev/full";
+/// How the system says that there is no room; a driver says [`DiskError::Full`].
+const NO_ROOM_UNNAMED: DiskError = DiskError::Io { errno: 28 };
+
+/// What is put into the node's directory before a step.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Plant {
+    /// A file of the engine's that lies on [`FULL`].
+    Full(File),
+    /// A file that is not the engine's.
+    Foreign(&'static str),
+}
+
+impl Plant {
+    fn put(self, directory: &Path) -> io::Result<()> {
+        match self {
+            Self::Full(file) => symlink(FULL, directory.join(file.name())),
+            Self::Foreign(name) => fs::write(directory.join(name), name),
+        }
+    }
+}
+
 impl Step {
+    pub(super) fn planted(mut self, plant: Plant) -> Self {
+        self.planted.push(plant);
+        self
+    }
+
+    pub(super) fn following_a_core(mut self) -> Self {
+        self.follows_a_core = true;
+        self
+    }
+
     pub(super) fn disk(
         mut self,
         op: u64,
@@ -49,6 +92,12 @@ impl Step {
     /// An operation that a `FaultyDisk` may fail.
     pub(super) fn either(mut self, op: u64, request: DiskRequest) -> Self {
         self.ask(op, request, Ending::Either);
+        self
+    }
+
+    /// An operation that cannot succeed.
+    pub(super) fn fails(mut self, op: u64, request: DiskRequest) -> Self {
+        self.ask(op, request, Ending::Fails);
         self
     }
 
@@ -78,6 +127,15 @@ impl Step {
         self
     }
 
+    /// Bytes of a state which the machine refuses.
+    pub(super) fn refused(mut self, step: Machine) -> Self {
+        if let Machine::Restore { offset, bytes, .. } = &step {
+            self.refused = Some(offset + bytes.len() as u64);
+        }
+        self.emit.push(Action::Machine(step));
+        self
+    }
+
     /// Asks for the whole of a capture, which must be this.
     pub(super) fn captured(mut self, capture: CaptureId, state: Vec<u8>) -> Self {
         self.emit.push(next_piece(capture));
@@ -96,6 +154,7 @@ impl Step {
             && self.applied.is_none()
             && self.capture.is_none()
             && self.restored.is_none()
+            && self.refused.is_none()
             && self.wait.is_none()
     }
 }
@@ -106,6 +165,7 @@ const fn next_piece(capture: CaptureId) -> Action {
 
 #[derive(Debug)]
 pub(super) struct Script {
+    directory: PathBuf,
     steps: VecDeque<Step>,
     current: Step,
     deadline: Option<Instant>,
@@ -113,8 +173,9 @@ pub(super) struct Script {
 }
 
 impl Script {
-    pub(super) fn new(steps: Vec<Step>) -> Self {
-        Self { steps: steps.into(), current: Step::default(), deadline: None, begun: false }
+    pub(super) fn new(steps: Vec<Step>, directory: PathBuf) -> Self {
+        let (steps, current) = (steps.into(), Step::default());
+        Self { directory, steps, current, deadline: None, begun: false }
     }
 
     pub(super) const fn deadline(&self) -> Option<Instant> {
@@ -138,6 +199,10 @@ impl Script {
             let Some(mut next) = self.steps.pop_front() else {
                 return actions.push(Action::Halt(Box::new(Halt::Stopped)));
             };
+            for plant in next.planted.drain(..) {
+                // A driver without files has no place for it, and finds nothing there.
+                let _ = plant.put(&self.directory);
+            }
             actions.append(&mut next.emit);
             self.deadline = next.wait.map(|wait| now.after(wait));
             self.current = next;
@@ -150,17 +215,27 @@ impl Script {
             Event::Applied { through } => {
                 self.current.applied.take_if(|last| *last == through);
             }
-            Event::Restored { through, result } => {
-                if let Err(error) = result {
-                    ledger.breach(Clause::MachineInOrder, error.to_string());
-                }
-                self.current.restored.take_if(|end| *end == through);
-            }
+            Event::Restored { through, result } => self.on_restored(through, result, ledger),
             Event::Captured { capture, result: Ok(chunk) } => {
                 self.on_piece(capture, &chunk.bytes, chunk.last, actions, ledger);
             }
             _ => {}
         }
+    }
+
+    fn on_restored(&mut self, through: u64, result: Result<(), MachineError>, ledger: &mut Ledger) {
+        let is_refused = self.current.refused.take_if(|end| *end == through).is_some();
+        match result {
+            Ok(()) if is_refused => {
+                let detail = "the machine refused a state, told was that it took it";
+                ledger.breach(Clause::MachineInOrder, detail);
+            }
+            Err(error) if !is_refused => {
+                ledger.breach(Clause::MachineInOrder, error.to_string());
+            }
+            _ => {}
+        }
+        self.current.restored.take_if(|end| *end == through);
     }
 
     fn on_completed(
@@ -172,13 +247,22 @@ impl Script {
         match self.current.ops.remove(&op) {
             Some(Ending::With(expected)) if expected != result => {
                 let detail = format!("{op:?}: {} where {}", brief(&result), brief(&expected));
-                ledger.breach(Clause::DiskContent, detail + " was expected");
+                let clause = if self.current.follows_a_core {
+                    Clause::FormerLife
+                } else {
+                    Clause::DiskContent
+                };
+                ledger.breach(clause, detail + " was expected");
             }
             Some(Ending::Either) if result.is_err() && !ledger.has_failed(op) => {
                 ledger.breach(
                     Clause::FailureTold,
                     format!("{op:?} did not fail, told was {result:?}"),
                 );
+            }
+            Some(Ending::Fails) if matches!(result, Ok(_) | Err(NO_ROOM_UNNAMED)) => {
+                let detail = format!("{op:?} cannot succeed, told was {}", brief(&result));
+                ledger.breach(Clause::FailureTold, detail);
             }
             _ => {}
         }

@@ -1,7 +1,10 @@
 //! Two cores that talk over the driver's network: one sends numbered messages, the other checks
 //! them and says when it has the last one.
 
-use super::{Breach, Clause, ledger::Ledger};
+use super::{
+    Breach, Clause,
+    ledger::{Ledger, SILENCE_MAX},
+};
 use crate::{Action, Event, Halt, Instant, Membership, NodeId};
 use bytes::{BufMut, Bytes, BytesMut};
 use std::{
@@ -15,8 +18,6 @@ const MESSAGES: u64 = 64;
 const BURST: u64 = 16;
 /// What may be lost is asked for again this often.
 const PATIENCE: Duration = Duration::from_millis(20);
-/// How long a driver may take to tell of a loss once nothing else is left to do.
-const SILENCE_MAX: Duration = Duration::from_secs(2);
 
 const HEAD_BYTES: usize = 17;
 const DATA: u8 = 0;
@@ -27,7 +28,8 @@ const ACK: u8 = 2;
 #[derive(Debug, Default)]
 pub(super) struct Conversation {
     rounds_done: u32,
-    gaps: u64,
+    /// The greatest number that never arrived, though a greater one did.
+    missing: u64,
 }
 
 #[derive(Debug)]
@@ -39,10 +41,12 @@ pub(super) struct Talk {
     /// Rounds after which this core halts.
     rounds: u32,
     up: bool,
-    downs: u64,
     sent: u64,
+    /// What was sent when the link was last said to be down: losses up to here were told.
+    told: u64,
     round_start: u64,
     seen: Option<u64>,
+    /// Since when it is known that something was lost of which nothing was told.
     silent_since: Option<Instant>,
     deadline: Option<Instant>,
     /// The round is over and the peer's life with it: it must go down before the next.
@@ -64,8 +68,8 @@ impl Talk {
             shared,
             rounds,
             up: false,
-            downs: 0,
             sent: 0,
+            told: 0,
             round_start: 0,
             seen: None,
             silent_since: None,
@@ -88,7 +92,9 @@ impl Talk {
         actions.extend(self.members.take().map(Action::Members));
         for event in events {
             match event {
-                Event::Received { from, bytes } => self.on_message(from, &bytes, actions, ledger),
+                Event::Received { from, bytes } => {
+                    self.on_message(now, (from, &bytes), actions, ledger);
+                }
                 Event::Link { peer, up } if peer == self.peer => self.on_link(up),
                 _ => {}
             }
@@ -98,7 +104,7 @@ impl Talk {
         }
         self.deadline = Some(now.after(PATIENCE));
         ledger.awaited = self.awaited();
-        if self.rounds_done() >= self.rounds && self.owes_nothing(now, ledger) {
+        if self.rounds_done() >= self.rounds && ledger.lost_in_silence().is_none() {
             self.deadline = None;
             actions.push(Action::Halt(Box::new(Halt::Stopped)));
         }
@@ -119,7 +125,7 @@ impl Talk {
     fn on_link(&mut self, up: bool) {
         self.up = up;
         if !up {
-            self.downs += 1;
+            self.told = self.sent;
         }
         if !up && self.awaits_down {
             self.awaits_down = false;
@@ -129,8 +135,8 @@ impl Talk {
 
     fn on_message(
         &mut self,
-        from: NodeId,
-        bytes: &Bytes,
+        now: Instant,
+        (from, bytes): (NodeId, &Bytes),
         actions: &mut Vec<Action>,
         ledger: &mut Ledger,
     ) {
@@ -142,14 +148,15 @@ impl Talk {
             return ledger.breach(Clause::SendsInOrder, detail);
         }
         if kind == ACK {
-            return self.on_ack(number, ledger);
+            return self.on_ack(now, number, ledger);
         }
-        if let Some(seen) = self.seen {
-            if number <= seen {
-                let detail = format!("message {number} arrived after {seen}");
-                ledger.breach(Clause::SendsInOrder, detail);
-            }
-            self.conversation().gaps += u64::from(number > seen + 1);
+        if let Some(seen) = self.seen.filter(|seen| number <= *seen) {
+            let detail = format!("message {number} arrived after {seen}");
+            ledger.breach(Clause::SendsInOrder, detail);
+        }
+        // What went to a former life is missing as well: that it is gone was told.
+        if number > self.seen.unwrap_or_default() + 1 {
+            self.conversation().missing = number - 1;
         }
         self.seen = Some(number);
         if kind == END {
@@ -158,15 +165,21 @@ impl Talk {
     }
 
     /// All that was sent before has arrived, or been lost.
-    fn on_ack(&mut self, number: u64, ledger: &mut Ledger) {
+    fn on_ack(&mut self, now: Instant, number: u64, ledger: &mut Ledger) {
         if self.awaits_down || number <= self.round_start + MESSAGES {
             return;
         }
-        let gaps = self.conversation().gaps;
-        if gaps > 0 && self.downs == 0 {
-            let detail = format!("{gaps} gaps in what {} received", self.peer);
-            ledger.breach(Clause::LossTold, detail);
+        let missing = self.conversation().missing;
+        if missing > self.told {
+            // A loss may be told later than others arrive; the last message is sent again until then.
+            let since = *self.silent_since.get_or_insert(now);
+            if now.since(since) > SILENCE_MAX {
+                let detail = format!("message {missing} to {} was lost in silence", self.peer);
+                ledger.breach(Clause::LossTold, detail);
+            }
+            return;
         }
+        self.silent_since = None;
         self.conversation().rounds_done += 1;
         self.round_start = self.sent;
         self.awaits_down = self.rounds_done() < self.rounds;
@@ -195,22 +208,13 @@ impl Talk {
         let breach = |clause, detail: &str| Some(Breach { clause, detail: detail.into() });
         if self.awaits_down {
             breach(Clause::LossTold, "the peer halted and Link down never came")
+        } else if self.silent_since.is_some() {
+            breach(Clause::LossTold, "messages were lost in silence")
         } else if !self.up {
             breach(Clause::SendsInOrder, "Link up never came, so nothing was sent")
         } else {
             breach(Clause::SendsInOrder, "the last message never arrived, however often it left")
         }
-    }
-
-    /// Losses that were put in must have been told before the end.
-    fn owes_nothing(&mut self, now: Instant, ledger: &mut Ledger) -> bool {
-        let Some(peer) = ledger.lost_in_silence() else { return true };
-        let since = *self.silent_since.get_or_insert(now);
-        if now.since(since) > SILENCE_MAX {
-            ledger.breach(Clause::LossTold, format!("sends to {peer} were lost in silence"));
-            return true;
-        }
-        false
     }
 }
 

@@ -1,7 +1,7 @@
 //! A driver under every fault the kit can put in, with at most one flaw.
 
 use crate::hub::{Hub, Nobody};
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use lakebed::{
     Action, Completion, Core, DiskError, DiskRequest, Event, Extent, Instant, Machine, NodeId,
     OpId, Runner,
@@ -34,19 +34,34 @@ pub(crate) enum Flaw {
     HidesFailures,
     TriesAgain,
     PanicsAtFailures,
+    SwallowsErrors,
+    SaysOnlyNumbers,
+    LeavesOperationsRunning,
     CapturesLate,
     ClaimsTooMuch,
     ReversesSteps,
+    HidesRefusals,
     LosesInSilence,
+    OverrunsItsQueue,
     ReordersSends,
     CutsMessages,
     SharesBuffers,
+    ReadsIntoOneBuffer,
+    /// Legal: a message that was handed on is held elsewhere too.
+    KeepsMessages,
+    /// Legal: a message lies in memory of the driver's own kind.
+    OwnsItsBuffers,
 }
+
+/// What a queue of [`Flaw::OverrunsItsQueue`] holds of one turn.
+const QUEUE: usize = 8;
 
 type Ended = Result<Completion, DiskError>;
 
 /// What the life before left behind, of the one driver with that flaw.
 static LEFT_BEHIND: Mutex<Vec<Event>> = Mutex::new(Vec::new());
+/// What the life before had not yet performed, of the one driver with that flaw.
+static LEFT_RUNNING: Mutex<Vec<DiskRequest>> = Mutex::new(Vec::new());
 
 pub(crate) struct Flawed<'a> {
     flaw: Flaw,
@@ -59,6 +74,11 @@ pub(crate) struct Flawed<'a> {
     /// In the order in which they were asked for.
     ops: VecDeque<OpId>,
     down: Vec<NodeId>,
+    kept: Vec<Bytes>,
+    /// What was received and not yet cut off.
+    incoming: BytesMut,
+    /// Messages of this turn.
+    sent: usize,
     origin: std::time::Instant,
 }
 
@@ -75,6 +95,9 @@ impl<'a> Flawed<'a> {
             events: Vec::new(),
             ops: VecDeque::new(),
             down: Vec::new(),
+            kept: Vec::new(),
+            incoming: BytesMut::with_capacity(8 << 20),
+            sent: 0,
             origin: std::time::Instant::now(),
             seat,
         };
@@ -98,6 +121,7 @@ impl<'a> Flawed<'a> {
             let now = self.now();
             self.seat.core.handle(now, self.events.drain(..), &mut actions);
             self.spoil(&mut actions);
+            self.sent = 0;
             for action in actions.drain(..) {
                 if self.perform(action) {
                     return self.leave();
@@ -126,6 +150,13 @@ impl<'a> Flawed<'a> {
                 self.end_an_operation();
             }
             LEFT_BEHIND.lock().unwrap().append(&mut self.events);
+        }
+        if self.flaw == Flaw::LeavesOperationsRunning {
+            let leave = |request: &DiskRequest| {
+                LEFT_RUNNING.lock().unwrap().push(request.clone());
+                Ok(Completion::Done)
+            };
+            while self.seat.disk.complete(leave).is_some() {}
         }
     }
 
@@ -163,11 +194,22 @@ impl<'a> Flawed<'a> {
             Event::Applied { through } if self.flaw == Flaw::ClaimsTooMuch => {
                 Event::Applied { through: through.next() }
             }
+            Event::Restored { through, .. } if self.flaw == Flaw::HidesRefusals => {
+                Event::Restored { through, result: Ok(()) }
+            }
             event => event,
         }));
     }
 
     fn send(&mut self, to: NodeId, head: &[u8], body: &[u8]) {
+        self.sent += 1;
+        if self.flaw == Flaw::OverrunsItsQueue {
+            if self.sent <= QUEUE {
+                let _ =
+                    self.hub.send(self.seat.case, self.seat.node, to, [head, body].concat().into());
+            }
+            return;
+        }
         let lost = self.seat.link.loses(to);
         let mut bytes = [head, body].concat();
         if self.flaw == Flaw::CutsMessages {
@@ -193,6 +235,11 @@ impl<'a> Flawed<'a> {
         else {
             return;
         };
+        if flaw == Flaw::LeavesOperationsRunning && self.seat.life > 1 && self.seat.disk.is_idle() {
+            for late in LEFT_RUNNING.lock().unwrap().drain(..) {
+                self.files.perform(&late).unwrap();
+            }
+        }
         let first = self.ops.pop_front().expect("it was submitted");
         let result = self.spoil_result(result);
         match flaw {
@@ -226,6 +273,26 @@ impl<'a> Flawed<'a> {
         }
         let received: Vec<Event> = self.inbox.try_iter().collect();
         self.events.extend(received);
+        if self.flaw == Flaw::OverrunsItsQueue {
+            self.events = self.events.drain(..).flat_map(down_before_up).collect();
+        }
+        for event in &mut self.events {
+            match event {
+                Event::Received { bytes, .. } if self.flaw == Flaw::KeepsMessages => {
+                    self.kept.push(bytes.clone());
+                }
+                Event::Received { bytes, .. } if self.flaw == Flaw::ReadsIntoOneBuffer => {
+                    self.incoming.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+                    self.incoming.extend_from_slice(bytes);
+                    self.incoming.advance(4);
+                    *bytes = self.incoming.split_to(bytes.len()).freeze();
+                }
+                Event::Received { bytes, .. } if self.flaw == Flaw::OwnsItsBuffers => {
+                    *bytes = Bytes::from_owner(bytes.to_vec());
+                }
+                _ => {}
+            }
+        }
         if self.flaw == Flaw::SharesBuffers {
             share_buffers(&mut self.events);
         }
@@ -250,7 +317,22 @@ fn perform(flaw: Flaw, files: &Directory, request: &DiskRequest) -> Ended {
         DiskRequest::Read { file, offset, .. } if flaw == Flaw::ReadsShort => {
             files.perform(&DiskRequest::Read { file: *file, offset: *offset, len: 512 })
         }
-        request => files.perform(request),
+        request => match (flaw, files.perform(request)) {
+            (Flaw::SwallowsErrors, Err(error)) if error != DiskError::NotFound => {
+                Ok(Completion::Done)
+            }
+            (Flaw::SaysOnlyNumbers, Err(DiskError::Full)) => Err(DiskError::Io { errno: 28 }),
+            (_, result) => result,
+        },
+    }
+}
+
+/// Networks say that a link was down when they say that it is up: what they lose later is no
+/// older.
+fn down_before_up(event: Event) -> Vec<Event> {
+    match event {
+        Event::Link { peer, up: true } => vec![Event::Link { peer, up: false }, event],
+        event => vec![event],
     }
 }
 
