@@ -279,7 +279,7 @@ pub enum Halt {
     },
     /// The disk holds what this node must not start from.
     Refused {
-        /// The row of the verdict table (docs/recovery.md).
+        /// The row of the verdict table, or of the table of other refusals (docs/recovery.md).
         row: &'static str,
         /// The file that shows it.
         file: File,

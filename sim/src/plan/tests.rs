@@ -156,7 +156,10 @@ fn what_is_no_plan_is_refused_with_line_found_and_expected() {
     let cut = "at 1ms power-cut moment pending survivors none rot";
     let cases = [
         ("seed 8", "line 4: found \"seed 8\", expected no second line of seed"),
-        ("weather fine", "line 4: found \"weather\", expected seed, nodes, targets, disk"),
+        (
+            "weather fine",
+            "line 4: found \"weather\", expected seed, nodes, joining, keeps, targets, disk",
+        ),
         ("\nlinks loss many", "line 5: found \"loss many\", expected loss with a whole number"),
         ("links luck 3", "found \"luck\", expected least, tail, loss"),
         ("links loss 3 loss 4", "found \"loss\", expected least, tail,"),
