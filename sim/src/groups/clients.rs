@@ -150,13 +150,29 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         } else {
             let fresh = client::fresh(&self.plan);
             let mode = manner.map_or(fresh, |mut draw| client::mode(&self.plan, &mut draw));
-            if let ReadMode::Local { stale_max } = mode {
-                let as_of = self.nodes[node].heard.known(&self.plan, self.now, stale_max);
-                group.requests.of_mut(request).floor = group.told.before(as_of);
-            }
             Event::Read { requests: Requests::one(request), mode }
         };
+        self.hold_to_what_is_heard(node, id, &event);
         (request, event)
+    }
+
+    /// What a local read must know at least, as of now.
+    fn hold_to_what_is_heard(&mut self, node: usize, id: GroupId, event: &Event) {
+        let &Event::Read { requests, mode: ReadMode::Local { stale_max } } = event else { return };
+        let as_of = self.nodes[node].heard.known(&self.plan, self.now, stale_max);
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        for request in requests.ids() {
+            group.requests.of_mut(request).floor = group.told.before(as_of);
+        }
+    }
+
+    /// A read that waited for its node's turn is answered by what the node hears in that turn.
+    pub(super) fn judge_by_what_is_heard_now(&mut self, node: usize, events: &[HostEvent]) {
+        for event in events {
+            if let HostEvent::Group(id, event) = event {
+                self.hold_to_what_is_heard(node, *id, event);
+            }
+        }
     }
 
     pub(super) fn respond(

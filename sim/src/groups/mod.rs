@@ -445,6 +445,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
                 events.extend(self.event_of(what)?);
             }
         }
+        self.judge_by_what_is_heard_now(node, &events);
         if events.is_empty() { Ok(()) } else { self.hand(node, events) }
     }
 
