@@ -69,7 +69,7 @@ pub struct Head {
     pub id: LogId,
     /// The term of the entry before it.
     pub prev_term: Term,
-    /// The leader's clock when it made the entry.
+    /// The latest clock of those whose commands are in it, and of no entry before it a later one.
     pub time: Timestamp,
     /// Header and body, in bytes.
     pub total_bytes: u32,
@@ -386,7 +386,7 @@ pub struct Entries {
 pub struct Entry<'a> {
     /// Its identity.
     pub id: LogId,
-    /// The leader's clock when it made the entry.
+    /// The latest clock of those whose commands are in it, and of no entry before it a later one.
     pub time: Timestamp,
     /// What its body is.
     pub kind: Kind,
