@@ -26,7 +26,22 @@ pub(super) fn check(node: usize, files: &[(File, u64)], status: &Status, plan: &
     let log = most(|tuning| tuning.snapshot_log_bytes).unwrap_or_default();
     let retained = most(|tuning| tuning.retain_log_bytes).unwrap_or_default();
     let complain = |what: String| Err(Violation::new("disk within its limits", node, what));
-    if snapshots > SNAPSHOTS_KEPT + status.snapshots_damaged as usize {
+    // Where none could be taken in time the log is as long as that took, and one that a restart could not
+    // read is kept until there are two newer ones.
+    let fails = |fault: &Fault| {
+        matches!(
+            fault.kind,
+            FaultKind::DiskFull { .. }
+                | FaultKind::HungDisk { .. }
+                | FaultKind::SlowDisk { .. }
+                | FaultKind::FailedOperation { .. }
+                | FaultKind::FailAt { .. }
+                | FaultKind::SyncFailure { .. }
+        )
+    };
+    let has_failures = plan.faults.iter().any(fails);
+    let kept = SNAPSHOTS_KEPT + usize::from(has_failures);
+    if snapshots > kept + status.snapshots_damaged as usize {
         return complain(format!(
             "holds {snapshots} snapshots, of which {} are damaged",
             status.snapshots_damaged
@@ -42,19 +57,8 @@ pub(super) fn check(node: usize, files: &[(File, u64)], status: &Status, plan: &
     }
     let between = log.max(4 * snapshot_bytes);
     let most = retained + 2 * between + 4 * segment;
-    // Where none could be taken in time the log is as long as that took.
-    let fails = |fault: &Fault| {
-        matches!(
-            fault.kind,
-            FaultKind::DiskFull { .. }
-                | FaultKind::HungDisk { .. }
-                | FaultKind::SlowDisk { .. }
-                | FaultKind::FailedOperation { .. }
-                | FaultKind::SyncFailure { .. }
-        )
-    };
-    let takes_snapshots = plan.tunings().all(|tuning| tuning.snapshot_log_bytes > 0)
-        && !plan.faults.iter().any(fails);
+    let takes_snapshots =
+        plan.tunings().all(|tuning| tuning.snapshot_log_bytes > 0) && !has_failures;
     if takes_snapshots && segment_bytes > most {
         return complain(format!(
             "holds {segments} segments of {segment_bytes} bytes, and {most} are their limit"
