@@ -12,7 +12,13 @@ const SNAPSHOTS_KEPT: usize = 2;
 /// One of its own that is being taken, and one that an install left that was broken off.
 const PARTS_MAX: usize = 2;
 
-pub(super) fn check(node: usize, files: &[(File, u64)], status: &Status, plan: &Plan) -> Checked {
+/// `failed`: operations have, whether the plan says so or a fork of it was told to.
+pub(super) fn check(
+    node: usize,
+    files: &[(File, u64)],
+    status: &Status,
+    (plan, failed): (&Plan, bool),
+) -> Checked {
     let of = |is: fn(&File) -> bool| {
         let lens = files.iter().filter(move |(file, _)| is(file)).map(|(_, len)| *len);
         (lens.clone().count(), lens.sum::<u64>())
@@ -35,11 +41,10 @@ pub(super) fn check(node: usize, files: &[(File, u64)], status: &Status, plan: &
                 | FaultKind::HungDisk { .. }
                 | FaultKind::SlowDisk { .. }
                 | FaultKind::FailedOperation { .. }
-                | FaultKind::FailAt { .. }
                 | FaultKind::SyncFailure { .. }
         )
     };
-    let has_failures = plan.faults.iter().any(fails);
+    let has_failures = failed || plan.faults.iter().any(fails);
     let kept = SNAPSHOTS_KEPT + usize::from(has_failures);
     if snapshots > kept + status.snapshots_damaged as usize {
         return complain(format!(

@@ -457,9 +457,14 @@ impl<M: StateMachine> Oracle<M> {
     }
 
     /// Once nothing happens any more: what lies on a node's disk.
-    pub(crate) fn on_disk(node: usize, disk: &SimDisk, status: &Status, plan: &Plan) -> Checked {
+    pub(crate) fn on_disk(
+        node: usize,
+        disk: &SimDisk,
+        status: &Status,
+        met: (&Plan, bool),
+    ) -> Checked {
         let files: Vec<_> = disk.list().collect();
-        disk_bounded::check(node, &files, status, plan)
+        disk_bounded::check(node, &files, status, met)
     }
 
     /// At the end every machine that stands where the reference stands is what the reference is.

@@ -66,7 +66,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             let Some(engine) = node.engine.as_ref().filter(|engine| engine.probe().ready) else {
                 continue;
             };
-            Oracle::<M>::on_disk(at, &node.disk, &engine.status(), &self.plan)?;
+            let failed = self.stats.disk_failures > 0;
+            Oracle::<M>::on_disk(at, &node.disk, &engine.status(), (&self.plan, failed))?;
         }
         Ok(())
     }
