@@ -290,7 +290,7 @@ impl fmt::Display for ConfigError {
             }
             Self::NothingFits => f.write_str(
                 "append_bytes_max, entry_commands_max, writes_inflight_max and transfers_max must \
-                 admit one command",
+                 admit one command, and restore_bytes_max a byte",
             ),
             Self::AppendExceedsSegment => {
                 f.write_str("append_bytes_max must not exceed half of segment_bytes")

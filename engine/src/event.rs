@@ -125,7 +125,7 @@ pub enum Start {
     },
     /// From its disk, with a machine that keeps its own state
     /// ([`Config::machine_keeps_state`](crate::Config)). If the log begins later than the machine
-    /// goes on, or a peer must send a snapshot, its state is replaced like any other's
+    /// goes on, or has lost what comes next and a snapshot holds it, or a peer must send one, its state is replaced like any other's
     /// ([`Machine::Restore`](crate::Machine)).
     Resume {
         /// The last entry the machine holds durably.

@@ -6,8 +6,8 @@
 //! damaged one is ahead would never elect one (storage.md, counterexamples). If one who is behind has
 //! it as state alone, the damaged one stands all the same: it brings the other up to its own log, which
 //! needs nothing of what is lost, and hands over to it. A leader that finds such an entry lost, and gets it
-//! from nobody, can hand on nothing behind it and commit nothing: it makes room for another. Peers are asked in turn, one at each heartbeat,
-//! and again at once by what they gave. What a snapshot here holds as well, and no log that can be reached
+//! from nobody, can hand on nothing behind it and commit nothing: it makes room for another. Peers are
+//! asked in turn, one at each heartbeat, and again at once by what they gave. What a snapshot here holds as well, and no log that can be reached
 //! has any more, is done without: nobody asks for it until another peer can be reached. Knows no files:
 //! what was given is compared with what is missing by the storage. Invariant: equal term at equal index
 //! means the same entry, so any copy will do.

@@ -49,8 +49,8 @@ impl Storage {
         is_over
     }
 
-    /// Whether a machine that keeps its own state waits for an entry that is lost, and so perhaps no part of the
-    /// log any more, and that a snapshot here holds: nobody need give it.
+    /// Whether a machine that keeps its own state waits for an entry that the log has lost, or begins
+    /// behind by now, and that a snapshot here holds: nobody will give it.
     fn is_cut_off(&self, applied: LogIndex) -> bool {
         let Some(begun) = self.snapshots.restored() else { return false };
         let (applied, newest) = (applied.max(begun.index), self.snapshots.newest().index);

@@ -200,14 +200,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             return Err(Violation::new("no refusal after crashes alone", at, what));
         }
         self.stats.kills += 1;
-        let draw = self.disks.lane(SITE_CRASH, at as u32);
-        if let Some(seat) = self.nodes[at].seats.get_mut(&group) {
-            seat.disk.kill(draw);
-        }
-        self.bury(at, group);
-        if let Some(host) = &mut self.nodes[at].host {
-            drop(host.remove(group));
-        }
+        self.leave_host(at, group);
         let of = self.groups.get_mut(&group).expect("only what was founded is here");
         if has_left {
             self.stats.removals += 1;
@@ -223,10 +216,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         Ok(())
     }
 
-    /// A group ends on a node without a word, as one does whose machine panics, and never comes back; the
-    /// node goes on.
-    pub(super) fn give_up(&mut self, at: usize, group: GroupId) -> Checked {
-        self.note(Some(at), || format!("group {group} is given up"));
+    /// What a group leaves on a node that goes on: a disk as it was, and nobody whom the host knows.
+    fn leave_host(&mut self, at: usize, group: GroupId) {
         let draw = self.disks.lane(SITE_CRASH, at as u32);
         if let Some(seat) = self.nodes[at].seats.get_mut(&group) {
             seat.disk.kill(draw);
@@ -235,6 +226,13 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         if let Some(host) = &mut self.nodes[at].host {
             drop(host.remove(group));
         }
+    }
+
+    /// A group ends on a node without a word, as one does whose machine panics, and never comes back; the
+    /// node goes on.
+    pub(super) fn give_up(&mut self, at: usize, group: GroupId) -> Checked {
+        self.note(Some(at), || format!("group {group} is given up"));
+        self.leave_host(at, group);
         self.feed(at, [])
     }
 
