@@ -16,6 +16,7 @@ use crate::{
     status::{Probe, Status},
     storage::Storage,
     types::{Instant, LogId, LogIndex, NodeId, RequestId, Requests, Term, earliest},
+    wall::WallClock,
 };
 use compaction::{Compaction, capturable, end};
 use std::{sync::Arc, time::Duration};
@@ -41,6 +42,8 @@ pub struct Engine {
     catching_up: bool,
     /// The machine keeps a state of its own.
     keeps_state: bool,
+    /// As it was told before there was anybody to date entries by it.
+    wall: WallClock,
     /// It is asked to stop, and does so by then at the latest.
     stop_by: Option<Instant>,
     /// It stops when it has handed its leadership over.
@@ -72,6 +75,7 @@ impl Engine {
             encoder: Encoder::default(),
             catching_up: true,
             keeps_state: config.machine_keeps_state,
+            wall: WallClock::UNKNOWN,
             stop_by: None,
             is_leaving: false,
             halted: false,
@@ -196,7 +200,12 @@ impl Engine {
                 self.linked_before.retain(|linked| *linked != peer);
                 self.linked_before.extend(up.then_some(peer));
             }
-            event if self.raft.is_none() || self.stop_by.is_some() => self.turn_down(&event, out),
+            event if self.raft.is_none() || self.stop_by.is_some() => {
+                if let Event::Propose { time, .. } = event {
+                    self.wall.set(time, self.now);
+                }
+                self.turn_down(&event, out);
+            }
             Event::Control { id, control } => {
                 self.stray();
                 self.on_control(id, &control, out);
@@ -357,6 +366,7 @@ impl Engine {
                 tuning: &self.tuning,
                 entry_bytes_max: self.entry_bytes_max,
                 keeps_state: self.keeps_state,
+                wall: self.wall,
             };
             let mut raft = Raft::new(&recovered, setting, self.seed, self.now);
             let linked = std::mem::take(&mut self.linked_before);

@@ -69,7 +69,7 @@ pub struct Head {
     pub id: LogId,
     /// The term of the entry before it.
     pub prev_term: Term,
-    /// The latest clock of those whose commands are in it, and of no entry before it a later one.
+    /// The clock of the leader that made it, or the time of an entry before it if that is later.
     pub time: Timestamp,
     /// Header and body, in bytes.
     pub total_bytes: u32,
@@ -386,7 +386,7 @@ pub struct Entries {
 pub struct Entry<'a> {
     /// Its identity.
     pub id: LogId,
-    /// The latest clock of those whose commands are in it, and of no entry before it a later one.
+    /// The clock of the leader that made it, or the time of an entry before it if that is later.
     pub time: Timestamp,
     /// What its body is.
     pub kind: Kind,

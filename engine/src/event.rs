@@ -12,6 +12,16 @@ use crate::{
 use bytes::Bytes;
 use std::{fmt, sync::Arc, time::Duration};
 
+impl Event {
+    /// The wall clock, and no command. A driver tells it with the start and, as long as anything
+    /// happens, about once a second: a leader on which nobody proposes dates what is forwarded to
+    /// it by that. One that was never told takes the time of whoever forwards.
+    #[must_use]
+    pub fn time(time: Timestamp) -> Self {
+        Self::Propose { first: RequestId(0), time, batch: Batch::default() }
+    }
+}
+
 /// What a driver tells the engine. Exhaustive on purpose: a new event concerns every driver.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Event {
@@ -63,9 +73,10 @@ pub enum Event {
     Propose {
         /// The id of the batch's first command; those behind it are consecutive.
         first: RequestId,
-        /// Wall clock; copied into the entry.
+        /// The wall clock. A leader's is what entries are dated by, those with commands that others
+        /// forwarded too: between two proposals it takes it to go on as the monotonic one does.
         time: Timestamp,
-        /// The commands.
+        /// The commands. None: only the time is told ([`Event::time`]).
         batch: Batch,
     },
     /// Queries that want a point in the log to be answered at; the queries stay with the driver.

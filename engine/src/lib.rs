@@ -70,6 +70,7 @@ pub mod status;
 mod storage;
 pub mod tape;
 pub mod types;
+mod wall;
 
 /// The buffers in this interface: whoever has no other need of the crate names it from here.
 pub use bytes;

@@ -11,11 +11,11 @@ use std::iter::Peekable;
 /// A replicated state. Deterministic and total, without I/O: the same commands in the same order
 /// give the same state and the same answers on every node.
 pub trait StateMachine {
-    /// Applies one command and writes its answer. `time` is the clock of the node that
-    /// proposed it, the leader or whoever forwarded it to there, or that of an earlier entry if that was
-    /// later: one clock that is ahead takes all along. It is the only one a command may look at. It does
-    /// not go back, but for one case: a node that has a snapshot and
-    /// no entry behind it restarts, and leads. A machine that decides by it keeps the greatest.
+    /// Applies one command and writes its answer. `time` is the clock of the leader that made the
+    /// entry ([`Event::time`](crate::Event::time)), or that of an earlier entry if that was later: a
+    /// leader whose clock is ahead takes all along. It is the only one a command may look at. It does
+    /// not go back, but for one case: a node that has a snapshot and no entry behind it restarts, its
+    /// clock behind, and leads. A machine that decides by it keeps the greatest.
     fn apply(&mut self, at: LogId, time: Timestamp, command: &[u8], answer: &mut Vec<u8>);
 
     /// Answers a query without changing anything.

@@ -2,7 +2,7 @@
 
 use crate::{
     membership::Membership,
-    types::{LogId, LogIndex, NodeId, Term},
+    types::{LogId, LogIndex, NodeId, Term, Timestamp},
 };
 use std::{
     fmt::{self, Write as _},
@@ -147,6 +147,8 @@ pub struct Probe {
     pub committed: LogIndex,
     /// The last entry of its log.
     pub last: LogId,
+    /// That entry's time, or what else the next one's is no earlier than.
+    pub time: Timestamp,
     /// The last index that its own disk holds.
     pub durable: LogIndex,
     /// Whether its disk was judged: it votes and acknowledges.

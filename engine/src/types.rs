@@ -76,6 +76,14 @@ pub(crate) fn earliest<const N: usize>(instants: [Option<Instant>; N]) -> Option
     earliest
 }
 
+impl Timestamp {
+    /// This time and `duration` more; saturates.
+    #[must_use]
+    pub const fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(duration)))
+    }
+}
+
 const fn nanos(duration: Duration) -> u64 {
     let nanos = duration.as_nanos();
     if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 }

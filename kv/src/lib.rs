@@ -9,7 +9,7 @@
 //! # Time
 //!
 //! Whether a key has expired is decided by one clock alone: the time of the last applied entry,
-//! which came with the proposal. All nodes decide alike, at every position of the log. In a
+//! the clock of the leader that made it. All nodes decide alike, at every position of the log. In a
 //! cluster without writes that clock stands still, so a server that is asked for a key which, by
 //! its own clock, may have expired first replicates a [`Command::Tick`] and asks again: its own
 //! clock decides when to ask for the time, never what the answer is. Where there is no room for

@@ -19,6 +19,25 @@ use tokio::time::{Instant as TimerInstant, Sleep, sleep_until};
 /// the defaults is as long, and one look at the clock in a second costs nothing that could be measured.
 const AHEAD_MAX: Duration = Duration::from_secs(1);
 
+/// How often an engine is told the wall clock: what a hand sets it by is known that much later.
+const TIME_EVERY: Duration = Duration::from_secs(1);
+
+/// When an engine is told the wall clock next.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Telling {
+    due: Instant,
+}
+
+impl Telling {
+    /// What to tell now, at the beginning and a second after the last time at the earliest.
+    pub(crate) fn due(&mut self, clock: &impl Clock, now: Instant) -> Option<Timestamp> {
+        (now >= self.due).then(|| {
+            self.due = now.after(TIME_EVERY);
+            clock.time()
+        })
+    }
+}
+
 /// [`Clock`] by the system's clocks. Deadlines need a tokio runtime with time. One that came while the machine
 /// was suspended is noticed within a second of its awakening.
 #[derive(Debug, Default)]

@@ -6,6 +6,7 @@
 
 use crate::{
     clients::Table,
+    clock::Telling,
     handle::Handle,
     inbox::{End, Inbox, Request},
     trace::Reporter,
@@ -120,6 +121,7 @@ impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Driver<E, D, N, C, M> 
             disk,
             net: Some(net),
             clock,
+            telling: Telling::default(),
         };
         (Handle::new(Arc::clone(&inbox)), Self { inbox, inner: Some(inner) })
     }
@@ -158,6 +160,7 @@ struct Inner<E, D, N, C, M> {
     /// Until the engine has halted.
     net: Option<N>,
     clock: C,
+    telling: Telling,
     inbox: Arc<Inbox>,
     clients: Table,
     subscribers: Vec<mpsc::Sender<Note>>,
@@ -202,7 +205,10 @@ impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Inner<E, D, N, C, M> {
         let due = self.clock.poll_deadline(cx, self.engine.deadline()).is_ready();
         let happened = due || !self.events.is_empty();
         if happened {
-            self.engine.handle(self.clock.now(), self.events.drain(..), &mut self.actions);
+            let now = self.clock.now();
+            // Behind the others: the first of them is the start.
+            let time = self.telling.due(&self.clock, now).map(Event::time);
+            self.engine.handle(now, self.events.drain(..).chain(time), &mut self.actions);
             self.perform();
         }
         happened | self.run_machine()

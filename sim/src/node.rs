@@ -162,14 +162,38 @@ pub(crate) struct Told {
     /// Where it captured its machine last, and when that was given up.
     captured: Option<LogId>,
     gave_up: Option<Instant>,
+    /// The wall clock, and when that was.
+    time: Option<(Timestamp, Instant)>,
+    telling: Telling,
 }
 
 /// So long a snapshot is not tried again that was given up, unless somebody asks for one.
 const CAPTURE_PAUSE: Duration = Duration::from_millis(900);
 
+/// How often a node is told its wall clock.
+const TIME_EVERY: Duration = Duration::from_secs(1);
+
+/// When a node is told its wall clock next: at the beginning, and then once a second.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Telling {
+    due: Instant,
+}
+
+impl Telling {
+    /// Whether that is now; then it is told.
+    pub(crate) fn is_due(&mut self, now: Instant) -> bool {
+        let is_due = now >= self.due;
+        if is_due {
+            self.due = now.after(TIME_EVERY);
+        }
+        is_due
+    }
+}
+
 impl Told {
-    pub(crate) fn on_event(&mut self, event: &Event) {
+    pub(crate) fn on_event(&mut self, now: Instant, event: &Event) {
         match event {
+            Event::Propose { time, .. } => self.time = Some((*time, now)),
             Event::Stop { .. } => self.is_to_stop = true,
             Event::Control { .. } => self.gave_up = None,
             // No fault has this error: the engine asked for what it had removed itself, or for what
@@ -199,6 +223,16 @@ impl Told {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether it is to be told its wall clock, which it is then.
+    pub(crate) fn is_to_be_told_the_time(&mut self, now: Instant) -> bool {
+        self.telling.is_due(now)
+    }
+
+    /// Its wall clock, if that goes on as its other one does.
+    pub(crate) fn wall(&self, now: Instant) -> Option<Timestamp> {
+        self.time.map(|(time, told)| time.after(now.since(told)))
     }
 
     /// Whether it may end like this; `may_lack`: files may be gone that it counts on.

@@ -315,8 +315,20 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.nodes[node].is_up() && self.nodes[node].life == life
     }
 
-    /// Hands an event to a node that is up, and does what it asks for.
+    /// Hands an event to a node that is up, and does what it asks for. Now and then the wall clock
+    /// goes behind it, as drivers do.
     fn feed(&mut self, at: usize, event: Option<Event>) -> Checked {
+        let happened = event.is_some();
+        self.hand(at, event)?;
+        let node = &mut self.nodes[at];
+        if !happened || !node.told.is_to_be_told_the_time(node.clock.local(self.now)) {
+            return Ok(());
+        }
+        let time = node.clock.wall(self.now);
+        self.hand(at, Some(Event::time(time)))
+    }
+
+    fn hand(&mut self, at: usize, event: Option<Event>) -> Checked {
         let node = &mut self.nodes[at];
         let Some(engine) = node.engine.as_mut() else { return Ok(()) };
         if self.now < node.paused_until {
@@ -328,9 +340,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             return Ok(());
         }
         self.touched = Some(at);
-        event.iter().for_each(|event| node.told.on_event(event));
-        let (operations, ends) = (node.operations, matches!(event, Some(Event::Completed { .. })));
         let now = node.clock.local(self.now);
+        event.iter().for_each(|event| node.told.on_event(now, event));
+        let (operations, ends) = (node.operations, matches!(event, Some(Event::Completed { .. })));
         if let Some(trace) = &mut self.trace {
             let line = event.as_ref().map_or_else(|| "> time".into(), trace::event);
             trace.add(self.now, Some(at), &line);
@@ -342,7 +354,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         handle(engine, now, event, &mut actions);
         self.digest.step(now, &[], &actions);
         let probe = engine.probe();
-        let seen = Seen { node: at, probe, engine };
+        let seen = Seen { node: at, probe, engine, clock: node.told.wall(now) };
         if probe.judged
             && std::mem::take(&mut node.scars.is_misled)
             && self.oracle.would_miss(&seen, false)

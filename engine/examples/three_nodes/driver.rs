@@ -50,11 +50,18 @@ impl Node {
         machine: impl StateMachine,
     ) -> Halt {
         let origin = std::time::Instant::now();
-        let now = || Instant(origin.elapsed().as_nanos() as u64);
+        let clock = || Instant(origin.elapsed().as_nanos() as u64);
         let mut runner = Runner::new(machine);
         let (mut events, mut actions) = (vec![Event::Start(start)], Vec::new());
+        let mut time_due = Instant(0);
         loop {
-            core.handle(now(), events.drain(..), &mut actions);
+            let now = clock();
+            // A leader dates by its own clock what others forward to it.
+            if now >= time_due {
+                events.push(Event::time(time()));
+                time_due = now.after(Duration::from_secs(1));
+            }
+            core.handle(now, events.drain(..), &mut actions);
             for action in actions.drain(..) {
                 match action {
                     Action::Disk { op, class, request } => self.disk.submit(op, class, request),
@@ -73,7 +80,7 @@ impl Node {
                 }
             }
             if events.is_empty() {
-                let wait = core.deadline().map_or(Duration::MAX, |at| at.since(now()));
+                let wait = core.deadline().map_or(Duration::MAX, |at| at.since(clock()));
                 events.extend(self.inbox.recv_timeout(wait));
             }
             events.extend(self.inbox.try_iter());

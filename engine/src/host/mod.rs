@@ -19,7 +19,8 @@ use crate::{
     event::Event,
     membership::{Member, Membership},
     status::Status,
-    types::{ClusterId, GroupId, Instant, NodeId, earliest},
+    types::{ClusterId, GroupId, Instant, NodeId, Timestamp, earliest},
+    wall::WallClock,
 };
 use beat::Beat;
 use bytes::Bytes;
@@ -85,6 +86,8 @@ pub enum HostEvent {
         /// Whether it stands.
         up: bool,
     },
+    /// The wall clock. Each group is told as soon as anything happens to it ([`Event::time`]).
+    Time(Timestamp),
 }
 
 /// What a host asks of a driver.
@@ -157,6 +160,8 @@ struct Group<E> {
     /// The other members, as they were said last.
     peers: Vec<NodeId>,
     has_halted: bool,
+    /// Which telling of the time it has heard.
+    told: Option<Instant>,
 }
 
 impl<E> Group<E> {
@@ -178,6 +183,7 @@ pub struct Host<E = crate::Engine> {
     /// How many groups ended here in this life.
     departures: u64,
     beat_at: Option<Instant>,
+    wall: WallClock,
     /// What each group is to be told in this call.
     pending: BTreeMap<GroupId, Vec<Event>>,
     /// The nodes on which groups ended, as this call heard.
@@ -203,6 +209,7 @@ impl<E: Core> Host<E> {
             pairs: BTreeMap::new(),
             departures: 0,
             beat_at: None,
+            wall: WallClock::UNKNOWN,
             pending: BTreeMap::new(),
             departed: BTreeSet::new(),
             scratch: Vec::new(),
@@ -221,7 +228,8 @@ impl<E: Core> Host<E> {
         if self.groups.contains_key(&group) {
             return Err(HostError::Exists(group));
         }
-        let fresh = Group { core, deadline: None, peers: Vec::new(), has_halted: false };
+        let (peers, has_halted) = (Vec::new(), false);
+        let fresh = Group { core, deadline: None, peers, has_halted, told: None };
         self.groups.insert(group, fresh);
         Ok(())
     }
@@ -332,6 +340,7 @@ impl<E: Core> Host<E> {
         match event {
             HostEvent::Group(group, event) => self.tell(group, event),
             HostEvent::Received { from, bytes } => self.on_received(from, bytes),
+            HostEvent::Time(time) => self.wall.set(time, self.now),
             HostEvent::Link { peer, up } => {
                 let was_up = self.is_up(peer);
                 self.pairs.entry(peer).or_default().on_link(up, self.now);
@@ -393,6 +402,10 @@ impl<E: Core> Host<E> {
         self.touched.push(id);
         let mut scratch = mem::take(&mut self.scratch);
         self.driving = Some(id);
+        let time = self.wall.at(self.now).filter(|_| group.told != self.wall.told());
+        group.told = self.wall.told();
+        // Behind the others: the first of them may be the start.
+        let events = events.into_iter().chain(time.map(Event::time));
         group.core.handle(self.now, events, &mut scratch);
         self.driving = None;
         let deadline = group.core.deadline();

@@ -425,3 +425,25 @@ fn a_silence_must_outlast_two_heartbeats() {
     let host = Host::<Fake>::new(wrong);
     assert_eq!(host.err(), Some(HostError::SilenceNotAboveHeartbeat));
 }
+
+/// Nobody is woken to hear what time it is: whoever has something else to do hears it with that.
+#[test]
+fn each_group_is_told_the_time_with_what_happens_next() {
+    let mut bench = Bench::new(&[(1, &[2]), (2, &[2])]);
+    bench.tell(HostEvent::Time(Timestamp(500)));
+    assert!(bench.cores.values().all(|core| core.take().is_empty()));
+    bench.now += 3;
+    bench.receive(2, message(1));
+    let told = bench.cores[&1].told();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(told[1], Event::time(Timestamp(503)));
+    bench.receive(2, message(1));
+    assert_eq!(bench.cores[&1].told().len(), 1, "it was told already");
+    bench.now += 4;
+    bench.link(2, true);
+    assert_eq!(bench.cores[&1].told(), [link(2, true)]);
+    assert_eq!(bench.cores[&2].told(), [link(2, true), Event::time(Timestamp(507))]);
+    bench.tell(HostEvent::Time(Timestamp(9)));
+    bench.receive(2, message(2));
+    assert_eq!(bench.cores[&2].told()[1], Event::time(Timestamp(9)));
+}

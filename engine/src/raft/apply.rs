@@ -57,6 +57,7 @@ impl Applying {
 impl Raft {
     pub(crate) fn on_propose(&mut self, first: RequestId, time: Timestamp, batch: Batch) {
         let requests = Requests { first, count: batch.count() };
+        self.wall.set(time, self.now);
         if batch.is_empty() {
             return;
         }
@@ -156,10 +157,21 @@ impl Raft {
         let Some((batch, runs, time)) = self.gathering.take() else { return };
         let last = self.log.last();
         let id = LogId::new(self.term, last.index.next());
-        let time = time.max(self.log.last_time());
+        let time = self.date(time);
         let bytes = batch.bytes() as u64;
         self.append_own(batch.seal(self.seed, id, last.term, time));
         self.tracking.push(Tracked { id, bytes, runs, at: self.now });
+    }
+
+    /// The time of an entry made now: this node's clock, whoever proposed what is in it; `proposed`
+    /// as long as nobody has told of one.
+    pub(super) fn date(&self, proposed: Timestamp) -> Timestamp {
+        let time = if cfg!(lakebed_break = "date_by_who_proposed") {
+            proposed
+        } else {
+            self.wall.at(self.now).unwrap_or(proposed)
+        };
+        time.max(self.log.last_time())
     }
 
     /// The machine begins behind `at`, once it is there.

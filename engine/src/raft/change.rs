@@ -19,7 +19,7 @@ use crate::{
     marks::Mark,
     membership::{MEMBERS_MAX, Member, Membership},
     message::{Head, Message, Payload},
-    types::{Instant, LogId, LogIndex, NodeId, RequestId, Requests, earliest},
+    types::{Instant, LogId, LogIndex, NodeId, RequestId, Requests, Timestamp, earliest},
 };
 use std::sync::Arc;
 
@@ -288,7 +288,7 @@ impl Raft {
         if !self.gathering.is_empty() {
             self.seal();
         }
-        let (last, time) = (self.log.last(), self.log.last_time());
+        let (last, time) = (self.log.last(), self.date(Timestamp(0)));
         let at = LogId::new(self.term, last.index.next());
         let members = Membership { at, ..members };
         let (head, frame) =

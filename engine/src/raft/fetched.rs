@@ -165,6 +165,7 @@ impl Raft {
         probe.applied = self.log.marks.applied();
         probe.committed = self.log.marks.committed();
         probe.last = self.log.last();
+        probe.time = self.log.last_time();
         probe.durable = self.log.marks.durable();
         probe.judged = true;
         probe.gated = self.gate.is_some();

@@ -45,6 +45,7 @@ use crate::{
     status::Tally,
     storage::{Identity, Receiving, Recovered},
     types::{Instant, LogId, LogIndex, NodeId, Piece, Requests, Term},
+    wall::WallClock,
 };
 use apply::Applying;
 use change::Surroundings;
@@ -107,6 +108,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) entry_bytes_max: u64,
     /// The machine keeps its own state, so it must not get ahead of this disk.
     pub(crate) keeps_state: bool,
+    /// What the driver told before.
+    pub(crate) wall: WallClock,
 }
 
 /// See the module.
@@ -117,6 +120,8 @@ pub(crate) struct Raft {
     tuning: Tuning,
     rng: ChaCha8Rng,
     now: Instant,
+    /// What the entries that it makes are dated by.
+    wall: WallClock,
     /// When this engine began to take part: what it heard before, it forgot.
     started: Instant,
     /// When a leader was last heard from, or the present wait for one began.
@@ -199,7 +204,7 @@ impl Raft {
         seed: u64,
         now: Instant,
     ) -> Self {
-        let Setting { tuning, entry_bytes_max, keeps_state } = setting;
+        let Setting { tuning, entry_bytes_max, keeps_state, wall } = setting;
         let log = Log::new(recovered);
         let members = &recovered.membership;
         let role = Role::Follower(Follower::new(None, &log.marks));
@@ -209,6 +214,7 @@ impl Raft {
             tuning: tuning.clone(),
             rng: ChaCha8Rng::seed_from_u64(seed),
             now,
+            wall,
             started: now,
             contact: now,
             patience: Duration::ZERO,

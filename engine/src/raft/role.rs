@@ -18,7 +18,7 @@ use crate::{
     marks::Mark,
     membership::Membership,
     message::Conflict,
-    types::{Instant, LogId, LogIndex, NodeId, Term},
+    types::{Instant, LogId, LogIndex, NodeId, Term, Timestamp},
 };
 use std::time::Duration;
 
@@ -240,7 +240,7 @@ impl Raft {
             return self.append_members(Membership::clone(&self.membership));
         }
         let (id, last) = (LogId::new(self.term, start), self.log.last());
-        let time = self.log.last_time();
+        let time = self.date(Timestamp(0));
         self.append_own(seal_body(Kind::Empty, &[], self.seed, id, last.term, time));
     }
 

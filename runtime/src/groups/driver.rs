@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     clients::Table,
-    clock::SystemClock,
+    clock::{SystemClock, Telling},
     disk::pool::Pool,
     driver::{Clock, Net},
     health::{Health, Writes},
@@ -90,6 +90,7 @@ pub(super) struct Inner<M> {
     net: TcpNet,
     health: Arc<Health>,
     clock: SystemClock,
+    telling: Telling,
     machine: Machines<M>,
     threads: Option<Threads<M>>,
     shared: Arc<Shared>,
@@ -183,6 +184,7 @@ impl<M: StateMachine + Send + 'static> Inner<M> {
             net,
             health,
             clock: SystemClock::default(),
+            telling: Telling::default(),
             machine,
             threads: threads.map_err(StartError::System)?,
             shared,
@@ -227,6 +229,7 @@ impl<M: StateMachine> Inner<M> {
     /// Tells the groups what happened. One whose engine panics ends; the others still hear it.
     fn handle(&mut self) {
         let now = self.clock.now();
+        self.events.extend(self.telling.due(&self.clock, now).map(HostEvent::Time));
         loop {
             let (host, events, actions) = (&mut self.host, &mut self.events, &mut self.actions);
             let handle = || host.handle(now, events.drain(..), actions);

@@ -8,6 +8,7 @@ use crate::{
     changes::Changes,
     client::{Requests, Workload},
     harm::Harmed,
+    node::Telling,
     oracle::{Checked, Oracle},
     plan::{MS, US},
     seat,
@@ -71,6 +72,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         };
         let node = &mut self.nodes[at];
         node.life += 1;
+        node.telling = Telling::default();
         node.host = Some(Host::new(config).expect("plans are configurations that work"));
         // What was removed while it was down.
         let groups = &self.groups;

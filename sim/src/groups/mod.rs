@@ -21,7 +21,7 @@ use crate::{
     client::{Requests, Workload},
     harm::Harmed,
     network::{Fate, Network},
-    node::{Clock, is_sync},
+    node::{Clock, Telling, is_sync},
     oracle::{Checked, Oracle, Seen, Violation},
     plan::{self, MS, Plan, US},
     prng::{Concern, Stream},
@@ -214,6 +214,8 @@ struct Node<M: StateMachine> {
     paused_until: u64,
     /// How old the things are that it was told, of whatever group.
     heard: Hearsay,
+    /// When its host is told the wall clock next.
+    telling: Telling,
 }
 
 /// One group, as those know it who stand outside.
@@ -296,6 +298,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
                 is_full: false,
                 paused_until: 0,
                 heard: Hearsay::default(),
+                telling: Telling::default(),
             }
         };
         let mut groups = Self {
@@ -525,7 +528,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             if let HostEvent::Group(group, event) = event
                 && let Some(seat) = node.seats.get_mut(group)
             {
-                seat.told.on_event(event);
+                seat.told.on_event(now, event);
             }
         }
         if let Some(trace) = &mut self.trace {
@@ -534,7 +537,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         self.digest.number(at as u64);
         self.digest.number(now.0);
         let mut actions = std::mem::take(&mut self.actions);
-        host.handle(now, events, &mut actions);
+        let time = node.telling.is_due(now).then(|| HostEvent::Time(node.clock.wall(self.now)));
+        host.handle(now, events.into_iter().chain(time), &mut actions);
         self.judge(at, &actions)?;
         for action in actions.drain(..) {
             self.perform(at, action)?;
@@ -566,7 +570,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             self.digest.step(now, &[], &said);
             let probe = engine.probe();
             let group = self.groups.get_mut(&id).expect("only what was founded is here");
-            let seen = Seen { node: at, probe, engine };
+            let seen = Seen { node: at, probe, engine, clock: None };
             let judged = group.oracle.on_step(seen, &said);
             let judged = judged.and_then(|()| group.oracle.on_memory(&seen, &self.plan));
             judged.map_err(|violation| of_group(id, violation))?;
@@ -723,6 +727,7 @@ fn told(event: &HostEvent) -> String {
             trace::event(&Event::Received { from: *from, bytes: bytes.clone() })
         }
         HostEvent::Link { peer, up } => trace::event(&Event::Link { peer: *peer, up: *up }),
+        HostEvent::Time(time) => format!("> it is {time}"),
     }
 }
 

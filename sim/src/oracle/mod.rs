@@ -11,6 +11,7 @@ mod disk_bounded;
 mod election_safety;
 mod history;
 mod leader_completeness;
+mod leaders_clock;
 mod log_matching;
 mod members_in_force;
 mod memory_bounded;
@@ -30,7 +31,7 @@ use crate::seat::Seat;
 use crate::witness::{Applied, Given};
 use lakebed::{
     Action, Change, DiskRequest, Engine, Entries, Forced, LogId, LogIndex, Marks, Membership,
-    RequestId, Role, StateMachine, Status,
+    RequestId, Role, StateMachine, Status, Timestamp,
     entry::Seed,
     inspect::{Probe, Said, said},
     session::Limits,
@@ -75,6 +76,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) node: usize,
     pub(crate) probe: Probe,
     pub(crate) engine: &'a Engine,
+    /// The node's wall clock, as it was told and has gone on since; `None` where nobody follows that.
+    pub(crate) clock: Option<Timestamp>,
 }
 
 impl Seen<'_> {
@@ -188,7 +191,8 @@ impl<M: StateMachine> Oracle<M> {
     /// A node that shows what it showed before has the same log: by its last entry, whatever may
     /// have been cut and written again in between (log matching).
     fn on_view(&mut self, seen: &Seen<'_>) -> Checked {
-        if self.shown[seen.node].replace(seen.probe) == Some(seen.probe) {
+        let before = self.shown[seen.node].replace(seen.probe);
+        if before == Some(seen.probe) {
             return Ok(());
         }
         watermarks_ordered::check(seen)?;
@@ -203,6 +207,7 @@ impl<M: StateMachine> Oracle<M> {
             self.members.on_view(seen, &self.committed, &self.votes)?;
             self.leaders.on_view(seen, &self.committed)?;
             self.machines.on_view(seen);
+            leaders_clock::check(before.as_ref(), seen)?;
         }
         Ok(())
     }

@@ -155,7 +155,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 let term = Term(probe.term.0 - u64::from(self.nodes.len() == 1));
                 let is_older = term < self.nodes[node].scars.term;
                 vote && is_older
-                    || self.oracle.would_miss(&Seen { node, probe, engine: &engine }, vote)
+                    || self
+                        .oracle
+                        .would_miss(&Seen { node, probe, engine: &engine, clock: None }, vote)
             }
             Trial::Halts(_) => false,
         }
@@ -170,9 +172,12 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let start = if self.plan.keeps > 0 { self.resumed(node).0 } else { Start::Run };
         let (engine, disk) = (self.engine(node, 1), &self.nodes[node].disk);
         match after_power_cut(engine, disk, self.plan.seed, start) {
-            Trial::Starts(engine) => {
-                self.oracle.on_trial(&Seen { node, probe: engine.probe(), engine: &engine })
-            }
+            Trial::Starts(engine) => self.oracle.on_trial(&Seen {
+                node,
+                probe: engine.probe(),
+                engine: &engine,
+                clock: None,
+            }),
             Trial::Halts(halt) => Err(refuses(node, &halt)),
         }
     }

@@ -134,3 +134,29 @@ fn fates_of_a_former_life_are_nobodys() {
     cluster.run();
     assert_eq!(commands(cluster.at(2)), [("old".into(), None), ("new".into(), Some(40))]);
 }
+
+/// One node's clock that is ahead would end the sessions of everybody else.
+#[test]
+fn what_is_forwarded_is_dated_by_the_leaders_clock() {
+    let mut cluster = Cluster::led(3);
+    let last = |cluster: &mut Cluster| cluster.at(1).raft.log.last_time();
+    // As long as nobody has told the leader of its own, the forwarder's will do.
+    cluster.at(1).raft.wall = WallClock::UNKNOWN;
+    cluster.propose(2, 20, &["a"]);
+    cluster.run();
+    assert_eq!(last(&mut cluster), Timestamp(20));
+    cluster.propose(1, 500, &[]);
+    assert_eq!(last(&mut cluster), Timestamp(20), "the time alone makes no entry");
+    cluster.propose(3, 1_000_000, &["b"]);
+    cluster.run();
+    assert_eq!(last(&mut cluster), Timestamp(500));
+    // Its clock goes on, whatever those of others show; what was in an entry once stays.
+    cluster.elapse(10 * MS);
+    cluster.propose(2, 30, &["c"]);
+    cluster.run();
+    assert_eq!(last(&mut cluster), Timestamp(500 + 10 * MS));
+    cluster.propose(1, 7, &[]);
+    cluster.propose(3, 2_000_000, &["d"]);
+    cluster.run();
+    assert_eq!(last(&mut cluster), Timestamp(500 + 10 * MS));
+}

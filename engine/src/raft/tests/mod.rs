@@ -54,7 +54,7 @@ fn members(count: u64) -> Membership {
 }
 
 const fn setting(tuning: &Tuning) -> Setting<'_> {
-    Setting { tuning, entry_bytes_max: 1 << 20, keeps_state: false }
+    Setting { tuning, entry_bytes_max: 1 << 20, keeps_state: false, wall: WallClock::UNKNOWN }
 }
 
 /// What is left of an entry's bytes that were lost.
