@@ -3,6 +3,7 @@
 use crate::{
     backup::Origin,
     change::ChangeRefusal,
+    config::ConfigError,
     entry::Entries,
     event::MachineError,
     file::{Class, DiskError, DiskRequest, File},
@@ -240,6 +241,8 @@ pub enum Note {
     Snapshot(LogId),
     /// The log up to and without this index was removed.
     Compacted(LogIndex),
+    /// [`Event::Tune`](crate::Event) changed nothing, for this reason.
+    TuningRefused(ConfigError),
 }
 
 /// Why the engine ended.

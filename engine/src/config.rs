@@ -75,7 +75,7 @@ impl Config {
     #[must_use]
     pub fn message_bytes_max(&self) -> u64 {
         let block = u64::from(ALIGN_MAX * SNAPSHOT_BLOCK_UNITS);
-        block.max(self.segment_bytes / 2) + MESSAGE_HEAD_BYTES_MAX
+        block.max(self.entry_bytes_max()) + MESSAGE_HEAD_BYTES_MAX
     }
 
     /// The length of the first segment.
@@ -95,82 +95,98 @@ impl Config {
                 return Err(ConfigError::SegmentBytes(bytes));
             }
         }
-        self.tuning.validate()?;
-        // Half a segment is header, slots and guard at most; what remains must hold any entry.
-        if u64::from(self.tuning.append_bytes_max) > self.segment_bytes / 2 {
-            return Err(ConfigError::AppendExceedsSegment);
-        }
-        Ok(())
+        self.tuning.fits(self.entry_bytes_max())
+    }
+
+    /// The largest entry that a segment takes: half of it is header, slots and guard at most.
+    pub(crate) const fn entry_bytes_max(&self) -> u64 {
+        self.segment_bytes / 2
     }
 }
 
-/// Timing and limits. Every queue has a maximum in bytes; beyond it the answer is `Busy`.
+/// Timing and limits. Every queue has a maximum in bytes; beyond it the answer is `Busy`. What must
+/// hold of them together [`Tuning::validate`] checks; a running node that is given others keeps those
+/// it has, and says why ([`Note::TuningRefused`](crate::Note)).
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Tuning {
-    /// How often an idle leader is heard of.
+    /// How often an idle leader is heard of. Above zero; 100 ms unless set.
     pub heartbeat: Duration,
-    /// The least and the most silence after which a follower campaigns; drawn anew each time.
+    /// The least and the most silence after which a follower campaigns; drawn anew each time. The
+    /// least is at least two heartbeats and below the most; 1 s and 2 s unless set.
     pub election: (Duration, Duration),
     /// How long a peer that has every entry, and no client who waits for one, goes without hearing
     /// that they are committed when nothing else is sent to it. Most often the next entries tell it
-    /// before, which spares a message and a wake for each write. Zero: it is told at once.
+    /// before, which spares a message and a wake for each write. Zero: it is told at once. At most
+    /// a heartbeat; 1 ms unless set.
     pub commit_notice: Duration,
     /// After how long without a request a group rests: its nodes send no heartbeats and need no
     /// clock until something happens. At least a heartbeat. Zero: never. Only under a driver that
     /// says [`Event::Link`](crate::Event::Link) by whether the peer's *node* lives, as
     /// [`Host`](crate::Host) does: nothing else tells a follower at rest that its leader is gone.
+    /// Zero unless set.
     pub hibernate_after: Duration,
-    /// Whether a follower sends proposals on to the leader; else it refuses them.
+    /// Whether a follower sends proposals on to the leader; else it refuses them. It does unless
+    /// set.
     pub forward: bool,
-    /// The most by which the clocks of two nodes drift apart, in parts per million, below a million.
-    /// Reads under a lease are as fresh as others if clocks keep that, and the least election
-    /// timeouts of all nodes are alike. `None`: no leases, such reads take a round.
+    /// The most by which the clocks of two nodes drift apart, in parts per million, below a
+    /// million. Reads under a lease are as fresh as others if clocks keep that, and the least
+    /// election timeouts of all nodes are alike. `None`: no leases, such reads take a round. `None`
+    /// unless set.
     pub lease_drift_ppm: Option<u32>,
-    /// The most commands that share an entry. One gives the classic form.
+    /// The most commands that share an entry. One gives the classic form. At least one; without a
+    /// bound unless set.
     pub entry_commands_max: u32,
-    /// The most bytes of one entry, and of one append message unless a single entry is larger.
+    /// The most bytes of one entry, and of one append message unless a single entry is larger. Room
+    /// for one command at least, half of [`Config::segment_bytes`] at most; 1 MiB unless set.
     pub append_bytes_max: u32,
-    /// The most append bytes on the way to one peer.
+    /// The most append bytes on the way to one peer. At least `append_bytes_max`; 16 MiB unless
+    /// set.
     pub inflight_bytes_max: u64,
-    /// The most log writes in flight.
+    /// The most log writes in flight. At least one; 8 unless set.
     pub writes_inflight_max: u32,
-    /// The most bytes of proposals that wait for their entry.
+    /// The most bytes of proposals that wait for their entry. At least `append_bytes_max`; 64 MiB
+    /// unless set.
     pub propose_bytes_max: u64,
-    /// The most bytes handed out to the machine and not yet applied.
+    /// The most bytes handed out to the machine and not yet applied. At least `append_bytes_max`;
+    /// 16 MiB unless set.
     pub apply_bytes_max: u64,
-    /// The most bytes of log kept in memory for peers and the machine; and, while a snapshot is on its
-    /// way to a node, of what follows it and waits there.
+    /// The most bytes of log kept in memory for peers and the machine; and, while a snapshot is on
+    /// its way to a node, of what follows it and waits there. At least `append_bytes_max`; 64 MiB
+    /// unless set.
     pub cache_bytes_max: u64,
-    /// The most bytes read from disk for lagging peers at one time, all together.
+    /// The most bytes read from disk for lagging peers at one time, all together. At least
+    /// `append_bytes_max`; 16 MiB unless set.
     pub catch_up_bytes_max: u64,
-    /// The most bytes of a snapshot handed out to the machine and not yet taken in.
+    /// The most bytes of a snapshot handed out to the machine and not yet taken in. Above zero; 16
+    /// MiB unless set.
     pub restore_bytes_max: u64,
     /// A snapshot is taken when the log since the last one exceeds this many bytes, or four times
-    /// the last snapshot, whichever is more. Zero: only on request.
+    /// the last snapshot, whichever is more. Zero: only on request. 64 MiB unless set.
     pub snapshot_log_bytes: u64,
     /// A snapshot is taken, if anything was applied since the last one, when that is so long ago.
-    /// Zero: never for its age.
+    /// Zero: never for its age. Zero unless set.
     pub snapshot_age: Duration,
-    /// How long a pinned snapshot is kept without being read.
+    /// How long a pinned snapshot is kept without being read. 60 s unless set.
     pub pin_idle: Duration,
     /// The most bytes of log kept for members that lag, beyond what snapshots leave: whoever lags
-    /// further is sent a snapshot.
+    /// further is sent a snapshot. 1 GiB unless set.
     pub retain_log_bytes: u64,
-    /// The most members that are sent a snapshot at one time; others wait for their turn.
+    /// The most members that are sent a snapshot at one time; others wait for their turn. At least
+    /// one; 2 unless set.
     pub transfers_max: u32,
     /// The most bytes of snapshots sent in a second, to all members together and on average over a
-    /// heartbeat. Zero: as fast as the receivers' disks take them.
+    /// heartbeat. Zero: as fast as the receivers' disks take them. Zero unless set.
     pub transfer_bytes_per_second: u64,
-    /// How long a pass over log and snapshots takes that reads all of it again, one piece at a time, to
-    /// find what has gone bad on the disk while there is another one. Zero: none are made. What a
-    /// restart has not read is read behind it in either case.
+    /// How long a pass over log and snapshots takes that reads all of it again, one piece at a
+    /// time, to find what has gone bad on the disk while there is another one. Zero: none are made.
+    /// What a restart has not read is read behind it in either case. Zero unless set.
     pub scrub_interval: Duration,
     /// How much longer than by its election timeout this node waits before it campaigns: its
     /// priority, which other nodes need not know of. Nodes that wait an election timeout more than
     /// another lead only when that one is away, is behind, or hands over to them. A delay never
     /// decides who may lead, and ends: without those who come first the others elect one of
-    /// themselves.
+    /// themselves. Zero unless set.
     pub election_delay: Duration,
 }
 
@@ -205,6 +221,15 @@ impl Default for Tuning {
 }
 
 impl Tuning {
+    /// As [`validate`](Self::validate), and whether segments with room for such entries hold all.
+    pub(crate) fn fits(&self, entry_bytes_max: u64) -> Result<(), ConfigError> {
+        self.validate()?;
+        if u64::from(self.append_bytes_max) > entry_bytes_max {
+            return Err(ConfigError::AppendExceedsSegment);
+        }
+        Ok(())
+    }
+
     /// Checks what each value and the relations between them must hold.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if self.heartbeat.is_zero() || self.election.0 < self.heartbeat * 2 {

@@ -66,7 +66,7 @@ impl Engine {
         Ok(Self {
             node: config.node,
             storage: Storage::new(&config, seed),
-            entry_bytes_max: config.segment_bytes / 2,
+            entry_bytes_max: config.entry_bytes_max(),
             tuning: config.tuning,
             seed,
             now: Instant::default(),
@@ -195,7 +195,7 @@ impl Engine {
             Event::Captured { capture, result } => self.storage.on_captured(capture, result),
             Event::Restored { through, result } => self.storage.on_restored(through, result),
             Event::Stop { hand_over } => self.on_stop(hand_over),
-            Event::Tune(tuning) => self.on_tune(*tuning),
+            Event::Tune(tuning) => self.on_tune(*tuning, out),
             Event::Link { peer, up } if self.raft.is_none() => {
                 self.linked_before.retain(|linked| *linked != peer);
                 self.linked_before.extend(up.then_some(peer));
@@ -259,16 +259,16 @@ impl Engine {
     }
 
     /// A tuning that cannot work changes nothing.
-    fn on_tune(&mut self, tuning: Tuning) {
-        let fits = u64::from(tuning.append_bytes_max) <= self.entry_bytes_max;
-        if fits && tuning.validate().is_ok() {
-            self.storage.tune(&tuning);
-            self.compaction.look_at = 0;
-            if let Some(raft) = &mut self.raft {
-                raft.on_tune(&tuning);
-            }
-            self.tuning = tuning;
+    fn on_tune(&mut self, tuning: Tuning, out: &mut Vec<Action>) {
+        if let Err(why) = tuning.fits(self.entry_bytes_max) {
+            return out.push(Action::Note(Note::TuningRefused(why)));
         }
+        self.storage.tune(&tuning);
+        self.compaction.look_at = 0;
+        if let Some(raft) = &mut self.raft {
+            raft.on_tune(&tuning);
+        }
+        self.tuning = tuning;
     }
 
     fn on_control(&mut self, id: RequestId, control: &Control, out: &mut Vec<Action>) {
@@ -600,13 +600,19 @@ mod tests {
         config.segment_bytes = 1 << 20;
         config.tuning.append_bytes_max = 64 << 10;
         let mut engine = Engine::new(config.clone(), 1).expect("the segments hold it");
-        let mut tune = |append_bytes_max| {
-            let tuning = Tuning { append_bytes_max, ..config.tuning.clone() };
-            engine.handle(Instant(0), [Event::Tune(Box::new(tuning))], &mut Vec::new());
-            engine.tuning.append_bytes_max
+        let mut tune = |tuning| {
+            let mut actions = Vec::new();
+            engine.handle(Instant(0), [Event::Tune(Box::new(tuning))], &mut actions);
+            (engine.tuning.append_bytes_max, actions)
         };
-        assert_eq!(tune(512 << 10), 512 << 10);
-        assert_eq!(tune((512 << 10) + 1), 512 << 10);
+        let append = |append_bytes_max| Tuning { append_bytes_max, ..config.tuning.clone() };
+        let refused = |why| vec![Action::Note(Note::TuningRefused(why))];
+        assert_eq!(tune(append(512 << 10)), (512 << 10, Vec::new()));
+        let expected = refused(ConfigError::AppendExceedsSegment);
+        assert_eq!(tune(append((512 << 10) + 1)), (512 << 10, expected));
+        let sleepless = Tuning { heartbeat: Duration::ZERO, ..append(7000) };
+        let expected = refused(ConfigError::ElectionNotAboveHeartbeat);
+        assert_eq!(tune(sleepless), (512 << 10, expected));
     }
 
     #[test]

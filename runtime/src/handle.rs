@@ -10,7 +10,8 @@ use futures::{
     channel::{mpsc, oneshot},
 };
 use lakebed::{
-    Batch, Control, File, Halt, LogId, Note, Outcome, ReadMode, Refusal, Status, Tuning,
+    Batch, ConfigError, Control, File, Halt, LogId, Note, Outcome, ReadMode, Refusal, Status,
+    Tuning,
 };
 use std::{
     fmt,
@@ -63,9 +64,13 @@ impl Handle {
         self.ask(|reply| Request::Control { control, reply })
     }
 
-    /// Changes timing and limits.
-    pub fn tune(&self, tuning: Tuning) {
+    /// Changes timing and limits. Such as cannot work are refused here; entries that this node's
+    /// segments do not hold are refused by the node, which keeps what it has and says so
+    /// ([`Note::TuningRefused`]).
+    pub fn tune(&self, tuning: Tuning) -> Result<(), ConfigError> {
+        tuning.validate()?;
         self.inbox.push(Request::Tune(Box::new(tuning)));
+        Ok(())
     }
 
     /// A look at the node; after its end, the last one.

@@ -40,6 +40,7 @@ impl Reporter {
                 info!(node, group, term = at.term.0, index = at.index.0, "snapshot")
             }
             Note::Compacted(first) => info!(node, group, first = first.0, "compacted"),
+            Note::TuningRefused(reason) => warn!(node, group, %reason, "tuning refused"),
             other => info!(node, group, note = ?other, "note"),
         }
     }

@@ -409,6 +409,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             Note::Snapshot(_) => self.stats.snapshots += 1,
             Note::Compacted(_) => self.stats.compactions += 1,
             Note::Role { leader: Some(_), .. } => self.stats.elections += 1,
+            // Plans are checked before they are run.
+            Note::TuningRefused(why) => {
+                return Err(Violation::new("a tuning that works is taken", at, why.to_string()));
+            }
             // No link changes what is sent, and all peers are correct: one of the two is not.
             Note::PeerFault { peer, reason } if self.are_of_one_mind(at, *peer) => {
                 let what = format!("calls it a fault of node {peer}: {reason}");

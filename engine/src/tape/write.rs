@@ -386,6 +386,7 @@ impl Write for Note {
             Self::DiskFull(full) => variant!(to, 5, full),
             Self::Snapshot(at) => variant!(to, 6, at),
             Self::Compacted(to_index) => variant!(to, 7, to_index),
+            Self::TuningRefused(why) => variant!(to, 8, why.to_string().as_str()),
         }
     }
 }
