@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The vocabulary: its modules may know each other, and every module may know them.
-const GROUND: [&str; 12] = [
+const GROUND: [&str; 13] = [
     "action",
     "backup",
     "change",
@@ -20,6 +20,7 @@ const GROUND: [&str; 12] = [
     "state_machine",
     "status",
     "types",
+    "wall",
 ];
 
 /// Each other module, and those that it may know beside the ground.

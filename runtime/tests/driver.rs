@@ -210,7 +210,7 @@ impl Node {
             Driver::new(world.clone(), &config, Start::Run, machine, surroundings);
         let mut node = Self { world, handle, driver };
         assert!(node.turn().is_none());
-        assert_eq!(node.told(), [[Event::Start(Start::Run)]]);
+        assert_eq!(node.told(), [[Event::Start(Start::Run), Event::time(Timestamp(1234))]]);
         node.asked();
         node
     }
@@ -309,6 +309,25 @@ fn own_posts_go_first_then_disk_then_network_then_clients() {
     assert_eq!(disk, &completed(2));
 }
 
+/// A leader on which nobody proposes dates what others forward to it.
+#[test]
+fn the_wall_clock_is_told_once_a_second_with_what_happens() {
+    let mut node = Node::new();
+    let mut told = |after: Duration, events: &[Event]| {
+        let mut world = node.world.world();
+        world.now = world.now.after(after);
+        world.arrived.extend_from_slice(events);
+        drop(world);
+        node.turn();
+        node.told()
+    };
+    assert_eq!(told(Duration::from_millis(999), &[link(2)]), [[link(2)]]);
+    assert!(told(Duration::from_millis(10), &[]).is_empty(), "nobody is woken for it");
+    let time = Event::time(Timestamp(1234));
+    assert_eq!(told(Duration::ZERO, &[link(3)]), [[link(3), time]]);
+    assert_eq!(told(Duration::ZERO, &[link(2)]), [[link(2)]]);
+}
+
 #[test]
 fn disk_and_peers_do_not_wait_for_the_machine() {
     let mut node = Node::new();
@@ -330,7 +349,7 @@ fn the_machine_takes_turns_with_everything_else() {
     let replies = names.map(|name| node.handle.read_one(name.as_bytes(), local()));
     node.turn();
     let steps: Vec<_> = node.requests().into_iter().map(query).collect();
-    node.world.world().query_takes = Duration::from_millis(600);
+    node.world.world().query_takes = Duration::from_millis(300);
     node.world.world().meanwhile.extend((0..3).map(completed));
     node.answer_next(steps);
     node.world.world().arrived.push(link(2));
