@@ -54,29 +54,41 @@ impl Map {
 
     /// Gives a key a value and an expiry, whether it was there or not.
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8], expires: Timestamp) {
-        let (number, shard) = self.shard_mut(key);
-        let before = if let Some(slot) = shard.get_mut(number, key) {
-            overwrite(&mut slot.value, value);
-            std::mem::replace(&mut slot.expires, expires)
-        } else {
-            let slot = Slot { value: Arc::new(value.to_vec()), expires };
-            shard.insert(number, key.into(), slot);
-            self.len += 1;
-            NEVER
-        };
-        self.reschedule(key, before, expires);
+        let before = self.change(
+            key,
+            |slot| {
+                slot.write(value);
+                std::mem::replace(&mut slot.expires, expires)
+            },
+            || Slot::new(key, value, expires),
+        );
+        self.reschedule(key, before.unwrap_or(NEVER), expires);
     }
 
-    /// Changes a key's value in place; its expiry stays. An absent key is empty before.
-    pub(crate) fn change(&mut self, key: &[u8], change: impl FnOnce(&mut Vec<u8>)) {
+    /// Gives a key another value; its expiry stays.
+    pub(crate) fn replace(&mut self, key: &[u8], value: &[u8]) {
+        self.change(key, |slot| slot.write(value), || Slot::new(key, value, NEVER));
+    }
+
+    /// Adds to a key's value; its expiry stays. An absent key is empty before.
+    pub(crate) fn extend(&mut self, key: &[u8], tail: &[u8]) {
+        self.change(key, |slot| slot.extend(tail), || Slot::new(key, tail, NEVER));
+    }
+
+    /// Changes what a key has, or adds it.
+    fn change<T>(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(&mut Slot) -> T,
+        new: impl FnOnce() -> Slot,
+    ) -> Option<T> {
         let (number, shard) = self.shard_mut(key);
-        if let Some(slot) = shard.get_mut(number, key) {
-            return change(Arc::make_mut(&mut slot.value));
+        let changed = shard.get_mut(number, key).map(change);
+        if changed.is_none() {
+            shard.insert(number, new());
+            self.len += 1;
         }
-        let mut value = Vec::new();
-        change(&mut value);
-        shard.insert(number, key.into(), Slot { value: Arc::new(value), expires: NEVER });
-        self.len += 1;
+        changed
     }
 
     /// Sets when a key expires; an absent key stays absent.
@@ -129,17 +141,6 @@ impl Map {
     }
 }
 
-/// Within the room of the old value where nobody else holds it and it is not far too large.
-fn overwrite(slot: &mut Arc<Vec<u8>>, value: &[u8]) {
-    match Arc::get_mut(slot).filter(|old| old.capacity() / 4 <= value.len()) {
-        Some(old) => {
-            old.clear();
-            old.extend_from_slice(value);
-        }
-        None => *slot = Arc::new(value.to_vec()),
-    }
-}
-
 const fn shard_of(number: u32) -> usize {
     number as usize % SHARDS
 }
@@ -159,8 +160,8 @@ mod tests {
         map.put(b"new", b"after", NEVER);
         let seen: Vec<_> = view.iter().flat_map(|shard| shard.iter()).collect();
         assert_eq!(seen.len(), 2);
-        assert!(seen.iter().all(|(_, slot)| *slot.value == b"before" && slot.expires == NEVER));
-        assert_eq!((map.len(), &map.get(b"kept").unwrap().value[..]), (2, &b"after"[..]));
+        assert!(seen.iter().all(|slot| slot.value() == b"before" && slot.expires == NEVER));
+        assert_eq!((map.len(), map.get(b"kept").unwrap().value()), (2, &b"after"[..]));
     }
 
     #[test]
@@ -185,6 +186,6 @@ mod tests {
         let mut map = Map::default();
         map.put(b"a", &[7; 4096], NEVER);
         map.put(b"a", b"small", NEVER);
-        assert!(map.get(b"a").unwrap().value.capacity() < 100);
+        assert!(map.get(b"a").unwrap().room() < 100);
     }
 }
