@@ -326,6 +326,10 @@ impl StateMachine for Kv {
         }
     }
 
+    fn foresee(&self, commands: &mut dyn Iterator<Item = &[u8]>) {
+        self.map.fetch(commands.filter_map(Command::decode).flat_map(Command::keys));
+    }
+
     fn query(&self, query: &[u8], answer: &mut Vec<u8>) {
         let (terms, commands) = query::parse(query);
         let bytes_max = terms.bytes_max.min(QUERY_BYTES_MAX);

@@ -8,10 +8,13 @@
 
 use crate::shard::{Key, Shard, Slot, number};
 use lakebed::Timestamp;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, hint::black_box, sync::Arc};
 
 /// Part of the frozen form and of SCAN's cursors: never changes.
 pub(crate) const SHARDS: usize = 4096;
+
+/// Of how many keys the memory is fetched at once: a processor waits for about as many lines.
+const FETCHED: usize = 16;
 
 /// The expiry of what does not expire.
 pub(crate) const NEVER: Timestamp = Timestamp(u64::MAX);
@@ -40,6 +43,32 @@ impl Map {
     pub(crate) fn get(&self, key: &[u8]) -> Option<&Slot> {
         let number = number(key);
         self.shards[shard_of(number)].get(number, key)
+    }
+
+    /// Fetches what lies under these keys into the processor's caches, and changes nothing.
+    ///
+    /// A key leads to its shard, the shard to a slot, the slot to the bytes: three times it is waited
+    /// for memory. Here each step is taken for many keys before the next one needs any of it, so that
+    /// they wait together.
+    pub(crate) fn fetch<'k>(&self, mut keys: impl Iterator<Item = &'k [u8]>) {
+        loop {
+            let (mut numbers, mut count, mut len) = ([0; FETCHED], 0, 0);
+            for (place, key) in numbers.iter_mut().zip(&mut keys) {
+                *place = number(key);
+                len += self.shards[shard_of(*place)].len();
+                count += 1;
+            }
+            black_box(len);
+            let numbers = &numbers[..count];
+            let slots =
+                numbers.iter().map(|number| self.shards[shard_of(*number)].namesake(*number));
+            let mut found = [None; FETCHED];
+            found.iter_mut().zip(slots).for_each(|(place, slot)| *place = slot);
+            black_box(found.iter().flatten().fold(0, |seen, slot| seen ^ slot.touch()));
+            if count < FETCHED {
+                return;
+            }
+        }
     }
 
     /// The keys of a shard, in order.
@@ -162,6 +191,21 @@ mod tests {
         assert_eq!(seen.len(), 2);
         assert!(seen.iter().all(|slot| slot.value() == b"before" && slot.expires == NEVER));
         assert_eq!((map.len(), map.get(b"kept").unwrap().value()), (2, &b"after"[..]));
+    }
+
+    #[test]
+    fn fetching_is_of_any_number_of_keys_and_changes_nothing() {
+        let mut map = Map::default();
+        let keys: Vec<_> = (0..3 * FETCHED).map(|key| key.to_string().into_bytes()).collect();
+        keys.iter().step_by(2).for_each(|key| map.put(key, &[7; 1000], NEVER));
+        for count in [0, 1, FETCHED - 1, FETCHED, FETCHED + 1, keys.len()] {
+            let mut taken = 0;
+            map.fetch(keys[..count].iter().map(|key| &key[..]).inspect(|_| taken += 1));
+            assert_eq!(taken, count);
+        }
+        for (at, key) in keys.iter().enumerate() {
+            assert_eq!(map.get(key).map(Slot::value), (at % 2 == 0).then_some(&[7; 1000][..]));
+        }
     }
 
     #[test]

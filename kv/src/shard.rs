@@ -15,6 +15,10 @@ pub(crate) type Key = Arc<[u8]>;
 /// So many keys lie side by side; one more, and they are halved.
 const RUN_MAX: usize = 128;
 
+/// What memory is fetched in.
+const LINE_BYTES: usize = 64;
+const LINES_TOUCHED: usize = 8;
+
 /// A key and what it has.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
@@ -37,6 +41,13 @@ impl Slot {
 
     pub(crate) fn value(&self) -> &[u8] {
         &self.bytes[self.key_len as usize..][..self.value_len as usize]
+    }
+
+    /// Reads so much of key and value that they are on their way from memory: of a long one the
+    /// processor guesses the rest.
+    pub(crate) fn touch(&self) -> u8 {
+        let lines = self.bytes.iter().step_by(LINE_BYTES).take(LINES_TOUCHED);
+        lines.fold(0, |seen, byte| seen ^ byte)
     }
 
     /// How long the value may get before it has to move.
@@ -138,6 +149,13 @@ impl Run {
 impl Shard {
     pub(crate) const fn len(&self) -> usize {
         self.len
+    }
+
+    /// Some key of this number: as nearly always, the only one.
+    pub(crate) fn namesake(&self, number: u32) -> Option<&Slot> {
+        let run = self.run(self.which(number, b""));
+        let at = run.numbers.partition_point(|other| *other < number);
+        run.slots.get(at).filter(|_| run.numbers[at] == number)
     }
 
     /// What a key of this number has.
