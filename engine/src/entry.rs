@@ -424,12 +424,12 @@ impl Entries {
     }
 
     /// The entries in order.
-    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> + '_ {
+    pub fn entries(&self) -> impl Iterator<Item = Entry<'_>> + Clone + '_ {
         frames(&self.frames)
     }
 
     /// The commands in order.
-    pub fn commands(&self) -> impl Iterator<Item = Command<'_>> + '_ {
+    pub fn commands(&self) -> impl Iterator<Item = Command<'_>> + Clone + '_ {
         let mut runs = self.runs.as_slice();
         let mut ordinal = 0;
         self.entries().filter(|entry| entry.kind == Kind::Commands).flat_map(commands_of).map(
@@ -450,7 +450,7 @@ impl Entries {
     }
 }
 
-fn commands_of(entry: Entry<'_>) -> impl Iterator<Item = (LogId, Timestamp, &[u8])> {
+fn commands_of(entry: Entry<'_>) -> impl Iterator<Item = (LogId, Timestamp, &[u8])> + Clone {
     let mut body = entry.body;
     std::iter::from_fn(move || {
         if body.is_empty() {
@@ -469,7 +469,7 @@ pub(crate) fn time_of(frame: &[u8]) -> Timestamp {
 }
 
 /// The entries in `bytes`, which were verified before.
-pub(crate) fn frames(bytes: &[u8]) -> impl Iterator<Item = Entry<'_>> + '_ {
+pub(crate) fn frames(bytes: &[u8]) -> impl Iterator<Item = Entry<'_>> + Clone + '_ {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         if rest.is_empty() {

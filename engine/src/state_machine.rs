@@ -18,6 +18,11 @@ pub trait StateMachine {
     /// clock behind, and leads. A machine that decides by it keeps the greatest.
     fn apply(&mut self, at: LogId, time: Timestamp, command: &[u8], answer: &mut Vec<u8>);
 
+    /// Some of the commands that are applied next, in that order. A machine that waits for memory in
+    /// `apply` may look here at what they will need, of many of them at once. Nothing may follow from
+    /// it but speed: whether it is called, and with how many, differs between nodes.
+    fn foresee(&self, _commands: &mut dyn Iterator<Item = &[u8]>) {}
+
     /// Answers a query without changing anything.
     fn query(&self, query: &[u8], answer: &mut Vec<u8>);
 
@@ -41,6 +46,10 @@ pub trait Clients {
     fn answer(&mut self, id: RequestId, answer: Result<&[u8], &Outcome>);
 }
 
+/// How many commands a machine is told of before they are applied: what they need must not have
+/// left the processor's caches again.
+const FORESEEN: usize = 16;
+
 type View = Peekable<Box<dyn Iterator<Item = Bytes> + Send>>;
 
 /// Performs the machine lane on a [`StateMachine`]: the only owner of captures and answers.
@@ -61,7 +70,13 @@ impl<M: StateMachine> Runner<M> {
     pub fn perform(&mut self, step: Machine, clients: &mut impl Clients) -> Option<Event> {
         match step {
             Machine::Apply(entries) => {
-                for command in entries.commands() {
+                let mut commands = entries.commands();
+                for nth in 0.. {
+                    if nth % FORESEEN == 0 {
+                        let next = commands.clone().take(FORESEEN);
+                        self.machine.foresee(&mut next.map(|command| command.bytes));
+                    }
+                    let Some(command) = commands.next() else { break };
                     self.answer.clear();
                     self.machine.apply(command.at, command.time, command.bytes, &mut self.answer);
                     if let Some(id) = command.request {
@@ -108,5 +123,75 @@ impl<M: StateMachine> Runner<M> {
         };
         let last = view.peek().is_none();
         Some(Event::Captured { capture, result: Ok(Chunk { bytes, last }) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        entry::{Batch, Entries, Runs, Seed},
+        types::{ClusterId, GroupId, LogIndex, Term},
+    };
+    use std::cell::RefCell;
+
+    /// What it foresaw, less what it has applied since.
+    #[derive(Default)]
+    struct Seer {
+        foreseen: RefCell<Vec<Vec<u8>>>,
+        most: usize,
+        applied: usize,
+    }
+
+    impl StateMachine for Seer {
+        fn apply(&mut self, _: LogId, _: Timestamp, command: &[u8], _: &mut Vec<u8>) {
+            let foreseen = self.foreseen.get_mut();
+            self.most = self.most.max(foreseen.len());
+            assert_eq!(foreseen.remove(0), command);
+            self.applied += 1;
+        }
+
+        fn foresee(&self, commands: &mut dyn Iterator<Item = &[u8]>) {
+            self.foreseen.borrow_mut().extend(commands.map(<[u8]>::to_vec));
+        }
+
+        fn query(&self, _: &[u8], _: &mut Vec<u8>) {}
+
+        fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+            Box::new(std::iter::empty())
+        }
+
+        fn restore(&mut self, _: u64, _: &[u8], _: bool) -> Result<(), MachineError> {
+            Ok(())
+        }
+    }
+
+    struct Nobody;
+
+    impl Clients for Nobody {
+        fn query(&mut self, _: RequestId) -> &[u8] {
+            &[]
+        }
+
+        fn answer(&mut self, _: RequestId, _: Result<&[u8], &Outcome>) {}
+    }
+
+    #[test]
+    fn each_command_is_foreseen_once_and_before_it_is_applied() {
+        let counts = [1, FORESEEN - 2, FORESEEN, 2 * FORESEEN + 1];
+        let frames = counts.into_iter().zip(1..).map(|(count, index)| {
+            let mut batch = Batch::default();
+            (0..count).for_each(|n| batch.push(format!("{index}/{n}").as_bytes()));
+            let id = LogId::new(Term(3), LogIndex(index));
+            batch.seal(Seed::new(ClusterId(7), GroupId(1)), id, Term(3), Timestamp(11)).1
+        });
+        let frames: Vec<_> = frames.flatten().collect();
+        let (first, last) = (LogIndex(1), LogIndex(counts.len() as u64));
+        let mut runner = Runner::new(Seer::default());
+        let entries = Entries { first, last, frames: frames.into(), runs: Runs::Many([].into()) };
+        runner.perform(Machine::Apply(entries), &mut Nobody);
+        let Seer { foreseen, most, applied } = runner.machine;
+        assert_eq!((foreseen.into_inner().len(), most), (0, FORESEEN));
+        assert_eq!(applied, counts.iter().sum());
     }
 }

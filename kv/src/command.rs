@@ -123,24 +123,6 @@ impl Command<'_> {
         }
     }
 
-    /// The keys that it names.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
-        let (one, list, step) = match *self {
-            Self::Set { key, .. }
-            | Self::Incr { key, .. }
-            | Self::Append { key, .. }
-            | Self::Expire { key, .. }
-            | Self::Ttl { key, .. }
-            | Self::Get(key) => (Some(key), List::default(), 1),
-            Self::Del(keys) | Self::Exists(keys) | Self::MGet(keys) => (None, keys, 1),
-            Self::MSet(pairs) => (None, pairs, 2),
-            Self::Tick | Self::DbSize | Self::Scan { .. } | Self::Digest => {
-                (None, List::default(), 1)
-            }
-        };
-        one.into_iter().chain(list.iter().step_by(step))
-    }
-
     /// How many values it may answer with; `None`: it looks at more than it names, and is not
     /// worth every node's time.
     #[must_use]
@@ -189,6 +171,24 @@ impl Command<'_> {
 }
 
 impl<'a> Command<'a> {
+    /// The keys that it names.
+    pub(crate) fn keys(self) -> impl Iterator<Item = &'a [u8]> {
+        let (one, list, step) = match self {
+            Self::Set { key, .. }
+            | Self::Incr { key, .. }
+            | Self::Append { key, .. }
+            | Self::Expire { key, .. }
+            | Self::Ttl { key, .. }
+            | Self::Get(key) => (Some(key), List::default(), 1),
+            Self::Del(keys) | Self::Exists(keys) | Self::MGet(keys) => (None, keys, 1),
+            Self::MSet(pairs) => (None, pairs, 2),
+            Self::Tick | Self::DbSize | Self::Scan { .. } | Self::Digest => {
+                (None, List::default(), 1)
+            }
+        };
+        one.into_iter().chain(list.iter().step_by(step))
+    }
+
     /// The command of these bytes; `None` when no version up to this one wrote them.
     #[must_use]
     pub fn decode(bytes: &'a [u8]) -> Option<Self> {

@@ -11,7 +11,7 @@
 use crate::{
     machine::{KEY_BYTES_MAX, VALUE_BYTES_MAX},
     map::Map,
-    shard::{Key, Shard, Slot},
+    shard::{Shard, Slot},
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use lakebed::{LogId, LogIndex, MachineError, Term, Timestamp};
@@ -37,7 +37,7 @@ pub(crate) struct Frozen {
     head: Option<[u8; HEAD_BYTES]>,
     shards: IntoIter<Arc<Shard>>,
     /// Of the shard before those, what is not written out yet.
-    rest: IntoIter<(Key, Slot)>,
+    rest: IntoIter<Slot>,
 }
 
 impl Frozen {
@@ -55,12 +55,12 @@ impl Frozen {
 
     /// Adds entries until the piece is full; false: the shard is at its end.
     fn fill(&mut self, piece: &mut BytesMut) -> bool {
-        for (key, slot) in &mut self.rest {
-            piece.put_u32_le(key.len() as u32);
-            piece.put_u32_le(slot.value.len() as u32);
+        for slot in &mut self.rest {
+            piece.put_u32_le(slot.key().len() as u32);
+            piece.put_u32_le(slot.value().len() as u32);
             piece.put_u64_le(slot.expires.0);
-            piece.put_slice(&key);
-            piece.put_slice(&slot.value);
+            piece.put_slice(slot.key());
+            piece.put_slice(slot.value());
             if piece.len() >= PIECE_BYTES {
                 return true;
             }

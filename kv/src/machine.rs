@@ -156,27 +156,24 @@ impl Kv {
         if !fits(key, b"") {
             return answer::error(out, TOO_LONG);
         }
-        let before = match self.live(key).map(|slot| integer_of(&slot.value)) {
+        let before = match self.live(key).map(|slot| integer_of(slot.value())) {
             None => 0,
             Some(Some(number)) => number,
             Some(None) => return answer::error(out, NOT_AN_INTEGER),
         };
         let Some(after) = before.checked_add(by) else { return answer::error(out, OVERFLOW) };
         self.remove_if_expired(key);
-        self.map.change(key, |value| {
-            value.clear();
-            value.extend_from_slice(after.to_string().as_bytes());
-        });
+        self.map.replace(key, after.to_string().as_bytes());
         answer::integer(out, after);
     }
 
     fn append(&mut self, key: &[u8], tail: &[u8], out: &mut Vec<u8>) {
-        let len = self.live(key).map_or(0, |slot| slot.value.len()) + tail.len();
+        let len = self.live(key).map_or(0, |slot| slot.value().len()) + tail.len();
         if !fits(key, b"") || len > VALUE_BYTES_MAX {
             return answer::error(out, TOO_LONG);
         }
         self.remove_if_expired(key);
-        self.map.change(key, |value| value.extend_from_slice(tail));
+        self.map.extend(key, tail);
         answer::integer(out, len as i64);
     }
 
@@ -233,7 +230,7 @@ impl Kv {
 
     fn value(&self, key: &[u8], out: &mut Vec<u8>) {
         match self.live(key) {
-            Some(slot) => answer::bulk(out, &slot.value),
+            Some(slot) => answer::bulk(out, slot.value()),
             None => answer::null(out),
         }
     }
@@ -276,9 +273,9 @@ impl Kv {
             && work + glob.steps() < QUERY_WORK_MAX
         {
             let keys = self.map.shard(shard);
-            let live = keys.iter().filter(|(_, slot)| slot.expires > self.position.time);
-            found.extend(live.map(|(key, _)| key).filter(|key| glob.matches(key)));
-            let key_bytes = keys.iter().map(|(key, _)| key.len()).sum::<usize>();
+            let live = keys.iter().filter(|slot| slot.expires > self.position.time);
+            found.extend(live.map(Slot::key).filter(|key| glob.matches(key)));
+            let key_bytes = keys.iter().map(|slot| slot.key().len()).sum::<usize>();
             bytes += key_bytes;
             work += SHARD_WORK + KEY_WORK * keys.len() + key_bytes;
             seen += keys.len();
@@ -327,6 +324,10 @@ impl StateMachine for Kv {
             Some(command) => self.perform(command, answer),
             None => answer::error(answer, "ERR unknown command in the log"),
         }
+    }
+
+    fn foresee(&self, commands: &mut dyn Iterator<Item = &[u8]>) {
+        self.map.fetch(commands.filter_map(Command::decode).flat_map(Command::keys));
     }
 
     fn query(&self, query: &[u8], answer: &mut Vec<u8>) {

@@ -517,3 +517,21 @@ fn digests_differ_by_anything() {
         assert!(digests.insert(log.kv.digest()), "{command:?}");
     }
 }
+
+#[test]
+fn what_is_foreseen_changes_nothing() {
+    let mut buf = Vec::new();
+    let mut commands = vec![vec![], vec![255]];
+    for command in samples(&mut buf) {
+        let mut bytes = Vec::new();
+        command.encode(&mut bytes);
+        commands.push(bytes);
+    }
+    let mut log = Log::default();
+    log.set("key", "5");
+    let before = log.kv.digest();
+    let mut taken = 0;
+    let told = commands.iter().map(|command| &command[..]).inspect(|_| taken += 1);
+    log.kv.foresee(&mut told.into_iter());
+    assert_eq!((taken, log.kv.digest()), (commands.len(), before));
+}

@@ -8,10 +8,13 @@
 
 use crate::shard::{Key, Shard, Slot, number};
 use lakebed::Timestamp;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, hint::black_box, sync::Arc};
 
 /// Part of the frozen form and of SCAN's cursors: never changes.
 pub(crate) const SHARDS: usize = 4096;
+
+/// Of how many keys the memory is fetched at once: a processor waits for about as many lines.
+const FETCHED: usize = 16;
 
 /// The expiry of what does not expire.
 pub(crate) const NEVER: Timestamp = Timestamp(u64::MAX);
@@ -42,6 +45,32 @@ impl Map {
         self.shards[shard_of(number)].get(number, key)
     }
 
+    /// Fetches what lies under these keys into the processor's caches, and changes nothing.
+    ///
+    /// A key leads to its shard, the shard to a slot, the slot to the bytes: three times it is waited
+    /// for memory. Here each step is taken for many keys before the next one needs any of it, so that
+    /// they wait together.
+    pub(crate) fn fetch<'k>(&self, mut keys: impl Iterator<Item = &'k [u8]>) {
+        loop {
+            let (mut numbers, mut count, mut len) = ([0; FETCHED], 0, 0);
+            for (place, key) in numbers.iter_mut().zip(&mut keys) {
+                *place = number(key);
+                len += self.shards[shard_of(*place)].len();
+                count += 1;
+            }
+            black_box(len);
+            let numbers = &numbers[..count];
+            let slots =
+                numbers.iter().map(|number| self.shards[shard_of(*number)].namesake(*number));
+            let mut found = [None; FETCHED];
+            found.iter_mut().zip(slots).for_each(|(place, slot)| *place = slot);
+            black_box(found.iter().flatten().fold(0, |seen, slot| seen ^ slot.touch()));
+            if count < FETCHED {
+                return;
+            }
+        }
+    }
+
     /// The keys of a shard, in order.
     pub(crate) fn shard(&self, shard: usize) -> &Shard {
         &self.shards[shard]
@@ -54,29 +83,41 @@ impl Map {
 
     /// Gives a key a value and an expiry, whether it was there or not.
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8], expires: Timestamp) {
-        let (number, shard) = self.shard_mut(key);
-        let before = if let Some(slot) = shard.get_mut(number, key) {
-            overwrite(&mut slot.value, value);
-            std::mem::replace(&mut slot.expires, expires)
-        } else {
-            let slot = Slot { value: Arc::new(value.to_vec()), expires };
-            shard.insert(number, key.into(), slot);
-            self.len += 1;
-            NEVER
-        };
-        self.reschedule(key, before, expires);
+        let before = self.change(
+            key,
+            |slot| {
+                slot.write(value);
+                std::mem::replace(&mut slot.expires, expires)
+            },
+            || Slot::new(key, value, expires),
+        );
+        self.reschedule(key, before.unwrap_or(NEVER), expires);
     }
 
-    /// Changes a key's value in place; its expiry stays. An absent key is empty before.
-    pub(crate) fn change(&mut self, key: &[u8], change: impl FnOnce(&mut Vec<u8>)) {
+    /// Gives a key another value; its expiry stays.
+    pub(crate) fn replace(&mut self, key: &[u8], value: &[u8]) {
+        self.change(key, |slot| slot.write(value), || Slot::new(key, value, NEVER));
+    }
+
+    /// Adds to a key's value; its expiry stays. An absent key is empty before.
+    pub(crate) fn extend(&mut self, key: &[u8], tail: &[u8]) {
+        self.change(key, |slot| slot.extend(tail), || Slot::new(key, tail, NEVER));
+    }
+
+    /// Changes what a key has, or adds it.
+    fn change<T>(
+        &mut self,
+        key: &[u8],
+        change: impl FnOnce(&mut Slot) -> T,
+        new: impl FnOnce() -> Slot,
+    ) -> Option<T> {
         let (number, shard) = self.shard_mut(key);
-        if let Some(slot) = shard.get_mut(number, key) {
-            return change(Arc::make_mut(&mut slot.value));
+        let changed = shard.get_mut(number, key).map(change);
+        if changed.is_none() {
+            shard.insert(number, new());
+            self.len += 1;
         }
-        let mut value = Vec::new();
-        change(&mut value);
-        shard.insert(number, key.into(), Slot { value: Arc::new(value), expires: NEVER });
-        self.len += 1;
+        changed
     }
 
     /// Sets when a key expires; an absent key stays absent.
@@ -129,17 +170,6 @@ impl Map {
     }
 }
 
-/// Within the room of the old value where nobody else holds it and it is not far too large.
-fn overwrite(slot: &mut Arc<Vec<u8>>, value: &[u8]) {
-    match Arc::get_mut(slot).filter(|old| old.capacity() / 4 <= value.len()) {
-        Some(old) => {
-            old.clear();
-            old.extend_from_slice(value);
-        }
-        None => *slot = Arc::new(value.to_vec()),
-    }
-}
-
 const fn shard_of(number: u32) -> usize {
     number as usize % SHARDS
 }
@@ -159,8 +189,23 @@ mod tests {
         map.put(b"new", b"after", NEVER);
         let seen: Vec<_> = view.iter().flat_map(|shard| shard.iter()).collect();
         assert_eq!(seen.len(), 2);
-        assert!(seen.iter().all(|(_, slot)| *slot.value == b"before" && slot.expires == NEVER));
-        assert_eq!((map.len(), &map.get(b"kept").unwrap().value[..]), (2, &b"after"[..]));
+        assert!(seen.iter().all(|slot| slot.value() == b"before" && slot.expires == NEVER));
+        assert_eq!((map.len(), map.get(b"kept").unwrap().value()), (2, &b"after"[..]));
+    }
+
+    #[test]
+    fn fetching_is_of_any_number_of_keys_and_changes_nothing() {
+        let mut map = Map::default();
+        let keys: Vec<_> = (0..3 * FETCHED).map(|key| key.to_string().into_bytes()).collect();
+        keys.iter().step_by(2).for_each(|key| map.put(key, &[7; 1000], NEVER));
+        for count in [0, 1, FETCHED - 1, FETCHED, FETCHED + 1, keys.len()] {
+            let mut taken = 0;
+            map.fetch(keys[..count].iter().map(|key| &key[..]).inspect(|_| taken += 1));
+            assert_eq!(taken, count);
+        }
+        for (at, key) in keys.iter().enumerate() {
+            assert_eq!(map.get(key).map(Slot::value), (at % 2 == 0).then_some(&[7; 1000][..]));
+        }
     }
 
     #[test]
@@ -185,6 +230,6 @@ mod tests {
         let mut map = Map::default();
         map.put(b"a", &[7; 4096], NEVER);
         map.put(b"a", b"small", NEVER);
-        assert!(map.get(b"a").unwrap().value.capacity() < 100);
+        assert!(map.get(b"a").unwrap().room() < 100);
     }
 }

@@ -1,25 +1,99 @@
 //! One part of the keys, found by a number of four bytes each.
 //!
-//! Knows no other part. Invariant: a key is searched for among numbers that lie side by side, and
-//! compared as a whole once; keys made to have the same number cost no more than a tree of them.
+//! Knows no other part. Invariant: the order is that of the numbers, and of the keys among those that
+//! share one, so it follows from the keys alone; and no keys, however they were chosen, make a search
+//! more than a few halvings, or a new key move more than a run.
 //!
-//! A lookup is a handful of cache misses, and they are what a write costs: a tree of keys would
-//! follow a reference for each key that it compares.
+//! A lookup is a handful of cache misses, and they are what a write costs. So a key is searched for
+//! among numbers that lie side by side, and a key and its value are one piece of memory.
 
 use lakebed::Timestamp;
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 pub(crate) type Key = Arc<[u8]>;
 
-/// What a key has.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// So many keys lie side by side; one more, and they are halved.
+const RUN_MAX: usize = 128;
+
+/// What memory is fetched in.
+const LINE_BYTES: usize = 64;
+const LINES_TOUCHED: usize = 8;
+
+/// A key and what it has.
+#[derive(Clone, Debug)]
 pub(crate) struct Slot {
-    pub(crate) value: Arc<Vec<u8>>,
+    /// The key, its value, and room that a longer value may take.
+    bytes: Arc<[u8]>,
+    key_len: u32,
+    value_len: u32,
     /// From this time on it is absent.
     pub(crate) expires: Timestamp,
+}
+
+impl Slot {
+    pub(crate) fn new(key: &[u8], value: &[u8], expires: Timestamp) -> Self {
+        Self::with_room(key, &[value], value.len(), expires)
+    }
+
+    pub(crate) fn key(&self) -> &[u8] {
+        &self.bytes[..self.key_len as usize]
+    }
+
+    pub(crate) fn value(&self) -> &[u8] {
+        &self.bytes[self.key_len as usize..][..self.value_len as usize]
+    }
+
+    /// Reads so much of key and value that they are on their way from memory: of a long one the
+    /// processor guesses the rest.
+    pub(crate) fn touch(&self) -> u8 {
+        let lines = self.bytes.iter().step_by(LINE_BYTES).take(LINES_TOUCHED);
+        lines.fold(0, |seen, byte| seen ^ byte)
+    }
+
+    /// How long the value may get before it has to move.
+    pub(crate) fn room(&self) -> usize {
+        self.bytes.len() - self.key_len as usize
+    }
+
+    /// Gives the key another value: in the place of the old one where nobody else holds that and it
+    /// is not far too large.
+    pub(crate) fn write(&mut self, value: &[u8]) {
+        let fits = value.len() <= self.room() && self.room() / 4 <= value.len();
+        match Arc::get_mut(&mut self.bytes).filter(|_| fits) {
+            Some(bytes) => {
+                bytes[self.key_len as usize..][..value.len()].copy_from_slice(value);
+                self.value_len = value.len() as u32;
+            }
+            None => *self = Self::new(self.key(), value, self.expires),
+        }
+    }
+
+    /// Adds to the value. One that has to move gets room to grow, so that many small additions do
+    /// not move it as often.
+    pub(crate) fn extend(&mut self, tail: &[u8]) {
+        let (start, len) =
+            ((self.key_len + self.value_len) as usize, self.value().len() + tail.len());
+        let fits = len <= self.room();
+        match Arc::get_mut(&mut self.bytes).filter(|_| fits) {
+            Some(bytes) => {
+                bytes[start..][..tail.len()].copy_from_slice(tail);
+                self.value_len = len as u32;
+            }
+            None => {
+                let parts = [self.value(), tail];
+                *self = Self::with_room(self.key(), &parts, len.max(2 * self.room()), self.expires);
+            }
+        }
+    }
+
+    fn with_room(key: &[u8], value: &[&[u8]], room: usize, expires: Timestamp) -> Self {
+        let mut bytes = Vec::with_capacity(key.len() + room);
+        bytes.extend_from_slice(key);
+        value.iter().for_each(|part| bytes.extend_from_slice(part));
+        let (key_len, value_len) = (key.len() as u32, (bytes.len() - key.len()) as u32);
+        bytes.resize(key.len() + room, 0);
+        Self { bytes: bytes.into(), key_len, value_len, expires }
+    }
 }
 
 /// The number of a key: its checksum.
@@ -29,16 +103,47 @@ pub(crate) fn number(key: &[u8]) -> u32 {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shard {
-    by_number: BTreeMap<u32, Namesakes>,
+    /// As nearly always, all there is: so it lies where the shard does.
+    first: Run,
+    /// What follows it in order; none of them empty.
+    more: Vec<Run>,
     len: usize,
 }
 
-/// Keys of the same number.
-#[derive(Clone, Debug)]
-enum Namesakes {
-    /// As nearly always.
-    One(Key, Slot),
-    More(BTreeMap<Key, Slot>),
+/// Some keys in order.
+#[derive(Clone, Debug, Default)]
+struct Run {
+    numbers: Vec<u32>,
+    slots: Vec<Slot>,
+}
+
+impl Run {
+    /// Where a key is, or belongs.
+    fn find(&self, number: u32, key: &[u8]) -> Result<usize, usize> {
+        let start = self.numbers.partition_point(|other| *other < number);
+        let namesakes = self.numbers[start..].partition_point(|other| *other == number);
+        self.slots[start..start + namesakes]
+            .binary_search_by(|slot| slot.key().cmp(key))
+            .map(|at| start + at)
+            .map_err(|at| start + at)
+    }
+
+    /// Whether a key lies before all of these.
+    fn is_behind(&self, number: u32, key: &[u8]) -> bool {
+        let first = self.numbers.first().zip(self.slots.first());
+        first.is_some_and(|(first, slot)| (number, key) < (*first, slot.key()))
+    }
+
+    fn insert(&mut self, at: usize, number: u32, slot: Slot) {
+        self.numbers.insert(at, number);
+        self.slots.insert(at, slot);
+    }
+
+    /// Its second half.
+    fn halve(&mut self) -> Self {
+        let half = self.slots.len() / 2;
+        Self { numbers: self.numbers.split_off(half), slots: self.slots.split_off(half) }
+    }
 }
 
 impl Shard {
@@ -46,70 +151,73 @@ impl Shard {
         self.len
     }
 
+    /// Some key of this number: as nearly always, the only one.
+    pub(crate) fn namesake(&self, number: u32) -> Option<&Slot> {
+        let run = self.run(self.which(number, b""));
+        let at = run.numbers.partition_point(|other| *other < number);
+        run.slots.get(at).filter(|_| run.numbers[at] == number)
+    }
+
     /// What a key of this number has.
     pub(crate) fn get(&self, number: u32, key: &[u8]) -> Option<&Slot> {
-        match self.by_number.get(&number)? {
-            Namesakes::One(only, slot) => (**only == *key).then_some(slot),
-            Namesakes::More(keys) => keys.get(key),
-        }
+        let run = self.run(self.which(number, key));
+        run.find(number, key).ok().map(|at| &run.slots[at])
     }
 
     pub(crate) fn get_mut(&mut self, number: u32, key: &[u8]) -> Option<&mut Slot> {
-        match self.by_number.get_mut(&number)? {
-            Namesakes::One(only, slot) => (**only == *key).then_some(slot),
-            Namesakes::More(keys) => keys.get_mut(key),
-        }
+        let which = self.which(number, key);
+        let run = self.run_mut(which);
+        run.find(number, key).ok().map(|at| &mut run.slots[at])
     }
 
     /// Adds a key that was not there.
-    pub(crate) fn insert(&mut self, number: u32, key: Key, slot: Slot) {
-        debug_assert!(self.get(number, &key).is_none(), "it is there already");
-        self.len += 1;
-        match self.by_number.entry(number) {
-            Entry::Vacant(place) => {
-                place.insert(Namesakes::One(key, slot));
-            }
-            Entry::Occupied(mut place) => match place.get_mut() {
-                Namesakes::More(keys) => {
-                    keys.insert(key, slot);
-                }
-                Namesakes::One(other, its) => {
-                    let both = [(Arc::clone(other), its.clone()), (key, slot)];
-                    place.insert(Namesakes::More(both.into()));
-                }
-            },
+    pub(crate) fn insert(&mut self, number: u32, slot: Slot) {
+        let which = self.which(number, slot.key());
+        let run = self.run_mut(which);
+        let at = run.find(number, slot.key()).expect_err("it is there already");
+        run.insert(at, number, slot);
+        if run.slots.len() > RUN_MAX {
+            let second = run.halve();
+            self.more.insert(which, second);
         }
+        self.len += 1;
     }
 
     /// Removes a key that is there.
     pub(crate) fn remove(&mut self, number: u32, key: &[u8]) {
-        debug_assert!(self.get(number, key).is_some(), "it is not there");
-        self.len -= 1;
-        if let Some(Namesakes::More(keys)) = self.by_number.get_mut(&number) {
-            keys.remove(key);
-            if !keys.is_empty() {
-                return;
-            }
+        let which = self.which(number, key);
+        let run = self.run_mut(which);
+        let at = run.find(number, key).expect("it is there");
+        run.numbers.remove(at);
+        run.slots.remove(at);
+        if run.slots.is_empty() && which > 0 {
+            self.more.remove(which - 1);
         }
-        self.by_number.remove(&number);
+        self.len -= 1;
     }
 
-    /// All keys, by their numbers.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Key, &Slot)> {
-        self.by_number.values().flat_map(|namesakes| {
-            let (one, more) = match namesakes {
-                Namesakes::One(key, slot) => (Some((key, slot)), None),
-                Namesakes::More(keys) => (None, Some(keys)),
-            };
-            one.into_iter().chain(more.into_iter().flatten())
-        })
+    /// All keys, in the order of their numbers.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.first.slots.iter().chain(self.more.iter().flat_map(|run| &run.slots))
     }
 
-    /// All keys and what they have, in order.
-    pub(crate) fn sorted(&self) -> Vec<(Key, Slot)> {
-        let mut all: Vec<_> =
-            self.iter().map(|(key, slot)| (Arc::clone(key), slot.clone())).collect();
-        all.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+    /// The run that a key is in, or belongs into.
+    fn which(&self, number: u32, key: &[u8]) -> usize {
+        self.more.partition_point(|run| !run.is_behind(number, key))
+    }
+
+    fn run(&self, which: usize) -> &Run {
+        if which == 0 { &self.first } else { &self.more[which - 1] }
+    }
+
+    fn run_mut(&mut self, which: usize) -> &mut Run {
+        if which == 0 { &mut self.first } else { &mut self.more[which - 1] }
+    }
+
+    /// All keys and what they have, in the order of the keys.
+    pub(crate) fn sorted(&self) -> Vec<Slot> {
+        let mut all: Vec<_> = self.iter().cloned().collect();
+        all.sort_unstable_by(|one, other| one.key().cmp(other.key()));
         all
     }
 }
@@ -117,14 +225,14 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lakebed::Timestamp;
+    use std::collections::BTreeMap;
 
-    fn slot(value: &[u8]) -> Slot {
-        Slot { value: Arc::new(value.to_vec()), expires: Timestamp(1) }
+    fn slot(key: &[u8]) -> Slot {
+        Slot::new(key, key, Timestamp(1))
     }
 
     fn keys(shard: &Shard) -> Vec<&[u8]> {
-        shard.iter().map(|(key, _)| &**key).collect()
+        shard.iter().map(Slot::key).collect()
     }
 
     #[test]
@@ -132,13 +240,13 @@ mod tests {
         let mut shard = Shard::default();
         for (number, key) in [(7, b"b"), (7, b"c"), (9, b"0"), (7, b"a")] {
             assert!(shard.get(number, key).is_none() && shard.get_mut(number, key).is_none());
-            shard.insert(number, key[..].into(), slot(key));
+            shard.insert(number, slot(key));
         }
         assert_eq!((shard.len(), keys(&shard)), (4, vec![&b"a"[..], b"b", b"c", b"0"]));
         shard.get_mut(7, b"b").expect("it was put there").expires = Timestamp(2);
         let expiries = [b"a", b"b", b"c"].map(|key| shard.get(7, key).unwrap().expires.0);
         assert_eq!(expiries, [1, 2, 1]);
-        assert_eq!(*shard.get(7, b"c").unwrap().value, b"c");
+        assert_eq!(shard.get(7, b"c").unwrap().value(), b"c");
         assert!(shard.get(7, b"0").is_none() && shard.get(8, b"a").is_none());
         for (left, key) in [(3, b"a"), (2, b"c"), (1, b"b")] {
             shard.remove(7, key);
@@ -148,14 +256,75 @@ mod tests {
         assert_eq!(keys(&shard), [b"0"]);
     }
 
+    /// Numbers that are far apart, next to each other, and the same; added and removed in orders
+    /// that have nothing to do with them.
+    #[test]
+    fn many_keys_are_what_a_tree_of_them_is() {
+        for spread in [1, 7, 100_000] {
+            let (mut shard, mut tree) = (Shard::default(), BTreeMap::new());
+            for step in 0..6_000_u32 {
+                let drawn = step.wrapping_mul(2_654_435_761) >> 12;
+                let key = (drawn % 2_000).to_string().into_bytes();
+                let number = drawn % 2_000 % spread;
+                let place = (number, key.clone());
+                assert_eq!(shard.get(number, &key).is_some(), tree.contains_key(&place));
+                // More and more, then fewer and fewer.
+                let removes = drawn / 2_000 % 3 < step / 2_000;
+                if removes && tree.remove(&place).is_some() {
+                    shard.remove(number, &key);
+                } else if !removes && tree.insert(place, step).is_none() {
+                    shard.insert(number, Slot::new(&key, b"", Timestamp(u64::from(step))));
+                } else if !removes {
+                    shard.get_mut(number, &key).unwrap().expires = Timestamp(step.into());
+                }
+            }
+            let all = |shard: &Shard| {
+                let of = |slot: &Slot| (slot.key().to_vec(), slot.expires.0);
+                shard.iter().map(of).collect::<Vec<_>>()
+            };
+            let wanted = tree.iter().map(|((_, key), step)| (key.clone(), u64::from(*step)));
+            assert_eq!((all(&shard), shard.len()), (wanted.collect(), tree.len()));
+            assert!(tree.len() > RUN_MAX, "of more than one run");
+            for (number, key) in tree.into_keys() {
+                shard.remove(number, &key);
+            }
+            assert_eq!((shard.len(), shard.more.len(), keys(&shard).len()), (0, 0, 0));
+        }
+    }
+
     #[test]
     fn a_frozen_shard_is_in_the_order_of_its_keys() {
         let mut shard = Shard::default();
         for (number, key) in [(3, b"a"), (1, b"c"), (2, b"b"), (1, b"d")] {
-            shard.insert(number, key[..].into(), slot(key));
+            shard.insert(number, slot(key));
         }
         let sorted = shard.sorted();
-        let names: Vec<_> = sorted.iter().map(|(key, slot)| (&**key, &slot.value[..])).collect();
+        let names: Vec<_> = sorted.iter().map(|slot| (slot.key(), slot.value())).collect();
         assert_eq!(names, [b"a", b"b", b"c", b"d"].map(|key| (&key[..], &key[..])));
+    }
+
+    #[test]
+    fn a_value_stays_where_it_is_as_long_as_it_fits_and_nobody_holds_it() {
+        let mut slot = Slot::new(b"key", b"12345678", Timestamp(1));
+        let place = slot.bytes.as_ptr();
+        for value in [&b"87654321"[..], b"12", b"12345678"] {
+            slot.write(value);
+            assert_eq!(
+                (slot.key(), slot.value(), slot.bytes.as_ptr()),
+                (&b"key"[..], value, place)
+            );
+        }
+        let held = slot.clone();
+        slot.write(b"abcdefgh");
+        slot.extend(b"i");
+        assert_eq!((held.value(), slot.value()), (&b"12345678"[..], &b"abcdefghi"[..]));
+        let place = slot.bytes.as_ptr();
+        slot.extend(b"jk");
+        assert_eq!((slot.value(), slot.bytes.as_ptr()), (&b"abcdefghijk"[..], place));
+        let held = slot.clone();
+        slot.extend(b"l");
+        assert_eq!((held.value(), slot.value()), (&b"abcdefghijk"[..], &b"abcdefghijkl"[..]));
+        slot.write(b"");
+        assert_eq!((slot.key(), slot.value(), slot.room()), (&b"key"[..], &b""[..], 0));
     }
 }

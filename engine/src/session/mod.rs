@@ -188,6 +188,13 @@ impl<M: StateMachine> StateMachine for Sessions<M> {
         }
     }
 
+    fn foresee(&self, commands: &mut dyn Iterator<Item = &[u8]>) {
+        self.machine.foresee(&mut commands.filter_map(|command| match Request::parse(command) {
+            Ok(Request::Plain(command) | Request::Run { command, .. }) => Some(command),
+            Ok(Request::Open | Request::Close(_)) | Err(_) => None,
+        }));
+    }
+
     fn query(&self, query: &[u8], answer: &mut Vec<u8>) {
         self.machine.query(query, answer);
     }

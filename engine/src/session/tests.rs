@@ -3,7 +3,7 @@
 use super::{Limits, Reply, Request, SessionError, SessionId, Sessions};
 use crate::{LogId, LogIndex, MachineError, Mark, StateMachine, Term, Timestamp};
 use bytes::Bytes;
-use std::time::Duration;
+use std::{cell::RefCell, time::Duration};
 
 /// All commands it was given, which it answers with how many there are.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -401,4 +401,47 @@ fn an_entry_of_an_earlier_time_makes_no_session_older_than_it_is() {
     assert_eq!(bench.run(session, 1, "a"), Err(SessionError::Expired));
     bench.time -= 2000;
     assert_eq!(bench.run(session, 1, "a"), Err(SessionError::Expired));
+}
+
+/// Of the machine's commands alone, as it will see them.
+#[test]
+fn a_machine_foresees_what_it_is_going_to_apply() {
+    struct Seer(RefCell<Vec<Vec<u8>>>);
+
+    impl StateMachine for Seer {
+        fn apply(&mut self, _: LogId, _: Timestamp, _: &[u8], _: &mut Vec<u8>) {}
+
+        fn foresee(&self, commands: &mut dyn Iterator<Item = &[u8]>) {
+            self.0.borrow_mut().extend(commands.map(<[u8]>::to_vec));
+        }
+
+        fn query(&self, _: &[u8], _: &mut Vec<u8>) {}
+
+        fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+            Box::new(std::iter::empty())
+        }
+
+        fn restore(&mut self, _: u64, _: &[u8], _: bool) -> Result<(), MachineError> {
+            Ok(())
+        }
+    }
+
+    let session = SessionId { number: 1, opened: Timestamp(1) };
+    let asked = [
+        Request::Plain(b"a"),
+        Request::Open,
+        Request::Run { session, sequence: 1, command: b"b" },
+        Request::Close(session),
+        Request::Plain(b"\xf0"),
+    ];
+    let bytes = |request: &Request<'_>| {
+        let mut bytes = Vec::new();
+        request.encode(&mut bytes);
+        bytes
+    };
+    let mut commands: Vec<_> = asked.iter().map(bytes).collect();
+    commands.push(b"\xf2malformed".to_vec());
+    let sessions = Sessions::new(Seer(RefCell::default()), Limits::default());
+    sessions.foresee(&mut commands.iter().map(|command| &command[..]));
+    assert_eq!(*sessions.machine().0.borrow(), [&b"a"[..], b"b", b"\xf0"]);
 }

@@ -1,8 +1,8 @@
 //! Entries back from disk, for peers that lag and for a machine that replays.
 //!
 //! Invariant: nothing is handed out before it agrees with its slot and chains to the entry before
-//! it. Memory is bounded by what a reader asks for, plus a few blocks of slots for each; and by a
-//! segment where slots are bad and are made anew from their entries.
+//! it. Memory is bounded by twice what a reader asks for, plus a few blocks of slots for each; and by
+//! a segment where slots are bad and are made anew from their entries.
 
 use super::{
     ReadBack, Reader,
@@ -69,6 +69,10 @@ struct State {
     want: Option<Want>,
     step: Step,
     slots: Option<Slots>,
+    /// Where entries that do not lie next to each other are put together: the same memory again
+    /// and again, as long as nobody holds what was there before. Fresh memory costs more than the
+    /// copy does.
+    room: BytesMut,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -184,7 +188,8 @@ impl Reads {
     fn state(&mut self, reader: Reader) -> &mut State {
         let place = self.readers.iter().position(|state| state.reader == reader);
         let place = place.unwrap_or_else(|| {
-            self.readers.push(State { reader, want: None, step: Step::Idle, slots: None });
+            let (want, step, slots, room) = (None, Step::Idle, None, BytesMut::new());
+            self.readers.push(State { reader, want, step, slots, room });
             self.readers.len() - 1
         });
         &mut self.readers[place]
@@ -271,7 +276,7 @@ impl Reads {
                 }
             }
             Step::Entries { op: asked, place, slots, offset } if asked == op => {
-                match gather(bytes, offset, &slots, seed) {
+                match gather(bytes, offset, &slots, seed, &mut state.room) {
                     Ok(read_back) => {
                         state.want = None;
                         self.done.push_back((reader, read_back));
@@ -454,7 +459,13 @@ fn made_anew(
 }
 
 /// The frames of these slots out of what was read: as they lie if nothing lies between them.
-fn gather(bytes: &Bytes, base: u64, slots: &[Slot], seed: Seed) -> Result<ReadBack, Slot> {
+fn gather(
+    bytes: &Bytes,
+    base: u64,
+    slots: &[Slot],
+    seed: Seed,
+    room: &mut BytesMut,
+) -> Result<ReadBack, Slot> {
     let mut prev: Option<&Slot> = None;
     for slot in slots {
         let at = (u64::from(slot.offset) - base) as usize;
@@ -476,9 +487,9 @@ fn gather(bytes: &Bytes, base: u64, slots: &[Slot], seed: Seed) -> Result<ReadBa
     let frames = if is_dense {
         bytes.slice(place(&first).start..place(&last).end)
     } else {
-        let mut frames = BytesMut::with_capacity(total);
-        slots.iter().for_each(|slot| frames.extend_from_slice(&bytes[place(slot)]));
-        frames.freeze()
+        room.reserve(total);
+        slots.iter().for_each(|slot| room.extend_from_slice(&bytes[place(slot)]));
+        room.split().freeze()
     };
     Ok(ReadBack { first: first.id.index, last: last.id.index, frames })
 }

@@ -14,6 +14,7 @@ use super::{
     zeros,
 };
 use crate::driver::Disk;
+use bytes::Bytes;
 use lakebed::{
     Class, Completion, DiskError, DiskRequest, Event, Extent, File, OpId,
     files::{Directory, disk_error},
@@ -290,7 +291,7 @@ impl UringDisk {
         any
     }
 
-    fn on_transferred(&mut self, flight: usize, result: Result<Vec<u8>, DiskError>) {
+    fn on_transferred(&mut self, flight: usize, result: Result<Bytes, DiskError>) {
         if let Flight::Write(write) = &mut self.flights[flight] {
             write.failed = write.failed.or_else(|| result.as_ref().err().copied());
             write.places -= 1;
@@ -301,7 +302,7 @@ impl UringDisk {
         match self.flights.remove(flight) {
             Flight::Write(write) => self.on_written(&write),
             Flight::Read(op, class) => {
-                let read = result.map(|bytes| Completion::Read(bytes.into()));
+                let read = result.map(Completion::Read);
                 self.end(op, class, read);
             }
             Flight::Sync(file, ops) => self.on_synced(file, ops, result.map(drop)),

@@ -7,13 +7,13 @@
 #![allow(unsafe_code)]
 
 use super::ALIGN;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use io_uring::{IoUring, Probe, opcode, squeue, types};
 use lakebed::Extent;
 use slab::Slab;
 use std::{
     alloc::{Layout, alloc, dealloc, handle_alloc_error},
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fs,
     io::{self, ErrorKind},
     mem,
@@ -27,13 +27,17 @@ use tokio::io::{Interest, unix::AsyncFd};
 pub(super) const TRANSFERS_MAX: u32 = 512;
 /// Bytes of aligned memory kept for later transfers.
 const POOL_BYTES_MAX: usize = 16 << 20;
+/// Memory of reads at least this long is used again: the allocator would give it back to the system.
+const READ_BYTES_KEPT: usize = 128 << 10;
+/// Of so many reads, the last ones: a few MiB, for no read is longer than an append may be.
+const READS_KEPT: usize = 8;
 /// `EIO`: the kernel wrote nothing and gave no reason.
 const EIO: i32 = 5;
 
 /// A transfer that has ended: the caller's key, and what was read.
 pub(super) struct Ended {
     pub(super) key: usize,
-    pub(super) result: io::Result<Vec<u8>>,
+    pub(super) result: io::Result<Bytes>,
 }
 
 struct Transfer {
@@ -51,7 +55,7 @@ enum Memory {
     /// Written from an aligned copy of this length.
     Aligned(Aligned, usize),
     /// Read into; at most the capacity, of which nothing is initialised before the end.
-    Read(Vec<u8>, usize),
+    Read(BytesMut, usize),
     /// A sync.
     None,
 }
@@ -61,6 +65,7 @@ pub(super) struct Ring {
     uring: IoUring,
     transfers: Slab<Transfer>,
     pool: Pool,
+    kept: Kept,
 }
 
 impl Ring {
@@ -73,7 +78,8 @@ impl Ring {
         if !needed.iter().all(|&code| probe.is_supported(code)) {
             return Err(ErrorKind::Unsupported.into());
         }
-        Ok(Self { uring, transfers: Slab::new(), pool: Pool::default() })
+        let (pool, kept) = (Pool::default(), Kept::default());
+        Ok(Self { uring, transfers: Slab::new(), pool, kept })
     }
 
     /// Lets the runtime know when transfers have ended. Must be called within a tokio runtime.
@@ -102,7 +108,7 @@ impl Ring {
 
     /// Reads `len` bytes, or to the end of the file.
     pub(super) fn read(&mut self, key: usize, file: Arc<fs::File>, offset: u64, len: usize) {
-        let memory = Memory::Read(Vec::with_capacity(len), len);
+        let memory = Memory::Read(self.kept.memory(len), len);
         self.begin(Transfer { key, file, offset, memory, done: 0 });
     }
 
@@ -166,13 +172,15 @@ impl Ring {
                 // SAFETY: the kernel said that it wrote the first `done` bytes, which never
                 // exceed the capacity that was asked for.
                 unsafe { bytes.set_len(done) };
-                bytes
+                let read = bytes.split().freeze();
+                self.kept.keep(bytes, done);
+                read
             }),
             Memory::Aligned(memory, _) => {
                 self.pool.give_back(memory);
-                result.map(|()| Vec::new())
+                result.map(|()| Bytes::new())
             }
-            Memory::Shared(_) | Memory::None => result.map(|()| Vec::new()),
+            Memory::Shared(_) | Memory::None => result.map(|()| Bytes::new()),
         };
         Ended { key, result }
     }
@@ -216,7 +224,8 @@ impl Transfer {
                 return opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build();
             }
             Memory::Read(bytes, len) => {
-                let start = bytes.as_mut_ptr().wrapping_add(self.done);
+                let start = bytes.spare_capacity_mut().as_mut_ptr().cast::<u8>();
+                let start = start.wrapping_add(self.done);
                 return opcode::Read::new(fd, start, (*len - self.done) as u32)
                     .offset(offset)
                     .build();
@@ -313,6 +322,31 @@ impl Pool {
     }
 }
 
+/// Memory that was read into, to be read into again once nobody holds what was read. Fresh memory
+/// costs a fault for each of its pages: together as much as a read out of the page cache.
+#[derive(Default)]
+struct Kept(VecDeque<BytesMut>);
+
+impl Kept {
+    /// Empty, with room for so much.
+    fn memory(&mut self, len: usize) -> BytesMut {
+        let mut kept = self.0.iter_mut().filter(|_| len >= READ_BYTES_KEPT);
+        let free = kept.position(|kept| kept.try_reclaim(len));
+        let free = free.and_then(|at| self.0.remove(at));
+        free.unwrap_or_else(|| BytesMut::with_capacity(len))
+    }
+
+    /// Takes what is left where so much was read.
+    fn keep(&mut self, memory: BytesMut, read: usize) {
+        if read >= READ_BYTES_KEPT {
+            if self.0.len() == READS_KEPT {
+                self.0.pop_front();
+            }
+            self.0.push_back(memory);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -388,6 +422,34 @@ mod tests {
         assert_eq!(pool.bytes, 8192);
         assert_eq!(pool.copy_of(&extent(vec![8; 8192])).start, start);
         assert_eq!(pool.bytes, 0);
+    }
+
+    #[test]
+    fn memory_is_read_into_again_when_nobody_holds_what_was_read() {
+        let Ok(mut ring) = Ring::new() else { return };
+        let mut file = tempfile::tempfile().unwrap();
+        let content: Vec<u8> = (0..2 * READ_BYTES_KEPT).map(|at| (at / 1000) as u8).collect();
+        file.write_all(&content).unwrap();
+        let file = Arc::new(file);
+        let mut read = |offset: usize, len| {
+            ring.read(0, Arc::clone(&file), offset as u64, len);
+            let read = run(&mut ring).pop().unwrap().result.unwrap();
+            assert!(content[offset..].starts_with(&read) && ring.kept.0.len() <= READS_KEPT);
+            read
+        };
+        let first = read(0, READ_BYTES_KEPT);
+        let place = first.as_ptr();
+        let second = read(5, READ_BYTES_KEPT);
+        assert_ne!(second.as_ptr(), place, "somebody holds the first");
+        drop(first);
+        let third = read(7, READ_BYTES_KEPT);
+        assert_eq!(third.as_ptr(), place);
+        // What is held for long does not keep what is free from being found.
+        let held: Vec<_> = (0..2 * READS_KEPT).map(|at| read(at, READ_BYTES_KEPT)).collect();
+        let place = read(9, READ_BYTES_KEPT).as_ptr();
+        assert_eq!(read(11, READ_BYTES_KEPT).as_ptr(), place);
+        assert!(held.iter().enumerate().all(|(at, held)| content[at..].starts_with(held)));
+        assert_eq!(read(2 * READ_BYTES_KEPT - 3, READ_BYTES_KEPT).len(), 3, "at the end");
     }
 
     #[test]
