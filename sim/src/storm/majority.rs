@@ -140,7 +140,7 @@ impl Camps {
         let broken: Vec<usize> = ring.by_ref().filter(is_there).take(count).collect();
         let others = (0..world.nodes()).filter(|node| is_there(node) && !broken.contains(node));
         let others: Vec<usize> = others.collect();
-        if broken.is_empty() || !others.iter().all(|node| is_able(node)) {
+        if broken.is_empty() || !others.iter().all(is_able) {
             return None;
         }
         let plan = world.plan();
