@@ -561,6 +561,7 @@ fn facts(storage: &Storage) -> Facts {
         restored: storage.restored(),
         saturated: storage.is_saturated(),
         full: storage.is_full(),
+        seeks_room: storage.seeks_room(),
         receiving: storage.receiving(),
         is_state_lost: storage.is_state_lost(),
         installed: storage.installed(),

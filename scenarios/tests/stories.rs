@@ -1,13 +1,13 @@
 //! Directed stories: each is one way in which other systems, or the design's own counterexamples,
 //! lost something (storage.md, "Counterexamples that must stay scenarios").
 
-use lakebed::{LogIndex, Mark, Role, inspect::Probe};
+use lakebed::{LogIndex, Mark, Role, Term, inspect::Probe};
 use lakebed_scenarios::{machine::Ledger, workload};
 use lakebed_sim::{
     Draw, Op, Seed, Violation, World,
     check::{Commands, screen},
     disk::{Failure, Survivors},
-    plan::{FaultKind, MS, Plan, US},
+    plan::{FaultKind, MS, Plan, Step, Steps, US},
     storm::{converge, leader, observe, run_for, run_until, serve, write},
 };
 
@@ -423,5 +423,69 @@ fn a_node_whose_disk_hangs_holds_a_window_however_often_its_link_breaks() {
                 heals(world)
             },
         );
+    }
+}
+
+/// Wall clocks are set back while one leads, between two reigns, and before all restart: what each of these
+/// goes by is kept elsewhere, in the log, in what a follower was sent, and on the disk.
+#[test]
+fn the_time_of_entries_goes_on_when_clocks_are_set_back() {
+    const SECONDS: i64 = 1_000 * MS as i64;
+    for seed in 0..4 {
+        tell("the_time_of_entries_goes_on_when_clocks_are_set_back", seed, |world| {
+            let first = grown(world)?;
+            world.step_wall_clock(first, 20 * SECONDS);
+            run_for(world, 50 * MS)?;
+            world.step_wall_clock(first, -10 * SECONDS);
+            run_for(world, 50 * MS)?;
+            world.hand_over(first, None)?;
+            let is_another = |world: &Cluster| leader(world).is_some_and(|leader| leader != first);
+            run_until(world, 1_000 * MS, "another leader", is_another)?;
+            write(world, b"by a clock that was never ahead")?;
+            cut_all(world, Survivors::All);
+            restart_all(world);
+            serve(world)?;
+            let acknowledged = world.acknowledged();
+            run_for(world, 50 * MS)?;
+            assert!(world.acknowledged() > acknowledged, "times were compared");
+            heals(world)
+        });
+    }
+}
+
+/// Four founders have met. One went down before it had a term, and when it is back another one is gone for
+/// good: it would greet that one for ever if nobody who stayed told it who the members are.
+#[test]
+fn a_founder_that_was_down_is_told_who_has_left() {
+    const NAME: &str = "a_founder_that_was_down_is_told_who_has_left";
+    let down = 3;
+    let is =
+        |world: &Cluster, role: Role| world.probe(down).is_some_and(|probe| probe.role == role);
+    for seed in 0..6 {
+        lakebed_scenarios::telling::tell(NAME, Plan::calm(seed, 4), |world| {
+            let have_met = |world: &Cluster| {
+                (0..4).all(|node| world.probe(node).is_some_and(|probe| probe.ready))
+            };
+            run_until(world, 1_000 * MS, "the founders to have met", have_met)?;
+            assert_eq!(probe(world, down).term, Term(0));
+            world.cut_power(down, Survivors::None);
+            run_until(world, 1_000 * MS, "a leader", |world| leader(world).is_some())?;
+            write(world, b"without it")?;
+            let leads = leader(world).expect("it answered");
+            let goes = (leads + 1) % 3;
+            // A voter that never answered would keep everybody from being removed.
+            world.want_change(&Steps(vec![Step::Demote(down), Step::Remove(goes)]))?;
+            run_until(world, 1_000 * MS, "one to leave", |world| world.has_left(goes))?;
+            world.restart(down);
+            let asks = |world: &Cluster| is(world, Role::Forming);
+            run_until(world, 100 * MS, "the founder to ask", asks)?;
+            run_until(world, 1_000 * MS, "the founder to be told", |world| !asks(world))?;
+            world.dismiss_clients();
+            let is_level = |world: &Cluster| {
+                let (applied, last) = (probe(world, down).applied, probe(world, leads).last.index);
+                applied == last && probe(world, leads).applied == last
+            };
+            run_until(world, 2_000 * MS, "the founder to have the log", is_level)
+        });
     }
 }

@@ -124,6 +124,13 @@ impl Network {
         parted
     }
 
+    /// Two nodes do not hear each other, whatever else divides the nodes.
+    pub(crate) fn part(&mut self, a: usize, b: usize) {
+        for pair in [self.pair(a, b), self.pair(b, a)] {
+            self.cut[pair] += 1;
+        }
+    }
+
     /// A partition is over, whatever else divides the nodes. Returns its directions.
     pub(crate) fn unite(&mut self, side: &[bool], both_ways: bool) -> Vec<(usize, usize)> {
         let united = self.between(side, both_ways);

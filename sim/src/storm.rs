@@ -2,6 +2,7 @@
 //! again and all its nodes must become the same (liveness).
 
 mod errands;
+mod majority;
 
 use crate::{
     client::{Op, Workload},
@@ -19,6 +20,8 @@ use errands::{Asked, serves};
 use lakebed::{Control, LogIndex, Membership, NodeId, Outcome, Role, StateMachine, inspect::Probe};
 use std::sync::Arc;
 
+/// What is owed at the end did not come to be.
+const LIVENESS: &str = "liveness";
 /// After healing there must be a leader within this, and then an answer of whoever is asked.
 const SERVE_WITHIN: u64 = 5_000 * MS;
 /// How long until a request that was refused, or whose end is unknown, is made again.
@@ -203,6 +206,10 @@ pub(crate) fn end<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Chec
     come_together(world)?;
     hand_over(world)?;
     become_one_log(world)?;
+    if majority::goes_on(world)? {
+        nothing_is_open(world)?;
+        become_one_log(world)?;
+    }
     stays_calm(world)
 }
 
@@ -552,7 +559,7 @@ fn waited_in_vain<M: StateMachine, W: Workload>(
 ) -> Violation {
     let nodes: Vec<String> = (0..world.nodes()).map(|node| describe(world, node)).collect();
     let what = format!("waited {} ms for {what}; {}", limit / MS, nodes.join("; "));
-    Violation { invariant: "liveness", node: None, what }
+    Violation { invariant: LIVENESS, node: None, what }
 }
 
 fn describe<M: StateMachine, W: Workload>(world: &World<M, W>, node: usize) -> String {
@@ -589,5 +596,5 @@ pub fn write<M: StateMachine, W: Workload>(world: &mut World<M, W>, command: &[u
         }
     }
     let what = "a write was not acknowledged within 2.5 s".into();
-    Err(Violation { invariant: "liveness", node: None, what })
+    Err(Violation { invariant: LIVENESS, node: None, what })
 }

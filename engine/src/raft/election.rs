@@ -104,7 +104,13 @@ impl Raft {
         leader.committed_before =
             std::mem::replace(&mut leader.committed_then, self.log.marks.committed());
         let durable = self.log.marks.durable();
-        if durable == self.log.marks.last() || durable > leader.disk_seen {
+        // A disk without room ends its operations: its leader can still be asked. What it took waits for
+        // room, so the disk owes nothing but to say whether there is some.
+        let is_owed = match self.facts.full {
+            true => self.facts.seeks_room,
+            false => durable < self.log.marks.last(),
+        };
+        if !is_owed || durable > leader.disk_seen {
             leader.disk_seen = durable;
             leader.disk_moved_at = self.now;
         }
@@ -124,9 +130,10 @@ impl Raft {
                 peer.probe(peer.matched.next());
             }
         }
-        // A disk without room ends its operations: its leader can still be asked.
-        let moves = self.facts.full || self.now.since(leader.disk_moved_at) <= most;
-        let stuck = !moves && !self.membership.is_sole_voter(self.identity.node);
+        let moves = self.now.since(leader.disk_moved_at) <= most;
+        let stuck = !moves
+            && !self.membership.is_sole_voter(self.identity.node)
+            && !cfg!(lakebed_break = "lead_with_a_stuck_disk");
         let quorum = self.membership.is_quorum(|id| {
             id == self.identity.node
                 || leader
@@ -134,7 +141,7 @@ impl Raft {
                     .iter()
                     .any(|peer| peer.id == id && self.now.since(peer.heard) <= most)
         });
-        if stuck || !quorum {
+        if stuck || !quorum && !cfg!(lakebed_break = "lead_without_a_quorum") {
             let why = if stuck { Mark::SteppedDownDiskStuck } else { Mark::SteppedDownNoQuorum };
             self.marks.set(why);
             self.become_follower(self.term, None);
@@ -174,7 +181,7 @@ impl Raft {
         } else if just_started {
             self.marks.set(Mark::BallotRefusedJustStarted);
         }
-        led || just_started
+        (led || just_started) && !cfg!(lakebed_break = "disturb_a_leader")
     }
 
     fn is_gated(&mut self) -> bool {

@@ -88,6 +88,8 @@ pub(crate) struct Facts {
     pub(crate) saturated: bool,
     /// Whether there is no room for more log.
     pub(crate) full: bool,
+    /// Whether there is none, and the disk was asked for some and has not answered yet.
+    pub(crate) seeks_room: bool,
     /// The snapshot that a peer sends.
     pub(crate) receiving: Option<Receiving>,
     /// The log does not go on from any snapshot: a peer must send one.

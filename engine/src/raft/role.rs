@@ -190,7 +190,8 @@ impl Raft {
             self.marks.set(Mark::CanvassRepeated);
         }
         self.leave();
-        if self.membership.is_sole_voter(self.identity.node) {
+        let need_not_ask = self.membership.is_sole_voter(self.identity.node);
+        if need_not_ask || cfg!(lakebed_break = "stand_without_asking") {
             return self.become_candidate();
         }
         self.role = Role::PreCandidate(self.new_canvass());

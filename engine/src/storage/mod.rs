@@ -471,6 +471,11 @@ impl Storage {
         self.journal.has_no_room()
     }
 
+    /// Whether the disk was asked for room that it had none of, and has not answered yet.
+    pub(crate) fn seeks_room(&self) -> bool {
+        self.journal.seeks_room()
+    }
+
     /// The rare situations that were met.
     pub(crate) const fn marks(&self) -> Marks {
         self.ops.marks

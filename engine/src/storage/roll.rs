@@ -165,6 +165,11 @@ impl Journal {
         self.spares.is_full && !self.spares.has(self.spare_len())
     }
 
+    /// Whether there was none, and the disk has not said yet whether there is some now.
+    pub(crate) fn seeks_room(&self) -> bool {
+        self.has_no_room() && self.spares.creating.is_some()
+    }
+
     /// Whether the log does not go on before there is room for another segment.
     pub(super) fn waits_for_room(&self) -> bool {
         self.spares.is_full && matches!(self.roll, Roll::WantSpare(len) if !self.spares.has(len))

@@ -16,6 +16,8 @@ impl Plan {
         let mut plan = Self::storm(seed, nodes);
         // What is refused does not come back: nothing is waited for.
         plan.targets = Targets::default();
+        // Nobody knows who is a majority then.
+        plan.minority = None;
         // A disk that forgets may hold less than the machine beside it.
         plan.keeps = 0;
         plan.faults.extend(ruins(seed, nodes));

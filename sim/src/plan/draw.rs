@@ -4,7 +4,8 @@
 //! limits, so that rare mixes are met.
 
 use super::{
-    Asks, DiskTimes, Fault, FaultKind, Latency, Links, MS, Manner, Plan, Sessions, Targets, US,
+    Asks, DiskTimes, Fault, FaultKind, Latency, Links, MS, Manner, Minority, Plan, Sessions,
+    Targets, US,
     swarm::{Faults, answers_come_late},
 };
 use crate::{
@@ -47,6 +48,7 @@ impl Plan {
             manner: Manner::of_storm(seed),
             keeps: swarm_keeps(seed),
             sessions: Sessions::of_storm(seed),
+            minority: Minority::of_storm(seed),
             faults: Faults::new(seed, nodes).draw(),
         };
         plan.tuning.lease_drift_ppm = plan.swarm_lease();

@@ -80,6 +80,10 @@ impl fmt::Display for Plan {
             print(f, "sessions", &sessions.fields())?;
             writeln!(f)?;
         }
+        if let Some(mut minority) = self.minority {
+            print(f, "minority", &minority.fields())?;
+            writeln!(f)?;
+        }
         for (client, asks) in (1..).zip(&self.clients) {
             writeln!(f, "client {client} asks {asks}")?;
         }
@@ -156,6 +160,10 @@ impl Reader {
                 let sessions = plan.sessions.get_or_insert_default();
                 read(sessions.fields(), rest, Missing::Stays)
             }
+            "minority" => {
+                let minority = plan.minority.get_or_insert_default();
+                read(minority.fields(), rest, Missing::Stays)
+            }
             _ => match GROUPS.iter().find(|(name, _)| *name == word) {
                 Some((_, fields)) => read(fields(plan), rest, Missing::Stays),
                 None => self.header(word, rest),
@@ -167,7 +175,7 @@ impl Reader {
         let mut header = self.file.header();
         let Some((_, kept)) = header.iter_mut().find(|(name, _)| *name == word) else {
             let names = GROUPS.iter().map(|(name, _)| *name);
-            let names: Vec<&str> = names.chain(["sessions", "client", "at"]).collect();
+            let names: Vec<&str> = names.chain(["sessions", "minority", "client", "at"]).collect();
             let names = names.join(", ");
             return Err((word.into(), format!("seed, nodes, joining, keeps, {names}")));
         };

@@ -11,6 +11,7 @@ mod draw;
 mod fields;
 mod file;
 mod manner;
+mod minority;
 mod retuning;
 mod sessions;
 mod steps;
@@ -23,6 +24,7 @@ pub use asks::Asks;
 pub use fields::{KINDS_COUNT, kind_names};
 pub use file::{PlanFile, VERSION};
 pub use manner::Manner;
+pub use minority::{Minority, Trouble};
 pub use retuning::Retuning;
 pub use sessions::Sessions;
 pub use steps::{Step, Steps};
@@ -421,6 +423,8 @@ pub struct Plan {
     pub keeps: u64,
     /// The sessions that clients have, if they have any.
     pub sessions: Option<Sessions>,
+    /// What stays broken for a while once all else is healed, if anything does.
+    pub minority: Option<Minority>,
     /// What happens, in order of time.
     pub faults: Vec<Fault>,
 }
@@ -453,6 +457,7 @@ impl Plan {
             manner: Manner::default(),
             keeps: 0,
             sessions: None,
+            minority: None,
             faults: Vec::new(),
         }
     }

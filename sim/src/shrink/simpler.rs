@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Each makes one group of settings calm, or lets less be needed for the same.
-pub(super) const SETTINGS: [fn(&mut Plan, &Plan); 25] = [
+pub(super) const SETTINGS: [fn(&mut Plan, &Plan); 27] = [
     |plan, calm| plan.links = calm.links,
     |plan, calm| plan.disk = calm.disk,
     |plan, calm| plan.drift_ppm.clone_from(&calm.drift_ppm),
@@ -17,6 +17,8 @@ pub(super) const SETTINGS: [fn(&mut Plan, &Plan); 25] = [
     |plan, calm| plan.manner.readers = calm.manner.readers,
     |plan, calm| plan.keeps = calm.keeps,
     |plan, calm| plan.sessions = calm.sessions,
+    |plan, calm| plan.minority = calm.minority,
+    |plan, _| plan.minority.iter_mut().for_each(|minority| minority.most = 1),
     |plan, _| plan.sessions.iter_mut().for_each(|sessions| sessions.early = 0),
     |plan, calm| plan.segment_bytes = calm.segment_bytes,
     |plan, calm| plan.first_segment_bytes = calm.first_segment_bytes,

@@ -30,10 +30,20 @@ pub(super) fn serves<M: StateMachine, W: Workload>(
     world: &mut World<M, W>,
     asked: &[Asked],
 ) -> Checked {
+    serves_within(world, asked, SERVE_WITHIN, |_| Ok(()))
+}
+
+/// The same within such a time; `meanwhile` goes on beside it, each millisecond.
+pub(super) fn serves_within<M: StateMachine, W: Workload>(
+    world: &mut World<M, W>,
+    asked: &[Asked],
+    within: u64,
+    mut meanwhile: impl FnMut(&mut World<M, W>) -> Checked,
+) -> Checked {
     let errand = |of, is_write| Errand { of, is_write, asked: None, is_done: false };
     let both = |of: &Asked| [true, false].map(|is_write| errand(*of, is_write));
     let mut errands: Vec<Errand> = asked.iter().flat_map(both).collect();
-    let until = world.now() + SERVE_WITHIN;
+    let until = world.now() + within;
     loop {
         for errand in &mut errands {
             errand.go_on(world)?;
@@ -46,8 +56,9 @@ pub(super) fn serves<M: StateMachine, W: Workload>(
                 Asked::Leader => format!("{kind} that whoever leads was asked for"),
                 Asked::Member(node) => format!("{kind} that node {} was asked for", node + 1),
             };
-            return Err(waited_in_vain(world, SERVE_WITHIN, &what));
+            return Err(waited_in_vain(world, within, &what));
         }
+        meanwhile(world)?;
         run_for(world, MS)?;
     }
 }

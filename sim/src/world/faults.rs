@@ -276,6 +276,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
     }
 
+    /// Two nodes do not hear each other, and believe that they are connected.
+    pub(crate) fn part(&mut self, a: usize, b: usize) {
+        self.network.part(a, b);
+    }
+
     /// A node that was alone is so no longer. Connections that lost something break now.
     pub fn readmit(&mut self, node: usize) {
         self.network.readmit(node);

@@ -225,6 +225,27 @@ fn a_leader_whose_disk_stops_steps_down() {
     assert_eq!(commands(cluster.at(1)), [("a".into(), Some(1))], "the others committed it");
 }
 
+/// A disk without room hung when it was asked whether there is some again: its leader appended nothing that
+/// could be missed, refused everything and led on for ever (storm of three, seed 250, with a hung disk).
+#[test]
+fn a_leader_whose_disk_does_not_say_whether_it_has_room_steps_down() {
+    let mut cluster = Cluster::led(3);
+    cluster.at(1).disk.full = true;
+    cluster.elapse(10_000 * MS);
+    assert_eq!(cluster.at(1).role(), status::Role::Leader, "it can still be asked");
+    for _ in 0..10 {
+        cluster.at(1).disk.seeks_room = true;
+        cluster.elapse(500 * MS);
+        cluster.at(1).disk.seeks_room = false;
+        cluster.elapse(500 * MS);
+    }
+    assert_eq!(cluster.at(1).role(), status::Role::Leader, "its disk answers");
+    cluster.at(1).disk.seeks_room = true;
+    cluster.elapse(2300 * MS);
+    assert!(cluster.at(1).has(Mark::SteppedDownDiskStuck));
+    assert_ne!(cluster.at(1).role(), status::Role::Leader);
+}
+
 #[test]
 fn a_leader_follows_whoever_has_a_greater_term() {
     let mut cluster = Cluster::led(3);

@@ -426,6 +426,32 @@ fn entries_read_before_a_cut_are_not_sent_after_it() {
     assert_eq!(leader.peer(node(2)).unwrap().fed, None);
 }
 
+/// Read for a peer, and not sent before a snapshot was on its way to it, which moved where it goes on: what
+/// was read was sent as what follows the snapshot (churn, seed 7140285).
+#[test]
+fn what_was_read_for_a_peer_is_sent_from_where_it_goes_on_only() {
+    let mut cluster = Cluster::led(3);
+    for request in 0..8 {
+        cluster.propose(1, request, &["a"]);
+        cluster.run();
+    }
+    let read = cluster.at(1).raft.log.slice(LogIndex(2), LogIndex(4), 1000);
+    let Role::Leader(leader) = &mut cluster.at(1).raft.role else { panic!("it leads") };
+    let peer = leader.peer(node(2)).unwrap();
+    assert!(read.is_some() && peer.next > LogIndex(8));
+    peer.fed = read;
+    cluster.propose(1, 9, &["b"]);
+    let first = |(to, payload): (NodeId, Payload)| match payload {
+        Payload::Append(append) => {
+            let first = entry::frames(&append.frames).next().expect("it is no heartbeat");
+            Some((to, append.prev.index.next(), first.id.index))
+        }
+        _ => None,
+    };
+    let said: Vec<_> = cluster.said(1).into_iter().filter_map(first).collect();
+    assert_eq!(said, [2, 3].map(|to| (node(to), LogIndex(10), LogIndex(10))));
+}
+
 #[test]
 fn those_who_are_caught_up_hear_of_a_commit_with_the_next_entries() {
     let mut cluster = Cluster::led(3);

@@ -75,6 +75,7 @@ struct Disk {
     lazy: bool,
     saturated: bool,
     full: bool,
+    seeks_room: bool,
     reads: u64,
     /// Entries of which only the name is left.
     holes: Vec<LogIndex>,
@@ -251,6 +252,7 @@ impl Node {
             restored: Some(LogId::ZERO),
             saturated: self.disk.saturated,
             full: self.disk.full,
+            seeks_room: self.disk.seeks_room,
             receiving: None,
             is_state_lost: false,
             installed: None,
@@ -385,6 +387,7 @@ fn disk_with(term: u64, terms: &[u64], nodes: u64) -> Disk {
         lazy: false,
         saturated: false,
         full: false,
+        seeks_room: false,
         reads: 0,
         holes: Vec::new(),
         origin: Origin::default(),
