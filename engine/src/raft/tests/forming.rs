@@ -70,6 +70,100 @@ fn a_wiped_member_is_turned_away() {
     assert!(cluster.at(1).has(Mark::NewcomerTurnedAway));
 }
 
+/// What a node says, from a former group of the same id: other lives of all disks.
+fn former(cluster: &mut Cluster, from: u64, to: u64, knows: u64) -> Message {
+    let origin = Origin::default();
+    let head = cluster.at(from).raft.head_to(node(to));
+    let head = Head { incarnation: 1000 + from, to_incarnation: knows, ..head };
+    Message { head, payload: Payload::Hello { ask: true, origin } }
+}
+
+/// The group was removed while its members met, and created again: a greeting that was late was recorded
+/// as the new group's, and its true member was told that its disk was lost (storm of groups, seed 0).
+#[test]
+fn a_late_greeting_of_a_former_group_of_this_id_is_no_members() {
+    // To nobody that it has met, and to each of the former group's.
+    for knows in [0, 1000] {
+        let mut cluster = formatted(3);
+        for (from, to) in [(1, 2), (2, 1), (3, 1), (1, 3)] {
+            let late = former(&mut cluster, from, to, if knows > 0 { knows + to } else { 0 });
+            cluster.deliver(node(from), late);
+        }
+        cluster.elapse(5000 * MS);
+        assert!(cluster.nodes.iter().all(|node| node.halted.is_none()));
+        assert!(cluster.nodes.iter().all(|node| *node.disk.recorded == members(3)));
+        assert!(cluster.at(1).raft.leader().is_some());
+    }
+}
+
+/// The others have formed, and greet nobody by themselves.
+#[test]
+fn one_that_asks_again_and_hears_a_late_greeting_is_answered_who_is_there() {
+    let mut cluster = formatted(3);
+    cluster.run();
+    cluster.crash(2);
+    let late = former(&mut cluster, 1, 2, 0);
+    cluster.deliver(node(1), late);
+    assert_eq!(cluster.at(2).raft.membership.voters[0].incarnation, 1001);
+    cluster.elapse(5000 * MS);
+    assert_eq!(*cluster.at(2).disk.recorded, members(3));
+    assert!(cluster.at(2).raft.leader().is_some());
+}
+
+/// Until the disk has the life that is there, it names one that may be nobody's.
+#[test]
+fn a_life_in_the_place_of_one_in_doubt_counts_as_met_when_the_disk_has_it() {
+    let mut cluster = formatted(3);
+    cluster.run();
+    cluster.crash(2);
+    let late = former(&mut cluster, 1, 2, 0);
+    cluster.deliver(node(1), late);
+    cluster.at(2).disk.lazy = true;
+    cluster.run();
+    let first = |members: &Membership| members.voters[0].incarnation;
+    assert_eq!(first(&cluster.at(2).disk.recorded), 1001);
+    assert_eq!(first(&cluster.at(2).raft.membership), first(&members(3)));
+    assert_eq!(cluster.at(2).role(), status::Role::Forming);
+    cluster.at(2).disk.lazy = false;
+    cluster.run();
+    assert_eq!(cluster.at(2).role(), status::Role::Follower);
+}
+
+/// Those who tell it are not whom it has recorded, and none of them greets a node that has left.
+#[test]
+fn one_that_was_removed_before_it_was_back_believes_it_of_a_member_in_doubt() {
+    let mut cluster = formatted(4);
+    cluster.run();
+    cluster.isolate(4);
+    cluster.crash(4);
+    cluster.elect(1);
+    cluster.changed(1, 100, &[Change::Remove(node(4))]);
+    cluster.cut.clear();
+    for from in 1..=3 {
+        let late = former(&mut cluster, from, 4, 0);
+        cluster.deliver(node(from), late);
+    }
+    cluster.elapse(1000 * MS);
+    assert_eq!(cluster.at(4).halted, Some(Halt::Removed));
+}
+
+/// Node 3 has named the life of node 1, and so was there in this group: another life of it is turned away,
+/// whether they have formed or not.
+#[test]
+fn a_member_that_was_wiped_while_the_cluster_forms_is_turned_away_by_who_had_met_it() {
+    let mut cluster = formatted(4);
+    cluster.isolate(4);
+    cluster.elapse(1000 * MS);
+    assert_eq!(roles(&cluster), [status::Role::Forming; 4]);
+    let own = cluster.at(1).raft.identity.incarnation;
+    let wiped = former(&mut cluster, 3, 1, own);
+    cluster.deliver(node(3), wiped);
+    assert!(cluster.at(1).has(Mark::NewcomerTurnedAway));
+    cluster.cut.clear();
+    cluster.elapse(1000 * MS);
+    assert_eq!(*cluster.at(1).disk.recorded, members(4));
+}
+
 fn formation_with(members: &Membership, id: u64, incarnation: u64) -> Membership {
     let mut members = members.clone();
     members.voters.iter_mut().filter(|m| m.id.0 == id).for_each(|m| m.incarnation = incarnation);
