@@ -69,6 +69,21 @@ pub enum Step {
         /// The leader.
         node: usize,
     },
+    /// What a node of a former group of the same id said first, naming no life or the former group's,
+    /// arrives only now.
+    Former {
+        /// From this node.
+        from: usize,
+        /// At that one.
+        to: usize,
+        /// Whether it is an answer, to a life of the former group.
+        answers: bool,
+    },
+    /// A node's disk is gone, and it is formatted again.
+    Wipe {
+        /// Which.
+        node: usize,
+    },
     /// A node loses power, starts again and has judged its disk.
     PowerCut {
         /// Which.
@@ -94,6 +109,11 @@ impl fmt::Debug for Step {
             Self::Propose { node } => write!(f, "{} is asked for an entry", node + 1),
             Self::Transfer { node } => write!(f, "{} is asked to hand over", node + 1),
             Self::Remove { node } => write!(f, "{} is asked to remove {NODES}", node + 1),
+            Self::Former { from, to, answers } => {
+                let what = if answers { "answer" } else { "greeting" };
+                write!(f, "{} -> {}, a {what} of a former group", from + 1, to + 1)
+            }
+            Self::Wipe { node } => write!(f, "{} is wiped and formatted again", node + 1),
             Self::PowerCut { node, keeps } => {
                 let what = if keeps { "kept" } else { "lost" };
                 write!(f, "{} loses power, what it wrote is {what}", node + 1)
@@ -109,6 +129,8 @@ struct Spent {
     proposals: u8,
     transfers: u8,
     removals: u8,
+    formers: u8,
+    wipes: u8,
     power_cuts: u8,
     losses: u8,
     repeats: u8,
@@ -122,25 +144,23 @@ pub struct Cluster {
     lines: [[VecDeque<Bytes>; NODES]; NODES],
     spent: Spent,
     pub(crate) ledger: Ledger,
+    /// What was said first in a former group of the same id, and answered.
+    former: Arc<[[Option<[Bytes; 2]>; NODES]; NODES]>,
 }
 
 impl Cluster {
-    /// Three voters that have met each other; nobody leads.
-    #[must_use]
-    pub fn formed() -> Self {
-        let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
-        let members = Arc::new(Membership::of((1..=NODES as u64).map(member)));
+    /// Three founders that are connected, and have not met.
+    fn begun(life: u64) -> Self {
         let mut cluster = Self {
             nodes: Vec::new(),
             lines: Default::default(),
             spent: Spent::default(),
             ledger: Ledger::default(),
+            former: Arc::default(),
         };
         let mut sends = Vec::new();
         for id in 1..=NODES as u64 {
-            let members = Arc::clone(&members);
-            let start = Start::Format { cluster: ClusterId(1), members };
-            let (node, said) = Node::start(NodeId(id), start);
+            let (node, said) = Node::start(NodeId(id), life, founding());
             cluster.nodes.push(Arc::new(node));
             sends.push(said);
         }
@@ -148,6 +168,36 @@ impl Cluster {
         for (from, to) in ways() {
             cluster.touch(from, |node| node.handle(vec![link(to, true)]));
         }
+        cluster
+    }
+
+    /// Three founders that are connected, and have not met; what was said when a former group of this
+    /// id was founded may still be on its way.
+    #[must_use]
+    pub fn founding() -> Self {
+        let before = Self::begun(FORMER_LIFE);
+        let mut former: [[Option<[Bytes; 2]>; NODES]; NODES] = Default::default();
+        for (from, to) in ways() {
+            let mut met = before.clone();
+            let greeting = met.lines[from][to].back().expect("founders greet").clone();
+            // It answers what it is greeted with; nobody else has a say.
+            met.lines = Default::default();
+            met.touch(from, |node| {
+                let bytes = before.lines[to][from].back().expect("founders greet").clone();
+                let sends =
+                    node.handle(vec![Event::Received { from: NodeId(to as u64 + 1), bytes }]);
+                [sends, node.let_disk_catch_up()].concat()
+            });
+            let answer = met.lines[from][to].back().expect("a greeting is answered").clone();
+            former[from][to] = Some([greeting, answer]);
+        }
+        Self { former: Arc::new(former), ..Self::begun(1) }
+    }
+
+    /// Three voters that have met each other; nobody leads.
+    #[must_use]
+    pub fn formed() -> Self {
+        let mut cluster = Self::begun(1);
         cluster.settle();
         let is_forming = |node: &Node| node.probe().role == Role::Forming;
         while let Some(at) = cluster.nodes.iter().position(|node| is_forming(node)) {
@@ -212,6 +262,14 @@ impl Cluster {
             if spent.waits[at] < limits.waits[at] {
                 steps.push(Step::Wait { node: at });
             }
+            if spent.wipes < limits.wipes {
+                steps.push(Step::Wipe { node: at });
+            }
+            if spent.formers < limits.formers {
+                let others = (0..NODES).filter(|from| *from != at);
+                let said = others.flat_map(|from| [false, true].map(|answers| (from, answers)));
+                steps.extend(said.map(|(from, answers)| Step::Former { from, to: at, answers }));
+            }
             if spent.power_cuts < limits.power_cuts {
                 steps.push(Step::PowerCut { node: at, keeps: false });
                 if !is_idle {
@@ -268,6 +326,16 @@ impl Cluster {
                 next.spent.removals += 1;
                 next.order(node, Control::Change(vec![Change::Remove(NodeId(NODES as u64))]));
             }
+            Step::Former { from, to, answers } => {
+                next.spent.formers += 1;
+                let said = self.former[from][to].as_ref().expect("there was a former group");
+                let (from, bytes) = (NodeId(from as u64 + 1), said[usize::from(answers)].clone());
+                next.touch(to, |node| node.handle(vec![Event::Received { from, bytes }]));
+            }
+            Step::Wipe { node } => {
+                next.spent.wipes += 1;
+                next.wipe(node);
+            }
             Step::PowerCut { node, keeps } => {
                 next.spent.power_cuts += 1;
                 next.power_cut(node, keeps);
@@ -298,6 +366,18 @@ impl Cluster {
         let before = Arc::clone(&self.nodes[at]);
         self.touch(at, |node| node.lose_power(keeps));
         self.ledger.on_power_cut(&before, &self.nodes[at]);
+        self.connect_anew(at);
+    }
+
+    /// What was on its way to it is lost, and its disk is a new one.
+    fn wipe(&mut self, at: usize) {
+        self.lines.iter_mut().for_each(|lines| lines[at].clear());
+        self.ledger.on_wiped(NodeId(at as u64 + 1));
+        self.touch(at, |node| node.begin_anew(founding()));
+        self.connect_anew(at);
+    }
+
+    fn connect_anew(&mut self, at: usize) {
         for peer in (0..NODES).filter(|peer| *peer != at) {
             self.touch(at, |node| node.handle(vec![link(peer, true)]));
             self.touch(peer, |node| node.handle(vec![link(at, false), link(at, true)]));
@@ -346,6 +426,15 @@ impl Cluster {
         let members = self.nodes.iter().filter_map(|node| node.engine.membership());
         members.into_iter().any(|members| members.members().count() < NODES)
     }
+}
+
+/// The lives of a former group's disks are others.
+const FORMER_LIFE: u64 = 100;
+
+fn founding() -> Start {
+    let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
+    let members = Arc::new(Membership::of((1..=NODES as u64).map(member)));
+    Start::Format { cluster: ClusterId(1), members }
 }
 
 fn ways() -> impl Iterator<Item = (usize, usize)> {

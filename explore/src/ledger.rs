@@ -6,7 +6,10 @@ use lakebed::{
     Halt, LogId, LogIndex, NodeId, Role, Term,
     inspect::{Said, said},
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Ledger {
@@ -19,6 +22,8 @@ pub(crate) struct Ledger {
     machines: BTreeMap<LogIndex, u64>,
     /// How far each node has said that its disk holds the log of a leader: its term and its index.
     acknowledged: BTreeMap<NodeId, (Term, LogIndex)>,
+    /// Whose disks were replaced: what they knew is nobody's any more.
+    wiped: BTreeSet<NodeId>,
     /// The first that was not true.
     pub(crate) violation: Option<String>,
 }
@@ -71,7 +76,8 @@ impl Ledger {
 
     fn expect_halt_to_be_in_order(&mut self, node: &Node) {
         let Some(halt) = &node.halt else { return };
-        self.expect(matches!(**halt, Halt::Removed), || {
+        let is_lost = self.wiped.contains(&node.id) && matches!(**halt, Halt::DiskLost { .. });
+        self.expect(is_lost || matches!(**halt, Halt::Removed), || {
             format!("no node ends by itself: node {} did: {halt}", node.id)
         });
     }
@@ -141,7 +147,8 @@ impl Ledger {
         // By the members in force at whoever knows most: a change may be under way.
         let Some(newest) = nodes.iter().max_by_key(|node| node.probe().committed) else { return };
         let Some(members) = newest.engine.membership() else { return };
-        if members.outgoing.is_empty() && members.members().count() == nodes.len() {
+        let is_whole = members.outgoing.is_empty() && members.members().count() == nodes.len();
+        if is_whole && self.wiped.is_empty() {
             let lost = self.committed.iter().map(|(id, _)| *id).find(|id| {
                 !members.is_quorum(|member| {
                     nodes.iter().any(|node| {
@@ -153,6 +160,12 @@ impl Ledger {
             });
             self.expect(lost.is_none(), || format!("a quorum holds what is committed: {lost:?}"));
         }
+    }
+
+    /// A node's disk is a new one: it is held to nothing but its votes, which count.
+    pub(crate) fn on_wiped(&mut self, node: NodeId) {
+        self.acknowledged.remove(&node);
+        self.wiped.insert(node);
     }
 
     /// A node has lost power and come back; `before` is what it showed last.

@@ -6,6 +6,8 @@
 //! is [stateright](https://docs.rs/stateright)'s, and states are told apart by the whole of each
 //! engine, its disk and what is on the way, so none is passed over that differs in anything.
 //!
+//! What has too many states for that, as the meeting of founders, is [walked](walk) through at random.
+//!
 //! `cargo test` goes through what takes seconds ([`SMALL`]); `cargo run --release -p
 //! lakebed-explore -- NAME` through the rest ([`LARGE`]).
 
@@ -16,4 +18,4 @@ mod model;
 mod node;
 
 pub use cluster::{Cluster, Step};
-pub use model::{Exploration, LARGE, Limits, SMALL, explore};
+pub use model::{Begins, Exploration, FOUNDING, LARGE, Limits, SMALL, explore, walk};

@@ -43,15 +43,21 @@ fn config(id: NodeId) -> Config {
     config
 }
 
+/// What an engine draws, its disk's identity above all, is another thing in each life.
+fn engine(id: NodeId, life: u64) -> Engine {
+    let seed = if life == 1 { id.0 } else { life << 8 | id.0 };
+    Engine::new(config(id), seed).expect("a good configuration")
+}
+
 impl Node {
     /// A node that is being started in this way; everything its disk is asked is done at once.
-    pub(crate) fn start(id: NodeId, start: Start) -> (Self, Vec<Send>) {
+    pub(crate) fn start(id: NodeId, life: u64, start: Start) -> (Self, Vec<Send>) {
         let mut node = Self {
             id,
-            engine: Engine::new(config(id), id.0).expect("a good configuration"),
+            engine: engine(id, life),
             disk: Disk::default(),
             now: Instant(0),
-            lives: 1,
+            lives: life,
             applied: (LogIndex(0), 0),
             fresh: Vec::new(),
             halt: None,
@@ -141,11 +147,20 @@ impl Node {
     /// The power fails, and comes back.
     pub(crate) fn lose_power(&mut self, keeps: bool) -> Vec<Send> {
         self.disk.lose_power(keeps);
+        self.live_again(Start::Run)
+    }
+
+    /// Its disk is gone, and another one is formatted.
+    pub(crate) fn begin_anew(&mut self, start: Start) -> Vec<Send> {
+        self.disk = Disk::default();
+        self.live_again(start)
+    }
+
+    fn live_again(&mut self, start: Start) -> Vec<Send> {
         self.lives += 1;
-        let seed = self.lives << 8 | self.id.0;
-        self.engine = Engine::new(config(self.id), seed).expect("a good configuration");
+        self.engine = engine(self.id, self.lives);
         self.applied = (LogIndex(0), 0);
-        let mut sends = self.handle(vec![Event::Start(Start::Run)]);
+        let mut sends = self.handle(vec![Event::Start(start)]);
         sends.extend(self.let_disk_catch_up());
         sends
     }

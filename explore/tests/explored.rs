@@ -1,6 +1,6 @@
 //! The small explorations, whole: every state they can reach keeps what Raft promises.
 
-use lakebed_explore::{SMALL, explore};
+use lakebed_explore::{FOUNDING, SMALL, explore, walk};
 
 fn goes_through(name: &str, states_at_least: usize) {
     let limits = SMALL.iter().find(|limits| limits.name == name).expect("it is one of them");
@@ -40,4 +40,14 @@ fn a_removal_by_one_leader_or_two() {
 #[test]
 fn a_handover_on_lines_that_lose() {
     goes_through("loss", 20_000);
+}
+
+/// Too many states to see them all.
+#[test]
+fn walks_while_founders_meet_and_a_former_group_is_heard() {
+    let walked = walk(&FOUNDING, 1, 60_000);
+    println!("founding: {walked}");
+    assert_eq!(walked.violation, None);
+    assert_eq!(walked.unreached, [""; 0], "what it is for was not reached");
+    assert!(walked.steps >= 60_000, "{walked}");
 }
