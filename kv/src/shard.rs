@@ -80,8 +80,9 @@ impl Slot {
                 self.value_len = len as u32;
             }
             None => {
-                let parts = [self.value(), tail];
-                *self = Self::with_room(self.key(), &parts, len.max(2 * self.room()), self.expires);
+                let value = self.value();
+                let room = len.max(2 * value.len());
+                *self = Self::with_room(self.key(), &[value, tail], room, self.expires);
             }
         }
     }
@@ -301,6 +302,21 @@ mod tests {
         let sorted = shard.sorted();
         let names: Vec<_> = sorted.iter().map(|slot| (slot.key(), slot.value())).collect();
         assert_eq!(names, [b"a", b"b", b"c", b"d"].map(|key| (&key[..], &key[..])));
+    }
+
+    /// Each addition moves what a view holds: the room that it got to grow grew with each of them.
+    #[test]
+    fn a_value_that_is_added_to_while_views_hold_it_takes_no_more_room() {
+        let mut slot = Slot::new(b"key", b"value", Timestamp(1));
+        let held: Vec<_> = (0..200)
+            .map(|_| {
+                let held = slot.clone();
+                slot.extend(b"x");
+                assert!(slot.room() <= 2 * slot.value().len(), "{}", slot.room());
+                held
+            })
+            .collect();
+        assert_eq!((held[199].value().len(), slot.value().len()), (204, 205));
     }
 
     #[test]
