@@ -13,7 +13,7 @@ use crate::{
 };
 use lakebed::{
     Action, DiskError, DiskRequest, Engine, Event, File, Halt, Instant, LogId, LogIndex, Machine,
-    Note, OpId, Runner, StateMachine, Term, Timestamp,
+    Note, OpId, Runner, StateMachine, Term, Timestamp, inspect::Probe,
 };
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -276,13 +276,22 @@ pub(crate) struct Scars {
 }
 
 impl Scars {
-    /// Whether an entry of a log from `first` on may stay bad: one that was struck, and that no other log
-    /// reaches back to (`least`: where those begin, if there are any). Its effect is in the node's state,
-    /// and it goes with the log that a snapshot takes the place of. A ruined disk may lack any.
-    pub(crate) fn may_keep_hole(&self, first: LogIndex, least: Option<LogIndex>) -> bool {
+    /// Whether an entry of a log from `first` on may stay bad: one that was struck, and that nobody else
+    /// gives (`is_given`). Its effect is in the node's state, and it goes with the log that a snapshot
+    /// takes the place of. A ruined disk may lack any.
+    pub(crate) fn may_keep_hole(
+        &self,
+        first: LogIndex,
+        is_given: impl Fn(LogIndex) -> bool,
+    ) -> bool {
         let mut struck = self.entries.iter().map(|struck| LogIndex(u64::from(*struck)));
-        let may_stay = |index| index >= first && least.is_none_or(|least| index < least);
-        self.is_ruined || struck.any(may_stay)
+        self.is_ruined || struck.any(|index| index >= first && !is_given(index))
+    }
+
+    /// Whether a node that shows this can give an entry to another: its log reaches back there, and it does
+    /// not lack the same one itself.
+    pub(crate) fn gives(&self, probe: &Probe, index: LogIndex) -> bool {
+        index >= probe.first && !(probe.holed && self.entries.contains(&(index.0 as u32)))
     }
 }
 

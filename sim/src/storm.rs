@@ -457,18 +457,20 @@ fn is_one_log<M: StateMachine, W: Workload>(world: &World<M, W>) -> bool {
         && members.outgoing.is_empty()
         && (0..world.nodes()).all(|node| !must_stop(world, node, &members))
         && owed.iter().zip(&probes).all(|(node, probe)| {
-            let others = owed.iter().zip(&probes).filter(|(other, _)| *other != node);
-            let least = others.map(|(_, other)| other.first).min();
-            Some(probe.last) == last && is_whole(probe, world.scars(*node), least)
+            let is_given = |index| {
+                let mut others = owed.iter().zip(&probes).filter(|(other, _)| *other != node);
+                others.any(|(other, probe)| world.scars(*other).gives(probe, index))
+            };
+            Some(probe.last) == last && is_whole(probe, world.scars(*node), is_given)
         })
 }
 
 /// Whether a node has applied all of its log, and all of that is durable and nothing amiss, but for what
-/// damage may have left; `least`: where the log of the others begins, if there are any.
-pub(crate) fn is_whole(probe: &Probe, scars: &Scars, least: Option<LogIndex>) -> bool {
+/// damage may have left; `is_given`: whether another can give an entry to it.
+pub(crate) fn is_whole(probe: &Probe, scars: &Scars, is_given: impl Fn(LogIndex) -> bool) -> bool {
     let last = probe.last.index;
     let is_full = probe.applied == last && probe.durable == last;
-    is_full && !probe.gated && (!probe.holed || scars.may_keep_hole(probe.first, least))
+    is_full && !probe.gated && (!probe.holed || scars.may_keep_hole(probe.first, is_given))
 }
 
 /// Nothing happens any more, so whoever leads goes on to, and the log stays one.

@@ -9,7 +9,7 @@ use crate::{
     plan::{Harm, Part},
     trial::{Trial, after_power_cut, log, proven, refuses},
 };
-use lakebed::{GroupId, LogIndex, StateMachine};
+use lakebed::{GroupId, Halt, LogIndex, StateMachine};
 use std::collections::BTreeSet;
 
 impl<M: StateMachine, W: Workload> Groups<M, W> {
@@ -96,6 +96,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
                 let seen = Seen { node, probe: engine.probe(), engine: &engine, clock: None };
                 self.groups[&id].oracle.on_trial(&seen)
             }
+            Trial::Halts(Halt::Removed) if self.groups[&id].oracle.is_former(node) => Ok(()),
             Trial::Halts(halt) => Err(refuses(node, &halt)),
         }
     }

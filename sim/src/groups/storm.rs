@@ -266,9 +266,11 @@ fn is_one_log<M: StateMachine, W: Workload>(world: &Groups<M, W>, group: GroupId
         && members.outgoing.is_empty()
         && (0..world.nodes()).all(|node| !world.must_leave(node, group, &members))
         && owed.iter().zip(&probes).all(|(node, probe)| {
-            let others = owed.iter().zip(&probes).filter(|(other, _)| *other != node);
-            let least = others.map(|(_, other)| other.first).min();
-            Some(probe.last) == last && is_whole(probe, world.scars(*node, group), least)
+            let is_given = |index| {
+                let mut others = owed.iter().zip(&probes).filter(|(other, _)| *other != node);
+                others.any(|(other, probe)| world.scars(*other, group).gives(probe, index))
+            };
+            Some(probe.last) == last && is_whole(probe, world.scars(*node, group), is_given)
         })
 }
 

@@ -16,7 +16,9 @@ use crate::{
     plan::Harm,
     trial::{Trial, after_power_cut, proven, refuses, trial},
 };
-use lakebed::{Completion, DiskError, File, LogId, LogIndex, OpId, Start, StateMachine, Term};
+use lakebed::{
+    Completion, DiskError, File, Halt, LogId, LogIndex, OpId, Start, StateMachine, Term,
+};
 
 impl<M: StateMachine, W: Workload> World<M, W> {
     /// Damages anything on the disk of a node that is down, unless nobody could tell.
@@ -178,6 +180,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 engine: &engine,
                 clock: None,
             }),
+            // Removed a moment ago, it has not been told yet.
+            Trial::Halts(Halt::Removed) if self.oracle.is_former(node) => Ok(()),
             Trial::Halts(halt) => Err(refuses(node, &halt)),
         }
     }
