@@ -102,14 +102,14 @@ pub const LARGE: [Limits; 9] = [
     Limits { name: "cut-removal", removals: 1, power_cuts: 1, ..PROMPT_TWICE_LED },
 ];
 
-/// Three founders that meet, one of whom may lose its disk meanwhile, while a former group's greetings
-/// come late. There are too many states of it: it is walked through.
+/// Three founders that meet, one of whom may lose its disk meanwhile. There are too many states of it: it
+/// is walked through. (A former group's greetings are left out: one that is late may end the new group,
+/// docs/groups.md.)
 pub const FOUNDING: Limits = Limits {
     name: "founding",
     begins: Begins::Founding,
     waits: [3; NODES],
     proposals: 1,
-    formers: 2,
     wipes: 1,
     power_cuts: 1,
     losses: 1,

@@ -44,7 +44,7 @@ fn a_handover_on_lines_that_lose() {
 
 /// Too many states to see them all.
 #[test]
-fn walks_while_founders_meet_and_a_former_group_is_heard() {
+fn walks_while_founders_meet_and_one_loses_its_disk() {
     let walked = walk(&FOUNDING, 1, 60_000);
     println!("founding: {walked}");
     assert_eq!(walked.violation, None);

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 type World = Groups<Ledger, fn(&mut Draw) -> Op>;
 
-/// One storm in sixteen has a hundred groups, the others eight. In one of three the groups that are removed
-/// come again.
+/// One storm in sixteen has a hundred groups, the others eight.
 #[must_use]
 pub const fn census(seed: u64) -> Census {
     let groups = if seed % 16 == 15 { 100 } else { 8 };
@@ -20,8 +19,7 @@ pub const fn census(seed: u64) -> Census {
         2 => Spread::Apart,
         _ => Spread::Three,
     };
-    let again = if seed.is_multiple_of(3) { 3 } else { 0 };
-    Census { groups, comings: 4, again, spread }
+    Census { groups, comings: 4, spread }
 }
 
 /// A storm over hosts: the ordinary faults, groups that come and go, and, in half of the runs, nodes
@@ -38,7 +36,7 @@ pub fn calm(seed: u64, groups: u64) -> (Plan, Census) {
     plan.tuning.heartbeat = Duration::from_millis(20);
     plan.tuning.election = (Duration::from_millis(200), Duration::from_millis(400));
     plan.tuning.hibernate_after = Duration::from_millis(60);
-    (plan, Census { groups, comings: 0, again: 0, spread: Spread::Everywhere })
+    (plan, Census { groups, comings: 0, spread: Spread::Everywhere })
 }
 
 /// All groups rest; then the node that leads most of them is killed. Each of its groups has another
@@ -85,7 +83,7 @@ pub fn idle(groups: u64, rests: bool) -> Result<Idle, Violation> {
     plan.tuning.heartbeat = Duration::from_millis(100);
     plan.tuning.election = (Duration::from_millis(1000), Duration::from_millis(2000));
     plan.tuning.hibernate_after = Duration::from_secs(u64::from(rests));
-    let census = Census { groups, comings: 0, again: 0, spread: Spread::Everywhere };
+    let census = Census { groups, comings: 0, spread: Spread::Everywhere };
     let mut world = Groups::new(plan, census, Ledger::default, workload);
     of::serve(&mut world)?;
     of::converge(&mut world)?;

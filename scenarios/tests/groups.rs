@@ -2,7 +2,7 @@
 
 use lakebed::Mark;
 use lakebed_scenarios::groups::{a_leader_of_many_dies, a_leader_of_many_gives_up, idle, storm};
-use lakebed_sim::{Report, Seed, check, groups::storm as of, plan::kind_names};
+use lakebed_sim::{Seed, check, groups::storm as of, plan::kind_names};
 
 /// In a sweep of some length groups rest, wake in each of the ways there are, and are removed; members
 /// change, disks fill up, and what is on them rots.
@@ -21,9 +21,6 @@ fn groups() {
     }
     assert!(reports.iter().any(|report| report.stats.removals > 0), "no group was removed");
     assert!(reports.iter().any(|report| report.stats.disk_failures > 0), "no engine's disk failed");
-    assert!(reports.iter().any(|report| report.stats.rebirths > 0), "no id was used again");
-    let former = |report: &Report| report.stats.messages_former > 0;
-    assert!(reports.iter().any(former), "no group was sent what another of its id had said");
     for kind in ["change", "damage", "disk-full", "kill-and-cut"] {
         let number = kind_names().position(|name| name == kind).expect("kinds have names");
         assert!(reports.iter().any(|report| report.stats.faults[number] > 0), "no {kind} struck");

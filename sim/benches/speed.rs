@@ -132,7 +132,7 @@ fn idle_groups(rests: bool) {
     plan.tuning.heartbeat = Duration::from_millis(100);
     plan.tuning.election = (Duration::from_secs(1), Duration::from_secs(2));
     plan.tuning.hibernate_after = Duration::from_secs(u64::from(rests));
-    let census = Census { groups: 1_000, comings: 0, again: 0, spread: Spread::Everywhere };
+    let census = Census { groups: 1_000, comings: 0, spread: Spread::Everywhere };
     let mut world = Groups::new(plan, census, Count::default, workload as fn(&mut Draw) -> Op);
     let ready = groups::serve(&mut world).and_then(|()| groups::converge(&mut world));
     ready.unwrap_or_else(|violation| panic!("{violation}"));

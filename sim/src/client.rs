@@ -217,11 +217,6 @@ impl Requests {
         RequestId(self.list.len() as u64)
     }
 
-    /// The id of the next one.
-    pub(crate) fn next(&self) -> RequestId {
-        RequestId(self.list.len() as u64 + 1)
-    }
-
     pub(crate) fn of(&self, id: RequestId) -> &Request {
         &self.list[id.0 as usize - 1]
     }

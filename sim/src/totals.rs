@@ -80,8 +80,6 @@ impl AddAssign for Stats {
             unknown,
             messages_lost,
             messages_stale,
-            messages_former,
-            rebirths,
             snapshots,
             compactions,
             disk_failures,
@@ -101,8 +99,6 @@ impl AddAssign for Stats {
         self.unknown += unknown;
         self.messages_lost += messages_lost;
         self.messages_stale += messages_stale;
-        self.messages_former += messages_former;
-        self.rebirths += rebirths;
         self.snapshots += snapshots;
         self.compactions += compactions;
         self.disk_failures += disk_failures;

@@ -432,9 +432,7 @@ impl Raft {
     /// A member says that this node is none. It never takes that back: ids are used once.
     pub(super) fn on_removed(&mut self, head: &Head) {
         let is_meant = head.to_incarnation == self.identity.incarnation;
-        // Whom a founder has recorded that does not know of the formation may be in doubt.
-        let is_founder = || self.is_forming() && self.membership.member(head.from).is_some();
-        if is_meant && (self.is_member_known(head) || is_founder()) {
+        if is_meant && self.is_member_known(head) {
             self.halt.get_or_insert(Halt::Removed);
         }
     }

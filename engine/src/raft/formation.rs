@@ -4,11 +4,6 @@
 //! Knows no elections. Invariant: before this node's first vote its disk names the incarnation of
 //! every member, and every member's disk names its own. So a voter that is wiped and formatted
 //! again is recognised by all, and cannot vote twice in a term.
-//!
-//! A greeting that names no life of its receiver may be of a former group of this id, and late. Whoever was
-//! recorded by such a one is *in doubt* until it has named this life, and gives way to another life that
-//! greets in its name. Nobody has counted a vote of one that is in doubt here: by then there is a history,
-//! and who has one never takes another life for a member.
 
 use super::{
     Raft,
@@ -93,26 +88,20 @@ impl Raft {
         let Some(known) = self.membership.member(from).map(|member| member.incarnation) else {
             return self.on_strange_hello(head, ask);
         };
-        let is_other_life = known != 0 && known != head.incarnation;
-        if is_other_life && !self.is_in_doubt(from) {
+        if known != 0 && known != head.incarnation {
             return self.turn_away(head);
         }
-        let is_strange = head.to_incarnation != 0 && head.to_incarnation != own;
-        if is_strange && !is_other_life {
-            // It has met an earlier life of this node, or a former group's: the answer says who is here now.
-            self.marks.set(Mark::OtherIncarnationDropped);
-            if ask {
-                self.owe(from, Payload::Hello { ask: false, origin: self.origin });
-            }
-            return;
+        if head.to_incarnation != 0 && head.to_incarnation != own {
+            // It has met an earlier life of this node; its answer to our own greeting says so.
+            return self.marks.set(Mark::OtherIncarnationDropped);
         }
         let is_other = origin != self.origin;
         // One that was added behind a backup has its members' incarnations from nobody, and is made of
         // nothing itself.
-        if known != head.incarnation && is_other && self.is_forming() {
+        if known == 0 && is_other && self.is_forming() {
             return self.fall_out(from, ask, origin);
         }
-        if known != head.incarnation {
+        if known == 0 {
             self.record(from, head.incarnation);
         }
         if let Role::Forming(forming) = &mut self.role
@@ -125,13 +114,6 @@ impl Raft {
             self.owe(from, Payload::Hello { ask: false, origin: self.origin });
             self.tell_members(from);
         }
-    }
-
-    /// Whether the life of a member that is recorded here has not named this one.
-    fn is_in_doubt(&self, node: NodeId) -> bool {
-        let is_forever = cfg!(lakebed_break = "believe_a_first_greeting_for_ever");
-        matches!(&self.role, Role::Forming(forming)
-            if !is_forever && !forming.confirmed.contains(&node))
     }
 
     /// A founder may have met all, and gone down before it knew it; and the one that was to confirm it
@@ -214,7 +196,6 @@ impl Raft {
         let own = self.identity.node;
         let missing = |member: &Member| {
             let is_met = member.incarnation != 0
-                && self.membership.member(member.id) == Some(member)
                 && (member.id == own || forming.confirmed.contains(&member.id));
             !is_met && !forming.left.contains(&member.id)
         };

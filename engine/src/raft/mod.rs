@@ -416,7 +416,6 @@ impl Raft {
             return true;
         }
         let known = match self.peers.iter().find(|peer| peer.0 == from) {
-            Some(_) if cfg!(lakebed_break = "hear_another_life") => true,
             Some(peer) => is_meant && peer.1 == head.incarnation,
             None => is_meant && self.hear_stranger(head, payload),
         };

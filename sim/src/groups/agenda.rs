@@ -20,8 +20,6 @@ pub(super) enum Coming {
         from: usize,
         to: usize,
         life: u32,
-        /// The group that says it, and which of all that had its id, if it is not the host's own.
-        of: Option<(GroupId, u32)>,
         age: Age,
         bytes: Bytes,
     },
@@ -77,9 +75,6 @@ pub(super) enum Coming {
         group: GroupId,
     },
     Remove {
-        group: GroupId,
-    },
-    Return {
         group: GroupId,
     },
     Change {
@@ -193,14 +188,13 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     /// What a host is to be told, if its process, or that part of it, is still the one it is for.
     fn event_of(&mut self, what: Coming) -> Result<Option<HostEvent>, Violation> {
         match what {
-            Coming::Deliver { from, to, life, of, age, bytes } => {
+            Coming::Deliver { from, to, life, age, bytes } => {
                 if self.network.is_cut(from, to) {
                     self.stats.messages_lost += 1;
                     return Ok(None);
                 }
                 self.nodes[to].heard.hear(&self.plan, self.now, age);
                 self.stats.messages_stale += u64::from(life != self.nodes[from].life);
-                self.stats.messages_former += u64::from(self.is_former_life(to, of));
                 Ok(Some(HostEvent::Received { from: node_id(from), bytes }))
             }
             Coming::Completion { node, group, life, op } => {
@@ -227,7 +221,6 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             Coming::Patience { client, round } => self.out_of_patience(client, round),
             Coming::Create { group } => self.create(group),
             Coming::Remove { group } => self.remove(group),
-            Coming::Return { group } => self.come_again(group),
             Coming::Change { group, number, turn } => self.ask_for_change(group, number, turn),
             Coming::ArmedCut { number } => {
                 self.fall_late(number);

@@ -1,14 +1,15 @@
 //! Nodes that start, groups that come to be and go, and the engines that nodes have of them.
 
 use super::{
-    CLUSTER, Coming, Group, Groups, Node, SITE_AGAIN, SITE_ARRIVE, SITE_ELECTION, SITE_GROUP,
-    SITE_LIFE, Spread, node_id, seats::Seat,
+    CLUSTER, Coming, Group, Groups, SITE_ARRIVE, SITE_ELECTION, SITE_GROUP, SITE_LIFE, Spread,
+    node_id, seats::Seat,
 };
 use crate::{
-    client::Workload,
+    changes::Changes,
+    client::{Requests, Workload},
     harm::Harmed,
     node::Telling,
-    oracle::{Checked, Oracle, Violation},
+    oracle::{Checked, Oracle},
     plan::{MS, US},
     seat,
     world::Acknowledged,
@@ -18,26 +19,17 @@ use lakebed::{
     Config, Engine, Event, GroupId, Host, HostConfig, HostEvent, Member, Membership, Start,
     StateMachine, entry::Seed,
 };
-use std::{collections::VecDeque, mem, sync::Arc};
-
-/// How many messages of a group that is gone arrive when another has its id, and for how long.
-const LINGERING_MAX: usize = 16;
-const LINGERS: u64 = 300 * MS;
+use std::sync::Arc;
 
 impl<M: StateMachine, W: Workload> Groups<M, W> {
-    /// A group comes to be, with members that are drawn; of one that had its id before nothing is left.
-    pub(super) fn found(&mut self, group: GroupId, former: Option<Group<M>>) {
-        let life = former.as_ref().map_or(0, |former| former.life + 1);
-        // Their numbers go on: what is late of a former one is known to be.
-        let (requests, mut changes) =
-            former.map(|former| (former.requests, former.changes)).unwrap_or_default();
-        changes.clear();
+    /// A group comes to be, with members that are drawn.
+    pub(super) fn found(&mut self, group: GroupId) {
         let drawn_from = self.nodes.len() - self.plan.joining;
         let mut all: Vec<usize> = (0..drawn_from).collect();
         let (firsts, others) = all.split_at(all.len().min(3));
         let few = match self.census.spread {
             Spread::Everywhere => all.len(),
-            Spread::Apart if !self.census.is_to_go(group, life) && !others.is_empty() => {
+            Spread::Apart if !self.census.is_to_go(group) && !others.is_empty() => {
                 let side = if group.0.is_multiple_of(2) { firsts } else { others };
                 all = side.to_vec();
                 all.len()
@@ -55,18 +47,15 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let machine = seat::Seat::new((self.machine)(), None);
         let oracle = Oracle::new(self.nodes.len(), seed, Arc::clone(&founders), machine);
         let founded = Group {
-            life,
-            first: requests.next(),
             oracle,
             founders,
             drawn_from,
             hosts: all.into_iter().collect(),
-            changes,
-            requests,
+            changes: Changes::default(),
+            requests: Requests::default(),
             told: Acknowledged::default(),
             harmed: Harmed::default(),
             is_removed: false,
-            lingering: VecDeque::new(),
         };
         self.groups.insert(group, founded);
     }
@@ -133,8 +122,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             return Ok(());
         }
         let seat = node.seats.entry(id).or_insert_with(|| Seat::new(geometry, (self.machine)()));
-        self.engines += 1;
-        seat.begin(self.engines, (self.machine)());
+        seat.begin((self.machine)());
         if node.is_full {
             seat.fill();
         }
@@ -151,8 +139,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     /// A group is created on all its members that are up; the others find it when they start.
     pub(super) fn create(&mut self, group: GroupId) -> Checked {
         self.note(None, || format!("group {group} is created"));
-        let former = self.groups.remove(&group);
-        self.found(group, former);
+        self.found(group);
         for node in 0..self.nodes.len() {
             if self.hosted_by(node).contains(&group) {
                 let at = self.now + self.process.lane(SITE_ARRIVE, node as u32).delay(US, MS);
@@ -163,94 +150,17 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         Ok(())
     }
 
-    /// A group is removed: each of its engines stops, and its disk is thrown away.
+    /// A group is removed for good: each of its engines stops, and its disk is thrown away.
     pub(super) fn remove(&mut self, group: GroupId) -> Checked {
         self.note(None, || format!("group {group} is removed"));
         let Some(gone) = self.groups.get_mut(&group).filter(|gone| !gone.is_removed) else {
             return Ok(());
         };
         gone.is_removed = true;
-        let comes_again = gone.life < self.census.again;
         self.stats.removals += 1;
         for node in 0..self.nodes.len() {
-            let is_here =
-                |node: &Node<M>| node.host.as_ref().map(|host| host.core(group).is_some());
-            if is_here(&self.nodes[node]) == Some(false) {
-                // What one has left that ended by itself.
-                self.nodes[node].seats.remove(&group);
-            }
             self.feed(node, [HostEvent::Group(group, Event::Stop { hand_over: false })])?;
         }
-        if comes_again {
-            self.schedule_return(group);
-        }
         Ok(())
-    }
-
-    fn schedule_return(&mut self, group: GroupId) {
-        let draw = self.process.lane(SITE_AGAIN, group.0 as u32);
-        let at = self.now + draw.delay(10 * US, MS);
-        self.schedule(at, Coming::Return { group });
-    }
-
-    /// A group is created under an id that another had, as soon as no node has anything of that any more;
-    /// what that has said may still be on its way. If it is to go as well, then before all is healed.
-    pub(super) fn come_again(&mut self, group: GroupId) -> Checked {
-        let last = self.busy_until();
-        if self.now >= last {
-            return Ok(());
-        }
-        if !self.is_gone(group) {
-            self.schedule_return(group);
-            return Ok(());
-        }
-        let former = self.groups.get_mut(&group).expect("only what was founded comes again");
-        let (life, lingering) = (former.life + 1, mem::take(&mut former.lingering));
-        if let Some((request, asked)) = former.requests.open() {
-            let what = format!(
-                "group {group} is gone from all nodes, and node {} never ended request {request}",
-                asked.node + 1
-            );
-            return Err(Violation::of_cluster("every request ends", what));
-        }
-        self.stats.rebirths += 1;
-        // Nobody was taken in by this one.
-        self.cohort.retain(|id| *id != group);
-        self.create(group)?;
-        for what in lingering {
-            let at = self.now + self.process.lane(SITE_AGAIN, group.0 as u32).below(LINGERS);
-            self.schedule(at, what);
-        }
-        if self.census.is_to_go(group, life) {
-            let draw = self.process.lane(SITE_AGAIN, group.0 as u32);
-            // While its members meet, or when it has served.
-            let most = if draw.ratio(1, 2) { 3 * MS } else { 200 * MS };
-            let goes = self.now + draw.below(most);
-            self.schedule(goes.min(last), Coming::Remove { group });
-        }
-        Ok(())
-    }
-
-    /// A message of a group that another is to follow may arrive once more when that one is there: so late
-    /// that its members have met and gone on.
-    pub(super) fn let_linger(&mut self, of: Option<(GroupId, u32)>, what: &Coming) {
-        let Some((id, life)) = of.filter(|(_, life)| *life < self.census.again) else { return };
-        let draw = self.process.lane(SITE_AGAIN, id.0 as u32);
-        if !self.census.is_to_go(id, life) || !draw.ratio(1, 8) {
-            return;
-        }
-        let group = self.groups.get_mut(&id).expect("it says something");
-        group.lingering.push_back(what.clone());
-        if group.lingering.len() > LINGERING_MAX {
-            group.lingering.pop_front();
-        }
-    }
-
-    /// Whether a message was sent by a group that is gone, to a node that has another of its id.
-    pub(super) fn is_former_life(&self, to: usize, of: Option<(GroupId, u32)>) -> bool {
-        let Some((group, life)) = of else { return false };
-        let has_other =
-            || self.nodes[to].host.as_ref().is_some_and(|host| host.core(group).is_some());
-        self.groups[&group].life != life && has_other()
     }
 }

@@ -4,8 +4,7 @@
 //! The plan is that of a storm: its network, disks, clocks and faults. What strikes a disk there
 //! strikes the disk of one group here, but for one that is full, as all groups of a node share its
 //! room; what strikes a node strikes all groups on it. Faults that no plan within the budget has are
-//! let go. A group that was removed may come again: another of its id, with members, disks and an oracle of
-//! its own. Knows no scenario. Invariant: a group is judged by the ordinary
+//! let go. Knows no scenario. Invariant: a group is judged by the ordinary
 //! oracle, which never hears of another.
 //!
 //! Here is what a world of groups is; what happens in it is in the files beside this one.
@@ -37,11 +36,11 @@ use agenda::Coming;
 use clients::Client;
 use lakebed::{
     ClusterId, GroupId, Host, HostAction, HostCounters, Instant, LogIndex, Marks, Membership,
-    NodeId, RequestId, StateMachine, tape::Digest,
+    NodeId, StateMachine, tape::Digest,
 };
 use seats::Seat;
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -60,7 +59,6 @@ const SITE_MACHINE: u32 = 1;
 const SITE_RESTART: u32 = 2;
 const SITE_ARRIVE: u32 = 3;
 const SITE_BUSY: u32 = 4;
-const SITE_AGAIN: u32 = 5;
 const SITE_CLIENT: u32 = 1;
 const SITE_OPERATION: u32 = 2;
 const SITE_GROUP: u32 = 3;
@@ -75,9 +73,6 @@ pub struct Census {
     pub groups: u64,
     /// Created later, and removed later.
     pub comings: u64,
-    /// How often each that is removed comes again under its id, with members that are drawn anew: the last
-    /// time it stays.
-    pub again: u32,
     /// Where they are.
     pub spread: Spread,
 }
@@ -100,9 +95,8 @@ impl Census {
         GroupId(if turn.is_multiple_of(2) { turn / 2 + 1 } else { self.groups + turn + 1 })
     }
 
-    /// Whether a group is to be removed in this life of its id.
-    fn is_to_go(&self, group: GroupId, life: u32) -> bool {
-        life < self.again.max(1) && (0..self.comings).any(|turn| self.goes(turn) == group)
+    fn is_to_go(&self, group: GroupId) -> bool {
+        (0..self.comings).any(|turn| self.goes(turn) == group)
     }
 }
 
@@ -128,10 +122,6 @@ struct Node<M: StateMachine> {
 
 /// One group, as those know it who stand outside.
 struct Group<M> {
-    /// How many groups had its id before.
-    life: u32,
-    /// The first request that is this life's: their numbers go on from one to the next.
-    first: RequestId,
     oracle: Oracle<M>,
     founders: Arc<Membership>,
     /// The founders were drawn from the first nodes, so many.
@@ -147,8 +137,6 @@ struct Group<M> {
     harmed: Harmed,
     /// It was removed: nothing is owed to its clients any more.
     is_removed: bool,
-    /// The last of what arrives once more when another group has its id.
-    lingering: VecDeque<Coming>,
 }
 
 /// A cluster of hosts in simulated time.
@@ -160,8 +148,6 @@ pub struct Groups<M: StateMachine, W> {
     agreed: u64,
     nodes: Vec<Node<M>>,
     groups: BTreeMap<GroupId, Group<M>>,
-    /// How many engines there were, of any group.
-    engines: u32,
     /// The groups that took in the last node that was to join.
     cohort: Vec<GroupId>,
     network: Network,
@@ -224,7 +210,6 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             agreed: 0,
             nodes: (0..count).map(&mut node).collect(),
             groups: BTreeMap::new(),
-            engines: 0,
             cohort: Vec::new(),
             network: Network::new(seed, count, plan.links),
             armed: BTreeMap::new(),
@@ -251,7 +236,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
 
     fn begin(&mut self) {
         for group in 1..=self.census.groups {
-            self.found(GroupId(group), None);
+            self.found(GroupId(group));
         }
         for node in 0..self.nodes.len() {
             self.schedule(self.now, Coming::Start { node, life: 0 });

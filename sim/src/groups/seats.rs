@@ -22,8 +22,7 @@ pub(super) struct Seat<M: StateMachine> {
     pub(super) runner: Runner<Witness<M>>,
     /// Steps of the machine that have not been performed.
     pub(super) lane: VecDeque<Machine>,
-    /// The number of its engine, which no other of any group ever has; zero: there is none. What belongs
-    /// to another is ignored.
+    /// Rises with each engine; what belongs to an older one is ignored.
     pub(super) life: u32,
     /// How its next sync or durable write fails, and which operation fails next.
     pub(super) next_sync_fails: Option<Failure>,
@@ -51,9 +50,9 @@ impl<M: StateMachine> Seat<M> {
         }
     }
 
-    /// An engine of this number begins, with a machine that knows nothing.
-    pub(super) fn begin(&mut self, life: u32, machine: M) {
-        self.life = life;
+    /// A new engine begins, with a machine that knows nothing.
+    pub(super) fn begin(&mut self, machine: M) {
+        self.life += 1;
         self.told = Told::default();
         self.runner = Runner::new(Witness::new(seat::Seat::new(machine, None)));
         self.lane.clear();
@@ -63,7 +62,7 @@ impl<M: StateMachine> Seat<M> {
 
     /// Its engine is gone.
     pub(super) fn end(&mut self) {
-        self.life = 0;
+        self.life += 1;
         self.lane.clear();
         self.hangs.iter_mut().for_each(Vec::clear);
     }
@@ -156,7 +155,6 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let ended = desk.ended;
         let applied = std::mem::take(&mut seat.runner.machine.applied);
         if let Some(entries) = entries {
-            of_this_life(at, group.first, &applied).map_err(|violation| of_group(id, violation))?;
             let checked = group.oracle.on_apply(at, &entries, &applied);
             checked.map_err(|violation| of_group(id, violation))?;
         }
@@ -251,16 +249,4 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         }
         self.abandon_requests(at, id);
     }
-}
-
-/// Whatever a group applies was proposed to it, and not to one that had its id before.
-fn of_this_life(at: usize, first: RequestId, applied: &[Applied]) -> Checked {
-    let Some(former) = applied.iter().find(|applied| applied.request < first.0) else {
-        return Ok(());
-    };
-    let what = format!(
-        "applied at {} what request {} proposed, and this life of the id began with request {first}",
-        former.at, former.request
-    );
-    Err(Violation::new("a new group has nothing of a former one", at, what))
 }

@@ -110,7 +110,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             }
             HostAction::Beat { to, bytes } => {
                 self.sent.beats += 1;
-                self.send((at, None), to, bytes, &Bytes::new());
+                self.send(at, to, bytes, &Bytes::new());
                 Ok(())
             }
             HostAction::Connect(members) => {
@@ -136,8 +136,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             Action::Disk { op, request, .. } => self.submit(at, group, op, request),
             Action::Send { to, head, body } => {
                 self.sent.messages += 1;
-                let life = self.groups[&group].life;
-                self.send((at, Some((group, life))), to, head, &body);
+                self.send(at, to, head, &body);
             }
             Action::Machine(step) => self.push_machine_step(at, group, step),
             Action::Respond { requests, outcome } => {
@@ -171,13 +170,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         self.schedule(self.now + delay, Coming::Completion { node: at, group, life, op });
     }
 
-    fn send(
-        &mut self,
-        (from, of): (usize, Option<(GroupId, u32)>),
-        to: NodeId,
-        head: Bytes,
-        body: &Bytes,
-    ) {
+    fn send(&mut self, from: usize, to: NodeId, head: Bytes, body: &Bytes) {
         let to = to.0 as usize - 1;
         if self.network.connection(from, to).is_none() {
             self.stats.messages_lost += 1;
@@ -189,12 +182,11 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             Fate::Arrives(at, again) => {
                 let node = &self.nodes[from];
                 let (life, age) = (node.life, node.heard.speaks(&self.plan, self.now));
-                let what = Coming::Deliver { from, to, life, of, age, bytes };
                 if let Some(again) = again {
-                    self.schedule(again, what.clone());
+                    let bytes = bytes.clone();
+                    self.schedule(again, Coming::Deliver { from, to, life, age, bytes });
                 }
-                self.let_linger(of, &what);
-                self.schedule(at, what);
+                self.schedule(at, Coming::Deliver { from, to, life, age, bytes });
             }
             Fate::Lost { noticed } => {
                 self.stats.messages_lost += 1;

@@ -23,10 +23,6 @@ pub struct Stats {
     pub messages_lost: u64,
     /// Messages that arrived when their sender's process was gone.
     pub messages_stale: u64,
-    /// Messages of a group that arrived when another had its id.
-    pub messages_former: u64,
-    /// Groups that were created under an id that another had had.
-    pub rebirths: u64,
     /// Snapshots that became durable.
     pub snapshots: u64,
     /// Times a log was compacted.
