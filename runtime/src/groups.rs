@@ -235,9 +235,10 @@ impl Groups {
     /// them, before or after the others. Makes the directory on this thread: it waits for the disk, and
     /// up to ten seconds for what a killed process had begun there.
     ///
-    /// An id may be used again only when no node has a directory of it any more ([`remove`](Self::remove)):
-    /// one that was away and comes back with the former group's tells the new one's members that their
-    /// disks were lost, and they halt ([`Halt::DiskLost`]). Where this node has one it is refused, with
+    /// An id may be used again only when no node has a directory of it any more ([`remove`](Self::remove)),
+    /// and the former group's members had long met: one that was away and comes back with the former
+    /// group's, or a first greeting of theirs that is late, tells the new one's members that their disks were
+    /// lost, and they halt ([`Halt::DiskLost`]). Where this node has one it is refused, with
     /// [`GroupsError::Left`].
     pub fn create<'a>(
         &self,
