@@ -102,6 +102,11 @@ pub enum DirError {
         /// The file that would say so.
         mark: PathBuf,
     },
+    /// It does not say which groups were removed from it in a way that anybody can read.
+    RemovedGroups {
+        /// The file.
+        path: PathBuf,
+    },
     /// It has something in it, where a node is to be made from a backup.
     NotEmpty {
         /// Some of it.
@@ -147,6 +152,12 @@ impl fmt::Display for DirError {
                 "{} is no node's directory: there is no {}",
                 path.display(),
                 mark.display()
+            ),
+            Self::RemovedGroups { path } => write!(
+                f,
+                "{} does not say which groups were removed: put it back as it was, or remove it, if \
+                 no id of a removed group will ever be used again",
+                path.display()
             ),
             Self::NotEmpty { path } => write!(
                 f,

@@ -10,6 +10,7 @@ mod driver;
 #[cfg(test)]
 mod hung;
 mod machines;
+mod removed;
 
 use crate::{
     dir::{self, DirError, Owner},
@@ -27,6 +28,7 @@ use lakebed::{
     ClusterId, Config, GroupId, Halt, Member, Membership, NodeId, Start, StateMachine, Tuning,
     files::{Directory, make_durably},
 };
+use removed::Removed;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs, io,
@@ -101,6 +103,8 @@ pub enum GroupsError {
     /// None of this id is running, but its directory is there: it ended by itself, or its removal did not
     /// come to its end.
     Left(GroupId),
+    /// One of this id was removed from this node: it is not created again.
+    Removed(GroupId),
     /// There is none.
     Unknown(GroupId),
     /// Its directory cannot be used.
@@ -120,6 +124,11 @@ impl fmt::Display for GroupsError {
                 f,
                 "the directory of a group {group} that has ended is still there: resume it, or \
                  remove it first"
+            ),
+            Self::Removed(group) => write!(
+                f,
+                "a group {group} was removed from this node, and ids of groups are not used again: take \
+                 another"
             ),
             Self::Unknown(group) => write!(f, "there is no group {group} on this node"),
             Self::Directory(error) => error.fmt(f),
@@ -147,6 +156,7 @@ struct State {
     inboxes: BTreeMap<GroupId, Arc<Inbox>>,
     /// Those that are being removed: from the order to end until their directory is gone.
     leaving: BTreeSet<GroupId>,
+    removed: Removed,
     is_stopping: bool,
     has_ended: bool,
 }
@@ -155,6 +165,8 @@ struct State {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
+    /// Held by who writes down that a group was removed.
+    writes: Mutex<()>,
     bell: Arc<Bell>,
 }
 
@@ -165,14 +177,16 @@ impl Shared {
 }
 
 impl State {
-    /// Whether a group may begin now.
-    fn admit(&self, group: GroupId) -> Result<(), GroupsError> {
+    /// Whether a group may begin now, and by this where there is none.
+    fn admit(&self, group: GroupId, new: Option<&Start>) -> Result<(), GroupsError> {
         if self.has_ended || self.is_stopping {
             Err(GroupsError::Ended)
         } else if self.leaving.contains(&group) {
             Err(GroupsError::Leaving(group))
         } else if self.inboxes.contains_key(&group) {
             Err(GroupsError::Exists(group))
+        } else if matches!(new, Some(Start::Format { .. })) && self.removed.contains(group) {
+            Err(GroupsError::Removed(group))
         } else {
             Ok(())
         }
@@ -235,11 +249,9 @@ impl Groups {
     /// them, before or after the others. Makes the directory on this thread: it waits for the disk, and
     /// up to ten seconds for what a killed process had begun there.
     ///
-    /// An id may be used again only when no node has a directory of it any more ([`remove`](Self::remove)),
-    /// and the former group's members had long met: one that was away and comes back with the former
-    /// group's, or a first greeting of theirs that is late, tells the new one's members that their disks were
-    /// lost, and they halt ([`Halt::DiskLost`]). Where this node has one it is refused, with
-    /// [`GroupsError::Left`].
+    /// Ids are not used again: of one that was removed here none is created ([`GroupsError::Removed`]), nor
+    /// where a directory of it is left ([`GroupsError::Left`]). To a new group what a former one's members
+    /// said, or one that was away comes back with, would be its own members' word.
     pub fn create<'a>(
         &self,
         group: GroupId,
@@ -269,23 +281,23 @@ impl Groups {
     /// By this where nothing is there yet, or again what is there. What nothing was made in is left for
     /// `create`.
     fn begin(&self, group: GroupId, new: Option<Start>) -> Result<Handle, GroupsError> {
-        self.shared.state().admit(group)?;
+        self.shared.state().admit(group, new.as_ref())?;
         if new.is_none() && !is_there(&self.path(group))? {
             return Err(GroupsError::Unknown(group));
         }
         let (directory, vacant) = self.lock(group)?;
         let directory = directory.with_open_files(OPEN_FILES_MAX);
-        let start = match new {
-            Some(start) if vacant => start,
-            Some(_) => return Err(GroupsError::Left(group)),
+        match new {
+            Some(_) if !vacant => return Err(GroupsError::Left(group)),
             None if vacant => return Err(GroupsError::Unknown(group)),
-            None => Start::Run,
-        };
+            _ => {}
+        }
         let inbox = Inbox::at(Arc::clone(&self.shared.bell), group, INBOX_BYTES_MAX);
         let inbox = Arc::new(inbox);
         let mut state = self.shared.state();
         // The directory's lock lets one of two pass that come at the same time.
-        state.admit(group)?;
+        state.admit(group, new.as_ref())?;
+        let start = new.unwrap_or(Start::Run);
         state.inboxes.insert(group, Arc::clone(&inbox));
         state.births.push(Birth { group, directory, start, inbox: Arc::clone(&inbox) });
         drop(state);
@@ -296,7 +308,8 @@ impl Groups {
     /// Ends a group on this node and throws its directory away, on a thread of its own: it may be large.
     /// One that has ended already, whatever the reason, is thrown away as well. The group goes on elsewhere
     /// as one that has lost a node: take it out of the membership first, or remove all of it. Should this
-    /// future be dropped, the group ends, and its directory may stay: then call it again.
+    /// future be dropped, the group ends, and its directory may stay: then call it again. The id is not
+    /// used again on this node, which keeps that in a file of its directory, `removed-groups`.
     pub async fn remove(&self, group: GroupId) -> Result<(), GroupsError> {
         let (leaving, handle) = Leaving::begin(&self.shared, group)?;
         if let Some(handle) = handle {
@@ -305,7 +318,7 @@ impl Groups {
         let (groups, (told, thrown)) = (self.clone(), oneshot::channel());
         let throw = move || {
             let result = groups.throw_away(group);
-            // Whoever hears of it may create the group anew.
+            // Whoever hears of it may join the group anew.
             drop(leaving);
             // The future may have been dropped.
             let _ = told.send(result);
@@ -322,21 +335,37 @@ impl Groups {
         if !is_here && !was_thrown {
             return Err(GroupsError::Unknown(group));
         }
+        let lock = is_here.then(|| self.lock(group)).transpose()?;
+        let was_begun = lock.as_ref().is_some_and(|(_, vacant)| !vacant);
         let throw = || {
             if was_thrown {
                 // An earlier one of this id, of which something could not be thrown away.
+                self.note(group)?;
                 fs::remove_dir_all(&gone)?;
             }
             if is_here {
                 // In one step, so that half a directory is never taken for a group.
                 fs::rename(&path, &gone)?;
                 fs::File::open(&self.dir)?.sync_all()?;
+                if was_begun {
+                    self.note(group)?;
+                }
                 fs::remove_dir_all(&gone)?;
             }
             Ok(())
         };
-        let _lock = is_here.then(|| self.lock(group)).transpose()?;
         throw().map_err(GroupsError::Io)
+    }
+
+    /// Writes down that a group was removed. What is left of it stands for that meanwhile.
+    fn note(&self, group: GroupId) -> io::Result<()> {
+        let _turn = self.shared.writes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.shared.state();
+        state.removed.insert(group);
+        let removed = state.removed.clone();
+        // The loop waits for this lock, and shall not wait for the disk.
+        drop(state);
+        removed.write(&self.dir)
     }
 
     /// The directory of a group, made if there is none, and whether there is no node in it.
@@ -380,12 +409,15 @@ impl<M: StateMachine + Send + 'static> GroupsNode<M> {
         let mut config = Config::new(GroupId(0), node);
         (config.groups, config.tuning) = (options.groups, options.tuning);
         config.validate().map_err(StartError::Config)?;
-        let found = found(&dir).map_err(StartError::System)?;
+        make_durably(&dir).map_err(StartError::System)?;
+        let mut removed = Removed::read(&dir).map_err(StartError::Directory)?;
+        let found = found(&dir, &mut removed).map_err(StartError::System)?;
         let listener = crate::node::listen(listen, insecure)?;
         // No group's: a node of one group is turned away.
         let identity = Identity { cluster, group: GroupId(0), node };
         let net = TcpNet::new(identity, &secret, listener, &config).map_err(StartError::System)?;
         let shared = Arc::new(Shared::default());
+        shared.state().removed = removed;
         let health = Arc::new(Health::new(dir.clone()));
         let groups = Groups { dir, cluster, node, shared: Arc::clone(&shared) };
         let surroundings = (net, Arc::clone(&health));
@@ -408,15 +440,18 @@ fn is_there(path: &Path) -> Result<bool, GroupsError> {
     fs::exists(path).map_err(GroupsError::Io)
 }
 
-/// The groups that a directory holds. What was being thrown away is gone then.
-fn found(dir: &Path) -> io::Result<Vec<GroupId>> {
-    make_durably(dir)?;
+/// The groups that a directory holds. What was being thrown away is gone then, and noted as removed.
+fn found(dir: &Path, removed: &mut Removed) -> io::Result<Vec<GroupId>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        if name.starts_with(GONE) {
+        if let Some(group) = name.strip_prefix(GONE) {
+            if let Ok(group) = group.parse() {
+                removed.insert(GroupId(group));
+                removed.write(dir)?;
+            }
             fs::remove_dir_all(entry.path())?;
         } else if let Some(Ok(group)) = name.strip_prefix(PREFIX).map(str::parse) {
             found.push(GroupId(group));

@@ -5,8 +5,8 @@ mod port;
 use bytes::Bytes;
 use futures::{FutureExt, future::join};
 use lakebed::{
-    Change, ClusterId, Control, GroupId, Halt, LogId, MachineError, Member, NodeId, ReadMode, Role,
-    StateMachine, Timestamp, files::Directory,
+    Change, ClusterId, Control, GroupId, Halt, LogId, LogIndex, MachineError, Member, NodeId,
+    ReadMode, Role, StateMachine, Term, Timestamp, files::Directory,
 };
 use lakebed_runtime::{
     Counters, Failure, Groups, GroupsError, GroupsNode, GroupsOptions, Handle, Listen,
@@ -232,6 +232,48 @@ async fn groups_come_and_go_while_others_run() {
     cluster.agree(1, 2).await;
 }
 
+/// What a former group's members said may come to a new one's at any time.
+#[tokio::test]
+async fn the_id_of_a_group_that_was_removed_is_not_used_again() {
+    let mut cluster = Cluster::new();
+    cluster.create(1);
+    cluster.create(9);
+    assert_eq!(cluster.add(9, 5).await, 5);
+    for node in 0..3 {
+        within(cluster.groups(node).remove(GroupId(9))).await.unwrap();
+    }
+    let refused = |cluster: &Cluster, group| {
+        let created = cluster.groups(0).create(GroupId(group), [(1, "127.0.0.1:1")]);
+        let words = format!(
+            "a group {group} was removed from this node, and ids of groups are not used again: take another"
+        );
+        assert_eq!(created.unwrap_err().to_string(), words);
+        assert!(!cluster.groups(0).path(GroupId(group)).exists(), "nothing is made for it");
+    };
+    refused(&cluster, 9);
+    cluster.kill(0).await;
+    // Of this one the process was killed while it was thrown away.
+    let dir = cluster.dir.path().join("0");
+    std::fs::create_dir_all(dir.join("gone-4")).unwrap();
+    cluster.start(0);
+    assert!(!dir.join("gone-4").exists());
+    refused(&cluster, 9);
+    refused(&cluster, 4);
+    let kept = std::fs::read_to_string(dir.join("removed-groups")).unwrap();
+    assert_eq!(kept, "lakebed-removed-groups 1\n4\n9\n");
+    // Whoever joins founds nothing: it says nothing before it is told who it is.
+    drop(cluster.groups(0).join(GroupId(9)).unwrap());
+    assert_eq!(cluster.add(1, 1).await, 1);
+    // What nobody can read is no list without anything in it.
+    cluster.kill(0).await;
+    std::fs::write(dir.join("removed-groups"), "9").unwrap();
+    let listen = Listen::Bound(TcpListener::bind(cluster.ports[0].address).unwrap());
+    let options = GroupsOptions::new(&dir, ClusterId(7), NodeId(1), listen);
+    let opened = GroupsNode::open(options, |group| Sum { group, sum: 0 }).map(drop);
+    let refusal = opened.unwrap_err().to_string();
+    assert!(refusal.contains("removed-groups does not say which groups were removed"), "{refusal}");
+}
+
 /// Whoever hears of the end may begin the group again at once: not in a directory that is being thrown
 /// away.
 #[tokio::test]
@@ -245,15 +287,19 @@ async fn a_group_that_is_being_removed_begins_again_when_it_is_gone() {
     let ended = groups.ended(GroupId(9)).unwrap();
     let at_once = async {
         ended.await.unwrap();
-        groups.create(GroupId(9), [(1, "127.0.0.1:1")]).unwrap_err()
+        groups.join(GroupId(9)).unwrap_err()
     };
     let (early, removed) = within(join(at_once, groups.remove(GroupId(9)))).await;
     assert_eq!(early.to_string(), "group 9 is being removed from this node");
     removed.unwrap();
     assert!(!cluster.dir.path().join("0/group-9").exists());
-    let again = groups.create(GroupId(9), [(1, "127.0.0.1:1")]).unwrap();
-    let read = async || again.read_one(b"", ReadMode::Linearizable).await.ok();
-    assert_eq!(number(&eventually(read).await), 0, "it knows nothing of the former one");
+    let again = groups.join(GroupId(9)).unwrap();
+    let status = within(again.status()).await.unwrap();
+    assert_eq!(
+        (status.last, status.term),
+        (LogIndex(0), Term(0)),
+        "it knows nothing of the former one"
+    );
 }
 
 /// All of them have a window of entries for the node that comes back, and one connection.
@@ -365,7 +411,7 @@ async fn a_group_that_has_ended_by_itself_is_removed() {
 }
 
 #[tokio::test]
-async fn a_group_that_panicked_is_removed_and_may_be_created_anew() {
+async fn a_group_that_panicked_is_removed_and_may_be_joined_anew() {
     let cluster = Cluster::new();
     let groups = cluster.groups(0).clone();
     let address = cluster.ports[0].address.to_string();
@@ -375,9 +421,8 @@ async fn a_group_that_panicked_is_removed_and_may_be_created_anew() {
     within(handle.ended()).await.unwrap();
     within(groups.remove(GroupId(9))).await.unwrap();
     assert!(!groups.path(GroupId(9)).exists());
-    let anew = groups.create(GroupId(9), [(1, address.as_str())]).unwrap();
-    let read = async || anew.read_one(b"", ReadMode::Linearizable).await.ok();
-    assert_eq!(number(&eventually(read).await), 0);
+    let anew = groups.join(GroupId(9)).unwrap();
+    assert_eq!(within(anew.status()).await.unwrap().last, LogIndex(0));
 }
 
 /// A removal that nobody waited for has ended the group, and no more.
@@ -437,7 +482,8 @@ async fn a_group_whose_machine_cannot_be_made_ends_alone() {
     within(task).await.unwrap();
 }
 
-/// The directory is there and nothing was made in it: no node begins there by itself.
+/// The directory is there and nothing was made in it: no node begins there by itself, and none has said
+/// a word there, if it is thrown away.
 #[tokio::test]
 async fn a_group_whose_creation_was_cut_short_is_created_anew() {
     let mut cluster = Cluster::new();
@@ -445,6 +491,9 @@ async fn a_group_whose_creation_was_cut_short_is_created_anew() {
     std::fs::create_dir_all(cluster.dir.path().join("2/group-5")).unwrap();
     cluster.start(2);
     assert_eq!(cluster.groups(2).list(), []);
+    std::fs::create_dir_all(cluster.dir.path().join("2/group-6")).unwrap();
+    within(cluster.groups(2).remove(GroupId(6))).await.unwrap();
+    cluster.create(6);
     cluster.create(5);
     assert_eq!(cluster.add(5, 7).await, 7);
     cluster.agree(5, 7).await;

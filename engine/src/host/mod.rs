@@ -224,6 +224,9 @@ impl<E: Core> Host<E> {
 
     /// Takes in a group, whose engine has seen no event: the first that is told to it must be
     /// [`Event::Start`]. Other groups go on meanwhile.
+    ///
+    /// What was said in one group is believed in every later one of its id, which nothing but its id
+    /// names: the id of a group that was removed must not be [formatted](crate::Start::Format) again.
     pub fn create(&mut self, group: GroupId, core: E) -> Result<(), HostError> {
         if self.groups.contains_key(&group) {
             return Err(HostError::Exists(group));
