@@ -151,9 +151,9 @@ pub struct Tuning {
     /// The most bytes handed out to the machine and not yet applied. At least `append_bytes_max`;
     /// 16 MiB unless set.
     pub apply_bytes_max: u64,
-    /// The most bytes of log kept in memory for peers and the machine; and, while a snapshot is on
-    /// its way to a node, of what follows it and waits there. At least `append_bytes_max`; 64 MiB
-    /// unless set.
+    /// What the log in memory may cost, in bytes, that is kept for peers and the machine: its entries,
+    /// and 256 for each piece that they came in. While a snapshot is on its way to a node, also how many
+    /// bytes of what follows it wait there. At least `append_bytes_max`; 64 MiB unless set.
     pub cache_bytes_max: u64,
     /// The most bytes read from disk for lagging peers at one time, all together. At least
     /// `append_bytes_max`; 16 MiB unless set.

@@ -18,6 +18,11 @@ const NEWEST: usize = 4;
 /// Chunks up to this size are copied to be sent as one: cheaper than a message for each.
 const PIECE_BYTES_MAX: usize = 4 << 10;
 
+/// What a chunk costs beside its frames, at most: its place in the cache, which grows by doubling, the
+/// head of the message that it came in, and what counts who shares the two. Of small commands that come
+/// one by one it is several times what they are.
+const CHUNK_BYTES: u64 = 256;
+
 /// The most bytes that are copied for one message.
 const JOINED_BYTES_MAX: usize = 64 << 10;
 
@@ -157,6 +162,11 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
+    /// What it costs to keep it in memory.
+    const fn memory_bytes(&self) -> u64 {
+        self.frames.len() as u64 + CHUNK_BYTES
+    }
+
     /// The part that begins at `from` and ends at `to` at most: at most `bytes_max` bytes, but one
     /// entry at least.
     fn slice(&self, from: LogIndex, to: LogIndex, bytes_max: usize) -> Self {
@@ -189,6 +199,7 @@ pub(crate) struct Log {
     runs: Vec<(LogIndex, Term)>,
     /// The newest entries, ascending, without gaps.
     cache: VecDeque<Chunk>,
+    /// What they cost.
     cache_bytes: u64,
     /// The last entry's time: the next one's is no earlier.
     last_time: Timestamp,
@@ -264,8 +275,12 @@ impl Log {
         }
         self.last_time = last.time;
         self.marks.advance_last(last.id.index);
-        self.cache_bytes += bytes.len() as u64;
-        self.cache.push_back(Chunk { first, last: last.id.index, frames: bytes });
+        self.keep(Chunk { first, last: last.id.index, frames: bytes });
+    }
+
+    fn keep(&mut self, chunk: Chunk) {
+        self.cache_bytes += chunk.memory_bytes();
+        self.cache.push_back(chunk);
     }
 
     /// Cuts the log: the last entry is the one before `from`. The time of that one stays a lower
@@ -275,11 +290,9 @@ impl Log {
         self.runs.truncate(self.runs.partition_point(|run| run.0 < from));
         while self.cache.back().is_some_and(|chunk| chunk.last >= from) {
             let chunk = self.cache.pop_back().expect("it was just seen");
-            self.cache_bytes -= chunk.frames.len() as u64;
+            self.cache_bytes -= chunk.memory_bytes();
             if chunk.first < from {
-                let kept = chunk.slice(chunk.first, from.previous(), usize::MAX);
-                self.cache_bytes += kept.frames.len() as u64;
-                self.cache.push_back(kept);
+                self.keep(chunk.slice(chunk.first, from.previous(), usize::MAX));
             }
         }
         self.changes.push(Change::Truncate(self.last()));
@@ -360,13 +373,13 @@ impl Log {
         Some(chunk)
     }
 
-    /// Forgets the bytes of the oldest durable entries beyond `bytes_max`.
+    /// Forgets the bytes of the oldest durable entries, if all cost more than `bytes_max`.
     pub(crate) fn evict(&mut self, bytes_max: u64) {
         while self.cache_bytes > bytes_max
             && self.cache.front().is_some_and(|chunk| chunk.last <= self.marks.durable)
         {
             let chunk = self.cache.pop_front().expect("it was just seen");
-            self.cache_bytes -= chunk.frames.len() as u64;
+            self.cache_bytes -= chunk.memory_bytes();
         }
     }
 

@@ -4,12 +4,16 @@
 //! Log that is not durable cannot be given back, so it comes on top, twice: as log, and as what is to be
 //! written. How much of it there is nobody sees from outside; it is taken to be as large as it may be: as
 //! many entries as there are, and no more than a window, from each leader that was followed one append
-//! more, as whoever leads begins to ask with one.
+//! more, as whoever leads begins to ask with one. What a piece costs beside its entries comes with each.
+//!
+//! It believes the node's word of what it holds; `scenarios/tests/memory.rs` asks the allocator.
 
 use super::{Checked, Seen, Violation};
 use crate::plan::Plan;
 use lakebed::Status;
 
+/// What a piece of the log costs beside its entries.
+const PIECE: u64 = 256;
 /// So many leaders may follow each other while a disk hangs.
 const LEADERS: u64 = 8;
 
@@ -23,7 +27,7 @@ pub(super) fn check(seen: &Seen<'_>, status: &Status, plan: &Plan) -> Checked {
     let windows = plan.tunings().map(|tuning| tuning.inflight_bytes_max).max().unwrap_or_default();
     let most = windows.max(tuning.propose_bytes_max) + LEADERS * append;
     // What holds the last durable entry may hold as much again that is not.
-    let limit = kept + 2 * most.min(open * append) + append;
+    let limit = kept + 2 * most.min(open * append) + open * PIECE + append;
     if held <= limit {
         return Ok(());
     }

@@ -11,7 +11,7 @@ use crate::{
     witness::Given,
     world::Stats,
 };
-use lakebed::{Engine, Marks, StateMachine, inspect::Probe};
+use lakebed::{Engine, Marks, StateMachine, Status, inspect::Probe};
 
 impl<M: StateMachine, W: Workload> World<M, W> {
     /// Simulated nanoseconds since the beginning.
@@ -92,6 +92,12 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     #[must_use]
     pub fn probe(&self, node: usize) -> Option<Probe> {
         self.nodes[node].engine.as_ref().map(Engine::probe)
+    }
+
+    /// What a node says of itself; `None` while it is down.
+    #[must_use]
+    pub fn status(&self, node: usize) -> Option<Status> {
+        self.nodes[node].engine.as_ref().map(Engine::status)
     }
 
     /// A node's disk.
