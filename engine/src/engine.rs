@@ -201,8 +201,11 @@ impl Engine {
                 self.linked_before.extend(up.then_some(peer));
             }
             event if self.raft.is_none() || self.stop_by.is_some() => {
-                if let Event::Propose { time, .. } = event {
-                    self.wall.set(time, self.now);
+                // What was proposed before the node was asked to stop is still to be dated.
+                match (&event, &mut self.raft) {
+                    (Event::Propose { time, .. }, Some(raft)) => raft.on_wall(*time),
+                    (Event::Propose { time, .. }, None) => self.wall.set(*time, self.now),
+                    _ => {}
                 }
                 self.turn_down(&event, out);
             }

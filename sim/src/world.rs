@@ -354,7 +354,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         handle(engine, now, event, &mut actions);
         self.digest.step(now, &[], &actions);
         let probe = engine.probe();
-        let seen = Seen { node: at, probe, engine, clock: node.told.wall(now) };
+        let clocks = node.told.wall(now).map(|wall| (now, wall));
+        let seen = Seen { node: at, probe, engine, clocks };
         if probe.judged
             && std::mem::take(&mut node.scars.is_misled)
             && self.oracle.would_miss(&seen, false)

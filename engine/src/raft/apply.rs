@@ -55,9 +55,14 @@ impl Applying {
 }
 
 impl Raft {
+    /// The wall clock shows this.
+    pub(crate) const fn on_wall(&mut self, time: Timestamp) {
+        self.wall.set(time, self.now);
+    }
+
     pub(crate) fn on_propose(&mut self, first: RequestId, time: Timestamp, batch: Batch) {
         let requests = Requests { first, count: batch.count() };
-        self.wall.set(time, self.now);
+        self.on_wall(time);
         if batch.is_empty() {
             return;
         }
@@ -164,14 +169,23 @@ impl Raft {
     }
 
     /// The time of an entry made now: this node's clock, whoever proposed what is in it; `proposed`
-    /// as long as nobody has told of one.
-    pub(super) fn date(&self, proposed: Timestamp) -> Timestamp {
-        let time = if cfg!(lakebed_break = "date_by_who_proposed") {
+    /// as long as nobody has told of one. Where that stands behind the log, as it was set back, or one
+    /// that led before was ahead, the log's time goes on as time passes: if it stood still until the
+    /// clock has caught up, nothing would expire meanwhile.
+    pub(super) fn date(&mut self, proposed: Timestamp) -> Timestamp {
+        let wall = if cfg!(lakebed_break = "date_by_who_proposed") {
             proposed
         } else {
             self.wall.at(self.now).unwrap_or(proposed)
         };
-        time.max(self.log.last_time())
+        let last = self.log.last_time();
+        let passed = match self.pace.at(self.now) {
+            Some(passed) if !cfg!(lakebed_break = "let_time_stand") => passed.max(last),
+            _ => last,
+        };
+        let time = wall.max(passed);
+        self.pace.set(time, self.now);
+        time
     }
 
     /// The machine begins behind `at`, once it is there.

@@ -124,6 +124,8 @@ pub(crate) struct Raft {
     now: Instant,
     /// What the entries that it makes are dated by.
     wall: WallClock,
+    /// The time of the last entry, as it goes on while this node leads.
+    pace: WallClock,
     /// When this engine began to take part: what it heard before, it forgot.
     started: Instant,
     /// When a leader was last heard from, or the present wait for one began.
@@ -217,6 +219,7 @@ impl Raft {
             rng: ChaCha8Rng::seed_from_u64(seed),
             now,
             wall,
+            pace: WallClock::UNKNOWN,
             started: now,
             contact: now,
             patience: Duration::ZERO,

@@ -217,6 +217,7 @@ impl Raft {
     /// A quorum voted for it. Its first entry makes what older terms left behind committable.
     pub(super) fn become_leader(&mut self) {
         let start = self.log.marks.last().next();
+        self.pace.set(self.log.last_time(), self.now);
         let new_peer = |&(id, incarnation)| Peer::new(id, incarnation, start, self.now);
         self.role = Role::Leader(Box::new(Leader {
             peers: self.peers.iter().map(new_peer).collect(),

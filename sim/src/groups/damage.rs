@@ -93,7 +93,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let disk = &self.nodes[node].seats[&id].disk;
         match after_power_cut(self.engine(id, node, 1), disk, self.plan.seed, lakebed::Start::Run) {
             Trial::Starts(engine) => {
-                let seen = Seen { node, probe: engine.probe(), engine: &engine, clock: None };
+                let seen = Seen { node, probe: engine.probe(), engine: &engine, clocks: None };
                 self.groups[&id].oracle.on_trial(&seen)
             }
             Trial::Halts(Halt::Removed) if self.groups[&id].oracle.is_former(node) => Ok(()),

@@ -87,7 +87,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             self.digest.step(now, &[], &said);
             let probe = engine.probe();
             let group = self.groups.get_mut(&id).expect("only what was founded is here");
-            let seen = Seen { node: at, probe, engine, clock: None };
+            let seen = Seen { node: at, probe, engine, clocks: None };
             let judged = group.oracle.on_step(seen, &said);
             let judged = judged.and_then(|()| group.oracle.on_memory(&seen, &self.plan));
             judged.map_err(|violation| of_group(id, violation))?;

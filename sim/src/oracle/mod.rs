@@ -30,8 +30,8 @@ use crate::plan::Plan;
 use crate::seat::Seat;
 use crate::witness::{Applied, Given};
 use lakebed::{
-    Action, Change, DiskRequest, Engine, Entries, Forced, LogId, LogIndex, Marks, Membership,
-    RequestId, Role, StateMachine, Status, Timestamp,
+    Action, Change, DiskRequest, Engine, Entries, Forced, Instant, LogId, LogIndex, Marks,
+    Membership, RequestId, Role, StateMachine, Status, Timestamp,
     entry::Seed,
     inspect::{Probe, Said, said},
     session::Limits,
@@ -76,8 +76,9 @@ pub(crate) struct Seen<'a> {
     pub(crate) node: usize,
     pub(crate) probe: Probe,
     pub(crate) engine: &'a Engine,
-    /// The node's wall clock, as it was told and has gone on since; `None` where nobody follows that.
-    pub(crate) clock: Option<Timestamp>,
+    /// The node's clock, and its wall clock as it was told and has gone on since; `None` where nobody
+    /// follows that.
+    pub(crate) clocks: Option<(Instant, Timestamp)>,
 }
 
 impl Seen<'_> {
@@ -102,6 +103,7 @@ pub(crate) struct Oracle<M> {
     votes: votes_once::Votes,
     members: members_in_force::Members,
     history: history::History,
+    clocks: leaders_clock::Clocks,
     once: sessions_once::Once,
     /// Whether a recovery by force went on without each node.
     left_behind: Vec<bool>,
@@ -136,6 +138,7 @@ impl<M: StateMachine> Oracle<M> {
             votes: votes_once::Votes::new(nodes),
             members: members_in_force::Members::new(nodes, members),
             history: history::History::default(),
+            clocks: leaders_clock::Clocks::new(nodes),
             once: sessions_once::Once::default(),
             left_behind: vec![false; nodes],
             are_many_back: false,
@@ -207,7 +210,7 @@ impl<M: StateMachine> Oracle<M> {
             self.members.on_view(seen, &self.committed, &self.votes)?;
             self.leaders.on_view(seen, &self.committed)?;
             self.machines.on_view(seen);
-            leaders_clock::check(before.as_ref(), seen)?;
+            self.clocks.on_view(seen)?;
         }
         Ok(())
     }

@@ -159,7 +159,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 vote && is_older
                     || self
                         .oracle
-                        .would_miss(&Seen { node, probe, engine: &engine, clock: None }, vote)
+                        .would_miss(&Seen { node, probe, engine: &engine, clocks: None }, vote)
             }
             Trial::Halts(_) => false,
         }
@@ -178,7 +178,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 node,
                 probe: engine.probe(),
                 engine: &engine,
-                clock: None,
+                clocks: None,
             }),
             // Removed a moment ago, it has not been told yet.
             Trial::Halts(Halt::Removed) if self.oracle.is_former(node) => Ok(()),

@@ -160,3 +160,35 @@ fn what_is_forwarded_is_dated_by_the_leaders_clock() {
     cluster.run();
     assert_eq!(last(&mut cluster), Timestamp(500 + 10 * MS));
 }
+
+/// Would the log's time stand still until a clock that was set back has caught up, what is to be gone in a
+/// minute would be there for as long as the clock had been ahead.
+#[test]
+fn the_time_of_entries_does_not_stand_still_behind_a_clock_that_was_ahead() {
+    const HOUR: u64 = 3_600_000 * MS;
+    let mut cluster = Cluster::led(3);
+    let last = |cluster: &mut Cluster, at: u64| cluster.at(at).raft.log.last_time().0;
+    cluster.propose(1, HOUR, &["ahead"]);
+    cluster.run();
+    assert_eq!(last(&mut cluster, 1), HOUR);
+    for round in 1..4 {
+        cluster.elapse(10 * MS);
+        cluster.propose(1, 7 + round * 10 * MS, &["right"]);
+        cluster.run();
+        assert_eq!(last(&mut cluster, 1), HOUR + round * 10 * MS);
+    }
+    // Whoever leads next was never ahead, and goes on from there.
+    cluster.isolate(1);
+    cluster.pass(1000 * MS);
+    cluster.elect(2);
+    let begun = last(&mut cluster, 2);
+    assert!((HOUR + 30 * MS..HOUR + 10_000 * MS).contains(&begun), "{begun}");
+    cluster.elapse(10 * MS);
+    cluster.propose(2, 50 * MS, &["right"]);
+    cluster.run();
+    assert_eq!(last(&mut cluster, 2), begun + 10 * MS);
+    // The clock has its say again when it is later.
+    cluster.propose(2, 2 * HOUR, &["later"]);
+    cluster.run();
+    assert_eq!(last(&mut cluster, 2), 2 * HOUR);
+}

@@ -179,11 +179,11 @@ fn proposals_in_flight_end_as_unknown_when_the_leadership_is_lost() {
 fn an_entrys_time_never_goes_back() {
     let mut cluster = Cluster::led(1);
     for time in [50, 20, 70] {
-        cluster.propose(1, time, &["x"]);
+        cluster.propose(1, time * 1000 * MS, &["x"]);
         cluster.run();
     }
     let times: Vec<_> = cluster.at(1).disk.log.iter().map(|(head, _)| head.time.0).collect();
-    assert_eq!(times, [0, 50, 50, 70]);
+    assert_eq!(times, [0, 50, 50, 70].map(|seconds| seconds * 1000 * MS));
 }
 
 #[test]
