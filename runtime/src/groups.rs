@@ -336,36 +336,37 @@ impl Groups {
             return Err(GroupsError::Unknown(group));
         }
         let lock = is_here.then(|| self.lock(group)).transpose()?;
-        let was_begun = lock.as_ref().is_some_and(|(_, vacant)| !vacant);
         let throw = || {
+            if matches!(lock, Some((_, true))) {
+                // Nobody has ever said a word there.
+                return fs::remove_dir_all(&path);
+            }
             if was_thrown {
                 // An earlier one of this id, of which something could not be thrown away.
-                self.note(group)?;
-                fs::remove_dir_all(&gone)?;
+                make_empty(&gone)?;
             }
             if is_here {
                 // In one step, so that half a directory is never taken for a group.
                 fs::rename(&path, &gone)?;
                 fs::File::open(&self.dir)?.sync_all()?;
-                if was_begun {
-                    self.note(group)?;
-                }
-                fs::remove_dir_all(&gone)?;
+                make_empty(&gone)?;
             }
+            self.note(group, &gone);
             Ok(())
         };
         throw().map_err(GroupsError::Io)
     }
 
-    /// Writes down that a group was removed. What is left of it stands for that meanwhile.
-    fn note(&self, group: GroupId) -> io::Result<()> {
+    /// Writes down that a group was removed. The name of its empty directory says so as well: that goes
+    /// only then, and stays if there is no room for it.
+    fn note(&self, group: GroupId, gone: &Path) {
         let _turn = self.shared.writes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.shared.state();
         state.removed.insert(group);
         let removed = state.removed.clone();
         // The loop waits for this lock, and shall not wait for the disk.
         drop(state);
-        removed.write(&self.dir)
+        put_down(&removed, &self.dir, &[gone.to_owned()]);
     }
 
     /// The directory of a group, made if there is none, and whether there is no node in it.
@@ -440,22 +441,43 @@ fn is_there(path: &Path) -> Result<bool, GroupsError> {
     fs::exists(path).map_err(GroupsError::Io)
 }
 
-/// The groups that a directory holds. What was being thrown away is gone then, and noted as removed.
+fn make_empty(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}
+
+/// Writes down which groups were removed, in place of these empty directories that say so by their names.
+fn put_down(removed: &Removed, dir: &Path, gone: &[PathBuf]) {
+    let written = removed.write(dir).and_then(|()| gone.iter().try_for_each(fs::remove_dir));
+    if let Err(error) = written {
+        tracing::warn!(%error, dir = %dir.display(), "removed groups stay as empty directories");
+    }
+}
+
+/// The groups that a directory holds. Of what was being thrown away nothing is left then, and it is noted as
+/// removed.
 fn found(dir: &Path, removed: &mut Removed) -> io::Result<Vec<GroupId>> {
-    let mut found = Vec::new();
+    let (mut found, mut gone) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        if let Some(group) = name.strip_prefix(GONE) {
-            if let Ok(group) = group.parse() {
-                removed.insert(GroupId(group));
-                removed.write(dir)?;
-            }
-            fs::remove_dir_all(entry.path())?;
+        if let Some(Ok(group)) = name.strip_prefix(GONE).map(str::parse) {
+            make_empty(&entry.path())?;
+            removed.insert(GroupId(group));
+            gone.push(entry.path());
         } else if let Some(Ok(group)) = name.strip_prefix(PREFIX).map(str::parse) {
             found.push(GroupId(group));
         }
+    }
+    if !gone.is_empty() {
+        put_down(removed, dir, &gone);
     }
     found.sort_unstable();
     Ok(found)

@@ -274,6 +274,40 @@ async fn the_id_of_a_group_that_was_removed_is_not_used_again() {
     assert!(refusal.contains("removed-groups does not say which groups were removed"), "{refusal}");
 }
 
+/// Groups may be removed to make room, where there is none for a word about it.
+#[tokio::test]
+async fn a_group_is_removed_where_nothing_can_be_written() {
+    let mut cluster = Cluster::new();
+    cluster.create(1);
+    cluster.create(9);
+    assert_eq!(cluster.add(9, 5).await, 5);
+    let dir = cluster.dir.path().join("0");
+    let in_the_way = dir.join("removed-groups.new");
+    std::fs::create_dir_all(in_the_way.join("full")).unwrap();
+    within(cluster.groups(0).remove(GroupId(9))).await.unwrap();
+    let left = || std::fs::read_dir(dir.join("gone-9")).map(Iterator::count);
+    assert_eq!(left().unwrap(), 0, "its name alone is left");
+    let is_refused = |cluster: &Cluster| {
+        let created = cluster.groups(0).create(GroupId(9), [(1, "127.0.0.1:1")]);
+        assert!(matches!(created, Err(GroupsError::Removed(GroupId(9)))), "{created:?}");
+    };
+    for _ in 0..2 {
+        is_refused(&cluster);
+        cluster.kill(0).await;
+        cluster.start(0);
+        assert_eq!(cluster.groups(0).list(), [GroupId(1)]);
+    }
+    std::fs::remove_dir_all(in_the_way).unwrap();
+    within(cluster.groups(0).remove(GroupId(9))).await.unwrap();
+    assert!(left().is_err());
+    is_refused(&cluster);
+    assert_eq!(
+        std::fs::read_to_string(dir.join("removed-groups")).unwrap().lines().last(),
+        Some("9")
+    );
+    assert_eq!(cluster.add(1, 1).await, 1);
+}
+
 /// Whoever hears of the end may begin the group again at once: not in a directory that is being thrown
 /// away.
 #[tokio::test]

@@ -4,6 +4,8 @@
 //! comes late would be taken for a member's of the new one. Knows no group. Invariant: an id that was
 //! noted is known to every later life of the node.
 //!
+//! Until it is noted the name of its empty directory, `gone-9`, says the same: it needs no room.
+//!
 //! They are kept in a text file, `removed-groups`, for people too, as ranges:
 //!
 //! ```text
