@@ -5,7 +5,7 @@ use crate::{
     client::Workload,
     disk::{Failure, SimDisk, Survivors, Victim},
     harm::rot_hard_state,
-    network::{self, Connection, MEMBERS_WANTED},
+    network::{Connection, MEMBERS_WANTED},
     node::Lie,
     oracle::{Checked, Violation},
     plan::{FaultKind, MS, Moment},
@@ -438,12 +438,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     /// Whoever is a member in force is one whom a node wants to be connected with, there where it is.
-    pub(super) fn wants_its_members(&self, node: usize) -> Checked {
+    pub(super) fn wants_its_members(&mut self, node: usize) -> Checked {
         let Some(members) = self.members(node) else { return Ok(()) };
-        let unwanted = self.network.unwanted(node, &members);
-        let unwanted = unwanted.map(|id| network::unwanted(id, &members));
-        let misplaced = || self.network.misplaced(node, &members);
-        match unwanted.or_else(|| misplaced().map(|id| network::misplaced(id, &members))) {
+        match self.network.lacks(node, &members) {
             Some(what) => Err(Violation::new(MEMBERS_WANTED, node, what)),
             None => Ok(()),
         }
