@@ -27,8 +27,7 @@ impl SimDisk {
     pub fn flip(&mut self, file: File, bit: u64) {
         if let Some(ino) = self.directory.lookup(file) {
             let inode = self.inode(ino);
-            let mut byte = Vec::with_capacity(1);
-            inode.durable.read(bit / 8, 1, &mut byte);
+            let byte = inode.durable.read(bit / 8, 1);
             inode.durable.write(bit / 8, &Bytes::from(vec![byte[0] ^ 1 << (bit % 8)]));
         }
     }
