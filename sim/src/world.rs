@@ -362,7 +362,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             self.goes_out(at);
             return Ok(());
         }
-        self.oracle.on_step(seen, &actions)?;
+        self.oracle.on_step(&seen, actions.iter())?;
         self.oracle.on_memory(&seen, &self.plan)?;
         self.nodes[at].scars.excuse(at, &probe)?;
         if probe.judged && self.oracle.is_to_be_tried(at) {

@@ -170,6 +170,8 @@ pub struct Groups<M: StateMachine, W> {
     actions: Vec<HostAction>,
     touched: Option<usize>,
 }
+    /// Room for the groups that a host called.
+    called: Vec<GroupId>,
 
 /// What hosts sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -229,6 +231,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             actions: Vec::new(),
             touched: None,
             plan,
+            called: Vec::new(),
         };
         groups.begin();
         groups
