@@ -144,8 +144,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
 
     fn arm(&mut self, cut: Armed) {
         let is_ready = cut.nodes.iter().any(|node| self.is_at(*node, cut.moment));
-        self.agreed += 1;
-        let number = self.agreed;
+        self.armings += 1;
+        let number = self.armings;
         self.armed.insert(number, cut);
         if is_ready {
             self.fall(number);
