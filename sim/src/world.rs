@@ -99,6 +99,8 @@ pub struct World<M: StateMachine, W> {
     /// A run of more events has no end.
     events_max: u64,
     armed: BTreeMap<u64, Armed>,
+    /// Whether a node was ever to fall at a step of its disk.
+    awaits_falls: bool,
     digest: Digest,
     stats: Stats,
     trace: Option<Trace>,
@@ -147,6 +149,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             harmed: Harmed::default(),
             events_max: u64::MAX,
             armed: BTreeMap::new(),
+            awaits_falls: false,
             digest: Digest::default(),
             stats: Stats::default(),
             trace: None,

@@ -99,11 +99,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 Armed::of(fault).into_iter().for_each(|cut| self.arm(cut));
             }
             FaultKind::PowerCutAt { node, step, outcome, rot, down } => {
-                let fall = Fall::Power(*outcome, *rot);
-                self.nodes[*node].falls.insert(*step, (fall, *down));
+                self.plan_fall(*node, *step, Fall::Power(*outcome, *rot), *down);
             }
             FaultKind::KillAt { node, step, down } => {
-                self.nodes[*node].falls.insert(*step, (Fall::Kill, *down));
+                self.plan_fall(*node, *step, Fall::Kill, *down);
             }
             FaultKind::FailAt { node, operation, mishap } => {
                 self.nodes[*node].mishaps.insert(*operation, *mishap);
