@@ -10,8 +10,9 @@ impl SimDisk {
     pub fn used_sectors(&self, file: File) -> Vec<u64> {
         let sector = self.geometry.sector as usize;
         let content = self.content(file).unwrap_or_default();
+        let zeros = vec![0; sector];
         let sectors = content.chunks(sector).enumerate();
-        let used = sectors.filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0));
+        let used = sectors.filter(|(_, bytes)| **bytes != zeros[..bytes.len()]);
         used.map(|(n, _)| (n * sector) as u64).collect()
     }
 
