@@ -324,8 +324,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             // One that has halted is not there any more.
             let members = host.core(*group).and_then(Engine::membership);
             let Some(members) = members else { continue };
-            if let Some(id) = self.network.unwanted(node, &members) {
-                let violation = Violation::new(MEMBERS_WANTED, node, unwanted(id, &members));
+            if let Some(id) = self.network.unwanted(node, members) {
+                let violation = Violation::new(MEMBERS_WANTED, node, unwanted(id, members));
                 return Err(of_group(*group, violation));
             }
         }

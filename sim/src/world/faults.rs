@@ -10,7 +10,7 @@ use crate::{
     oracle::{Checked, Violation},
     plan::{FaultKind, MS, Moment},
 };
-use lakebed::{DiskError, Event, File, Membership, StateMachine};
+use lakebed::{DiskError, Engine, Event, File, Membership, StateMachine};
 
 /// How long an armed power cut waits for its moment, and then strikes all the same.
 pub(crate) const ARMED_MAX: u64 = 200 * MS;
@@ -438,8 +438,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     /// Whoever is a member in force is one whom a node wants to be connected with, there where it is.
     pub(super) fn wants_its_members(&mut self, node: usize) -> Checked {
-        let Some(members) = self.members(node) else { return Ok(()) };
-        match self.network.lacks(node, &members) {
+        let members = self.nodes[node].engine.as_ref().and_then(Engine::membership);
+        let Some(members) = members else { return Ok(()) };
+        match self.network.lacks(node, members) {
             Some(what) => Err(Violation::new(MEMBERS_WANTED, node, what)),
             None => Ok(()),
         }
