@@ -167,7 +167,7 @@ impl Engine {
     /// The members in force, once the disk was judged.
     #[doc(hidden)]
     #[must_use]
-    pub fn membership(&self) -> Option<Arc<Membership>> {
+    pub fn membership(&self) -> Option<&Arc<Membership>> {
         self.raft.as_ref().map(Raft::membership)
     }
 
@@ -451,7 +451,7 @@ impl Engine {
             && (raft.wants_own_snapshot() && compaction.may_try_again(self.now)
                 || compaction.is_due(storage, &self.tuning, (at, self.now)))
         {
-            storage.capture(at, members);
+            storage.capture(at, Arc::clone(members));
         }
         if raft.is_installing_others() || !compaction.pins.peers.is_empty() {
             let pins = raft.pins();

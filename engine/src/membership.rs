@@ -137,7 +137,10 @@ impl Membership {
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         assert!(self.is_encodable(), "at most {MEMBERS_MAX} members, {ADDRESS_BYTES_MAX} address");
-        let mut bytes = vec![0; CODE_HEAD_BYTES];
+        let addresses: usize = self.members().map(|member| member.address.len()).sum();
+        let members = self.members().count() * CODE_MEMBER_BYTES + addresses;
+        let mut bytes = Vec::with_capacity(CODE_HEAD_BYTES + members + CODE_USED_BYTES);
+        bytes.resize(CODE_HEAD_BYTES, 0);
         put_u64s(&mut bytes, 0, &[self.at.term.0, self.at.index.0]);
         put_u16(&mut bytes, 16, self.members().count() as u16);
         for member in self.members() {

@@ -23,9 +23,8 @@ pub fn workload(draw: &mut Draw) -> Op {
         0 => draw.between(500, 900),
         _ => draw.between(1, 120),
     };
-    let mut command = vec![key];
-    command.extend((0..len).map(|n| (n * 31 + u64::from(key)) as u8));
-    Op::Propose(command)
+    let rest = (0..len).map(|n| (n * 31 + u64::from(key)) as u8);
+    Op::Propose(std::iter::once(key).chain(rest).collect())
 }
 
 /// A storm over this many nodes.

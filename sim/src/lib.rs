@@ -59,6 +59,7 @@
 //! A [`Seed`] expands to a [`Plan`], which is text and can be kept; a [`World`] is a cluster as a
 //! value. [`exhaust`] crashes a story at each step of a disk, [`flips`] flips each bit of one.
 
+mod agenda;
 mod changes;
 pub mod check;
 mod client;

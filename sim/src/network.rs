@@ -12,6 +12,7 @@ use crate::{
 };
 use bytes::Bytes;
 use lakebed::{Member, Membership, NodeId};
+use std::sync::Arc;
 
 /// The links between all pairs of nodes.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct Network {
     /// Whom each node wants to be connected with, and where it takes them to be, by
     /// `node * nodes + peer`.
     wanted: Vec<Option<Bytes>>,
+    /// Members of whom each node was found to lack none, since it said last whom it wants.
+    complete: Vec<Option<Arc<Membership>>>,
     /// How many connections there were.
     made: u64,
     /// When the last message of the direction arrives: without reordering none arrives before.
@@ -83,7 +86,7 @@ pub(crate) fn unwanted(id: NodeId, members: &Membership) -> String {
 }
 
 /// How it is told that it was told another address.
-pub(crate) fn misplaced(id: NodeId, members: &Membership) -> String {
+fn misplaced(id: NodeId, members: &Membership) -> String {
     format!("dials node {id} elsewhere than {members} say that it is")
 }
 
@@ -105,6 +108,7 @@ impl Network {
             queues: vec![None; pairs],
             connections: vec![None; pairs],
             wanted: vec![None; pairs],
+            complete: vec![None; nodes],
             made: 0,
             last: vec![0; pairs],
         }
@@ -186,6 +190,7 @@ impl Network {
     /// and (`false`) who is none any more. Who is only elsewhere than before keeps its connection.
     pub(crate) fn want(&mut self, node: usize, members: &Membership) -> Vec<(usize, bool)> {
         let mut news = Vec::new();
+        self.complete[node] = None;
         for peer in (0..self.nodes).filter(|peer| *peer != node) {
             let member = members.member(NodeId(peer as u64 + 1));
             let now = member.map(|member| member.address.clone());
@@ -200,6 +205,7 @@ impl Network {
 
     /// A node's process is gone, and wants nobody.
     pub(crate) fn want_nobody(&mut self, node: usize) {
+        self.complete[node] = None;
         self.wanted[node * self.nodes..][..self.nodes].fill(None);
     }
 
@@ -219,8 +225,22 @@ impl Network {
         self.first(node, members, |wanted, _| wanted.is_none())
     }
 
+    /// What a node got wrong about whom to be connected with, these being the members in force. It is asked
+    /// after every event, and looks through the same members once.
+    pub(crate) fn lacks(&mut self, node: usize, members: &Arc<Membership>) -> Option<String> {
+        let complete = &self.complete[node];
+        if complete.as_ref().is_some_and(|complete| Arc::ptr_eq(complete, members)) {
+            return None;
+        }
+        let unwanted = self.unwanted(node, members).map(|id| unwanted(id, members));
+        let misplaced = || self.misplaced(node, members).map(|id| misplaced(id, members));
+        let lacks = unwanted.or_else(misplaced);
+        self.complete[node] = lacks.is_none().then(|| Arc::clone(members));
+        lacks
+    }
+
     /// The first of these members whom a node takes to be elsewhere than they are.
-    pub(crate) fn misplaced(&self, node: usize, members: &Membership) -> Option<NodeId> {
+    fn misplaced(&self, node: usize, members: &Membership) -> Option<NodeId> {
         self.first(node, members, |wanted, member| {
             wanted.is_some_and(|address| *address != member.address)
         })
@@ -402,6 +422,33 @@ mod tests {
         assert_eq!(network.misplaced(0, &moved), None);
         network.want_nobody(1);
         assert!(!network.is_wanted(0, 1) && network.is_wanted(0, 2));
+    }
+
+    #[test]
+    fn a_node_lacks_members_until_it_wants_them_where_they_are() {
+        let of = |ids: &[u64], address: &'static [u8]| {
+            let member = |id: &u64| Member {
+                id: NodeId(*id),
+                incarnation: 1,
+                address: Bytes::from_static(address),
+            };
+            Arc::new(Membership::of(ids.iter().map(member)))
+        };
+        let mut network = network(|_| {});
+        let (two, all, moved) = (of(&[1, 2], b""), of(&[1, 2, 3], b""), of(&[1, 2, 3], b"there"));
+        network.want(0, &two);
+        assert_eq!(network.lacks(0, &two), None);
+        assert_eq!(network.lacks(0, &all), Some(unwanted(NodeId(3), &all)));
+        network.want(0, &all);
+        assert_eq!(network.lacks(0, &all), None);
+        assert_eq!(network.lacks(0, &moved), Some(misplaced(NodeId(2), &moved)));
+        assert_eq!(network.lacks(0, &all), None, "it is looked through anew");
+        network.want(0, &two);
+        assert!(network.lacks(0, &all).is_some(), "it was found to lack none before");
+        network.want(0, &all);
+        assert_eq!(network.lacks(0, &all), None);
+        network.want_nobody(0);
+        assert!(network.lacks(0, &all).is_some(), "its process is gone");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use crate::{
     panics::caught,
-    witness::{Given, escaped},
+    witness::{Given, escaped, in_one_piece},
 };
 use bytes::Bytes;
 use lakebed::{LogId, StateMachine};
@@ -121,7 +121,7 @@ fn apply<M: StateMachine>(machine: &mut M, given: &Given) -> Vec<u8> {
 }
 
 fn capture<M: StateMachine>(machine: &M) -> Vec<u8> {
-    machine.freeze().flatten().collect()
+    in_one_piece(machine.freeze())
 }
 
 fn name(n: usize, given: &Given) -> String {

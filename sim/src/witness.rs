@@ -126,8 +126,15 @@ pub(crate) fn digest(bytes: &[u8]) -> u64 {
     digest.value()
 }
 
+/// A whole state, however it is cut into pieces.
+pub(crate) fn in_one_piece(pieces: impl Iterator<Item = Bytes>) -> Vec<u8> {
+    let mut state = Vec::new();
+    pieces.for_each(|piece| state.extend_from_slice(&piece));
+    state
+}
+
 /// A digest of a whole state, however it is cut into pieces.
 pub(crate) fn state_digest(machine: &impl StateMachine) -> u64 {
-    let state: Vec<u8> = machine.freeze().flatten().collect();
+    let state = in_one_piece(machine.freeze());
     digest(&state)
 }

@@ -3,9 +3,9 @@
 //! Single-threaded; everything that happens is drawn from the seed, so a run is a value that can
 //! be had again. Knows no plan: faults are methods, called by storms and stories alike.
 
-mod agenda;
 mod backups;
 mod changes;
+mod coming;
 mod damage;
 mod falls;
 mod faults;
@@ -22,6 +22,7 @@ mod stats;
 mod tests;
 
 use crate::{
+    agenda::Agenda,
     changes::Changes,
     client::{Client, Requests, Workload},
     harm::Harmed,
@@ -39,8 +40,8 @@ pub(crate) use faults::{ARMED_MAX, Armed};
 pub(crate) use hearsay::{Acknowledged, Age, Hearsay};
 pub use stats::Stats;
 
-use agenda::{Agenda, Coming};
 use bytes::{Bytes, BytesMut};
+use coming::Coming;
 use lakebed::{
     Action, ClusterId, Config, DiskRequest, Engine, Event, GroupId, LogIndex, Marks, Member,
     Membership, NodeId, Note, OpId, Outcome, RequestId, Start, StateMachine, Tuning, entry::Seed,
@@ -71,7 +72,7 @@ const SITE_SERVICE: u32 = 4;
 pub struct World<M: StateMachine, W> {
     plan: Plan,
     now: u64,
-    agenda: Agenda,
+    agenda: Agenda<Coming>,
     nodes: Vec<Node<M>>,
     members: Arc<Membership>,
     cluster: ClusterId,
@@ -98,6 +99,8 @@ pub struct World<M: StateMachine, W> {
     /// A run of more events has no end.
     events_max: u64,
     armed: BTreeMap<u64, Armed>,
+    /// Whether a node was ever to fall at a step of its disk.
+    awaits_falls: bool,
     digest: Digest,
     stats: Stats,
     trace: Option<Trace>,
@@ -146,6 +149,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             harmed: Harmed::default(),
             events_max: u64::MAX,
             armed: BTreeMap::new(),
+            awaits_falls: false,
             digest: Digest::default(),
             stats: Stats::default(),
             trace: None,
@@ -363,7 +367,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             self.goes_out(at);
             return Ok(());
         }
-        self.oracle.on_step(seen, &actions)?;
+        self.oracle.on_step(&seen, actions.iter())?;
         self.oracle.on_memory(&seen, &self.plan)?;
         self.nodes[at].scars.excuse(at, &probe)?;
         if probe.judged && self.oracle.is_to_be_tried(at) {

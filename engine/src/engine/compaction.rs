@@ -175,7 +175,10 @@ const fn refusal(error: DiskError) -> Refusal {
 
 /// Of what a snapshot would be news, and who were the members then. One who applies what lies behind
 /// two changes of members does not know that any more.
-pub(super) fn capturable(storage: &Storage, raft: &Raft) -> Option<(LogId, Arc<Membership>)> {
+pub(super) fn capturable<'a>(
+    storage: &Storage,
+    raft: &'a Raft,
+) -> Option<(LogId, &'a Arc<Membership>)> {
     let at = raft.applying();
     let is_news = at.index > storage.snapshot().index;
     let members = (is_news && storage.can_capture(at)).then(|| raft.members_at(at.index));

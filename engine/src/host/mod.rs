@@ -189,6 +189,8 @@ pub struct Host<E = crate::Engine> {
     /// The nodes on which groups ended, as this call heard.
     departed: BTreeSet<NodeId>,
     scratch: Vec<Action>,
+    /// Room for the events of the next group that is told any.
+    spare: Vec<Event>,
     /// The groups whose engines were called by the last `handle`.
     touched: Vec<GroupId>,
     /// The group whose engine is being called.
@@ -213,6 +215,7 @@ impl<E: Core> Host<E> {
             pending: BTreeMap::new(),
             departed: BTreeSet::new(),
             scratch: Vec::new(),
+            spare: Vec::new(),
             touched: Vec::new(),
             driving: None,
             is_membership_news: false,
@@ -362,7 +365,8 @@ impl<E: Core> Host<E> {
 
     fn tell(&mut self, group: GroupId, event: Event) {
         if self.groups.contains_key(&group) {
-            self.pending.entry(group).or_default().push(event);
+            let pending = self.pending.entry(group);
+            pending.or_insert_with(|| mem::take(&mut self.spare)).push(event);
         }
     }
 
@@ -400,7 +404,7 @@ impl<E: Core> Host<E> {
     }
 
     /// A group's engine handles its events; what it says is passed on.
-    fn drive(&mut self, id: GroupId, events: Vec<Event>, actions: &mut Vec<HostAction>) {
+    fn drive(&mut self, id: GroupId, mut events: Vec<Event>, actions: &mut Vec<HostAction>) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         self.touched.push(id);
         let mut scratch = mem::take(&mut self.scratch);
@@ -408,9 +412,10 @@ impl<E: Core> Host<E> {
         let time = self.wall.at(self.now).filter(|_| group.told != self.wall.told());
         group.told = self.wall.told();
         // Behind the others: the first of them may be the start.
-        let events = events.into_iter().chain(time.map(Event::time));
-        group.core.handle(self.now, events, &mut scratch);
+        let told = events.drain(..).chain(time.map(Event::time));
+        group.core.handle(self.now, told, &mut scratch);
         self.driving = None;
+        self.spare = events;
         let deadline = group.core.deadline();
         if group.deadline != deadline {
             if let Some(before) = mem::replace(&mut group.deadline, deadline) {

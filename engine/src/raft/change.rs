@@ -145,8 +145,8 @@ impl Raft {
     }
 
     /// The members after the entry at `index`; `None` if that is longer ago than is remembered.
-    pub(crate) fn members_at(&self, index: LogIndex) -> Option<Arc<Membership>> {
-        [&self.membership, &self.previous].into_iter().find(|of| of.at.index <= index).cloned()
+    pub(crate) fn members_at(&self, index: LogIndex) -> Option<&Arc<Membership>> {
+        [&self.membership, &self.previous].into_iter().find(|of| of.at.index <= index)
     }
 
     pub(super) fn is_settled(&self) -> bool {

@@ -90,8 +90,8 @@ impl Raft {
         self.halt.take()
     }
 
-    pub(crate) fn membership(&self) -> Arc<Membership> {
-        Arc::clone(&self.membership)
+    pub(crate) const fn membership(&self) -> &Arc<Membership> {
+        &self.membership
     }
 
     pub(crate) const fn committed(&self) -> LogIndex {

@@ -121,7 +121,7 @@ impl Raft {
     fn tell_members(&mut self, to: NodeId) {
         let members = self.members_at(self.log.marks.committed());
         let changed = members.filter(|members| !self.is_forming() && members.at != LogId::ZERO);
-        if let Some(members) = changed {
+        if let Some(members) = changed.cloned() {
             self.owe(to, Payload::Members(members));
         }
     }

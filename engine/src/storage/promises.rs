@@ -12,6 +12,7 @@ use crate::{
     membership::Membership,
     types::LogIndex,
 };
+use bytes::Bytes;
 use std::sync::Arc;
 
 /// Names a state of what is wanted; later ones are greater.
@@ -34,6 +35,8 @@ pub(crate) struct Promises {
 #[derive(Clone, Debug)]
 struct Writing {
     state: HardState,
+    /// What either copy is to hold.
+    encoded: Bytes,
     version: Version,
     copy: usize,
     block: usize,
@@ -122,15 +125,15 @@ impl Promises {
         }
         let mut state = self.wanted.clone();
         state.number = self.durable.number + 1;
-        let version = self.wanted_version;
-        self.write(Writing { state, version, copy: 0, block: 0 }, ops);
+        let (encoded, version) = (state.encode().into(), self.wanted_version);
+        self.write(Writing { state, encoded, version, copy: 0, block: 0 }, ops);
     }
 
     fn write(&mut self, mut writing: Writing, ops: &mut Ops) {
         let [first, second] = self.numbers[writing.copy];
         writing.block = usize::from(second < first);
         let offset = OFFSETS[writing.copy][writing.block];
-        let at = Extent::new(offset, writing.state.encode().into());
+        let at = Extent::new(offset, writing.encoded.clone());
         self.numbers[writing.copy][writing.block] = 0;
         let request = DiskRequest::Write { file: File::HardState, at, and: None, durable: true };
         ops.submit(Job::HardState, Class::Commit, request);

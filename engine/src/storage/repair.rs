@@ -189,7 +189,7 @@ fn clearing(
         scrub(&mut extents, layout, end, layout.block_after(end + last as u64 + 1), block);
     }
     let end_record = &found.image[layout.end_offset() as usize..];
-    if is_repeat || end_record.iter().any(|&byte| byte != 0) {
+    if is_repeat || last_nonzero(end_record).is_some() {
         let bytes = BytesMut::zeroed(layout.align as usize).freeze();
         extents.push(Extent::new(layout.end_offset(), bytes));
     }

@@ -30,10 +30,17 @@ impl Default for Digest {
 impl Digest {
     /// Adds one call of [`Engine::handle`](crate::Engine::handle).
     #[inline(never)]
-    pub fn step(&mut self, now: Instant, events: &[Event], actions: &[Action]) {
+    pub fn step<'a>(
+        &mut self,
+        now: Instant,
+        events: &[Event],
+        actions: impl IntoIterator<Item = &'a Action, IntoIter: Clone>,
+    ) {
         now.write(self);
         events.write(self);
-        actions.write(self);
+        let actions = actions.into_iter();
+        (actions.clone().count() as u32).write(self);
+        actions.for_each(|action| action.write(self));
     }
 
     /// Adds a number.

@@ -10,8 +10,9 @@ impl SimDisk {
     pub fn used_sectors(&self, file: File) -> Vec<u64> {
         let sector = self.geometry.sector as usize;
         let content = self.content(file).unwrap_or_default();
+        let zeros = vec![0; sector];
         let sectors = content.chunks(sector).enumerate();
-        let used = sectors.filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0));
+        let used = sectors.filter(|(_, bytes)| **bytes != zeros[..bytes.len()]);
         used.map(|(n, _)| (n * sector) as u64).collect()
     }
 
@@ -27,8 +28,7 @@ impl SimDisk {
     pub fn flip(&mut self, file: File, bit: u64) {
         if let Some(ino) = self.directory.lookup(file) {
             let inode = self.inode(ino);
-            let mut byte = Vec::with_capacity(1);
-            inode.durable.read(bit / 8, 1, &mut byte);
+            let byte = inode.durable.read(bit / 8, 1);
             inode.durable.write(bit / 8, &Bytes::from(vec![byte[0] ^ 1 << (bit % 8)]));
         }
     }

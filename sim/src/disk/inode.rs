@@ -4,7 +4,7 @@
 //! had ended before the later was submitted; so the order is also that of the content.
 
 use super::pages::Pages;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use lakebed::Extent;
 
 /// A part of a write that is not durable yet.
@@ -42,12 +42,18 @@ impl Inode {
     /// The bytes that a process sees now, shorter at the end of the file.
     pub(super) fn read(&self, offset: u64, len: u32) -> Bytes {
         let len = u64::from(len).min(self.len.saturating_sub(offset)) as usize;
-        let mut bytes = Vec::with_capacity(len);
-        self.durable.read(offset, len, &mut bytes);
-        for piece in self.pieces.iter().filter(|piece| piece.ended.is_some()) {
-            overlay(offset, &mut bytes, &piece.extent);
+        let durable = self.durable.read(offset, len);
+        let is_above = |piece: &&Piece| {
+            let Extent { offset: at, .. } = piece.extent;
+            piece.ended.is_some() && at < offset + len as u64 && offset < end_of(&piece.extent)
+        };
+        let mut above = self.pieces.iter().filter(is_above).peekable();
+        if above.peek().is_none() {
+            return durable;
         }
-        bytes.into()
+        let mut bytes = BytesMut::from(durable);
+        above.for_each(|piece| overlay(offset, &mut bytes, &piece.extent));
+        bytes.freeze()
     }
 
     /// A write begins.

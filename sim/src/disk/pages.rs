@@ -4,18 +4,21 @@
 
 use bytes::Bytes;
 use lakebed::tape::Digest;
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 pub(super) const PAGE_BYTES: u64 = 4096;
 const LEN: usize = PAGE_BYTES as usize;
 static ZEROS: [u8; LEN] = [0; LEN];
+/// What is read where nothing was written, up to as much at once.
+static NOTHING: [u8; 16 * LEN] = [0; 16 * LEN];
 
 /// One page: nothing, a part of what was written once, or bytes of its own.
 #[derive(Clone, Debug, Default)]
 enum Page {
     #[default]
     Zeros,
-    Written(Bytes),
+    /// Those from there on.
+    Written(Bytes, usize),
     Own(Arc<[u8; LEN]>),
 }
 
@@ -23,7 +26,9 @@ impl Page {
     fn bytes(&self) -> &[u8; LEN] {
         match self {
             Self::Zeros => &ZEROS,
-            Self::Written(bytes) => bytes.first_chunk().expect("a whole page was written"),
+            Self::Written(bytes, at) => {
+                bytes[*at..].first_chunk().expect("a whole page was written")
+            }
             Self::Own(bytes) => bytes,
         }
     }
@@ -42,11 +47,37 @@ impl Page {
 pub(super) struct Pages(Arc<Vec<Page>>);
 
 impl Pages {
-    /// Appends the `len` bytes from `offset` on.
-    pub(super) fn read(&self, offset: u64, len: usize, into: &mut Vec<u8>) {
+    /// The `len` bytes from `offset` on: without a copy if they were written together, or never.
+    pub(super) fn read(&self, offset: u64, len: usize) -> Bytes {
+        if let Some(bytes) = self.in_one_piece(offset, len) {
+            return bytes;
+        }
+        let mut bytes = Vec::with_capacity(len);
         for (page, within, range) in cut(offset, len) {
             let page = self.0.get(page).map_or(&ZEROS, Page::bytes);
-            into.extend_from_slice(&page[within..within + range.len()]);
+            bytes.extend_from_slice(&page[within..within + range.len()]);
+        }
+        bytes.into()
+    }
+
+    fn in_one_piece(&self, offset: u64, len: usize) -> Option<Bytes> {
+        let first = self.0.get((offset / PAGE_BYTES) as usize).unwrap_or(&Page::Zeros);
+        let mut pages = cut(offset, len)
+            .map(|(page, within, range)| (self.0.get(page).unwrap_or(&Page::Zeros), within, range));
+        match first {
+            Page::Zeros if len <= NOTHING.len() => pages
+                .all(|(page, ..)| matches!(page, Page::Zeros))
+                .then(|| Bytes::from_static(&NOTHING[..len])),
+            Page::Written(whole, at) => {
+                let from = at + (offset % PAGE_BYTES) as usize;
+                let follows = |(page, within, range): (&Page, usize, Range<usize>)| {
+                    let Page::Written(other, at) = page else { return false };
+                    other.as_ptr() == whole.as_ptr() && at + within == from + range.start
+                };
+                let is_whole = from + len <= whole.len() && pages.all(follows);
+                is_whole.then(|| whole.slice(from..from + len))
+            }
+            _ => None,
         }
     }
 
@@ -59,7 +90,7 @@ impl Pages {
         }
         for (page, within, range) in cut(offset, bytes.len()) {
             if range.len() == LEN {
-                pages[page] = Page::Written(bytes.slice(range));
+                pages[page] = Page::Written(bytes.clone(), range.start);
             } else {
                 let len = range.len();
                 pages[page].own()[within..within + len].copy_from_slice(&bytes[range]);
@@ -94,7 +125,7 @@ impl Pages {
 }
 
 /// Each page that a range lies in, the place within it, and the part of the range that lies there.
-fn cut(offset: u64, len: usize) -> impl Iterator<Item = (usize, usize, std::ops::Range<usize>)> {
+fn cut(offset: u64, len: usize) -> impl Iterator<Item = (usize, usize, Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {
         let at = offset + done as u64;
@@ -110,9 +141,7 @@ mod tests {
     use super::*;
 
     fn read<const N: usize>(pages: &Pages, offset: u64) -> [u8; N] {
-        let mut found = Vec::new();
-        pages.read(offset, N, &mut found);
-        found.try_into().unwrap()
+        pages.read(offset, N)[..].try_into().unwrap()
     }
 
     fn filled(byte: u8, len: usize) -> Bytes {
@@ -139,6 +168,25 @@ mod tests {
         assert_eq!(read(&pages, LEN as u64 + 511), [1, 2]);
         assert_eq!(read(&pages, LEN as u64 + 1023), [2, 1]);
         assert_eq!(written, filled(1, 3 * LEN));
+    }
+
+    #[test]
+    fn what_was_written_together_is_read_as_it_is() {
+        let mut pages = Pages::default();
+        let bytes: Vec<u8> = (0..4 * LEN).map(|n| (n / 100) as u8).collect();
+        let written = Bytes::from(bytes);
+        pages.write(LEN as u64, &written);
+        let part = pages.read(2 * LEN as u64 + 10, 2 * LEN);
+        assert_eq!(part.as_ptr(), written[LEN + 10..].as_ptr());
+        assert_eq!(part, written[LEN + 10..][..2 * LEN]);
+        // The same bytes once more, elsewhere: what lies beside each other was not written so.
+        pages.write(5 * LEN as u64, &written.slice(..2 * LEN));
+        let joint = pages.read(4 * LEN as u64, 2 * LEN);
+        assert_eq!(joint[..LEN], written[3 * LEN..]);
+        assert_eq!(joint[LEN..], written[..LEN]);
+        let beyond = pages.read(6 * LEN as u64, 2 * LEN);
+        assert_eq!(beyond[..LEN], written[LEN..2 * LEN]);
+        assert_eq!(beyond[LEN..], ZEROS);
     }
 
     #[test]

@@ -117,19 +117,18 @@ impl Coming {
 
 impl<M: StateMachine, W: Workload> Groups<M, W> {
     pub(super) fn schedule(&mut self, at: u64, what: Coming) {
-        self.agreed += 1;
-        self.agenda.insert((at, self.agreed), what);
+        self.agenda.add(at, what);
     }
 
     /// When the next thing happens.
     #[must_use]
     pub fn next_at(&self) -> u64 {
-        self.agenda.first_key_value().map_or(u64::MAX, |((at, _), _)| *at)
+        self.agenda.next_at().unwrap_or(u64::MAX)
     }
 
     /// Lets the next thing happen.
     pub fn step(&mut self) -> Checked {
-        let Some(((at, _), what)) = self.agenda.pop_first() else {
+        let Some((at, what)) = self.agenda.pop() else {
             return Err(Violation::of_cluster("world", "nothing is left to happen".into()));
         };
         self.now = self.now.max(at);
@@ -167,19 +166,20 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
 
     /// What waited for its process, with all that waited beside it: one turn of a driver.
     fn turn(&mut self, node: usize, first: Coming) -> Checked {
-        let mut events = Vec::from_iter(self.event_of(first)?);
-        if self.nodes[node].paused_until == self.now {
-            let now = self.agenda.range((self.now, 0)..=(self.now, u64::MAX));
-            let waiting: Vec<_> = now
-                .filter(|(_, what)| what.process() == Some(node))
-                .filter(|(_, what)| !matches!(what, Coming::Wake { .. }))
-                .take_while(|(_, what)| what.waits_its_turn())
-                .map(|(at, _)| *at)
-                .collect();
-            for at in waiting {
-                let what = self.agenda.remove(&at).expect("it was just seen");
-                events.extend(self.event_of(what)?);
-            }
+        let first = self.event_of(first)?;
+        if self.nodes[node].paused_until != self.now {
+            self.judge_by_what_is_heard_now(node, first.as_slice());
+            return first.map_or(Ok(()), |event| self.hand(node, [event]));
+        }
+        let mut is_over = false;
+        let waits = |what: &Coming| {
+            let is_its = what.process() == Some(node) && !matches!(what, Coming::Wake { .. });
+            is_over |= is_its && !what.waits_its_turn();
+            is_its && !is_over
+        };
+        let mut events = Vec::from_iter(first);
+        for what in self.agenda.take_all(self.now, waits) {
+            events.extend(self.event_of(what)?);
         }
         self.judge_by_what_is_heard_now(node, &events);
         if events.is_empty() { Ok(()) } else { self.hand(node, events) }

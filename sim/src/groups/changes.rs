@@ -123,14 +123,13 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     pub(super) fn membership(&self, id: GroupId) -> Arc<Membership> {
         let says = |node: usize| self.nodes[node].host.as_ref()?.core(id)?.membership();
         if let Some(members) = self.leader(id).and_then(says) {
-            return members;
+            return Arc::clone(members);
         }
         let group = &self.groups[&id];
         let known = group.hosts.iter().filter_map(|node| says(*node));
         let newest = known.max_by_key(|members| members.at);
-        newest
-            .filter(|members| !members.voters.is_empty())
-            .unwrap_or_else(|| group.founders.clone())
+        let known = newest.filter(|members| !members.voters.is_empty());
+        Arc::clone(known.unwrap_or(&group.founders))
     }
 
     /// The nodes that are members of a group.

@@ -144,8 +144,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
 
     fn arm(&mut self, cut: Armed) {
         let is_ready = cut.nodes.iter().any(|node| self.is_at(*node, cut.moment));
-        self.agreed += 1;
-        let number = self.agreed;
+        self.armings += 1;
+        let number = self.armings;
         self.armed.insert(number, cut);
         if is_ready {
             self.fall(number);
@@ -324,8 +324,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             // One that has halted is not there any more.
             let members = host.core(*group).and_then(Engine::membership);
             let Some(members) = members else { continue };
-            if let Some(id) = self.network.unwanted(node, &members) {
-                let violation = Violation::new(MEMBERS_WANTED, node, unwanted(id, &members));
+            if let Some(id) = self.network.unwanted(node, members) {
+                let violation = Violation::new(MEMBERS_WANTED, node, unwanted(id, members));
                 return Err(of_group(*group, violation));
             }
         }

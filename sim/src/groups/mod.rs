@@ -21,6 +21,7 @@ pub mod storm;
 mod turns;
 
 use crate::{
+    agenda::Agenda,
     changes::Changes,
     client::{Requests, Workload},
     harm::Harmed,
@@ -144,8 +145,9 @@ pub struct Groups<M: StateMachine, W> {
     plan: Plan,
     census: Census,
     now: u64,
-    agenda: BTreeMap<(u64, u64), Coming>,
-    agreed: u64,
+    agenda: Agenda<Coming>,
+    /// How many cuts were armed.
+    armings: u64,
     nodes: Vec<Node<M>>,
     groups: BTreeMap<GroupId, Group<M>>,
     /// The groups that took in the last node that was to join.
@@ -168,6 +170,8 @@ pub struct Groups<M: StateMachine, W> {
     sent: Sent,
     trace: Option<Trace>,
     actions: Vec<HostAction>,
+    /// Room for the groups that a host called.
+    called: Vec<GroupId>,
     touched: Option<usize>,
 }
 
@@ -206,8 +210,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let mut groups = Self {
             census,
             now: 0,
-            agenda: BTreeMap::new(),
-            agreed: 0,
+            agenda: Agenda::default(),
+            armings: 0,
             nodes: (0..count).map(&mut node).collect(),
             groups: BTreeMap::new(),
             cohort: Vec::new(),
@@ -227,6 +231,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             sent: Sent::default(),
             trace: None,
             actions: Vec::new(),
+            called: Vec::new(),
             touched: None,
             plan,
         };

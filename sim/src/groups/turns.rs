@@ -71,24 +71,23 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     fn judge(&mut self, at: usize, actions: &[HostAction]) -> Checked {
         let Some(host) = &self.nodes[at].host else { return Ok(()) };
         let now = self.nodes[at].clock.local(self.now);
-        let mut touched = host.touched().to_vec();
+        let mut touched = std::mem::take(&mut self.called);
+        touched.clear();
+        touched.extend_from_slice(host.touched());
         touched.sort_unstable();
         touched.dedup();
-        for id in touched {
+        for &id in &touched {
             let Some(engine) = host.core(id) else { continue };
-            let said: Vec<Action> = actions
-                .iter()
-                .filter_map(|action| match action {
-                    HostAction::Group(of, action) if *of == id => Some(action.clone()),
-                    _ => None,
-                })
-                .collect();
+            let said = actions.iter().filter_map(|action| match action {
+                HostAction::Group(of, action) if *of == id => Some(action),
+                _ => None,
+            });
             self.digest.number(id.0);
-            self.digest.step(now, &[], &said);
+            self.digest.step(now, &[], said.clone());
             let probe = engine.probe();
             let group = self.groups.get_mut(&id).expect("only what was founded is here");
             let seen = Seen { node: at, probe, engine, clocks: None };
-            let judged = group.oracle.on_step(seen, &said);
+            let judged = group.oracle.on_step(&seen, said);
             let judged = judged.and_then(|()| group.oracle.on_memory(&seen, &self.plan));
             judged.map_err(|violation| of_group(id, violation))?;
             let Some(seat) = self.nodes[at].seats.get(&id) else { continue };
@@ -97,6 +96,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
                 self.try_power_cut(at, id).map_err(|violation| of_group(id, violation))?;
             }
         }
+        self.called = touched;
         Ok(())
     }
 

@@ -94,7 +94,7 @@ impl Members {
         // What a gated node has lost it may know the members of.
         let is_joining = own.voters.is_empty();
         if !seen.probe.gated && !is_joining {
-            self.is_in_log(seen, &own, committed)?;
+            self.is_in_log(seen, own, committed)?;
         }
         if seen.probe.role != Role::Leader {
             return Ok(());

@@ -164,14 +164,18 @@ impl<M: StateMachine> Oracle<M> {
 
     /// A node handled an event and wants these actions done.
     #[inline(never)]
-    pub(crate) fn on_step(&mut self, seen: Seen<'_>, actions: &[Action]) -> Checked {
+    pub(crate) fn on_step<'a>(
+        &mut self,
+        seen: &Seen<'_>,
+        mut actions: impl DoubleEndedIterator<Item = &'a Action> + Clone,
+    ) -> Checked {
         if self.left_behind[seen.node] {
-            return if self.are_many_back { Ok(()) } else { left_behind(&seen) };
+            return if self.are_many_back { Ok(()) } else { left_behind(seen) };
         }
-        self.on_view(&seen)?;
-        silence::check(&seen, actions)?;
+        self.on_view(seen)?;
+        silence::check(seen, actions.clone())?;
         if seen.probe.judged {
-            actions.iter().try_for_each(|action| self.on_action(&seen, action))?;
+            actions.try_for_each(|action| self.on_action(seen, action))?;
         }
         Ok(())
     }
@@ -194,10 +198,11 @@ impl<M: StateMachine> Oracle<M> {
     /// A node that shows what it showed before has the same log: by its last entry, whatever may
     /// have been cut and written again in between (log matching).
     fn on_view(&mut self, seen: &Seen<'_>) -> Checked {
-        let before = self.shown[seen.node].replace(seen.probe);
-        if before == Some(seen.probe) {
+        let shown = &mut self.shown[seen.node];
+        if shown.as_ref() == Some(&seen.probe) {
             return Ok(());
         }
+        *shown = Some(seen.probe);
         watermarks_ordered::check(seen)?;
         self.votes.on_view(seen)?;
         self.promises.on_view(seen)?;

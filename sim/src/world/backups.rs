@@ -8,6 +8,7 @@ use crate::{
     plan::{MS, Plan},
     seat::Seat,
     storm::run_until,
+    witness::in_one_piece,
 };
 use lakebed::{
     Backup, BackupReader, ClusterId, Control, Event, File, Membership, NodeId, Outcome, RequestId,
@@ -151,7 +152,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         for given in self.oracle.commands().iter().take_while(|given| given.at <= taken.backup.at) {
             machine.apply(given.at, given.time, &given.command, &mut Vec::new());
         }
-        let expected: Vec<u8> = machine.freeze().flatten().collect();
+        let expected = in_one_piece(machine.freeze());
         if expected == taken.state {
             return Ok(());
         }

@@ -76,7 +76,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// The members in force at a node, as it says itself.
     #[must_use]
     pub fn members(&self, node: usize) -> Option<Arc<Membership>> {
-        self.nodes[node].engine.as_ref().and_then(|engine| engine.membership())
+        self.nodes[node].engine.as_ref()?.membership().cloned()
     }
 
     /// Whether a node was removed, and ended for that.

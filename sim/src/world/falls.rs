@@ -55,9 +55,18 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         digest.value()
     }
 
+    /// A node is to fall right after this step of its disk.
+    pub(super) fn plan_fall(&mut self, node: usize, step: u64, fall: Fall, down: u64) {
+        self.awaits_falls = true;
+        self.nodes[node].falls.insert(step, (fall, down));
+    }
+
     /// Falls whose step has come. Between events: so a world that is forked there, and in which the
     /// node falls, goes on as one does in which that was planned.
     pub(super) fn fall_due(&mut self) {
+        if !self.awaits_falls {
+            return;
+        }
         for at in 0..self.nodes.len() {
             let node = &mut self.nodes[at];
             let is_due = |step: u64| step <= node.steps;

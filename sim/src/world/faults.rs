@@ -5,12 +5,12 @@ use crate::{
     client::Workload,
     disk::{Failure, SimDisk, Survivors, Victim},
     harm::rot_hard_state,
-    network::{self, Connection, MEMBERS_WANTED},
+    network::{Connection, MEMBERS_WANTED},
     node::Lie,
     oracle::{Checked, Violation},
     plan::{FaultKind, MS, Moment},
 };
-use lakebed::{DiskError, Event, File, Membership, StateMachine};
+use lakebed::{DiskError, Engine, Event, File, Membership, StateMachine};
 
 /// How long an armed power cut waits for its moment, and then strikes all the same.
 pub(crate) const ARMED_MAX: u64 = 200 * MS;
@@ -99,11 +99,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 Armed::of(fault).into_iter().for_each(|cut| self.arm(cut));
             }
             FaultKind::PowerCutAt { node, step, outcome, rot, down } => {
-                let fall = Fall::Power(*outcome, *rot);
-                self.nodes[*node].falls.insert(*step, (fall, *down));
+                self.plan_fall(*node, *step, Fall::Power(*outcome, *rot), *down);
             }
             FaultKind::KillAt { node, step, down } => {
-                self.nodes[*node].falls.insert(*step, (Fall::Kill, *down));
+                self.plan_fall(*node, *step, Fall::Kill, *down);
             }
             FaultKind::FailAt { node, operation, mishap } => {
                 self.nodes[*node].mishaps.insert(*operation, *mishap);
@@ -438,12 +437,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     /// Whoever is a member in force is one whom a node wants to be connected with, there where it is.
-    pub(super) fn wants_its_members(&self, node: usize) -> Checked {
-        let Some(members) = self.members(node) else { return Ok(()) };
-        let unwanted = self.network.unwanted(node, &members);
-        let unwanted = unwanted.map(|id| network::unwanted(id, &members));
-        let misplaced = || self.network.misplaced(node, &members);
-        match unwanted.or_else(|| misplaced().map(|id| network::misplaced(id, &members))) {
+    pub(super) fn wants_its_members(&mut self, node: usize) -> Checked {
+        let members = self.nodes[node].engine.as_ref().and_then(Engine::membership);
+        let Some(members) = members else { return Ok(()) };
+        match self.network.lacks(node, members) {
             Some(what) => Err(Violation::new(MEMBERS_WANTED, node, what)),
             None => Ok(()),
         }

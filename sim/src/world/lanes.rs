@@ -8,7 +8,7 @@ use crate::{
     oracle::{Checked, Violation},
     plan::US,
     seat::Seat,
-    witness::Applied,
+    witness::{Applied, in_one_piece},
 };
 use lakebed::{Entries, Event, LogId, Machine, Start, StateMachine};
 
@@ -71,7 +71,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let (Some((id, is_new)), keeps) = (reached, self.plan.keeps) else { return };
         let Node { kept, runner, .. } = &mut self.nodes[at];
         if keeps > 0 && (is_new || id.index.0 >= kept.at.index.0 + keeps) {
-            let state: Vec<u8> = runner.machine.machine.freeze().flatten().collect();
+            let state = in_one_piece(runner.machine.machine.freeze());
             *kept = Kept { at: id, state: state.into() };
         }
     }
