@@ -149,7 +149,8 @@ pub struct Tuning {
     /// unless set.
     pub propose_bytes_max: u64,
     /// The most bytes handed out to the machine and not yet applied. At least `append_bytes_max`;
-    /// 16 MiB unless set.
+    /// 16 MiB unless set. A restart reads ahead for the machine: as many at most, and no more than four times
+    /// `append_bytes_max`.
     pub apply_bytes_max: u64,
     /// What the log in memory may cost, in bytes, that is kept for peers and the machine: its entries,
     /// and 256 for each piece that they came in. While a snapshot is on its way to a node, also how many

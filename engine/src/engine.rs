@@ -492,7 +492,7 @@ impl Engine {
             return false;
         }
         let reached = (storage.covered().index, storage.first(), storage.restored());
-        raft.reached() != reached
+        raft.reached() != reached || storage.has_read()
     }
 
     /// The end, if there is a reason: everyone who waits hears of it before.

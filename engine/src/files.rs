@@ -18,7 +18,6 @@ use crate::{
     event::Completion,
     file::{DiskError, DiskRequest, Extent, File},
 };
-use bytes::Bytes;
 use std::{
     collections::BTreeMap,
     fmt,
@@ -242,6 +241,13 @@ impl Directory {
         open().map_err(|error: io::Error| disk_error(&error))
     }
 
+    /// Reads a file from `offset` on until `into` is full or the file ends, and says how much that was; for
+    /// drivers that have memory to be read into.
+    pub fn read_into(&self, file: File, offset: u64, into: &mut [u8]) -> Result<usize, DiskError> {
+        let read = self.file(file).and_then(|open| read(&open, offset, into));
+        read.map_err(|error| disk_error(&error))
+    }
+
     fn try_perform(&self, request: &DiskRequest) -> io::Result<Completion> {
         if self.read_only && !matches!(request, DiskRequest::List | DiskRequest::Read { .. }) {
             return Err(ErrorKind::ReadOnlyFilesystem.into());
@@ -249,7 +255,10 @@ impl Directory {
         match request {
             DiskRequest::List => return self.list().map(Completion::Listed),
             DiskRequest::Read { file, offset, len } => {
-                return read(&*self.file(*file)?, *offset, *len).map(Completion::Read);
+                let mut bytes = vec![0; *len as usize];
+                let read = read(&*self.file(*file)?, *offset, &mut bytes)?;
+                bytes.truncate(read);
+                return Ok(Completion::Read(bytes.into()));
             }
             // The standard library can only write zeros, never promise room: both are the same.
             DiskRequest::Create { file, len, zeroed: _ } => {
@@ -380,19 +389,17 @@ fn fill_with_zeros(file: &fs::File, len: u64) -> io::Result<()> {
     file.sync_all()
 }
 
-fn read(file: &fs::File, offset: u64, len: u32) -> io::Result<Bytes> {
-    let mut bytes = vec![0; len as usize];
+fn read(file: &fs::File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
-    while filled < bytes.len() {
-        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+    while filled < into.len() {
+        match file.read_at(&mut into[filled..], offset + filled as u64) {
             Ok(0) => break,
             Ok(n) => filled += n,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    bytes.truncate(filled);
-    Ok(bytes.into())
+    Ok(filled)
 }
 
 fn write(file: &fs::File, at: &Extent, and: Option<&Extent>, durable: bool) -> io::Result<()> {

@@ -1,4 +1,5 @@
 use super::*;
+use bytes::Bytes;
 use tempfile::tempdir;
 
 fn extent(offset: u64, bytes: &'static [u8]) -> Extent {

@@ -119,9 +119,20 @@ impl SegmentFound {
             return Some(self.read.end..to);
         }
         let is_wrong = scanned.tail != Tail::End && scanned.believed > 0;
-        self.is_doubted |= is_wrong;
         let believed = layout.data_at..self.read.start;
+        self.is_doubted |= is_wrong;
         (is_wrong && !believed.is_empty()).then_some(believed)
+    }
+
+    /// The entries that were believed were read one by one. `Some`: one is not what its slot says, and these
+    /// are to be read for another scan.
+    pub(super) fn confirmed(&mut self) -> Option<Range<u64>> {
+        let (header, scanned) = (self.header.as_ref()?, self.scanned.as_mut()?);
+        let is_bad = scanned.believed > 0 && self.is_doubted;
+        let believed = header.layout.data_at..self.read.start;
+        scanned.believed = 0;
+        let wanted = Some(believed).filter(|believed| is_bad && !believed.is_empty());
+        wanted.inspect(|wanted| self.reads(wanted))
     }
 
     /// These entries are being read. They adjoin what was read before.

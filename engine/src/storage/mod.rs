@@ -241,6 +241,7 @@ impl Storage {
         self.snapshots.left = restart.leftover();
         self.committed = recovered.committed;
         self.replay_to = recovered.committed;
+        self.reads.replay_to(self.replay_to, self.config.tuning.apply_bytes_max);
         self.know_others(&recovered.membership);
         self.is_resumed = restart.resumes().is_some();
         restart.joined().into_iter().for_each(|header| self.installing.is_to_record(&header));
@@ -503,6 +504,11 @@ impl Storage {
             return self.reads.give_nothing(reader, from);
         }
         self.reads.read(reader, from, to, bytes_max);
+    }
+
+    /// Whether a read is finished and not taken.
+    pub(crate) fn has_read(&self) -> bool {
+        self.reads.has_read()
     }
 
     /// A finished read. Fewer entries than asked for is normal.

@@ -43,6 +43,7 @@ impl Storage {
         let is_over = self.report.phase == Phase::Replay && applied >= self.replay_to;
         if is_over {
             self.enter(Phase::Ready, now);
+            self.reads.end_replay();
             self.report.entries_done = self.report.entries_total;
             self.ops.note(Note::Recovery(self.report.told().into()));
         }

@@ -1,8 +1,11 @@
 //! Entries back from disk, for peers that lag and for a machine that replays.
 //!
+//! A machine that replays is read ahead for: while it is given one portion, the next ones are on their way.
+//!
 //! Invariant: nothing is handed out before it agrees with its slot and chains to the entry before
-//! it. Memory is bounded by twice what a reader asks for, plus a few blocks of slots for each; and by
-//! a segment where slots are bad and are made anew from their entries.
+//! it. Memory is bounded by twice what a reader asks for, plus a few blocks of slots for each; by
+//! `PORTIONS_AHEAD` times that for a machine that replays; and by a segment where slots are bad and are made
+//! anew from their entries.
 
 use super::{
     ReadBack, Reader,
@@ -11,14 +14,14 @@ use super::{
     lost::Lost,
     ops::{Job, Ops},
     repair::slot_image,
-    scan::{Damage, Full, Scanned, Tail},
+    scan::{self, Damage, Full, Scanned, Tail},
 };
 use crate::{
     disk::{
         FileSeed,
         segment::{Layout, Slot},
     },
-    entry::{Head, Seed},
+    entry::Seed,
     file::{Class, DiskRequest, Extent, File},
     marks::Mark,
     types::{GroupId, LogIndex, OpId, Term},
@@ -30,6 +33,9 @@ use std::collections::VecDeque;
 const SLOTS_READ_BYTES: u64 = 64 << 10;
 /// And of a segment whose slots are made anew.
 const WHOLE_READ_BYTES: u64 = 1 << 20;
+/// So many times what a machine asks for is read before it asks, while it replays; never more than it may
+/// have been handed out.
+const PORTIONS_AHEAD: u64 = 4;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Reads {
@@ -37,6 +43,10 @@ pub(crate) struct Reads {
     group: GroupId,
     readers: Vec<State>,
     done: VecDeque<(Reader, ReadBack)>,
+    /// The machine will want all entries up to here.
+    replays_to: LogIndex,
+    /// The most bytes of them that are read before it does.
+    ahead_max: u64,
 }
 
 /// What a read came upon.
@@ -68,7 +78,9 @@ struct State {
     reader: Reader,
     want: Option<Want>,
     step: Step,
-    slots: Option<Slots>,
+    /// Of full segments: where it is, and where it will be next.
+    slots: VecDeque<Slots>,
+    ahead: Ahead,
     /// Where entries that do not lie next to each other are put together: the same memory again
     /// and again, as long as nobody holds what was there before. Fresh memory costs more than the
     /// copy does.
@@ -99,12 +111,34 @@ enum Step {
         image: BytesMut,
     },
     /// Entries are being read: these.
-    Entries {
-        op: OpId,
-        place: Place,
-        slots: Vec<Slot>,
-        offset: u64,
-    },
+    Entries(Portion),
+}
+
+/// Entries that are read together.
+#[derive(Clone, Debug)]
+struct Portion {
+    op: OpId,
+    place: Place,
+    slots: Vec<Slot>,
+    offset: u64,
+}
+
+/// What was not asked for yet. None of it is checked before it is: what is bad is then read once more, like
+/// anything that is wanted.
+#[derive(Clone, Debug, Default)]
+struct Ahead {
+    /// Portions that follow each other, and what they brought.
+    portions: VecDeque<(Portion, Option<Bytes>)>,
+    /// Slots behind those, from this entry on.
+    slots: Option<(OpId, Place, LogIndex)>,
+}
+
+/// Where a wish begins.
+enum Found<'a> {
+    /// Its slots, and those behind them.
+    Slots(Place, &'a [Slot]),
+    /// Its slots are not known.
+    Unread(Place),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -130,7 +164,20 @@ struct Slots {
 
 impl Reads {
     pub(crate) const fn new(seed: Seed, group: GroupId) -> Self {
-        Self { seed, group, readers: Vec::new(), done: VecDeque::new() }
+        let (replays_to, ahead_max) = (LogIndex(0), 0);
+        Self { seed, group, readers: Vec::new(), done: VecDeque::new(), replays_to, ahead_max }
+    }
+
+    /// The machine is given all entries up to here, and then what is new: from there on nothing is
+    /// read ahead.
+    pub(super) fn replay_to(&mut self, to: LogIndex, apply_bytes_max: u64) {
+        (self.replays_to, self.ahead_max) = (to, apply_bytes_max);
+    }
+
+    /// The machine was given all of it.
+    pub(super) fn end_replay(&mut self) {
+        self.replays_to = LogIndex(0);
+        self.readers.iter_mut().for_each(|state| state.ahead = Ahead::default());
     }
 
     pub(crate) fn read(&mut self, reader: Reader, from: LogIndex, to: LogIndex, bytes_max: u32) {
@@ -164,12 +211,12 @@ impl Reads {
     /// it is used. So is what a read in flight will bring; the wish stands and is begun anew.
     pub(crate) fn forget(&mut self, from: LogIndex) {
         for state in &mut self.readers {
-            if state.slots.as_ref().is_some_and(|slots| slots.reaches(from)) {
-                state.slots = None;
-            }
+            state.slots.retain(|slots| !slots.reaches(from));
             if state.step.reaches(from) {
                 state.step = Step::Idle;
             }
+            // Entries that are read ahead are committed: no cut reaches them.
+            state.ahead.slots.take_if(|(_, place, _)| place.end >= from);
         }
     }
 
@@ -182,14 +229,20 @@ impl Reads {
     /// Whether nobody wants anything.
     pub(super) fn is_idle(&self) -> bool {
         let is_idle = |state: &State| state.want.is_none() && matches!(state.step, Step::Idle);
-        self.done.is_empty() && self.readers.iter().all(is_idle)
+        !self.has_read() && self.readers.iter().all(is_idle)
+    }
+
+    /// Whether something was read and not taken.
+    pub(super) fn has_read(&self) -> bool {
+        !self.done.is_empty()
     }
 
     fn state(&mut self, reader: Reader) -> &mut State {
         let place = self.readers.iter().position(|state| state.reader == reader);
         let place = place.unwrap_or_else(|| {
-            let (want, step, slots, room) = (None, Step::Idle, None, BytesMut::new());
-            self.readers.push(State { reader, want, step, slots, room });
+            let (want, step, slots, room) = (None, Step::Idle, VecDeque::new(), BytesMut::new());
+            let ahead = Ahead::default();
+            self.readers.push(State { reader, want, step, slots, ahead, room });
             self.readers.len() - 1
         });
         &mut self.readers[place]
@@ -213,30 +266,34 @@ impl Reads {
 
     /// Whether a read of this segment is on its way: it must not be removed.
     pub(crate) fn uses(&self, sequence: u64) -> bool {
-        self.readers.iter().any(|state| match &state.step {
-            Step::Idle => false,
-            Step::Slots { place, .. } | Step::Whole { place, .. } | Step::Entries { place, .. } => {
-                place.sequence == sequence
-            }
-        })
+        let mut awaited = self.readers.iter().flat_map(State::awaited);
+        awaited.any(|(_, place)| place.sequence == sequence)
     }
 
     pub(crate) fn go_on(&mut self, journal: &Journal, ops: &mut Ops) {
         for state in &mut self.readers {
             if let (Some(want), Step::Idle) = (state.want, &state.step) {
-                state.begin(want, journal, ops);
+                let reader = state.reader;
+                let back = state.begin(want, self.seed, journal, ops);
+                let through = match (&back, &state.step) {
+                    (Some(back), _) => Some(back.last),
+                    (None, Step::Entries(portion)) => Some(portion.last()),
+                    _ => None,
+                };
+                self.done.extend(back.map(|back| (reader, back)));
+                if let (Reader::Machine, Some(through)) = (reader, through) {
+                    let to = want.to.min(self.replays_to);
+                    let behind = Want { from: through.next(), to, ..want };
+                    state.read_ahead(behind, self.ahead_max, journal, ops);
+                }
             }
         }
     }
 
-    /// Whether this is the read that its reader waits for.
+    /// Whether this is a read that its reader waits for.
     pub(crate) fn is_expected(&self, reader: Reader, op: OpId) -> bool {
-        self.readers.iter().any(|state| match &state.step {
-            Step::Slots { op: asked, .. }
-            | Step::Whole { op: asked, .. }
-            | Step::Entries { op: asked, .. } => state.reader == reader && *asked == op,
-            Step::Idle => false,
-        })
+        let mut states = self.readers.iter().filter(|state| state.reader == reader);
+        states.any(|state| state.awaited().any(|(asked, _)| asked == op))
     }
 
     /// Takes what was read.
@@ -250,13 +307,21 @@ impl Reads {
     ) -> Option<Bad> {
         let (seed, group) = (self.seed, self.group);
         let state = self.readers.iter_mut().find(|state| state.reader == reader)?;
+        if state.ahead.take(op, bytes) {
+            return None;
+        }
+        if let Some((_, place, first)) = state.ahead.slots.take_if(|(asked, ..)| *asked == op) {
+            // A bad one is read again when it is wanted.
+            state.know(decode_slots(bytes, &place, first, group));
+            return None;
+        }
         match std::mem::replace(&mut state.step, Step::Idle) {
             Step::Slots { op: asked, place, first } if asked == op => {
                 let slots = decode_slots(bytes, &place, first, group);
                 if slots.slots.is_empty() {
                     state.read_whole(place, BytesMut::new(), ops);
                 } else {
-                    state.slots = Some(slots);
+                    state.know(slots);
                 }
             }
             Step::Whole { op: asked, place, mut image } if asked == op => {
@@ -269,20 +334,20 @@ impl Reads {
                 match made_anew(&image, &place, seed, group, journal.epoch) {
                     Ok((slots, blocks)) => {
                         ops.met(Mark::SlotsMadeAnew);
-                        state.slots = Some(slots);
+                        state.know(slots);
                         return Some(Bad::Slots { sequence: place.sequence, blocks });
                     }
                     Err(lost) => return Some(Bad::Lost(lost)),
                 }
             }
-            Step::Entries { op: asked, place, slots, offset } if asked == op => {
-                match gather(bytes, offset, &slots, seed, &mut state.room) {
+            Step::Entries(portion) if portion.op == op => {
+                match portion.gather(bytes, seed, &mut state.room) {
                     Ok(read_back) => {
                         state.want = None;
                         self.done.push_back((reader, read_back));
                     }
                     Err(slot) => {
-                        let Place { sequence, layout, .. } = place;
+                        let Place { sequence, layout, .. } = portion.place;
                         return Some(Bad::Entry(BadEntry { slot, sequence, layout }));
                     }
                 }
@@ -299,8 +364,74 @@ impl Step {
             Self::Idle => false,
             // More of the segment is read than may be given.
             Self::Slots { place, .. } | Self::Whole { place, .. } => place.end >= index,
-            Self::Entries { slots, .. } => slots.last().is_some_and(|slot| slot.id.index >= index),
+            Self::Entries(portion) => portion.last() >= index,
         }
+    }
+}
+
+impl Portion {
+    fn first(&self) -> LogIndex {
+        self.slots[0].id.index
+    }
+
+    fn last(&self) -> LogIndex {
+        self.slots[self.slots.len() - 1].id.index
+    }
+
+    fn bytes(&self) -> u64 {
+        self.slots.iter().map(|slot| u64::from(slot.total_bytes)).sum()
+    }
+
+    /// The frames of these slots out of what was read: as they lie if nothing lies between them.
+    fn gather(&self, bytes: &Bytes, seed: Seed, room: &mut BytesMut) -> Result<ReadBack, Slot> {
+        if let Some(bad) = scan::first_bad(bytes, self.offset, &self.slots, None, seed) {
+            return Err(*bad);
+        }
+        let slots = &self.slots;
+        let (first, last) = (slots[0], slots[slots.len() - 1]);
+        let place = |slot: &Slot| {
+            let at = (u64::from(slot.offset) - self.offset) as usize;
+            at..at + slot.total_bytes as usize
+        };
+        let total = self.bytes();
+        let is_dense = last.end() - u64::from(first.offset) == total;
+        let frames = if is_dense {
+            bytes.slice(place(&first).start..place(&last).end)
+        } else {
+            room.reserve(total as usize);
+            slots.iter().for_each(|slot| room.extend_from_slice(&bytes[place(slot)]));
+            room.split().freeze()
+        };
+        Ok(ReadBack { first: first.id.index, last: last.id.index, frames })
+    }
+}
+
+impl Ahead {
+    /// Takes what was read. False: it was not asked for here.
+    fn take(&mut self, op: OpId, bytes: &Bytes) -> bool {
+        let portion = self.portions.iter_mut().find(|(portion, _)| portion.op == op);
+        portion.map(|(_, content)| *content = Some(bytes.clone())).is_some()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.portions.iter().map(|(portion, _)| portion.bytes()).sum()
+    }
+}
+
+impl Want {
+    /// What of it comes before the first entry that is missing; `None`: that one is wanted, and waited for.
+    fn before_holes(self, journal: &Journal) -> Option<Self> {
+        match journal.holes.first_from(self.from) {
+            Some(hole) if hole == self.from => None,
+            Some(hole) => Some(Self { to: self.to.min(hole.previous()), ..self }),
+            None => Some(self),
+        }
+    }
+
+    /// Whether this is what would be read for it.
+    fn takes(&self, portion: &Portion) -> bool {
+        let is_small = portion.slots.len() == 1 || portion.bytes() <= u64::from(self.bytes_max);
+        portion.first() == self.from && portion.last() <= self.to && is_small
     }
 }
 
@@ -308,29 +439,89 @@ impl Slots {
     fn reaches(&self, index: LogIndex) -> bool {
         index.0 < self.first.0 + self.slots.len() as u64
     }
+
+    /// Those of this segment from this entry on, if it is among them.
+    fn from(&self, sequence: u64, index: LogIndex) -> Option<&[Slot]> {
+        let n = index.0.checked_sub(self.first.0)? as usize;
+        let slots = self.slots.get(n..).filter(|slots| !slots.is_empty())?;
+        (self.sequence == sequence).then_some(slots)
+    }
 }
 
 impl State {
-    fn begin(&mut self, mut want: Want, journal: &Journal, ops: &mut Ops) {
-        let reader = self.reader;
+    /// Asks for what is wanted, if that is possible now; `Some`: it is here.
+    fn begin(
+        &mut self,
+        want: Want,
+        seed: Seed,
+        journal: &Journal,
+        ops: &mut Ops,
+    ) -> Option<ReadBack> {
         if want.from < journal.first() {
             // It has gone from the log meanwhile, and never comes.
             self.want = None;
-            return;
+            return None;
         }
         // What is missing is waited for.
-        match journal.holes.first_from(want.from) {
-            Some(hole) if hole == want.from => return,
-            Some(hole) => want.to = want.to.min(hole.previous()),
-            None => {}
+        let want = want.before_holes(journal)?;
+        match self.ahead.portions.pop_front() {
+            Some((portion, None)) if want.takes(&portion) => {
+                self.step = Step::Entries(portion);
+                return None;
+            }
+            Some((portion, Some(bytes))) if want.takes(&portion) => {
+                if let Ok(back) = portion.gather(&bytes, seed, &mut self.room) {
+                    self.want = None;
+                    return Some(back);
+                }
+            }
+            _ => {}
         }
+        self.ahead = Ahead::default();
+        match self.find(want.from, journal)? {
+            Found::Slots(place, slots) => {
+                let slots = choose(slots, want, place.last);
+                self.step = Step::Entries(self.read_entries(place, slots, ops));
+            }
+            Found::Unread(place) => {
+                let op = self.read_slots(place, want.from, ops);
+                self.step = Step::Slots { op, place, first: want.from };
+            }
+        }
+        None
+    }
+
+    /// Asks for what a machine that replays will want behind this.
+    fn read_ahead(&mut self, want: Want, bytes_max: u64, journal: &Journal, ops: &mut Ops) {
+        let portion = u64::from(want.bytes_max);
+        let bytes_max = bytes_max.min(PORTIONS_AHEAD * portion);
+        let mut from =
+            self.ahead.portions.back().map_or(want.from, |(portion, _)| portion.last().next());
+        while self.ahead.bytes() + portion <= bytes_max && from <= want.to {
+            let Some(next) = (Want { from, ..want }).before_holes(journal) else { return };
+            match self.find(from, journal) {
+                Some(Found::Slots(place, slots)) => {
+                    let slots = choose(slots, next, place.last);
+                    let portion = self.read_entries(place, slots, ops);
+                    from = portion.last().next();
+                    self.ahead.portions.push_back((portion, None));
+                }
+                Some(Found::Unread(place)) if self.ahead.slots.is_none() => {
+                    let op = self.read_slots(place, from, ops);
+                    self.ahead.slots = Some((op, place, from));
+                    return;
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Where an entry lies, unless it is not durable or will be cut away.
+    fn find<'a>(&'a self, from: LogIndex, journal: &'a Journal) -> Option<Found<'a>> {
         if let Some(active) = &journal.active
-            && active.first <= want.from
+            && active.first <= from
         {
             let last = active.durable().min(journal.durable());
-            if want.from > last {
-                return;
-            }
             let place = Place {
                 sequence: active.sequence,
                 layout: active.layout,
@@ -339,16 +530,14 @@ impl State {
                 last,
                 end: last,
             };
-            let slots = &active.slots[(want.from.0 - active.first.0) as usize..];
-            return self.read_entries(want, place, choose(slots, want, last), ops);
+            let slots = || &active.slots[(from.0 - active.first.0) as usize..];
+            return (from <= last).then(|| Found::Slots(place, slots()));
         }
-        let sealed = journal.sealed.partition_point(|sealed| sealed.last.index < want.from);
-        let Some(sealed) = journal.sealed.get(sealed).filter(|s| s.first <= want.from) else {
-            return;
-        };
+        let sealed = journal.sealed.partition_point(|sealed| sealed.last.index < from);
+        let sealed = journal.sealed.get(sealed).filter(|sealed| sealed.first <= from)?;
         if journal.is_cut_at(sealed.last.index) {
             // It will take entries again: what is read of it now is not what it will be.
-            return;
+            return None;
         }
         let place = Place {
             sequence: sealed.sequence,
@@ -358,49 +547,59 @@ impl State {
             end: sealed.last.index,
             last: sealed.last.index.min(journal.durable()),
         };
-        if want.from > place.last {
-            return;
+        if from > place.last {
+            return None;
         }
-        let cached = self.slots.as_ref().filter(|slots| slots.sequence == sealed.sequence);
-        let cached = cached
-            .and_then(|slots| slots.slots.get(want.from.0.checked_sub(slots.first.0)? as usize..));
-        match cached.filter(|slots| !slots.is_empty()) {
-            Some(slots) => {
-                let chosen = choose(slots, want, place.last);
-                self.read_entries(want, place, chosen, ops);
-            }
-            None => {
-                let n = (want.from.0 - place.first.0) as u32;
-                let offset = place.layout.slot_block(n);
-                let count = (place.last.0 - place.first.0) as u32;
-                let end = place.layout.slot_block(count) + place.layout.align;
-                let len = (end - offset).min(SLOTS_READ_BYTES) as u32;
-                let file = File::Segment(place.sequence);
-                let request = DiskRequest::Read { file, offset, len };
-                let op = ops.submit(Job::ReadBack(reader), class_of(reader), request);
-                self.step = Step::Slots { op, place, first: want.from };
-            }
-        }
+        let known = self.slots.iter().find_map(|slots| slots.from(place.sequence, from));
+        Some(known.map_or(Found::Unread(place), |slots| Found::Slots(place, slots)))
+    }
+
+    /// Slots that were read. Those of where it was before the last ones are of no use any more.
+    fn know(&mut self, slots: Slots) {
+        self.slots.truncate(1);
+        self.slots.push_front(slots);
+    }
+
+    /// The reads that are awaited.
+    fn awaited(&self) -> impl Iterator<Item = (OpId, Place)> {
+        let step = match &self.step {
+            Step::Idle => None,
+            Step::Slots { op, place, .. } | Step::Whole { op, place, .. } => Some((*op, *place)),
+            Step::Entries(portion) => Some((portion.op, portion.place)),
+        };
+        let ahead = self.ahead.portions.iter().filter(|(_, content)| content.is_none());
+        let ahead = ahead.map(|(portion, _)| (portion.op, portion.place));
+        let slots = self.ahead.slots.map(|(op, place, _)| (op, place));
+        step.into_iter().chain(ahead).chain(slots)
     }
 
     /// Reads on through a segment of which this much was read.
     fn read_whole(&mut self, place: Place, image: BytesMut, ops: &mut Ops) {
-        let (file, offset) = (File::Segment(place.sequence), image.len() as u64);
+        let offset = image.len() as u64;
         let len = (place.layout.len - offset).min(WHOLE_READ_BYTES) as u32;
-        let request = DiskRequest::Read { file, offset, len };
-        let op = ops.submit(Job::ReadBack(self.reader), class_of(self.reader), request);
+        let op = self.submit(place, offset, len, ops);
         self.step = Step::Whole { op, place, image };
     }
 
-    fn read_entries(&mut self, want: Want, place: Place, slots: Vec<Slot>, ops: &mut Ops) {
-        let (Some(first), Some(last)) = (slots.first(), slots.last()) else { return };
-        debug_assert_eq!(first.id.index, want.from, "slots lie by index");
+    fn read_slots(&self, place: Place, from: LogIndex, ops: &mut Ops) -> OpId {
+        let offset = place.layout.slot_block((from.0 - place.first.0) as u32);
+        let count = (place.last.0 - place.first.0) as u32;
+        let end = place.layout.slot_block(count) + place.layout.align;
+        let len = (end - offset).min(SLOTS_READ_BYTES) as u32;
+        self.submit(place, offset, len, ops)
+    }
+
+    fn read_entries(&self, place: Place, slots: Vec<Slot>, ops: &mut Ops) -> Portion {
+        let (first, last) = (slots[0], slots[slots.len() - 1]);
         let offset = place.layout.block_before(u64::from(first.offset));
         let len = (place.layout.block_after(last.end()) - offset) as u32;
-        let file = File::Segment(place.sequence);
-        let request = DiskRequest::Read { file, offset, len };
-        let op = ops.submit(Job::ReadBack(self.reader), class_of(self.reader), request);
-        self.step = Step::Entries { op, place, slots, offset };
+        let op = self.submit(place, offset, len, ops);
+        Portion { op, place, slots, offset }
+    }
+
+    fn submit(&self, place: Place, offset: u64, len: u32, ops: &mut Ops) -> OpId {
+        let request = DiskRequest::Read { file: File::Segment(place.sequence), offset, len };
+        ops.submit(Job::ReadBack(self.reader), class_of(self.reader), request)
     }
 }
 
@@ -456,40 +655,4 @@ fn made_anew(
         push_chunks(&mut blocks, place.layout.slot_block(first), bytes);
     }
     Ok((Slots { sequence: place.sequence, first: place.first, slots }, blocks))
-}
-
-/// The frames of these slots out of what was read: as they lie if nothing lies between them.
-fn gather(
-    bytes: &Bytes,
-    base: u64,
-    slots: &[Slot],
-    seed: Seed,
-    room: &mut BytesMut,
-) -> Result<ReadBack, Slot> {
-    let mut prev: Option<&Slot> = None;
-    for slot in slots {
-        let at = (u64::from(slot.offset) - base) as usize;
-        let frame = bytes.get(at..).unwrap_or_default();
-        let head = Head::parse_whole(frame, seed).map_err(|_| *slot)?;
-        let chains = prev.is_none_or(|prev| prev.id.term == head.prev_term);
-        if !slot.agrees(&head) || !chains {
-            return Err(*slot);
-        }
-        prev = Some(slot);
-    }
-    let (first, last) = (slots[0], slots[slots.len() - 1]);
-    let place = |slot: &Slot| {
-        let at = (u64::from(slot.offset) - base) as usize;
-        at..at + slot.total_bytes as usize
-    };
-    let total: usize = slots.iter().map(|slot| slot.total_bytes as usize).sum();
-    let is_dense = last.end() - u64::from(first.offset) == total as u64;
-    let frames = if is_dense {
-        bytes.slice(place(&first).start..place(&last).end)
-    } else {
-        room.reserve(total);
-        slots.iter().for_each(|slot| room.extend_from_slice(&bytes[place(slot)]));
-        room.split().freeze()
-    };
-    Ok(ReadBack { first: first.id.index, last: last.id.index, frames })
 }

@@ -5,9 +5,11 @@
 //! hard state was written again to both copies.
 
 mod build;
+mod confirm;
 mod force;
 mod restore;
 
+use self::confirm::Confirming;
 use super::{
     Recovered,
     found::SegmentFound,
@@ -60,6 +62,8 @@ pub(crate) enum RecoveryOp {
         segment: u32,
         offset: u64,
     },
+    /// Entries that were taken from their slots.
+    Believed(u32),
     /// A piece of what is verified.
     Piece(u32),
     /// A step of building a node.
@@ -103,6 +107,8 @@ enum Stage {
     Segments,
     SegmentHeads,
     Images,
+    /// What was believed is being read.
+    Confirm(Confirming),
     Verify(Box<Verification>),
     /// This node becomes the only voter.
     Forced(Version),
@@ -219,6 +225,7 @@ impl Recovery {
                 let Stage::Verify(verification) = &mut self.stage else { return };
                 self.report.bytes_done += verification.take(number, result);
             }
+            (RecoveryOp::Believed(number), result) => self.on_confirmed(number, file, result),
             (op, Ok(Completion::Read(bytes))) => {
                 self.report.bytes_done += bytes.len() as u64;
                 self.take_bytes(op, bytes);
@@ -249,6 +256,7 @@ impl Recovery {
             }
             RecoveryOp::List
             | RecoveryOp::Names
+            | RecoveryOp::Believed(_)
             | RecoveryOp::Piece(_)
             | RecoveryOp::Step
             | RecoveryOp::Repair => {}
@@ -261,7 +269,8 @@ impl Recovery {
             if let Some((file, error)) = self.failed.take() {
                 return Err(Halt::DiskFailed { file, error });
             }
-            if self.outstanding > 0 && !matches!(self.stage, Stage::Verify(_)) {
+            let is_steady = matches!(self.stage, Stage::Confirm(_) | Stage::Verify(_));
+            if self.outstanding > 0 && !is_steady {
                 return Ok(false);
             }
             if let Some((file, error)) = self.unreadable() {
@@ -284,6 +293,11 @@ impl Recovery {
                 Stage::Segments => self.read_first_headers(parts.ops),
                 Stage::SegmentHeads => self.read_images(parts.ops),
                 Stage::Images => self.judge(now, parts)?,
+                Stage::Confirm(confirming) => {
+                    if !self.go_on_confirming(confirming, now, parts)? {
+                        return Ok(false);
+                    }
+                }
                 Stage::Verify(verification) => {
                     self.verify(verification, parts.ops)?;
                     return Ok(false);
@@ -505,10 +519,18 @@ impl Recovery {
     fn judge(&mut self, now: Instant, parts: &mut Parts<'_>) -> Result<(), Halt> {
         let wanted = self.look.judge_log();
         if !wanted.is_empty() {
-            self.stage = Stage::Images;
-            wanted.into_iter().for_each(|(n, range)| self.read_part(n, range, parts.ops));
+            self.read_wanted(wanted, parts.ops);
             return Ok(());
         }
+        if self.confirm() { Ok(()) } else { self.decide(now, parts) }
+    }
+
+    fn read_wanted(&mut self, wanted: Vec<(u32, Range<u64>)>, ops: &mut Ops) {
+        self.stage = Stage::Images;
+        wanted.into_iter().for_each(|(n, range)| self.read_part(n, range, ops));
+    }
+
+    fn decide(&mut self, now: Instant, parts: &mut Parts<'_>) -> Result<(), Halt> {
         if self.look.believed().is_some() {
             parts.ops.met(Mark::SlotsBelieved);
         }

@@ -323,6 +323,25 @@ impl Scanned {
     }
 }
 
+/// The first of these slots of which the entry is bad or another, or does not chain to the one before it.
+/// `bytes` begin at `base`; `before` is the term of what comes before the first.
+pub(crate) fn first_bad<'a>(
+    bytes: &[u8],
+    base: u64,
+    slots: &'a [Slot],
+    mut before: Option<Term>,
+    seed: Seed,
+) -> Option<&'a Slot> {
+    slots.iter().find(|slot| {
+        let at = (u64::from(slot.offset) - base) as usize;
+        let head = Head::parse_whole(bytes.get(at..).unwrap_or_default(), seed);
+        let prev_term = before.replace(slot.id.term);
+        !head.is_ok_and(|head| {
+            slot.agrees(&head) && prev_term.is_none_or(|term| term == head.prev_term)
+        })
+    })
+}
+
 /// The last entry kept, or what comes before the segment.
 pub(crate) fn last_of(header: &Header, slots: &[Slot]) -> LogId {
     let before = LogId::new(header.prev_term, header.first.previous());

@@ -156,7 +156,7 @@ impl Committer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lakebed::{LogId, SnapshotId};
+    use lakebed::{DiskError, LogId, SnapshotId};
     use std::{
         future::poll_fn,
         path::Path,
@@ -187,6 +187,10 @@ mod tests {
                 let _ = self.gate.lock().expect("no thread panics").recv();
             }
             self.directory.perform(request)
+        }
+
+        fn read(&self, file: File, offset: u64, into: &mut [u8]) -> Result<usize, DiskError> {
+            self.directory.read_into(file, offset, into)
         }
 
         fn create(&self, file: File, len: u64, before_piece: &mut dyn FnMut()) -> Ending {

@@ -5,7 +5,8 @@
 
 use super::{
     Ending,
-    place::{Place, is_zeros},
+    kept::Kept,
+    place::{self, Place, is_zeros},
 };
 use futures::task::AtomicWaker;
 use lakebed::{Class, DiskRequest, Event, File, OpId};
@@ -127,6 +128,7 @@ struct Shared {
     arrived: Condvar,
     gate: Arc<Gate>,
     done: Arc<Done>,
+    kept: Mutex<Kept>,
 }
 
 /// The thread and its queue.
@@ -142,8 +144,8 @@ impl Lane {
         gate: Arc<Gate>,
         done: Arc<Done>,
     ) -> io::Result<Self> {
-        let (queue, arrived) = Default::default();
-        let shared = Arc::new(Shared { place, queue, arrived, gate, done });
+        let (queue, arrived, kept) = Default::default();
+        let shared = Arc::new(Shared { place, queue, arrived, gate, done, kept });
         let run = Arc::clone(&shared);
         let thread = thread::Builder::new().name(name.into()).spawn(move || run.run())?;
         Ok(Self { shared, thread: Some(thread) })
@@ -187,6 +189,9 @@ impl Shared {
     fn perform(&self, Job { op, class, request }: Job) {
         let result = match request {
             DiskRequest::Create { file, len, .. } => self.create(file, len, class),
+            DiskRequest::Read { file, offset, len } => {
+                place::read(&*self.place, &self.kept, file, offset, len as usize)
+            }
             request => self.place.perform(&request),
         };
         self.done.push(op, result);

@@ -5,6 +5,7 @@
 
 mod direct;
 mod files;
+mod kept;
 mod lane;
 pub(crate) mod place;
 pub(crate) mod pool;

@@ -2,22 +2,47 @@
 //!
 //! Knows no threads and no order. Invariant: what is performed has ended when the call returns.
 
-use super::{Ending, zeros};
-use lakebed::{Completion, DiskRequest, File, files::Directory};
-use std::fs;
+use super::{Ending, kept::Kept, zeros};
+use lakebed::{Completion, DiskError, DiskRequest, File, files::Directory};
+use std::{
+    fs,
+    sync::{Mutex, PoisonError},
+};
 
 /// A directory, or what stands for one in a test.
 pub(crate) trait Place: Send + Sync + 'static {
     /// Performs a request, and returns when it has ended.
     fn perform(&self, request: &DiskRequest) -> Ending;
 
+    /// Reads a file from there on until this is full or the file ends, and says how much that was.
+    fn read(&self, file: File, offset: u64, into: &mut [u8]) -> Result<usize, DiskError>;
+
     /// Makes a file of this many zeros, asking before each piece.
     fn create(&self, file: File, len: u64, before_piece: &mut dyn FnMut()) -> Ending;
+}
+
+/// Reads into memory that is kept.
+pub(super) fn read(
+    place: &dyn Place,
+    kept: &Mutex<Kept>,
+    file: File,
+    offset: u64,
+    len: usize,
+) -> Ending {
+    // Whoever panicked, what is kept is whole.
+    let kept = || kept.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut memory = kept().memory(len);
+    let read = place.read(file, offset, &mut memory[..len])?;
+    Ok(Completion::Read(kept().read(memory, read)))
 }
 
 impl Place for Directory {
     fn perform(&self, request: &DiskRequest) -> Ending {
         Self::perform(self, request)
+    }
+
+    fn read(&self, file: File, offset: u64, into: &mut [u8]) -> Result<usize, DiskError> {
+        self.read_into(file, offset, into)
     }
 
     fn create(&self, file: File, len: u64, before_piece: &mut dyn FnMut()) -> Ending {

@@ -9,7 +9,8 @@
 
 use super::{
     Ending,
-    place::{Place, is_snapshot_sync, is_zeros},
+    kept::Kept,
+    place::{self, Place, is_snapshot_sync, is_zeros},
 };
 use futures::task::AtomicWaker;
 use lakebed::{Class, Completion, DiskRequest, File, GroupId, OpId};
@@ -154,6 +155,8 @@ struct Shared {
     arrived: [Condvar; CREWS.len()],
     done: Mutex<Vec<(GroupId, OpId, Ending)>>,
     driver: AtomicWaker,
+    /// Of all groups together.
+    kept: Mutex<Kept>,
 }
 
 /// See the module.
@@ -288,7 +291,13 @@ impl Shared {
     }
 
     fn perform(&self, place: &dyn Place, request: DiskRequest, line: usize) -> Ending {
-        let DiskRequest::Create { file, len, .. } = request else { return place.perform(&request) };
+        let (file, len) = match request {
+            DiskRequest::Create { file, len, .. } => (file, len),
+            DiskRequest::Read { file, offset, len } => {
+                return place::read(place, &self.kept, file, offset, len as usize);
+            }
+            request => return place.perform(&request),
+        };
         let mut before_piece = || {
             while let Some(turn) = self.take_beside(line) {
                 self.serve(turn);
@@ -349,7 +358,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use lakebed::{Extent, LogId, SnapshotId};
+    use lakebed::{DiskError, Extent, LogId, SnapshotId};
     use std::{
         collections::BTreeSet,
         future::poll_fn,
@@ -385,6 +394,10 @@ mod tests {
                 self.wait();
             }
             Ok(Completion::Done)
+        }
+
+        fn read(&self, _: File, _: u64, _: &mut [u8]) -> Result<usize, DiskError> {
+            Ok(0)
         }
 
         /// One of zeros has a piece before it is let, and one behind that.

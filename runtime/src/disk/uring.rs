@@ -6,14 +6,14 @@
 
 #![allow(unsafe_code)]
 
-use super::ALIGN;
+use super::{ALIGN, kept::Kept};
 use bytes::{Bytes, BytesMut};
 use io_uring::{IoUring, Probe, opcode, squeue, types};
 use lakebed::Extent;
 use slab::Slab;
 use std::{
     alloc::{Layout, alloc, dealloc, handle_alloc_error},
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     fs,
     io::{self, ErrorKind},
     mem,
@@ -27,10 +27,6 @@ use tokio::io::{Interest, unix::AsyncFd};
 pub(super) const TRANSFERS_MAX: u32 = 512;
 /// Bytes of aligned memory kept for later transfers.
 const POOL_BYTES_MAX: usize = 16 << 20;
-/// Memory of reads at least this long is used again: the allocator would give it back to the system.
-const READ_BYTES_KEPT: usize = 128 << 10;
-/// Of so many reads, the last ones: a few MiB, for no read is longer than an append may be.
-const READS_KEPT: usize = 8;
 /// `EIO`: the kernel wrote nothing and gave no reason.
 const EIO: i32 = 5;
 
@@ -54,7 +50,7 @@ enum Memory {
     Shared(Bytes),
     /// Written from an aligned copy of this length.
     Aligned(Aligned, usize),
-    /// Read into; at most the capacity, of which nothing is initialised before the end.
+    /// Read into: so many bytes at most.
     Read(BytesMut, usize),
     /// A sync.
     None,
@@ -168,14 +164,7 @@ impl Ring {
     fn end(&mut self, transfer: Transfer, result: io::Result<()>) -> Ended {
         let Transfer { key, memory, done, .. } = transfer;
         let result = match memory {
-            Memory::Read(mut bytes, _) => result.map(|()| {
-                // SAFETY: the kernel said that it wrote the first `done` bytes, which never
-                // exceed the capacity that was asked for.
-                unsafe { bytes.set_len(done) };
-                let read = bytes.split().freeze();
-                self.kept.keep(bytes, done);
-                read
-            }),
+            Memory::Read(bytes, _) => result.map(|()| self.kept.read(bytes, done)),
             Memory::Aligned(memory, _) => {
                 self.pool.give_back(memory);
                 result.map(|()| Bytes::new())
@@ -224,8 +213,7 @@ impl Transfer {
                 return opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build();
             }
             Memory::Read(bytes, len) => {
-                let start = bytes.spare_capacity_mut().as_mut_ptr().cast::<u8>();
-                let start = start.wrapping_add(self.done);
+                let start = bytes.as_mut_ptr().wrapping_add(self.done);
                 return opcode::Read::new(fd, start, (*len - self.done) as u32)
                     .offset(offset)
                     .build();
@@ -322,31 +310,6 @@ impl Pool {
     }
 }
 
-/// Memory that was read into, to be read into again once nobody holds what was read. Fresh memory
-/// costs a fault for each of its pages: together as much as a read out of the page cache.
-#[derive(Default)]
-struct Kept(VecDeque<BytesMut>);
-
-impl Kept {
-    /// Empty, with room for so much.
-    fn memory(&mut self, len: usize) -> BytesMut {
-        let mut kept = self.0.iter_mut().filter(|_| len >= READ_BYTES_KEPT);
-        let free = kept.position(|kept| kept.try_reclaim(len));
-        let free = free.and_then(|at| self.0.remove(at));
-        free.unwrap_or_else(|| BytesMut::with_capacity(len))
-    }
-
-    /// Takes what is left where so much was read.
-    fn keep(&mut self, memory: BytesMut, read: usize) {
-        if read >= READ_BYTES_KEPT {
-            if self.0.len() == READS_KEPT {
-                self.0.pop_front();
-            }
-            self.0.push_back(memory);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -427,29 +390,23 @@ mod tests {
     #[test]
     fn memory_is_read_into_again_when_nobody_holds_what_was_read() {
         let Ok(mut ring) = Ring::new() else { return };
+        let len = 256 << 10;
         let mut file = tempfile::tempfile().unwrap();
-        let content: Vec<u8> = (0..2 * READ_BYTES_KEPT).map(|at| (at / 1000) as u8).collect();
+        let content: Vec<u8> = (0..2 * len).map(|at| (at / 1000) as u8).collect();
         file.write_all(&content).unwrap();
         let file = Arc::new(file);
-        let mut read = |offset: usize, len| {
+        let mut read = |offset: usize| {
             ring.read(0, Arc::clone(&file), offset as u64, len);
             let read = run(&mut ring).pop().unwrap().result.unwrap();
-            assert!(content[offset..].starts_with(&read) && ring.kept.0.len() <= READS_KEPT);
+            assert!(content[offset..].starts_with(&read));
             read
         };
-        let first = read(0, READ_BYTES_KEPT);
+        let first = read(0);
         let place = first.as_ptr();
-        let second = read(5, READ_BYTES_KEPT);
-        assert_ne!(second.as_ptr(), place, "somebody holds the first");
+        assert_ne!(read(5).as_ptr(), place, "somebody holds the first");
         drop(first);
-        let third = read(7, READ_BYTES_KEPT);
-        assert_eq!(third.as_ptr(), place);
-        // What is held for long does not keep what is free from being found.
-        let held: Vec<_> = (0..2 * READS_KEPT).map(|at| read(at, READ_BYTES_KEPT)).collect();
-        let place = read(9, READ_BYTES_KEPT).as_ptr();
-        assert_eq!(read(11, READ_BYTES_KEPT).as_ptr(), place);
-        assert!(held.iter().enumerate().all(|(at, held)| content[at..].starts_with(held)));
-        assert_eq!(read(2 * READ_BYTES_KEPT - 3, READ_BYTES_KEPT).len(), 3, "at the end");
+        assert_eq!(read(7).as_ptr(), place);
+        assert_eq!(read(2 * len - 3).len(), 3, "at the end");
     }
 
     #[test]

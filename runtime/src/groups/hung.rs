@@ -14,8 +14,8 @@ use crate::{
 use bytes::Bytes;
 use futures::{FutureExt, future::join_all};
 use lakebed::{
-    ClusterId, DiskRequest, File, GroupId, LogId, MachineError, NodeId, Refusal, StateMachine,
-    Timestamp,
+    ClusterId, DiskError, DiskRequest, File, GroupId, LogId, MachineError, NodeId, Refusal,
+    StateMachine, Timestamp,
 };
 use std::{
     future::poll_fn,
@@ -75,6 +75,11 @@ impl Place for Gated {
     fn perform(&self, request: &DiskRequest) -> Ending {
         self.wait();
         self.place.perform(request)
+    }
+
+    fn read(&self, file: File, offset: u64, into: &mut [u8]) -> Result<usize, DiskError> {
+        self.wait();
+        self.place.read(file, offset, into)
     }
 
     fn create(&self, file: File, len: u64, before_piece: &mut dyn FnMut()) -> Ending {

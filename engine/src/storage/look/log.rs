@@ -46,10 +46,15 @@ impl Look {
         }
     }
 
-    /// Whether the slots of proven entries are believed. Alone, what is bad must be known before
-    /// anything is built on it; and a cut that is repeated clears all there is.
+    /// Whether the slots of proven entries are believed. A cut that is repeated clears all there is.
     pub(in crate::storage) fn believes(&self) -> bool {
-        !self.distrusts && !self.is_alone() && !self.hard().cutting
+        !self.distrusts && !self.hard().cutting
+    }
+
+    /// Of what was believed all was read that is not in doubt. Tells what must be read of what is.
+    pub(in crate::storage) fn confirmed(&mut self) -> Vec<(u32, Range<u64>)> {
+        let confirmed = (0..).zip(&mut self.segments);
+        confirmed.filter_map(|(n, found)| Some((n, found.confirmed()?))).collect()
     }
 
     /// Scans what must be, and tells what of it must be read before that counts. With nothing left

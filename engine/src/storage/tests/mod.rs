@@ -6,6 +6,7 @@ mod catching_up;
 mod crash;
 mod holes;
 mod joins;
+mod replays;
 mod restores;
 mod scrubs;
 mod strangers;

@@ -1,0 +1,151 @@
+//! Where nobody else has them: entries that were taken from their slots are read before the verdict, one
+//! piece after another, and nothing of them is kept.
+//!
+//! Decides nothing: a segment of which one entry is not what its slot says is read whole, and judged by
+//! what is there. Invariant: what is being read is bounded by `BYTES_MAX`, or is one piece.
+
+use super::{Parts, Recovery, RecoveryOp, Stage};
+use crate::{
+    action::Halt,
+    event::Completion,
+    file::{DiskError, DiskRequest, File},
+    storage::{look::Look, scan},
+    types::Instant,
+};
+use bytes::Bytes;
+use std::{collections::VecDeque, ops::Range};
+
+/// The most bytes of entries that are read at one time, unless one is longer: what is checked is to
+/// lie in a cache still.
+const PIECE_BYTES: u64 = 256 << 10;
+/// The most bytes that are being read.
+const BYTES_MAX: u64 = 2 << 20;
+
+/// Believed entries, on their way in.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Confirming {
+    /// What is yet to be asked for, in order.
+    wanted: VecDeque<Piece>,
+    asked: Vec<(u32, Piece)>,
+    asked_bytes: u64,
+    /// The number of the next one.
+    next: u32,
+}
+
+/// Entries that follow each other.
+#[derive(Clone, Debug)]
+struct Piece {
+    segment: u32,
+    /// Which of the segment's slots.
+    slots: Range<usize>,
+    offset: u64,
+    len: u32,
+}
+
+impl Confirming {
+    /// `None`: there is nothing to be read.
+    fn of(look: &Look) -> Option<Self> {
+        let mut wanted = VecDeque::new();
+        for (segment, found) in (0..).zip(&look.segments) {
+            let (Some(header), Some(scanned)) = (&found.header, &found.scanned) else { continue };
+            let (slots, layout) = (&scanned.slots[..scanned.believed as usize], &header.layout);
+            let mut from = 0;
+            while let Some(first) = slots.get(from) {
+                let offset = layout.block_before(u64::from(first.offset));
+                let fits =
+                    slots[from..].iter().take_while(|slot| slot.end() - offset <= PIECE_BYTES);
+                let to = from + fits.count().max(1);
+                let len = (layout.block_after(slots[to - 1].end()) - offset) as u32;
+                wanted.push_back(Piece { segment, slots: from..to, offset, len });
+                from = to;
+            }
+        }
+        (!wanted.is_empty()).then(|| Self { wanted, ..Self::default() })
+    }
+
+    /// The next read, if it may begin.
+    fn next(&mut self, look: &Look) -> Option<(u32, DiskRequest)> {
+        let len = self.wanted.front()?.len;
+        if !self.asked.is_empty() && self.asked_bytes + u64::from(len) > BYTES_MAX {
+            return None;
+        }
+        let (number, piece) = (self.next, self.wanted.pop_front()?);
+        let file = File::Segment(look.segments[piece.segment as usize].sequence);
+        let request = DiskRequest::Read { file, offset: piece.offset, len };
+        self.next += 1;
+        self.asked_bytes += u64::from(len);
+        self.asked.push((number, piece));
+        Some((number, request))
+    }
+
+    fn take(&mut self, number: u32) -> Piece {
+        let at = self.asked.iter().position(|(asked, _)| *asked == number);
+        let (_, piece) = self.asked.swap_remove(at.expect("it was asked for"));
+        self.asked_bytes -= u64::from(piece.len);
+        piece
+    }
+
+    fn is_over(&self) -> bool {
+        self.wanted.is_empty() && self.asked.is_empty()
+    }
+}
+
+impl Recovery {
+    /// Reads what was believed, if nobody else could give what of it turned out bad later. False: there
+    /// is no such thing.
+    pub(super) fn confirm(&mut self) -> bool {
+        let confirming = Confirming::of(&self.look).filter(|_| self.look.is_alone());
+        let is_due = confirming.is_some();
+        confirming.into_iter().for_each(|confirming| self.stage = Stage::Confirm(confirming));
+        is_due
+    }
+
+    /// What was read of it. A file that somebody took away has nothing.
+    pub(super) fn on_confirmed(
+        &mut self,
+        number: u32,
+        file: File,
+        result: Result<Completion, DiskError>,
+    ) {
+        let bytes = match result {
+            Ok(Completion::Read(bytes)) => bytes,
+            Ok(_) | Err(DiskError::NotFound) => Bytes::new(),
+            Err(error) => return self.unread.push((RecoveryOp::Believed(number), file, error)),
+        };
+        self.report.bytes_done += bytes.len() as u64;
+        let Stage::Confirm(confirming) = &mut self.stage else { return };
+        let Piece { segment, slots, offset, .. } = confirming.take(number);
+        let seed = self.look.seed();
+        let found = &mut self.look.segments[segment as usize];
+        let (Some(header), Some(scanned)) = (&found.header, &found.scanned) else { return };
+        let before = slots.start.checked_sub(1).map(|before| scanned.slots[before].id.term);
+        let before = Some(before.unwrap_or(header.prev_term));
+        if scan::first_bad(&bytes, offset, &scanned.slots[slots], before, seed).is_some() {
+            found.is_doubted = true;
+            confirming.wanted.retain(|piece| piece.segment != segment);
+        }
+    }
+
+    /// Goes on reading it; false: answers are awaited.
+    pub(super) fn go_on_confirming(
+        &mut self,
+        mut confirming: Confirming,
+        now: Instant,
+        parts: &mut Parts<'_>,
+    ) -> Result<bool, Halt> {
+        while let Some((number, request)) = confirming.next(&self.look) {
+            self.ask(RecoveryOp::Believed(number), request, parts.ops);
+        }
+        if !confirming.is_over() {
+            self.stage = Stage::Confirm(confirming);
+            return Ok(false);
+        }
+        let wanted = self.look.confirmed();
+        if wanted.is_empty() {
+            self.decide(now, parts)?;
+        } else {
+            self.read_wanted(wanted, parts.ops);
+        }
+        Ok(true)
+    }
+}
