@@ -15,6 +15,8 @@ mod groups;
 mod groups_file;
 mod look;
 mod member;
+#[cfg(target_os = "linux")]
+mod memory;
 mod metrics;
 mod node;
 mod observed;
