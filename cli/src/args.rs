@@ -20,6 +20,10 @@ use std::{
     time::Duration,
 };
 
+/// How much of the log a node keeps in memory: as much as is on its way to a peer at most. Whoever lags
+/// further is read to from disk; more would only drive the store out of the processor's caches.
+const CACHE_BYTES_MAX: u64 = 16 << 20;
+
 /// A replicated store that survives crashes, spoken to in RESP (redis-cli).
 #[derive(Parser, Debug)]
 #[command(name = "lakebed", version)]
@@ -414,6 +418,7 @@ impl TuningArgs {
     /// The node's timing and limits.
     pub(crate) fn tuning(&self) -> Tuning {
         let mut tuning = Tuning::default();
+        tuning.cache_bytes_max = CACHE_BYTES_MAX;
         if let Some(heartbeat) = self.heartbeat_ms {
             tuning.heartbeat = Duration::from_millis(heartbeat);
         }

@@ -32,6 +32,7 @@ mod up;
 
 use anyhow::Result;
 use clap::Parser;
+use mimalloc::MiMalloc;
 use std::{
     fmt::Display,
     io::{self, ErrorKind, IsTerminal, Write},
@@ -39,6 +40,11 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 use tracing_subscriber::filter::LevelFilter;
+
+/// What a write costs is to a good part the wait for memory: of the system's allocator the buffers of entries
+/// are large, go back to the system, and come again with pages to clear.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();

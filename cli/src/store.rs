@@ -12,7 +12,7 @@ pub(crate) struct Replicated(pub(crate) Handle);
 impl Store for Replicated {
     async fn propose(&self, batch: Batch, out: &mut Vec<u8>) -> Result<(), Failure> {
         let answers = self.0.propose(batch).await.map_err(failure)?;
-        answers.iter().for_each(|answer| out.extend_from_slice(answer));
+        out.extend_from_slice(answers.joined());
         Ok(())
     }
 

@@ -47,24 +47,27 @@ impl Map {
 
     /// Fetches what lies under these keys into the processor's caches, and changes nothing.
     ///
-    /// A key leads to its shard, the shard to a slot, the slot to the bytes: three times it is waited
-    /// for memory. Here each step is taken for many keys before the next one needs any of it, so that
-    /// they wait together.
+    /// A key leads to its shard, the shard to its numbers, a number to a slot, the slot to the bytes: four
+    /// times it is waited for memory. Here each step is taken for many keys before the next one needs any of
+    /// it, so that they wait together. A processor looks ahead by some hundred instructions: between two
+    /// waits that are to be one there must be few, so what is to be reckoned is reckoned apart.
     pub(crate) fn fetch<'k>(&self, mut keys: impl Iterator<Item = &'k [u8]>) {
         loop {
-            let (mut numbers, mut count, mut len) = ([0; FETCHED], 0, 0);
+            let (mut numbers, mut count) = ([0; FETCHED], 0);
             for (place, key) in numbers.iter_mut().zip(&mut keys) {
                 *place = number(key);
-                len += self.shards[shard_of(*place)].len();
                 count += 1;
             }
-            black_box(len);
             let numbers = &numbers[..count];
-            let slots =
-                numbers.iter().map(|number| self.shards[shard_of(*number)].namesake(*number));
+            let shards = || numbers.iter().map(|number| &*self.shards[shard_of(*number)]);
+            black_box(shards().fold(0, |seen, shard| seen ^ shard.len()));
+            black_box(shards().fold(0, |seen, shard| seen ^ shard.touch()));
             let mut found = [None; FETCHED];
+            let slots = shards().zip(numbers).map(|(shard, number)| shard.namesake(*number));
             found.iter_mut().zip(slots).for_each(|(place, slot)| *place = slot);
-            black_box(found.iter().flatten().fold(0, |seen, slot| seen ^ slot.touch()));
+            let found = || found.iter().flatten();
+            black_box(found().fold(0, |seen, slot| seen ^ slot.expires.0));
+            black_box(found().fold(0, |seen, slot| seen ^ slot.touch()));
             if count < FETCHED {
                 return;
             }

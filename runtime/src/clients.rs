@@ -256,9 +256,9 @@ impl Clients for Table {
 
     fn answer(&mut self, id: RequestId, result: Result<&[u8], &Outcome>) {
         let pending = self.pending(id);
+        pending.waiter.record(id, result, pending.open);
         pending.open -= 1;
         let last = pending.open == 0;
-        pending.waiter.record(id, result);
         if last {
             self.take(id).resolve(result);
         }
@@ -266,7 +266,8 @@ impl Clients for Table {
 }
 
 impl Waiting {
-    fn record(&mut self, id: RequestId, result: Result<&[u8], &Outcome>) {
+    /// How one of the `open` requests that have not ended did.
+    fn record(&mut self, id: RequestId, result: Result<&[u8], &Outcome>, open: u32) {
         let (Self::Commands { answers, ends, .. } | Self::Queries { answers, ends, .. }) = self
         else {
             return;
@@ -275,6 +276,10 @@ impl Waiting {
             Ok(answer) => {
                 let in_order = answers.len() == ordinal(id) as usize || ends.refused.is_some();
                 assert!(in_order || ends.unknown, "request {id} answered out of order");
+                if answers.is_empty() {
+                    // Mostly they all come now, and are alike.
+                    answers.make_room(open as usize, answer);
+                }
                 answers.push(answer);
             }
             Err(Outcome::Refused(refusal)) => ends.refused = Some(refusal.clone()),

@@ -195,7 +195,16 @@ pub struct Answers {
     ends: Vec<usize>,
 }
 
+/// The most room that is made for answers before they are there.
+const ROOM_BYTES_MAX: usize = 4096;
+
 impl Answers {
+    /// Makes room for so many that are as long as this one.
+    pub(crate) fn make_room(&mut self, count: usize, answer: &[u8]) {
+        self.ends.reserve_exact(count);
+        self.bytes.reserve_exact(answer.len().saturating_mul(count).min(ROOM_BYTES_MAX));
+    }
+
     pub(crate) fn push(&mut self, answer: &[u8]) {
         self.bytes.extend_from_slice(answer);
         self.ends.push(self.bytes.len());
@@ -224,6 +233,12 @@ impl Answers {
     /// Each answer in turn.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.len()).filter_map(|ordinal| self.answer(ordinal))
+    }
+
+    /// All of them, one right behind the other.
+    #[must_use]
+    pub fn joined(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// The only answer.
@@ -260,5 +275,20 @@ mod tests {
         }
         assert_eq!(answers.iter().collect::<Vec<_>>(), [&b"one"[..], b"", b"three"]);
         assert_eq!(answers.answer(3), None);
+        assert_eq!(answers.joined(), b"onethree");
+    }
+
+    /// They grew step by step, a dozen times for a pipeline of 64.
+    #[test]
+    fn room_for_answers_that_are_alike_is_made_once_and_within_bounds() {
+        let mut answers = Answers::default();
+        answers.make_room(100, b"+OK");
+        let room = (answers.bytes.capacity(), answers.ends.capacity());
+        assert_eq!(room, (300, 100));
+        (0..100).for_each(|_| answers.push(b"+OK"));
+        assert_eq!((answers.bytes.capacity(), answers.ends.capacity()), room);
+        let mut answers = Answers::default();
+        answers.make_room(100, &[0; 1 << 20]);
+        assert_eq!(answers.bytes.capacity(), ROOM_BYTES_MAX, "the others may be short");
     }
 }
