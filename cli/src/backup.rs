@@ -8,6 +8,7 @@ use crate::{
     args::{Backup, OfGroup, Snapshot},
     backup_files::of_group,
     client::{Node, PATIENCE, called},
+    log::note,
     progress::{QUIET, bytes_bar},
     say,
 };
@@ -94,11 +95,11 @@ pub(crate) fn backup(args: &Backup) -> Result<ExitCode> {
     let is_fresh = node.is_fresh();
     if let Err(error) = &is_fresh {
         // A cluster that has lost its quorum is one more reason for a backup.
-        eprintln!(
+        note(format_args!(
             "warning: the cluster answers no read ({}): writes that were acknowledged lately may be \
              missing from what this node has",
             node.why(error)
-        );
+        ));
     }
     let mut all = Vec::new();
     for (group, file) in &files {
@@ -107,11 +108,11 @@ pub(crate) fn backup(args: &Backup) -> Result<ExitCode> {
         let told = node.take(*group, part, taken_at)?;
         let told = Told { is_fresh: is_fresh.is_ok(), ..told };
         if told.groups == 0 && count > 1 {
-            eprintln!(
+            note(format_args!(
                 "warning: this snapshot is from before the node was of a version that says how many \
                  groups there are: give --groups {count} to `lakebed restore`, or write something and \
                  take another backup"
-            );
+            ));
         }
         if !args.json {
             tell(&told);

@@ -7,6 +7,7 @@ use crate::{
     args::{Recover, refuse},
     explain as told_as_error,
     groups_file::GroupsFile,
+    log::note,
     say,
 };
 use anyhow::{Result, anyhow, bail};
@@ -74,7 +75,7 @@ pub(crate) fn run(args: &Recover) -> Result<ExitCode> {
             }
             // A command that stopped half way is given again as it was.
             Err(Failure::Force(ForceError::Halted(halt))) if is_alone(&halt) => {
-                eprintln!("group {group}: this node is its only voter already");
+                note(format_args!("group {group}: this node is its only voter already"));
                 continue;
             }
             Err(failure) => failure,
@@ -82,12 +83,12 @@ pub(crate) fn run(args: &Recover) -> Result<ExitCode> {
         // Whether this is the right survivor is in doubt then, and with it the other groups.
         let is_in_doubt = matches!(failure, Failure::Asked(_));
         let error = told_as_error(&explain(failure, &folder));
-        eprintln!("error: group {group}: {error}");
+        note(format_args!("error: group {group}: {error}"));
         all.push(json!({ "dir": folder, "group": group, "error": error }));
         code = ExitCode::FAILURE;
         if is_in_doubt {
             if let Some((next, _)) = folders.next() {
-                eprintln!("nothing was tried of the groups from group {next} on");
+                note(format_args!("nothing was tried of the groups from group {next} on"));
             }
             break;
         }
@@ -148,18 +149,18 @@ fn recover(dir: &Path, args: &Recover) -> Result<Value, Failure> {
 /// Says what would be done, and whether it is wanted.
 fn ask(plan: &Forced, dir: &Path, args: &Recover) -> Result<bool> {
     let dir = dir.display();
-    eprintln!("{plan}");
+    note(plan);
     let others = plan.members.members().filter(|member| member.id != plan.node);
     for (node, address) in others.map(|member| (member.id, name(&member.address))) {
         match knock(&address) {
-            Knock::Answered => eprintln!(
+            Knock::Answered => note(format_args!(
                 "ATTENTION    something answers at {address}, where node {node} was: if it lives, \
                  the quorum may not be lost; it will end as soon as it hears of this node"
-            ),
-            Knock::NotFound(error) => eprintln!(
+            )),
+            Knock::NotFound(error) => note(format_args!(
                 "ATTENTION    node {node} could not be asked whether it lives: {address:?} is not \
                  found ({error}); look yourself, if it lives the quorum may not be lost"
-            ),
+            )),
             Knock::Silent => {}
         }
     }
@@ -180,8 +181,7 @@ fn ask(plan: &Forced, dir: &Path, args: &Recover) -> Result<bool> {
              Nothing was changed in {dir}"
         );
     }
-    eprint!("go on from node {} alone? [y/N] ", plan.node);
-    io::stderr().flush()?;
+    write!(io::stderr(), "go on from node {} alone? [y/N] ", plan.node)?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

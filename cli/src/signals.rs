@@ -1,5 +1,6 @@
 //! Ctrl-C and its relative: once to stop cleanly, twice to stop at once.
 
+use crate::log::{self, note};
 use std::{io, process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -32,7 +33,8 @@ impl Signals {
     /// Ends the process at the next signal: the disk survives that.
     pub(crate) async fn die_at_next(&mut self) -> ! {
         self.next().await;
-        eprintln!("stopped at once");
+        note("stopped at once");
+        log::flush();
         process::exit(INTERRUPTED)
     }
 }

@@ -1,6 +1,7 @@
 //! From the start of nodes to their end: recovery shown, signals obeyed, ends reported.
 
 use crate::{
+    log::note,
     metrics,
     node::{Plan, Running},
     progress::{Progress, QUIET},
@@ -102,7 +103,7 @@ impl Supervisor {
     fn report(&mut self, id: u64, halt: &Halt) {
         if *halt != Halt::Stopped {
             self.failed = true;
-            eprintln!("error: node {id} ended: {halt}");
+            note(format_args!("error: node {id} ended: {halt}"));
         }
     }
 
