@@ -34,7 +34,8 @@ const PIECE_BYTES: u32 = 1 << 20;
 /// What was taken.
 #[derive(Serialize, Debug)]
 pub(crate) struct Told {
-    pub(crate) file: PathBuf,
+    /// As it is shown: not every path is a text.
+    pub(crate) file: String,
     pub(crate) cluster: u64,
     pub(crate) node: u64,
     pub(crate) term: u64,
@@ -130,10 +131,9 @@ pub(crate) fn backup(args: &Backup) -> Result<ExitCode> {
 fn tell(told: &Told) {
     let Told { file, cluster, node, term, index, bytes, state_bytes, digest, .. } = told;
     say(format_args!(
-        "{}{}: {} in {} of cluster {cluster}, as node {node} had it at {index} (term {term}), \
+        "{}{file}: {} in {} of cluster {cluster}, as node {node} had it at {index} (term {term}), \
          checksum {digest}",
         called_of(told.group, told.groups),
-        file.display(),
         BinaryBytes(*state_bytes),
         BinaryBytes(*bytes),
     ));
@@ -218,7 +218,7 @@ impl Node {
             bail!("{address} gives snapshot {index}, which is older than the one it took");
         }
         Ok(Told {
-            file: part.finish()?,
+            file: part.finish()?.display().to_string(),
             cluster: backup.cluster.0,
             node: backup.node.0,
             term,

@@ -28,8 +28,8 @@ const KNOCK: Duration = Duration::from_millis(500);
 
 /// What was done.
 #[derive(Serialize, Debug)]
-struct Told<'a> {
-    dir: &'a Path,
+struct Told {
+    dir: String,
     /// Whether an earlier try had done it: then no more is known than where it is on record.
     was_done: bool,
     cluster: u64,
@@ -60,9 +60,7 @@ pub(crate) fn run(args: &Recover) -> Result<ExitCode> {
     }
     let Some(groups) = GroupsFile::read(dir)? else {
         let told = recover(dir, args).map_err(|error| explain(error, dir))?;
-        if args.json {
-            say(told);
-        }
+        told.iter().for_each(say);
         return Ok(ExitCode::SUCCESS);
     };
     let (mut all, mut code) = (Vec::new(), ExitCode::SUCCESS);
@@ -70,7 +68,7 @@ pub(crate) fn run(args: &Recover) -> Result<ExitCode> {
     while let Some((group, folder)) = folders.next() {
         let failure = match recover(&folder, args) {
             Ok(told) => {
-                all.push(told);
+                all.extend(told);
                 continue;
             }
             // A command that stopped half way is given again as it was.
@@ -84,7 +82,7 @@ pub(crate) fn run(args: &Recover) -> Result<ExitCode> {
         let is_in_doubt = matches!(failure, Failure::Asked(_));
         let error = told_as_error(&explain(failure, &folder));
         note(format_args!("error: group {group}: {error}"));
-        all.push(json!({ "dir": folder, "group": group, "error": error }));
+        all.push(json!({ "dir": folder.display().to_string(), "group": group, "error": error }));
         code = ExitCode::FAILURE;
         if is_in_doubt {
             if let Some((next, _)) = folders.next() {
@@ -111,7 +109,7 @@ fn is_alone(halt: &Halt) -> bool {
 }
 
 /// One group's directory. What was done is said in lines, or comes back to be said as JSON.
-fn recover(dir: &Path, args: &Recover) -> Result<Value, Failure> {
+fn recover(dir: &Path, args: &Recover) -> Result<Option<Value>, Failure> {
     let mut why_not = None;
     let done = force(dir, |plan| match ask(plan, dir, args) {
         Ok(is_wanted) => is_wanted,
@@ -125,20 +123,22 @@ fn recover(dir: &Path, args: &Recover) -> Result<Value, Failure> {
         (_, Some(error)) => asked(error),
         (Force::Declined(_), None) => asked(anyhow!("nothing was changed in {}", dir.display())),
         (Force::WasDone, None) => {
-            if !args.json {
-                say(format_args!(
-                    "{}: an earlier `recover --force` did it and was cut short; nothing is left to \
-                     do: start this node",
-                    dir.display()
-                ));
+            let (dir, record) = (dir.display().to_string(), record(dir));
+            if args.json {
+                return Ok(Some(json!({ "dir": dir, "was_done": true, "record": record })));
             }
-            Ok(json!({ "dir": dir, "was_done": true, "record": dir.join(RECORD) }))
+            say(format_args!(
+                "{dir}: an earlier `recover --force` did it and was cut short; nothing is left to \
+                 do: start this node"
+            ));
+            Ok(None)
         }
         (Force::Done(forced), None) => {
-            if !args.json {
-                tell(&forced, dir);
+            if args.json {
+                return Ok(Some(json!(told(&forced, dir))));
             }
-            Ok(json!(told(&forced, dir)))
+            tell(&forced, dir);
+            Ok(None)
         }
         (other, None) => {
             asked(anyhow!("it ended in a way that this program does not know: {other:?}"))
@@ -209,10 +209,14 @@ fn knock(address: &str) -> Knock {
     if answers { Knock::Answered } else { Knock::Silent }
 }
 
-fn told<'a>(forced: &Forced, dir: &'a Path) -> Told<'a> {
+fn record(dir: &Path) -> String {
+    dir.join(RECORD).display().to_string()
+}
+
+fn told(forced: &Forced, dir: &Path) -> Told {
     let others = forced.members.members().map(|member| member.id);
     Told {
-        dir,
+        dir: dir.display().to_string(),
         was_done: false,
         cluster: forced.cluster.0,
         group: forced.group.0,
@@ -226,7 +230,7 @@ fn told<'a>(forced: &Forced, dir: &'a Path) -> Told<'a> {
         committed: forced.committed.0,
         known_loss: forced.known_loss().map(|(from, to)| (from.0, to.0)),
         cut_from: forced.cut.map(|from| from.0),
-        record: dir.join(RECORD).display().to_string(),
+        record: record(dir),
     }
 }
 
@@ -238,7 +242,7 @@ fn tell(forced: &Forced, dir: &Path) {
         dir.display(),
         forced.node,
         forced.epoch.1,
-        dir.join(RECORD).display()
+        record(dir)
     ));
 }
 

@@ -187,7 +187,7 @@ pub(super) fn text(found: &Inspection, took: Option<Duration>) -> Result<String>
 pub(super) fn backup(files: &BackupFiles) -> serde_json::Value {
     let one = |(path, backup): &(PathBuf, Backup)| {
         serde_json::json!({
-            "file": path,
+            "file": path.display().to_string(),
             "cluster": backup.cluster.0,
             "group": backup.group.0,
             "groups": backup.groups,
