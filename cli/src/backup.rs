@@ -36,7 +36,8 @@ const PIECE_BYTES: u32 = 1 << 20;
 pub(crate) struct Told {
     /// As it is shown: not every path is a text.
     pub(crate) file: String,
-    pub(crate) cluster: u64,
+    /// Not a number: of those many who read JSON keep 53 bits.
+    pub(crate) cluster: String,
     pub(crate) node: u64,
     pub(crate) term: u64,
     pub(crate) index: u64,
@@ -219,7 +220,7 @@ impl Node {
         }
         Ok(Told {
             file: part.finish()?.display().to_string(),
-            cluster: backup.cluster.0,
+            cluster: backup.cluster.to_string(),
             node: backup.node.0,
             term,
             index,

@@ -32,7 +32,7 @@ struct Told {
     dir: String,
     /// Whether an earlier try had done it: then no more is known than where it is on record.
     was_done: bool,
-    cluster: u64,
+    cluster: String,
     group: u64,
     node: u64,
     /// The cluster epoch before, and after.
@@ -218,7 +218,7 @@ fn told(forced: &Forced, dir: &Path) -> Told {
     Told {
         dir: dir.display().to_string(),
         was_done: false,
-        cluster: forced.cluster.0,
+        cluster: forced.cluster.to_string(),
         group: forced.group.0,
         node: forced.node.0,
         epoch_before: forced.epoch.0,

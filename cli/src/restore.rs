@@ -28,9 +28,9 @@ struct Told {
     dir: String,
     node: u64,
     /// The new one.
-    cluster: u64,
+    cluster: String,
     /// The one that the backup is of.
-    from_cluster: u64,
+    from_cluster: String,
     group: u64,
     /// Of how many.
     groups: u16,
@@ -173,8 +173,8 @@ fn told(node: &NewNode, files: &BackupFiles) -> Vec<Told> {
     let made = |(group, (_, backup)): (u64, &(PathBuf, Backup))| Told {
         dir: made_in(group).display().to_string(),
         node: node.id,
-        cluster: node.cluster.0,
-        from_cluster: backup.cluster.0,
+        cluster: node.cluster.to_string(),
+        from_cluster: backup.cluster.to_string(),
         group,
         groups: files.groups,
         term: backup.at.term.0,

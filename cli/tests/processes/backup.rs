@@ -77,7 +77,7 @@ fn a_backup_of_any_node_becomes_a_new_cluster() {
     for (dir, id) in dirs.iter().zip(["1", "2", "3"]) {
         let peers = new.peers();
         let args = ["restore", text(&backups[1]), "--dir", text(dir), "--id", id];
-        let of = told[1]["cluster"].to_string();
+        let of = told[1]["cluster"].as_str().unwrap().to_owned();
         let made = json(&[&args[..], &["--peers", &peers, "--of", &of]].concat());
         assert_eq!((&made["index"], &made["digest"]), (&told[1]["index"], &told[1]["digest"]));
         assert_ne!(made["cluster"], made["from_cluster"]);
