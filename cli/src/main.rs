@@ -58,6 +58,7 @@ fn main() -> ExitCode {
 
 /// What is the process's own.
 fn prepare(command: &args::Command) -> Result<()> {
+    signals::outlive_limits()?;
     if matches!(command, args::Command::Up(_) | args::Command::Serve(_)) {
         log::detach()?;
     }
