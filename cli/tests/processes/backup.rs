@@ -246,7 +246,11 @@ fn a_restore_that_cannot_be_is_told_with_what_to_do() {
     fails(&args, 1, &["holds a node already", "start it"]);
     let running = serve(&dir);
     running.says("lakebed: node 1");
-    restore("backup", &dir, &[], &["locked by process"]);
+    // It says so before it locks it.
+    eventually("it is locked", || {
+        let complaint = output(&args).stderr;
+        String::from_utf8_lossy(&complaint).contains("locked by process")
+    });
 }
 
 /// The process dies in the middle: what there is starts nothing, and the next try succeeds.
