@@ -33,7 +33,7 @@ pub(crate) fn run(serve: &Serve) -> Result<ExitCode> {
             joins: serve.join,
             peers: listen(serve.listen, "peers", "stop what uses it, or change --listen")?,
             clients: listen(serve.resp, "clients", "stop what uses it, or change --resp")?,
-            clients_max: clients_max(1, groups),
+            clients_max: clients_max(1, groups)?,
             groups,
             tuning,
             disk: serve.tuning.disk,
