@@ -3,6 +3,7 @@
 //! Knows no socket and no file. Invariant: what leaves here is consistent in itself; the rest is
 //! refused with what was found, where, and what to write instead.
 
+use crate::log;
 use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
 use lakebed::{
     Tuning,
@@ -449,6 +450,7 @@ impl TuningArgs {
 
 /// Ends the process as clap does when it is clap who finds the mistake.
 pub(crate) fn refuse(why: impl Display) -> ! {
+    log::flush();
     let mut command = Args::command();
     command.build();
     // The subcommand that was given: its usage is shown.

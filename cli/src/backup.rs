@@ -8,6 +8,7 @@ use crate::{
     args::{Backup, OfGroup, Snapshot},
     backup_files::of_group,
     client::{Node, PATIENCE, called},
+    log::note,
     progress::{QUIET, bytes_bar},
     say,
 };
@@ -33,8 +34,10 @@ const PIECE_BYTES: u32 = 1 << 20;
 /// What was taken.
 #[derive(Serialize, Debug)]
 pub(crate) struct Told {
-    pub(crate) file: PathBuf,
-    pub(crate) cluster: u64,
+    /// As it is shown: not every path is a text.
+    pub(crate) file: String,
+    /// Not a number: of those many who read JSON keep 53 bits.
+    pub(crate) cluster: String,
     pub(crate) node: u64,
     pub(crate) term: u64,
     pub(crate) index: u64,
@@ -94,11 +97,11 @@ pub(crate) fn backup(args: &Backup) -> Result<ExitCode> {
     let is_fresh = node.is_fresh();
     if let Err(error) = &is_fresh {
         // A cluster that has lost its quorum is one more reason for a backup.
-        eprintln!(
+        note(format_args!(
             "warning: the cluster answers no read ({}): writes that were acknowledged lately may be \
              missing from what this node has",
             node.why(error)
-        );
+        ));
     }
     let mut all = Vec::new();
     for (group, file) in &files {
@@ -107,11 +110,11 @@ pub(crate) fn backup(args: &Backup) -> Result<ExitCode> {
         let told = node.take(*group, part, taken_at)?;
         let told = Told { is_fresh: is_fresh.is_ok(), ..told };
         if told.groups == 0 && count > 1 {
-            eprintln!(
+            note(format_args!(
                 "warning: this snapshot is from before the node was of a version that says how many \
                  groups there are: give --groups {count} to `lakebed restore`, or write something and \
                  take another backup"
-            );
+            ));
         }
         if !args.json {
             tell(&told);
@@ -129,10 +132,9 @@ pub(crate) fn backup(args: &Backup) -> Result<ExitCode> {
 fn tell(told: &Told) {
     let Told { file, cluster, node, term, index, bytes, state_bytes, digest, .. } = told;
     say(format_args!(
-        "{}{}: {} in {} of cluster {cluster}, as node {node} had it at {index} (term {term}), \
+        "{}{file}: {} in {} of cluster {cluster}, as node {node} had it at {index} (term {term}), \
          checksum {digest}",
         called_of(told.group, told.groups),
-        file.display(),
         BinaryBytes(*state_bytes),
         BinaryBytes(*bytes),
     ));
@@ -217,8 +219,8 @@ impl Node {
             bail!("{address} gives snapshot {index}, which is older than the one it took");
         }
         Ok(Told {
-            file: part.finish()?,
-            cluster: backup.cluster.0,
+            file: part.finish()?.display().to_string(),
+            cluster: backup.cluster.to_string(),
             node: backup.node.0,
             term,
             index,

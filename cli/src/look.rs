@@ -11,6 +11,7 @@ use crate::{
     backup_files::{self, BackupFiles},
     explain as told_as_error,
     groups_file::GroupsFile,
+    log::note,
     progress::bytes_bar,
     say,
 };
@@ -100,7 +101,7 @@ fn each_group(
             }
             Err(error) => {
                 let error = told_as_error(&error);
-                eprintln!("error: group {group}: {error}");
+                note(format_args!("error: group {group}: {error}"));
                 all_well = false;
                 all.push(json!({ "group": group, "well": false, "error": error }).to_string());
             }

@@ -5,6 +5,8 @@
 //! a clean stop, 1 when something failed, what was to be said among it, 2 when the command line
 //! cannot be meant.
 
+#![deny(clippy::print_stderr, clippy::print_stdout)]
+
 mod args;
 mod backup;
 mod backup_files;
@@ -13,6 +15,7 @@ mod cluster_file;
 mod descriptors;
 mod groups;
 mod groups_file;
+mod log;
 mod look;
 mod member;
 mod metrics;
@@ -32,6 +35,7 @@ mod up;
 
 use anyhow::Result;
 use clap::Parser;
+use log::note;
 use mimalloc::MiMalloc;
 use std::{
     fmt::Display,
@@ -48,8 +52,28 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
+    let done = prepare(&args.command).and_then(|()| perform(args.command));
+    let code = done.unwrap_or_else(|error| {
+        note(format_args!("error: {}", explain(&error)));
+        ExitCode::FAILURE
+    });
+    log::flush();
+    // Whoever reads a file that is not whole must not take it for all there was to say.
+    if code == ExitCode::SUCCESS && UNSAID.load(Relaxed) { ExitCode::FAILURE } else { code }
+}
+
+/// What is the process's own.
+fn prepare(command: &args::Command) -> Result<()> {
+    signals::outlive_limits()?;
+    if matches!(command, args::Command::Up(_) | args::Command::Serve(_)) {
+        log::detach()?;
+    }
     log_to_stderr();
-    let done = match args.command {
+    Ok(())
+}
+
+fn perform(command: args::Command) -> Result<ExitCode> {
+    match command {
         args::Command::Up(up) => up::run(&up),
         args::Command::Serve(serve) => serve::run(&serve),
         args::Command::Status(status) => status::run(&status),
@@ -64,13 +88,7 @@ fn main() -> ExitCode {
         args::Command::Verify(verify) => look::verify(&verify),
         args::Command::Sim(sim) => sim::run(&sim),
         args::Command::Tape(tape) => tape::run(&tape),
-    };
-    let code = done.unwrap_or_else(|error| {
-        eprintln!("error: {}", explain(&error));
-        ExitCode::FAILURE
-    });
-    // Whoever reads a file that is not whole must not take it for all there was to say.
-    if code == ExitCode::SUCCESS && UNSAID.load(Relaxed) { ExitCode::FAILURE } else { code }
+    }
 }
 
 /// The error and what caused it, each thing once: some say themselves what they were caused by.
@@ -91,13 +109,15 @@ static STOPPING: AtomicBool = AtomicBool::new(false);
 fn log_to_stderr() {
     let level = std::env::var("LAKEBED_LOG").ok().and_then(|level| level.parse().ok());
     let writer = || -> Box<dyn Write> {
-        if STOPPING.load(Relaxed) { Box::new(io::sink()) } else { Box::new(io::stderr()) }
+        if STOPPING.load(Relaxed) { Box::new(io::sink()) } else { Box::new(log::Events) }
     };
     tracing_subscriber::fmt()
         .with_max_level(level.unwrap_or(LevelFilter::WARN))
         .with_ansi(io::stderr().is_terminal())
         .with_writer(writer)
         .with_target(false)
+        // Of what it could not write it would tell at that same place, and panic.
+        .log_internal_errors(false)
         .init();
 }
 
@@ -113,10 +133,9 @@ fn say(text: impl Display) {
         && error.kind() != ErrorKind::BrokenPipe
         && !UNSAID.swap(true, Relaxed)
     {
-        let _ = writeln!(
-            io::stderr(),
+        note(format_args!(
             "error: cannot write to standard output: {error}; what was to be said is lost"
-        );
+        ));
     }
 }
 

@@ -6,8 +6,8 @@
 mod page;
 
 use self::page::{GroupView, Page, View};
-use futures::future::join_all;
-use lakebed::Status;
+use futures::{FutureExt, future::join_all};
+use lakebed::{Halt, Status};
 use lakebed_runtime::{Counters, Handle, Health, Traffic};
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
@@ -45,6 +45,14 @@ pub(crate) struct Seat {
     pub(crate) dir: PathBuf,
 }
 
+impl Seat {
+    /// Whether it has ended for good: the node is no member of this group any more.
+    fn was_removed(&self) -> bool {
+        self.handle.has_ended()
+            && matches!(self.handle.ended().now_or_never(), Some(Ok(halt)) if *halt == Halt::Removed)
+    }
+}
+
 impl Source {
     /// What was asked of all its groups.
     pub(crate) fn traffic(&self) -> Traffic {
@@ -56,10 +64,13 @@ impl Source {
         })
     }
 
-    /// How its groups are; nothing of a node of which one does not say in time.
-    pub(crate) async fn statuses(&self, patience: Duration) -> Option<Vec<Status>> {
-        let asked = join_all(self.groups.iter().map(|seat| seat.handle.status()));
-        timeout(patience, asked).await.ok()?.into_iter().collect::<Result<_, _>>().ok()
+    /// How its groups are, by number, but those that it was removed from; nothing of a node of which
+    /// one does not say in time.
+    pub(crate) async fn statuses(&self, patience: Duration) -> Option<Vec<(u64, Status)>> {
+        let ask =
+            async |(group, seat): (u64, &Seat)| Some((group, seat.handle.status().await.ok()?));
+        let groups = (1..).zip(&*self.groups).filter(|(_, seat)| !seat.was_removed());
+        timeout(patience, join_all(groups.map(ask))).await.ok()?.into_iter().collect()
     }
 }
 

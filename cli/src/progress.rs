@@ -2,6 +2,7 @@
 //!
 //! On a terminal bars move; elsewhere a line is written whenever a node reaches another phase.
 
+use crate::log::note;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use lakebed::{Phase, Recovery, Role, Status};
 use std::{collections::BTreeMap, io::IsTerminal, time::Duration};
@@ -37,7 +38,7 @@ impl Progress {
         shown.bar.set_message(doing.clone());
         shown.bar.tick();
         if doing != shown.said && !std::io::stderr().is_terminal() {
-            eprintln!("node {id}: {doing}");
+            note(format_args!("node {id}: {doing}"));
         }
         shown.said = doing;
     }

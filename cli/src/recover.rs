@@ -7,6 +7,7 @@ use crate::{
     args::{Recover, refuse},
     explain as told_as_error,
     groups_file::GroupsFile,
+    log::note,
     say,
 };
 use anyhow::{Result, anyhow, bail};
@@ -27,11 +28,11 @@ const KNOCK: Duration = Duration::from_millis(500);
 
 /// What was done.
 #[derive(Serialize, Debug)]
-struct Told<'a> {
-    dir: &'a Path,
+struct Told {
+    dir: String,
     /// Whether an earlier try had done it: then no more is known than where it is on record.
     was_done: bool,
-    cluster: u64,
+    cluster: String,
     group: u64,
     node: u64,
     /// The cluster epoch before, and after.
@@ -59,9 +60,7 @@ pub(crate) fn run(args: &Recover) -> Result<ExitCode> {
     }
     let Some(groups) = GroupsFile::read(dir)? else {
         let told = recover(dir, args).map_err(|error| explain(error, dir))?;
-        if args.json {
-            say(told);
-        }
+        told.iter().for_each(say);
         return Ok(ExitCode::SUCCESS);
     };
     let (mut all, mut code) = (Vec::new(), ExitCode::SUCCESS);
@@ -69,12 +68,12 @@ pub(crate) fn run(args: &Recover) -> Result<ExitCode> {
     while let Some((group, folder)) = folders.next() {
         let failure = match recover(&folder, args) {
             Ok(told) => {
-                all.push(told);
+                all.extend(told);
                 continue;
             }
             // A command that stopped half way is given again as it was.
             Err(Failure::Force(ForceError::Halted(halt))) if is_alone(&halt) => {
-                eprintln!("group {group}: this node is its only voter already");
+                note(format_args!("group {group}: this node is its only voter already"));
                 continue;
             }
             Err(failure) => failure,
@@ -82,12 +81,12 @@ pub(crate) fn run(args: &Recover) -> Result<ExitCode> {
         // Whether this is the right survivor is in doubt then, and with it the other groups.
         let is_in_doubt = matches!(failure, Failure::Asked(_));
         let error = told_as_error(&explain(failure, &folder));
-        eprintln!("error: group {group}: {error}");
-        all.push(json!({ "dir": folder, "group": group, "error": error }));
+        note(format_args!("error: group {group}: {error}"));
+        all.push(json!({ "dir": folder.display().to_string(), "group": group, "error": error }));
         code = ExitCode::FAILURE;
         if is_in_doubt {
             if let Some((next, _)) = folders.next() {
-                eprintln!("nothing was tried of the groups from group {next} on");
+                note(format_args!("nothing was tried of the groups from group {next} on"));
             }
             break;
         }
@@ -110,7 +109,7 @@ fn is_alone(halt: &Halt) -> bool {
 }
 
 /// One group's directory. What was done is said in lines, or comes back to be said as JSON.
-fn recover(dir: &Path, args: &Recover) -> Result<Value, Failure> {
+fn recover(dir: &Path, args: &Recover) -> Result<Option<Value>, Failure> {
     let mut why_not = None;
     let done = force(dir, |plan| match ask(plan, dir, args) {
         Ok(is_wanted) => is_wanted,
@@ -124,20 +123,22 @@ fn recover(dir: &Path, args: &Recover) -> Result<Value, Failure> {
         (_, Some(error)) => asked(error),
         (Force::Declined(_), None) => asked(anyhow!("nothing was changed in {}", dir.display())),
         (Force::WasDone, None) => {
-            if !args.json {
-                say(format_args!(
-                    "{}: an earlier `recover --force` did it and was cut short; nothing is left to \
-                     do: start this node",
-                    dir.display()
-                ));
+            let (dir, record) = (dir.display().to_string(), record(dir));
+            if args.json {
+                return Ok(Some(json!({ "dir": dir, "was_done": true, "record": record })));
             }
-            Ok(json!({ "dir": dir, "was_done": true, "record": dir.join(RECORD) }))
+            say(format_args!(
+                "{dir}: an earlier `recover --force` did it and was cut short; nothing is left to \
+                 do: start this node"
+            ));
+            Ok(None)
         }
         (Force::Done(forced), None) => {
-            if !args.json {
-                tell(&forced, dir);
+            if args.json {
+                return Ok(Some(json!(told(&forced, dir))));
             }
-            Ok(json!(told(&forced, dir)))
+            tell(&forced, dir);
+            Ok(None)
         }
         (other, None) => {
             asked(anyhow!("it ended in a way that this program does not know: {other:?}"))
@@ -148,18 +149,18 @@ fn recover(dir: &Path, args: &Recover) -> Result<Value, Failure> {
 /// Says what would be done, and whether it is wanted.
 fn ask(plan: &Forced, dir: &Path, args: &Recover) -> Result<bool> {
     let dir = dir.display();
-    eprintln!("{plan}");
+    note(plan);
     let others = plan.members.members().filter(|member| member.id != plan.node);
     for (node, address) in others.map(|member| (member.id, name(&member.address))) {
         match knock(&address) {
-            Knock::Answered => eprintln!(
+            Knock::Answered => note(format_args!(
                 "ATTENTION    something answers at {address}, where node {node} was: if it lives, \
                  the quorum may not be lost; it will end as soon as it hears of this node"
-            ),
-            Knock::NotFound(error) => eprintln!(
+            )),
+            Knock::NotFound(error) => note(format_args!(
                 "ATTENTION    node {node} could not be asked whether it lives: {address:?} is not \
                  found ({error}); look yourself, if it lives the quorum may not be lost"
-            ),
+            )),
             Knock::Silent => {}
         }
     }
@@ -180,8 +181,7 @@ fn ask(plan: &Forced, dir: &Path, args: &Recover) -> Result<bool> {
              Nothing was changed in {dir}"
         );
     }
-    eprint!("go on from node {} alone? [y/N] ", plan.node);
-    io::stderr().flush()?;
+    write!(io::stderr(), "go on from node {} alone? [y/N] ", plan.node)?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
@@ -209,12 +209,16 @@ fn knock(address: &str) -> Knock {
     if answers { Knock::Answered } else { Knock::Silent }
 }
 
-fn told<'a>(forced: &Forced, dir: &'a Path) -> Told<'a> {
+fn record(dir: &Path) -> String {
+    dir.join(RECORD).display().to_string()
+}
+
+fn told(forced: &Forced, dir: &Path) -> Told {
     let others = forced.members.members().map(|member| member.id);
     Told {
-        dir,
+        dir: dir.display().to_string(),
         was_done: false,
-        cluster: forced.cluster.0,
+        cluster: forced.cluster.to_string(),
         group: forced.group.0,
         node: forced.node.0,
         epoch_before: forced.epoch.0,
@@ -226,7 +230,7 @@ fn told<'a>(forced: &Forced, dir: &'a Path) -> Told<'a> {
         committed: forced.committed.0,
         known_loss: forced.known_loss().map(|(from, to)| (from.0, to.0)),
         cut_from: forced.cut.map(|from| from.0),
-        record: dir.join(RECORD).display().to_string(),
+        record: record(dir),
     }
 }
 
@@ -238,7 +242,7 @@ fn tell(forced: &Forced, dir: &Path) {
         dir.display(),
         forced.node,
         forced.epoch.1,
-        dir.join(RECORD).display()
+        record(dir)
     ));
 }
 

@@ -25,12 +25,12 @@ use std::{
 /// What was made.
 #[derive(Serialize, Debug)]
 struct Told {
-    dir: PathBuf,
+    dir: String,
     node: u64,
     /// The new one.
-    cluster: u64,
+    cluster: String,
     /// The one that the backup is of.
-    from_cluster: u64,
+    from_cluster: String,
     group: u64,
     /// Of how many.
     groups: u16,
@@ -166,11 +166,15 @@ fn make_group(
 
 /// What was made of this backup, group by group.
 fn told(node: &NewNode, files: &BackupFiles) -> Vec<Told> {
+    let made_in = |group| match files.groups {
+        1 => node.dir.clone(),
+        _ => folder(&node.dir, group),
+    };
     let made = |(group, (_, backup)): (u64, &(PathBuf, Backup))| Told {
-        dir: if files.groups == 1 { node.dir.clone() } else { folder(&node.dir, group) },
+        dir: made_in(group).display().to_string(),
         node: node.id,
-        cluster: node.cluster.0,
-        from_cluster: backup.cluster.0,
+        cluster: node.cluster.to_string(),
+        from_cluster: backup.cluster.to_string(),
         group,
         groups: files.groups,
         term: backup.at.term.0,
@@ -182,7 +186,7 @@ fn told(node: &NewNode, files: &BackupFiles) -> Vec<Told> {
 }
 
 fn tell(told: &Told) {
-    let (dir, Told { node, index, term, .. }) = (told.dir.display(), told);
+    let Told { dir, node, index, term, .. } = told;
     let of = called_of((told.groups > 1).then_some(told.group), told.groups.into());
     say(format_args!(
         "{of}{dir}: node {node} of a new cluster, {} of state as of {index} (term {term})",

@@ -5,6 +5,7 @@ use crate::{
     block_on,
     descriptors::clients_max,
     groups_file,
+    log::note,
     node::{Plan, listen},
     say,
     signals::Signals,
@@ -32,7 +33,7 @@ pub(crate) fn run(serve: &Serve) -> Result<ExitCode> {
             joins: serve.join,
             peers: listen(serve.listen, "peers", "stop what uses it, or change --listen")?,
             clients: listen(serve.resp, "clients", "stop what uses it, or change --resp")?,
-            clients_max: clients_max(1, groups),
+            clients_max: clients_max(1, groups)?,
             groups,
             tuning,
             disk: serve.tuning.disk,
@@ -89,10 +90,10 @@ fn check(serve: &Serve) {
         own.filter(|own| own.parse().is_ok_and(|own: SocketAddr| own != serve.listen))
     {
         // On purpose, perhaps: where addresses are translated.
-        eprintln!(
+        note(format_args!(
             "warning: --peers sends the other nodes to {own}, and this one listens on {}",
             serve.listen
-        );
+        ));
     }
     if serve.listen == serve.resp {
         refuse(format!("--listen and --resp are both {}: they need a port each", serve.resp));

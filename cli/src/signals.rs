@@ -1,10 +1,24 @@
-//! Ctrl-C and its relative: once to stop cleanly, twice to stop at once.
+//! Ctrl-C and its relative: once to stop cleanly, twice to stop at once; and the signal that is to
+//! be none.
 
+use crate::{
+    block_on,
+    log::{self, note},
+};
+use anyhow::Result;
 use std::{io, process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How a shell reports that a process was ended by Ctrl-C.
 const INTERRUPTED: i32 = 130;
+
+/// From here on a limit on the size of files is an error of the write that meets it, and not the end
+/// of the process.
+pub(crate) fn outlive_limits() -> Result<()> {
+    // It is caught as long as the process lives, whether or not anybody listens any more.
+    let kind = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    block_on(async { Ok(signal(kind)?) }).map(drop)
+}
 
 /// The signals that ask a process to stop.
 pub(crate) struct Signals {
@@ -32,7 +46,8 @@ impl Signals {
     /// Ends the process at the next signal: the disk survives that.
     pub(crate) async fn die_at_next(&mut self) -> ! {
         self.next().await;
-        eprintln!("stopped at once");
+        note("stopped at once");
+        log::flush();
         process::exit(INTERRUPTED)
     }
 }

@@ -1,6 +1,7 @@
 //! From the start of nodes to their end: recovery shown, signals obeyed, ends reported.
 
 use crate::{
+    log::note,
     metrics,
     node::{Plan, Running},
     progress::{Progress, QUIET},
@@ -102,14 +103,14 @@ impl Supervisor {
     fn report(&mut self, id: u64, halt: &Halt) {
         if *halt != Halt::Stopped {
             self.failed = true;
-            eprintln!("error: node {id} ended: {halt}");
+            note(format_args!("error: node {id} ended: {halt}"));
         }
     }
 
     async fn look(&mut self) {
         let Some(progress) = &mut self.progress else { return };
         let statuses = statuses(&self.nodes).await;
-        let all_serve = |groups: &Vec<Status>| groups.iter().all(serves);
+        let all_serve = |groups: &Groups| groups.iter().all(|(_, status)| serves(status));
         if statuses.iter().all(|groups| groups.as_ref().is_some_and(all_serve)) {
             progress.clear();
             self.progress = None;
@@ -120,7 +121,7 @@ impl Supervisor {
             say(&self.greeting);
         } else if self.started.elapsed() >= QUIET {
             for (node, groups) in self.nodes.iter().zip(&statuses) {
-                if let Some(status) = groups.as_deref().and_then(furthest_back) {
+                if let Some(status) = groups.as_ref().and_then(furthest_back) {
                     progress.show(node.source.id, &status);
                 }
             }
@@ -148,16 +149,20 @@ impl Supervisor {
     }
 }
 
+/// How the groups of a node are, by number, but those that it was removed from.
+type Groups = Vec<(u64, Status)>;
+
 /// How the groups of the nodes are; a node that is too busy to say has none.
-async fn statuses(nodes: &[Running]) -> Vec<Option<Vec<Status>>> {
+async fn statuses(nodes: &[Running]) -> Vec<Option<Groups>> {
     join_all(nodes.iter().map(|node| node.source.statuses(LOOK))).await
 }
 
 /// A node's groups as one: where the last of them is, with what all of them have to do.
-fn furthest_back(groups: &[Status]) -> Option<Status> {
-    let last = groups.iter().min_by_key(|status| (status.recovery.phase, serves(status)));
+fn furthest_back(groups: &Groups) -> Option<Status> {
+    let groups = || groups.iter().map(|(_, status)| status);
+    let last = groups().min_by_key(|status| (status.recovery.phase, serves(status)));
     let mut status = last?.clone();
-    let sum = |of: fn(&Status) -> u64| groups.iter().map(of).sum();
+    let sum = |of: fn(&Status) -> u64| groups().map(of).sum();
     status.recovery.bytes_done = sum(|status| status.recovery.bytes_done);
     status.recovery.bytes_total = sum(|status| status.recovery.bytes_total);
     status.recovery.entries_done = sum(|status| status.recovery.entries_done);
@@ -166,12 +171,11 @@ fn furthest_back(groups: &[Status]) -> Option<Status> {
 }
 
 /// What a node's restart found and repaired.
-fn say_found(node: &Running, groups: &[Status]) {
-    let found =
-        |(number, status): (usize, &Status)| Some((number, status.recovery.verdict.clone()?));
-    let found = (1..).zip(groups).filter_map(found).filter(|_| !node.is_new);
-    for (group, verdict) in found {
-        let of = if groups.len() > 1 { format!(", group {group},") } else { String::new() };
+fn say_found(node: &Running, groups: &Groups) {
+    let found = |(group, status): &(u64, Status)| Some((*group, status.recovery.verdict.clone()?));
+    for (group, verdict) in groups.iter().filter_map(found).filter(|_| !node.is_new) {
+        let of =
+            if node.source.groups.len() > 1 { format!(", group {group},") } else { String::new() };
         say(format_args!("node {}{of} found: {verdict}", node.source.id));
     }
 }

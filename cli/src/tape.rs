@@ -6,6 +6,7 @@
 
 use crate::{
     args::{TapeArgs, refuse},
+    log::note,
     say,
 };
 use anyhow::Result;
@@ -56,7 +57,7 @@ pub(crate) fn run(args: &TapeArgs) -> Result<ExitCode> {
             ExitCode::FAILURE
         }
         Compared::Unreadable(told) => {
-            eprintln!("error: {told}");
+            note(format_args!("error: {told}"));
             ExitCode::from(2)
         }
     })

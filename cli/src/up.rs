@@ -140,7 +140,7 @@ fn plans(
         .zip(&cluster.peer_ports)
         .map(|(id, &port)| (id, loopback(port).to_string()))
         .collect();
-    let clients_max = clients_max(ports.len(), cluster.groups);
+    let clients_max = clients_max(ports.len(), cluster.groups)?;
     let plan = |(id, (&clients, &peers)): (u64, (&u16, &u16))| {
         let instead = "stop what uses it, or choose other ports with --port";
         let clients = listen(loopback(clients), "clients", instead)?;

@@ -414,7 +414,8 @@ fn write(file: &fs::File, at: &Extent, and: Option<&Extent>, durable: bool) -> i
 pub fn disk_error(error: &io::Error) -> DiskError {
     match error.kind() {
         ErrorKind::NotFound => DiskError::NotFound,
-        // The last one is a limit of the process: like a quota, it may be lifted.
+        // The last one is a limit of the process: like a quota, it may be lifted. Whoever does not
+        // ignore SIGXFSZ is ended by that before the error is here (docs/driver.md).
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
             DiskError::Full
         }

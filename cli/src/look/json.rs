@@ -36,11 +36,12 @@ struct Verdict<'a> {
 
 #[derive(Serialize)]
 struct HardState {
-    cluster: u64,
+    /// Not a number: of those many who read JSON keep 53 bits. So is each incarnation.
+    cluster: String,
     group: u64,
     node: u64,
     cluster_epoch: u64,
-    incarnation: u64,
+    incarnation: String,
     disk_align: u32,
     number: u64,
     term: u64,
@@ -61,7 +62,7 @@ struct HardState {
 #[derive(Serialize)]
 struct Member {
     id: u64,
-    incarnation: u64,
+    incarnation: String,
     address: String,
     voter: bool,
 }
@@ -187,8 +188,8 @@ pub(super) fn text(found: &Inspection, took: Option<Duration>) -> Result<String>
 pub(super) fn backup(files: &BackupFiles) -> serde_json::Value {
     let one = |(path, backup): &(PathBuf, Backup)| {
         serde_json::json!({
-            "file": path,
-            "cluster": backup.cluster.0,
+            "file": path.display().to_string(),
+            "cluster": backup.cluster.to_string(),
             "group": backup.group.0,
             "groups": backup.groups,
             "node": backup.node.0,
@@ -204,16 +205,16 @@ pub(super) fn backup(files: &BackupFiles) -> serde_json::Value {
 fn hard_state(hard: &lakebed::report::HardStateFound) -> HardState {
     let member = |member: &lakebed::Member| Member {
         id: member.id.0,
-        incarnation: member.incarnation,
+        incarnation: member.incarnation.to_string(),
         address: String::from_utf8_lossy(&member.address).into(),
         voter: hard.members.is_voter(member.id),
     };
     HardState {
-        cluster: hard.cluster.0,
+        cluster: hard.cluster.to_string(),
         group: hard.group.0,
         node: hard.node.0,
         cluster_epoch: hard.cluster_epoch,
-        incarnation: hard.incarnation,
+        incarnation: hard.incarnation.to_string(),
         disk_align: hard.disk_align,
         number: hard.number,
         term: hard.term.0,

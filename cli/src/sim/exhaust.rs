@@ -6,7 +6,7 @@ use super::{
     one::refuse_unwritable,
     stop,
 };
-use crate::{args::refuse, say};
+use crate::{args::refuse, log::note, say};
 use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 use lakebed_scenarios::stories::{FLIPPED, STORIES, Told};
@@ -287,7 +287,7 @@ impl Kept {
         let name = self.name;
         let default = || format!("{name}-{:016x}.plan", failure.report.digest).into();
         let path = self.out.clone().unwrap_or_else(default);
-        eprintln!("{}", screen(name, failure, &commands(name, path.display())));
+        note(screen(name, failure, &commands(name, path.display())));
         let mut file = PlanFile::new(name, failure.report.plan.clone());
         file.invariant = failure.violation.invariant.into();
         let (file, at) = (file.to_string(), path.display());
@@ -331,7 +331,7 @@ impl Bar {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.elapsed() >= LINE {
             *said = Instant::now();
-            eprintln!("{done} of {} {}", self.bar.length().unwrap_or(0), self.what);
+            note(format_args!("{done} of {} {}", self.bar.length().unwrap_or(0), self.what));
         }
     }
 

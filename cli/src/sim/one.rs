@@ -4,7 +4,7 @@ use super::{
     args::{Kept, One, Planned, Which},
     commands, stop,
 };
-use crate::{args::refuse, say};
+use crate::{args::refuse, log::note, say};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use lakebed_sim::{
@@ -53,7 +53,7 @@ impl One {
 
     fn tell(&self, failure: &Failure) -> ExitCode {
         let commands = commands(self.scenario.name, self.shown());
-        eprintln!("{}", screen(self.scenario.name, failure, &commands));
+        note(screen(self.scenario.name, failure, &commands));
         ExitCode::FAILURE
     }
 }
@@ -89,7 +89,7 @@ pub(super) fn replay(one: &One) -> Result<ExitCode> {
     match run(seed.clone().traced()) {
         Ok(report) => {
             if let Err(problem) = check::twice(&run, &seed, &report) {
-                eprintln!("scenario {}, {}: {problem}", one.scenario.name, one.shown());
+                note(format_args!("scenario {}, {}: {problem}", one.scenario.name, one.shown()));
                 return Ok(ExitCode::FAILURE);
             }
             say(passed(one, &report));
@@ -192,7 +192,7 @@ impl Shower {
             self.bar.set_message(shown);
             self.bar.tick();
         } else if tries.is_multiple_of(TRIES_PER_LINE) {
-            eprintln!("shrinking: {shown}");
+            note(format_args!("shrinking: {shown}"));
         }
         if stop::is_asked() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }

@@ -5,7 +5,7 @@ use super::{
     commands, stop,
     summary::Summary,
 };
-use crate::{args::refuse, say};
+use crate::{args::refuse, log::note, say};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 use lakebed_scenarios::{SCENARIOS, Scenario};
@@ -128,7 +128,7 @@ impl Sweep {
             // Once more, to see what led there.
             let traced = (scenario.run)(Seed::new(seed).traced()).err().unwrap_or(failure);
             let screen = screen(scenario.name, &traced, &commands(scenario.name, seed));
-            self.bar.suspend(|| eprintln!("{screen}"));
+            self.bar.suspend(|| note(screen));
         }
     }
 
@@ -149,11 +149,11 @@ impl Sweep {
             self.bar.set_message(shown);
         } else if said.elapsed() >= LINE {
             *said = Instant::now();
-            eprintln!(
+            note(format_args!(
                 "{} of {} seeds; {shown}",
                 self.bar.position(),
                 self.bar.length().unwrap_or(0)
-            );
+            ));
         }
     }
 }

@@ -1,8 +1,9 @@
 //! More clients than there are files that the process may open: the system's limits, not acted ones.
 
 use crate::{
-    common::{ANSWER_MAX, Process, lakebed, loopback},
+    common::{ANSWER_MAX, Process, Scratch, lakebed, loopback, output_of, text},
     lone::Lone,
+    ports::ports,
 };
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -14,14 +15,19 @@ use std::{
 const FILES: usize = 320;
 const CLIENTS: usize = FILES - 64 - 192;
 
-/// A node under a limit, as the shell's `ulimit` takes it.
-fn limited(lone: &Lone, limit: &str) -> Process {
-    let flags = lone.flags();
-    let command = lakebed(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+/// A command under a limit, as the shell's `ulimit` takes it.
+fn under(limit: &str, command: &Command) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")]);
     shell.arg(command.get_program()).args(command.get_args());
-    let node = Process::start(&mut shell);
+    shell
+}
+
+/// A node under a limit.
+fn limited(lone: &Lone, limit: &str) -> Process {
+    let flags = lone.flags();
+    let command = lakebed(&flags.iter().map(String::as_str).collect::<Vec<_>>());
+    let node = Process::start(&mut under(limit, &command));
     node.says("ready");
     node
 }
@@ -66,4 +72,21 @@ fn the_soft_limit_of_files_is_raised() {
     let _node = limited(&lone, "-Sn 100");
     let mut clients: Vec<_> = (0..150).map(|_| client(&lone)).collect();
     clients.iter_mut().for_each(|client| assert_eq!(asked(client, "PING"), "+PONG\r\n"));
+}
+
+/// Sixty-four groups were served, and refused writes under load as if their disk were full.
+#[test]
+fn too_few_files_for_what_is_asked_are_told_at_once() {
+    let dir = Scratch::new();
+    let dir = dir.path().join("new");
+    let (clients, peers) = (ports(3).to_string(), ports(3).to_string());
+    let up = ["up", "--dir", text(&dir), "--port", &clients, "--peer-port", &peers];
+    let up = lakebed(&[&up[..], &["--groups", "64"]].concat());
+    let told = output_of(&mut under("-n 1024", &up));
+    assert_eq!(told.status.code(), Some(1));
+    let told = String::from_utf8(told.stderr).unwrap();
+    for expected in ["takes 3145 open files", "may have 1024", "ulimit -Hn 3145"] {
+        assert!(told.contains(expected), "{told}");
+    }
+    assert!(!dir.exists(), "nothing was made");
 }

@@ -4,7 +4,7 @@
 use crate::{
     cluster::{Cluster, NODES, node_dir},
     common::{Scratch, connect, eventually, local, output},
-    room::{Means, Room, unsignalled, with_room},
+    room::{Means, Room, with_room},
 };
 use redis::{Connection, RedisError, RedisResult};
 use std::collections::BTreeMap;
@@ -118,10 +118,6 @@ fn leader(cluster: &Cluster) -> u16 {
     found.expect("it was just awaited")
 }
 
-fn wrapped(means: Means) -> fn(std::process::Command) -> std::process::Command {
-    if means == Means::Mounts { |command| command } else { unsignalled }
-}
-
 #[test]
 fn one_full_disk_for_all() {
     with_room("full::one_full_disk_for_all", fill_all);
@@ -130,7 +126,7 @@ fn one_full_disk_for_all() {
 fn fill_all(means: Means) {
     let dir = Scratch::new();
     let room = Room::of(means, &dir.path().join("disk"), 64);
-    let mut cluster = Cluster::start(dir, &[], wrapped(means));
+    let mut cluster = Cluster::start(dir, &[], |command| command);
     let mut writes = Writes::default();
     let mut writers: Vec<_> = (0..NODES).map(|n| Writer::new(cluster.clients + n)).collect();
     for writer in &mut writers {
@@ -190,7 +186,7 @@ fn fill_some(means: Means) {
     let dir = Scratch::new();
     let rooms: Vec<_> =
         (0..NODES).map(|n| Room::of(means, &node_dir(dir.path(), n), 160)).collect();
-    let cluster = Cluster::start(dir, &[], wrapped(means));
+    let cluster = Cluster::start(dir, &[], |command| command);
     let leader = leader(&cluster);
     let take = |n: u16| rooms[usize::from(n)].take(&[cluster.ids()[usize::from(n)]]);
     let [first, second] = [1, 2].map(|after| (leader + after) % NODES);

@@ -344,6 +344,24 @@ fn a_group_that_has_ended_on_a_node_is_not_led_by_it() {
     });
 }
 
+/// It waited for that group for ever, and never said that it serves the others.
+#[test]
+fn a_node_that_left_a_group_is_ready_with_the_others() {
+    let mut cluster = Cluster::start(Scratch::new(), &["--groups", "2"], wrap);
+    let all = [0, 1, 2].map(|n| local(cluster.clients + n)).join(",");
+    done_in_time(&["member", "remove", "--group", "2", &all, "3"]);
+    let third = local(cluster.clients + 2);
+    let group = || json(&["status", &third])["groups"][1].clone();
+    eventually("it has heard of it", || group()["ready"] == false);
+    for _ in 0..2 {
+        cluster.kill(2..3);
+        cluster.restart(2);
+        assert!(cluster.nodes[2].says("node 3, group 1").contains("found: "));
+        cluster.nodes[2].says("ready");
+    }
+    cluster.node(2).ask::<String>(&["SET", "key-1", "value"]);
+}
+
 /// The first group that could not be looked at was the last that was told of.
 #[test]
 fn a_group_that_is_lost_hides_none_of_the_others() {

@@ -62,6 +62,11 @@ fn a_look_changes_nothing_and_tells_what_is_there() {
     );
     assert_eq!(inspected["verdict"]["starts"], true);
     assert_eq!(inspected["hard_state"]["node"], 1);
+    let hard = &inspected["hard_state"];
+    for id in [&hard["cluster"], &hard["incarnation"], &hard["members"][0]["incarnation"]] {
+        // A reader that keeps numbers as floating point would round it.
+        assert!(id.as_str().is_some_and(|id| id.parse::<u64>().is_ok()), "{hard}");
+    }
     let files = |of: &Value| -> Vec<String> {
         let all = of.as_array().unwrap().iter();
         all.map(|one| one["file"].as_str().unwrap().into()).collect()

@@ -13,6 +13,7 @@ mod installs;
 mod interrupts;
 mod kill;
 mod linear;
+mod log;
 mod lone;
 mod look;
 mod lost_quorum;
