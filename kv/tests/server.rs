@@ -265,8 +265,10 @@ fn groups_within_groups_are_refused_however_many() {
 fn garbage_is_answered_and_let_go() {
     let server = Server::start();
     let nested = b"*1\r\n".repeat(200_000);
-    let cases: [(&[u8], &str); 5] = [
-        (b"GET / HTTP/1.1\r\n\r\n", "expected '*', got 'G'"),
+    let cases: [(&[u8], &str); 7] = [
+        (b"POST /x\r\nHost: here\r\n\r\nSET a 1\r\n", "this is HTTP"),
+        (b"SET a \"1\r\n", "unbalanced quotes"),
+        (b"GET / HTTP/1.1\r\n\r\n", "this is HTTP"),
         (b"\x16\x03\x01\x02\x00", "expected '*', got '\\x16'"),
         (b"*1\r\n$-5\r\nabc\r\n", "invalid bulk length"),
         (b"*9999999999\r\n", "invalid multibulk length"),
@@ -279,6 +281,19 @@ fn garbage_is_answered_and_let_go() {
         assert!(reply.starts_with("-ERR Protocol error: ") && reply.contains(expected), "{reply}");
     }
     server.client().ask("PING", "+PONG\r\n");
+}
+
+/// As `redis-cli --pipe` ends it: behind an empty line it asks for an echo. The empty line was no RESP.
+#[test]
+fn a_bulk_load_hears_its_end() {
+    let server = Server::start();
+    let mut client = server.client();
+    client.send(&pipeline(&["SET a 1", "INCR a"]));
+    client.send(b"\r\n");
+    client.send(&command("ECHO 0123456789abcdefghij"));
+    client.expect("+OK\r\n:2\r\n$20\r\n0123456789abcdefghij\r\n");
+    client.send(b"PING\r\nSET b \"two words\"\nGET b\r\n");
+    client.expect("+PONG\r\n+OK\r\n$9\r\ntwo words\r\n");
 }
 
 #[test]

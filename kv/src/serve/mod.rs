@@ -8,6 +8,7 @@ mod connection;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod info;
+mod inline;
 mod orders;
 mod reader;
 mod request;
