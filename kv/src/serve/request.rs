@@ -4,7 +4,7 @@
 //! log holds none that cannot be performed.
 
 use super::{
-    orders::{self, Order},
+    orders::{Order, WrongOrder},
     reader::Args,
     sessions,
 };
@@ -55,6 +55,7 @@ enum Wrong {
     Expiry,
     Cursor,
     Database,
+    Order(WrongOrder),
     Text(&'static str),
 }
 
@@ -229,12 +230,12 @@ fn lakebed<'a>(args: Args<'a>) -> Parsed<'a> {
     {
         return within(rest);
     }
-    Order::parse(args).map(Request::Order).ok_or(Wrong::Text(orders::USAGE))
+    Order::parse(args).map(Request::Order).map_err(Wrong::Order)
 }
 
 /// `GROUP n INFO`, or what stands behind `LAKEBED` otherwise.
 fn within<'a>(args: Args<'a>) -> Parsed<'a> {
-    let usage = || Wrong::Text(orders::USAGE);
+    let usage = || Wrong::Order(WrongOrder::Unknown);
     let (group, rest) = args.split_first().ok_or_else(usage)?;
     let group = number(group)?;
     // A session says itself whose it is, and groups are not within groups. Seen before what stands
@@ -323,6 +324,7 @@ impl fmt::Display for Complaint<'_> {
             Wrong::Expiry => write!(f, "ERR invalid expire time in '{name}' command"),
             Wrong::Cursor => f.write_str("ERR invalid cursor"),
             Wrong::Database => f.write_str("ERR DB index is out of range: there is 0 alone"),
+            Wrong::Order(wrong) => wrong.fmt(f),
             Wrong::Text(text) => f.write_str(text),
         }
     }
