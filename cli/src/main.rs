@@ -14,6 +14,7 @@ mod descriptors;
 mod groups;
 mod groups_file;
 mod look;
+mod looks;
 mod member;
 mod metrics;
 mod node;
