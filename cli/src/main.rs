@@ -17,6 +17,7 @@ mod groups;
 mod groups_file;
 mod log;
 mod look;
+mod looks;
 mod member;
 mod metrics;
 mod node;

@@ -6,7 +6,11 @@
 mod page;
 
 use self::page::{GroupView, Page, View};
-use futures::{FutureExt, future::join_all};
+use crate::looks::Looks;
+use futures::{
+    FutureExt,
+    future::{join, join_all},
+};
 use lakebed::{Halt, Status};
 use lakebed_runtime::{Counters, Handle, Health, Traffic};
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
@@ -36,6 +40,8 @@ pub(crate) struct Source {
     pub(crate) groups: Arc<[Seat]>,
     pub(crate) health: Arc<Health>,
     pub(crate) counters: Arc<Counters>,
+    /// At its directory.
+    pub(crate) looks: Looks,
 }
 
 /// A group of a node.
@@ -144,35 +150,28 @@ async fn text(sources: &[Source]) -> String {
 }
 
 async fn view(source: &Source) -> View {
-    let groups = join_all(source.groups.iter().map(group)).await;
+    let groups = source.groups.iter().map(|seat| group(seat, &source.looks));
     let health = Arc::clone(&source.health);
-    // The file system may have to wait for a disk.
-    let room = tokio::task::spawn_blocking(move || health.room());
+    let room = source.looks.find(move || health.room());
+    let (groups, room) = join(join_all(groups), room).await;
     View {
         id: source.id,
         groups,
-        room: room.await.unwrap_or_default(),
+        room,
         latency: source.health.latency(),
         written_bytes: source.health.written_bytes(),
         counters: Arc::clone(&source.counters),
     }
 }
 
-async fn group(seat: &Seat) -> GroupView {
+async fn group(seat: &Seat, looks: &Looks) -> GroupView {
     let status = timeout(LOOK, seat.handle.status()).await.ok().and_then(Result::ok);
     // One that has ended says how it was, as leader perhaps: that is nothing to rely on.
     let has_ended = seat.handle.has_ended();
     let status = status.filter(|_| !has_ended);
     let (dir, asked) = (seat.dir.clone(), status.clone());
-    let age = tokio::task::spawn_blocking(move || {
-        asked.and_then(|status| Health::snapshot_age_in(&dir, &status))
-    });
-    GroupView {
-        status,
-        has_ended,
-        snapshot_age: age.await.unwrap_or_default(),
-        traffic: seat.handle.traffic(),
-    }
+    let age = looks.find(move || asked.and_then(|status| Health::snapshot_age_in(&dir, &status)));
+    GroupView { status, has_ended, snapshot_age: age.await, traffic: seat.handle.traffic() }
 }
 
 #[cfg(test)]

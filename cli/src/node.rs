@@ -5,6 +5,7 @@
 
 use crate::{
     groups_file::{GroupsFile, folder, refuse_strangers},
+    looks::Looks,
     metrics::{Seat, Source},
     observed::Observed,
 };
@@ -157,7 +158,8 @@ impl Plan {
         let (health, counters) = (node.health(), node.counters());
         let groups = [Seat { handle: handle.clone(), dir: self.dir }].into();
         let stop = move |hand_over| drop(handle.shutdown(hand_over));
-        Ok((Source { id: self.id, groups, health, counters }, Box::pin(node), Box::new(stop)))
+        let source = Source { id: self.id, groups, health, counters, looks: Looks::default() };
+        Ok((source, Box::pin(node), Box::new(stop)))
     }
 
     fn open_groups(self) -> Result<Driven> {
@@ -203,7 +205,8 @@ impl Plan {
         }
         let (health, counters) = (node.health(), node.counters());
         let handles = seats.iter().map(|seat| seat.handle.clone()).collect();
-        let source = Source { id: self.id, groups: seats.into(), health, counters };
+        let (groups_here, looks) = (seats.into(), Looks::default());
+        let source = Source { id: self.id, groups: groups_here, health, counters, looks };
         let node = Box::pin(until_ended(groups.clone(), node, handles));
         Ok((source, node, Box::new(move |hand_over| groups.shutdown(hand_over))))
     }

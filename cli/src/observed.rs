@@ -60,11 +60,10 @@ impl Store for Observed {
         let (health, seat) = (Arc::clone(&self.source.health), &self.source.groups[self.group]);
         let asked = status.filter(|status| status.snapshot != LogId::ZERO).cloned();
         let dir = seat.dir.clone();
-        // The file system may have to wait for a disk.
-        let files = tokio::task::spawn_blocking(move || {
+        let look = move || {
             (health.room(), asked.and_then(|status| Health::snapshot_age_in(&dir, &status)))
-        });
-        let (room, age) = files.await.unwrap_or_default();
+        };
+        let (room, age) = self.source.looks.find(look).await;
         let traffic = match status {
             Some(_) => seat.handle.traffic(),
             None => self.source.traffic(),

@@ -2,8 +2,8 @@
 
 use bytes::{Buf, Bytes};
 use lakebed::{
-    Batch, Control, File, LogId, LogIndex, NodeId, Outcome, Refusal, Role, StateMachine, Status,
-    Term, Timestamp,
+    Batch, Control, File, LogId, LogIndex, Member, Membership, NodeId, Outcome, Refusal, Role,
+    StateMachine, Status, Term, Timestamp,
 };
 use lakebed_kv::{
     Served,
@@ -38,6 +38,7 @@ struct State {
     refused: usize,
     /// What the node was ordered.
     orders: Vec<Control>,
+    members: Arc<Membership>,
 }
 
 impl State {
@@ -100,6 +101,7 @@ impl Store for Single {
         let mut status = Status::default();
         status.node = NodeId(7);
         status.role = Role::Leader;
+        status.members = self.0.lock().unwrap().members.clone();
         Ok(status)
     }
 }
@@ -265,8 +267,10 @@ fn groups_within_groups_are_refused_however_many() {
 fn garbage_is_answered_and_let_go() {
     let server = Server::start();
     let nested = b"*1\r\n".repeat(200_000);
-    let cases: [(&[u8], &str); 5] = [
-        (b"GET / HTTP/1.1\r\n\r\n", "expected '*', got 'G'"),
+    let cases: [(&[u8], &str); 7] = [
+        (b"POST /x\r\nHost: here\r\n\r\nSET a 1\r\n", "this is HTTP"),
+        (b"SET a \"1\r\n", "unbalanced quotes"),
+        (b"GET / HTTP/1.1\r\n\r\n", "this is HTTP"),
         (b"\x16\x03\x01\x02\x00", "expected '*', got '\\x16'"),
         (b"*1\r\n$-5\r\nabc\r\n", "invalid bulk length"),
         (b"*9999999999\r\n", "invalid multibulk length"),
@@ -279,6 +283,19 @@ fn garbage_is_answered_and_let_go() {
         assert!(reply.starts_with("-ERR Protocol error: ") && reply.contains(expected), "{reply}");
     }
     server.client().ask("PING", "+PONG\r\n");
+}
+
+/// As `redis-cli --pipe` ends it: behind an empty line it asks for an echo. The empty line was no RESP.
+#[test]
+fn a_bulk_load_hears_its_end() {
+    let server = Server::start();
+    let mut client = server.client();
+    client.send(&pipeline(&["SET a 1", "INCR a"]));
+    client.send(b"\r\n");
+    client.send(&command("ECHO 0123456789abcdefghij"));
+    client.expect("+OK\r\n:2\r\n$20\r\n0123456789abcdefghij\r\n");
+    client.send(b"PING\r\nSET b \"two words\"\nGET b\r\n");
+    client.expect("+PONG\r\n+OK\r\n$9\r\ntwo words\r\n");
 }
 
 #[test]
@@ -504,6 +521,33 @@ fn a_server_that_stops_lets_go_of_everybody() {
     assert_eq!(idle.rest(), "");
     assert_eq!(half.rest(), "");
     assert!(TcpStream::connect(server.address).is_err());
+}
+
+/// Any bytes were an address: INFO had one line more, and members that nobody had added.
+#[test]
+fn an_address_that_cannot_be_kept_is_refused() {
+    let server = Server::start();
+    let member = |id, address: &'static str| Member {
+        id: NodeId(id),
+        incarnation: 0,
+        address: Bytes::from_static(address.as_bytes()),
+    };
+    server.state(|state| {
+        state.members = Arc::new(Membership::of([member(1, "a:1"), member(2, "b:1")]))
+    });
+    let mut client = server.client();
+    for (step, why) in [
+        ("MOVE 2 127.0.0.1:7870\r\nrole:king,5@x", "HOST:PORT"),
+        ("ADD 3 c:1,5@x:1", "HOST:PORT"),
+        ("MOVE 2 b:0", "ports begin at 1"),
+        ("MOVE 2 a:1", "node 1 has the address that node 2 is given"),
+    ] {
+        client.send(&command(&format!("LAKEBED CHANGE {step}")));
+        let reply = client.line();
+        assert!(reply.starts_with("-ERR ") && reply.contains(why), "{step:?}: {reply}");
+    }
+    assert_eq!(server.state(|state| state.orders.clone()), [], "the node was ordered nothing");
+    client.ask("LAKEBED CHANGE MOVE 2 c:1", "+3.9\r\n");
 }
 
 #[test]

@@ -148,7 +148,7 @@ impl Session {
 impl Nodes {
     /// Proposes the same until it is answered.
     async fn insist(&mut self, command: &[u8], doubt: &mut Doubt) -> Result<Bytes, SessionFailure> {
-        let until = Instant::now() + self.patience;
+        let begun = Instant::now();
         let mut pause = PAUSES.0;
         loop {
             let before = std::mem::replace(doubt, Doubt(true));
@@ -165,7 +165,7 @@ impl Nodes {
                 Failure::Refused(refusal) if !passes(&refusal) && !doubt.0 => {
                     return Err(SessionFailure::Refused(refusal));
                 }
-                failure if Instant::now() + pause >= until => {
+                failure if begun.elapsed() + pause >= self.patience => {
                     return Err(SessionFailure::Unanswered(failure));
                 }
                 _ => {}
@@ -262,6 +262,17 @@ mod tests {
         assert!(call.as_mut().now_or_never().is_none());
         let proposed = end(inbox, Err(with));
         (call.await, proposed)
+    }
+
+    /// The end of that time was computed, and there is none.
+    #[tokio::test]
+    async fn whoever_tries_for_ever_tries_again() {
+        let (inbox, session) = session();
+        let mut session = session.within(Duration::MAX);
+        let mut call = pin!(session.propose_one(b"x"));
+        assert!(call.as_mut().now_or_never().is_none());
+        drop(end(&inbox, Err(Failure::Unknown)));
+        assert!(call.now_or_never().is_none(), "it is sent again");
     }
 
     /// A try whose end nobody knows may be applied after a later one was refused: were the number free

@@ -161,7 +161,7 @@ const GAUGES: &[Simple] = &[
     }),
     of_node(
         "disk_slowest_write",
-        "The slowest durable write of the last minute or two.",
+        "The slowest durable write of the last minute or two, one in flight included.",
         Some(Unit::Seconds),
         |v| Some(v.latency.slowest.as_secs_f64()),
     ),

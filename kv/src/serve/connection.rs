@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-/// How long a client may take for the rest of a command, and to take its answers.
+/// How long a client may take for more of a command, and to take more of its answers.
 const STALL_MAX: Duration = Duration::from_secs(60);
 /// How long a client that was told off is listened to, so that it can read why.
 const LINGER_MAX: Duration = Duration::from_secs(1);
@@ -294,11 +294,15 @@ fn direct<T: Store>(
 }
 
 async fn flush(stream: &mut (impl AsyncWrite + Unpin), out: &mut Vec<u8>) -> io::Result<()> {
-    if !out.is_empty() {
-        timeout(STALL_MAX, stream.write_all(out)).await??;
-        out.clear();
-        out.shrink_to(KEPT_BYTES_MAX);
+    let mut sent = 0;
+    while sent < out.len() {
+        match timeout(STALL_MAX, stream.write(&out[sent..])).await?? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            more => sent += more,
+        }
     }
+    out.clear();
+    out.shrink_to(KEPT_BYTES_MAX);
     Ok(())
 }
 
@@ -306,6 +310,26 @@ async fn flush(stream: &mut (impl AsyncWrite + Unpin), out: &mut Vec<u8>) -> io:
 mod tests {
     use super::*;
     use crate::serve::run::tests::Shared;
+    use futures::FutureExt as _;
+
+    /// It had sixty seconds for all that was to be sent at once, however steadily it took it.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_its_answers_slowly_gets_them_all() {
+        const PIECE: usize = 1000;
+        let (mut client, mut stream) = tokio::io::duplex(PIECE);
+        let mut out = vec![b'x'; 10 * PIECE];
+        let mut sends = Box::pin(flush(&mut stream, &mut out));
+        let mut taken = [0; PIECE];
+        for _ in 0..8 {
+            assert!((&mut sends).now_or_never().is_none());
+            tokio::time::advance(STALL_MAX * 2 / 3).await;
+            client.read_exact(&mut taken).await.unwrap();
+        }
+        assert!((&mut sends).now_or_never().is_none());
+        tokio::time::advance(STALL_MAX + Duration::from_secs(1)).await;
+        let stalled = (&mut sends).now_or_never().expect("it took nothing");
+        assert_eq!(stalled.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
 
     /// The buffer of their keys stayed as long as the client did, however idle.
     #[tokio::test]

@@ -10,7 +10,8 @@ use lakebed::session;
 const COMMAND_BYTES_MAX: usize = 4096;
 
 /// A stream from a client, cut into pieces as the first byte says. The same is understood wherever
-/// it is cut; what goes into the log is no longer than what the client sent, and is read back.
+/// it is cut; what goes into the log is no longer than what the client sent, or would have sent were it
+/// no line, and is read back.
 pub fn resp(input: &[u8]) {
     let Some((piece, stream)) = input.split_first() else { return };
     let whole = understood(stream.chunks(stream.len().max(1)));
@@ -107,6 +108,16 @@ mod tests {
             let words: Vec<_> = line.split(' ').collect();
             answer::array(&mut stream, words.len());
             words.iter().for_each(|word| answer::bulk(&mut stream, word.as_bytes()));
+        }
+        let mut typed = vec![6];
+        lines.iter().for_each(|line| typed.extend(format!("\r\n{line}\r\n").bytes()));
+        typed.extend_from_slice(b"set \"\\x00\\n\" 'a\\'b'\n \t\r\nget k\r\nGET / HTTP/1.1\r\n");
+        let (blanks, keys) = (b" ".repeat(5000), b" k".repeat(1000));
+        let blank = [b"\x40SET k v", &blanks[..], b"\nPING\n"].concat();
+        let many = [b"\x40PING\nDEL", &keys[..], b"\nPING\n"].concat();
+        let unbalanced = b"\x02SET k v\nSET \"a\" 'b\r\nPING\r\n".to_vec();
+        for stream in [typed, blank, many, unbalanced] {
+            resp(&stream);
         }
         replay("resp", resp, &[stream, b"\x03*0\r\n*-1\r\n*1\r\n$0\r\n\r\n*1\r\n$x".to_vec()]);
     }

@@ -1,5 +1,6 @@
 //! What INFO answers: a node's status, a field a line.
 
+use super::address::is_odd;
 use lakebed::{Mark, Marks, Role, Status, Tally};
 use std::{
     fmt::{Display, Write},
@@ -141,7 +142,9 @@ fn peers(status: &Status) -> String {
 /// `1@address,2@address`
 fn members(status: &Status) -> String {
     let member = |member: &lakebed::Member| {
-        format!("{}@{}", member.id, String::from_utf8_lossy(&member.address))
+        // One that was given otherwise than over RESP may be anything.
+        let address = String::from_utf8_lossy(&member.address).replace(is_odd, "?");
+        format!("{}@{address}", member.id)
     };
     status.members.members().map(member).collect::<Vec<_>>().join(",")
 }
@@ -163,8 +166,9 @@ fn took(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lakebed::{LogIndex, NodeId, Phase, Role};
-    use std::time::Duration;
+    use bytes::Bytes;
+    use lakebed::{LogIndex, Member, Membership, NodeId, Phase, Role};
+    use std::{sync::Arc, time::Duration};
 
     #[test]
     fn every_field_is_a_line() {
@@ -175,12 +179,20 @@ mod tests {
         status.durable = LogIndex(77);
         status.recovery.took = vec![(Phase::List, Duration::from_micros(12))];
         status.recovery.verdict = Some("two\nlines".into());
+        let member = |id, address: &'static str| Member {
+            id: NodeId(id),
+            incarnation: 0,
+            address: Bytes::from_static(address.as_bytes()),
+        };
+        let members = [member(2, "a:1"), member(3, "b:1\r\nrole:king,4@c")];
+        status.members = Arc::new(Membership::of(members));
         let text = text(&status, &[("free", "5".into()), ("commands", "7".into())]);
         for line in [
             "node:2",
             "role:leader",
             "leader:2",
             "durable:77",
+            "members:2@a:1,3@b:1??role:king?4?c",
             "recovery_took_us:list=12",
             "free:5",
             "commands:7",

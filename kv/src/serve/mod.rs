@@ -4,10 +4,12 @@
 //! a pipeline is answered in order, its writes replicated as one batch, its reads asked as one
 //! query, for each group; a read behind a write of the same key sees it.
 
+mod address;
 mod connection;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod info;
+mod inline;
 mod orders;
 mod reader;
 mod request;
@@ -16,6 +18,7 @@ mod sessions;
 mod store;
 mod stores;
 
+pub use address::{WrongAddress, check_address};
 use connection::Connection;
 pub use store::{Failure, Store};
 pub use stores::Stores;

@@ -18,15 +18,33 @@
 //! has ended.
 
 use super::{
+    address::{WrongAddress, check_address},
     reader::Args,
     store::{Asked, Failure, Store},
     stores::Stores,
 };
 use crate::answer;
 use bytes::Bytes;
-use lakebed::{Change, Control, File, Member, NodeId, Outcome, Refusal};
+use lakebed::{Change, Control, File, Member, Membership, NodeId, Outcome, Refusal};
+use std::fmt;
 
 /// What is wrong with an order that is none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum WrongOrder {
+    Unknown,
+    Address(WrongAddress),
+}
+
+impl fmt::Display for WrongOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str(USAGE),
+            Self::Address(wrong) => write!(f, "ERR no address of a member: {wrong}"),
+        }
+    }
+}
+
+/// What there is instead of one that is unknown.
 pub(crate) const USAGE: &str = "ERR LAKEBED knows DIGEST, SNAPSHOT, BACKUP BEGIN, BACKUP READ \
      offset length, BACKUP END, TRANSFER [id], SESSION OPEN [key], SESSION DO session number \
      write..., SESSION CLOSE session, and CHANGE with steps ADD id address, PROMOTE id, DEMOTE id, \
@@ -45,34 +63,36 @@ pub(crate) enum Order {
 
 impl Order {
     /// What stands behind `LAKEBED`.
-    pub(crate) fn parse(args: Args<'_>) -> Option<Self> {
+    pub(crate) fn parse(args: Args<'_>) -> Result<Self, WrongOrder> {
         let upper: Vec<_> = args.iter().map(<[u8]>::to_ascii_uppercase).collect();
         let words: Vec<_> = upper.iter().map(Vec::as_slice).collect();
-        match words[..] {
-            [b"TRANSFER"] => Some(Self::Transfer { to: None }),
-            [b"TRANSFER", id] => Some(Self::Transfer { to: Some(node(id)?) }),
+        Ok(match words[..] {
+            [b"TRANSFER"] => Self::Transfer { to: None },
+            [b"TRANSFER", id] => Self::Transfer { to: Some(node(id)?) },
             // Addresses are taken as they are written.
-            [b"CHANGE", ..] => steps(&args.iter().skip(1).collect::<Vec<_>>()).map(Self::Change),
-            [b"SNAPSHOT"] => Some(Self::Snapshot),
-            [b"BACKUP", b"BEGIN"] => Some(Self::BeginBackup),
-            [b"BACKUP", b"END"] => Some(Self::EndBackup),
+            [b"CHANGE", ..] => Self::Change(steps(&args.iter().skip(1).collect::<Vec<_>>())?),
+            [b"SNAPSHOT"] => Self::Snapshot,
+            [b"BACKUP", b"BEGIN"] => Self::BeginBackup,
+            [b"BACKUP", b"END"] => Self::EndBackup,
             [b"BACKUP", b"READ", offset, len] => {
                 let (offset, len) = (number(offset)?, number(len)?);
-                Some(Self::ReadBackup { offset, len: u32::try_from(len).unwrap_or(u32::MAX) })
+                Self::ReadBackup { offset, len: u32::try_from(len).unwrap_or(u32::MAX) }
             }
-            _ => None,
-        }
+            _ => return Err(WrongOrder::Unknown),
+        })
     }
 }
 
-fn steps(mut words: &[&[u8]]) -> Option<Vec<Change>> {
+fn steps(mut words: &[&[u8]]) -> Result<Vec<Change>, WrongOrder> {
     let mut steps = Vec::new();
     while let [verb, id, rest @ ..] = words {
         let id = node(id)?;
         let member = || {
-            let (address, rest) = rest.split_first()?;
+            let (address, rest) = rest.split_first().ok_or(WrongOrder::Unknown)?;
+            let text = std::str::from_utf8(address).map_err(|_| WrongAddress::Form);
+            text.and_then(check_address).map_err(WrongOrder::Address)?;
             let address = Bytes::copy_from_slice(address);
-            Some((Member { id, incarnation: 0, address }, rest))
+            Ok((Member { id, incarnation: 0, address }, rest))
         };
         let (step, rest) = match &verb.to_ascii_uppercase()[..] {
             b"ADD" => member().map(|(member, rest)| (Change::AddLearner(member), rest))?,
@@ -80,20 +100,34 @@ fn steps(mut words: &[&[u8]]) -> Option<Vec<Change>> {
             b"PROMOTE" => (Change::Promote(id), rest),
             b"DEMOTE" => (Change::Demote(id), rest),
             b"REMOVE" => (Change::Remove(id), rest),
-            _ => return None,
+            _ => return Err(WrongOrder::Unknown),
         };
         steps.push(step);
         words = rest;
     }
-    (words.is_empty() && !steps.is_empty()).then_some(steps)
+    if words.is_empty() && !steps.is_empty() { Ok(steps) } else { Err(WrongOrder::Unknown) }
 }
 
-fn node(word: &[u8]) -> Option<NodeId> {
-    number(word).filter(|id| *id > 0).map(NodeId)
+/// Who has an address already that one of these steps moves another member to, and whom. One that leaves has
+/// its own as long as it is heard. A new node may be where a dead one was: it has to answer there, before
+/// it is anything.
+fn taken(members: &Membership, steps: &[Change]) -> Option<(NodeId, NodeId)> {
+    // What is wrong otherwise is for the engine to say.
+    let next = members.joint(members.changed(steps).ok()?);
+    steps.iter().find_map(|step| {
+        let Change::Address(given) = step else { return None };
+        let mut others = next.members().filter(|other| other.id != given.id);
+        others.find(|other| other.address == given.address).map(|other| (other.id, given.id))
+    })
 }
 
-fn number(word: &[u8]) -> Option<u64> {
-    std::str::from_utf8(word).ok()?.parse().ok()
+fn node(word: &[u8]) -> Result<NodeId, WrongOrder> {
+    number(word).ok().filter(|id| *id > 0).map(NodeId).ok_or(WrongOrder::Unknown)
+}
+
+fn number(word: &[u8]) -> Result<u64, WrongOrder> {
+    let parse = || std::str::from_utf8(word).ok()?.parse().ok();
+    parse().ok_or(WrongOrder::Unknown)
 }
 
 /// The backup that a client is taking.
@@ -119,7 +153,10 @@ impl Taking {
         };
         let outcome = match (order, self.file) {
             (Order::Transfer { to }, _) => store.control(Control::Transfer { to }).await,
-            (Order::Change(steps), _) => store.control(Control::Change(steps)).await,
+            (Order::Change(steps), _) => match change(store, steps).await {
+                Ok(outcome) => outcome,
+                Err(reason) => return answer::error(out, &reason),
+            },
             (Order::Snapshot, _) => store.control(Control::Snapshot).await,
             (Order::BeginBackup, _) => {
                 self.end(stores).await;
@@ -159,6 +196,23 @@ impl Taking {
     }
 }
 
+/// Asks for a change of members, unless it would have two of them at one address.
+async fn change(
+    store: &impl Store,
+    steps: Vec<Change>,
+) -> Result<Result<Outcome, Failure>, String> {
+    let status = match store.status().await {
+        Ok(status) => status,
+        Err(failure) => return Ok(Err(failure)),
+    };
+    match taken(&status.members, &steps) {
+        Some((has, wants)) => {
+            Err(format!("ERR node {has} has the address that node {wants} is given"))
+        }
+        None => Ok(store.control(Control::Change(steps)).await),
+    }
+}
+
 fn fail(out: &mut Vec<u8>, failure: &Failure, asked: Asked) {
     let reply = match (failure, asked) {
         (Failure::Unknown, Asked::Write) => {
@@ -187,11 +241,52 @@ mod tests {
         let address = Bytes::from_static(b"Host:8404");
         let member = Member { id: NodeId(4), incarnation: 0, address };
         let both = vec![Change::Promote(NodeId(4)), Change::Remove(NodeId(2))];
-        assert_eq!(words("add 4 Host:8404"), Some(vec![Change::AddLearner(member)]));
-        assert_eq!(words("promote 4 remove 2"), Some(both));
+        assert_eq!(words("add 4 Host:8404"), Ok(vec![Change::AddLearner(member)]));
+        assert_eq!(words("promote 4 remove 2"), Ok(both));
         for wrong in ["", "add 4", "promote", "promote x", "promote 0", "promote 4 5", "do 4"] {
-            assert_eq!(words(wrong), None, "{wrong}");
+            assert_eq!(words(wrong), Err(WrongOrder::Unknown), "{wrong}");
         }
+    }
+
+    /// Any bytes were one: INFO had a line more, and a member that nobody had added.
+    #[test]
+    fn an_address_is_one_before_it_is_kept() {
+        let given = |verb, address| steps(&[verb, b"3", address]);
+        let long = [&b"h".repeat(64)[..], b":1"].concat();
+        for verb in [&b"ADD"[..], b"MOVE"] {
+            for (address, wrong) in [
+                (&b"127.0.0.1:7870\r\nrole:king,5@x:1"[..], WrongAddress::Form),
+                (b"a,b:1", WrongAddress::Form),
+                (b"a\xff:1", WrongAddress::Form),
+                (b"host", WrongAddress::Form),
+                (b"host:0", WrongAddress::PortZero),
+                (&long, WrongAddress::TooLong),
+            ] {
+                let refused = Err(WrongOrder::Address(wrong));
+                assert_eq!(given(verb, address), refused, "{}", address.escape_ascii());
+            }
+            assert!(given(verb, b"[::1]:7870").is_ok());
+        }
+    }
+
+    #[test]
+    fn an_address_is_of_one_member_at_a_time() {
+        let member = |id, address: &str| {
+            let address = Bytes::copy_from_slice(address.as_bytes());
+            Member { id: NodeId(id), incarnation: 0, address }
+        };
+        let members = Membership::of([member(1, "a:1"), member(2, "b:1"), member(3, "c:1")]);
+        let add = |id, address| Change::AddLearner(member(id, address));
+        let moves = |id, address| Change::Address(member(id, address));
+        let found = |steps: &[Change]| taken(&members, steps).map(|(has, wants)| (has.0, wants.0));
+        assert_eq!(found(&[add(4, "d:1")]), None);
+        assert_eq!(found(&[add(4, "b:1")]), None, "where a dead one was");
+        assert_eq!(found(&[moves(3, "a:1")]), Some((1, 3)));
+        assert_eq!(found(&[moves(3, "c:1")]), None, "it is its own");
+        assert_eq!(found(&[add(4, "d:1"), moves(3, "d:1")]), Some((4, 3)));
+        assert_eq!(found(&[moves(1, "b:1"), moves(2, "a:1")]), None, "they change places");
+        assert_eq!(found(&[moves(3, "b:1"), Change::Remove(NodeId(2))]), Some((2, 3)));
+        assert_eq!(found(&[Change::Remove(NodeId(2))]), None);
     }
 
     #[test]

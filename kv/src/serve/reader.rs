@@ -4,8 +4,11 @@
 //! length that was only announced, and what is held is at most a command and a read more.
 //!
 //! The library reads the elements; the line before them is read here, because the library would
-//! follow arrays within arrays down the stack, as deep as a client likes.
+//! follow arrays within arrays down the stack, as deep as a client likes. What begins with no array is
+//! a line of words (`inline.rs`); empty lines are passed over.
 
+use super::inline;
+use crate::answer;
 use bytes::{Buf, BytesMut};
 use redis_protocol::resp2::{decode::decode_range, types::RangeFrame};
 use std::{fmt, ops::Range};
@@ -29,8 +32,10 @@ pub(crate) struct Reader {
     command_bytes_max: usize,
     /// Whether the buffer grew for a large command.
     is_grown: bool,
-    /// Up to here the command is understood.
+    /// Up to here the command is understood, or known to be a line without an end.
     at: usize,
+    /// How long a command that came as a line would be as an array.
+    framed_bytes: usize,
     /// Elements to come; `None` before the command's first line.
     left: Option<usize>,
     args: Vec<Range<usize>>,
@@ -44,6 +49,8 @@ pub(crate) enum ProtocolError {
     BulkLength,
     Terminator,
     TooLarge { max: usize },
+    Quotes,
+    Http,
     HalfCommand,
     Stalled { seconds: u64 },
 }
@@ -59,6 +66,8 @@ impl fmt::Display for ProtocolError {
             Self::BulkLength => f.write_str("invalid bulk length"),
             Self::Terminator => f.write_str("a bulk string is longer than its length says"),
             Self::TooLarge { max } => write!(f, "the command is larger than {max} bytes"),
+            Self::Quotes => f.write_str("unbalanced quotes in request"),
+            Self::Http => f.write_str("this is HTTP, and RESP is spoken here"),
             Self::HalfCommand => f.write_str("the connection ended within a command"),
             Self::Stalled { seconds } => {
                 write!(f, "the rest of a command did not come within {seconds} s")
@@ -103,6 +112,7 @@ impl Reader {
             command_bytes_max,
             is_grown: false,
             at: 0,
+            framed_bytes: 0,
             left: None,
             args: Vec::new(),
         }
@@ -123,7 +133,7 @@ impl Reader {
     /// answers the same.
     pub(crate) fn next(&mut self) -> Result<bool, ProtocolError> {
         let whole = self.advance()?;
-        let bytes = if whole { self.at } else { self.buf.len() };
+        let bytes = if whole { self.command_bytes() } else { self.buf.len() };
         if bytes > self.command_bytes_max {
             return Err(ProtocolError::TooLarge { max: self.command_bytes_max });
         }
@@ -136,9 +146,10 @@ impl Reader {
         Args { buf: &self.buf, ranges: &self.args }
     }
 
-    /// The length of the command that is all there, as it was sent.
-    pub(crate) const fn command_bytes(&self) -> usize {
-        self.at
+    /// The length of the command that is all there, as it was sent; of a line, as it would have been
+    /// sent as an array if that is longer: it may cost the log as much.
+    pub(crate) fn command_bytes(&self) -> usize {
+        self.at.max(self.framed_bytes)
     }
 
     /// What was read and not consumed, the command that is all there included.
@@ -155,7 +166,7 @@ impl Reader {
         if self.buf.is_empty() && self.is_grown {
             (self.buf, self.is_grown) = (BytesMut::new(), false);
         }
-        self.at = 0;
+        (self.at, self.framed_bytes) = (0, 0);
         self.left = None;
         self.args.clear();
         // The ranges of short elements take more room than the command did.
@@ -180,7 +191,7 @@ impl Reader {
     fn first_line(&mut self) -> Result<bool, ProtocolError> {
         let Some(&first) = self.buf.first() else { return Ok(false) };
         if first != b'*' {
-            return Err(ProtocolError::Expected { expected: '*', found: first });
+            return self.inline(first);
         }
         let Some(end) = line_end(&self.buf).ok_or(ProtocolError::ArrayLength)? else {
             return Ok(false);
@@ -194,6 +205,38 @@ impl Reader {
             1..=ARGS_MAX => (self.left, self.at) = (Some(count), end + 2),
             _ => return Err(ProtocolError::ArrayLength),
         }
+        Ok(true)
+    }
+
+    /// `GET key\r\n`, the first byte of which is given: false if it is not all there. An empty line is
+    /// passed over.
+    #[cold]
+    fn inline(&mut self, first: u8) -> Result<bool, ProtocolError> {
+        if !inline::begins(first) {
+            return Err(ProtocolError::Expected { expected: '*', found: first });
+        }
+        let max = inline::LINE_BYTES_MAX.min(self.command_bytes_max);
+        let there = self.buf.len().min(max);
+        let Some(end) = self.buf[self.at..there].iter().position(|byte| *byte == b'\n') else {
+            if there == max {
+                return Err(ProtocolError::TooLarge { max });
+            }
+            self.at = there;
+            return Ok(false);
+        };
+        let end = self.at + end;
+        let (bytes, words) = inline::split(&self.buf[..end])?;
+        if words.is_empty() {
+            self.buf.advance(end + 1);
+            self.at = 0;
+            return Ok(true);
+        }
+        self.buf[..bytes.len()].copy_from_slice(&bytes);
+        let mut framed = Vec::new();
+        answer::array(&mut framed, words.len());
+        words.iter().for_each(|word| answer::bulk(&mut framed, &bytes[word.clone()]));
+        self.framed_bytes = framed.len();
+        (self.left, self.at, self.args) = (Some(0), end + 1, words);
         Ok(true)
     }
 
@@ -271,11 +314,73 @@ mod tests {
         assert_eq!(read(&single), (expected, Ok(())));
     }
 
+    fn command(line: &str) -> Vec<Vec<u8>> {
+        line.split(' ').map(|word| word.as_bytes().to_vec()).collect()
+    }
+
+    /// Bulk loads (`redis-cli --pipe`) end with an empty line and an array, and always ended as failed.
+    #[test]
+    fn lines_are_commands_and_empty_ones_are_none_wherever_they_are_cut() {
+        let bytes =
+            b"\r\nPING\r\n\n \t\r\n*2\r\n$3\r\nGET\r\n$1\r\na\r\n\r\nset  k 'v'\nget k\r\n\r\n";
+        let expected = ["PING", "GET a", "set k v", "get k"].map(command).to_vec();
+        for cut in 0..=bytes.len() {
+            let (commands, end) = read(&[&bytes[..cut], &bytes[cut..]]);
+            assert_eq!((&commands, end), (&expected, Ok(())), "cut at {cut}");
+        }
+        let single: Vec<_> = bytes.chunks(1).collect();
+        assert_eq!(read(&single), (expected, Ok(())));
+    }
+
+    /// A word of one byte may cost the log more than it and the blank before it.
+    #[test]
+    fn a_line_counts_as_the_array_that_it_might_have_been() {
+        let mut reader = Reader::new(MAX);
+        let array = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n";
+        for (sent, bytes) in [(&b"SET k v\n"[..], array.len()), (array, array.len())] {
+            reader.room().extend_from_slice(sent);
+            assert_eq!(reader.next(), Ok(true));
+            assert_eq!(reader.command_bytes(), bytes);
+            reader.consume();
+            assert!(!reader.is_within());
+        }
+        let many = [&b"DEL"[..], &b" k".repeat(MAX / 4), b"\n"].concat();
+        assert_eq!(read(&[&many]), (vec![], Err(ProtocolError::TooLarge { max: MAX })));
+    }
+
+    #[test]
+    fn a_line_is_as_long_as_it_may_be_and_no_longer() {
+        let max = inline::LINE_BYTES_MAX;
+        for (larger, max) in [(MAX, MAX), (2 * max, max)] {
+            for (blanks, expected) in
+                [(max - 1, Ok(false)), (max, Err(ProtocolError::TooLarge { max }))]
+            {
+                let mut reader = Reader::new(larger);
+                reader.room().extend_from_slice(&b" ".repeat(blanks));
+                reader.room().extend_from_slice(b"\n");
+                assert_eq!(reader.next(), expected);
+                assert_eq!(reader.next(), expected, "it says so again");
+            }
+        }
+    }
+
+    /// What stands before a mistake is performed, and then it is asked for again.
+    #[test]
+    fn a_mistake_in_a_line_stays_one() {
+        let mut reader = Reader::new(MAX);
+        reader.room().extend_from_slice(b"set \"a\" 'b\r\nPING\r\n");
+        for _ in 0..2 {
+            assert_eq!(reader.next(), Err(ProtocolError::Quotes));
+        }
+    }
+
     #[test]
     fn garbage_is_named() {
         let expected = |expected, found| ProtocolError::Expected { expected, found };
-        let cases: [(&[u8], ProtocolError); 13] = [
-            (b"GET / HTTP/1.1\r\n", expected('*', b'G')),
+        let cases: [(&[u8], ProtocolError); 15] = [
+            (b"GET / HTTP/1.1\r\n", ProtocolError::Http),
+            (b"$3\r\nGET\r\n", expected('*', b'$')),
+            (b"!", expected('*', b'!')),
             (b"\xff\xfe", expected('*', 0xff)),
             (b"*x\r\n", ProtocolError::ArrayLength),
             (b"*1048577\r\n", ProtocolError::ArrayLength),

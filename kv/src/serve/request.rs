@@ -4,7 +4,7 @@
 //! log holds none that cannot be performed.
 
 use super::{
-    orders::{self, Order},
+    orders::{Order, WrongOrder},
     reader::Args,
     sessions,
 };
@@ -23,6 +23,9 @@ const SETTINGS: [(&str, &str); 5] = [
     ("maxmemory", "0"),
     ("save", ""),
 ];
+/// How long a key may have to live, in milliseconds: Redis counts those since 1970 in an `i64`. The time of
+/// day is below 2^43 of them until the year 2248.
+const EXPIRY_MILLIS_MAX: i64 = i64::MAX - (1 << 43);
 /// The longest command name.
 const NAME_BYTES_MAX: usize = 16;
 
@@ -55,6 +58,7 @@ enum Wrong {
     Expiry,
     Cursor,
     Database,
+    Order(WrongOrder),
     Text(&'static str),
 }
 
@@ -142,9 +146,17 @@ fn keys<'a>(args: Args<'_>, list: &'a mut Vec<u8>) -> Result<List<'a>, Wrong> {
     Ok(List::of(args.iter(), list))
 }
 
+/// In the one form that a number has: no plus, no zeros before it, no minus before zero.
 fn number<T: std::str::FromStr>(arg: &[u8]) -> Result<T, Wrong> {
-    let digits = std::str::from_utf8(arg).map_err(|_| Wrong::Integer)?;
-    digits.parse().map_err(|_| Wrong::Integer)
+    let plain = matches!(arg, b"0" | [b'1'..=b'9', ..] | [b'-', b'1'..=b'9', ..]);
+    let digits = std::str::from_utf8(arg).ok().filter(|_| plain);
+    digits.and_then(|digits| digits.parse().ok()).ok_or(Wrong::Integer)
+}
+
+/// So many units from now on, if it is a time that Redis knows.
+fn millis(after: i64, unit: i64) -> Result<i64, Wrong> {
+    let total = after.checked_mul(unit).filter(|total| *total <= EXPIRY_MILLIS_MAX);
+    total.ok_or(Wrong::Expiry)
 }
 
 fn incr_by(args: Args<'_>) -> Result<Command<'_>, Wrong> {
@@ -164,30 +176,28 @@ fn expire(args: Args<'_>, unit: i64) -> Result<Command<'_>, Wrong> {
         0 | 1 => return Err(Wrong::Arity),
         _ => args.all().ok_or(Wrong::Syntax)?,
     };
-    let after: i64 = number(after)?;
-    Ok(Command::Expire { key, millis: after.checked_mul(unit).ok_or(Wrong::Expiry)? })
+    Ok(Command::Expire { key, millis: millis(number(after)?, unit)? })
 }
 
 fn set(args: Args<'_>) -> Result<Command<'_>, Wrong> {
     let mut args = args.iter();
     let (Some(key), Some(value)) = (args.next(), args.next()) else { return Err(Wrong::Arity) };
-    let (mut when, mut millis) = (When::Always, 0);
+    let (mut when, mut lives) = (When::Always, 0);
     while let Some(option) = args.next() {
         let is = |name: &str| option.eq_ignore_ascii_case(name.as_bytes());
         if is("NX") && when == When::Always {
             when = When::Absent;
         } else if is("XX") && when == When::Always {
             when = When::Present;
-        } else if (is("EX") || is("PX")) && millis == 0 {
-            let after: i64 = number(args.next().ok_or(Wrong::Syntax)?)?;
-            let unit = if is("EX") { 1000 } else { 1 };
-            let total = after.checked_mul(unit).filter(|total| *total > 0);
-            millis = total.ok_or(Wrong::Expiry)? as u64;
+        } else if (is("EX") || is("PX")) && lives == 0 {
+            let after = number(args.next().ok_or(Wrong::Syntax)?)?;
+            let total = millis(after, if is("EX") { 1000 } else { 1 })?;
+            lives = u64::try_from(total).ok().filter(|total| *total > 0).ok_or(Wrong::Expiry)?;
         } else {
             return Err(Wrong::Syntax);
         }
     }
-    Ok(Command::Set { key, value, when, millis })
+    Ok(Command::Set { key, value, when, millis: lives })
 }
 
 fn scan(args: Args<'_>) -> Result<Command<'_>, Wrong> {
@@ -229,12 +239,12 @@ fn lakebed<'a>(args: Args<'a>) -> Parsed<'a> {
     {
         return within(rest);
     }
-    Order::parse(args).map(Request::Order).ok_or(Wrong::Text(orders::USAGE))
+    Order::parse(args).map(Request::Order).map_err(Wrong::Order)
 }
 
 /// `GROUP n INFO`, or what stands behind `LAKEBED` otherwise.
 fn within<'a>(args: Args<'a>) -> Parsed<'a> {
-    let usage = || Wrong::Text(orders::USAGE);
+    let usage = || Wrong::Order(WrongOrder::Unknown);
     let (group, rest) = args.split_first().ok_or_else(usage)?;
     let group = number(group)?;
     // A session says itself whose it is, and groups are not within groups. Seen before what stands
@@ -323,6 +333,7 @@ impl fmt::Display for Complaint<'_> {
             Wrong::Expiry => write!(f, "ERR invalid expire time in '{name}' command"),
             Wrong::Cursor => f.write_str("ERR invalid cursor"),
             Wrong::Database => f.write_str("ERR DB index is out of range: there is 0 alone"),
+            Wrong::Order(wrong) => wrong.fmt(f),
             Wrong::Text(text) => f.write_str(text),
         }
     }
@@ -381,6 +392,10 @@ mod tests {
         check("MGET k v", Command::MGet(list));
         check("MSET k v", Command::MSet(list));
         check("EXPIRE k 3", Command::Expire { key, millis: 3000 });
+        check("INCRBY k 0", Command::Incr { key, by: 0 });
+        check("PEXPIRE k -9223372036854775808", Command::Expire { key, millis: i64::MIN });
+        let far = 9_223_363_240_761_753_599;
+        check("PEXPIRE k 9223363240761753599", Command::Expire { key, millis: far });
         check("PEXPIRE k -3", Command::Expire { key, millis: -3 });
         check("TTL k", Command::Ttl { key, millis: false });
         check("PTTL k", Command::Ttl { key, millis: true });
@@ -403,12 +418,26 @@ mod tests {
             ("SET k v EX x", "not an integer"),
             ("SET k v EX 0", "invalid expire time in 'set' command"),
             ("SET k v EX 9223372036854775807", "invalid expire time"),
+            ("SET k v EX 9223372036854775", "invalid expire time"),
+            ("SET k v PX 9223372036854775807", "invalid expire time"),
+            ("SET k v PX +3", "not an integer"),
+            ("SET k v PX -3", "invalid expire time in 'set' command"),
             ("SET k v KEEPTTL", "syntax error"),
             ("INCRBY k 1.5", "not an integer"),
+            ("INCRBY k +3", "not an integer or out of range"),
+            ("INCRBY k 007", "not an integer"),
+            ("INCRBY k -0", "not an integer"),
+            ("INCRBY k -03", "not an integer"),
+            ("INCRBY k -", "not an integer"),
+            ("DECRBY k 00", "not an integer"),
             ("DECRBY k", "wrong number of arguments for 'decrby' command"),
             ("DECRBY k 9223372036854775808", "not an integer"),
             ("DECRBY k -9223372036854775808", "decrement would overflow"),
             ("EXPIRE k 9223372036854775807", "invalid expire time"),
+            ("EXPIRE k -9223372036854775807", "invalid expire time"),
+            ("EXPIRE k 9223372036854775", "invalid expire time in 'expire' command"),
+            ("PEXPIRE k 9223372036854775807", "invalid expire time"),
+            ("EXPIRE k 03", "not an integer"),
             ("EXPIRE k 1 NX", "syntax error"),
             ("SCAN x", "invalid cursor"),
             ("SCAN 0 COUNT 0", "syntax error"),

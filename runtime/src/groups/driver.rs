@@ -202,7 +202,7 @@ impl<M: StateMachine> Inner<M> {
         for (group, op, result) in self.pool.take(cx.waker()) {
             if let Some(seat) = self.seats.get_mut(&group) {
                 seat.in_flight -= 1;
-                seat.writes.on_completed(op, &self.health);
+                seat.writes.on_completed(op);
                 self.events.push(HostEvent::Group(group, Event::Completed { op, result }));
             }
         }
@@ -309,7 +309,7 @@ impl<M: StateMachine> Inner<M> {
                 reporter: Reporter::of(&config),
                 await_end: Vec::new(),
                 in_flight: 0,
-                writes: Writes::default(),
+                writes: Writes::told_to(Arc::clone(&self.health)),
                 halt: None,
                 last: None,
             };

@@ -161,6 +161,8 @@ async fn a_group_whose_disk_hangs_leaves_the_others_their_pace() {
     .unwrap();
     begins.try_recv().expect("its disk was asked");
     assert!((&mut hangs).now_or_never().is_none(), "what is not durable is not acknowledged");
+    let slowest = node.health().latency_at(Instant::now() + PATIENCE).slowest;
+    assert!(slowest >= PATIENCE, "{slowest:?}: the node says that its disk hangs");
     let ratio = beside.as_secs_f64() / alone.as_secs_f64();
     eprintln!("p99 of {OTHERS} groups {alone:.2?}, beside a hanging one {beside:.2?}: {ratio:.2}");
 
