@@ -37,7 +37,7 @@ impl Change {
 }
 
 /// Why a membership cannot be changed so, or not now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ChangeRefusal {
     /// It says nothing.
@@ -83,6 +83,9 @@ pub enum ChangeRefusal {
     /// A voter that stays has not answered this leader yet: it may still have to meet the one that
     /// is to go, before it can vote at all.
     NotHeard(NodeId),
+    /// Of those who would vote these are silent, lag, or have no room, and the others are no majority:
+    /// nothing could be committed any more.
+    NoMajority(Vec<NodeId>),
     /// Another change waits for the node that it adds.
     Greeting(NodeId),
 }
@@ -127,6 +130,16 @@ impl fmt::Display for ChangeRefusal {
                 "node {node} has not answered this leader yet, and may still have to meet whom you \
                  remove before it can vote: start it, or remove both at once"
             ),
+            Self::NoMajority(missing) => {
+                let missing: Vec<_> = missing.iter().map(NodeId::to_string).collect();
+                write!(
+                    f,
+                    "of those who would vote then these are silent, lag, or have no room: {}; \
+                     without them nothing could be committed any more: start them, wait until they \
+                     have caught up, or remove them instead",
+                    missing.join(", ")
+                )
+            }
             Self::Greeting(node) => {
                 write!(f, "another change waits for node {node} to answer")
             }
