@@ -37,7 +37,7 @@ impl Change {
 }
 
 /// Why a membership cannot be changed so, or not now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ChangeRefusal {
     /// It says nothing.
@@ -52,8 +52,8 @@ pub enum ChangeRefusal {
     UsedBefore {
         /// The id that was wanted.
         node: NodeId,
-        /// The least that is free.
-        free: NodeId,
+        /// The least that is free, if any is.
+        free: Option<NodeId>,
     },
     /// It is no learner, so it cannot be promoted.
     NotLearner(NodeId),
@@ -83,6 +83,9 @@ pub enum ChangeRefusal {
     /// A voter that stays has not answered this leader yet: it may still have to meet the one that
     /// is to go, before it can vote at all.
     NotHeard(NodeId),
+    /// Of those who would vote these are silent, lag, or have no room, and the others are no majority:
+    /// nothing could be committed any more.
+    NoMajority(Vec<NodeId>),
     /// Another change waits for the node that it adds.
     Greeting(NodeId),
 }
@@ -94,11 +97,13 @@ impl fmt::Display for ChangeRefusal {
             Self::Twice(node) => write!(f, "node {node} is named twice"),
             Self::Unknown(node) => write!(f, "node {node} is no member"),
             Self::Duplicate(node) => write!(f, "node {node} is a member already"),
-            Self::UsedBefore { node, free } => write!(
-                f,
-                "node id {node} may have been used before, and none is used twice; the least free \
-                 one is {free}"
-            ),
+            Self::UsedBefore { node, free } => {
+                write!(f, "node id {node} may have been used before, and none is used twice; ")?;
+                match free {
+                    Some(free) => write!(f, "the least free one is {free}"),
+                    None => f.write_str("the greatest that there can be was used, so none is free"),
+                }
+            }
             Self::NotLearner(node) => write!(f, "node {node} is no learner"),
             Self::NotVoter(node) => write!(f, "node {node} is no voter"),
             Self::NoVoters => f.write_str("no voter would be left"),
@@ -127,6 +132,16 @@ impl fmt::Display for ChangeRefusal {
                 "node {node} has not answered this leader yet, and may still have to meet whom you \
                  remove before it can vote: start it, or remove both at once"
             ),
+            Self::NoMajority(missing) => {
+                let missing: Vec<_> = missing.iter().map(NodeId::to_string).collect();
+                write!(
+                    f,
+                    "of those who would vote then these are silent, lag, or have no room: {}; \
+                     without them nothing could be committed any more: start them, wait until they \
+                     have caught up, or remove them instead",
+                    missing.join(", ")
+                )
+            }
             Self::Greeting(node) => {
                 write!(f, "another change waits for node {node} to answer")
             }
@@ -173,7 +188,7 @@ impl Membership {
             Change::AddLearner(member) => {
                 // Ids that are added together may come in any order.
                 if id <= self.used {
-                    let free = NodeId(self.used.0 + 1);
+                    let free = self.used.0.checked_add(1).map(NodeId);
                     return Err(ChangeRefusal::UsedBefore { node: id, free });
                 }
                 self.learners.push(member.clone());
@@ -309,9 +324,19 @@ mod tests {
         let read = Membership::decode(&gone.settled().encode()).unwrap();
         assert!(read.is_former(NodeId(9)) && !read.is_former(NodeId(10)));
         let again = read.changed(&[Change::AddLearner(member(9))]);
-        let (node, free) = (NodeId(9), NodeId(10));
+        let (node, free) = (NodeId(9), Some(NodeId(10)));
         assert_eq!(again, Err(ChangeRefusal::UsedBefore { node, free }));
         assert_eq!(read.changed(&[Change::Remove(NodeId(2))]).unwrap().greatest_id(), NodeId(9));
+    }
+
+    #[test]
+    fn behind_the_greatest_id_there_is_none_is_free() {
+        let greatest = Member { id: NodeId(u64::MAX), ..member(2) };
+        let both = Membership::of([member(1), greatest]);
+        let gone = both.changed(&[Change::Remove(NodeId(u64::MAX))]).unwrap().settled();
+        let node = NodeId(2);
+        let none_is_free = Err(ChangeRefusal::UsedBefore { node, free: None });
+        assert_eq!(gone.changed(&[Change::AddLearner(member(2))]), none_is_free);
     }
 
     #[test]

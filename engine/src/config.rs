@@ -145,16 +145,17 @@ pub struct Tuning {
     pub inflight_bytes_max: u64,
     /// The most log writes in flight. At least one; 8 unless set.
     pub writes_inflight_max: u32,
-    /// The most bytes of proposals that wait for their entry. At least `append_bytes_max`; 64 MiB
-    /// unless set.
+    /// What proposals may cost, in bytes, that wait until their entry is handed to the machine: their
+    /// commands, and 128 for each run of them that somebody waits for. At least `append_bytes_max`;
+    /// 64 MiB unless set.
     pub propose_bytes_max: u64,
     /// The most bytes handed out to the machine and not yet applied. At least `append_bytes_max`;
     /// 16 MiB unless set. A restart reads ahead for the machine: as many at most, and no more than four times
     /// `append_bytes_max`.
     pub apply_bytes_max: u64,
     /// What the log in memory may cost, in bytes, that is kept for peers and the machine: its entries,
-    /// and 256 for each piece that they came in. While a snapshot is on its way to a node, also how many
-    /// bytes of what follows it wait there. At least `append_bytes_max`; 64 MiB unless set.
+    /// and 256 for each piece that they came in. While a snapshot is on its way to a node, also what may
+    /// wait there of what follows it, reckoned alike. At least `append_bytes_max`; 64 MiB unless set.
     pub cache_bytes_max: u64,
     /// The most bytes read from disk for lagging peers at one time, all together. At least
     /// `append_bytes_max`; 16 MiB unless set.

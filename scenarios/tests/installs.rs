@@ -441,3 +441,17 @@ fn lose_snapshot(world: &mut Cluster, node: usize) -> Told {
         None => Ok(()),
     }
 }
+
+/// A piece takes longer than the heartbeats after which a receiver that gets no further is given up.
+#[test]
+fn a_snapshot_arrives_however_slowly_it_is_sent() {
+    for (bytes_per_second, seconds) in [(40 << 10, 20), (24 << 10, 60)] {
+        let mut plan = plan(1);
+        plan.tuning.transfer_bytes_per_second = bytes_per_second;
+        tell_of("a_snapshot_arrives_however_slowly_it_is_sent", &plan, heavy, |world| {
+            let behind = left_behind(world)?;
+            let is_in = |world: &Cluster| has_installed(world, behind.node);
+            run_until(world, seconds * 1_000 * MS, "the install", is_in)
+        });
+    }
+}

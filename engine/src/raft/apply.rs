@@ -95,14 +95,15 @@ impl Raft {
             Role::Follower(follower) if self.tuning.forward && follower.leader.is_some() => false,
             _ => return Some(Refusal::NotLeader { hint: self.leader() }),
         };
-        let waiting = self.gathering.bytes() as u64 + self.tracking.bytes() + self.forwards.bytes();
+        // The largest batch fits as long as none waits: who waits for it is counted from then on.
+        let waiting = self.gathering.cost() + self.tracking.cost() + self.forwards.cost();
         if bytes + HEAD_BYTES > self.tuning.append_bytes_max as usize {
             Some(Refusal::TooLarge)
         } else if self.is_handing_over() {
             Some(Refusal::Transferring)
         } else if leads && !self.has_room() {
             Some(Refusal::DiskFull)
-        } else if waiting + bytes as u64 > self.tuning.propose_bytes_max {
+        } else if waiting.bytes() + bytes as u64 > self.tuning.propose_bytes_max {
             Some(Refusal::Busy)
         } else {
             None

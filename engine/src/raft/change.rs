@@ -220,11 +220,14 @@ impl Raft {
         let next = self.membership.changed(changes)?;
         for change in changes {
             match change {
-                Change::Promote(node) => self.judge_learner(leader, *node)?,
+                Change::Promote(node) => {
+                    self.judge_level(leader, *node)?;
+                }
                 Change::Remove(_) => self.judge_stayers(leader, &next)?,
                 _ => {}
             }
         }
+        self.judge_majority(leader, &next)?;
         Ok(next)
     }
 
@@ -242,8 +245,23 @@ impl Raft {
         missing.map_or(Ok(()), |voter| Err(ChangeRefusal::NotHeard(voter.id)))
     }
 
-    /// A learner that lags would be a voter whom every commit waits for.
-    fn judge_learner(&self, leader: &Leader, node: NodeId) -> Result<(), ChangeRefusal> {
+    /// Where votes are given or taken, a majority of those who vote then can commit at once: it is there,
+    /// holds what is committed, and has room. Else nothing would be committed until the others come back,
+    /// this change neither, and a leader that does not hear enough of them steps down.
+    fn judge_majority(&self, leader: &Leader, next: &Membership) -> Result<(), ChangeRefusal> {
+        let own = self.identity.node;
+        let carries = |id| match id == own {
+            true => self.log.marks.durable() >= leader.lately_committed(),
+            false => self.judge_level(leader, id).is_ok_and(|peer| !peer.full),
+        };
+        if next.voter_ids().eq(self.membership.voter_ids()) || next.is_quorum(carries) {
+            return Ok(());
+        }
+        Err(ChangeRefusal::NoMajority(next.voter_ids().filter(|id| !carries(*id)).collect()))
+    }
+
+    /// Who lags would be a voter whom every commit waits for.
+    fn judge_level<'a>(&self, leader: &'a Leader, node: NodeId) -> Result<&'a Peer, ChangeRefusal> {
         let peer = leader.peers.iter().find(|peer| peer.id == node);
         let Some(peer) = peer else { return Err(ChangeRefusal::Unknown(node)) };
         // Of one whose node is gone a group at rest has not heard for as long as it rests, and when it
@@ -252,29 +270,23 @@ impl Raft {
         if !peer.has_answered || peer.paused || is_silent {
             return Err(ChangeRefusal::NoAnswer(node));
         }
-        // A new leader may know of little that is committed: all of that lies before its own first entry.
-        let (matched, committed) = (peer.matched, leader.committed_before.max(leader.start));
+        let (matched, committed) = (peer.matched, leader.lately_committed());
         if matched < committed {
             return Err(ChangeRefusal::Lags { node, matched, committed });
         }
-        Ok(())
+        Ok(peer)
     }
 
     fn begin_change(&mut self, request: RequestId, next: Membership) {
-        let is_greeting = stranger(&next).is_some();
-        let until = self.now.after(self.tuning.election.1 * GREETINGS_MAX);
-        let step = if is_greeting {
-            Step::Greet { next: next.clone(), ask_at: self.now, until }
-        } else {
-            Step::Appended
-        };
         let Role::Leader(leader) = &mut self.role else { return };
-        leader.changing = Some(Changing { request, step });
-        if is_greeting {
-            self.around.is_news = true;
-        } else {
-            self.append_members(self.membership.joint(next));
+        if stranger(&next).is_none() {
+            leader.changing = Some(Changing { request, step: Step::Appended });
+            return self.append_members(self.membership.joint(next));
         }
+        let until = self.now.after(self.tuning.election.1 * GREETINGS_MAX);
+        let step = Step::Greet { next, ask_at: self.now, until };
+        leader.changing = Some(Changing { request, step });
+        self.around.is_news = true;
     }
 
     /// Whether the members in force have no entry in the log: a recovery by force made them.
@@ -349,18 +361,13 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else { return };
         let Some(Changing { request, step }) = &mut leader.changing else { return };
         let Step::Greet { next, ask_at, until } = step else { return };
+        let request = *request;
         let Some(missing) = stranger(next) else {
             let next = next.clone();
-            *step = Step::Appended;
-            return self.append_members(self.membership.joint(next));
+            return self.end_greeting(request, next);
         };
         if self.now >= *until {
-            let request = *request;
-            leader.changing = None;
-            self.around.is_news = true;
-            self.marks.set(Mark::ChangeRefused);
-            let why = Refusal::Change(ChangeRefusal::NoAnswer(missing));
-            return self.refuse_change(request, why);
+            return self.give_greeting_up(request, ChangeRefusal::NoAnswer(missing));
         }
         if self.now >= *ask_at {
             *ask_at = self.now.after(self.tuning.heartbeat);
@@ -369,6 +376,23 @@ impl Raft {
             let origin = self.origin;
             missing.into_iter().for_each(|id| self.send(id, Payload::Hello { ask: true, origin }));
         }
+    }
+
+    /// All have said who they are. Those who stay may have fallen silent meanwhile.
+    fn end_greeting(&mut self, request: RequestId, next: Membership) {
+        let Role::Leader(leader) = &self.role else { return };
+        if let Err(why) = self.judge_majority(leader, &next) {
+            return self.give_greeting_up(request, why);
+        }
+        self.begin_change(request, next);
+    }
+
+    fn give_greeting_up(&mut self, request: RequestId, why: ChangeRefusal) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        leader.changing = None;
+        self.around.is_news = true;
+        self.marks.set(Mark::ChangeRefused);
+        self.refuse_change(request, Refusal::Change(why));
     }
 
     /// A node that is to be added has said which life of it this is.

@@ -100,6 +100,7 @@ impl Raft {
         let (least, most) = self.tuning.election;
         leader.heartbeat_at = self.now.after(self.tuning.heartbeat);
         leader.heartbeat_due = true;
+        let (may_send, window) = (leader.allowance.is_left(), self.tuning.inflight_bytes_max);
         leader.allowance.beat(&self.tuning);
         leader.committed_before =
             std::mem::replace(&mut leader.committed_then, self.log.marks.committed());
@@ -122,7 +123,8 @@ impl Raft {
                 // What it holds up is not kept for one who may never come back.
                 peer.probe(peer.matched.next());
             }
-            if peer.transfer.as_mut().is_some_and(Transfer::beat) {
+            let transfer = peer.transfer.as_mut();
+            if transfer.is_some_and(|transfer| transfer.beat(may_send, window)) {
                 self.marks.set(Mark::InstallRepeated);
             }
             if peer.has_inflight() && self.now.since(peer.heard) > least {

@@ -138,8 +138,11 @@ impl Raft {
         if let Role::Leader(leader) = &self.role {
             status.peers = leader.peers.iter().map(|peer| peer.status(self.now)).collect();
         }
-        status.memory_bytes +=
-            self.log.cache_bytes() + self.receiver.waiting.bytes() + self.gathering.bytes() as u64;
+        let waiters = self.tracking.cost().waiters + self.forwards.cost().waiters;
+        status.memory_bytes += self.log.cache_bytes()
+            + self.receiver.waiting.bytes()
+            + self.gathering.cost().bytes()
+            + waiters;
         (status.snapshot_bytes_sent, status.snapshot_bytes_received) =
             (self.carried.sent, self.carried.received);
         (status.transfers, status.changes) = (self.transfers, self.changes);

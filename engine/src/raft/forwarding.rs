@@ -6,7 +6,7 @@
 
 use super::{
     Raft,
-    proposal::{Tracked, requests, shifted},
+    proposal::{Cost, Tracked, requests, shifted},
     role::Role,
 };
 use crate::{
@@ -112,6 +112,12 @@ struct Forwarded {
     at: Instant,
 }
 
+impl Forwarded {
+    fn cost(&self) -> Cost {
+        Cost::of(self.bytes, self.runs.as_slice())
+    }
+}
+
 /// What a follower knows of the batches it forwards.
 #[derive(Clone, Debug)]
 pub(super) struct Forwards {
@@ -119,26 +125,26 @@ pub(super) struct Forwards {
     sequence: u64,
     /// Sent, their fate unknown; ascending.
     queue: VecDeque<Forwarded>,
-    bytes: u64,
+    cost: Cost,
     outgoing: Vec<Forward>,
     /// The last fate that arrived.
     pub(super) fates: u64,
 }
 
 impl Forwards {
-    pub(super) const fn new(session: u64) -> Self {
+    pub(super) fn new(session: u64) -> Self {
         Self {
             session,
             sequence: 0,
             queue: VecDeque::new(),
-            bytes: 0,
+            cost: Cost::default(),
             outgoing: Vec::new(),
             fates: 0,
         }
     }
 
-    pub(super) const fn bytes(&self) -> u64 {
-        self.bytes
+    pub(super) const fn cost(&self) -> Cost {
+        self.cost
     }
 
     /// Whether none is on its way, or to be sent.
@@ -151,9 +157,14 @@ impl Forwards {
         self.queue.front().map(|forwarded| forwarded.at)
     }
 
+    fn push(&mut self, forwarded: Forwarded) {
+        self.cost = self.cost + forwarded.cost();
+        self.queue.push_back(forwarded);
+    }
+
     fn pop(&mut self) -> Option<Forwarded> {
         let forwarded = self.queue.pop_front()?;
-        self.bytes -= forwarded.bytes;
+        self.cost.give_back(forwarded.cost());
         Some(forwarded)
     }
 }
@@ -165,8 +176,7 @@ impl Raft {
         let forwards = &mut self.forwards;
         forwards.sequence += 1;
         let (sequence, count, bytes) = (forwards.sequence, batch.count(), batch.bytes() as u64);
-        forwards.bytes += bytes;
-        forwards.queue.push_back(Forwarded { sequence, bytes, runs, at: self.now });
+        forwards.push(Forwarded { sequence, bytes, runs, at: self.now });
         let (session, commands) = (forwards.session, batch.into_body());
         forwards.outgoing.push(Forward { session, sequence, time, count, commands });
     }

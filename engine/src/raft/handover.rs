@@ -28,7 +28,7 @@ pub(super) struct Handover {
 }
 
 impl Raft {
-    /// Somebody wants another leader: this one, or whoever is furthest.
+    /// Somebody wants another leader: this one, or whoever suits best.
     pub(crate) fn on_transfer(&mut self, request: RequestId, to: Option<NodeId>) {
         if to.is_some() && to == self.leader() {
             return self.end(Requests::one(request), Outcome::Done(self.log.last()));
@@ -87,8 +87,9 @@ impl Raft {
             is_there && !peer.paused && self.membership.is_voter(peer.id)
         });
         match to {
+            // Who has no room would refuse every write; who is gated, or has no state, does not come to lead.
             None => able
-                .max_by_key(|peer| peer.matched)
+                .max_by_key(|peer| (!peer.full, !peer.gated, peer.transfer.is_none(), peer.matched))
                 .map(|peer| peer.id)
                 .ok_or(Refusal::Transfer(TransferRefusal::Nobody)),
             Some(to) if !self.membership.is_voter(to) => refused(TransferRefusal::NoVoter(to)),

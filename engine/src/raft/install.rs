@@ -87,16 +87,20 @@ impl Transfer {
         })
     }
 
-    /// A heartbeat has passed. What was sent and did not arrive is sent again.
-    pub(super) fn beat(&mut self) -> bool {
+    /// A heartbeat has passed. What was sent and did not arrive is sent again. Where nothing is on its way
+    /// because this leader may send no more, though the peer has room, it is not the peer that gets no
+    /// further.
+    pub(super) fn beat(&mut self, may_send: bool, window: u64) -> bool {
         if !self.has_begun {
             return false;
         }
         // There was none to read from.
         self.reading &= self.snapshot.is_some();
         let has_moved = std::mem::take(&mut self.has_moved);
-        self.still = if has_moved { 0 } else { self.still + 1 };
-        let is_stuck = !has_moved && self.sent > self.wanted;
+        let is_on_its_way = self.sent > self.wanted;
+        let is_held_back = !may_send && !is_on_its_way && !self.reading && self.has_room(window);
+        self.still = if has_moved { 0 } else { self.still + u32::from(!is_held_back) };
+        let is_stuck = !has_moved && is_on_its_way;
         if is_stuck {
             (self.sent, self.is_open) = (self.wanted, false);
         }
@@ -482,5 +486,29 @@ mod tests {
         assert!(allowance.is_left());
         let (slow, _) = limited(1);
         assert!(slow.is_left(), "a byte at least");
+    }
+
+    #[test]
+    fn a_peer_that_may_be_sent_nothing_is_not_given_up() {
+        let window = 1;
+        let snapshot = Some(SnapshotName { bytes: 1, ..SnapshotName::default() });
+        let mut transfer = Transfer { has_begun: true, ..Transfer::default() };
+        for _ in 0..=STILL_MAX {
+            transfer.beat(false, window);
+        }
+        assert!(!transfer.is_in_vain(), "nothing was sent that it could take");
+        let mut unread = Transfer { reading: true, snapshot, ..transfer };
+        let mut full = Transfer { is_open: true, sent: 1, wanted: 1, ..transfer };
+        let mut is_all = Transfer { sent: 1, wanted: 1, snapshot, ..transfer };
+        for still in [&mut unread, &mut full, &mut is_all] {
+            for _ in 0..=STILL_MAX {
+                still.beat(false, window);
+            }
+            assert!(still.is_in_vain(), "{still:?}");
+        }
+        for _ in 0..=STILL_MAX {
+            transfer.beat(true, window);
+        }
+        assert!(transfer.is_in_vain(), "it could have been sent more");
     }
 }

@@ -21,7 +21,7 @@ const PIECE_BYTES_MAX: usize = 4 << 10;
 /// What a chunk costs beside its frames, at most: its place in the cache, which grows by doubling, the
 /// head of the message that it came in, and what counts who shares the two. Of small commands that come
 /// one by one it is several times what they are.
-const CHUNK_BYTES: u64 = 256;
+pub(super) const CHUNK_BYTES: u64 = 256;
 
 /// The most bytes that are copied for one message.
 const JOINED_BYTES_MAX: usize = 64 << 10;

@@ -45,6 +45,8 @@ pub(super) struct Peer {
     pub(super) paused: bool,
     /// It has no room for more log.
     pub(super) full: bool,
+    /// It may have lost what it acknowledged, and does not stand for election.
+    pub(super) gated: bool,
     /// The number of the last append to it.
     pub(super) sequence: u64,
     /// Refusals of appends before this one are of the past.
@@ -93,6 +95,7 @@ impl Peer {
             has_answered: false,
             paused: false,
             full: false,
+            gated: false,
             sequence: 0,
             probing_since: 0,
             round_sent: 0,
@@ -169,7 +172,7 @@ impl Peer {
         self.heard = now;
         self.has_answered = true;
         self.paused = false;
-        self.full = answer.full;
+        (self.full, self.gated) = (answer.full, answer.gated);
         self.rests = answer.rests && answer.sequence >= self.offers_since;
         self.round_acked = self.round_acked.max(answer.round);
         let rose = answer.durable > self.matched;

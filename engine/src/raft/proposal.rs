@@ -7,7 +7,42 @@ use crate::{
     entry::{Batch, Run, Runs},
     types::{Instant, LogId, LogIndex, RequestId, Requests, Timestamp},
 };
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Add};
+
+/// What it costs at most that somebody waits, beside the commands: a place in a queue, which grows by
+/// doubling. Of small commands that come one by one it is many times what they are.
+const WAITER_BYTES: u64 = 128;
+
+/// What proposals cost in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Cost {
+    commands: u64,
+    /// Those who wait for them, also where the commands are counted as log.
+    pub(super) waiters: u64,
+}
+
+impl Cost {
+    pub(super) fn of(commands: u64, runs: &[Run]) -> Self {
+        Self { commands, waiters: runs.len().max(1) as u64 * WAITER_BYTES }
+    }
+
+    pub(super) const fn bytes(self) -> u64 {
+        self.commands + self.waiters
+    }
+
+    pub(super) const fn give_back(&mut self, other: Self) {
+        self.commands -= other.commands;
+        self.waiters -= other.waiters;
+    }
+}
+
+impl Add for Cost {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { commands: self.commands + other.commands, waiters: self.waiters + other.waiters }
+    }
+}
 
 /// Commands that wait for their entry, or to be forwarded.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +63,12 @@ impl Gathering {
 
     pub(super) fn count(&self) -> u32 {
         self.batch.as_ref().map_or(0, Batch::count)
+    }
+
+    pub(super) fn cost(&self) -> Cost {
+        self.batch
+            .as_ref()
+            .map_or_else(Cost::default, |batch| Cost::of(batch.bytes() as u64, &self.runs))
     }
 
     /// Adds a batch, whose commands clients of this node wait for from `first` on, if any do.
@@ -82,16 +123,22 @@ pub(super) struct Tracked {
     pub(super) at: Instant,
 }
 
+impl Tracked {
+    fn cost(&self) -> Cost {
+        Cost::of(self.bytes, self.runs.as_slice())
+    }
+}
+
 /// The entries that clients of this node wait for, ascending.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tracking {
     queue: VecDeque<Tracked>,
-    bytes: u64,
+    cost: Cost,
 }
 
 impl Tracking {
-    pub(super) const fn bytes(&self) -> u64 {
-        self.bytes
+    pub(super) const fn cost(&self) -> Cost {
+        self.cost
     }
 
     /// The entry that the last of them waits for.
@@ -100,21 +147,21 @@ impl Tracking {
     }
 
     pub(super) fn push(&mut self, tracked: Tracked) {
-        self.bytes += tracked.bytes;
+        self.cost = self.cost + tracked.cost();
         self.queue.push_back(tracked);
     }
 
     /// The next one at or below `through`.
     pub(super) fn pop_through(&mut self, through: LogIndex) -> Option<Tracked> {
         let tracked = self.queue.pop_front_if(|tracked| tracked.id.index <= through)?;
-        self.bytes -= tracked.bytes;
+        self.cost.give_back(tracked.cost());
         Some(tracked)
     }
 
     /// Takes back all above `committed`.
     pub(super) fn pop_above(&mut self, committed: LogIndex) -> Option<Tracked> {
         let tracked = self.queue.pop_back_if(|tracked| tracked.id.index > committed)?;
-        self.bytes -= tracked.bytes;
+        self.cost.give_back(tracked.cost());
         Some(tracked)
     }
 

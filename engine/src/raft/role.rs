@@ -156,6 +156,12 @@ impl Leader {
         self.peers.iter().filter(|peer| peer.is_sent_snapshot()).count() as u32
     }
 
+    /// What whoever keeps up holds: it was committed a heartbeat ago. A new leader may know of little that
+    /// is committed: all of that lies before its own first entry.
+    pub(super) fn lately_committed(&self) -> LogIndex {
+        self.committed_before.max(self.start)
+    }
+
     pub(super) fn peer(&mut self, id: NodeId) -> Option<&mut Peer> {
         self.peers.iter_mut().find(|peer| peer.id == id)
     }

@@ -5,9 +5,9 @@
 //! late: it is no part of the log, nothing is acknowledged, counted or voted by it, and when the
 //! snapshot has taken the log's place it is taken as if it came then, or not at all. A network may do
 //! the same to any append, so there is no rule that it could break. Knows no files. Invariant: what
-//! waits is of one term, begins behind one snapshot, has no gap, and is bounded in bytes.
+//! waits is of one term, begins behind one snapshot, has no gap, and is bounded in what it costs.
 
-use super::{Raft, role::Role};
+use super::{Raft, log::CHUNK_BYTES, role::Role};
 use crate::{
     marks::Mark,
     message::Append,
@@ -23,6 +23,7 @@ pub(super) struct Waiting {
     /// The entry before the first of each append, and its entries.
     appends: Vec<(LogId, Bytes)>,
     last: LogIndex,
+    /// What they cost: their entries, and what each costs beside them as it will in the log.
     bytes: u64,
 }
 
@@ -35,6 +36,16 @@ impl Waiting {
         self.bytes
     }
 
+    /// Lets entries up to `last` wait, if what waits was not to cost more than `bytes_max` by them.
+    fn add(&mut self, prev: LogId, frames: &Bytes, last: LogIndex, bytes_max: u64) {
+        let bytes = frames.len() as u64;
+        if self.bytes + bytes <= bytes_max {
+            self.appends.push((prev, frames.clone()));
+            self.last = last;
+            self.bytes += bytes + CHUNK_BYTES;
+        }
+    }
+
     /// The last entry that waits, if any does.
     pub(super) fn last(&self) -> Option<LogIndex> {
         (!self.appends.is_empty()).then_some(self.last)
@@ -44,8 +55,9 @@ impl Waiting {
 /// The leader's half: how much of what follows a snapshot is on its way, or waits there.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Behind {
+    /// What it costs there.
     bytes: u64,
-    /// Of that, what no answer was heard to yet; and the append whose answer tells of all of it.
+    /// Of its entries, what no answer was heard to yet; and the append whose answer tells of all of it.
     unanswered: u64,
     sequence: u64,
 }
@@ -60,7 +72,7 @@ impl Behind {
 
     pub(super) const fn sent(&mut self, sequence: u64, bytes: usize) {
         self.sequence = sequence;
-        self.bytes += bytes as u64;
+        self.bytes += bytes as u64 + CHUNK_BYTES;
         self.unanswered += bytes as u64;
     }
 
@@ -84,12 +96,9 @@ impl Raft {
         }
         let Some(last) = self.heads.last().map(|head| head.id.index) else { return };
         let end = waiting.last().map_or(at.index, |last| last.max(at.index));
-        let (prev, bytes) = (append.prev, append.frames.len() as u64);
-        let goes_on = at.index <= prev.index && prev.index <= end && last > end;
-        if goes_on && waiting.bytes + bytes <= self.tuning.cache_bytes_max {
-            waiting.appends.push((prev, append.frames.clone()));
-            waiting.last = last;
-            waiting.bytes += bytes;
+        let prev = append.prev;
+        if at.index <= prev.index && prev.index <= end && last > end {
+            waiting.add(prev, &append.frames, last, self.tuning.cache_bytes_max);
         }
     }
 
@@ -130,7 +139,7 @@ mod tests {
     #[test]
     fn what_is_sent_behind_is_bounded_on_its_way_and_in_all() {
         let mut behind = Behind::default();
-        let has_room = |behind: &Behind| behind.has_room(10, 40, 15);
+        let has_room = |behind: &Behind| behind.has_room(10, 40 + 3 * CHUNK_BYTES, 15);
         assert!(has_room(&behind));
         behind.sent(7, 10);
         assert!(!has_room(&behind), "two would be more than may be on their way");
@@ -145,6 +154,21 @@ mod tests {
         behind.sent(10, 5);
         behind.answered(10);
         assert!(!has_room(&behind), "one more would be more than waits in all");
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_what_it_costs() {
+        let (mut waiting, entry) = (Waiting::default(), Bytes::from_static(&[0; 70]));
+        let bytes_max = 64 << 10;
+        for index in 0..10_000 {
+            let prev = LogId::new(Term(1), LogIndex(index));
+            waiting.add(prev, &entry, prev.index.next(), bytes_max);
+        }
+        let places = waiting.appends.capacity() * size_of::<(LogId, Bytes)>();
+        let held = (places + waiting.appends.len() * entry.len()) as u64;
+        assert!(held <= waiting.bytes(), "{held} bytes are held, and it says {}", waiting.bytes());
+        assert!(waiting.bytes() <= bytes_max + CHUNK_BYTES);
+        assert_eq!(waiting.last(), Some(LogIndex(waiting.appends.len() as u64)));
     }
 
     #[test]

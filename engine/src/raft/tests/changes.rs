@@ -487,3 +487,74 @@ fn a_learner_that_lags_behind_a_new_leader_does_not_become_a_voter() {
     let lags = ChangeRefusal::Lags { node: node(2), matched, committed };
     assert_eq!(cluster.refusal(1, 101), lags);
 }
+
+/// Of those who stay too few are there: what is appended can never be committed, nor can anybody be elected
+/// before it is. The leader knows who is silent.
+#[test]
+fn no_change_is_begun_that_nobody_is_there_to_carry() {
+    let mut cluster = joined(3, 3);
+    cluster.elapse(100 * MS);
+    cluster.cut_off(&[3]);
+    cluster.elapse(60_000 * MS);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(100 * MS);
+    assert_eq!(commands(cluster.at(1)).len(), 1, "two of three serve");
+    // The wrong one: 3 is the dead one.
+    cluster.change(1, 100, &[Change::Remove(node(2))]);
+    cluster.run();
+    let outcome = cluster.outcome(1, 100);
+    cluster.at(2).raft.patience = Duration::from_secs(3);
+    cluster.elapse(60_000 * MS);
+    let leader = (1..=2).find(|id| cluster.at(*id).role() == status::Role::Leader);
+    let then = (cluster.outcome(1, 100), cluster.voters(1), cluster.voters(2));
+    assert!(leader.is_some(), "at first {outcome:?}, after a minute nobody leads: {then:?}");
+}
+
+/// Who stays is there and lags (it is being sent a snapshot, or its disk is slow): every write would wait for it.
+#[test]
+fn nobody_goes_whom_every_commit_would_be_waited_for() {
+    let mut cluster = joined(3, 3);
+    cluster.elapse(100 * MS);
+    cluster.at(3).disk.lazy = true;
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(1000 * MS);
+    assert_eq!(commands(cluster.at(1)).len(), 1, "two of three serve");
+    cluster.change(1, 100, &[Change::Demote(node(2))]);
+    cluster.run();
+    cluster.propose(1, 2, &["b"]);
+    cluster.elapse(20_000 * MS);
+    let outcome = cluster.outcome(1, 100);
+    assert_eq!(commands(cluster.at(1)).len(), 2, "{outcome:?}, {:?}", cluster.voters(1));
+}
+
+/// Whoever stays is there, level, and has no room: every write would be refused.
+#[test]
+fn nobody_goes_without_whom_there_is_no_room() {
+    let mut cluster = joined(3, 3);
+    cluster.at(3).disk.full = true;
+    cluster.elapse(300 * MS);
+    cluster.change(1, 100, &[Change::Demote(node(2))]);
+    cluster.run();
+    let why = cluster.refusal(1, 100);
+    assert_eq!(why, ChangeRefusal::NoMajority(vec![node(3)]));
+    assert!(why.to_string().contains("have no room: 3;"), "{why}");
+    cluster.changed(1, 101, &[Change::Demote(node(3))]);
+}
+
+/// Whoever stays may fall silent while those who come are asked who they are.
+#[test]
+fn who_stays_is_there_still_when_those_who_come_have_answered() {
+    let mut cluster = joined(3, 4);
+    cluster.elapse(100 * MS);
+    cluster.cut_off(&[4]);
+    cluster.change(1, 100, &[Change::AddLearner(member(4)), Change::Remove(node(2))]);
+    cluster.elapse(100 * MS);
+    cluster.cut_off(&[3]);
+    cluster.elapse(3000 * MS);
+    assert_eq!(cluster.outcome(1, 100), None);
+    cluster.cut.retain(|(from, to)| ![*from, *to].contains(&node(4)));
+    cluster.elapse(500 * MS);
+    let outcome = cluster.outcome(1, 100);
+    assert!(matches!(outcome, Some(Outcome::Refused(Refusal::Change(_)))), "{outcome:?}");
+    cluster.changed(1, 101, &[Change::AddLearner(member(4)), Change::Remove(node(3))]);
+}

@@ -1,6 +1,9 @@
 //! Leaders that hand their role over.
 
-use super::*;
+use super::{
+    super::{install::Transfer, progress::Peer},
+    *,
+};
 use crate::action::TransferRefusal;
 
 impl Cluster {
@@ -151,5 +154,41 @@ fn only_the_present_leader_can_make_a_node_stand() {
         cluster.deliver(node(from), message);
         cluster.run();
         assert!(cluster.leads(1) && cluster.at(2).raft.term == term);
+    }
+}
+
+/// Whoever has no room refuses every write. A leader that may choose hands over to one that takes them.
+#[test]
+fn the_heir_that_nobody_named_has_room() {
+    let mut cluster = Cluster::led(3);
+    cluster.at(3).disk.full = true;
+    cluster.elapse(300 * MS);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(100 * MS);
+    assert_eq!(commands(cluster.at(1)).len(), 1, "two of three have room");
+    // As a stop that hands over does.
+    cluster.transfer(1, 100, None);
+    cluster.run();
+    let leader = (1..=3).find(|id| cluster.leads(*id)).expect("it was handed over");
+    cluster.elapse(10_000 * MS);
+    cluster.propose(leader, 2, &["b"]);
+    cluster.elapse(100 * MS);
+    let ended = cluster.ended(leader, 2);
+    assert_eq!((leader, ended), (2, None), "two of three have room still");
+}
+
+/// Whoever is behind its gate does not stand, and whoever lacks its state lacks more than a handover waits for.
+#[test]
+fn the_heir_that_nobody_named_can_lead() {
+    let unfit: [fn(&mut Peer); 2] =
+        [|peer| peer.gated = true, |peer| peer.transfer = Some(Transfer::default())];
+    for make_unfit in unfit {
+        let mut cluster = Cluster::led(3);
+        cluster.elapse(100 * MS);
+        let Role::Leader(leader) = &mut cluster.at(1).raft.role else { panic!("it leads") };
+        make_unfit(leader.peer(node(3)).expect("it is a member"));
+        cluster.transfer(1, 100, None);
+        cluster.run();
+        assert!(cluster.leads(2));
     }
 }

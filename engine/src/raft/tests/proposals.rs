@@ -67,7 +67,8 @@ fn an_entry_never_exceeds_append_bytes_max() {
 
 #[test]
 fn too_much_in_flight_is_busy() {
-    let tuning = Tuning { append_bytes_max: 128, propose_bytes_max: 128, ..Tuning::default() };
+    // Two entries of two commands, 32 bytes each, and what it costs that somebody waits for them.
+    let tuning = Tuning { append_bytes_max: 128, propose_bytes_max: 384, ..Tuning::default() };
     let mut cluster = Cluster::tuned(vec![disk_with(1, &[], 1)], tuning);
     cluster.elect(1);
     cluster.at(1).disk.lazy = true;
@@ -252,4 +253,31 @@ fn runs_follow_each_other_as_one() {
     };
     assert_eq!(batch.count(), 5);
     assert_eq!(runs.as_slice(), [run(0, 5, 2), run(2, 9, 1), run(4, 10, 1)]);
+}
+
+/// A command of one byte is reckoned as five, and what waits for it takes hundreds.
+#[test]
+fn proposals_without_bytes_need_room_as_well() {
+    let tuning =
+        Tuning { append_bytes_max: 64 << 10, propose_bytes_max: 64 << 10, ..Tuning::default() };
+    let mut cluster = Cluster::tuned((0..3).map(|_| disk_with(1, &[], 3)).collect(), tuning);
+    cluster.elect(1);
+    cluster.elapse(100 * MS);
+    // They answer, and commit nothing: one catches up, one's disk is slow.
+    for at in [2, 3] {
+        cluster.at(at).disk.lazy = true;
+    }
+    let mut taken = 0_u64;
+    while refusals(cluster.at(1)).is_empty() && taken < 100_000 {
+        cluster.propose(1, taken + 1, &["a"]);
+        cluster.settle(1);
+        taken += 1;
+    }
+    let each = size_of::<proposal::Tracked>();
+    let waits = cluster.at(1).raft.tracking.cost().bytes();
+    assert!(
+        taken * each as u64 <= 128 << 10,
+        "{taken} wait, reckoned as {waits} bytes; the places in the queue alone take {}",
+        taken * each as u64
+    );
 }
