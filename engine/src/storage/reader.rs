@@ -7,24 +7,25 @@
 //! `PORTIONS_AHEAD` times that for a machine that replays; and by a segment where slots are bad and are made
 //! anew from their entries.
 
+mod portion;
+mod slots;
+
+use self::{
+    portion::{Ahead, Portion},
+    slots::{Place, Slots, decode_slots, made_anew},
+};
 use super::{
     ReadBack, Reader,
-    cut::push_chunks,
     journal::Journal,
     lost::Lost,
     ops::{Job, Ops},
-    repair::slot_image,
-    scan::{self, Damage, Full, Scanned, Tail},
 };
 use crate::{
-    disk::{
-        FileSeed,
-        segment::{Layout, Slot},
-    },
+    disk::segment::{Layout, Slot},
     entry::Seed,
     file::{Class, DiskRequest, Extent, File},
     marks::Mark,
-    types::{GroupId, LogIndex, OpId, Term},
+    types::{GroupId, LogIndex, OpId},
 };
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -114,52 +115,12 @@ enum Step {
     Entries(Portion),
 }
 
-/// Entries that are read together.
-#[derive(Clone, Debug)]
-struct Portion {
-    op: OpId,
-    place: Place,
-    slots: Vec<Slot>,
-    offset: u64,
-}
-
-/// What was not asked for yet. None of it is checked before it is: what is bad is then read once more, like
-/// anything that is wanted.
-#[derive(Clone, Debug, Default)]
-struct Ahead {
-    /// Portions that follow each other, and what they brought.
-    portions: VecDeque<(Portion, Option<Bytes>)>,
-    /// Slots behind those, from this entry on.
-    slots: Option<(OpId, Place, LogIndex)>,
-}
-
 /// Where a wish begins.
 enum Found<'a> {
     /// Its slots, and those behind them.
     Slots(Place, &'a [Slot]),
     /// Its slots are not known.
     Unread(Place),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    sequence: u64,
-    layout: Layout,
-    first: LogIndex,
-    /// The term of the entry before `first`.
-    prev_term: Term,
-    /// The last that may be read.
-    last: LogIndex,
-    /// The last there is.
-    end: LogIndex,
-}
-
-/// Slots of a full segment, kept while a reader goes through it.
-#[derive(Clone, Debug)]
-struct Slots {
-    sequence: u64,
-    first: LogIndex,
-    slots: Vec<Slot>,
 }
 
 impl Reads {
@@ -369,55 +330,6 @@ impl Step {
     }
 }
 
-impl Portion {
-    fn first(&self) -> LogIndex {
-        self.slots[0].id.index
-    }
-
-    fn last(&self) -> LogIndex {
-        self.slots[self.slots.len() - 1].id.index
-    }
-
-    fn bytes(&self) -> u64 {
-        self.slots.iter().map(|slot| u64::from(slot.total_bytes)).sum()
-    }
-
-    /// The frames of these slots out of what was read: as they lie if nothing lies between them.
-    fn gather(&self, bytes: &Bytes, seed: Seed, room: &mut BytesMut) -> Result<ReadBack, Slot> {
-        if let Some(bad) = scan::first_bad(bytes, self.offset, &self.slots, None, seed) {
-            return Err(*bad);
-        }
-        let slots = &self.slots;
-        let (first, last) = (slots[0], slots[slots.len() - 1]);
-        let place = |slot: &Slot| {
-            let at = (u64::from(slot.offset) - self.offset) as usize;
-            at..at + slot.total_bytes as usize
-        };
-        let total = self.bytes();
-        let is_dense = last.end() - u64::from(first.offset) == total;
-        let frames = if is_dense {
-            bytes.slice(place(&first).start..place(&last).end)
-        } else {
-            room.reserve(total as usize);
-            slots.iter().for_each(|slot| room.extend_from_slice(&bytes[place(slot)]));
-            room.split().freeze()
-        };
-        Ok(ReadBack { first: first.id.index, last: last.id.index, frames })
-    }
-}
-
-impl Ahead {
-    /// Takes what was read. False: it was not asked for here.
-    fn take(&mut self, op: OpId, bytes: &Bytes) -> bool {
-        let portion = self.portions.iter_mut().find(|(portion, _)| portion.op == op);
-        portion.map(|(_, content)| *content = Some(bytes.clone())).is_some()
-    }
-
-    fn bytes(&self) -> u64 {
-        self.portions.iter().map(|(portion, _)| portion.bytes()).sum()
-    }
-}
-
 impl Want {
     /// What of it comes before the first entry that is missing; `None`: that one is wanted, and waited for.
     fn before_holes(self, journal: &Journal) -> Option<Self> {
@@ -432,19 +344,6 @@ impl Want {
     fn takes(&self, portion: &Portion) -> bool {
         let is_small = portion.slots.len() == 1 || portion.bytes() <= u64::from(self.bytes_max);
         portion.first() == self.from && portion.last() <= self.to && is_small
-    }
-}
-
-impl Slots {
-    fn reaches(&self, index: LogIndex) -> bool {
-        index.0 < self.first.0 + self.slots.len() as u64
-    }
-
-    /// Those of this segment from this entry on, if it is among them.
-    fn from(&self, sequence: u64, index: LogIndex) -> Option<&[Slot]> {
-        let n = index.0.checked_sub(self.first.0)? as usize;
-        let slots = self.slots.get(n..).filter(|slots| !slots.is_empty())?;
-        (self.sequence == sequence).then_some(slots)
     }
 }
 
@@ -617,42 +516,4 @@ fn choose(slots: &[Slot], want: Want, last: LogIndex) -> Vec<Slot> {
         slot.id.index == want.from || (slot.id.index <= to && bytes <= u64::from(want.bytes_max))
     };
     slots.iter().take_while(fits).copied().collect()
-}
-
-fn decode_slots(bytes: &[u8], place: &Place, first: LogIndex, group: GroupId) -> Slots {
-    let seed = FileSeed::new(group, place.sequence);
-    let from = (first.0 - place.first.0) as u32;
-    let base = place.layout.slot_block(from);
-    let slot = |n: u32| {
-        let at = (place.layout.slot_offset(n) - base) as usize;
-        Slot::decode(bytes.get(at..)?, seed, LogIndex(place.first.0 + u64::from(n)))
-    };
-    let count = (place.last.0 + 1 - place.first.0) as u32;
-    let slots = (from..count).map_while(slot).collect();
-    Slots { sequence: place.sequence, first, slots }
-}
-
-/// The slots of a full segment, those that are bad made anew from their entries, and the blocks to
-/// write for that. `Err` says what else is bad: an entry without either witness.
-fn made_anew(
-    image: &[u8],
-    place: &Place,
-    seed: Seed,
-    group: GroupId,
-    epoch: u64,
-) -> Result<(Slots, Vec<Extent>), Lost> {
-    let Place { sequence, layout, first, prev_term, end, .. } = *place;
-    let full = Full { sequence, layout, first, prev_term, last: end };
-    let Scanned { slots, first_rebuilt, tail, .. } = full.scan(image, seed, group, epoch);
-    if let Tail::Unknown(Damage { offset, expected, .. }) = tail {
-        return Err(Lost { file: File::Segment(sequence), offset, expected });
-    }
-    let mut blocks = Vec::new();
-    if let Some(first) = first_rebuilt {
-        let first = place.layout.slot_block_first(first);
-        let seed = FileSeed::new(group, place.sequence);
-        let bytes = slot_image(&slots, first, &place.layout, seed);
-        push_chunks(&mut blocks, place.layout.slot_block(first), bytes);
-    }
-    Ok((Slots { sequence: place.sequence, first: place.first, slots }, blocks))
 }
