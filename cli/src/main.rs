@@ -142,5 +142,26 @@ fn say(text: impl Display) {
 
 /// Runs the asynchronous part of a command on this thread.
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(work);
+    // A look at a file system that hangs is waited for by nobody, and so not at the end either.
+    runtime.shutdown_background();
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn the_end_does_not_wait_for_a_look_that_hangs() {
+        let (goes_on, hangs) = channel::<()>();
+        let look = async {
+            drop(tokio::task::spawn_blocking(move || hangs.recv()));
+            Ok(())
+        };
+        block_on(look).unwrap();
+        drop(goes_on);
+    }
 }
