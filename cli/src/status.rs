@@ -320,7 +320,8 @@ impl fmt::Display for Health {
             _ => "room not known".into(),
         };
         f.write_str(&room)?;
-        if self.disk_writes == 0 {
+        // The very first one may hang.
+        if self.disk_writes == 0 && self.disk_write_slowest_us == 0 {
             return Ok(());
         }
         let [mean, slowest] =
@@ -378,6 +379,20 @@ mod tests {
     fn what_is_missing_is_named() {
         let error = parse("redis_version:7.0.15\r\n").unwrap_err();
         assert_eq!(error.to_string(), "no field node");
+    }
+
+    #[test]
+    fn a_disk_that_ends_nothing_is_told() {
+        let health = |disk_write_slowest_us| Health {
+            disk_free_bytes: None,
+            disk_size_bytes: None,
+            disk_writes: 0,
+            disk_write_mean_us: 0,
+            disk_write_slowest_us,
+            snapshot_age_seconds: None,
+        };
+        assert!(!health(0).to_string().contains("writes"));
+        assert!(health(9_000_000).to_string().ends_with("lately at most 9.0s"));
     }
 
     #[test]
