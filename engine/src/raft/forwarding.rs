@@ -293,14 +293,18 @@ impl Raft {
     }
 
     /// When what the leader has committed and this node does not receive has been waited for as
-    /// long as it may.
+    /// long as it may; or what it has placed, and nobody has led since.
     pub(super) fn give_up_at(&self) -> Option<Instant> {
         let Role::Follower(follower) = &self.role else { return None };
-        self.tracking.oldest(follower.committed).map(|at| at.after(self.tuning.election.1))
+        let (at, placed) = self.tracking.oldest()?;
+        let since = if placed <= follower.committed { at } else { at.max(self.contact) };
+        Some(since.after(self.tuning.election.1))
     }
 
     /// Ends forwarded commands that were committed and do not come here to be applied: this log may
-    /// be a long way behind and, on a disk that is full, stay there.
+    /// be a long way behind and, on a disk that is full, stay there. And those that were placed by a
+    /// leader that has fallen silent, at a node that does not stand itself: the entry that made it a
+    /// member may be lost, and then nobody tells it anything any more.
     pub(super) fn give_up_forwarded(&mut self) {
         while self.give_up_at().is_some_and(|at| self.now >= at) {
             let Some(late) = self.tracking.pop_through(LogIndex(u64::MAX)) else { return };

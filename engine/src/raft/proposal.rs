@@ -165,9 +165,9 @@ impl Tracking {
         Some(tracked)
     }
 
-    /// When the oldest one was placed, if it lies at or below `through`.
-    pub(super) fn oldest(&self, through: LogIndex) -> Option<Instant> {
-        self.queue.front().filter(|oldest| oldest.id.index <= through).map(|oldest| oldest.at)
+    /// When the oldest one was placed, and where.
+    pub(super) fn oldest(&self) -> Option<(Instant, LogIndex)> {
+        self.queue.front().map(|oldest| (oldest.at, oldest.id.index))
     }
 
     pub(super) fn is_due(&self, through: LogIndex) -> bool {

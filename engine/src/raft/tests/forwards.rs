@@ -161,6 +161,27 @@ fn what_is_forwarded_is_dated_by_the_leaders_clock() {
     assert_eq!(last(&mut cluster), Timestamp(500 + 10 * MS));
 }
 
+/// Of a node that does not stand itself nobody may know any more: the entry that added it was lost with
+/// its leader's power. What that leader had placed for it was waited for as long as the node lived.
+#[test]
+fn what_was_placed_by_a_leader_that_fell_silent_ends() {
+    let mut cluster = Cluster::led(3);
+    for follower in 2..=3 {
+        cluster.at(follower).disk.lazy = true;
+    }
+    cluster.propose(2, 20, &["a"]);
+    cluster.elapse(100 * MS);
+    assert!(cluster.at(2).raft.forwards.is_empty(), "it was told where that went");
+    assert_eq!(cluster.at(2).ended, []);
+    cluster.isolate(1);
+    cluster.at(2).raft.patience = Duration::from_secs(3600);
+    let most = cluster.tuning.election.1.as_nanos() as u64;
+    cluster.elapse(most / 2);
+    assert_eq!(cluster.at(2).ended, [], "it may yet come");
+    cluster.elapse(most);
+    assert_eq!(cluster.at(2).ended, [(20, Outcome::Unknown)]);
+}
+
 /// Would the log's time stand still until a clock that was set back has caught up, what is to be gone in a
 /// minute would be there for as long as the clock had been ahead.
 #[test]
