@@ -74,6 +74,13 @@ impl Removed {
             _ => drop(self.0.insert(group.0, end)),
         }
     }
+
+    fn is_in_order(&self) -> bool {
+        let is_range = self.0.iter().all(|(first, last)| first <= last);
+        let apart =
+            |((_, last), (first, _)): ((&u64, &u64), (&u64, &u64))| first.saturating_sub(*last) > 1;
+        is_range && self.0.iter().zip(self.0.iter().skip(1)).all(apart)
+    }
 }
 
 impl fmt::Display for Removed {
@@ -103,15 +110,6 @@ fn parse(text: &str, path: PathBuf) -> Result<Removed, DirError> {
     let found =
         ranges.map(Removed).filter(|found| found.is_in_order() && found.to_string() == text);
     found.ok_or(DirError::RemovedGroups { path })
-}
-
-impl Removed {
-    fn is_in_order(&self) -> bool {
-        let is_range = self.0.iter().all(|(first, last)| first <= last);
-        let apart =
-            |((_, last), (first, _)): ((&u64, &u64), (&u64, &u64))| first.saturating_sub(*last) > 1;
-        is_range && self.0.iter().zip(self.0.iter().skip(1)).all(apart)
-    }
 }
 
 #[cfg(test)]
