@@ -259,7 +259,8 @@ pub(crate) struct Scars {
     pub(crate) is_vote_ruined: bool,
     /// It may have forgotten what was promised, so that nobody could tell.
     pub(crate) may_forget: bool,
-    /// It lied to a restart that is not over: what that found at first may be no more.
+    /// It lied to a restart that is not over, or kept from it what it was asked for: no other start finds
+    /// the same.
     pub(crate) is_misled: bool,
     /// The term of its node when that was up last.
     pub(crate) term: Term,
@@ -289,9 +290,11 @@ impl Scars {
     }
 
     /// Whether a node that shows this can give an entry to another: its log reaches back there, and it does
-    /// not lack the same one itself.
+    /// not lack the same one itself. A ruined disk may lack any without a word: below its snapshot it was
+    /// not read.
     pub(crate) fn gives(&self, probe: &Probe, index: LogIndex) -> bool {
-        index >= probe.first && !(probe.holed && self.entries.contains(&(index.0 as u32)))
+        let lacks = probe.holed && self.entries.contains(&(index.0 as u32));
+        index >= probe.first && !lacks && !self.is_ruined
     }
 }
 

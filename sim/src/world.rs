@@ -487,6 +487,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             (None, None) => node.disk.complete(op),
         };
         if failure.is_some() || partly.is_some() {
+            self.withheld(at);
             self.stats.disk_failures += 1;
             self.struck(if failure.is_some() { "sync-failure" } else { "failed-operation" });
         }

@@ -277,14 +277,22 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         true
     }
 
+    /// An operation of a node failed. Was that in a restart from a disk that has lied, what could not be
+    /// read may be all that told of the lie.
+    pub(super) fn withheld(&mut self, at: usize) {
+        let is_judged = self.probe(at).is_some_and(|probe| probe.judged);
+        let scars = &mut self.nodes[at].scars;
+        scars.is_misled |= scars.may_forget && !is_judged;
+    }
+
     fn forgot(&mut self, at: usize) {
         self.stats.amnesias += 1;
         self.nodes[at].scars.is_out = true;
         self.note(Some(at), || "forgot: what it promised; it stays down".into());
     }
 
-    /// A lie to a restart, which looked at its disk again after that, took from it what it had promised:
-    /// no other start was there to find it.
+    /// A lie to a restart, which looked at its disk again after that, or a read that failed then, took from
+    /// it what it had promised: no other start was there to find it.
     pub(super) fn goes_out(&mut self, at: usize) {
         self.forgot(at);
         self.kill(at);
