@@ -7,19 +7,26 @@
 mod allocations;
 mod append;
 mod consensus;
+mod install;
 mod instructions;
 mod memory_disk;
+mod node;
 mod restore;
 mod rounds;
 mod votes;
 
-use std::{env, path::PathBuf, process::ExitCode};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 const USAGE: &str = "\
 usage: bench all                        the three below, one after the other
        bench consensus [ROUNDS]            three nodes on one thread, beside the raft crate
        bench append [ROUNDS [DIR [BATCH]]] durable appends, beside pwrite and raft-engine
        bench restore [MB [ROUNDS [DIR]]]   a restart over this much log, beside the disk's reading
+       bench install [MB [ROUNDS [DIR]]]   a state of this size to a follower, beside a bare copy
        bench votes [MB [ROUNDS [DIR]]]     until a restart over this much log votes
        bench instructions                  the first under valgrind --tool=callgrind
        bench once WHO BYTES BATCH BATCHES  a fixed amount of work, for callgrind
@@ -42,22 +49,9 @@ fn main() -> ExitCode {
         ["append", rounds, dir, batch] => {
             append::compare(number(rounds), &PathBuf::from(dir), Some(number(batch)));
         }
-        ["restore"] => restore::compare(1024, 3, &scratch()),
-        ["restore", megabytes] => restore::compare(number(megabytes) as u64, 3, &scratch()),
-        ["restore", megabytes, rounds] => {
-            restore::compare(number(megabytes) as u64, number(rounds), &scratch());
-        }
-        ["restore", megabytes, rounds, dir] => {
-            restore::compare(number(megabytes) as u64, number(rounds), &PathBuf::from(dir));
-        }
-        ["votes"] => votes::measure(8192, 7, &scratch()),
-        ["votes", megabytes] => votes::measure(number(megabytes) as u64, 7, &scratch()),
-        ["votes", megabytes, rounds] => {
-            votes::measure(number(megabytes) as u64, number(rounds), &scratch());
-        }
-        ["votes", megabytes, rounds, dir] => {
-            votes::measure(number(megabytes) as u64, number(rounds), &PathBuf::from(dir));
-        }
+        ["restore", ref how @ ..] if how.len() <= 3 => over(how, 3, 1024, restore::compare),
+        ["install", ref how @ ..] if how.len() <= 3 => over(how, 3, 1024, install::compare),
+        ["votes", ref how @ ..] if how.len() <= 3 => over(how, 7, 8192, votes::measure),
         ["instructions"] => instructions::compare(),
         ["once", who, bytes, batch, batches] => {
             consensus::once(who, number(bytes), number(batch), number(batches));
@@ -68,6 +62,14 @@ fn main() -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Runs what takes `[MB [ROUNDS [DIR]]]`.
+fn over(how: &[&str], rounds: usize, megabytes: usize, run: impl FnOnce(u64, usize, &Path)) {
+    let megabytes = how.first().map_or(megabytes, |text| number(text));
+    let rounds = how.get(1).map_or(rounds, |text| number(text));
+    let dir = how.get(2).map_or_else(scratch, PathBuf::from);
+    run(megabytes as u64, rounds, &dir);
 }
 
 fn number(text: &str) -> usize {

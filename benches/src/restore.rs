@@ -1,22 +1,21 @@
 //! A restart over a long log, beside the disk's own reading and a bare loop that reads and checks.
 //!
 //! Cold: what of the files lay in memory is given back before each round. Both contestants read the
-//! same bytes; ours starts a node and waits until its machine has been given all of them.
+//! same bytes; ours starts a node and waits until its machine has been given all of them: one that
+//! does nothing, or the example store, with the same log before it.
 
 use crate::{
     append::Counter,
+    node::{Place, fill, forget, log_bytes, ready, run, segments},
     rounds::{Samples, ratios, readable_ratio},
 };
-use futures::{StreamExt, stream::FuturesUnordered};
-use lakebed::{Batch, ClusterId, Config, GroupId, NodeId, Phase};
-use lakebed_runtime::{Answers, DiskKind, Handle, Listen, Node, Options, Reply};
+use lakebed::{Phase, StateMachine};
+use lakebed_kv::{Command, Kv, When};
+use lakebed_runtime::DiskKind;
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc},
     fs::{self, File, OpenOptions},
-    os::{
-        fd::AsRawFd,
-        unix::fs::{FileExt, OpenOptionsExt},
-    },
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
@@ -26,22 +25,30 @@ use std::{
 /// Threads that read when it is the disk that is measured.
 const READERS: usize = 8;
 const READ_BYTES: usize = 1 << 20;
-const BATCH_BYTES: usize = 256 << 10;
-const BATCHES_IN_FLIGHT: usize = 16;
+/// How many keys the store has.
+const KEYS: u64 = 100_000;
 
-/// 256 B and 4 KiB commands, cold and warm, both disks; `megabytes` of log.
+/// 256 B and 4 KiB commands, cold and warm, both machines and both disks; `megabytes` of log.
 pub fn compare(megabytes: u64, rounds: usize, dir: &Path) {
     for command in [256, 4096] {
         let dir = dir.join(format!("restore-{command}"));
         // What an interrupted run left.
         let _ = fs::remove_dir_all(&dir);
         let grown = grow(&dir, command, megabytes << 20);
-        println!("\n{:.2} GB of log, commands of {command} B", grown as f64 / 1e9);
+        println!("\n{:.2} GB of log, SETs of {command} B", grown as f64 / 1e9);
         compare_one(&dir, "cold", rounds, direct, forget);
         compare_one(&dir, "warm", rounds, check, |_| {});
         fs::remove_dir_all(&dir).expect("it was grown");
     }
 }
+
+/// Which machine, and on which disk.
+const CONTESTANTS: [(&str, DiskKind); 4] = [
+    ("nothing", DiskKind::Files),
+    ("nothing", DiskKind::Uring),
+    ("the store", DiskKind::Files),
+    ("the store", DiskKind::Uring),
+];
 
 fn compare_one(
     dir: &Path,
@@ -51,29 +58,31 @@ fn compare_one(
     prepare: fn(&[PathBuf]),
 ) {
     let segments = segments(dir);
-    let kinds = [DiskKind::Files, DiskKind::Uring];
-    let (mut theirs, mut votes) = (Vec::new(), [Vec::new(), Vec::new()]);
-    let mut ours = [Vec::new(), Vec::new()];
+    let (mut theirs, mut votes) = (Vec::new(), CONTESTANTS.map(|_| Vec::new()));
+    let mut ours = CONTESTANTS.map(|_| Vec::new());
     for _ in 0..rounds {
         prepare(&segments);
         let begun = Instant::now();
         let bytes = bare(&segments);
         theirs.push(bytes as f64 / begun.elapsed().as_secs_f64() / 1e9);
-        for (kind, disk) in kinds.into_iter().enumerate() {
+        for (n, (machine, disk)) in CONTESTANTS.into_iter().enumerate() {
             prepare(&segments);
-            let restart = restart(dir, disk);
-            ours[kind].push(bytes as f64 / restart.replayed.as_secs_f64() / 1e9);
-            votes[kind].push(restart.votes.as_secs_f64() * 1e3);
+            let restart = match machine {
+                "nothing" => restart(dir, disk, Counter),
+                _ => restart(dir, disk, Kv::default()),
+            };
+            ours[n].push(bytes as f64 / restart.replayed.as_secs_f64() / 1e9);
+            votes[n].push(restart.votes.as_secs_f64() * 1e3);
         }
     }
     let what = if title == "cold" { "O_DIRECT, 8 threads" } else { "pread + crc32c" };
     println!("  {title}: {what} {:.2} GB/s", Samples::new(theirs.clone()).median());
-    for (kind, disk) in kinds.into_iter().enumerate() {
+    for (n, (machine, disk)) in CONTESTANTS.into_iter().enumerate() {
         println!(
-            "    lakebed, {disk:?}: {:.2} GB/s, {}; votes after {:.0} ms",
-            Samples::new(ours[kind].clone()).median(),
-            readable_ratio(&ratios(&ours[kind], &theirs)),
-            Samples::new(votes[kind].clone()).median(),
+            "    lakebed, {disk:?}, into {machine}: {:.2} GB/s, {}; votes after {:.0} ms",
+            Samples::new(ours[n].clone()).median(),
+            readable_ratio(&ratios(&ours[n], &theirs)),
+            Samples::new(votes[n].clone()).median(),
         );
     }
 }
@@ -85,10 +94,10 @@ struct Restart {
     replayed: Duration,
 }
 
-fn restart(dir: &Path, disk: DiskKind) -> Restart {
+fn restart(dir: &Path, disk: DiskKind, machine: impl StateMachine + Send + 'static) -> Restart {
     let begun = Instant::now();
     run(async {
-        let handle = open(dir, disk);
+        let handle = Place::alone(dir, disk).open(machine, |_| {});
         let mut votes = None;
         loop {
             let status = handle.status().await.expect("it runs");
@@ -106,93 +115,25 @@ fn restart(dir: &Path, disk: DiskKind) -> Restart {
     })
 }
 
-/// Fills a log. Returns how many bytes its segments have.
-pub fn grow(dir: &Path, command: usize, bytes: u64) -> u64 {
+/// Fills a log with commands of the store. Returns how many bytes its segments have.
+fn grow(dir: &Path, command_bytes: usize, bytes: u64) -> u64 {
+    let value = vec![7; command_bytes];
+    let mut bare = Vec::new();
+    set(0, b"", &mut bare);
+    let value = &value[bare.len()..];
     run(async {
-        let handle = open(dir, DiskKind::Files);
-        fill(&handle, command, bytes).await;
+        let handle = Place::alone(dir, DiskKind::Files).open(Counter, |_| {});
+        ready(&handle, &bare).await;
+        // A stride without a common factor: the keys come in no order, and each as often.
+        fill(&handle, bytes, |n, command| set(n.wrapping_mul(7919) % KEYS, value, command)).await;
         handle.shutdown(false).await.expect("it ends");
     });
     log_bytes(dir)
 }
 
-/// Proposes so many bytes, and waits until they are applied.
-pub async fn fill(handle: &Handle, command: usize, bytes: u64) {
-    let commands = vec![7; command];
-    let mut batch = Batch::with_capacity(BATCH_BYTES + 4096);
-    (0..BATCH_BYTES / command).for_each(|_| batch.push(&commands));
-    while handle.propose_one(b"ready").await.is_err() {}
-    let mut under_way: FuturesUnordered<Reply<Answers>> = FuturesUnordered::new();
-    for _ in 0..bytes / batch.bytes() as u64 {
-        if under_way.len() == BATCHES_IN_FLIGHT {
-            let answers = under_way.next().await.expect("some are on their way");
-            answers.expect("nothing is wrong with it");
-        }
-        under_way.push(handle.propose(batch.clone()));
-    }
-    while let Some(answers) = under_way.next().await {
-        answers.expect("nothing is wrong with it");
-    }
-}
-
-/// How many bytes a log's segments have.
-pub fn log_bytes(dir: &Path) -> u64 {
-    let len = |file: &PathBuf| fs::metadata(file).expect("a segment").len();
-    segments(dir).iter().map(len).sum()
-}
-
-pub fn run<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(future)
-}
-
-pub fn open(dir: &Path, disk: DiskKind) -> Handle {
-    let listen = Listen::Address(([127, 0, 0, 1], 0).into());
-    open_as(1, &[(1, "127.0.0.1:1")], listen, dir, disk)
-}
-
-/// A node that counts and takes no snapshots.
-pub fn open_as(
-    id: u64,
-    members: &[(u64, &str)],
-    listen: Listen,
-    dir: &Path,
-    disk: DiskKind,
-) -> Handle {
-    let mut config = Config::new(GroupId(1), NodeId(id));
-    config.tuning.snapshot_log_bytes = 0;
-    let mut options = Options::new(dir, ClusterId(1), config, listen);
-    options = options.members(members.iter().copied());
-    options.disk = disk;
-    Node::spawn(options, Counter).expect("a node")
-}
-
-/// The log's files, in order.
-pub fn segments(dir: &Path) -> Vec<PathBuf> {
-    let mut files = files(dir);
-    files.retain(|file| {
-        file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("log-"))
-    });
-    files.sort();
-    files
-}
-
-/// All of the node's files.
-pub fn files(dir: &Path) -> Vec<PathBuf> {
-    let files = fs::read_dir(dir).expect("the node's directory");
-    files.map(|file| file.expect("a file").path()).filter(|path| path.is_file()).collect()
-}
-
-/// Gives back what of these files lies in memory.
-pub fn forget(files: &[PathBuf]) {
-    for file in files {
-        let file = File::open(file).expect("a file");
-        file.sync_all().expect("a sync");
-        // SAFETY: the descriptor is open, and the call takes nothing else of ours.
-        let failed =
-            unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
-        assert_eq!(failed, 0, "the cache lets go");
-    }
+fn set(key: u64, value: &[u8], command: &mut Vec<u8>) {
+    let key = format!("key:{key:012}");
+    Command::Set { key: key.as_bytes(), value, when: When::Always, millis: 0 }.encode(command);
 }
 
 /// Reads all of it around the page cache, as fast as the disk gives it.

@@ -17,6 +17,12 @@ impl Samples {
         self.0[self.0.len() / 2]
     }
 
+    /// The smallest that so many of all, between none and one, do not exceed.
+    pub fn quantile(&self, of: f64) -> f64 {
+        let rank = (self.0.len() as f64 * of).ceil() as usize;
+        self.0[rank.saturating_sub(1)]
+    }
+
     pub fn min(&self) -> f64 {
         self.0[0]
     }

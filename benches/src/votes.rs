@@ -9,11 +9,13 @@
 //! counted to the phase that follows.
 
 use crate::{
-    restore::{direct, files, fill, forget, log_bytes, open_as, run, segments},
+    append::Counter,
+    node::{Place, files, fill, forget, free_addresses, log_bytes, ready, run, segments},
+    restore::direct,
     rounds::Samples,
 };
 use lakebed::Phase;
-use lakebed_runtime::{DiskKind, Handle, Listen};
+use lakebed_runtime::DiskKind;
 use std::{
     fs,
     path::Path,
@@ -59,26 +61,20 @@ pub fn measure(megabytes: u64, rounds: usize, dir: &Path) {
     fs::remove_dir_all(&dir).expect("it was grown");
 }
 
-const NAMES: [&str; 2] = ["127.0.0.1:7601", "127.0.0.1:7602"];
-
-fn members() -> [(u64, &'static str); 2] {
-    [(1, NAMES[0]), (2, NAMES[1])]
-}
-
-/// At its own address, or at any: then nobody finds it.
-fn open(dir: &Path, id: u64, address: &str, disk: DiskKind) -> Handle {
-    let listen = Listen::Address(address.parse().expect("an address"));
-    open_as(id, &members(), listen, dir, disk)
-}
-
 /// Fills the logs of both and leaves one.
 fn grow(dir: &Path, bytes: u64) -> u64 {
     let other = dir.with_extension("other");
     let _ = fs::remove_dir_all(&other);
+    let addresses = free_addresses::<2>();
+    let members = [(1, addresses[0].as_str()), (2, addresses[1].as_str())];
+    let open = |(id, address), dir| {
+        let place = Place { id, members: &members, address, dir, disk: DiskKind::Files };
+        place.open(Counter, |_| {})
+    };
     run(async {
-        let open = |dir, id| open(dir, id, NAMES[id as usize - 1], DiskKind::Files);
-        let handles = [open(dir, 1), open(&other, 2)];
-        fill(&handles[0], COMMAND_BYTES, bytes).await;
+        let handles = [open(members[0], dir), open(members[1], &other)];
+        ready(&handles[0], b"ready").await;
+        fill(&handles[0], bytes, |_, command| command.resize(COMMAND_BYTES, 7)).await;
         for handle in handles {
             handle.shutdown(false).await.expect("it ends");
         }
@@ -96,7 +92,8 @@ struct Start {
 fn start(dir: &Path, disk: DiskKind) -> Start {
     let begun = Instant::now();
     run(async {
-        let handle = open(dir, 1, "127.0.0.1:0", disk);
+        // It knows the other one from its disk, and nobody is there.
+        let handle = Place::alone(dir, disk).open(Counter, |_| {});
         let start = loop {
             let status = handle.status().await.expect("it runs");
             if status.recovery.phase >= Phase::Restore {

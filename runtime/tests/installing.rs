@@ -1,9 +1,6 @@
 //! What comes from peers, over real sockets and onto a real disk: the state, to a follower that was
-//! away for longer than the log reaches back; the log, to one whose own is damaged.
-//!
-//! `INSTALL_MIB=1024 cargo test --release -p lakebed-runtime --test installing -- --nocapture` does
-//! it with a state of that size, and tells how long it took beside a bare copy of as many bytes
-//! through a socket into a file with one sync.
+//! away for longer than the log reaches back; the log, to one whose own is damaged. How fast that is
+//! `just bench install` tells.
 
 mod port;
 
@@ -15,18 +12,17 @@ use lakebed::{
 use lakebed_runtime::{DiskKind, Handle, Listen, Node, Options};
 use port::Port;
 use std::{
-    fs::File,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::SocketAddr,
     path::Path,
     sync::{Arc, mpsc},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::time::{interval, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const MIB: usize = 1 << 20;
+const STATE_MIB: usize = 16;
 
 /// A large state that every command changes: each adds its bytes to the page that it names. Pages
 /// are shared with snapshots until they change.
@@ -168,11 +164,10 @@ async fn leave_behind(up: [&Handle; 2], last: LogIndex) {
 }
 
 async fn a_follower_left_behind_is_sent_the_state(disk: DiskKind) {
-    let mib = std::env::var("INSTALL_MIB").ok().and_then(|n| n.parse().ok()).unwrap_or(16);
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
     let ports = [Port::take(), Port::take(), Port::take()];
     let addresses = ports.each_ref().map(|port| port.address);
-    let place = Place { dir: dir.path(), addresses, disk, mib };
+    let place = Place { dir: dir.path(), addresses, disk, mib: STATE_MIB };
     let mut handles = [0, 1, 2].map(|node| place.start(node));
     let leader = eventually("a leader", async || {
         for (node, handle) in handles.iter().enumerate() {
@@ -190,30 +185,20 @@ async fn a_follower_left_behind_is_sent_the_state(disk: DiskKind) {
     leave_behind([&handles[leader], &handles[(leader + 2) % 3]], last).await;
 
     handles[node] = place.start(node);
-    let began = Instant::now();
-    let installed = eventually("the install", async || {
+    eventually("the install", async || {
         let status = status(&handles[node]).await;
-        lakebed::marks::Marks(status.marks).has(Mark::Installed).then(|| began.elapsed())
+        lakebed::marks::Marks(status.marks).has(Mark::Installed).then_some(())
     })
     .await;
     eventually("a write", async || handles[leader].propose_one(b"after").await.ok()).await;
     assert_eq!(digest(&handles[node]).await, digest(&handles[leader]).await);
-    let restored = began.elapsed();
     let (sent, received) = (status(&handles[leader]).await, status(&handles[node]).await);
-    let state_bytes = (8 + mib * MIB) as u64;
+    let state_bytes = (8 + STATE_MIB * MIB) as u64;
     assert!(received.snapshot_bytes_received >= state_bytes, "{received:?}");
     assert!(sent.snapshot_bytes_sent >= received.snapshot_bytes_received, "{sent:?}");
     assert_eq!((sent.snapshot_bytes_received, received.snapshot_bytes_sent), (0, 0));
-    println!(
-        "{disk:?}: {mib} MiB in its place after {installed:?}, in the machine after {restored:?}"
-    );
     for handle in &handles {
         handle.shutdown(false).await.expect("it stops");
-    }
-    if std::env::var_os("INSTALL_MIB").is_some() {
-        let bare = copy(dir.path(), mib);
-        let ratio = bare.as_secs_f64() / installed.as_secs_f64();
-        println!("a bare copy: {bare:?}; the install at {ratio:.2}x of it");
     }
 }
 
@@ -254,38 +239,6 @@ async fn a_follower_whose_entries_are_bad_is_given_them_again(disk: DiskKind) {
     for handle in &handles {
         handle.shutdown(false).await.expect("it stops");
     }
-}
-
-/// As many bytes through a socket into a file, synced once.
-fn copy(dir: &Path, mib: usize) -> Duration {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("it has one");
-    let source = dir.join("source");
-    std::fs::write(&source, vec![7; mib * MIB]).expect("room");
-    let began = Instant::now();
-    let sender = thread::spawn(move || {
-        let mut from = File::open(source).expect("it was written");
-        let mut to = TcpStream::connect(address).expect("it listens");
-        let mut buffer = vec![0; 256 << 10];
-        loop {
-            match from.read(&mut buffer).expect("a file") {
-                0 => return,
-                n => to.write_all(&buffer[..n]).expect("a socket"),
-            }
-        }
-    });
-    let (mut from, _) = listener.accept().expect("it connects");
-    let mut to = File::create(dir.join("copy")).expect("room");
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        match from.read(&mut buffer).expect("a socket") {
-            0 => break,
-            n => to.write_all(&buffer[..n]).expect("room"),
-        }
-    }
-    to.sync_all().expect("a sync");
-    sender.join().expect("it ends");
-    began.elapsed()
 }
 
 #[tokio::test]
