@@ -255,3 +255,22 @@ fn who_is_about_to_add_another_voter_is_alone_still() {
     let node = node.restart();
     assert!(matches!(node.halted, Some(Halt::Refused { row: "damaged", .. })), "{:?}", node.halted);
 }
+
+/// All that was believed of the last segment lay in its first block, with what was read anyway: that one
+/// entry was bad was seen before the verdict, and then nobody asked.
+#[test]
+fn an_entry_in_the_first_block_of_a_segment_is_confirmed_like_any_other() {
+    let start = Start::Format { cluster: ClusterId(5), members: Arc::new(alone()) };
+    let mut node = Node::start_as(&config(), Disk::default(), start);
+    node.append_all(1, [40, 50]);
+    node.now = node.storage.deadline().expect("the hint is written when writes pause");
+    node.settle();
+    let first = frame(&mut node, LogId::new(Term(1), LogIndex(1)));
+    let mut disk = node.disk;
+    harm(&mut disk, &first);
+    let node = Node::start(disk, Start::Run);
+    match &node.halted {
+        Some(Halt::Refused { row: "damaged", expected, .. }) => assert_eq!(expected, "entry 1.1"),
+        other => panic!("{other:?}"),
+    }
+}
