@@ -165,6 +165,7 @@ impl SegmentFound {
             prev_term: header.prev_term,
             last: last.or_else(|| Some(scan::last_of(header, &scanned()?.slots)))?,
             data_bytes: data_bytes.or_else(|| Some(self.end_of_entries(scanned()?)))?,
+            last_time: self.last_time(),
         })
     }
 

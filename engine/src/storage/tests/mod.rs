@@ -350,6 +350,31 @@ fn the_time_of_the_last_entry_is_found_in_whichever_segment_it_is() {
     assert!(without_entries > 0, "no cut ended where a segment begins");
 }
 
+/// A cut forgot that time, and if the next entry did not fit behind it the end record said that there was
+/// none. A crash before that entry was durable, and the node was behind the time of its own log.
+#[test]
+fn the_time_of_the_last_entry_outlives_a_cut_that_leaves_a_segment_full() {
+    // In the segment that takes entries, and in one before it.
+    for entries in [10, 60] {
+        let mut node = Node::start(Disk::default(), format());
+        node.append_all(1, vec![700; entries]);
+        assert_eq!(node.storage.journal.sealed.is_empty(), entries == 10);
+        node.truncate(LogId::new(Term(1), LogIndex(5)));
+        node.storage.promise(Term(2), None);
+        node.settle();
+        node.append(2, 25_000);
+        while node.storage.journal.active.is_some() {
+            let mut out = Vec::new();
+            node.storage.persist(node.now, &mut out);
+            assert!(!out.is_empty(), "the segment is full");
+            out.into_iter().for_each(|action| node.perform(action));
+        }
+        node = node.restart();
+        assert_eq!(node.recovered().last, LogId::new(Term(1), LogIndex(5)));
+        assert_eq!(node.recovered().last_time, Timestamp(9), "of {entries}");
+    }
+}
+
 /// A full segment held more terms than its end record has room for, so its slots were read; what
 /// was proven durable lay in the segment behind it, and was looked for in this one. The node
 /// refused to start, of a log in which nothing was wrong (found by the kill test, after 775 s of
