@@ -274,3 +274,36 @@ fn an_entry_in_the_first_block_of_a_segment_is_confirmed_like_any_other() {
         other => panic!("{other:?}"),
     }
 }
+
+/// A learner that was fed came upon it, and the node ended: the state that was lost with it nobody else had,
+/// and no start could read it from that log again.
+#[test]
+fn an_entry_without_either_witness_is_stood_for_by_a_snapshot() {
+    for is_scrub in [true, false] {
+        let (mut node, _) = node(if is_scrub { INTERVAL } else { Duration::ZERO });
+        node.append_all(3, sizes());
+        node.storage.hint_committed(node.last.index);
+        let lost = LogId::new(Term(3), LogIndex(700));
+        let entry = frame(&mut node, lost);
+        let sealed = node.storage.journal.sealed.iter();
+        let end = sealed.map(|s| s.last.index).find(|last| *last >= lost.index).expect("one");
+        harm_slots(&mut node.disk, &entry, 0);
+        harm(&mut node.disk, &entry);
+        if is_scrub {
+            scrub_for(&mut node, INTERVAL * 2);
+        } else {
+            assert_eq!(peer_reads(&mut node, 700), None);
+        }
+        assert_eq!(node.halted, None);
+        assert!(node.storage.reads.is_idle(), "it is not read again and again");
+        assert_eq!(node.storage.first(), LogIndex(1), "there is no snapshot for it yet");
+        let at = |index| LogId::new(Term(3), index);
+        assert!(!node.storage.wants_fresh(at(end.previous())), "it would stand for nothing");
+        assert!(node.storage.wants_fresh(at(end)));
+        snap(&mut node);
+        assert_eq!((node.storage.first(), node.storage.gives_from()), (end.next(), end.next()));
+        assert_eq!(snapshots(&node).len(), 1, "from the older ones nothing leads on");
+        let node = node.restart();
+        assert_eq!((&node.halted, node.storage.durable()), (&None, node.last.index));
+    }
+}
