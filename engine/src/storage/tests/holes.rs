@@ -1,6 +1,6 @@
 //! Entries that go bad under their slots, and what a peer gives instead.
 
-use super::*;
+use super::{scrubs::snap, *};
 use crate::{
     disk::segment::{Header, Layout},
     entry::Head,
@@ -338,6 +338,22 @@ fn a_cut_into_a_full_segment_does_without_its_bad_slots() {
     assert_eq!(node.restart().read(1).len(), 13);
 }
 
+/// A reader that remembered them took the entries that have their place now for bad.
+#[test]
+fn where_entries_lay_is_forgotten_when_they_are_cut() {
+    let (mut node, _) = grown(sizes());
+    node.storage.read(Reader::Machine, LogIndex(1), LogIndex(5), 10_000);
+    node.settle();
+    assert!(node.storage.take_read().is_some());
+    node.truncate(LogId::new(Term(1), LogIndex(11)));
+    node.append_all(2, sizes());
+    let is_full_again = node.storage.journal.sealed[0].last.index > LogIndex(11);
+    assert!(is_full_again && node.storage.marks().has(Mark::CutReopenedSegment));
+    let seen = node.read(1);
+    assert_eq!((seen.len(), node.storage.hole()), (311, None));
+    assert!(seen.iter().all(|(id, _)| (id.term == Term(2)) == (id.index > LogIndex(11))));
+}
+
 /// A reader came upon the bad slot while the segment was cut. What it read then it took, when the cut was
 /// over, for the segment as it had been: entries that were gone were missing, and the log was given up.
 #[test]
@@ -518,4 +534,39 @@ fn a_log_that_is_given_up_has_no_deadline() {
         out.into_iter().for_each(|action| node.perform(action));
     }
     assert!(turns > 1 && matches!(node.halted, Some(Halt::LogLost { .. })), "{:?}", node.halted);
+}
+
+/// Compaction gave the file another name, and who was at work there found nothing: the node ended.
+#[test]
+fn a_full_segment_stays_while_it_is_read_or_mended() {
+    for is_mended in [true, false] {
+        let (mut node, frames) = grown(sizes());
+        snap(&mut node);
+        node.append_all(1, sizes());
+        snap(&mut node);
+        let (file, _) = body(&node.disk, &frames[7]);
+        let wanted = (Reader::Peer(NodeId(2)), LogIndex(8));
+        if is_mended {
+            harm(&mut node.disk, &frames[7]);
+            node.storage.read(wanted.0, wanted.1, wanted.1, 1);
+            node.settle();
+            let head = Head::parse_whole(&frames[7], node.recovered().seed).expect("it is whole");
+            node.storage.refill(&head, frames[7].clone());
+        } else {
+            node.storage.read(wanted.0, wanted.1, wanted.1, 1);
+        }
+        let slow = asked(&mut node);
+        let is_of_it = |(_, request): &(_, DiskRequest)| matches!(request, DiskRequest::Read { file: of, .. } if *of == file);
+        assert!(slow.len() == 1 && slow.iter().all(is_of_it), "{slow:?}");
+        node.storage.retain(node.last.index, None);
+        node.settle();
+        assert!(node.disk.files.contains_key(&file), "{file} is at work");
+        for (op, request) in slow {
+            let result = node.disk.perform(request);
+            node.storage.on_completed(node.now, op, result);
+        }
+        node.settle();
+        assert_eq!(node.halted, None);
+        assert!(!node.disk.files.contains_key(&file), "nobody needs it");
+    }
 }

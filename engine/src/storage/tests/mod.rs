@@ -415,6 +415,64 @@ fn a_cut_reaches_back_over_segments_and_is_final() {
     }
 }
 
+/// The hard state names the last cut alone: what an earlier one had left of a full segment's end would count
+/// again behind a later one.
+#[test]
+fn a_cut_takes_the_end_of_a_full_segment_with_it() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    let end = node.storage.journal.sealed[0].last.index;
+    node.truncate(LogId::new(Term(1), LogIndex(5)));
+    node.append_all(2, [10; 40]);
+    let last = LogId::new(Term(2), LogIndex(44));
+    assert!(end < last.index && node.storage.journal.sealed.is_empty(), "{end}");
+    node.truncate(last);
+    node.settle();
+    let mut node = node.restart();
+    assert_eq!((node.recovered().last, node.recovered().gate), (last, None));
+    assert_eq!(node.read(1).len(), 44);
+}
+
+/// What reads as cleared may be so in a cache alone, if the sync behind it failed: the next life clears all of
+/// it, whatever it reads.
+#[test]
+fn a_cut_that_is_repeated_clears_what_reads_as_cleared() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    node.truncate(LogId::new(Term(1), LogIndex(5)));
+    let is_sync = |action: &Action| {
+        matches!(action, Action::Disk { request: DiskRequest::Sync { file: File::Segment(_) }, .. })
+    };
+    loop {
+        let mut out = Vec::new();
+        node.storage.persist(node.now, &mut out);
+        if out.iter().any(is_sync) {
+            break;
+        }
+        assert!(!out.is_empty(), "a cut ends with a sync");
+        out.into_iter().for_each(|action| node.perform(action));
+    }
+    node.disk.requests.clear();
+    let mut node = node.restart();
+    assert!(node.storage.marks().has(Mark::CutRepeated));
+    let active = node.storage.journal.active.as_ref().expect("it is open again");
+    let (file, layout) = (File::Segment(active.sequence), active.layout);
+    let written = |at: u64| {
+        let covers = |extent: &crate::file::Extent| {
+            (extent.offset..extent.offset + extent.len()).contains(&at)
+        };
+        let writes = |request: &DiskRequest| matches!(request, DiskRequest::Write { file: of, at, .. } if *of == file && covers(at));
+        node.disk.requests.iter().any(writes)
+    };
+    let slots = layout.slot_block(5)..layout.slot_block(layout.slot_count - 1) + layout.align;
+    let entries = layout.block_before(active.end())..layout.data_end();
+    let end = layout.end_offset()..layout.len;
+    for at in [slots, entries, end].into_iter().flat_map(|range| range.step_by(512)) {
+        assert!(written(at), "{file} is not cleared at {at}");
+    }
+    assert_eq!(node.read(1).len(), 5);
+}
+
 #[test]
 fn a_vote_is_found_again() {
     let mut node = Node::start(Disk::default(), format());
