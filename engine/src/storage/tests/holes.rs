@@ -570,3 +570,22 @@ fn a_full_segment_stays_while_it_is_read_or_mended() {
         assert!(!node.disk.files.contains_key(&file), "nobody needs it");
     }
 }
+
+/// It was the last of its segment, and the end record said that it had none.
+#[test]
+fn the_time_of_an_entry_is_known_when_it_is_there_again() {
+    let (mut node, frames) = grown([700]);
+    harm(&mut node.disk, &frames[0]);
+    let mut node = node.restart();
+    assert_eq!((node.storage.first_owed(), node.recovered().last_time.0), (Some(LogIndex(1)), 0));
+    refill(&mut node, &frames[0]);
+    node.append(1, 27_500);
+    while node.storage.journal.active.is_some() {
+        for (op, request) in asked(&mut node) {
+            let result = node.disk.perform(request);
+            node.storage.on_completed(node.now, op, result);
+        }
+    }
+    let node = node.restart();
+    assert_eq!((node.recovered().last.index, node.recovered().last_time.0), (LogIndex(1), 9));
+}
