@@ -338,22 +338,6 @@ fn a_cut_into_a_full_segment_does_without_its_bad_slots() {
     assert_eq!(node.restart().read(1).len(), 13);
 }
 
-/// A reader that remembered them took the entries that have their place now for bad.
-#[test]
-fn where_entries_lay_is_forgotten_when_they_are_cut() {
-    let (mut node, _) = grown(sizes());
-    node.storage.read(Reader::Machine, LogIndex(1), LogIndex(5), 10_000);
-    node.settle();
-    assert!(node.storage.take_read().is_some());
-    node.truncate(LogId::new(Term(1), LogIndex(11)));
-    node.append_all(2, sizes());
-    let is_full_again = node.storage.journal.sealed[0].last.index > LogIndex(11);
-    assert!(is_full_again && node.storage.marks().has(Mark::CutReopenedSegment));
-    let seen = node.read(1);
-    assert_eq!((seen.len(), node.storage.hole()), (311, None));
-    assert!(seen.iter().all(|(id, _)| (id.term == Term(2)) == (id.index > LogIndex(11))));
-}
-
 /// A reader came upon the bad slot while the segment was cut. What it read then it took, when the cut was
 /// over, for the segment as it had been: entries that were gone were missing, and the log was given up.
 #[test]
