@@ -288,7 +288,7 @@ pub(crate) struct EndRecord {
     pub(crate) floor_lag: FloorLag,
     /// Where the last entry ends.
     pub(crate) data_bytes: u64,
-    /// The leader's clock in the last entry.
+    /// The leader's clock in the last entry, or in one behind it that was cut.
     pub(crate) last_time: Timestamp,
     /// Where each run of equal terms begins; empty when there are more than fit.
     pub(crate) runs: Vec<(LogIndex, Term)>,

@@ -111,7 +111,7 @@ impl Storage {
                     Some(Bad::Slots { sequence, blocks }) => {
                         self.journal.holes.mend_slots(sequence, blocks);
                     }
-                    Some(Bad::Lost(lost)) => self.on_lost(lost),
+                    Some(Bad::Lost(lost)) => self.on_lost_to(reader, lost),
                     None => {
                         if let Some(back) = self.reads.take_scrubbed() {
                             self.on_scrubbed(now, &back);

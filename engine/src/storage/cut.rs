@@ -269,8 +269,9 @@ impl Journal {
         let kept = (cut.from.0 - active.first.0) as usize;
         let mut slots = std::mem::take(&mut active.slots);
         slots.truncate(kept);
-        let Active { sequence, layout, first, prev_term, window_bytes, .. } = *active;
+        let Active { sequence, layout, first, prev_term, window_bytes, last_time, .. } = *active;
         *active = Active::new(sequence, layout, first, prev_term, window_bytes, slots, group);
+        active.last_time = last_time;
         let block = layout.block_before(active.end());
         if block == active.end() {
             return self.clear_target(cut, &target, Bytes::new(), ops);
@@ -371,8 +372,11 @@ impl Journal {
 }
 
 fn emptied(sealed: &Sealed, group: GroupId) -> Active {
-    let Sealed { sequence, layout, first, prev_term, window_bytes, .. } = *sealed;
-    Active::new(sequence, layout, first, prev_term, window_bytes, Vec::new(), group)
+    let Sealed { sequence, layout, first, prev_term, window_bytes, last_time, .. } = *sealed;
+    let slots = Vec::new();
+    let mut active = Active::new(sequence, layout, first, prev_term, window_bytes, slots, group);
+    active.last_time = last_time;
+    active
 }
 
 impl Cutting {

@@ -106,7 +106,8 @@ impl SegmentFound {
     }
 
     /// What must be read yet before the scan counts: what it looked at, and what a write in flight
-    /// can have left behind the last entry. All that was believed, if anything is wrong.
+    /// can have left behind the last entry. All that was believed, if anything is wrong; that may be there
+    /// already, with the first block of what it looked at, and then another scan is all that is wanted.
     pub(super) fn wanted(&mut self) -> Option<Range<u64>> {
         let (header, scanned) = (self.header.as_ref()?, self.scanned.as_ref()?);
         let layout = &header.layout;
@@ -119,20 +120,18 @@ impl SegmentFound {
             return Some(self.read.end..to);
         }
         let is_wrong = scanned.tail != Tail::End && scanned.believed > 0;
-        let believed = layout.data_at..self.read.start;
         self.is_doubted |= is_wrong;
-        (is_wrong && !believed.is_empty()).then_some(believed)
+        is_wrong.then_some(layout.data_at..self.read.start)
     }
 
     /// The entries that were believed were read one by one. `Some`: one is not what its slot says, and these
-    /// are to be read for another scan.
+    /// are to be read for another scan; none, if they were read with others.
     pub(super) fn confirmed(&mut self) -> Option<Range<u64>> {
         let (header, scanned) = (self.header.as_ref()?, self.scanned.as_mut()?);
         let is_bad = scanned.believed > 0 && self.is_doubted;
         let believed = header.layout.data_at..self.read.start;
         scanned.believed = 0;
-        let wanted = Some(believed).filter(|believed| is_bad && !believed.is_empty());
-        wanted.inspect(|wanted| self.reads(wanted))
+        is_bad.then_some(believed).inspect(|wanted| self.reads(wanted))
     }
 
     /// These entries are being read. They adjoin what was read before.
@@ -166,6 +165,7 @@ impl SegmentFound {
             prev_term: header.prev_term,
             last: last.or_else(|| Some(scan::last_of(header, &scanned()?.slots)))?,
             data_bytes: data_bytes.or_else(|| Some(self.end_of_entries(scanned()?)))?,
+            last_time: self.last_time(),
         })
     }
 

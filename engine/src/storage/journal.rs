@@ -111,6 +111,8 @@ pub(crate) struct Sealed {
     pub(crate) last: LogId,
     /// Where its last entry ends.
     pub(crate) data_bytes: u64,
+    /// See [`Active::last_time`].
+    pub(super) last_time: Timestamp,
     /// See [`Active::window_bytes`].
     pub(crate) window_bytes: u64,
 }
@@ -139,7 +141,8 @@ pub(crate) struct Active {
     pub(crate) slots: Vec<Slot>,
     /// Where the next write goes.
     pub(crate) write_at: u64,
-    /// The leader's clock in the last entry; zero when it is not known.
+    /// The leader's clock in the last entry, or in one behind it that was cut: times only rise. Zero when it
+    /// is not known.
     pub(super) last_time: Timestamp,
     writes: VecDeque<EntriesWrite>,
     in_flight_bytes: u64,

@@ -2,11 +2,12 @@
 //! is left, so it is not known what it was.
 //!
 //! If the newest snapshot holds all that the segment did, the log begins behind that segment, and that is
-//! all. Else it is as for a restart that finds such a thing, and gives the log up behind a vote gate: the
+//! all. Where no other node has it, and the machine does not wait for it, a snapshot is taken that does. Else it
+//! is as for a restart that finds such a thing, and gives the log up behind a vote gate: the
 //! same is written to the hard state, and the node ends; the next start fetches the log again. Invariant:
 //! between that update and the end nothing else is written.
 
-use super::{Storage, damaged, install, promises::Version};
+use super::{Reader, Storage, damaged, install, promises::Version};
 use crate::{
     action::{Action, Halt, Note},
     disk::hard_state::Gate,
@@ -31,6 +32,25 @@ pub(super) struct GivingUp {
 }
 
 impl Storage {
+    /// Somebody reads there. Where nobody else has the entry the node goes on, unless its machine waits for
+    /// it: else that holds what the entry did, and a snapshot is taken that stands for it.
+    pub(super) fn on_lost_to(&mut self, reader: Reader, lost: Lost) {
+        let is_there = self.snapshots.has_peers || self.is_covered(&lost);
+        let last = self.journal.last_of(lost.file);
+        let Some(last) = last.filter(|_| !is_there && reader != Reader::Machine) else {
+            return self.on_lost(lost);
+        };
+        self.reads.drop_wish(reader);
+        self.unstood = self.unstood.max(Some(last));
+        self.snapshots.wants_fresh = true;
+        let text = format!(
+            "{}: {} is bad, and no other node has it; a snapshot is taken that stands for it, and \
+             until it is there no start can read this log",
+            lost.file, lost.expected
+        );
+        self.ops.note(Note::Recovery(text.into()));
+    }
+
     pub(super) fn on_lost(&mut self, lost: Lost) {
         if self.giving_up.is_some() || self.fault.is_some() {
             return;

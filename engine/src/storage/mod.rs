@@ -132,6 +132,9 @@ pub(crate) struct Storage {
     compaction: Compaction,
     scrub: Scrub,
     installing: Installing,
+    /// A full segment that ends there has lost an entry, and nobody else has it: a snapshot is to stand for
+    /// it.
+    unstood: Option<LogIndex>,
     committed: LogIndex,
     /// What was known to be committed at the start: the restart ends when that is applied.
     replay_to: LogIndex,
@@ -161,6 +164,7 @@ impl Storage {
             compaction: Compaction::default(),
             scrub: Scrub::default(),
             installing: Installing::default(),
+            unstood: None,
             committed: LogIndex(0),
             replay_to: LogIndex(0),
             is_resumed: false,
@@ -284,6 +288,10 @@ impl Storage {
             if self.snapshots.newest() > newest {
                 // It may have been begun before what it is to stand for was found.
                 self.snapshots.stand_for(self.journal.holes.last());
+                let newest = self.snapshots.newest().index;
+                let stood_for = self.unstood.take_if(|last| *last <= newest);
+                stood_for.into_iter().for_each(|last| self.compaction.begin_behind(last));
+                self.snapshots.wants_fresh |= self.unstood.is_some();
             }
             self.snapshots.go_on_staging(&mut self.ops);
             self.installing.record(&self.journal, promises);

@@ -43,8 +43,12 @@ impl Storage {
     /// A peer's copy of an entry of this log.
     pub(crate) fn refill(&mut self, head: &Head, frame: Bytes) {
         self.stray();
-        if !self.installing.is_under_way() {
-            self.journal.holes.give(head.id, head.digest, frame);
+        if !self.installing.is_under_way()
+            && self.journal.holes.give(head.id, head.digest, frame)
+            && let Some(active) = &mut self.journal.active
+        {
+            // The last entry may be the one of which nobody knew it.
+            active.last_time = active.last_time.max(head.time);
         }
     }
 

@@ -302,6 +302,7 @@ impl Journal {
             prev_term: active.prev_term,
             last: crate::LogId::new(active.last_term(), active.last()),
             data_bytes: active.end(),
+            last_time: active.last_time,
             window_bytes: active.window_bytes,
         });
         self.want_spare();

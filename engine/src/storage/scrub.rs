@@ -18,7 +18,6 @@ use super::{
     snapshots::Snapshots,
 };
 use crate::{
-    action::Note,
     event::Completion,
     file::{Class, DiskError, DiskRequest},
     marks::Mark,
@@ -231,21 +230,12 @@ impl Storage {
         self.on_bad_entry(bad);
     }
 
-    /// The scrub came upon an entry that has neither witness left. Where nobody else has it the node
-    /// goes on: its machine holds what the entry did.
+    /// The scrub came upon an entry that has neither witness left.
     pub(super) fn on_scrubbed_lost(&mut self, now: Instant, lost: Lost) {
         self.reads.drop_wish(Reader::Scrub);
         let last = self.journal.last_of(lost.file).unwrap_or(self.scrub.next);
         self.scrub.end((last, 0), now, &self.journal, &self.snapshots);
-        if self.snapshots.has_peers || self.is_covered(&lost) {
-            return self.on_lost(lost);
-        }
-        let text = format!(
-            "{}: {} is bad, and no other node has it; take a backup now, for the next start cannot \
-             read it",
-            lost.file, lost.expected
-        );
-        self.ops.note(Note::Recovery(text.into()));
+        self.on_lost_to(Reader::Scrub, lost);
     }
 
     /// A piece of a snapshot was read. One that cannot be read is of no more use than a bad one.

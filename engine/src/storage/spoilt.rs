@@ -50,6 +50,7 @@ impl Storage {
         let snapshots = &self.snapshots;
         snapshots.wants_fresh
             && snapshots.spoilt.iter().all(|spoilt| spoilt.header.at <= at)
+            && self.unstood.is_none_or(|last| last <= at.index)
             && self.journal.holes.last().is_none_or(|hole| snapshots.has_peers || hole <= at.index)
     }
 

@@ -255,3 +255,55 @@ fn who_is_about_to_add_another_voter_is_alone_still() {
     let node = node.restart();
     assert!(matches!(node.halted, Some(Halt::Refused { row: "damaged", .. })), "{:?}", node.halted);
 }
+
+/// All that was believed of the last segment lay in its first block, with what was read anyway: that one
+/// entry was bad was seen before the verdict, and then nobody asked.
+#[test]
+fn an_entry_in_the_first_block_of_a_segment_is_confirmed_like_any_other() {
+    let start = Start::Format { cluster: ClusterId(5), members: Arc::new(alone()) };
+    let mut node = Node::start_as(&config(), Disk::default(), start);
+    node.append_all(1, [40, 50]);
+    node.now = node.storage.deadline().expect("the hint is written when writes pause");
+    node.settle();
+    let first = frame(&mut node, LogId::new(Term(1), LogIndex(1)));
+    let mut disk = node.disk;
+    harm(&mut disk, &first);
+    let node = Node::start(disk, Start::Run);
+    match &node.halted {
+        Some(Halt::Refused { row: "damaged", expected, .. }) => assert_eq!(expected, "entry 1.1"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A learner that was fed came upon it, and the node ended: the state that was lost with it nobody else had,
+/// and no start could read it from that log again.
+#[test]
+fn an_entry_without_either_witness_is_stood_for_by_a_snapshot() {
+    for is_scrub in [true, false] {
+        let (mut node, _) = node(if is_scrub { INTERVAL } else { Duration::ZERO });
+        node.append_all(3, sizes());
+        node.storage.hint_committed(node.last.index);
+        let lost = LogId::new(Term(3), LogIndex(700));
+        let entry = frame(&mut node, lost);
+        let sealed = node.storage.journal.sealed.iter();
+        let end = sealed.map(|s| s.last.index).find(|last| *last >= lost.index).expect("one");
+        harm_slots(&mut node.disk, &entry, 0);
+        harm(&mut node.disk, &entry);
+        if is_scrub {
+            scrub_for(&mut node, INTERVAL * 2);
+        } else {
+            assert_eq!(peer_reads(&mut node, 700), None);
+        }
+        assert_eq!(node.halted, None);
+        assert!(node.storage.reads.is_idle(), "it is not read again and again");
+        assert_eq!(node.storage.first(), LogIndex(1), "there is no snapshot for it yet");
+        let at = |index| LogId::new(Term(3), index);
+        assert!(!node.storage.wants_fresh(at(end.previous())), "it would stand for nothing");
+        assert!(node.storage.wants_fresh(at(end)));
+        snap(&mut node);
+        assert_eq!((node.storage.first(), node.storage.gives_from()), (end.next(), end.next()));
+        assert_eq!(snapshots(&node).len(), 1, "from the older ones nothing leads on");
+        let node = node.restart();
+        assert_eq!((&node.halted, node.storage.durable()), (&None, node.last.index));
+    }
+}

@@ -1,6 +1,6 @@
 //! Entries that go bad under their slots, and what a peer gives instead.
 
-use super::*;
+use super::{scrubs::snap, *};
 use crate::{
     disk::segment::{Header, Layout},
     entry::Head,
@@ -518,4 +518,58 @@ fn a_log_that_is_given_up_has_no_deadline() {
         out.into_iter().for_each(|action| node.perform(action));
     }
     assert!(turns > 1 && matches!(node.halted, Some(Halt::LogLost { .. })), "{:?}", node.halted);
+}
+
+/// Compaction gave the file another name, and who was at work there found nothing: the node ended.
+#[test]
+fn a_full_segment_stays_while_it_is_read_or_mended() {
+    for is_mended in [true, false] {
+        let (mut node, frames) = grown(sizes());
+        snap(&mut node);
+        node.append_all(1, sizes());
+        snap(&mut node);
+        let (file, _) = body(&node.disk, &frames[7]);
+        let wanted = (Reader::Peer(NodeId(2)), LogIndex(8));
+        if is_mended {
+            harm(&mut node.disk, &frames[7]);
+            node.storage.read(wanted.0, wanted.1, wanted.1, 1);
+            node.settle();
+            let head = Head::parse_whole(&frames[7], node.recovered().seed).expect("it is whole");
+            node.storage.refill(&head, frames[7].clone());
+        } else {
+            node.storage.read(wanted.0, wanted.1, wanted.1, 1);
+        }
+        let slow = asked(&mut node);
+        let is_of_it = |(_, request): &(_, DiskRequest)| matches!(request, DiskRequest::Read { file: of, .. } if *of == file);
+        assert!(slow.len() == 1 && slow.iter().all(is_of_it), "{slow:?}");
+        node.storage.retain(node.last.index, None);
+        node.settle();
+        assert!(node.disk.files.contains_key(&file), "{file} is at work");
+        for (op, request) in slow {
+            let result = node.disk.perform(request);
+            node.storage.on_completed(node.now, op, result);
+        }
+        node.settle();
+        assert_eq!(node.halted, None);
+        assert!(!node.disk.files.contains_key(&file), "nobody needs it");
+    }
+}
+
+/// It was the last of its segment, and the end record said that it had none.
+#[test]
+fn the_time_of_an_entry_is_known_when_it_is_there_again() {
+    let (mut node, frames) = grown([700]);
+    harm(&mut node.disk, &frames[0]);
+    let mut node = node.restart();
+    assert_eq!((node.storage.first_owed(), node.recovered().last_time.0), (Some(LogIndex(1)), 0));
+    refill(&mut node, &frames[0]);
+    node.append(1, 27_500);
+    while node.storage.journal.active.is_some() {
+        for (op, request) in asked(&mut node) {
+            let result = node.disk.perform(request);
+            node.storage.on_completed(node.now, op, result);
+        }
+    }
+    let node = node.restart();
+    assert_eq!((node.recovered().last.index, node.recovered().last_time.0), (LogIndex(1), 9));
 }

@@ -66,6 +66,26 @@ fn a_snapshot_that_has_joined_is_recorded_by_the_next_life() {
     assert!(node.restart().recovered().gate.is_some());
 }
 
+/// Named before, it would be no install to be finished after a crash, and the log would end below it.
+#[test]
+fn a_snapshot_that_has_joined_is_not_recorded_before_the_log_reaches_it() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    node.append(1, 40);
+    let (at, mut slow) = (node.last, Vec::new());
+    node.storage.persist(node.now, &mut slow);
+    assert!(!slow.is_empty(), "the entry is on its way to the disk");
+    join(&mut node, at);
+    assert_ne!(node.storage.promises().wanted().install.id, SnapshotId(77));
+    let crashed = Node::start(node.disk.clone(), Start::Run);
+    assert_eq!((crashed.recovered().last, crashed.recovered().gate), (at, None));
+    assert!(crashed.storage.marks().has(Mark::InstallFinished));
+    slow.into_iter().for_each(|action| node.perform(action));
+    node.settle();
+    assert_eq!(node.storage.promises().durable().install.id, SnapshotId(77));
+    assert_eq!(node.restart().recovered().first, LogIndex(1), "the log stays");
+}
+
 /// The machine is ahead of the log that is durable, as an entry is missing there: a snapshot of it waited
 /// for that entry, and the one that came in its place waited for that snapshot.
 #[test]

@@ -4,6 +4,7 @@
 mod alone;
 mod catching_up;
 mod crash;
+mod cuts;
 mod holes;
 mod joins;
 mod replays;
@@ -368,26 +369,6 @@ fn a_segment_of_too_many_terms_ends_where_the_next_one_begins() {
         }
     }
     assert_eq!(node.read(1).len(), 700);
-}
-
-#[test]
-fn a_cut_reaches_back_over_segments_and_is_final() {
-    for last in [0, 1, 2, 30, 31, 99, 150, 298, 299] {
-        let mut node = Node::start(Disk::default(), format());
-        node.append_all(1, sizes());
-        node.truncate(LogId::new(Term(u64::from(last > 0)), LogIndex(last)));
-        assert!(node.storage.durable() <= LogIndex(last));
-        node.append_all(3, [500, 0, 700]);
-        assert_eq!(node.storage.durable(), LogIndex(last + 3), "cut behind {last}");
-        node = node.restart();
-        assert_eq!(node.recovered().last, LogId::new(Term(3), LogIndex(last + 3)));
-        let seen = node.read(1);
-        assert_eq!(seen.len() as u64, last + 3);
-        assert!(seen.iter().all(|(id, _)| (id.term == Term(3)) == (id.index.0 > last)));
-        node.append_all(4, sizes());
-        node = node.restart();
-        assert_eq!(node.recovered().last.index, LogIndex(last + 303));
-    }
 }
 
 #[test]

@@ -1,0 +1,122 @@
+//! Cuts that a running node makes, and what they must leave nothing of.
+
+use super::{holes::grown, *};
+
+/// A cut forgot that time, and if the next entry did not fit behind it the end record said that there was
+/// none. A crash before that entry was durable, and the node was behind the time of its own log.
+#[test]
+fn the_time_of_the_last_entry_outlives_a_cut_that_leaves_a_segment_full() {
+    // In the segment that takes entries, and in one before it.
+    for entries in [10, 60] {
+        let mut node = Node::start(Disk::default(), format());
+        node.append_all(1, vec![700; entries]);
+        assert_eq!(node.storage.journal.sealed.is_empty(), entries == 10);
+        node.truncate(LogId::new(Term(1), LogIndex(5)));
+        node.storage.promise(Term(2), None);
+        node.settle();
+        node.append(2, 25_000);
+        while node.storage.journal.active.is_some() {
+            let mut out = Vec::new();
+            node.storage.persist(node.now, &mut out);
+            assert!(!out.is_empty(), "the segment is full");
+            out.into_iter().for_each(|action| node.perform(action));
+        }
+        node = node.restart();
+        assert_eq!(node.recovered().last, LogId::new(Term(1), LogIndex(5)));
+        assert_eq!(node.recovered().last_time, Timestamp(9), "of {entries}");
+    }
+}
+
+#[test]
+fn a_cut_reaches_back_over_segments_and_is_final() {
+    for last in [0, 1, 2, 30, 31, 99, 150, 298, 299] {
+        let mut node = Node::start(Disk::default(), format());
+        node.append_all(1, sizes());
+        node.truncate(LogId::new(Term(u64::from(last > 0)), LogIndex(last)));
+        assert!(node.storage.durable() <= LogIndex(last));
+        node.append_all(3, [500, 0, 700]);
+        assert_eq!(node.storage.durable(), LogIndex(last + 3), "cut behind {last}");
+        node = node.restart();
+        assert_eq!(node.recovered().last, LogId::new(Term(3), LogIndex(last + 3)));
+        let seen = node.read(1);
+        assert_eq!(seen.len() as u64, last + 3);
+        assert!(seen.iter().all(|(id, _)| (id.term == Term(3)) == (id.index.0 > last)));
+        node.append_all(4, sizes());
+        node = node.restart();
+        assert_eq!(node.recovered().last.index, LogIndex(last + 303));
+    }
+}
+
+/// The hard state names the last cut alone: what an earlier one had left of a full segment's end would count
+/// again behind a later one.
+#[test]
+fn a_cut_takes_the_end_of_a_full_segment_with_it() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    let end = node.storage.journal.sealed[0].last.index;
+    node.truncate(LogId::new(Term(1), LogIndex(5)));
+    node.append_all(2, [10; 40]);
+    let last = LogId::new(Term(2), LogIndex(44));
+    assert!(end < last.index && node.storage.journal.sealed.is_empty(), "{end}");
+    node.truncate(last);
+    node.settle();
+    let mut node = node.restart();
+    assert_eq!((node.recovered().last, node.recovered().gate), (last, None));
+    assert_eq!(node.read(1).len(), 44);
+}
+
+/// What reads as cleared may be so in a cache alone, if the sync behind it failed: the next life clears all of
+/// it, whatever it reads.
+#[test]
+fn a_cut_that_is_repeated_clears_what_reads_as_cleared() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    node.truncate(LogId::new(Term(1), LogIndex(5)));
+    let is_sync = |action: &Action| {
+        matches!(action, Action::Disk { request: DiskRequest::Sync { file: File::Segment(_) }, .. })
+    };
+    loop {
+        let mut out = Vec::new();
+        node.storage.persist(node.now, &mut out);
+        if out.iter().any(is_sync) {
+            break;
+        }
+        assert!(!out.is_empty(), "a cut ends with a sync");
+        out.into_iter().for_each(|action| node.perform(action));
+    }
+    node.disk.requests.clear();
+    let mut node = node.restart();
+    assert!(node.storage.marks().has(Mark::CutRepeated));
+    let active = node.storage.journal.active.as_ref().expect("it is open again");
+    let (file, layout) = (File::Segment(active.sequence), active.layout);
+    let written = |at: u64| {
+        let covers = |extent: &crate::file::Extent| {
+            (extent.offset..extent.offset + extent.len()).contains(&at)
+        };
+        let writes = |request: &DiskRequest| matches!(request, DiskRequest::Write { file: of, at, .. } if *of == file && covers(at));
+        node.disk.requests.iter().any(writes)
+    };
+    let slots = layout.slot_block(5)..layout.slot_block(layout.slot_count - 1) + layout.align;
+    let entries = layout.block_before(active.end())..layout.data_end();
+    let end = layout.end_offset()..layout.len;
+    for at in [slots, entries, end].into_iter().flat_map(|range| range.step_by(512)) {
+        assert!(written(at), "{file} is not cleared at {at}");
+    }
+    assert_eq!(node.read(1).len(), 5);
+}
+
+/// A reader that remembered them took the entries that have their place now for bad.
+#[test]
+fn where_entries_lay_is_forgotten_when_they_are_cut() {
+    let (mut node, _) = grown(sizes());
+    node.storage.read(Reader::Machine, LogIndex(1), LogIndex(5), 10_000);
+    node.settle();
+    assert!(node.storage.take_read().is_some());
+    node.truncate(LogId::new(Term(1), LogIndex(11)));
+    node.append_all(2, sizes());
+    let is_full_again = node.storage.journal.sealed[0].last.index > LogIndex(11);
+    assert!(is_full_again && node.storage.marks().has(Mark::CutReopenedSegment));
+    let seen = node.read(1);
+    assert_eq!((seen.len(), node.storage.hole()), (311, None));
+    assert!(seen.iter().all(|(id, _)| (id.term == Term(2)) == (id.index > LogIndex(11))));
+}
