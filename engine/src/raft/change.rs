@@ -283,7 +283,7 @@ impl Raft {
             leader.changing = Some(Changing { request, step: Step::Appended });
             return self.append_members(self.membership.joint(next));
         }
-        let until = self.now.after(self.tuning.election.1 * GREETINGS_MAX);
+        let until = self.now.after(self.tuning.election.1.saturating_mul(GREETINGS_MAX));
         let step = Step::Greet { next, ask_at: self.now, until };
         leader.changing = Some(Changing { request, step });
         self.around.is_news = true;
