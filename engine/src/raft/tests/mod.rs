@@ -1,5 +1,7 @@
 //! Consensus on trial, without files: nodes over a pretended disk that is as slow as a test wants.
 
+mod answers;
+mod bounds;
 mod changes;
 mod elections;
 mod epochs;
