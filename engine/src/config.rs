@@ -234,7 +234,7 @@ impl Tuning {
 
     /// Checks what each value and the relations between them must hold.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        if self.heartbeat.is_zero() || self.election.0 < self.heartbeat * 2 {
+        if self.heartbeat.is_zero() || self.election.0 < self.heartbeat.saturating_mul(2) {
             return Err(ConfigError::ElectionNotAboveHeartbeat);
         }
         if self.election.1 <= self.election.0 {

@@ -617,6 +617,9 @@ mod tests {
         let sleepless = Tuning { heartbeat: Duration::ZERO, ..append(7000) };
         let expected = refused(ConfigError::ElectionNotAboveHeartbeat);
         assert_eq!(tune(sleepless), (512 << 10, expected));
+        let expected = refused(ConfigError::ElectionNotAboveHeartbeat);
+        let silent = Tuning { heartbeat: Duration::MAX, ..append(7000) };
+        assert_eq!(tune(silent), (512 << 10, expected));
     }
 
     #[test]

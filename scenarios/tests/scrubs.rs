@@ -10,9 +10,9 @@ use lakebed_sim::{
     Violation,
     disk::Survivors,
     plan::{MS, Plan, Step, Steps},
-    storm::{converge, leader, run_for, run_until, serve},
+    storm::{converge, leader, run_for, run_until, serve, write},
 };
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 fn has(world: &Cluster, node: usize, mark: Mark) -> bool {
     world.marks_of(node).has(mark)
@@ -53,6 +53,37 @@ fn what_goes_bad_while_a_node_runs_is_found_and_given_again() {
             converge(world)
         });
     }
+}
+
+/// It turns out when another one is fed, and whoever has it is gone: who is left lacks all behind it, and
+/// nothing would be committed without a snapshot of what the leader's machine holds.
+#[test]
+fn what_nobody_who_is_there_has_is_sent_as_a_snapshot() {
+    let installed = Cell::new(0);
+    for seed in 0..40 {
+        let mut plan = kept(seed, Duration::ZERO);
+        plan.tuning.cache_bytes_max = 4 << 10;
+        tell("what_nobody_who_is_there_has_is_sent_as_a_snapshot", plan, |world| {
+            serve(world)?;
+            let leads = leader(world).expect("a cluster that serves has a leader");
+            let (lags, other) = ((leads + 1) % 3, (leads + 2) % 3);
+            world.cut_power(lags, Survivors::All);
+            while !world.rot_running(leads, seed) {
+                run_for(world, 10 * MS)?;
+            }
+            // It is not in memory any more.
+            run_for(world, 200 * MS)?;
+            world.cut_power(other, Survivors::All);
+            world.restart(lags);
+            write(world, b"with two")?;
+            let is_sent =
+                has(world, leads, Mark::HoleFoundLate) && has(world, lags, Mark::Installed);
+            installed.set(installed.get() + u32::from(is_sent));
+            world.restart(other);
+            converge(world)
+        });
+    }
+    assert!(installed.get() > 10, "{}", installed.get());
 }
 
 /// One node, and one who waits to be added.
@@ -198,7 +229,7 @@ fn a_power_cut_at_every_event_of_it_is_recovered_from() {
     let (mut before, mut after) = (0, 0);
     for events in 0..160_u64 {
         let plan = kept(events / 40, Duration::from_millis(100));
-        let was_found = std::cell::Cell::new(false);
+        let was_found = Cell::new(false);
         tell_of("a_power_cut_at_every_event_of_it_is_recovered_from", &plan, heavy, |world| {
             let (node, bad) = spoils(world, events % 2 == 0, events)?;
             // Another one of the same place may take its name.
@@ -263,7 +294,7 @@ fn who_has_all_of_its_log_needs_no_snapshot() {
 fn a_peer_is_not_sent_a_bad_snapshot() {
     let mut found = 0;
     for seed in 0..20 {
-        let was_found = std::cell::Cell::new(false);
+        let was_found = Cell::new(false);
         let mut plan = kept(seed, Duration::ZERO);
         plan.tuning.retain_log_bytes = 0;
         tell_of("a_peer_is_not_sent_a_bad_snapshot", &plan, heavy, |world| {

@@ -59,7 +59,7 @@ pub struct HostConfig {
 impl HostConfig {
     /// Checks what the values must hold.
     pub fn validate(&self) -> Result<(), HostError> {
-        if self.heartbeat.is_zero() || self.silence_max < self.heartbeat * 2 {
+        if self.heartbeat.is_zero() || self.silence_max < self.heartbeat.saturating_mul(2) {
             return Err(HostError::SilenceNotAboveHeartbeat);
         }
         Ok(())

@@ -283,7 +283,7 @@ impl Raft {
             leader.changing = Some(Changing { request, step: Step::Appended });
             return self.append_members(self.membership.joint(next));
         }
-        let until = self.now.after(self.tuning.election.1 * GREETINGS_MAX);
+        let until = self.now.after(self.tuning.election.1.saturating_mul(GREETINGS_MAX));
         let step = Step::Greet { next, ask_at: self.now, until };
         leader.changing = Some(Changing { request, step });
         self.around.is_news = true;
@@ -520,9 +520,11 @@ impl Raft {
         self.membership.is_voter(own) || (!self.is_settled() && self.previous.is_voter(own))
     }
 
-    /// Whether it would only wait, and nobody would notice.
+    /// Whether it would only wait, and nobody would notice; also one who stood and found out meanwhile that
+    /// it may not.
     pub(super) fn may_ask_around(&self) -> bool {
-        !self.may_campaign() && !self.peers.is_empty() && matches!(self.role, Role::Follower(_))
+        let waits = !matches!(self.role, Role::Forming(_) | Role::Leader(_));
+        waits && !self.may_campaign() && !self.peers.is_empty()
     }
 
     // ---- who is there ------------------------------------------------------------------------

@@ -295,9 +295,14 @@ impl Raft {
     /// When what the leader has committed and this node does not receive has been waited for as
     /// long as it may; or what it has placed, and nobody has led since.
     pub(super) fn give_up_at(&self) -> Option<Instant> {
-        let Role::Follower(follower) = &self.role else { return None };
+        let committed = match &self.role {
+            Role::Follower(follower) => follower.committed,
+            // What is not known to be committed ended when it began to stand.
+            Role::PreCandidate(_) | Role::Candidate(_) => self.log.marks.committed(),
+            Role::Forming(_) | Role::Leader(_) => return None,
+        };
         let (at, placed) = self.tracking.oldest()?;
-        let since = if placed <= follower.committed { at } else { at.max(self.contact) };
+        let since = if placed <= committed { at } else { at.max(self.contact) };
         Some(since.after(self.tuning.election.1))
     }
 

@@ -511,4 +511,14 @@ mod tests {
         }
         assert!(transfer.is_in_vain(), "it could have been sent more");
     }
+
+    /// There was no snapshot yet, or the one that was is bad: nobody says that there is nothing to read.
+    #[test]
+    fn a_first_piece_that_never_came_is_asked_for_again() {
+        let mut transfer = Transfer { has_begun: true, ..Transfer::default() };
+        assert_eq!(transfer.next(1), Some(0));
+        assert_eq!(transfer.next(1), None, "one at a time");
+        transfer.beat(true, 1);
+        assert_eq!(transfer.next(1), Some(0));
+    }
 }

@@ -103,6 +103,12 @@ impl Reads {
         self.waiting.is_empty() && self.round.is_none() && self.ready.is_empty()
     }
 
+    /// How many wait, in runs.
+    fn len(&self) -> usize {
+        let on_its_way = self.round.as_ref().map_or(0, |round| round.askers.len());
+        self.waiting.len() + on_its_way + self.ready.len()
+    }
+
     /// When the round on its way is to be asked for again.
     pub(super) fn repeat_at(&self, tuning: &Tuning) -> Option<Instant> {
         let wait = self.backoff.wait(tuning);
@@ -158,7 +164,7 @@ impl Raft {
     pub(crate) fn on_read(&mut self, requests: Requests, mode: ReadMode) {
         self.stray();
         self.stir();
-        if self.reads.waiting.len() + self.reads.ready.len() >= READS_MAX {
+        if self.reads.len() >= READS_MAX {
             return self.end(requests, Outcome::Refused(Refusal::Busy));
         }
         match mode {

@@ -6,11 +6,12 @@
 //! damaged one is ahead would never elect one (storage.md, counterexamples). If one who is behind has
 //! it as state alone, the damaged one stands all the same: it brings the other up to its own log, which
 //! needs nothing of what is lost, and hands over to it. A leader that finds such an entry lost, and gets it
-//! from nobody, can hand on nothing behind it and commit nothing: it makes room for another. Peers are
-//! asked in turn, one at each heartbeat, and again at once by what they gave. What a snapshot here holds as well, and no log that can be reached
-//! has any more, is done without: nobody asks for it until another peer can be reached. Knows no files:
-//! what was given is compared with what is missing by the storage. Invariant: equal term at equal index
-//! means the same entry, so any copy will do.
+//! from nobody, can hand on nothing behind it and commit nothing: it makes room for another. So it does if
+//! that is committed and its machine waits for it; if its machine holds it, and a peer that is there does not,
+//! a snapshot takes its place. Peers are asked in turn, one at each heartbeat, and again at once by what they
+//! gave. What a snapshot here holds as well, and no log that can be reached has any more, is done without:
+//! nobody asks for it until another peer can be reached. Knows no files: what was given is compared with what
+//! is missing by the storage. Invariant: equal term at equal index means the same entry, so any copy will do.
 
 use super::{Raft, log::Chunk, replication::ReadWish, role::Role};
 use crate::{
@@ -33,8 +34,9 @@ pub(super) struct Refill {
     ask_at: Option<Instant>,
     /// Counts through the peers. The search for the next begins with whom this one ended.
     turn: usize,
-    /// How many questions went out.
+    /// How many questions went out, and when the first did.
     asked: usize,
+    since: Option<Instant>,
     /// In whose logs it is no more: they hold it as state.
     without: Vec<NodeId>,
     /// Whether a peer lacks it as well.
@@ -44,7 +46,8 @@ pub(super) struct Refill {
 impl Refill {
     const fn new(hole: LogId, turn: usize) -> Self {
         let without = Vec::new();
-        Self { hole, ask_at: None, turn, asked: 0, without, is_wanted_by_others: false }
+        let (ask_at, since) = (None, None);
+        Self { hole, ask_at, turn, asked: 0, since, without, is_wanted_by_others: false }
     }
 }
 
@@ -74,17 +77,40 @@ impl Raft {
         }
         search.ask_at = Some(self.now.after(self.tuning.heartbeat));
         search.asked += 1;
+        search.since.get_or_insert(self.now);
         let (at, turn) = (search.hole, search.turn);
         // Whom it asks now may still answer; whom it asked twice does not have it.
         let is_lost = search.asked > VAIN_ROUNDS * holders;
+        let is_uncommitted = at.index > self.log.marks.committed();
         let (to, _) = self.holders()[turn % holders];
         self.send(to, Payload::RefillAsk { at });
         self.leave_to_another();
-        if is_lost && at.index > self.log.marks.committed() && matches!(self.role, Role::Leader(_))
-        {
+        let is_awaited = self.is_held_up() && self.lacks_snapshot() && !self.is_gone();
+        let is_stuck = is_lost && is_uncommitted || is_awaited && self.is_given_by_nobody();
+        if is_stuck && matches!(self.role, Role::Leader(_)) {
             self.marks.set(Mark::RefillInVain);
             self.become_follower(self.term, None);
         }
+    }
+
+    /// Whether everybody was asked so often, and for so long, that nobody who is there has what is lost.
+    fn is_given_by_nobody(&self) -> bool {
+        let (holders, most) = (self.holders().len(), self.tuning.election.1);
+        self.refill.as_ref().is_some_and(|search| {
+            let is_late = search.since.is_some_and(|since| self.now.since(since) > most);
+            is_late && search.asked > VAIN_ROUNDS * holders
+        })
+    }
+
+    /// Whether a peer that is there lacks what this leader's machine holds, and its disk has lost.
+    fn is_needed_by_peer(&self) -> bool {
+        let (Role::Leader(leader), Some(hole)) = (&self.role, self.facts.hole) else {
+            return false;
+        };
+        leader.peers.iter().any(|peer| {
+            let is_there = peer.has_answered && !peer.paused;
+            is_there && peer.matched < hole.index && peer.transfer.is_none()
+        })
     }
 
     /// Only another leader can send the state that this one's machine lacks. Until one has all of the
@@ -195,6 +221,7 @@ impl Raft {
         };
         let is_needed = self.is_in_vain()
             || leads && self.is_gone()
+            || self.is_given_by_nobody() && self.is_needed_by_peer()
             || self.refill.as_ref().is_some_and(|search| search.is_wanted_by_others);
         is_needed && self.lacks_snapshot() && !self.lacks_entries()
             || wanted_beyond.is_some_and(|at| self.facts.newest <= at)

@@ -558,3 +558,11 @@ fn who_stays_is_there_still_when_those_who_come_have_answered() {
     assert!(matches!(outcome, Some(Outcome::Refused(Refusal::Change(_)))), "{outcome:?}");
     cluster.changed(1, 101, &[Change::AddLearner(member(4)), Change::Remove(node(3))]);
 }
+
+/// Whoever wants that nobody ever stands by himself may say so.
+#[test]
+fn who_is_greeted_may_have_all_the_time_there_is() {
+    let mut cluster = joined(1, 2);
+    cluster.at(1).raft.tuning.election.1 = Duration::MAX;
+    cluster.changed(1, 10, &[Change::AddLearner(member(2))]);
+}

@@ -283,3 +283,28 @@ fn only_so_many_verdicts_wait_for_the_hard_state() {
     }
     assert_eq!(cluster.at(3).raft.owed.len(), OWED_MAX);
 }
+
+/// It found out while it asked around. It may have been removed meanwhile: whom it asks will say so.
+#[test]
+fn one_who_stands_and_may_not_any_more_asks_what_became_of_it() {
+    let mut cluster = Cluster::new((0..3).map(|_| disk_with(1, &[1, 1], 3)).collect());
+    cluster.run();
+    cluster.isolate(2);
+    cluster.at(2).raft.patience = Duration::ZERO;
+    cluster.pass(10 * MS);
+    cluster.settle(2);
+    assert_eq!(cluster.at(2).role(), status::Role::PreCandidate);
+    cluster.at(2).disk.lose(1);
+    cluster.queue.clear();
+    let is_hello = |(from, message): &(NodeId, Message)| {
+        *from == node(2) && matches!(message.payload, Payload::Hello { ask: true, .. })
+    };
+    let mut asked = false;
+    for _ in 0..500 {
+        cluster.pass(10 * MS);
+        cluster.settle(2);
+        asked |= cluster.queue.drain(..).any(|said| is_hello(&said));
+    }
+    assert!(asked);
+    assert_eq!(cluster.at(2).role(), status::Role::Follower);
+}

@@ -1,4 +1,5 @@
 use super::*;
+use crate::types::SnapshotName;
 
 #[test]
 fn a_followers_client_is_answered_where_it_asked() {
@@ -87,6 +88,21 @@ fn a_fate_that_was_lost_is_told_again() {
     cluster.at(1).raft.on_link(node(2), true);
     cluster.run();
     assert_eq!(commands(cluster.at(2)), [("a".into(), Some(20))]);
+}
+
+/// Nothing is refused that would show it: no entry was lost beside it.
+#[test]
+fn a_refusal_that_was_lost_is_told_again_with_the_heartbeat() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    cluster.at(1).disk.full = true;
+    cluster.settle(1);
+    cluster.cut.insert((node(1), node(2)));
+    cluster.propose(2, 20, &["a"]);
+    cluster.run();
+    cluster.cut.clear();
+    cluster.elapse(300 * MS);
+    assert_eq!(cluster.at(2).ended, [(20, Outcome::Refused(Refusal::DiskFull))]);
 }
 
 #[test]
@@ -212,4 +228,50 @@ fn the_time_of_entries_does_not_stand_still_behind_a_clock_that_was_ahead() {
     cluster.propose(2, 2 * HOUR, &["later"]);
     cluster.run();
     assert_eq!(last(&mut cluster, 2), 2 * HOUR);
+}
+
+/// It stands for election itself, for what its disk has lost is in no log any more; and its machine cannot
+/// go on before somebody sends it a snapshot.
+#[test]
+fn what_is_committed_and_cannot_be_applied_ends_at_one_who_stands() {
+    let mut cluster = Cluster::new({
+        let mut disks: Vec<_> = (0..3).map(|_| disk_with(1, &[1; 4], 3)).collect();
+        disks[1].lose_unseen(2);
+        disks
+    });
+    for to in [1, 3] {
+        cluster.cut.insert((node(2), node(to)));
+    }
+    cluster.elect(1);
+    cluster.elapse(200 * MS);
+    assert_eq!(cluster.at(2).disk.holes, [LogIndex(2)], "its machine waits for it");
+    cluster.cut.clear();
+    cluster.propose(2, 20, &["a"]);
+    cluster.run();
+    let committed = cluster.at(2).raft.committed();
+    assert!(cluster.at(2).raft.tracking.is_due(committed), "it knows where that is");
+    cluster.isolate(2);
+    let given = crate::message::Refill { gone: id(1, 2), frames: Bytes::new() };
+    let head = cluster.at(3).raft.head_to(node(2));
+    cluster.at(2).raft.on_message(node(3), Message { head, payload: Payload::Refill(given) });
+    assert!(cluster.at(2).raft.is_gone());
+    cluster.at(2).raft.patience = Duration::ZERO;
+    cluster.elapse(10 * MS);
+    assert_eq!(cluster.at(2).role(), status::Role::PreCandidate);
+    cluster.elapse(cluster.tuning.election.1.as_nanos() as u64);
+    assert_eq!(cluster.at(2).ended, [(20, Outcome::Unknown)]);
+}
+
+/// What it holds was dated by whoever led then, and no entry behind it may be of before.
+#[test]
+fn a_snapshot_brings_the_time_of_the_log_that_it_comes_from() {
+    let mut cluster = Cluster::led(3);
+    let time = Timestamp(3_600_000 * MS);
+    let head = cluster.at(1).raft.head_to(node(2));
+    cluster.at(2).raft.on_piece(&head, Piece { time, snapshot: whole(), ..Piece::default() });
+    assert_eq!(cluster.at(2).raft.log.last_time(), time);
+}
+
+fn whole() -> SnapshotName {
+    SnapshotName { at: id(1, 9), id: SnapshotId(7), bytes: 1, digest: 0 }
 }

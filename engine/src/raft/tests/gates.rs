@@ -60,8 +60,16 @@ fn other_answers_do_not_open_the_gate() {
         message.payload = Payload::GateAnswer { nonce: [300, 1], last: LogIndex(0) };
     };
     let old_term: Change = |message| message.head.term = Term(1);
-    let changes: [(Change, u64, bool); 4] =
-        [(other_fault, 1, false), (old_term, 1, false), (|_| {}, 2, false), (|_| {}, 1, true)];
+    let one_more: Change = |message| {
+        message.payload = Payload::GateAnswer { nonce: NONCE, last: LogIndex(1) };
+    };
+    let changes: [(Change, u64, bool); 5] = [
+        (other_fault, 1, false),
+        (old_term, 1, false),
+        (one_more, 1, false),
+        (|_| {}, 2, false),
+        (|_| {}, 1, true),
+    ];
     for (n, (change, from, opens)) in changes.into_iter().enumerate() {
         let mut cluster = forgetful();
         cluster.cut.insert((node(3), node(1)));

@@ -1,5 +1,7 @@
 //! Consensus on trial, without files: nodes over a pretended disk that is as slow as a test wants.
 
+mod answers;
+mod bounds;
 mod changes;
 mod elections;
 mod epochs;
@@ -79,6 +81,8 @@ struct Disk {
     reads: u64,
     /// Entries of which only the name is left.
     holes: Vec<LogIndex>,
+    /// They turned out in this life: what was acknowledged is.
+    owes_nothing: bool,
     /// What the node was made from, and has not met all others since.
     origin: Origin,
 }
@@ -95,6 +99,9 @@ impl Disk {
     /// What counts as durable.
     fn whole(&self) -> LogIndex {
         let durable = LogIndex(self.durable as u64);
+        if self.owes_nothing {
+            return durable;
+        }
         self.holes.first().map_or(durable, |hole| durable.min(hole.previous()))
     }
 
@@ -257,7 +264,7 @@ impl Node {
             is_state_lost: false,
             installed: None,
             hole: self.disk.holes.first().map(|hole| self.disk.log[hole.0 as usize - 1].0.id),
-            owes_entries: !self.disk.holes.is_empty(),
+            owes_entries: !self.disk.holes.is_empty() && !self.disk.owes_nothing,
         }
     }
 
@@ -390,6 +397,7 @@ fn disk_with(term: u64, terms: &[u64], nodes: u64) -> Disk {
         seeks_room: false,
         reads: 0,
         holes: Vec::new(),
+        owes_nothing: false,
         origin: Origin::default(),
     }
 }

@@ -498,3 +498,20 @@ fn a_round_is_confirmed_when_those_who_lacked_have_gone() {
     cluster.elapse(500 * MS);
     assert!(matches!(&cluster.at(1).queried[..], [(5, _)]), "{:?}", cluster.at(1).ended);
 }
+
+/// Those whose round is on its way take room as well.
+#[test]
+fn reads_on_their_way_count_with_those_that_wait_for_the_next_round() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    let raft = &mut cluster.at(1).raft;
+    for request in 0..READS_MAX as u64 {
+        raft.on_read(Requests::one(RequestId(2 * request)), ReadMode::Linearizable);
+    }
+    cluster.settle(1);
+    assert_eq!(cluster.at(1).ended, [], "there is room for so many");
+    read(&mut cluster, 1, 2 * READS_MAX as u64);
+    let refused = (2 * READS_MAX as u64, Outcome::Refused(Refusal::Busy));
+    cluster.settle(1);
+    assert_eq!(cluster.at(1).ended, [refused]);
+}

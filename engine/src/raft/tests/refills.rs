@@ -150,3 +150,58 @@ fn word_of_one_entry_says_nothing_of_another() {
     assert!(!tell(&mut cluster, at(2)));
     assert!(tell(&mut cluster, at(3)));
 }
+
+/// Node 1 leads what it and node 2 hold; node 3 has less, and hears of nothing yet.
+fn led_by_two(lengths: [usize; 3]) -> Cluster {
+    let mut cluster = Cluster::new(disks(lengths));
+    cluster.isolate(3);
+    cluster.elect(1);
+    for node in &mut cluster.nodes {
+        node.raft.draw_patience();
+        node.disk.owes_nothing = true;
+    }
+    cluster
+}
+
+/// The only other one that has it is gone, and who is left lacks it: without a snapshot of what the machine
+/// holds nothing would ever be committed again.
+#[test]
+fn a_leader_whose_machine_holds_what_nobody_gives_stands_for_it_with_a_snapshot() {
+    let mut cluster = led_by_two([6, 6, 3]);
+    assert_eq!(cluster.at(1).raft.applied(), LogIndex(7), "its machine has come as far");
+    cluster.at(1).disk.lose_unseen(5);
+    cluster.cut.clear();
+    cluster.isolate(2);
+    cluster.elapse(5_000 * MS);
+    assert_eq!(cluster.at(1).disk.holes, [LogIndex(5)], "nobody gives it");
+    assert_eq!(cluster.at(1).role(), status::Role::Leader);
+    assert!(cluster.at(3).disk.log.len() < 5, "and it cannot be handed on");
+    assert!(cluster.at(1).raft.wants_own_snapshot());
+    cluster.cut.clear();
+    cluster.elapse(500 * MS);
+    assert!(!cluster.at(1).raft.wants_own_snapshot(), "who has it came back");
+}
+
+/// Its machine waits for it as well: it can neither hand on nor apply, and who asks it would wait for ever.
+#[test]
+fn a_leader_that_waits_for_what_nobody_gives_makes_room() {
+    let mut cluster = led_by_two([6, 6, 3]);
+    cluster.at(2).disk.lazy = true;
+    cluster.propose(1, 10, &["a"]);
+    cluster.run();
+    cluster.at(1).disk.lose_unseen(8);
+    cluster.at(1).raft.log.evict(0);
+    cluster.cut.insert((node(1), node(2)));
+    assert!(cluster.at(2).disk.sync());
+    cluster.run();
+    assert_eq!(cluster.at(1).raft.committed(), LogIndex(8));
+    assert_eq!(cluster.at(1).disk.holes, [LogIndex(8)], "its machine came upon it");
+    cluster.cut.clear();
+    cluster.isolate(2);
+    cluster.elapse(10_000 * MS);
+    assert_eq!(cluster.at(1).ended, [(10, Outcome::Unknown)]);
+    cluster.cut.clear();
+    cluster.elapse(10_000 * MS);
+    assert_eq!(cluster.at(1).disk.holes, [], "who has it came back");
+    assert!((1..=3).all(|id| cluster.at(id).raft.committed() > LogIndex(8)));
+}

@@ -458,3 +458,15 @@ fn nobody_rests_before_one_who_can_be_reached_has_answered() {
     assert_eq!(cluster.at(1).role(), status::Role::Leader);
     assert!(!cluster.at(1).raft.is_asleep());
 }
+
+/// Its offer was on its way when its node was lost: of a node that is gone already no link says so again.
+#[test]
+fn nobody_rests_under_one_who_is_gone() {
+    let mut cluster = restful(3);
+    cluster.at(2).raft.on_link(node(1), false);
+    cluster.elapse(REST + 400 * MS);
+    assert!(!cluster.at(2).raft.is_asleep());
+    cluster.at(2).raft.on_link(node(1), true);
+    cluster.elapse(REST + 400 * MS);
+    assert!(cluster.sleeps());
+}
