@@ -470,7 +470,11 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
         return Err("ports begin at 1".into());
     }
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let found = (host, port).to_socket_addrs().map_err(|error| format!("{form}: {error}"))?;
+    if host.is_empty() {
+        return Err(form.into());
+    }
+    let unknown = |error| format!("the host {host:?} is not found: {error}");
+    let found = (host, port).to_socket_addrs().map_err(unknown)?;
     // Where a name has several, the others are told the short one as well.
     let mut found: Vec<_> = found.collect();
     found.sort_by_key(SocketAddr::is_ipv6);
@@ -568,6 +572,13 @@ mod tests {
             let error = parse_address(text).unwrap_err();
             assert!(error.contains("such as 127.0.0.1:7401"), "{text}: {error}");
         }
+    }
+
+    /// It was said to be no HOST:PORT, which it is.
+    #[test]
+    fn a_name_that_nobody_knows_is_told_as_that() {
+        let error = parse_address("nowhere.invalid:7401").unwrap_err();
+        assert!(error.starts_with("the host \"nowhere.invalid\" is not found: "), "{error}");
     }
 
     /// The number that a name had when the member was added was kept for ever.

@@ -123,8 +123,13 @@ pub(crate) fn backup(args: &Backup) -> Result<ExitCode> {
     }
     if args.json {
         say_json(&args.of, all);
-    } else {
+    } else if files.len() as u64 == count {
         say("to begin a new cluster with it: lakebed restore, once for each of its nodes");
+    } else {
+        say(format_args!(
+            "one group alone begins no new cluster: `lakebed restore` takes all {count} groups of a \
+             store"
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }

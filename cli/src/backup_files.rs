@@ -5,7 +5,7 @@
 //! lacks no group.
 
 use crate::{backup::show, progress::bytes_bar};
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use lakebed::Backup;
 use lakebed_kv::slots::GROUPS_MAX;
 use lakebed_runtime::read_backup;
@@ -30,7 +30,7 @@ impl BackupFiles {
     /// are, if whoever asks for it says so.
     pub(crate) fn read(name: &Path, asked: Option<u16>) -> Result<Self> {
         let name = &if name.is_dir() { only_one_in(name)? } else { name.to_owned() };
-        if asked.is_none_or(|asked| asked == 1) && name.exists() {
+        if asked.is_none_or(|asked| asked == 1) && is_there(name)? {
             return Self::one(name);
         }
         let files = files_of(name)?;
@@ -77,6 +77,10 @@ impl BackupFiles {
             let name = path.as_os_str().to_string_lossy();
             let instead = match name.strip_suffix(&suffix) {
                 Some(name) => format!("name {name}, which the names of all of them begin with"),
+                None if is_there(&of_group(path, 1))? => format!(
+                    "it is in the place of {} and those that follow: give it another name",
+                    of_group(path, 1).display()
+                ),
                 None => "call them NAME.group-1, NAME.group-2 and so on, and give NAME".into(),
             };
             bail!(
@@ -150,9 +154,20 @@ pub(crate) fn what(path: &Path, backup: &Backup) -> String {
 
 /// Those of several groups, from the first on, as far as there are files.
 fn files_of(name: &Path) -> Result<Vec<(PathBuf, Backup)>> {
-    let paths = (1..=GROUPS_MAX.into()).map(|group| of_group(name, group));
-    let checked = |path: PathBuf| Ok((path.clone(), check(&path)?));
-    paths.take_while(|path| path.exists()).map(checked).collect()
+    let mut files = Vec::new();
+    for path in (1..=GROUPS_MAX.into()).map(|group| of_group(name, group)) {
+        if !is_there(&path)? {
+            break;
+        }
+        let backup = check(&path)?;
+        files.push((path, backup));
+    }
+    Ok(files)
+}
+
+/// Where nobody may look is not known to be nothing.
+fn is_there(path: &Path) -> Result<bool> {
+    path.try_exists().with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// Of how many groups they are, and who says it; some may be silent, of a node that is newer than its
@@ -194,9 +209,10 @@ fn missing(name: &Path, asked: Option<u16>) -> anyhow::Error {
 
 /// The name of the backup that is alone in a directory.
 fn only_one_in(dir: &Path) -> Result<PathBuf> {
+    let unreadable = || format!("cannot read {}", dir.display());
     let mut names = BTreeSet::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
+    for entry in fs::read_dir(dir).with_context(unreadable)? {
+        let path = entry.with_context(unreadable)?.path();
         let text = path.to_string_lossy();
         let group = text.rsplit_once(".group-").filter(|(_, group)| group.parse::<u64>().is_ok());
         names.insert(group.map_or_else(|| path.clone(), |(name, _)| name.into()));
@@ -208,5 +224,19 @@ fn only_one_in(dir: &Path) -> Result<PathBuf> {
              alone: give the backup's own name",
             dir.display()
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of one that nobody may read it was said that something was denied, not what.
+    #[test]
+    fn a_directory_that_cannot_be_read_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let gone = dir.path().join("gone");
+        let error = format!("{:#}", only_one_in(&gone).unwrap_err());
+        assert!(error.contains(&format!("cannot read {}: ", gone.display())), "{error}");
     }
 }

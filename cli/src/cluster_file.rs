@@ -5,7 +5,8 @@
 
 use crate::{backup_files::BackupFiles, groups_file::write_whole};
 use anyhow::{Context, Result, bail};
-use lakebed::ClusterId;
+use lakebed::{ClusterId, MEMBERS_MAX};
+use lakebed_kv::slots::GROUPS_MAX;
 use serde::{Deserialize, Serialize};
 use std::{
     fs,
@@ -14,7 +15,7 @@ use std::{
     path::Path,
 };
 
-const NAME: &str = "cluster.json";
+pub(crate) const NAME: &str = "cluster.json";
 const VERSION: u32 = 1;
 
 /// A cluster of nodes 1, 2, 3... in one directory.
@@ -87,6 +88,13 @@ impl ClusterFile {
             let (path, version) = (path.display(), found.version);
             bail!("{path} has version {version}, this program knows {VERSION}: use a newer one");
         }
+        let (nodes, groups) = (found.peer_ports.len(), found.groups);
+        if !(1..=MEMBERS_MAX).contains(&nodes) || !(1..=GROUPS_MAX).contains(&groups) {
+            bail!(
+                "{} is not what `lakebed up` wrote: it is of {nodes} nodes and of {groups} groups",
+                path.display()
+            );
+        }
         Ok(Some(found))
     }
 
@@ -122,7 +130,13 @@ mod tests {
     fn what_it_did_not_write_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let newer = r#"{"version":2,"cluster":1,"peer_ports":[1]}"#;
-        for (text, expected) in [("", "not what"), ("{}", "not what"), (newer, "version 2")] {
+        let empty = r#"{"version":1,"cluster":1,"peer_ports":[]}"#;
+        let none = r#"{"version":1,"cluster":1,"peer_ports":[1],"groups":0}"#;
+        let many = r#"{"version":1,"cluster":1,"peer_ports":[1],"groups":65}"#;
+        let wrong = [("", "not what"), ("{}", "not what"), (newer, "version 2")];
+        // Of none it said that a port leaves no room for 0 nodes, or that 0 groups take 852227 files.
+        let beyond = [(empty, "0 nodes"), (none, "of 0 groups"), (many, "of 65 groups")];
+        for (text, expected) in wrong.into_iter().chain(beyond) {
             fs::write(dir.path().join(NAME), text).unwrap();
             let error = format!("{:#}", ClusterFile::read(dir.path()).unwrap_err());
             assert!(error.contains(expected) && error.contains(NAME), "{error}");

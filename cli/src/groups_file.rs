@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result, bail};
 use lakebed::files::make_durably;
+use lakebed_kv::slots::GROUPS_MAX;
 use lakebed_runtime::MARK;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -119,6 +120,10 @@ impl GroupsFile {
             let (path, version) = (path.display(), found.version);
             bail!("{path} has version {version}, this program knows {VERSION}: use a newer one");
         }
+        if !(1..=GROUPS_MAX).contains(&found.groups) {
+            let (path, groups) = (path.display(), found.groups);
+            bail!("{path} is not what lakebed wrote: it is of {groups} groups");
+        }
         Ok(Some(found))
     }
 
@@ -146,6 +151,11 @@ impl fmt::Display for Becoming {
             self.members.iter().map(|(id, address)| format!("{id}={address}")).collect();
         write!(f, "node {} of cluster {} ({})", self.node, self.cluster, members.join(","))
     }
+}
+
+/// Whether a node has lived in this folder, of one group or of several.
+pub(crate) fn is_nodes(dir: &Path) -> bool {
+    dir.join(MARK).is_file() || GroupsFile::is_in(dir)
 }
 
 /// Where a group's data is, in the folder of its node.
@@ -260,7 +270,12 @@ mod tests {
     fn what_lakebed_did_not_write_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let newer = r#"{"version":2,"groups":1,"is_formed":true}"#;
-        for (text, expected) in [("", "not what"), ("{}", "not what"), (newer, "version 2")] {
+        // Nothing was found wrong in a node of none.
+        let none = r#"{"version":1,"groups":0,"is_formed":true}"#;
+        let many = r#"{"version":1,"groups":65,"is_formed":true}"#;
+        let wrong = [("", "not what"), ("{}", "not what"), (newer, "version 2")];
+        let beyond = [(none, "not what"), (many, "65 groups")];
+        for (text, expected) in wrong.into_iter().chain(beyond) {
             fs::write(dir.path().join(NAME), text).unwrap();
             let error = format!("{:#}", settle(dir.path(), None).unwrap_err());
             assert!(error.contains(expected) && error.contains(NAME), "{error}");

@@ -10,7 +10,7 @@ use crate::{
     args::{Inspect, Verify},
     backup_files::{self, BackupFiles},
     explain as told_as_error,
-    groups_file::GroupsFile,
+    groups_file::{GroupsFile, is_nodes},
     log::note,
     progress::bytes_bar,
     say,
@@ -180,7 +180,7 @@ fn nodes_in(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut nodes = Vec::new();
     for entry in fs::read_dir(path)? {
         let path = entry?.path();
-        if path.join(lakebed_runtime::MARK).is_file() || GroupsFile::is_in(&path) {
+        if is_nodes(&path) {
             nodes.push(path);
         }
     }

@@ -67,23 +67,28 @@ pub(crate) fn run(member: &Member) -> Result<ExitCode> {
             let add = |node: &mut Node, group| change(node, group, &["ADD", &name, peer]);
             let told =
                 format!("node {id} is a learner now; `lakebed member promote` gives it a vote");
-            in_each(ask, |info| is_member(info, *id), add, &told)
+            let is_done = |info: &Info| address_of(info, *id) == Some(peer);
+            in_each(ask, is_done, add, (&told, &format!("node {id} is a member already")))
         }
         Member::Promote { ask, id } => {
             let name = id.to_string();
             let promote = |node: &mut Node, group| caught_up(node, group, *id, &["PROMOTE", &name]);
-            in_each(ask, |info| votes(info, *id), promote, &format!("node {id} votes now"))
+            let told = (format!("node {id} votes now"), format!("node {id} votes already"));
+            in_each(ask, |info| votes(info, *id), promote, (&told.0, &told.1))
         }
         Member::Demote { ask, id } => {
             let name = id.to_string();
             let demote = |node: &mut Node, group| change(node, group, &["DEMOTE", &name]);
-            in_each(ask, |info| learns(info, &name), demote, &format!("node {id} is a learner now"))
+            let told = format!("node {id} is a learner now");
+            let already = format!("node {id} is a learner already");
+            in_each(ask, |info| learns(info, &name), demote, (&told, &already))
         }
         Member::Remove { ask, id } => {
             let name = id.to_string();
             let remove = |node: &mut Node, group| change(node, group, &["REMOVE", &name]);
             let told = format!("node {id} is no member any more, and stops; its id is used up");
-            in_each(ask, |info| !is_member(info, *id), remove, &told)
+            let already = format!("node {id} is no member, nothing was changed");
+            in_each(ask, |info| !is_member(info, *id), remove, (&told, &already))
         }
         Member::Replace { ask, old, new, peer } => {
             let (name, gone) = (new.to_string(), old.to_string());
@@ -99,24 +104,33 @@ pub(crate) fn run(member: &Member) -> Result<ExitCode> {
                     );
                 }
                 // An earlier attempt may have come as far.
-                if !is_member(&info, *new) {
-                    change(node, group, &["ADD", &name, peer])?;
+                match address_of(&info, *new) {
+                    None => change(node, group, &["ADD", &name, peer])?,
+                    Some(address) if address != peer => bail!(
+                        "node {new} is a member already, at {address} and not at {peer}: nothing was \
+                         changed"
+                    ),
+                    Some(_) => {}
                 }
                 caught_up(node, group, *new, &["PROMOTE", &name, "REMOVE", &gone])
             };
-            let is_done = |info: &Info| votes(info, *new) && !is_member(info, *old);
+            let is_done = |info: &Info| {
+                votes(info, *new) && address_of(info, *new) == Some(peer) && !is_member(info, *old)
+            };
             let told = format!("node {new} votes in the place of node {old}, which stops");
-            in_each(ask, is_done, replace, &told)
+            let already = format!("node {new} votes already, and node {old} is no member");
+            in_each(ask, is_done, replace, (&told, &already))
         }
     }
 }
 
-/// Gives an order to each group that is meant and has not carried it out, and says so.
+/// Gives an order to each group that is meant and has not carried it out, and says which of both it was:
+/// what is told first, or second.
 fn in_each(
     ask: &Ask,
     is_done: impl Fn(&Info) -> bool,
     order: impl Fn(&mut Node, Option<u64>) -> Result<()>,
-    told: &str,
+    (told, told_already): (&str, &str),
 ) -> Result<ExitCode> {
     for group in any(ask)?.groups(ask.of.group)? {
         let mut node = leader(ask, group)?;
@@ -126,14 +140,11 @@ fn in_each(
             order(&mut node, group).map_err(|error| anyhow!("{}{error:#}", called(group)))?;
         }
         if !ask.json {
-            say(format_args!("{}{told}", called(group)));
+            say(format_args!("{}{}", called(group), if skips { told_already } else { told }));
         }
     }
-    if ask.json && any(ask).is_ok() {
-        return list(ask);
-    }
-    if ask.json {
-        // The only one that may be asked is the one that has just left.
+    if ask.json && list(ask).is_err() {
+        // It is done all the same. The only one that may be asked is one that has just left.
         say(json!({ "members": null }));
     }
     Ok(ExitCode::SUCCESS)
@@ -266,8 +277,13 @@ fn members(info: &Info) -> impl Iterator<Item = (&str, &str)> {
 }
 
 fn is_member(info: &Info, id: u64) -> bool {
+    address_of(info, id).is_some()
+}
+
+/// Where a member listens for the others.
+fn address_of(info: &Info, id: u64) -> Option<&str> {
     let id = id.to_string();
-    members(info).any(|(member, _)| member == id)
+    members(info).find_map(|(member, address)| (member == id).then_some(address))
 }
 
 fn learns(info: &Info, id: &str) -> bool {

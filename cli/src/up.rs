@@ -4,7 +4,7 @@ use crate::{
     args::{Up, refuse},
     backup_files::BackupFiles,
     block_on,
-    cluster_file::ClusterFile,
+    cluster_file::{self, ClusterFile},
     descriptors::clients_max,
     groups_file,
     node::{Plan, listen},
@@ -14,7 +14,7 @@ use crate::{
     supervise::Supervisor,
 };
 use anyhow::{Result, bail};
-use lakebed::Tuning;
+use lakebed::{MEMBERS_MAX, Tuning};
 use std::{
     env,
     net::{Ipv4Addr, SocketAddr},
@@ -31,6 +31,9 @@ pub(crate) fn run(up: &Up) -> Result<ExitCode> {
     let dir = up.dir.clone().unwrap_or_else(default_dir);
     let known = ClusterFile::read(&dir)?;
     let is_new = known.is_none();
+    if is_new {
+        refuse_orphans(&dir)?;
+    }
     let nodes = nodes(up, known.as_ref(), &dir);
     let ports = ports(up.port, nodes, "--port");
     let backup = backup(up, known.as_ref(), nodes, &dir)?;
@@ -63,6 +66,21 @@ pub(crate) fn run(up: &Up) -> Result<ExitCode> {
         }
         Supervisor::new(false, greeting(&ports)).metrics(metrics).run(plans, signals).await
     })
+}
+
+/// Nodes whose cluster nobody knows any more: another one that was made in their place would not be
+/// theirs.
+fn refuse_orphans(dir: &Path) -> Result<()> {
+    let nodes = (1..=MEMBERS_MAX).map(|id| dir.join(format!("node-{id}")));
+    match nodes.into_iter().find(|node| groups_file::is_nodes(node)) {
+        Some(node) => bail!(
+            "{} is a node's folder, and there is no {} beside it that says of which cluster: put it \
+             back, or choose another --dir",
+            node.display(),
+            cluster_file::NAME
+        ),
+        None => Ok(()),
+    }
 }
 
 /// What a cluster is to be made of, if it is not there yet.

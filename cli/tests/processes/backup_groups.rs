@@ -2,7 +2,7 @@
 //! whatever does not fit it is refused.
 
 use crate::{
-    common::{Patient, Process, Scratch, fails, json, lakebed, local, text},
+    common::{Patient, Process, Scratch, done, fails, json, lakebed, local, text},
     ports::ports,
     room::finds_no_room,
 };
@@ -115,6 +115,17 @@ fn a_backup_says_of_how_many_groups_it_is_and_no_other_number_is_taken() {
         ],
     );
     store.refuses("new", &[text(&store.at("none"))], &["none: No such file", "none.group-1"]);
+    // Which it is not known to lack: it was said to.
+    let below = store.at("four.group-1/below");
+    for asked in [&[][..], &["--groups", "4"]] {
+        let flags = [&[text(&below)], asked].concat();
+        store.refuses("new", &flags, &["four.group-1/below", ": Not a directory"]);
+    }
+    // It was told to give the name that it had given.
+    fs::copy(store.at("four.group-2"), &four).unwrap();
+    let hidden = "four.group-1 and those that follow: give it another name";
+    store.refuses("new", &[file], &["four is a backup of group 2 of 4", hidden]);
+    fs::remove_file(&four).unwrap();
 
     // Files that were mixed up.
     let mix = |name: &str, files: [&Path; 4]| {
@@ -269,4 +280,17 @@ fn a_restore_of_groups_that_was_cut_short_is_refused_and_repeated() {
     fs::create_dir(store.at("thesis")).unwrap();
     fs::write(store.at("thesis/chapter.tex"), "years of work").unwrap();
     store.refuses("thesis", &[text(&two)], &["chapter.tex is in the way", "empty directory"]);
+}
+
+/// It said to begin a new cluster with it, which `restore` refuses.
+#[test]
+fn of_one_group_of_several_nothing_is_said_to_begin() {
+    let store = Store::new();
+    let node = store.serve("node", &["--groups", "2"]);
+    node.says("ready");
+    let (at, file) = (local(store.clients), store.at("second"));
+    let told = done(&["backup", &at, text(&file), "--group", "2"]);
+    assert!(told.contains("lakebed restore` takes all 2 groups of a store"), "{told}");
+    assert!(!told.contains("to begin a new cluster"), "{told}");
+    store.refuses("new", &[text(&file)], &["group 2 of 2", "restored together"]);
 }

@@ -2,8 +2,9 @@
 //! and what to do, or repaired, and that is said. Nothing in them is changed.
 
 use crate::{
-    common::{connect, fails},
+    common::{Process, Scratch, connect, fails, lakebed, text},
     lone::Lone,
+    ports::ports,
 };
 use rustix::process::{Signal, getuid};
 use std::{
@@ -100,4 +101,25 @@ fn a_directory_that_cannot_be_written_is_named() {
     flags[at] = dir.display().to_string();
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();
     fails(&flags, 1, &[&format!("cannot use {}", dir.display())]);
+}
+
+/// A new cluster was drawn in its place, and the nodes were said to belong to another one than that.
+#[test]
+fn nodes_without_the_file_of_their_cluster_are_not_made_another_one() {
+    let scratch = Scratch::new();
+    let (node, file) = (scratch.path().join("node-2"), scratch.path().join("cluster.json"));
+    fs::create_dir(&node).unwrap();
+    let (port, peers) = (ports(3).to_string(), ports(3).to_string());
+    let up = ["up", "--dir", text(scratch.path()), "--port", &port, "--peer-port", &peers];
+    for mark in ["node", "groups.json"] {
+        fs::write(node.join(mark), "").unwrap();
+        fails(&up, 1, &["node-2 is a node's folder", "no cluster.json", "put it back"]);
+        assert!(!file.exists(), "none is made");
+        fs::remove_file(node.join(mark)).unwrap();
+    }
+    // A folder that somebody has made for it, or a disk.
+    fs::create_dir(node.join("lost+found")).unwrap();
+    let process = Process::start(&mut lakebed(&up));
+    process.says("ready");
+    assert!(file.exists());
 }

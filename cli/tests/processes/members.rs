@@ -3,11 +3,16 @@
 
 use crate::{
     cluster::Cluster,
-    common::{Patient, Scratch, connect, done, eventually, fails, lakebed, local, output},
+    common::{Patient, Scratch, connect, done, eventually, fails, json, lakebed, local, output},
     ports::ports,
 };
 use serde_json::Value;
-use std::process::Command;
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{TcpListener, TcpStream},
+    process::Command,
+    thread,
+};
 
 fn wrap(command: Command) -> Command {
     command
@@ -226,4 +231,65 @@ fn what_cannot_be_is_refused_with_the_reason() {
     let more = ["--listen", "127.0.0.1:21", "--peers", "1=127.0.0.1:21", "--resp", "127.0.0.1:22"];
     fails(&[&serve[..], &more].concat(), 2, &["the cluster was founded with it"]);
     assert!(!lakebed(&["member"]).output().unwrap().status.success());
+}
+
+/// What so many connections find to be a leader: it tells this of itself, and answers each order like this.
+fn leader_that_answers(info: &'static str, to_orders: &'static str, connections: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let answer = move |mut client: TcpStream| {
+        let mut lines = BufReader::new(client.try_clone().unwrap()).lines().map_while(Result::ok);
+        while let Some(count) = lines.next() {
+            let count: usize = count[1..].parse().unwrap();
+            let words: Vec<_> = (0..count).filter_map(|_| lines.nth(1)).collect();
+            let answer = match &*words[0] {
+                _ if words.last().is_some_and(|last| last == "INFO") => {
+                    format!("${}\r\n{info}\r\n", info.len())
+                }
+                "LAKEBED" => to_orders.into(),
+                _ => "+OK\r\n".into(),
+            };
+            client.write_all(answer.as_bytes()).unwrap();
+        }
+    };
+    thread::spawn(move || {
+        for client in listener.incoming().take(connections) {
+            let client = client.unwrap();
+            thread::spawn(move || answer(client));
+        }
+    });
+    address
+}
+
+/// It had removed itself, and ended while it was asked who is left: the command failed, one time of twelve.
+#[test]
+fn a_change_is_done_also_if_nobody_is_left_to_say_who_is_a_member() {
+    let info = "lakebed_version:0\nrole:leader\nmembers:1@127.0.0.1:8401\nlearners:\n";
+    for connections in [2, 3] {
+        let address = leader_that_answers(info, "+OK\r\n", connections);
+        let told = json(&["member", "remove", &address, "1"]);
+        assert!(told["members"].is_null(), "{told}");
+    }
+}
+
+/// A voter was called a new learner, and one that nobody knew was said to stop.
+#[test]
+fn what_is_so_already_is_not_said_to_have_been_done() {
+    let info = "lakebed_version:0\ngroups:2\nrole:leader\n\
+                members:1@127.0.0.1:8401,2@127.0.0.1:8402\nlearners:\n";
+    let refused = "-ERR membership change refused: node 2 is a member already\r\n";
+    let address = &leader_that_answers(info, refused, usize::MAX);
+    let there = "127.0.0.1:8409";
+    fails(&["member", "add", address, "2", there], 1, &["group 1: ", "node 2 is a member already"]);
+    let elsewhere = ["node 2 is a member already, at 127.0.0.1:8402 and not at 127.0.0.1:8409"];
+    fails(&["member", "replace", address, "1", "2", there], 1, &elsewhere);
+    fails(&["member", "replace", address, "9", "2", there], 1, &["node 9 is no member"]);
+    let said = |told: &str| format!("group 1: {told}\ngroup 2: {told}\n");
+    let removed = done(&["member", "remove", address, "9"]);
+    assert_eq!(removed, said("node 9 is no member, nothing was changed"));
+    assert_eq!(done(&["member", "promote", address, "2"]), said("node 2 votes already"));
+    let there = "127.0.0.1:8402";
+    assert_eq!(done(&["member", "add", address, "2", there]), said("node 2 is a member already"));
+    let replaced = done(&["member", "replace", address, "9", "2", there]);
+    assert_eq!(replaced, said("node 2 votes already, and node 9 is no member"));
 }

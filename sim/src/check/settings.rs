@@ -4,7 +4,7 @@ use crate::{Seed, plan::PlanFile};
 use std::{
     env,
     ffi::{OsStr, OsString},
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
@@ -48,6 +48,7 @@ impl Settings {
 
     /// What to run, for a test that checks this scenario.
     pub(super) fn seeds(&self, scenario: &str) -> Result<impl Iterator<Item = Seed>, String> {
+        self.shrink.as_deref().map_or(Ok(()), writable)?;
         let (first, count, planned) = match &self.runs {
             Runs::Seeds { first, count } => (*first, *count, None),
             Runs::Plan(path) => (0, 0, Some(Seed::of_plan(plan(path, scenario)?.plan))),
@@ -66,6 +67,19 @@ fn plan(path: &Path, scenario: &str) -> Result<PlanFile, String> {
     }
     let other = &file.scenario;
     Err(format!("SIM_PLAN: {at} is a plan of {other}, and this test runs {scenario}"))
+}
+
+/// Whether the shrunk plan can be kept there: it takes long until there is one. What is there is left
+/// alone, and nothing is left there.
+fn writable(path: &Path) -> Result<(), String> {
+    let is_new = !path.exists();
+    let opened = File::options().append(true).create(true).open(path);
+    opened.map_err(|e| format!("SIM_SHRINK: cannot write {}: {e}", path.display()))?;
+    if is_new {
+        // That it stays, and is empty, is no harm.
+        let _ = fs::remove_file(path);
+    }
+    Ok(())
 }
 
 fn number(name: &str, value: &OsStr) -> Result<u64, String> {
@@ -138,6 +152,28 @@ mod tests {
         assert!(refused(Some("lakebed plan 0\n")).contains("an older lakebed"));
         let other = "lakebed plan 1\nscenario storm_of_five\nseed 1\nnodes 5\n";
         assert!(refused(Some(other)).contains("a plan of storm_of_five"));
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    /// It was found out behind all the work, and the failure was not told either.
+    #[test]
+    fn a_shrunk_plan_that_cannot_be_kept_is_refused_before_anything_runs() {
+        let dir = env::temp_dir().join(format!("lakebed-shrunk-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let seeds = |path: &Path| {
+            let settings = read(&[("SIM_SHRINK", path.to_str().unwrap())]).unwrap();
+            settings.seeds("any").map(Iterator::count)
+        };
+        for wrong in [&dir.join("none/small.plan"), &dir] {
+            let problem = seeds(wrong).unwrap_err();
+            let expected = format!("SIM_SHRINK: cannot write {}: ", wrong.display());
+            assert!(problem.starts_with(&expected), "{problem}");
+        }
+        let (new, kept) = (dir.join("new.plan"), dir.join("kept.plan"));
+        fs::write(&kept, "of before").unwrap();
+        assert!(seeds(&new).is_ok() && seeds(&kept).is_ok());
+        assert!(!new.exists(), "nothing is made");
+        assert_eq!(fs::read_to_string(&kept).unwrap(), "of before");
         fs::remove_dir_all(&dir).unwrap();
     }
 }
