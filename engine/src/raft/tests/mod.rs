@@ -15,6 +15,7 @@ mod proposals;
 mod reads;
 mod refills;
 mod rests;
+mod said;
 mod storm;
 
 use super::*;

@@ -4,11 +4,14 @@
 mod alone;
 mod catching_up;
 mod crash;
+mod debts;
+mod failures;
 mod holes;
 mod joins;
 mod replays;
 mod restores;
 mod scrubs;
+mod slots;
 mod strangers;
 mod unreadable;
 mod verify;
@@ -32,6 +35,8 @@ struct Disk {
     files: BTreeMap<File, Vec<u8>>,
     requests: Vec<DiskRequest>,
     is_full: bool,
+    /// What fails, and is not done.
+    fails: Option<fn(&DiskRequest) -> bool>,
     /// Which read from now on fails, counting from zero.
     read_fails: Option<usize>,
     /// A block that no read of this file may cover.
@@ -47,6 +52,9 @@ impl Disk {
 
     fn perform(&mut self, request: DiskRequest) -> Result<Completion, DiskError> {
         self.requests.push(request.clone());
+        if self.fails.is_some_and(|fails| fails(&request)) {
+            return Err(DiskError::Io { errno: 5 });
+        }
         match request {
             DiskRequest::List => Ok(Completion::Listed(
                 self.files.iter().map(|(file, bytes)| (*file, bytes.len() as u64)).collect(),
