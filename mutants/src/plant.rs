@@ -206,7 +206,7 @@ impl<'a> Planted<'a> {
                 let awake = called(&site.mutants);
                 let _ = write!(
                     out,
-                    "(({awake} ^ ((({})) {} ({awake} ^ ({})))) ^ {awake})",
+                    "({awake} ^ (({}) {} ({awake} ^ ({}))))",
                     negated(&awake, &part(left)),
                     &self.text[operator.clone()],
                     part(right)
@@ -302,8 +302,17 @@ fn f(a: u8, b: bool) -> Point {
 ";
 
     fn mutant(id: u32, genre: Genre, place: (usize, &str), replacement: &str) -> Mutant {
-        let (line, what) = place;
-        let column = TEXT.lines().nth(line - 1).and_then(|text| text.find(what)).unwrap() + 1;
+        mutant_of(TEXT, id, genre, place, replacement)
+    }
+
+    fn mutant_of(
+        text: &str,
+        id: u32,
+        genre: Genre,
+        (line, what): (usize, &str),
+        replacement: &str,
+    ) -> Mutant {
+        let column = text.lines().nth(line - 1).and_then(|text| text.find(what)).unwrap() + 1;
         let span = serde_json::json!({
             "start": { "line": line, "column": column },
             "end": { "line": line, "column": column + what.len() },
@@ -343,6 +352,67 @@ fn f(a: u8, b: bool) -> Point {
             assert!(planted.contains(&format!("mutant({id})")), "{name}: {planted}");
         }
         assert!(!planted.contains("const fn"), "what is chosen at run time is no constant");
+    }
+
+    fn last(block: &syn::Block) -> &syn::Expr {
+        let Some(syn::Stmt::Expr(expr, None)) = block.stmts.last() else { panic!("no value") };
+        expr
+    }
+
+    /// What a planted expression of truths is, `is_true` telling of those in it.
+    fn value(expr: &syn::Expr, is_true: &dyn Fn(&str) -> bool) -> bool {
+        let of = |expr: &syn::Expr| value(expr, is_true);
+        match expr {
+            syn::Expr::Paren(paren) => of(&paren.expr),
+            syn::Expr::Unary(unary) => !of(&unary.expr),
+            syn::Expr::Binary(binary) => match binary.op {
+                syn::BinOp::And(_) => of(&binary.left) && of(&binary.right),
+                syn::BinOp::Or(_) => of(&binary.left) || of(&binary.right),
+                syn::BinOp::BitXor(_) => of(&binary.left) ^ of(&binary.right),
+                _ => panic!("no operator of truths"),
+            },
+            syn::Expr::Call(call) => match &call.args[0] {
+                syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Int(id), .. }) => {
+                    is_true(id.base10_digits())
+                }
+                _ => panic!("no number of a mutant"),
+            },
+            syn::Expr::Path(path) => is_true(&path.path.get_ident().unwrap().to_string()),
+            syn::Expr::If(either) if of(&either.cond) => of(last(&either.then_branch)),
+            syn::Expr::If(either) => of(&either.else_branch.as_ref().unwrap().1),
+            syn::Expr::Block(block) => of(last(&block.block)),
+            _ => panic!("no expression of truths"),
+        }
+    }
+
+    /// Of both operators, awake and asleep, for all that the operands may be.
+    #[test]
+    fn what_is_awake_is_what_the_mutant_says() {
+        let text = "fn f(a: bool, b: bool, c: bool) -> bool { !a && b || c }";
+        let places = [
+            (6, Genre::UnaryOperator, "!a", ""),
+            (7, Genre::BinaryOperator, "&&", "||"),
+            (8, Genre::BinaryOperator, "||", "&&"),
+        ];
+        let mutants =
+            places.map(|(id, genre, what, instead)| mutant_of(text, id, genre, (1, what), instead));
+        let mutants: Vec<_> = mutants.iter().collect();
+        let planted = plant(text, &mutants, &BTreeSet::new()).unwrap();
+        let item: syn::ItemFn = syn::parse_str(&planted).unwrap();
+        for truths in 0..8 {
+            let [a, b, c] = [1, 2, 4].map(|bit| truths & bit > 0);
+            let means = [(0, !a && b || c), (6, a && b || c), (7, !a || b || c), (8, !a && b && c)];
+            for (id, means) in means {
+                let is_true = |name: &str| match name {
+                    "a" => a,
+                    "b" => b,
+                    "c" => c,
+                    number => number.parse() == Ok(id),
+                };
+                let is = value(last(&item.block), &is_true);
+                assert_eq!(is, means, "{id} with {a}, {b}, {c}: {planted}");
+            }
+        }
     }
 
     #[test]

@@ -322,3 +322,20 @@ impl Raft {
         requests(runs).for_each(|requests| self.end(requests, outcome.clone()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_former_life_confirms_nothing() {
+        let mut intake = Intake::default();
+        assert!(intake.admit(5, 1));
+        intake.decide(1, Placement::Busy);
+        intake.arrived(4, 1);
+        assert_eq!(intake.tell().0.len(), 1, "this life was told nothing yet");
+        intake.arrived(5, 1);
+        intake.repeat();
+        assert_eq!(intake.tell(), (Vec::new(), 1));
+    }
+}

@@ -451,6 +451,7 @@ impl Raft {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Term;
 
     fn limited(bytes_per_second: u64) -> (Allowance, Tuning) {
         let heartbeat = Duration::from_millis(100);
@@ -512,6 +513,7 @@ mod tests {
         assert!(transfer.is_in_vain(), "it could have been sent more");
     }
 
+<<<<<<< HEAD
     /// There was no snapshot yet, or the one that was is bad: nobody says that there is nothing to read.
     #[test]
     fn a_first_piece_that_never_came_is_asked_for_again() {
@@ -520,5 +522,37 @@ mod tests {
         assert_eq!(transfer.next(1), None, "one at a time");
         transfer.beat(true, 1);
         assert_eq!(transfer.next(1), Some(0));
+=======
+    #[test]
+    fn one_piece_is_sent_until_the_peer_gets_further_and_then_a_window() {
+        let (at, window) = (LogId::new(Term(1), LogIndex(7)), 30);
+        let name = SnapshotName { at, bytes: 100, ..SnapshotName::default() };
+        let mut transfer = Transfer { has_begun: true, ..Transfer::default() };
+        let send = |transfer: &mut Transfer, most: usize| -> Vec<u64> {
+            let mut pieces = Vec::new();
+            while let Some(from) = transfer.next(window).filter(|_| pieces.len() < most) {
+                pieces.push(from);
+                assert_eq!(transfer.next(window), None, "one is being read");
+                transfer.reading = false;
+                (transfer.snapshot, transfer.sent) = (Some(name), from + 10);
+            }
+            pieces
+        };
+        assert_eq!(transfer.at(), None, "nothing is known of it");
+        assert_eq!(send(&mut transfer, 1), [0]);
+        assert_eq!(transfer.at(), Some(at.index));
+        transfer.reading = false;
+        assert_eq!(transfer.next(window), None, "it may have it all from before");
+        let answer = |next, stored| InstallAnswer { next, stored, ..InstallAnswer::default() };
+        transfer.answered(&answer(0, 0));
+        assert_eq!(send(&mut transfer, 9), [], "it gets no further");
+        transfer.answered(&answer(10, 10));
+        assert!(transfer.is_taken_in());
+        assert_eq!(send(&mut transfer, 9), [10, 20, 30]);
+        transfer.answered(&answer(40, 20));
+        assert_eq!(send(&mut transfer, 9), [40], "what is not stored yet takes up the window");
+        transfer.answered(&answer(80, 80));
+        assert_eq!(send(&mut transfer, 9), [80, 90], "that is all");
+>>>>>>> hF
     }
 }

@@ -284,6 +284,7 @@ fn only_so_many_verdicts_wait_for_the_hard_state() {
     assert_eq!(cluster.at(3).raft.owed.len(), OWED_MAX);
 }
 
+<<<<<<< HEAD
 /// It found out while it asked around. It may have been removed meanwhile: whom it asks will say so.
 #[test]
 fn one_who_stands_and_may_not_any_more_asks_what_became_of_it() {
@@ -307,4 +308,19 @@ fn one_who_stands_and_may_not_any_more_asks_what_became_of_it() {
     }
     assert!(asked);
     assert_eq!(cluster.at(2).role(), status::Role::Follower);
+=======
+/// Its term is too low for whoever has less log: it must learn of the greater one from a refusal, as
+/// nobody leads who could tell it.
+#[test]
+fn who_is_refused_for_its_term_learns_of_the_greater_one() {
+    let disks = [(3, &[1, 3][..]), (9, &[1]), (3, &[1])];
+    let mut cluster = Cluster::new(disks.map(|(term, log)| disk_with(term, log, 3)).into());
+    cluster.isolate(3);
+    for (other, patience) in [(1, 0), (2, 3600), (3, 3600)] {
+        cluster.at(other).raft.patience = Duration::from_secs(patience);
+    }
+    cluster.elapse(5000 * MS);
+    assert_eq!(cluster.at(1).role(), status::Role::Leader);
+    assert!(cluster.at(1).raft.term > Term(9));
+>>>>>>> hF
 }

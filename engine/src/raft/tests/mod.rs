@@ -17,6 +17,7 @@ mod proposals;
 mod reads;
 mod refills;
 mod rests;
+mod said;
 mod storm;
 
 use super::*;

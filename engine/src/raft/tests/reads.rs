@@ -350,6 +350,21 @@ fn a_leader_serves_local_reads_while_a_quorum_answers() {
     assert_eq!(cluster.at(1).ended, [(2, Outcome::Refused(Refusal::NotReady))]);
 }
 
+/// Each of a quorum must have answered, not one for all.
+#[test]
+fn one_answer_of_four_makes_no_local_read_fresh() {
+    let mut cluster = Cluster::led(5);
+    cluster.elapse(300 * MS);
+    [3, 4, 5].into_iter().for_each(|id| cluster.isolate(id));
+    cluster.elapse(300 * MS);
+    assert_eq!(cluster.at(1).role(), status::Role::Leader);
+    let mode = ReadMode::Local { stale_max: Duration::from_millis(150) };
+    cluster.at(1).raft.on_read(Requests::one(RequestId(1)), mode);
+    cluster.settle(1);
+    assert_eq!(cluster.at(1).queried, []);
+    assert_eq!(cluster.at(1).ended, [(1, Outcome::Refused(Refusal::NotReady))]);
+}
+
 #[test]
 fn a_local_read_is_as_stale_as_it_may_be() {
     let mut cluster = Cluster::led(3);

@@ -1,7 +1,7 @@
 //! Entries that a disk has lost and a peer gives again.
 
 use super::*;
-use crate::message::Refill;
+use crate::{message::Refill, raft::log::Change, types::SnapshotName};
 
 /// Disks in term 1 with logs of these lengths.
 fn disks(lengths: [usize; 3]) -> Vec<Disk> {
@@ -151,6 +151,7 @@ fn word_of_one_entry_says_nothing_of_another() {
     assert!(tell(&mut cluster, at(3)));
 }
 
+<<<<<<< HEAD
 /// Node 1 leads what it and node 2 hold; node 3 has less, and hears of nothing yet.
 fn led_by_two(lengths: [usize; 3]) -> Cluster {
     let mut cluster = Cluster::new(disks(lengths));
@@ -204,4 +205,49 @@ fn a_leader_that_waits_for_what_nobody_gives_makes_room() {
     cluster.elapse(10_000 * MS);
     assert_eq!(cluster.at(1).disk.holes, [], "who has it came back");
     assert!((1..=3).all(|id| cluster.at(id).raft.committed() > LogIndex(8)));
+=======
+/// A snapshot holds what is lost as well: it is done without where nobody who can be reached has it, and
+/// only as long.
+#[test]
+fn what_a_snapshot_holds_is_asked_for_where_somebody_may_have_it() {
+    let mut cluster = Cluster::new({
+        let mut disks = disks([4, 4, 4]);
+        disks[0].lose(2);
+        disks
+    });
+    (1..=3).for_each(|id| cluster.settle(id));
+    let gone = Refill { gone: LogId::new(Term(1), LogIndex(2)), frames: Bytes::new() };
+    let message =
+        Message { head: cluster.at(2).raft.head_to(node(1)), payload: Payload::Refill(gone) };
+    cluster.deliver(node(2), message);
+    let raft = &mut cluster.at(1).raft;
+    raft.facts.newest = LogIndex(3);
+    for (up, is_content) in [(true, false), (false, true), (true, false)] {
+        raft.on_link(node(2), true);
+        raft.on_link(node(3), up);
+        assert_eq!(raft.is_content(), is_content, "node 3 can be reached: {up}");
+    }
+}
+
+/// Once, until the newest snapshot here is that one: then another may come.
+#[test]
+fn a_snapshot_joins_the_log_that_lacks_one() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a", "b"]);
+    cluster.elapse(300 * MS);
+    let raft = &mut cluster.at(2).raft;
+    let snapshot = SnapshotName { at: raft.log.last(), bytes: 1, ..SnapshotName::default() };
+    raft.facts.is_state_lost = true;
+    raft.facts.receiving = Some(Receiving { snapshot, next: 1, stored: 1, is_whole: true });
+    raft.stray();
+    for _ in 0..3 {
+        raft.install();
+        assert!(raft.is_joining());
+    }
+    let joins = raft.log.changes().drain(..).filter(|change| matches!(change, Change::Join(_)));
+    assert_eq!(joins.count(), 1);
+    (raft.facts.newest, raft.facts.receiving) = (snapshot.at.index, None);
+    raft.install();
+    assert!(!raft.is_joining());
+>>>>>>> hF
 }

@@ -75,6 +75,23 @@ fn what_is_lost_is_named_given_and_there_after_a_restart() {
 }
 
 #[test]
+fn a_cut_takes_what_is_missing_behind_it_and_leaves_what_is_before() {
+    let (node, frames) = grown([40, 50, 60, 700, 80]);
+    let mut disk = node.disk;
+    [1, 3, 4].into_iter().for_each(|n| harm(&mut disk, &frames[n]));
+    let mut node = Node::start(disk, Start::Run);
+    node.truncate(LogId::new(Term(1), LogIndex(3)));
+    node.settle();
+    assert_eq!(node.storage.hole(), Some(LogId::new(Term(1), LogIndex(2))));
+    assert_eq!(node.storage.durable(), LogIndex(1));
+    refill(&mut node, &frames[1]);
+    assert_eq!(node.storage.hole(), None);
+    assert_eq!(node.storage.durable(), LogIndex(3));
+    let mut node = node.restart();
+    assert_eq!(node.read(1).len(), 3);
+}
+
+#[test]
 fn another_entry_of_that_name_is_not_taken() {
     let (node, frames) = grown([40, 50, 60]);
     let mut disk = node.disk;

@@ -133,3 +133,40 @@ fn nothing_is_read_of_a_log_that_a_snapshot_replaces() {
     assert_eq!(node.disk.requests.iter().find(of_the_log), None);
     assert_eq!((node.storage.restored(), node.halted), (Some(at), None));
 }
+
+/// A node whose log goes on from a snapshot, and its disk without any.
+fn stateless() -> (Node, Disk) {
+    let mut node = Node::start(Disk::default(), format());
+    for round in 1..=3 {
+        node.append_all(round, sizes());
+        node.storage.hint_committed(node.last.index);
+        node.storage.retain(node.last.index, None);
+        scrubs::snap(&mut node);
+    }
+    node.append_all(3, sizes());
+    assert!(node.storage.first() > LogIndex(1));
+    let mut disk = node.disk.clone();
+    disk.files.retain(|file, _| !matches!(file, File::Snapshot(_)));
+    (node, disk)
+}
+
+/// A peer gives it the state that its log goes on from: nothing of that is given up, and nothing forgotten.
+#[test]
+fn who_has_lost_its_snapshots_keeps_its_log() {
+    let (node, disk) = stateless();
+    let restarted = Node::start(disk, Start::Run);
+    assert!(restarted.storage.is_state_lost() && restarted.storage.marks().has(Mark::SnapshotLost));
+    assert_eq!(restarted.storage.restored(), None);
+    let (first, is) = (node.storage.first(), restarted.recovered());
+    assert_eq!((is.first, is.last, is.gate), (first, node.last, None));
+}
+
+/// Nobody would be left who could give it the state; and it is as it was, should a peer come back.
+#[test]
+fn who_has_lost_its_snapshots_is_not_made_the_only_voter() {
+    let (_, disk) = stateless();
+    let forced = Node::start(disk.clone(), Start::ForceSoleVoter { acknowledged_loss: true });
+    let Some(Halt::Refused { row, .. }) = forced.halted else { panic!("{:?}", forced.halted) };
+    assert_eq!(row, "snapshot-missing");
+    assert!(forced.disk.files == disk.files, "it was written to");
+}

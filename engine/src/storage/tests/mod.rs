@@ -4,12 +4,18 @@
 mod alone;
 mod catching_up;
 mod crash;
+<<<<<<< HEAD
 mod cuts;
+=======
+mod debts;
+mod failures;
+>>>>>>> hF
 mod holes;
 mod joins;
 mod replays;
 mod restores;
 mod scrubs;
+mod slots;
 mod strangers;
 mod unreadable;
 mod verify;
@@ -33,6 +39,8 @@ struct Disk {
     files: BTreeMap<File, Vec<u8>>,
     requests: Vec<DiskRequest>,
     is_full: bool,
+    /// What fails, and is not done.
+    fails: Option<fn(&DiskRequest) -> bool>,
     /// Which read from now on fails, counting from zero.
     read_fails: Option<usize>,
     /// A block that no read of this file may cover.
@@ -48,6 +56,9 @@ impl Disk {
 
     fn perform(&mut self, request: DiskRequest) -> Result<Completion, DiskError> {
         self.requests.push(request.clone());
+        if self.fails.is_some_and(|fails| fails(&request)) {
+            return Err(DiskError::Io { errno: 5 });
+        }
         match request {
             DiskRequest::List => Ok(Completion::Listed(
                 self.files.iter().map(|(file, bytes)| (*file, bytes.len() as u64)).collect(),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    disk::segment::Layout,
+    disk::{segment::Layout, snapshot::Footer},
     report::{BlockContent, Defect, Inspection, SegmentState},
 };
 
@@ -168,6 +168,22 @@ fn a_restart_does_what_the_look_said() {
 }
 
 /// A disk that does not give some bytes back has said nothing of them.
+/// Each block is good by itself.
+#[test]
+fn a_snapshot_that_is_another_than_its_footer_says_is_told_with_its_place() {
+    let mut node = lived();
+    let newest = node.storage.snapshots.whole.last().expect("it has two").clone();
+    let (file, group, align) = (newest.file(), node.recovered().identity.group, 512);
+    let footer = Footer { digest: !newest.footer.digest, ..newest.footer };
+    let footer = footer.encode(group, newest.header.id, align as u32);
+    let bytes = node.disk.files.get_mut(&file).expect("it is there");
+    let at = bytes.len() - align;
+    bytes[at..].copy_from_slice(&footer);
+    let found = look(&node.disk, Start::Verify);
+    let [defect] = &found.defects[..] else { panic!("{found}") };
+    assert_eq!((defect.file, defect.offset, defect.bytes), (file, at as u64, align as u64));
+}
+
 #[test]
 fn what_cannot_be_read_is_told_with_its_place() {
     let disk = lived().disk;

@@ -1,0 +1,66 @@
+//! How much is said: what is needed, and no more.
+
+use super::*;
+use crate::{message::Append, types::SnapshotName};
+
+/// Of what both have it is sent a half at most, however many terms follow there.
+#[test]
+fn who_shares_half_of_a_log_is_not_sent_all_of_it() {
+    let (shared, runs) = (1000, 1000);
+    let log = |odd: u64| -> Vec<u64> {
+        std::iter::repeat_n(1, shared).chain((1..runs).map(|run| run * 2 + odd)).collect()
+    };
+    let (mut leader, follower, term) = (log(0), log(1), runs * 2 + 2);
+    leader.push(term);
+    let disks = [&leader, &follower, &leader].map(|terms| disk_with(term, terms, 3));
+    let mut cluster = Cluster::new(disks.into());
+    cluster.isolate(2);
+    cluster.elect(1);
+    cluster.cut.clear();
+    cluster.pass(cluster.tuning.heartbeat.as_nanos() as u64);
+    (1..=3).for_each(|id| cluster.settle(id));
+    let mut first = LogIndex(u64::MAX);
+    while let Some((from, message)) = cluster.queue.pop_front() {
+        if let (Payload::Append(append), 2) = (&message.payload, message.head.to.0) {
+            first = first.min(append.prev.index.next());
+        }
+        cluster.deliver(from, message);
+    }
+    assert_eq!(cluster.at(2).ids(), cluster.at(1).ids());
+    assert!(cluster.at(1).has(Mark::DivergenceBisected));
+    assert!(first.0 >= shared as u64 / 2, "sent again from {first} on");
+}
+
+/// Each heartbeat is answered, and no answer is. Whatever else is said is said for a reason, and there is
+/// none.
+#[test]
+fn a_calm_group_says_nothing_but_heartbeats_and_answers() {
+    let mut cluster = Cluster::led(5);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(1000 * MS);
+    let (before, heartbeats) = (cluster.delivered, 20);
+    cluster.elapse(cluster.tuning.heartbeat.as_nanos() as u64 * heartbeats);
+    assert_eq!(cluster.delivered - before, heartbeats as usize * 2 * 4);
+}
+
+/// What came behind a snapshot waits as long as that comes, and as its leader leads.
+#[test]
+fn what_follows_a_snapshot_waits_for_it_and_for_no_other_leader() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    let term = cluster.at(1).raft.term;
+    let [at, next] = [10, 11].map(|index| LogId::new(term, LogIndex(index)));
+    let (_, frames) = Batch::one(b"a").seal(seed(), next, term, Timestamp(9));
+    let append = Append { sequence: 99, prev: at, frames, ..Append::default() };
+    let head = cluster.at(1).raft.head_to(node(2));
+    let raft = &mut cluster.at(2).raft;
+    let snapshot = SnapshotName { at, bytes: 100, ..SnapshotName::default() };
+    raft.facts.receiving = Some(Receiving { snapshot, next: 0, stored: 0, is_whole: false });
+    raft.on_message(node(1), Message { head, payload: Payload::Append(append) });
+    raft.stray();
+    raft.install();
+    assert_eq!(raft.receiver.waiting.last(), Some(next.index));
+    raft.become_follower(term.next(), None);
+    raft.install();
+    assert!(raft.receiver.waiting.is_empty());
+}
