@@ -513,7 +513,6 @@ mod tests {
         assert!(transfer.is_in_vain(), "it could have been sent more");
     }
 
-<<<<<<< HEAD
     /// There was no snapshot yet, or the one that was is bad: nobody says that there is nothing to read.
     #[test]
     fn a_first_piece_that_never_came_is_asked_for_again() {
@@ -522,7 +521,8 @@ mod tests {
         assert_eq!(transfer.next(1), None, "one at a time");
         transfer.beat(true, 1);
         assert_eq!(transfer.next(1), Some(0));
-=======
+    }
+
     #[test]
     fn one_piece_is_sent_until_the_peer_gets_further_and_then_a_window() {
         let (at, window) = (LogId::new(Term(1), LogIndex(7)), 30);
@@ -553,6 +553,5 @@ mod tests {
         assert_eq!(send(&mut transfer, 9), [40], "what is not stored yet takes up the window");
         transfer.answered(&answer(80, 80));
         assert_eq!(send(&mut transfer, 9), [80, 90], "that is all");
->>>>>>> hF
     }
 }

@@ -559,14 +559,14 @@ fn who_stays_is_there_still_when_those_who_come_have_answered() {
     cluster.changed(1, 101, &[Change::AddLearner(member(4)), Change::Remove(node(3))]);
 }
 
-<<<<<<< HEAD
 /// Whoever wants that nobody ever stands by himself may say so.
 #[test]
 fn who_is_greeted_may_have_all_the_time_there_is() {
     let mut cluster = joined(1, 2);
     cluster.at(1).raft.tuning.election.1 = Duration::MAX;
     cluster.changed(1, 10, &[Change::AddLearner(member(2))]);
-=======
+}
+
 #[test]
 fn of_each_stranger_it_is_known_in_which_life_it_spoke_last() {
     let raft = &mut Cluster::led(3).nodes[0].raft;
@@ -574,5 +574,4 @@ fn of_each_stranger_it_is_known_in_which_life_it_spoke_last() {
         raft.meet(node(stranger), life);
     }
     assert_eq!(raft.met(), [(node(7), 5), (node(8), 3), (node(9), 4)]);
->>>>>>> hF
 }

@@ -284,7 +284,6 @@ fn only_so_many_verdicts_wait_for_the_hard_state() {
     assert_eq!(cluster.at(3).raft.owed.len(), OWED_MAX);
 }
 
-<<<<<<< HEAD
 /// It found out while it asked around. It may have been removed meanwhile: whom it asks will say so.
 #[test]
 fn one_who_stands_and_may_not_any_more_asks_what_became_of_it() {
@@ -308,7 +307,8 @@ fn one_who_stands_and_may_not_any_more_asks_what_became_of_it() {
     }
     assert!(asked);
     assert_eq!(cluster.at(2).role(), status::Role::Follower);
-=======
+}
+
 /// Its term is too low for whoever has less log: it must learn of the greater one from a refusal, as
 /// nobody leads who could tell it.
 #[test]
@@ -322,5 +322,4 @@ fn who_is_refused_for_its_term_learns_of_the_greater_one() {
     cluster.elapse(5000 * MS);
     assert_eq!(cluster.at(1).role(), status::Role::Leader);
     assert!(cluster.at(1).raft.term > Term(9));
->>>>>>> hF
 }

@@ -151,7 +151,6 @@ fn word_of_one_entry_says_nothing_of_another() {
     assert!(tell(&mut cluster, at(3)));
 }
 
-<<<<<<< HEAD
 /// Node 1 leads what it and node 2 hold; node 3 has less, and hears of nothing yet.
 fn led_by_two(lengths: [usize; 3]) -> Cluster {
     let mut cluster = Cluster::new(disks(lengths));
@@ -205,7 +204,8 @@ fn a_leader_that_waits_for_what_nobody_gives_makes_room() {
     cluster.elapse(10_000 * MS);
     assert_eq!(cluster.at(1).disk.holes, [], "who has it came back");
     assert!((1..=3).all(|id| cluster.at(id).raft.committed() > LogIndex(8)));
-=======
+}
+
 /// A snapshot holds what is lost as well: it is done without where nobody who can be reached has it, and
 /// only as long.
 #[test]
@@ -249,5 +249,4 @@ fn a_snapshot_joins_the_log_that_lacks_one() {
     (raft.facts.newest, raft.facts.receiving) = (snapshot.at.index, None);
     raft.install();
     assert!(!raft.is_joining());
->>>>>>> hF
 }

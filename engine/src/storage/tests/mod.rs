@@ -4,12 +4,9 @@
 mod alone;
 mod catching_up;
 mod crash;
-<<<<<<< HEAD
 mod cuts;
-=======
 mod debts;
 mod failures;
->>>>>>> hF
 mod holes;
 mod joins;
 mod replays;
