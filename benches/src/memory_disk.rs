@@ -32,7 +32,10 @@ impl MemoryDisk {
             }
             DiskRequest::Write { file, at, and, .. } => {
                 let image = self.image(file)?;
-                [Some(at), and].into_iter().flatten().for_each(|extent| image.write(extent));
+                image.write(at);
+                if let Some(and) = and {
+                    image.write(and);
+                }
             }
             DiskRequest::Rename { from, to } => {
                 let mut image = self.remove(from).ok_or(DiskError::NotFound)?;

@@ -15,7 +15,7 @@
 
 use crate::le::{u32_at, u64_at};
 use crate::types::{ClusterId, GroupId, LogId, LogIndex, RequestId, Requests, Term, Timestamp};
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 /// The length of an entry's header in bytes; its body follows.
 pub const HEAD_BYTES: usize = 64;
@@ -430,37 +430,65 @@ impl Entries {
 
     /// The commands in order.
     pub fn commands(&self) -> impl Iterator<Item = Command<'_>> + Clone + '_ {
-        let mut runs = self.runs.as_slice();
-        let mut ordinal = 0;
-        self.entries().filter(|entry| entry.kind == Kind::Commands).flat_map(commands_of).map(
-            move |(at, time, bytes)| {
-                while let [run, rest @ ..] = runs
-                    && ordinal >= run.ordinal + run.requests.count
-                {
-                    runs = rest;
-                }
-                let request = runs
-                    .first()
-                    .filter(|run| ordinal >= run.ordinal)
-                    .map(|run| RequestId(run.requests.first.0 + u64::from(ordinal - run.ordinal)));
-                ordinal += 1;
-                Command { at, time, bytes, request }
-            },
-        )
+        Commands {
+            frames: &self.frames,
+            body: &[],
+            at: LogId::ZERO,
+            time: Timestamp(0),
+            runs: self.runs.as_slice(),
+            ordinal: 0,
+        }
     }
 }
 
-fn commands_of(entry: Entry<'_>) -> impl Iterator<Item = (LogId, Timestamp, &[u8])> + Clone {
-    let mut body = entry.body;
-    std::iter::from_fn(move || {
-        if body.is_empty() {
-            return None;
+/// See [`Entries::commands`]. The one thing that is done for each command: in the loop of whoever
+/// goes through them it takes less than half of what calls of it take, or of adapters around others.
+#[derive(Clone)]
+struct Commands<'a> {
+    /// The entries that follow.
+    frames: &'a [u8],
+    /// What is left of the entry at hand, and whose it is.
+    body: &'a [u8],
+    at: LogId,
+    time: Timestamp,
+    /// Those that do not end before the next command.
+    runs: &'a [Run],
+    ordinal: u32,
+}
+
+impl<'a> Iterator for Commands<'a> {
+    type Item = Command<'a>;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Command<'a>> {
+        while self.body.is_empty() {
+            let entry = next_frame(&mut self.frames)?;
+            if entry.kind == Kind::Commands {
+                (self.body, self.at, self.time) = (entry.body, entry.id, entry.time);
+            }
         }
-        let bytes = body.get_u32_le() as usize;
-        let (command, rest) = body.split_at(bytes);
-        body = rest;
-        Some((entry.id, entry.time, command))
-    })
+        let (length, rest) = self.body.split_first_chunk().expect("the entry was verified");
+        let (bytes, rest) = rest.split_at(u32::from_le_bytes(*length) as usize);
+        self.body = rest;
+        Some(Command { at: self.at, time: self.time, bytes, request: self.next_request() })
+    }
+}
+
+impl Commands<'_> {
+    /// Who waits for the next command.
+    #[inline(always)]
+    fn next_request(&mut self) -> Option<RequestId> {
+        let ordinal = self.ordinal;
+        self.ordinal += 1;
+        while let [run, rest @ ..] = self.runs {
+            if ordinal < run.ordinal + run.requests.count {
+                let place = ordinal.checked_sub(run.ordinal)?;
+                return Some(RequestId(run.requests.first.0 + u64::from(place)));
+            }
+            self.runs = rest;
+        }
+        None
+    }
 }
 
 /// The leader's clock in the entry at the start of `frame`, which was verified before.
@@ -471,19 +499,22 @@ pub(crate) fn time_of(frame: &[u8]) -> Timestamp {
 /// The entries in `bytes`, which were verified before.
 pub(crate) fn frames(bytes: &[u8]) -> impl Iterator<Item = Entry<'_>> + Clone + '_ {
     let mut rest = bytes;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let (frame, after) = rest.split_at(u32_at(rest, 8) as usize);
-        rest = after;
-        Some(Entry {
-            id: LogId::new(Term(u64_at(frame, 24)), LogIndex(u64_at(frame, 16))),
-            time: Timestamp(u64_at(frame, 40)),
-            kind: Kind::from_byte(frame[56]).expect("the entry was verified"),
-            count: u32_at(frame, 48),
-            body: &frame[HEAD_BYTES..],
-        })
+    std::iter::from_fn(move || next_frame(&mut rest))
+}
+
+/// The first of the entries in `rest`, which is cut off there.
+#[inline]
+fn next_frame<'a>(rest: &mut &'a [u8]) -> Option<Entry<'a>> {
+    if rest.is_empty() {
+        return None;
+    }
+    let frame = rest.split_off(..u32_at(rest, 8) as usize).expect("the entry was verified");
+    Some(Entry {
+        id: LogId::new(Term(u64_at(frame, 24)), LogIndex(u64_at(frame, 16))),
+        time: Timestamp(u64_at(frame, 40)),
+        kind: Kind::from_byte(frame[56]).expect("the entry was verified"),
+        count: u32_at(frame, 48),
+        body: &frame[HEAD_BYTES..],
     })
 }
 

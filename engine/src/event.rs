@@ -127,7 +127,7 @@ pub enum Start {
         /// The new cluster's members, this node among them.
         members: Arc<Membership>,
         /// What the state must turn out to be; all members are made from the same.
-        backup: Backup,
+        backup: Box<Backup>,
     },
     /// On an empty disk only, as one who knows nobody: waits to be added as a learner.
     Join {

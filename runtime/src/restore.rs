@@ -112,7 +112,7 @@ pub fn restore(
     let config = Config { groups: backup.groups, ..Config::new(backup.group, node) };
     let engine = Engine::new(config, draw()?).expect("the default configuration is valid");
     let (machine, bytes) = (State(path.to_owned()), backup.bytes);
-    let start = Start::Restore { cluster, members, backup };
+    let start = Start::Restore { cluster, members, backup: Box::new(backup) };
     let (mut runner, mut done) = (Runner::new(machine), 0);
     let perform = |step| {
         let event = runner.perform(step, &mut Nobody);

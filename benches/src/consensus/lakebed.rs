@@ -21,9 +21,8 @@ struct Node {
     id: NodeId,
     engine: Engine,
     disk: MemoryDisk,
+    /// What its disk and its machine have done, and what came for it since.
     events: Vec<Event>,
-    /// Disk operations that have ended, and how far the machine is.
-    done: Vec<Event>,
     actions: Vec<Action>,
     commands: u64,
     bytes: u64,
@@ -70,6 +69,7 @@ impl Lakebed {
     /// what its disk and its machine have done is handed over together with what its peers answer,
     /// as a driver does who looks at all that is there before it calls the engine.
     fn settle(&mut self) {
+        self.deliver();
         loop {
             let followers = [1, 2].map(|turn| (self.leader + turn) % 3);
             while followers.map(|node| self.turn(node)) != [false; 2] {}
@@ -81,11 +81,11 @@ impl Lakebed {
 
     /// Whether that node had anything to do.
     fn turn(&mut self, node: usize) -> bool {
-        self.deliver();
         let node = &mut self.nodes[node];
         let works = node.has_work();
         if works {
             node.handle(self.now, &mut self.wire);
+            self.deliver();
         }
         works
     }
@@ -142,7 +142,6 @@ impl Node {
             engine: Engine::new(config, id.0).expect("a good configuration"),
             disk: MemoryDisk::default(),
             events: vec![Event::Start(Start::Format { cluster: ClusterId(1), members })],
-            done: Vec::new(),
             actions: Vec::new(),
             commands: 0,
             bytes: 0,
@@ -152,19 +151,17 @@ impl Node {
     /// Whether anything came or was done. That the machine applied something alone is no news: it
     /// is told with what comes next, for the engine waits for it only when its queue is full.
     fn has_work(&self) -> bool {
-        !self.events.is_empty()
-            || self.done.iter().any(|done| !matches!(done, Event::Applied { .. }))
+        self.events.iter().any(|event| !matches!(event, Event::Applied { .. }))
     }
 
     fn handle(&mut self, now: Instant, wire: &mut VecDeque<(NodeId, NodeId, Bytes)>) {
         let mut actions = std::mem::take(&mut self.actions);
-        self.events.append(&mut self.done);
         self.engine.handle(now, self.events.drain(..), &mut actions);
         for action in actions.drain(..) {
             match action {
                 Action::Disk { op, request, .. } => {
                     let result = self.disk.perform(request);
-                    self.done.push(Event::Completed { op, result });
+                    self.events.push(Event::Completed { op, result });
                 }
                 Action::Send { to, head, body } => {
                     let bytes = if body.is_empty() { head } else { join(&head, &body) };
@@ -187,11 +184,11 @@ impl Node {
                     self.commands += 1;
                     self.bytes += command.bytes.len() as u64;
                 }
-                self.done.push(Event::Applied { through: entries.last });
+                self.events.push(Event::Applied { through: entries.last });
             }
             Machine::CaptureNext { capture, .. } => {
                 let result = Ok(Chunk { bytes: Bytes::new(), last: true });
-                self.done.push(Event::Captured { capture, result });
+                self.events.push(Event::Captured { capture, result });
             }
             Machine::Capture { .. } | Machine::CaptureStop { .. } => {}
             Machine::Query { .. } | Machine::Restore { .. } => unreachable!("nobody asked"),

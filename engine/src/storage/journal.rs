@@ -492,7 +492,7 @@ impl Journal {
         let Some(active) = self.active.as_mut().filter(|_| matches!(self.roll, Roll::Idle)) else {
             return;
         };
-        while active.writes.len() < self.writes_max {
+        while !self.pending.is_empty() && active.writes.len() < self.writes_max {
             let batch = fitting(active, &self.pending, promised);
             if batch.entries == 0 {
                 match self.pending.front() {

@@ -143,7 +143,7 @@ variants! {
         7 => |_| Some(Self::Verify),
         8 => |b| {
             Some(Self::Restore {
-                cluster: Read::read(b)?, members: Read::read(b)?, backup: Read::read(b)?,
+                cluster: Read::read(b)?, members: Read::read(b)?, backup: Box::new(Read::read(b)?),
             })
         },
     }

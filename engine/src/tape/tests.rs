@@ -34,7 +34,11 @@ fn starts() -> Vec<Event> {
     let starts = [
         Start::Run,
         Start::Format { cluster: ClusterId(9), members: members.clone() },
-        Start::Restore { cluster: ClusterId(9), members: members.clone(), backup },
+        Start::Restore {
+            cluster: ClusterId(9),
+            members: members.clone(),
+            backup: Box::new(backup),
+        },
         Start::Join { cluster: ClusterId(9) },
         Start::Resume { machine: LogId::new(Term(1), LogIndex(8)) },
         Start::Inspect,

@@ -66,7 +66,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             None => (Start::Format { cluster, members }, machine),
             Some(taken) => {
                 restore(&mut machine, &taken.state);
-                (Start::Restore { cluster, members, backup: taken.backup.clone() }, machine)
+                let backup = Box::new(taken.backup.clone());
+                (Start::Restore { cluster, members, backup }, machine)
             }
         }
     }

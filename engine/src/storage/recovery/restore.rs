@@ -22,7 +22,7 @@ use crate::{
 use std::sync::Arc;
 
 impl Recovery {
-    pub(super) const fn restores(&self) -> Option<&Backup> {
+    pub(super) fn restores(&self) -> Option<&Backup> {
         match &self.start {
             Start::Restore { backup, .. } => Some(backup),
             _ => None,

@@ -40,7 +40,7 @@ fn backup(index: u64) -> Backup {
 fn start(backup: Backup) -> Start {
     let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
     let members = Arc::new(Membership::of([member(1), member(2), member(3)]));
-    Start::Restore { cluster: ClusterId(5), members, backup }
+    Start::Restore { cluster: ClusterId(5), members, backup: Box::new(backup) }
 }
 
 /// One start on a disk, until it halts, is up, or was given `operations`.
@@ -262,6 +262,7 @@ fn a_restore_that_cannot_be_meant_is_refused_with_its_reason() {
         let backup = Backup { cluster: ClusterId(cluster), group: GroupId(group), ..backup(50) };
         let member = Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
         let members = Arc::new(Membership::of([member]));
+        let backup = Box::new(backup);
         let start = Start::Restore { cluster: ClusterId(5), members, backup };
         match Run::new(Disk::default(), start, 1).go(usize::MAX).1 {
             Some(Halt::Refused { row, .. }) => row,
