@@ -1,10 +1,11 @@
 //! One disk for many groups: a few threads for commits, a few for what may wait, and a few for the
 //! syncs of snapshots, each of which takes one group at a time.
 //!
-//! Of a group that has its turn all commits that gathered are written, then each of their files is
-//! synced once. Groups have their turns beside each other, so their syncs meet in the device, and one
-//! whose file hangs holds one thread. What may wait is done by its urgency, and what nobody waits for
-//! never has all threads: a new segment for a commit, or a read for a peer, finds one. Knows no engine.
+//! What is asked for between two flushes begins together. Of a group that has its turn all commits
+//! that gathered are written, then each of their files is synced once. Groups have their turns beside
+//! each other, so their syncs meet in the device, and one whose file hangs holds one thread. What may
+//! wait is done by its urgency, and what nobody waits for never has all threads: a new segment for a
+//! commit, or a read for a peer, finds one. Knows no engine.
 //! Invariant: of one group one turn of each line is under way at most, and each operation ends once.
 
 use super::{
@@ -162,13 +163,15 @@ struct Shared {
 /// See the module.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
+    /// What waits for the flush.
+    pending: Vec<(GroupId, usize, Job)>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Pool {
     pub(crate) fn new() -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let mut pool = Self { shared, threads: Vec::new() };
+        let mut pool = Self { shared, pending: Vec::new(), threads: Vec::new() };
         for (crew, Crew { name, threads, .. }) in CREWS.into_iter().enumerate() {
             for _ in 0..threads {
                 let shared = Arc::clone(&pool.shared);
@@ -200,14 +203,29 @@ impl Pool {
         lock(&self.shared.state).seats.remove(&group);
     }
 
-    pub(crate) fn submit(&self, group: GroupId, op: OpId, class: Class, request: DiskRequest) {
-        let line = line_of(class, &request);
-        let mut state = lock(&self.shared.state);
-        if let Some(seat) = state.seats.get_mut(&group) {
-            seat.jobs[line].push_back((op, request));
+    /// Takes an operation of a group, which begins with the next [`flush`](Self::flush).
+    pub(crate) fn submit(&mut self, group: GroupId, op: OpId, class: Class, request: DiskRequest) {
+        self.pending.push((group, line_of(class, &request), (op, request)));
+    }
+
+    /// Begins everything that was submitted, by waking no more threads than have nothing to do: the others
+    /// look for themselves, and a wake that finds nobody is a system call too.
+    pub(crate) fn flush(&mut self) {
+        if self.pending.is_empty() {
+            return;
         }
-        if state.line_up(group, line) {
-            self.shared.arrived[crew_of(line)].notify_one();
+        let mut wakes = [0; CREWS.len()];
+        let mut state = lock(&self.shared.state);
+        for (group, line, job) in self.pending.drain(..) {
+            if let Some(seat) = state.seats.get_mut(&group) {
+                seat.jobs[line].push_back(job);
+            }
+            wakes[crew_of(line)] += usize::from(state.line_up(group, line));
+        }
+        let idle = state.idle;
+        drop(state);
+        for ((wakes, idle), arrived) in wakes.into_iter().zip(idle).zip(&self.shared.arrived) {
+            (0..wakes.min(idle)).for_each(|_| arrived.notify_one());
         }
     }
 
@@ -283,10 +301,12 @@ impl Shared {
         if let Some(seat) = state.seats.get_mut(&group) {
             seat.is_served[line] = false;
         }
-        if state.line_up(group, line) {
+        let is_next = state.line_up(group, line);
+        drop(state);
+        // Of commits this thread takes the next turn itself; of anything else it may be at a new file.
+        if is_next && line != COMMITS {
             self.arrived[crew_of(line)].notify_one();
         }
-        drop(state);
         self.tell(group, last);
     }
 

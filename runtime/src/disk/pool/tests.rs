@@ -54,9 +54,18 @@ impl Place for Held {
     }
 }
 
-fn sync(pool: &Pool, group: u64, op: u64) {
-    let request = DiskRequest::Sync { file: File::HardState };
-    pool.submit(GroupId(group), OpId(op), Class::Commit, request);
+impl Pool {
+    /// Takes an operation, and begins it.
+    fn begin(&mut self, group: GroupId, op: OpId, class: Class, request: DiskRequest) {
+        self.submit(group, op, class, request);
+        self.flush();
+    }
+}
+
+const SYNC: DiskRequest = DiskRequest::Sync { file: File::HardState };
+
+fn sync(pool: &mut Pool, group: u64, op: u64) {
+    pool.begin(GroupId(group), OpId(op), Class::Commit, SYNC);
 }
 
 /// Waits until so many operations have ended.
@@ -109,17 +118,17 @@ const fn read() -> DiskRequest {
 /// would every client. The segment was asked for in the background, or nobody had yet.
 #[tokio::test]
 async fn nothing_stands_behind_the_syncs_of_snapshots() {
-    let (pool, gates, begins) = pool_of(3, 4);
+    let (mut pool, gates, begins) = pool_of(3, 4);
     for group in 1..=3 {
         let request = DiskRequest::Sync { file: PART };
-        pool.submit(GroupId(group), OpId(1), Class::Background, request);
+        pool.begin(GroupId(group), OpId(1), Class::Background, request);
     }
     begins.recv().unwrap();
     begins.recv().unwrap();
     for group in [1, 3, 4].map(GroupId) {
-        pool.submit(group, OpId(2), Class::Commit, create(QUICK));
-        pool.submit(group, OpId(3), Class::Serve, read());
-        pool.submit(group, OpId(4), Class::Background, create(QUICK));
+        pool.begin(group, OpId(2), Class::Commit, create(QUICK));
+        pool.begin(group, OpId(3), Class::Serve, read());
+        pool.begin(group, OpId(4), Class::Background, create(QUICK));
     }
     let all = |group| [2, 3, 4].map(|op| (group, op));
     assert_eq!(ended(&pool, 9).await, [1, 3, 4].into_iter().flat_map(all).collect());
@@ -129,13 +138,13 @@ async fn nothing_stands_behind_the_syncs_of_snapshots() {
 
 #[tokio::test]
 async fn what_nobody_waits_for_never_has_all_threads() {
-    let (pool, gates, begins) = pool_of(8, 9);
+    let (mut pool, gates, begins) = pool_of(8, 9);
     for group in 1..=8 {
-        pool.submit(GroupId(group), OpId(1), Class::Background, create(HELD));
+        pool.begin(GroupId(group), OpId(1), Class::Background, create(HELD));
     }
     (0..BACKGROUND_MAX).for_each(|_| assert!(begins.recv().is_ok()));
-    pool.submit(GroupId(9), OpId(2), Class::Commit, create(QUICK));
-    pool.submit(GroupId(9), OpId(3), Class::Serve, read());
+    pool.begin(GroupId(9), OpId(2), Class::Commit, create(QUICK));
+    pool.begin(GroupId(9), OpId(3), Class::Serve, read());
     assert_eq!(ended(&pool, 2).await, BTreeSet::from([(9, 2), (9, 3)]));
     assert_eq!(begins.try_iter().count(), 0);
     drop(gates);
@@ -145,14 +154,14 @@ async fn what_nobody_waits_for_never_has_all_threads() {
 /// A thread that has nothing to do takes it, so that the zeros do not hang with it.
 #[tokio::test]
 async fn what_is_urgent_and_hangs_leaves_the_zeros_of_others_alone() {
-    let (pool, gates, begins) = pool_of(2, 2);
-    pool.submit(GroupId(1), OpId(1), Class::Background, create(HELD));
+    let (mut pool, gates, begins) = pool_of(2, 2);
+    pool.begin(GroupId(1), OpId(1), Class::Background, create(HELD));
     begins.recv().unwrap();
     // The others may not have begun.
     while lock(&pool.shared.state).idle[1] < CREWS[1].threads - 1 {
         thread::yield_now();
     }
-    pool.submit(GroupId(2), OpId(2), Class::Commit, create(HELD));
+    pool.begin(GroupId(2), OpId(2), Class::Commit, create(HELD));
     gates[0].send(()).unwrap();
     assert_eq!(in_order(&pool, 1).await, [(1, 1)]);
     drop(gates);
@@ -162,17 +171,17 @@ async fn what_is_urgent_and_hangs_leaves_the_zeros_of_others_alone() {
 /// Whoever else would perform it hangs.
 #[tokio::test]
 async fn what_is_urgent_goes_between_the_pieces_of_what_is_not() {
-    let (pool, gates, begins) = pool_of(CREWS[1].threads as u64, 9);
+    let (mut pool, gates, begins) = pool_of(CREWS[1].threads as u64, 9);
     let first = GroupId(1);
-    pool.submit(first, OpId(1), Class::Background, create(HELD));
+    pool.begin(first, OpId(1), Class::Background, create(HELD));
     begins.recv().unwrap();
     for group in 2..=CREWS[1].threads as u64 {
-        pool.submit(GroupId(group), OpId(1), Class::Commit, create(HELD));
+        pool.begin(GroupId(group), OpId(1), Class::Commit, create(HELD));
         begins.recv().unwrap();
     }
-    pool.submit(GroupId(8), OpId(2), Class::Commit, create(QUICK));
-    pool.submit(GroupId(9), OpId(3), Class::Serve, read());
-    pool.submit(GroupId(9), OpId(4), Class::Background, read());
+    pool.begin(GroupId(8), OpId(2), Class::Commit, create(QUICK));
+    pool.begin(GroupId(9), OpId(3), Class::Serve, read());
+    pool.begin(GroupId(9), OpId(4), Class::Background, read());
     gates[0].send(()).unwrap();
     let order: Vec<_> = in_order(&pool, 4).await;
     assert_eq!(order, [(8, 2), (9, 3), (9, 4), (1, 1)]);
@@ -183,8 +192,8 @@ async fn what_is_urgent_goes_between_the_pieces_of_what_is_not() {
 /// What is done is told, whatever the next file takes.
 #[tokio::test]
 async fn a_commit_does_not_wait_for_those_of_other_files() {
-    let (pool, gates, begins) = pool_of(1, 1);
-    sync(&pool, 1, 1);
+    let (mut pool, gates, begins) = pool_of(1, 1);
+    sync(&mut pool, 1, 1);
     begins.recv().unwrap();
     // A round of them gathers behind that sync.
     let at = Extent::new(0, Bytes::new());
@@ -192,7 +201,7 @@ async fn a_commit_does_not_wait_for_those_of_other_files() {
         [(2, File::Segment(1), false), (3, File::HardState, true), (4, File::Segment(1), true)]
     {
         let request = DiskRequest::Write { file, at: at.clone(), and: None, durable };
-        pool.submit(GroupId(1), OpId(op), Class::Commit, request);
+        pool.begin(GroupId(1), OpId(op), Class::Commit, request);
     }
     gates[0].send(()).unwrap();
     assert_eq!(ended(&pool, 2).await, BTreeSet::from([(1, 1), (1, 2)]));
@@ -205,15 +214,15 @@ async fn a_commit_does_not_wait_for_those_of_other_files() {
 
 #[tokio::test]
 async fn groups_that_hang_leave_the_others_their_threads() {
-    let (pool, gates, begins) = pool_of(3, 40);
+    let (mut pool, gates, begins) = pool_of(3, 40);
     for group in 1..=3 {
-        sync(&pool, group, 1);
-        sync(&pool, group, 2);
+        sync(&mut pool, group, 1);
+        sync(&mut pool, group, 2);
     }
     let hanging: BTreeSet<_> = (0..3).map(|_| begins.recv().unwrap().0).collect();
     assert_eq!(hanging, BTreeSet::from([1, 2, 3]), "each holds a thread, and one only");
     for op in 1..=50 {
-        (4..=40).for_each(|group| sync(&pool, group, op));
+        (4..=40).for_each(|group| sync(&mut pool, group, op));
     }
     let others = ended(&pool, 37 * 50).await;
     assert!(others.iter().all(|(group, _)| *group > 3));
@@ -224,20 +233,34 @@ async fn groups_that_hang_leave_the_others_their_threads() {
 
 #[tokio::test]
 async fn commits_that_gather_while_a_file_is_synced_share_the_next_sync() {
-    let (pool, gates, begins) = pool_of(1, 1);
-    sync(&pool, 1, 1);
+    let (mut pool, gates, begins) = pool_of(1, 1);
+    sync(&mut pool, 1, 1);
     begins.recv().unwrap();
-    (2..=100).for_each(|op| sync(&pool, 1, op));
+    (2..=100).for_each(|op| sync(&mut pool, 1, op));
     gates[0].send(()).unwrap();
     gates[0].send(()).unwrap();
     ended(&pool, 100).await;
     assert_eq!(begins.try_iter().count(), 1);
 }
 
+/// A thread began with the first, and what the same turn asked for behind it had a sync of its own.
+#[tokio::test]
+async fn what_a_turn_asks_for_begins_together() {
+    let (mut pool, gates, begins) = pool_of(1, 1);
+    for op in 1..=3 {
+        pool.submit(GroupId(1), OpId(op), Class::Commit, SYNC);
+        assert!(!lock(&pool.shared.state).seats[&GroupId(1)].is_served[COMMITS]);
+    }
+    pool.flush();
+    drop(gates);
+    assert_eq!(ended(&pool, 3).await, (1..=3).map(|op| (1, op)).collect());
+    assert_eq!(begins.try_iter().count(), 1);
+}
+
 #[test]
 fn what_was_begun_has_ended_when_the_pool_is_dropped() {
-    let (pool, gates, begins) = pool_of(1, 1);
-    sync(&pool, 1, 1);
+    let (mut pool, gates, begins) = pool_of(1, 1);
+    sync(&mut pool, 1, 1);
     begins.recv().unwrap();
     drop(gates);
     let shared = Arc::clone(&pool.shared);
