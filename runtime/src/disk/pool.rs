@@ -1,10 +1,11 @@
 //! One disk for many groups: a few threads for commits, a few for what may wait, and a few for the
 //! syncs of snapshots, each of which takes one group at a time.
 //!
-//! Of a group that has its turn all commits that gathered are written, then each of their files is
-//! synced once. Groups have their turns beside each other, so their syncs meet in the device, and one
-//! whose file hangs holds one thread. What may wait is done by its urgency, and what nobody waits for
-//! never has all threads: a new segment for a commit, or a read for a peer, finds one. Knows no engine.
+//! What is asked for between two flushes begins together. Of a group that has its turn all commits
+//! that gathered are written, then each of their files is synced once. Groups have their turns beside
+//! each other, so their syncs meet in the device, and one whose file hangs holds one thread. What may
+//! wait is done by its urgency, and what nobody waits for never has all threads: a new segment for a
+//! commit, or a read for a peer, finds one. Knows no engine.
 //! Invariant: of one group one turn of each line is under way at most, and each operation ends once.
 
 use super::{
@@ -162,13 +163,15 @@ struct Shared {
 /// See the module.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
+    /// What waits for the flush.
+    pending: Vec<(GroupId, usize, Job)>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Pool {
     pub(crate) fn new() -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        let mut pool = Self { shared, threads: Vec::new() };
+        let mut pool = Self { shared, pending: Vec::new(), threads: Vec::new() };
         for (crew, Crew { name, threads, .. }) in CREWS.into_iter().enumerate() {
             for _ in 0..threads {
                 let shared = Arc::clone(&pool.shared);
@@ -200,14 +203,29 @@ impl Pool {
         lock(&self.shared.state).seats.remove(&group);
     }
 
-    pub(crate) fn submit(&self, group: GroupId, op: OpId, class: Class, request: DiskRequest) {
-        let line = line_of(class, &request);
-        let mut state = lock(&self.shared.state);
-        if let Some(seat) = state.seats.get_mut(&group) {
-            seat.jobs[line].push_back((op, request));
+    /// Takes an operation of a group, which begins with the next [`flush`](Self::flush).
+    pub(crate) fn submit(&mut self, group: GroupId, op: OpId, class: Class, request: DiskRequest) {
+        self.pending.push((group, line_of(class, &request), (op, request)));
+    }
+
+    /// Begins everything that was submitted, by waking no more threads than have nothing to do: the others
+    /// look for themselves, and a wake that finds nobody is a system call too.
+    pub(crate) fn flush(&mut self) {
+        if self.pending.is_empty() {
+            return;
         }
-        if state.line_up(group, line) {
-            self.shared.arrived[crew_of(line)].notify_one();
+        let mut wakes = [0; CREWS.len()];
+        let mut state = lock(&self.shared.state);
+        for (group, line, job) in self.pending.drain(..) {
+            if let Some(seat) = state.seats.get_mut(&group) {
+                seat.jobs[line].push_back(job);
+            }
+            wakes[crew_of(line)] += usize::from(state.line_up(group, line));
+        }
+        let idle = state.idle;
+        drop(state);
+        for ((wakes, idle), arrived) in wakes.into_iter().zip(idle).zip(&self.shared.arrived) {
+            (0..wakes.min(idle)).for_each(|_| arrived.notify_one());
         }
     }
 
@@ -283,10 +301,12 @@ impl Shared {
         if let Some(seat) = state.seats.get_mut(&group) {
             seat.is_served[line] = false;
         }
-        if state.line_up(group, line) {
+        let is_next = state.line_up(group, line);
+        drop(state);
+        // Of commits this thread takes the next turn itself; of anything else it may be at a new file.
+        if is_next && line != COMMITS {
             self.arrived[crew_of(line)].notify_one();
         }
-        drop(state);
         self.tell(group, last);
     }
 
@@ -355,249 +375,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use bytes::Bytes;
-    use lakebed::{DiskError, Extent, LogId, SnapshotId};
-    use std::{
-        collections::BTreeSet,
-        future::poll_fn,
-        sync::mpsc::{Receiver, Sender, channel},
-        task::Poll,
-        time::Duration,
-    };
-    use tokio::time::timeout;
-
-    const PATIENCE: Duration = Duration::from_secs(60);
-
-    /// A place whose syncs end when they are let, each of which is told.
-    struct Held {
-        begun: Sender<GroupId>,
-        group: GroupId,
-        gate: Option<Mutex<Receiver<()>>>,
-    }
-
-    impl Held {
-        fn wait(&self) {
-            // The test may be over.
-            let _ = self.begun.send(self.group);
-            if let Some(gate) = &self.gate {
-                // Until the test lets it, or is over.
-                let _ = lock(gate).recv();
-            }
-        }
-    }
-
-    impl Place for Held {
-        fn perform(&self, request: &DiskRequest) -> Ending {
-            if matches!(request, DiskRequest::Sync { .. }) {
-                self.wait();
-            }
-            Ok(Completion::Done)
-        }
-
-        fn read(&self, _: File, _: u64, _: &mut [u8]) -> Result<usize, DiskError> {
-            Ok(0)
-        }
-
-        /// One of zeros has a piece before it is let, and one behind that.
-        fn create(&self, _: File, len: u64, before_piece: &mut dyn FnMut()) -> Ending {
-            if len > 1 {
-                self.wait();
-            }
-            before_piece();
-            Ok(Completion::Done)
-        }
-    }
-
-    fn sync(pool: &Pool, group: u64, op: u64) {
-        let request = DiskRequest::Sync { file: File::HardState };
-        pool.submit(GroupId(group), OpId(op), Class::Commit, request);
-    }
-
-    /// Waits until so many operations have ended.
-    async fn ended(pool: &Pool, count: usize) -> BTreeSet<(u64, u64)> {
-        in_order(pool, count).await.into_iter().collect()
-    }
-
-    async fn in_order(pool: &Pool, count: usize) -> Vec<(u64, u64)> {
-        let mut all = Vec::new();
-        let ends = poll_fn(|cx| {
-            let news = pool.take(cx.waker());
-            all.extend(news.into_iter().map(|(group, op, _)| (group.0, op.0)));
-            if all.len() >= count { Poll::Ready(()) } else { Poll::Pending }
-        });
-        timeout(PATIENCE, ends).await.expect("waited in vain");
-        all
-    }
-
-    /// A pool with groups of which some hang, and what lets those go.
-    fn pool_of(hanging: u64, groups: u64) -> (Pool, Vec<Sender<()>>, Receiver<GroupId>) {
-        let pool = Pool::new().unwrap();
-        let (begun, begins) = channel();
-        let mut gates = Vec::new();
-        for group in (1..=groups).map(GroupId) {
-            let gate = (group.0 <= hanging).then(|| {
-                let (open, gate) = channel();
-                gates.push(open);
-                Mutex::new(gate)
-            });
-            pool.add(group, Held { begun: begun.clone(), group, gate });
-        }
-        (pool, gates, begins)
-    }
-
-    const PART: File = File::Part(LogId::ZERO, SnapshotId(1));
-
-    /// A piece that does not wait, and one that is let.
-    const QUICK: u64 = 1;
-    const HELD: u64 = 2;
-
-    const fn create(len: u64) -> DiskRequest {
-        DiskRequest::Create { file: File::Spare(0), len, zeroed: true }
-    }
-
-    const fn read() -> DiskRequest {
-        DiskRequest::Read { file: File::Segment(1), offset: 0, len: 1 }
-    }
-
-    /// A log that needs its next segment would wait as long as the snapshot's last sync takes, and so
-    /// would every client. The segment was asked for in the background, or nobody had yet.
-    #[tokio::test]
-    async fn nothing_stands_behind_the_syncs_of_snapshots() {
-        let (pool, gates, begins) = pool_of(3, 4);
-        for group in 1..=3 {
-            let request = DiskRequest::Sync { file: PART };
-            pool.submit(GroupId(group), OpId(1), Class::Background, request);
-        }
-        begins.recv().unwrap();
-        begins.recv().unwrap();
-        for group in [1, 3, 4].map(GroupId) {
-            pool.submit(group, OpId(2), Class::Commit, create(QUICK));
-            pool.submit(group, OpId(3), Class::Serve, read());
-            pool.submit(group, OpId(4), Class::Background, create(QUICK));
-        }
-        let all = |group| [2, 3, 4].map(|op| (group, op));
-        assert_eq!(ended(&pool, 9).await, [1, 3, 4].into_iter().flat_map(all).collect());
-        drop(gates);
-        assert_eq!(ended(&pool, 3).await, (1..=3).map(|group| (group, 1)).collect());
-    }
-
-    #[tokio::test]
-    async fn what_nobody_waits_for_never_has_all_threads() {
-        let (pool, gates, begins) = pool_of(8, 9);
-        for group in 1..=8 {
-            pool.submit(GroupId(group), OpId(1), Class::Background, create(HELD));
-        }
-        (0..BACKGROUND_MAX).for_each(|_| assert!(begins.recv().is_ok()));
-        pool.submit(GroupId(9), OpId(2), Class::Commit, create(QUICK));
-        pool.submit(GroupId(9), OpId(3), Class::Serve, read());
-        assert_eq!(ended(&pool, 2).await, BTreeSet::from([(9, 2), (9, 3)]));
-        assert_eq!(begins.try_iter().count(), 0);
-        drop(gates);
-        ended(&pool, 8).await;
-    }
-
-    /// A thread that has nothing to do takes it, so that the zeros do not hang with it.
-    #[tokio::test]
-    async fn what_is_urgent_and_hangs_leaves_the_zeros_of_others_alone() {
-        let (pool, gates, begins) = pool_of(2, 2);
-        pool.submit(GroupId(1), OpId(1), Class::Background, create(HELD));
-        begins.recv().unwrap();
-        // The others may not have begun.
-        while lock(&pool.shared.state).idle[1] < CREWS[1].threads - 1 {
-            thread::yield_now();
-        }
-        pool.submit(GroupId(2), OpId(2), Class::Commit, create(HELD));
-        gates[0].send(()).unwrap();
-        assert_eq!(in_order(&pool, 1).await, [(1, 1)]);
-        drop(gates);
-        ended(&pool, 1).await;
-    }
-
-    /// Whoever else would perform it hangs.
-    #[tokio::test]
-    async fn what_is_urgent_goes_between_the_pieces_of_what_is_not() {
-        let (pool, gates, begins) = pool_of(CREWS[1].threads as u64, 9);
-        let first = GroupId(1);
-        pool.submit(first, OpId(1), Class::Background, create(HELD));
-        begins.recv().unwrap();
-        for group in 2..=CREWS[1].threads as u64 {
-            pool.submit(GroupId(group), OpId(1), Class::Commit, create(HELD));
-            begins.recv().unwrap();
-        }
-        pool.submit(GroupId(8), OpId(2), Class::Commit, create(QUICK));
-        pool.submit(GroupId(9), OpId(3), Class::Serve, read());
-        pool.submit(GroupId(9), OpId(4), Class::Background, read());
-        gates[0].send(()).unwrap();
-        let order: Vec<_> = in_order(&pool, 4).await;
-        assert_eq!(order, [(8, 2), (9, 3), (9, 4), (1, 1)]);
-        drop(gates);
-        ended(&pool, CREWS[1].threads - 1).await;
-    }
-
-    /// What is done is told, whatever the next file takes.
-    #[tokio::test]
-    async fn a_commit_does_not_wait_for_those_of_other_files() {
-        let (pool, gates, begins) = pool_of(1, 1);
-        sync(&pool, 1, 1);
-        begins.recv().unwrap();
-        // A round of them gathers behind that sync.
-        let at = Extent::new(0, Bytes::new());
-        for (op, file, durable) in
-            [(2, File::Segment(1), false), (3, File::HardState, true), (4, File::Segment(1), true)]
-        {
-            let request = DiskRequest::Write { file, at: at.clone(), and: None, durable };
-            pool.submit(GroupId(1), OpId(op), Class::Commit, request);
-        }
-        gates[0].send(()).unwrap();
-        assert_eq!(ended(&pool, 2).await, BTreeSet::from([(1, 1), (1, 2)]));
-        begins.recv().unwrap();
-        gates[0].send(()).unwrap();
-        assert_eq!(ended(&pool, 1).await, BTreeSet::from([(1, 3)]));
-        gates[0].send(()).unwrap();
-        assert_eq!(ended(&pool, 1).await, BTreeSet::from([(1, 4)]));
-    }
-
-    #[tokio::test]
-    async fn groups_that_hang_leave_the_others_their_threads() {
-        let (pool, gates, begins) = pool_of(3, 40);
-        for group in 1..=3 {
-            sync(&pool, group, 1);
-            sync(&pool, group, 2);
-        }
-        let hanging: BTreeSet<_> = (0..3).map(|_| begins.recv().unwrap().0).collect();
-        assert_eq!(hanging, BTreeSet::from([1, 2, 3]), "each holds a thread, and one only");
-        for op in 1..=50 {
-            (4..=40).for_each(|group| sync(&pool, group, op));
-        }
-        let others = ended(&pool, 37 * 50).await;
-        assert!(others.iter().all(|(group, _)| *group > 3));
-        drop(gates);
-        let late = ended(&pool, 6).await;
-        assert_eq!(late, (1..=3).flat_map(|group| [(group, 1), (group, 2)]).collect());
-    }
-
-    #[tokio::test]
-    async fn commits_that_gather_while_a_file_is_synced_share_the_next_sync() {
-        let (pool, gates, begins) = pool_of(1, 1);
-        sync(&pool, 1, 1);
-        begins.recv().unwrap();
-        (2..=100).for_each(|op| sync(&pool, 1, op));
-        gates[0].send(()).unwrap();
-        gates[0].send(()).unwrap();
-        ended(&pool, 100).await;
-        assert_eq!(begins.try_iter().count(), 1);
-    }
-
-    #[test]
-    fn what_was_begun_has_ended_when_the_pool_is_dropped() {
-        let (pool, gates, begins) = pool_of(1, 1);
-        sync(&pool, 1, 1);
-        begins.recv().unwrap();
-        drop(gates);
-        let shared = Arc::clone(&pool.shared);
-        drop(pool);
-        assert_eq!(lock(&shared.done).len(), 1);
-    }
-}
+mod tests;

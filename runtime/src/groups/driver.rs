@@ -423,6 +423,7 @@ impl<M: StateMachine> Inner<M> {
                 }
             }
         }
+        self.pool.flush();
         self.net.flush();
     }
 

@@ -1,5 +1,5 @@
 //! What a group whose disk hangs costs the others of its node, a measurement as well for whoever runs it
-//! by hand; and what it says itself once it was given up.
+//! by hand; what it says itself once it was given up; and what becomes of one whose disk fails.
 //!
 //! ```text
 //! cargo test --release -p lakebed-runtime hung -- --nocapture
@@ -14,7 +14,7 @@ use crate::{
 use bytes::Bytes;
 use futures::{FutureExt, future::join_all};
 use lakebed::{
-    ClusterId, DiskError, DiskRequest, File, GroupId, LogId, MachineError, NodeId, Refusal,
+    ClusterId, DiskError, DiskRequest, File, GroupId, Halt, LogId, MachineError, NodeId, Refusal,
     StateMachine, Timestamp,
 };
 use std::{
@@ -22,6 +22,7 @@ use std::{
     net::TcpListener,
     sync::{
         Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
         mpsc::{Receiver, Sender, channel},
     },
     task::Poll,
@@ -240,6 +241,78 @@ async fn a_group_that_was_given_up_answers_while_its_disk_hangs() {
     assert_eq!(groups.list(), [HANGING], "it ends when its disk has");
     drop(open);
     polls(&mut node, &mut || groups.list().is_empty()).await;
+    groups.shutdown(false);
+    timeout(PATIENCE, node).await.unwrap();
+}
+
+/// A place whose next sync fails, and which writes down what is asked of it from then on.
+struct Failing {
+    place: Arc<dyn Place>,
+    asked: Sender<DiskRequest>,
+    has_failed: AtomicBool,
+}
+
+impl Place for Failing {
+    fn perform(&self, request: &DiskRequest) -> Ending {
+        if self.has_failed.load(SeqCst) {
+            // The test may be over.
+            let _ = self.asked.send(request.clone());
+        } else if matches!(request, DiskRequest::Sync { .. }) {
+            self.has_failed.store(true, SeqCst);
+            return Err(EIO);
+        }
+        self.place.perform(request)
+    }
+
+    fn read(&self, file: File, offset: u64, into: &mut [u8]) -> Result<usize, DiskError> {
+        self.place.read(file, offset, into)
+    }
+
+    fn create(&self, file: File, len: u64, before_piece: &mut dyn FnMut()) -> Ending {
+        self.place.create(file, len, before_piece)
+    }
+}
+
+const EIO: DiskError = DiskError::Io { errno: 5 };
+
+/// The system forgets what it could not write, and would say of the next sync that it was done.
+#[tokio::test]
+async fn a_sync_that_fails_ends_its_group_alone_and_is_not_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let listen = Listen::Bound(listener);
+    let options = GroupsOptions::new(dir.path(), ClusterId(7), NodeId(1), listen);
+    let (groups, mut node) = GroupsNode::open(options, |_| Deaf).unwrap();
+    let create = |group| groups.create(GroupId(group), [(1, address.as_str())]).unwrap();
+    let (failing, other) = (create(1), create(2));
+    let mut ready =
+        Box::pin(timeout(PATIENCE, async { (written(&failing).await, written(&other).await) }));
+    poll_fn(|cx| {
+        assert!(node.poll_unpin(cx).is_pending(), "nobody asked it to end");
+        ready.poll_unpin(cx)
+    })
+    .await
+    .unwrap();
+
+    let (asked, asks) = channel();
+    let has_failed = AtomicBool::default();
+    node.inner.pool.wrap(GroupId(1), |place| Failing { place, asked, has_failed });
+    let mut test = Box::pin(timeout(PATIENCE, async {
+        let ends = join_all((0..50).map(|_| failing.propose_one(b"command"))).await;
+        assert!(ends.iter().all(|end| *end == Err(Failure::Unknown)), "{ends:?}");
+        let halt = failing.ended().await.unwrap();
+        assert!(matches!(*halt, Halt::DiskFailed { error: EIO, .. }), "{halt}");
+        assert_eq!(asks.try_iter().collect::<Vec<_>>(), []);
+        written(&other).await;
+        written(&groups.resume(GroupId(1)).unwrap()).await;
+    }));
+    poll_fn(|cx| {
+        assert!(node.poll_unpin(cx).is_pending(), "nobody asked it to end");
+        test.poll_unpin(cx)
+    })
+    .await
+    .unwrap();
     groups.shutdown(false);
     timeout(PATIENCE, node).await.unwrap();
 }
