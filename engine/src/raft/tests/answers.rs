@@ -4,15 +4,20 @@ use super::{
     super::progress::{Pace, Peer},
     *,
 };
-use crate::message::{AppendAnswer, Conflict};
+use crate::message::{AppendAnswer, Conflict, InstallAnswer};
 
 impl Cluster {
     /// An answer to node 1, as node 2 would give it.
     fn answers(&mut self, log_epoch: u64, answer: AppendAnswer) {
-        let answers = self.at(1).disk.epoch;
-        let head = Head { answers, log_epoch, ..self.at(2).raft.head_to(node(1)) };
+        let head = Head { log_epoch, ..self.head() };
         let payload = Payload::AppendAnswer(answer);
         self.at(1).raft.on_message(node(2), Message { head, payload });
+    }
+
+    /// Of what node 2 answers to node 1.
+    fn head(&mut self) -> Head {
+        let answers = self.at(1).disk.epoch;
+        Head { answers, ..self.at(2).raft.head_to(node(1)) }
     }
 
     /// What node 1, which leads, knows of node 2.
@@ -77,4 +82,37 @@ fn a_former_life_has_heard_of_no_fate_of_this_one() {
     cluster.cut.clear();
     cluster.elapse(300 * MS);
     assert_eq!(commands(cluster.at(2)), [("a".into(), Some(20))]);
+}
+
+/// It leads again, or lives again: what was acknowledged to it then may have been cut since.
+#[test]
+fn what_was_said_to_a_former_leadership_or_life_counts_for_nothing() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    cluster.isolate(1);
+    cluster.propose(1, 1, &["a"]);
+    cluster.run();
+    let (matched, sequence) = (LogIndex(2), cluster.known().sequence);
+    let answer = AppendAnswer { matched, durable: matched, sequence, ..AppendAnswer::default() };
+    let now = cluster.head();
+    let formers =
+        [Head { term: Term(now.term.0 - 1), ..now }, Head { answers: now.answers - 1, ..now }];
+    for head in formers {
+        for payload in [
+            Payload::AppendAnswer(answer.clone()),
+            Payload::InstallAnswer(InstallAnswer::default()),
+        ] {
+            let message = Message { head, payload };
+            cluster.at(1).raft.on_message(node(2), message);
+            let Role::Leader(leader) = &cluster.at(1).raft.role else { panic!("it leads") };
+            assert_eq!(leader.wanted_beyond, None, "no snapshot is asked for: {head:?}");
+            assert_eq!(cluster.known().matched, LogIndex(1), "{head:?}");
+        }
+    }
+    let payload = Payload::InstallAnswer(InstallAnswer::default());
+    cluster.at(1).raft.on_message(node(2), Message { head: now, payload });
+    cluster.answers(1, answer);
+    assert_eq!(cluster.known().matched, matched, "one of now is heard");
+    let Role::Leader(leader) = &cluster.at(1).raft.role else { panic!("it leads") };
+    assert_eq!(leader.wanted_beyond, Some(LogIndex(0)));
 }

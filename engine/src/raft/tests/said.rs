@@ -1,7 +1,10 @@
 //! How much is said: what is needed, and no more.
 
 use super::*;
-use crate::{message::Append, types::SnapshotName};
+use crate::{
+    message::Append,
+    types::{Piece, SnapshotName},
+};
 
 /// Of what both have it is sent a half at most, however many terms follow there.
 #[test]
@@ -63,4 +66,24 @@ fn what_follows_a_snapshot_waits_for_it_and_for_no_other_leader() {
     raft.become_follower(term.next(), None);
     raft.install();
     assert!(raft.receiver.waiting.is_empty());
+}
+
+/// It would be received for nothing, or in the place of the one that is just taking the log's.
+#[test]
+fn no_piece_goes_to_the_disk_that_nobody_needs() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    let (term, head) = (cluster.at(1).raft.term, cluster.at(1).raft.head_to(node(2)));
+    let raft = &mut cluster.at(2).raft;
+    let there = raft.log.last();
+    let beyond = LogId::new(term, LogIndex(10));
+    for (at, taking, goes) in [(beyond, None, 1), (there, None, 0), (beyond, Some(beyond), 0)] {
+        raft.receiver.taking = taking;
+        let snapshot = SnapshotName { at, id: SnapshotId(9), bytes: 100, digest: 0 };
+        let bytes = Bytes::from_static(&[7; 50]);
+        let piece = Piece { snapshot, offset: 0, time: Timestamp(9), members: None, bytes };
+        let payload = Payload::Install(piece);
+        raft.on_message(node(1), Message { head, payload });
+        assert_eq!(raft.pieces().drain(..).count(), goes, "{at}, {taking:?}");
+    }
 }
