@@ -1,5 +1,5 @@
 use super::*;
-use crate::types::SnapshotName;
+use crate::{Runs, types::SnapshotName};
 
 #[test]
 fn a_followers_client_is_answered_where_it_asked() {
@@ -274,4 +274,18 @@ fn a_snapshot_brings_the_time_of_the_log_that_it_comes_from() {
 
 fn whole() -> SnapshotName {
     SnapshotName { at: id(1, 9), id: SnapshotId(7), bytes: 1, digest: 0 }
+}
+
+/// Nobody would ever hear of it: what has gone to the machine does not go there again.
+#[test]
+fn what_is_said_to_be_placed_where_all_is_applied_is_unknown() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(300 * MS);
+    let raft = &mut cluster.at(2).raft;
+    let at = raft.log.last();
+    assert_eq!(raft.log.marks.applying(), at.index);
+    raft.placed(at, 1, Runs::One(Run { ordinal: 0, requests: Requests::one(RequestId(7)) }));
+    cluster.settle(2);
+    assert_eq!(cluster.at(2).ended, [(7, Outcome::Unknown)]);
 }

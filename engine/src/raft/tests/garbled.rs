@@ -168,3 +168,19 @@ fn numbers_beyond_the_log_are_a_peers_fault() {
     cluster.settle(2);
     assert_eq!(cluster.at(2).ended, [(1, Outcome::Unknown)]);
 }
+
+/// Nobody could ever be a majority of no voters; and one of another entry would be rolled back with that.
+#[test]
+fn a_membership_of_nobody_or_of_another_entry_is_none() {
+    let at = id(2, 5);
+    let read = |members: &Membership| {
+        let body = members.encode();
+        let (head, frame) =
+            entry::seal_body(entry::Kind::Membership, &body, seed(), at, Term(2), Timestamp(0));
+        change::members_in(&head, &frame)
+    };
+    let right = Membership { at, ..members(3) };
+    assert_eq!(read(&right), Some(right.clone()));
+    assert_eq!(read(&Membership { at: id(2, 4), ..right.clone() }), None);
+    assert_eq!(read(&Membership { voters: Vec::new(), ..right }), None);
+}

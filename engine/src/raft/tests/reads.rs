@@ -530,3 +530,18 @@ fn reads_on_their_way_count_with_those_that_wait_for_the_next_round() {
     cluster.settle(1);
     assert_eq!(cluster.at(1).ended, [refused]);
 }
+
+/// Where the machine has no state yet, it has none that could be asked.
+#[test]
+fn no_read_is_answered_before_the_state_is_restored() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    let raft = &mut cluster.at(1).raft;
+    raft.applying.restored = false;
+    raft.ready_at(raft.log.marks.applying(), Requests::one(RequestId(5)));
+    raft.answer_reads();
+    assert!(raft.actions.is_empty(), "{:?}", raft.actions);
+    raft.applying.restored = true;
+    raft.answer_reads();
+    assert_eq!(raft.actions.len(), 1);
+}
