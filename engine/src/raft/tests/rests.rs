@@ -470,3 +470,41 @@ fn nobody_rests_under_one_who_is_gone() {
     cluster.elapse(REST + 400 * MS);
     assert!(cluster.sleeps());
 }
+
+/// Its answer would end its rest, and until then it would not give up waiting.
+#[test]
+fn nobody_rests_who_waits_for_what_became_of_a_request() {
+    let mut cluster = restful(3);
+    cluster.elapse(REST - 50 * MS);
+    cluster.propose(2, 20, &["a"]);
+    cluster.settle(2);
+    // It is long on its way.
+    let is_forward =
+        |(_, message): &(NodeId, Message)| matches!(message.payload, Payload::Forward(_));
+    let (late, others) = cluster.queue.drain(..).partition(is_forward);
+    cluster.queue = others;
+    cluster.elapse(400 * MS);
+    assert!(cluster.at(3).raft.is_asleep() && !cluster.at(2).raft.is_asleep());
+    cluster.queue = late;
+    cluster.elapse(300 * MS);
+    assert_eq!(commands(cluster.at(2)), [("a".into(), Some(20))]);
+}
+
+/// It cannot stand, and asks the members for their leader, who has a rest: whoever is asked by a member
+/// wakes.
+#[test]
+fn a_learner_that_restarts_finds_the_leader_at_rest() {
+    let mut cluster = changes::joined(2, 3);
+    let tuning = Tuning { hibernate_after: Duration::from_nanos(REST), ..Tuning::default() };
+    cluster.tuning = tuning.clone();
+    cluster.nodes.iter_mut().for_each(|node| {
+        node.raft.on_tune(&tuning);
+        node.raft.draw_patience();
+    });
+    cluster.changed(1, 100, &[crate::change::Change::AddLearner(changes::member(3))]);
+    cluster.elapse(REST + 2500 * MS);
+    assert!(cluster.sleeps(), "it rests");
+    cluster.crash(3);
+    cluster.elapse(2_000 * MS);
+    assert_eq!(cluster.leader_of(3), Some(node(1)));
+}
