@@ -6,7 +6,7 @@
 //! (`LAKEBED_GOLDEN=write cargo test -p lakebed golden` writes files that are missing.)
 
 use super::{
-    FileSeed,
+    Fault, FileSeed,
     hard_state::{self, Cut, First, Gate, HardState, Install},
     segment::{EndRecord, FloorLag, Header, Layout, Slot},
     snapshot,
@@ -381,6 +381,30 @@ fn golden_snapshot() {
     let fields: &[Field] = &[("blocks", 8), ("payload length", 8), ("payload crc32c", 8)];
     let bytes = golden("snapshot-footer", &[PRELUDE, fields], &footer.encode(group, id, 512));
     assert_eq!(snapshot::Footer::decode(&bytes, group, id), Ok(footer));
+}
+
+/// A file that has another's name, or that says of its blocks what none is: its checksum is right.
+#[test]
+fn a_snapshot_of_another_place_or_of_no_blocks_is_none() {
+    let at = id(0x81, 0x82);
+    let header = |block_bytes, at| snapshot::Header {
+        identity: identity(),
+        at,
+        id: SnapshotId(0x83),
+        origin: snapshot::Origin::Captured,
+        block_bytes,
+        groups: 0,
+        membership: membership(LogId::ZERO),
+    };
+    let read = |header: snapshot::Header| {
+        snapshot::Header::decode(&header.encode(512), GroupId(0x13), at).map(|_| ())
+    };
+    let block_bytes = snapshot::block_bytes(512);
+    assert_eq!(read(header(block_bytes, at)), Ok(()));
+    assert_eq!(read(header(block_bytes, id(0x80, 0x82))), Err(Fault::Field), "of another term");
+    for block_bytes in [0, 511, (16 << 20) + 1] {
+        assert_eq!(read(header(block_bytes, at)), Err(Fault::Field), "{block_bytes}");
+    }
 }
 
 /// No bit of a structure can flip unnoticed: zeros, stale bytes and other files' bytes neither.

@@ -1,7 +1,7 @@
 //! What the log costs as it goes on: when a snapshot is due, and which turns look after nothing else.
 
 use super::*;
-use crate::entry::HEAD_BYTES;
+use crate::{entry::HEAD_BYTES, marks::Mark};
 
 const BODY: usize = 1000;
 const ENTRY: u64 = (HEAD_BYTES + BODY + 4) as u64;
@@ -54,4 +54,23 @@ fn whoever_has_only_to_write_is_plain() {
     let written = node.disk.requests.len();
     node.settle();
     assert!(node.disk.requests.len() > written && node.storage.durable() == node.last.index);
+}
+
+/// A log that was long once would take its room for ever.
+#[test]
+fn of_what_is_compacted_no_more_is_kept_than_the_log_may_need() {
+    let mut config = config();
+    config.tuning.snapshot_log_bytes = config.segment_bytes;
+    let mut node = Node::start_as(&config, Disk::default(), format());
+    for term in 1..=2 {
+        node.append_all(term, sizes());
+        node.storage.hint_committed(node.last.index);
+        node.storage.retain(node.last.index, None);
+        scrubs::snap(&mut node);
+    }
+    node.append_all(3, [BODY]);
+    scrubs::snap(&mut node);
+    assert!(node.storage.marks().has(Mark::SegmentRecycled));
+    let spares = spares(&node.disk).len();
+    assert!((2..=3).contains(&spares), "{spares} spares are kept");
 }

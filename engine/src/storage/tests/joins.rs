@@ -1,6 +1,9 @@
 //! A peer's snapshot beside a log that holds its last entry.
 
-use super::{scrubs::snapshots, *};
+use super::{
+    scrubs::{rot, snapshots},
+    *,
+};
 use crate::types::{Piece, SnapshotId, SnapshotName};
 
 /// A peer sends a snapshot, of which the log holds the last entry, and the log goes on from there.
@@ -169,4 +172,35 @@ fn who_has_lost_its_snapshots_is_not_made_the_only_voter() {
     let Some(Halt::Refused { row, .. }) = forced.halted else { panic!("{:?}", forced.halted) };
     assert_eq!(row, "snapshot-missing");
     assert!(forced.disk.files == disk.files, "it was written to");
+}
+
+/// It would stay for ever, or be gone on with in vain.
+#[test]
+fn a_part_that_is_of_no_use_goes_at_a_restart() {
+    let part = |disk: &Disk| disk.files.keys().find(|f| matches!(f, File::Part(..))).copied();
+    let staged = |at| {
+        let mut node = Node::start(Disk::default(), format());
+        node.append_all(1, sizes());
+        node.storage.hint_committed(LogIndex(200));
+        node.now = node.storage.deadline().expect("the hint is written when writes pause");
+        node.settle();
+        let snapshot = SnapshotName { at, id: SnapshotId(77), bytes: 200_000, digest: 0 };
+        let members = Some(node.recovered().membership.clone());
+        let bytes = Bytes::from(vec![3; 90_000]);
+        node.storage.stage(&Piece { snapshot, offset: 0, time: Timestamp(9), members, bytes });
+        node.settle();
+        let file = part(&node.disk).expect("it is being received");
+        (node, file)
+    };
+    // One that brings something, and is gone on with.
+    let (node, file) = staged(LogId::new(Term(1), LogIndex(201)));
+    let node = node.restart();
+    assert_eq!(part(&node.disk), Some(file));
+    // One that brings nothing any more.
+    let (node, _) = staged(LogId::new(Term(1), LogIndex(200)));
+    assert_eq!(part(&node.restart().disk), None);
+    // One whose header is bad.
+    let (mut node, file) = staged(LogId::new(Term(1), LogIndex(201)));
+    rot(&mut node, file, 40);
+    assert_eq!(part(&node.restart().disk), None);
 }

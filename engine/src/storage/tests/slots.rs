@@ -1,6 +1,10 @@
 //! An entry and its slot are two witnesses of one thing, or of none.
 
 use super::*;
+use crate::{
+    disk::{FileSeed, segment::Slot},
+    storage::scan::{Full, Tail},
+};
 
 /// Same place, length, term and predecessor: only what it holds is another. As if the write of the entry
 /// was lost, and what lay there before was no worse.
@@ -30,4 +34,47 @@ fn another_entry_under_a_slot_is_torn() {
     let entry = other.files[&file][at.clone()].to_vec();
     disk.files.get_mut(&file).expect("it is there")[at].copy_from_slice(&entry);
     assert_eq!(last(&disk), before);
+}
+
+/// The write of one of them was lost, and what lies there is from before a cut. The entry behind them
+/// tells which is right.
+#[test]
+fn the_next_entry_tells_which_of_two_that_disagree_is_right() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, [40, 50]);
+    node.append_all(2, std::iter::once(60).chain(sizes()));
+    let sealed = &node.storage.journal.sealed[0];
+    let (sequence, layout, last) = (sealed.sequence, sealed.layout, sealed.last.index);
+    let full = Full { sequence, layout, first: sealed.first, prev_term: sealed.prev_term, last };
+    let (group, seed) = (config().group, node.recovered().seed);
+    let scan = |image: &[u8]| full.scan(image, seed, group, 9);
+    let sound = node.disk.files[&File::Segment(sequence)].clone();
+    let found = scan(&sound);
+    assert_eq!((found.first_rebuilt, found.tail), (None, Tail::End));
+    let slot = found.slots[2];
+    assert_eq!(slot.id, LogId::new(Term(2), LogIndex(3)));
+
+    let old = LogId::new(Term(1), slot.id.index);
+    let with = |at: u64, bytes: &[u8]| {
+        let mut image = sound.clone();
+        image[at as usize..at as usize + bytes.len()].copy_from_slice(bytes);
+        image
+    };
+    let stale = Slot { id: old, digest: !slot.digest, ..slot };
+    let slot_is_old = with(layout.slot_offset(2), &stale.encode(FileSeed::new(group, sequence)));
+    let found = scan(&slot_is_old);
+    assert_eq!((found.slots[2].id, found.first_rebuilt), (slot.id, Some(2)));
+    assert_eq!((found.slots.len() as u64, found.tail), (last.0, Tail::End));
+
+    let (_, frame) = Batch::one(&[9; 60]).seal(seed, old, Term(1), Timestamp(9));
+    let mut entry_is_old = with(slot.offset.into(), &frame);
+    let found = scan(&entry_is_old);
+    assert_eq!((found.holes, found.slots.len() as u64), (vec![slot], last.0));
+    assert!(matches!(found.tail, Tail::Damaged(_)), "{:?}", found.tail);
+
+    // Nobody tells.
+    entry_is_old[layout.slot_offset(3) as usize] ^= 1;
+    let found = scan(&entry_is_old);
+    assert!(matches!(found.tail, Tail::Unknown(_)), "{:?}", found.tail);
+    assert_eq!(found.slots.len(), 2);
 }
