@@ -129,7 +129,7 @@ impl Scrub {
                 return Some(Piece::Entries(from, to.min(last)));
             }
             // What lies behind a hole that is owed is not read before it is filled.
-            self.believed = self.believed.filter(|(_, to)| *to > last && *to >= first);
+            self.believed = self.believed.filter(|(_, to)| *to > last);
         }
         if self.interval.is_zero() {
             return None;

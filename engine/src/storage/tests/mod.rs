@@ -6,6 +6,7 @@ mod catching_up;
 mod crash;
 mod cuts;
 mod debts;
+mod decisions;
 mod failures;
 mod holes;
 mod joins;

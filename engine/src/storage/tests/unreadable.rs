@@ -1,9 +1,11 @@
 //! Sectors that cannot be read, at every start: what another witness tells as well is done without.
 
 use super::{
+    holes::{body, grown, harm, refill},
     scrubs::{snap, snapshots},
     *,
 };
+use crate::marks::Mark;
 
 /// A node of so many voters, with two snapshots and several full segments.
 fn node(voters: u64) -> Node {
@@ -122,4 +124,31 @@ fn a_snapshot_whose_head_or_foot_cannot_be_read_yields_to_another() {
         let node = Node::start(disk, Start::Run);
         assert!(matches!(node.halted, Some(Halt::DiskFailed { .. })), "{:?}", node.halted);
     }
+}
+
+/// The slots of the last segment are believed; what they lie behind is owed. They are read when it is
+/// filled, and not forgotten until then.
+#[test]
+fn what_is_believed_behind_what_is_owed_is_read_when_that_is_there() {
+    let (node, frames) = grown(sizes());
+    let (sealed, last) = (segments(&node)[1], node.last);
+    let mut disk = node.disk;
+    // The last one of a segment is read, not believed.
+    let is_sealed = |frame: &Bytes| body(&disk, frame).0 == sealed;
+    let owed = frames.iter().rposition(is_sealed).expect("it is full");
+    let (active, _) = body(&disk, &frames[frames.len() - 1]);
+    let is_active = |frame: &Bytes| body(&disk, frame).0 == active;
+    let believed = frames.iter().position(is_active).expect("it has entries");
+    assert!(believed + 4 < frames.len());
+    harm(&mut disk, &frames[owed]);
+    harm(&mut disk, &frames[believed + 1]);
+    spoil(&mut disk, sealed, -1);
+    let mut node = Node::start(disk, Start::Run);
+    assert_eq!((node.recovered().last, node.recovered().gate), (last, None));
+    assert_eq!(node.storage.durable(), LogIndex(owed as u64));
+    assert!(!node.storage.marks().has(Mark::ScrubFoundBadEntry));
+    refill(&mut node, &frames[owed]);
+    assert_eq!(node.storage.durable(), last.index);
+    assert!(node.storage.marks().has(Mark::ScrubFoundBadEntry));
+    assert_eq!(node.storage.hole().map(|hole| hole.index), Some(LogIndex(believed as u64 + 2)));
 }
