@@ -508,3 +508,32 @@ fn a_learner_that_restarts_finds_the_leader_at_rest() {
     cluster.elapse(2_000 * MS);
     assert_eq!(cluster.leader_of(3), Some(node(1)));
 }
+
+/// Each alone keeps it awake: at rest it would not look after it.
+#[test]
+fn nobody_rests_who_lacks_something_itself() {
+    type Lack = fn(&mut Raft);
+    let mut cluster = restful(3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(300 * MS);
+    let offered = || {
+        let mut raft = cluster.nodes[1].raft.clone();
+        let Role::Follower(follower) = &mut raft.role else { panic!("it follows") };
+        follower.is_rest_offered = true;
+        raft
+    };
+    assert!(offered().take_rest());
+    let lacks: [(&str, Lack); 6] = [
+        ("an entry", |raft| raft.facts.owes_entries = true),
+        ("its state", |raft| raft.facts.is_state_lost = true),
+        ("a promise", |raft| raft.facts.promised.0 = Term(0)),
+        ("word that it may vote", |raft| raft.gate = Some(Gate::new([1, 2]))),
+        ("a read's answer", |raft| raft.ready_at(LogIndex(9), Requests::one(RequestId(5)))),
+        ("a word to a peer", |raft| raft.owe(node(3), Payload::TimeoutNow)),
+    ];
+    for (what, lack) in lacks {
+        let mut raft = offered();
+        lack(&mut raft);
+        assert!(!raft.take_rest(), "{what}");
+    }
+}
