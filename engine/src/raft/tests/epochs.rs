@@ -89,9 +89,11 @@ fn who_belongs_to_nobody_takes_the_epoch_of_whoever_greets_it() {
     let mut cluster = Cluster::new(vec![disk_with(1, &[], 3), disk_with(1, &[], 3), disk]);
     cluster.at(2).raft.identity.cluster_epoch = 1;
     let hello = Payload::Hello { ask: true, origin: Origin::default() };
+    let unmeant = from_later(&mut cluster, hello.clone(), |head| head.to_incarnation = 9);
     let message = from_later(&mut cluster, hello, |head| head.to_incarnation = 0);
     let joiner = &mut cluster.at(3).raft;
-    assert_eq!(joiner.take_epoch(), None);
+    joiner.on_message(node(2), unmeant);
+    assert_eq!(joiner.take_epoch(), None, "it was for a former life");
     joiner.on_message(node(2), message);
     assert_eq!(joiner.take_epoch(), Some(1), "for its disk to name");
     assert_eq!(joiner.take_epoch(), None);
@@ -99,5 +101,6 @@ fn who_belongs_to_nobody_takes_the_epoch_of_whoever_greets_it() {
     let head = Head { to_incarnation: 0, ..cluster.at(1).raft.head_to(node(3)) };
     let joiner = &mut cluster.at(3).raft;
     joiner.on_message(node(1), Message { head, payload: older });
+    assert_eq!(joiner.take_epoch(), None, "it is in a later one");
     assert!(joiner.messages.iter().all(|message| message.payload != Payload::FormedWithoutYou));
 }

@@ -545,3 +545,17 @@ fn no_read_is_answered_before_the_state_is_restored() {
     raft.answer_reads();
     assert_eq!(raft.actions.len(), 1);
 }
+
+/// It would ask its own leader, and answer with what was committed before the question came to that.
+#[test]
+fn who_does_not_lead_this_term_confirms_nobodys_reads() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    for (at, ago) in [(2, 0), (1, 1)] {
+        let now = cluster.at(3).raft.head_to(node(at));
+        let head = Head { term: Term(now.term.0 - ago), ..now };
+        let raft = &mut cluster.at(at).raft;
+        raft.on_message(node(3), Message { head, payload: Payload::ReadIndex { round: 1 } });
+        assert!(raft.reads.is_empty(), "{at}");
+    }
+}
