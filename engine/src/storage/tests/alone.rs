@@ -256,6 +256,26 @@ fn who_is_about_to_add_another_voter_is_alone_still() {
     assert!(matches!(node.halted, Some(Halt::Refused { row: "damaged", .. })), "{:?}", node.halted);
 }
 
+/// Once that is committed there is somebody to ask.
+#[test]
+fn who_has_added_another_voter_is_not_alone() {
+    let (mut node, frames) = node(Duration::ZERO);
+    let two = [1, 2].map(|id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() });
+    let at = LogId::new(Term(3), node.last.index.next());
+    let both = Membership { at, ..Membership::of(two) };
+    node.storage.set_membership(Arc::new(both), Arc::new(alone()));
+    node.append_all(3, [70]);
+    node.storage.hint_committed(at.index);
+    while let Some(deadline) = node.storage.deadline() {
+        node.now = deadline;
+        node.settle();
+    }
+    assert_eq!(node.storage.promises().durable().commit_hint, at.index);
+    harm(&mut node.disk, &frames[601]);
+    let node = node.restart();
+    assert_eq!((node.recovered().last, node.halted), (at, None));
+}
+
 /// All that was believed of the last segment lay in its first block, with what was read anyway: that one
 /// entry was bad was seen before the verdict, and then nobody asked.
 #[test]

@@ -199,6 +199,12 @@ fn a_part_that_is_of_no_use_goes_at_a_restart() {
     // One that brings nothing any more.
     let (node, _) = staged(LogId::new(Term(1), LogIndex(200)));
     assert_eq!(part(&node.restart().disk), None);
+    // One that has another's name.
+    let (mut node, file) = staged(LogId::new(Term(1), LogIndex(201)));
+    let bytes = node.disk.files.remove(&file).expect("it is there");
+    let other = File::Part(LogId::new(Term(1), LogIndex(201)), SnapshotId(78));
+    node.disk.files.insert(other, bytes);
+    assert_eq!(part(&node.restart().disk), None);
     // One whose header is bad.
     let (mut node, file) = staged(LogId::new(Term(1), LogIndex(201)));
     rot(&mut node, file, 40);
