@@ -59,7 +59,24 @@ pub(crate) fn verify(args: &Verify) -> Result<ExitCode> {
 
 /// Checks a backup; it is well, or it is none.
 fn verify_backup(args: &Verify) -> Result<ExitCode> {
-    let files = BackupFiles::all(&args.dir)?;
+    let first = backup_files::of_group(&args.dir, 1);
+    if args.dir.is_file() && first.exists() {
+        note(format_args!(
+            "{}, and what follows it, is another backup and was not looked at: `restore` takes {} for the \
+             whole one as well",
+            first.display(),
+            args.dir.display()
+        ));
+    }
+    let files = match BackupFiles::all(&args.dir) {
+        Err(error) if args.json => {
+            let error = told_as_error(&error);
+            note(format_args!("error: {error}"));
+            say(json!({ "well": false, "error": error }));
+            return Ok(ExitCode::FAILURE);
+        }
+        files => files?,
+    };
     if args.json {
         say(json::backup(&files));
         return Ok(ExitCode::SUCCESS);
@@ -153,17 +170,9 @@ fn explain(error: LookError, command: &str, dir: &Path) -> anyhow::Error {
                         else can tell what is whole";
             anyhow!("{error}; {hint}")
         }
-        LookError::Directory(DirError::NotANode { path, .. }) => match nodes_in(path) {
-            Ok(nodes) if !nodes.is_empty() => {
-                let each =
-                    nodes.iter().map(|node| format!("\n  lakebed {command} {}", node.display()));
-                let count = nodes.len();
-                let path = path.display();
-                let s = if count == 1 { "" } else { "s" };
-                anyhow!("{path} holds {count} node{s}; name one:{}", each.collect::<String>())
-            }
-            _ => error.into(),
-        },
+        LookError::Directory(DirError::NotANode { path, .. }) => {
+            name_one(path, command).unwrap_or_else(|| error.into())
+        }
         LookError::Halted(halt) if **halt == Halt::NotFormatted => {
             let dir = dir.display();
             anyhow!(
@@ -173,6 +182,15 @@ fn explain(error: LookError, command: &str, dir: &Path) -> anyhow::Error {
         LookError::Halted(halt) => anyhow!("{}: {halt}", dir.display()),
         _ => error.into(),
     }
+}
+
+/// What to say of a directory that is no node's and has some in it, as that of a whole cluster.
+pub(crate) fn name_one(path: &Path, command: &str) -> Option<anyhow::Error> {
+    let nodes = nodes_in(path).ok().filter(|nodes| !nodes.is_empty())?;
+    let each = nodes.iter().map(|node| format!("\n  lakebed {command} {}", node.display()));
+    let (path, count) = (path.display(), nodes.len());
+    let s = if count == 1 { "" } else { "s" };
+    Some(anyhow!("{path} holds {count} node{s}; name one:{}", each.collect::<String>()))
 }
 
 /// The nodes' directories below this one, in order.

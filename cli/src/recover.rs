@@ -8,6 +8,7 @@ use crate::{
     explain as told_as_error,
     groups_file::GroupsFile,
     log::note,
+    look::name_one,
     say,
 };
 use anyhow::{Result, anyhow, bail};
@@ -258,6 +259,9 @@ fn explain(failure: Failure, dir: &Path) -> anyhow::Error {
             "{error}; a quorum is recovered on a node that does not run: stop it first, or see with \
              `lakebed status` whether it has one after all"
         ),
+        ForceError::Directory(DirError::NotANode { path, .. }) => {
+            name_one(path, "recover --force").unwrap_or_else(|| error.into())
+        }
         ForceError::Halted(halt) if **halt == Halt::NotFormatted => anyhow!(
             "{dir} bears a node's name and has no node in it: it never was formatted, or was \
              wiped; recover another survivor, or restore a backup"

@@ -468,12 +468,12 @@ fn found(dir: &Path, removed: &mut Removed) -> io::Result<Vec<GroupId>> {
         let entry = entry?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        if let Some(Ok(group)) = name.strip_prefix(GONE).map(str::parse) {
+        if let Some(group) = named(name, GONE) {
             make_empty(&entry.path())?;
-            removed.insert(GroupId(group));
+            removed.insert(group);
             gone.push(entry.path());
-        } else if let Some(Ok(group)) = name.strip_prefix(PREFIX).map(str::parse) {
-            found.push(GroupId(group));
+        } else if let Some(group) = named(name, PREFIX) {
+            found.push(group);
         }
     }
     if !gone.is_empty() {
@@ -481,4 +481,30 @@ fn found(dir: &Path, removed: &mut Removed) -> io::Result<Vec<GroupId>> {
     }
     found.sort_unstable();
     Ok(found)
+}
+
+/// The group whose directory bears this name. Whatever else is a number, as `group-07`, names none: nobody
+/// looks for it there.
+fn named(name: &str, prefix: &str) -> Option<GroupId> {
+    let group = name.strip_prefix(prefix)?.parse().ok()?;
+    (name == format!("{prefix}{group}")).then_some(GroupId(group))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `group-07` was taken for a group beside `group-7`, and `gone-07` was emptied.
+    #[test]
+    fn a_group_has_one_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["group-7", "group-07", "group-+8", "group-", "group-x", "gone-3", "gone-04"];
+        for name in names {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("file"), "kept").unwrap();
+        }
+        let mut removed = Removed::read(dir.path()).unwrap();
+        assert_eq!(found(dir.path(), &mut removed).unwrap(), [GroupId(7)]);
+        assert!(dir.path().join("gone-04/file").exists() && !dir.path().join("gone-3").exists());
+    }
 }

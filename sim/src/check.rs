@@ -149,20 +149,31 @@ impl Commands {
     fn of_test(scenario: &str, runs: &Runs, seed: &Seed) -> Self {
         let (which, smaller) = match runs {
             Runs::Plan(path) => {
-                (format!("SIM_PLAN={}", path.display()), path.with_extension("smaller.plan"))
+                let plan = quoted(&path.to_string_lossy());
+                (format!("SIM_PLAN={plan}"), path.with_extension("smaller.plan"))
             }
             Runs::Seeds { .. } => {
                 let name = format!("{scenario}-{}.plan", seed.number);
                 (format!("SIM_SEED={}", seed.number), env::temp_dir().join(name))
             }
         };
-        let (test, smaller) = (this_test(scenario), smaller.display());
+        let (test, smaller) = (this_test(scenario), quoted(&smaller.to_string_lossy()));
         Self(vec![
             ("replay", format!("{which} {test}")),
             ("trace", format!("{which} SIM_TRACE=1 {test} --nocapture")),
             ("shrink", format!("{which} SIM_SHRINK={smaller} {test} --nocapture")),
         ])
     }
+}
+
+/// As a shell takes it for one word.
+#[must_use]
+pub fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "_-./:=+,@%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.into();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// How to run the test which this thread is, and no other.

@@ -3,7 +3,7 @@
 use super::{
     args::{Exhaust, Flips, Share},
     commands,
-    one::refuse_unwritable,
+    one::{keep_plan, refuse_unwritable},
     stop,
 };
 use crate::{args::refuse, log::note, say};
@@ -20,7 +20,6 @@ use lakebed_sim::{
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
-    fs,
     io::IsTerminal,
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -287,11 +286,11 @@ impl Kept {
         let name = self.name;
         let default = || format!("{name}-{:016x}.plan", failure.report.digest).into();
         let path = self.out.clone().unwrap_or_else(default);
-        note(screen(name, failure, &commands(name, path.display())));
+        note(screen(name, failure, &commands(name, &path.to_string_lossy())));
         let mut file = PlanFile::new(name, failure.report.plan.clone());
         file.invariant = failure.violation.invariant.into();
         let (file, at) = (file.to_string(), path.display());
-        fs::write(&path, &file).map_err(|error| {
+        keep_plan(&path, &file).map_err(|error| {
             anyhow!("cannot write the plan to {at}: {error}; it is, to be kept by hand:\n{file}")
         })
     }
@@ -345,6 +344,7 @@ mod tests {
     use super::*;
     use lakebed_scenarios::SCENARIOS;
     use lakebed_sim::Seed;
+    use std::fs;
 
     /// Links so slow that nobody is ever elected.
     const NEVER_A_LEADER: &str = "lakebed plan 1\nscenario storm_of_three\nseed 5\nnodes 3\n\

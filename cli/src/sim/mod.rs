@@ -14,8 +14,8 @@ use crate::say;
 use anyhow::Result;
 use args::Sim;
 use lakebed_scenarios::{SCENARIOS, Scenario, stories};
-use lakebed_sim::check::Commands;
-use std::{fmt::Display, process::ExitCode};
+use lakebed_sim::check::{Commands, quoted};
+use std::process::ExitCode;
 
 /// Does what is asked for.
 pub(crate) fn run(sim: &Sim) -> Result<ExitCode> {
@@ -38,7 +38,7 @@ pub(crate) fn run(sim: &Sim) -> Result<ExitCode> {
 }
 
 /// What to type to see this seed, or this file, again.
-fn commands(scenario: &str, which: impl Display) -> Commands {
-    let of = ["replay", "trace", "shrink"];
+fn commands(scenario: &str, which: &str) -> Commands {
+    let (of, which) = (["replay", "trace", "shrink"], quoted(which));
     Commands(of.map(|what| (what, format!("lakebed sim {what} {scenario} {which}"))).into())
 }

@@ -14,7 +14,7 @@ use lakebed_sim::{
 };
 use std::{
     fs::{self, OpenOptions},
-    io::IsTerminal,
+    io::{self, IsTerminal},
     ops::ControlFlow,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -52,7 +52,7 @@ impl One {
     }
 
     fn tell(&self, failure: &Failure) -> ExitCode {
-        let commands = commands(self.scenario.name, self.shown());
+        let commands = commands(self.scenario.name, &self.shown());
         note(screen(self.scenario.name, failure, &commands));
         ExitCode::FAILURE
     }
@@ -80,6 +80,23 @@ pub(super) fn refuse_unwritable(path: &Path) {
     }
     if is_new {
         let _ = fs::remove_file(path);
+    }
+}
+
+/// What was there before stays until all of the new one is written.
+pub(super) fn keep_plan(path: &Path, text: &str) -> io::Result<()> {
+    // No file takes the place of a device.
+    if path.exists() && !path.is_file() {
+        return fs::write(path, text);
+    }
+    // That of a link is kept behind it.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut part = path.clone().into_os_string();
+    part.push(".part");
+    match fs::write(&part, text).and_then(|()| fs::rename(&part, &path)) {
+        // A file may be written in a directory in which none may be made.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => fs::write(path, text),
+        kept => kept.inspect_err(|_| drop(fs::remove_file(&part))),
     }
 }
 
@@ -128,7 +145,8 @@ pub(super) fn plan(planned: &Planned) -> Result<ExitCode> {
     let file = PlanFile::new(one.scenario.name, report.plan).to_string();
     match out {
         None => say(file.trim_end()),
-        Some(path) => fs::write(path, file).context("writing the plan")?,
+        Some(path) => keep_plan(path, &file)
+            .with_context(|| format!("cannot write the plan to {}", path.display()))?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -153,7 +171,8 @@ pub(super) fn shrink(kept: &Kept) -> Result<ExitCode> {
         let before = one.read(path);
         (file.bug, file.fix) = (before.bug, before.fix);
     }
-    fs::write(&out, file.to_string()).with_context(|| format!("writing {}", out.display()))?;
+    keep_plan(&out, &file.to_string())
+        .with_context(|| format!("cannot write the plan to {}", out.display()))?;
     say(told(&shrunk, begun, &out));
     let smallest = One { scenario: one.scenario, which: Which::File(out) };
     let traced = (one.scenario.run)(smallest.seed().traced());
@@ -188,7 +207,7 @@ impl Shower {
     fn show(&self, progress: &Progress) -> ControlFlow<()> {
         let Progress { stage, tries, size } = progress;
         let shown = format!("{size} after {tries} runs, taking out {stage}");
-        if std::io::stderr().is_terminal() {
+        if io::stderr().is_terminal() {
             self.bar.set_message(shown);
             self.bar.tick();
         } else if tries.is_multiple_of(TRIES_PER_LINE) {

@@ -127,7 +127,8 @@ impl Sweep {
         if tell && let Err(failure) = result {
             // Once more, to see what led there.
             let traced = (scenario.run)(Seed::new(seed).traced()).err().unwrap_or(failure);
-            let screen = screen(scenario.name, &traced, &commands(scenario.name, seed));
+            let screen =
+                screen(scenario.name, &traced, &commands(scenario.name, &seed.to_string()));
             self.bar.suspend(|| note(screen));
         }
     }

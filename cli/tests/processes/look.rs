@@ -219,6 +219,13 @@ fn what_cannot_be_looked_at_is_told_with_what_to_do() {
         refused("cluster/node-1", &["has no node in it", "wiped"]);
         fails(&[command], 2, &["<DIR"]);
     }
+    // As every look does that comes to something.
+    let told = json("verify", &at("file"), 1);
+    assert_eq!(told["well"], false);
+    assert!(told["error"].as_str().is_some_and(|error| error.contains("is no whole backup")));
+    fs::write(at("file.group-1"), "").unwrap();
+    let path = at("file.group-1");
+    fails(&["verify", text(&at("file"))], 1, &[text(&path), "was not looked at"]);
     assert!(!at("nowhere").exists());
     assert_eq!(fs::read_dir(at("empty")).unwrap().count(), 0);
 

@@ -238,6 +238,11 @@ fn what_is_no_survivor_is_refused_with_the_reason() {
     fs::write(scratch.path().join("thesis.tex"), "years of work").unwrap();
     fails(&recover, 1, &["is no node's directory"]);
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1, "nothing was made there");
+    let node = scratch.path().join("node-1");
+    fs::create_dir(&node).unwrap();
+    fs::write(node.join("node"), "lakebed-node 1\ncluster 1\ngroup 1\nnode 1\n").unwrap();
+    let one = format!("lakebed recover --force {}", node.display());
+    fails(&recover, 1, &["holds 1 node; name one", &one]);
 
     let lone = Lone::new();
     let at = lone.path();

@@ -1,9 +1,9 @@
 //! `lakebed sim` as its user meets it.
 
-use crate::common::{Process, fails, lakebed, output};
+use crate::common::{Process, fails, lakebed, output, output_of};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 const SIX_SEEDS: [&str; 5] = ["sim", "run", "storm_of_three", "--seeds", "0..6"];
 
@@ -139,6 +139,23 @@ fn a_seed_and_its_plan_are_one_run() {
     assert!(shrunk.contains("passes: there is nothing to shrink"), "{shrunk}");
 }
 
+/// It was emptied before it was found out that nothing can be written, and nobody was told where.
+#[test]
+fn a_plan_that_cannot_be_written_leaves_the_one_that_was_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let kept = plan(dir.path(), "kept.plan", "of before");
+    let command = r#"trap '' XFSZ; ulimit -f 0; exec "$0" sim plan storm_of_one 7 --out "$1""#;
+    let mut shell = Command::new("sh");
+    let failed = output_of(shell.args(["-c", command, env!("CARGO_BIN_EXE_lakebed"), &kept]));
+    let told = String::from_utf8_lossy(&failed.stderr);
+    let expected = format!("cannot write the plan to {kept}: ");
+    assert!(failed.status.code() == Some(1) && told.contains(&expected), "{told}");
+    assert_eq!(fs::read_to_string(&kept).unwrap(), "of before");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    let device = ["sim", "plan", "storm_of_one", "7", "--out", "/dev/full"];
+    fails(&device, 1, &["cannot write the plan to /dev/full: No space left on device"]);
+}
+
 #[test]
 fn a_trace_has_a_line_per_event_in_fixed_columns() {
     let trace = succeeds(&["sim", "trace", "storm_of_one", "11"]);
@@ -249,6 +266,11 @@ fn what_fails_is_told_on_one_screen_and_made_small() {
     let (file, small) = (plan(dir.path(), "slow.plan", NEVER_A_LEADER), dir.path().join("s.plan"));
     let replay = format!("  replay: lakebed sim replay storm_of_three {file}\n");
     fails(&["sim", "replay", "storm_of_three", &file], 1, &["  broken: liveness: ", &replay]);
+
+    // What is printed is to be typed.
+    let spaced = plan(dir.path(), "it's slow.plan", NEVER_A_LEADER);
+    let typed = format!("replay storm_of_three '{}'\n", spaced.replace('\'', r"'\''"));
+    fails(&["sim", "replay", "storm_of_three", &spaced], 1, &[&typed]);
 
     let small = small.to_str().unwrap();
     let output = output(&["sim", "shrink", "storm_of_three", &file, "--out", small]);

@@ -139,7 +139,12 @@ impl BackupReader {
         let body = self.len - block.len() as u64;
         if body < 2 * u64::from(self.align) || !body.is_multiple_of(self.align.into()) {
             let expected = format!("blocks of {} bytes, and one more that ends them", self.align);
-            let found = format!("the end of the file at {}: it is cut short", self.len);
+            // Where it ends inside a block nothing says how long it was.
+            let why = match body < 2 * u64::from(self.align) {
+                true => "it is cut short",
+                false => "it is cut short, or something was put behind it",
+            };
+            let found = format!("the end of the file at {}: {why}", self.len);
             return Err(fault(block.len() as u64, &expected, &found));
         }
         self.header = Some(header);
@@ -285,6 +290,11 @@ mod tests {
         }
         let grown = [&file[..], &[0; 512]].concat();
         assert!(read(&grown, 700).is_err());
+        // It was said to be cut short, of one that was longer than it had been.
+        let fault = read(&[&file[..], b"\n"].concat(), 700).map(drop).unwrap_err();
+        assert!(fault.found.ends_with("or something was put behind it"), "{fault}");
+        let fault = read(&file[..4096 + 600], 700).map(drop).unwrap_err();
+        assert!(fault.found.ends_with("it is cut short"), "{fault}");
         // The length was told, and less came.
         let mut reader = BackupReader::new(file.len() as u64);
         reader.take(&file[..9000], |_| ()).unwrap();

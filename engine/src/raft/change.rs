@@ -554,7 +554,8 @@ impl Raft {
         self.around.met.iter().find(|met| met.0 == node).map_or_else(former, |met| met.1)
     }
 
-    /// Whom to be connected with: the members, those who were a moment ago, and who is being asked.
+    /// Whom to be connected with: the members, those who were a moment ago, and who is being asked. They may
+    /// be more than can be members: nobody writes this down, nor sends it.
     fn company(&self) -> Membership {
         let mut company = Membership::clone(&self.membership);
         let lingers = !self.is_settled() || self.around.linger_until.is_some();

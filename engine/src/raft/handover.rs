@@ -1,6 +1,8 @@
 //! A leader hands its role over (thesis §3.10): it takes no more proposals, brings the heir's log up
 //! to its own, and asks it to stand at once.
 //!
+//! It waits until all of that is committed, for half the time: who steps down before knows of no write what
+//! became of it. No longer, for it may be that only the heir can bring it about.
 //! The heir wins a real election in a new term; that its ballots say whose wish it is spares them the
 //! refusals that protect a leader who lives. Invariant: a leader that could not hand over within a
 //! longest election timeout serves on.
@@ -22,6 +24,8 @@ pub(super) struct Handover {
     /// Who wants to know how it ended.
     requests: Vec<RequestId>,
     until: Instant,
+    /// Until then what is in the log is to be committed first.
+    patient_until: Instant,
     /// Whether the heir was asked to stand, and whether it is to be asked again.
     is_told: bool,
     is_due: bool,
@@ -69,6 +73,7 @@ impl Raft {
             term: self.term,
             requests: Vec::new(),
             until: self.now.after(self.tuning.election.1),
+            patient_until: self.now.after(self.tuning.election.1 / 2),
             is_told: false,
             is_due: true,
         });
@@ -104,7 +109,7 @@ impl Raft {
         self.handover.as_ref().is_some_and(|handover| leads && handover.term == self.term)
     }
 
-    /// A handover goes on: the heir has all entries -> it is asked to stand; it leads, or another
+    /// A handover goes on: the heir has all entries, and they are committed -> it is asked to stand; it leads, or another
     /// one does, or too much time has passed -> whoever waits is told.
     pub(crate) fn hand_over(&mut self) {
         if self.is_plain {
@@ -141,8 +146,9 @@ impl Raft {
         let is_idle = self.gathering.is_empty();
         let Role::Leader(leader) = &mut self.role else { return };
         let last = self.log.marks.last();
+        let is_known = self.log.marks.committed() == last || self.now >= handover.patient_until;
         let has_all = leader.peers.iter().any(|peer| peer.id == heir && peer.matched == last);
-        if is_idle && has_all && handover.is_due {
+        if is_idle && has_all && is_known && handover.is_due {
             (handover.is_told, handover.is_due) = (true, false);
             leader.lease.renounce();
             self.send(heir, Payload::TimeoutNow);
@@ -181,7 +187,9 @@ impl Raft {
 
     /// When `hand_over` has something to do though nothing happens.
     pub(super) fn handover_deadline(&self) -> Option<Instant> {
-        self.handover.as_ref().map(|handover| handover.until)
+        let handover = self.handover.as_ref()?;
+        let is_patient = self.now < handover.patient_until;
+        Some(if is_patient { handover.patient_until } else { handover.until })
     }
 
     /// The leader wants this node to stand, without asking around first.

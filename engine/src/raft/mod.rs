@@ -152,7 +152,7 @@ pub(crate) struct Raft {
     around: Surroundings,
     /// To whom there is a connection, as far as was said.
     linked: Vec<NodeId>,
-    /// To whom it was said to be closed last.
+    /// To whom it was said to be closed last, of those who are members, or lead.
     unlinked: Vec<NodeId>,
     /// The largest entry that the storage takes.
     entry_bytes_max: u64,

@@ -367,6 +367,12 @@ impl Raft {
         self.linked.retain(|linked| *linked != peer);
         self.unlinked.retain(|unlinked| *unlinked != peer);
         if up { &mut self.linked } else { &mut self.unlinked }.push(peer);
+        // Only whether a leader is gone is ever asked, and ids are used once.
+        let (leader, [now, before]) = (self.leader(), [&self.membership, &self.previous]);
+        self.unlinked.retain(|&id| {
+            let is_member = now.member(id).is_some() || before.member(id).is_some();
+            is_member || leader == Some(id)
+        });
         self.on_rest_link(peer, up);
         match &mut self.role {
             Role::Leader(leader) => {

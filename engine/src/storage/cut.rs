@@ -318,11 +318,25 @@ impl Journal {
             }
             (CutOp::ReadBlock, Completion::Read(bytes), Step::ReadBlock(target)) => {
                 let target = target.clone();
-                self.clear_target(&mut cut, &target, bytes, ops);
+                self.look_for_loss(&bytes);
+                if self.lost.is_none() {
+                    self.clear_target(&mut cut, &target, bytes, ops);
+                }
             }
             _ => {}
         }
         self.cut = Some(cut);
+    }
+
+    /// A file that was cut off from outside may end before the last kept entry does, and all that lay
+    /// behind is gone.
+    fn look_for_loss(&mut self, block: &[u8]) {
+        let active = self.active.as_ref().expect("the cut reopened a segment");
+        let file_end = active.layout.block_before(active.end()) + block.len() as u64;
+        if let Some(kept) = active.slots.last().filter(|slot| file_end < slot.end()) {
+            let (file, expected) = (File::Segment(active.sequence), format!("entry {}", kept.id));
+            self.lost = Some(Lost { file, offset: file_end, expected });
+        }
     }
 
     /// The slots of a full segment, up to the cut: what its end record vouched for. False if one

@@ -396,6 +396,8 @@ impl Storage {
     /// Wants a membership on disk: `newest` in force, `previous` should it be cut.
     pub(crate) fn set_membership(&mut self, newest: Arc<Membership>, previous: Arc<Membership>) {
         self.know_others(&newest);
+        let is_member = |id| [&newest, &previous].iter().any(|of| of.member(id).is_some());
+        self.reads.keep(is_member);
         self.snapshots.stand_for(self.journal.holes.last());
         self.promises_mut().want_members(newest, previous);
     }

@@ -25,7 +25,7 @@ use crate::{
     entry::Seed,
     file::{Class, DiskRequest, Extent, File},
     marks::Mark,
-    types::{GroupId, LogIndex, OpId},
+    types::{GroupId, LogIndex, NodeId, OpId},
 };
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -42,7 +42,7 @@ const PORTIONS_AHEAD: u64 = 4;
 pub(crate) struct Reads {
     seed: Seed,
     group: GroupId,
-    readers: Vec<State>,
+    pub(super) readers: Vec<State>,
     done: VecDeque<(Reader, ReadBack)>,
     /// The machine will want all entries up to here.
     replays_to: LogIndex,
@@ -75,7 +75,7 @@ pub(super) struct BadEntry {
 }
 
 #[derive(Clone, Debug)]
-struct State {
+pub(super) struct State {
     reader: Reader,
     want: Option<Want>,
     step: Step,
@@ -179,6 +179,15 @@ impl Reads {
             // Entries that are read ahead are committed: no cut reaches them.
             state.ahead.slots.take_if(|(_, place, _)| place.end >= from);
         }
+    }
+
+    /// Who is a member now: nobody else is remembered, for ids are used once. One who joins, and asks, is
+    /// begun anew.
+    pub(super) fn keep(&mut self, is_member: impl Fn(NodeId) -> bool) {
+        self.readers.retain(|state| match state.reader {
+            Reader::Machine | Reader::Scrub => true,
+            Reader::Peer(id) | Reader::Refill(id) => is_member(id),
+        });
     }
 
     /// The log goes: nothing of it is wanted any more.

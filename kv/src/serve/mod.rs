@@ -71,6 +71,7 @@ pub async fn serve<T: Store>(
     let stores = stores.into();
     let (stopping, watch) = watch::channel(false);
     let mut clients = JoinSet::new();
+    let mut trouble = Trouble::default();
     let mut stop = std::pin::pin!(stop);
     loop {
         tokio::select! {
@@ -80,12 +81,18 @@ pub async fn serve<T: Store>(
             Some(_) = clients.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if clients.len() < limits.clients_max => {
+                    trouble.is_over();
                     let (stores, watch) = (stores.clone(), watch.clone());
                     clients.spawn(client(stream, stores, watch, limits.batch_bytes_max));
                 }
-                Ok((stream, _)) => drop(tokio::spawn(turn_away(stream))),
+                Ok((stream, _)) => {
+                    trouble.is_over();
+                    drop(tokio::spawn(turn_away(stream)));
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a client");
+                    if trouble.is_news() {
+                        tracing::warn!(%error, "cannot accept a client; it is tried again and again");
+                    }
                     sleep(ACCEPT_RETRY).await;
                 }
             },
@@ -97,6 +104,22 @@ pub async fn serve<T: Store>(
     let drained = async { while clients.join_next().await.is_some() {} };
     if timeout(DRAIN_MAX, drained).await.is_err() {
         tracing::info!("closed clients that still waited for an answer");
+    }
+}
+
+/// What keeps clients out may last, and is told once each time.
+#[derive(Default)]
+struct Trouble {
+    is_told: bool,
+}
+
+impl Trouble {
+    const fn is_news(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_told, true)
+    }
+
+    const fn is_over(&mut self) {
+        self.is_told = false;
     }
 }
 
@@ -134,4 +157,18 @@ const fn notice_when_gone(_: &TcpStream) -> io::Result<()> {
 
 async fn turn_away(mut stream: TcpStream) -> io::Result<()> {
     stream.write_all(b"-ERR max number of clients reached\r\n").await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Without a descriptor it was told twenty times in a second.
+    #[test]
+    fn what_keeps_clients_out_is_told_once_each_time() {
+        let mut trouble = Trouble::default();
+        assert_eq!([(); 3].map(|()| trouble.is_news()), [true, false, false]);
+        trouble.is_over();
+        assert_eq!([(); 2].map(|()| trouble.is_news()), [true, false]);
+    }
 }

@@ -50,7 +50,7 @@ pub(crate) enum Request<'a> {
 }
 
 /// What is wrong with a command.
-enum Wrong {
+enum Wrong<'a> {
     Unknown,
     Arity,
     Syntax,
@@ -59,10 +59,12 @@ enum Wrong {
     Cursor,
     Database,
     Order(WrongOrder),
+    /// There is none of this name.
+    Option(&'a [u8]),
     Text(&'static str),
 }
 
-type Parsed<'a> = Result<Request<'a>, Wrong>;
+type Parsed<'a> = Result<Request<'a>, Wrong<'a>>;
 
 /// The request of this command; lists of keys are written into `list`.
 pub(crate) fn parse<'a>(args: Args<'a>, list: &'a mut Vec<u8>) -> Request<'a> {
@@ -122,7 +124,9 @@ fn parse_local<'a>(name: &[u8], args: Args<'a>) -> Parsed<'a> {
         }
         b"SELECT" => match one(args)? {
             b"0" => ok(),
-            _ => return Err(Wrong::Database),
+            other => {
+                return Err(number::<i32>(other).map_or_else(|wrong| wrong, |_| Wrong::Database));
+            }
         },
         b"CONFIG" => config(args)?,
         b"COMMAND" => command(args),
@@ -134,12 +138,12 @@ fn parse_local<'a>(name: &[u8], args: Args<'a>) -> Parsed<'a> {
     Ok(Request::Answered(answer))
 }
 
-fn one(args: Args<'_>) -> Result<&[u8], Wrong> {
+fn one(args: Args<'_>) -> Result<&[u8], Wrong<'_>> {
     let [arg] = args.all().ok_or(Wrong::Arity)?;
     Ok(arg)
 }
 
-fn keys<'a>(args: Args<'_>, list: &'a mut Vec<u8>) -> Result<List<'a>, Wrong> {
+fn keys<'a>(args: Args<'_>, list: &'a mut Vec<u8>) -> Result<List<'a>, Wrong<'a>> {
     if args.len() == 0 {
         return Err(Wrong::Arity);
     }
@@ -147,60 +151,71 @@ fn keys<'a>(args: Args<'_>, list: &'a mut Vec<u8>) -> Result<List<'a>, Wrong> {
 }
 
 /// In the one form that a number has: no plus, no zeros before it, no minus before zero.
-fn number<T: std::str::FromStr>(arg: &[u8]) -> Result<T, Wrong> {
+fn number<T: std::str::FromStr>(arg: &[u8]) -> Result<T, Wrong<'static>> {
     let plain = matches!(arg, b"0" | [b'1'..=b'9', ..] | [b'-', b'1'..=b'9', ..]);
     let digits = std::str::from_utf8(arg).ok().filter(|_| plain);
     digits.and_then(|digits| digits.parse().ok()).ok_or(Wrong::Integer)
 }
 
 /// So many units from now on, if it is a time that Redis knows.
-fn millis(after: i64, unit: i64) -> Result<i64, Wrong> {
+fn millis(after: i64, unit: i64) -> Result<i64, Wrong<'static>> {
     let total = after.checked_mul(unit).filter(|total| *total <= EXPIRY_MILLIS_MAX);
     total.ok_or(Wrong::Expiry)
 }
 
-fn incr_by(args: Args<'_>) -> Result<Command<'_>, Wrong> {
+fn incr_by(args: Args<'_>) -> Result<Command<'_>, Wrong<'_>> {
     let [key, by] = args.all().ok_or(Wrong::Arity)?;
     Ok(Command::Incr { key, by: number(by)? })
 }
 
-fn decr_by(args: Args<'_>) -> Result<Command<'_>, Wrong> {
+fn decr_by(args: Args<'_>) -> Result<Command<'_>, Wrong<'_>> {
     let [key, by] = args.all().ok_or(Wrong::Arity)?;
     // The least number has no opposite.
     let by = number::<i64>(by)?.checked_neg();
     Ok(Command::Incr { key, by: by.ok_or(Wrong::Text("ERR decrement would overflow"))? })
 }
 
-fn expire(args: Args<'_>, unit: i64) -> Result<Command<'_>, Wrong> {
-    let [key, after] = match args.len() {
-        0 | 1 => return Err(Wrong::Arity),
-        _ => args.all().ok_or(Wrong::Syntax)?,
-    };
+fn expire(args: Args<'_>, unit: i64) -> Result<Command<'_>, Wrong<'_>> {
+    let mut args = args.iter();
+    let (Some(key), Some(after)) = (args.next(), args.next()) else { return Err(Wrong::Arity) };
+    if let Some(option) = args.next() {
+        return Err(Wrong::Option(option));
+    }
     Ok(Command::Expire { key, millis: millis(number(after)?, unit)? })
 }
 
-fn set(args: Args<'_>) -> Result<Command<'_>, Wrong> {
+fn set(args: Args<'_>) -> Result<Command<'_>, Wrong<'_>> {
     let mut args = args.iter();
     let (Some(key), Some(value)) = (args.next(), args.next()) else { return Err(Wrong::Arity) };
-    let (mut when, mut lives) = (When::Always, 0);
+    // As Redis has it: what is said twice is said once, the last time, and what contradicts it is wrong.
+    let (mut when, mut lives) = (When::Always, None);
     while let Some(option) = args.next() {
         let is = |name: &str| option.eq_ignore_ascii_case(name.as_bytes());
-        if is("NX") && when == When::Always {
+        if is("NX") && when != When::Present {
             when = When::Absent;
-        } else if is("XX") && when == When::Always {
+        } else if is("XX") && when != When::Absent {
             when = When::Present;
-        } else if (is("EX") || is("PX")) && lives == 0 {
-            let after = number(args.next().ok_or(Wrong::Syntax)?)?;
-            let total = millis(after, if is("EX") { 1000 } else { 1 })?;
-            lives = u64::try_from(total).ok().filter(|total| *total > 0).ok_or(Wrong::Expiry)?;
+        } else if is("EX") || is("PX") {
+            let unit = if is("EX") { 1000 } else { 1 };
+            if lives.is_some_and(|(_, other)| other != unit) {
+                return Err(Wrong::Syntax);
+            }
+            lives = Some((args.next().ok_or(Wrong::Syntax)?, unit));
         } else {
             return Err(Wrong::Syntax);
         }
     }
-    Ok(Command::Set { key, value, when, millis: lives })
+    let millis = match lives {
+        Some((after, unit)) => u64::try_from(millis(number(after)?, unit)?)
+            .ok()
+            .filter(|total| *total > 0)
+            .ok_or(Wrong::Expiry)?,
+        None => 0,
+    };
+    Ok(Command::Set { key, value, when, millis })
 }
 
-fn scan(args: Args<'_>) -> Result<Command<'_>, Wrong> {
+fn scan(args: Args<'_>) -> Result<Command<'_>, Wrong<'_>> {
     let mut args = args.iter();
     let cursor = number(args.next().ok_or(Wrong::Arity)?).map_err(|_| Wrong::Cursor)?;
     let (mut count, mut pattern) = (10, &b"*"[..]);
@@ -262,7 +277,7 @@ fn within<'a>(args: Args<'a>) -> Parsed<'a> {
     Ok(Request::Within(group, Box::new(asked)))
 }
 
-fn config(args: Args<'_>) -> Result<Vec<u8>, Wrong> {
+fn config(args: Args<'_>) -> Result<Vec<u8>, Wrong<'_>> {
     let (what, names) = args.split_first().ok_or(Wrong::Arity)?;
     if !what.eq_ignore_ascii_case(b"GET") {
         return Err(Wrong::Text("ERR the configuration is given when the node is started"));
@@ -299,7 +314,7 @@ fn command(args: Args<'_>) -> Vec<u8> {
 }
 
 /// Libraries introduce themselves.
-fn client(args: Args<'_>) -> Result<Vec<u8>, Wrong> {
+fn client(args: Args<'_>) -> Result<Vec<u8>, Wrong<'_>> {
     let (what, _) = args.split_first().ok_or(Wrong::Arity)?;
     let polite = [&b"SETINFO"[..], b"SETNAME"].iter().any(|name| what.eq_ignore_ascii_case(name));
     if polite { Ok(ok()) } else { Err(Wrong::Text("ERR CLIENT knows SETINFO and SETNAME alone")) }
@@ -317,13 +332,14 @@ fn ok() -> Vec<u8> {
 
 /// What is wrong, with which command.
 struct Complaint<'a> {
-    wrong: Wrong,
+    wrong: Wrong<'a>,
     name: &'a [u8],
 }
 
 impl fmt::Display for Complaint<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name[..self.name.len().min(64)].to_ascii_lowercase();
+        let start = |text: &'_ [u8]| text[..text.len().min(64)].to_vec();
+        let name = start(self.name).to_ascii_lowercase();
         let name = name.escape_ascii();
         match self.wrong {
             Wrong::Unknown => write!(f, "ERR unknown command '{name}'"),
@@ -334,6 +350,9 @@ impl fmt::Display for Complaint<'_> {
             Wrong::Cursor => f.write_str("ERR invalid cursor"),
             Wrong::Database => f.write_str("ERR DB index is out of range: there is 0 alone"),
             Wrong::Order(wrong) => wrong.fmt(f),
+            Wrong::Option(option) => {
+                write!(f, "ERR Unsupported option {}", start(option).escape_ascii())
+            }
             Wrong::Text(text) => f.write_str(text),
         }
     }
@@ -379,6 +398,8 @@ mod tests {
         check("SET k v NX", set(When::Absent, 0));
         check("SET k v ex 2 xx", set(When::Present, 2000));
         check("SET k v PX 2", set(When::Always, 2));
+        check("SET k v XX xx EX x EX 2", set(When::Present, 2000));
+        check("SET k v NX PX 3 NX", set(When::Absent, 3));
         check("GET k", Command::Get(key));
         check("INCR k", Command::Incr { key, by: 1 });
         check("INCRBY k -7", Command::Incr { key, by: -7 });
@@ -414,6 +435,9 @@ mod tests {
             ("MSET a", "wrong number of arguments"),
             ("DEL", "wrong number of arguments"),
             ("SET k v NX XX", "syntax error"),
+            ("SET k v XX NX XX", "syntax error"),
+            ("SET k v EX 3 PX 3", "syntax error"),
+            ("SET k v EX 3 EX x", "not an integer"),
             ("SET k v EX", "syntax error"),
             ("SET k v EX x", "not an integer"),
             ("SET k v EX 0", "invalid expire time in 'set' command"),
@@ -438,10 +462,13 @@ mod tests {
             ("EXPIRE k 9223372036854775", "invalid expire time in 'expire' command"),
             ("PEXPIRE k 9223372036854775807", "invalid expire time"),
             ("EXPIRE k 03", "not an integer"),
-            ("EXPIRE k 1 NX", "syntax error"),
+            ("EXPIRE k", "wrong number of arguments for 'expire' command"),
+            ("EXPIRE k 1 NX", "Unsupported option NX"),
+            ("PEXPIRE k x foo bar", "Unsupported option foo"),
             ("SCAN x", "invalid cursor"),
             ("SCAN 0 COUNT 0", "syntax error"),
-            ("SELECT 1", "out of range"),
+            ("SELECT 1", "DB index is out of range"),
+            ("SELECT x", "value is not an integer or out of range"),
             ("CONFIG SET a b", "when the node is started"),
             ("CLIENT LIST", "CLIENT knows"),
             ("LAKEBED FREEZE", "LAKEBED knows"),

@@ -113,6 +113,43 @@ fn who_cannot_lead_is_refused_with_the_reason() {
     assert_eq!(alone.ended(1, 100), refused(TransferRefusal::Nobody));
 }
 
+/// Two of five had all, and a leader that had asked one of them to stand ended its writes as unknown, though
+/// nothing had failed.
+#[test]
+fn what_was_taken_is_committed_before_the_heir_is_asked() {
+    let mut cluster = Cluster::led(5);
+    cluster.elapse(100 * MS);
+    (3..=5).for_each(|id| cluster.at(id).disk.lazy = true);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(100 * MS);
+    cluster.transfer(1, 100, Some(2));
+    cluster.elapse(900 * MS);
+    assert!(!cluster.at(2).has(Mark::StoodAtLeadersWish));
+    (3..=5).for_each(|id| cluster.at(id).disk.lazy = false);
+    cluster.run();
+    cluster.elapse(100 * MS);
+    assert!(cluster.leads(2));
+    assert_eq!(cluster.ended(1, 1), None, "the machine answers it");
+    assert_eq!(commands(cluster.at(1)), [("a".into(), Some(1))]);
+}
+
+/// A leader whose disk is stuck, or that others do not hear, may be the one whom the commit waits for.
+#[test]
+fn a_commit_is_waited_for_no_longer_than_half_the_time() {
+    let mut cluster = Cluster::led(5);
+    cluster.elapse(100 * MS);
+    (3..=5).for_each(|id| cluster.at(id).disk.lazy = true);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(100 * MS);
+    cluster.transfer(1, 100, Some(2));
+    cluster.elapse(1050 * MS);
+    assert!(cluster.at(2).has(Mark::StoodAtLeadersWish));
+    (3..=5).for_each(|id| cluster.at(id).disk.lazy = false);
+    cluster.run();
+    assert!(cluster.leads(2));
+    assert!(matches!(cluster.ended(1, 100), Some(Outcome::Done(_))));
+}
+
 /// The heir does not get there, or does not hear that it should: the leader serves on.
 #[test]
 fn a_handover_that_takes_too_long_is_given_up() {

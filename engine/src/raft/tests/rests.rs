@@ -537,3 +537,16 @@ fn nobody_rests_who_lacks_something_itself() {
         assert!(!raft.take_rest(), "{what}");
     }
 }
+
+/// Every node that was ever added and removed was kept, for as long as the process lived.
+#[test]
+fn who_is_no_member_and_is_gone_is_forgotten() {
+    let mut cluster = resting(3);
+    for guest in 4..1000 {
+        cluster.at(2).raft.on_link(node(guest), true);
+        cluster.at(2).raft.on_link(node(guest), false);
+    }
+    cluster.at(2).raft.on_link(node(3), false);
+    let raft = &cluster.at(2).raft;
+    assert_eq!((raft.unlinked.as_slice(), raft.linked.contains(&node(4))), (&[node(3)][..], false));
+}

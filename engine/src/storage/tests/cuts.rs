@@ -1,6 +1,7 @@
 //! Cuts that a running node makes, and what they must leave nothing of.
 
 use super::{holes::grown, *};
+use crate::disk::{FileSeed, segment::Slot};
 
 /// A cut forgot that time, and if the next entry did not fit behind it the end record said that there was
 /// none. A crash before that entry was durable, and the node was behind the time of its own log.
@@ -119,4 +120,36 @@ fn where_entries_lay_is_forgotten_when_they_are_cut() {
     let seen = node.read(1);
     assert_eq!((seen.len(), node.storage.hole()), (311, None));
     assert!(seen.iter().all(|(id, _)| (id.term == Term(2)) == (id.index > LogIndex(11))));
+}
+
+/// Somebody cut the file off while the node ran: what was to be kept of the block was taken out of what was
+/// read, which was shorter, and the node panicked.
+#[test]
+fn a_file_cut_off_from_outside_in_the_block_of_the_last_kept_entry_loses_the_log() {
+    // In the segment that takes entries, and in one before it.
+    for entries in [10, 60] {
+        let mut node = Node::start(Disk::default(), format());
+        node.append_all(1, vec![700; entries]);
+        let journal = &node.storage.journal;
+        let active = journal.active.as_ref().expect("it takes entries");
+        let sequence = journal.sealed.front().map_or(active.sequence, |sealed| sealed.sequence);
+        let (file, layout) = (File::Segment(sequence), active.layout);
+        node.truncate(LogId::new(Term(1), LogIndex(5)));
+        // Of the block in which entry 5 ends 10 bytes are left.
+        let bytes = node.disk.files.get_mut(&file).expect("it is there");
+        let seed = FileSeed::new(config().group, sequence);
+        let slot = Slot::decode(&bytes[layout.slot_offset(4) as usize..], seed, LogIndex(5));
+        let end = slot.expect("it has one").end();
+        let left = layout.block_before(end) + 10;
+        assert!(left < end, "it ends with a block");
+        bytes.truncate(left as usize);
+        node.settle();
+        let Some(Halt::LogLost { file: of, offset, expected }) = node.halted.clone() else {
+            panic!("{:?}", node.halted)
+        };
+        assert_eq!((of, offset, &*expected), (file, left, "entry 1.5"), "of {entries}");
+        let node = node.restart();
+        assert!(node.recovered().gate.is_some(), "it votes before it has its log");
+        assert_eq!(node.recovered().last, LogId::ZERO);
+    }
 }

@@ -78,3 +78,23 @@ fn the_next_entry_tells_which_of_two_that_disagree_is_right() {
     assert!(matches!(found.tail, Tail::Unknown(_)), "{:?}", found.tail);
     assert_eq!(found.slots.len(), 2);
 }
+
+/// The slots and the room of each peer that had ever lagged were kept.
+#[test]
+fn a_reader_is_forgotten_when_it_is_no_member_any_more() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
+    let of = |ids: [u64; 2]| Arc::new(Membership::of(ids.map(member)));
+    for id in 2..50 {
+        for reader in [Reader::Peer(NodeId(id)), Reader::Refill(NodeId(id))] {
+            node.storage.read(reader, LogIndex(1), LogIndex(9), 1000);
+            node.settle();
+            assert_eq!(node.storage.take_read().map(|(reader, _)| reader), Some(reader));
+        }
+        node.storage.set_membership(of([1, id + 1]), of([1, id]));
+        node.settle();
+    }
+    assert_eq!(node.storage.reads.readers.len(), 2);
+    assert_eq!(node.read(1).len(), 300, "others read on");
+}
