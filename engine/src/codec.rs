@@ -271,9 +271,10 @@ pub(crate) fn bare_words(kind: u8, bytes: &[u8]) -> Option<[u64; FIXED_WORDS - 2
     (found == kind && bytes.len() == FIXED_BYTES).then(|| le::numbers(&fields))
 }
 
-/// Whether this may be the head of a message that commits its sender: a vote, an acknowledgement.
+/// Whether this may be the head of a message that commits its sender: a vote, an acknowledgement, what a
+/// gate waits for.
 pub(crate) fn may_commit(head: &[u8]) -> bool {
-    matches!(head.get(5), Some(5 | 6 | 8))
+    matches!(head.get(5), Some(5 | 6 | 8 | 15))
 }
 
 /// Reads a message; its body stays a slice of `bytes`.

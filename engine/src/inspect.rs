@@ -30,6 +30,15 @@ pub enum Said {
         through: LogIndex,
         /// In this term.
         term: Term,
+        /// What it may have lost of what it held before: all behind this index.
+        lacks: Option<LogIndex>,
+    },
+    /// The receiver's gate may open when it holds the sender's log up to an index.
+    TellsGate {
+        /// Up to here.
+        last: LogIndex,
+        /// In this term.
+        term: Term,
     },
 }
 
@@ -44,7 +53,12 @@ pub fn said(head: &Bytes) -> Option<Said> {
     match payload {
         Payload::Vote(_) => Some(Said::StandsFor { term }),
         Payload::VoteAnswer(verdict) if verdict.granted => Some(Said::VotesFor { term }),
-        Payload::AppendAnswer(answer) => Some(Said::Acknowledged { through: answer.durable, term }),
+        Payload::AppendAnswer(answer) => {
+            let conflict = answer.conflict.filter(|_| answer.gated);
+            let lacks = conflict.map(|conflict| conflict.through);
+            Some(Said::Acknowledged { through: answer.durable, term, lacks })
+        }
+        Payload::GateAnswer { last, .. } => Some(Said::TellsGate { last, term }),
         _ => None,
     }
 }

@@ -354,6 +354,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.stats.events += u64::from(event.is_some());
         self.digest.number(at as u64);
         self.digest.step(now, event.as_slice(), &[]);
+        if let Some(Event::Received { from, bytes }) = &event {
+            self.oracle.on_received(at, *from, bytes);
+        }
         let mut actions = std::mem::take(&mut self.actions);
         handle(engine, now, event, &mut actions);
         self.digest.step(now, &[], &actions);

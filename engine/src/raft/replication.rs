@@ -251,7 +251,9 @@ impl Raft {
         if answer.matched > last || answer.durable > answer.matched || beyond {
             return self.fault(head.from, "acknowledges what was never sent");
         }
-        if let (true, Some(conflict)) = (answer.gated, &answer.conflict) {
+        if let (true, Some(conflict)) = (answer.gated, &answer.conflict)
+            && !cfg!(lakebed_break = "count_what_a_gated_node_has_lost")
+        {
             // It has lost what it said it had.
             peer.matched = peer.matched.min(conflict.through);
         }

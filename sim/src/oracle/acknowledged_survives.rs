@@ -6,11 +6,17 @@
 
 use super::{Checked, Seen, Violation};
 use lakebed::{Forced, LogId, LogIndex, Term};
+use std::collections::BTreeMap;
 
 #[derive(Clone, Debug)]
 pub(super) struct Promises {
     /// The last durable entry of each node, as it said itself.
     durable: Vec<LogId>,
+    /// The last entry that each node holds durably in its present life, or held in the one before.
+    held: Vec<LogId>,
+    /// By leader and node: that this leader was told, in which term, that the node may have lost all behind
+    /// an index.
+    aware: BTreeMap<(usize, usize), (Term, LogIndex)>,
     /// The most that each node ever called durable, whoever took it back.
     ever: Vec<LogIndex>,
     /// Whether the node has been checked in its present life.
@@ -23,6 +29,8 @@ impl Promises {
     pub(super) fn new(nodes: usize) -> Self {
         Self {
             durable: vec![LogId::ZERO; nodes],
+            held: vec![LogId::ZERO; nodes],
+            aware: BTreeMap::new(),
             ever: vec![LogIndex(0); nodes],
             checked: vec![false; nodes],
             wiped: vec![false; nodes],
@@ -31,6 +39,8 @@ impl Promises {
 
     pub(super) fn on_death(&mut self, node: usize) {
         self.checked[node] = false;
+        // It may lose more before it is back, and who leads then does not know.
+        self.aware.retain(|(by, of), _| *by != node && *of != node);
     }
 
     pub(super) fn on_view(&mut self, seen: &Seen<'_>) -> Checked {
@@ -43,9 +53,10 @@ impl Promises {
         self.ever[seen.node] = self.ever[seen.node].max(seen.probe.durable);
         if let Some(id) = seen.id_at(seen.probe.durable) {
             let before = self.durable[seen.node];
+            self.held[seen.node] = id;
             // A leader may have been told by a disk that is gone, and commit by that. So it may by
-            // what a gated node has lost; when the gate opens, that node has what was committed.
-            // And what a node lacks by name it holds in all other respects.
+            // what a gated node has lost, until it hears of that (`counts`); when the gate opens, that
+            // node has what was committed (`gate_opens`). And what a node lacks by name it holds in all other respects.
             let lacks = seen.probe.holed && seen.id_at(before.index) == Some(before);
             let stands = self.wiped[seen.node] || seen.probe.gated || lacks;
             let told = if stands { before } else { LogId::ZERO };
@@ -59,6 +70,41 @@ impl Promises {
     /// later one at or behind it has it before it.
     pub(super) fn holds(&self, node: usize, term: Term, index: LogIndex) -> bool {
         self.durable.get(node).is_some_and(|id| id.term >= term && id.index >= index)
+    }
+
+    /// Whether a leader may count a node for this entry of its term: by what the node has said, and where
+    /// the leader knows that some of that was lost, by what is on its disk.
+    pub(super) fn counts(&self, by: usize, node: usize, term: Term, index: LogIndex) -> bool {
+        match self.aware.get(&(by, node)) {
+            Some(&(learned, lost)) if learned == term && lost < index => {
+                self.held[node].term >= term && self.held[node].index >= index
+            }
+            _ => self.holds(node, term, index),
+        }
+    }
+
+    /// Whether a node has lost what it called durable, and may say so.
+    pub(super) fn has_lost(&self, node: usize) -> bool {
+        let (held, durable) = (self.held.get(node), self.durable.get(node));
+        held.zip(durable).is_some_and(|(held, durable)| held < durable)
+    }
+
+    /// The leader of a term hears from a node what is durable there, and behind where it may have lost what
+    /// was. What the node said before that may come later, and counts again.
+    pub(super) fn on_heard(
+        &mut self,
+        (by, term): (usize, Term),
+        from: usize,
+        through: LogIndex,
+        lacks: Option<LogIndex>,
+    ) {
+        if through > self.held[from].index {
+            self.aware.remove(&(by, from));
+        } else if let Some(lost) = lacks {
+            let known = self.aware.entry((by, from)).or_insert((term, lost));
+            let least = if known.0 == term { known.1.min(lost) } else { lost };
+            *known = (term, least);
+        }
     }
 
     /// Whether the node holds what it promised, or knows that it may not.
@@ -94,6 +140,11 @@ impl Promises {
         }
         self.durable[node] = last;
         Ok(())
+    }
+
+    /// The last entry that the node's disk, as it is no other, was ever to hold.
+    pub(super) fn of_disk(&self, node: usize) -> LogId {
+        if self.wiped[node] { LogId::ZERO } else { self.durable[node] }
     }
 
     /// The last entry that the node called durable.

@@ -2,7 +2,8 @@
 //! what a majority of the voters holds durably (§5.3).
 //!
 //! What a node holds durably it said itself, and the ledger of that survives its crashes; so a
-//! majority of those that are down counts as well. Whoever is the first to call an entry committed
+//! majority of those that are down counts as well. Of a node that has lost some of it, behind its gate, that
+//! does not count any more for a leader who was told so. Whoever is the first to call an entry committed
 //! has counted, or should have: though it leads no longer, as the entry may have ended its reign.
 
 use super::{Checked, Seen, Violation, acknowledged_survives::Promises, members_in_force::quorum};
@@ -53,7 +54,7 @@ impl Commits {
             return Err(Violation::new("commit rule", node, what));
         }
         let check = |members: &Membership, index: LogIndex| {
-            quorum(members, |id| promises.holds(id.0 as usize - 1, term, index))
+            quorum(members, |id| promises.counts(node, id.0 as usize - 1, term, index))
         };
         // Once both configurations have agreed to the new one, that one is enough: the leader goes
         // by an entry that it may not have written yet.

@@ -55,6 +55,27 @@ impl Committed {
         self.terms.get(at).copied()
     }
 
+    /// The committed entry at this index.
+    pub(super) fn id_at(&self, index: LogIndex) -> Option<LogId> {
+        self.term_of(index).map(|term| LogId::new(term, index))
+    }
+
+    /// Up to where leaders of each term have committed, as far as was seen.
+    pub(super) const fn by_term(&self) -> &BTreeMap<Term, LogIndex> {
+        &self.by_term
+    }
+
+    /// The last entry of those that leaders of this term or earlier ones have committed.
+    fn up_to(&self, term: Term) -> Option<LogId> {
+        self.id_at(*self.by_term.range(..=term).map(|(_, index)| index).max()?)
+    }
+
+    /// The last entry that those have committed of a log which ends, or ended, with this one: it held all that they
+    /// had (leader completeness). What a later one commits in another's place it may never have held.
+    pub(super) fn of_log(&self, last: LogId) -> Option<LogId> {
+        self.up_to(last.term).and_then(|id| self.id_at(id.index.min(last.index)))
+    }
+
     /// Whether this very entry was seen to be committed.
     pub(super) fn is_committed(&self, id: LogId) -> bool {
         let at = (id.index.0 as usize).checked_sub(1);

@@ -9,6 +9,7 @@ mod commit_rule;
 mod committed_stays;
 mod disk_bounded;
 mod election_safety;
+mod gate_opens;
 mod history;
 mod leader_completeness;
 mod leaders_clock;
@@ -29,9 +30,10 @@ use crate::disk::SimDisk;
 use crate::plan::Plan;
 use crate::seat::Seat;
 use crate::witness::{Applied, Given};
+use bytes::Bytes;
 use lakebed::{
     Action, Change, DiskRequest, Engine, Entries, Forced, Instant, LogId, LogIndex, Marks,
-    Membership, RequestId, Role, StateMachine, Status, Timestamp,
+    Membership, NodeId, RequestId, Role, StateMachine, Status, Timestamp,
     entry::Seed,
     inspect::{Probe, Said, said},
     session::Limits,
@@ -94,6 +96,7 @@ pub(crate) struct Oracle<M> {
     /// What each node showed last in its present life.
     shown: Vec<Option<Probe>>,
     elections: election_safety::Elections,
+    gates: gate_opens::Gates,
     logs: log_matching::Logs,
     commits: commit_rule::Commits,
     committed: committed_stays::Committed,
@@ -129,6 +132,7 @@ impl<M: StateMachine> Oracle<M> {
         Self {
             shown: vec![None; nodes],
             elections: election_safety::Elections::default(),
+            gates: gate_opens::Gates::new(nodes),
             logs: log_matching::Logs::new(seed),
             commits: commit_rule::Commits::new(nodes),
             committed: committed_stays::Committed::new(nodes),
@@ -202,14 +206,16 @@ impl<M: StateMachine> Oracle<M> {
         if shown.as_ref() == Some(&seen.probe) {
             return Ok(());
         }
-        *shown = Some(seen.probe);
+        let before = shown.replace(seen.probe);
         watermarks_ordered::check(seen)?;
         self.votes.on_view(seen)?;
+        let promised = self.promises.of_disk(seen.node);
         self.promises.on_view(seen)?;
         if seen.probe.judged {
             self.elections.on_view(seen)?;
             let known = self.committed.last();
             self.committed.on_view(seen)?;
+            self.gates.on_view(seen, before.as_ref(), promised, &self.committed)?;
             let members = self.members.in_log(seen, &self.committed);
             self.commits.on_view(seen, known, &self.promises, members)?;
             self.members.on_view(seen, &self.committed, &self.votes)?;
@@ -229,11 +235,28 @@ impl<M: StateMachine> Oracle<M> {
             }
             Action::Send { to, head, .. } => match said(head) {
                 Some(Said::Acknowledged { through, .. }) => self.promises.on_sent(seen, through),
+                Some(Said::TellsGate { last, term }) => {
+                    self.gates.on_told(to.0 as usize - 1, term, last);
+                    Ok(())
+                }
                 Some(said) => self.votes.on_sent(seen.node, *to, said),
                 None => Ok(()),
             },
             Action::Note(note) => status_tells::on_note(seen, note),
             _ => Ok(()),
+        }
+    }
+
+    /// A message reaches a node: what whoever leads hears of what others have lost.
+    pub(crate) fn on_received(&mut self, node: usize, from: NodeId, bytes: &Bytes) {
+        let from = from.0 as usize - 1;
+        if !self.promises.has_lost(from) {
+            return;
+        }
+        let Some(Said::Acknowledged { through, term, lacks }) = said(bytes) else { return };
+        let leads = |probe: &Probe| probe.role == Role::Leader && probe.term == term;
+        if self.shown[node].as_ref().is_some_and(leads) {
+            self.promises.on_heard((node, term), from, through, lacks);
         }
     }
 
@@ -305,6 +328,7 @@ impl<M: StateMachine> Oracle<M> {
     ) -> Checked {
         let last = forced.last.index;
         self.promises.on_forced(node, forced, spared)?;
+        self.gates.forget();
         self.committed.forget_behind(last);
         self.machines.forget_behind(last, machine);
         self.history.forget_behind(last);

@@ -74,7 +74,7 @@ impl Votes {
             // Whoever stands for election votes for itself.
             Said::StandsFor { term } => (term, NodeId(node as u64 + 1)),
             Said::VotesFor { term } => (term, to),
-            Said::Acknowledged { .. } => return Ok(()),
+            Said::Acknowledged { .. } | Said::TellsGate { .. } => return Ok(()),
         };
         self.terms[node] = self.terms[node].max(term);
         let given = *self.given.entry((node, term)).or_insert(candidate);
