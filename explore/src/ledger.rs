@@ -49,12 +49,12 @@ impl Ledger {
         match said(message) {
             Some(Said::StandsFor { term }) => self.on_vote(term, from, from),
             Some(Said::VotesFor { term }) => self.on_vote(term, from, to),
-            Some(Said::Acknowledged { through, term }) => {
+            Some(Said::Acknowledged { through, term, .. }) => {
                 // An older message, said again or late, takes back nothing of what was promised.
                 let promised = self.acknowledged.entry(from).or_default();
                 *promised = (*promised).max((term, through));
             }
-            None => {}
+            Some(Said::TellsGate { .. }) | None => {}
         }
     }
 
