@@ -177,8 +177,8 @@ fn hunters(tree: &Path, Party { quick, closer, thorough, without }: &Party) -> R
     let mut hunters = of(quick);
     hunters.push(test("engine", "lakebed", &engine, &skipped)?);
     hunters.push(test("engine", "cluster", &engine, &[])?);
-    hunters.push(test("engine", "conformance", &engine, &[])?);
     let first = hunters.len();
+    hunters.push(test("engine", "conformance", &engine, &[])?);
     hunters.push(test("engine", "lakebed", &engine, &SLOW)?);
     hunters.extend(of(closer));
     hunters.extend(of(thorough));

@@ -1,7 +1,8 @@
 //! What a leader knows of one peer: how far it agrees, what is on the way to it, whether it lives.
 //!
 //! Knows no log: whoever feeds the peer looks entries up. Invariant: `matched` only rises, because
-//! a follower acknowledges nothing that a crash could take back.
+//! a follower acknowledges nothing that a crash could take back; unless the peer says, behind a gate,
+//! that its disk has lost what it acknowledged.
 
 use super::{forwarding::Intake, install::Transfer, log::Chunk};
 use crate::{
