@@ -34,7 +34,7 @@ fn a_handover() {
 
 #[test]
 fn a_removal_by_one_leader_or_two() {
-    goes_through("removal", 1_000);
+    goes_through("removal", 600);
 }
 
 #[test]
