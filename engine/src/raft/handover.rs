@@ -109,8 +109,8 @@ impl Raft {
         self.handover.as_ref().is_some_and(|handover| leads && handover.term == self.term)
     }
 
-    /// A handover goes on: the heir has all entries, and they are committed -> it is asked to stand; it leads, or another
-    /// one does, or too much time has passed -> whoever waits is told.
+    /// A handover goes on: the heir has all entries, and they are committed -> it is asked to stand; it
+    /// leads, or another one does, or too much time has passed -> whoever waits is told.
     pub(crate) fn hand_over(&mut self) {
         if self.is_plain {
             return;

@@ -2,9 +2,9 @@
 //! is left, so it is not known what it was.
 //!
 //! If the newest snapshot holds all that the segment did, the log begins behind that segment, and that is
-//! all. Where no other node has it, and the machine does not wait for it, a snapshot is taken that does. Else it
-//! is as for a restart that finds such a thing, and gives the log up behind a vote gate: the
-//! same is written to the hard state, and the node ends; the next start fetches the log again. Invariant:
+//! all. Where no other node has it, and the machine does not wait for it, a snapshot is taken that does.
+//! Else it is as for a restart that finds such a thing, and gives the log up behind a vote gate: the same
+//! is written to the hard state, and the node ends; the next start fetches the log again. Invariant:
 //! between that update and the end nothing else is written.
 
 use super::{Reader, Storage, damaged, install, promises::Version};

@@ -56,7 +56,8 @@ impl Promises {
             self.held[seen.node] = id;
             // A leader may have been told by a disk that is gone, and commit by that. So it may by
             // what a gated node has lost, until it hears of that (`counts`); when the gate opens, that
-            // node has what was committed (`gate_opens`). And what a node lacks by name it holds in all other respects.
+            // node has what was committed (`gate_opens`). And what a node lacks by name it holds in all
+            // other respects.
             let lacks = seen.probe.holed && seen.id_at(before.index) == Some(before);
             let stands = self.wiped[seen.node] || seen.probe.gated || lacks;
             let told = if stands { before } else { LogId::ZERO };

@@ -70,8 +70,9 @@ impl Committed {
         self.id_at(*self.by_term.range(..=term).map(|(_, index)| index).max()?)
     }
 
-    /// The last entry that those have committed of a log which ends, or ended, with this one: it held all that they
-    /// had (leader completeness). What a later one commits in another's place it may never have held.
+    /// The last entry that those have committed of a log which ends, or ended, with this one: it held all
+    /// that they had (leader completeness). What a later one commits in another's place it may never have
+    /// held.
     pub(super) fn of_log(&self, last: LogId) -> Option<LogId> {
         self.up_to(last.term).and_then(|id| self.id_at(id.index.min(last.index)))
     }

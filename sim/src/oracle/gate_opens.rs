@@ -2,10 +2,10 @@
 //! all that was committed with its word, for whoever is elected with its vote must hold that too
 //! (Raft §5.4.1; storage.md, consequences of damage).
 //!
-//! Three say how much that is: its own promises, as far as leaders of their term have committed them; what was committed before
-//! it came back, up to the term in which the gate opens; and what the leader of that term told it to wait
-//! for. The first two believe no engine. A gate that is shut again by a later fault is held to what it
-//! was the first time.
+//! Three say how much that is: its own promises, as far as leaders of their term have committed them;
+//! what was committed before it came back, up to the term in which the gate opens; and what the leader of
+//! that term told it to wait for. The first two believe no engine. A gate that is shut again by a later
+//! fault is held to what it was the first time.
 
 use super::{Checked, Seen, Violation, committed_stays::Committed};
 use lakebed::{LogId, LogIndex, Term, inspect::Probe};
