@@ -131,6 +131,7 @@ fn parse_local<'a>(name: &[u8], args: Args<'a>) -> Parsed<'a> {
         b"CONFIG" => config(args)?,
         b"COMMAND" => command(args),
         b"CLIENT" => client(args)?,
+        b"HELLO" => hello(args)?,
         b"INFO" => return Ok(Request::Info),
         b"QUIT" => return Ok(Request::Quit),
         _ => return Err(Wrong::Unknown),
@@ -320,6 +321,45 @@ fn client(args: Args<'_>) -> Result<Vec<u8>, Wrong<'_>> {
     if polite { Ok(ok()) } else { Err(Wrong::Text("ERR CLIENT knows SETINFO and SETNAME alone")) }
 }
 
+/// Libraries ask which protocol is spoken: the second one. Those that would rather speak the third
+/// stay with it at the code of this refusal.
+fn hello(args: Args<'_>) -> Result<Vec<u8>, Wrong<'_>> {
+    let mut args = args.iter();
+    if let Some(version) = args.next() {
+        let version: i64 = number(version)
+            .map_err(|_| Wrong::Text("ERR Protocol version is not an integer or out of range"))?;
+        if version != 2 {
+            return Err(Wrong::Text("NOPROTO unsupported protocol version"));
+        }
+    }
+    while let Some(option) = args.next() {
+        if option.eq_ignore_ascii_case(b"AUTH") {
+            return Err(Wrong::Text("ERR AUTH: this server has no users and no passwords"));
+        }
+        let names = option.eq_ignore_ascii_case(b"SETNAME");
+        args.next().filter(|_| names).ok_or(Wrong::Syntax)?;
+    }
+    Ok(answered(|out| {
+        answer::array(out, 14);
+        // Any node takes any command, as the one that Redis calls the master.
+        let words = [
+            ("server", "lakebed"),
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("mode", "standalone"),
+            ("role", "master"),
+        ];
+        for word in words.iter().flat_map(|(name, value)| [name, value]) {
+            answer::bulk(out, word.as_bytes());
+        }
+        answer::bulk(out, b"proto");
+        answer::integer(out, 2);
+        answer::bulk(out, b"id");
+        answer::integer(out, 0);
+        answer::bulk(out, b"modules");
+        answer::array(out, 0);
+    }))
+}
+
 fn answered(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut out = Vec::new();
     write(&mut out);
@@ -477,6 +517,9 @@ mod tests {
             ("LAKEBED BACKUP READ x 1", "LAKEBED knows"),
             ("LAKEBED SNAPSHOT now", "LAKEBED knows"),
             ("LAKEBED GROUP", "LAKEBED knows"),
+            ("HELLO two", "not an integer"),
+            ("HELLO 2 SETNAME", "syntax error"),
+            ("HELLO 2 AUTH a b", "no users"),
             ("LAKEBED GROUP x INFO", "not an integer"),
             ("LAKEBED GROUP 1", "LAKEBED knows"),
             ("LAKEBED GROUP 1 GROUP 1 INFO", "LAKEBED knows"),
@@ -486,6 +529,7 @@ mod tests {
             let reply = reply(line);
             assert!(reply.starts_with("-ERR ") && reply.contains(expected), "{line}: {reply}");
         }
+        assert_eq!(reply("HELLO 3"), "-NOPROTO unsupported protocol version\r\n");
         let long = "?".repeat(PATTERN_BYTES_MAX + 1);
         for line in [format!("SCAN 0 MATCH {long}"), format!("CONFIG GET save {long}")] {
             assert_eq!(reply(&line), format!("-{PATTERN_TOO_LONG}\r\n"));
@@ -507,6 +551,11 @@ mod tests {
         assert_eq!(reply("CONFIG GET none"), "*0\r\n");
         assert_eq!(reply("COMMAND DOCS"), "*0\r\n");
         assert_eq!(reply("CLIENT SETINFO LIB-NAME x"), "+OK\r\n");
+        for line in ["HELLO", "HELLO 2", "hello 2 setname x"] {
+            let reply = reply(line);
+            assert!(reply.starts_with("*14\r\n$6\r\nserver\r\n$7\r\nlakebed\r\n"), "{reply}");
+            assert!(reply.contains("$5\r\nproto\r\n:2\r\n"), "{reply}");
+        }
         let order = |line: &str, order| {
             with(line, |request| assert_eq!(request, Request::Order(order), "{line}"));
         };
