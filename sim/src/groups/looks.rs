@@ -106,6 +106,12 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         self.membership(id).is_quorum(|member| member != node_id(node) && is_there(member))
     }
 
+    /// Whether enough members of a group are there to be led by one of them.
+    pub(super) fn has_quorum(&self, id: GroupId) -> bool {
+        let is_there = |member: NodeId| self.probe(member.0 as usize - 1, id).is_some();
+        self.membership(id).is_quorum(is_there)
+    }
+
     /// Whether every engine of a group is there and rests.
     #[must_use]
     pub fn rests(&self, group: GroupId) -> bool {

@@ -1,6 +1,6 @@
 //! A storm over many groups: load and faults for a while, then healed, when every group must serve,
 //! become the same everywhere, and go to rest; and when a node that leads gives groups up then, or is
-//! killed, those must have other leaders soon.
+//! killed, those must have other leaders soon, and whoever is left of any group is served.
 
 use super::{Census, Groups};
 use crate::{
@@ -73,7 +73,8 @@ pub fn run<M: StateMachine, W: Workload>(
         serve(world)?;
         converge(world)?;
         give_groups_up(world, SERVE_WITHIN)?;
-        lose_a_leader(world, SERVE_WITHIN)
+        lose_a_leader(world, SERVE_WITHIN)?;
+        serve_on(world)
     })
 }
 
@@ -372,6 +373,23 @@ fn leads_most<M: StateMachine, W: Workload>(world: &Groups<M, W>) -> (usize, Vec
     };
     let all = (0..world.nodes()).map(|node| (node, leads(node)));
     all.max_by_key(|(_, groups)| groups.len()).expect("there are nodes")
+}
+
+/// With nodes and groups away for good, every group of which a quorum is there answers all who are
+/// there of it, whether it rested meanwhile or not.
+fn serve_on<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Checked {
+    let there = |group| {
+        let members = world.members_of(group).into_iter();
+        members.filter(|node| world.probe(*node, group).is_some()).collect::<Vec<_>>()
+    };
+    let is_whole = |group: &GroupId| {
+        let probe = |node: &usize| world.probe(*node, *group);
+        let is_able = |node| probe(node).is_some_and(|probe| probe.ready && !probe.holed);
+        world.has_quorum(*group) && there(*group).iter().all(is_able)
+    };
+    let of = |group| there(group).into_iter().flat_map(move |node| errands(group, Some(node)));
+    let each = world.living().into_iter().filter(is_whole).flat_map(of).collect();
+    serves(world, each)
 }
 
 fn are_led<M: StateMachine, W: Workload>(
