@@ -210,7 +210,11 @@ fn fault(offset: u64, expected: &str, found: &str) -> BackupFault {
 mod tests {
     use super::*;
     use crate::{
-        disk::snapshot::{Origin, encode_block},
+        disk::{
+            FileSeed, reseal,
+            snapshot::{Origin, encode_block},
+        },
+        le::put_u64,
         membership::Membership,
         types::{ClusterId, Identity, NodeId, SnapshotId},
     };
@@ -254,6 +258,55 @@ mod tests {
             reader.take(piece, |bytes| state.extend_from_slice(&bytes))?;
         }
         Ok((reader.finish()?, state))
+    }
+
+    /// A snapshot file of these blocks, padded or not as they are.
+    fn file_of_blocks(blocks: &[Vec<u8>], payload: &[u8]) -> Vec<u8> {
+        let (mut bytes, header) = (file(512, &[]), 4096);
+        bytes.truncate(header);
+        bytes.extend(blocks.concat());
+        let (blocks, payload_bytes) = (blocks.len() as u64, payload.len() as u64);
+        let digest = crc32c::crc32c(payload);
+        bytes.extend(Footer { blocks, payload_bytes, digest }.encode(GROUP, ID, 512));
+        bytes
+    }
+
+    /// All its checksums hold: who reads it elsewhere would look for the next block where none is.
+    #[test]
+    fn a_block_is_full_or_the_last_and_ends_where_its_payload_does() {
+        let full = block_bytes(512) as usize - BLOCK_HEAD_BYTES;
+        let block = |number, len| encode_block(&state(len), number, GROUP, ID, 512);
+        let wrong = |blocks: &[Vec<u8>], lens: &[usize]| {
+            let payload: Vec<_> = lens.iter().flat_map(|&len| state(len)).collect();
+            read(&file_of_blocks(blocks, &payload), 4096).map(|_| ()).map_err(|fault| fault.offset)
+        };
+        let second = 4096 + u64::from(block_bytes(512));
+        assert_eq!(wrong(&[block(0, full), block(1, 900)], &[full, 900]), Ok(()));
+        assert_eq!(wrong(&[block(0, full - 5), block(1, 900)], &[full - 5, 900]), Err(4096));
+        let mut longer = block(1, 900);
+        longer.resize(longer.len() + 512, 0);
+        assert_eq!(wrong(&[block(0, full), longer], &[full, 900]), Err(second));
+        let mut unpadded = block(1, 900);
+        *unpadded.last_mut().unwrap() = 1;
+        assert_eq!(wrong(&[block(0, full), unpadded], &[full, 900]), Err(second));
+    }
+
+    /// Its checksum holds, and nothing could be read by what it says.
+    #[test]
+    fn a_header_of_an_alignment_that_no_node_has_is_none() {
+        let seed = FileSeed::new(GROUP, 100);
+        for align in [511, 600, 131_072] {
+            let mut file = file(512, &state(9000));
+            put_u64(&mut file, BLOCK_BYTES_AT, u64::from(block_bytes(align)));
+            assert!(reseal(&mut file[..4096], seed));
+            let fault = read(&file, 4096).map(drop).unwrap_err();
+            assert!(fault.expected.contains("header of a backup"), "{align}: {fault}");
+        }
+        let mut file = file(512, &state(9000));
+        put_u64(&mut file, BLOCK_BYTES_AT, u64::from(block_bytes(512)) + 1);
+        assert!(reseal(&mut file[..4096], seed));
+        let fault = read(&file, 4096).map(drop).unwrap_err();
+        assert!(fault.expected.contains("header of a backup"), "{fault}");
     }
 
     #[test]

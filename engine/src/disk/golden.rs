@@ -8,11 +8,13 @@
 use super::{
     Fault, FileSeed,
     hard_state::{self, Cut, First, Gate, HardState, Install},
+    reseal,
     segment::{EndRecord, FloorLag, Header, Layout, Slot},
     snapshot,
 };
 use crate::{
     entry::{Batch, Head, Kind, Seed},
+    le::{put_u16, put_u32, put_u64s, u32_at, u64s_at},
     membership::{Member, Membership},
     types::{ClusterId, GroupId, Identity, LogId, LogIndex, NodeId, SnapshotId, Term, Timestamp},
 };
@@ -405,6 +407,89 @@ fn a_snapshot_of_another_place_or_of_no_blocks_is_none() {
     for block_bytes in [0, 511, (16 << 20) + 1] {
         assert_eq!(read(header(block_bytes, at)), Err(Fault::Field), "{block_bytes}");
     }
+}
+
+/// What a newer program wrote is whole and may mean anything. Either mark is enough: a version, or a feature
+/// that an older one must not pass over.
+#[test]
+fn a_block_of_a_newer_version_or_of_a_feature_not_known_here_is_newer() {
+    let group = GroupId(0x13);
+    let footer = snapshot::Footer { blocks: 1, payload_bytes: 2, digest: 3 };
+    let seed = FileSeed::new(group, 0x83);
+    for (version, incompatible) in [(2, 0), (0, 0), (1, 1), (1, 0x8000)] {
+        let mut block = footer.encode(group, SnapshotId(0x83), 512);
+        put_u16(&mut block, 8, version);
+        put_u16(&mut block, 10, incompatible);
+        assert!(reseal(&mut block, seed));
+        let read = snapshot::Footer::decode(&block, group, SnapshotId(0x83));
+        assert_eq!(read, Err(Fault::Newer(version)), "{version}, {incompatible:#x}");
+    }
+}
+
+/// Each field by itself: its checksum is right, and no writer says it.
+#[test]
+fn a_segment_of_a_shape_that_none_has_is_none() {
+    let group = GroupId(0x13);
+    let header = Header {
+        identity: identity(),
+        sequence: 0x51,
+        first: LogIndex(0x52),
+        prev_term: Term(0x53),
+        epoch: 0x54,
+        layout: Layout::new(1 << 16, 512),
+        window_bytes: 0x55,
+        staged_for: SnapshotId::default(),
+    };
+    for align in [256, 768] {
+        let odd = Header { layout: Layout::new(1 << 16, align), ..header.clone() };
+        let read = Header::decode(&odd.encode(), group, 0x51);
+        assert_eq!(read, Err(Fault::Field), "{align} is no unit of a disk");
+    }
+    let with = |at: usize, value: u64| {
+        let mut block = header.encode();
+        put_u64s(&mut block, at, &[value]);
+        assert!(reseal(&mut block, FileSeed::new(group, 0x51)));
+        Header::decode(&block, group, 0x51).map(|_| ())
+    };
+    let [sequence, in_group, first, len, align, slots, data_at] =
+        [0, 3, 6, 9, 10, 11, 12].map(|field| 16 + 8 * field);
+    let said = |at| u64s_at::<1>(&header.encode(), at)[0];
+    assert_eq!(with(len, said(len)), Ok(()));
+    let wrong = [
+        (sequence, 0x52),
+        (in_group, 0x14),
+        (first, 0),
+        (len, (1 << 31) + 512),
+        (align, 0),
+        (align, 256),
+        (align, 513),
+        (align, 1 << 32),
+        (slots, said(slots) + 1),
+        (data_at, said(data_at) + 512),
+    ];
+    for (at, value) in wrong {
+        assert_eq!(with(at, value), Err(Fault::Field), "{value} at {at}");
+    }
+}
+
+/// The first number is 1, and there is no flag beyond the last.
+#[test]
+fn a_hard_state_of_no_number_or_of_a_flag_not_known_here_is_none() {
+    let group = GroupId(0x13);
+    let bytes = parse(&std::fs::read_to_string(path("hard-state")).expect("a golden file"));
+    let with = |at: usize, value: u32| {
+        let mut block = bytes.clone();
+        put_u32(&mut block, at, value);
+        assert!(reseal(&mut block, FileSeed::new(group, 0)));
+        HardState::decode(&block, group).map(|_| ())
+    };
+    let (flags_at, flags) = (80, u32_at(&bytes, 80));
+    assert_eq!(with(flags_at, flags), Ok(()));
+    assert_eq!(with(flags_at, flags | 1 << 31), Err(Fault::Field));
+    let mut nameless = bytes.clone();
+    put_u64s(&mut nameless, 16, &[0]);
+    assert!(reseal(&mut nameless, FileSeed::new(group, 0)));
+    assert_eq!(HardState::decode(&nameless, group), Err(Fault::Field));
 }
 
 /// No bit of a structure can flip unnoticed: zeros, stale bytes and other files' bytes neither.

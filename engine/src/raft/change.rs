@@ -520,11 +520,10 @@ impl Raft {
         self.membership.is_voter(own) || (!self.is_settled() && self.previous.is_voter(own))
     }
 
-    /// Whether it would only wait, and nobody would notice; also one who stood and found out meanwhile that
-    /// it may not.
-    pub(super) fn may_ask_around(&self) -> bool {
-        let waits = !matches!(self.role, Role::Forming(_) | Role::Leader(_));
-        waits && !self.may_campaign() && !self.peers.is_empty()
+    /// Whether one who may not stand has somebody to ask. It would only wait, and nobody would notice; also
+    /// one who stood and found out meanwhile that it may not.
+    pub(super) const fn may_ask_around(&self) -> bool {
+        !self.peers.is_empty()
     }
 
     // ---- who is there ------------------------------------------------------------------------

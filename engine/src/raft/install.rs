@@ -523,6 +523,28 @@ mod tests {
         assert_eq!(transfer.next(1), Some(0));
     }
 
+    /// One that was let go and asks anew waits like the others; one that has begun takes no turn again.
+    #[test]
+    fn a_transfer_takes_one_turn_if_there_is_one() {
+        let (mut first, mut second, mut turns) = (Transfer::default(), Transfer::default(), 1);
+        assert!(first.begins(&mut turns) && !second.begins(&mut turns));
+        turns = 1;
+        assert!(first.begins(&mut turns));
+        assert!(second.begins(&mut turns) && turns == 0, "the turn was left");
+    }
+
+    /// Who is not known to take it in has no room for what follows.
+    #[test]
+    fn a_snapshot_is_taken_in_once_it_is_known_and_gets_further() {
+        let snapshot = Some(SnapshotName::default());
+        for (snapshot, is_open) in
+            [(None, false), (None, true), (snapshot, false), (snapshot, true)]
+        {
+            let transfer = Transfer { snapshot, is_open, ..Transfer::default() };
+            assert_eq!(transfer.is_taken_in(), snapshot.is_some() && is_open);
+        }
+    }
+
     #[test]
     fn one_piece_is_sent_until_the_peer_gets_further_and_then_a_window() {
         let (at, window) = (LogId::new(Term(1), LogIndex(7)), 30);

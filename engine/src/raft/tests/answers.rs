@@ -4,7 +4,10 @@ use super::{
     super::progress::{Pace, Peer},
     *,
 };
-use crate::message::{AppendAnswer, Conflict, InstallAnswer};
+use crate::{
+    message::{AppendAnswer, Conflict, InstallAnswer},
+    storage::Reader,
+};
 
 impl Cluster {
     /// An answer to node 1, as node 2 would give it.
@@ -115,4 +118,104 @@ fn what_was_said_to_a_former_leadership_or_life_counts_for_nothing() {
     assert_eq!(cluster.known().matched, matched, "one of now is heard");
     let Role::Leader(leader) = &cluster.at(1).raft.role else { panic!("it leads") };
     assert_eq!(leader.wanted_beyond, Some(LogIndex(0)));
+}
+
+/// Another leader, or another life of the asker, knows nothing of what is read here.
+#[test]
+fn a_read_is_confirmed_by_the_leader_of_now_in_this_life() {
+    type Case = (u64, fn(&mut Head), bool);
+    let changes: [Case; 4] = [
+        (1, |head| head.term = Term(1), false),
+        (1, |head| head.answers += 1, false),
+        (3, |_| {}, false),
+        (1, |_| {}, true),
+    ];
+    for (from, change, is_confirmed) in changes {
+        let mut cluster = Cluster::led(3);
+        cluster.elapse(300 * MS);
+        cluster.at(2).raft.on_read(Requests::one(RequestId(5)), ReadMode::Linearizable);
+        let round = cluster.said(2).into_iter().find_map(|(_, payload)| match payload {
+            Payload::ReadIndex { round } => Some(round),
+            _ => None,
+        });
+        let answers = cluster.at(2).raft.facts.write_epoch;
+        let mut head = Head { answers, ..cluster.at(from).raft.head_to(node(2)) };
+        change(&mut head);
+        let round = round.expect("it asks");
+        let payload = Payload::ReadIndexAnswer { round, index: LogIndex(1) };
+        cluster.at(2).raft.on_message(node(from), Message { head, payload });
+        cluster.settle(2);
+        assert_eq!(cluster.at(2).queried.len() == 1, is_confirmed, "{head:?}");
+    }
+}
+
+/// It is another leader's entry, cut meanwhile, or not the next one: the machine never takes it.
+#[test]
+fn what_was_read_for_the_machine_is_its_next_entry_or_nothing() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.run();
+    let own = cluster.at(2).disk.log.clone();
+    let raft = &mut cluster.at(2).raft;
+    let (next, last) = (raft.log.marks.applying().next(), raft.log.last().index);
+    raft.log.marks.advance_committed(last);
+    raft.log.evict(0);
+    raft.stray();
+    let given = |index: LogIndex, frames: &Bytes| {
+        let mut raft = raft.clone();
+        raft.apply();
+        let back = ReadBack { first: index, last: index, frames: frames.clone() };
+        raft.on_read_back(Reader::Machine, back);
+        raft.apply();
+        raft.log.marks.applying()
+    };
+    let of_another = disk_with(1, &[1, 1], 3).log;
+    let frame = |log: &[(entry::Head, Bytes)], index: LogIndex| log[index.0 as usize - 1].1.clone();
+    assert_eq!(given(next, &frame(&of_another, next)), next.previous());
+    assert_eq!(given(next.previous(), &frame(&own, next.previous())), next.previous());
+    assert_eq!(given(next, &frame(&own, next)), next);
+}
+
+/// A link that is said to be there twice was not closed: what is on its way arrives.
+#[test]
+fn word_of_a_link_that_was_there_changes_nothing() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    assert_eq!(cluster.known().pace, Pace::Replicate);
+    cluster.at(1).raft.on_link(node(2), true);
+    assert_eq!(cluster.known().pace, Pace::Replicate);
+    assert!(!cluster.at(1).has(Mark::PeerPaused));
+}
+
+/// Only the leader knows what became of it, and it is gone if its node is.
+#[test]
+fn what_was_forwarded_is_lost_with_the_link_to_the_leader_alone() {
+    for (peer, up, is_lost) in
+        [(3, false, false), (3, true, false), (1, true, false), (1, false, true)]
+    {
+        let mut cluster = Cluster::led(3);
+        cluster.elapse(300 * MS);
+        cluster.propose(2, 20, &["a"]);
+        cluster.said(2);
+        cluster.at(2).raft.on_link(node(peer), up);
+        cluster.settle(2);
+        let ended = cluster.at(2).ended.clone();
+        assert_eq!(!ended.is_empty(), is_lost, "node {peer}, up: {up}");
+    }
+}
+
+/// Neither of the two alone is believed.
+#[test]
+fn a_term_or_an_index_that_none_can_reach_is_a_fault() {
+    for (term, index, is_fault) in
+        [(NUMBER_MAX, 1, false), (NUMBER_MAX + 1, 1, true), (2, NUMBER_MAX + 1, true)]
+    {
+        let mut cluster = Cluster::led(3);
+        let head = Head { term: Term(term), ..cluster.at(2).raft.head_to(node(1)) };
+        let payload = Payload::RefillAsk { at: LogId::new(Term(1), LogIndex(index)) };
+        cluster.at(1).raft.on_message(node(2), Message { head, payload });
+        cluster.settle(1);
+        let faults = if is_fault { &["a term or an index that none can reach"][..] } else { &[] };
+        assert_eq!(cluster.at(1).faults(), faults, "{term}, {index}");
+    }
 }

@@ -42,7 +42,7 @@ impl Cluster {
         assert!(matches!(ended, Some(Outcome::Done(_))), "{ended:?}");
     }
 
-    fn outcome(&mut self, at: u64, request: u64) -> Option<Outcome> {
+    pub(super) fn outcome(&mut self, at: u64, request: u64) -> Option<Outcome> {
         let ended = self.at(at).ended.iter().find(|(id, _)| *id == request);
         ended.map(|(_, outcome)| outcome.clone())
     }
@@ -266,6 +266,24 @@ fn who_alone_knows_that_it_left_stands_once_more() {
     assert_eq!(cluster.at(1).halted, Some(Halt::Removed));
     assert_eq!(cluster.voters(2), (vec![2], vec![]));
     assert_eq!(cluster.at(2).role(), status::Role::Leader);
+}
+
+/// Others hold it, and its own disk does not: after a crash it would not know of the one before the next.
+#[test]
+fn a_leader_whose_disk_lacks_the_last_change_begins_no_other() {
+    let mut cluster = joined(3, 4);
+    cluster.at(1).disk.lazy = true;
+    cluster.change(1, 100, &[Change::AddLearner(member(4))]);
+    cluster.run();
+    let at = cluster.at(1).raft.membership.at;
+    assert!(at.index <= cluster.committed(1) && cluster.outcome(1, 100).is_some());
+    assert!(cluster.at(1).raft.log.marks.durable() < at.index);
+    cluster.change(1, 101, &[Change::Remove(node(4))]);
+    cluster.run();
+    assert_eq!(cluster.refusal(1, 101), ChangeRefusal::Underway(at));
+    cluster.at(1).disk.sync();
+    cluster.run();
+    cluster.changed(1, 102, &[Change::Remove(node(4))]);
 }
 
 /// It does not count itself on the way out: with one of the two others it has one of two.

@@ -1,5 +1,11 @@
-use super::*;
-use crate::message::{Ballot, Verdict};
+use super::{
+    changes::{joined, member},
+    *,
+};
+use crate::{
+    change::Change,
+    message::{Ballot, Verdict},
+};
 
 #[test]
 fn a_quorum_elects_and_everybody_hears_of_it() {
@@ -322,4 +328,72 @@ fn who_is_refused_for_its_term_learns_of_the_greater_one() {
     cluster.elapse(5000 * MS);
     assert_eq!(cluster.at(1).role(), status::Role::Leader);
     assert!(cluster.at(1).raft.term > Term(9));
+}
+
+/// Its vote is still free: it was not given to one whose log is behind.
+#[test]
+fn who_refuses_an_older_log_has_its_vote_for_another() {
+    let mut cluster = voter(&[1, 1]);
+    let behind = ballot_from(2, 1, 6, id(1, 1), false);
+    let level = ballot_from(3, 1, 6, id(1, 2), false);
+    assert_eq!(verdicts(&mut cluster, &[behind]), [false]);
+    assert_eq!(verdicts(&mut cluster, &[level]), [true]);
+    assert_eq!(cluster.at(1).disk.promised, (Term(6), Some(node(3))));
+}
+
+/// It is of an earlier canvass of its own, and its leadership is none of that one's business.
+#[test]
+fn a_refusal_that_comes_late_deposes_nobody() {
+    let mut cluster = Cluster::led(3);
+    let head = Head { answers: cluster.at(1).disk.epoch, ..answer_head(9) };
+    let payload = Payload::PreVoteAnswer(Verdict { round: 1, granted: false });
+    cluster.at(1).raft.on_message(node(2), Message { head, payload });
+    cluster.settle(1);
+    assert_eq!(cluster.at(1).role(), status::Role::Leader);
+    assert!(cluster.at(1).has(Mark::LateVerdictDropped));
+}
+
+/// The term that it asks about is one that the voter has come to already.
+#[test]
+fn a_promise_to_vote_in_a_later_term_counts() {
+    let mut cluster = Cluster::of(3);
+    cluster.run();
+    cluster.pass(3000 * MS);
+    cluster.settle(1);
+    let head = Head { answers: cluster.at(1).disk.epoch, ..answer_head(2) };
+    let payload = Payload::PreVoteAnswer(Verdict { round: 1, granted: true });
+    cluster.at(1).raft.on_message(node(2), Message { head, payload });
+    assert!(matches!(cluster.at(1).raft.role, Role::PreCandidate(_)));
+    cluster.settle(1);
+    assert!(matches!(cluster.at(1).raft.role, Role::Candidate(_)));
+}
+
+/// It answers, and its disk is slow: what is on its way is not sent again.
+#[test]
+fn whoever_answers_is_not_silent() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    cluster.at(2).disk.lazy = true;
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(3000 * MS);
+    assert!(!cluster.at(1).has(Mark::PeerSilent));
+    cluster.isolate(2);
+    cluster.elapse(3000 * MS);
+    assert!(cluster.at(1).has(Mark::PeerSilent));
+}
+
+/// Those who voted when it was away may all have left.
+#[test]
+fn a_learner_is_asked_once_the_voters_alone_have_brought_nothing() {
+    let mut cluster = joined(3, 4);
+    cluster.changed(1, 100, &[Change::AddLearner(member(4))]);
+    cluster.elapse(300 * MS);
+    cluster.isolate(2);
+    let mut asks = || {
+        cluster.pass(10_000 * MS);
+        cluster.at(2).raft.patience = Duration::ZERO;
+        let said = cluster.said(2);
+        said.iter().any(|(to, of)| *to == node(4) && matches!(of, Payload::Hello { .. }))
+    };
+    assert_eq!([asks(), asks(), asks()], [false, false, true]);
 }

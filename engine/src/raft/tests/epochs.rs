@@ -104,3 +104,28 @@ fn who_belongs_to_nobody_takes_the_epoch_of_whoever_greets_it() {
     assert_eq!(joiner.take_epoch(), None, "it is in a later one");
     assert!(joiner.messages.iter().all(|message| message.payload != Payload::FormedWithoutYou));
 }
+
+/// Each of them alone ties it to those it had them from.
+#[test]
+fn who_has_a_member_a_term_or_an_entry_takes_no_other_epoch() {
+    let takes = |term, terms: &[u64], knows: Membership| {
+        let knows = Arc::new(knows);
+        let disk = Disk {
+            recorded: Arc::clone(&knows),
+            previous: Arc::clone(&knows),
+            wanted_members: [Arc::clone(&knows), knows],
+            ..disk_with(term, terms, 3)
+        };
+        let mut cluster = Cluster::new(vec![disk_with(1, &[], 3), disk_with(1, &[], 3), disk]);
+        cluster.at(2).raft.identity.cluster_epoch = 1;
+        let hello = Payload::Hello { ask: true, origin: Origin::default() };
+        let message = from_later(&mut cluster, hello, |_| {});
+        let joiner = &mut cluster.at(3).raft;
+        joiner.on_message(node(2), message);
+        joiner.take_epoch()
+    };
+    assert_eq!(takes(0, &[], Membership::default()), Some(1));
+    assert_eq!(takes(0, &[], members(3)), None);
+    assert_eq!(takes(1, &[], Membership::default()), None);
+    assert_eq!(takes(0, &[1], Membership::default()), None);
+}

@@ -249,3 +249,48 @@ fn a_node_added_behind_a_backup_learns_who_its_members_are() {
     assert_eq!(raft.take_halt(), None);
     assert_eq!(raft.membership.member(node(2)).map(|member| member.incarnation), Some(theirs));
 }
+
+/// It would end for good: so it must be meant, not formed yet, and told so by one of its own.
+#[test]
+fn that_a_cluster_formed_without_it_a_node_believes_a_member() {
+    let ended = |is_forming: bool, from: u64, change: fn(&mut Head)| {
+        let mut cluster = formatted(3);
+        if is_forming {
+            cluster.isolate(3)
+        }
+        cluster.run();
+        let mut head = Head { from: node(from), ..cluster.at(1).raft.head_to(node(3)) };
+        head.to_incarnation = 300;
+        change(&mut head);
+        let payload = Payload::FormedWithoutYou;
+        cluster.at(3).raft.on_message(node(from), Message { head, payload });
+        cluster.settle(3);
+        cluster.at(3).halted.clone()
+    };
+    assert_eq!(ended(true, 1, |_| {}), Some(Halt::DiskLost { by: node(1) }));
+    assert_eq!(ended(true, 1, |head| head.to_incarnation = 299), None);
+    assert_eq!(ended(true, 9, |_| {}), None);
+    assert_eq!(ended(false, 1, |_| {}), None);
+}
+
+/// Until it has formed a node adds nobody and is added by nobody; and who greets a former life does not mean
+/// this one.
+#[test]
+fn a_stranger_is_answered_by_one_who_is_meant_and_has_formed() {
+    let answers = |is_forming: bool, to_incarnation: u64| {
+        let mut cluster = formatted(3);
+        if is_forming {
+            cluster.isolate(3);
+        }
+        cluster.run();
+        let head = cluster.at(1).raft.head_to(node(3));
+        let head = Head { from: node(9), incarnation: 900, to_incarnation, ..head };
+        cluster.said(3);
+        let payload = Payload::Hello { ask: true, origin: Origin::default() };
+        cluster.at(3).raft.on_message(node(9), Message { head, payload });
+        cluster.said(3).iter().any(|(to, _)| *to == node(9))
+    };
+    assert!(answers(false, 300));
+    assert!(!answers(true, 300));
+    assert!(!answers(false, 299));
+}

@@ -85,3 +85,40 @@ fn other_answers_do_not_open_the_gate() {
         assert_eq!(!is_shut(&mut cluster), opens, "answer {n}");
     }
 }
+
+/// Who leads no more may not know what was committed since.
+#[test]
+fn only_the_leader_of_the_term_answers() {
+    let mut cluster = forgetful();
+    cluster.elect(1);
+    let mut answers = |to: u64, change: fn(&mut Head)| {
+        let mut head = cluster.at(3).raft.head_to(node(to));
+        change(&mut head);
+        cluster.said(to);
+        let payload = Payload::Gate { nonce: NONCE };
+        cluster.at(to).raft.on_message(node(3), Message { head, payload });
+        let said = cluster.said(to);
+        said.iter().any(|(_, payload)| matches!(payload, Payload::GateAnswer { .. }))
+    };
+    assert!(answers(1, |_| {}));
+    assert!(!answers(2, |_| {}));
+    assert!(!answers(1, |head| head.term = Term(1)));
+}
+
+/// Its leader may have been deposed before it answered, and more be committed by now.
+#[test]
+fn an_answer_of_an_earlier_term_opens_nothing() {
+    for is_earlier in [true, false] {
+        let mut cluster = forgetful();
+        cluster.cut.insert((node(3), node(1)));
+        cluster.elect(1);
+        let head = cluster.at(1).raft.head_to(node(3));
+        let raft = &mut cluster.at(3).raft;
+        raft.on_gate_answer(&head, NONCE, LogIndex(0));
+        if is_earlier {
+            raft.become_follower(raft.term.next(), Some(node(2)));
+        }
+        raft.open_gate();
+        assert_eq!(raft.gate.is_some(), is_earlier);
+    }
+}

@@ -10,12 +10,15 @@ mod forwards;
 mod garbled;
 mod gates;
 mod handovers;
+mod installs;
 mod leases;
+mod leavers;
 mod logs;
 mod papers;
 mod proposals;
 mod reads;
 mod refills;
+mod restless;
 mod rests;
 mod said;
 mod storm;
@@ -161,6 +164,8 @@ struct Node {
     ended: Vec<(u64, Outcome)>,
     queried: Vec<(u64, LogIndex)>,
     notes: Vec<Note>,
+    /// Whom it was last said to be connected with.
+    company: Vec<u64>,
     halted: Option<Halt>,
     /// The machine finishes at once what it is given.
     prompt: bool,
@@ -177,6 +182,7 @@ impl Node {
             ended: Vec::new(),
             queried: Vec::new(),
             notes: Vec::new(),
+            company: Vec::new(),
             halted: None,
             prompt: true,
         }
@@ -305,7 +311,9 @@ impl Node {
                     self.ended.extend(requests.ids().map(|id| (id.0, outcome.clone())));
                 }
                 Action::Note(note) => self.notes.push(note),
-                Action::Members(_) => {}
+                Action::Members(company) => {
+                    self.company = company.members().map(|member| member.id.0).collect();
+                }
                 other => panic!("consensus does not {other:?}"),
             }
         }

@@ -124,6 +124,22 @@ fn a_leader_without_room_for_what_it_took_still_leads() {
     assert_eq!(commands(cluster.at(1)), [("a".into(), Some(1))]);
 }
 
+/// Nobody has said so: who is away may have room, and whether a quorum answers shows soon enough.
+#[test]
+fn a_leader_that_hears_of_no_full_disk_takes_proposals() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(100 * MS);
+    for id in [2, 3] {
+        cluster.at(1).raft.on_link(node(id), false);
+    }
+    cluster.propose(1, 1, &["a"]);
+    cluster.run();
+    assert_eq!(refusals(cluster.at(1)), []);
+    cluster.at(1).raft.on_link(node(2), true);
+    cluster.run();
+    assert_eq!(commands(cluster.at(1)), [("a".into(), Some(1))]);
+}
+
 /// A leader with room took proposals that no quorum could hold, and answered none of them.
 #[test]
 fn a_leader_refuses_what_no_quorum_has_room_for() {

@@ -83,7 +83,7 @@ fn nothing_behind_a_hole_is_acknowledged_and_nobody_with_one_stands() {
 
 /// It found out when it led already, and it is in no other log: it can hand on nothing that lies behind.
 #[test]
-fn a_leader_that_has_lost_what_nobody_else_has_makes_room() {
+fn a_leader_that_has_lost_what_nobody_unneedinghas_makes_room() {
     let mut cluster = Cluster::new({
         let mut disks = disks([6, 4, 4]);
         disks[0].lose_unseen(5);
@@ -177,6 +177,19 @@ fn a_leader_whose_machine_holds_what_nobody_gives_stands_for_it_with_a_snapshot(
     assert_eq!(cluster.at(1).role(), status::Role::Leader);
     assert!(cluster.at(3).disk.log.len() < 5, "and it cannot be handed on");
     assert!(cluster.at(1).raft.wants_own_snapshot());
+    // One who is not there, does not lack it, or is sent a snapshot as it is, needs none.
+    let unneeding: [fn(&mut progress::Peer); 4] = [
+        |peer| peer.paused = true,
+        |peer| peer.has_answered = false,
+        |peer| peer.matched = LogIndex(5),
+        |peer| peer.transfer = Some(Default::default()),
+    ];
+    for is_so in unneeding {
+        let mut raft = cluster.at(1).raft.clone();
+        let Role::Leader(leader) = &mut raft.role else { panic!("it leads") };
+        is_so(leader.peer(node(3)).expect("it is a member"));
+        assert!(!raft.wants_own_snapshot());
+    }
     cluster.cut.clear();
     cluster.elapse(500 * MS);
     assert!(!cluster.at(1).raft.wants_own_snapshot(), "who has it came back");
@@ -196,6 +209,8 @@ fn a_leader_that_waits_for_what_nobody_gives_makes_room() {
     cluster.run();
     assert_eq!(cluster.at(1).raft.committed(), LogIndex(8));
     assert_eq!(cluster.at(1).disk.holes, [LogIndex(8)], "its machine came upon it");
+    cluster.elapse(100 * MS);
+    assert!(!cluster.at(1).raft.is_handing_over(), "nobody has said that it is gone there");
     cluster.cut.clear();
     cluster.isolate(2);
     cluster.elapse(10_000 * MS);
@@ -221,11 +236,15 @@ fn what_a_snapshot_holds_is_asked_for_where_somebody_may_have_it() {
         Message { head: cluster.at(2).raft.head_to(node(1)), payload: Payload::Refill(gone) };
     cluster.deliver(node(2), message);
     let raft = &mut cluster.at(1).raft;
+    raft.on_link(node(2), true);
+    raft.on_link(node(3), false);
+    assert!(!raft.is_content(), "no snapshot holds it");
     raft.facts.newest = LogIndex(3);
     for (up, is_content) in [(true, false), (false, true), (true, false)] {
         raft.on_link(node(2), true);
         raft.on_link(node(3), up);
         assert_eq!(raft.is_content(), is_content, "node 3 can be reached: {up}");
+        assert_eq!(raft.refill_at().is_none(), is_content, "nobody is woken to ask nobody");
     }
 }
 
@@ -249,4 +268,34 @@ fn a_snapshot_joins_the_log_that_lacks_one() {
     (raft.facts.newest, raft.facts.receiving) = (snapshot.at.index, None);
     raft.install();
     assert!(!raft.is_joining());
+}
+
+/// A node whose machine holds entry 2, which its disk has lost: what it does, if its leader or somebody else has
+/// said that it is gone there, if a snapshot holds it, and if it owes it.
+#[test]
+fn what_is_gone_at_the_leader_is_stood_for_by_a_snapshot() {
+    let after = |gone_at: Option<u64>, newest: u64, owes: bool| {
+        let mut cluster = Cluster::led(3);
+        cluster.propose(1, 1, &["a"]);
+        cluster.elapse(300 * MS);
+        let said = gone_at.map(|from| cluster.at(from).raft.head_to(node(2)));
+        let at = id(2, 2);
+        let raft = &mut cluster.at(2).raft;
+        (raft.facts.hole, raft.facts.newest) = (Some(at), LogIndex(newest));
+        raft.facts.owes_entries = owes;
+        raft.observe_hole(Some(at));
+        if let Some(head) = said {
+            let gone = Refill { gone: at, frames: Bytes::new() };
+            raft.on_message(head.from, Message { head, payload: Payload::Refill(gone) });
+        }
+        (raft.wants_own_snapshot(), raft.lacks_state())
+    };
+    assert_eq!(after(Some(1), 0, false), (true, false), "its own machine has it");
+    assert_eq!(after(Some(1), 0, true), (false, true), "it must be given the state");
+    assert_eq!(after(Some(1), 2, false), (false, false), "a snapshot stands for it");
+    assert_eq!(after(Some(1), 2, true), (false, false), "a snapshot stands for it");
+    for owes in [false, true] {
+        assert_eq!(after(Some(3), 0, owes), (false, false), "the leader may have it");
+        assert_eq!(after(None, 0, owes), (false, false), "nobody was heard");
+    }
 }

@@ -17,7 +17,7 @@ fn restful(nodes: u64) -> Cluster {
     cluster
 }
 
-fn resting(nodes: u64) -> Cluster {
+pub(super) fn resting(nodes: u64) -> Cluster {
     let mut cluster = restful(nodes);
     cluster.elapse(REST + 400 * MS);
     assert!(cluster.sleeps(), "it rests");

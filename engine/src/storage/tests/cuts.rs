@@ -153,3 +153,48 @@ fn a_file_cut_off_from_outside_in_the_block_of_the_last_kept_entry_loses_the_log
         assert_eq!(node.recovered().last, LogId::ZERO);
     }
 }
+
+/// A log of ten entries, the seventh of which changed the members: who they are, and who they were.
+fn changed() -> (Node, [Arc<Membership>; 2]) {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, vec![700; 10]);
+    let previous = Arc::clone(&node.recovered().membership);
+    let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
+    let at = LogId::new(Term(1), LogIndex(7));
+    let newest = Arc::new(Membership { at, ..Membership::of([1, 2, 3, 4].map(member)) });
+    node.storage.set_membership(Arc::clone(&newest), Arc::clone(&previous));
+    node.settle();
+    (node, [newest, previous])
+}
+
+/// After a crash the log that was to be cut would be there, under members that it does not name.
+#[test]
+fn members_stay_named_until_the_cut_of_their_entry_is_marked() {
+    let (mut node, [newest, previous]) = changed();
+    node.append(1, 40);
+    let mut slow = node.ask();
+    assert!(!slow.is_empty(), "the cut waits for this write");
+    node.truncate(LogId::new(Term(1), LogIndex(5)));
+    node.storage.set_membership(Arc::clone(&previous), Arc::clone(&previous));
+    slow.extend(node.ask());
+    assert_eq!(node.storage.promises().wanted().newest, newest);
+    slow.into_iter().for_each(|action| node.perform(action));
+    node.settle();
+    assert_eq!(node.storage.promises().durable().newest, previous);
+}
+
+/// The cut before it is marked, and takes another entry.
+#[test]
+fn members_stay_named_until_a_deeper_cut_is_marked() {
+    let (mut node, [newest, previous]) = changed();
+    node.truncate(LogId::new(Term(1), LogIndex(8)));
+    let mut slow = node.ask();
+    assert!(node.storage.promises().wanted().cutting && !slow.is_empty());
+    node.truncate(LogId::new(Term(1), LogIndex(5)));
+    node.storage.set_membership(Arc::clone(&previous), Arc::clone(&previous));
+    slow.extend(node.ask());
+    assert_eq!(node.storage.promises().wanted().newest, newest);
+    slow.into_iter().for_each(|action| node.perform(action));
+    node.settle();
+    assert_eq!(node.storage.promises().durable().newest, previous);
+}

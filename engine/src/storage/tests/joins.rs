@@ -210,3 +210,104 @@ fn a_part_that_is_of_no_use_goes_at_a_restart() {
     rot(&mut node, file, 40);
     assert_eq!(part(&node.restart().disk), None);
 }
+
+/// A node whose log a whole snapshot is to replace, of a term that it has promised already.
+fn installable() -> (Node, LogId) {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    node.storage.promise(Term(2), None);
+    node.settle();
+    (node, LogId::new(Term(2), LogIndex(1000)))
+}
+
+fn stage(node: &mut Node, at: LogId) {
+    let bytes = Bytes::from(vec![3; 90_000]);
+    let digest = crc32c::crc32c(&bytes);
+    let snapshot = SnapshotName { at, id: SnapshotId(77), bytes: bytes.len() as u64, digest };
+    let members = Some(node.recovered().membership.clone());
+    node.storage.stage(&Piece { snapshot, offset: 0, time: Timestamp(9), members, bytes });
+    node.settle();
+}
+
+fn names(asked: &[Action]) -> bool {
+    let renames = |action: &Action| {
+        matches!(
+            action,
+            Action::Disk { request: DiskRequest::Rename { to: File::Snapshot(_), .. }, .. }
+        )
+    };
+    asked.iter().any(renames)
+}
+
+/// Once it has its name a crash leaves it in the log's place: what is under way in that log would be done to
+/// files that are gone, and a term be known that was never promised.
+#[test]
+fn a_snapshot_has_no_name_before_its_term_is_promised_and_the_log_is_at_rest() {
+    let busy: [fn(&mut Node); 5] = [
+        |_| {},
+        |node| node.append(2, 40),
+        |node| node.storage.read(Reader::Peer(NodeId(2)), LogIndex(1), LogIndex(9), 1000),
+        |node| node.storage.promise(Term(3), None),
+        |node| {
+            let (at, members) =
+                (LogId::new(Term(1), LogIndex(200)), node.recovered().membership.clone());
+            node.captured = 0;
+            assert!(node.storage.capture(at, members));
+        },
+    ];
+    for (n, busy) in busy.into_iter().enumerate() {
+        let (mut node, mut at) = installable();
+        if n == 3 {
+            at.term = Term(3);
+        }
+        stage(&mut node, at);
+        busy(&mut node);
+        let mut slow = node.ask();
+        assert_eq!(slow.is_empty(), n == 0, "{n}");
+        node.storage.install(at);
+        slow.extend(node.ask());
+        assert_eq!(names(&slow), n == 0, "{n}");
+        slow.into_iter().for_each(|action| node.perform(action));
+        node.settle();
+        assert_eq!((node.storage.restored(), node.halted), (Some(at), None), "{n}");
+    }
+}
+
+/// What would leave a gap, be twice, or go beyond its end is not taken; and the next piece is.
+#[test]
+fn a_snapshot_is_received_piece_by_piece() {
+    let (mut node, at) = installable();
+    let snapshot = SnapshotName { at, id: SnapshotId(77), bytes: 200_000, digest: 0 };
+    let members = Some(node.recovered().membership.clone());
+    let piece = |offset, len| {
+        let bytes = Bytes::from(vec![3; len]);
+        Piece { snapshot, offset, time: Timestamp(9), members: members.clone(), bytes }
+    };
+    let received = |node: &Node| node.storage.receiving().map(|receiving| receiving.next);
+    node.storage.stage(&piece(0, 90_000));
+    for wrong in [piece(0, 90_000), piece(90_001, 10), piece(89_999, 10), piece(90_000, 110_001)] {
+        node.storage.stage(&wrong);
+        node.settle();
+        assert_eq!(received(&node), Some(90_000), "{} of {}", wrong.offset, wrong.bytes.len());
+    }
+    node.storage.stage(&piece(90_000, 10));
+    assert_eq!(received(&node), Some(90_010));
+}
+
+/// One at a time, and none that says less than the newest.
+#[test]
+fn only_a_newer_snapshot_is_captured_and_one_at_a_time() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    let members = node.recovered().membership.clone();
+    let at = |index| LogId::new(Term(1), LogIndex(index));
+    node.captured = 0;
+    assert!(node.storage.capture(at(200), Arc::clone(&members)));
+    assert!(!node.storage.capture(at(250), Arc::clone(&members)), "one is under way");
+    node.settle();
+    assert_eq!(node.storage.snapshot(), at(200));
+    for old in [100, 200] {
+        assert!(!node.storage.capture(at(old), Arc::clone(&members)), "{old} is no news");
+    }
+    assert!(node.storage.capture(at(250), members));
+}

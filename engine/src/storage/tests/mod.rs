@@ -194,6 +194,13 @@ impl Node {
         }
     }
 
+    /// What is asked of the disk now, and not done yet.
+    fn ask(&mut self) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.storage.persist(self.now, &mut out);
+        out
+    }
+
     fn perform(&mut self, action: Action) {
         match action {
             Action::Disk { op, request, .. } => {

@@ -98,3 +98,55 @@ fn a_reader_is_forgotten_when_it_is_no_member_any_more() {
     assert_eq!(node.storage.reads.readers.len(), 2);
     assert_eq!(node.read(1).len(), 300, "others read on");
 }
+
+/// Whether an entry is among these writes.
+fn writes_entries(asked: &[Action]) -> bool {
+    let writes = |action: &Action| {
+        matches!(
+            action,
+            Action::Disk { request: DiskRequest::Write { file: File::Segment(_), .. }, .. }
+        )
+    };
+    asked.iter().any(writes)
+}
+
+/// A crash would leave a log whose members nobody knows, or more than was promised.
+#[test]
+fn an_entry_waits_for_the_hard_state_that_names_its_members_or_its_term() {
+    for changes_members in [true, false] {
+        let mut node = Node::start(Disk::default(), format());
+        node.append_all(1, [10, 20, 30]);
+        let term = Term(if changes_members { 1 } else { 2 });
+        let at = LogId::new(term, node.last.index.next());
+        let previous = node.recovered().membership.clone();
+        let newest = Arc::new(Membership { at, ..Membership::clone(&previous) });
+        if changes_members {
+            node.storage.set_membership(Arc::clone(&newest), previous);
+        } else {
+            node.storage.promise(term, None);
+        }
+        let (body, prev) = (newest.encode(), node.last.term);
+        let kind = if changes_members { Kind::Membership } else { Kind::Empty };
+        let body = if changes_members { &body[..] } else { &[] };
+        let (head, frame) = seal_body(kind, body, node.recovered().seed, at, prev, Timestamp(9));
+        node.storage.append(head, frame, 0);
+        let asked = node.ask();
+        assert!(!asked.is_empty() && !writes_entries(&asked));
+        asked.into_iter().for_each(|action| node.perform(action));
+        node.settle();
+        assert_eq!(node.storage.durable(), at.index);
+    }
+}
+
+/// It is in no hurry for what others wait for: entries go on.
+#[test]
+fn other_entries_do_not_wait_for_the_members_to_be_named() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, [10, 20, 30]);
+    let previous = node.recovered().membership.clone();
+    let at = LogId::new(Term(1), LogIndex(9));
+    let newest = Arc::new(Membership { at, ..Membership::clone(&previous) });
+    node.storage.set_membership(newest, previous);
+    node.append(1, 40);
+    assert!(writes_entries(&node.ask()));
+}

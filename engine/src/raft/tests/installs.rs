@@ -1,0 +1,266 @@
+//! A snapshot from a leader, as consensus sees it: what waits while the storage takes it in.
+
+use super::{
+    super::progress::{Pace, Peer},
+    *,
+};
+use crate::{
+    message::InstallAnswer,
+    types::{Piece, SnapshotName},
+};
+
+const SNAPSHOT: SnapshotName =
+    SnapshotName { at: id(2, 1), id: SnapshotId(7), bytes: 100, digest: 0 };
+
+/// The first of these bytes of the snapshot.
+fn piece(offset: u64, bytes: usize) -> Piece {
+    let bytes = Bytes::from(vec![3; bytes]);
+    Piece { snapshot: SNAPSHOT, offset, time: Timestamp(0), members: None, bytes }
+}
+
+/// A leader that sends its snapshot to node 2, in place of its log or, if `it_joins`, beside it.
+fn sending(it_joins: bool) -> Raft {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(300 * MS);
+    let mut raft = cluster.at(1).raft.clone();
+    raft.messages().clear();
+    let peer = peer(&mut raft);
+    assert_eq!(peer.pace, Pace::Replicate);
+    if it_joins {
+        peer.transfer = Some(Default::default())
+    } else {
+        peer.begin_install()
+    }
+    raft.on_piece_read(node(2), piece(0, 10));
+    raft
+}
+
+fn peer(raft: &mut Raft) -> &mut Peer {
+    match &mut raft.role {
+        Role::Leader(leader) => leader.peer(node(2)).expect("it is a member"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What node 2 says of a snapshot.
+fn answer(raft: &mut Raft, answer: InstallAnswer) {
+    let (from, to) = (node(2), node(1));
+    let head = Head {
+        from,
+        to,
+        incarnation: 200,
+        to_incarnation: 100,
+        answers: raft.facts.write_epoch,
+        ..raft.head_to(from)
+    };
+    raft.on_message(from, Message { head, payload: Payload::InstallAnswer(answer) });
+}
+
+fn of_this(next: u64, done: bool) -> InstallAnswer {
+    InstallAnswer { snapshot: SNAPSHOT.at, id: SNAPSHOT.id, next, stored: next, done }
+}
+
+/// The first byte of the next piece that the leader wants to read.
+fn goes_on(raft: &mut Raft) -> Option<u64> {
+    raft.pieces_wanted().clear();
+    raft.stray();
+    raft.replicate();
+    raft.pieces_wanted().first().map(|&(_, from)| from)
+}
+
+/// Word of another snapshot, or of bytes that this one does not have, moves nothing.
+#[test]
+fn only_word_of_the_snapshot_on_its_way_moves_it() {
+    for it_joins in [false, true] {
+        let mut raft = sending(it_joins);
+        assert_eq!(goes_on(&mut raft), None, "the peer has not said that it gets further");
+        answer(&mut raft, of_this(SNAPSHOT.bytes + 1, false));
+        answer(&mut raft, InstallAnswer { id: SnapshotId(8), ..of_this(10, false) });
+        assert_eq!(goes_on(&mut raft), None);
+        answer(&mut raft, of_this(10, false));
+        assert_eq!(goes_on(&mut raft), Some(10));
+        assert!(peer(&mut raft).transfer.is_some(), "it is not at its end");
+    }
+}
+
+/// In place of the log it is followed by entries at once. One that lies before the log was of no use, if no
+/// more is said.
+#[test]
+fn a_peer_that_has_the_snapshot_goes_on_from_there() {
+    let mut raft = sending(false);
+    answer(&mut raft, of_this(100, true));
+    let peer_now = peer(&mut raft);
+    assert!(peer_now.transfer.is_none() && peer_now.pace == Pace::Probe { asked: false });
+    assert_eq!((peer_now.next, peer_now.useless), (LogIndex(2), LogIndex(0)));
+    let mut raft = sending(true);
+    answer(&mut raft, of_this(100, true));
+    let peer_now = peer(&mut raft);
+    assert!(peer_now.transfer.is_none() && peer_now.pace == Pace::Replicate);
+    assert_eq!(peer_now.useless, LogIndex(1));
+}
+
+/// What follows it is sent beside it, and only once.
+#[test]
+fn entries_behind_a_snapshot_are_not_sent_again_with_every_piece() {
+    let mut raft = sending(false);
+    assert_eq!(peer(&mut raft).next, LogIndex(2));
+    peer(&mut raft).next = LogIndex(5);
+    raft.on_piece_read(node(2), piece(10, 10));
+    assert_eq!(peer(&mut raft).next, LogIndex(5));
+}
+
+/// It asks because it has heard of none. If one is on its way the question is an old one.
+#[test]
+fn who_asks_for_a_state_is_sent_one_and_not_anew() {
+    let mut raft = sending(true);
+    raft.facts.newest = LogIndex(1);
+    answer(&mut raft, of_this(10, false));
+    answer(&mut raft, InstallAnswer::default());
+    assert_eq!(goes_on(&mut raft), Some(10), "it is not begun anew");
+    peer(&mut raft).transfer = None;
+    answer(&mut raft, of_this(10, false));
+    assert!(peer(&mut raft).transfer.is_none(), "of one that was given up");
+    answer(&mut raft, InstallAnswer::default());
+    assert!(peer(&mut raft).transfer.is_some());
+}
+
+/// There is none that would help it, and the machine has come further: another is to come to be.
+#[test]
+fn a_newer_snapshot_is_wanted_where_the_newest_was_of_no_use() {
+    for (newest, useless, is_wanted) in [(1, 1, true), (1, 0, false), (2, 2, false)] {
+        let mut raft = sending(true);
+        raft.facts.newest = LogIndex(newest);
+        let peer_now = peer(&mut raft);
+        (peer_now.transfer, peer_now.useless) = (None, LogIndex(useless));
+        assert_eq!(raft.log.marks.applying(), LogIndex(2));
+        answer(&mut raft, InstallAnswer::default());
+        assert_eq!(peer(&mut raft).transfer.is_none(), is_wanted);
+        let Role::Leader(leader) = &raft.role else { panic!("it leads") };
+        assert_eq!(leader.wanted_beyond, is_wanted.then_some(LogIndex(newest)));
+    }
+}
+
+/// What no leader sends is its fault, and is not kept.
+#[test]
+fn a_piece_of_no_snapshot_there_can_be_is_a_fault() {
+    let wrong: [fn(&mut Piece); 4] = [
+        |piece| piece.snapshot.at.term = Term(3),
+        |piece| piece.snapshot.at.index = LogIndex(0),
+        |piece| piece.offset = 91,
+        |piece| piece.offset = u64::MAX,
+    ];
+    let far = SnapshotName { at: id(2, 900), ..SNAPSHOT };
+    for (n, change) in wrong.into_iter().enumerate() {
+        let mut cluster = Cluster::led(3);
+        let mut bad = Piece { snapshot: far, ..piece(0, 10) };
+        change(&mut bad);
+        let head = cluster.at(1).raft.head_to(node(2));
+        cluster.at(2).raft.on_message(node(1), Message { head, payload: Payload::Install(bad) });
+        assert!(cluster.at(2).raft.pieces().is_empty(), "the {n}th");
+        cluster.settle(2);
+        assert_eq!(cluster.at(2).faults(), ["a piece of no snapshot there can be"], "the {n}th");
+    }
+    let mut cluster = Cluster::led(3);
+    let head = cluster.at(1).raft.head_to(node(2));
+    let payload = Payload::Install(Piece { snapshot: far, ..piece(90, 10) });
+    cluster.at(2).raft.on_message(node(1), Message { head, payload });
+    assert_eq!(cluster.at(2).raft.pieces().len(), 1, "the last one there can be");
+}
+
+/// What the leader of node 2 is told of a snapshot now.
+fn told(raft: &mut Raft) -> Vec<InstallAnswer> {
+    raft.messages().clear();
+    raft.acknowledge_install();
+    let told = raft.messages().drain(..).map(|message| match message.payload {
+        Payload::InstallAnswer(answer) => answer,
+        other => panic!("{other:?}"),
+    });
+    told.collect()
+}
+
+/// Each piece is answered, whatever became of it; and word of room is given once.
+#[test]
+fn pieces_and_room_are_answered_once() {
+    let mut cluster = Cluster::led(3);
+    let head = cluster.at(1).raft.head_to(node(2));
+    let raft = &mut cluster.at(2).raft;
+    let snapshot = SnapshotName { at: id(2, 900), ..SNAPSHOT };
+    let payload = Payload::Install(Piece { snapshot, ..piece(0, 10) });
+    raft.on_message(node(1), Message { head, payload });
+    assert_eq!(told(raft).len(), 1, "nothing is received yet");
+    assert_eq!(told(raft), []);
+    raft.facts.receiving = Some(Receiving { snapshot, next: 10, stored: 10, is_whole: false });
+    let room =
+        InstallAnswer { snapshot: snapshot.at, id: snapshot.id, next: 10, stored: 10, done: false };
+    assert_eq!(told(raft), [room]);
+    assert_eq!(told(raft), []);
+}
+
+/// A part of one stands for nothing, and what there is of it is gone on with.
+#[test]
+fn a_snapshot_that_is_not_whole_takes_nobodys_place() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.run();
+    let last = cluster.at(2).raft.log.last();
+    // Behind the log, of an entry that it holds, and of another than is committed there.
+    for (at, is_committed) in [(id(2, 900), false), (last, false), (id(1, last.index.0), true)] {
+        for is_whole in [false, true] {
+            let mut raft = cluster.at(2).raft.clone();
+            let snapshot = SnapshotName { at, ..SNAPSHOT };
+            raft.facts.is_state_lost = true;
+            raft.facts.receiving = Some(Receiving { snapshot, next: 1, stored: 1, is_whole });
+            if is_committed {
+                raft.log.marks.advance_committed(last.index);
+            }
+            raft.stray();
+            raft.install();
+            let is_taken = raft.receiver.taking.is_some() || raft.is_joining() || raft.discards;
+            assert_eq!(is_taken, is_whole, "{at}");
+        }
+    }
+}
+
+/// It would be sent once more what is about to be its state.
+#[test]
+fn no_state_is_asked_for_while_one_is_taken_in() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.run();
+    let last = cluster.at(2).raft.log.last();
+    let mut lost = cluster.at(2).raft.clone();
+    lost.facts.is_state_lost = true;
+    for at in [id(1, 900), last] {
+        let mut raft = lost.clone();
+        let snapshot = SnapshotName { at, bytes: 1, ..SnapshotName::default() };
+        raft.facts.receiving = Some(Receiving { snapshot, next: 1, stored: 1, is_whole: true });
+        told(&mut raft);
+        raft.ask_for_snapshot();
+        assert_eq!(told(&mut raft), [], "it is whole");
+        raft.stray();
+        raft.install();
+        raft.facts.receiving = None;
+        raft.ask_for_snapshot();
+        assert_eq!(told(&mut raft), [], "it takes the place of what was lost");
+    }
+    lost.ask_for_snapshot();
+    assert_eq!(told(&mut lost), [InstallAnswer::default()]);
+    lost.facts.is_state_lost = false;
+    lost.ask_for_snapshot();
+    assert_eq!(told(&mut lost), [], "it lacks nothing");
+}
+
+/// What would be sent to it is kept for as long, log and snapshot.
+#[test]
+fn nothing_is_kept_for_one_who_is_silent() {
+    let mut cluster = Cluster::led(3);
+    let most = cluster.tuning.election.1.as_nanos() as u64;
+    cluster.elapse(300 * MS);
+    cluster.isolate(2);
+    peer(&mut cluster.at(1).raft).begin_install();
+    cluster.elapse(most / 2);
+    assert!(cluster.at(1).raft.is_installing_others(), "it may be back at once");
+    cluster.elapse(most);
+    assert!(!cluster.at(1).raft.is_installing_others());
+}

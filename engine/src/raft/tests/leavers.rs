@@ -1,0 +1,149 @@
+//! Those who leave, and memberships that are not in force any more.
+
+use super::{
+    changes::{joined, member},
+    *,
+};
+use crate::change::Change;
+
+/// Until its removal is committed it may have to be told more, however long that takes; and for a moment
+/// after that, that it is gone.
+#[test]
+fn who_is_being_removed_is_kept_company_with() {
+    let mut cluster = Cluster::led(3);
+    let moment = cluster.tuning.election.1.as_nanos() as u64;
+    cluster.change(1, 100, &[Change::Remove(node(3))]);
+    while cluster.voters(1) != (vec![1, 2], vec![]) {
+        cluster.settle(1);
+        let (from, message) = cluster.queue.pop_front().expect("the joint membership is left");
+        cluster.deliver(from, message);
+    }
+    cluster.at(2).disk.lazy = true;
+    cluster.elapse(2 * moment);
+    assert_eq!(cluster.outcome(1, 100), None, "node 2 does not have it");
+    assert_eq!(cluster.at(1).company, [1, 2, 3]);
+    cluster.at(2).disk.lazy = false;
+    cluster.elapse(100 * MS);
+    assert!(matches!(cluster.outcome(1, 100), Some(Outcome::Done(_))));
+    assert_eq!(cluster.at(1).company, [1, 2, 3]);
+    cluster.elapse(moment);
+    assert_eq!(cluster.at(1).company, [1, 2]);
+}
+
+/// Whoever hears that it is none ends at once.
+#[test]
+fn only_who_leaves_is_told_so() {
+    let mut cluster = Cluster::led(4);
+    cluster.changed(1, 100, &[Change::Remove(node(4))]);
+    cluster.elapse(300 * MS);
+    let halts: Vec<_> = cluster.nodes.iter().map(|node| node.halted.clone()).collect();
+    assert_eq!(halts, [None, None, None, Some(Halt::Removed)]);
+}
+
+/// Word for a former life of this node, or from nobody it knows, may be of another cluster's past.
+#[test]
+fn that_it_is_removed_a_node_believes_a_member_in_this_life() {
+    let ended = |from: u64, change: fn(&mut Head)| {
+        let mut cluster = Cluster::led(3);
+        let mut head = cluster.at(2).raft.head_to(node(3));
+        (head.from, head.incarnation) = (node(from), from * 100);
+        change(&mut head);
+        let payload = Payload::Removed { at: LogId::ZERO };
+        cluster.at(3).raft.on_message(node(from), Message { head, payload });
+        cluster.settle(3);
+        cluster.at(3).halted.clone()
+    };
+    assert_eq!(ended(2, |_| {}), Some(Halt::Removed));
+    assert_eq!(ended(2, |head| head.to_incarnation += 1), None);
+    assert_eq!(ended(2, |head| head.incarnation += 1), None);
+    assert_eq!(ended(9, |_| {}), None);
+}
+
+/// What is no question needs no answer: two that have left each other would never stop.
+#[test]
+fn a_former_member_is_answered_when_it_asks() {
+    let mut cluster = joined(3, 3);
+    cluster.cut_off(&[3]);
+    cluster.changed(1, 100, &[Change::Remove(node(3))]);
+    cluster.elapse(2000 * MS);
+    let head = cluster.at(3).raft.head_to(node(1));
+    for (payload, is_told) in [
+        (Payload::Hello { ask: true, origin: Origin::default() }, true),
+        (Payload::Hello { ask: false, origin: Origin::default() }, false),
+        (Payload::Removed { at: LogId::ZERO }, false),
+    ] {
+        cluster.said(1);
+        cluster.at(1).raft.on_message(node(3), Message { head, payload });
+        let said = cluster.said(1);
+        let tells =
+            |(to, of): &(NodeId, Payload)| *to == node(3) && matches!(of, Payload::Removed { .. });
+        assert_eq!(said.iter().any(tells), is_told);
+    }
+}
+
+/// Behind a gate entries come again that its disk has lost, and what it knows of their members is newer.
+#[test]
+fn an_older_membership_takes_no_newer_ones_place() {
+    let mut cluster = Cluster::led(3);
+    let raft = &mut cluster.at(2).raft;
+    let of = |index| Membership { at: id(2, index), ..members(3) };
+    raft.bring_into_force(of(7));
+    let (newest, previous) = (Arc::clone(&raft.membership), Arc::clone(&raft.previous));
+    raft.take_membership();
+    for index in [5, 7] {
+        raft.bring_into_force(of(index));
+        assert_eq!((&raft.membership, &raft.previous), (&newest, &previous));
+        assert_eq!(raft.take_membership(), None, "there is nothing to write down");
+    }
+    raft.bring_into_force(of(8));
+    assert_eq!((raft.membership.at, &raft.previous), (id(2, 8), &newest));
+}
+
+#[test]
+fn a_membership_before_the_cut_stays_in_force() {
+    let mut cluster = Cluster::led(3);
+    let raft = &mut cluster.at(2).raft;
+    raft.bring_into_force(Membership { at: id(2, 7), ..members(2) });
+    let newest = Arc::clone(&raft.membership);
+    raft.roll_back(LogIndex(8));
+    assert_eq!(raft.membership, newest);
+    raft.roll_back(LogIndex(7));
+    assert_eq!(raft.membership.at, LogId::ZERO);
+}
+
+/// One who never votes has nobody to lead, whatever change is under way; nor has one whom a change that is
+/// committed made none.
+#[test]
+fn who_is_no_voter_stands_only_until_that_is_committed() {
+    let mut cluster = joined(2, 3);
+    cluster.changed(1, 100, &[Change::AddLearner(member(3))]);
+    cluster.elapse(300 * MS);
+    let last = cluster.at(1).raft.log.last().index;
+    let next = |raft: &mut Raft, voter: u64| {
+        let of = members(3).members().filter(|of| of.id.0 == voter).cloned().collect::<Vec<_>>();
+        let at = LogId::new(raft.term, last.next());
+        raft.bring_into_force(Membership { at, ..Membership::of(of) });
+        raft.is_needed()
+    };
+    assert!(next(&mut cluster.at(1).raft, 2), "nobody else may have what makes it none");
+    assert!(!next(&mut cluster.at(3).raft, 2), "it never was one");
+    let raft = &mut cluster.at(2).raft;
+    raft.previous = Arc::new(members(2));
+    raft.membership = Arc::new(Membership { at: id(2, 1), ..members(1) });
+    assert!(!raft.is_needed(), "it is committed that it is none");
+}
+
+/// It lies below what the log begins with: a new leader need not name it again.
+#[test]
+fn members_whose_entry_was_compacted_are_not_missed() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(300 * MS);
+    let raft = &mut cluster.at(1).raft;
+    raft.log.compacted(LogIndex(2));
+    assert!(!raft.is_membership_missing());
+    raft.membership = Arc::new(Membership { at: id(2, 2), ..members(3) });
+    assert!(!raft.is_membership_missing(), "they are of that entry");
+    raft.membership = Arc::new(Membership { at: id(1, 2), ..members(3) });
+    assert!(raft.is_membership_missing(), "another entry is there");
+}
