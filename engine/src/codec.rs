@@ -185,7 +185,8 @@ impl Encoder {
         body_bytes: usize,
     ) {
         let head_bytes = FIXED_BYTES + (N + more) * WORD;
-        if self.pool.capacity() < head_bytes {
+        // Nearly always all heads that were cut from it are gone: the same buffer serves again.
+        if self.pool.capacity() < head_bytes && !self.pool.try_reclaim(head_bytes) {
             self.pool = BytesMut::with_capacity(head_bytes.max(POOL_BYTES));
         }
         self.put([

@@ -140,6 +140,24 @@ fn heads_from_one_pool_do_not_mix() {
     }
 }
 
+/// A buffer serves again when all heads that were cut from it are gone, and not before.
+#[test]
+fn a_head_that_is_kept_outlives_those_that_are_not() {
+    let (mut encoder, messages) = (Encoder::default(), every_kind());
+    let mut kept = Vec::new();
+    for n in 0..50 {
+        for message in &messages {
+            let (head, body) = encoder.encode(&mut message.clone());
+            if n % 10 == 9 {
+                kept.push((message, head, body));
+            }
+        }
+    }
+    for (message, head, body) in kept {
+        assert_eq!(decode(&[head, body].concat().into()).as_ref(), Ok(message));
+    }
+}
+
 #[test]
 fn every_truncation_and_extension_is_a_fault() {
     for message in every_kind() {
