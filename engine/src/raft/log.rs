@@ -31,7 +31,7 @@ const JOINED_BYTES_MAX: usize = 64 << 10;
 const COPIED_BYTES_MAX: usize = 8 << 10;
 
 /// The first common buffer, and the largest: each is twice the one before it, so that a log in which
-/// little happens needs little.
+/// little happens needs little. Of the largest an eighth at most is left over at its end.
 const BUFFER_BYTES: usize = 1 << 10;
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 
