@@ -29,7 +29,7 @@ use crate::{
         Timestamp,
     },
 };
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::{mem::take, sync::Arc};
 
 const VERSION: u8 = 1;
@@ -185,7 +185,8 @@ impl Encoder {
         body_bytes: usize,
     ) {
         let head_bytes = FIXED_BYTES + (N + more) * WORD;
-        if self.pool.capacity() < head_bytes {
+        // Nearly always all heads that were cut from it are gone: the same buffer serves again.
+        if self.pool.capacity() < head_bytes && !self.pool.try_reclaim(head_bytes) {
             self.pool = BytesMut::with_capacity(head_bytes.max(POOL_BYTES));
         }
         self.put([
@@ -277,21 +278,36 @@ pub(crate) fn may_commit(head: &[u8]) -> bool {
     matches!(head.get(5), Some(5 | 6 | 8 | 15))
 }
 
-/// Reads a message; its body stays a slice of `bytes`.
-pub(crate) fn decode(bytes: &Bytes) -> Result<Message, Fault> {
-    let (kind, head) = judge_frame(bytes)?;
-    let (fixed, fields) = head.split_first_chunk().ok_or("message length")?;
-    let body = Body { bytes, at: head.len() * WORD };
-    let mut fields = Fields(fields);
-    let payload = take_payload(kind, &mut fields, &body)?.ok_or("message field")?;
-    let bodiless = !matches!(
-        payload,
-        Payload::Append(_) | Payload::Forward(_) | Payload::Install(_) | Payload::Refill(_)
-    );
-    if !fields.0.is_empty() || (bodiless && bytes.len() != body.at) {
+/// Reads a message; its body is what `bytes` holds behind the head.
+pub(crate) fn decode(mut bytes: Bytes) -> Result<Message, Fault> {
+    let (kind, words) = judge_frame(&bytes)?;
+    let (fixed, fields) = words.split_first_chunk().ok_or("message length")?;
+    let (head_bytes, mut fields) = (words.len() * WORD, Fields(fields));
+    let mut payload =
+        take_payload(kind, &mut fields, &bytes[head_bytes..])?.ok_or("message field")?;
+    if !fields.0.is_empty() {
         return Err("message longer than its kind");
     }
-    Ok(Message { head: take_head(fixed), payload })
+    let head = take_head(fixed);
+    bytes.advance(head_bytes);
+    match body_of(&mut payload) {
+        // An empty body would keep the whole message alive.
+        _ if bytes.is_empty() => {}
+        Some(body) => *body = bytes,
+        None => return Err("message longer than its kind"),
+    }
+    Ok(Message { head, payload })
+}
+
+/// The body of a message of a kind that has one.
+const fn body_of(payload: &mut Payload) -> Option<&mut Bytes> {
+    match payload {
+        Payload::Append(append) => Some(&mut append.frames),
+        Payload::Forward(forward) => Some(&mut forward.commands),
+        Payload::Install(piece) => Some(&mut piece.bytes),
+        Payload::Refill(given) => Some(&mut given.frames),
+        _ => None,
+    }
 }
 
 /// Lengths, checksum and version: the kind, and the words of the head.
@@ -315,19 +331,6 @@ fn judge_frame(bytes: &[u8]) -> Result<(u8, &[[u8; WORD]]), Fault> {
         return Err("message of another version");
     }
     Ok((kind, &words[..head / WORD]))
-}
-
-/// What follows the head, not yet taken for anything.
-struct Body<'a> {
-    bytes: &'a Bytes,
-    at: usize,
-}
-
-impl Body<'_> {
-    fn slice(&self) -> Bytes {
-        // An empty slice would keep the whole message alive.
-        if self.at == self.bytes.len() { Bytes::new() } else { self.bytes.slice(self.at..) }
-    }
 }
 
 /// Words of a head that are not taken yet.
@@ -376,11 +379,8 @@ fn take_head(words: &[[u8; WORD]; FIXED_WORDS]) -> Head {
     }
 }
 
-fn take_payload(
-    kind: u8,
-    from: &mut Fields<'_>,
-    body: &Body<'_>,
-) -> Result<Option<Payload>, Fault> {
+/// What the head says of the payload; a body, which is only judged here, is left out.
+fn take_payload(kind: u8, from: &mut Fields<'_>, body: &[u8]) -> Result<Option<Payload>, Fault> {
     Ok(match kind {
         1 => from.take().and_then(|[ask]| bool_of(ask)).map(|ask| {
             let origin = Origin::default();
@@ -398,7 +398,7 @@ fn take_payload(
         4 => from.take().and_then(verdict_of).map(Payload::PreVoteAnswer),
         5 => from.take().and_then(ballot_of).map(Payload::Vote),
         6 => from.take().and_then(verdict_of).map(Payload::VoteAnswer),
-        7 => take_append(from, body).map(Payload::Append),
+        7 => take_append(from).map(Payload::Append),
         8 => take_answer(from).map(Payload::AppendAnswer),
         9 => from.take().map(|[round]| Payload::ReadIndex { round }),
         10 => from.take().map(|[round, index]| {
@@ -419,7 +419,7 @@ fn take_payload(
         }),
         17 => from.take().map(|[term, index]| {
             let gone = LogId::new(Term(term), LogIndex(index));
-            Payload::Refill(Refill { gone, frames: body.slice() })
+            Payload::Refill(Refill { gone, frames: Bytes::new() })
         }),
         19 => Some(Payload::TimeoutNow),
         21 => {
@@ -451,7 +451,7 @@ fn verdict_of([round, granted]: [u64; 2]) -> Option<Verdict> {
     bool_of(granted).map(|granted| Verdict { round, granted })
 }
 
-fn take_append(from: &mut Fields<'_>, body: &Body<'_>) -> Option<Append> {
+fn take_append(from: &mut Fields<'_>) -> Option<Append> {
     let [sequence, round, prev_term, prev_index, commit, retain, session, fates_after, counts] =
         from.take()?;
     let flags = counts as u32;
@@ -469,7 +469,7 @@ fn take_append(from: &mut Fields<'_>, body: &Body<'_>) -> Option<Append> {
         ask: flags & 1 == 1,
         rest: flags >> 1 == 1,
         fates: from.take_list(counts >> 32, FATES_MAX, fate_of)?,
-        frames: body.slice(),
+        frames: Bytes::new(),
     })
 }
 
@@ -506,27 +506,27 @@ fn take_answer(from: &mut Fields<'_>) -> Option<AppendAnswer> {
     Some(AppendAnswer { sequence, round, matched, durable, fates, full, gated, rests, conflict })
 }
 
-fn take_forward(from: &mut Fields<'_>, body: &Body<'_>) -> Result<Option<Forward>, Fault> {
+fn take_forward(from: &mut Fields<'_>, body: &[u8]) -> Result<Option<Forward>, Fault> {
     let Some([session, sequence, time, counts]) = from.take() else { return Ok(None) };
-    let (commands, count) = (body.slice(), counts as u32);
-    if crc32c::crc32c(&commands) != (counts >> 32) as u32 {
+    if crc32c::crc32c(body) != (counts >> 32) as u32 {
         return Err("forwarded commands' checksum");
     }
-    Ok(Some(Forward { session, sequence, time: Timestamp(time), count, commands }))
+    let (time, count, commands) = (Timestamp(time), counts as u32, Bytes::new());
+    Ok(Some(Forward { session, sequence, time, count, commands }))
 }
 
-fn take_piece(from: &mut Fields<'_>, body: &Body<'_>) -> Result<Option<Piece>, Fault> {
+fn take_piece(from: &mut Fields<'_>, body: &[u8]) -> Result<Option<Piece>, Fault> {
     let Some([term, index, id, bytes, crcs, offset, time, length]) = from.take() else {
         return Ok(None);
     };
     let Some(members) = take_members(from, length) else { return Ok(None) };
-    let piece = body.slice();
-    if crc32c::crc32c(&piece) != (crcs >> 32) as u32 {
+    if crc32c::crc32c(body) != (crcs >> 32) as u32 {
         return Err("snapshot piece's checksum");
     }
     let at = LogId::new(Term(term), LogIndex(index));
     let snapshot = SnapshotName { at, id: SnapshotId(id), bytes, digest: crcs as u32 };
-    Ok(Some(Piece { snapshot, offset, time: Timestamp(time), members, bytes: piece }))
+    let (time, bytes) = (Timestamp(time), Bytes::new());
+    Ok(Some(Piece { snapshot, offset, time, members, bytes }))
 }
 
 /// Zeros make whole words of it; and how long it was.

@@ -235,7 +235,7 @@ impl Engine {
     fn on_raft_event(&mut self, event: Event, out: &mut Vec<Action>) {
         let Some(raft) = &mut self.raft else { return };
         match event {
-            Event::Received { from, bytes } => match codec::decode(&bytes) {
+            Event::Received { from, bytes } => match codec::decode(bytes) {
                 Ok(message) => raft.on_message(from, message),
                 Err(reason) => out.push(Action::Note(Note::PeerFault { peer: from, reason })),
             },

@@ -167,7 +167,7 @@ fn body_crc(body: &[u8], id: LogId) -> u32 {
 
 /// Commands on their way in: the body of an entry in the making, with room for its header.
 ///
-/// Built by whoever proposes, on any thread; the engine adopts the buffer as it is.
+/// Built by whoever proposes, on any thread; the engine seals it in place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Batch {
     buf: BytesMut,

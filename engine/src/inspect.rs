@@ -48,7 +48,7 @@ pub fn said(head: &Bytes) -> Option<Said> {
     if !codec::may_commit(head) {
         return None;
     }
-    let Message { head, payload } = codec::decode(head).ok()?;
+    let Message { head, payload } = codec::decode(head.clone()).ok()?;
     let term = head.term;
     match payload {
         Payload::Vote(_) => Some(Said::StandsFor { term }),
@@ -73,7 +73,7 @@ pub fn members(head: &entry::Head, frame: &[u8]) -> Option<Membership> {
 /// A whole message, head and body, in one line.
 #[must_use]
 pub fn describe(bytes: &Bytes) -> String {
-    match codec::decode(bytes) {
+    match codec::decode(bytes.clone()) {
         Err(fault) => fault.into(),
         Ok(Message { head, payload }) => format!("t{} {}", head.term, payload_line(&payload)),
     }

@@ -15,7 +15,7 @@ pub fn message(input: &[u8]) {
 }
 
 fn judge(bytes: Bytes) {
-    if let Ok(mut message) = codec::decode(&bytes) {
+    if let Ok(mut message) = codec::decode(bytes.clone()) {
         let (head, body) = Encoder::default().encode(&mut message);
         assert_eq!([head, body].concat(), bytes, "a message has one form");
     }

@@ -89,6 +89,6 @@ mod tests {
 
     #[test]
     fn an_engine_takes_no_beat_for_a_message() {
-        assert_eq!(codec::decode(&beat().encode()), Err("message of an unknown kind"));
+        assert_eq!(codec::decode(beat().encode()), Err("message of an unknown kind"));
     }
 }

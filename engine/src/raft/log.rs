@@ -26,6 +26,15 @@ pub(super) const CHUNK_BYTES: u64 = 256;
 /// The most bytes that are copied for one message.
 const JOINED_BYTES_MAX: usize = 64 << 10;
 
+/// Appends up to this size are copied into a common buffer: that costs less than to keep, for each of
+/// them, the buffer that it came in, and to come back to it when all else has gone through the caches.
+const COPIED_BYTES_MAX: usize = 8 << 10;
+
+/// The first common buffer, and the largest: each is twice the one before it, so that a log in which
+/// little happens needs little. Of the largest an eighth at most is left over at its end.
+const BUFFER_BYTES: usize = 1 << 10;
+const BUFFER_BYTES_MAX: usize = 64 << 10;
+
 /// How far the log is in each respect. Each `advance_*` asserts the order of all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Watermarks {
@@ -188,6 +197,29 @@ impl Chunk {
     }
 }
 
+/// Room for small appends, one behind the other.
+#[derive(Clone, Debug, Default)]
+struct Room {
+    left: BytesMut,
+    /// The length of the last buffer.
+    bytes: usize,
+}
+
+impl Room {
+    /// The same bytes: a copy if they are few, and what they came in is free again.
+    fn take_in(&mut self, frames: Bytes) -> Bytes {
+        if frames.len() > COPIED_BYTES_MAX {
+            return frames;
+        }
+        if self.left.capacity() < frames.len() {
+            self.bytes = (2 * self.bytes).clamp(BUFFER_BYTES, BUFFER_BYTES_MAX);
+            self.left = BytesMut::with_capacity(self.bytes.max(frames.len()));
+        }
+        self.left.extend_from_slice(&frames);
+        self.left.split().freeze()
+    }
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
@@ -201,6 +233,7 @@ pub(crate) struct Log {
     cache: VecDeque<Chunk>,
     /// What they cost.
     cache_bytes: u64,
+    room: Room,
     /// The last entry's time: the next one's is no earlier.
     last_time: Timestamp,
     changes: Vec<Change>,
@@ -216,6 +249,7 @@ impl Log {
             runs: recovered.terms.clone(),
             cache: VecDeque::new(),
             cache_bytes: 0,
+            room: Room::default(),
             last_time: recovered.last_time,
             changes: Vec::new(),
             marks: Watermarks::new(committed, recovered.last.index),
@@ -266,6 +300,7 @@ impl Log {
         let Some((head, last)) = heads.first().zip(heads.last()) else { return };
         let (first, mut at) = (head.id.index, 0);
         assert_eq!(first, self.marks.last.next(), "appending {first}");
+        let bytes = self.room.take_in(bytes);
         for head in heads {
             if head.id.term != self.last_term() {
                 self.runs.push((head.id.index, head.id.term));
@@ -465,6 +500,30 @@ mod tests {
             frames.extend_from_slice(&frame);
         }
         (Chunk { first: LogIndex(1), last: LogIndex(5), frames: frames.into() }, sizes)
+    }
+
+    /// What was copied stays as it was while others follow it; what is large stays where it is.
+    #[test]
+    fn small_appends_share_buffers_and_keep_their_bytes() {
+        let mut room = Room::default();
+        let sizes = (1..200).map(|n| n * 61 % (COPIED_BYTES_MAX + 1));
+        let given: Vec<Bytes> = sizes.map(|bytes| vec![bytes as u8; bytes].into()).collect();
+        let taken: Vec<Bytes> = given.iter().map(|bytes| room.take_in(bytes.clone())).collect();
+        assert_eq!(taken, given);
+        let adjoin = |two: &[Bytes]| two[0].as_ptr_range().end == two[1].as_ptr();
+        let joints = taken.windows(2).filter(|two| adjoin(two)).count();
+        assert!(joints > taken.len() * 3 / 4, "{joints}");
+        assert_eq!(room.bytes, BUFFER_BYTES_MAX);
+        let large = Bytes::from(vec![1; COPIED_BYTES_MAX + 1]);
+        assert_eq!(room.take_in(large.clone()).as_ptr(), large.as_ptr());
+    }
+
+    /// In a log in which little happens little is set aside.
+    #[test]
+    fn the_first_buffer_is_small() {
+        let mut room = Room::default();
+        room.take_in(vec![0; 100].into());
+        assert!(room.left.capacity() < BUFFER_BYTES);
     }
 
     #[test]

@@ -25,7 +25,7 @@ fn garble(message: &Message, rng: &mut ChaCha8Rng) -> Option<Message> {
             _ => rng.next_u64() as u8,
         };
     }
-    codec::decode(&codec::with_right_crc(bytes).into()).ok()
+    codec::decode(codec::with_right_crc(bytes).into()).ok()
 }
 
 /// The receiver as it would go on: the garbled message, the right one, time.

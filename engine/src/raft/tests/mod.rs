@@ -474,7 +474,7 @@ impl Cluster {
         }
         let (head, body) = Encoder::default().encode(&mut message.clone());
         let whole: Bytes = [head, body].concat().into();
-        let decoded = codec::decode(&whole).expect("what was encoded can be decoded");
+        let decoded = codec::decode(whole).expect("what was encoded can be decoded");
         assert_eq!(decoded, message);
         self.delivered += 1;
         self.at(to.0).raft.on_message(from, decoded);
