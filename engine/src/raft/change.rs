@@ -491,7 +491,7 @@ impl Raft {
         }
         if matches!(self.role, Role::Leader(_)) && !self.membership.is_voter(own) {
             self.marks.set(Mark::SteppedDownNoVoter);
-            self.become_follower(self.term, None);
+            self.step_down();
         }
         let at = self.membership.at;
         if at != LogId::ZERO

@@ -146,7 +146,7 @@ impl Raft {
         if stuck || !quorum && !cfg!(lakebed_break = "lead_without_a_quorum") {
             let why = if stuck { Mark::SteppedDownDiskStuck } else { Mark::SteppedDownNoQuorum };
             self.marks.set(why);
-            self.become_follower(self.term, None);
+            self.step_down();
         }
     }
 

@@ -89,7 +89,7 @@ impl Raft {
         let is_stuck = is_lost && is_uncommitted || is_awaited && self.is_given_by_nobody();
         if is_stuck && matches!(self.role, Role::Leader(_)) {
             self.marks.set(Mark::RefillInVain);
-            self.become_follower(self.term, None);
+            self.step_down();
         }
     }
 

@@ -190,6 +190,13 @@ impl Raft {
         self.await_leader();
     }
 
+    /// Leads no more, of its own accord. What a leader waits for without an end may be overdue at once, and
+    /// time has gone on already in this turn.
+    pub(super) fn step_down(&mut self) {
+        self.become_follower(self.term, None);
+        self.give_up_forwarded();
+    }
+
     /// Asks around before it stands for election; a sole voter need not.
     pub(super) fn become_pre_candidate(&mut self) {
         if matches!(self.role, Role::PreCandidate(_) | Role::Candidate(_)) {
