@@ -154,8 +154,9 @@ pub struct Tuning {
     /// `append_bytes_max`.
     pub apply_bytes_max: u64,
     /// What the log in memory may cost, in bytes, that is kept for peers and the machine: its entries,
-    /// and 256 for each piece that they came in. While a snapshot is on its way to a node, also what may
-    /// wait there of what follows it, reckoned alike. At least `append_bytes_max`; 64 MiB unless set.
+    /// and 256 for each piece that they came in; of the memory that small pieces share an eighth at most lies
+    /// idle beside that. While a snapshot is on its way to a node, also what may wait there of what follows
+    /// it, reckoned alike. At least `append_bytes_max`; 64 MiB unless set.
     pub cache_bytes_max: u64,
     /// The most bytes read from disk for lagging peers at one time, all together. At least
     /// `append_bytes_max`; 16 MiB unless set.
