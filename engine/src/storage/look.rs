@@ -277,9 +277,7 @@ impl Look {
         }
         let is_needed = |found: &SegmentFound| {
             let is_dead = found.header.as_ref().is_some_and(|header| {
-                let is_cut =
-                    header.first > rules.cut.from && rules.is_dead(header.first, header.epoch);
-                is_cut || header.staged_for.0 != 0
+                header.first > rules.cut.from && rules.is_dead(header.first, header.epoch)
             });
             (hard.first.segment..=hard.newest_segment).contains(&found.sequence) && !is_dead
         };

@@ -105,11 +105,9 @@ impl Promises {
         self.durable_version >= self.wanted_version
     }
 
-    /// Whether nothing is being written or to be.
+    /// Whether nothing is being written or to be: what is being written was wanted, and is not durable.
     pub(super) const fn is_idle(&self) -> bool {
-        self.writing.is_none()
-            && self.members.is_none()
-            && self.durable_version.0 >= self.wanted_version.0
+        self.members.is_none() && self.durable_version.0 >= self.wanted_version.0
     }
 
     /// Lower bounds that travel with the next update, and never wait for one.

@@ -1,5 +1,6 @@
 //! Whole engines in one process: real bytes on pretended disks, real messages between them.
 
+mod plain;
 mod world;
 
 use lakebed::{ChangeRefusal, Control, Event, Halt, LogIndex, Mark, Marks, Outcome, ReadMode};

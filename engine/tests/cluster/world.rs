@@ -14,12 +14,15 @@ use std::{
 
 pub(crate) const MS: u64 = 1_000_000;
 
+/// So many bytes of its state a machine gives at a time, or few more.
+const PIECE_BYTES: usize = 16 << 10;
+
 /// A directory in memory: whatever is asked is done at once.
 #[derive(Clone, Debug, Default)]
-struct Disk(BTreeMap<File, Vec<u8>>);
+pub(crate) struct Disk(pub BTreeMap<File, Vec<u8>>);
 
 impl Disk {
-    fn perform(&mut self, request: DiskRequest) -> Result<Completion, DiskError> {
+    pub(crate) fn perform(&mut self, request: DiskRequest) -> Result<Completion, DiskError> {
         match request {
             DiskRequest::List => {
                 let listed = |(file, bytes): (&File, &Vec<u8>)| (*file, bytes.len() as u64);
@@ -61,7 +64,7 @@ fn write(bytes: &mut Vec<u8>, extent: &Extent) {
 pub(crate) struct Node {
     pub engine: Engine,
     config: Config,
-    disk: Disk,
+    pub disk: Disk,
     /// The state: every command, in order.
     pub machine: Vec<Vec<u8>>,
     view: VecDeque<Vec<u8>>,
@@ -70,7 +73,7 @@ pub(crate) struct Node {
     pub queried: Vec<(u64, usize)>,
     pub ended: Vec<(u64, Outcome)>,
     pub halted: Option<Halt>,
-    running: bool,
+    pub running: bool,
     lives: u64,
 }
 
@@ -78,7 +81,7 @@ pub(crate) struct Node {
 pub(crate) struct World {
     pub nodes: Vec<Node>,
     pub now: Instant,
-    wire: VecDeque<(u64, u64, Bytes)>,
+    pub wire: VecDeque<(u64, u64, Bytes)>,
     /// All its messages vanish.
     pub isolated: Option<u64>,
     /// Everything that was done, for comparison.
@@ -90,7 +93,7 @@ fn members(count: u64) -> Arc<Membership> {
     Arc::new(Membership::of((1..=count).map(member)))
 }
 
-fn format(count: u64) -> Start {
+pub(crate) fn format(count: u64) -> Start {
     Start::Format { cluster: lakebed::ClusterId(77), members: members(count) }
 }
 
@@ -100,6 +103,13 @@ impl World {
     }
 
     pub(crate) fn tuned(count: u64, tune: impl Fn(&mut Config)) -> Self {
+        let mut world = Self::idle(count, tune);
+        (1..=count).for_each(|id| drop(world.event(id, Event::Start(format(count)))));
+        world
+    }
+
+    /// So many nodes of which none has started.
+    pub(crate) fn idle(count: u64, tune: impl Fn(&mut Config)) -> Self {
         let node = |id| {
             let mut config = Config::new(GroupId(1), NodeId(id));
             config.disk_align = 512;
@@ -123,16 +133,14 @@ impl World {
         let nodes = (1..=count).map(node).collect();
         let now = Instant(1_000_000 * MS);
         let (wire, trace) = (VecDeque::new(), Vec::new());
-        let mut world = Self { nodes, now, wire, isolated: None, trace };
-        (1..=count).for_each(|id| drop(world.event(id, Event::Start(format(count)))));
-        world
+        Self { nodes, now, wire, isolated: None, trace }
     }
 
     pub(crate) fn at(&self, id: u64) -> &Node {
         &self.nodes[id as usize - 1]
     }
 
-    fn node(&mut self, id: u64) -> &mut Node {
+    pub(crate) fn node(&mut self, id: u64) -> &mut Node {
         &mut self.nodes[id as usize - 1]
     }
 
@@ -243,12 +251,7 @@ impl World {
     }
 
     pub(crate) fn restart(&mut self, id: u64, start: Start) {
-        let node = self.node(id);
-        node.lives += 1;
-        node.engine = Engine::new(node.config.clone(), id * 1000 + node.lives).expect("as before");
-        node.machine.clear();
-        node.restoring.clear();
-        (node.halted, node.running) = (None, true);
+        self.node(id).rise();
         self.event(id, Event::Start(start));
     }
 
@@ -260,7 +263,17 @@ impl World {
 }
 
 impl Node {
-    fn step(&mut self, step: Machine) -> Option<Event> {
+    /// A new engine over what the disk holds, which has not started.
+    pub(crate) fn rise(&mut self) {
+        self.lives += 1;
+        let seed = self.config.node.0 * 1000 + self.lives;
+        self.engine = Engine::new(self.config.clone(), seed).expect("as before");
+        self.machine.clear();
+        self.restoring.clear();
+        (self.halted, self.running) = (None, true);
+    }
+
+    pub(crate) fn step(&mut self, step: Machine) -> Option<Event> {
         match step {
             Machine::Apply(entries) => {
                 for command in entries.commands() {
@@ -274,10 +287,16 @@ impl Node {
                 self.queried.extend(requests.ids().map(|id| (id.0, seen)));
             }
             Machine::Capture { .. } => self.view = self.machine.iter().cloned().collect(),
-            Machine::CaptureNext { capture, .. } => {
-                let piece = self.view.pop_front().unwrap_or_default();
-                let bytes = [&(piece.len() as u32).to_le_bytes()[..], &piece].concat().into();
-                let chunk = lakebed::Chunk { bytes, last: self.view.is_empty() };
+            Machine::CaptureNext { capture, bytes_max } => {
+                let mut bytes = Vec::new();
+                while bytes.len() < (bytes_max as usize).min(PIECE_BYTES)
+                    && let Some(piece) = self.view.pop_front()
+                {
+                    bytes.extend_from_slice(&(piece.len() as u32).to_le_bytes());
+                    bytes.extend_from_slice(&piece);
+                }
+                let (bytes, last) = (bytes.into(), self.view.is_empty());
+                let chunk = lakebed::Chunk { bytes, last };
                 return Some(Event::Captured { capture, result: Ok(chunk) });
             }
             Machine::CaptureStop { .. } => self.view.clear(),

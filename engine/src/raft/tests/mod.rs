@@ -15,6 +15,7 @@ mod leases;
 mod leavers;
 mod logs;
 mod papers;
+mod plain;
 mod proposals;
 mod reads;
 mod refills;

@@ -10,6 +10,7 @@ mod decisions;
 mod failures;
 mod holes;
 mod joins;
+mod plain;
 mod replays;
 mod restores;
 mod scrubs;

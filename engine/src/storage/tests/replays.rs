@@ -221,3 +221,28 @@ fn what_was_read_ahead_for_nothing_is_dropped() {
         (LogIndex(200), &frames[199..][..count].concat()[..])
     );
 }
+
+/// The machine may want something else than was foreseen: elsewhere, less far, or less at a time.
+#[test]
+fn what_was_read_ahead_is_given_to_nobody_who_asks_otherwise() {
+    let (node, _) = committed();
+    let end = LogIndex(u64::MAX);
+    // So far behind what was given it begins, so far it goes, and so much at a time.
+    let asked =
+        [(1, u64::MAX, BYTES), (2, u64::MAX, BYTES), (1, 0, BYTES), (1, u64::MAX, BYTES / 2)];
+    for (n, (behind, reach, bytes_max)) in asked.into_iter().enumerate() {
+        let (mut node, _) = restart(node.disk.clone(), &config());
+        node.storage.read(Reader::Machine, LogIndex(1), end, BYTES);
+        node.settle();
+        let (_, given) = node.storage.take_read().expect("it is there");
+        let from = LogIndex(given.last.0 + behind);
+        let to = LogIndex(from.0.saturating_add(reach));
+        node.storage.read(Reader::Machine, from, to, bytes_max);
+        node.settle();
+        let (_, given) = node.storage.take_read().expect("it is there");
+        assert_eq!(given.first, from, "ask {n}");
+        assert!(given.last <= to, "ask {n} was given {}", given.last);
+        let is_small = given.first == given.last || given.frames.len() <= bytes_max as usize;
+        assert!(is_small, "ask {n} was given {} bytes", given.frames.len());
+    }
+}
