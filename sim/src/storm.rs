@@ -1,8 +1,11 @@
 //! A storm: a cluster under load and faults for a while (safety), then healed, when it must serve
 //! again and all its nodes must become the same (liveness).
 
+mod course;
 mod errands;
 mod majority;
+
+pub(crate) use course::{Course, turns};
 
 use crate::{
     client::{Op, Workload},
@@ -11,7 +14,7 @@ use crate::{
     node::Scars,
     oracle::{Checked, Violation},
     panics::{self, Panic},
-    plan::{Fault, FaultKind, MS, Moment, Plan, Step, Steps},
+    plan::{FaultKind, MS, Moment, Plan, Step, Steps},
     report::{Failure, Report},
     seed::Seed,
     world::World,
@@ -323,65 +326,6 @@ fn end_beyond<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked 
     world.dismiss_clients();
     run_for(world, 300 * MS)?;
     world.compare_states_there()
-}
-
-/// A plan under way: which of its faults are still to begin or to end.
-#[derive(Clone, Debug)]
-pub(crate) struct Course {
-    turns: Arc<[Turn]>,
-    next: usize,
-}
-
-impl Course {
-    /// Of all faults of a plan.
-    pub(crate) fn of(plan: &Plan) -> Self {
-        Self { turns: turns(&plan.faults).into(), next: 0 }
-    }
-
-    /// Whether every fault has begun, and ended if it lasts.
-    pub(crate) fn is_over(&self) -> bool {
-        self.next == self.turns.len()
-    }
-
-    /// Lets the next event happen, or the next fault begin or end; false, if none is to come.
-    pub(crate) fn step<M: StateMachine, W: Workload>(
-        &mut self,
-        world: &mut World<M, W>,
-    ) -> Result<bool, Violation> {
-        let Some(turn) = self.turns.get(self.next) else { return Ok(false) };
-        if world.next_at() < turn.at {
-            world.step()?;
-            return Ok(true);
-        }
-        self.next += 1;
-        world.pass_until(turn.at);
-        if turn.begins {
-            world.strike(&turn.fault.kind)?;
-        } else {
-            world.relent(&turn.fault.kind);
-        }
-        Ok(true)
-    }
-}
-
-/// The beginning or the end of a fault.
-#[derive(Debug)]
-pub(crate) struct Turn {
-    pub(crate) at: u64,
-    pub(crate) begins: bool,
-    pub(crate) fault: Fault,
-}
-
-pub(crate) fn turns(faults: &[Fault]) -> Vec<Turn> {
-    let mut turns: Vec<Turn> = Vec::new();
-    for fault in faults {
-        turns.push(Turn { at: fault.at, begins: true, fault: fault.clone() });
-        if let Some(lasts) = fault.kind.lasts() {
-            turns.push(Turn { at: fault.at + lasts, begins: false, fault: fault.clone() });
-        }
-    }
-    turns.sort_by_key(|turn| turn.at);
-    turns
 }
 
 /// All nodes that can come up, a leader appears, and whoever leads answers a write and a read that it was
