@@ -92,7 +92,9 @@ impl Gates {
             [(known, "was committed before it came back"), (of_promised, "was promised")]
         {
             let Some(id) = id else { continue };
-            let is_there = id.index <= probe.snapshot.index || seen.id_at(id.index) == Some(id);
+            // What lies before its log it held as state. Has it lost that since, it says so.
+            let base = if probe.stateless { probe.first.previous() } else { probe.snapshot.index };
+            let is_there = id.index <= base || seen.id_at(id.index) == Some(id);
             if probe.durable < id.index || !is_there {
                 return opens(format!("and {id} {why}"));
             }
