@@ -99,17 +99,14 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         self.membership(id).is_quorum(|member| follows(member.0 as usize - 1))
     }
 
-    /// Whether a group could be led without this node, by those of its members that are there.
+    /// Whether enough members of a group are there to be led by one of them, not counting one that may go.
     #[must_use]
-    pub fn can_do_without(&self, node: usize, id: GroupId) -> bool {
-        let is_there = |member: NodeId| self.probe(member.0 as usize - 1, id).is_some();
-        self.membership(id).is_quorum(|member| member != node_id(node) && is_there(member))
-    }
-
-    /// Whether enough members of a group are there to be led by one of them.
-    pub(super) fn has_quorum(&self, id: GroupId) -> bool {
-        let is_there = |member: NodeId| self.probe(member.0 as usize - 1, id).is_some();
-        self.membership(id).is_quorum(is_there)
+    pub fn has_quorum(&self, group: GroupId, without: Option<usize>) -> bool {
+        let counts = |member: NodeId| {
+            let node = member.0 as usize - 1;
+            Some(node) != without && self.probe(node, group).is_some()
+        };
+        self.membership(group).is_quorum(counts)
     }
 
     /// Whether every engine of a group is there and rests.

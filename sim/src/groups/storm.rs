@@ -367,7 +367,7 @@ pub fn give_groups_up<M: StateMachine, W: Workload>(
 fn leads_most<M: StateMachine, W: Workload>(world: &Groups<M, W>) -> (usize, Vec<GroupId>) {
     let leads = |node| {
         let is_lost = |group: &GroupId| {
-            world.leader(*group) == Some(node) && world.can_do_without(node, *group)
+            world.leader(*group) == Some(node) && world.has_quorum(*group, Some(node))
         };
         world.living().into_iter().filter(is_lost).collect::<Vec<_>>()
     };
@@ -385,7 +385,7 @@ fn serve_on<M: StateMachine, W: Workload>(world: &mut Groups<M, W>) -> Checked {
     let is_whole = |group: &GroupId| {
         let probe = |node: &usize| world.probe(*node, *group);
         let is_able = |node| probe(node).is_some_and(|probe| probe.ready && !probe.holed);
-        world.has_quorum(*group) && there(*group).iter().all(is_able)
+        world.has_quorum(*group, None) && there(*group).iter().all(is_able)
     };
     let of = |group| there(group).into_iter().flat_map(move |node| errands(group, Some(node)));
     let each = world.living().into_iter().filter(is_whole).flat_map(of).collect();
