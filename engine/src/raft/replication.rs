@@ -319,6 +319,10 @@ impl Raft {
                 peer.map_or(LogIndex(0), |peer| peer.matched)
             }
         });
+        let lags = |peer: &Peer| peer.matched < held;
+        if cfg!(lakebed_break = "commit_by_all") && leader.peers.iter().any(lags) {
+            return;
+        }
         if held <= self.log.marks.committed() {
             return;
         }
