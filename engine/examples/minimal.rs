@@ -7,7 +7,11 @@ use lakebed::{
     MachineError, Member, Membership, NodeId, Outcome, RequestId, Runner, Start, StateMachine,
     Timestamp, files::Directory,
 };
-use std::sync::{Arc, mpsc};
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::{Arc, mpsc},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 /// Drives a node until it halts. `inbox` brings messages, links, proposals and reads, and is never
 /// closed; `send` says whether it could.
@@ -47,7 +51,14 @@ pub fn drive<M: StateMachine>(
             });
         }
         events.extend(inbox.try_iter());
+        // What others forward to this node is dated by its clock.
+        events.push(Event::time(wall()));
     }
+}
+
+fn wall() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Timestamp(since.map_or(0, |since| since.as_nanos() as u64))
 }
 
 /// A replicated sum. A command is a number to add; the answer to everything is the sum.
@@ -83,7 +94,7 @@ struct Once(mpsc::Sender<Event>);
 impl Once {
     fn propose(&self) {
         let batch = Batch::one(&[40, 2]);
-        let event = Event::Propose { first: RequestId(1), time: Timestamp(0), batch };
+        let event = Event::Propose { first: RequestId(1), time: wall(), batch };
         self.0.send(event).expect("the driver listens");
     }
 }
@@ -109,7 +120,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let me = Member { id: NodeId(1), incarnation: 0, address: Bytes::new() };
     let members = Arc::new(Membership::of([me]));
     let start = Start::Format { cluster: ClusterId(1), members };
-    let engine = Engine::new(Config::new(GroupId(1), NodeId(1)), std::process::id().into())?;
+    // All the entropy the engine uses: the keys of a hash are drawn by the system.
+    let seed = RandomState::new().build_hasher().finish();
+    let engine = Engine::new(Config::new(GroupId(1), NodeId(1)), seed)?;
     let (outside, inbox) = mpsc::channel();
     let mut clients = Once(outside);
     clients.propose();

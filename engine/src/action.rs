@@ -29,7 +29,8 @@ pub enum Action {
         request: DiskRequest,
     },
     /// One message, to be written with `writev`. May be lost, but only whole, and then
-    /// [`Event::Link`](crate::Event::Link) says so.
+    /// [`Event::Link`](crate::Event::Link) says so. The receiver may be nobody whom
+    /// [`Members`](Self::Members) has named: one who sent a message, and is answered the same way.
     Send {
         /// The receiver.
         to: NodeId,
@@ -40,7 +41,8 @@ pub enum Action {
     },
     /// The next step of the state machine.
     Machine(Machine),
-    /// The end of requests that end otherwise than by `Apply` or `Query`.
+    /// The end of requests that end otherwise than by `Apply` or `Query`: of a part of what was asked
+    /// with one event, or of several such together, if their ids follow each other.
     Respond {
         /// Which.
         requests: Requests,
@@ -133,7 +135,8 @@ pub enum Refusal {
     },
     /// A queue is full: try again later.
     Busy,
-    /// The command exceeds [`Tuning::append_bytes_max`](crate::Tuning).
+    /// What was proposed at once exceeds [`Tuning::append_bytes_max`](crate::Tuning), or the leader's
+    /// [`Tuning::entry_commands_max`](crate::Tuning).
     TooLarge,
     /// This node, or this part of it, cannot serve that yet.
     NotReady,
@@ -161,7 +164,10 @@ impl fmt::Display for Refusal {
             Self::NotLeader { hint: Some(node) } => write!(f, "not the leader; node {node} is"),
             Self::NotLeader { hint: None } => f.write_str("no leader is known"),
             Self::Busy => f.write_str("too much is in flight; try again"),
-            Self::TooLarge => f.write_str("the command is larger than append_bytes_max"),
+            Self::TooLarge => f.write_str(
+                "what was proposed at once, be it one command, does not fit into an entry: its \
+                 bytes are bounded by append_bytes_max, its commands by entry_commands_max",
+            ),
             Self::NotReady => f.write_str("this node is not ready for that"),
             Self::DiskFull => f.write_str("no room left on the disk for more log"),
             Self::Transferring => f.write_str("the leadership is being handed over"),

@@ -170,7 +170,7 @@ pub struct Tuning {
     /// A snapshot is taken, if anything was applied since the last one, when that is so long ago.
     /// Zero: never for its age. Zero unless set.
     pub snapshot_age: Duration,
-    /// How long a pinned snapshot is kept without being read. 60 s unless set.
+    /// How long a pinned snapshot is kept without being read. Above zero; 60 s unless set.
     pub pin_idle: Duration,
     /// The most bytes of log kept for members that lag, beyond what snapshots leave: whoever lags
     /// further is sent a snapshot. 1 GiB unless set.
@@ -245,7 +245,7 @@ impl Tuning {
             return Err(ConfigError::NothingFits);
         }
         let counts = [self.writes_inflight_max, self.transfers_max];
-        if counts.contains(&0) || self.restore_bytes_max == 0 {
+        if counts.contains(&0) || self.restore_bytes_max == 0 || self.pin_idle.is_zero() {
             return Err(ConfigError::NothingFits);
         }
         if self.commit_notice > self.heartbeat {
@@ -285,7 +285,8 @@ pub enum ConfigError {
     RestBelowHeartbeat,
     /// The least election timeout is not below the most.
     ElectionRangeEmpty,
-    /// Not one command fits into an entry, or not one write or transfer may be under way.
+    /// Not one command fits into an entry, not one write or transfer may be under way, not one byte may
+    /// be restored, or a pin ends before it can be read.
     NothingFits,
     /// `append_bytes_max` exceeds half of `segment_bytes`.
     AppendExceedsSegment,
@@ -318,7 +319,7 @@ impl fmt::Display for ConfigError {
             }
             Self::NothingFits => f.write_str(
                 "append_bytes_max, entry_commands_max, writes_inflight_max and transfers_max must \
-                 admit one command, and restore_bytes_max a byte",
+                 admit one command, restore_bytes_max a byte, and pin_idle some time",
             ),
             Self::AppendExceedsSegment => {
                 f.write_str("append_bytes_max must not exceed half of segment_bytes")
@@ -332,3 +333,72 @@ impl fmt::Display for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each limit by the last value that it lets through and the first that it does not.
+    #[test]
+    fn every_limit_is_where_its_documentation_says() {
+        use ConfigError::*;
+        type Set = fn(&mut Tuning, u64);
+        let millis = Duration::from_millis;
+        let default = Tuning::default();
+        assert_eq!((default.heartbeat, default.append_bytes_max), (millis(100), 1 << 20));
+        let limits: [(Set, u64, u64, ConfigError); 17] = [
+            (|t, ms| t.heartbeat = Duration::from_millis(ms), 1, 0, ElectionNotAboveHeartbeat),
+            (|t, ms| t.heartbeat = Duration::from_millis(ms), 500, 501, ElectionNotAboveHeartbeat),
+            (|t, ms| t.election.1 = Duration::from_millis(ms), 1001, 1000, ElectionRangeEmpty),
+            (|t, ms| t.commit_notice = Duration::from_millis(ms), 100, 101, NoticeAboveHeartbeat),
+            (|t, ms| t.hibernate_after = Duration::from_millis(ms), 100, 99, RestBelowHeartbeat),
+            (|t, ms| t.hibernate_after = Duration::from_millis(ms), 0, 1, RestBelowHeartbeat),
+            (|t, n| t.append_bytes_max = n as u32, LEAST_APPEND, LEAST_APPEND - 1, NothingFits),
+            (|t, n| t.entry_commands_max = n as u32, 1, 0, NothingFits),
+            (|t, n| t.writes_inflight_max = n as u32, 1, 0, NothingFits),
+            (|t, n| t.transfers_max = n as u32, 1, 0, NothingFits),
+            (|t, n| t.restore_bytes_max = n, 1, 0, NothingFits),
+            (|t, ns| t.pin_idle = Duration::from_nanos(ns), 1, 0, NothingFits),
+            (|t, n| t.inflight_bytes_max = n, 1 << 20, (1 << 20) - 1, AppendExceedsQueue),
+            (|t, n| t.propose_bytes_max = n, 1 << 20, (1 << 20) - 1, AppendExceedsQueue),
+            (|t, n| t.apply_bytes_max = n, 1 << 20, (1 << 20) - 1, AppendExceedsQueue),
+            (|t, n| t.cache_bytes_max = n, 1 << 20, (1 << 20) - 1, AppendExceedsQueue),
+            (|t, n| t.catch_up_bytes_max = n, 1 << 20, (1 << 20) - 1, AppendExceedsQueue),
+        ];
+        for (line, (set, good, bad, error)) in limits.into_iter().enumerate() {
+            let with = |value| {
+                let mut tuning = default.clone();
+                set(&mut tuning, value);
+                tuning.validate()
+            };
+            assert_eq!((with(good), with(bad)), (Ok(()), Err(error)), "line {line}");
+        }
+    }
+
+    /// The head of an entry, the length of a command, and a byte of it.
+    const LEAST_APPEND: u64 = HEAD_BYTES as u64 + 5;
+
+    #[test]
+    fn a_disk_is_cut_into_units_and_segments_of_many() {
+        let with = |align, segment| {
+            let mut config = Config::new(GroupId(1), NodeId(1));
+            (config.disk_align, config.segment_bytes) = (align, segment);
+            config.tuning.append_bytes_max = 4096;
+            config.validate()
+        };
+        for (align, segment) in [(512, 8192), (4096, 64 << 10), (65536, 1 << 20), (512, 1 << 31)] {
+            assert_eq!(with(align, segment), Ok(()), "{align}, {segment}");
+        }
+        for align in [0, 256, 513, 4095, 128 << 10] {
+            assert_eq!(with(align, 64 << 20), Err(ConfigError::DiskAlign(align)));
+        }
+        for (align, segment) in [(512, 4096), (4096, 32 << 10), (512, 12288), (512, 1 << 32)] {
+            assert_eq!(with(align, segment), Err(ConfigError::SegmentBytes(segment)), "{align}");
+        }
+        let mut config = Config::new(GroupId(1), NodeId(1));
+        config.segment_bytes = 1 << 20;
+        assert_eq!(config.validate(), Err(ConfigError::AppendExceedsSegment));
+        config.tuning.append_bytes_max = 512 << 10;
+        assert_eq!(config.validate(), Ok(()));
+    }
+}

@@ -4,8 +4,9 @@
 //! waits for the next event or the deadline. This is the whole contract:
 //!
 //! 1. **Order.** `Machine` actions are performed in order. Sends to one peer leave in order; one
-//!    may be lost, but only whole, and then [`Event::Link`] says so, after it. Each received message
-//!    lies in a buffer of its own, which no other message shares: the core keeps slices of it.
+//!    may be lost, but only whole, and then [`Event::Link`] says so, after it: down, and up again as
+//!    soon as sends can be expected to arrive, be it at once. Each received message lies in a buffer
+//!    of its own, which no other message shares: the core keeps slices of it.
 //! 2. **Disk.** Operations may be performed in any order and at the same time. A `Sync` covers the
 //!    writes to its file that ended before it was submitted; a durable `Write` covers itself, and the
 //!    zeros that an [`Extent`](crate::Extent) asks for behind its bytes are part of it. An
@@ -13,7 +14,8 @@
 //!    told as it is and never tried again. What ends after its core is gone is told to nobody, and
 //!    a new core starts only when every operation of the former one has ended.
 //! 3. **Time.** [`Core::handle`] is called at the [`Core::deadline`], if there is one, also with
-//!    no events.
+//!    no events. The [`Instant`] it is given counts suspended time. The wall clock is told with the
+//!    start and, as long as anything happens, about once a second ([`Event::time`]).
 //! 4. **Beginning and end.** The first event is [`Event::Start`], once. After
 //!    [`Action::Halt`], which is always the last action, the core is dropped.
 //!

@@ -60,7 +60,8 @@ impl Engine {
     /// A node that has not started: the first event must be [`Event::Start`].
     ///
     /// `seed` is all the entropy it ever uses (election timeouts, incarnation): a driver draws it
-    /// anew for each engine, a simulator from its stream.
+    /// anew for each engine from the system's, a simulator from its stream. Peers know a disk that was
+    /// wiped by its incarnation: one that is formatted with a seed it had before is taken for what it was.
     pub fn new(config: Config, seed: u64) -> Result<Self, ConfigError> {
         config.validate()?;
         Ok(Self {
@@ -277,6 +278,9 @@ impl Engine {
     fn on_control(&mut self, id: RequestId, control: &Control, out: &mut Vec<Action>) {
         let (storage, now) = (&mut self.storage, self.now);
         match control {
+            Control::Snapshot if storage.restored().is_none() => {
+                end(id, Outcome::Refused(Refusal::NotReady), out);
+            }
             Control::Snapshot => {
                 let at = self.raft.as_ref().map_or(LogId::ZERO, Raft::applying).index;
                 self.compaction.want(id, at, out);

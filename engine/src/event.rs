@@ -34,7 +34,9 @@ pub enum Event {
         /// The message as [`Action::Send`](crate::Action::Send) gave it: head, then body.
         bytes: Bytes,
     },
-    /// A connection, or the liveness of its node, changed. Down: sends before it may be lost.
+    /// A connection, or the liveness of its node, changed. Down: sends before it may be lost, and a
+    /// leader sends its entries nowhere until the link is up again. Whoever says so for a single loss
+    /// on a connection that stands says up right behind it.
     Link {
         /// The node at the other end.
         peer: NodeId,
@@ -69,7 +71,8 @@ pub enum Event {
         result: Result<(), MachineError>,
     },
     /// Commands to replicate. Each request ends in exactly one of: applied (the command comes
-    /// back in [`Machine::Apply`](crate::Machine) with its id), refused, unknown.
+    /// back in [`Machine::Apply`](crate::Machine) with its id), refused, unknown. All of them together fit
+    /// into one entry ([`Tuning::append_bytes_max`]); more are refused.
     Propose {
         /// The id of the batch's first command; those behind it are consecutive.
         first: RequestId,
@@ -97,8 +100,8 @@ pub enum Event {
     Tune(Box<Tuning>),
     /// Ends in [`Halt::Stopped`](crate::Halt), when the disk holds what there is and says so, within
     /// half a second whatever the disk does; a leader that hands over first does so within its
-    /// longest election timeout. Asked once more, it stops at once. Legal at any time, recovery
-    /// included.
+    /// longest election timeout. Asked once more, it hands nothing over any more. Legal at any time,
+    /// recovery included.
     Stop {
         /// Whether a leader first tries to hand its role over.
         hand_over: bool,
@@ -129,15 +132,18 @@ pub enum Start {
         /// What the state must turn out to be; all members are made from the same.
         backup: Box<Backup>,
     },
-    /// On an empty disk only, as one who knows nobody: waits to be added as a learner.
+    /// On an empty disk only, as one who knows nobody: waits to be added as a learner. It answers a
+    /// leader that no [`Members`](crate::Action::Members) has named: on the way by which that came.
     Join {
         /// The cluster to join.
         cluster: ClusterId,
     },
     /// From its disk, with a machine that keeps its own state
     /// ([`Config::machine_keeps_state`](crate::Config)). If the log begins later than the machine
-    /// goes on, or has lost what comes next and a snapshot holds it, or a peer must send one, its state is replaced like any other's
-    /// ([`Machine::Restore`](crate::Machine)).
+    /// goes on, or has lost what comes next, and a snapshot here holds that, its state is replaced like
+    /// any other's ([`Machine::Restore`](crate::Machine)); so it is once a peer has sent one. What only
+    /// peers have is not asked for at a start: it is refused where the log is lost, and with a state that
+    /// is ahead of the log.
     Resume {
         /// The last entry the machine holds durably.
         machine: LogId,

@@ -81,7 +81,11 @@ impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Locked { path } => {
-                write!(f, "{} is locked: a node runs in this directory", path.display())
+                write!(
+                    f,
+                    "{} is locked: a node runs in this directory, or somebody looks at it",
+                    path.display()
+                )
             }
             Self::Draining { path } => {
                 write!(f, "an operation of a former node on {} has not ended", path.display())
@@ -210,6 +214,13 @@ impl Directory {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether no node was made here: its first start is to come, or was cut short. Spare room alone
+    /// is none.
+    pub fn is_vacant(&self) -> Result<bool, DiskError> {
+        let files = self.list().map_err(|error| disk_error(&error))?;
+        Ok(files.iter().all(|(file, _)| matches!(file, File::Spare(_))))
     }
 
     /// Performs one request, and returns when it has ended.

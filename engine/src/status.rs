@@ -41,8 +41,11 @@ pub struct Status {
     pub peers: Vec<Peer>,
     /// How far the restart is, or how it went.
     pub recovery: Recovery,
-    /// Whether the node votes, replicates and serves.
+    /// Whether the node takes part: it replicates, serves and, unless it is gated, votes.
     pub ready: bool,
+    /// Whether it gives no vote and does not stand, as its log may lack what it once acknowledged, until
+    /// a leader has brought it there.
+    pub gated: bool,
     /// Whether its group rests: nothing happens in it, and no heartbeats say so.
     pub hibernates: bool,
     /// Whether proposals are refused for want of room.

@@ -157,7 +157,8 @@ pub(crate) struct Identity {
     pub(crate) incarnation: u64,
 }
 
-/// Consecutive request ids: a whole batch is answered by one action.
+/// Consecutive request ids: of one batch, of a part of it, or of several. Whoever waits looks up
+/// each ([`ids`](Self::ids)).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Requests {
     /// The first id.

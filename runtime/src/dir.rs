@@ -15,7 +15,7 @@
 mod holder;
 
 use lakebed::{
-    Completion, DiskError, DiskRequest, File,
+    DiskError, DiskRequest, File,
     files::{Directory, OpenError},
 };
 use std::{
@@ -282,15 +282,8 @@ fn opened(
     }
 }
 
-/// Spare room alone is no node: formatting was interrupted before it had a hard state.
 fn is_vacant(directory: &Directory) -> Result<bool, DirError> {
-    match directory.perform(&DiskRequest::List) {
-        Ok(Completion::Listed(files)) => {
-            Ok(files.iter().all(|(file, _)| matches!(file, File::Spare(_))))
-        }
-        Ok(_) => unreachable!("a list is answered by a list"),
-        Err(error) => Err(failed(directory.path(), error)),
-    }
+    directory.is_vacant().map_err(|error| failed(directory.path(), error))
 }
 
 /// What is no node's, where there is nothing of a node but perhaps spare room.

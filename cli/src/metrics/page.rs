@@ -99,8 +99,11 @@ const GAUGES: &[Simple] = &[
         None,
         |v| Some(f64::from(u8::from(v.status.is_some()))),
     ),
-    simple("ready", "Whether the node votes, replicates and serves.", None, |v| {
+    simple("ready", "Whether the node takes part; unless it is gated it votes.", None, |v| {
         of(v, |s| u64::from(s.ready))
+    }),
+    simple("gated", "Whether it has no vote until a leader has brought its log back.", None, |v| {
+        of(v, |s| u64::from(s.gated))
     }),
     simple("leader", "Whether the node leads.", None, |v| {
         of(v, |s| u64::from(s.role == Role::Leader)).or_else(|| v.has_ended.then_some(0.0))

@@ -18,9 +18,9 @@ use lakebed::{
 };
 use std::{
     error::Error,
+    hash::{BuildHasher, Hasher, RandomState},
     net::TcpListener,
     path::Path,
-    process,
     sync::Arc,
     thread::{self, JoinHandle},
 };
@@ -69,16 +69,17 @@ fn spawn(
     dir: &Path,
     members: &Arc<Membership>,
 ) -> Result<(Handle, JoinHandle<()>), Box<dyn Error>> {
-    let is_new = !dir.exists();
-    let start = if is_new {
+    let disk = Directory::open(dir)?;
+    // A start that was cut short may have left the directory without a node in it.
+    let start = if disk.is_vacant()? {
         Start::Format { cluster: ClusterId(1), members: Arc::clone(members) }
     } else {
         Start::Run
     };
-    // All the entropy the engine uses: it must differ from node to node and from run to run.
-    let seed = u64::from(process::id()) << 8 | id.0;
+    // All the entropy the engine uses: the keys of a hash are drawn by the system.
+    let seed = RandomState::new().build_hasher().finish();
     let core = Engine::new(Config::new(GroupId(1), id), seed)?;
-    let (disk, members) = (Directory::open(dir)?, Arc::clone(members));
+    let members = Arc::clone(members);
     let (handle, node) = Node::new(id, disk, listener, &members);
     let thread = thread::spawn(move || {
         let halt = node.run(core, start, words::Words::default());

@@ -27,7 +27,8 @@ type Parts = (bytes::Bytes, bytes::Bytes);
 pub(crate) struct Network {
     address: SocketAddr,
     closing: Arc<AtomicBool>,
-    /// To each peer. No queue grows without bound: the core bounds what is on its way.
+    /// To each peer. No queue grows without bound: the core bounds what is on its way to who can be
+    /// reached, and what waits for others is thrown away.
     peers: BTreeMap<NodeId, Sender<Parts>>,
     /// Those that somebody may be waiting in.
     incoming: Arc<Mutex<Vec<TcpStream>>>,
@@ -73,10 +74,14 @@ impl Network {
         let say = move |up| inbox.send(Event::Link { peer, up }).is_ok();
         self.threads.push(thread::spawn(move || {
             while !closing.load(Ordering::Acquire) {
-                if let Ok(stream) = connect(me, address) {
-                    // Whatever was sent while nobody was there is lost, and said to be.
-                    while queue.try_recv().is_ok() {}
-                    if !(say(false) && say(true)) || forward(&queue, stream).is_ok() {
+                let connected = connect(me, address);
+                // Whatever was sent while nobody was there is lost, and said to be.
+                let lost = queue.try_iter().count();
+                if (lost > 0 || connected.is_ok()) && !say(false) {
+                    return;
+                }
+                if let Ok(stream) = connected {
+                    if !say(true) || forward(&queue, stream).is_ok() {
                         return;
                     }
                     say(false);

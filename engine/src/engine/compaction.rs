@@ -161,7 +161,7 @@ impl Compaction {
         }
         let (log, snapshot) = storage.snapshot_debt();
         let most = tuning.snapshot_log_bytes.max(snapshot.saturating_mul(4));
-        self.look_at = storage.written_bytes() + most.saturating_sub(log).max(1);
+        self.look_at = storage.written_bytes().saturating_add(most.saturating_sub(log).max(1));
         log > most
     }
 }

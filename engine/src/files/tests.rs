@@ -28,6 +28,21 @@ fn what_is_written_is_read_back_and_nothing_beyond_the_end() {
     assert_eq!(directory.perform(&beyond), Ok(Completion::Read(Bytes::from_static(b"z"))));
 }
 
+/// A formatting that was cut short has left room, and no node.
+#[test]
+fn a_directory_is_vacant_until_a_node_was_made_in_it() {
+    let temporary = tempdir().unwrap();
+    let directory = Directory::open(temporary.path()).unwrap();
+    for (file, is_vacant) in
+        [(None, true), (Some(File::Spare(1)), true), (Some(File::HardState), false)]
+    {
+        if let Some(file) = file {
+            directory.perform(&DiskRequest::Create { file, len: 4, zeroed: true }).unwrap();
+        }
+        assert_eq!(directory.is_vacant(), Ok(is_vacant), "{file:?}");
+    }
+}
+
 #[test]
 fn a_file_longer_than_a_piece_is_filled_to_its_end() {
     let temporary = tempdir().unwrap();

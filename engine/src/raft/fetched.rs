@@ -135,6 +135,7 @@ impl Raft {
         status.durable = self.log.marks.durable();
         status.members = Arc::clone(&self.membership);
         status.hibernates = self.is_asleep();
+        status.gated = self.gate.is_some();
         if let Role::Leader(leader) = &self.role {
             status.peers = leader.peers.iter().map(|peer| peer.status(self.now)).collect();
         }

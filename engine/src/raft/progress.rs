@@ -42,7 +42,7 @@ pub(super) struct Peer {
     /// When it last answered this leader, or when this leader began.
     pub(super) heard: Instant,
     pub(super) has_answered: bool,
-    /// Its link is down: nothing is sent until it is up, or the peer is heard from.
+    /// Its link is down: nothing is sent until it is up, or the peer answers.
     pub(super) paused: bool,
     /// It has no room for more log.
     pub(super) full: bool,

@@ -21,7 +21,7 @@ pub const ANSWER_BYTES_MAX: u32 = 1 << 20;
 const REAPED_MAX: usize = 8;
 
 /// What sessions may cost. All of it together: `sessions_max` times `answer_bytes_max`, and about
-/// 200 bytes for each session.
+/// 200 bytes for each session and 100 for each answer that it keeps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// The most sessions; one more ends the one that was not used for the longest.

@@ -67,7 +67,7 @@ impl Storage {
             return self.compaction.begin_behind(last);
         }
         // State that only peers have does not come to a machine of its own.
-        if !self.snapshots.has_peers || self.is_resumed {
+        if !self.snapshots.has_peers || self.keeps_state {
             self.fault = Some(damaged(*file, *offset, expected.clone()));
             return;
         }

@@ -138,8 +138,8 @@ pub(crate) struct Storage {
     committed: LogIndex,
     /// What was known to be committed at the start: the restart ends when that is applied.
     replay_to: LogIndex,
-    /// The machine keeps its own state.
-    is_resumed: bool,
+    /// The machine keeps a state of its own, which no peer gives it anew.
+    keeps_state: bool,
     giving_up: Option<GivingUp>,
     fault: Option<Halt>,
     /// There are other members, voters or not: they may have what is lost here.
@@ -167,7 +167,7 @@ impl Storage {
             unstood: None,
             committed: LogIndex(0),
             replay_to: LogIndex(0),
-            is_resumed: false,
+            keeps_state: config.machine_keeps_state,
             giving_up: None,
             fault: None,
             has_others: false,
@@ -247,7 +247,7 @@ impl Storage {
         self.replay_to = recovered.committed;
         self.reads.replay_to(self.replay_to, self.config.tuning.apply_bytes_max);
         self.know_others(&recovered.membership);
-        self.is_resumed = restart.resumes().is_some();
+        self.keeps_state |= restart.resumes().is_some();
         restart.joined().into_iter().for_each(|header| self.installing.is_to_record(&header));
         self.scrub.verify_behind(restart.believed());
         // Else what it lacks is in a snapshot, and not in the log any more.

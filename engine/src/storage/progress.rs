@@ -31,7 +31,7 @@ impl Storage {
     /// Goes on with what follows the verdict: the machine takes in the snapshot, then applies what
     /// was known to be committed. True when that is done.
     pub(crate) fn catch_up(&mut self, now: Instant, applied: LogIndex) -> bool {
-        if self.is_resumed && self.is_cut_off(applied) {
+        if self.keeps_state && self.is_cut_off(applied) {
             self.snapshots.replace_state(&mut self.ops);
         }
         if self.report.phase == Phase::Restore

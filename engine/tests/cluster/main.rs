@@ -99,6 +99,26 @@ fn a_snapshot_shortens_the_log_and_a_restart_begins_from_it() {
     assert_eq!(log_of(&world, 1).last().map(String::as_str), Some("after"));
 }
 
+/// As long as no other number: behind a snapshot there is less log than that, and the sum is no number.
+#[test]
+fn a_limit_of_all_bytes_there_can_be_is_never_met() {
+    let mut world = World::formatted(1);
+    world.until("a leader", |world| world.leader().is_some());
+    world.propose(1, 1, &["before"]);
+    world.until("the answer", |world| world.at(1).answered.contains(&1));
+    world.event(1, Event::Control { id: lakebed::RequestId(2), control: Control::Snapshot });
+    world.until("the snapshot", |world| world.at(1).engine.status().snapshot != LogId::ZERO);
+    let snapshot = world.at(1).engine.status().snapshot;
+    let mut tuning = Tuning::default();
+    tuning.snapshot_log_bytes = u64::MAX;
+    world.event(1, Event::Tune(Box::new(tuning)));
+    for request in 3..6 {
+        world.propose(1, request, &["after"]);
+        world.until("the answer", |world| world.at(1).answered.contains(&request));
+    }
+    assert_eq!(world.at(1).engine.status().snapshot, snapshot);
+}
+
 #[test]
 fn a_read_at_any_node_sees_what_was_acknowledged() {
     let mut world = World::formatted(3);

@@ -31,6 +31,7 @@ pub(crate) fn text(status: &Status, surroundings: &[(&'static str, String)]) -> 
     field("learners", &learners.collect::<Vec<_>>().join(","));
     field("peers", &peers(status));
     field("ready", &u8::from(status.ready));
+    field("gated", &u8::from(status.gated));
     field("disk_full", &u8::from(status.disk_full));
     field("memory_bytes", &status.memory_bytes);
     field("scrubbed_bytes", &status.scrubbed_bytes);
@@ -70,6 +71,7 @@ pub(crate) fn text_of_groups(
     field("groups", &groups.len());
     field("leads", &sum(|status| u64::from(status.role == Role::Leader)));
     field("ready", &u8::from(groups.iter().all(|(_, status)| status.ready)));
+    field("gated", &u8::from(groups.iter().any(|(_, status)| status.gated)));
     field("disk_full", &u8::from(groups.iter().any(|(_, status)| status.disk_full)));
     field("memory_bytes", &sum(|status| status.memory_bytes));
     field("scrubbed_bytes", &sum(|status| status.scrubbed_bytes));

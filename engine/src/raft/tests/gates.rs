@@ -14,8 +14,10 @@ fn forgetful() -> Cluster {
 
 fn is_shut(cluster: &mut Cluster) -> bool {
     let node = cluster.at(3);
-    assert_eq!(node.raft.gate.is_none(), node.has(Mark::GateCleared));
-    node.raft.gate.is_some()
+    let mut told = Status::default();
+    node.raft.report(&mut told);
+    assert_eq!(told.gated, !node.has(Mark::GateCleared));
+    told.gated
 }
 
 #[test]

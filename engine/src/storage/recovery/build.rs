@@ -48,16 +48,19 @@ impl Recovery {
     }
 
     /// Whoever is not a member of the cluster that it forms would follow nobody for ever, and no hard
-    /// state names a member twice.
-    fn check_members(&self, members: &Membership) -> Result<(), Halt> {
-        let Start::Format { .. } = &self.start else { return Ok(()) };
+    /// state names a member twice, or more of them than it has room for.
+    pub(super) fn check_members(&self, members: &Membership) -> Result<(), Halt> {
         let refused = |row, expected: &str| {
             Err(look::refused(row, File::HardState, 0, expected, &members.to_string()))
         };
-        let mut ids: Vec<_> = members.members().map(|member| member.id).collect();
-        if !ids.contains(&self.config.node) {
-            return refused("no-member", &format!("node {} among the members", self.config.node));
+        if !members.is_encodable() {
+            let expected = "at most 32 members with addresses of at most 64 bytes";
+            return refused("too-many-members", expected);
         }
+        if !members.is_voter(self.config.node) {
+            return refused("no-member", &format!("node {} among the voters", self.config.node));
+        }
+        let mut ids: Vec<_> = members.members().map(|member| member.id).collect();
         ids.sort_unstable();
         if ids.windows(2).any(|pair| pair[0] == pair[1]) {
             return refused("member-twice", "each member once");
@@ -73,16 +76,9 @@ impl Recovery {
             Start::Join { cluster } => (*cluster, Arc::new(Membership::default())),
             _ => unreachable!("only these build a node"),
         };
-        if !members.is_encodable() {
-            return Err(look::refused(
-                "too-many-members",
-                File::HardState,
-                0,
-                "at most 32 members with addresses of at most 64 bytes",
-                &members.to_string(),
-            ));
+        if !matches!(self.start, Start::Join { .. }) {
+            self.check_members(&members)?;
         }
-        self.check_members(&members)?;
         let identity = self.new_identity(cluster);
         let met = look::with_incarnation(&members, identity.node, identity.incarnation);
         let mut hard = hard_state::HardState::new(identity, Arc::new(met));

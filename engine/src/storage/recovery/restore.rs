@@ -62,11 +62,7 @@ impl Recovery {
             let expected = format!("a backup of group {}", self.config.group);
             return wrong("foreign", &expected, format!("one of group {}", backup.group));
         }
-        if !members.is_voter(self.config.node) {
-            let expected = format!("node {} among the new members", self.config.node);
-            return wrong("no-member", &expected, members.to_string());
-        }
-        Ok(())
+        self.check_members(members)
     }
 
     pub(super) fn save(&mut self, parts: &mut Parts<'_>) -> Result<(), Halt> {

@@ -9,7 +9,11 @@ use crate::{
 
 /// A node with a log that is proven durable, and its frames as a peer has them.
 pub(super) fn grown(sizes: impl IntoIterator<Item = usize>) -> (Node, Vec<Bytes>) {
-    let mut node = Node::start(Disk::default(), format());
+    grown_as(&config(), sizes)
+}
+
+fn grown_as(config: &Config, sizes: impl IntoIterator<Item = usize>) -> (Node, Vec<Bytes>) {
+    let mut node = Node::start_as(config, Disk::default(), format());
     node.append_all(1, sizes);
     node.now = node.storage.deadline().expect("the hint is written when writes pause");
     node.settle();
@@ -338,6 +342,25 @@ fn an_entry_of_a_full_segment_without_either_witness_costs_the_log() {
         // A fault of its own: what was asked in the life before is no answer to it.
         assert_eq!(recovered.gate, Some([recovered.identity.incarnation, epoch]));
         assert!(recovered.write_epoch > epoch);
+    }
+}
+
+/// It ends in the same words in its first life, in which nothing was resumed, as in every other: a start
+/// that says what the machine holds would find no log that reaches there.
+#[test]
+fn a_machine_of_its_own_keeps_a_log_that_has_lost_an_entry() {
+    let config = Config { machine_keeps_state: true, ..config() };
+    let (mut node, frames) = grown_as(&config, sizes());
+    harm_slots(&mut node.disk, &frames[7], 0);
+    harm(&mut node.disk, &frames[7]);
+    for life in 1..=2 {
+        node.storage.read(Reader::Machine, LogIndex(8), node.last.index, 1);
+        node.settle();
+        let halted = &node.halted;
+        assert!(matches!(halted, Some(Halt::Refused { row: "damaged", .. })), "{life}: {halted:?}");
+        let machine = LogId::new(Term(1), LogIndex(7));
+        node = Node::start_as(&config, node.disk, Start::Resume { machine });
+        assert_eq!(node.recovered().last.index, LogIndex(sizes().count() as u64), "{life}");
     }
 }
 

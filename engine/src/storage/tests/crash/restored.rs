@@ -258,20 +258,25 @@ fn a_state_that_is_not_the_backups_is_not_named() {
 
 #[test]
 fn a_restore_that_cannot_be_meant_is_refused_with_its_reason() {
-    let halted = |cluster: u64, group: u64, id: u64| {
+    let halted = |cluster: u64, group: u64, members: Vec<Member>| {
         let backup = Backup { cluster: ClusterId(cluster), group: GroupId(group), ..backup(50) };
-        let member = Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
-        let members = Arc::new(Membership::of([member]));
+        let members = Arc::new(Membership::of(members));
         let backup = Box::new(backup);
         let start = Start::Restore { cluster: ClusterId(5), members, backup };
-        match Run::new(Disk::default(), start, 1).go(usize::MAX).1 {
-            Some(Halt::Refused { row, .. }) => row,
-            other => panic!("{other:?}"),
+        let mut run = Run::new(Disk::default(), start, 1);
+        match run.go(usize::MAX).1 {
+            Some(Halt::Refused { row, .. }) if run.disk.names.is_empty() => row,
+            other => panic!("{other:?}, {:?}", run.disk.names),
         }
     };
-    assert_eq!(halted(5, 1, 1), "same-cluster");
-    assert_eq!(halted(4, 2, 1), "foreign");
-    assert_eq!(halted(4, 1, 2), "no-member");
+    let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
+    assert_eq!(halted(5, 1, vec![member(1)]), "same-cluster");
+    assert_eq!(halted(4, 2, vec![member(1)]), "foreign");
+    assert_eq!(halted(4, 1, vec![member(2)]), "no-member");
+    assert_eq!(halted(4, 1, vec![member(1), member(2), member(2)]), "member-twice");
+    assert_eq!(halted(4, 1, (1..=33).map(member).collect()), "too-many-members");
+    let far = Member { address: vec![b'a'; 65].into(), ..member(1) };
+    assert_eq!(halted(4, 1, vec![far]), "too-many-members");
 }
 
 /// A node that lives there, or what is left of one, is not written over.
