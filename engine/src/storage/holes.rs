@@ -111,8 +111,13 @@ impl Holes {
     /// The one of this index, and the segment it is of.
     pub(super) fn at(&self, index: LogIndex) -> Option<(&Slot, u64)> {
         let is_bad = |hole: &&Hole| hole.slot.id.index == index && !hole.is_doubted;
-        let hole = self.holes.iter().find(is_bad)?;
+        let hole = self.holes.get(self.place_of(index)).filter(is_bad)?;
         Some((&hole.slot, hole.sequence))
+    }
+
+    /// Where the one of this index is, if there is such a one: an append may fill thousands of many.
+    fn place_of(&self, index: LogIndex) -> usize {
+        self.holes.partition_point(|hole| hole.slot.id.index < index)
     }
 
     /// The last one.
@@ -133,7 +138,8 @@ impl Holes {
                 hole.slot.digest == digest && hole.slot.total_bytes as usize == frame.len();
             hole.slot.id == id && is_same && hole.frame.is_none()
         };
-        let Some(hole) = self.holes.iter_mut().find(is_it) else { return false };
+        let at = self.place_of(id.index);
+        let Some(hole) = self.holes.get_mut(at).filter(is_it) else { return false };
         hole.frame = Some(frame);
         true
     }
