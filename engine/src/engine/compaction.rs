@@ -161,7 +161,8 @@ impl Compaction {
         }
         let (log, snapshot) = storage.snapshot_debt();
         let most = tuning.snapshot_log_bytes.max(snapshot.saturating_mul(4));
-        self.look_at = storage.written_bytes() + most.saturating_sub(log).max(1);
+        let left = most.saturating_sub(log).max(1);
+        self.look_at = storage.written_bytes().saturating_add(left);
         log > most
     }
 }
