@@ -316,8 +316,12 @@ impl Raft {
 
     pub(crate) fn on_tune(&mut self, tuning: &Tuning) {
         self.stray();
-        let before = std::mem::replace(&mut self.tuning, tuning.clone()).hibernate_after;
-        self.on_tune_rest(before);
+        let before = std::mem::replace(&mut self.tuning, tuning.clone());
+        let times = |of: &Tuning| (of.heartbeat, of.election, of.election_delay);
+        if times(&before) != times(tuning) {
+            self.reckon_anew();
+        }
+        self.on_tune_rest(before.hibernate_after);
     }
 
     /// What the disk has reached. The log's changes must have been handed to the storage before:

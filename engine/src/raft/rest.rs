@@ -12,7 +12,7 @@
 use super::{
     Raft,
     progress::{Pace, Peer},
-    role::{Follower, Role},
+    role::{Follower, Leader, Role},
 };
 use crate::{
     marks::Mark,
@@ -63,6 +63,15 @@ impl Quiet {
     }
 }
 
+impl Leader {
+    /// Silence of peers and disk counts from now on, and what was heard before is no news.
+    fn reckon_from(&mut self, now: Instant, durable: LogIndex) {
+        self.quiet.woken = Some(now);
+        self.peers.iter_mut().for_each(|peer| peer.heard = now);
+        (self.disk_moved_at, self.disk_seen) = (now, durable);
+    }
+}
+
 impl Raft {
     /// Something happened that others may have to hear of.
     pub(super) fn stir(&mut self) {
@@ -81,11 +90,9 @@ impl Raft {
         match &mut self.role {
             Role::Leader(leader) if leader.quiet.is_asleep => {
                 leader.quiet.is_asleep = false;
-                leader.quiet.woken = Some(now);
                 leader.heartbeat_at = now;
                 // Nobody was to answer meanwhile, and the disk had nothing to do.
-                leader.peers.iter_mut().for_each(|peer| peer.heard = now);
-                (leader.disk_moved_at, leader.disk_seen) = (now, durable);
+                leader.reckon_from(now, durable);
             }
             Role::Follower(follower) if follower.rest == Rest::Asleep => {
                 follower.rest = Rest::Roused(now);
@@ -94,6 +101,22 @@ impl Raft {
             _ => return,
         }
         self.marks.set(Mark::HibernationEnded);
+    }
+
+    /// Other times are in force. Who waits drew by the former ones: a lease, which lasts by these, must not
+    /// outlast that. And a leader was not to be answered as often as it will be.
+    pub(super) fn reckon_anew(&mut self) {
+        let (now, durable) = (self.now, self.log.marks.durable());
+        let heartbeat_at = now.after(self.tuning.heartbeat);
+        match &mut self.role {
+            Role::Leader(leader) => {
+                leader.lease.begin_anew();
+                leader.heartbeat_at = leader.heartbeat_at.min(heartbeat_at);
+                leader.reckon_from(now, durable);
+            }
+            Role::Forming(_) => {}
+            _ => self.await_leader(),
+        }
     }
 
     /// The way to a node changed. Whoever rests under it looks for itself.

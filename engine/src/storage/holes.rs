@@ -19,7 +19,7 @@ use crate::{
     types::{LogId, LogIndex, OpId},
 };
 use bytes::{Bytes, BytesMut};
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
 /// What was asked of the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,9 +110,15 @@ impl Holes {
 
     /// The one of this index, and the segment it is of.
     pub(super) fn at(&self, index: LogIndex) -> Option<(&Slot, u64)> {
-        let is_bad = |hole: &&Hole| hole.slot.id.index == index && !hole.is_doubted;
-        let hole = self.holes.iter().find(is_bad)?;
+        let hole = self.holes[self.places(index)].iter().find(|hole| !hole.is_doubted)?;
         Some((&hole.slot, hole.sequence))
+    }
+
+    /// Where those of this index are: an append may fill thousands, of many more.
+    fn places(&self, index: LogIndex) -> Range<usize> {
+        let begin = self.holes.partition_point(|hole| hole.slot.id.index < index);
+        let of_it = self.holes[begin..].iter().take_while(|hole| hole.slot.id.index == index);
+        begin..begin + of_it.count()
     }
 
     /// The last one.
@@ -133,7 +139,8 @@ impl Holes {
                 hole.slot.digest == digest && hole.slot.total_bytes as usize == frame.len();
             hole.slot.id == id && is_same && hole.frame.is_none()
         };
-        let Some(hole) = self.holes.iter_mut().find(is_it) else { return false };
+        let places = self.places(id.index);
+        let Some(hole) = self.holes[places].iter_mut().find(is_it) else { return false };
         hole.frame = Some(frame);
         true
     }

@@ -397,3 +397,17 @@ fn a_learner_is_asked_once_the_voters_alone_have_brought_nothing() {
     };
     assert_eq!([asks(), asks(), asks()], [false, false, true]);
 }
+
+/// Those who follow were last heard of an old heartbeat ago: that is no silence.
+#[test]
+fn a_leader_that_is_given_shorter_times_leads_on() {
+    let (heartbeat, election) =
+        (Duration::from_secs(5), (Duration::from_secs(20), Duration::from_secs(40)));
+    let tuning = Tuning { heartbeat, election, ..Tuning::default() };
+    let mut cluster = Cluster::tuned((0..3).map(|_| disk_with(1, &[], 3)).collect(), tuning);
+    cluster.elect(1);
+    cluster.elapse(12_000 * MS);
+    (1..=3).for_each(|id| cluster.at(id).raft.on_tune(&Tuning::default()));
+    cluster.elapse(6_000 * MS);
+    assert!(!cluster.at(1).has(Mark::SteppedDownNoQuorum));
+}

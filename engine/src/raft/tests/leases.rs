@@ -148,3 +148,21 @@ fn who_leads_on_without_a_vote_has_no_lease() {
     cluster.run();
     assert!(cluster.is_answered(1, 2), "by a round");
 }
+
+/// All nodes have been given longer timeouts while they ran. So long a lease lasts from then on, and so
+/// long nobody else may stand.
+#[test]
+fn a_lease_lasts_no_longer_than_others_wait_when_timeouts_were_lengthened() {
+    let mut cluster = leased();
+    // As they were drawn when these nodes began to wait.
+    (2..=3).for_each(|id| cluster.at(id).raft.draw_patience());
+    let election = (Duration::from_secs(10), Duration::from_secs(20));
+    let tuning = Tuning { election, ..cluster.tuning.clone() };
+    (1..=3).for_each(|id| cluster.at(id).raft.on_tune(&tuning));
+    cluster.elapse(60_000 * MS);
+    cluster.isolate(1);
+    cluster.elapse(5_000 * MS);
+    assert!(cluster.answers_at_once(1), "half of the lease is left");
+    let leads = |node: &Node| node.role() == status::Role::Leader;
+    assert!(!cluster.nodes[1..].iter().any(leads), "and what is written there is not seen here");
+}
