@@ -191,7 +191,7 @@ impl Cluster {
                 self.machine(*node).clock.step(by_ms * MS as i64);
             }
             // The clock that timers go by is madsim's.
-            FaultKind::StalledClock { .. } | FaultKind::Tune { .. } => {}
+            FaultKind::StalledClock { .. } | FaultKind::Tune { .. } | FaultKind::Times { .. } => {}
             FaultKind::Change { .. } => unreachable!("no storm here changes the members"),
             FaultKind::PowerCutAt { .. } | FaultKind::KillAt { .. } | FaultKind::FailAt { .. } => {
                 unreachable!("no storm counts steps of a disk")

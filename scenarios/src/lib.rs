@@ -8,7 +8,7 @@ pub mod telling;
 use lakebed_sim::{
     Draw, Op, Outcome, Plan, Seed, Storm,
     disk::Geometry,
-    plan::{Asks, Fault, FaultKind, MS, Manner, Sessions},
+    plan::{Asks, Fault, FaultKind, MS, Manner, Sessions, Times},
 };
 use machine::Ledger;
 use std::time::Duration;
@@ -96,6 +96,7 @@ fn storm_of_leases(seed: Seed) -> Outcome {
                 kind,
                 FaultKind::StalledClock { .. }
                     | FaultKind::Tune { .. }
+                    | FaultKind::Times { .. }
                     | FaultKind::Partition { .. }
                     | FaultKind::Isolated { .. }
                     | FaultKind::SlowLink { .. }
@@ -106,9 +107,21 @@ fn storm_of_leases(seed: Seed) -> Outcome {
         plan.clients = vec![Asks::all(); 6];
         plan.manner = Manner { readers: 3, ..Manner::default() };
         plan.faults.extend(late_answers(plan.seed));
+        plan.faults.extend(other_times(plan.seed));
         plan.faults.sort_by_key(|fault| fault.at);
     });
     storm.run(Ledger::default, workload)
+}
+
+/// In half of the runs all timeouts become twice as long between two of those turns, and what they were
+/// behind the last: whoever waits by then, and whoever has a lease, began by others.
+fn other_times(seed: u64) -> Vec<Fault> {
+    let times = |at, election| Fault {
+        at: at * MS,
+        kind: FaultKind::Times { to: Times { heartbeat: 100, election } },
+    };
+    let longer = 150 + seed / 2 % 4 * 400;
+    if seed % 2 == 0 { vec![times(longer, 200), times(2_600, 100)] } else { Vec::new() }
 }
 
 /// What others answer to a node is slow, then what it says is lost, twice for each of three.

@@ -29,7 +29,7 @@ use crate::{
     network::{Fate, Network},
     node::{Node, is_sync},
     oracle::{Checked, Oracle, Seen, Violation},
-    plan::{self, Plan, US},
+    plan::{self, Plan, Times, US},
     prng::{Concern, Stream},
     seat::Seat,
     trace::{self, Trace},
@@ -71,6 +71,8 @@ const SITE_SERVICE: u32 = 4;
 #[derive(Clone)]
 pub struct World<M: StateMachine, W> {
     plan: Plan,
+    /// The times of all nodes, as they are by now.
+    times: Times,
     now: u64,
     agenda: Agenda<Coming>,
     nodes: Vec<Node<M>>,
@@ -159,6 +161,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             healed: None,
             marks: Marks::default(),
             forcing: None,
+            times: Times::PLANNED,
             plan,
         };
         world.oracle.hold_sessions_to(world.plan.session_limits());
@@ -600,7 +603,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     /// What a node is started with.
     fn tuning(&self, at: usize) -> Tuning {
-        let mut tuning = self.plan.tuning.clone();
+        let mut tuning = self.times.of(&self.plan.tuning);
         // Each node comes before the next.
         tuning.election_delay *= at as u32;
         tuning

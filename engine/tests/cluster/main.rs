@@ -3,8 +3,8 @@
 mod plain;
 mod world;
 
-use lakebed::{ChangeRefusal, Control, Event, Halt, LogIndex, Mark, Marks, Outcome, ReadMode};
-use lakebed::{Phase, Refusal, Role, Start, TransferRefusal, Tuning};
+use lakebed::{ChangeRefusal, Control, Event, Halt, LogId, LogIndex, Mark, Marks, Outcome};
+use lakebed::{Phase, ReadMode, Refusal, Role, Start, TransferRefusal, Tuning};
 use std::time::Duration;
 use world::{MS, World};
 

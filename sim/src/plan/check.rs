@@ -73,6 +73,10 @@ impl Plan {
                 *error != DiskError::Full
                     || matches!(victim, Victim::Write | Victim::Create | Victim::Rename)
             }
+            FaultKind::Times { to } => {
+                let is_sober = to.heartbeat.max(to.election) <= PERCENT_MAX;
+                is_sober && to.of(&self.tuning).validate().is_ok()
+            }
             FaultKind::Tune { to, .. } => {
                 let is_sober = to.heartbeat.max(to.election) <= PERCENT_MAX;
                 is_sober && to.of(&self.tuning).validate().is_ok()

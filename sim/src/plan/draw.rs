@@ -86,13 +86,20 @@ impl Plan {
     /// The longest election timeout that any node ever has, in nanoseconds by its clock.
     #[must_use]
     pub fn election_max(&self) -> u64 {
-        let percent = self.faults.iter().map(|fault| match &fault.kind {
-            FaultKind::Tune { to, .. } => u64::from(to.election),
-            _ => 100,
+        let most = |percent: fn(&FaultKind) -> Option<u32>| {
+            let percents = self.faults.iter().filter_map(|fault| percent(&fault.kind));
+            u64::from(percents.max().unwrap_or(100).max(100))
+        };
+        let of_one = most(|kind| match kind {
+            FaultKind::Tune { to, .. } => Some(to.election),
+            _ => None,
         });
-        let most = percent.max().unwrap_or(100).max(100);
-        u64::try_from(self.tuning.election.1.as_nanos()).unwrap_or(u64::MAX).saturating_mul(most)
-            / 100
+        let of_all = most(|kind| match kind {
+            FaultKind::Times { to } => Some(to.election),
+            _ => None,
+        });
+        let planned = u64::try_from(self.tuning.election.1.as_nanos()).unwrap_or(u64::MAX);
+        planned.saturating_mul(of_one * of_all) / 10_000
     }
 
     /// Whatever any node is ever tuned to, what it begins with first.

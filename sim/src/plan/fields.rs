@@ -1,7 +1,7 @@
 //! What each line of a plan says: the names, in order, and where their values are kept.
 
 use super::{
-    Fault, FaultKind, Harm, Latency, Moment, Part, Plan, Steps, retuning,
+    Fault, FaultKind, Harm, Latency, Moment, Part, Plan, Steps, Times, retuning,
     text::{Field, Word, choice, duration, node, nodes, numbers, optional, plain, sides, time},
 };
 use crate::disk::{EIO, Failure, Mishap, Outcome, Survivors, Victim};
@@ -212,10 +212,11 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
     ("transfer", || FaultKind::Transfer { node: 0 }),
     ("change", || FaultKind::Change { steps: Steps(Vec::new()) }),
     ("tune", || FaultKind::Tune { node: 0, to: retuning::BLANK }),
+    ("times", || FaultKind::Times { to: Times::PLANNED }),
 ];
 
 /// How many kinds of fault there are.
-pub const KINDS_COUNT: usize = 28;
+pub const KINDS_COUNT: usize = 29;
 
 /// What each kind of fault is called, in the order in which [`Stats`](crate::Stats) counts them.
 pub fn kind_names() -> impl Iterator<Item = &'static str> {
@@ -255,6 +256,7 @@ impl FaultKind {
             Self::Transfer { .. } => "transfer",
             Self::Change { .. } => "change",
             Self::Tune { .. } => "tune",
+            Self::Times { .. } => "times",
         }
     }
 
@@ -301,6 +303,7 @@ impl FaultKind {
                 fields.extend(to.fields());
                 fields
             }
+            Self::Times { to } => to.fields(),
             Self::Kill { node: which, down } => vec![node("node", which), time("down", down)],
             Self::Partition { side, both_ways, noticed, lasts } => vec![
                 sides("side", side),

@@ -25,7 +25,7 @@ pub use fields::{KINDS_COUNT, kind_names};
 pub use file::{PlanFile, VERSION};
 pub use manner::Manner;
 pub use minority::{Minority, Trouble};
-pub use retuning::Retuning;
+pub use retuning::{Retuning, Times};
 pub use sessions::Sessions;
 pub use steps::{Step, Steps};
 pub use text::{PlanError, Time};
@@ -326,6 +326,11 @@ pub enum FaultKind {
         /// What they become.
         to: Retuning,
     },
+    /// All nodes' times become others at one moment, of those that are down when they start.
+    Times {
+        /// What they become.
+        to: Times,
+    },
     /// A machine gets an empty disk. Beyond the budget.
     DiskGone {
         /// Which.
@@ -508,7 +513,8 @@ impl FaultKind {
             Self::PowerCut { .. }
             | Self::Partition { .. }
             | Self::SlowLink { .. }
-            | Self::Change { .. } => None,
+            | Self::Change { .. }
+            | Self::Times { .. } => None,
             Self::Kill { node, .. }
             | Self::KillAndCut { node, .. }
             | Self::PowerCutAt { node, .. }

@@ -38,6 +38,42 @@ pub(super) const BLANK: Retuning = Retuning {
     retain_log_bytes: 0,
 };
 
+/// How often whoever leads is heard of, and how long others wait for that: of all nodes at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Times {
+    /// The heartbeat, in parts of a hundred of the plan's.
+    pub heartbeat: u32,
+    /// The election timeouts, in parts of a hundred of the plan's.
+    pub election: u32,
+}
+
+impl Times {
+    /// As the plan has them.
+    pub(crate) const PLANNED: Self = Self { heartbeat: 100, election: 100 };
+
+    pub(super) fn drawn(draw: &mut Draw) -> Self {
+        let (heartbeat, election) = *draw.pick(&[(100, 200), (100, 200), (50, 100), (50, 50)]);
+        Self { heartbeat, election }
+    }
+
+    /// What becomes of this.
+    pub(crate) fn of(self, before: &Tuning) -> Tuning {
+        let mut tuning = before.clone();
+        tuning.heartbeat = before.heartbeat * self.heartbeat / 100;
+        let election = before.election;
+        tuning.election = (election.0 * self.election / 100, election.1 * self.election / 100);
+        tuning.commit_notice = tuning.commit_notice.min(tuning.heartbeat);
+        tuning
+    }
+
+    pub(super) fn fields(&mut self) -> Vec<Field<'_>> {
+        vec![
+            plain("heartbeat-percent", &mut self.heartbeat),
+            plain("election-percent", &mut self.election),
+        ]
+    }
+}
+
 impl Retuning {
     pub(super) fn drawn(draw: &mut Draw) -> Self {
         Self {
@@ -53,12 +89,8 @@ impl Retuning {
 
     /// What becomes of this.
     pub(crate) fn of(&self, before: &Tuning) -> Tuning {
-        let mut tuning = before.clone();
+        let mut tuning = Times { heartbeat: self.heartbeat, election: self.election }.of(before);
         let append = u64::from(tuning.append_bytes_max);
-        tuning.heartbeat = before.heartbeat * self.heartbeat / 100;
-        let election = before.election;
-        tuning.election = (election.0 * self.election / 100, election.1 * self.election / 100);
-        tuning.commit_notice = tuning.commit_notice.min(tuning.heartbeat);
         tuning.inflight_bytes_max = self.inflight_bytes.max(append);
         tuning.cache_bytes_max = self.cache_bytes.max(append);
         tuning.snapshot_log_bytes = self.snapshot_log_bytes;

@@ -1,6 +1,6 @@
 //! From a seed to the faults of a storm: which kinds exist at all, how often, and when.
 
-use super::{Fault, FaultKind, Harm, MS, Moment, Part, Retuning};
+use super::{Fault, FaultKind, Harm, MS, Moment, Part, Retuning, Times};
 use crate::{
     disk::{EIO, Failure, Survivors, Victim},
     prng::{Concern, Draw},
@@ -30,6 +30,7 @@ const TUNES: u32 = 31;
 const SAME_ENTRIES: u32 = 32;
 const LATE_ANSWERS: u32 = 33;
 const RECOVERIES: u32 = 34;
+const TIMES: u32 = 37;
 
 /// Draws the faults of a storm: each kind in a lane of its own, so that taking one kind away
 /// leaves the others as they were.
@@ -71,6 +72,7 @@ impl Faults {
         self.bad_entries();
         self.transfers();
         self.tunes();
+        self.times();
         self.late_answers();
         self.list.sort_by_key(|fault| fault.at);
         self.list
@@ -312,6 +314,17 @@ impl Faults {
             for _ in 0..draw.between(1, 5) {
                 let (node, to) = (self.node(&mut draw), Retuning::drawn(&mut draw));
                 self.add(Self::at(&mut draw), FaultKind::Tune { node, to });
+            }
+        }
+    }
+
+    /// And others for all of them.
+    fn times(&mut self) {
+        let mut draw = self.lane(TIMES);
+        if draw.ratio(1, 8) {
+            for _ in 0..draw.between(1, 3) {
+                let to = Times::drawn(&mut draw);
+                self.add(Self::at(&mut draw), FaultKind::Times { to });
             }
         }
     }

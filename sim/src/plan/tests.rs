@@ -89,6 +89,14 @@ fn what_a_node_is_tuned_to_is_a_line() {
     assert!(refusal(&too_seldom).contains("does not fit"), "{}", refusal(&too_seldom));
 }
 
+#[test]
+fn what_all_nodes_are_tuned_to_is_a_line() {
+    let to = Times { heartbeat: 50, election: 200 };
+    check_line(FaultKind::Times { to }, "times heartbeat-percent 50 election-percent 200");
+    let at_once = "at 1ms times heartbeat-percent 100 election-percent 0";
+    assert!(refusal(at_once).contains("does not fit"), "{}", refusal(at_once));
+}
+
 fn check_line(kind: FaultKind, line: &str) {
     assert_eq!(kind.to_string(), line);
     let mut plan = Plan::calm(7, 3);

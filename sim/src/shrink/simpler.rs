@@ -107,6 +107,7 @@ pub(super) const fn lasting(kind: &mut FaultKind) -> Option<&mut u64> {
         | FaultKind::Transfer { .. }
         | FaultKind::Change { .. }
         | FaultKind::Tune { .. }
+        | FaultKind::Times { .. }
         | FaultKind::FailedOperation { .. }
         | FaultKind::SetClock { .. }
         | FaultKind::LostWrite { .. }

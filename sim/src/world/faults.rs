@@ -130,6 +130,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 let tuning = to.of(&self.tuning(*node));
                 self.feed(*node, Some(Event::Tune(Box::new(tuning))))?;
             }
+            FaultKind::Times { to } => {
+                self.times = *to;
+                for node in 0..self.nodes.len() {
+                    let tuning = self.tuning(node);
+                    self.feed(node, Some(Event::Tune(Box::new(tuning))))?;
+                }
+            }
             FaultKind::SyncFailure { node, failure } => self.fail_next_sync(*node, *failure),
             FaultKind::DiskFull { node, .. } => self.fill_disk(*node),
             FaultKind::SlowDisk { node, factor, .. } => self.nodes[*node].slowness = *factor,

@@ -1,6 +1,7 @@
 //! A node that may have forgotten what it acknowledged: no vote until it has it again.
 
 use super::{super::gate::Gate, *};
+use crate::Status;
 
 const NONCE: [u64; 2] = [300, 2];
 
