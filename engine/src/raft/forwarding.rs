@@ -292,8 +292,8 @@ impl Raft {
         self.forwards.outgoing.clear();
     }
 
-    /// When what the leader has committed and this node does not receive has been waited for as
-    /// long as it may; or what it has placed, and nobody has led since.
+    /// When what the leader has committed has been waited for as long as it may at a node that gets no
+    /// further; or what it has placed, and nobody has led since.
     pub(super) fn give_up_at(&self) -> Option<Instant> {
         let committed = match &self.role {
             Role::Follower(follower) => follower.committed,
@@ -302,8 +302,8 @@ impl Raft {
             Role::Forming(_) | Role::Leader(_) => return None,
         };
         let (at, placed) = self.tracking.oldest()?;
-        let since = if placed <= committed { at } else { at.max(self.contact) };
-        Some(since.after(self.tuning.election.1))
+        let since = if placed <= committed { self.gets_on } else { self.contact };
+        Some(at.max(since).after(self.tuning.election.1))
     }
 
     /// Ends forwarded commands that were committed and do not come here to be applied: this log may

@@ -262,6 +262,26 @@ fn what_is_committed_and_cannot_be_applied_ends_at_one_who_stands() {
     assert_eq!(cluster.at(2).ended, [(20, Outcome::Unknown)]);
 }
 
+/// It is fed what was written before, for longer than anybody waits who hears nothing.
+#[test]
+fn what_is_committed_is_waited_for_as_long_as_the_log_gets_on() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    let raft = &mut cluster.at(2).raft;
+    let far = id(1, 100);
+    raft.placed(far, 1, Runs::One(Run { ordinal: 0, requests: Requests::one(RequestId(7)) }));
+    let Role::Follower(follower) = &mut raft.role else { panic!("it follows") };
+    follower.committed = far.index;
+    let longest = cluster.tuning.election.1.as_nanos() as u64;
+    for write in 0..4 {
+        cluster.propose(1, 500 + write, &["old"]);
+        cluster.elapse(longest * 2 / 3);
+        assert_eq!(cluster.at(2).ended, [], "write {write}");
+    }
+    cluster.elapse(longest);
+    assert_eq!(cluster.at(2).ended, [(7, Outcome::Unknown)]);
+}
+
 /// What it holds was dated by whoever led then, and no entry behind it may be of before.
 #[test]
 fn a_snapshot_brings_the_time_of_the_log_that_it_comes_from() {
