@@ -4,11 +4,12 @@
 //! clients are looked at again; those without a turn have theirs in the next. What was begun is ended,
 //! though: a step may be all the commands of an entry, or of several, and as long as it takes nothing else
 //! happens, unless machines work on [threads](super::machines). Invariant: a panic in one group's engine or
-//! machine, or while its machine is made, is caught where that group was called, and ends that group alone.
+//! machine, or while its machine is made or let go, is caught where that group was called, and ends that group
+//! alone.
 
 use super::{
     Birth, Shared,
-    machines::{Done, Home, Threads},
+    machines::{Done, Guarded, Home, Threads},
 };
 use crate::{
     clients::Table,
@@ -24,7 +25,7 @@ use crate::{
 use futures::channel::mpsc;
 use lakebed::{
     Action, ClusterId, Config, Engine, Event, GroupId, Halt, Host, HostAction, HostConfig,
-    HostEvent, Machine, Note, Refusal, Runner, StateMachine, Status,
+    HostEvent, Machine, Note, Refusal, StateMachine, Status,
 };
 use std::{
     any::Any,
@@ -52,7 +53,7 @@ struct Seat<M> {
     inbox: Arc<Inbox>,
     clients: Table,
     /// `None`: it is on a thread, or has panicked there, or while it was made.
-    runner: Option<Runner<M>>,
+    runner: Option<Guarded<M>>,
     is_away: bool,
     lane: VecDeque<Machine>,
     subscribers: Vec<mpsc::Sender<Note>>,
@@ -294,7 +295,7 @@ impl<M: StateMachine> Inner<M> {
             }
             self.pool.add(group, directory);
             self.events.push(HostEvent::Group(group, Event::Start(start)));
-            let made = catch_unwind(AssertUnwindSafe(|| Runner::new((self.machine)(group))));
+            let made = catch_unwind(AssertUnwindSafe(|| Guarded::new((self.machine)(group))));
             let (runner, panic) = match made {
                 Ok(runner) => (Some(runner), None),
                 Err(panic) => (None, Some(panic)),
