@@ -200,23 +200,7 @@ impl<M: StateMachine + Send + 'static> Inner<M> {
 impl<M: StateMachine> Inner<M> {
     /// One round: true if there was something to do, and so may be again.
     fn turn(&mut self, cx: &mut Context<'_>) -> bool {
-        for (group, op, result) in self.pool.take(cx.waker()) {
-            if let Some(seat) = self.seats.get_mut(&group) {
-                seat.in_flight -= 1;
-                seat.writes.on_completed(op);
-                self.events.push(HostEvent::Group(group, Event::Completed { op, result }));
-            }
-        }
-        self.take_home(cx);
-        self.net.poll_events(cx, &mut self.heard);
-        let heard = self.heard.drain(..).filter_map(|event| match event {
-            Event::Received { from, bytes } => Some(HostEvent::Received { from, bytes }),
-            Event::Link { peer, up } => Some(HostEvent::Link { peer, up }),
-            _ => None,
-        });
-        self.events.extend(heard);
-        self.take_births(cx);
-        self.take_requests();
+        self.gather(cx);
         let due = self.clock.poll_deadline(cx, self.host.deadline()).is_ready();
         let happened = due || !self.events.is_empty();
         if happened {
@@ -225,6 +209,27 @@ impl<M: StateMachine> Inner<M> {
         }
         let ended = self.end_groups();
         happened | ended | self.run_machines()
+    }
+
+    /// What happened since. A group's start comes before all that may be meant for it.
+    fn gather(&mut self, cx: &mut Context<'_>) {
+        for (group, op, result) in self.pool.take(cx.waker()) {
+            if let Some(seat) = self.seats.get_mut(&group) {
+                seat.in_flight -= 1;
+                seat.writes.on_completed(op);
+                self.events.push(HostEvent::Group(group, Event::Completed { op, result }));
+            }
+        }
+        self.take_home(cx);
+        self.take_births(cx);
+        self.net.poll_events(cx, &mut self.heard);
+        let heard = self.heard.drain(..).filter_map(|event| match event {
+            Event::Received { from, bytes } => Some(HostEvent::Received { from, bytes }),
+            Event::Link { peer, up } => Some(HostEvent::Link { peer, up }),
+            _ => None,
+        });
+        self.events.extend(heard);
+        self.take_requests();
     }
 
     /// Tells the groups what happened. One whose engine panics ends; the others still hear it.
