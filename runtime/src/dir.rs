@@ -224,7 +224,7 @@ fn read_mark(path: &Path) -> Result<Option<Owner>, DirError> {
 pub(crate) fn open(path: &Path, owner: Owner) -> Result<(Directory, bool), DirError> {
     // Before it is locked: in somebody else's directory not even a lock is left behind.
     if read_mark(path)?.is_none() {
-        refuse_strangers(path)?;
+        holds_a_node(path)?;
     }
     let directory = opened(path, || Directory::open(path))?;
     let marked = read_mark(path)?;
@@ -234,6 +234,16 @@ pub(crate) fn open(path: &Path, owner: Owner) -> Result<(Directory, bool), DirEr
         None => write_mark(&directory, owner)?,
     }
     Ok((directory, vacant))
+}
+
+/// Opens and locks the directory of this owner if there is a node in it. Where nothing says whose it is, and
+/// there is none, nothing is written: on a full disk that would fail, and there is nothing to be said.
+pub(crate) fn open_made(path: &Path, owner: Owner) -> Result<Option<Directory>, DirError> {
+    if read_mark(path)?.is_none() && !holds_a_node(path)? {
+        return Ok(None);
+    }
+    let (directory, vacant) = open(path, owner)?;
+    Ok((!vacant).then_some(directory))
 }
 
 /// Opens and locks a directory in which this owner is to be made from a backup: it is empty, or was
@@ -286,12 +296,12 @@ fn is_vacant(directory: &Directory) -> Result<bool, DirError> {
     directory.is_vacant().map_err(|error| failed(directory.path(), error))
 }
 
-/// What is no node's, where there is nothing of a node but perhaps spare room.
-fn refuse_strangers(path: &Path) -> Result<(), DirError> {
+/// Whether there is more of a node than spare room. If not, what is no node's is refused.
+fn holds_a_node(path: &Path) -> Result<bool, DirError> {
     let unreadable = |error| DirError::Io { path: path.to_owned(), error };
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(unreadable(error)),
     };
     let mut stranger = None;
@@ -299,11 +309,11 @@ fn refuse_strangers(path: &Path) -> Result<(), DirError> {
         let name = entry.map_err(unreadable)?.file_name();
         match name.to_str().map(|name| (File::parse(name), OUTSIDE.contains(&name))) {
             Some((Some(File::Spare(_)), _) | (None, true)) => {}
-            Some((Some(_), _)) => return Ok(()),
+            Some((Some(_), _)) => return Ok(true),
             Some((None, false)) | None => stranger = Some(name),
         }
     }
-    stranger.map_or(Ok(()), |name| Err(DirError::NotOurs { path: path.join(name) }))
+    stranger.map_or(Ok(false), |name| Err(DirError::NotOurs { path: path.join(name) }))
 }
 
 fn compare(path: &Path, expected: Owner, found: Owner) -> Result<(), DirError> {

@@ -282,16 +282,14 @@ impl Groups {
     /// `create`.
     fn begin(&self, group: GroupId, new: Option<Start>) -> Result<Handle, GroupsError> {
         self.shared.state().admit(group, new.as_ref())?;
-        if new.is_none() && !is_there(&self.path(group))? {
-            return Err(GroupsError::Unknown(group));
-        }
-        let (directory, vacant) = self.lock(group)?;
+        let directory = match &new {
+            Some(_) => {
+                let (directory, vacant) = self.lock(group)?;
+                vacant.then_some(directory).ok_or(GroupsError::Left(group))?
+            }
+            None => self.lock_made(group)?.ok_or(GroupsError::Unknown(group))?,
+        };
         let directory = directory.with_open_files(OPEN_FILES_MAX);
-        match new {
-            Some(_) if !vacant => return Err(GroupsError::Left(group)),
-            None if vacant => return Err(GroupsError::Unknown(group)),
-            _ => {}
-        }
         let inbox = Inbox::at(Arc::clone(&self.shared.bell), group, INBOX_BYTES_MAX);
         let inbox = Arc::new(inbox);
         let mut state = self.shared.state();
@@ -371,8 +369,16 @@ impl Groups {
 
     /// The directory of a group, made if there is none, and whether there is no node in it.
     fn lock(&self, group: GroupId) -> Result<(Directory, bool), GroupsError> {
-        let owner = Owner { cluster: self.cluster.0, group: group.0, node: self.node.0 };
-        dir::open(&self.path(group), owner).map_err(GroupsError::Directory)
+        dir::open(&self.path(group), self.owner(group)).map_err(GroupsError::Directory)
+    }
+
+    /// The directory of a group, if there is a node in it.
+    fn lock_made(&self, group: GroupId) -> Result<Option<Directory>, GroupsError> {
+        dir::open_made(&self.path(group), self.owner(group)).map_err(GroupsError::Directory)
+    }
+
+    const fn owner(&self, group: GroupId) -> Owner {
+        Owner { cluster: self.cluster.0, group: group.0, node: self.node.0 }
     }
 
     /// Stops all groups, those that lead after handing over if they should, and then the node.
@@ -506,5 +512,31 @@ mod tests {
         let mut removed = Removed::read(dir.path()).unwrap();
         assert_eq!(found(dir.path(), &mut removed).unwrap(), [GroupId(7)]);
         assert!(dir.path().join("gone-04/file").exists() && !dir.path().join("gone-3").exists());
+    }
+
+    /// Its mark was written first, which failed on a full disk: a node that a creation on that disk had left
+    /// an empty directory did not start any more.
+    #[test]
+    fn what_nothing_was_made_in_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let groups = Groups {
+            dir: dir.path().to_owned(),
+            cluster: ClusterId(7),
+            node: NodeId(1),
+            shared: Arc::default(),
+        };
+        let path = groups.path(GroupId(5));
+        fs::create_dir(&path).unwrap();
+        for left in ["", "node.new", "LOCK"] {
+            if !left.is_empty() {
+                fs::write(path.join(left), "").unwrap();
+            }
+            let names = || fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name());
+            let before: BTreeSet<_> = names().collect();
+            let resumed = groups.resume(GroupId(5));
+            assert!(matches!(resumed, Err(GroupsError::Unknown(GroupId(5)))), "{resumed:?}");
+            assert_eq!(names().collect::<BTreeSet<_>>(), before);
+        }
+        groups.create(GroupId(5), [(1, "127.0.0.1:1")]).unwrap();
     }
 }

@@ -4,14 +4,20 @@
 mod port;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use lakebed::{
     Batch, ClusterId, Config, GroupId, Halt, LogId, MachineError, NodeId, Note, ReadMode, Role,
     Start, StateMachine, Status, Timestamp, Tuning,
 };
-use lakebed_runtime::{DiskKind, Failure, Handle, Listen, Node, Options};
+use lakebed_runtime::{Counters, DiskKind, Failure, Handle, Listen, Node, Options};
 use port::Port;
 use std::{
-    collections::BTreeSet, future::Future, net::TcpListener, path::Path, sync::Arc, time::Duration,
+    collections::BTreeSet,
+    future::Future,
+    net::TcpListener,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -63,28 +69,34 @@ fn sums(answer: &[u8]) -> (u64, u64) {
 
 struct Running {
     handle: Handle,
+    counters: Arc<Counters>,
     task: JoinHandle<Arc<Halt>>,
 }
 
 struct Cluster {
     dir: TempDir,
     disk: DiskKind,
+    tuning: Tuning,
     ports: [Port; 3],
     nodes: Vec<Option<Running>>,
 }
 
 impl Cluster {
     async fn new(disk: DiskKind) -> Self {
+        Self::tuned(disk, quick()).await
+    }
+
+    async fn tuned(disk: DiskKind, tuning: Tuning) -> Self {
         let ports = [Port::take(), Port::take(), Port::take()];
         let dir = tempfile::tempdir().unwrap();
-        let mut cluster = Self { dir, disk, ports, nodes: vec![None, None, None] };
+        let mut cluster = Self { dir, disk, tuning, ports, nodes: vec![None, None, None] };
         (0..3).for_each(|node| cluster.start(node));
         cluster
     }
 
     fn options(&self, node: usize, listen: Listen) -> Options {
         let mut config = Config::new(GroupId(1), NodeId(node as u64 + 1));
-        config.tuning = quick();
+        config.tuning = self.tuning.clone();
         let dir = self.dir.path().join(node.to_string());
         let addresses = self.ports.each_ref().map(|port| port.address.to_string());
         let members = (1..).zip(addresses.iter().map(String::as_str));
@@ -96,7 +108,8 @@ impl Cluster {
     fn start(&mut self, node: usize) {
         let listen = Listen::Address(self.ports[node].address);
         let (handle, driven) = Node::open(self.options(node, listen), Numbers::default()).unwrap();
-        self.nodes[node] = Some(Running { handle, task: tokio::spawn(driven) });
+        let counters = driven.counters();
+        self.nodes[node] = Some(Running { handle, counters, task: tokio::spawn(driven) });
     }
 
     fn handle(&self, node: usize) -> &Handle {
@@ -108,7 +121,7 @@ impl Cluster {
     }
 
     async fn stop(&mut self, node: usize) {
-        let Running { handle, task } = self.nodes[node].take().unwrap();
+        let Running { handle, task, .. } = self.nodes[node].take().unwrap();
         assert_eq!(*within(handle.shutdown(false)).await.unwrap(), Halt::Stopped);
         assert_eq!(*task.await.unwrap(), Halt::Stopped);
     }
@@ -347,4 +360,25 @@ async fn notes_and_status_tell_of_the_leader() {
     let (_, node) = Node::open(options, Numbers::default()).unwrap();
     let halt = within(node).await;
     assert!(matches!(*halt, Halt::Inspected(_)), "{halt:?}");
+}
+
+/// A follower's engine forwarded all that it took, which its queue had no room for: the connection was
+/// closed, and whoever had proposed was told that nobody knows what became of it.
+#[tokio::test]
+async fn what_a_follower_may_take_it_can_forward() {
+    let mut tuning = Tuning::default();
+    (tuning.append_bytes_max, tuning.inflight_bytes_max) = (64 << 10, 128 << 10);
+    tuning.propose_bytes_max = 2 << 20;
+    let cluster = Cluster::tuned(DiskKind::Files, tuning).await;
+    let follower = (cluster.leader().await + 1) % 3;
+    let mut command = vec![0; 60 << 10];
+    command[0] = 1;
+    // In one turn: the node has its next one when all were proposed.
+    let propose = |_| cluster.handle(follower).propose(Batch::one(&command));
+    let proposed: Vec<_> = (0..32).map(propose).collect();
+    for outcome in within(join_all(proposed)).await {
+        assert!(outcome.is_ok(), "{outcome:?}");
+    }
+    let overflows = &cluster.nodes[follower].as_ref().unwrap().counters.overflows;
+    assert_eq!(overflows.load(Ordering::Relaxed), 0);
 }

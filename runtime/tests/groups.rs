@@ -92,6 +92,7 @@ impl Cluster {
         options.tuning.election = (Duration::from_millis(300), Duration::from_millis(600));
         options.tuning.hibernate_after = Duration::from_millis(200);
         options.tuning.inflight_bytes_max = WINDOW as u64;
+        options.tuning.propose_bytes_max = WINDOW as u64;
         let (groups, node) = GroupsNode::open(options, |group| Sum { group, sum: 0 }).unwrap();
         let counters = node.counters();
         self.nodes[at] = Some(Node { groups, counters, task: tokio::spawn(node) });

@@ -81,7 +81,14 @@ fn link(peer: u64, up: bool) -> Event {
 }
 
 fn config() -> Config {
-    Config::new(GroupId(GROUP), NodeId(1))
+    let mut config = Config::new(GroupId(GROUP), NodeId(1));
+    config.tuning.propose_bytes_max = 1 << 20;
+    config
+}
+
+/// What of one engine may wait to be written.
+const fn queue_bytes_max(tuning: &Tuning) -> u64 {
+    2 * tuning.inflight_bytes_max + tuning.propose_bytes_max + (1 << 20)
 }
 
 fn message(bytes: usize, tag: u8) -> Bytes {
@@ -342,10 +349,9 @@ async fn a_peer_that_does_not_listen_is_dropped_with_its_queue() {
     let (mut net, address, counters) = lone();
     let (stream, _) = shake(address, &GOOD, SECRET).await;
     until(&mut [&mut net], |e| e[0] == [link(2, true)]).await;
-    let limit = Tuning::default().inflight_bytes_max * 2 + (1 << 20);
     let body = message(1 << 20, 0);
     // What the kernel takes beside the queue is a few messages.
-    for _ in 0..limit / body.len() as u64 + 64 {
+    for _ in 0..queue_bytes_max(&config().tuning) / body.len() as u64 + 64 {
         net.send(NodeId(2), Bytes::from_static(b"head"), body.clone());
         net.flush();
     }
@@ -386,13 +392,16 @@ async fn a_larger_window_has_room_from_when_it_is_tuned_to() {
     let (mut net, address, counters) = lone();
     let (_stream, _) = shake(address, &GOOD, SECRET).await;
     until(&mut [&mut net], |e| e[0] == [link(2, true)]).await;
-    let mut tuning = Tuning::default();
+    let mut tuning = config().tuning;
     tuning.inflight_bytes_max *= 2;
+    tuning.propose_bytes_max *= 8;
     net.tune(&tuning);
-    let body = message(1 << 20, 0);
-    (0..64).for_each(|_| net.send(NodeId(2), Bytes::new(), body.clone()));
+    let body = message((1 << 20) - 8, 0);
+    for _ in 0..queue_bytes_max(&tuning) >> 20 {
+        net.send(NodeId(2), Bytes::new(), body.clone());
+    }
     assert_eq!(counted(&counters.overflows), 0);
-    (0..8).for_each(|_| net.send(NodeId(2), Bytes::new(), body.clone()));
+    net.send(NodeId(2), Bytes::new(), body);
     assert_eq!(counted(&counters.overflows), 1);
 }
 
@@ -405,6 +414,7 @@ async fn a_window_of_small_entries_fits_into_the_queue() {
     let identity = Identity { cluster: ClusterId(CLUSTER), group: GroupId(GROUP), node: NodeId(1) };
     let mut config = config();
     (config.tuning.append_bytes_max, config.tuning.inflight_bytes_max) = (1 << 10, 1 << 10);
+    config.tuning.propose_bytes_max = 1 << 10;
     let mut net = TcpNet::new(identity, SECRET, listener, &config).unwrap();
     let counters = net.counters();
     let (_stream, _) = shake(address, &GOOD, SECRET).await;

@@ -1,5 +1,5 @@
-//! A group whose machine is slow, or panics, where machines work on threads: a node alone, with
-//! several groups.
+//! A group whose machine is slow, or panics, most of it where machines work on threads: a node alone,
+//! with several groups.
 
 use bytes::Bytes;
 use lakebed::{
@@ -14,6 +14,7 @@ use std::{
     },
     time::Duration,
 };
+use tempfile::TempDir;
 use tokio::{
     task::JoinHandle,
     time::{interval, timeout},
@@ -55,29 +56,37 @@ impl StateMachine for Count {
     }
 }
 
+fn open<M: StateMachine + Send + 'static>(
+    machine_threads: usize,
+    machine: impl FnMut(GroupId) -> M + Send + 'static,
+) -> (Groups, GroupsNode<M>, TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let listen = Listen::Bound(listener);
+    let mut options = GroupsOptions::new(dir.path(), ClusterId(7), NodeId(1), listen);
+    options.machine_threads = machine_threads;
+    let (groups, node) = GroupsNode::open(options, machine).unwrap();
+    for group in (1..=GROUPS).map(GroupId) {
+        groups.create(group, [(1, address.as_str())]).unwrap();
+    }
+    (groups, node, dir)
+}
+
 struct Node {
     groups: Groups,
     task: JoinHandle<()>,
     begins: Receiver<()>,
     open: Sender<()>,
-    _dir: tempfile::TempDir,
+    _dir: TempDir,
 }
 
 impl Node {
     fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let listen = Listen::Bound(listener);
-        let mut options = GroupsOptions::new(dir.path(), ClusterId(7), NodeId(1), listen);
-        options.machine_threads = 2;
         let ((begun, begins), (open, gate)) = (channel(), channel());
         let gate = Arc::new(Mutex::new(gate));
         let machine = move |_| Count { count: 0, begun: begun.clone(), gate: Arc::clone(&gate) };
-        let (groups, node) = GroupsNode::open(options, machine).unwrap();
-        for group in (1..=GROUPS).map(GroupId) {
-            groups.create(group, [(1, address.as_str())]).unwrap();
-        }
+        let (groups, node, dir) = crate::open(2, machine);
         Self { groups, task: tokio::spawn(node), begins, open, _dir: dir }
     }
 
@@ -152,4 +161,53 @@ async fn a_machine_that_panics_on_its_thread_ends_its_group_alone() {
         }
     }
     node.stop().await;
+}
+
+/// Holds what a panic leaves unusable, and uses it once more as it goes.
+#[derive(Default)]
+struct Poisoned(Mutex<u64>);
+
+impl StateMachine for Poisoned {
+    fn apply(&mut self, _: LogId, _: Timestamp, command: &[u8], answer: &mut Vec<u8>) {
+        let mut count = self.0.lock().unwrap();
+        assert_ne!(command, b"panic", "as it was told");
+        *count += 1;
+        answer.extend_from_slice(count.to_string().as_bytes());
+    }
+
+    fn query(&self, _: &[u8], _: &mut Vec<u8>) {}
+
+    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        Box::new(std::iter::empty())
+    }
+
+    fn restore(&mut self, _: u64, _: &[u8], _: bool) -> Result<(), MachineError> {
+        Ok(())
+    }
+}
+
+impl Drop for Poisoned {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap() = 0;
+    }
+}
+
+/// The second panic ended all groups of the node; on a thread it came amid the first, and ended the process.
+#[tokio::test]
+async fn a_machine_that_panics_as_it_goes_ends_its_group_alone() {
+    for machine_threads in [0, 2] {
+        let (groups, node, _dir) = open(machine_threads, |_| Poisoned::default());
+        let task = tokio::spawn(node);
+        let [one, two] = [1, 2].map(|group| groups.group(GroupId(group)).unwrap());
+        assert_eq!(add(&one).await, "1");
+        let panicked = timeout(PATIENCE, one.propose_one(b"panic")).await.unwrap();
+        assert_eq!(panicked, Err(Failure::Unknown));
+        let halt = timeout(PATIENCE, one.ended()).await.unwrap().unwrap();
+        assert!(matches!(&*halt, Halt::Panicked(why) if why.contains("as it was told")), "{halt}");
+        for count in 1..=20 {
+            assert_eq!(add(&two).await, count.to_string());
+        }
+        groups.shutdown(false);
+        timeout(PATIENCE, task).await.unwrap().unwrap();
+    }
 }

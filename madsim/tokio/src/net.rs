@@ -7,6 +7,7 @@
 //! bytes arrive in order, each once, or the connection ends.
 
 use bytes::{Buf, BufMut, BytesMut};
+pub use madsim::net::lookup_host;
 use madsim::{
     net,
     plugin::{self, Simulator},
@@ -232,9 +233,9 @@ pub struct TcpStream {
 }
 
 impl TcpStream {
-    /// Connects; the address is `ip:port`.
-    pub async fn connect(address: impl AsRef<str>) -> io::Result<Self> {
-        let inner = net::TcpStream::connect(address.as_ref()).await?;
+    /// Connects with the first of these that lets it.
+    pub async fn connect(addresses: impl net::ToSocketAddrs) -> io::Result<Self> {
+        let inner = net::TcpStream::connect(addresses).await?;
         let ends = [inner.local_addr()?.ip(), inner.peer_addr()?.ip()];
         let (id, wire) = plugin::simulator::<Wires>().open(ends);
         let mut stream = Self { inner, end: 0, wire: Some(wire), prelude: BytesMut::new() };

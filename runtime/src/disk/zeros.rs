@@ -9,7 +9,10 @@ use lakebed::{
     Completion, DiskRequest, File,
     files::{Directory, disk_error},
 };
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::{
+    fs::{FallocateFlags, fallocate},
+    io::{Errno, retry_on_intr},
+};
 use std::{fs, io, os::unix::fs::FileExt};
 
 /// What is more urgent waits for one piece at most.
@@ -101,8 +104,8 @@ fn reserve(new: &fs::File, len: u64) -> io::Result<()> {
         return Ok(());
     }
     // Its length grows with the zeros: one that a crash has left unfinished is known by that.
-    match fallocate(new, FallocateFlags::KEEP_SIZE, 0, len) {
-        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+    match retry_on_intr(|| fallocate(new, FallocateFlags::KEEP_SIZE, 0, len)) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         reserved => Ok(reserved?),
     }
 }

@@ -4,11 +4,12 @@
 //! clients are looked at again; those without a turn have theirs in the next. What was begun is ended,
 //! though: a step may be all the commands of an entry, or of several, and as long as it takes nothing else
 //! happens, unless machines work on [threads](super::machines). Invariant: a panic in one group's engine or
-//! machine, or while its machine is made, is caught where that group was called, and ends that group alone.
+//! machine, or while its machine is made or let go, is caught where that group was called, and ends that group
+//! alone.
 
 use super::{
     Birth, Shared,
-    machines::{Done, Home, Threads},
+    machines::{Done, Guarded, Home, Threads},
 };
 use crate::{
     clients::Table,
@@ -24,7 +25,7 @@ use crate::{
 use futures::channel::mpsc;
 use lakebed::{
     Action, ClusterId, Config, Engine, Event, GroupId, Halt, Host, HostAction, HostConfig,
-    HostEvent, Machine, Note, Refusal, Runner, StateMachine, Status,
+    HostEvent, Machine, Note, Refusal, StateMachine, Status,
 };
 use std::{
     any::Any,
@@ -52,7 +53,7 @@ struct Seat<M> {
     inbox: Arc<Inbox>,
     clients: Table,
     /// `None`: it is on a thread, or has panicked there, or while it was made.
-    runner: Option<Runner<M>>,
+    runner: Option<Guarded<M>>,
     is_away: bool,
     lane: VecDeque<Machine>,
     subscribers: Vec<mpsc::Sender<Note>>,
@@ -199,23 +200,7 @@ impl<M: StateMachine + Send + 'static> Inner<M> {
 impl<M: StateMachine> Inner<M> {
     /// One round: true if there was something to do, and so may be again.
     fn turn(&mut self, cx: &mut Context<'_>) -> bool {
-        for (group, op, result) in self.pool.take(cx.waker()) {
-            if let Some(seat) = self.seats.get_mut(&group) {
-                seat.in_flight -= 1;
-                seat.writes.on_completed(op);
-                self.events.push(HostEvent::Group(group, Event::Completed { op, result }));
-            }
-        }
-        self.take_home(cx);
-        self.net.poll_events(cx, &mut self.heard);
-        let heard = self.heard.drain(..).filter_map(|event| match event {
-            Event::Received { from, bytes } => Some(HostEvent::Received { from, bytes }),
-            Event::Link { peer, up } => Some(HostEvent::Link { peer, up }),
-            _ => None,
-        });
-        self.events.extend(heard);
-        self.take_births(cx);
-        self.take_requests();
+        self.gather(cx);
         let due = self.clock.poll_deadline(cx, self.host.deadline()).is_ready();
         let happened = due || !self.events.is_empty();
         if happened {
@@ -224,6 +209,27 @@ impl<M: StateMachine> Inner<M> {
         }
         let ended = self.end_groups();
         happened | ended | self.run_machines()
+    }
+
+    /// What happened since. A group's start comes before all that may be meant for it.
+    fn gather(&mut self, cx: &mut Context<'_>) {
+        for (group, op, result) in self.pool.take(cx.waker()) {
+            if let Some(seat) = self.seats.get_mut(&group) {
+                seat.in_flight -= 1;
+                seat.writes.on_completed(op);
+                self.events.push(HostEvent::Group(group, Event::Completed { op, result }));
+            }
+        }
+        self.take_home(cx);
+        self.take_births(cx);
+        self.net.poll_events(cx, &mut self.heard);
+        let heard = self.heard.drain(..).filter_map(|event| match event {
+            Event::Received { from, bytes } => Some(HostEvent::Received { from, bytes }),
+            Event::Link { peer, up } => Some(HostEvent::Link { peer, up }),
+            _ => None,
+        });
+        self.events.extend(heard);
+        self.take_requests();
     }
 
     /// Tells the groups what happened. One whose engine panics ends; the others still hear it.
@@ -294,7 +300,7 @@ impl<M: StateMachine> Inner<M> {
             }
             self.pool.add(group, directory);
             self.events.push(HostEvent::Group(group, Event::Start(start)));
-            let made = catch_unwind(AssertUnwindSafe(|| Runner::new((self.machine)(group))));
+            let made = catch_unwind(AssertUnwindSafe(|| Guarded::new((self.machine)(group))));
             let (runner, panic) = match made {
                 Ok(runner) => (Some(runner), None),
                 Err(panic) => (None, Some(panic)),

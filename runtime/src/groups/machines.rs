@@ -20,10 +20,32 @@ use std::{
     thread,
 };
 
+/// A group's machine, which may panic as it goes too, as by a mutex that its own panic has poisoned: nobody
+/// else goes with it then.
+pub(super) struct Guarded<M>(Option<Runner<M>>);
+
+impl<M: StateMachine> Guarded<M> {
+    pub(super) const fn new(machine: M) -> Self {
+        Self(Some(Runner::new(machine)))
+    }
+
+    pub(super) fn perform(&mut self, step: Machine, clients: &mut impl Clients) -> Option<Event> {
+        self.0.as_mut().expect("it goes with this").perform(step, clients)
+    }
+}
+
+impl<M> Drop for Guarded<M> {
+    fn drop(&mut self) {
+        let runner = self.0.take();
+        // Whoever is told of panics was told of this one.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(runner)));
+    }
+}
+
 /// A machine on its way to a thread, and what it is to do there.
 struct Turn<M> {
     group: GroupId,
-    runner: Runner<M>,
+    runner: Guarded<M>,
     lane: VecDeque<Machine>,
     notebook: Notebook,
 }
@@ -36,7 +58,7 @@ pub(super) struct Home<M> {
 
 /// A machine, and what came of its turn.
 pub(super) struct Done<M> {
-    pub(super) runner: Runner<M>,
+    pub(super) runner: Guarded<M>,
     pub(super) events: Vec<Event>,
     pub(super) notebook: Notebook,
 }
@@ -83,7 +105,7 @@ impl<M> Threads<M> {
     pub(super) fn send(
         &self,
         group: GroupId,
-        runner: Runner<M>,
+        runner: Guarded<M>,
         lane: VecDeque<Machine>,
         clients: &mut Table,
     ) {
@@ -108,13 +130,11 @@ impl<M> Shared<M> {
 impl<M: StateMachine> Turn<M> {
     fn take(self) -> Home<M> {
         let Self { group, mut runner, lane, mut notebook } = self;
-        let work = move || {
-            let events =
-                lane.into_iter().filter_map(|step| runner.perform(step, &mut notebook)).collect();
-            Done { runner, events, notebook }
-        };
+        let work =
+            || lane.into_iter().filter_map(|step| runner.perform(step, &mut notebook)).collect();
+        let worked = catch_unwind(AssertUnwindSafe(work));
         // A machine that panicked is not used again.
-        Home { group, came: catch_unwind(AssertUnwindSafe(work)) }
+        Home { group, came: worked.map(|events| Done { runner, events, notebook }) }
     }
 }
 

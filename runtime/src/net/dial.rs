@@ -11,7 +11,7 @@ use bytes::Bytes;
 use lakebed::NodeId;
 use std::{collections::VecDeque, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, lookup_host},
     sync::mpsc,
     task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
@@ -132,8 +132,8 @@ impl Connector {
         mut backoff: Backoff,
     ) {
         sleep(jitter(after)).await;
-        loop {
-            match self.within_time(self.dial_once(peer, &address)).await {
+        for attempt in 0.. {
+            match self.within_time(self.dial_once(peer, &address, attempt)).await {
                 Ok(established) => return drop(self.established.send(established).await),
                 // A peer that is down is the ordinary case: the engine says so.
                 Err(HandshakeError::Io(error)) => {
@@ -149,9 +149,14 @@ impl Connector {
         &self,
         peer: NodeId,
         address: &Address,
+        attempt: usize,
     ) -> Result<Established, HandshakeError> {
-        let connect = timeout(CONNECT_MAX, TcpStream::connect(&address.0)).await;
-        let stream = connect.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        let connect = async {
+            let found = lookup_host(&address.0).await?.collect();
+            TcpStream::connect(&from_nth(found, attempt)[..]).await
+        };
+        let connected = timeout(CONNECT_MAX, connect).await;
+        let stream = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         self.shake(stream, Some(peer)).await
     }
 
@@ -204,6 +209,14 @@ const fn give_up_in_time(_: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// All that a name stands for, in order from another one on at each attempt: nothing may come back from the
+/// first, which has all the time there is then, or it may be somebody else's.
+fn from_nth(mut found: Vec<SocketAddr>, attempt: usize) -> Vec<SocketAddr> {
+    let first = attempt.checked_rem(found.len()).unwrap_or_default();
+    found.rotate_left(first);
+    found
+}
+
 /// Between half of it and all of it, so that nodes that lost each other together do not meet
 /// again and again at the same instant.
 fn jitter(pause: Duration) -> Duration {
@@ -225,6 +238,19 @@ mod tests {
         let credentials = Credentials { identity, secret: Vec::new() };
         let (established, receiver) = mpsc::channel(1);
         (Connector { credentials, established, counters: Arc::default() }, receiver)
+    }
+
+    /// Of a name with several addresses only the first was ever tried, if nothing came back from it.
+    #[test]
+    fn each_attempt_begins_with_another_address() {
+        let at = |ports: &[u16]| -> Vec<_> {
+            ports.iter().map(|&port| SocketAddr::from(([127, 0, 0, 1], port))).collect()
+        };
+        let found = at(&[1, 2, 3]);
+        let attempts = [0, 1, 2, 3, 7].map(|attempt| from_nth(found.clone(), attempt));
+        let ports = [[1, 2, 3], [2, 3, 1], [3, 1, 2], [1, 2, 3], [2, 3, 1]];
+        assert_eq!(attempts, ports.map(|ports| at(&ports)));
+        assert_eq!(from_nth(Vec::new(), 5), []);
     }
 
     /// Nodes that a silent network had kept apart for a minute came together a minute after it healed.

@@ -95,11 +95,13 @@ impl Limits {
 }
 
 /// What is on the way to a peer is bounded by the engine, and doubled here for all that is no append.
-/// The engine counts entries: heads come on top, and are most of what small windows hold.
+/// The engine counts entries: heads come on top, and are most of what small windows hold. A follower may
+/// pass on all the proposals that it takes in one turn.
 fn engine_bytes_max(tuning: &Tuning) -> usize {
-    usize::try_from(tuning.inflight_bytes_max)
-        .unwrap_or(usize::MAX)
+    let bytes = |max: u64| usize::try_from(max).unwrap_or(usize::MAX);
+    bytes(tuning.inflight_bytes_max)
         .saturating_mul(2)
+        .saturating_add(bytes(tuning.propose_bytes_max))
         .saturating_add(HEADS_BYTES_MAX)
 }
 
