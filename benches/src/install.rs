@@ -1,7 +1,8 @@
 //! A state for a follower that was away for longer than the log reaches back, from the first chunk
 //! until it is whole and in its place; beside a bare copy of as many bytes through a socket into a
 //! file with one sync. And what those who write notice of it: their latencies meanwhile, beside
-//! those just before, when the same two nodes were up.
+//! those just before, when the same two nodes were up, and those while a bare copy is made on the
+//! same disk: what that does to them no install can undo but by being slower.
 
 use crate::{
     node::{Place, free_addresses, ready, run},
@@ -18,7 +19,7 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     pin::pin,
     thread,
     time::{Duration, Instant},
@@ -48,41 +49,70 @@ pub fn compare(megabytes: u64, rounds: usize, dir: &Path) {
 }
 
 fn compare_one(mib: usize, rounds: usize, dir: &Path, disk: DiskKind) {
-    let (mut theirs, mut alone, mut beside) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut before, mut meanwhile) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    // Each once when nobody writes, and once under load.
+    let (mut theirs, mut ours) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let (mut before, mut copying, mut installing) = <(Latencies, Latencies, Latencies)>::default();
     let speed = |took: Duration| (mib * MIB) as f64 / took.as_secs_f64() / 1e9;
+    let source = Source::new(dir, mib);
     run(async {
         let addresses = free_addresses();
         let mut cluster = Cluster::start(dir, disk, mib, &addresses).await;
         for _ in 0..rounds {
-            theirs.push(speed(copy(dir, mib)));
+            theirs[0].push(speed(source.copy().await));
+            source.forget_copy();
             cluster.leave_behind().await;
-            alone.push(speed(cluster.bring_back().await));
+            ours[0].push(speed(cluster.bring_back().await));
             cluster.leave_behind().await;
             let leader = cluster.leader().clone();
             let (quiet, ()) = write_until(&leader, tokio::time::sleep(BEFORE)).await;
+            before.add(&quiet);
+            let (busy, took) = write_until(&leader, source.copy()).await;
+            source.forget_copy();
+            copying.add(&busy);
+            theirs[1].push(speed(took));
             let (busy, took) = write_until(&leader, cluster.bring_back()).await;
-            beside.push(speed(took));
-            for (n, quantile) in [0.5, 0.99].into_iter().enumerate() {
-                before[n].push(quiet.quantile(quantile) * 1e3);
-                meanwhile[n].push(busy.quantile(quantile) * 1e3);
-            }
+            installing.add(&busy);
+            ours[1].push(speed(took));
         }
         cluster.end().await;
     });
-    let median = |samples: &[f64]| Samples::new(samples.to_vec()).median();
-    println!("  {disk:?}: a bare copy {:.2} GB/s", median(&theirs));
-    for (title, ours) in [("nobody writes", &alone), ("under load", &beside)] {
-        let ratio = readable_ratio(&ratios(ours, &theirs));
-        println!("    the install, {title}: {:.2} GB/s, {ratio}", median(ours));
+    println!("  {disk:?}");
+    for (title, ours, theirs) in
+        [("nobody writes", &ours[0], &theirs[0]), ("under load", &ours[1], &theirs[1])]
+    {
+        let (ratio, theirs) = (readable_ratio(&ratios(ours, theirs)), median(theirs));
+        println!(
+            "    {title}: a bare copy {theirs:.2} GB/s, the install {:.2}, {ratio}",
+            median(ours)
+        );
     }
     for (n, title) in ["p50", "p99"].into_iter().enumerate() {
+        let [before, copying, installing] = [&before, &copying, &installing].map(|all| &all.0[n]);
+        let of = |what: &[f64], other| readable_ratio(&ratios(what, other));
+        println!("    a write's {title}: {:.2} ms before", median(before));
+        println!("      while a copy is made {:.2} ms, {}", median(copying), of(copying, before));
         println!(
-            "    a write's {title}: {:.2} ms before, {:.2} ms meanwhile, {}",
-            median(&before[n]),
-            median(&meanwhile[n]),
-            readable_ratio(&ratios(&meanwhile[n], &before[n])),
+            "      during an install {:.2} ms, {}",
+            median(installing),
+            of(installing, before)
         );
+        println!("      an install's to a copy's: {}", of(installing, copying));
+    }
+}
+
+fn median(samples: &[f64]) -> f64 {
+    Samples::new(samples.to_vec()).median()
+}
+
+/// What writes took, in ms: median and 99th percentile of each round.
+#[derive(Default)]
+struct Latencies([Vec<f64>; 2]);
+
+impl Latencies {
+    fn add(&mut self, round: &Samples) {
+        for (of, quantile) in self.0.iter_mut().zip([0.5, 0.99]) {
+            of.push(round.quantile(quantile) * 1e3);
+        }
     }
 }
 
@@ -213,29 +243,54 @@ async fn write_until<T>(leader: &Handle, end: impl Future<Output = T>) -> (Sampl
     (Samples::new(took.into_inner()), ended)
 }
 
-/// As many bytes through a socket into a file, synced once.
-fn copy(dir: &Path, mib: usize) -> Duration {
+/// As many bytes as the state has, on disk and in memory as a snapshot is.
+struct Source {
+    path: PathBuf,
+    mib: usize,
+}
+
+impl Source {
+    fn new(dir: &Path, mib: usize) -> Self {
+        let path = dir.join("source");
+        let mut file = File::create(&path).expect("room");
+        (0..mib).for_each(|_| file.write_all(&[7; MIB]).expect("it writes"));
+        // What is not on disk yet would be written beside the copy.
+        file.sync_all().expect("a sync");
+        Self { path, mib }
+    }
+
+    /// Through a socket into another file, synced once.
+    async fn copy(&self) -> Duration {
+        let (from, to) = (self.path.clone(), self.path.with_extension("copy"));
+        let copied = tokio::task::spawn_blocking(move || copy(&from, &to));
+        let (took, bytes) = copied.await.expect("it ends");
+        assert_eq!(bytes, (self.mib * MIB) as u64, "all of it");
+        took
+    }
+
+    /// Removes the copy. That is no part of it: what it does to others they shall not notice.
+    fn forget_copy(&self) {
+        fs::remove_file(self.path.with_extension("copy")).expect("it was made");
+        let dir = self.path.parent().expect("it lies in one");
+        File::open(dir).and_then(|dir| dir.sync_all()).expect("a sync");
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> (Duration, u64) {
     let [address] = free_addresses();
     let listener = TcpListener::bind(&address).expect("a port");
-    let source = dir.join("source");
-    fs::write(&source, vec![7; mib * MIB]).expect("room");
+    let source = File::open(from).expect("it was written");
     let begun = Instant::now();
-    let sender = thread::spawn({
-        let source = source.clone();
-        move || {
-            let from = File::open(source).expect("it was written");
-            pump(from, TcpStream::connect(address).expect("it listens"));
-        }
+    let sender = thread::spawn(move || {
+        pump(source, TcpStream::connect(address).expect("it listens"));
     });
-    let (from, _) = listener.accept().expect("it connects");
-    let to = pump(from, File::create(dir.join("copy")).expect("room"));
-    to.sync_all().expect("a sync");
-    sender.join().expect("it ends");
+    let (stream, _) = listener.accept().expect("it connects");
+    let copy = pump(stream, File::create(to).expect("room"));
+    copy.sync_all().expect("a sync");
     let took = begun.elapsed();
-    for file in [source, dir.join("copy")] {
-        fs::remove_file(file).expect("it was created");
-    }
-    took
+    sender.join().expect("it ends");
+    let bytes = copy.metadata().expect("it is there").len();
+    (took, bytes)
 }
 
 fn pump<W: Write>(mut from: impl Read, mut to: W) -> W {

@@ -160,7 +160,12 @@ impl Disk for UringDisk {
                 return self.waiting[class as usize].push_back(job);
             }
             DiskRequest::List | DiskRequest::SyncDirectory => [None, None],
-            DiskRequest::Create { file, .. } | DiskRequest::Remove { file } => [Some(file), None],
+            DiskRequest::Create { file, .. } => [Some(file), None],
+            DiskRequest::Remove { file } => {
+                // Were it open here still, the driver's own thread would give its room back, all at once.
+                self.handles.remove(&file);
+                [Some(file), None]
+            }
             DiskRequest::Rename { from, to } => [Some(from), Some(to)],
         };
         self.names.insert(op, names);

@@ -8,7 +8,7 @@
 use super::{
     Ending,
     lane::{Done, Gate, Job, Lane},
-    place::{Place, is_snapshot_sync},
+    place::{Length, Place, is_snapshot_sync},
 };
 use crate::driver::Disk;
 use lakebed::{Class, Completion, DiskRequest, Event, File, OpId, files::Directory};
@@ -69,7 +69,7 @@ impl Disk for FilesDisk {
         if is_snapshot_sync(&job.request) {
             self.snapshots.push(job);
         // What takes long, whoever waits for it: commits to others go on meanwhile.
-        } else if class == Class::Commit && !job.is_long() {
+        } else if class == Class::Commit && job.length() == Length::Short {
             self.pending.push(job);
         } else {
             self.background.push(job);
@@ -179,12 +179,18 @@ mod tests {
         gate: Mutex<Receiver<()>>,
     }
 
+    impl Held {
+        fn wait(&self) {
+            // The test may be over.
+            let _ = self.begun.send(());
+            let _ = self.gate.lock().expect("no thread panics").recv();
+        }
+    }
+
     impl Place for Held {
         fn perform(&self, request: &DiskRequest) -> Ending {
             if is_snapshot_sync(request) {
-                // The test may be over.
-                let _ = self.begun.send(());
-                let _ = self.gate.lock().expect("no thread panics").recv();
+                self.wait();
             }
             self.directory.perform(request)
         }
@@ -195,6 +201,14 @@ mod tests {
 
         fn create(&self, file: File, len: u64, before_piece: &mut dyn FnMut()) -> Ending {
             Place::create(&self.directory, file, len, before_piece)
+        }
+
+        /// As much time before a piece and behind it as the test likes.
+        fn remove(&self, file: File, before_piece: &mut dyn FnMut()) -> Ending {
+            self.wait();
+            before_piece();
+            self.wait();
+            Place::remove(&self.directory, file, before_piece)
         }
     }
 
@@ -245,5 +259,26 @@ mod tests {
         assert_eq!(ended(&mut disk, 3).await, [3, 4, 5]);
         drop(open);
         assert_eq!(ended(&mut disk, 1).await, [2]);
+    }
+
+    /// A log that needs its next segment would wait as long as a large file takes to give its room back.
+    #[tokio::test]
+    async fn nothing_stands_behind_a_removal_but_the_next_one() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (mut disk, open, begins) = held(temporary.path());
+        let create = |file, len| DiskRequest::Create { file, len, zeroed: true };
+        disk.submit(OpId(1), Class::Background, create(PART, 0));
+        disk.submit(OpId(2), Class::Background, create(SPARE, 1));
+        assert_eq!(ended(&mut disk, 2).await, [1, 2]);
+        disk.submit(OpId(3), Class::Background, DiskRequest::Remove { file: PART });
+        begins.recv().unwrap();
+        disk.submit(OpId(4), Class::Background, DiskRequest::Remove { file: SPARE });
+        disk.submit(OpId(5), Class::Background, create(File::Spare(1), 4096));
+        let read = DiskRequest::Read { file: SPARE, offset: 0, len: 1 };
+        disk.submit(OpId(6), Class::Serve, read);
+        open.send(()).unwrap();
+        assert_eq!(ended(&mut disk, 2).await, [5, 6]);
+        drop(open);
+        assert_eq!(ended(&mut disk, 2).await, [3, 4]);
     }
 }

@@ -6,10 +6,10 @@
 use super::{
     Ending,
     kept::Kept,
-    place::{self, Place, is_zeros},
+    place::{self, Length, Place},
 };
 use futures::task::AtomicWaker;
-use lakebed::{Class, DiskRequest, Event, File, OpId};
+use lakebed::{Class, DiskRequest, Event, OpId};
 use std::{
     collections::VecDeque,
     io, mem,
@@ -32,9 +32,8 @@ pub(super) struct Job {
 }
 
 impl Job {
-    /// Zeros take long.
-    pub(super) const fn is_long(&self) -> bool {
-        is_zeros(&self.request)
+    pub(super) const fn length(&self) -> Length {
+        Length::of(&self.request)
     }
 }
 
@@ -109,15 +108,15 @@ impl Queue {
         self.jobs.iter_mut().find_map(VecDeque::pop_front)
     }
 
-    /// What does not wait for a long job of this class: whatever is more urgent, and what is short.
+    /// What does not wait for a long job of this class: whatever is more urgent, and what is shorter.
     /// Snapshots and compaction must not stand behind zeros: they are what saves us from writing
     /// more of those.
-    fn pop_beside(&mut self, class: Class) -> Option<Job> {
+    fn pop_beside(&mut self, class: Class, length: Length) -> Option<Job> {
         let (urgent, equal) = self.jobs.split_at_mut(class as usize);
         let urgent = urgent.iter_mut().find_map(VecDeque::pop_front);
         urgent.or_else(|| {
             let jobs = equal.first_mut()?;
-            jobs.remove(jobs.iter().position(|job| !job.is_long())?)
+            jobs.remove(jobs.iter().position(|job| job.length() < length)?)
         })
     }
 }
@@ -188,7 +187,14 @@ impl Shared {
 
     fn perform(&self, Job { op, class, request }: Job) {
         let result = match request {
-            DiskRequest::Create { file, len, .. } => self.create(file, len, class),
+            DiskRequest::Create { file, len, .. } => {
+                let mut before_piece = || self.let_pass(class, Length::Zeros);
+                self.place.create(file, len, &mut before_piece)
+            }
+            DiskRequest::Remove { file } => {
+                let mut before_piece = || self.let_pass(class, Length::Removal);
+                self.place.remove(file, &mut before_piece)
+            }
             DiskRequest::Read { file, offset, len } => {
                 place::read(&*self.place, &self.kept, file, offset, len as usize)
             }
@@ -197,21 +203,18 @@ impl Shared {
         self.done.push(op, result);
     }
 
-    /// A large file takes long: what is urgent or short goes between its pieces.
-    fn create(&self, file: File, len: u64, class: Class) -> Ending {
-        let mut before_piece = || {
-            if class > Class::Commit {
-                self.gate.await_pause();
-            }
-            while let Some(job) = self.pop_beside(class) {
-                self.perform(job);
-            }
-        };
-        self.place.create(file, len, &mut before_piece)
+    /// A large file takes long: what is urgent or shorter goes between its pieces.
+    fn let_pass(&self, class: Class, length: Length) {
+        if class > Class::Commit {
+            self.gate.await_pause();
+        }
+        while let Some(job) = self.pop_beside(class, length) {
+            self.perform(job);
+        }
     }
 
-    fn pop_beside(&self, class: Class) -> Option<Job> {
-        lock(&self.queue).pop_beside(class)
+    fn pop_beside(&self, class: Class, length: Length) -> Option<Job> {
+        lock(&self.queue).pop_beside(class, length)
     }
 }
 

@@ -9,6 +9,7 @@ mod kept;
 mod lane;
 pub(crate) mod place;
 pub(crate) mod pool;
+mod removal;
 mod uring;
 mod zeros;
 

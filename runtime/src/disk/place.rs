@@ -2,7 +2,7 @@
 //!
 //! Knows no threads and no order. Invariant: what is performed has ended when the call returns.
 
-use super::{Ending, kept::Kept, zeros};
+use super::{Ending, kept::Kept, removal, zeros};
 use lakebed::{Completion, DiskError, DiskRequest, File, files::Directory};
 use std::{
     fs,
@@ -19,6 +19,9 @@ pub(crate) trait Place: Send + Sync + 'static {
 
     /// Makes a file of this many zeros, asking before each piece.
     fn create(&self, file: File, len: u64, before_piece: &mut dyn FnMut()) -> Ending;
+
+    /// Removes a file, asking before each piece of it is given back.
+    fn remove(&self, file: File, before_piece: &mut dyn FnMut()) -> Ending;
 }
 
 /// Reads into memory that is kept.
@@ -49,11 +52,30 @@ impl Place for Directory {
         let fill = |new: &fs::File| zeros::fill(self, file, new, len, before_piece);
         self.create_with(file, fill).map(|()| Completion::Done)
     }
+
+    fn remove(&self, file: File, before_piece: &mut dyn FnMut()) -> Ending {
+        removal::remove(self, file, before_piece)
+    }
 }
 
-/// A new file takes as long as its zeros; one without any is made at once.
-pub(super) const fn is_zeros(request: &DiskRequest) -> bool {
-    matches!(request, DiskRequest::Create { len, .. } if *len > 0)
+/// How long a request may take. What is shorter is done between its pieces.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Length {
+    Short,
+    /// A new file takes as long as its zeros; one without any is made at once.
+    Zeros,
+    /// A commit may wait for zeros, and nobody for the room of what is removed.
+    Removal,
+}
+
+impl Length {
+    pub(super) const fn of(request: &DiskRequest) -> Self {
+        match request {
+            DiskRequest::Create { len, .. } if *len > 0 => Self::Zeros,
+            DiskRequest::Remove { .. } => Self::Removal,
+            _ => Self::Short,
+        }
+    }
 }
 
 /// A snapshot is written without a sync until its last: that one has all of it to write, which takes

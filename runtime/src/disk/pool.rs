@@ -11,7 +11,7 @@
 use super::{
     Ending,
     kept::Kept,
-    place::{self, Place, is_snapshot_sync, is_zeros},
+    place::{self, Length, Place, is_snapshot_sync},
 };
 use futures::task::AtomicWaker;
 use lakebed::{Class, Completion, DiskRequest, File, GroupId, OpId};
@@ -26,7 +26,7 @@ use std::{
 
 /// What groups stand in line for, the most urgent first.
 const COMMITS: usize = 0;
-/// New files that a commit waits for.
+/// New files that a commit waits for, and old ones.
 const CREATES: usize = 1;
 const SERVES: usize = 2;
 const BACKGROUND: usize = 3;
@@ -61,7 +61,7 @@ const fn crew_of(line: usize) -> usize {
 const fn line_of(class: Class, request: &DiskRequest) -> usize {
     match class {
         _ if is_snapshot_sync(request) => SNAPSHOTS,
-        Class::Commit if is_zeros(request) => CREATES,
+        Class::Commit if !matches!(Length::of(request), Length::Short) => CREATES,
         Class::Commit => COMMITS,
         Class::Serve => SERVES,
         Class::Background => BACKGROUND,
@@ -122,10 +122,10 @@ impl State {
         None
     }
 
-    /// What does not wait for zeros of this line: whatever is more urgent, and what is short. Snapshots
-    /// and compaction are what saves us from writing more of those. Left to a thread that has nothing to do,
-    /// if one may take it: should it hang, the zeros hang with it.
-    fn take_beside(&mut self, line: usize) -> Option<Turn> {
+    /// What does not wait for zeros or a removal of this line: whatever is more urgent, and what is shorter.
+    /// Snapshots and compaction are what saves us from writing more zeros. Left to a thread that has nothing
+    /// to do, if one may take it: should it hang, what is long hangs with it.
+    fn take_beside(&mut self, line: usize, length: Length) -> Option<Turn> {
         let is_anybody_idle = self.idle[crew_of(line)] > 0;
         if !is_anybody_idle && let Some(turn) = self.take(CREATES..line) {
             return Some(turn);
@@ -134,8 +134,8 @@ impl State {
             return None;
         }
         let next = |group: &GroupId| self.seats.get(group).and_then(|seat| seat.jobs[line].front());
-        let is_short = |group| next(group).is_some_and(|(_, request)| !is_zeros(request));
-        let at = self.ready[line].iter().position(is_short)?;
+        let is_shorter = |group| next(group).is_some_and(|(_, next)| Length::of(next) < length);
+        let at = self.ready[line].iter().position(is_shorter)?;
         let group = self.ready[line].remove(at)?;
         self.begin(group, line)
     }
@@ -311,23 +311,24 @@ impl Shared {
     }
 
     fn perform(&self, place: &dyn Place, request: DiskRequest, line: usize) -> Ending {
-        let (file, len) = match request {
-            DiskRequest::Create { file, len, .. } => (file, len),
-            DiskRequest::Read { file, offset, len } => {
-                return place::read(place, &self.kept, file, offset, len as usize);
-            }
-            request => return place.perform(&request),
-        };
+        let length = Length::of(&request);
         let mut before_piece = || {
-            while let Some(turn) = self.take_beside(line) {
+            while let Some(turn) = self.take_beside(line, length) {
                 self.serve(turn);
             }
         };
-        place.create(file, len, &mut before_piece)
+        match request {
+            DiskRequest::Create { file, len, .. } => place.create(file, len, &mut before_piece),
+            DiskRequest::Remove { file } => place.remove(file, &mut before_piece),
+            DiskRequest::Read { file, offset, len } => {
+                place::read(place, &self.kept, file, offset, len as usize)
+            }
+            request => place.perform(&request),
+        }
     }
 
-    fn take_beside(&self, line: usize) -> Option<Turn> {
-        lock(&self.state).take_beside(line)
+    fn take_beside(&self, line: usize, length: Length) -> Option<Turn> {
+        lock(&self.state).take_beside(line, length)
     }
 
     fn tell(&self, group: GroupId, ended: Vec<(OpId, Ending)>) {

@@ -87,6 +87,11 @@ impl Place for Gated {
         self.wait();
         self.place.create(file, len, before_piece)
     }
+
+    fn remove(&self, file: File, before_piece: &mut dyn FnMut()) -> Ending {
+        self.wait();
+        self.place.remove(file, before_piece)
+    }
 }
 
 /// From now on nothing ends on the disk of the hanging group before the first is dropped; the second tells
@@ -270,6 +275,10 @@ impl Place for Failing {
 
     fn create(&self, file: File, len: u64, before_piece: &mut dyn FnMut()) -> Ending {
         self.place.create(file, len, before_piece)
+    }
+
+    fn remove(&self, file: File, before_piece: &mut dyn FnMut()) -> Ending {
+        self.place.remove(file, before_piece)
     }
 }
 

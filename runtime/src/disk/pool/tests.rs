@@ -52,6 +52,12 @@ impl Place for Held {
         before_piece();
         Ok(Completion::Done)
     }
+
+    fn remove(&self, _: File, before_piece: &mut dyn FnMut()) -> Ending {
+        self.wait();
+        before_piece();
+        Ok(Completion::Done)
+    }
 }
 
 impl Pool {
@@ -185,6 +191,25 @@ async fn what_is_urgent_goes_between_the_pieces_of_what_is_not() {
     gates[0].send(()).unwrap();
     let order: Vec<_> = in_order(&pool, 4).await;
     assert_eq!(order, [(8, 2), (9, 3), (9, 4), (1, 1)]);
+    drop(gates);
+    ended(&pool, CREWS[1].threads - 1).await;
+}
+
+/// Zeros are shorter: a commit may wait for them.
+#[tokio::test]
+async fn zeros_go_between_the_pieces_of_a_removal() {
+    let crew = CREWS[1].threads as u64;
+    let (mut pool, gates, begins) = pool_of(crew, 9);
+    let remove = || DiskRequest::Remove { file: PART };
+    pool.begin(GroupId(1), OpId(1), Class::Background, remove());
+    begins.recv().unwrap();
+    for group in 2..=crew {
+        pool.begin(GroupId(group), OpId(1), Class::Commit, create(HELD));
+        begins.recv().unwrap();
+    }
+    pool.begin(GroupId(8), OpId(2), Class::Background, create(QUICK));
+    gates[0].send(()).unwrap();
+    assert_eq!(in_order(&pool, 2).await, [(8, 2), (1, 1)]);
     drop(gates);
     ended(&pool, CREWS[1].threads - 1).await;
 }
