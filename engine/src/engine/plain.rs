@@ -15,7 +15,7 @@
 //! before that instant. In a build with debug assertions a twin of the node walks all steps beside plain
 //! turns, and both must have done the same.
 
-use super::{Engine, facts};
+use super::{Engine, passing::facts};
 use crate::{action::Action, types::Instant};
 
 /// Of so many plain turns one has a twin.
