@@ -35,7 +35,7 @@ pub enum Event {
         bytes: Bytes,
     },
     /// A connection, or the liveness of its node, changed. Down: sends before it may be lost, and a
-    /// leader sends its entries nowhere until the link is up again. Whoever says so for a single loss
+    /// leader sends that peer no entries until the link is up again. Whoever says so for a single loss
     /// on a connection that stands says up right behind it.
     Link {
         /// The node at the other end.

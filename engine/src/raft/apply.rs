@@ -249,7 +249,7 @@ impl Raft {
     }
 
     fn hand_out(&mut self, chunk: Chunk) {
-        self.gets_on = self.now;
+        self.handed_out = self.now;
         let runs = self.runs_in(&chunk);
         let bytes = chunk.frames.len() as u64;
         self.log.marks.advance_applying(chunk.last);

@@ -216,7 +216,6 @@ impl Raft {
         }
         let whole = end == frames.len();
         self.log.append(&self.heads[known..], if whole { frames } else { frames.slice(..end) });
-        self.gets_on = self.now;
         if let Some(members) = members
             && !cfg!(lakebed_break = "take_no_membership_from_a_leader")
         {

@@ -302,7 +302,7 @@ impl Raft {
             Role::Forming(_) | Role::Leader(_) => return None,
         };
         let (at, placed) = self.tracking.oldest()?;
-        let since = if placed <= committed { self.gets_on } else { self.contact };
+        let since = if placed <= committed { self.handed_out } else { self.contact };
         Some(at.max(since).after(self.tuning.election.1))
     }
 

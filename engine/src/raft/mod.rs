@@ -132,8 +132,8 @@ pub(crate) struct Raft {
     contact: Instant,
     /// How long the present wait lasts.
     patience: Duration,
-    /// When a leader's entries last came, or the machine was last given some.
-    gets_on: Instant,
+    /// When the machine was last given entries.
+    handed_out: Instant,
     facts: Facts,
 
     term: Term,
@@ -224,7 +224,7 @@ impl Raft {
             pace: WallClock::UNKNOWN,
             started: now,
             contact: now,
-            gets_on: now,
+            handed_out: now,
             patience: Duration::ZERO,
             facts: Facts { write_epoch: recovered.write_epoch, ..Facts::default() },
             term: recovered.term,

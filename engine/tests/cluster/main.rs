@@ -99,7 +99,7 @@ fn a_snapshot_shortens_the_log_and_a_restart_begins_from_it() {
     assert_eq!(log_of(&world, 1).last().map(String::as_str), Some("after"));
 }
 
-/// As long as no other number: behind a snapshot there is less log than that, and the sum is no number.
+/// Behind a snapshot what may still be written until then, and what was, are more than a number holds.
 #[test]
 fn a_limit_of_all_bytes_there_can_be_is_never_met() {
     let mut world = World::formatted(1);
