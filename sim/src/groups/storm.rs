@@ -7,7 +7,7 @@ use crate::{
     client::{Fate, Workload},
     oracle::{Checked, Violation},
     panics,
-    plan::{FaultKind, MS, Plan},
+    plan::{Fault, FaultKind, MS, Plan},
     report::{Failure, Report},
     seed::Seed,
     storm::{is_whole, turns, violation},
@@ -413,9 +413,10 @@ pub fn plan(seed: &Seed, nodes: usize) -> Plan {
         if changes { Plan::churn(number, nodes) } else { Plan::storm(number, nodes) }
     };
     let mut plan = seed.plan().cloned().unwrap_or_else(draw);
-    let is_of_one_group = |kind: &FaultKind| matches!(kind, FaultKind::Times { .. });
-    plan.faults.retain(|fault| {
-        !fault.kind.is_enumerated() && !fault.kind.is_beyond() && !is_of_one_group(&fault.kind)
+    // A group that begins later would have the former times.
+    let is_of_all = |kind: &FaultKind| matches!(kind, FaultKind::Times { .. });
+    plan.faults.retain(|Fault { kind, .. }| {
+        !kind.is_enumerated() && !kind.is_beyond() && !is_of_all(kind)
     });
     plan.tuning.hibernate_after = plan.tuning.heartbeat * 3;
     plan
