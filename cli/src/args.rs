@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-/// How much of the log a node keeps in memory: as much as is on its way to a peer at most. Whoever lags
+/// How much of its log each group of a node keeps in memory: as much as is on its way to a peer at most. Whoever lags
 /// further is read to from disk; more would only drive the store out of the processor's caches.
 const CACHE_BYTES_MAX: u64 = 16 << 20;
 

@@ -103,11 +103,19 @@ pub(crate) fn backup(args: &Backup) -> Result<ExitCode> {
             node.why(error)
         ));
     }
-    let mut all = Vec::new();
+    // None gets its name before all are whole: what failed midway is asked for again as it was.
+    let mut taken = Vec::new();
     for (group, file) in &files {
-        let taken_at = node.snapshot(*group)?;
-        let part = Part::create(file)?;
-        let told = node.take(*group, part, taken_at)?;
+        let mut take = || {
+            let at_least = node.snapshot(*group)?;
+            node.take(*group, Part::create(file)?, at_least)
+        };
+        taken.push(take().map_err(|error| anyhow!("{}{error:#}", called(*group)))?);
+    }
+    let (told, parts): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
+    finish_all(parts)?;
+    let mut all = Vec::new();
+    for told in told {
         let told = Told { is_fresh: is_fresh.is_ok(), ..told };
         if told.groups == 0 && count > 1 {
             note(format_args!(
@@ -189,8 +197,13 @@ impl Node {
         }
     }
 
-    /// Its newest snapshot, which is this one or a later one, into the file.
-    fn take(&mut self, group: Option<u64>, mut part: Part, at_least: (u64, u64)) -> Result<Told> {
+    /// Its newest snapshot, which is this one or a later one, into the file: whole, and without its name yet.
+    fn take(
+        &mut self,
+        group: Option<u64>,
+        mut part: Part,
+        at_least: (u64, u64),
+    ) -> Result<(Told, Part)> {
         let address = self.address;
         let lost = |node: &Self, error: &RedisError| {
             anyhow!("{address} hands out no backup: {}", node.why(error))
@@ -223,8 +236,8 @@ impl Node {
         if (term, index) < at_least {
             bail!("{address} gives snapshot {index}, which is older than the one it took");
         }
-        Ok(Told {
-            file: part.finish()?.display().to_string(),
+        let told = Told {
+            file: part.path.display().to_string(),
             cluster: backup.cluster.to_string(),
             node: backup.node.0,
             term,
@@ -235,8 +248,25 @@ impl Node {
             is_fresh: true,
             group,
             groups: backup.groups,
-        })
+        };
+        Ok((told, part))
     }
+}
+
+/// All of them, or none: those that have their names already give them up if another one gets none.
+fn finish_all(parts: Vec<Part>) -> Result<()> {
+    let mut named = Vec::new();
+    for part in parts {
+        match part.finish() {
+            Ok(path) => named.push(path),
+            Err(error) => {
+                // If one stays it is found by its name the next time.
+                named.iter().for_each(|path| drop(fs::remove_file(path)));
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Only what takes long enough to wonder is shown.
@@ -353,6 +383,24 @@ mod tests {
         assert_eq!(first.finish().unwrap(), path);
         assert_eq!(fs::read_to_string(&path).unwrap(), "one and all");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no part is left");
+    }
+
+    /// The first file stayed, and the same command was refused for it from then on.
+    #[test]
+    fn of_several_all_are_there_in_the_end_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = [1, 2, 3].map(|group| of_group(&dir.path().join("backup"), group));
+        let parts = || names.iter().map(|path| Part::create(path).unwrap()).collect::<Vec<_>>();
+        let taken = parts();
+        fs::write(&names[1], "precious").unwrap();
+        let error = finish_all(taken).unwrap_err();
+        assert!(format!("{error:#}").contains("group-2 exists already"), "{error:#}");
+        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().path()).collect();
+        assert_eq!(left, [names[1].clone()]);
+        fs::remove_file(&names[1]).unwrap();
+        finish_all(parts()).unwrap();
+        assert!(names.iter().all(|path| path.exists()));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 3, "no part is left");
     }
 
     #[test]

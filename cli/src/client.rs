@@ -1,7 +1,7 @@
 //! A node, asked over its port for clients: what the commands that give orders have in common.
 
 use anyhow::{Context, Result, anyhow, bail};
-use redis::{Connection, ErrorKind, FromRedisValue, RedisError};
+use redis::{Connection, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError};
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 /// How long a node may take to answer.
@@ -17,14 +17,8 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn connect(address: SocketAddr) -> Result<Self> {
-        let open = || {
-            let client = redis::Client::open(format!("redis://{address}"))?;
-            let connection = client.get_connection_with_timeout(PATIENCE)?;
-            connection.set_read_timeout(Some(PATIENCE))?;
-            connection.set_write_timeout(Some(PATIENCE))?;
-            Ok::<_, RedisError>(connection)
-        };
-        let connection = open().map_err(|error| cannot_ask(address, &error, PATIENCE))?;
+        let connection =
+            open(address, PATIENCE).map_err(|error| cannot_ask(address, &error, PATIENCE))?;
         let mut node = Self { address, connection, patience: PATIENCE };
         let info: String =
             node.ask(&["INFO"]).map_err(|error| unasked(address, &error, PATIENCE))?;
@@ -92,6 +86,18 @@ impl Node {
         }
         command.query(&mut self.connection)
     }
+}
+
+/// A connection to that port, where each answer may take so long. Nothing is asked yet: the library
+/// would wait for an answer to its own greeting as well, and a node that hangs would be waited for twice.
+pub(crate) fn open(address: SocketAddr, patience: Duration) -> Result<Connection, RedisError> {
+    let info = format!("redis://{address}").into_connection_info()?;
+    let quiet = info.redis_settings().clone().set_skip_set_lib_name();
+    let client = redis::Client::open(info.set_redis_settings(quiet))?;
+    let connection = client.get_connection_with_timeout(patience)?;
+    connection.set_read_timeout(Some(patience))?;
+    connection.set_write_timeout(Some(patience))?;
+    Ok(connection)
 }
 
 /// What a node tells of itself, by name.

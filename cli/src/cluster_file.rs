@@ -5,13 +5,13 @@
 
 use crate::{backup_files::BackupFiles, groups_file::write_whole};
 use anyhow::{Context, Result, bail};
-use lakebed::{ClusterId, MEMBERS_MAX};
+use lakebed::{ClusterId, MEMBERS_MAX, files::make_durably};
 use lakebed_kv::slots::GROUPS_MAX;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs,
+    fs::{self, File},
     hash::{BuildHasher, RandomState},
-    io::ErrorKind,
+    io::{self, ErrorKind},
     path::Path,
 };
 
@@ -98,6 +98,25 @@ impl ClusterFile {
         Ok(Some(found))
     }
 
+    /// Keeps a new one in this directory, where there is none: of two that begin there at one moment
+    /// one would have the nodes and the other the file that says of which cluster they are.
+    pub(crate) fn begin(&self, dir: &Path) -> Result<()> {
+        let lock = || {
+            make_durably(dir)?;
+            let held = File::open(dir)?;
+            held.lock()?;
+            Ok::<_, io::Error>(held)
+        };
+        let held =
+            lock().with_context(|| format!("cannot begin a cluster in {}", dir.display()))?;
+        if Self::read(dir)?.is_some() {
+            bail!("another cluster was begun in {} just now: choose another --dir", dir.display());
+        }
+        self.write(dir)?;
+        drop(held);
+        Ok(())
+    }
+
     /// Keeps it in this directory: whole, or not at all.
     pub(crate) fn write(&self, dir: &Path) -> Result<()> {
         write_whole(dir, NAME, self)
@@ -116,6 +135,24 @@ mod tests {
         let cluster = ClusterFile::draw(vec![8401, 8402], 4);
         cluster.write(&below).unwrap();
         assert_eq!(ClusterFile::read(&below).unwrap(), Some(cluster));
+    }
+
+    /// Both went on, one with the other's file: no `up` could open what it had made.
+    #[test]
+    fn of_two_that_begin_at_once_one_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let below = &dir.path().join("a");
+        let clusters: Vec<_> = (0..8).map(|_| ClusterFile::draw(vec![8401], 1)).collect();
+        let begun = std::thread::scope(|scope| {
+            let begin = |cluster| scope.spawn(move || ClusterFile::begin(cluster, below));
+            let all: Vec<_> = clusters.iter().map(begin).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
+        });
+        let won = begun.iter().position(Result::is_ok).unwrap();
+        assert_eq!(ClusterFile::read(below).unwrap().as_ref(), Some(&clusters[won]));
+        for error in begun.into_iter().filter_map(Result::err) {
+            assert!(error.to_string().contains("begun in"), "{error:#}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod looks;
 mod member;
 mod metrics;
 mod node;
+mod nodes;
 mod observed;
 mod progress;
 mod recover;

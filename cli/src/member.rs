@@ -9,10 +9,11 @@
 use crate::{
     args::{Ask, Member, Transfer},
     client::{Info, Node, called},
+    nodes::{Nodes, leads},
     progress::{QUIET, entries_bar},
     say,
 };
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use serde_json::json;
 use std::{
     process::ExitCode,
@@ -34,7 +35,7 @@ pub(crate) fn transfer(args: &Transfer) -> Result<ExitCode> {
     let order: Vec<&str> = ["TRANSFER"].into_iter().chain(to.as_deref()).collect();
     let mut groups = node.groups(args.of.group)?;
     if groups.len() > 1 {
-        groups.retain(|group| node.info(*group).is_ok_and(|info| info.text("role") == "leader"));
+        groups.retain(|group| node.info(*group).is_ok_and(|info| leads(&info)));
         if groups.is_empty() {
             bail!("{} leads none of its groups", args.address);
         }
@@ -61,7 +62,7 @@ pub(crate) fn transfer(args: &Transfer) -> Result<ExitCode> {
 
 pub(crate) fn run(member: &Member) -> Result<ExitCode> {
     match member {
-        Member::List(ask) => list(ask),
+        Member::List(ask) => list(ask, &mut Nodes::of(&ask.addresses)),
         Member::Add { ask, id, peer } => {
             let name = id.to_string();
             let add = |node: &mut Node, group| change(node, group, &["ADD", &name, peer]);
@@ -96,7 +97,7 @@ pub(crate) fn run(member: &Member) -> Result<ExitCode> {
                 let info = node.info(group)?;
                 // Before the new one is added, which would stay. Whoever does not lead refuses by
                 // itself, and may know less.
-                if info.text("role") == "leader" && !is_member(&info, *old) {
+                if leads(&info) && !is_member(&info, *old) {
                     let ids: Vec<_> = members(&info).map(|(id, _)| id).collect();
                     bail!(
                         "node {old} is no member, the members are {}: nothing was changed",
@@ -132,60 +133,24 @@ fn in_each(
     order: impl Fn(&mut Node, Option<u64>) -> Result<()>,
     (told, told_already): (&str, &str),
 ) -> Result<ExitCode> {
-    for group in any(ask)?.groups(ask.of.group)? {
-        let mut node = leader(ask, group)?;
-        // Where there is one, and where one is named, whoever asks for what is so already is told.
-        let skips = group.is_some() && ask.of.group.is_none() && is_done(&node.info(group)?);
+    let mut nodes = Nodes::of(&ask.addresses);
+    for group in nodes.any()?.groups(ask.of.group)? {
+        let (node, info) = nodes.leader(group)?;
+        // Where there is one, and where one is named, whoever asks for what is so already is told. What
+        // one that does not lead knows may be old, or nothing: it says whom to ask.
+        let skips = group.is_some() && ask.of.group.is_none() && leads(&info) && is_done(&info);
         if !skips {
-            order(&mut node, group).map_err(|error| anyhow!("{}{error:#}", called(group)))?;
+            order(node, group).map_err(|error| anyhow!("{}{error:#}", called(group)))?;
         }
         if !ask.json {
             say(format_args!("{}{}", called(group), if skips { told_already } else { told }));
         }
     }
-    if ask.json && list(ask).is_err() {
+    if ask.json && list(ask, &mut nodes).is_err() {
         // It is done all the same. The only one that may be asked is one that has just left.
         say(json!({ "members": null }));
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The first that answers, of those that may be asked.
-fn any(ask: &Ask) -> Result<Node> {
-    let mut silent = None;
-    for address in &ask.addresses.0 {
-        match Node::connect(*address) {
-            Ok(node) => return Ok(node),
-            Err(error) => silent = silent.or(Some(error)),
-        }
-    }
-    Err(silent.expect("one address is asked for at least"))
-}
-
-/// The node that leads a group, of those that may be asked. The only one is asked in any case: it
-/// says who leads.
-fn leader(ask: &Ask, group: Option<u64>) -> Result<Node> {
-    if let [only] = ask.addresses.0[..] {
-        return Node::connect(only);
-    }
-    let (mut led_by, mut silent) = (None, None);
-    for address in &ask.addresses.0 {
-        let found = Node::connect(*address).and_then(|mut node| Ok((node.info(group)?, node)));
-        match found {
-            Ok((info, node)) if info.text("role") == "leader" => return Ok(node),
-            Ok((info, _)) => led_by = led_by.or_else(|| info.number("leader")),
-            Err(error) => silent = Some(error),
-        }
-    }
-    let named = called(group);
-    let missing = match led_by {
-        Some(node) => anyhow!("{named}node {node} leads, and none of these addresses is its"),
-        None => anyhow!("{named}nobody leads"),
-    };
-    match silent {
-        Some(error) => Err(error).context(missing),
-        None => Err(missing),
-    }
 }
 
 /// One change, of one or more steps.
@@ -229,14 +194,21 @@ fn caught_up(node: &mut Node, group: Option<u64>, id: u64, steps: &[&str]) -> Re
     }
 }
 
-fn list(ask: &Ask) -> Result<ExitCode> {
+fn list(ask: &Ask, nodes: &mut Nodes) -> Result<ExitCode> {
     let mut groups = Vec::new();
-    for group in any(ask)?.groups(ask.of.group)? {
-        let info = match leader(ask, group) {
-            Ok(mut node) => node.info(group)?,
+    for group in nodes.any()?.groups(ask.of.group)? {
+        let info = match nodes.leader(group) {
+            Ok((_, info)) => info,
             // Who is a member others know as well.
-            Err(_) => any(ask)?.info(group)?,
+            Err(_) => nodes.any()?.info(group)?,
         };
+        if members(&info).next().is_none() {
+            bail!(
+                "{}node {} knows no members: it has not been added yet; ask one that has",
+                called(group),
+                info.text("node")
+            );
+        }
         let found: Vec<_> = members(&info)
             .map(|(id, address)| (id, address, learns(&info, id), matched(&info, id)))
             .collect();

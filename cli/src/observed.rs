@@ -5,7 +5,7 @@ use crate::{
     store::Replicated,
 };
 use bytes::Bytes;
-use lakebed::{Batch, Control, LogId, Outcome, Role, Status};
+use lakebed::{Batch, Control, LogId, Outcome, Refusal, Role, Status};
 use lakebed_kv::serve::{Failure, Store};
 use lakebed_runtime::Health;
 use std::sync::Arc;
@@ -31,13 +31,26 @@ impl Observed {
     }
 }
 
+impl Observed {
+    /// A group that has ended alone is another matter than a node that is about to stop: whoever tries
+    /// again here is refused for ever.
+    fn seen(&self, failure: Failure) -> Failure {
+        let lives = |seat: &Seat| !seat.handle.has_ended();
+        let is_alone = self.store.0.has_ended() && self.source.groups.iter().any(lives);
+        match failure {
+            Failure::Refused(Refusal::Stopping) if is_alone => Failure::Ended,
+            failure => failure,
+        }
+    }
+}
+
 impl Store for Observed {
     async fn propose(&self, batch: Batch, out: &mut Vec<u8>) -> Result<(), Failure> {
-        self.store.propose(batch, out).await
+        self.store.propose(batch, out).await.map_err(|failure| self.seen(failure))
     }
 
     async fn read(&self, query: &[u8]) -> Result<Bytes, Failure> {
-        self.store.read(query).await
+        self.store.read(query).await.map_err(|failure| self.seen(failure))
     }
 
     /// A group that has ended here, while others go on, says how it was. It leads nobody, whatever it
@@ -52,7 +65,7 @@ impl Store for Observed {
     }
 
     async fn control(&self, order: Control) -> Result<Outcome, Failure> {
-        self.store.control(order).await
+        self.store.control(order).await.map_err(|failure| self.seen(failure))
     }
 
     /// What the engine does not see: its disk, and what was asked of it.

@@ -2,7 +2,7 @@
 
 use crate::{
     args,
-    client::{cannot_ask, unasked},
+    client::{cannot_ask, open, unasked},
     groups::{self, Group},
     say,
 };
@@ -28,6 +28,10 @@ struct Status {
     applied: u64,
     last: u64,
     durable: u64,
+    /// Whether it votes, replicates and serves.
+    ready: bool,
+    /// Whether it has no vote until it has again what its disk may have lost.
+    gated: bool,
     /// Whether writes are refused until there is room for more log.
     disk_full: bool,
     /// How many snapshots on its disk it knows to be bad.
@@ -46,6 +50,8 @@ struct Spread {
     leads: u64,
     /// Whether all of them vote, replicate and serve here.
     ready: bool,
+    /// Whether it has no vote in one of them until it has again what its disk may have lost.
+    gated: bool,
     /// Whether writes are refused in one of them until there is room for more log.
     disk_full: bool,
     /// How many snapshots on its disk it knows to be bad, of all groups.
@@ -121,14 +127,8 @@ pub(crate) fn run(args: &args::Status) -> Result<ExitCode> {
 }
 
 fn ask(address: SocketAddr, group: Option<u64>) -> Result<String> {
-    let open = || {
-        let client = redis::Client::open(format!("redis://{address}"))?;
-        let connection = client.get_connection_with_timeout(PATIENCE)?;
-        connection.set_read_timeout(Some(PATIENCE))?;
-        connection.set_write_timeout(Some(PATIENCE))?;
-        Ok(connection)
-    };
-    let mut connection = open().map_err(|error| cannot_ask(address, &error, PATIENCE))?;
+    let mut connection =
+        open(address, PATIENCE).map_err(|error| cannot_ask(address, &error, PATIENCE))?;
     let info = match group {
         None => redis::cmd("INFO").query(&mut connection),
         Some(group) => {
@@ -173,6 +173,7 @@ fn parse_spread(info: &str) -> Result<Spread> {
         node: fields.number("node")?,
         leads: fields.number("leads")?,
         ready: fields.number("ready")? != 0,
+        gated: fields.number("gated")? != 0,
         disk_full: fields.number("disk_full")? != 0,
         snapshots_damaged: fields.number("snapshots_damaged")?,
         groups: groups::in_info(&fields.0),
@@ -194,6 +195,8 @@ fn parse(info: &str) -> Result<Status> {
         applied: number("applied")?,
         last: number("last")?,
         durable: number("durable")?,
+        ready: number("ready")? != 0,
+        gated: number("gated")? != 0,
         disk_full: number("disk_full")? != 0,
         snapshots_damaged: number("snapshots_damaged")?,
         peers: peers(text("peers")?, number("committed")?),
@@ -248,7 +251,8 @@ fn position(text: &str) -> Option<Position> {
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { node, leads, groups, health, .. } = self;
-        writeln!(f, "node       {node}, leads {leads} of {} groups", groups.len())?;
+        let far = standing(self.ready, self.gated);
+        writeln!(f, "node       {node}, leads {leads} of {} groups{far}", groups.len())?;
         groups.iter().try_for_each(|group| writeln!(f, "{group}"))?;
         let full = "full: writes are refused until there is room\n           ";
         write!(
@@ -258,6 +262,15 @@ impl fmt::Display for Spread {
             bad(self.snapshots_damaged)
         )?;
         write!(f, "{health}")
+    }
+}
+
+/// Why another one had better not be stopped meanwhile; nothing, if it may.
+fn standing(ready: bool, gated: bool) -> &'static str {
+    match (ready, gated) {
+        (true, false) => "",
+        (false, false) => ", not ready yet",
+        (_, true) => ", without a vote until it has again what its disk may have lost",
     }
 }
 
@@ -279,7 +292,8 @@ impl fmt::Display for Status {
             || "none".into(),
             |Position { term, index }| format!("{index} (term {term})"),
         );
-        writeln!(f, "node       {}, {}", self.node, self.role)?;
+        let far = standing(self.ready, self.gated);
+        writeln!(f, "node       {}, {}{far}", self.node, self.role)?;
         writeln!(f, "term       {}, leader {leader}", self.term)?;
         writeln!(f, "log        {}..={}, durable {}", self.first, self.last, self.durable)?;
         writeln!(f, "committed  {}, applied {}", self.committed, self.applied)?;
@@ -360,7 +374,7 @@ mod tests {
 
     const INFO: &str = "# Lakebed\r\nnode:2\r\nrole:follower\r\nterm:7\r\nleader:\r\nfirst:1\r\n\
         snapshot:3.40\r\ncommitted:50\r\napplied:49\r\nlast:51\r\ndurable:50\r\nready:1\r\n\
-        disk_full:0\r\nsnapshots_damaged:0\r\n\
+        gated:0\r\ndisk_full:0\r\nsnapshots_damaged:0\r\n\
         peers:1=48/replicate/20,3=0/install/9\r\n\
         disk_free_bytes:1000\r\ndisk_size_bytes:\r\ndisk_writes:4\r\ndisk_write_mean_us:200\r\n\
         disk_write_slowest_us:900\r\nsnapshot_age_seconds:60\r\n\
@@ -371,7 +385,7 @@ mod tests {
     #[test]
     fn info_becomes_one_object() {
         let json = serde_json::to_string(&parse(INFO).unwrap()).unwrap();
-        let expected = r#"{"node":2,"role":"follower","term":7,"leader":null,"first":1,"snapshot":{"term":3,"index":40},"committed":50,"applied":49,"last":51,"durable":50,"disk_full":false,"snapshots_damaged":0,"peers":[{"node":1,"matched":48,"lag":2,"feed":"replicate","silent_ms":20},{"node":3,"matched":0,"lag":50,"feed":"install","silent_ms":9}],"health":{"disk_free_bytes":1000,"disk_size_bytes":null,"disk_writes":4,"disk_write_mean_us":200,"disk_write_slowest_us":900,"snapshot_age_seconds":60},"recovery":{"phase":"ready","bytes_done":5,"bytes_total":9,"entries_done":3,"entries_total":4,"took_us":{"list":12,"log":340},"verdict":"a clean log: nothing to do"}}"#;
+        let expected = r#"{"node":2,"role":"follower","term":7,"leader":null,"first":1,"snapshot":{"term":3,"index":40},"committed":50,"applied":49,"last":51,"durable":50,"ready":true,"gated":false,"disk_full":false,"snapshots_damaged":0,"peers":[{"node":1,"matched":48,"lag":2,"feed":"replicate","silent_ms":20},{"node":3,"matched":0,"lag":50,"feed":"install","silent_ms":9}],"health":{"disk_free_bytes":1000,"disk_size_bytes":null,"disk_writes":4,"disk_write_mean_us":200,"disk_write_slowest_us":900,"snapshot_age_seconds":60},"recovery":{"phase":"ready","bytes_done":5,"bytes_total":9,"entries_done":3,"entries_total":4,"took_us":{"list":12,"log":340},"verdict":"a clean log: nothing to do"}}"#;
         assert_eq!(json, expected);
     }
 
@@ -379,6 +393,16 @@ mod tests {
     fn what_is_missing_is_named() {
         let error = parse("redis_version:7.0.15\r\n").unwrap_err();
         assert_eq!(error.to_string(), "no field node");
+    }
+
+    #[test]
+    fn who_has_no_vote_says_so() {
+        let told = |info: &str| parse(info).unwrap().to_string();
+        assert!(told(INFO).starts_with("node       2, follower\n"));
+        let starting = INFO.replace("\nready:1", "\nready:0");
+        assert!(told(&starting).starts_with("node       2, follower, not ready yet\n"));
+        let gated = starting.replace("\ngated:0", "\ngated:1");
+        assert!(told(&gated).starts_with("node       2, follower, without a vote until"));
     }
 
     #[test]

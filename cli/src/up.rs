@@ -51,7 +51,7 @@ pub(crate) fn run(up: &Up) -> Result<ExitCode> {
         cluster.make_of(backup.as_ref());
         if is_new {
             // Not before all its ports were free: they are for ever.
-            cluster.write(&dir)?;
+            cluster.begin(&dir)?;
         }
         introduce(&dir, &ports, &cluster);
         if let Some(backup) = backup {

@@ -133,7 +133,8 @@ pub enum Refusal {
         /// Which, if known.
         hint: Option<NodeId>,
     },
-    /// A queue is full: try again later.
+    /// It cannot be taken at this moment: a queue is full, or what was on its way to the leader was lost
+    /// or came while the leadership was being handed over. Try again.
     Busy,
     /// What was proposed at once exceeds [`Tuning::append_bytes_max`](crate::Tuning), or the leader's
     /// [`Tuning::entry_commands_max`](crate::Tuning).
@@ -163,7 +164,9 @@ impl fmt::Display for Refusal {
         match self {
             Self::NotLeader { hint: Some(node) } => write!(f, "not the leader; node {node} is"),
             Self::NotLeader { hint: None } => f.write_str("no leader is known"),
-            Self::Busy => f.write_str("too much is in flight; try again"),
+            Self::Busy => {
+                f.write_str("not taken: too much is in flight, or who leads is changing; try again")
+            }
             Self::TooLarge => f.write_str(
                 "what was proposed at once, be it one command, does not fit into an entry: its \
                  bytes are bounded by append_bytes_max, its commands by entry_commands_max",

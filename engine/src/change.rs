@@ -154,6 +154,13 @@ impl Membership {
     ///
     /// [`joint`]: Self::joint
     pub fn changed(&self, changes: &[Change]) -> Result<Self, ChangeRefusal> {
+        // Each would be there in the end, and how long a list is only its sender decides. With so few
+        // of them what follows is short: the other steps name members, and none is named twice.
+        let is_add = |change: &&Change| matches!(change, Change::AddLearner(_));
+        let added = changes.iter().filter(is_add).count();
+        if added > MEMBERS_MAX {
+            return Err(ChangeRefusal::TooMany(added));
+        }
         let mut next = Self { used: self.greatest_id(), ..self.clone() };
         for (at, change) in changes.iter().enumerate() {
             if changes[..at].iter().any(|before| before.node() == change.node()) {
@@ -360,5 +367,18 @@ mod tests {
         for (steps, why) in cases {
             assert_eq!(before.changed(&steps), Err(why), "{steps:?}");
         }
+    }
+
+    /// Each step was held against those before it and all that were added: fifteen thousand, that came from
+    /// one client in half a megabyte, took seconds, and as many again would have taken minutes of this test.
+    #[test]
+    fn a_long_list_of_steps_is_refused_at_once() {
+        let before = of(&[1, 2], &[3]);
+        let mut steps: Vec<_> = (4..1_000_004).map(|id| Change::AddLearner(member(id))).collect();
+        assert_eq!(before.changed(&steps), Err(ChangeRefusal::TooMany(1_000_000)));
+        // None of them is the first to be wrong.
+        steps.truncate(29);
+        steps.extend((0..1_000_000).map(|n| Change::Promote(NodeId(4 + n))));
+        assert_eq!(before.changed(&steps), Err(ChangeRefusal::Twice(NodeId(4))));
     }
 }

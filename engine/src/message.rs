@@ -187,7 +187,7 @@ pub(crate) struct Fate {
 pub(crate) enum Placement {
     /// Into this entry, behind `ordinal` other commands.
     At { id: LogId, ordinal: u32 },
-    /// Nowhere, and it never will: too much is in flight.
+    /// Nowhere, and it never will: too much is in flight, or the leader is not to take anything now.
     Busy,
     /// Nowhere, and it never will: no room on the leader's disk.
     DiskFull,

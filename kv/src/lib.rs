@@ -12,8 +12,9 @@
 //! the clock of the leader that made it. All nodes decide alike, at every position of the log. In a
 //! cluster without writes that clock stands still, so a server that is asked for a key which, by
 //! its own clock, may have expired first replicates a [`Command::Tick`] and asks again: its own
-//! clock decides when to ask for the time, never what the answer is. Where there is no room for
-//! the tick, as on a full disk, the clock stands still and the key is there until there is room.
+//! clock decides when to ask for the time, never what the answer is. Where the tick
+//! finds no room, as on a full disk, or is not taken while too much is in flight or who leads is
+//! changing, the clock stands still and the key is there until a write comes through.
 
 mod answer;
 mod command;

@@ -263,6 +263,8 @@ fn status_is_one_object() {
         "applied",
         "last",
         "durable",
+        "ready",
+        "gated",
         "disk_full",
         "snapshots_damaged",
         "peers",

@@ -13,8 +13,12 @@ use serde_json::Value;
 use std::{
     collections::BTreeSet,
     fs,
+    net::TcpListener,
     process::Command,
-    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     thread,
 };
 
@@ -144,6 +148,25 @@ fn done_in_time(args: &[&str]) {
     });
 }
 
+/// With each group one that hangs was waited for again, for 64 groups twenty minutes.
+#[test]
+fn a_node_that_does_not_answer_is_asked_once_for_all_groups() {
+    let cluster = Cluster::start(Scratch::new(), &["--groups", "4"], wrap);
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let all = [0, 1, 2].map(|n| local(cluster.clients + n)).join(",");
+    let all = format!("{},{all}", mute.local_addr().unwrap());
+    let asked = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&asked);
+    thread::spawn(move || {
+        while mute.accept().is_ok() {
+            counted.fetch_add(1, Relaxed);
+        }
+    });
+    let listed = json(&["member", "list", &all]);
+    assert_eq!(listed["groups"].as_array().map(Vec::len), Some(4), "{listed}");
+    assert_eq!(asked.load(Relaxed), 1);
+}
+
 /// Orders that name no group go to all of them; leaders are found among the nodes that are named.
 #[test]
 fn a_node_joins_all_groups_leads_them_and_another_leaves() {
@@ -156,6 +179,11 @@ fn a_node_joins_all_groups_leads_them_and_another_leaves() {
     let mut fourth = cluster.join(3, peers, clients);
     let old: Vec<_> = (0..NODES).map(|n| local(cluster.clients + n)).collect();
     let all = format!("{},127.0.0.1:{clients}", old.join(","));
+    // It knows of nobody, and so of nobody who is gone: that node 3 is no member it said of each group.
+    let outside = local(clients);
+    eventually("it can be asked", || output(&["status", &outside]).status.success());
+    fails(&["member", "remove", &outside, "3"], 1, &["group 1: "]);
+    fails(&["member", "list", &outside], 1, &["group 1: node 4 knows no members"]);
     done_in_time(&["member", "add", &old.join(","), "4", &address]);
     done_in_time(&["member", "promote", &all, "4"]);
     let listed = json(&["member", "list", &all]);
@@ -319,7 +347,7 @@ fn a_survivor_goes_on_alone_in_every_group() {
 #[test]
 fn a_group_that_has_ended_on_a_node_is_not_led_by_it() {
     let cluster = Cluster::start(Scratch::new(), &["--groups", "2"], wrap);
-    let all = [0, 1, 2].map(|n| local(cluster.clients + n));
+    let (all, two) = ([0, 1, 2].map(|n| local(cluster.clients + n)), Slots::over(2));
     let first = |at: &str| json(&["status", at])["groups"][0].clone();
     let leader = || (1..).zip(&all).find(|(_, at)| first(at)["role"] == "leader");
     let mut left = (0, "");
@@ -332,6 +360,16 @@ fn a_group_that_has_ended_on_a_node_is_not_led_by_it() {
     eventually("it has ended there", || first(left.1)["role"] == "follower");
     let ended = first(left.1);
     assert_eq!((&ended["ready"], &ended["leader"]), (&false.into(), &Value::Null), "{ended}");
+    // It told to try again for ever, and is not about to stop.
+    let key =
+        (0..).map(|n| format!("k{n}")).find(|key| two.group(slot(key.as_bytes())) == 0).unwrap();
+    let mut there = connect(cluster.clients + left.0 - 1).unwrap();
+    for words in [&["GET", &key][..], &["SET", &key, "1"], &["LAKEBED", "GROUP", "1", "SNAPSHOT"]] {
+        let mut command = redis::Cmd::new();
+        command.arg(words);
+        let error = command.query::<redis::Value>(&mut there).unwrap_err();
+        assert_eq!(error.code(), Some("ENDED"), "{words:?}: {error}");
+    }
     // The next order goes to who leads it now.
     let next = (left.0 % 3 + 1).to_string();
     eventually("another one takes orders", || {

@@ -216,8 +216,8 @@ pub(crate) async fn ask<T: Store>(
         let mut tick = Batch::default();
         tick.push_with(|out| Command::Tick.encode(out));
         match store.propose(tick, &mut Vec::new()).await {
-            // Want of room for writes is no reason not to read: the machine's time will do, which
-            // stands still only until there is room again.
+            // That no write is taken is no reason not to read: the machine's time will do, which
+            // stands still only until one is.
             Ok(()) | Err(Failure::Refused(Refusal::DiskFull | Refusal::Busy)) => {}
             Err(failure) => return Err(failure),
         }

@@ -44,6 +44,8 @@ pub enum Failure {
     Refused(Refusal),
     /// It may be applied, or not.
     Unknown,
+    /// The group has ended here, and certainly did not apply it; others may still serve it.
+    Ended,
 }
 
 /// What was asked for: it decides what an unknown outcome means.
@@ -62,6 +64,9 @@ impl Failure {
         match (self, asked) {
             (Self::Refused(Refusal::DiskFull), _) => FULL.into(),
             (Self::Refused(refusal), _) => format!("{} {refusal}", code(refusal)),
+            (Self::Ended, _) => {
+                "ENDED the group of these keys has ended on this node: ask another node".into()
+            }
             (Self::Unknown, Asked::Write) => {
                 "UNKNOWN the write may or may not have been applied: look before trying again"
                     .into()
@@ -102,6 +107,7 @@ mod tests {
         assert!(refused(Refusal::DiskFull).starts_with("DISKFULL no room"));
         assert!(refused(Refusal::TooLarge).starts_with("ERR "));
         assert!(refused(Refusal::NotLeader { hint: None }).starts_with("TRYAGAIN "));
+        assert!(Failure::Ended.reply(Asked::Read).starts_with("ENDED "));
         assert!(Failure::Unknown.reply(Asked::Write).starts_with("UNKNOWN "));
         assert!(Failure::Unknown.reply(Asked::Read).starts_with("TRYAGAIN "));
     }

@@ -1,0 +1,90 @@
+//! The nodes that a command may ask, as long as it runs.
+//!
+//! Each is connected to when it is first asked, and one that did not answer is not asked again: where
+//! there are many groups it would be waited for in each of them.
+
+use crate::{
+    args::Addresses,
+    client::{Info, Node, called},
+};
+use anyhow::{Context, Result, anyhow};
+use std::net::SocketAddr;
+
+pub(crate) struct Nodes(Vec<(SocketAddr, Asked)>);
+
+enum Asked {
+    NotYet,
+    Answers(Node),
+    /// Why.
+    Silent(String),
+}
+
+impl Nodes {
+    pub(crate) fn of(addresses: &Addresses) -> Self {
+        Self(addresses.0.iter().map(|address| (*address, Asked::NotYet)).collect())
+    }
+
+    /// The first that answers.
+    pub(crate) fn any(&mut self) -> Result<&mut Node> {
+        let answers = (0..self.0.len()).find(|at| self.node(*at).is_ok());
+        self.node(answers.unwrap_or(0))
+    }
+
+    /// Who leads a group, and what it says of it. The only one is asked in any case, and may not
+    /// lead: it says who does.
+    pub(crate) fn leader(&mut self, group: Option<u64>) -> Result<(&mut Node, Info)> {
+        if self.0.len() == 1 {
+            let info = self.info(0, group)?;
+            return Ok((self.node(0)?, info));
+        }
+        let (mut led_by, mut silent) = (None, None);
+        for at in 0..self.0.len() {
+            match self.info(at, group) {
+                Ok(info) if leads(&info) => return Ok((self.node(at)?, info)),
+                Ok(info) => led_by = led_by.or_else(|| info.number("leader")),
+                Err(error) => silent = Some(error),
+            }
+        }
+        let named = called(group);
+        let missing = match led_by {
+            Some(node) => anyhow!("{named}node {node} leads, and none of these addresses is its"),
+            None => anyhow!("{named}nobody leads"),
+        };
+        match silent {
+            Some(error) => Err(error).context(missing),
+            None => Err(missing),
+        }
+    }
+
+    /// What that one says of a group. One that was stopped and is there again is asked once more.
+    fn info(&mut self, at: usize, group: Option<u64>) -> Result<Info> {
+        let was_asked = matches!(self.0[at].1, Asked::Answers(_));
+        match self.node(at)?.info(group) {
+            Err(_) if was_asked => {
+                self.0[at].1 = Asked::NotYet;
+                self.node(at)?.info(group)
+            }
+            told => told,
+        }
+    }
+
+    fn node(&mut self, at: usize) -> Result<&mut Node> {
+        let (address, asked) = &mut self.0[at];
+        if let Asked::NotYet = asked {
+            *asked = match Node::connect(*address) {
+                Ok(node) => Asked::Answers(node),
+                Err(error) => Asked::Silent(format!("{error:#}")),
+            };
+        }
+        match asked {
+            Asked::Answers(node) => Ok(node),
+            Asked::Silent(why) => Err(anyhow!(why.clone())),
+            Asked::NotYet => unreachable!("it was asked"),
+        }
+    }
+}
+
+/// Whether who tells this leads.
+pub(crate) fn leads(info: &Info) -> bool {
+    info.text("role") == "leader"
+}
