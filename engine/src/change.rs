@@ -204,6 +204,9 @@ impl Membership {
             Change::Promote(_) => {
                 let learner = take(&mut self.learners, id).ok_or(ChangeRefusal::NotLearner(id))?;
                 self.voters.push(learner);
+                if cfg!(lakebed_break = "change_more_than_was_asked") {
+                    self.learners.clear();
+                }
             }
             Change::Demote(_) => {
                 let voter = take(&mut self.voters, id).ok_or(ChangeRefusal::NotVoter(id))?;

@@ -157,13 +157,15 @@ pub struct Tuning {
     /// What the log in memory may cost, in bytes, that is kept for peers and the machine: its entries,
     /// and 256 for each piece that they came in; of the memory that small pieces share an eighth at most lies
     /// idle beside that. While a snapshot is on its way to a node, also what may wait there of what follows
-    /// it, reckoned alike. At least `append_bytes_max`; 64 MiB unless set.
+    /// it, reckoned alike; when that comes into the log it is held twice until the disk has it. At least
+    /// `append_bytes_max`; 64 MiB unless set.
     pub cache_bytes_max: u64,
     /// The most bytes read from disk for lagging peers at one time, all together. At least
     /// `append_bytes_max`; 16 MiB unless set.
     pub catch_up_bytes_max: u64,
-    /// The most bytes of a snapshot handed out to the machine and not yet taken in. Above zero; 16
-    /// MiB unless set.
+    /// The most bytes of a snapshot handed out to the machine and not yet taken in, and read ahead for it;
+    /// one block of a snapshot, of 64 units of [`Config::disk_align`], is handed out in any case. Above zero;
+    /// 16 MiB unless set.
     pub restore_bytes_max: u64,
     /// A snapshot is taken when the log since the last one exceeds this many bytes, or four times
     /// the last snapshot, whichever is more. Zero: only on request. 64 MiB unless set.

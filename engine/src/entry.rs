@@ -417,7 +417,8 @@ pub struct Command<'a> {
 }
 
 impl Entries {
-    /// Header and body bytes of all entries.
+    /// Header and body bytes of all entries, which is what they count for while they are with the machine
+    /// ([`Tuning::apply_bytes_max`](crate::Tuning::apply_bytes_max)).
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.frames.len()

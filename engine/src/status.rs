@@ -138,6 +138,8 @@ pub struct Probe {
     pub role: Role,
     /// The current term.
     pub term: Term,
+    /// Whom it gave its vote in that term.
+    pub vote: Option<NodeId>,
     /// The leader, if one is known.
     pub leader: Option<NodeId>,
     /// The first index still in the log.

@@ -150,12 +150,12 @@ fn one(mutant: &Mutant, hunters: &[Hunter]) -> Result<Fate> {
 fn hunters(tree: &Path, Party { quick, closer, thorough, without }: &Party) -> Result<Vec<Hunter>> {
     let engine = programs(tree, &["-p", "lakebed", "--lib", "--tests"])?;
     let scenarios = programs(tree, &["-p", "lakebed-scenarios", "--tests"])?;
-    let storms = scenarios.get("storms").context("there is no test named storms")?;
+    let all = scenarios.get("all").context("there is no test named all")?;
     let of = |list: &[(String, u32)]| -> Vec<Hunter> {
         let hunter = |(storm, seeds): &(String, u32)| Hunter {
             name: format!("{seeds} seeds of {storm}"),
-            program: storms.clone(),
-            arguments: vec!["--exact".into(), storm.clone()],
+            program: all.clone(),
+            arguments: vec!["--exact".into(), format!("storms::{storm}")],
             seeds: Some(*seeds),
             directory: tree.join("scenarios"),
             takes: Duration::ZERO,
@@ -183,7 +183,10 @@ fn hunters(tree: &Path, Party { quick, closer, thorough, without }: &Party) -> R
     hunters.extend(of(closer));
     hunters.extend(of(thorough));
     let is_left_out = |name: &String| name == "storms" || without.contains(name);
-    for name in scenarios.keys().filter(|name| !is_left_out(name)) {
+    for part in parts(all)?.iter().filter(|part| !is_left_out(part)) {
+        hunters.push(test("scenarios", "all", &scenarios, &[&format!("{part}::")])?);
+    }
+    for name in scenarios.keys().filter(|name| *name != "all" && !is_left_out(name)) {
         hunters.push(test("scenarios", name, &scenarios, &[])?);
     }
     for hunter in &mut hunters {
@@ -196,6 +199,15 @@ fn hunters(tree: &Path, Party { quick, closer, thorough, without }: &Party) -> R
     // What the first ones notice is most of it, and soon; of the others each may be who notices.
     hunters[first..].sort_by_key(|hunter| hunter.takes);
     Ok(hunters)
+}
+
+/// What the tests of a program are called by before the first `::`.
+fn parts(program: &Path) -> Result<BTreeSet<String>> {
+    let listed = Command::new(program).args(["--list", "--format", "terse"]).output()?;
+    ensure!(listed.status.success(), "{} does not list its tests", program.display());
+    let listed = String::from_utf8(listed.stdout)?;
+    let part = |line: &str| line.split_once("::").map(|(part, _)| part.to_owned());
+    Ok(listed.lines().filter_map(part).collect())
 }
 
 /// The test programs of a package, by name.

@@ -93,10 +93,14 @@ impl Session {
     }
 
     /// Replicates a command that is applied once, and resolves with its answer. It is sent again,
-    /// to each node in turn, until it is answered. Finishes first what an earlier call left open.
+    /// to each node in turn, until it is answered. Finishes first what an earlier call left open, whose
+    /// answer nobody hears then; if that is not answered this one is not sent
+    /// ([`SessionFailure::Earlier`]).
     pub async fn propose_one(&mut self, command: &[u8]) -> Result<Bytes, SessionFailure> {
-        if self.open.is_some() {
-            self.finish().await?;
+        if self.open.is_some()
+            && let Err(SessionFailure::Unanswered(failure)) = self.finish().await
+        {
+            return Err(SessionFailure::Earlier(failure));
         }
         self.open = Some(Open { command: command.to_vec(), doubt: Doubt::default() });
         self.finish().await
@@ -203,6 +207,9 @@ pub enum SessionFailure {
     /// No node answered in time, the last one for this reason. The command may be applied, or not;
     /// it is applied once, by [`Session::retry`] or before the session's next command.
     Unanswered(Failure),
+    /// The command before it is still not answered, the last time for this reason, so that this one was
+    /// not sent. [`Session::retry`] is about the one before.
+    Earlier(Failure),
     /// It is certainly not applied, and would be refused again.
     Refused(Refusal),
     /// The machine says why it has no answer.
@@ -219,6 +226,9 @@ impl fmt::Display for SessionFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unanswered(failure) => write!(f, "not answered in time, at last: {failure}"),
+            Self::Earlier(failure) => {
+                write!(f, "not sent, as the command before it is not answered, at last: {failure}")
+            }
             Self::Refused(refusal) => write!(f, "refused: {refusal}"),
             Self::Session(error) => write!(f, "{error}"),
         }
@@ -288,9 +298,28 @@ mod tests {
             assert_eq!(ended, Some(Err(SessionFailure::Unanswered(too_large()))));
             assert_eq!(again, first, "the same under the same number");
         }
-        // The next one waits for it.
-        let (_, again) = ends(&inbox, session.propose_one(b"y"), too_large()).await;
+        // The next one waits for it, and is not taken for it: it was told of as its own end.
+        let (ended, again) = ends(&inbox, session.propose_one(b"y"), too_large()).await;
         assert_eq!(again, first);
+        assert_eq!(ended, Err(SessionFailure::Earlier(too_large())));
+    }
+
+    /// That the answer to the one before is gone was told as the end of the next one, which was not sent.
+    #[tokio::test]
+    async fn what_became_of_a_command_is_not_told_of_the_next_one() {
+        let (inbox, mut session) = session();
+        let (_, first) = ends(&inbox, session.propose_one(b"x"), Failure::Unknown).await;
+        let mut call = pin!(session.propose_one(b"y"));
+        assert!(call.as_mut().now_or_never().is_none());
+        let gone = |kind| [kind, 1, 0, 0, 0, 0, 0, 0, 0];
+        let is_gone = |kind: &u8| {
+            Reply::parse(&gone(*kind)).is_err_and(|why| why == SessionError::TooOld { last: 1 })
+        };
+        let reply = gone((0..=u8::MAX).find(is_gone).expect("machines say so"));
+        assert_eq!(end(&inbox, Ok(Bytes::copy_from_slice(&reply))), first);
+        assert!(call.as_mut().now_or_never().is_none(), "the next one is on its way");
+        assert_ne!(end(&inbox, Err(Failure::Refused(Refusal::TooLarge))), first);
+        assert_eq!(call.await, Err(SessionFailure::Refused(Refusal::TooLarge)));
     }
 
     /// A call that is dropped has sent something, and does not hear what became of it.

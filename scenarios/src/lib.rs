@@ -23,8 +23,12 @@ pub fn workload(draw: &mut Draw) -> Op {
         0 => draw.between(500, 900),
         _ => draw.between(1, 120),
     };
+    Op::Propose(write(key, len))
+}
+
+fn write(key: u8, len: u64) -> Vec<u8> {
     let rest = (0..len).map(|n| (n * 31 + u64::from(key)) as u8);
-    Op::Propose(std::iter::once(key).chain(rest).collect())
+    std::iter::once(key).chain(rest).collect()
 }
 
 /// A storm over this many nodes.
@@ -69,6 +73,37 @@ fn storm_of_installs(seed: Seed) -> Outcome {
         plan.faults.sort_by_key(|fault| fault.at);
     });
     storm.run(|| Ledger::heavy(HEAVY), workload)
+}
+
+/// A storm over voters whose places others take, and all of it large: whoever comes or was away is sent a
+/// snapshot of many blocks, while entries of many kilobytes wait behind it; in half of the runs from many
+/// clients, in a third of them with sessions.
+fn churn_of_installs(seed: Seed) -> Outcome {
+    let voters = [3, 3, 5, 1, 2, 4][(seed.number % 6) as usize];
+    let storm = Storm::new(seed).nodes(voters).churn().commands_up_to(16 << 10);
+    let storm = storm.with(|plan| {
+        plan.tuning.retain_log_bytes = 0;
+        plan.tuning.snapshot_age = Duration::from_millis(80);
+        plan.tuning.transfer_bytes_per_second = 800 << 10;
+        plan.geometry = Geometry { sector: 512, align: 512 };
+        if plan.seed.is_multiple_of(2) {
+            plan.clients = vec![Asks::all(); 24];
+            plan.think.tail = MS / 2;
+        }
+        if plan.seed % 3 == 1 {
+            plan.sessions = Some(Sessions::drawn(plan.seed));
+        }
+    });
+    storm.run(
+        || Ledger::heavy(HEAVY),
+        |draw: &mut Draw| match draw.ratio(1, 6) {
+            true => {
+                let (key, len) = (draw.below(8) as u8, draw.between(1000, LARGE));
+                Op::Propose(write(key, len))
+            }
+            false => workload(draw),
+        },
+    )
 }
 
 /// A storm in which every client has a session and asks again; the table of sessions is restored
@@ -156,6 +191,8 @@ fn comings_and_goings(seed: u64) -> Vec<Fault> {
 
 /// A state of some blocks; a block is 32 KiB where sectors are 512 bytes.
 const HEAVY: usize = 80_000;
+/// The most bytes of a write that is large.
+const LARGE: u64 = 15_000;
 
 /// A scenario by its name.
 #[derive(Clone, Copy, Debug)]
@@ -169,7 +206,7 @@ pub struct Scenario {
 }
 
 /// Every scenario there is.
-pub const SCENARIOS: [Scenario; 9] = [
+pub const SCENARIOS: [Scenario; 10] = [
     Scenario {
         name: "storm_of_one",
         about: "a node alone: crashes, torn writes, failed syncs, full disks",
@@ -207,6 +244,11 @@ pub const SCENARIOS: [Scenario; 9] = [
         name: "churn",
         about: "one to five voters, others join, are promoted, demoted, removed; the same faults",
         run: churn,
+    },
+    Scenario {
+        name: "churn_of_installs",
+        about: "the same with large snapshots, large writes, and many clients or sessions",
+        run: churn_of_installs,
     },
     Scenario {
         name: "groups",

@@ -28,7 +28,7 @@ pub fn tell_of(
     let seed = Seed::new(plan.seed);
     if observe(seed.clone(), world(), &story).is_err() {
         let failure = observe(seed.traced(), world(), &story).unwrap_err();
-        let again = format!("cargo test -p lakebed-scenarios -- --exact {name}");
+        let again = format!("cargo test -p lakebed-scenarios -- {name}");
         panic!("{}", screen(name, &failure, &Commands(vec![("replay", again)])));
     }
 }

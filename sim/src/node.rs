@@ -156,8 +156,10 @@ pub(crate) struct Kept {
 /// What an engine was told in its present life that it may end for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Told {
-    /// How operations failed: as they were made to, or for want of room.
-    failures: Vec<DiskError>,
+    /// What its disk is at work on, and the files that such an operation names.
+    asked: Vec<(OpId, [Option<File>; 2])>,
+    /// How operations failed, as they were made to or for want of room, that nobody has called harmless.
+    failures: Vec<([Option<File>; 2], DiskError)>,
     is_to_stop: bool,
     /// Where it captured its machine last, and when that was given up.
     captured: Option<LogId>,
@@ -192,6 +194,11 @@ impl Telling {
 
 impl Told {
     pub(crate) fn on_event(&mut self, now: Instant, event: &Event) {
+        let done = match event {
+            Event::Completed { op, .. } => self.asked.iter().position(|(asked, _)| asked == op),
+            _ => None,
+        };
+        let files = done.map_or([None; 2], |at| self.asked.swap_remove(at).1);
         match event {
             Event::Propose { time, .. } => self.time = Some((*time, now)),
             Event::Stop { .. } => self.is_to_stop = true,
@@ -199,7 +206,7 @@ impl Told {
             // No fault has this error: the engine asked for what it had removed itself, or for what
             // a ruined disk has lost.
             Event::Completed { result: Err(DiskError::NotFound), .. } => {}
-            Event::Completed { result: Err(error), .. } => self.failures.push(*error),
+            Event::Completed { result: Err(error), .. } => self.failures.push((files, *error)),
             _ => {}
         }
     }
@@ -208,10 +215,15 @@ impl Told {
     /// it.
     pub(crate) fn on_action(&mut self, now: Instant, action: &Action) -> Result<(), String> {
         match action {
-            Action::Note(Note::Disk { file: File::Part(at, _), .. })
-                if self.captured == Some(*at) =>
-            {
-                self.gave_up = Some(now);
+            Action::Disk { op, request, .. } => self.asked.push((*op, named(request))),
+            Action::Note(Note::Disk { file, error }) => {
+                if matches!(file, File::Part(at, _) if self.captured == Some(*at)) {
+                    self.gave_up = Some(now);
+                }
+                // It is tried again, or is not needed: no reason to end.
+                let told = |of: &([Option<File>; 2], DiskError)| failed(of, *file, *error);
+                let at = self.failures.iter().position(told);
+                at.map(|at| self.failures.remove(at));
             }
             Action::Machine(Machine::Capture { at, .. }) => {
                 self.captured = Some(*at);
@@ -240,10 +252,30 @@ impl Told {
         match halt {
             Halt::Stopped => self.is_to_stop,
             Halt::DiskFailed { error: DiskError::NotFound, .. } => may_lack,
-            Halt::DiskFailed { error, .. } => self.failures.contains(error),
+            Halt::DiskFailed { file, error } => {
+                self.failures.iter().any(|of| failed(of, *file, *error))
+            }
             _ => false,
         }
     }
+}
+
+/// The files that a request names. None: it is of the directory.
+const fn named(request: &DiskRequest) -> [Option<File>; 2] {
+    match request {
+        DiskRequest::Create { file, .. }
+        | DiskRequest::Read { file, .. }
+        | DiskRequest::Write { file, .. }
+        | DiskRequest::Sync { file }
+        | DiskRequest::Remove { file } => [Some(*file), None],
+        DiskRequest::Rename { from, to } => [Some(*from), Some(*to)],
+        DiskRequest::List | DiskRequest::SyncDirectory => [None, None],
+    }
+}
+
+/// Whether this failure is what is told of that file.
+fn failed((files, of): &([Option<File>; 2], DiskError), file: File, error: DiskError) -> bool {
+    *of == error && (files == &[None; 2] || files.contains(&Some(file)))
 }
 
 /// What became of a disk that no crash does.

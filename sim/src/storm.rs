@@ -432,6 +432,7 @@ fn stays_calm<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked 
     run_until(world, CALM, "all logs to be whole again", is_one_log)?;
     let after = reign(world);
     if before == after && is_one_log(world) {
+        world.check_wanted()?;
         return world.check_disks();
     }
     let nodes: Vec<String> = (0..world.nodes()).map(|node| describe(world, node)).collect();

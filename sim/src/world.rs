@@ -13,6 +13,7 @@ mod forced;
 mod halts;
 mod hearsay;
 mod lanes;
+mod limits;
 mod looks;
 mod requests;
 mod ruin;
@@ -43,10 +44,11 @@ pub use stats::Stats;
 use bytes::{Bytes, BytesMut};
 use coming::Coming;
 use lakebed::{
-    Action, ClusterId, Config, DiskRequest, Engine, Event, GroupId, LogIndex, Marks, Member,
+    Action, ClusterId, Config, DiskRequest, Engine, Event, File, GroupId, LogIndex, Marks, Member,
     Membership, NodeId, Note, OpId, Outcome, RequestId, Start, StateMachine, Tuning, entry::Seed,
     tape::Digest,
 };
+use limits::Limits;
 use std::{collections::BTreeMap, sync::Arc};
 
 const CLUSTER: ClusterId = ClusterId(0x1a4e_bed0);
@@ -98,6 +100,7 @@ pub struct World<M: StateMachine, W> {
     oracle: Oracle<M>,
     /// Entries that were damaged, and where.
     harmed: Harmed,
+    limits: Limits,
     /// A run of more events has no end.
     events_max: u64,
     armed: BTreeMap<u64, Armed>,
@@ -149,6 +152,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             machine,
             oracle: Oracle::new(count, Seed::new(CLUSTER, GROUP), members, reference),
             harmed: Harmed::default(),
+            limits: Limits::of(&plan),
             events_max: u64::MAX,
             armed: BTreeMap::new(),
             awaits_falls: false,
@@ -404,7 +408,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let told = node.told.on_action(node.clock.local(self.now), &action);
         told.map_err(|what| Violation::new("snapshots that fail are few", at, what))?;
         match action {
-            Action::Disk { op, request, .. } => self.submit(at, op, request),
+            Action::Disk { op, request, .. } => return self.submit(at, op, request),
             Action::Send { to, head, body } => self.send(at, to, head, &body),
             Action::Machine(step) => return self.push_machine_step(at, step),
             Action::Respond { requests, outcome } => return self.respond(at, requests, &outcome),
@@ -442,7 +446,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         is_sound(at) && is_sound(peer.0 as usize - 1) && self.is_of_one_piece()
     }
 
-    fn submit(&mut self, at: usize, op: OpId, request: DiskRequest) {
+    fn submit(&mut self, at: usize, op: OpId, request: DiskRequest) -> Checked {
         let times = self.plan.disk;
         let (site, latency) = if is_sync(&request) {
             (SITE_SYNC, times.sync)
@@ -456,8 +460,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let (delay, life) = (delay * node.slowness, node.life);
         node.operations += 1;
         node.flights.insert(op, node.operations);
+        let is_log = matches!(request, DiskRequest::Write { file: File::Segment(_), .. });
         node.disk.submit(op, request);
         self.schedule(self.now + delay, Coming::Completion { node: at, life, op });
+        if is_log { self.check_log_writes(at) } else { Ok(()) }
     }
 
     fn complete(&mut self, at: usize, op: OpId) -> Checked {

@@ -18,7 +18,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// A node that has not started.
+/// A node that has not started. What it holds is let go of in this order: nothing is asked of it any more,
+/// and comes over the network; what its disk is at work on ends; and whoever still waits hears of it.
 pub(crate) struct Node {
     inbox: Receiver<Event>,
     network: Network,
@@ -140,14 +141,14 @@ pub(crate) struct Handle {
 
 impl Handle {
     /// Replicates a command and returns its answer. Tries again when it was refused; a command
-    /// whose fate is unknown may be applied twice by that.
-    pub(crate) fn propose(&self, command: &[u8]) -> Vec<u8> {
+    /// whose fate is unknown may be applied twice by that. `None`: the node has ended.
+    pub(crate) fn propose(&self, command: &[u8]) -> Option<Vec<u8>> {
         let batch = Batch::one(command);
         self.ask(command, |first| Event::Propose { first, time: time(), batch: batch.clone() })
     }
 
     /// Answers a query with what was acknowledged anywhere before it was asked.
-    pub(crate) fn read(&self, query: &[u8]) -> Vec<u8> {
+    pub(crate) fn read(&self, query: &[u8]) -> Option<Vec<u8>> {
         let mode = ReadMode::Linearizable;
         self.ask(query, |id| Event::Read { requests: Requests::one(id), mode })
     }
@@ -158,13 +159,13 @@ impl Handle {
         let _ = self.events.send(Event::Stop { hand_over: true });
     }
 
-    fn ask(&self, query: &[u8], event: impl Fn(RequestId) -> Event) -> Vec<u8> {
+    fn ask(&self, query: &[u8], event: impl Fn(RequestId) -> Event) -> Option<Vec<u8>> {
         loop {
             let (sender, answer) = sync_channel(1);
             let id = lock(&self.table).push(query, sender);
-            self.events.send(event(id)).expect("the node runs");
-            match answer.recv().expect("every request ends") {
-                Ok(answer) => return answer,
+            self.events.send(event(id)).ok()?;
+            match answer.recv().ok()? {
+                Ok(answer) => return Some(answer),
                 Err(_) => thread::sleep(Duration::from_millis(100)),
             }
         }
@@ -199,6 +200,14 @@ struct Waiting {
     table: Arc<Mutex<Table>>,
     /// The query that was lent last.
     lent: Vec<u8>,
+}
+
+impl Drop for Waiting {
+    /// Whoever asked behind the node's last look at what came hears that nobody answers. The inbox is gone
+    /// by now, so that nobody is added.
+    fn drop(&mut self) {
+        lock(&self.table).asked.clear();
+    }
 }
 
 impl Clients for Waiting {

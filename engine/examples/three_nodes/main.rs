@@ -36,11 +36,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     // Any node takes a command; those that do not lead send it on.
     for (word, (node, _)) in words.iter().zip(nodes.iter().cycle()) {
-        let count = node.propose(word.as_bytes());
+        let count = node.propose(word.as_bytes()).ok_or("the node has ended")?;
         println!("{word}: {}", String::from_utf8_lossy(&count));
     }
     for (node, _) in &nodes {
-        println!("{}", String::from_utf8_lossy(&node.read(b"")));
+        let found = node.read(b"").ok_or("the node has ended")?;
+        println!("{}", String::from_utf8_lossy(&found));
     }
     for (node, thread) in nodes {
         node.stop();

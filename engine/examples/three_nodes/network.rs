@@ -135,6 +135,8 @@ fn close(streams: &Mutex<Vec<TcpStream>>) {
 fn connect(me: NodeId, address: SocketAddr) -> io::Result<TcpStream> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
     stream.set_nodelay(true)?;
+    // Who takes nothing for so long is lost, and is not waited for when this node ends.
+    stream.set_write_timeout(Some(Duration::from_secs(1)))?;
     stream.write_all(&me.0.to_le_bytes())?;
     Ok(stream)
 }

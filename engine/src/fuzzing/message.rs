@@ -2,6 +2,7 @@
 
 use crate::{
     codec::{self, Encoder},
+    host,
     le::{put_u32, u32_at},
 };
 use bytes::Bytes;
@@ -18,6 +19,9 @@ fn judge(bytes: Bytes) {
     if let Ok(mut message) = codec::decode(bytes.clone()) {
         let (head, body) = Encoder::default().encode(&mut message);
         assert_eq!([head, body].concat(), bytes, "a message has one form");
+    }
+    if let Some(again) = host::beat_again(&bytes) {
+        assert_eq!(again, bytes, "a beat has one form");
     }
 }
 

@@ -39,6 +39,12 @@ pub fn is_beat(bytes: &[u8]) -> bool {
     Beat::is_one(bytes)
 }
 
+/// A heartbeat between nodes, read and written again, if it is one.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn beat_again(bytes: &[u8]) -> Option<Bytes> {
+    Beat::decode(bytes).map(|beat| beat.encode())
+}
+
 /// What a host is told about itself. Fixed for its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HostConfig {

@@ -164,6 +164,7 @@ impl Raft {
     pub(crate) fn probe(&self, probe: &mut Probe) {
         probe.role = self.public_role();
         probe.term = self.term;
+        probe.vote = self.vote;
         probe.leader = self.leader();
         probe.first = self.log.first();
         probe.applied = self.log.marks.applied();

@@ -458,7 +458,9 @@ impl Raft {
 
     /// What is durable -> what was held back until now: votes, ballots, acknowledgements.
     pub(crate) fn acknowledge(&mut self) {
-        if self.facts.promised != (self.term, self.vote) {
+        let (term, vote) = self.facts.promised;
+        let is_any_vote = cfg!(lakebed_break = "send_a_vote_with_its_term");
+        if term != self.term || vote != self.vote && !is_any_vote {
             return;
         }
         if self.is_plain {

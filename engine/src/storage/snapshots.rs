@@ -105,6 +105,8 @@ struct Restoring {
     next_hand_out: u64,
     reads: BTreeMap<OpId, u64>,
     arrived: BTreeMap<u64, Bytes>,
+    /// Bytes of blocks that are being read or have arrived.
+    ahead: u64,
     handed_out: u64,
     taken_in: u64,
     digest: u32,
@@ -398,6 +400,7 @@ impl Snapshots {
             next_hand_out: 0,
             reads: BTreeMap::new(),
             arrived: BTreeMap::new(),
+            ahead: 0,
             handed_out: 0,
             taken_in: 0,
             digest: 0,
@@ -541,14 +544,19 @@ impl Restoring {
         let footer = self.snapshot.footer;
         while self.next_read < footer.blocks
             && self.reads.len() + self.arrived.len() < BLOCKS_IN_FLIGHT_MAX as usize
-            && self.handed_out - self.taken_in < most
         {
             let number = self.next_read;
+            let len = self.snapshot.block_len(number, align);
+            let held = self.handed_out + self.ahead - self.taken_in;
+            if held > 0 && held + u64::from(len) > most {
+                return;
+            }
             self.next_read += 1;
+            self.ahead += u64::from(len);
             let request = DiskRequest::Read {
                 file: self.snapshot.file(),
                 offset: self.snapshot.block_offset(number, align),
-                len: self.snapshot.block_len(number, align),
+                len,
             };
             let op = ops.submit(Job::Restore, Class::Serve, request);
             self.reads.insert(op, number);
@@ -561,15 +569,17 @@ impl Restoring {
         while let Some(block) = self.arrived.remove(&self.next_hand_out) {
             let number = self.next_hand_out;
             let payload = decode_block(&block, number, group, header.id).map_err(|_| number)?;
+            self.ahead -= block.len() as u64;
             self.digest = crc32c::crc32c_append(self.digest, payload);
             let offset = self.handed_out;
-            self.handed_out += payload.len() as u64;
+            let end = offset + payload.len() as u64;
             self.next_hand_out += 1;
             let last = self.next_hand_out == footer.blocks;
-            let is_whole = self.handed_out == footer.payload_bytes && self.digest == footer.digest;
-            if last && !is_whole {
+            if last && (end != footer.payload_bytes || self.digest != footer.digest) {
                 return Err(number);
             }
+            // What is counted here the machine answers.
+            self.handed_out = end;
             let bytes = block.slice_ref(payload);
             ops.machine(Machine::Restore { at: header.at, offset, bytes, last });
         }

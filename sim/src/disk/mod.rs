@@ -256,6 +256,20 @@ impl SimDisk {
         Some(inode.read(0, u32::try_from(inode.len).unwrap_or(u32::MAX)))
     }
 
+    /// How many writes of the log are on their way that are to be durable when they end.
+    pub(crate) fn log_writes(&self) -> usize {
+        let is_log = |of: Ino| {
+            let mut names = self.directory.names();
+            names.any(|(file, ino)| ino == of && matches!(file, File::Segment(_)))
+        };
+        let mut flights = self.in_flight.iter();
+        let is_write = |flight: &&Flight| match flight.operation {
+            Operation::Write { ino, durable } => durable && is_log(ino),
+            _ => false,
+        };
+        flights.by_ref().filter(is_write).count()
+    }
+
     /// Takes an operation on.
     ///
     /// # Panics

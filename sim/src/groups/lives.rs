@@ -95,7 +95,10 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let mut config = Config::new(group, node_id(at));
         config.disk_align = self.plan.geometry.align;
         config.segment_bytes = self.plan.segment_bytes;
+        config.first_segment_bytes = self.plan.first_segment_bytes;
         config.tuning = self.plan.tuning.clone();
+        // Each node comes before the next.
+        config.tuning.election_delay *= at as u32;
         Engine::new(config, seed).expect("plans are configurations that work")
     }
 

@@ -145,6 +145,12 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             Action::Note(lakebed::Note::Snapshot(_)) => self.stats.snapshots += 1,
             Action::Note(lakebed::Note::Compacted(_)) => self.stats.compactions += 1,
             Action::Note(lakebed::Note::Role { leader: Some(_), .. }) => self.stats.elections += 1,
+            // Nothing changes what is sent, and all peers are correct.
+            Action::Note(lakebed::Note::PeerFault { peer, reason }) => {
+                let what = format!("calls it a fault of node {peer}: {reason}");
+                let fault = Violation::new("correct peers are at fault for nothing", at, what);
+                return Err(of_group(group, fault));
+            }
             // Of members the host has told.
             Action::Note(_) | Action::Members(_) => {}
             Action::Halt(halt) => return self.halted(at, group, &halt),

@@ -6,7 +6,10 @@
 
 use super::{Checked, Seen, Violation, committed_stays::Committed, votes_once::Votes};
 use lakebed::{Change, Forced, LogId, LogIndex, Member, Membership, NodeId, Role, Term};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 #[derive(Clone, Debug)]
 pub(super) struct Members {
@@ -43,18 +46,20 @@ impl Members {
 
     /// The newest membership in a node's log, as far as any disk was given it.
     pub(super) fn in_log(&self, seen: &Seen<'_>, committed: &Committed) -> &Arc<Membership> {
-        let holds = |id: LogId| {
-            if self.forced == Some((seen.node, id)) {
-                return true;
-            }
-            if id.index.next() >= seen.probe.first && id.index > LogIndex(0) {
-                return seen.id_at(id.index) == Some(id);
-            }
-            // Where the log begins, everything before it was committed.
-            id.index == LogIndex(0) || committed.is_committed(id)
-        };
-        let newest = self.known.values().rev().find(|members| holds(members.at));
+        let mut newest = self.known.values().rev();
+        let newest = newest.find(|members| self.holds(seen, members.at, committed));
         newest.expect("the formatted one is in every log")
+    }
+
+    fn holds(&self, seen: &Seen<'_>, id: LogId, committed: &Committed) -> bool {
+        if self.forced == Some((seen.node, id)) {
+            return true;
+        }
+        if id.index.next() >= seen.probe.first && id.index > LogIndex(0) {
+            return seen.id_at(id.index) == Some(id);
+        }
+        // Where the log begins, everything before it was committed.
+        id.index == LogIndex(0) || committed.is_committed(id)
     }
 
     /// Whether a node was ever the only voter: a crash may take it back to when it was.
@@ -102,6 +107,7 @@ impl Members {
         if std::mem::replace(&mut self.led[seen.node], seen.probe.term) != seen.probe.term {
             self.is_elected(seen, committed, votes)?;
         }
+        self.is_joint(seen, own, committed)?;
         self.is_one_change(seen)
     }
 
@@ -145,11 +151,64 @@ impl Members {
             }
             Some(members) => match changes.iter().find(|change| !shows(members, change)) {
                 Some(change) => format!("and {members} do not show {change:?}"),
-                None => return Ok(()),
+                None => match self.beside(members, changes, committed) {
+                    Some(other) => {
+                        format!("and node {other}, which nobody spoke of, is not as it was")
+                    }
+                    None => return Ok(()),
+                },
             },
         };
         let what = format!("a change is said to be made by entry {at}, {wrong}");
         Err(Violation::new("a change is made", node, what))
+    }
+
+    /// A node that is another one, or not there, or has come, though these changes name others.
+    fn beside(
+        &self,
+        after: &Membership,
+        changes: &[Change],
+        committed: &Committed,
+    ) -> Option<NodeId> {
+        let earlier = self.known.range(..(after.at.index, Term(0))).rev();
+        let mut earlier = earlier.filter(|(_, members)| members.outgoing.is_empty());
+        let is_committed = |(index, term): (LogIndex, Term)| {
+            index == LogIndex(0) || committed.is_committed(LogId::new(term, index))
+        };
+        let (_, before) = earlier.find(|(at, _)| is_committed(**at))?;
+        let is_named = |id: NodeId| changes.iter().any(|change| change.node() == id);
+        let all = before.members().chain(after.members()).map(|member| member.id);
+        let votes = |members: &Membership, id| members.voters.iter().any(|voter| voter.id == id);
+        let is_same = |id: NodeId| match (before.member(id), after.member(id)) {
+            (Some(was), Some(is)) => {
+                // Those that the cluster was formed with are not known by their incarnations yet.
+                let is_it = was.incarnation == 0 || was.incarnation == is.incarnation;
+                is_it && was.address == is.address && votes(before, id) == votes(after, id)
+            }
+            _ => false,
+        };
+        let mut others = all.filter(|id| !is_named(*id));
+        others.find(|id| !is_same(*id))
+    }
+
+    /// A node's members are what the ones before them in its log may become: other voters only by way of
+    /// both (Raft §6).
+    fn is_joint(&self, seen: &Seen<'_>, own: &Membership, committed: &Committed) -> Checked {
+        if self.forced.is_some() || own.at.index < seen.probe.first.max(LogIndex(1)) {
+            return Ok(());
+        }
+        let earlier = self.known.range(..(own.at.index, Term(0))).rev();
+        let mut earlier = earlier.map(|(_, members)| members);
+        let Some(before) = earlier.find(|members| self.holds(seen, members.at, committed)) else {
+            return Ok(());
+        };
+        let ids = |list: &[Member]| list.iter().map(|member| member.id).collect::<BTreeSet<_>>();
+        let (old, new, outgoing) = (ids(&before.voters), ids(&own.voters), ids(&own.outgoing));
+        if old == new || before.outgoing.is_empty() && outgoing == old {
+            return Ok(());
+        }
+        let what = format!("goes from {before} to {own} without a majority of both");
+        Err(Violation::new("voters change jointly", seen.node, what))
     }
 
     /// Entries of its own term that a leader has not committed: one membership at most.

@@ -4,13 +4,14 @@
 //! Log that is not durable cannot be given back, so it comes on top, twice: as log, and as what is to be
 //! written. How much of it there is nobody sees from outside; it is taken to be as large as it may be: as
 //! many entries as there are, and no more than a window, from each leader that was followed one append
-//! more, as whoever leads begins to ask with one. What a piece costs beside its entries comes with each.
+//! more, as whoever leads begins to ask with one; or all that may wait behind a snapshot, which comes into
+//! the log at one moment. What a piece costs beside its entries comes with each.
 //!
 //! It believes the node's word of what it holds; `scenarios/tests/memory.rs` asks the allocator.
 
 use super::{Checked, Seen, Violation};
 use crate::plan::Plan;
-use lakebed::Status;
+use lakebed::{Mark, Marks, Status};
 
 /// What a piece of the log costs beside its entries.
 const PIECE: u64 = 256;
@@ -25,7 +26,9 @@ pub(super) fn check(seen: &Seen<'_>, status: &Status, plan: &Plan) -> Checked {
         (plan.cache_bytes_max() + tuning.propose_bytes_max, last.saturating_sub(durable));
     let append = u64::from(tuning.append_bytes_max);
     let windows = plan.tunings().map(|tuning| tuning.inflight_bytes_max).max().unwrap_or_default();
-    let most = windows.max(tuning.propose_bytes_max) + LEADERS * append;
+    let has_waited = Marks(status.marks).has(Mark::AppendWaited);
+    let waited = if has_waited { plan.cache_bytes_max() } else { 0 };
+    let most = windows.max(tuning.propose_bytes_max).max(waited) + LEADERS * append;
     // What holds the last durable entry may hold as much again that is not.
     let limit = kept + 2 * most.min(open * append) + open * PIECE + append;
     if held <= limit {

@@ -289,14 +289,14 @@ impl<M: StateMachine> Oracle<M> {
     /// A node was started from what a power cut would leave of its disk: whatever it was certain to hold
     /// it holds.
     pub(crate) fn on_trial(&self, seen: &Seen<'_>) -> Checked {
-        if self.promises.is_kept(seen) && self.votes.knows_its_term(seen) {
+        if self.promises.is_kept(seen) && self.votes.are_known(seen) {
             return Ok(());
         }
-        let (durable, (term, _)) = (self.promises.of(seen.node), self.votes.of(seen.node));
+        let (durable, (term, vote)) = (self.promises.of(seen.node), self.votes.of(seen.node));
+        let Probe { last, term: left, vote: left_vote, .. } = seen.probe;
         let what = format!(
-            "{durable} is durable and term {term} promised, and after a power cut its log would end at \
-             {} in term {}",
-            seen.probe.last, seen.probe.term
+            "{durable} is durable, term {term} promised and the vote {vote:?}, and after a power cut its \
+             log would end at {last} in term {left} with the vote {left_vote:?}"
         );
         Err(Violation::new("a power cut would leave what was promised", seen.node, what))
     }

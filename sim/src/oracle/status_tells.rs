@@ -22,6 +22,13 @@ pub(super) fn check(seen: &Seen<'_>, status: &Status, promises: &Promises) -> Ch
         );
         return Err(Violation::new(INVARIANT, node, what));
     }
+    for tally in [status.transfers, status.changes] {
+        let ended = tally.done + tally.given_up;
+        if !(ended..=ended + 1).contains(&tally.asked) {
+            let what = format!("says {tally:?}, and one is under way at most");
+            return Err(Violation::new(INVARIANT, node, what));
+        }
+    }
     for peer in &status.peers {
         let most = promises.ever(peer.node.0 as usize - 1);
         if peer.matched > most {

@@ -16,12 +16,15 @@ pub(super) struct Votes {
     terms: Vec<Term>,
     /// Whether the node has been checked in its present life.
     checked: Vec<bool>,
+    /// Up to which term each node may have lost its vote, and came back behind a gate: what it does
+    /// not know it does not use.
+    lost: Vec<Term>,
 }
 
 impl Votes {
     pub(super) fn new(nodes: usize) -> Self {
-        let terms = vec![Term(0); nodes];
-        Self { given: BTreeMap::new(), terms, checked: vec![false; nodes] }
+        let (terms, lost) = (vec![Term(0); nodes], vec![Term(0); nodes]);
+        Self { given: BTreeMap::new(), terms, checked: vec![false; nodes], lost }
     }
 
     pub(super) fn on_death(&mut self, node: usize) {
@@ -33,12 +36,26 @@ impl Votes {
         if !seen.probe.judged || std::mem::replace(&mut self.checked[node], true) {
             return Ok(());
         }
-        let spoken = self.terms[node];
-        if term >= spoken {
-            return Ok(());
+        if seen.probe.gated && self.voted(node, term) != seen.probe.vote {
+            self.lost[node] = term;
         }
-        let what = format!("is back in term {term} after it spoke in term {spoken}");
+        let spoken = self.terms[node];
+        let what = match self.forgotten(seen) {
+            _ if term < spoken => format!("is back in term {term} after it spoke in term {spoken}"),
+            Some(given) => format!(
+                "is back in term {term} with the vote {:?}, and gave it to node {given}",
+                seen.probe.vote
+            ),
+            None => return Ok(()),
+        };
         Err(Violation::new("votes once", node, what))
+    }
+
+    /// Whom the node voted for in the term in which it is, if it does not know: it could vote again.
+    fn forgotten(&self, seen: &Seen<'_>) -> Option<NodeId> {
+        let (node, term) = (seen.node, seen.probe.term);
+        let given = self.voted(node, term).filter(|given| seen.probe.vote != Some(*given));
+        given.filter(|_| term > self.lost[node] && !seen.probe.gated)
     }
 
     /// Whether the node is in a term in which it may still vote, as far as it knows: none in which
@@ -48,9 +65,9 @@ impl Votes {
         term >= self.terms[node] && !self.given.contains_key(&(node, term))
     }
 
-    /// Whether a node that starts like this knows of the last term that it spoke in.
-    pub(super) fn knows_its_term(&self, seen: &Seen<'_>) -> bool {
-        seen.probe.term >= self.terms[seen.node]
+    /// Whether a node that starts like this knows of the last term that it spoke in, and of its vote.
+    pub(super) fn are_known(&self, seen: &Seen<'_>) -> bool {
+        seen.probe.term >= self.terms[seen.node] && self.forgotten(seen).is_none()
     }
 
     /// Whom a node voted for in a term.

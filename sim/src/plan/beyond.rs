@@ -1,13 +1,7 @@
 //! From a seed to a storm beyond the budget: damage that no cluster is promised to live through.
 
-use super::{Fault, FaultKind, Harm, MS, Plan, Targets};
-use crate::prng::{Concern, Draw};
-
-/// Sites of draws.
-const RUINS: u32 = 18;
-const LIES: u32 = 19;
-const IMAGES: u32 = 20;
-const GONE: u32 = 21;
+use super::{Fault, FaultKind, Harm, MS, Plan, Targets, site::Site};
+use crate::prng::Draw;
 
 impl Plan {
     /// A storm in which disks also rot anywhere, lie, are set back or are gone.
@@ -29,10 +23,6 @@ impl Plan {
     }
 }
 
-fn lane(seed: u64, site: u32) -> Draw {
-    Draw::new(seed, Concern::Swarm, site, 0)
-}
-
 fn at(draw: &mut Draw, kind: FaultKind) -> Fault {
     Fault { at: draw.between(100 * MS, 1_500 * MS), kind }
 }
@@ -42,7 +32,7 @@ fn node(draw: &mut Draw, nodes: usize) -> usize {
 }
 
 fn ruins(seed: u64, nodes: usize) -> Vec<Fault> {
-    let mut draw = lane(seed, RUINS);
+    let mut draw = Site::Ruins.draw(seed);
     let count = draw.between(1, 4);
     let ruin = |draw: &mut Draw| {
         let harm = *draw.pick(&[Harm::Rot, Harm::Rot, Harm::Zero, Harm::RotAll, Harm::Gone]);
@@ -54,7 +44,7 @@ fn ruins(seed: u64, nodes: usize) -> Vec<Fault> {
 
 /// Writes that are lost, or land elsewhere.
 fn lies(seed: u64, nodes: usize) -> Vec<Fault> {
-    let mut draw = lane(seed, LIES);
+    let mut draw = Site::Lies.draw(seed);
     let count = if draw.ratio(1, 2) { draw.between(1, 3) } else { 0 };
     let lie = |draw: &mut Draw| {
         let (node, pick) = (node(draw, nodes), draw.any());
@@ -66,7 +56,7 @@ fn lies(seed: u64, nodes: usize) -> Vec<Fault> {
 }
 
 fn images(seed: u64, nodes: usize) -> Vec<Fault> {
-    let mut draw = lane(seed, IMAGES);
+    let mut draw = Site::Images.draw(seed);
     let image = |draw: &mut Draw| {
         let (lasts, down) = (draw.delay(20 * MS, 200 * MS), draw.delay(MS, 40 * MS));
         let node = node(draw, nodes);
@@ -77,7 +67,7 @@ fn images(seed: u64, nodes: usize) -> Vec<Fault> {
 
 /// One at most: where every disk was lost and formatted again there is nothing to be told.
 fn gone(seed: u64, nodes: usize) -> Vec<Fault> {
-    let mut draw = lane(seed, GONE);
+    let mut draw = Site::Gone.draw(seed);
     if nodes == 1 || !draw.ratio(1, 4) {
         return Vec::new();
     }

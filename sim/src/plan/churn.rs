@@ -1,24 +1,20 @@
 //! From a seed to membership changes: machines that wait to join, and who becomes what, when.
 
-use super::{Fault, FaultKind, MS, Plan, Step, Steps};
-use crate::prng::{Concern, Draw};
-
-/// Sites of draws.
-const WHETHER: u32 = 23;
-const CHANGES: u32 = 24;
+use super::{Fault, FaultKind, MS, Plan, Step, Steps, site::Site};
+use crate::prng::Draw;
 
 impl Plan {
     /// A storm in which, in one run of three, the members change.
     #[must_use]
     pub fn swarm(seed: u64, nodes: usize) -> Self {
-        let mut draw = Draw::new(seed, Concern::Swarm, WHETHER, 0);
+        let mut draw = Site::Churn.draw(seed);
         if draw.ratio(1, 3) { Self::churn(seed, nodes) } else { Self::storm(seed, nodes) }
     }
 
     /// A storm over a cluster of so many voters and a few machines more, which take their places.
     #[must_use]
     pub fn churn(seed: u64, voters: usize) -> Self {
-        let mut draw = Draw::new(seed, Concern::Swarm, CHANGES, 0);
+        let mut draw = Site::Changes.draw(seed);
         let joining = draw.between(1, 4) as usize;
         let mut plan = Self::storm(seed, voters + joining);
         plan.joining = joining;

@@ -6,27 +6,18 @@
 use super::{
     Asks, DiskTimes, Fault, FaultKind, Latency, Links, MS, Manner, Minority, Plan, Sessions,
     Targets, US,
+    site::Site,
     swarm::{Faults, answers_come_late},
 };
-use crate::{
-    disk::Geometry,
-    prng::{Concern, Draw},
-};
+use crate::{disk::Geometry, prng::Draw};
 use lakebed::Tuning;
 use std::time::Duration;
-
-/// Sites of draws; zero is the profile, and each kind of fault has one (`swarm`).
-const LIMITS: u32 = 6;
-const DRIFT: u32 = 16;
-const LEASE: u32 = 25;
-const KEEPS: u32 = 35;
-const FIRST_SEGMENT: u32 = 36;
 
 impl Plan {
     /// A stormy run of this many nodes: everything else is drawn from the seed.
     #[must_use]
     pub fn storm(seed: u64, nodes: usize) -> Self {
-        let mut draw = Draw::new(seed, Concern::Swarm, 0, 0);
+        let mut draw = Site::Profile.draw(seed);
         let align = *draw.pick(&[512, 512, 4096]);
         let sector = if align == 4096 { *draw.pick(&[512, 4096]) } else { 512 };
         let segment_bytes = *draw.pick(&[64 << 10, 128 << 10]);
@@ -119,7 +110,7 @@ impl Plan {
 
     /// Leases in some runs, where clocks keep what is declared of them.
     fn swarm_lease(&self) -> Option<u32> {
-        let wants = Draw::new(self.seed, Concern::Swarm, LEASE, 0).ratio(1, 2);
+        let wants = Site::Lease.draw(self.seed).ratio(1, 2);
         let wants = wants || answers_come_late(self.seed);
         (wants && self.clocks_go_on()).then(|| self.drift_apart())
     }
@@ -166,13 +157,13 @@ fn swarm_tuning(draw: &mut Draw, snapshot: u64) -> Tuning {
 /// One storm in four has machines that keep their own state: as far as they may at once, or some way
 /// behind.
 fn swarm_keeps(seed: u64) -> u64 {
-    let mut draw = Draw::new(seed, Concern::Swarm, KEEPS, 0);
+    let mut draw = Site::Keeps.draw(seed);
     if draw.ratio(1, 4) { *draw.pick(&[1, 4, 32]) } else { 0 }
 }
 
 /// Segments that grow, in three runs of four; in the others all are as long as the largest.
 fn swarm_first_segment(seed: u64, align: u32) -> u64 {
-    let mut draw = Draw::new(seed, Concern::Swarm, FIRST_SEGMENT, 0);
+    let mut draw = Site::FirstSegment.draw(seed);
     let first = *draw.pick(&[8 << 10, 8 << 10, 16 << 10, 256 << 10]);
     first.max(16 * u64::from(align))
 }
@@ -180,7 +171,7 @@ fn swarm_first_segment(seed: u64, align: u32) -> u64 {
 /// Queues that hold little more than one append, in some runs: they are met full. And word of what
 /// is committed at once, soon, or only with heartbeats.
 fn swarm_limits(seed: u64, mut tuning: Tuning) -> Tuning {
-    let mut draw = Draw::new(seed, Concern::Swarm, LIMITS, 0);
+    let mut draw = Site::Limits.draw(seed);
     let append = u64::from(tuning.append_bytes_max);
     if draw.ratio(1, 4) {
         tuning.inflight_bytes_max = append;
@@ -200,7 +191,7 @@ fn swarm_limits(seed: u64, mut tuning: Tuning) -> Tuning {
 /// Clocks are off by a thousandth at most, and in some runs by a twentieth.
 fn swarm_drift(seed: u64, draw: &mut Draw, nodes: usize) -> Vec<i64> {
     let little = (0..nodes).map(|_| draw.below(2001) as i64 - 1000).collect();
-    let mut draw = Draw::new(seed, Concern::Swarm, DRIFT, 0);
+    let mut draw = Site::Drift.draw(seed);
     if draw.ratio(1, 6) {
         return (0..nodes).map(|_| draw.below(100_001) as i64 - 50_000).collect();
     }

@@ -2,12 +2,10 @@
 
 use super::{
     MS,
+    site::Site,
     text::{Field, TIME_MAX, plain, time},
 };
-use crate::prng::{Concern, Draw};
 
-/// The site of draws.
-const MANNER: u32 = 30;
 /// What rates are parts of.
 const RATE_MAX: u64 = 65_536;
 /// The most commands that are proposed together.
@@ -38,7 +36,7 @@ impl Default for Manner {
 
 impl Manner {
     pub(super) fn of_storm(seed: u64) -> Self {
-        let mut draw = Draw::new(seed, Concern::Swarm, MANNER, 0);
+        let mut draw = Site::Manner.draw(seed);
         Self {
             rounds: *draw.pick(&[0, 6_553, 32_768]),
             local: *draw.pick(&[0, 6_553, 32_768]),

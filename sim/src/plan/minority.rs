@@ -3,11 +3,10 @@
 //!
 //! Names nobody: who leads, and who votes by then, a plan cannot know.
 
-use super::text::{Field, choice, plain};
-use crate::prng::{Concern, Draw};
-
-/// The site of draws.
-const MINORITY: u32 = 37;
+use super::{
+    site::Site,
+    text::{Field, choice, plain},
+};
 
 /// A minority, and what is the matter with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,7 +67,7 @@ impl Default for Minority {
 impl Minority {
     /// In one storm of twelve.
     pub(super) fn of_storm(seed: u64) -> Option<Self> {
-        let mut draw = Draw::new(seed, Concern::Swarm, MINORITY, 0);
+        let mut draw = Site::Minority.draw(seed);
         let is_there = draw.ratio(1, 12);
         let (_, trouble) = *draw.pick(&TROUBLES);
         let most = *draw.pick(&[1, 3]);

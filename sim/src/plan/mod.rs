@@ -14,6 +14,7 @@ mod manner;
 mod minority;
 mod retuning;
 mod sessions;
+mod site;
 mod steps;
 mod swarm;
 #[cfg(test)]

@@ -2,14 +2,12 @@
 
 use super::{
     MS, Plan,
+    site::Site,
     text::{Field, TIME_MAX, plain, time},
 };
-use crate::prng::{Concern, Draw};
 use lakebed::session::{ANSWER_BYTES_MAX, ANSWERS_MAX, Limits};
 use std::time::Duration;
 
-/// The site of draws.
-const SESSIONS: u32 = 27;
 /// What rates are parts of.
 const RATE_MAX: u64 = 65_536;
 
@@ -58,7 +56,7 @@ impl Sessions {
     }
 
     fn draw(seed: u64) -> (bool, Self) {
-        let mut draw = Draw::new(seed, Concern::Swarm, SESSIONS, 0);
+        let mut draw = Site::Sessions.draw(seed);
         let are_there = draw.ratio(1, 4);
         let sessions = Self {
             sessions_max: *draw.pick(&[2, 8, 64]),

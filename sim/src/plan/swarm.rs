@@ -1,36 +1,11 @@
 //! From a seed to the faults of a storm: which kinds exist at all, how often, and when.
 
-use super::{Fault, FaultKind, Harm, MS, Moment, Part, Retuning, Times};
+use super::{Fault, FaultKind, Harm, MS, Moment, Part, Retuning, Times, site::Site};
 use crate::{
     disk::{EIO, Failure, Survivors, Victim},
-    prng::{Concern, Draw},
+    prng::Draw,
 };
 use lakebed::DiskError;
-
-/// Sites of draws: each kind of fault has one, and the profile some others (`draw`).
-const POWER_CUTS: u32 = 1;
-const KILLS: u32 = 2;
-const PARTITIONS: u32 = 3;
-const DISKS: u32 = 4;
-const STOPS: u32 = 5;
-const EARLY: u32 = 7;
-const GRAY: u32 = 8;
-const HUNG: u32 = 9;
-const OPERATIONS: u32 = 10;
-const PAUSES: u32 = 11;
-const CLOCKS: u32 = 12;
-const ISOLATIONS: u32 = 13;
-const FLAPPING: u32 = 14;
-const SLOW_LINKS: u32 = 15;
-const DAMAGE: u32 = 17;
-const BAD_ENTRIES: u32 = 22;
-const TRANSFERS: u32 = 26;
-const NAMES: u32 = 29;
-const TUNES: u32 = 31;
-const SAME_ENTRIES: u32 = 32;
-const LATE_ANSWERS: u32 = 33;
-const RECOVERIES: u32 = 34;
-const TIMES: u32 = 37;
 
 /// Draws the faults of a storm: each kind in a lane of its own, so that taking one kind away
 /// leaves the others as they were.
@@ -43,7 +18,7 @@ pub(super) struct Faults {
 /// Whether answers come late in a storm: in those without a lease, or without somebody who only reads, it
 /// would be seen by nobody.
 pub(super) fn answers_come_late(seed: u64) -> bool {
-    Draw::new(seed, Concern::Swarm, LATE_ANSWERS, 0).ratio(1, 4)
+    Site::LateAnswers.draw(seed).ratio(1, 4)
 }
 
 impl Faults {
@@ -78,8 +53,8 @@ impl Faults {
         self.list
     }
 
-    fn lane(&self, site: u32) -> Draw {
-        Draw::new(self.seed, Concern::Swarm, site, 0)
+    fn lane(&self, site: Site) -> Draw {
+        site.draw(self.seed)
     }
 
     fn at(draw: &mut Draw) -> u64 {
@@ -92,7 +67,7 @@ impl Faults {
 
     /// At least two in every run: that is what a storm is for.
     fn power_cuts(&mut self) {
-        let mut draw = self.lane(POWER_CUTS);
+        let mut draw = self.lane(Site::PowerCuts);
         for _ in 0..draw.between(3, 7) {
             let nodes = self.some_nodes(&mut draw);
             let moments =
@@ -118,7 +93,7 @@ impl Faults {
     }
 
     fn kills(&mut self) {
-        let mut draw = self.lane(KILLS);
+        let mut draw = self.lane(Site::Kills);
         if draw.ratio(1, 2) {
             for _ in 0..draw.between(1, 4) {
                 let node = draw.below(self.nodes as u64) as usize;
@@ -131,7 +106,7 @@ impl Faults {
     /// A node falls again while it recovers from a process that was killed, whose names and bytes the
     /// cache alone may hold.
     fn recoveries(&mut self) {
-        let mut draw = self.lane(RECOVERIES);
+        let mut draw = self.lane(Site::Recoveries);
         if !draw.ratio(1, 2) {
             return;
         }
@@ -145,7 +120,7 @@ impl Faults {
     }
 
     fn partitions(&mut self) {
-        let mut draw = self.lane(PARTITIONS);
+        let mut draw = self.lane(Site::Partitions);
         if self.nodes > 1 && draw.ratio(3, 4) {
             for _ in 0..draw.between(1, 4) {
                 let kind = FaultKind::Partition {
@@ -173,7 +148,7 @@ impl Faults {
     }
 
     fn disks(&mut self) {
-        let mut draw = self.lane(DISKS);
+        let mut draw = self.lane(Site::Disks);
         let node = draw.below(self.nodes as u64) as usize;
         if draw.ratio(1, 5) {
             let errors = [
@@ -196,7 +171,7 @@ impl Faults {
 
     /// While nodes are still being built and the cluster forms.
     fn early(&mut self) {
-        let mut draw = self.lane(EARLY);
+        let mut draw = self.lane(Site::Early);
         if draw.ratio(1, 8) {
             let (nodes, at) = (self.some_nodes(&mut draw), draw.below(15 * MS));
             let survivors = *draw.pick(&Survivors::ALL);
@@ -208,7 +183,7 @@ impl Faults {
     /// A node that nobody hears and whose disk is slow: what it has on its way when it is heard
     /// again, others have replaced.
     fn gray(&mut self) {
-        let mut draw = self.lane(GRAY);
+        let mut draw = self.lane(Site::Gray);
         if self.nodes > 1 && draw.ratio(1, 4) {
             let (at, node) = (Self::at(&mut draw), draw.below(self.nodes as u64) as usize);
             let (lasts, factor) = (draw.delay(60 * MS, 60 * MS), draw.between(20, 100));
@@ -221,7 +196,7 @@ impl Faults {
     }
 
     fn stops(&mut self) {
-        let mut draw = self.lane(STOPS);
+        let mut draw = self.lane(Site::Stops);
         if draw.ratio(1, 4) {
             let node = draw.below(self.nodes as u64) as usize;
             let hand_over = draw.ratio(1, 2);
@@ -234,7 +209,7 @@ impl Faults {
     }
 
     fn hung(&mut self) {
-        let mut draw = self.lane(HUNG);
+        let mut draw = self.lane(Site::Hung);
         if draw.ratio(1, 6) {
             let (node, lasts) = (self.node(&mut draw), draw.delay(30 * MS, 100 * MS));
             self.add(Self::at(&mut draw), FaultKind::HungDisk { node, lasts });
@@ -243,7 +218,7 @@ impl Faults {
 
     /// Single operations that fail, and of which a part may have been done.
     fn operations(&mut self) {
-        let mut draw = self.lane(OPERATIONS);
+        let mut draw = self.lane(Site::Operations);
         if draw.ratio(1, 4) {
             for _ in 0..draw.between(1, 3) {
                 let node = self.node(&mut draw);
@@ -258,7 +233,7 @@ impl Faults {
 
     /// Names that are not changed, or not durably.
     fn names(&mut self) {
-        let mut draw = self.lane(NAMES);
+        let mut draw = self.lane(Site::Names);
         if draw.ratio(1, 6) {
             for _ in 0..draw.between(1, 2) {
                 let node = self.node(&mut draw);
@@ -272,7 +247,7 @@ impl Faults {
     }
 
     fn pauses(&mut self) {
-        let mut draw = self.lane(PAUSES);
+        let mut draw = self.lane(Site::Pauses);
         if draw.ratio(1, 4) {
             for _ in 0..draw.between(1, 3) {
                 let (node, lasts) = (self.node(&mut draw), draw.delay(5 * MS, 60 * MS));
@@ -284,7 +259,7 @@ impl Faults {
     /// Wall clocks are set by up to a day; the others stand still.
     fn clocks(&mut self) {
         const DAY_MS: u64 = 86_400_000;
-        let mut draw = self.lane(CLOCKS);
+        let mut draw = self.lane(Site::Clocks);
         if draw.ratio(1, 6) {
             let by = draw.delay(1, 10_000).min(DAY_MS) as i64 * *draw.pick(&[1, 1_000]);
             let (node, by_ms) = (self.node(&mut draw), *draw.pick(&[by, -by]));
@@ -298,7 +273,7 @@ impl Faults {
 
     /// Whoever leads is to hand over to one of them, whether or not that one can lead.
     fn transfers(&mut self) {
-        let mut draw = self.lane(TRANSFERS);
+        let mut draw = self.lane(Site::Transfers);
         if self.nodes > 1 && draw.ratio(1, 3) {
             for _ in 0..draw.between(1, 4) {
                 let heir = self.node(&mut draw);
@@ -309,7 +284,7 @@ impl Faults {
 
     /// Whoever runs the cluster has other wishes, for one node after the other.
     fn tunes(&mut self) {
-        let mut draw = self.lane(TUNES);
+        let mut draw = self.lane(Site::Tunes);
         if draw.ratio(1, 4) {
             for _ in 0..draw.between(1, 5) {
                 let (node, to) = (self.node(&mut draw), Retuning::drawn(&mut draw));
@@ -320,7 +295,7 @@ impl Faults {
 
     /// And others for all of them.
     fn times(&mut self) {
-        let mut draw = self.lane(TIMES);
+        let mut draw = self.lane(Site::Times);
         if draw.ratio(1, 8) {
             for _ in 0..draw.between(1, 3) {
                 let to = Times::drawn(&mut draw);
@@ -331,7 +306,7 @@ impl Faults {
 
     /// Nodes alone, one after the other and beside each other, heard again in any order.
     fn isolations(&mut self) {
-        let mut draw = self.lane(ISOLATIONS);
+        let mut draw = self.lane(Site::Isolations);
         if self.nodes > 1 && draw.ratio(1, 5) {
             let (from, first) = (Self::at(&mut draw), self.node(&mut draw));
             for n in 0..draw.between(1, self.nodes as u64) as usize {
@@ -345,7 +320,7 @@ impl Faults {
 
     /// The same partition, on and off.
     fn flapping(&mut self) {
-        let mut draw = self.lane(FLAPPING);
+        let mut draw = self.lane(Site::Flapping);
         if self.nodes > 1 && draw.ratio(1, 6) {
             let (mut at, side) = (Self::at(&mut draw), self.side(&mut draw));
             let (both_ways, noticed) = (draw.ratio(2, 3), draw.ratio(1, 2));
@@ -359,7 +334,7 @@ impl Faults {
 
     /// One direction, or what one node sends to all.
     fn slow_links(&mut self) {
-        let mut draw = self.lane(SLOW_LINKS);
+        let mut draw = self.lane(Site::SlowLinks);
         if self.nodes > 1 && draw.ratio(1, 5) {
             let (at, from) = (Self::at(&mut draw), self.node(&mut draw));
             let bytes_per_ms = *draw.pick(&[0, 4, 32, 256]);
@@ -375,7 +350,7 @@ impl Faults {
     /// What all others answer to one node takes ever longer, and then nobody hears it any more, while it is
     /// still told what they said before.
     fn late_answers(&mut self) {
-        let mut draw = self.lane(LATE_ANSWERS);
+        let mut draw = self.lane(Site::LateAnswers);
         let is_drawn = draw.ratio(1, 4);
         if self.nodes > 1 && is_drawn {
             let (first, bytes_per_ms) = (self.node(&mut draw), *draw.pick(&[4, 16, 32]));
@@ -398,7 +373,7 @@ impl Faults {
 
     /// What a node has twice is damaged, once.
     fn damage(&mut self) {
-        let mut draw = self.lane(DAMAGE);
+        let mut draw = self.lane(Site::Damage);
         if draw.ratio(1, 3) {
             for _ in 0..draw.between(1, 4) {
                 let parts = [Part::Slots, Part::Header, Part::EndRecord, Part::Snapshot];
@@ -418,8 +393,8 @@ impl Faults {
     /// Entries that others hold are damaged; in half of the runs the oldest, on one node and then, as far
     /// as the budget goes, on another.
     fn bad_entries(&mut self) {
-        let mut draw = self.lane(BAD_ENTRIES);
-        let places = if self.lane(SAME_ENTRIES).ratio(1, 2) { 2 } else { u64::MAX };
+        let mut draw = self.lane(Site::BadEntries);
+        let places = if self.lane(Site::SameEntries).ratio(1, 2) { 2 } else { u64::MAX };
         if self.nodes > 1 && draw.ratio(1, 4) {
             for _ in 0..draw.between(1, 5) {
                 let kind = FaultKind::Damage {

@@ -15,6 +15,7 @@ use lakebed::{Entries, Event, LogId, Machine, Start, StateMachine};
 impl<M: StateMachine, W: Workload> World<M, W> {
     pub(super) fn push_machine_step(&mut self, at: usize, step: Machine) -> Checked {
         self.may_be_kept(at, &step)?;
+        self.check_machine_step(at, &step)?;
         let lane = &mut self.nodes[at].lane;
         lane.push_back(step);
         if lane.len() == 1 {
@@ -26,8 +27,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// A machine that keeps its own state must not be ahead of the log that its node has after a crash.
     fn may_be_kept(&self, at: usize, step: &Machine) -> Checked {
         let Machine::Apply(entries) = step else { return Ok(()) };
+        if self.plan.keeps == 0 {
+            return Ok(());
+        }
         let durable = self.probe(at).map(|probe| probe.durable);
-        if self.plan.keeps == 0 || Some(entries.last) <= durable {
+        if Some(entries.last) <= durable {
             return Ok(());
         }
         let what = format!("its machine is to keep {}, and durable is {durable:?}", entries.last);
@@ -45,6 +49,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         if !self.nodes[at].lane.is_empty() {
             self.schedule_machine_step(at);
         }
+        self.check_query(at, &step)?;
         let (entries, reached) = (self.prepare(at, &step), reached(&step));
         let mut desk = Desk { requests: &self.requests, ended: Vec::new() };
         let runner = &mut self.nodes[at].runner;

@@ -5,11 +5,11 @@ use crate::{
     client::Workload,
     disk::SimDisk,
     node::Scars,
-    oracle::{Checked, Oracle},
+    oracle::{Checked, Oracle, Violation},
     plan::Plan,
     seat::Seat,
     witness::Given,
-    world::Stats,
+    world::{Stats, node_id},
 };
 use lakebed::{Engine, Marks, StateMachine, Status, inspect::Probe};
 
@@ -68,6 +68,20 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             };
             let failed = self.stats.disk_failures > 0;
             Oracle::<M>::on_disk(at, &node.disk, &engine.status(), (&self.plan, failed))?;
+        }
+        Ok(())
+    }
+
+    /// Nobody wants to be connected with who is no member, by what it knows of them.
+    pub(crate) fn check_wanted(&self) -> Checked {
+        for (at, node) in self.nodes.iter().enumerate() {
+            let Some(members) = node.engine.as_ref().and_then(Engine::membership) else { continue };
+            let is_none = |peer: &usize| members.member(node_id(*peer)).is_none();
+            if let Some(stranger) = self.network.wanted(at).find(is_none) {
+                let stranger = node_id(stranger);
+                let what = format!("wants to be connected with node {stranger}, of {members}");
+                return Err(Violation::new("only members are wanted", at, what));
+            }
         }
         Ok(())
     }

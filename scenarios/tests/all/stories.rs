@@ -20,7 +20,7 @@ fn tell(name: &str, seed: u64, story: impl Fn(&mut Cluster) -> Told) {
     if observe(Seed::new(seed), world(), &story).is_err() {
         let failure = observe(Seed::new(seed).traced(), world(), &story).unwrap_err();
         // A story has no seed of its own: it is run again by its name.
-        let again = format!("cargo test -p lakebed-scenarios -- --exact {name}");
+        let again = format!("cargo test -p lakebed-scenarios -- {name}");
         panic!("{}", screen(name, &failure, &Commands(vec![("replay", again)])));
     }
 }

@@ -11,7 +11,7 @@ const GROUPS_SEEDS: u64 = 6;
 
 /// What no storm can meet, and why.
 const UNMET: [(Mark, &str); 8] = [
-    // These are met in tests/lost_quorum.rs.
+    // These are met in lost_quorum.rs.
     (Mark::OtherEpochDropped, "no storm forces a sole voter"),
     (Mark::QuorumForced, "no storm forces a sole voter"),
     (Mark::OldEpochRefused, "no storm forces a sole voter"),

@@ -96,6 +96,17 @@ fn churn() {
     }
 }
 
+/// Who comes is sent a snapshot of many blocks, and what is written meanwhile waits behind it.
+#[test]
+fn churn_of_installs() {
+    let installs = scenario("churn_of_installs").expect("it is one of them");
+    let reports = check("churn_of_installs", installs.run);
+    assert_stormy(&reports);
+    let met = |mark| reports.iter().any(|report| report.marks.has(mark));
+    let is_met = met(Mark::Installed) && met(Mark::AppendWaited);
+    assert!(reports.len() < 20 || is_met, "no run wrote behind a snapshot");
+}
+
 /// Damage that no cluster is promised to live through: no wrong answer, whoever still serves.
 #[test]
 fn beyond_the_budget() {
