@@ -8,7 +8,7 @@ use crate::{
     seat::{Blame, Performed, Seat},
 };
 use bytes::Bytes;
-use lakebed::{CaptureId, LogId, MachineError, StateMachine, Timestamp, tape::Digest};
+use lakebed::{CaptureId, LogId, LogIndex, MachineError, StateMachine, Timestamp, tape::Digest};
 use std::collections::VecDeque;
 
 /// The bytes before each command of the user's.
@@ -39,6 +39,22 @@ pub(crate) struct Given {
     pub(crate) at: LogId,
     pub(crate) time: Timestamp,
     pub(crate) command: Vec<u8>,
+}
+
+/// A query as a machine is asked it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Asked {
+    /// The last entry that the machine held then.
+    pub(crate) at: LogIndex,
+    pub(crate) query: Bytes,
+}
+
+/// What a run gave its machines, in order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inputs {
+    pub(crate) commands: Vec<Given>,
+    /// In the order in which they were asked, by nodes of which one is behind another.
+    pub(crate) queries: Vec<Asked>,
 }
 
 /// A machine and what it did since the oracle last looked.

@@ -94,6 +94,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 self.nodes[at].runner.machine.look_ahead(draw);
                 return Some(entries.clone());
             }
+            Machine::Query { requests, .. } => {
+                requests.ids().for_each(|id| self.oracle.on_ask(at, &self.requests.of(id).query));
+            }
             Machine::Capture { capture, .. } => self.nodes[at].runner.machine.hold(*capture),
             Machine::Restore { at: id, last, .. } => self.oracle.on_restore(at, *id, *last),
             _ => {}
