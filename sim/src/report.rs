@@ -36,7 +36,7 @@ pub struct Report {
 
 impl Report {
     pub(crate) fn of<M: StateMachine, W: Workload>(seed: &Seed, world: &World<M, W>) -> Self {
-        let suspected = || suspect(|| world.fresh_machine(), world.commands());
+        let suspected = || suspect(|| world.fresh_machine(), world.inputs()?);
         let trace = || world.last_lines(None, usize::MAX);
         Self {
             seed: seed.number,

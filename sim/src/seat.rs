@@ -4,12 +4,16 @@
 //! same in all retries of it: what is performed is known without a word from the adapter that is
 //! to perform it once.
 
-use crate::witness::digest;
+use crate::{
+    panics,
+    witness::{digest, escaped},
+};
 use bytes::Bytes;
 use lakebed::{
     LogId, MachineError, Marks, Sessions, StateMachine, Timestamp,
     session::{Limits, Request, SessionId},
 };
+use std::cell::Cell;
 
 /// The operation of a command that belongs to no session.
 const NONE: u64 = 0;
@@ -112,6 +116,10 @@ impl<M: StateMachine> StateMachine for Inside<M> {
         }
     }
 
+    fn foresee(&self, commands: &mut dyn Iterator<Item = &[u8]>) {
+        self.machine.foresee(&mut commands.map(|command| &command[size_of_val(&NONE)..]));
+    }
+
     fn query(&self, query: &[u8], answer: &mut Vec<u8>) {
         self.machine.query(query, answer);
     }
@@ -127,17 +135,29 @@ impl<M: StateMachine> StateMachine for Inside<M> {
 
 impl<M: StateMachine> StateMachine for Seat<M> {
     fn apply(&mut self, at: LogId, time: Timestamp, command: &[u8], answer: &mut Vec<u8>) {
+        let _blame = Blame::new("applying", Some(at), command);
         match self {
             Self::Alone(machine) => machine.apply(at, time, command, answer),
             Self::WithSessions(sessions) => sessions.apply(at, time, command, answer),
         }
     }
 
+    fn foresee(&self, commands: &mut dyn Iterator<Item = &[u8]>) {
+        let blame = Blame::new("foreseeing", None, &[]);
+        let mut commands = commands.inspect(|command| blame.bytes.set(command));
+        match self {
+            Self::Alone(machine) => machine.foresee(&mut commands),
+            Self::WithSessions(sessions) => sessions.foresee(&mut commands),
+        }
+    }
+
     fn query(&self, query: &[u8], answer: &mut Vec<u8>) {
+        let _blame = Blame::new("answering the query", None, query);
         self.machine().query(query, answer);
     }
 
     fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        let _blame = Blame::freezing();
         match self {
             Self::Alone(machine) => machine.freeze(),
             Self::WithSessions(sessions) => sessions.freeze(),
@@ -145,9 +165,38 @@ impl<M: StateMachine> StateMachine for Seat<M> {
     }
 
     fn restore(&mut self, offset: u64, bytes: &[u8], last: bool) -> Result<(), MachineError> {
+        let _blame = Blame::new("restoring from", None, bytes);
         match self {
             Self::Alone(machine) => machine.restore(offset, bytes, last),
             Self::WithSessions(sessions) => sessions.restore(offset, bytes, last),
+        }
+    }
+}
+
+/// Says, if the machine panics, that it was the machine and what it was doing.
+pub(crate) struct Blame<'a> {
+    doing: &'static str,
+    at: Option<LogId>,
+    /// What it was given last.
+    bytes: Cell<&'a [u8]>,
+}
+
+impl<'a> Blame<'a> {
+    pub(crate) const fn freezing() -> Self {
+        Self::new("freezing", None, &[])
+    }
+
+    const fn new(doing: &'static str, at: Option<LogId>, bytes: &'a [u8]) -> Self {
+        Self { doing, at, bytes: Cell::new(bytes) }
+    }
+}
+
+impl Drop for Blame<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let at = self.at.map_or_else(String::new, |at| format!(" {at}:"));
+            let doing = format!("{}{at} {}", self.doing, escaped(self.bytes.get()));
+            panics::blame("the machine does not panic", doing);
         }
     }
 }

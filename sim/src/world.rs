@@ -187,13 +187,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// Traces what happens from now on; `print`: as it happens.
     pub fn trace(&mut self, print: bool) {
         self.trace = Some(Trace::new(print));
-        self.oracle.keep_commands();
+        self.oracle.keep_inputs();
     }
 
     /// Traces what happens from now on, and forgets nothing of it.
     pub(crate) fn trace_whole(&mut self) {
         self.trace = Some(Trace::whole());
-        self.oracle.keep_commands();
+        self.oracle.keep_inputs();
     }
 
     /// The last lines of the trace about a node and the cluster.

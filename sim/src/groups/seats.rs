@@ -8,7 +8,7 @@ use crate::{
     oracle::{Checked, Violation},
     plan::US,
     seat,
-    witness::{Applied, Witness},
+    witness::{Applied, SITE_FORESIGHT, Witness},
 };
 use lakebed::{
     DiskError, Event, File, GroupId, Halt, HostEvent, Machine, OpId, Outcome, RequestId, Runner,
@@ -143,6 +143,10 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             _ => None,
         };
         match &step {
+            Machine::Apply(_) => {
+                let draw = self.process.lane(SITE_FORESIGHT, at as u32);
+                seat.runner.machine.look_ahead(draw);
+            }
             Machine::Capture { capture, .. } => seat.runner.machine.hold(*capture),
             Machine::Restore { at: from, last, .. } => group.oracle.on_restore(at, *from, *last),
             _ => {}

@@ -29,7 +29,7 @@ use crate::client::{Fate, Request};
 use crate::disk::SimDisk;
 use crate::plan::Plan;
 use crate::seat::Seat;
-use crate::witness::{Applied, Given};
+use crate::witness::{Applied, Inputs};
 use bytes::Bytes;
 use lakebed::{
     Action, Change, DiskRequest, Engine, Entries, Forced, Instant, LogId, LogIndex, Marks,
@@ -265,14 +265,14 @@ impl<M: StateMachine> Oracle<M> {
         self.machines.hold_sessions_to(limits);
     }
 
-    /// Keeps the commands that are applied, for whoever wants to see what a machine makes of them.
-    pub(crate) fn keep_commands(&mut self) {
-        self.machines.keep_commands();
+    /// Keeps what machines are given, for whoever wants to see what one makes of it.
+    pub(crate) fn keep_inputs(&mut self) {
+        self.machines.keep_inputs();
     }
 
-    /// The commands that were kept, in order.
-    pub(crate) fn commands(&self) -> &[Given] {
-        self.machines.commands()
+    /// What was kept, in order.
+    pub(crate) const fn inputs(&self) -> Option<&Inputs> {
+        self.machines.inputs()
     }
 
     /// Whether a node that starts like this would go back on its word; `vote`: or could, as its
@@ -486,6 +486,11 @@ impl<M: StateMachine> Oracle<M> {
     /// A request ended.
     pub(crate) fn on_end(&mut self, id: RequestId, request: &Request, fate: Fate) -> Checked {
         self.history.on_end(id, request, fate)
+    }
+
+    /// A node's machine is asked this next.
+    pub(crate) fn on_ask(&mut self, node: usize, query: &Bytes) {
+        self.machines.on_ask(node, query);
     }
 
     /// A query was answered by a node whose machine stood where the reference stands, or not.

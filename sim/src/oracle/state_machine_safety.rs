@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{
     seat::Seat,
-    witness::{Applied, Given, PREFIX_BYTES, Witness, digest, state_digest},
+    witness::{Applied, Asked, Given, Inputs, PREFIX_BYTES, Witness, digest, state_digest},
 };
+use bytes::Bytes;
 use lakebed::{
     Entries, Entry, Kind, LogId, LogIndex, Marks, StateMachine, session::Limits, tape::Digest,
 };
@@ -29,8 +30,8 @@ pub(super) struct Machines<M> {
     reference: Witness<M>,
     /// The last index that each node's machine holds; `None` while a snapshot is being taken in.
     positions: Vec<Option<LogIndex>>,
-    /// The commands applied, while somebody wants them.
-    kept: Option<Vec<Given>>,
+    /// The commands applied and the queries asked, while somebody wants them.
+    kept: Option<Inputs>,
     /// The times of those that the reference was given.
     times: Times,
     sessions: Sessions,
@@ -60,12 +61,12 @@ impl<M: StateMachine> Machines<M> {
         self.reference.machine.marks()
     }
 
-    pub(super) fn keep_commands(&mut self) {
-        self.kept = Some(Vec::new());
+    pub(super) fn keep_inputs(&mut self) {
+        self.kept = Some(Inputs::default());
     }
 
-    pub(super) fn commands(&self) -> &[Given] {
-        self.kept.as_deref().unwrap_or_default()
+    pub(super) const fn inputs(&self) -> Option<&Inputs> {
+        self.kept.as_ref()
     }
 
     /// What lies behind this was lost by a recovery by force: the reference, which begins anew in
@@ -78,9 +79,10 @@ impl<M: StateMachine> Machines<M> {
         self.times.forget();
         self.sessions.forget();
         let kept = self.kept.as_mut().expect("whoever tells a story keeps the commands");
-        kept.retain(|given| given.at.index <= last);
+        kept.commands.retain(|given| given.at.index <= last);
+        kept.queries.retain(|asked| asked.at <= last);
         self.reference = Witness::new(machine);
-        for Given { at, time, command } in kept {
+        for Given { at, time, command } in &kept.commands {
             let mut answer = Vec::new();
             self.reference.machine.apply(*at, *time, command, &mut answer);
             // What was right before is now.
@@ -172,13 +174,19 @@ impl<M: StateMachine> Machines<M> {
             answer.clear();
             if let Some(kept) = &mut self.kept {
                 let command = command[PREFIX_BYTES..].to_vec();
-                kept.push(Given { at: entry.id, time: entry.time, command });
+                kept.commands.push(Given { at: entry.id, time: entry.time, command });
             }
             self.reference.apply(entry.id, entry.time, command, &mut answer);
             self.sessions.on_answer(node, entry.time, &command[PREFIX_BYTES..], &answer)?;
         }
         self.records.push(record(entry, &self.reference.applied));
         Ok(())
+    }
+
+    pub(super) fn on_ask(&mut self, node: usize, query: &Bytes) {
+        if let (Some(kept), Some(at)) = (&mut self.kept, self.positions[node]) {
+            kept.queries.push(Asked { at, query: query.clone() });
+        }
     }
 
     pub(super) fn on_query(&self, node: usize, query: &[u8], answer: &[u8]) -> Checked {

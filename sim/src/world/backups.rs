@@ -150,7 +150,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// known: the run must be traced from its beginning.
     pub fn check_backup(&self, taken: &Taken) -> Checked {
         let mut machine = self.fresh_machine();
-        for given in self.oracle.commands().iter().take_while(|given| given.at <= taken.backup.at) {
+        let commands = self.inputs().into_iter().flat_map(|inputs| &inputs.commands);
+        for given in commands.take_while(|given| given.at <= taken.backup.at) {
             machine.apply(given.at, given.time, &given.command, &mut Vec::new());
         }
         let expected = in_one_piece(machine.freeze());

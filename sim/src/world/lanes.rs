@@ -8,7 +8,7 @@ use crate::{
     oracle::{Checked, Violation},
     plan::US,
     seat::Seat,
-    witness::{Applied, in_one_piece},
+    witness::{Applied, SITE_FORESIGHT, in_one_piece},
 };
 use lakebed::{Entries, Event, LogId, Machine, Start, StateMachine};
 
@@ -94,7 +94,14 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// What has to be known before a step is performed; the entries that it applies.
     fn prepare(&mut self, at: usize, step: &Machine) -> Option<Entries> {
         match step {
-            Machine::Apply(entries) => return Some(entries.clone()),
+            Machine::Apply(entries) => {
+                let draw = self.process.lane(SITE_FORESIGHT, at as u32);
+                self.nodes[at].runner.machine.look_ahead(draw);
+                return Some(entries.clone());
+            }
+            Machine::Query { requests, .. } => {
+                requests.ids().for_each(|id| self.oracle.on_ask(at, &self.requests.of(id).query));
+            }
             Machine::Capture { capture, .. } => self.nodes[at].runner.machine.hold(*capture),
             Machine::Restore { at: id, last, .. } => self.oracle.on_restore(at, *id, *last),
             _ => {}

@@ -8,7 +8,7 @@ use crate::{
     oracle::{Checked, Oracle, Violation},
     plan::Plan,
     seat::Seat,
-    witness::Given,
+    witness::Inputs,
     world::{Stats, node_id},
 };
 use lakebed::{Engine, Marks, StateMachine, Status, inspect::Probe};
@@ -86,9 +86,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         Ok(())
     }
 
-    /// The commands that were applied anywhere, in order; kept only while the run is traced.
-    pub(crate) fn commands(&self) -> &[Given] {
-        self.oracle.commands()
+    /// What machines were given, in order; kept only while the run is traced.
+    pub(crate) const fn inputs(&self) -> Option<&Inputs> {
+        self.oracle.inputs()
     }
 
     /// A machine that was given nothing.
