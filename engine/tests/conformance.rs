@@ -107,6 +107,8 @@ fn flaws_at_the_beginning_and_the_end_are_noticed() {
 fn flaws_of_time_are_noticed() {
     is_noticed(Flaw::ForgetsDeadlines, "deadlines", Clause::Deadline);
     is_noticed(Flaw::OversleepsDeadlines, "deadlines", Clause::Deadline);
+    is_noticed(Flaw::KeepsTheTime, "deadlines", Clause::TimeTold);
+    is_noticed(Flaw::TellsTheTimeOnce, "deadlines", Clause::TimeTold);
 }
 
 #[test]

@@ -66,16 +66,20 @@ fn found(blocks: &[u8]) -> Result<Completion, DiskError> {
     Ok(Completion::Read(blocks.iter().flat_map(|fill| block(*fill)).collect()))
 }
 
-/// Early ones after late ones, and one that passes while the disk is busy.
+/// Early ones after late ones, and one that passes while the disk is busy. Then something happens
+/// for more than two seconds: by then the wall clock must have been told twice.
 fn deadlines() -> Vec<Step> {
     let wait = |millis| Step::default().wait(Duration::from_millis(millis));
     let file = File::Spare(1);
+    let look = |op| wait(1250).disk(op, read(file, 0, BLOCK), found(&[0]));
     vec![
         wait(30),
         wait(5),
         wait(0),
         wait(60).disk(1, create(file, 4 * MIB), done()),
         wait(1),
+        look(3),
+        look(4),
         Step::default().disk(2, DiskRequest::Remove { file }, done()),
     ]
 }

@@ -13,9 +13,13 @@ use std::{
     time::Duration,
 };
 
-/// How late a deadline may be met. A disk operation that is under way excuses any lateness: a driver
-/// may be in the middle of it, and how long a disk takes is nobody's fault.
+/// How late a deadline may be met, and the wall clock told. A disk operation that is under way
+/// excuses any lateness of a deadline: a driver may be in the middle of it, and how long a disk
+/// takes is nobody's fault.
 pub const LATENESS_MAX: Duration = Duration::from_secs(1);
+
+/// How often the wall clock is told as long as anything happens.
+const TIME_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a driver may take to tell of a loss.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(2);
@@ -70,6 +74,10 @@ struct Life {
     deadline: Option<Instant>,
     /// When the core was called last.
     called: Instant,
+    /// When the wall clock was told last.
+    told: Option<Instant>,
+    /// Since when something happens and the wall clock is to be told.
+    untold_since: Option<Instant>,
     /// The last message from each peer, if it does not have its buffer for itself.
     shared: BTreeMap<NodeId, Bytes>,
 }
@@ -169,6 +177,26 @@ impl Ledger {
         }
         events.iter().for_each(|event| self.on_event(event));
         self.await_word_of_losses(now);
+        self.await_time(now, events);
+    }
+
+    /// Whoever tells it by a timer of its own does so behind the first event after a silence, or
+    /// after a long turn. That is not late yet.
+    fn await_time(&mut self, now: Instant, events: &[Event]) {
+        if events.iter().any(|event| matches!(event, Event::Propose { .. })) {
+            (self.life.told, self.life.untold_since) = (Some(now), None);
+            return;
+        }
+        let is_due = self.life.told.is_none_or(|told| now.since(told) > TIME_EVERY);
+        if events.is_empty() || !is_due {
+            return;
+        }
+        let late = now.since(*self.life.untold_since.get_or_insert(now));
+        if late > LATENESS_MAX {
+            let before = if self.life.told.is_some() { "again" } else { "at all" };
+            let detail = format!("it was not told {before}, {late:?} after it was due");
+            self.breach(Clause::TimeTold, detail);
+        }
     }
 
     fn await_word_of_losses(&mut self, now: Instant) {

@@ -35,7 +35,7 @@
 //!   acknowledgment that was lost.
 //! - Messages that share one buffer with more than the length of a frame between them.
 //! - Events of a former life other than its disk operations: what was received for it, say.
-//! - What a clock counts while the machine sleeps.
+//! - What a clock counts while the machine sleeps, and whether the wall clock that is told is right.
 
 mod cases;
 mod cluster;
@@ -64,6 +64,8 @@ pub enum Clause {
     StartFirst,
     /// `handle` is called at the deadline.
     Deadline,
+    /// The wall clock is told with the start and once a second as long as anything happens.
+    TimeTold,
     /// Each disk operation ends once.
     OpEnds,
     /// What a disk operation did is what was asked, and reads find what was written.
@@ -93,6 +95,7 @@ impl fmt::Display for Clause {
         f.write_str(match self {
             Self::StartFirst => "the first event is Start, once",
             Self::Deadline => "handle is called at the deadline",
+            Self::TimeTold => "the wall clock is told once a second",
             Self::OpEnds => "each disk operation ends once",
             Self::DiskContent => "disk operations do what was asked",
             Self::FailureTold => "a failed operation is told as it failed",

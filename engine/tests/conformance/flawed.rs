@@ -4,14 +4,14 @@ use crate::hub::{Hub, Nobody};
 use bytes::{Buf, Bytes, BytesMut};
 use lakebed::{
     Action, Completion, Core, DiskError, DiskRequest, Event, Extent, Instant, Machine, NodeId,
-    OpId, Runner,
+    OpId, Runner, Timestamp,
     conformance::{Seat, Witness},
     files::Directory,
 };
 use std::{
     collections::VecDeque,
     sync::{Mutex, mpsc::Receiver},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 /// What is wrong with a driver.
@@ -24,6 +24,8 @@ pub(crate) enum Flaw {
     GoesOn,
     ForgetsDeadlines,
     OversleepsDeadlines,
+    KeepsTheTime,
+    TellsTheTimeOnce,
     LosesCompletions,
     CompletesTwice,
     MatchesByOrder,
@@ -79,6 +81,8 @@ pub(crate) struct Flawed<'a> {
     incoming: BytesMut,
     /// Messages of this turn.
     sent: usize,
+    /// When the wall clock was told.
+    told: Option<Instant>,
     origin: std::time::Instant,
 }
 
@@ -98,6 +102,7 @@ impl<'a> Flawed<'a> {
             kept: Vec::new(),
             incoming: BytesMut::with_capacity(8 << 20),
             sent: 0,
+            told: None,
             origin: std::time::Instant::now(),
             seat,
         };
@@ -119,6 +124,7 @@ impl<'a> Flawed<'a> {
         let mut actions = Vec::new();
         loop {
             let now = self.now();
+            self.tell_time(now);
             self.seat.core.handle(now, self.events.drain(..), &mut actions);
             self.spoil(&mut actions);
             self.sent = 0;
@@ -138,6 +144,19 @@ impl<'a> Flawed<'a> {
 
     fn now(&self) -> Instant {
         Instant(self.origin.elapsed().as_nanos() as u64)
+    }
+
+    fn tell_time(&mut self, now: Instant) {
+        let is_due = match (self.flaw, self.told) {
+            (Flaw::KeepsTheTime, _) => false,
+            (_, None) => true,
+            (Flaw::TellsTheTimeOnce, Some(_)) => false,
+            (_, Some(told)) => now.since(told) >= Duration::from_secs(1),
+        };
+        if is_due {
+            self.told = Some(now);
+            self.events.push(Event::time(wall()));
+        }
     }
 
     fn leave(mut self) {
@@ -302,6 +321,11 @@ impl<'a> Flawed<'a> {
         let oversleeps = self.flaw == Flaw::OversleepsDeadlines;
         if oversleeps { Duration::from_millis(1500) } else { Duration::ZERO }
     }
+}
+
+fn wall() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Timestamp(since.map_or(0, |since| since.as_nanos() as u64))
 }
 
 fn perform(flaw: Flaw, files: &Directory, request: &DiskRequest) -> Ended {
