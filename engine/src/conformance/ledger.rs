@@ -32,7 +32,7 @@ pub(super) struct Ledger {
     former: BTreeSet<OpId>,
     /// Operations that a [`FaultyDisk`](super::FaultyDisk) failed, and how.
     failed: BTreeMap<OpId, DiskError>,
-    /// Operations that a `FaultyDisk` shall fail.
+    /// Operations that a `FaultyDisk` shall yet fail.
     pub(super) doomed: BTreeMap<OpId, DiskError>,
     /// Peers to whom a [`LossyLink`](super::LossyLink) lost something and who were not said to be
     /// down since, and when the core was first called after that.

@@ -74,7 +74,9 @@ pub(crate) struct Flawed<'a> {
     inbox: Receiver<Event>,
     events: Vec<Event>,
     /// In the order in which they were asked for.
-    ops: VecDeque<OpId>,
+    ops: VecDeque<(OpId, DiskRequest)>,
+    /// Operations that were submitted once more.
+    tried: Vec<OpId>,
     down: Vec<NodeId>,
     kept: Vec<Bytes>,
     /// What was received and not yet cut off.
@@ -98,6 +100,7 @@ impl<'a> Flawed<'a> {
             inbox: hub.enter(case, node),
             events: Vec::new(),
             ops: VecDeque::new(),
+            tried: Vec::new(),
             down: Vec::new(),
             kept: Vec::new(),
             incoming: BytesMut::with_capacity(8 << 20),
@@ -196,7 +199,7 @@ impl<'a> Flawed<'a> {
     fn perform(&mut self, action: Action) -> bool {
         match action {
             Action::Disk { op, request, .. } => {
-                self.ops.push_back(op);
+                self.ops.push_back((op, request.clone()));
                 self.seat.disk.submit(op, request);
             }
             Action::Send { to, head, body } => self.send(to, &head, &body),
@@ -259,11 +262,16 @@ impl<'a> Flawed<'a> {
                 self.files.perform(&late).unwrap();
             }
         }
-        let first = self.ops.pop_front().expect("it was submitted");
+        let is_it = |(asked, _): &(OpId, _)| flaw == Flaw::MatchesByOrder || *asked == op;
+        let asked = self.ops.iter().position(is_it).expect("it was submitted");
+        if flaw == Flaw::TriesAgain && result.is_err() && !self.tried.contains(&op) {
+            self.tried.push(op);
+            return self.seat.disk.submit(op, self.ops[asked].1.clone());
+        }
+        let (op, _) = self.ops.remove(asked).expect("it is there");
         let result = self.spoil_result(result);
         match flaw {
             Flaw::LosesCompletions if op.0 % 7 == 0 => {}
-            Flaw::MatchesByOrder => self.events.push(Event::Completed { op: first, result }),
             Flaw::CompletesTwice => {
                 let event = Event::Completed { op, result };
                 self.events.extend([event.clone(), event]);
@@ -274,7 +282,7 @@ impl<'a> Flawed<'a> {
 
     fn spoil_result(&self, result: Ended) -> Ended {
         match (self.flaw, result) {
-            (Flaw::HidesFailures | Flaw::TriesAgain, Err(_)) => Ok(Completion::Done),
+            (Flaw::HidesFailures, Err(_)) => Ok(Completion::Done),
             (Flaw::PanicsAtFailures, Err(error)) => panic!("the disk failed: {error}"),
             (_, result) => result,
         }
