@@ -137,6 +137,9 @@ fn flaws_of_the_disk_are_noticed() {
 fn flaws_of_the_machine_lane_are_noticed() {
     is_noticed(Flaw::CapturesLate, "machine order", Clause::MachineInOrder);
     is_noticed(Flaw::ClaimsTooMuch, "machine order", Clause::MachineInOrder);
+    is_noticed(Flaw::ClaimsBeforehand, "machine order", Clause::MachineInOrder);
+    is_noticed(Flaw::AnswersTheNewestRestore, "machine order", Clause::MachineInOrder);
+    is_noticed(Flaw::PassesOverEmptyRestores, "machine order", Clause::MachineInOrder);
     is_noticed(Flaw::ReversesSteps, "machine order", Clause::MachineInOrder);
     is_noticed(Flaw::HidesRefusals, "machine order", Clause::MachineInOrder);
 }

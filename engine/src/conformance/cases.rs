@@ -238,8 +238,7 @@ fn state(commands: &[&[u8]]) -> Vec<u8> {
 }
 
 /// A view stays what it was while the machine goes on; a stopped one is forgotten; a state is
-/// replaced piece by piece, also where another was begun or
-/// refused before.
+/// replaced piece by piece, also where another was begun or refused before, and by none at all.
 fn machine_order() -> Vec<Step> {
     let capture =
         |id| Machine::Capture { capture: CaptureId(id), at: LogId::new(Term(1), LogIndex(id)) };
@@ -268,6 +267,9 @@ fn machine_order() -> Vec<Step> {
         Step::default().machine(restore(6, restored.len())),
         Step::default().machine(entry(51, &[b"six"])).machine(capture(51)),
         Step::default().captured(CaptureId(51), state(&[b"from", b"elsewhere", b"six"])),
+        Step::default().machine(restore(0, 7)).machine(Machine::EMPTY),
+        Step::default().machine(entry(1, &[b"anew"])).machine(capture(1)),
+        Step::default().captured(CaptureId(1), state(&[b"anew"])),
     ]
 }
 

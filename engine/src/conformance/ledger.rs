@@ -67,10 +67,10 @@ struct Life {
     piece: Option<(CaptureId, u32)>,
     /// Captures that were stopped while a piece was on its way; it may still come, or not.
     stopped: BTreeSet<CaptureId>,
-    restore_handed: u64,
-    restored: u64,
-    /// What was handed out of restores that another one has followed, and is to be answered first.
-    restores_broken_off: VecDeque<u64>,
+    /// Restores that are yet to be answered: which state each belongs to, and where it ends in it.
+    restores: VecDeque<(u64, u64)>,
+    /// States that have begun.
+    states: u64,
     deadline: Option<Instant>,
     /// When the core was called last.
     called: Instant,
@@ -130,6 +130,10 @@ impl Ledger {
         if self.life.applied < self.life.handed {
             let detail = format!("{} was to be applied, {}", self.life.handed, self.life.applied);
             return breach(Clause::MachineInOrder, detail + " was");
+        }
+        if let Some((_, end)) = self.life.restores.front() {
+            let detail = format!("a restore up to {end} was never answered");
+            return breach(Clause::MachineInOrder, detail);
         }
         if let Some((capture, _)) = self.life.piece {
             return breach(Clause::MachineInOrder, format!("{capture:?}: a piece never came"));
@@ -222,7 +226,7 @@ impl Ledger {
             Event::Captured { capture, result } => {
                 self.on_piece(*capture, result.as_ref().map_or(0, |chunk| chunk.bytes.len()));
             }
-            Event::Restored { through, .. } => self.on_restored(*through),
+            Event::Restored { through, result } => self.on_restored(*through, result.is_ok()),
             Event::Link { peer, up: false } => {
                 self.lost.remove(peer);
             }
@@ -294,19 +298,17 @@ impl Ledger {
         }
     }
 
-    fn on_restored(&mut self, through: u64) {
-        if let Some(end) = self.life.restores_broken_off.front() {
-            if through >= *end {
-                self.life.restores_broken_off.pop_front();
-            }
-            return;
-        }
-        if through < self.life.restored || through > self.life.restore_handed {
-            let detail =
-                format!("restored {through} of {} bytes handed out", self.life.restore_handed);
+    /// In order, each. Whoever answers may have taken in more of the same state meanwhile.
+    fn on_restored(&mut self, through: u64, is_taken: bool) {
+        let Some((state, end)) = self.life.restores.pop_front() else {
+            return self.breach(Clause::MachineInOrder, "a restore was answered twice, or unasked");
+        };
+        let of_state = self.life.restores.iter().rev().find(|(other, _)| *other == state);
+        let handed = of_state.map_or(end, |(_, handed)| *handed);
+        if is_taken && !(end..=handed).contains(&through) {
+            let detail = format!("restored {through} where {end} is next, {handed} handed out");
             self.breach(Clause::MachineInOrder, detail);
         }
-        self.life.restored = through;
     }
 
     pub(super) fn on_actions(&mut self, actions: &[Action], deadline: Option<Instant>) {
@@ -335,13 +337,8 @@ impl Ledger {
                 }
             }
             Machine::Restore { at, offset, bytes, last } => {
-                if *offset == 0 {
-                    if self.life.restore_handed > self.life.restored {
-                        self.life.restores_broken_off.push_back(self.life.restore_handed);
-                    }
-                    self.life.restored = 0;
-                }
-                self.life.restore_handed = offset + bytes.len() as u64;
+                self.life.states += u64::from(*offset == 0);
+                self.life.restores.push_back((self.life.states, offset + bytes.len() as u64));
                 if *last || *at == LogId::ZERO {
                     self.life.handed = at.index;
                     self.life.applied = at.index;

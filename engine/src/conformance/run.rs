@@ -343,7 +343,7 @@ impl Case {
             listener,
             members: Arc::clone(&self.members),
             start: self.start(life),
-            core: Probe::new(self.core(life, node), Arc::clone(ledger)),
+            core: Probe::new(self.core(life, node, &machine), Arc::clone(ledger)),
             machine,
             disk: FaultyDisk::new(Arc::clone(ledger), seed),
             link: LossyLink::new(Arc::clone(ledger), seed),
@@ -361,9 +361,9 @@ impl Case {
         Start::Format { cluster: ClusterId(1), members: Arc::clone(&self.members) }
     }
 
-    fn core(&self, life: u32, node: NodeId) -> Inner {
+    fn core(&self, life: u32, node: NodeId, machine: &Witness) -> Inner {
         if let Some(steps) = script(self.name, life) {
-            return Inner::Script(Script::new(steps, self.directory(node)));
+            return Inner::Script(Script::new(steps, self.directory(node), machine.clone()));
         }
         if self.nodes() == 2 {
             return Inner::Talk(self.talk(life, node));

@@ -41,6 +41,9 @@ pub(crate) enum Flaw {
     LeavesOperationsRunning,
     CapturesLate,
     ClaimsTooMuch,
+    ClaimsBeforehand,
+    AnswersTheNewestRestore,
+    PassesOverEmptyRestores,
     ReversesSteps,
     HidesRefusals,
     LosesInSilence,
@@ -77,6 +80,8 @@ pub(crate) struct Flawed<'a> {
     ops: VecDeque<(OpId, DiskRequest)>,
     /// Operations that were submitted once more.
     tried: Vec<OpId>,
+    /// Machine steps of the turn before, of a driver that claims them beforehand.
+    lane: Vec<Machine>,
     down: Vec<NodeId>,
     kept: Vec<Bytes>,
     /// What was received and not yet cut off.
@@ -101,6 +106,7 @@ impl<'a> Flawed<'a> {
             events: Vec::new(),
             ops: VecDeque::new(),
             tried: Vec::new(),
+            lane: Vec::new(),
             down: Vec::new(),
             kept: Vec::new(),
             incoming: BytesMut::with_capacity(8 << 20),
@@ -131,6 +137,7 @@ impl<'a> Flawed<'a> {
             self.seat.core.handle(now, self.events.drain(..), &mut actions);
             self.spoil(&mut actions);
             self.sent = 0;
+            self.perform_what_was_claimed();
             for action in actions.drain(..) {
                 if self.perform(action) {
                     return self.leave();
@@ -138,6 +145,9 @@ impl<'a> Flawed<'a> {
             }
             if self.flaw == Flaw::LeavesEarly {
                 return;
+            }
+            if self.flaw == Flaw::AnswersTheNewestRestore {
+                self.answer_the_newest_restore();
             }
             self.end_an_operation();
             self.reconnect();
@@ -211,6 +221,20 @@ impl<'a> Flawed<'a> {
     }
 
     fn step(&mut self, step: Machine) {
+        match &step {
+            Machine::Apply(entries) if self.flaw == Flaw::ClaimsBeforehand => {
+                self.events.push(Event::Applied { through: entries.last });
+            }
+            Machine::Restore { bytes, .. }
+                if self.flaw == Flaw::PassesOverEmptyRestores && bytes.is_empty() =>
+            {
+                return self.events.push(Event::Restored { through: 0, result: Ok(()) });
+            }
+            _ => {}
+        }
+        if self.flaw == Flaw::ClaimsBeforehand {
+            return self.lane.push(step);
+        }
         let event = self.runner.perform(step, &mut Nobody);
         self.events.extend(event.map(|event| match event {
             Event::Applied { through } if self.flaw == Flaw::ClaimsTooMuch => {
@@ -221,6 +245,20 @@ impl<'a> Flawed<'a> {
             }
             event => event,
         }));
+    }
+
+    fn perform_what_was_claimed(&mut self) {
+        for step in std::mem::take(&mut self.lane) {
+            let event = self.runner.perform(step, &mut Nobody);
+            self.events.extend(event.filter(|event| !matches!(event, Event::Applied { .. })));
+        }
+    }
+
+    fn answer_the_newest_restore(&mut self) {
+        let is_answer = |event: &Event| matches!(event, Event::Restored { .. });
+        let newest = self.events.iter().rposition(is_answer);
+        let mut at = 0..;
+        self.events.retain(|event| at.next() == newest || !is_answer(event));
     }
 
     fn send(&mut self, to: NodeId, head: &[u8], body: &[u8]) {
@@ -289,7 +327,7 @@ impl<'a> Flawed<'a> {
     }
 
     fn wait(&mut self) {
-        if self.events.is_empty() && self.seat.disk.is_idle() {
+        if self.events.is_empty() && self.seat.disk.is_idle() && self.lane.is_empty() {
             let deadline =
                 self.seat.core.deadline().filter(|_| self.flaw != Flaw::ForgetsDeadlines);
             let event = match deadline.map(|deadline| deadline.since(self.now())) {
