@@ -82,6 +82,20 @@ fn what_was_not_checked_is_not_passed_over() {
     assert!(refused.downcast_ref::<String>().is_some_and(|said| said.contains("2 not checked")));
 }
 
+/// A driver with a way around a seam would pass a case that asked nothing of it.
+#[test]
+fn what_goes_around_a_seam_is_not_checked() {
+    let disk = "the driver does not use FaultyDisk for every operation";
+    let link = "the driver does not ask LossyLink before each send: nothing was lost";
+    for (flaw, case, why) in
+        [(Flaw::SyncsBeside, "failures put in", disk), (Flaw::AsksOfOneLoss, "losses put in", link)]
+    {
+        let verdict = drive(flaw, case);
+        let Verdict::Unchecked(unchecked) = &verdict else { panic!("{flaw:?}: {verdict:?}") };
+        assert_eq!((unchecked.case, unchecked.why), (case, why));
+    }
+}
+
 fn drive(flaw: Flaw, case: &str) -> Verdict {
     let scratch = tempfile::tempdir().unwrap();
     let hub = Hub::default();

@@ -24,7 +24,6 @@ impl FaultyDisk {
     /// Takes an operation.
     pub fn submit(&mut self, op: OpId, request: DiskRequest) {
         let mut ledger = lock(&self.ledger);
-        ledger.seams.disk = true;
         if ledger.has_failed(op) {
             ledger.breach(Clause::FailureTold, format!("{op:?} failed, and was submitted again"));
         }
@@ -74,7 +73,7 @@ impl LossyLink {
     pub fn loses(&mut self, to: NodeId) -> bool {
         let lost = self.draw.below(8) == 0;
         let mut ledger = lock(&self.ledger);
-        ledger.seams.link = true;
+        ledger.asked_of_losses = true;
         if lost {
             ledger.on_lost(to);
         }

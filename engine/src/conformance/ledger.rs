@@ -37,22 +37,14 @@ pub(super) struct Ledger {
     /// Peers to whom a [`LossyLink`](super::LossyLink) lost something and who were not said to be
     /// down since, and when the core was first called after that.
     lost: BTreeMap<NodeId, Option<Instant>>,
-    /// What the driver put under itself.
-    pub(super) seams: Seams,
+    /// Whether a [`LossyLink`](super::LossyLink) was asked, and whether it has lost anything.
+    pub(super) asked_of_losses: bool,
+    has_lost: bool,
     /// What the case waits for, and what it means if that never comes.
     pub(super) awaited: Option<Breach>,
     /// How often the core was called: whether anything goes on.
     pub(super) calls: u64,
     breach: Option<Breach>,
-}
-
-/// Which faults can be put in.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Seams {
-    /// A [`FaultyDisk`](super::FaultyDisk) was given an operation.
-    pub(super) disk: bool,
-    /// A [`LossyLink`](super::LossyLink) was asked.
-    pub(super) link: bool,
 }
 
 #[derive(Debug, Default)]
@@ -109,7 +101,22 @@ impl Ledger {
         self.failed.contains_key(&op)
     }
 
+    /// Why the failures that were to be put in show nothing, if they do not.
+    pub(super) fn without_failures(&self) -> Option<&'static str> {
+        let none = "the driver does not use FaultyDisk";
+        let few = "the driver does not use FaultyDisk for every operation";
+        (!self.doomed.is_empty()).then_some(if self.failed.is_empty() { none } else { few })
+    }
+
+    /// The same of losses.
+    pub(super) fn without_losses(&self) -> Option<&'static str> {
+        let none = "the driver does not use LossyLink";
+        let few = "the driver does not ask LossyLink before each send: nothing was lost";
+        (!self.has_lost).then_some(if self.asked_of_losses { few } else { none })
+    }
+
     pub(super) fn on_lost(&mut self, to: NodeId) {
+        self.has_lost = true;
         self.lost.entry(to).or_default();
     }
 

@@ -19,7 +19,8 @@
 //! Where a driver has seams of its own, [`FaultyDisk`] and [`LossyLink`] go under it: they delay
 //! and reorder completions and fail operations, and lose sends, in legal ways, and the probe knows
 //! of each fault and demands that the driver tells of it as it is. Two cases are about nothing else.
-//! Of a driver that does not use what they need they are [not checked](Unchecked), and
+//! Of a driver that does not use what they need, for every operation and send, they are [not
+//! checked](Unchecked), and
 //! [`Report::assert`] refuses that as it does a failure, unless the test
 //! [accepts](Report::accept_unchecked) it by name.
 //!

@@ -36,6 +36,7 @@ pub(crate) enum Flaw {
     HidesFailures,
     TriesAgain,
     PanicsAtFailures,
+    SyncsBeside,
     SwallowsErrors,
     SaysOnlyNumbers,
     LeavesOperationsRunning,
@@ -47,6 +48,7 @@ pub(crate) enum Flaw {
     ReversesSteps,
     HidesRefusals,
     LosesInSilence,
+    AsksOfOneLoss,
     OverrunsItsQueue,
     ReordersSends,
     CutsMessages,
@@ -86,6 +88,8 @@ pub(crate) struct Flawed<'a> {
     kept: Vec<Bytes>,
     /// What was received and not yet cut off.
     incoming: BytesMut,
+    /// Of a loss.
+    has_asked: bool,
     /// Messages of this turn.
     sent: usize,
     /// When the wall clock was told.
@@ -110,6 +114,7 @@ impl<'a> Flawed<'a> {
             down: Vec::new(),
             kept: Vec::new(),
             incoming: BytesMut::with_capacity(8 << 20),
+            has_asked: false,
             sent: 0,
             told: None,
             origin: std::time::Instant::now(),
@@ -208,6 +213,12 @@ impl<'a> Flawed<'a> {
     /// Whether that was the last one.
     fn perform(&mut self, action: Action) -> bool {
         match action {
+            Action::Disk { op, request: request @ DiskRequest::Sync { .. }, .. }
+                if self.flaw == Flaw::SyncsBeside =>
+            {
+                let result = self.files.perform(&request);
+                self.events.push(Event::Completed { op, result });
+            }
             Action::Disk { op, request, .. } => {
                 self.ops.push_back((op, request.clone()));
                 self.seat.disk.submit(op, request);
@@ -270,7 +281,9 @@ impl<'a> Flawed<'a> {
             }
             return;
         }
-        let lost = self.seat.link.loses(to);
+        let is_asked = self.flaw != Flaw::AsksOfOneLoss || !self.has_asked;
+        self.has_asked = true;
+        let lost = is_asked && self.seat.link.loses(to);
         let mut bytes = [head, body].concat();
         if self.flaw == Flaw::CutsMessages {
             bytes.truncate(1000);
