@@ -55,6 +55,8 @@ struct Life {
     ops: BTreeSet<OpId>,
     handed: LogIndex,
     applied: LogIndex,
+    /// The same of before a state was replaced: what was in the lane then is still answered.
+    replaced: Option<(LogIndex, LogIndex)>,
     /// The piece that is asked for, and its greatest length.
     piece: Option<(CaptureId, u32)>,
     /// Captures that were stopped while a piece was on its way; it may still come, or not.
@@ -277,6 +279,13 @@ impl Ledger {
     }
 
     fn on_applied(&mut self, through: LogIndex) {
+        if let Some((handed, applied)) = &mut self.life.replaced
+            && (*applied..=*handed).contains(&through)
+        {
+            *applied = through;
+            self.life.replaced.take_if(|(handed, _)| *handed == through);
+            return;
+        }
         let (applied, handed) = (self.life.applied, self.life.handed);
         if through < applied || through > handed {
             let detail = format!("applied {through}, after {applied} and with {handed} handed out");
@@ -347,8 +356,13 @@ impl Ledger {
                 self.life.states += u64::from(*offset == 0);
                 self.life.restores.push_back((self.life.states, offset + bytes.len() as u64));
                 if *last || *at == LogId::ZERO {
-                    self.life.handed = at.index;
-                    self.life.applied = at.index;
+                    let life = &mut self.life;
+                    if life.applied < life.handed {
+                        let now = (life.handed, life.applied);
+                        let (handed, applied) = life.replaced.unwrap_or(now);
+                        life.replaced = Some((handed.max(now.0), applied.min(now.1)));
+                    }
+                    (life.handed, life.applied) = (at.index, at.index);
                 }
             }
             Machine::Query { .. } | Machine::Capture { .. } => {}
@@ -359,7 +373,34 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Chunk, Class, DiskRequest};
+    use crate::{Chunk, Class, DiskRequest, Entries, Runs, Term};
+
+    /// A slow machine and a small snapshot: the state is all handed out while entries of before are
+    /// still in the lane. Their answer, in order and right, was called a breach.
+    #[test]
+    fn entries_ahead_of_a_new_state_are_still_answered() {
+        let mut ledger = Ledger::default();
+        let apply = |first, last| {
+            let (first, last) = (LogIndex(first), LogIndex(last));
+            Action::Machine(Machine::Apply(Entries {
+                first,
+                last,
+                frames: Bytes::new(),
+                runs: Runs::None,
+            }))
+        };
+        let at = LogId::new(Term(1), LogIndex(100));
+        let restore = Machine::Restore { at, offset: 0, bytes: Bytes::from("all"), last: true };
+        let applied = |through| Event::Applied { through: LogIndex(through) };
+        ledger.on_call(Instant(1), &[Event::Start(crate::Start::Run)]);
+        let asked = [apply(1, 40), apply(41, 50), Action::Machine(restore), apply(101, 102)];
+        ledger.on_actions(&asked, None);
+        let restored = Event::Restored { through: 3, result: Ok(()) };
+        ledger.on_call(Instant(2), &[applied(40), applied(50), restored, applied(102)]);
+        assert_eq!(ledger.broken(), None);
+        ledger.on_call(Instant(3), &[applied(50)]);
+        assert_eq!(ledger.broken().map(|breach| breach.clause), Some(Clause::MachineInOrder));
+    }
 
     /// A probe may stay around an engine for as long as a node lives.
     #[test]
