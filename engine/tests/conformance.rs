@@ -162,6 +162,7 @@ fn flaws_of_the_machine_lane_are_noticed() {
 fn flaws_of_the_network_are_noticed() {
     is_noticed(Flaw::LosesInSilence, "messages", Clause::LossTold);
     is_noticed(Flaw::OverrunsItsQueue, "messages", Clause::LossTold);
+    is_noticed(Flaw::StaysDown, "messages", Clause::LinkUp);
     is_noticed(Flaw::ReordersSends, "messages", Clause::SendsInOrder);
     is_noticed(Flaw::CutsMessages, "messages", Clause::SendsInOrder);
     is_noticed(Flaw::SharesBuffers, "messages", Clause::OwnBuffer);

@@ -82,6 +82,8 @@ pub enum Clause {
     SendsInOrder,
     /// A lost send is followed by `Link { up: false }`.
     LossTold,
+    /// A link that was down is said to be up when sends can be expected to arrive again.
+    LinkUp,
     /// Each received message lies in a buffer of its own.
     OwnBuffer,
     /// The core is driven until it halts.
@@ -105,6 +107,7 @@ impl fmt::Display for Clause {
             Self::MachineInOrder => "machine steps are performed in order",
             Self::SendsInOrder => "sends arrive in order and unchanged",
             Self::LossTold => "a lost send is followed by Link down",
+            Self::LinkUp => "a link is up again once sends arrive",
             Self::OwnBuffer => "a received message has its own buffer",
             Self::UntilHalt => "a core is driven until it halts",
             Self::DroppedAfterHalt => "after the halt the core is dropped",

@@ -49,6 +49,7 @@ pub(crate) enum Flaw {
     HidesRefusals,
     LosesInSilence,
     AsksOfOneLoss,
+    StaysDown,
     OverrunsItsQueue,
     ReordersSends,
     CutsMessages,
@@ -354,6 +355,8 @@ impl<'a> Flawed<'a> {
         if self.flaw == Flaw::OverrunsItsQueue {
             self.events = self.events.drain(..).flat_map(down_before_up).collect();
         }
+        // The one who answers: one who is to begin would say nothing at all.
+        let is_left_down = self.flaw == Flaw::StaysDown && self.seat.node == NodeId(2);
         for event in &mut self.events {
             match event {
                 Event::Received { bytes, .. } if self.flaw == Flaw::KeepsMessages => {
@@ -365,6 +368,7 @@ impl<'a> Flawed<'a> {
                     self.incoming.advance(4);
                     *bytes = self.incoming.split_to(bytes.len()).freeze();
                 }
+                Event::Link { up, .. } if is_left_down => *up = false,
                 Event::Received { bytes, .. } if self.flaw == Flaw::OwnsItsBuffers => {
                     *bytes = Bytes::from_owner(bytes.to_vec());
                 }
