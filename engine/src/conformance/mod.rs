@@ -19,9 +19,8 @@
 //! Where a driver has seams of its own, [`FaultyDisk`] and [`LossyLink`] go under it: they delay
 //! and reorder completions and fail operations, and lose sends, in legal ways, and the probe knows
 //! of each fault and demands that the driver tells of it as it is. Two cases are about nothing else.
-//! Of a driver that does not use what they need, for every operation and send, they are [not
-//! checked](Unchecked), and
-//! [`Report::assert`] refuses that as it does a failure, unless the test
+//! Of a driver that does not use what they need, for every operation and send, they are
+//! [not checked](Unchecked), and [`Report::assert`] refuses that as it does a failure, unless the test
 //! [accepts](Report::accept_unchecked) it by name.
 //!
 //! # What the kit cannot see
@@ -37,6 +36,7 @@
 //!   acknowledgment that was lost.
 //! - Messages that share one buffer with more than the length of a frame between them.
 //! - Events of a former life other than its disk operations: what was received for it, say.
+//! - A link that is left down, around an engine: messages may come from where none can be sent to.
 //! - What a clock counts while the machine sleeps, and whether the wall clock that is told is right.
 
 mod cases;
