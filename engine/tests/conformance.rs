@@ -82,6 +82,20 @@ fn what_was_not_checked_is_not_passed_over() {
     assert!(refused.downcast_ref::<String>().is_some_and(|said| said.contains("2 not checked")));
 }
 
+/// A driver with a way around a seam would pass a case that asked nothing of it.
+#[test]
+fn what_goes_around_a_seam_is_not_checked() {
+    let disk = "the driver does not use FaultyDisk for every operation";
+    let link = "the driver does not ask LossyLink before each send: nothing was lost";
+    for (flaw, case, why) in
+        [(Flaw::SyncsBeside, "failures put in", disk), (Flaw::AsksOfOneLoss, "losses put in", link)]
+    {
+        let verdict = drive(flaw, case);
+        let Verdict::Unchecked(unchecked) = &verdict else { panic!("{flaw:?}: {verdict:?}") };
+        assert_eq!((unchecked.case, unchecked.why), (case, why));
+    }
+}
+
 fn drive(flaw: Flaw, case: &str) -> Verdict {
     let scratch = tempfile::tempdir().unwrap();
     let hub = Hub::default();
@@ -107,6 +121,8 @@ fn flaws_at_the_beginning_and_the_end_are_noticed() {
 fn flaws_of_time_are_noticed() {
     is_noticed(Flaw::ForgetsDeadlines, "deadlines", Clause::Deadline);
     is_noticed(Flaw::OversleepsDeadlines, "deadlines", Clause::Deadline);
+    is_noticed(Flaw::KeepsTheTime, "deadlines", Clause::TimeTold);
+    is_noticed(Flaw::TellsTheTimeOnce, "deadlines", Clause::TimeTold);
 }
 
 #[test]
@@ -135,6 +151,9 @@ fn flaws_of_the_disk_are_noticed() {
 fn flaws_of_the_machine_lane_are_noticed() {
     is_noticed(Flaw::CapturesLate, "machine order", Clause::MachineInOrder);
     is_noticed(Flaw::ClaimsTooMuch, "machine order", Clause::MachineInOrder);
+    is_noticed(Flaw::ClaimsBeforehand, "machine order", Clause::MachineInOrder);
+    is_noticed(Flaw::AnswersTheNewestRestore, "machine order", Clause::MachineInOrder);
+    is_noticed(Flaw::PassesOverEmptyRestores, "machine order", Clause::MachineInOrder);
     is_noticed(Flaw::ReversesSteps, "machine order", Clause::MachineInOrder);
     is_noticed(Flaw::HidesRefusals, "machine order", Clause::MachineInOrder);
 }
@@ -143,6 +162,7 @@ fn flaws_of_the_machine_lane_are_noticed() {
 fn flaws_of_the_network_are_noticed() {
     is_noticed(Flaw::LosesInSilence, "messages", Clause::LossTold);
     is_noticed(Flaw::OverrunsItsQueue, "messages", Clause::LossTold);
+    is_noticed(Flaw::StaysDown, "messages", Clause::LinkUp);
     is_noticed(Flaw::ReordersSends, "messages", Clause::SendsInOrder);
     is_noticed(Flaw::CutsMessages, "messages", Clause::SendsInOrder);
     is_noticed(Flaw::SharesBuffers, "messages", Clause::OwnBuffer);

@@ -66,16 +66,20 @@ fn found(blocks: &[u8]) -> Result<Completion, DiskError> {
     Ok(Completion::Read(blocks.iter().flat_map(|fill| block(*fill)).collect()))
 }
 
-/// Early ones after late ones, and one that passes while the disk is busy.
+/// Early ones after late ones, and one that passes while the disk is busy. Then something happens
+/// for more than two seconds: by then the wall clock must have been told twice.
 fn deadlines() -> Vec<Step> {
     let wait = |millis| Step::default().wait(Duration::from_millis(millis));
     let file = File::Spare(1);
+    let look = |op| wait(1250).disk(op, read(file, 0, BLOCK), found(&[0]));
     vec![
         wait(30),
         wait(5),
         wait(0),
         wait(60).disk(1, create(file, 4 * MIB), done()),
         wait(1),
+        look(3),
+        look(4),
         Step::default().disk(2, DiskRequest::Remove { file }, done()),
     ]
 }
@@ -234,8 +238,7 @@ fn state(commands: &[&[u8]]) -> Vec<u8> {
 }
 
 /// A view stays what it was while the machine goes on; a stopped one is forgotten; a state is
-/// replaced piece by piece, also where another was begun or
-/// refused before.
+/// replaced piece by piece, also where another was begun or refused before, and by none at all.
 fn machine_order() -> Vec<Step> {
     let capture =
         |id| Machine::Capture { capture: CaptureId(id), at: LogId::new(Term(1), LogIndex(id)) };
@@ -264,6 +267,9 @@ fn machine_order() -> Vec<Step> {
         Step::default().machine(restore(6, restored.len())),
         Step::default().machine(entry(51, &[b"six"])).machine(capture(51)),
         Step::default().captured(CaptureId(51), state(&[b"from", b"elsewhere", b"six"])),
+        Step::default().machine(restore(0, 7)).machine(Machine::EMPTY),
+        Step::default().machine(entry(1, &[b"anew"])).machine(capture(1)),
+        Step::default().captured(CaptureId(1), state(&[b"anew"])),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! Faults that go under a driver's own seams: legal for a disk and a network, and hard on a driver.
 
-use super::{ledger::Ledger, probe::lock};
+use super::{Clause, ledger::Ledger, probe::lock};
 use crate::{Completion, DiskError, DiskRequest, NodeId, OpId};
 use std::sync::{Arc, Mutex};
 
@@ -23,7 +23,11 @@ impl FaultyDisk {
 
     /// Takes an operation.
     pub fn submit(&mut self, op: OpId, request: DiskRequest) {
-        lock(&self.ledger).seams.disk = true;
+        let mut ledger = lock(&self.ledger);
+        if ledger.has_failed(op) {
+            ledger.breach(Clause::FailureTold, format!("{op:?} failed, and was submitted again"));
+        }
+        drop(ledger);
         self.waiting.push((op, request));
     }
 
@@ -44,7 +48,8 @@ impl FaultyDisk {
         let (op, request) = self.waiting.swap_remove(self.draw.below(self.waiting.len()));
         let doomed = {
             let mut ledger = lock(&self.ledger);
-            let doomed = ledger.doomed.get(&op).copied();
+            // Once: whoever tries again shall find that it goes well, as with a sync.
+            let doomed = ledger.doomed.remove(&op);
             doomed.inspect(|error| ledger.on_failed(op, *error))
         };
         Some((op, doomed.map_or_else(|| perform(&request), Err)))
@@ -68,7 +73,7 @@ impl LossyLink {
     pub fn loses(&mut self, to: NodeId) -> bool {
         let lost = self.draw.below(8) == 0;
         let mut ledger = lock(&self.ledger);
-        ledger.seams.link = true;
+        ledger.asked_of_losses = true;
         if lost {
             ledger.on_lost(to);
         }

@@ -13,9 +13,13 @@ use std::{
     time::Duration,
 };
 
-/// How late a deadline may be met. A disk operation that is under way excuses any lateness: a driver
-/// may be in the middle of it, and how long a disk takes is nobody's fault.
+/// How late a deadline may be met, and the wall clock told. A disk operation that is under way
+/// excuses any lateness of a deadline: a driver may be in the middle of it, and how long a disk
+/// takes is nobody's fault.
 pub const LATENESS_MAX: Duration = Duration::from_secs(1);
+
+/// How often the wall clock is told as long as anything happens.
+const TIME_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a driver may take to tell of a loss.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(2);
@@ -28,27 +32,19 @@ pub(super) struct Ledger {
     former: BTreeSet<OpId>,
     /// Operations that a [`FaultyDisk`](super::FaultyDisk) failed, and how.
     failed: BTreeMap<OpId, DiskError>,
-    /// Operations that a `FaultyDisk` shall fail.
+    /// Operations that a `FaultyDisk` shall yet fail.
     pub(super) doomed: BTreeMap<OpId, DiskError>,
     /// Peers to whom a [`LossyLink`](super::LossyLink) lost something and who were not said to be
     /// down since, and when the core was first called after that.
     lost: BTreeMap<NodeId, Option<Instant>>,
-    /// What the driver put under itself.
-    pub(super) seams: Seams,
+    /// Whether a [`LossyLink`](super::LossyLink) was asked, and whether it has lost anything.
+    pub(super) asked_of_losses: bool,
+    has_lost: bool,
     /// What the case waits for, and what it means if that never comes.
     pub(super) awaited: Option<Breach>,
     /// How often the core was called: whether anything goes on.
     pub(super) calls: u64,
     breach: Option<Breach>,
-}
-
-/// Which faults can be put in.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Seams {
-    /// A [`FaultyDisk`](super::FaultyDisk) was given an operation.
-    pub(super) disk: bool,
-    /// A [`LossyLink`](super::LossyLink) was asked.
-    pub(super) link: bool,
 }
 
 #[derive(Debug, Default)]
@@ -59,17 +55,23 @@ struct Life {
     ops: BTreeSet<OpId>,
     handed: LogIndex,
     applied: LogIndex,
+    /// The same of before a state was replaced: what was in the lane then is still answered.
+    replaced: Option<(LogIndex, LogIndex)>,
     /// The piece that is asked for, and its greatest length.
     piece: Option<(CaptureId, u32)>,
     /// Captures that were stopped while a piece was on its way; it may still come, or not.
     stopped: BTreeSet<CaptureId>,
-    restore_handed: u64,
-    restored: u64,
-    /// What was handed out of restores that another one has followed, and is to be answered first.
-    restores_broken_off: VecDeque<u64>,
+    /// Restores that are yet to be answered: which state each belongs to, and where it ends in it.
+    restores: VecDeque<(u64, u64)>,
+    /// States that have begun.
+    states: u64,
     deadline: Option<Instant>,
     /// When the core was called last.
     called: Instant,
+    /// When the wall clock was told last.
+    told: Option<Instant>,
+    /// Since when something happens and the wall clock is to be told.
+    untold_since: Option<Instant>,
     /// The last message from each peer, if it does not have its buffer for itself.
     shared: BTreeMap<NodeId, Bytes>,
 }
@@ -101,7 +103,22 @@ impl Ledger {
         self.failed.contains_key(&op)
     }
 
+    /// Why the failures that were to be put in show nothing, if they do not.
+    pub(super) fn without_failures(&self) -> Option<&'static str> {
+        let none = "the driver does not use FaultyDisk";
+        let few = "the driver does not use FaultyDisk for every operation";
+        (!self.doomed.is_empty()).then_some(if self.failed.is_empty() { none } else { few })
+    }
+
+    /// The same of losses.
+    pub(super) fn without_losses(&self) -> Option<&'static str> {
+        let none = "the driver does not use LossyLink";
+        let few = "the driver does not ask LossyLink before each send: nothing was lost";
+        (!self.has_lost).then_some(if self.asked_of_losses { few } else { none })
+    }
+
     pub(super) fn on_lost(&mut self, to: NodeId) {
+        self.has_lost = true;
         self.lost.entry(to).or_default();
     }
 
@@ -122,6 +139,10 @@ impl Ledger {
         if self.life.applied < self.life.handed {
             let detail = format!("{} was to be applied, {}", self.life.handed, self.life.applied);
             return breach(Clause::MachineInOrder, detail + " was");
+        }
+        if let Some((_, end)) = self.life.restores.front() {
+            let detail = format!("a restore up to {end} was never answered");
+            return breach(Clause::MachineInOrder, detail);
         }
         if let Some((capture, _)) = self.life.piece {
             return breach(Clause::MachineInOrder, format!("{capture:?}: a piece never came"));
@@ -169,6 +190,26 @@ impl Ledger {
         }
         events.iter().for_each(|event| self.on_event(event));
         self.await_word_of_losses(now);
+        self.await_time(now, events);
+    }
+
+    /// Whoever tells it by a timer of its own does so behind the first event after a silence, or
+    /// after a long turn. That is not late yet.
+    fn await_time(&mut self, now: Instant, events: &[Event]) {
+        if events.iter().any(|event| matches!(event, Event::Propose { .. })) {
+            (self.life.told, self.life.untold_since) = (Some(now), None);
+            return;
+        }
+        let is_due = self.life.told.is_none_or(|told| now.since(told) > TIME_EVERY);
+        if events.is_empty() || !is_due {
+            return;
+        }
+        let late = now.since(*self.life.untold_since.get_or_insert(now));
+        if late > LATENESS_MAX {
+            let before = if self.life.told.is_some() { "again" } else { "at all" };
+            let detail = format!("it was not told {before}, {late:?} after it was due");
+            self.breach(Clause::TimeTold, detail);
+        }
     }
 
     fn await_word_of_losses(&mut self, now: Instant) {
@@ -194,7 +235,7 @@ impl Ledger {
             Event::Captured { capture, result } => {
                 self.on_piece(*capture, result.as_ref().map_or(0, |chunk| chunk.bytes.len()));
             }
-            Event::Restored { through, .. } => self.on_restored(*through),
+            Event::Restored { through, result } => self.on_restored(*through, result.is_ok()),
             Event::Link { peer, up: false } => {
                 self.lost.remove(peer);
             }
@@ -238,6 +279,13 @@ impl Ledger {
     }
 
     fn on_applied(&mut self, through: LogIndex) {
+        if let Some((handed, applied)) = &mut self.life.replaced
+            && (*applied..=*handed).contains(&through)
+        {
+            *applied = through;
+            self.life.replaced.take_if(|(handed, _)| *handed == through);
+            return;
+        }
         let (applied, handed) = (self.life.applied, self.life.handed);
         if through < applied || through > handed {
             let detail = format!("applied {through}, after {applied} and with {handed} handed out");
@@ -266,19 +314,17 @@ impl Ledger {
         }
     }
 
-    fn on_restored(&mut self, through: u64) {
-        if let Some(end) = self.life.restores_broken_off.front() {
-            if through >= *end {
-                self.life.restores_broken_off.pop_front();
-            }
-            return;
-        }
-        if through < self.life.restored || through > self.life.restore_handed {
-            let detail =
-                format!("restored {through} of {} bytes handed out", self.life.restore_handed);
+    /// In order, each. Whoever answers may have taken in more of the same state meanwhile.
+    fn on_restored(&mut self, through: u64, is_taken: bool) {
+        let Some((state, end)) = self.life.restores.pop_front() else {
+            return self.breach(Clause::MachineInOrder, "a restore was answered twice, or unasked");
+        };
+        let of_state = self.life.restores.iter().rev().find(|(other, _)| *other == state);
+        let handed = of_state.map_or(end, |(_, handed)| *handed);
+        if is_taken && !(end..=handed).contains(&through) {
+            let detail = format!("restored {through} where {end} is next, {handed} handed out");
             self.breach(Clause::MachineInOrder, detail);
         }
-        self.life.restored = through;
     }
 
     pub(super) fn on_actions(&mut self, actions: &[Action], deadline: Option<Instant>) {
@@ -307,16 +353,16 @@ impl Ledger {
                 }
             }
             Machine::Restore { at, offset, bytes, last } => {
-                if *offset == 0 {
-                    if self.life.restore_handed > self.life.restored {
-                        self.life.restores_broken_off.push_back(self.life.restore_handed);
-                    }
-                    self.life.restored = 0;
-                }
-                self.life.restore_handed = offset + bytes.len() as u64;
+                self.life.states += u64::from(*offset == 0);
+                self.life.restores.push_back((self.life.states, offset + bytes.len() as u64));
                 if *last || *at == LogId::ZERO {
-                    self.life.handed = at.index;
-                    self.life.applied = at.index;
+                    let life = &mut self.life;
+                    if life.applied < life.handed {
+                        let now = (life.handed, life.applied);
+                        let (handed, applied) = life.replaced.unwrap_or(now);
+                        life.replaced = Some((handed.max(now.0), applied.min(now.1)));
+                    }
+                    (life.handed, life.applied) = (at.index, at.index);
                 }
             }
             Machine::Query { .. } | Machine::Capture { .. } => {}
@@ -327,7 +373,34 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Chunk, Class, DiskRequest};
+    use crate::{Chunk, Class, DiskRequest, Entries, Runs, Term};
+
+    /// A slow machine and a small snapshot: the state is all handed out while entries of before are
+    /// still in the lane. Their answer, in order and right, was called a breach.
+    #[test]
+    fn entries_ahead_of_a_new_state_are_still_answered() {
+        let mut ledger = Ledger::default();
+        let apply = |first, last| {
+            let (first, last) = (LogIndex(first), LogIndex(last));
+            Action::Machine(Machine::Apply(Entries {
+                first,
+                last,
+                frames: Bytes::new(),
+                runs: Runs::None,
+            }))
+        };
+        let at = LogId::new(Term(1), LogIndex(100));
+        let restore = Machine::Restore { at, offset: 0, bytes: Bytes::from("all"), last: true };
+        let applied = |through| Event::Applied { through: LogIndex(through) };
+        ledger.on_call(Instant(1), &[Event::Start(crate::Start::Run)]);
+        let asked = [apply(1, 40), apply(41, 50), Action::Machine(restore), apply(101, 102)];
+        ledger.on_actions(&asked, None);
+        let restored = Event::Restored { through: 3, result: Ok(()) };
+        ledger.on_call(Instant(2), &[applied(40), applied(50), restored, applied(102)]);
+        assert_eq!(ledger.broken(), None);
+        ledger.on_call(Instant(3), &[applied(50)]);
+        assert_eq!(ledger.broken().map(|breach| breach.clause), Some(Clause::MachineInOrder));
+    }
 
     /// A probe may stay around an engine for as long as a node lives.
     #[test]

@@ -19,14 +19,15 @@
 //! Where a driver has seams of its own, [`FaultyDisk`] and [`LossyLink`] go under it: they delay
 //! and reorder completions and fail operations, and lose sends, in legal ways, and the probe knows
 //! of each fault and demands that the driver tells of it as it is. Two cases are about nothing else.
-//! Of a driver that does not use what they need they are [not checked](Unchecked), and
-//! [`Report::assert`] refuses that as it does a failure, unless the test
+//! Of a driver that does not use what they need, for every operation and send, they are
+//! [not checked](Unchecked), and [`Report::assert`] refuses that as it does a failure, unless the test
 //! [accepts](Report::accept_unchecked) it by name.
 //!
 //! # What the kit cannot see
 //!
 //! - That a `Sync`, a durable `Write` or a `SyncDirectory` reached the device, and when: only a power
-//!   cut shows it. That a sync that failed is not tried again, without a [`FaultyDisk`].
+//!   cut shows it. That a sync that failed is not tried again: without a [`FaultyDisk`], and with one
+//!   below it, in a disk of the driver's own.
 //! - That the buffers of an operation live until it ends.
 //! - `Respond`, `Members`, `Note` and `Machine::Query`: whose clients a driver has is its own affair,
 //!   and the cores here have none. So nobody sees an answer that came too early, twice or never.
@@ -35,7 +36,8 @@
 //!   acknowledgment that was lost.
 //! - Messages that share one buffer with more than the length of a frame between them.
 //! - Events of a former life other than its disk operations: what was received for it, say.
-//! - What a clock counts while the machine sleeps.
+//! - A link that is left down, around an engine: messages may come from where none can be sent to.
+//! - What a clock counts while the machine sleeps, and whether the wall clock that is told is right.
 
 mod cases;
 mod cluster;
@@ -64,6 +66,8 @@ pub enum Clause {
     StartFirst,
     /// `handle` is called at the deadline.
     Deadline,
+    /// The wall clock is told with the start and once a second as long as anything happens.
+    TimeTold,
     /// Each disk operation ends once.
     OpEnds,
     /// What a disk operation did is what was asked, and reads find what was written.
@@ -78,6 +82,8 @@ pub enum Clause {
     SendsInOrder,
     /// A lost send is followed by `Link { up: false }`.
     LossTold,
+    /// A link that was down is said to be up when sends can be expected to arrive again.
+    LinkUp,
     /// Each received message lies in a buffer of its own.
     OwnBuffer,
     /// The core is driven until it halts.
@@ -93,6 +99,7 @@ impl fmt::Display for Clause {
         f.write_str(match self {
             Self::StartFirst => "the first event is Start, once",
             Self::Deadline => "handle is called at the deadline",
+            Self::TimeTold => "the wall clock is told once a second",
             Self::OpEnds => "each disk operation ends once",
             Self::DiskContent => "disk operations do what was asked",
             Self::FailureTold => "a failed operation is told as it failed",
@@ -100,6 +107,7 @@ impl fmt::Display for Clause {
             Self::MachineInOrder => "machine steps are performed in order",
             Self::SendsInOrder => "sends arrive in order and unchanged",
             Self::LossTold => "a lost send is followed by Link down",
+            Self::LinkUp => "a link is up again once sends arrive",
             Self::OwnBuffer => "a received message has its own buffer",
             Self::UntilHalt => "a core is driven until it halts",
             Self::DroppedAfterHalt => "after the halt the core is dropped",

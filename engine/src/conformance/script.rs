@@ -1,7 +1,7 @@
 //! A core that asks for what it was told to ask for, step by step, and compares what comes back.
 //! What no request can make of a node's directory, it puts there itself.
 
-use super::{Clause, ledger::Ledger};
+use super::{Clause, Witness, ledger::Ledger};
 use crate::{
     Action, CaptureId, Class, Completion, DiskError, DiskRequest, Event, File, Halt, Instant,
     LogIndex, Machine, MachineError, OpId,
@@ -27,8 +27,8 @@ pub(super) struct Step {
     ops: BTreeMap<OpId, Ending>,
     applied: Option<LogIndex>,
     capture: Option<(CaptureId, Vec<u8>)>,
-    restored: Option<u64>,
-    refused: Option<u64>,
+    /// Restores that are yet to be answered: whether the machine refuses each.
+    restores: VecDeque<bool>,
     wait: Option<Duration>,
 }
 
@@ -118,9 +118,7 @@ impl Step {
     pub(super) fn machine(mut self, step: Machine) -> Self {
         match &step {
             Machine::Apply(entries) => self.applied = Some(entries.last),
-            Machine::Restore { offset, bytes, .. } => {
-                self.restored = Some(offset + bytes.len() as u64);
-            }
+            Machine::Restore { .. } => self.restores.push_back(false),
             _ => {}
         }
         self.emit.push(Action::Machine(step));
@@ -129,9 +127,7 @@ impl Step {
 
     /// Bytes of a state which the machine refuses.
     pub(super) fn refused(mut self, step: Machine) -> Self {
-        if let Machine::Restore { offset, bytes, .. } = &step {
-            self.refused = Some(offset + bytes.len() as u64);
-        }
+        self.restores.push_back(true);
         self.emit.push(Action::Machine(step));
         self
     }
@@ -150,12 +146,12 @@ impl Step {
     }
 
     fn is_done(&self) -> bool {
-        self.ops.is_empty()
-            && self.applied.is_none()
-            && self.capture.is_none()
-            && self.restored.is_none()
-            && self.refused.is_none()
-            && self.wait.is_none()
+        self.ops.is_empty() && self.is_answered() && self.capture.is_none() && self.wait.is_none()
+    }
+
+    /// All that changes the machine.
+    fn is_answered(&self) -> bool {
+        self.applied.is_none() && self.restores.is_empty()
     }
 }
 
@@ -168,14 +164,19 @@ pub(super) struct Script {
     directory: PathBuf,
     steps: VecDeque<Step>,
     current: Step,
+    /// The driver's.
+    machine: Witness,
+    /// One that was told what the step at hand and those before it say.
+    model: Witness,
     deadline: Option<Instant>,
     begun: bool,
 }
 
 impl Script {
-    pub(super) fn new(steps: Vec<Step>, directory: PathBuf) -> Self {
+    pub(super) fn new(steps: Vec<Step>, directory: PathBuf, machine: Witness) -> Self {
         let (steps, current) = (steps.into(), Step::default());
-        Self { directory, steps, current, deadline: None, begun: false }
+        let model = Witness::default();
+        Self { directory, steps, current, machine, model, deadline: None, begun: false }
     }
 
     pub(super) const fn deadline(&self) -> Option<Instant> {
@@ -203,6 +204,7 @@ impl Script {
                 // A driver without files has no place for it, and finds nothing there.
                 let _ = plant.put(&self.directory);
             }
+            next.emit.iter().for_each(|action| self.model.follow(action));
             actions.append(&mut next.emit);
             self.deadline = next.wait.map(|wait| now.after(wait));
             self.current = next;
@@ -212,10 +214,8 @@ impl Script {
     fn on_event(&mut self, event: Event, actions: &mut Vec<Action>, ledger: &mut Ledger) {
         match event {
             Event::Completed { op, result } => self.on_completed(op, result, ledger),
-            Event::Applied { through } => {
-                self.current.applied.take_if(|last| *last == through);
-            }
-            Event::Restored { through, result } => self.on_restored(through, result, ledger),
+            Event::Applied { through } => self.on_applied(through, ledger),
+            Event::Restored { result, .. } => self.on_restored(result, ledger),
             Event::Captured { capture, result: Ok(chunk) } => {
                 self.on_piece(capture, &chunk.bytes, chunk.last, actions, ledger);
             }
@@ -223,8 +223,23 @@ impl Script {
         }
     }
 
-    fn on_restored(&mut self, through: u64, result: Result<(), MachineError>, ledger: &mut Ledger) {
-        let is_refused = self.current.refused.take_if(|end| *end == through).is_some();
+    fn on_applied(&mut self, through: LogIndex, ledger: &mut Ledger) {
+        if self.current.applied.take_if(|last| *last == through).is_some() {
+            self.compare_machine(ledger);
+        }
+    }
+
+    /// What is said to be done must have been done: nothing else is on its way to the machine.
+    fn compare_machine(&self, ledger: &mut Ledger) {
+        if self.current.is_answered() && *self.machine.state() != *self.model.state() {
+            let detail = "the machine was not told what is said to be applied or restored";
+            ledger.breach(Clause::MachineInOrder, detail);
+        }
+    }
+
+    /// The ledger has seen that it is the answer to the first of them.
+    fn on_restored(&mut self, result: Result<(), MachineError>, ledger: &mut Ledger) {
+        let Some(is_refused) = self.current.restores.pop_front() else { return };
         match result {
             Ok(()) if is_refused => {
                 let detail = "the machine refused a state, told was that it took it";
@@ -235,7 +250,7 @@ impl Script {
             }
             _ => {}
         }
-        self.current.restored.take_if(|end| *end == through);
+        self.compare_machine(ledger);
     }
 
     fn on_completed(

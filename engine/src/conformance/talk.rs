@@ -41,6 +41,10 @@ pub(super) struct Talk {
     /// Rounds after which this core halts.
     rounds: u32,
     up: bool,
+    /// It was said that the link is down, and not yet that it is up again.
+    down: bool,
+    /// Since when the peer is heard all the same.
+    heard_since: Option<Instant>,
     sent: u64,
     /// What was sent when the link was last said to be down: losses up to here were told.
     told: u64,
@@ -68,6 +72,8 @@ impl Talk {
             shared,
             rounds,
             up: false,
+            down: false,
+            heard_since: None,
             sent: 0,
             told: 0,
             round_start: 0,
@@ -123,7 +129,8 @@ impl Talk {
     }
 
     fn on_link(&mut self, up: bool) {
-        self.up = up;
+        (self.up, self.down) = (up, !up);
+        self.heard_since.take_if(|_| up);
         if !up {
             self.told = self.sent;
         }
@@ -147,6 +154,13 @@ impl Talk {
             let detail = format!("message {number} is not what was sent, or not from {from}");
             return ledger.breach(Clause::SendsInOrder, detail);
         }
+        if self.down {
+            let since = *self.heard_since.get_or_insert(now);
+            if now.since(since) > SILENCE_MAX {
+                let detail = format!("{} is heard, and Link up never came after down", self.peer);
+                return ledger.breach(Clause::LinkUp, detail);
+            }
+        }
         if kind == ACK {
             return self.on_ack(now, number, ledger);
         }
@@ -159,7 +173,8 @@ impl Talk {
             self.conversation().missing = number - 1;
         }
         self.seen = Some(number);
-        if kind == END {
+        // One who is down is sent nothing; the last message comes again until it is up.
+        if kind == END && !self.down {
             actions.push(self.action(number, ACK));
         }
     }
@@ -210,6 +225,8 @@ impl Talk {
             breach(Clause::LossTold, "the peer halted and Link down never came")
         } else if self.silent_since.is_some() {
             breach(Clause::LossTold, "messages were lost in silence")
+        } else if self.down {
+            breach(Clause::LinkUp, "Link up never came after down")
         } else if !self.up {
             breach(Clause::SendsInOrder, "Link up never came, so nothing was sent")
         } else {

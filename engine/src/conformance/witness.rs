@@ -1,6 +1,6 @@
 //! The state machine that a checked driver is given: its state is all it was told, in order.
 
-use crate::{LogId, MachineError, StateMachine, Timestamp};
+use crate::{Action, LogId, Machine, MachineError, StateMachine, Timestamp};
 use bytes::Bytes;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -14,6 +14,21 @@ impl Witness {
     /// The commands behind each other, each behind its length.
     pub(super) fn state(&self) -> MutexGuard<'_, Vec<u8>> {
         self.state.lock().expect("nothing panics while it holds the state")
+    }
+
+    /// Does what a driver must do with it.
+    pub(super) fn follow(&mut self, action: &Action) {
+        match action {
+            Action::Machine(Machine::Apply(entries)) => {
+                let mut state = self.state();
+                entries.commands().for_each(|command| record(&mut state, command.bytes));
+            }
+            Action::Machine(Machine::Restore { offset, bytes, last, .. }) => {
+                // Refused is what the script knows will be.
+                let _ = self.restore(*offset, bytes, *last);
+            }
+            _ => {}
+        }
     }
 }
 

@@ -4,14 +4,14 @@ use crate::hub::{Hub, Nobody};
 use bytes::{Buf, Bytes, BytesMut};
 use lakebed::{
     Action, Completion, Core, DiskError, DiskRequest, Event, Extent, Instant, Machine, NodeId,
-    OpId, Runner,
+    OpId, Runner, Timestamp,
     conformance::{Seat, Witness},
     files::Directory,
 };
 use std::{
     collections::VecDeque,
     sync::{Mutex, mpsc::Receiver},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 /// What is wrong with a driver.
@@ -24,6 +24,8 @@ pub(crate) enum Flaw {
     GoesOn,
     ForgetsDeadlines,
     OversleepsDeadlines,
+    KeepsTheTime,
+    TellsTheTimeOnce,
     LosesCompletions,
     CompletesTwice,
     MatchesByOrder,
@@ -34,14 +36,20 @@ pub(crate) enum Flaw {
     HidesFailures,
     TriesAgain,
     PanicsAtFailures,
+    SyncsBeside,
     SwallowsErrors,
     SaysOnlyNumbers,
     LeavesOperationsRunning,
     CapturesLate,
     ClaimsTooMuch,
+    ClaimsBeforehand,
+    AnswersTheNewestRestore,
+    PassesOverEmptyRestores,
     ReversesSteps,
     HidesRefusals,
     LosesInSilence,
+    AsksOfOneLoss,
+    StaysDown,
     OverrunsItsQueue,
     ReordersSends,
     CutsMessages,
@@ -72,13 +80,21 @@ pub(crate) struct Flawed<'a> {
     inbox: Receiver<Event>,
     events: Vec<Event>,
     /// In the order in which they were asked for.
-    ops: VecDeque<OpId>,
+    ops: VecDeque<(OpId, DiskRequest)>,
+    /// Operations that were submitted once more.
+    tried: Vec<OpId>,
+    /// Machine steps of the turn before, of a driver that claims them beforehand.
+    lane: Vec<Machine>,
     down: Vec<NodeId>,
     kept: Vec<Bytes>,
     /// What was received and not yet cut off.
     incoming: BytesMut,
+    /// Of a loss.
+    has_asked: bool,
     /// Messages of this turn.
     sent: usize,
+    /// When the wall clock was told.
+    told: Option<Instant>,
     origin: std::time::Instant,
 }
 
@@ -94,10 +110,14 @@ impl<'a> Flawed<'a> {
             inbox: hub.enter(case, node),
             events: Vec::new(),
             ops: VecDeque::new(),
+            tried: Vec::new(),
+            lane: Vec::new(),
             down: Vec::new(),
             kept: Vec::new(),
             incoming: BytesMut::with_capacity(8 << 20),
+            has_asked: false,
             sent: 0,
+            told: None,
             origin: std::time::Instant::now(),
             seat,
         };
@@ -119,9 +139,11 @@ impl<'a> Flawed<'a> {
         let mut actions = Vec::new();
         loop {
             let now = self.now();
+            self.tell_time(now);
             self.seat.core.handle(now, self.events.drain(..), &mut actions);
             self.spoil(&mut actions);
             self.sent = 0;
+            self.perform_what_was_claimed();
             for action in actions.drain(..) {
                 if self.perform(action) {
                     return self.leave();
@@ -129,6 +151,9 @@ impl<'a> Flawed<'a> {
             }
             if self.flaw == Flaw::LeavesEarly {
                 return;
+            }
+            if self.flaw == Flaw::AnswersTheNewestRestore {
+                self.answer_the_newest_restore();
             }
             self.end_an_operation();
             self.reconnect();
@@ -138,6 +163,19 @@ impl<'a> Flawed<'a> {
 
     fn now(&self) -> Instant {
         Instant(self.origin.elapsed().as_nanos() as u64)
+    }
+
+    fn tell_time(&mut self, now: Instant) {
+        let is_due = match (self.flaw, self.told) {
+            (Flaw::KeepsTheTime, _) => false,
+            (_, None) => true,
+            (Flaw::TellsTheTimeOnce, Some(_)) => false,
+            (_, Some(told)) => now.since(told) >= Duration::from_secs(1),
+        };
+        if is_due {
+            self.told = Some(now);
+            self.events.push(Event::time(wall()));
+        }
     }
 
     fn leave(mut self) {
@@ -176,8 +214,14 @@ impl<'a> Flawed<'a> {
     /// Whether that was the last one.
     fn perform(&mut self, action: Action) -> bool {
         match action {
+            Action::Disk { op, request: request @ DiskRequest::Sync { .. }, .. }
+                if self.flaw == Flaw::SyncsBeside =>
+            {
+                let result = self.files.perform(&request);
+                self.events.push(Event::Completed { op, result });
+            }
             Action::Disk { op, request, .. } => {
-                self.ops.push_back(op);
+                self.ops.push_back((op, request.clone()));
                 self.seat.disk.submit(op, request);
             }
             Action::Send { to, head, body } => self.send(to, &head, &body),
@@ -189,6 +233,20 @@ impl<'a> Flawed<'a> {
     }
 
     fn step(&mut self, step: Machine) {
+        match &step {
+            Machine::Apply(entries) if self.flaw == Flaw::ClaimsBeforehand => {
+                self.events.push(Event::Applied { through: entries.last });
+            }
+            Machine::Restore { bytes, .. }
+                if self.flaw == Flaw::PassesOverEmptyRestores && bytes.is_empty() =>
+            {
+                return self.events.push(Event::Restored { through: 0, result: Ok(()) });
+            }
+            _ => {}
+        }
+        if self.flaw == Flaw::ClaimsBeforehand {
+            return self.lane.push(step);
+        }
         let event = self.runner.perform(step, &mut Nobody);
         self.events.extend(event.map(|event| match event {
             Event::Applied { through } if self.flaw == Flaw::ClaimsTooMuch => {
@@ -201,6 +259,20 @@ impl<'a> Flawed<'a> {
         }));
     }
 
+    fn perform_what_was_claimed(&mut self) {
+        for step in std::mem::take(&mut self.lane) {
+            let event = self.runner.perform(step, &mut Nobody);
+            self.events.extend(event.filter(|event| !matches!(event, Event::Applied { .. })));
+        }
+    }
+
+    fn answer_the_newest_restore(&mut self) {
+        let is_answer = |event: &Event| matches!(event, Event::Restored { .. });
+        let newest = self.events.iter().rposition(is_answer);
+        let mut at = 0..;
+        self.events.retain(|event| at.next() == newest || !is_answer(event));
+    }
+
     fn send(&mut self, to: NodeId, head: &[u8], body: &[u8]) {
         self.sent += 1;
         if self.flaw == Flaw::OverrunsItsQueue {
@@ -210,7 +282,9 @@ impl<'a> Flawed<'a> {
             }
             return;
         }
-        let lost = self.seat.link.loses(to);
+        let is_asked = self.flaw != Flaw::AsksOfOneLoss || !self.has_asked;
+        self.has_asked = true;
+        let lost = is_asked && self.seat.link.loses(to);
         let mut bytes = [head, body].concat();
         if self.flaw == Flaw::CutsMessages {
             bytes.truncate(1000);
@@ -240,11 +314,16 @@ impl<'a> Flawed<'a> {
                 self.files.perform(&late).unwrap();
             }
         }
-        let first = self.ops.pop_front().expect("it was submitted");
+        let is_it = |(asked, _): &(OpId, _)| flaw == Flaw::MatchesByOrder || *asked == op;
+        let asked = self.ops.iter().position(is_it).expect("it was submitted");
+        if flaw == Flaw::TriesAgain && result.is_err() && !self.tried.contains(&op) {
+            self.tried.push(op);
+            return self.seat.disk.submit(op, self.ops[asked].1.clone());
+        }
+        let (op, _) = self.ops.remove(asked).expect("it is there");
         let result = self.spoil_result(result);
         match flaw {
             Flaw::LosesCompletions if op.0 % 7 == 0 => {}
-            Flaw::MatchesByOrder => self.events.push(Event::Completed { op: first, result }),
             Flaw::CompletesTwice => {
                 let event = Event::Completed { op, result };
                 self.events.extend([event.clone(), event]);
@@ -255,14 +334,14 @@ impl<'a> Flawed<'a> {
 
     fn spoil_result(&self, result: Ended) -> Ended {
         match (self.flaw, result) {
-            (Flaw::HidesFailures | Flaw::TriesAgain, Err(_)) => Ok(Completion::Done),
+            (Flaw::HidesFailures, Err(_)) => Ok(Completion::Done),
             (Flaw::PanicsAtFailures, Err(error)) => panic!("the disk failed: {error}"),
             (_, result) => result,
         }
     }
 
     fn wait(&mut self) {
-        if self.events.is_empty() && self.seat.disk.is_idle() {
+        if self.events.is_empty() && self.seat.disk.is_idle() && self.lane.is_empty() {
             let deadline =
                 self.seat.core.deadline().filter(|_| self.flaw != Flaw::ForgetsDeadlines);
             let event = match deadline.map(|deadline| deadline.since(self.now())) {
@@ -276,6 +355,8 @@ impl<'a> Flawed<'a> {
         if self.flaw == Flaw::OverrunsItsQueue {
             self.events = self.events.drain(..).flat_map(down_before_up).collect();
         }
+        // The one who answers: one who is to begin would say nothing at all.
+        let is_left_down = self.flaw == Flaw::StaysDown && self.seat.node == NodeId(2);
         for event in &mut self.events {
             match event {
                 Event::Received { bytes, .. } if self.flaw == Flaw::KeepsMessages => {
@@ -287,6 +368,7 @@ impl<'a> Flawed<'a> {
                     self.incoming.advance(4);
                     *bytes = self.incoming.split_to(bytes.len()).freeze();
                 }
+                Event::Link { up, .. } if is_left_down => *up = false,
                 Event::Received { bytes, .. } if self.flaw == Flaw::OwnsItsBuffers => {
                     *bytes = Bytes::from_owner(bytes.to_vec());
                 }
@@ -302,6 +384,11 @@ impl<'a> Flawed<'a> {
         let oversleeps = self.flaw == Flaw::OversleepsDeadlines;
         if oversleeps { Duration::from_millis(1500) } else { Duration::ZERO }
     }
+}
+
+fn wall() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Timestamp(since.map_or(0, |since| since.as_nanos() as u64))
 }
 
 fn perform(flaw: Flaw, files: &Directory, request: &DiskRequest) -> Ended {
