@@ -40,7 +40,7 @@ const LAYERS: [(&str, &[&str]); 17] = [
     ("tape", &["engine", "le"]),
     ("files", &[]),
     ("conformance", &["contract", "engine"]),
-    ("fuzzing", &["codec", "disk", "engine", "le", "session", "tape"]),
+    ("fuzzing", &["codec", "disk", "engine", "host", "le", "session", "tape"]),
     ("ground", &["le"]),
 ];
 
