@@ -85,7 +85,8 @@ pub enum DiskRequest {
         /// Whether its room must have been written with zeros, not only promised.
         zeroed: bool,
     },
-    /// Part of a file; shorter only at its end.
+    /// Part of a file; shorter only at its end. Where a write is in flight each sector may be as it was before
+    /// or as it will be.
     Read {
         /// The file.
         file: File,

@@ -56,6 +56,29 @@ impl Inode {
         bytes.freeze()
     }
 
+    /// The same for whoever reads while writes are on their way: of each sector of theirs what was there
+    /// before, or what will be.
+    pub(super) fn read_amid(&self, offset: u64, len: u32, sector: u64) -> Bytes {
+        let bytes = self.read(offset, len);
+        let read = Extent::new(offset, bytes);
+        let mut racing = self.pieces.iter().filter(|piece| piece.meets(&read)).peekable();
+        if racing.peek().is_none() {
+            return read.bytes;
+        }
+        let mut bytes = BytesMut::from(&read.bytes[..]);
+        for Piece { seq, extent, .. } in racing {
+            let mut at = extent.offset;
+            while at < end_of(extent) {
+                let next = (at / sector + 1) * sector;
+                let has_landed = mixed(*seq, at / sector) & 1 == 1;
+                let landed = part(extent, at, next.min(end_of(extent))).filter(|_| has_landed);
+                landed.iter().for_each(|landed| overlay(offset, &mut bytes, landed));
+                at = next;
+            }
+        }
+        bytes.freeze()
+    }
+
     /// A write begins.
     pub(super) fn start(&mut self, seq: u64, extents: impl IntoIterator<Item = Extent>) {
         let piece = |extent| Piece { seq, ended: None, clean: false, extent };
@@ -170,6 +193,12 @@ pub(super) const fn end_of(extent: &Extent) -> u64 {
 /// Whether two extents share a byte.
 pub(super) const fn overlap(a: &Extent, b: &Extent) -> bool {
     a.offset < end_of(b) && b.offset < end_of(a)
+}
+
+/// A number that is another one for each write and sector, and always the same.
+const fn mixed(seq: u64, sector: u64) -> u64 {
+    let mixed = (seq ^ sector.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed >> 40
 }
 
 fn overlay(offset: u64, bytes: &mut [u8], extent: &Extent) {

@@ -3,7 +3,8 @@
 //! A pure state machine: operations are submitted, end when the caller says so, and the power may
 //! fail at any time. It knows neither time nor nodes. The rules (docs/simulation.md):
 //!
-//! - a write that ended is visible, and durable only if it was a durable one;
+//! - a write that ended is visible, and durable only if it was a durable one; of one that is in flight
+//!   whoever reads there sees any sectors;
 //! - a sync makes durable what ended *before the sync was submitted*, lengths included;
 //! - names are durable after a sync of the directory; a rename is atomic;
 //! - of everything else any subset of sectors may survive a power cut.
@@ -294,8 +295,9 @@ impl SimDisk {
             Operation::List => return Ok(Completion::Listed(self.list().collect())),
             Operation::Create { file, ino, len } => self.create(file, ino, len)?,
             Operation::Read { file, offset, len } => {
-                let ino = file.ok_or(DiskError::NotFound)?;
-                return Ok(Completion::Read(self.inodes[&ino].read(offset, len)));
+                let inode = &self.inodes[&file.ok_or(DiskError::NotFound)?];
+                let sector = u64::from(self.geometry.sector);
+                return Ok(Completion::Read(inode.read_amid(offset, len, sector)));
             }
             Operation::Write { ino, durable } => self.write(ino, seq, durable)?,
             Operation::Sync { ino } => {

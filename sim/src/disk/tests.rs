@@ -134,6 +134,24 @@ fn writes_that_ended_are_seen_and_those_in_flight_are_not() {
 }
 
 #[test]
+fn who_reads_amid_a_write_sees_each_sector_as_before_or_as_behind_it() {
+    let mut probe = Probe::with_log();
+    probe.run(durable(0, &[1; 8])).unwrap();
+    let writing = probe.submit(write(1, &[2; 7]));
+    let read = |probe: &mut Probe| {
+        let read = DiskRequest::Read { file: LOG, offset: 0, len: 8 * SECTOR as u32 };
+        let Ok(Completion::Read(bytes)) = probe.run(read) else { panic!("it can be read") };
+        bytes.chunks(SECTOR).map(uniform).collect::<Vec<_>>()
+    };
+    let amid = read(&mut probe);
+    let landed = amid[1..].iter().filter(|byte| **byte == 2).count();
+    assert!(amid[0] == 1 && (1..7).contains(&landed), "{amid:?}");
+    assert_eq!(probe.outcomes(Survivors::None), set(&[&[1; 8]]));
+    probe.disk.complete(writing).unwrap();
+    assert_eq!(read(&mut probe), [1, 2, 2, 2, 2, 2, 2, 2]);
+}
+
+#[test]
 fn sync_covers_what_ended_before_it_was_submitted() {
     let mut probe = Probe::with_log();
     probe.run(write(0, &[1])).unwrap();
