@@ -1,10 +1,9 @@
 //! Stories crashed at every step, their recoveries too, and the bits of their disks flipped; a part
 //! of what `lakebed sim exhaust` and `lakebed sim flips` do, small enough for every day.
 
-use bytes::Bytes;
-use lakebed::{LogId, MachineError, Mark, StateMachine, Timestamp};
+use crate::forgetful::Forgetful;
+use lakebed::Mark;
 use lakebed_scenarios::{
-    machine::Ledger,
     stories::{Ask, FLIPPED, STORIES, Told},
     workload,
 };
@@ -77,32 +76,6 @@ fn the_stories_hold_what_they_must() {
     assert!([Mark::CutTookSegments, Mark::CutReopenedSegment].iter().all(|m| in_turn.has(*m)));
     assert!(marks("three_in_turn", 0).has(Mark::Installed));
     assert!(marks("one_alone", 0).has(Mark::TailRewritten));
-}
-
-/// A ledger that is another one after it was restored.
-#[derive(Clone, Default)]
-struct Forgetful(Ledger);
-
-impl StateMachine for Forgetful {
-    fn apply(&mut self, at: LogId, time: Timestamp, command: &[u8], answer: &mut Vec<u8>) {
-        self.0.apply(at, time, command, answer);
-    }
-
-    fn query(&self, query: &[u8], answer: &mut Vec<u8>) {
-        self.0.query(query, answer);
-    }
-
-    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-        self.0.freeze()
-    }
-
-    fn restore(&mut self, offset: u64, bytes: &[u8], last: bool) -> Result<(), MachineError> {
-        self.0.restore(offset, bytes, last)?;
-        if last {
-            self.0 = Ledger::default();
-        }
-        Ok(())
-    }
 }
 
 /// What fails is told as a plan that names the crash, and fails again from the beginning.

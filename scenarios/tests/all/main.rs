@@ -5,6 +5,7 @@ mod backups;
 mod behind;
 mod bites;
 mod exhaust;
+mod forgetful;
 mod gates;
 mod groups;
 mod holes;

@@ -1,8 +1,7 @@
 //! Plans: a seed and its plan are one run; plans of bugs stay mended; what fails becomes small.
 
-use bytes::Bytes;
-use lakebed::{LogId, MachineError, StateMachine, Timestamp};
-use lakebed_scenarios::{SCENARIOS, machine::Ledger, scenario, workload};
+use crate::forgetful::Forgetful;
+use lakebed_scenarios::{SCENARIOS, scenario, workload};
 use lakebed_sim::{
     Outcome, PlanFile, Report, Seed, Storm,
     plan::Plan,
@@ -63,32 +62,6 @@ fn plans_of_bugs_stay_mended() {
         let run = || (of.run)(Seed::of_plan(file.plan.clone()).traced());
         let report = run().unwrap_or_else(|failure| panic!("{name} is back: {failure}"));
         assert_eq!(run().unwrap().digest, report.digest, "{name} does not do the same twice");
-    }
-}
-
-/// A ledger that loses its counts when it is restored from a snapshot while key 3 is in it.
-#[derive(Default)]
-struct Forgetful(Ledger);
-
-impl StateMachine for Forgetful {
-    fn apply(&mut self, at: LogId, time: Timestamp, command: &[u8], answer: &mut Vec<u8>) {
-        self.0.apply(at, time, command, answer);
-    }
-
-    fn query(&self, query: &[u8], answer: &mut Vec<u8>) {
-        self.0.query(query, answer);
-    }
-
-    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-        self.0.freeze()
-    }
-
-    fn restore(&mut self, offset: u64, bytes: &[u8], last: bool) -> Result<(), MachineError> {
-        self.0.restore(offset, bytes, last)?;
-        if last {
-            self.0 = Ledger::default();
-        }
-        Ok(())
     }
 }
 
