@@ -70,8 +70,8 @@ impl Inode {
             let mut at = extent.offset;
             while at < end_of(extent) {
                 let next = (at / sector + 1) * sector;
-                let has_landed = mixed(*seq, at / sector) & 1 == 1;
-                let landed = part(extent, at, next.min(end_of(extent))).filter(|_| has_landed);
+                let landed = part(extent, at, next.min(end_of(extent)));
+                let landed = landed.filter(|_| has_landed(*seq, at / sector));
                 landed.iter().for_each(|landed| overlay(offset, &mut bytes, landed));
                 at = next;
             }
@@ -195,10 +195,15 @@ pub(super) const fn overlap(a: &Extent, b: &Extent) -> bool {
     a.offset < end_of(b) && b.offset < end_of(a)
 }
 
-/// A number that is another one for each write and sector, and always the same.
-const fn mixed(seq: u64, sector: u64) -> u64 {
-    let mixed = (seq ^ sector.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    mixed >> 40
+/// Whether a sector of a write in flight is there already: always the same of one write and sector.
+const fn has_landed(seq: u64, sector: u64) -> bool {
+    let mut mixed = seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ sector;
+    let mut round = 0;
+    while round < 2 {
+        mixed = (mixed ^ (mixed >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        round += 1;
+    }
+    mixed >> 63 == 1
 }
 
 fn overlay(offset: u64, bytes: &mut [u8], extent: &Extent) {
