@@ -2,15 +2,13 @@
 //! away for longer than the log reaches back; the log, to one whose own is damaged. How fast that is
 //! `just bench install` tells.
 
-mod port;
-
+use crate::port::Port;
 use bytes::Bytes;
 use lakebed::{
     ClusterId, Config, Control, GroupId, LogId, LogIndex, MachineError, Mark, NodeId, Role,
     StateMachine, Status, Timestamp,
 };
 use lakebed_runtime::{DiskKind, Handle, Listen, Node, Options};
-use port::Port;
 use std::{
     net::SocketAddr,
     path::Path,

@@ -1,14 +1,12 @@
 //! A cluster on disks that are written in other units than the default ones.
 
-mod port;
-
+use crate::port::Port;
 use bytes::Bytes;
 use lakebed::{
     ClusterId, Config, GroupId, Halt, LogId, MachineError, NodeId, ReadMode, StateMachine,
     Timestamp,
 };
 use lakebed_runtime::{Depth, Force, Listen, Node, Options, force, look};
-use port::Port;
 use std::{path::Path, time::Duration};
 use tokio::{task::JoinSet, time::timeout};
 

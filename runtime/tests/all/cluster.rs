@@ -1,8 +1,7 @@
 //! Three real nodes on loopback in one process: they elect, replicate, restart, lose one and go
 //! on.
 
-mod port;
-
+use crate::port::Port;
 use bytes::Bytes;
 use futures::future::join_all;
 use lakebed::{
@@ -10,7 +9,6 @@ use lakebed::{
     Start, StateMachine, Status, Timestamp, Tuning,
 };
 use lakebed_runtime::{Counters, DiskKind, Failure, Handle, Listen, Node, Options};
-use port::Port;
 use std::{
     collections::BTreeSet,
     future::Future,

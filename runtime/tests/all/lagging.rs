@@ -1,11 +1,10 @@
 //! A follower that is down while much is written: the leader keeps no more of it in memory than
 //! its cache, and the follower then catches up from the leader's disk.
 //!
-//! `LAGGING_WRITES=1000000 cargo test --release -p lakebed-runtime --test lagging -- --nocapture`
+//! `LAGGING_WRITES=1000000 cargo test --release -p lakebed-runtime --test all lagging -- --nocapture`
 //! does it at full size and prints what it saw.
 
-mod port;
-
+use crate::port::Port;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use lakebed::{
@@ -13,7 +12,6 @@ use lakebed::{
     Timestamp,
 };
 use lakebed_runtime::{Handle, Listen, Node, Options};
-use port::Port;
 use std::{
     net::SocketAddr,
     path::Path,

@@ -1,7 +1,6 @@
 //! Three real nodes with many groups each, on loopback in one process.
 
-mod port;
-
+use crate::port::Port;
 use bytes::Bytes;
 use futures::{FutureExt, future::join};
 use lakebed::{
@@ -11,7 +10,6 @@ use lakebed::{
 use lakebed_runtime::{
     Counters, Failure, Groups, GroupsError, GroupsNode, GroupsOptions, Handle, Listen,
 };
-use port::Port;
 use std::{
     future::Future,
     net::TcpListener,
@@ -127,8 +125,8 @@ impl Cluster {
     async fn add(&self, group: u64, number: u64) -> u64 {
         let propose = async || self.handle(group).propose_one(&number.to_le_bytes()).await.ok();
         let answer = eventually(propose).await;
-        assert_eq!(crate::number(&answer[8..]), group, "another group's machine answered");
-        crate::number(&answer)
+        assert_eq!(self::number(&answer[8..]), group, "another group's machine answered");
+        self::number(&answer)
     }
 
     /// What every node that is up reads in a group.

@@ -1,7 +1,6 @@
 //! Sessions through real nodes on loopback: what is sent again is applied once.
 
-mod port;
-
+use crate::port::Port;
 use bytes::Bytes;
 use futures::FutureExt;
 use lakebed::{
@@ -9,7 +8,6 @@ use lakebed::{
     StateMachine, Timestamp, Tuning, session::SessionError,
 };
 use lakebed_runtime::{Handle, Listen, Node, Options, Session, SessionFailure};
-use port::Port;
 use std::{future::Future, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tokio::{

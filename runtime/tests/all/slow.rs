@@ -86,7 +86,7 @@ impl Node {
         let ((begun, begins), (open, gate)) = (channel(), channel());
         let gate = Arc::new(Mutex::new(gate));
         let machine = move |_| Count { count: 0, begun: begun.clone(), gate: Arc::clone(&gate) };
-        let (groups, node, dir) = crate::open(2, machine);
+        let (groups, node, dir) = self::open(2, machine);
         Self { groups, task: tokio::spawn(node), begins, open, _dir: dir }
     }
 

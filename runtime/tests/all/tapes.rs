@@ -2,8 +2,7 @@
 //! same: tapes of real clusters, on real disks and sockets, are replayed into bare engines, which
 //! must emit the same actions, byte for byte.
 
-mod port;
-
+use crate::port::Port;
 use bytes::Bytes;
 use lakebed::{
     Action, ClusterId, Config, Engine, GroupId, Halt, LogId, MachineError, NodeId, ReadMode,
@@ -11,7 +10,6 @@ use lakebed::{
     tape::{Tape, TapeError},
 };
 use lakebed_runtime::{DiskKind, Handle, Listen, Node, Options, disk::UringDisk};
-use port::Port;
 use std::{
     fs,
     path::{Path, PathBuf},

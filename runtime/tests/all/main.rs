@@ -1,0 +1,16 @@
+//! Nodes on real disks and real connections: one program, so that it is linked once, and its tests keep all
+//! processors at work to the end.
+
+mod cluster;
+mod conformance;
+mod disks;
+mod driver;
+mod groups;
+mod installing;
+mod lagging;
+mod net;
+mod port;
+mod sessions;
+mod slow;
+mod tapes;
+mod units;
