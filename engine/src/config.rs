@@ -147,8 +147,9 @@ pub struct Tuning {
     /// The most log writes in flight. At least one; 8 unless set.
     pub writes_inflight_max: u32,
     /// What proposals may cost, in bytes, that wait until their entry is handed to the machine: their
-    /// commands, and 128 for each run of them that somebody waits for. At least `append_bytes_max`;
-    /// 64 MiB unless set.
+    /// commands, and 128 for each run of them that somebody waits for. At a leader also all of its log that its
+    /// own disk does not hold yet, reckoned as for `cache_bytes_max`: others may commit without it. What goes
+    /// beyond it is [`Busy`](crate::Refusal::Busy). At least `append_bytes_max`; 64 MiB unless set.
     pub propose_bytes_max: u64,
     /// The most bytes handed out to the machine and not yet applied. At least `append_bytes_max`;
     /// 16 MiB unless set. A restart reads ahead for the machine: as many at most, and no more than four times

@@ -96,7 +96,12 @@ impl Raft {
             _ => return Some(Refusal::NotLeader { hint: self.leader() }),
         };
         // The largest batch fits as long as none waits: who waits for it is counted from then on.
-        let waiting = self.gathering.cost() + self.tracking.cost() + self.forwards.cost();
+        let mut placed = self.tracking.cost();
+        if leads && !cfg!(lakebed_break = "lead_on_a_disk_that_lags") {
+            // Others commit, and the machine takes, what this node's own disk may be far from having.
+            placed.commands = placed.commands.max(self.log.volatile_bytes());
+        }
+        let waiting = self.gathering.cost() + placed + self.forwards.cost();
         if bytes + HEAD_BYTES > self.tuning.append_bytes_max as usize {
             Some(Refusal::TooLarge)
         } else if self.is_handing_over() {

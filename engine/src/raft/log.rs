@@ -106,7 +106,7 @@ impl Watermarks {
         self.committed = to;
     }
 
-    pub(crate) fn advance_durable(&mut self, to: LogIndex) {
+    fn advance_durable(&mut self, to: LogIndex) {
         let (durable, last) = (self.durable, self.last);
         assert!(durable <= to && to <= last, "durable {to} after {durable} of {last}");
         self.durable = to;
@@ -233,6 +233,9 @@ pub(crate) struct Log {
     cache: VecDeque<Chunk>,
     /// What they cost.
     cache_bytes: u64,
+    /// How many of them this node's disk does not hold yet, which are the newest, and what those cost.
+    volatile: usize,
+    volatile_bytes: u64,
     room: Room,
     /// The last entry's time: the next one's is no earlier.
     last_time: Timestamp,
@@ -249,6 +252,8 @@ impl Log {
             runs: recovered.terms.clone(),
             cache: VecDeque::new(),
             cache_bytes: 0,
+            volatile: 0,
+            volatile_bytes: 0,
             room: Room::default(),
             last_time: recovered.last_time,
             changes: Vec::new(),
@@ -274,6 +279,22 @@ impl Log {
 
     pub(crate) const fn cache_bytes(&self) -> u64 {
         self.cache_bytes
+    }
+
+    /// What the entries cost that this node's disk does not hold yet: no memory is given back of them.
+    pub(crate) const fn volatile_bytes(&self) -> u64 {
+        self.volatile_bytes
+    }
+
+    /// This node's disk holds everything up to here.
+    pub(crate) fn advance_durable(&mut self, to: LogIndex) {
+        self.marks.advance_durable(to);
+        while let Some(oldest) = self.cache.len().checked_sub(self.volatile)
+            && let Some(chunk) = self.cache.get(oldest).filter(|chunk| chunk.last <= to)
+        {
+            self.volatile -= 1;
+            self.volatile_bytes -= chunk.memory_bytes();
+        }
     }
 
     /// The term of the entry at `index`; `None` behind the end and before what is remembered.
@@ -315,6 +336,10 @@ impl Log {
 
     fn keep(&mut self, chunk: Chunk) {
         self.cache_bytes += chunk.memory_bytes();
+        if chunk.last > self.marks.durable {
+            self.volatile += 1;
+            self.volatile_bytes += chunk.memory_bytes();
+        }
         self.cache.push_back(chunk);
     }
 
@@ -326,6 +351,10 @@ impl Log {
         while self.cache.back().is_some_and(|chunk| chunk.last >= from) {
             let chunk = self.cache.pop_back().expect("it was just seen");
             self.cache_bytes -= chunk.memory_bytes();
+            if self.volatile > 0 {
+                self.volatile -= 1;
+                self.volatile_bytes -= chunk.memory_bytes();
+            }
             if chunk.first < from {
                 self.keep(chunk.slice(chunk.first, from.previous(), usize::MAX));
             }
@@ -351,6 +380,7 @@ impl Log {
         self.runs.clear();
         self.cache.clear();
         self.cache_bytes = 0;
+        (self.volatile, self.volatile_bytes) = (0, 0);
     }
 
     /// What is appended from now on has a time no earlier than this.

@@ -347,7 +347,7 @@ impl Raft {
     pub(crate) fn observe_log(&mut self, durable: LogIndex, saturated: bool) {
         (self.facts.durable, self.facts.saturated) = (durable, saturated);
         if durable > self.log.marks.durable() {
-            self.log.marks.advance_durable(durable);
+            self.log.advance_durable(durable);
             if let Role::Leader(leader) = &mut self.role {
                 leader.count_due = true;
             }

@@ -16,7 +16,7 @@ const WAITER_BYTES: u64 = 128;
 /// What proposals cost in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Cost {
-    commands: u64,
+    pub(super) commands: u64,
     /// Those who wait for them, also where the commands are counted as log.
     pub(super) waiters: u64,
 }

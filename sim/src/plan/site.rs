@@ -46,6 +46,7 @@ pub(super) enum Site {
     FirstSegment = 36,
     Minority = 37,
     Times = 38,
+    Sluggish = 39,
 }
 
 impl Site {

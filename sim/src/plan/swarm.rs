@@ -35,6 +35,7 @@ impl Faults {
         self.stops();
         self.early();
         self.gray();
+        self.sluggish();
         self.hung();
         self.operations();
         self.names();
@@ -191,6 +192,17 @@ impl Faults {
             let noticed = draw.ratio(1, 2);
             self.add(at, FaultKind::Partition { side, both_ways: true, noticed, lasts });
             let lasts = lasts + draw.delay(20 * MS, 60 * MS);
+            self.add(at, FaultKind::SlowDisk { node, factor, lasts });
+        }
+    }
+
+    /// A disk that is slow for long, and ends all that it is given: others commit without it, also when
+    /// its node leads.
+    fn sluggish(&mut self) {
+        let mut draw = self.lane(Site::Sluggish);
+        if draw.ratio(1, 5) {
+            let (at, node) = (Self::at(&mut draw), draw.below(self.nodes as u64) as usize);
+            let (factor, lasts) = (draw.between(10, 60), draw.between(200 * MS, 600 * MS));
             self.add(at, FaultKind::SlowDisk { node, factor, lasts });
         }
     }

@@ -506,7 +506,7 @@ fn no_peer_is_asked_about_what_is_gone() {
 #[test]
 fn what_a_snapshot_takes_the_place_of_is_durable_no_more() {
     let mut log = Log::new(&recovered(&disk_with(5, &[1, 1, 2, 2, 2, 4], 1), 1));
-    log.marks.advance_durable(LogIndex(6));
+    log.advance_durable(LogIndex(6));
     log.end_before(id(3, 4));
     assert_eq!(log.marks.durable(), LogIndex(4));
 }

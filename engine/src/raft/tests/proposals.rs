@@ -1,4 +1,5 @@
 use super::*;
+use crate::entry::HEAD_BYTES;
 
 fn refusals(node: &Node) -> Vec<(u64, Refusal)> {
     let refusal = |(id, outcome): &(u64, Outcome)| match outcome {
@@ -67,8 +68,10 @@ fn an_entry_never_exceeds_append_bytes_max() {
 
 #[test]
 fn too_much_in_flight_is_busy() {
-    // Two entries of two commands, 32 bytes each, and what it costs that somebody waits for them.
-    let tuning = Tuning { append_bytes_max: 128, propose_bytes_max: 384, ..Tuning::default() };
+    // Two entries of two commands, 32 bytes each, and what it costs that somebody waits for them; the first
+    // has its head and its place in the log.
+    let propose_bytes_max = 2 * (64 + 128) + HEAD_BYTES as u64 + 256;
+    let tuning = Tuning { append_bytes_max: 128, propose_bytes_max, ..Tuning::default() };
     let mut cluster = Cluster::tuned(vec![disk_with(1, &[], 1)], tuning);
     cluster.elect(1);
     cluster.at(1).disk.lazy = true;
@@ -80,6 +83,34 @@ fn too_much_in_flight_is_busy() {
     cluster.run();
     cluster.propose(1, 10, &["again"]);
     cluster.run();
+    assert_eq!(cluster.at(1).applied.len(), 5);
+}
+
+/// Two others commit what this node's own disk is far from having: nothing of it can be given back, and
+/// there was no bound to it (seed 63000450 of `churn_of_installs`).
+#[test]
+fn a_leader_whose_disk_lags_takes_no_more_than_may_wait() {
+    let tuning = Tuning { append_bytes_max: 4096, propose_bytes_max: 4096, ..Tuning::default() };
+    let disks = (0..3).map(|_| disk_with(1, &[], 3)).collect();
+    let mut cluster = Cluster::tuned(disks, tuning);
+    cluster.elect(1);
+    cluster.at(1).disk.lazy = true;
+    let mut taken = 0;
+    for request in 0..10 {
+        // A client here, and one at another node.
+        cluster.propose(1 + request % 2, request, &[&"x".repeat(1000)]);
+        cluster.elapse(100 * MS);
+        taken = cluster.at(1).applied.len();
+    }
+    assert_eq!(taken, 3, "each costs 1,000 bytes and what an entry costs");
+    let busy = |at: u64| (4 - at..10).step_by(2).map(|request| (request, Refusal::Busy)).collect();
+    let expected: [Vec<_>; 2] = [busy(0), busy(1)];
+    assert_eq!([refusals(cluster.at(1)), refusals(cluster.at(2))], expected);
+    cluster.at(1).disk.lazy = false;
+    cluster.run();
+    cluster.propose(1, 10, &["again"]);
+    cluster.propose(2, 11, &["and there"]);
+    cluster.elapse(100 * MS);
     assert_eq!(cluster.at(1).applied.len(), 5);
 }
 
