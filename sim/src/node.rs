@@ -309,6 +309,11 @@ pub(crate) struct Scars {
 }
 
 impl Scars {
+    /// Whether anything on it was ever damaged.
+    pub(crate) fn has_any(&self) -> bool {
+        self.is_ruined || !self.files.is_empty() || !self.entries.is_empty()
+    }
+
     /// Whether an entry of a log from `first` on may stay bad: one that was struck, and that nobody else
     /// gives (`is_given`). Its effect is in the node's state, and it goes with the log that a snapshot
     /// takes the place of. A ruined disk may lack any.

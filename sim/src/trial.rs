@@ -4,7 +4,10 @@ use crate::{
     disk::{Outcome, SimDisk, Survivors},
     oracle::Violation,
 };
-use lakebed::{Action, Engine, Event, Halt, Instant, LogIndex, Start, report::LogFound};
+use lakebed::{
+    Action, Engine, Event, Halt, Instant, LogIndex, Start,
+    report::{Inspection, LogFound},
+};
 
 /// How a node starts from a disk.
 pub(crate) enum Trial {
@@ -56,8 +59,15 @@ pub(crate) fn proven(engine: Engine, disk: &SimDisk) -> LogIndex {
 
 /// The log on a disk, if an engine that has seen nothing finds one.
 pub(crate) fn log(engine: Engine, disk: &SimDisk) -> Option<LogFound> {
-    let Trial::Halts(Halt::Inspected(found)) = trial(engine, disk.clone(), Start::Inspect) else {
-        return None;
-    };
-    found.log
+    inspected(trial(engine, disk.clone(), Start::Inspect))?.log
+}
+
+/// What an engine that has seen nothing finds after a power cut that takes all that is not durable.
+pub(crate) fn left(engine: Engine, disk: &SimDisk, seed: u64) -> Option<Box<Inspection>> {
+    inspected(after_power_cut(engine, disk, seed, Start::Inspect))
+}
+
+fn inspected(trial: Trial) -> Option<Box<Inspection>> {
+    let Trial::Halts(Halt::Inspected(found)) = trial else { return None };
+    Some(found)
 }

@@ -16,11 +16,13 @@ mod leaders_clock;
 mod log_matching;
 mod members_in_force;
 mod memory_bounded;
+mod proof_follows;
 mod sessions_end;
 mod sessions_once;
 mod silence;
 mod state_machine_safety;
 mod status_tells;
+mod there_twice;
 mod times_go_on;
 mod votes_once;
 mod watermarks_ordered;
@@ -36,6 +38,7 @@ use lakebed::{
     Membership, NodeId, RequestId, Role, StateMachine, Status, Timestamp,
     entry::Seed,
     inspect::{Probe, Said, said},
+    report::{Inspection, LogFound},
     session::Limits,
     tape::Digest,
 };
@@ -103,6 +106,7 @@ pub(crate) struct Oracle<M> {
     leaders: leader_completeness::Leaders,
     machines: state_machine_safety::Machines<M>,
     promises: acknowledged_survives::Promises,
+    proofs: proof_follows::Proofs,
     votes: votes_once::Votes,
     members: members_in_force::Members,
     history: history::History,
@@ -139,6 +143,7 @@ impl<M: StateMachine> Oracle<M> {
             leaders: leader_completeness::Leaders::new(nodes),
             machines: state_machine_safety::Machines::new(nodes, machine),
             promises: acknowledged_survives::Promises::new(nodes),
+            proofs: proof_follows::Proofs::new(nodes),
             votes: votes_once::Votes::new(nodes),
             members: members_in_force::Members::new(nodes, members),
             history: history::History::default(),
@@ -221,6 +226,7 @@ impl<M: StateMachine> Oracle<M> {
             self.members.on_view(seen, &self.committed, &self.votes)?;
             self.leaders.on_view(seen, &self.committed)?;
             self.machines.on_view(seen);
+            self.proofs.on_view(seen);
             self.clocks.on_view(seen)?;
         }
         Ok(())
@@ -301,6 +307,11 @@ impl<M: StateMachine> Oracle<M> {
         Err(Violation::new("a power cut would leave what was promised", seen.node, what))
     }
 
+    /// And what it would find there of its log.
+    pub(crate) fn on_left(&self, node: usize, log: Option<LogFound>) -> Checked {
+        self.proofs.check(node, log)
+    }
+
     /// Adds to a hash what a node promised.
     pub(crate) fn promised(&self, node: usize, digest: &mut Digest) {
         let durable = self.promises.of(node);
@@ -373,6 +384,7 @@ impl<M: StateMachine> Oracle<M> {
         self.leaders.on_death(node);
         self.machines.on_death(node);
         self.promises.on_death(node);
+        self.proofs.on_death(node);
         self.votes.on_death(node);
     }
 
@@ -507,6 +519,16 @@ impl<M: StateMachine> Oracle<M> {
     ) -> Checked {
         let files: Vec<_> = disk.list().collect();
         disk_bounded::check(node, &files, status, met)
+    }
+
+    /// And what of it a power cut would leave; `is_struck`: some of it was damaged, or failed.
+    pub(crate) fn on_rest(
+        node: usize,
+        durable: LogIndex,
+        found: Option<&Inspection>,
+        is_struck: bool,
+    ) -> Checked {
+        there_twice::check(node, durable, found, is_struck)
     }
 
     /// At the end every machine that stands where the reference stands is what the reference is.
