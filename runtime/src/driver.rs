@@ -7,6 +7,7 @@
 use crate::{
     clients::Table,
     clock::Telling,
+    guarded::Guarded,
     handle::Handle,
     inbox::{End, Inbox, Request},
     trace::Reporter,
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use futures::channel::mpsc;
 use lakebed::{
     Action, Class, Config, Core, DiskRequest, Event, Halt, Instant, Machine, Membership, NodeId,
-    Note, OpId, Refusal, Runner, Start, StateMachine, Timestamp, Tuning,
+    Note, OpId, Refusal, Start, StateMachine, Timestamp, Tuning,
 };
 use std::{
     collections::VecDeque,
@@ -107,7 +108,7 @@ impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Driver<E, D, N, C, M> 
         let inbox = Arc::new(Inbox::new(INBOX_BYTES_MAX));
         let inner = Inner {
             reporter: Reporter::of(config),
-            runner: Runner::new(machine),
+            runner: Guarded::new(machine),
             inbox: Arc::clone(&inbox),
             clients: Table::default(),
             subscribers: Vec::new(),
@@ -155,7 +156,7 @@ impl<E, D, N, C, M> Drop for Driver<E, D, N, C, M> {
 
 struct Inner<E, D, N, C, M> {
     engine: E,
-    runner: Runner<M>,
+    runner: Guarded<M>,
     disk: D,
     /// Until the engine has halted.
     net: Option<N>,

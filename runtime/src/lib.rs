@@ -39,6 +39,7 @@ mod force;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod groups;
+mod guarded;
 mod handle;
 mod health;
 mod inbox;

@@ -120,7 +120,8 @@ impl UringDisk {
         if !zeros::takes_direct(&directory) {
             return Err((directory, Errno::INVAL.into()));
         }
-        let directory = Arc::new(directory);
+        // What is read and written goes through descriptors of its own: those would be kept twice.
+        let directory = Arc::new(directory.with_open_files(1));
         let (done, gate) = (Arc::new(Done::default()), Arc::new(Gate::default()));
         let place: Arc<dyn Place> = Arc::<Directory>::clone(&directory);
         let lane = Lane::new("lakebed-disk", place, Arc::clone(&gate), Arc::clone(&done));
@@ -128,7 +129,7 @@ impl UringDisk {
             Ok(lane) => lane,
             Err(error) => {
                 let directory = Arc::into_inner(directory).expect("the lane did not begin");
-                return Err((directory, error));
+                return Err((directory.with_open_files(HANDLES_MAX), error));
             }
         };
         Ok(Self {

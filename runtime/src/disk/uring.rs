@@ -229,7 +229,9 @@ impl Transfer {
     fn progress(&mut self, result: i32) -> Option<io::Result<()>> {
         if result < 0 {
             let error = io::Error::from_raw_os_error(-result);
-            return if is_transient(&error) { None } else { Some(Err(error)) };
+            // A sync that failed has told so once: the next one would succeed over nothing.
+            let is_over = matches!(self.memory, Memory::None) || !is_transient(&error);
+            return is_over.then_some(Err(error));
         }
         self.done += result.unsigned_abs() as usize;
         let (len, is_read) = match &self.memory {
@@ -313,6 +315,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::io::Errno;
     use std::io::Write;
 
     fn run(ring: &mut Ring) -> Vec<Ended> {
@@ -322,6 +325,22 @@ mod tests {
             ring.reap(&mut ended);
         }
         ended
+    }
+
+    /// Its error has been told: the kernel would call the next sync of the file good.
+    #[test]
+    fn a_sync_that_fails_is_not_tried_again() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let mut progress = |memory, code: Errno| {
+            let file = Arc::clone(&file);
+            let mut transfer = Transfer { key: 0, file, offset: 0, memory, done: 0 };
+            transfer.progress(-code.raw_os_error()).map(|result| result.is_err())
+        };
+        for code in [Errno::INTR, Errno::AGAIN, Errno::BUSY] {
+            assert_eq!(progress(Memory::None, code), Some(true), "{code}");
+            assert_eq!(progress(Memory::Shared(Bytes::new()), code), None, "{code}");
+        }
+        assert_eq!(progress(Memory::Shared(Bytes::new()), Errno::IO), Some(true));
     }
 
     #[test]

@@ -9,13 +9,14 @@
 
 use super::{
     Birth, Shared,
-    machines::{Done, Guarded, Home, Threads},
+    machines::{Done, Home, Threads},
 };
 use crate::{
     clients::Table,
     clock::{SystemClock, Telling},
     disk::pool::Pool,
     driver::{Clock, Net},
+    guarded::Guarded,
     health::{Health, Writes},
     inbox::{End, Inbox, Request},
     net::{Counters, TcpNet},
@@ -448,7 +449,9 @@ impl<M: StateMachine> Inner<M> {
             // One that panicked is gone already.
             drop(self.host.remove(*group));
             seat.clients.end_all();
-            // Whoever learns of the end may start anew: the directory must be unlocked by then.
+            // Whoever learns of the end may start anew: the machine must be gone, and the directory unlocked,
+            // by then.
+            seat.runner = None;
             self.pool.forget(*group);
             self.shared.state().inboxes.remove(group);
             seat.await_end.drain(..).for_each(|request| seat.inbox.push(request));

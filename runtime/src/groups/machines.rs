@@ -4,9 +4,9 @@
 //! came of them; meanwhile the loop goes on, and so do machines on other threads. Knows no engine and
 //! no client. Invariant: a machine is on one thread at a time, and its steps are performed in order.
 
-use crate::clients::Table;
+use crate::{clients::Table, guarded::Guarded};
 use futures::task::AtomicWaker;
-use lakebed::{Clients, Event, GroupId, Machine, Outcome, RequestId, Runner, StateMachine};
+use lakebed::{Clients, Event, GroupId, Machine, Outcome, RequestId, StateMachine};
 use std::{
     any::Any,
     collections::VecDeque,
@@ -19,28 +19,6 @@ use std::{
     task::Waker,
     thread,
 };
-
-/// A group's machine, which may panic as it goes too, as by a mutex that its own panic has poisoned: nobody
-/// else goes with it then.
-pub(super) struct Guarded<M>(Option<Runner<M>>);
-
-impl<M: StateMachine> Guarded<M> {
-    pub(super) const fn new(machine: M) -> Self {
-        Self(Some(Runner::new(machine)))
-    }
-
-    pub(super) fn perform(&mut self, step: Machine, clients: &mut impl Clients) -> Option<Event> {
-        self.0.as_mut().expect("it goes with this").perform(step, clients)
-    }
-}
-
-impl<M> Drop for Guarded<M> {
-    fn drop(&mut self) {
-        let runner = self.0.take();
-        // Whoever is told of panics was told of this one.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(runner)));
-    }
-}
 
 /// A machine on its way to a thread, and what it is to do there.
 struct Turn<M> {

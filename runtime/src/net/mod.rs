@@ -23,12 +23,14 @@ use handshake::{Credentials, Established};
 use lakebed::{Config, Event, MEMBERS_MAX, Membership, NodeId, Tuning};
 use std::{
     collections::BTreeMap,
+    future::{Future, poll_fn},
     io, net,
+    pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 use tokio::{
@@ -146,8 +148,36 @@ pub struct TcpNet {
     /// What is to be told at the next poll.
     events: Vec<Event>,
     counters: Arc<Counters>,
+    accepting: Accepting,
     /// Dropped, and its tasks with it, when the node goes.
     tasks: JoinSet<()>,
+}
+
+/// What a task accepts peers by, and the listener in it: a task ends some time after it is told to, and whoever
+/// opens a node anew wants its address at once.
+#[derive(Clone)]
+struct Accepting(Arc<Mutex<Option<Accept>>>);
+
+type Accept = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Accepting {
+    fn new(accept: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Some(Box::pin(accept)))))
+    }
+
+    fn accept(&self) -> MutexGuard<'_, Option<Accept>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.accept().as_mut().map_or(Poll::Ready(()), |accept| accept.as_mut().poll(cx))
+    }
+}
+
+impl Drop for TcpNet {
+    fn drop(&mut self) {
+        let _closed = self.accepting.accept().take();
+    }
 }
 
 impl TcpNet {
@@ -174,9 +204,12 @@ impl TcpNet {
             established: sender,
             counters: Arc::clone(&counters),
         });
+        let accepting = Accepting::new(Arc::clone(&connector).accept(listener));
         let mut tasks = JoinSet::new();
-        tasks.spawn(Arc::clone(&connector).accept(listener));
+        let accepts = accepting.clone();
+        tasks.spawn(poll_fn(move |cx| accepts.poll(cx)));
         Self {
+            accepting,
             identity,
             limits: Limits::of(config),
             peers: BTreeMap::new(),
@@ -315,7 +348,7 @@ impl Net for TcpNet {
     }
 
     fn poll_events(&mut self, cx: &mut Context<'_>, events: &mut Vec<Event>) {
-        while let std::task::Poll::Ready(Some(established)) = self.established.poll_recv(cx) {
+        while let Poll::Ready(Some(established)) = self.established.poll_recv(cx) {
             self.on_established(established);
         }
         self.poll_write(cx);

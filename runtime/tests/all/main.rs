@@ -5,6 +5,7 @@ mod cluster;
 mod conformance;
 mod disks;
 mod driver;
+mod endings;
 mod groups;
 mod installing;
 mod lagging;
