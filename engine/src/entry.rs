@@ -19,6 +19,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 /// The length of an entry's header in bytes; its body follows.
 pub const HEAD_BYTES: usize = 64;
+/// Entries up to this size share a buffer in the log, wherever they came in.
+pub(crate) const SHARED_BYTES_MAX: usize = 8 << 10;
 const MAGIC: &[u8; 4] = b"LAKE";
 
 /// What an entry carries.
@@ -274,8 +276,11 @@ impl Batch {
         prev_term: Term,
         time: Timestamp,
     ) -> (Head, Bytes) {
-        let count = self.count;
-        seal(self.buf, seed, id, prev_term, time, count, Kind::Commands)
+        let (count, len) = (self.count, self.buf.len());
+        // What is counted in memory is the entry: a buffer that is mostly empty is not kept for it.
+        let is_roomy = len > SHARED_BYTES_MAX && self.buf.capacity() > 2 * len;
+        let buf = if is_roomy { BytesMut::from(&self.buf[..]) } else { self.buf };
+        seal(buf, seed, id, prev_term, time, count, Kind::Commands)
     }
 }
 

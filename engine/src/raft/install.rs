@@ -25,6 +25,10 @@ use std::time::Duration;
 /// begun anew with the newest snapshot.
 const STILL_MAX: u32 = 100;
 
+/// For so many heartbeats a peer may be silent before what is on its way is sent again. A piece on a slow link
+/// takes some, and what is sent behind it would only wait there.
+const SILENT_MAX: u32 = 10;
+
 /// The leader's half: what is on its way to one peer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Transfer {
@@ -45,6 +49,12 @@ pub(super) struct Transfer {
     reading: bool,
     /// Whether the peer got further since the last heartbeat.
     has_moved: bool,
+    /// Whether something came there since then by which it did not: what it waits for is lost.
+    has_missed: bool,
+    /// For how many heartbeats nothing was heard of what is on its way.
+    silent: u32,
+    /// How often so much silence was taken for a loss; each time the next may last twice as long.
+    given_up: u32,
     /// For how many heartbeats it did not.
     still: u32,
     /// What follows the snapshot and is sent beside it.
@@ -87,9 +97,9 @@ impl Transfer {
         })
     }
 
-    /// A heartbeat has passed. What was sent and did not arrive is sent again. Where nothing is on its way
-    /// because this leader may send no more, though the peer has room, it is not the peer that gets no
-    /// further.
+    /// A heartbeat has passed. What was sent and did not arrive is sent again: where the peer says that it
+    /// waits for what came before, or says nothing for long. Where nothing is on its way because this leader
+    /// may send no more, though the peer has room, it is not the peer that gets no further.
     pub(super) fn beat(&mut self, may_send: bool, window: u64) -> bool {
         if !self.has_begun {
             return false;
@@ -100,8 +110,13 @@ impl Transfer {
         let is_on_its_way = self.sent > self.wanted;
         let is_held_back = !may_send && !is_on_its_way && !self.reading && self.has_room(window);
         self.still = if has_moved { 0 } else { self.still + u32::from(!is_held_back) };
-        let is_stuck = !has_moved && is_on_its_way;
+        let has_missed = std::mem::take(&mut self.has_missed) && !has_moved;
+        self.silent = if is_on_its_way { self.silent + 1 } else { 0 };
+        let is_silent = self.silent > SILENT_MAX << self.given_up.min(16);
+        let is_stuck = is_on_its_way && (has_missed || is_silent);
         if is_stuck {
+            self.silent = 0;
+            self.given_up += u32::from(is_silent);
             (self.sent, self.is_open) = (self.wanted, false);
         }
         // The only piece of an empty state has no byte to be missed by: it is sent until the peer
@@ -123,6 +138,9 @@ impl Transfer {
     fn answered(&mut self, answer: &InstallAnswer) {
         let has_moved = answer.next > self.wanted;
         self.has_moved |= has_moved;
+        // It also says when its disk has taken more.
+        self.has_missed |= !has_moved && answer.stored <= self.stored;
+        self.silent = 0;
         self.is_open |= has_moved;
         self.stored = answer.stored;
         self.wanted = answer.next;
@@ -452,6 +470,7 @@ impl Raft {
 mod tests {
     use super::*;
     use crate::types::Term;
+    use std::collections::VecDeque;
 
     fn limited(bytes_per_second: u64) -> (Allowance, Tuning) {
         let heartbeat = Duration::from_millis(100);
@@ -542,6 +561,62 @@ mod tests {
         {
             let transfer = Transfer { snapshot, is_open, ..Transfer::default() };
             assert_eq!(transfer.is_taken_in(), snapshot.is_some() && is_open);
+        }
+    }
+
+    /// What a link has carried, in bytes: all that was sent, and that by which the peer got further; and the
+    /// most that waited before it. One piece in `lost` gets lost.
+    fn carried(piece_ms: u64, lost: Option<u64>) -> [u64; 3] {
+        let name = SnapshotName { bytes: 1 << 40, ..SnapshotName::default() };
+        let mut transfer = Transfer { has_begun: true, ..Transfer::default() };
+        let (mut link, mut next, mut sent, mut most) = (VecDeque::new(), 0, 0, 0);
+        for ms in 1..=60_000 {
+            if let Some(from) = transfer.next(WINDOW) {
+                transfer.reading = false;
+                (transfer.snapshot, transfer.sent) = (Some(name), from + PIECE);
+                link.push_back(from);
+                sent += PIECE;
+                most = most.max(link.len() as u64 * PIECE);
+            }
+            let is_lost = lost.is_some_and(|lost| ms / piece_ms % lost == 0);
+            if ms % piece_ms == 0
+                && let Some(from) = link.pop_front().filter(|_| !is_lost)
+            {
+                next += if from == next { PIECE } else { 0 };
+                let answer = InstallAnswer { next, stored: next, ..InstallAnswer::default() };
+                transfer.answered(&answer);
+            }
+            if ms % 100 == 0 {
+                transfer.beat(true, WINDOW);
+            }
+        }
+        [sent, next, most]
+    }
+
+    const PIECE: u64 = 256 << 10;
+    const WINDOW: u64 = 16 << 20;
+
+    /// Where a piece took longer than a heartbeat all that was on its way was sent again with each that came,
+    /// and a gigabyte waited before the link.
+    #[test]
+    fn a_slow_link_is_given_a_window_and_nothing_twice() {
+        for piece_ms in [1, 50, 90, 110, 150, 210, 500, 900] {
+            let [sent, came, most] = carried(piece_ms, None);
+            assert!(most <= WINDOW && sent <= came + WINDOW, "{piece_ms} ms: {sent} {came} {most}");
+            assert!(came >= (60_000 / piece_ms - 1) * PIECE, "{piece_ms} ms: {came}");
+        }
+    }
+
+    #[test]
+    fn what_is_lost_is_sent_again_on_any_link() {
+        for piece_ms in [1, 50, 110, 210, 2_500] {
+            for lost in [2, 20, 50] {
+                let [_, came, most] = carried(piece_ms, Some(lost));
+                assert!(
+                    came >= 2 * PIECE && most <= 6 * WINDOW,
+                    "{piece_ms} {lost}: {came} {most}"
+                );
+            }
         }
     }
 

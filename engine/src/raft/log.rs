@@ -5,7 +5,7 @@
 //! entry appended in this life that is not durable here is in memory.
 
 use crate::{
-    entry::{Head, frames},
+    entry::{Head, SHARED_BYTES_MAX, frames},
     storage::Recovered,
     types::{LogId, LogIndex, Term, Timestamp},
 };
@@ -28,7 +28,7 @@ const JOINED_BYTES_MAX: usize = 64 << 10;
 
 /// Appends up to this size are copied into a common buffer: that costs less than to keep, for each of
 /// them, the buffer that it came in, and to come back to it when all else has gone through the caches.
-const COPIED_BYTES_MAX: usize = 8 << 10;
+const COPIED_BYTES_MAX: usize = SHARED_BYTES_MAX;
 
 /// The first common buffer, and the largest: each is twice the one before it, so that a log in which
 /// little happens needs little. Of the largest an eighth at most is left over at its end.
@@ -546,6 +546,21 @@ mod tests {
         assert_eq!(room.bytes, BUFFER_BYTES_MAX);
         let large = Bytes::from(vec![1; COPIED_BYTES_MAX + 1]);
         assert_eq!(room.take_in(large.clone()).as_ptr(), large.as_ptr());
+    }
+
+    /// A client may have set aside more than it had to say.
+    #[test]
+    fn an_entry_keeps_no_more_than_twice_its_size_in_memory() {
+        let (seed, at) = (Seed::new(ClusterId(1), GroupId(1)), LogId::new(Term(1), LogIndex(1)));
+        for (room, commands) in [(1 << 20, 9), (1 << 20, 1), (0, 9), (0, 500)] {
+            let mut batch = Batch::with_capacity(room);
+            (0..commands).for_each(|_| batch.push(&[7; 1000]));
+            let (_, frame) = batch.seal(seed, at, Term(1), Timestamp(1));
+            let kept = Room::default().take_in(frame);
+            let len = kept.len();
+            let held = kept.try_into_mut().expect("nobody shares it").capacity();
+            assert!(held <= 2 * len, "{room} {commands}: {held} of {len}");
+        }
     }
 
     /// In a log in which little happens little is set aside.

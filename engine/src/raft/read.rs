@@ -387,11 +387,9 @@ impl Raft {
     /// position this node does not know to be committed: it may never hear of it.
     pub(super) fn refuse_reads(&mut self, why: &Refusal) {
         let committed = self.log.marks.committed();
-        for at in (0..self.reads.ready.len()).rev() {
-            if self.reads.ready[at].index > committed {
-                let Ready { requests, .. } = self.reads.ready.remove(at);
-                self.end(requests, Outcome::Refused(why.clone()));
-            }
+        let unconfirmed = self.reads.ready.extract_if(.., |ready| ready.index > committed);
+        for Ready { requests, .. } in unconfirmed.collect::<Vec<_>>() {
+            self.end(requests, Outcome::Refused(why.clone()));
         }
         let round = self.reads.round.take().map(|round| round.askers).unwrap_or_default();
         let waiting = std::mem::take(&mut self.reads.waiting);

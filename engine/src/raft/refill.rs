@@ -1,17 +1,18 @@
 //! Entries that this node's disk has lost though it knows which they were: whoever holds the same
 //! gives them again, leader or not.
 //!
-//! A node that lacks an entry votes by its whole log, because it knows what that was, and does not
-//! campaign, because it could not hand it on. Were the leader alone asked, two nodes of which the
-//! damaged one is ahead would never elect one (storage.md, counterexamples). If one who is behind has
-//! it as state alone, the damaged one stands all the same: it brings the other up to its own log, which
-//! needs nothing of what is lost, and hands over to it. A leader that finds such an entry lost, and gets it
-//! from nobody, can hand on nothing behind it and commit nothing: it makes room for another. So it does if
-//! that is committed and its machine waits for it; if its machine holds it, and a peer that is there does not,
-//! a snapshot takes its place. Peers are asked in turn, one at each heartbeat, and again at once by what they
-//! gave. What a snapshot here holds as well, and no log that can be reached has any more, is done without:
-//! nobody asks for it until another peer can be reached. Knows no files: what was given is compared with what
-//! is missing by the storage. Invariant: equal term at equal index means the same entry, so any copy will do.
+//! A node that lacks an entry votes by its whole log, because it knows what that was, and does not campaign,
+//! because it could not hand it on. Were the leader alone asked, two nodes of which the damaged one is ahead
+//! would never elect one (storage.md, counterexamples). If one who is behind has it as state alone, the
+//! damaged one stands all the same: it brings the other up to its own log, which needs nothing of what is
+//! lost, and hands over to it. A leader that finds such an entry lost, and gets it from nobody, can hand on
+//! nothing behind it and commit nothing: it makes room for another. So it does if that is committed and its
+//! machine waits for it; if its machine holds it, and a peer that is there does not, a snapshot takes its
+//! place. Peers are asked in turn, one at each heartbeat, or later if answers take longer, and again at once
+//! by what they gave. What a snapshot here holds as well, and no log that can be reached has any more, is
+//! done without: nobody asks for it until another peer can be reached. Knows no files: what was given is
+//! compared with what is missing by the storage. Invariant: equal term at equal index means the same entry,
+//! so any copy will do.
 
 use super::{Raft, log::Chunk, replication::ReadWish, role::Role};
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
     types::{Instant, LogId, LogIndex, NodeId},
 };
 use bytes::Bytes;
+use std::time::Duration;
 
 /// A leader that has asked everybody so often has lost an entry that nobody gives.
 const VAIN_ROUNDS: usize = 2;
@@ -37,6 +39,9 @@ pub(super) struct Refill {
     /// How many questions went out, and when the first did.
     asked: usize,
     since: Option<Instant>,
+    /// So long nobody else is asked, at least a heartbeat: twice what the last answer took. Each question
+    /// brings as much as an append may hold, and on a slow link the answers would queue up.
+    patience: Duration,
     /// In whose logs it is no more: they hold it as state.
     without: Vec<NodeId>,
     /// Whether a peer lacks it as well.
@@ -44,10 +49,10 @@ pub(super) struct Refill {
 }
 
 impl Refill {
-    const fn new(hole: LogId, turn: usize) -> Self {
+    const fn new(hole: LogId, turn: usize, patience: Duration) -> Self {
         let without = Vec::new();
         let (ask_at, since) = (None, None);
-        Self { hole, ask_at, turn, asked: 0, since, without, is_wanted_by_others: false }
+        Self { hole, ask_at, turn, asked: 0, since, patience, without, is_wanted_by_others: false }
     }
 }
 
@@ -56,8 +61,9 @@ impl Raft {
     pub(super) fn observe_hole(&mut self, hole: Option<LogId>) {
         let search = self.refill.as_ref();
         if search.map(|search| search.hole) != hole {
-            let turn = search.map_or(0, |search| search.turn);
-            self.refill = hole.map(|hole| Refill::new(hole, turn));
+            let before = search.map(|search| (search.turn, search.patience));
+            let (turn, patience) = before.unwrap_or_default();
+            self.refill = hole.map(|hole| Refill::new(hole, turn, patience));
         }
     }
 
@@ -75,7 +81,7 @@ impl Raft {
             Some(_) => search.turn += 1,
             None => {}
         }
-        search.ask_at = Some(self.now.after(self.tuning.heartbeat));
+        search.ask_at = Some(self.now.after(self.tuning.heartbeat.max(search.patience)));
         search.asked += 1;
         search.since.get_or_insert(self.now);
         let (at, turn) = (search.hole, search.turn);
@@ -236,6 +242,10 @@ impl Raft {
     pub(super) fn on_refill(&mut self, head: &Head, given: &Given) {
         let leader = self.leader();
         let Some(search) = &mut self.refill else { return };
+        if let Some(since) = search.since.filter(|_| !given.frames.is_empty()) {
+            let took = self.now.since(since).saturating_mul(2);
+            search.patience = took.min(self.tuning.election.0);
+        }
         if given.gone == search.hole {
             if !search.without.contains(&head.from) {
                 search.without.push(head.from);

@@ -516,12 +516,13 @@ const fn class_of(reader: Reader) -> Class {
     if matches!(reader, Reader::Scrub) { Class::Background } else { Class::Serve }
 }
 
-/// As many entries as are wanted, at least one.
+/// As many entries as are wanted, at least one. What fills the blocks between them is read as well: entries
+/// that came one by one lie a block apart.
 fn choose(slots: &[Slot], want: Want, last: LogIndex) -> Vec<Slot> {
     let to = want.to.min(last);
-    let mut bytes = 0;
+    let begin = slots.first().map_or(0, |slot| u64::from(slot.offset));
     let fits = |slot: &&Slot| {
-        bytes += u64::from(slot.total_bytes);
+        let bytes = slot.end() - begin;
         slot.id.index == want.from || (slot.id.index <= to && bytes <= u64::from(want.bytes_max))
     };
     slots.iter().take_while(fits).copied().collect()

@@ -17,6 +17,8 @@ use lakebed::{Mark, Marks, Status};
 const PIECE: u64 = 256;
 /// So many leaders may follow each other while a disk hangs.
 const LEADERS: u64 = 8;
+/// So many pieces may be on the way from each.
+const WINDOW: u64 = 1024;
 
 pub(super) fn check(seen: &Seen<'_>, status: &Status, plan: &Plan) -> Checked {
     let held = status.memory_bytes;
@@ -30,7 +32,8 @@ pub(super) fn check(seen: &Seen<'_>, status: &Status, plan: &Plan) -> Checked {
     let waited = if has_waited { plan.cache_bytes_max() } else { 0 };
     let most = windows.max(tuning.propose_bytes_max).max(waited) + LEADERS * append;
     // What holds the last durable entry may hold as much again that is not.
-    let limit = kept + 2 * most.min(open * append) + open * PIECE + append;
+    let pieces = open.min(LEADERS * WINDOW) * PIECE;
+    let limit = kept + 2 * most.min(open * append) + pieces + append;
     if held <= limit {
         return Ok(());
     }

@@ -299,3 +299,30 @@ fn what_is_gone_at_the_leader_is_stood_for_by_a_snapshot() {
         assert_eq!(after(None, 0, owes), (false, false), "nobody was heard");
     }
 }
+
+/// On a slow link each question that is put before the answer is there brings a copy of it.
+#[test]
+fn who_is_answered_late_asks_later() {
+    let mut disks = disks([6, 6, 6]);
+    for lost in [3, 5] {
+        disks[1].lose(lost);
+    }
+    let tuning = Tuning { append_bytes_max: 100, ..Tuning::default() };
+    let mut cluster = Cluster::tuned(disks, tuning);
+    let asks = |cluster: &mut Cluster, ms: u64| {
+        cluster.pass(ms * MS);
+        let said = cluster.said(2);
+        said.iter().filter(|(_, said)| matches!(said, Payload::RefillAsk { .. })).count()
+    };
+    let asked = (0..5).map(|beat| asks(&mut cluster, 100 * u64::from(beat > 0)));
+    assert_eq!(asked.sum::<usize>(), 5, "one at each heartbeat");
+    let lost = cluster.at(2).disk.holes.clone();
+    let frames = cluster.at(1).disk.log[2].1.clone();
+    let head = cluster.at(1).raft.head_to(node(2));
+    let given = Payload::Refill(Refill { gone: LogId::ZERO, frames });
+    cluster.at(2).raft.on_message(node(1), Message { head, payload: given });
+    assert_eq!(asks(&mut cluster, 0), 1, "for the next, at once");
+    assert_eq!(cluster.at(2).disk.holes, lost[1..]);
+    assert_eq!((0..7).map(|_| asks(&mut cluster, 100)).sum::<usize>(), 0);
+    assert_eq!(asks(&mut cluster, 100), 1, "after twice what the last answer took");
+}

@@ -150,3 +150,22 @@ fn other_entries_do_not_wait_for_the_members_to_be_named() {
     node.append(1, 40);
     assert!(writes_entries(&node.ask()));
 }
+
+/// Entries that came one by one lie a block apart, and whoever asks for few bytes was read many.
+#[test]
+fn a_read_takes_no_more_from_the_disk_than_is_wanted() {
+    let mut node = Node::start(Disk::default(), format());
+    (0..60).for_each(|_| node.append_all(1, [40]));
+    let align = node.storage.journal.align;
+    let (mut next, wanted) = (LogIndex(1), 4 * align);
+    let mut portions = Vec::new();
+    while next <= node.last.index {
+        node.storage.read(Reader::Peer(NodeId(2)), next, node.last.index, wanted);
+        node.settle();
+        let (_, read) = node.storage.take_read().expect("they are there");
+        portions.push(read.last.0 + 1 - next.0);
+        next = read.last.next();
+    }
+    assert!(portions.iter().all(|count| (1..=4).contains(count)), "{portions:?}");
+    assert!(portions.contains(&4), "{portions:?}");
+}
