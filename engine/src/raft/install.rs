@@ -578,15 +578,15 @@ mod tests {
                 sent += PIECE;
                 most = most.max(link.len() as u64 * PIECE);
             }
-            let is_lost = lost.is_some_and(|lost| ms / piece_ms % lost == 0);
-            if ms % piece_ms == 0
+            let is_lost = lost.is_some_and(|lost| (ms / piece_ms).is_multiple_of(lost));
+            if ms.is_multiple_of(piece_ms)
                 && let Some(from) = link.pop_front().filter(|_| !is_lost)
             {
                 next += if from == next { PIECE } else { 0 };
                 let answer = InstallAnswer { next, stored: next, ..InstallAnswer::default() };
                 transfer.answered(&answer);
             }
-            if ms % 100 == 0 {
+            if ms.is_multiple_of(100) {
                 transfer.beat(true, WINDOW);
             }
         }

@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn a_sync_that_fails_is_not_tried_again() {
         let file = Arc::new(tempfile::tempfile().unwrap());
-        let mut progress = |memory, code: Errno| {
+        let progress = |memory, code: Errno| {
             let file = Arc::clone(&file);
             let mut transfer = Transfer { key: 0, file, offset: 0, memory, done: 0 };
             transfer.progress(-code.raw_os_error()).map(|result| result.is_err())
