@@ -19,7 +19,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 /// The length of an entry's header in bytes; its body follows.
 pub const HEAD_BYTES: usize = 64;
-/// Entries up to this size share a buffer in the log, wherever they came in.
+/// Appends up to this size are copied into a buffer that they share in the log: that costs less than to keep,
+/// for each of them, the buffer that it came in, and to come back to it when all else has gone through the caches.
 pub(crate) const SHARED_BYTES_MAX: usize = 8 << 10;
 const MAGIC: &[u8; 4] = b"LAKE";
 

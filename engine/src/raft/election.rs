@@ -5,8 +5,8 @@
 
 use super::{
     Raft,
-    install::Transfer,
     role::{Canvass, Role},
+    transfer::Transfer,
 };
 use crate::{
     marks::Mark,

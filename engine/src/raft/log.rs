@@ -26,10 +26,6 @@ pub(super) const CHUNK_BYTES: u64 = 256;
 /// The most bytes that are copied for one message.
 const JOINED_BYTES_MAX: usize = 64 << 10;
 
-/// Appends up to this size are copied into a common buffer: that costs less than to keep, for each of
-/// them, the buffer that it came in, and to come back to it when all else has gone through the caches.
-const COPIED_BYTES_MAX: usize = SHARED_BYTES_MAX;
-
 /// The first common buffer, and the largest: each is twice the one before it, so that a log in which
 /// little happens needs little. Of the largest an eighth at most is left over at its end.
 const BUFFER_BYTES: usize = 1 << 10;
@@ -208,7 +204,7 @@ struct Room {
 impl Room {
     /// The same bytes: a copy if they are few, and what they came in is free again.
     fn take_in(&mut self, frames: Bytes) -> Bytes {
-        if frames.len() > COPIED_BYTES_MAX {
+        if frames.len() > SHARED_BYTES_MAX {
             return frames;
         }
         if self.left.capacity() < frames.len() {
@@ -289,9 +285,8 @@ impl Log {
     /// This node's disk holds everything up to here.
     pub(crate) fn advance_durable(&mut self, to: LogIndex) {
         self.marks.advance_durable(to);
-        while let Some(oldest) = self.cache.len().checked_sub(self.volatile)
-            && let Some(chunk) = self.cache.get(oldest).filter(|chunk| chunk.last <= to)
-        {
+        let oldest = |log: &Self| log.cache.len() - log.volatile;
+        while let Some(chunk) = self.cache.get(oldest(self)).filter(|chunk| chunk.last <= to) {
             self.volatile -= 1;
             self.volatile_bytes -= chunk.memory_bytes();
         }
@@ -536,7 +531,7 @@ mod tests {
     #[test]
     fn small_appends_share_buffers_and_keep_their_bytes() {
         let mut room = Room::default();
-        let sizes = (1..200).map(|n| n * 61 % (COPIED_BYTES_MAX + 1));
+        let sizes = (1..200).map(|n| n * 61 % (SHARED_BYTES_MAX + 1));
         let given: Vec<Bytes> = sizes.map(|bytes| vec![bytes as u8; bytes].into()).collect();
         let taken: Vec<Bytes> = given.iter().map(|bytes| room.take_in(bytes.clone())).collect();
         assert_eq!(taken, given);
@@ -544,7 +539,7 @@ mod tests {
         let joints = taken.windows(2).filter(|two| adjoin(two)).count();
         assert!(joints > taken.len() * 3 / 4, "{joints}");
         assert_eq!(room.bytes, BUFFER_BYTES_MAX);
-        let large = Bytes::from(vec![1; COPIED_BYTES_MAX + 1]);
+        let large = Bytes::from(vec![1; SHARED_BYTES_MAX + 1]);
         assert_eq!(room.take_in(large.clone()).as_ptr(), large.as_ptr());
     }
 

@@ -28,6 +28,7 @@ mod rest;
 mod role;
 #[cfg(test)]
 mod tests;
+mod transfer;
 mod waiting;
 
 pub(crate) use install::Pins;

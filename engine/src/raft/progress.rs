@@ -4,7 +4,7 @@
 //! a follower acknowledges nothing that a crash could take back; unless the peer says, behind a gate,
 //! that its disk has lost what it acknowledged.
 
-use super::{forwarding::Intake, install::Transfer, log::Chunk};
+use super::{forwarding::Intake, log::Chunk, transfer::Transfer};
 use crate::{
     message::AppendAnswer,
     status,

@@ -6,10 +6,10 @@
 
 use super::{
     Raft,
-    install::Transfer,
     log::{Chunk, Log},
     progress::{Pace, Peer},
     role::Role,
+    transfer::Transfer,
 };
 use crate::{
     config::Tuning,

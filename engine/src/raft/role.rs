@@ -6,11 +6,11 @@ use super::{
     Raft,
     change::Changing,
     formation::Forming,
-    install::Allowance,
     lease::Lease,
     log::Watermarks,
     progress::{Pace, Peer},
     rest::{Quiet, Rest},
+    transfer::Allowance,
 };
 use crate::{
     action::{Outcome, Refusal},

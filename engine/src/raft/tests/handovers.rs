@@ -1,7 +1,7 @@
 //! Leaders that hand their role over.
 
 use super::{
-    super::{install::Transfer, progress::Peer},
+    super::{progress::Peer, transfer::Transfer},
     *,
 };
 use crate::action::TransferRefusal;
