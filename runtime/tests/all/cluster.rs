@@ -1,7 +1,11 @@
 //! Three real nodes on loopback in one process: they elect, replicate, restart, lose one and go
 //! on.
 
-use crate::port::Port;
+use crate::{
+    count::number,
+    patience::{eventually, within},
+    port::Port,
+};
 use bytes::Bytes;
 use futures::future::join_all;
 use lakebed::{
@@ -11,19 +15,13 @@ use lakebed::{
 use lakebed_runtime::{Counters, DiskKind, Failure, Handle, Listen, Node, Options};
 use std::{
     collections::BTreeSet,
-    future::Future,
     net::TcpListener,
     path::Path,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 use tempfile::TempDir;
-use tokio::{
-    task::JoinHandle,
-    time::{interval, timeout},
-};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use tokio::task::JoinHandle;
 
 /// A set of numbers: proposing one again changes nothing. Every answer is the sum of all of them
 /// and how many there are.
@@ -55,10 +53,6 @@ impl StateMachine for Numbers {
         self.numbers.extend(bytes.chunks(8).map(number));
         Ok(())
     }
-}
-
-fn number(bytes: &[u8]) -> u64 {
-    u64::from_le_bytes(*bytes.first_chunk().unwrap())
 }
 
 fn sums(answer: &[u8]) -> (u64, u64) {
@@ -163,24 +157,6 @@ fn quick() -> Tuning {
     tuning.heartbeat = Duration::from_millis(50);
     tuning.election = (Duration::from_millis(300), Duration::from_millis(600));
     tuning
-}
-
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.expect("waited in vain")
-}
-
-/// Asks again until there is an answer.
-async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    within(async {
-        let mut again = interval(Duration::from_millis(5));
-        loop {
-            if let Some(answer) = ask().await {
-                return answer;
-            }
-            again.tick().await;
-        }
-    })
-    .await
 }
 
 /// Proposes one number after the other, each until it is acknowledged.

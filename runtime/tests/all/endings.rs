@@ -1,13 +1,13 @@
 //! What the end of a node leaves: its address is free, and whoever asks is answered.
 
-use crate::port::Port;
+use crate::{
+    patience::{eventually, within},
+    port::Port,
+};
 use bytes::Bytes;
 use lakebed::{ClusterId, Config, GroupId, LogId, MachineError, NodeId, StateMachine, Timestamp};
 use lakebed_runtime::{Failure, Handle, Listen, Node, Options};
-use std::{net::SocketAddr, path::Path, time::Duration};
-use tokio::time::{interval, timeout};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use std::{net::SocketAddr, path::Path};
 
 /// Panics when it is told to, and in some lives as it goes, as one whose last flush fails.
 struct Brittle {
@@ -42,18 +42,8 @@ fn open(dir: &Path, at: SocketAddr, falls: bool) -> (Handle, Node<Brittle>) {
     Node::open(options.members([(1, at.to_string().as_str())]), Brittle { falls }).unwrap()
 }
 
-async fn within<T>(awaited: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, awaited).await.expect("waited in vain")
-}
-
 async fn until_it_leads(handle: &Handle) {
-    let mut again = interval(Duration::from_millis(5));
-    within(async {
-        while handle.propose_one(b"one").await.is_err() {
-            again.tick().await;
-        }
-    })
-    .await;
+    eventually(async || handle.propose_one(b"one").await.ok()).await;
 }
 
 /// Its listener was a task's, and lasted until a thread came to end that: thirteen of twenty who opened the

@@ -1,6 +1,10 @@
 //! Three real nodes with many groups each, on loopback in one process.
 
-use crate::port::Port;
+use crate::{
+    count::number,
+    patience::{eventually, within},
+    port::Port,
+};
 use bytes::Bytes;
 use futures::{FutureExt, future::join};
 use lakebed::{
@@ -11,18 +15,13 @@ use lakebed_runtime::{
     Counters, Failure, Groups, GroupsError, GroupsNode, GroupsOptions, Handle, Listen,
 };
 use std::{
-    future::Future,
     net::TcpListener,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 use tempfile::TempDir;
-use tokio::{
-    task::JoinHandle,
-    time::{interval, timeout},
-};
+use tokio::task::JoinHandle;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const GROUPS: u64 = 16;
 /// How many bytes a group has on their way to a peer.
 const WINDOW: usize = 1 << 20;
@@ -55,10 +54,6 @@ impl StateMachine for Sum {
         self.sum = number(bytes);
         Ok(())
     }
-}
-
-fn number(bytes: &[u8]) -> u64 {
-    u64::from_le_bytes(*bytes.first_chunk().unwrap())
 }
 
 struct Node {
@@ -151,24 +146,6 @@ impl Cluster {
         })
         .await
     }
-}
-
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.expect("waited in vain")
-}
-
-/// Asks again until there is an answer.
-async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    within(async {
-        let mut again = interval(Duration::from_millis(5));
-        loop {
-            if let Some(answer) = ask().await {
-                return answer;
-            }
-            again.tick().await;
-        }
-    })
-    .await
 }
 
 #[tokio::test]

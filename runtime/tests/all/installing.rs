@@ -2,7 +2,7 @@
 //! away for longer than the log reaches back; the log, to one whose own is damaged. How fast that is
 //! `just bench install` tells.
 
-use crate::port::Port;
+use crate::{patience::eventually_of, port::Port};
 use bytes::Bytes;
 use lakebed::{
     ClusterId, Config, Control, GroupId, LogId, LogIndex, MachineError, Mark, NodeId, Role,
@@ -16,9 +16,7 @@ use std::{
     thread,
     time::Duration,
 };
-use tokio::time::{interval, timeout};
 
-const PATIENCE: Duration = Duration::from_secs(120);
 const MIB: usize = 1 << 20;
 const STATE_MIB: usize = 16;
 
@@ -115,26 +113,13 @@ impl Place<'_> {
     }
 }
 
-async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let mut tick = interval(Duration::from_millis(2));
-    let found = async {
-        loop {
-            if let Some(found) = look().await {
-                return found;
-            }
-            tick.tick().await;
-        }
-    };
-    timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
-}
-
 async fn status(handle: &Handle) -> Status {
     handle.status().await.expect("the node runs")
 }
 
 /// Once it stands where the others do.
 async fn digest(handle: &Handle) -> u64 {
-    eventually("an answer", async || {
+    eventually_of("an answer", async || {
         let read = handle.read_one(b"", lakebed::ReadMode::Linearizable).await.ok()?;
         Some(u64::from_le_bytes(*read.first_chunk().expect("eight bytes")))
     })
@@ -148,7 +133,7 @@ async fn leave_behind(up: [&Handle; 2], last: LogIndex) {
         while status(handle).await.first <= last.next() {
             for n in 0..70_u8 {
                 let command = vec![n; 512 << 10];
-                eventually("two of three take a write", async || {
+                eventually_of("two of three take a write", async || {
                     handle.propose_one(&command).await.ok()
                 })
                 .await;
@@ -167,7 +152,7 @@ async fn a_follower_left_behind_is_sent_the_state(disk: DiskKind) {
     let addresses = ports.each_ref().map(|port| port.address);
     let place = Place { dir: dir.path(), addresses, disk, mib: STATE_MIB };
     let mut handles = [0, 1, 2].map(|node| place.start(node));
-    let leader = eventually("a leader", async || {
+    let leader = eventually_of("a leader", async || {
         for (node, handle) in handles.iter().enumerate() {
             if status(handle).await.role == Role::Leader {
                 return Some(node);
@@ -183,12 +168,12 @@ async fn a_follower_left_behind_is_sent_the_state(disk: DiskKind) {
     leave_behind([&handles[leader], &handles[(leader + 2) % 3]], last).await;
 
     handles[node] = place.start(node);
-    eventually("the install", async || {
+    eventually_of("the install", async || {
         let status = status(&handles[node]).await;
         lakebed::marks::Marks(status.marks).has(Mark::Installed).then_some(())
     })
     .await;
-    eventually("a write", async || handles[leader].propose_one(b"after").await.ok()).await;
+    eventually_of("a write", async || handles[leader].propose_one(b"after").await.ok()).await;
     assert_eq!(digest(&handles[node]).await, digest(&handles[leader]).await);
     let (sent, received) = (status(&handles[leader]).await, status(&handles[node]).await);
     let state_bytes = (8 + STATE_MIB * MIB) as u64;
@@ -209,11 +194,11 @@ async fn a_follower_whose_entries_are_bad_is_given_them_again(disk: DiskKind) {
     let place = Place { dir: dir.path(), addresses, disk, mib: 1 };
     let mut handles = [0, 1, 2].map(|node| place.start(node));
     for n in 0..20_u8 {
-        eventually("a write", async || handles[0].propose_one(&[n; 999]).await.ok()).await;
+        eventually_of("a write", async || handles[0].propose_one(&[n; 999]).await.ok()).await;
     }
     let node = 2;
     let last = status(&handles[0]).await.last;
-    eventually("all have it", async || {
+    eventually_of("all have it", async || {
         (status(&handles[node]).await.durable >= last).then_some(())
     })
     .await;
@@ -226,7 +211,7 @@ async fn a_follower_whose_entries_are_bad_is_given_them_again(disk: DiskKind) {
     std::fs::write(&log, bytes).expect("its log");
 
     handles[node] = place.start(node);
-    let found = eventually("its entries to be there again", async || {
+    let found = eventually_of("its entries to be there again", async || {
         let status = status(&handles[node]).await;
         (status.durable >= last).then_some(lakebed::marks::Marks(status.marks))
     })

@@ -4,49 +4,19 @@
 //! `LAGGING_WRITES=1000000 cargo test --release -p lakebed-runtime --test all lagging -- --nocapture`
 //! does it at full size and prints what it saw.
 
-use crate::port::Port;
-use bytes::Bytes;
+use crate::{count::Count, patience::eventually_of, port::Port};
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use lakebed::{
-    Batch, ClusterId, Config, GroupId, LogId, MachineError, NodeId, Role, StateMachine, Status,
-    Timestamp,
-};
+use lakebed::{Batch, ClusterId, Config, GroupId, NodeId, Role, Status};
 use lakebed_runtime::{Handle, Listen, Node, Options};
 use std::{
     net::SocketAddr,
     path::Path,
     time::{Duration, Instant},
 };
-use tokio::time::{interval, timeout};
 
-const PATIENCE: Duration = Duration::from_secs(300);
 const COMMAND_BYTES: usize = 1024;
 const BATCH: u64 = 64;
 const CACHE_BYTES: u64 = 8 << 20;
-
-/// Counts commands: its own state takes no memory that could be mistaken for the log's.
-#[derive(Default)]
-struct Count(u64);
-
-impl StateMachine for Count {
-    fn apply(&mut self, _: LogId, _: Timestamp, _: &[u8], _: &mut Vec<u8>) {
-        self.0 += 1;
-    }
-
-    fn query(&self, _: &[u8], answer: &mut Vec<u8>) {
-        answer.extend_from_slice(&self.0.to_le_bytes());
-    }
-
-    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-        Box::new(std::iter::once(Bytes::copy_from_slice(&self.0.to_le_bytes())))
-    }
-
-    fn restore(&mut self, _: u64, bytes: &[u8], _: bool) -> Result<(), MachineError> {
-        let count = bytes.first_chunk().ok_or_else(|| MachineError("eight bytes".into()))?;
-        self.0 = u64::from_le_bytes(*count);
-        Ok(())
-    }
-}
 
 fn start(dir: &Path, addresses: &[SocketAddr], node: usize) -> Handle {
     let listen = Listen::Address(addresses[node]);
@@ -62,19 +32,6 @@ fn start(dir: &Path, addresses: &[SocketAddr], node: usize) -> Handle {
     let (handle, node) = Node::open(options, Count::default()).expect("a good directory");
     tokio::spawn(node);
     handle
-}
-
-async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let mut tick = interval(Duration::from_millis(5));
-    let found = async {
-        loop {
-            if let Some(found) = look().await {
-                return found;
-            }
-            tick.tick().await;
-        }
-    };
-    timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
 }
 
 async fn status(handle: &Handle) -> Status {
@@ -106,7 +63,7 @@ async fn a_follower_that_is_down_costs_the_leader_no_memory_and_catches_up() {
     let ports = [Port::take(), Port::take(), Port::take()];
     let addresses = ports.each_ref().map(|port| port.address);
     let mut handles: Vec<_> = (0..3).map(|node| start(dir.path(), &addresses, node)).collect();
-    let leader = eventually("a leader", async || {
+    let leader = eventually_of("a leader", async || {
         for (node, handle) in handles.iter().enumerate() {
             if status(handle).await.role == Role::Leader {
                 return Some(node);
@@ -130,7 +87,7 @@ async fn a_follower_that_is_down_costs_the_leader_no_memory_and_catches_up() {
     let target = status(&handles[leader]).await.committed;
     handles[lagging] = start(dir.path(), &addresses, lagging);
     let mut memory_again = 0;
-    eventually("the follower caught up", async || {
+    eventually_of("the follower caught up", async || {
         memory_again = memory_again.max(status(&handles[leader]).await.memory_bytes);
         (status(&handles[lagging]).await.applied >= target).then_some(())
     })

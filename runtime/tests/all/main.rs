@@ -3,6 +3,7 @@
 
 mod cluster;
 mod conformance;
+mod count;
 mod disks;
 mod driver;
 mod endings;
@@ -10,6 +11,7 @@ mod groups;
 mod installing;
 mod lagging;
 mod net;
+mod patience;
 mod port;
 mod sessions;
 mod slow;

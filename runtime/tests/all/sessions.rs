@@ -1,49 +1,19 @@
 //! Sessions through real nodes on loopback: what is sent again is applied once.
 
-use crate::port::Port;
-use bytes::Bytes;
+use crate::{
+    count::{Count, number},
+    patience::{PATIENCE, within},
+    port::Port,
+};
 use futures::FutureExt;
 use lakebed::{
-    ClusterId, Config, GroupId, Halt, LogId, MachineError, NodeId, Refusal, Role, Sessions,
-    StateMachine, Timestamp, Tuning, session::SessionError,
+    ClusterId, Config, GroupId, Halt, NodeId, Refusal, Role, Sessions, StateMachine, Tuning,
+    session::SessionError,
 };
 use lakebed_runtime::{Handle, Listen, Node, Options, Session, SessionFailure};
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use tempfile::TempDir;
-use tokio::{
-    task::JoinHandle,
-    time::{interval, timeout},
-};
-
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Counts its commands, and answers each with how many there were.
-#[derive(Default)]
-struct Counter(u64);
-
-impl StateMachine for Counter {
-    fn apply(&mut self, _: LogId, _: Timestamp, _: &[u8], answer: &mut Vec<u8>) {
-        self.0 += 1;
-        answer.extend_from_slice(&self.0.to_le_bytes());
-    }
-
-    fn query(&self, _: &[u8], answer: &mut Vec<u8>) {
-        answer.extend_from_slice(&self.0.to_le_bytes());
-    }
-
-    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-        Box::new(std::iter::once(Bytes::copy_from_slice(&self.0.to_le_bytes())))
-    }
-
-    fn restore(&mut self, _: u64, bytes: &[u8], _: bool) -> Result<(), MachineError> {
-        self.0 = number(bytes);
-        Ok(())
-    }
-}
-
-fn number(bytes: &[u8]) -> u64 {
-    u64::from_le_bytes(bytes.try_into().unwrap())
-}
+use tokio::{task::JoinHandle, time::interval};
 
 struct Cluster {
     dir: TempDir,
@@ -97,13 +67,9 @@ impl Cluster {
     }
 }
 
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, future).await.expect("within a minute")
-}
-
 #[tokio::test]
 async fn a_session_counts_once_when_its_leader_is_killed() {
-    let mut cluster = Cluster::start(3, Sessions::<Counter>::default);
+    let mut cluster = Cluster::start(3, Sessions::<Count>::default);
     let handles = cluster.handles.clone();
     let (counted, counts) = tokio::sync::watch::channel(0);
     let counting = tokio::spawn(async move {
@@ -130,7 +96,7 @@ async fn a_session_counts_once_when_its_leader_is_killed() {
 
 #[tokio::test]
 async fn a_session_says_what_cannot_be() {
-    let cluster = Cluster::start(1, Sessions::<Counter>::default);
+    let cluster = Cluster::start(1, Sessions::<Count>::default);
     let mut session = within(Session::open(cluster.handles.clone())).await.unwrap();
     let large = vec![0; Tuning::default().append_bytes_max as usize + 1];
     let refused = within(session.propose_one(&large)).await;
@@ -147,7 +113,7 @@ async fn a_session_says_what_cannot_be() {
 
 #[tokio::test]
 async fn a_machine_without_sessions_is_told_as_that() {
-    let cluster = Cluster::start(1, Counter::default);
+    let cluster = Cluster::start(1, Count::default);
     let opened = within(Session::open(cluster.handles.clone())).await;
     let failure = opened.expect_err("there is no session to open");
     assert_eq!(failure, SessionFailure::Session(SessionError::NoReply));

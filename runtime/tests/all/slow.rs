@@ -1,6 +1,7 @@
 //! A group whose machine is slow, or panics, most of it where machines work on threads: a node alone,
 //! with several groups.
 
+use crate::patience::{eventually, eventually_of, within};
 use bytes::Bytes;
 use lakebed::{
     ClusterId, GroupId, Halt, LogId, MachineError, NodeId, ReadMode, StateMachine, Timestamp,
@@ -12,15 +13,10 @@ use std::{
         Arc, Mutex,
         mpsc::{Receiver, Sender, channel},
     },
-    time::Duration,
 };
 use tempfile::TempDir;
-use tokio::{
-    task::JoinHandle,
-    time::{interval, timeout},
-};
+use tokio::task::JoinHandle;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const GROUPS: u64 = 4;
 
 /// Counts commands; one of them takes until the test lets it go on, and one is too much.
@@ -96,22 +92,14 @@ impl Node {
 
     async fn stop(self) {
         self.groups.shutdown(false);
-        timeout(PATIENCE, self.task).await.unwrap().unwrap();
+        within(self.task).await.unwrap();
     }
 }
 
 /// What a group's machine counts after one command more; asked until there is a leader.
 async fn add(handle: &Handle) -> String {
-    let mut again = interval(Duration::from_millis(5));
-    let added = async {
-        loop {
-            if let Ok(answer) = handle.propose_one(b"one").await {
-                return String::from_utf8(answer.to_vec()).unwrap();
-            }
-            again.tick().await;
-        }
-    };
-    timeout(PATIENCE, added).await.expect("waited in vain")
+    let answer = eventually(async || handle.propose_one(b"one").await.ok()).await;
+    String::from_utf8(answer.to_vec()).unwrap()
 }
 
 #[tokio::test]
@@ -122,26 +110,20 @@ async fn a_machine_that_blocks_leaves_the_other_groups_their_answers() {
     }
     let blocked = node.group(1).propose_one(b"block");
     let waiting = node.group(1).read_one(b"count ", ReadMode::Linearizable);
-    let mut again = interval(Duration::from_millis(5));
-    let begun = async {
-        while node.begins.try_recv().is_err() {
-            again.tick().await;
-        }
-    };
-    timeout(PATIENCE, begun).await.expect("the machine began");
+    eventually_of("the machine begins", async || node.begins.try_recv().ok()).await;
     for count in 2..=50 {
         for group in 2..=GROUPS {
             assert_eq!(add(&node.group(group)).await, count.to_string());
             let read = node.group(group).read_one(b"count ", ReadMode::Linearizable);
-            let read = timeout(PATIENCE, read).await.unwrap().unwrap();
+            let read = within(read).await.unwrap();
             assert_eq!(read, format!("count {count}").as_bytes());
         }
     }
     // Its node answers for it meanwhile.
-    assert!(timeout(PATIENCE, node.group(1).status()).await.unwrap().unwrap().ready);
+    assert!(within(node.group(1).status()).await.unwrap().ready);
     node.open.send(()).unwrap();
-    assert_eq!(timeout(PATIENCE, blocked).await.unwrap().unwrap(), &b"2"[..]);
-    let read = timeout(PATIENCE, waiting).await.unwrap().unwrap();
+    assert_eq!(within(blocked).await.unwrap(), &b"2"[..]);
+    let read = within(waiting).await.unwrap();
     assert!(read == b"count 1"[..] || read == b"count 2"[..], "{read:?}");
     node.stop().await;
 }
@@ -151,9 +133,9 @@ async fn a_machine_that_panics_on_its_thread_ends_its_group_alone() {
     let node = Node::start();
     let group = node.group(3);
     assert_eq!(add(&group).await, "1");
-    let panicked = timeout(PATIENCE, group.propose_one(b"panic")).await.unwrap();
+    let panicked = within(group.propose_one(b"panic")).await;
     assert_eq!(panicked, Err(Failure::Unknown));
-    let halt = timeout(PATIENCE, group.ended()).await.unwrap().unwrap();
+    let halt = within(group.ended()).await.unwrap();
     assert!(matches!(&*halt, Halt::Panicked(why) if why.contains("as it was told")), "{halt}");
     for count in 1..=20 {
         for group in [1, 2, 4] {
@@ -200,14 +182,14 @@ async fn a_machine_that_panics_as_it_goes_ends_its_group_alone() {
         let task = tokio::spawn(node);
         let [one, two] = [1, 2].map(|group| groups.group(GroupId(group)).unwrap());
         assert_eq!(add(&one).await, "1");
-        let panicked = timeout(PATIENCE, one.propose_one(b"panic")).await.unwrap();
+        let panicked = within(one.propose_one(b"panic")).await;
         assert_eq!(panicked, Err(Failure::Unknown));
-        let halt = timeout(PATIENCE, one.ended()).await.unwrap().unwrap();
+        let halt = within(one.ended()).await.unwrap();
         assert!(matches!(&*halt, Halt::Panicked(why) if why.contains("as it was told")), "{halt}");
         for count in 1..=20 {
             assert_eq!(add(&two).await, count.to_string());
         }
         groups.shutdown(false);
-        timeout(PATIENCE, task).await.unwrap().unwrap();
+        within(task).await.unwrap();
     }
 }

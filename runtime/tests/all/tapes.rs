@@ -2,11 +2,13 @@
 //! same: tapes of real clusters, on real disks and sockets, are replayed into bare engines, which
 //! must emit the same actions, byte for byte.
 
-use crate::port::Port;
-use bytes::Bytes;
+use crate::{
+    count::Count,
+    patience::{eventually, within},
+    port::Port,
+};
 use lakebed::{
-    Action, ClusterId, Config, Engine, GroupId, Halt, LogId, MachineError, NodeId, ReadMode,
-    StateMachine, Timestamp,
+    Action, ClusterId, Config, Engine, GroupId, Halt, NodeId, ReadMode,
     tape::{Tape, TapeError},
 };
 use lakebed_runtime::{DiskKind, Handle, Listen, Node, Options, disk::UringDisk};
@@ -17,38 +19,9 @@ use std::{
     time::Duration,
 };
 use tempfile::TempDir;
-use tokio::{
-    task::JoinHandle,
-    time::{interval, timeout},
-};
+use tokio::task::JoinHandle;
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const NODES: usize = 3;
-
-/// Counts its commands.
-#[derive(Default)]
-struct Count(u64);
-
-impl StateMachine for Count {
-    fn apply(&mut self, _: LogId, _: Timestamp, _: &[u8], answer: &mut Vec<u8>) {
-        self.0 += 1;
-        self.query(&[], answer);
-    }
-
-    fn query(&self, _: &[u8], answer: &mut Vec<u8>) {
-        answer.extend_from_slice(&self.0.to_le_bytes());
-    }
-
-    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-        Box::new(std::iter::once(Bytes::copy_from_slice(&self.0.to_le_bytes())))
-    }
-
-    fn restore(&mut self, _: u64, bytes: &[u8], _: bool) -> Result<(), MachineError> {
-        let count = bytes.first_chunk().ok_or_else(|| MachineError("too short".into()))?;
-        self.0 = u64::from_le_bytes(*count);
-        Ok(())
-    }
-}
 
 struct Cluster {
     dir: TempDir,
@@ -91,10 +64,7 @@ impl Cluster {
 
     async fn stop(&mut self, node: usize) {
         let (handle, task) = self.nodes[node].take().unwrap();
-        assert_eq!(
-            *timeout(PATIENCE, handle.shutdown(false)).await.unwrap().unwrap(),
-            Halt::Stopped
-        );
+        assert_eq!(*within(handle.shutdown(false)).await.unwrap(), Halt::Stopped);
         task.await.unwrap();
     }
 
@@ -121,19 +91,6 @@ impl Cluster {
         }
         eventually(async || handle.read_one(b"", ReadMode::Linearizable).await.ok()).await;
     }
-}
-
-async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let answered = async {
-        let mut again = interval(Duration::from_millis(5));
-        loop {
-            if let Some(answer) = ask().await {
-                return answer;
-            }
-            again.tick().await;
-        }
-    };
-    timeout(PATIENCE, answered).await.expect("waited in vain")
 }
 
 fn bytes(path: &Path) -> Vec<u8> {

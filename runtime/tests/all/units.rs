@@ -1,6 +1,6 @@
 //! A cluster on disks that are written in other units than the default ones.
 
-use crate::port::Port;
+use crate::{patience::within, port::Port};
 use bytes::Bytes;
 use lakebed::{
     ClusterId, Config, GroupId, Halt, LogId, MachineError, NodeId, ReadMode, StateMachine,
@@ -8,10 +8,9 @@ use lakebed::{
 };
 use lakebed_runtime::{Depth, Force, Listen, Node, Options, force, look};
 use std::{path::Path, time::Duration};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::task::JoinSet;
 
 const UNITS: u32 = 512;
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Counts its commands.
 #[derive(Default)]
@@ -69,7 +68,7 @@ async fn a_look_and_a_recovery_by_force_go_by_the_units_that_are_there() {
             again.tick().await;
         }
     };
-    timeout(PATIENCE, proposed).await.expect("a leader is elected");
+    within(proposed).await;
     let read = handles[0].read_one(b"", ReadMode::Linearizable).await.unwrap();
     for handle in &handles {
         handle.shutdown(false).await.unwrap();
@@ -95,7 +94,7 @@ async fn a_look_and_a_recovery_by_force_go_by_the_units_that_are_there() {
             again.tick().await;
         }
     };
-    assert_eq!(timeout(PATIENCE, kept).await.expect("it leads alone"), read);
+    assert_eq!(within(kept).await, read);
     handle.shutdown(false).await.unwrap();
     assert!(matches!(*alone.await.unwrap(), Halt::Stopped));
     let (_handle, driven) = Node::open(options(dir, &ports, 0, 4096), Counter::default()).unwrap();
