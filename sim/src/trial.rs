@@ -38,12 +38,11 @@ pub(crate) fn trial(mut engine: Engine, mut disk: SimDisk, start: Start) -> Tria
     unreachable!("a restart ends with a verdict");
 }
 
-/// Starts an engine that has seen nothing from what a power cut would leave of a disk now: of all that is
-/// not durable it takes everything.
-pub(crate) fn after_power_cut(engine: Engine, disk: &SimDisk, seed: u64, start: Start) -> Trial {
+/// What a power cut would leave of a disk now: of all that is not durable it takes everything.
+pub(crate) fn after_power_cut(disk: &SimDisk, seed: u64) -> SimDisk {
     let mut disk = disk.clone();
     disk.cut_power_to(Outcome::Drawn(Survivors::None, 0), seed);
-    trial(engine, disk, start)
+    disk
 }
 
 /// How it is told that a node would refuse to start then.
@@ -59,15 +58,13 @@ pub(crate) fn proven(engine: Engine, disk: &SimDisk) -> LogIndex {
 
 /// The log on a disk, if an engine that has seen nothing finds one.
 pub(crate) fn log(engine: Engine, disk: &SimDisk) -> Option<LogFound> {
-    inspected(trial(engine, disk.clone(), Start::Inspect))?.log
+    inspection(engine, disk)?.log
 }
 
-/// What an engine that has seen nothing finds after a power cut that takes all that is not durable.
-pub(crate) fn left(engine: Engine, disk: &SimDisk, seed: u64) -> Option<Box<Inspection>> {
-    inspected(after_power_cut(engine, disk, seed, Start::Inspect))
-}
-
-fn inspected(trial: Trial) -> Option<Box<Inspection>> {
-    let Trial::Halts(Halt::Inspected(found)) = trial else { return None };
+/// What an engine that has seen nothing finds on a disk.
+pub(crate) fn inspection(engine: Engine, disk: &SimDisk) -> Option<Box<Inspection>> {
+    let Trial::Halts(Halt::Inspected(found)) = trial(engine, disk.clone(), Start::Inspect) else {
+        return None;
+    };
     Some(found)
 }

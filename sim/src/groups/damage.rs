@@ -7,7 +7,7 @@ use crate::{
     harm::{Patient, harm, rot_hard_state},
     oracle::{Checked, Seen},
     plan::{Harm, Part},
-    trial::{Trial, after_power_cut, left, log, proven, refuses},
+    trial::{Trial, after_power_cut, log, proven, refuses, trial},
 };
 use lakebed::{GroupId, Halt, LogIndex, StateMachine};
 use std::collections::BTreeSet;
@@ -90,10 +90,9 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
 
     /// As in the world of one group: what a group's member has said is true of its disk.
     pub(super) fn try_power_cut(&self, node: usize, id: GroupId) -> Checked {
-        let disk = &self.nodes[node].seats[&id].disk;
-        let found = left(self.engine(id, node, 1), disk, self.plan.seed);
-        self.groups[&id].oracle.on_left(node, found.and_then(|found| found.log))?;
-        match after_power_cut(self.engine(id, node, 1), disk, self.plan.seed, lakebed::Start::Run) {
+        let disk = after_power_cut(&self.nodes[node].seats[&id].disk, self.plan.seed);
+        self.groups[&id].oracle.on_left(node, log(self.engine(id, node, 1), &disk))?;
+        match trial(self.engine(id, node, 1), disk, lakebed::Start::Run) {
             Trial::Starts(engine) => {
                 let seen = Seen { node, probe: engine.probe(), engine: &engine, clocks: None };
                 self.groups[&id].oracle.on_trial(&seen)

@@ -7,7 +7,7 @@ use crate::{
     node::Scars,
     oracle::{Checked, Oracle, Violation},
     plan::Plan,
-    trial::left,
+    trial::{after_power_cut, inspection},
     world::Stats,
 };
 use lakebed::{GroupId, Host, HostCounters, Marks, NodeId, Role, StateMachine, inspect::Probe};
@@ -157,7 +157,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
                 let Some(engine) = engine else { continue };
                 let met = (&self.plan, self.stats.disk_failures > 0);
                 let judged = Oracle::<M>::on_disk(at, &seat.disk, &engine.status(), met);
-                let found = left(self.engine(*id, at, 1), &seat.disk, self.plan.seed);
+                let disk = after_power_cut(&seat.disk, self.plan.seed);
+                let found = inspection(self.engine(*id, at, 1), &disk);
                 let is_struck = met.1 || seat.scars.has_any();
                 let durable = engine.probe().durable;
                 let judged = judged

@@ -8,7 +8,7 @@ use crate::{
     oracle::{Checked, Oracle, Violation},
     plan::Plan,
     seat::Seat,
-    trial::left,
+    trial::{after_power_cut, inspection},
     witness::Inputs,
     world::{Stats, node_id},
 };
@@ -69,7 +69,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             };
             let failed = self.stats.disk_failures > 0;
             Oracle::<M>::on_disk(at, &node.disk, &engine.status(), (&self.plan, failed))?;
-            let found = left(self.engine(at, 1), &node.disk, self.plan.seed);
+            let disk = after_power_cut(&node.disk, self.plan.seed);
+            let found = inspection(self.engine(at, 1), &disk);
             let is_struck = failed || node.scars.has_any();
             Oracle::<M>::on_rest(at, engine.probe().durable, found.as_deref(), is_struck)?;
         }

@@ -14,7 +14,7 @@ use crate::{
     node::{Kept, Lie},
     oracle::{Checked, Seen},
     plan::Harm,
-    trial::{Trial, after_power_cut, left, proven, refuses, trial},
+    trial::{Trial, after_power_cut, log, proven, refuses, trial},
 };
 use lakebed::{
     Completion, DiskError, File, Halt, LogId, LogIndex, OpId, Start, StateMachine, Term,
@@ -171,11 +171,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         if self.nodes[node].scars.is_ruined {
             return Ok(());
         }
-        let found = left(self.engine(node, 1), &self.nodes[node].disk, self.plan.seed);
-        self.oracle.on_left(node, found.and_then(|found| found.log))?;
+        let disk = after_power_cut(&self.nodes[node].disk, self.plan.seed);
+        self.oracle.on_left(node, log(self.engine(node, 1), &disk))?;
         let start = if self.plan.keeps > 0 { self.resumed(node).0 } else { Start::Run };
-        let (engine, disk) = (self.engine(node, 1), &self.nodes[node].disk);
-        match after_power_cut(engine, disk, self.plan.seed, start) {
+        match self.trial(node, disk, start) {
             Trial::Starts(engine) => self.oracle.on_trial(&Seen {
                 node,
                 probe: engine.probe(),
