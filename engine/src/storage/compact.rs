@@ -19,7 +19,8 @@ use crate::{
     types::LogIndex,
 };
 
-pub(super) const SNAPSHOTS_KEPT: usize = 2;
+pub(super) const SNAPSHOTS_KEPT: usize =
+    if cfg!(lakebed_break = "keep_one_snapshot") { 1 } else { 2 };
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum CompactOp {

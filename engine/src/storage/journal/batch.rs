@@ -115,7 +115,10 @@ pub(super) fn place(
     let mut at = offset;
     for _ in 0..batch.entries {
         let Pending { head, .. } = pending.pop_front().expect("they were just counted");
-        let floor_lag = FloorLag::new(head.id.index, stamp.durable);
+        let mut floor_lag = FloorLag::new(head.id.index, stamp.durable);
+        if cfg!(lakebed_break = "write_slots_that_prove_nothing") {
+            floor_lag = FloorLag::NOTHING;
+        }
         let slot = Slot::of(&head, at, stamp.epoch, floor_lag);
         active.slot_lane.put(&active.layout, active.slots.len() as u32, &slot, seed);
         active.slots.push(slot);
