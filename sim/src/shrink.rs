@@ -16,6 +16,10 @@ use std::{fmt, ops::ControlFlow};
 
 /// After this many rounds over everything it is small enough.
 const ROUNDS_MAX: u32 = 4;
+/// Runs of so many events, half a minute or so, took no operation out: next to all are needed. A bug
+/// that takes a crowd is not made smaller by trying each of them alone; and what is counted is the same
+/// on every machine.
+const FRUITLESS_EVENTS_MAX: u64 = 10_000_000;
 
 /// How large a plan is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -87,8 +91,16 @@ pub fn shrink(
         *asks = asks.up_to(*asked).collect();
     }
     let before = Size::of(&plan);
-    let mut shrinker =
-        Shrinker { run, told, failure, plan: plan.clone(), tries: 0, stage: "plan", stop: false };
+    let mut shrinker = Shrinker {
+        run,
+        told,
+        failure,
+        plan: plan.clone(),
+        tries: 0,
+        fruitless: 0,
+        stage: "plan",
+        stop: false,
+    };
     // Without the operations that nobody came to it is the same run, unless the end matters.
     if !shrinker.attempt(plan) {
         shrinker.plan = shrinker.failure.report.plan.clone();
@@ -106,6 +118,8 @@ struct Shrinker<R, T> {
     /// The smallest plan that fails so far.
     plan: Plan,
     tries: u64,
+    /// Events of the runs since one last failed as it should.
+    fruitless: u64,
     stage: &'static str,
     stop: bool,
 }
@@ -120,8 +134,9 @@ impl<R: Fn(Seed) -> Outcome, T: FnMut(&Progress) -> ControlFlow<()>> Shrinker<R,
             self.faults();
             self.clients();
             self.operations();
+            let is_crowd = self.fruitless >= FRUITLESS_EVENTS_MAX;
             self.times();
-            if self.stop || self.plan == before {
+            if self.stop || is_crowd || self.plan == before {
                 return;
             }
         }
@@ -135,11 +150,14 @@ impl<R: Fn(Seed) -> Outcome, T: FnMut(&Progress) -> ControlFlow<()>> Shrinker<R,
         }
         self.tries += 1;
         let result = (self.run)(Seed::of_plan(plan.clone()));
+        let ran = result.as_ref().unwrap_or_else(|failure| &failure.report);
+        self.fruitless += ran.stats.events;
         let same = result.err().filter(|other| is_same(&self.failure.violation, &other.violation));
         let fails = same.is_some();
         if let Some(failure) = same {
             self.failure = failure;
             self.plan = plan;
+            self.fruitless = 0;
         }
         let progress =
             Progress { stage: self.stage, tries: self.tries, size: Size::of(&self.plan) };
@@ -164,7 +182,7 @@ impl<R: Fn(Seed) -> Outcome, T: FnMut(&Progress) -> ControlFlow<()>> Shrinker<R,
     fn faults(&mut self) {
         self.stage = "faults";
         let faults = self.plan.faults.clone();
-        self.without(&faults, |plan, left| plan.faults = left.to_vec());
+        self.without(&faults, u64::MAX, |plan, left| plan.faults = left.to_vec());
     }
 
     fn clients(&mut self) {
@@ -186,7 +204,7 @@ impl<R: Fn(Seed) -> Outcome, T: FnMut(&Progress) -> ControlFlow<()>> Shrinker<R,
             operations.extend(asks.up_to(asked).map(|n| (n, client)));
         }
         operations.sort_unstable();
-        self.without(&operations, |plan, left| {
+        self.without(&operations, FRUITLESS_EVENTS_MAX, |plan, left| {
             for (client, asks) in plan.clients.iter_mut().enumerate() {
                 *asks = left.iter().filter(|(_, of)| *of == client).map(|(n, _)| *n).collect();
             }
@@ -238,14 +256,21 @@ impl<R: Fn(Seed) -> Outcome, T: FnMut(&Progress) -> ControlFlow<()>> Shrinker<R,
         while self.change(|plan| plan.faults[at].at = plan.faults[at].at.midpoint(before(plan))) {}
     }
 
-    /// Takes pieces out of a list, first large ones, then single ones, until none can go.
-    fn without<I: Clone>(&mut self, items: &[I], put: impl Fn(&mut Plan, &[I])) {
+    /// Takes pieces out of a list, first large ones, then single ones, until none can go or runs of so
+    /// many events were in vain.
+    fn without<I: Clone>(
+        &mut self,
+        items: &[I],
+        fruitless_max: u64,
+        put: impl Fn(&mut Plan, &[I]),
+    ) {
+        self.fruitless = 0;
         let mut items = items.to_vec();
         let mut size = items.len();
-        while size > 0 && !self.stop {
+        while size > 0 && !self.stop && self.fruitless < fruitless_max {
             let mut removed = false;
             let mut from = 0;
-            while from < items.len() && !self.stop {
+            while from < items.len() && !self.stop && self.fruitless < fruitless_max {
                 let mut left = items.clone();
                 left.drain(from..items.len().min(from + size));
                 let smaller = left.clone();
@@ -290,6 +315,52 @@ impl FaultKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Report, Stats};
+    use lakebed::Marks;
+
+    /// A run that takes so many events and fails if clients make that many operations in all.
+    fn crowd(most: u64, events: u64) -> impl Fn(Seed) -> Outcome {
+        move |seed| {
+            let plan = seed.plan().expect("it was made of one").clone();
+            let stats = Stats { events, ..Stats::default() };
+            let asked = plan.clients.iter().map(|asks| asks.count() as u32).collect();
+            let has_failed = Size::of(&plan).operations >= most;
+            let report = Report {
+                seed: plan.seed,
+                time: 0,
+                stats,
+                digest: 0,
+                marks: Marks::default(),
+                plan,
+                asked,
+                suspicion: None,
+                trace: Vec::new(),
+            };
+            if !has_failed {
+                return Ok(report);
+            }
+            let violation = Violation::of_cluster("a crowd", "they are too many".into());
+            Err(Box::new(Failure { report, violation, lines: Vec::new() }))
+        }
+    }
+
+    fn of_crowd(events: u64) -> Shrunk {
+        let mut plan = Plan::calm(1, 1);
+        plan.clients = (0..4).map(|_| (1..=500).collect()).collect();
+        let keep_on = |_: &Progress| ControlFlow::Continue(());
+        shrink(Seed::of_plan(plan), crowd(700, events), keep_on).expect("it fails")
+    }
+
+    #[test]
+    fn a_crowd_is_not_tried_one_by_one_for_ever() {
+        let cheap = of_crowd(1_000);
+        assert_eq!(cheap.after.operations, 700);
+        assert!(cheap.tries > 700, "each was tried");
+        let dear = of_crowd(100_000);
+        assert!(dear.tries < 300, "{} runs", dear.tries);
+        assert!((700..720).contains(&dear.after.operations), "{}", dear.after);
+        assert!(!dear.stopped);
+    }
 
     #[test]
     fn what_is_waited_for_is_a_part_of_the_bug() {
