@@ -104,7 +104,7 @@ pub(crate) fn open(address: SocketAddr, patience: Duration) -> Result<Connection
 pub(crate) struct Info(BTreeMap<String, String>);
 
 impl Info {
-    fn of(text: &str) -> Self {
+    pub(crate) fn of(text: &str) -> Self {
         let pair = |line: &str| {
             let (name, value) = line.trim().split_once(':')?;
             Some((name.to_owned(), value.to_owned()))

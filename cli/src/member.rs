@@ -10,7 +10,7 @@ use crate::{
     args::{Ask, Member, Transfer},
     client::{Info, Node, called},
     nodes::{Nodes, leads},
-    progress::{QUIET, entries_bar},
+    progress::{QUIET, bytes_style, entries_bar, entries_style},
     say,
 };
 use anyhow::{Result, anyhow, bail};
@@ -47,8 +47,8 @@ pub(crate) fn transfer(args: &Transfer) -> Result<ExitCode> {
         let leader = node.info(group)?.number("leader");
         told.push(json!({ "group": group, "leader": leader }));
         if !args.json {
-            let leader = leader.map_or_else(|| "nobody yet".into(), |leader| leader.to_string());
-            say(format_args!("{}node {leader} leads", called(group)));
+            let who = leader.map_or_else(|| "nobody".into(), |leader| format!("node {leader}"));
+            say(format_args!("{}{who} leads", called(group)));
         }
     }
     if args.json {
@@ -164,10 +164,11 @@ fn ordered(node: &mut Node, group: Option<u64>, steps: &[&str]) -> Result<(), St
     node.order(group, &order).map(|_: String| ()).map_err(|error| node.why(&error))
 }
 
-/// A change that wants a learner to have caught up: as long as it gets further it is waited for.
+/// A change that wants a learner to have caught up: as long as it gets further, in a snapshot or in the
+/// log, it is waited for.
 fn caught_up(node: &mut Node, group: Option<u64>, id: u64, steps: &[&str]) -> Result<()> {
     let (started, bar) = (Instant::now(), entries_bar("catching up"));
-    let (mut furthest, mut moved) = (0, Instant::now());
+    let mut watch = Watch { reached: Reached::default(), moved: started };
     loop {
         let Err(refused) = ordered(node, group, steps) else {
             bar.finish_and_clear();
@@ -178,17 +179,21 @@ fn caught_up(node: &mut Node, group: Option<u64>, id: u64, steps: &[&str]) -> Re
             bail!(refused);
         }
         let info = node.info(group)?;
-        let matched = matched(&info, &id.to_string()).unwrap_or(0);
-        if matched > furthest {
-            (furthest, moved) = (matched, Instant::now());
-        }
-        if moved.elapsed() > STILL_MAX {
+        watch.look(Reached::of(&info, &id.to_string()).unwrap_or_default(), Instant::now());
+        if watch.moved.elapsed() > STILL_MAX {
             bar.finish_and_clear();
             bail!("{refused}; it got no further for {} s: does it run?", STILL_MAX.as_secs());
         }
         if started.elapsed() >= QUIET {
-            bar.set_length(info.number("committed").unwrap_or(matched).max(matched));
-            bar.set_position(matched);
+            let Reached { matched, snapshot } = watch.reached;
+            let last = info.number("committed").unwrap_or(matched).max(matched);
+            let (style, (done, total)) = match snapshot {
+                Some(bytes) => (bytes_style(), bytes),
+                None => (entries_style(), (matched, last)),
+            };
+            bar.set_style(style);
+            bar.set_length(total);
+            bar.set_position(done);
         }
         thread::sleep(LOOK_EVERY);
     }
@@ -210,7 +215,10 @@ fn list(ask: &Ask, nodes: &mut Nodes) -> Result<ExitCode> {
             );
         }
         let found: Vec<_> = members(&info)
-            .map(|(id, address)| (id, address, learns(&info, id), matched(&info, id)))
+            .map(|(id, address)| {
+                let reached = Reached::of(&info, id);
+                (id, address, learns(&info, id), reached.map(|reached| reached.matched))
+            })
             .collect();
         if ask.json {
             let one = |(id, address, is_learner, matched): &(&str, &str, bool, Option<u64>)| {
@@ -266,9 +274,68 @@ fn votes(info: &Info, id: u64) -> bool {
     is_member(info, id) && !learns(info, &id.to_string())
 }
 
-/// How far a leader knows a member to hold its log.
-fn matched(info: &Info, id: &str) -> Option<u64> {
-    let mut peers = info.text("peers").split(',').filter_map(|peer| peer.split_once('='));
-    let (_, how) = peers.find(|(peer, _)| *peer == id)?;
-    how.split('/').next()?.parse().ok()
+/// How far a leader knows a member to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Reached {
+    /// Where it holds the log up to.
+    matched: u64,
+    /// Bytes that it has of a snapshot on its way there, and in all.
+    snapshot: Option<(u64, u64)>,
+}
+
+impl Reached {
+    fn of(info: &Info, id: &str) -> Option<Self> {
+        let mut peers = info.text("peers").split(',').filter_map(|peer| peer.split_once('='));
+        let (_, how) = peers.find(|(peer, _)| *peer == id)?;
+        let mut fields = how.split('/');
+        let matched = fields.next()?.parse().ok()?;
+        let mut bytes = fields.skip(2).map_while(|bytes| bytes.parse().ok());
+        Some(Self { matched, snapshot: bytes.next().zip(bytes.next()) })
+    }
+}
+
+/// Whether a member gets further.
+struct Watch {
+    reached: Reached,
+    /// When it last did.
+    moved: Instant,
+}
+
+impl Watch {
+    /// A snapshot that is begun anew is one that moves.
+    fn look(&mut self, reached: Reached, now: Instant) {
+        if reached != self.reached {
+            *self = Self { reached, moved: now };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reached(peers: &str) -> Reached {
+        let info = Info::of(&format!("role:leader\r\npeers:{peers}\r\n"));
+        Reached::of(&info, "4").unwrap_or_default()
+    }
+
+    #[test]
+    fn a_snapshot_on_its_way_is_a_way_to_get_further() {
+        let begun = Instant::now();
+        let mut watch = Watch { reached: Reached::default(), moved: begun };
+        for (n, peers) in ["4=0/probe/1", "2=9/replicate/1"].into_iter().enumerate() {
+            watch.look(reached(peers), begun + Duration::from_secs(n as u64));
+            assert_eq!(watch.moved, begun, "{peers}");
+        }
+        let ways =
+            ["4=0/install/37/0/900", "4=0/install/2/50/900", "4=7/probe/1", "4=9/replicate/1"];
+        for (n, peers) in ways.into_iter().enumerate() {
+            let now = begun + Duration::from_secs(60 * n as u64 + 60);
+            watch.look(reached(&format!("2=9/replicate/1,{peers}")), now);
+            assert_eq!(watch.moved, now, "{peers}");
+            watch.look(watch.reached, now + STILL_MAX);
+            assert_eq!(watch.moved, now);
+        }
+        assert_eq!(reached("4=0/install/2/50/900").snapshot, Some((50, 900)));
+    }
 }

@@ -53,17 +53,22 @@ impl Progress {
 
 /// A bar for so many bytes; elsewhere than on a terminal it shows nothing.
 pub(crate) fn bytes_bar(what: &str) -> ProgressBar {
+    ProgressBar::new(0).with_style(bytes_style()).with_message(what.to_string())
+}
+
+pub(crate) fn bytes_style() -> ProgressStyle {
     let template = "{msg} [{bar:30}] {binary_bytes}/{binary_total_bytes} \
                     {binary_bytes_per_sec}, {eta} left";
-    let bar = ProgressBar::new(0).with_style(style(template).progress_chars("=> "));
-    bar.with_message(what.to_string())
+    style(template).progress_chars("=> ")
 }
 
 /// For what is counted in entries of the log.
 pub(crate) fn entries_bar(what: &str) -> ProgressBar {
-    let template = "{msg} [{bar:30}] {pos}/{len} entries";
-    let bar = ProgressBar::new(0).with_style(style(template).progress_chars("=> "));
-    bar.with_message(what.to_string())
+    ProgressBar::new(0).with_style(entries_style()).with_message(what.to_string())
+}
+
+pub(crate) fn entries_style() -> ProgressStyle {
+    style("{msg} [{bar:30}] {pos}/{len} entries").progress_chars("=> ")
 }
 
 /// Not every phase is measured: some in bytes, the replay in entries.

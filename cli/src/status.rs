@@ -70,6 +70,9 @@ struct Peer {
     /// `probe`, `replicate` or `install`.
     feed: String,
     silent_ms: u64,
+    /// Bytes that it has of the snapshot on its way there, and in all; none: null.
+    snapshot_bytes: Option<u64>,
+    snapshot_bytes_total: Option<u64>,
 }
 
 #[derive(Serialize, PartialEq, Eq, Debug)]
@@ -214,7 +217,7 @@ fn parse(info: &str) -> Result<Status> {
     })
 }
 
-/// `2=matched/feed/silent,3=...`
+/// `2=matched/feed/silent,3=matched/install/silent/bytes/total,...`
 fn peers(text: &str, committed: u64) -> Vec<Peer> {
     let peer = |peer: &str| {
         let (node, rest) = peer.split_once('=')?;
@@ -226,6 +229,8 @@ fn peers(text: &str, committed: u64) -> Vec<Peer> {
             lag: committed.saturating_sub(matched),
             feed: rest.next()?.into(),
             silent_ms: rest.next()?.parse().ok()?,
+            snapshot_bytes: rest.next().and_then(|bytes| bytes.parse().ok()),
+            snapshot_bytes_total: rest.next().and_then(|bytes| bytes.parse().ok()),
         })
     };
     text.split(',').filter_map(peer).collect()
@@ -315,8 +320,13 @@ impl fmt::Display for Status {
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { node, matched, lag, feed, silent_ms } = self;
-        write!(f, "peer       {node}, {feed}, durable {matched}")?;
+        let Self { node, matched, lag, feed, silent_ms, snapshot_bytes, snapshot_bytes_total } =
+            self;
+        write!(f, "peer       {node}, {feed}")?;
+        if let (Some(bytes), Some(total)) = (*snapshot_bytes, *snapshot_bytes_total) {
+            write!(f, " {} of {}", BinaryBytes(bytes), BinaryBytes(total))?;
+        }
+        write!(f, ", durable {matched}")?;
         match lag {
             0 => write!(f, ", lacks nothing")?,
             lag => write!(f, ", lacks {lag} entries")?,
@@ -375,7 +385,7 @@ mod tests {
     const INFO: &str = "# Lakebed\r\nnode:2\r\nrole:follower\r\nterm:7\r\nleader:\r\nfirst:1\r\n\
         snapshot:3.40\r\ncommitted:50\r\napplied:49\r\nlast:51\r\ndurable:50\r\nready:1\r\n\
         gated:0\r\ndisk_full:0\r\nsnapshots_damaged:0\r\n\
-        peers:1=48/replicate/20,3=0/install/9\r\n\
+        peers:1=48/replicate/20,3=0/install/9/3145728/20971520\r\n\
         disk_free_bytes:1000\r\ndisk_size_bytes:\r\ndisk_writes:4\r\ndisk_write_mean_us:200\r\n\
         disk_write_slowest_us:900\r\nsnapshot_age_seconds:60\r\n\
         # Recovery\r\nrecovery_phase:ready\r\nrecovery_bytes_done:5\r\nrecovery_bytes_total:9\r\n\
@@ -385,7 +395,7 @@ mod tests {
     #[test]
     fn info_becomes_one_object() {
         let json = serde_json::to_string(&parse(INFO).unwrap()).unwrap();
-        let expected = r#"{"node":2,"role":"follower","term":7,"leader":null,"first":1,"snapshot":{"term":3,"index":40},"committed":50,"applied":49,"last":51,"durable":50,"ready":true,"gated":false,"disk_full":false,"snapshots_damaged":0,"peers":[{"node":1,"matched":48,"lag":2,"feed":"replicate","silent_ms":20},{"node":3,"matched":0,"lag":50,"feed":"install","silent_ms":9}],"health":{"disk_free_bytes":1000,"disk_size_bytes":null,"disk_writes":4,"disk_write_mean_us":200,"disk_write_slowest_us":900,"snapshot_age_seconds":60},"recovery":{"phase":"ready","bytes_done":5,"bytes_total":9,"entries_done":3,"entries_total":4,"took_us":{"list":12,"log":340},"verdict":"a clean log: nothing to do"}}"#;
+        let expected = r#"{"node":2,"role":"follower","term":7,"leader":null,"first":1,"snapshot":{"term":3,"index":40},"committed":50,"applied":49,"last":51,"durable":50,"ready":true,"gated":false,"disk_full":false,"snapshots_damaged":0,"peers":[{"node":1,"matched":48,"lag":2,"feed":"replicate","silent_ms":20,"snapshot_bytes":null,"snapshot_bytes_total":null},{"node":3,"matched":0,"lag":50,"feed":"install","silent_ms":9,"snapshot_bytes":3145728,"snapshot_bytes_total":20971520}],"health":{"disk_free_bytes":1000,"disk_size_bytes":null,"disk_writes":4,"disk_write_mean_us":200,"disk_write_slowest_us":900,"snapshot_age_seconds":60},"recovery":{"phase":"ready","bytes_done":5,"bytes_total":9,"entries_done":3,"entries_total":4,"took_us":{"list":12,"log":340},"verdict":"a clean log: nothing to do"}}"#;
         assert_eq!(json, expected);
     }
 

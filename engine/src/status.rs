@@ -105,6 +105,11 @@ pub struct Peer {
     pub matched: LogIndex,
     /// How it is fed.
     pub feed: Feed,
+    /// Bytes that it has of the snapshot on its way there; they fall back to zero where another one must
+    /// take its place.
+    pub snapshot_bytes: u64,
+    /// How many that snapshot has; zero: none is on its way.
+    pub snapshot_bytes_total: u64,
     /// How long ago it last answered.
     pub silent: Duration,
 }

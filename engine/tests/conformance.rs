@@ -21,6 +21,10 @@ use lakebed::{
     files::Directory,
 };
 
+/// What it gives out lies side by side: what is no shared buffer is not taken for one.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What drivers without seams cannot be asked.
 const NEED_SEAMS: [&str; 2] = ["failures put in", "losses put in"];
 

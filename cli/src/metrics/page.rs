@@ -343,6 +343,14 @@ impl Collector for Page {
                 |peer: &lakebed::Peer| f64::from(u8::from(peer.feed == lakebed::Feed::Install));
             status.peers.iter().map(|peer| (peer.node.to_string(), installs(peer))).collect()
         })?;
+        let help = "How many bytes of the snapshot that is on its way there a peer lacks.";
+        let what = ("peer_snapshot_missing", "peer", help, Some(Unit::Bytes));
+        self.each(&mut to, what, |status| {
+            let missing = |peer: &lakebed::Peer| {
+                peer.snapshot_bytes_total.saturating_sub(peer.snapshot_bytes) as f64
+            };
+            status.peers.iter().map(|peer| (peer.node.to_string(), missing(peer))).collect()
+        })?;
         let help = "The phase that the restart is in: 1.";
         self.each(&mut to, ("recovery_phase", "phase", help, None), |status| {
             vec![(status.recovery.phase.to_string(), 1.0)]
@@ -475,7 +483,7 @@ mod tests {
             }
         }
         assert_eq!(told.len(), kinds);
-        assert_eq!(told.len(), GAUGES.len() + COUNTERS.len() + 7);
+        assert_eq!(told.len(), GAUGES.len() + COUNTERS.len() + 8);
         assert!(told.iter().all(|name| name.starts_with("lakebed_")), "{told:?}");
     }
 

@@ -247,9 +247,11 @@ impl Ledger {
     /// A message may be held elsewhere, and its memory may be anybody's; but no other message may
     /// lie in the same piece of it, which would live as long as the core keeps either. A message
     /// that is held so is compared with the one before it: it begins where that one ends, or behind
-    /// the length of its frame.
+    /// the length of its frame. Where that one ends so that the next multiple of eight lies farther
+    /// away: there are allocators that put the pieces they give out side by side.
     fn on_received(&mut self, from: NodeId, bytes: &Bytes) {
         const LENGTH_BYTES: usize = 4;
+        const ALLOCATED_AT: usize = 8;
         let before = self.life.shared.remove(&from);
         if bytes.is_unique() || bytes.is_empty() {
             return;
@@ -257,6 +259,7 @@ impl Ledger {
         // While it is held nothing else can come to lie where it lies.
         self.life.shared.insert(from, bytes.clone());
         let end = before.map(|before| before.as_ptr_range().end.addr());
+        let end = end.filter(|end| end.next_multiple_of(ALLOCATED_AT) - end > LENGTH_BYTES);
         let gap = end.and_then(|end| bytes.as_ptr().addr().checked_sub(end));
         if gap.is_some_and(|gap| gap <= LENGTH_BYTES) {
             self.breach(Clause::OwnBuffer, "a received message shares its buffer with another");

@@ -34,7 +34,8 @@
 //! - A `CaptureStop` that is passed over: it costs the memory of a view, no more.
 //! - A queue that is longer than what the cases send (16 messages in a turn), and what becomes of an
 //!   acknowledgment that was lost.
-//! - Messages that share one buffer with more than the length of a frame between them.
+//! - Messages that share one buffer with more than the length of a frame between them, or of which each
+//!   ends where an allocator's next piece could begin.
 //! - Events of a former life other than its disk operations: what was received for it, say.
 //! - A link that is left down, around an engine: messages may come from where none can be sent to.
 //! - What a clock counts while the machine sleeps, and whether the wall clock that is told is right.

@@ -75,14 +75,22 @@ pub(super) struct Peer {
 
 impl Peer {
     /// How it is, for people.
-    pub(super) const fn status(&self, now: Instant) -> status::Peer {
+    pub(super) fn status(&self, now: Instant) -> status::Peer {
         let feed = match self.pace {
             Pace::Probe { .. } => status::Feed::Probe,
             Pace::Replicate => status::Feed::Replicate,
             Pace::Install => status::Feed::Install,
         };
-        let silent = now.since(self.heard);
-        status::Peer { node: self.id, matched: self.matched, feed, silent }
+        let (snapshot_bytes, snapshot_bytes_total) =
+            self.transfer.as_ref().map_or((0, 0), Transfer::reached);
+        status::Peer {
+            node: self.id,
+            matched: self.matched,
+            feed,
+            snapshot_bytes,
+            snapshot_bytes_total,
+            silent: now.since(self.heard),
+        }
     }
 
     pub(super) fn new(id: NodeId, incarnation: u64, next: LogIndex, now: Instant) -> Self {

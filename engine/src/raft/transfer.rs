@@ -62,6 +62,11 @@ impl Transfer {
         self.snapshot.map(|snapshot| snapshot.at.index)
     }
 
+    /// How many bytes of how many the peer has.
+    pub(super) fn reached(&self) -> (u64, u64) {
+        self.snapshot.map_or((0, 0), |snapshot| (self.wanted, snapshot.bytes))
+    }
+
     pub(super) const fn has_begun(&self) -> bool {
         self.has_begun
     }

@@ -133,10 +133,16 @@ fn surround(field: &mut impl FnMut(&str, &dyn Display), surroundings: &[(&'stati
     }
 }
 
-/// Of a leader, each peer: `2=matched/feed/milliseconds since it answered`.
+/// Of a leader, each peer: `2=matched/feed/milliseconds since it answered`, and of a snapshot on its way
+/// there `/bytes that it has/bytes in all`.
 fn peers(status: &Status) -> String {
     let peer = |peer: &lakebed::Peer| {
-        format!("{}={}/{}/{}", peer.node, peer.matched, peer.feed, peer.silent.as_millis())
+        let silent = peer.silent.as_millis();
+        let told = format!("{}={}/{}/{silent}", peer.node, peer.matched, peer.feed);
+        match peer.snapshot_bytes_total {
+            0 => told,
+            total => format!("{told}/{}/{total}", peer.snapshot_bytes),
+        }
     };
     status.peers.iter().map(peer).collect::<Vec<_>>().join(",")
 }

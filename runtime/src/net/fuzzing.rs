@@ -73,7 +73,7 @@ pub fn handshake(input: &[u8]) {
     let crc = crc32c::crc32c(&sealed[..HELLO_BYTES - 4]);
     sealed[HELLO_BYTES - 4..].copy_from_slice(&crc.to_le_bytes());
     for bytes in [*hello, sealed] {
-        match credentials().judge_hello(bytes) {
+        match credentials().judge_hello(bytes, None) {
             Ok(theirs) => {
                 assert_eq!(&theirs.bytes[..12], b"LAKEPEER\x01\0\0\0");
                 let ours = [7_u64, 1, theirs.from.0, 2].map(u64::to_le_bytes);

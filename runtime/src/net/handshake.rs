@@ -111,8 +111,7 @@ impl Credentials {
     ) -> Result<Established, HandshakeError> {
         let ours = self.hello(peer)?;
         stream.write_all(&ours).await?;
-        let theirs = self.read_hello(&mut stream).await?;
-        expect("node", peer.0, theirs.from.0)?;
+        let theirs = self.read_hello(&mut stream, Some(peer)).await?;
         self.read_proof(&mut stream, "accept", &ours, &theirs.bytes).await?;
         stream.write_all(&self.proof("dial", &ours, &theirs.bytes)).await?;
         let session = self.session(&ours, &theirs.bytes);
@@ -124,14 +123,15 @@ impl Credentials {
         &self,
         mut stream: TcpStream,
     ) -> Result<Established, HandshakeError> {
-        let read = timeout(HELLO_MAX, self.read_hello(&mut stream)).await;
+        let read = timeout(HELLO_MAX, self.read_hello(&mut stream, None)).await;
         let read = read.unwrap_or(Err(HandshakeError::TooSlow));
         if let Err(HandshakeError::NotAPeer | HandshakeError::Io(_) | HandshakeError::TooSlow) =
             read
         {
             return read.map(|_| unreachable!("it is an error"));
         }
-        // One of another cluster or version is told whom it met: it can then say so itself.
+        // One of another cluster or version, or who meant another node, is told whom it met: it can
+        // then say so itself.
         let ours = self.hello(read.as_ref().map_or(NodeId(0), |theirs| theirs.from))?;
         stream.write_all(&ours).await?;
         let theirs = read?;
@@ -155,14 +155,22 @@ impl Credentials {
         Ok(bytes)
     }
 
-    async fn read_hello(&self, stream: &mut TcpStream) -> Result<Hello, HandshakeError> {
+    async fn read_hello(
+        &self,
+        stream: &mut TcpStream,
+        dialled: Option<NodeId>,
+    ) -> Result<Hello, HandshakeError> {
         let mut bytes = [0; HELLO_BYTES];
         stream.read_exact(&mut bytes).await?;
-        self.judge_hello(bytes)
+        self.judge_hello(bytes, dialled)
     }
 
-    /// What may be known of whoever sent this, before it proves anything.
-    pub(super) fn judge_hello(&self, bytes: [u8; HELLO_BYTES]) -> Result<Hello, HandshakeError> {
+    /// What may be known of whoever sent this, and was `dialled`, before it proves anything.
+    pub(super) fn judge_hello(
+        &self,
+        bytes: [u8; HELLO_BYTES],
+        dialled: Option<NodeId>,
+    ) -> Result<Hello, HandshakeError> {
         let u32_at = |at| u32::from_le_bytes(*bytes[at..].first_chunk().expect("in a hello"));
         let u64_at = |at| u64::from_le_bytes(*bytes[at..].first_chunk().expect("in a hello"));
         if &bytes[..8] != MAGIC {
@@ -177,8 +185,11 @@ impl Credentials {
         let Identity { cluster, group, node } = self.identity;
         expect("cluster", cluster.0, u64_at(16))?;
         expect("group", group.0, u64_at(24))?;
+        let from = NodeId(u64_at(32));
+        // Before whom it takes this for: another one than was dialled was not called, and answers nobody.
+        expect("node", dialled.unwrap_or(from).0, from.0)?;
         expect("a connection to node", node.0, u64_at(40))?;
-        Ok(Hello { from: NodeId(u64_at(32)), bytes })
+        Ok(Hello { from, bytes })
     }
 
     async fn read_proof(
@@ -212,4 +223,30 @@ impl Credentials {
 
 const fn expect(field: &'static str, expected: u64, found: u64) -> Result<(), HandshakeError> {
     if expected == found { Ok(()) } else { Err(HandshakeError::Foreign { field, expected, found }) }
+}
+
+#[cfg(all(test, not(madsim)))]
+mod tests {
+    use super::*;
+    use lakebed::{ClusterId, GroupId};
+    use tokio::net::TcpListener;
+
+    fn of(node: u64) -> Credentials {
+        let identity = Identity { cluster: ClusterId(7), group: GroupId(1), node: NodeId(node) };
+        Credentials { identity, secret: b"it is known".to_vec() }
+    }
+
+    /// Addresses that were swapped or are used again: both ends say who was meant and who is there.
+    #[tokio::test]
+    async fn who_dials_another_node_than_it_means_is_told_which() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let dial =
+            async { of(1).dial(TcpStream::connect(address).await.unwrap(), NodeId(3)).await };
+        let accept = async { of(4).accept(listener.accept().await.unwrap().0).await };
+        let (dialled, accepted) = tokio::join!(dial, accept);
+        assert_eq!(dialled.unwrap_err().to_string(), "expected node 3, found 4");
+        let expected = "expected a connection to node 4, found 3";
+        assert_eq!(accepted.unwrap_err().to_string(), expected);
+    }
 }

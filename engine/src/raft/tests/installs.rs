@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     message::InstallAnswer,
+    status::Status,
     types::{Piece, SnapshotName},
 };
 
@@ -82,6 +83,23 @@ fn only_word_of_the_snapshot_on_its_way_moves_it() {
         assert_eq!(goes_on(&mut raft), Some(10));
         assert!(peer(&mut raft).transfer.is_some(), "it is not at its end");
     }
+}
+
+/// Whoever waits for it is shown how far it is.
+#[test]
+fn how_much_of_a_snapshot_a_peer_has_is_told() {
+    let told = |raft: &Raft| {
+        let mut status = Status::default();
+        raft.report(&mut status);
+        let peer = status.peers.into_iter().find(|peer| peer.node == node(2)).expect("a member");
+        (peer.snapshot_bytes, peer.snapshot_bytes_total)
+    };
+    let mut raft = sending(false);
+    assert_eq!(told(&raft), (0, 100));
+    answer(&mut raft, of_this(10, false));
+    assert_eq!(told(&raft), (10, 100));
+    answer(&mut raft, of_this(100, true));
+    assert_eq!(told(&raft), (0, 0), "none is on its way any more");
 }
 
 /// In place of the log it is followed by entries at once. One that lies before the log was of no use, if no
