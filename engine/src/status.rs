@@ -50,7 +50,7 @@ pub struct Status {
     pub hibernates: bool,
     /// Whether proposals are refused for want of room.
     pub disk_full: bool,
-    /// What log and proposals in memory cost at most, in bytes.
+    /// What log and proposals in memory cost at most, and what peers gave of lost entries, in bytes.
     pub memory_bytes: u64,
     /// Bytes of snapshots that it sent to peers in this life.
     pub snapshot_bytes_sent: u64,

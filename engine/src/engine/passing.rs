@@ -55,7 +55,7 @@ impl Engine {
                 Change::Append { head, chunk, at } => storage.append(head, chunk, at),
                 Change::Install(at) => storage.install(at),
                 Change::Join(at) => storage.join(at),
-                Change::Refill { head, frame } => storage.refill(&head, frame),
+                Change::Refill { head, frame } => storage.refill(&head, &frame),
             }
         }
         if wants_more {
@@ -117,6 +117,7 @@ pub(super) fn facts(storage: &Storage) -> Facts {
         is_state_lost: storage.is_state_lost(),
         installed: storage.installed(),
         hole: storage.hole(),
+        is_crowded: storage.is_crowded(),
         owes_entries: storage.first_owed().is_some(),
     }
 }

@@ -99,6 +99,8 @@ pub(crate) struct Facts {
     pub(crate) installed: Option<LogId>,
     /// The first entry of which this disk has lost all but the name.
     pub(crate) hole: Option<LogId>,
+    /// No copy of it is taken before others are written that peers gave.
+    pub(crate) is_crowded: bool,
     /// Whether for want of such an entry what lies behind it is not durable.
     pub(crate) owes_entries: bool,
 }

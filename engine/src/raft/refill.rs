@@ -69,7 +69,7 @@ impl Raft {
 
     /// What is missing -> a question to the next peer.
     pub(crate) fn refill(&mut self) {
-        if self.is_plain {
+        if self.is_plain || self.facts.is_crowded {
             return;
         }
         let (holders, is_content) = (self.holders().len(), self.is_content());
@@ -167,7 +167,8 @@ impl Raft {
 
     /// When somebody else is to be asked.
     pub(super) fn refill_at(&self) -> Option<Instant> {
-        let is_wanted = !self.is_content() && !self.holders().is_empty();
+        let is_taken = !self.is_content() && !self.facts.is_crowded;
+        let is_wanted = is_taken && !self.holders().is_empty();
         let search = self.refill.as_ref().filter(|_| is_wanted)?;
         Some(search.ask_at.unwrap_or(self.now))
     }

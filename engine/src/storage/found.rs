@@ -172,7 +172,10 @@ impl SegmentFound {
     pub(super) fn last_time(&self) -> Timestamp {
         let slot = self.scanned.as_ref().and_then(|scanned| {
             // What is missing tells its time when it is there again.
-            scanned.slots.iter().rev().find(|slot| !scanned.holes.contains(slot))
+            let is_missing = |slot: &Slot| {
+                scanned.holes.binary_search_by_key(&slot.id.index, |hole| hole.id.index).is_ok()
+            };
+            scanned.slots.iter().rev().find(|slot| !is_missing(slot))
         });
         let head = slot.map(|slot| entry::time_of(&self.image[slot.offset as usize..]));
         let end = self.end.as_ref().map(|end| end.last_time);

@@ -7,6 +7,9 @@
 //! time: two may lie in one block, which is read, completed and written whole. The hard state names it
 //! before: were the write to fail at its sync, a restart would read it from the cache and believe it.
 
+mod copies;
+
+use self::copies::Copies;
 use super::{
     ops::{Job, Ops},
     promises::Promises,
@@ -19,7 +22,10 @@ use crate::{
     types::{LogId, LogIndex, OpId},
 };
 use bytes::{Bytes, BytesMut};
-use std::{collections::VecDeque, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Bound::{Excluded, Unbounded},
+};
 
 /// What was asked of the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,25 +35,27 @@ pub(crate) enum RefillOp {
     Write,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Hole {
     slot: Slot,
     sequence: u64,
     layout: Layout,
-    /// Nothing at or behind it is called durable before it is filled. Not so if it is found in a
-    /// running node, where what was acknowledged is acknowledged, or if a snapshot holds it.
-    is_owed: bool,
-    /// It was being filled when an earlier life ended: what is read there is written again.
-    is_doubted: bool,
-    /// The entry, given by a peer and not yet written.
-    frame: Option<Bytes>,
 }
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Holes {
-    /// Ascending.
-    holes: Vec<Hole>,
+    /// All of them: a log has one entry of each index.
+    holes: BTreeMap<LogIndex, Hole>,
+    /// Those that nothing was given for yet, but for the doubted one.
+    wanted: BTreeSet<LogIndex>,
+    /// Nothing at or behind them is called durable before they are filled. Not so if one is found in a
+    /// running node, where what was acknowledged is acknowledged, or if a snapshot holds it.
+    owed: BTreeSet<LogIndex>,
+    /// It was being filled when an earlier life ended: what is read there is written again.
+    doubted: Option<LogIndex>,
+    /// What peers gave and is not yet written.
+    copies: Copies,
     /// Blocks of slots that were made anew from their entries, and the segments they are of.
     slots: VecDeque<(u64, Extent)>,
     at_work: Option<Work>,
@@ -67,24 +75,40 @@ impl Holes {
         self.holes.is_empty() && self.slots.is_empty() && self.at_work.is_none()
     }
 
+    /// How much a peer gives at a time.
+    pub(super) const fn tune(&mut self, append_bytes_max: u32) {
+        self.copies.tune(append_bytes_max);
+    }
+
+    /// What copies cost that are not yet written.
+    pub(super) const fn memory_bytes(&self) -> u64 {
+        self.copies.bytes()
+    }
+
     /// A bad entry of this segment.
     pub(super) fn add(&mut self, slot: Slot, sequence: u64, layout: Layout, is_owed: bool) {
-        let at = self.holes.partition_point(|hole| hole.slot.id.index < slot.id.index);
-        if self.holes.get(at).is_none_or(|hole| hole.slot.id != slot.id) {
-            let is_doubted = false;
-            let hole = Hole { slot, sequence, layout, is_owed, is_doubted, frame: None };
-            self.holes.insert(at, hole);
+        if self.insert(Hole { slot, sequence, layout }) {
+            self.wanted.insert(slot.id.index);
+            if is_owed {
+                self.owed.insert(slot.id.index);
+            }
         }
     }
 
     /// An earlier life was filling this one, if it is none that is bad.
     pub(super) fn doubt(&mut self, slot: Slot, sequence: u64, layout: Layout) {
-        let at = self.holes.partition_point(|hole| hole.slot.id.index < slot.id.index);
-        if self.holes.get(at).is_none_or(|hole| hole.slot.id != slot.id) {
-            let (is_owed, is_doubted) = (true, true);
-            let hole = Hole { slot, sequence, layout, is_owed, is_doubted, frame: None };
-            self.holes.insert(at, hole);
+        if self.insert(Hole { slot, sequence, layout }) {
+            self.owed.insert(slot.id.index);
+            self.doubted = Some(slot.id.index);
         }
+    }
+
+    /// False if it is known.
+    fn insert(&mut self, hole: Hole) -> bool {
+        let known = self.holes.insert(hole.slot.id.index, hole);
+        let is_it = known.is_none_or(|known| known.slot.id == hole.slot.id);
+        assert!(is_it, "two entries of one index: {known:?}, {hole:?}");
+        known.is_none()
     }
 
     /// The first one that nothing was given for yet.
@@ -92,57 +116,58 @@ impl Holes {
     /// Those behind this entry come first: nobody may have the others any more, and nobody here
     /// waits for them.
     pub(super) fn first_wanted(&self, snapshot: LogIndex) -> Option<LogId> {
-        let wanted = || self.holes.iter().filter(|hole| !hole.has_to_be_written());
-        let behind = wanted().find(|hole| hole.slot.id.index > snapshot);
-        behind.or_else(|| wanted().next()).map(|hole| hole.slot.id)
+        let behind = self.wanted.range((Excluded(snapshot), Unbounded)).next();
+        let wanted = behind.or_else(|| self.wanted.first())?;
+        Some(self.holes[wanted].slot.id)
+    }
+
+    /// Whether no copy of this one, or not many behind it, would be taken before others are written:
+    /// nobody is asked until then.
+    pub(super) fn is_crowded(&self, wanted: LogIndex) -> bool {
+        self.holes
+            .get(&wanted)
+            .is_some_and(|hole| !self.copies.have_room_from(hole.slot.total_bytes))
     }
 
     /// The first one that keeps what lies behind it from being acknowledged.
     pub(super) fn first_owed(&self) -> Option<LogIndex> {
-        self.holes.iter().find(|hole| hole.is_owed).map(|hole| hole.slot.id.index)
+        self.owed.first().copied()
     }
 
     /// The first one at or behind `from`.
     pub(super) fn first_from(&self, from: LogIndex) -> Option<LogIndex> {
-        let at = self.holes.partition_point(|hole| hole.slot.id.index < from);
-        self.holes.get(at).map(|hole| hole.slot.id.index)
+        self.holes.range(from..).next().map(|(index, _)| *index)
     }
 
     /// The one of this index, and the segment it is of.
     pub(super) fn at(&self, index: LogIndex) -> Option<(&Slot, u64)> {
-        let hole = self.holes[self.places(index)].iter().find(|hole| !hole.is_doubted)?;
+        let hole = self.holes.get(&index).filter(|_| self.doubted != Some(index))?;
         Some((&hole.slot, hole.sequence))
-    }
-
-    /// Where those of this index are: an append may fill thousands, of many more.
-    fn places(&self, index: LogIndex) -> Range<usize> {
-        let begin = self.holes.partition_point(|hole| hole.slot.id.index < index);
-        let of_it = self.holes[begin..].iter().take_while(|hole| hole.slot.id.index == index);
-        begin..begin + of_it.count()
     }
 
     /// The last one.
     pub(super) fn last(&self) -> Option<LogIndex> {
-        self.holes.last().map(|hole| hole.slot.id.index)
+        self.holes.last_key_value().map(|(index, _)| *index)
     }
 
     /// The last one at or before `index`.
     pub(super) fn last_through(&self, index: LogIndex) -> Option<LogIndex> {
-        let behind = self.holes.partition_point(|hole| hole.slot.id.index <= index);
-        Some(self.holes[..behind].last()?.slot.id.index)
+        self.holes.range(..=index).next_back().map(|(index, _)| *index)
     }
 
-    /// A peer's copy of an entry. True if it is one that is missing here.
-    pub(super) fn give(&mut self, id: LogId, digest: u32, frame: Bytes) -> bool {
-        let is_it = |hole: &&mut Hole| {
-            let is_same =
-                hole.slot.digest == digest && hole.slot.total_bytes as usize == frame.len();
-            hole.slot.id == id && is_same && hole.frame.is_none()
+    /// A peer's copy of an entry. True if it is one that is missing here, and taken: what there is no room
+    /// for stays wanted.
+    pub(super) fn give(&mut self, id: LogId, digest: u32, frame: &Bytes) -> bool {
+        let is_it = |hole: &&Hole| {
+            let Slot { id: lost, digest: of, total_bytes, .. } = hole.slot;
+            (lost, of, total_bytes as usize) == (id, digest, frame.len())
         };
-        let places = self.places(id.index);
-        let Some(hole) = self.holes[places].iter_mut().find(is_it) else { return false };
-        hole.frame = Some(frame);
-        true
+        let is_taken = self.holes.get(&id.index).filter(is_it).is_some()
+            && self.copies.take_in(id.index, frame);
+        if is_taken {
+            self.wanted.remove(&id.index);
+        }
+        is_taken
     }
 
     /// Slots of a full segment are to be written again.
@@ -175,35 +200,37 @@ impl Holes {
     /// The next one to be written. One that is doubted stays named in the hard state until it is
     /// written, so it comes before others.
     fn next(&self) -> Option<&Hole> {
-        let doubted = self.holes.iter().find(|hole| hole.is_doubted);
-        doubted.or_else(|| self.holes.iter().find(|hole| hole.frame.is_some()))
+        self.doubted.or_else(|| self.copies.first()).map(|index| &self.holes[&index])
     }
 
     /// The hard state is to name the next one, or none; true if it does. What is owed by nobody is
     /// acknowledged as it is.
     fn name_next(&self, promises: &mut Promises) -> bool {
-        let next = self.next().filter(|hole| hole.is_owed);
-        let filling = next.map_or(LogIndex(0), |hole| hole.slot.id.index);
+        let next = self.next().map(|hole| hole.slot.id.index);
+        let owed = next.filter(|index| self.owed.contains(index));
+        let filling = owed.unwrap_or(LogIndex(0));
         if promises.wanted().filling != filling {
             promises.want(|hard| hard.filling = filling);
         }
-        next.is_none() || promises.durable().filling == filling
+        owed.is_none() || promises.durable().filling == filling
     }
 
     /// The blocks around it were read: with the entry in its place they are written.
     pub(super) fn on_read(&mut self, op: OpId, blocks: &Bytes, seed: Seed, ops: &mut Ops) {
         let Some(work) = self.at_work.take_if(|work| work.op == op) else { return };
-        let Some(hole) = self.holes.iter_mut().find(|hole| hole.is_at(work)) else { return };
-        if std::mem::take(&mut hole.is_doubted) && hole.frame.is_none() {
-            // Else it is one like any other.
-            hole.frame = hole.found_in(blocks, seed);
-        }
-        let Some(frame) = &hole.frame else { return };
+        let Some(hole) = self.of(work) else { return };
+        let given = self.copies.get(work.index).cloned();
+        let Some(frame) = given.or_else(|| hole.found_in(blocks, seed)) else {
+            // It was doubted, and is one like any other.
+            self.doubted = None;
+            self.wanted.insert(work.index);
+            return;
+        };
         let (offset, end) = hole.blocks();
         let mut image = BytesMut::from(&blocks[..]);
         image.resize((end - offset) as usize, 0);
         let at = (u64::from(hole.slot.offset) - offset) as usize;
-        image[at..at + frame.len()].copy_from_slice(frame);
+        image[at..at + frame.len()].copy_from_slice(&frame);
         let (file, at) = (File::Segment(hole.sequence), Extent::new(offset, image.freeze()));
         let request = DiskRequest::Write { file, at, and: None, durable: true };
         let op = ops.submit(Job::Refill(RefillOp::Write), Class::Commit, request);
@@ -213,8 +240,18 @@ impl Holes {
     /// An entry is there again.
     pub(super) fn on_written(&mut self, op: OpId, ops: &mut Ops) {
         let Some(work) = self.at_work.take_if(|work| work.op == op) else { return };
-        let is_there = |hole: &mut Hole| hole.is_at(work);
-        self.holes.extract_if(.., is_there).for_each(|_| ops.met(Mark::HoleFilled));
+        if self.of(work).is_some() {
+            self.holes.remove(&work.index);
+            self.owed.remove(&work.index);
+            self.doubted.take_if(|index| *index == work.index);
+            self.copies.drop_at(work.index);
+            ops.met(Mark::HoleFilled);
+        }
+    }
+
+    /// What is worked at, if it was not forgotten meanwhile.
+    fn of(&self, work: Work) -> Option<Hole> {
+        self.holes.get(&work.index).filter(|hole| hole.sequence == work.sequence).copied()
     }
 
     /// Whether something is on its way to or from the disk.
@@ -229,21 +266,42 @@ impl Holes {
 
     /// The log is cut: what lay there is nothing any more.
     pub(super) fn forget_from(&mut self, from: LogIndex) {
-        self.holes.retain(|hole| hole.slot.id.index < from);
-        self.slots.clear();
+        self.keep(|index| index < from);
     }
 
     /// What lies before `first` is not in the log any more.
     pub(super) fn forget_before(&mut self, first: LogIndex) {
-        self.holes.retain(|hole| hole.slot.id.index >= first);
         // Which segments stay is not known here, and whoever reads a bad slot has it made again.
-        self.slots.clear();
+        self.keep(|index| index >= first);
     }
 
     /// Another log takes the place of this one.
     pub(super) fn forget_all(&mut self) {
+        self.keep(|_| false);
+    }
+
+    /// Forgets the others, and all slots.
+    fn keep(&mut self, stays: impl Fn(LogIndex) -> bool) {
+        self.holes.retain(|index, _| stays(*index));
+        self.wanted.retain(|index| stays(*index));
+        self.owed.retain(|index| stays(*index));
+        self.doubted = self.doubted.filter(|index| stays(*index));
+        self.copies.retain(stays);
         self.slots.clear();
-        self.holes.clear();
+    }
+}
+
+#[cfg(test)]
+impl Holes {
+    /// Each is in one state, and everything that is kept beside them is of them.
+    pub(super) fn check(&self) {
+        let is_wanted =
+            |index: &LogIndex| self.copies.get(*index).is_none() && self.doubted != Some(*index);
+        assert!(self.wanted.iter().eq(self.holes.keys().filter(|index| is_wanted(index))));
+        let beside = self.owed.iter().copied().chain(self.doubted).chain(self.copies.indexes());
+        let strangers: Vec<_> = beside.filter(|index| !self.holes.contains_key(index)).collect();
+        assert_eq!(strangers, []);
+        self.copies.check();
     }
 }
 
@@ -254,19 +312,11 @@ impl Hole {
         (start, self.layout.block_after(self.slot.end()))
     }
 
-    const fn has_to_be_written(&self) -> bool {
-        self.frame.is_some() || self.is_doubted
-    }
-
     /// What its blocks hold in its place, if that is the entry.
     fn found_in(&self, blocks: &Bytes, seed: Seed) -> Option<Bytes> {
         let at = u64::from(self.slot.offset) - self.blocks().0;
         let (at, end) = (at as usize, at as usize + self.slot.total_bytes as usize);
         let head = Head::parse_whole(blocks.get(at..end)?, seed).ok()?;
         self.slot.agrees(&head).then(|| blocks.slice(at..end))
-    }
-
-    fn is_at(&self, work: Work) -> bool {
-        (self.slot.id.index, self.sequence) == (work.index, work.sequence)
     }
 }

@@ -324,6 +324,7 @@ impl Journal {
     pub(crate) fn tune(&mut self, tuning: &Tuning) {
         self.writes_max = tuning.writes_inflight_max as usize;
         self.spares.tune(tuning.snapshot_log_bytes, self.segment_bytes);
+        self.holes.tune(tuning.append_bytes_max);
     }
 
     pub(crate) const fn durable(&self) -> LogIndex {
@@ -331,7 +332,7 @@ impl Journal {
     }
 
     pub(crate) const fn memory_bytes(&self) -> u64 {
-        self.pending_bytes
+        self.pending_bytes + self.holes.memory_bytes()
     }
 
     /// A deadline that has passed must be gone after `persist`: else a driver would spin on it.

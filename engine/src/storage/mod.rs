@@ -497,7 +497,7 @@ impl Storage {
         self.scrub.bytes
     }
 
-    /// Bytes of entries held in memory until they are written.
+    /// What entries cost that are held in memory until they are written.
     pub(crate) const fn memory_bytes(&self) -> u64 {
         self.journal.memory_bytes()
     }

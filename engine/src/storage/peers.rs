@@ -28,6 +28,11 @@ impl Storage {
         self.journal.holes.first_wanted(self.snapshots.newest().index)
     }
 
+    /// Whether a copy of that one would not be taken yet.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.hole().is_some_and(|hole| self.journal.holes.is_crowded(hole.index))
+    }
+
     /// Peers can be given each entry from here on. One that is bad below the newest snapshot is nobody's
     /// to wait for: who lacks it is sent the snapshot.
     pub(crate) fn gives_from(&self) -> LogIndex {
@@ -41,7 +46,7 @@ impl Storage {
     }
 
     /// A peer's copy of an entry of this log.
-    pub(crate) fn refill(&mut self, head: &Head, frame: Bytes) {
+    pub(crate) fn refill(&mut self, head: &Head, frame: &Bytes) {
         self.stray();
         if !self.installing.is_under_way()
             && self.journal.holes.give(head.id, head.digest, frame)

@@ -1,5 +1,5 @@
 //! What a node holds in memory stays within what is configured (simulation, I22): proposals that wait,
-//! log that is kept for peers and the machine, and what waits behind a snapshot.
+//! log that is kept for peers and the machine, what waits behind a snapshot, and what peers gave of lost entries.
 //!
 //! Log that is not durable cannot be given back, so it comes on top, twice: as log, and as what is to be
 //! written. How much of it there is nobody sees from outside; it is taken to be as large as it may be: as
@@ -13,6 +13,8 @@ use super::{Checked, Seen, Violation};
 use crate::plan::Plan;
 use lakebed::{Mark, Marks, Status};
 
+/// So many appends of lost entries are held as peers gave them, by a node that ever lost one.
+const GIVEN: u64 = 4;
 /// What a piece of the log costs beside its entries.
 const PIECE: u64 = 256;
 /// So many leaders may follow each other while a disk hangs.
@@ -28,12 +30,15 @@ pub(super) fn check(seen: &Seen<'_>, status: &Status, plan: &Plan) -> Checked {
         (plan.cache_bytes_max() + tuning.propose_bytes_max, last.saturating_sub(durable));
     let append = u64::from(tuning.append_bytes_max);
     let windows = plan.tunings().map(|tuning| tuning.inflight_bytes_max).max().unwrap_or_default();
-    let has_waited = Marks(status.marks).has(Mark::AppendWaited);
-    let waited = if has_waited { plan.cache_bytes_max() } else { 0 };
+    let marks = Marks(status.marks);
+    let waited = if marks.has(Mark::AppendWaited) { plan.cache_bytes_max() } else { 0 };
+    let has_lost = marks.has(Mark::HolesFound) || marks.has(Mark::HoleFoundLate);
+    let appends = plan.tunings().map(|tuning| u64::from(tuning.append_bytes_max)).max();
+    let given = if has_lost { GIVEN * appends.unwrap_or_default() } else { 0 };
     let most = windows.max(tuning.propose_bytes_max).max(waited) + LEADERS * append;
     // What holds the last durable entry may hold as much again that is not.
     let pieces = open.min(LEADERS * WINDOW) * PIECE;
-    let limit = kept + 2 * most.min(open * append) + pieces + append;
+    let limit = kept + 2 * most.min(open * append) + pieces + append + given;
     if held <= limit {
         return Ok(());
     }

@@ -86,6 +86,8 @@ struct Disk {
     reads: u64,
     /// Entries of which only the name is left.
     holes: Vec<LogIndex>,
+    /// No more of them is taken yet.
+    is_crowded: bool,
     /// They turned out in this life: what was acknowledged is.
     owes_nothing: bool,
     /// What the node was made from, and has not met all others since.
@@ -272,6 +274,7 @@ impl Node {
             is_state_lost: false,
             installed: None,
             hole: self.disk.holes.first().map(|hole| self.disk.log[hole.0 as usize - 1].0.id),
+            is_crowded: self.disk.is_crowded,
             owes_entries: !self.disk.holes.is_empty() && !self.disk.owes_nothing,
         }
     }
@@ -407,6 +410,7 @@ fn disk_with(term: u64, terms: &[u64], nodes: u64) -> Disk {
         seeks_room: false,
         reads: 0,
         holes: Vec::new(),
+        is_crowded: false,
         owes_nothing: false,
         origin: Origin::default(),
     }

@@ -326,3 +326,28 @@ fn who_is_answered_late_asks_later() {
     assert_eq!((0..7).map(|_| asks(&mut cluster, 100)).sum::<usize>(), 0);
     assert_eq!(asks(&mut cluster, 100), 1, "after twice what the last answer took");
 }
+
+/// What would be refused is not asked for: not at each heartbeat, and not by a timer that has run out.
+#[test]
+fn nobody_is_asked_before_there_is_room_for_what_it_would_give() {
+    let mut cluster = Cluster::new({
+        let mut disks = disks([6, 6, 6]);
+        disks[1].lose(3);
+        disks[1].is_crowded = true;
+        disks
+    });
+    let asks = |cluster: &mut Cluster, ms: u64| {
+        cluster.pass(ms * MS);
+        let said = cluster.said(2);
+        said.iter().filter(|(_, said)| matches!(said, Payload::RefillAsk { .. })).count()
+    };
+    assert_eq!((0..9).map(|_| asks(&mut cluster, 100)).sum::<usize>(), 0);
+    assert_eq!(cluster.at(2).raft.refill_at(), None, "nobody is woken to ask nobody");
+    assert!(!cluster.at(2).raft.is_content(), "it is wanted all the same");
+    cluster.at(2).disk.is_crowded = false;
+    assert_eq!(asks(&mut cluster, 0), 1, "at once");
+    assert_eq!(asks(&mut cluster, 100), 1);
+    cluster.at(2).disk.is_crowded = true;
+    assert_eq!((0..9).map(|_| asks(&mut cluster, 100)).sum::<usize>(), 0);
+    assert!(cluster.at(2).raft.refill_at().is_none());
+}

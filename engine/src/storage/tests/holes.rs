@@ -12,7 +12,10 @@ pub(super) fn grown(sizes: impl IntoIterator<Item = usize>) -> (Node, Vec<Bytes>
     grown_as(&config(), sizes)
 }
 
-fn grown_as(config: &Config, sizes: impl IntoIterator<Item = usize>) -> (Node, Vec<Bytes>) {
+pub(super) fn grown_as(
+    config: &Config,
+    sizes: impl IntoIterator<Item = usize>,
+) -> (Node, Vec<Bytes>) {
     let mut node = Node::start_as(config, Disk::default(), format());
     node.append_all(1, sizes);
     node.now = node.storage.deadline().expect("the hint is written when writes pause");
@@ -46,7 +49,7 @@ pub(super) fn harm(disk: &mut Disk, frame: &Bytes) {
 
 pub(super) fn refill(node: &mut Node, frame: &Bytes) {
     let head = Head::parse_whole(frame, node.recovered().seed).expect("it is whole");
-    node.storage.refill(&head, frame.clone());
+    node.storage.refill(&head, frame);
     node.settle();
 }
 
@@ -498,7 +501,7 @@ fn what_filled_a_hole_and_may_lie_in_a_cache_alone_is_written_again() {
     let (file, _) = body(&node.disk, &frames[2]);
     let is_its_write = |request: &DiskRequest| matches!(request, DiskRequest::Write { file: to, durable: true, .. } if *to == file);
     let head = Head::parse_whole(&frames[1], node.recovered().seed).expect("it is whole");
-    node.storage.refill(&head, frames[1].clone());
+    node.storage.refill(&head, &frames[1]);
     let mut failed = false;
     while !failed {
         for (op, request) in asked(&mut node) {
@@ -575,7 +578,7 @@ fn a_full_segment_stays_while_it_is_read_or_mended() {
             node.storage.read(wanted.0, wanted.1, wanted.1, 1);
             node.settle();
             let head = Head::parse_whole(&frames[7], node.recovered().seed).expect("it is whole");
-            node.storage.refill(&head, frames[7].clone());
+            node.storage.refill(&head, &frames[7]);
         } else {
             node.storage.read(wanted.0, wanted.1, wanted.1, 1);
         }

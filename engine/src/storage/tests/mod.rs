@@ -3,6 +3,7 @@
 
 mod alone;
 mod catching_up;
+mod copies;
 mod crash;
 mod cuts;
 mod debts;
@@ -187,6 +188,7 @@ impl Node {
             self.recovered =
                 self.storage.recover(self.now, &mut out).or_else(|| self.recovered.take());
             self.storage.persist(self.now, &mut out);
+            self.storage.journal.holes.check();
             self.halted = self.storage.halt().or_else(|| self.halted.take());
             if out.is_empty() || self.halted.is_some() {
                 return;
