@@ -7,7 +7,7 @@ use lakebed_sim::{
     plan::{FaultKind, Harm, MS, Part, Plan},
     storm::{converge, leader, run_for, run_until, serve, write},
 };
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 /// An entry of a node's log goes bad while it is down.
 fn harm_entry(world: &mut Cluster, node: usize, pick: u64) -> Told {
@@ -40,6 +40,39 @@ fn what_one_node_has_lost_the_others_give_again() {
             world.restart(node);
             let is_whole = |world: &Cluster| has(world, node, Mark::HoleFilled);
             run_until(world, 2_000 * MS, "an entry that is there again", is_whole)?;
+            assert!(!has(world, node, Mark::GateSet));
+            write(world, b"with all")?;
+            converge(world)
+        });
+    }
+}
+
+/// More is lost than is held at once of what peers give: it is given in turns, and asked for as long as
+/// anything is missing.
+#[test]
+fn much_that_one_node_has_lost_is_given_again_in_turns() {
+    for seed in 0..20 {
+        let mut plan = grown(seed);
+        plan.tuning.append_bytes_max = 256;
+        tell("much_that_one_node_has_lost_is_given_again_in_turns", plan, |world| {
+            serve(world)?;
+            run_for(world, 300 * MS)?;
+            let node = (leader(world).expect("a cluster that serves has a leader") + 1) % 3;
+            for pick in 0..60 {
+                harm_entry(world, node, seed * 60 + pick)?;
+            }
+            world.restart(node);
+            let (first, filled) = (Cell::new(None), Cell::new(0));
+            let is_whole = |world: &Cluster| {
+                let probe = world.probe(node);
+                let owed = probe.and_then(|probe| probe.owed);
+                if owed.is_some() && first.replace(owed) != owed {
+                    filled.set(filled.get() + 1);
+                }
+                probe.is_some_and(|probe| probe.ready && !probe.holed) && filled.get() > 0
+            };
+            run_until(world, 10_000 * MS, "entries that are all there again", is_whole)?;
+            assert!(filled.get() > 10, "{} entries were missing", filled.get());
             assert!(!has(world, node, Mark::GateSet));
             write(world, b"with all")?;
             converge(world)
@@ -84,7 +117,7 @@ fn two_nodes_that_lack_different_entries_serve_without_the_third() {
 fn a_power_cut_at_every_event_of_a_refill_is_recovered_from() {
     let (mut before, mut after) = (0, 0);
     for events in 0..160_u64 {
-        let told = std::cell::Cell::new(false);
+        let told = Cell::new(false);
         let name = "a_power_cut_at_every_event_of_a_refill_is_recovered_from";
         tell(name, grown(events / 20), |world| {
             serve(world)?;
@@ -120,7 +153,7 @@ fn what_nobody_has_any_more_comes_as_a_snapshot() {
         plan.tuning.retain_log_bytes = 0;
         plan.segment_bytes = 8 << 10;
         plan.tuning.append_bytes_max = 2 << 10;
-        let told = std::cell::Cell::new(false);
+        let told = Cell::new(false);
         tell("what_nobody_has_any_more_comes_as_a_snapshot", plan, |world| {
             serve(world)?;
             run_for(world, (40 + seed * 3) * MS)?;
@@ -160,7 +193,7 @@ fn one_that_is_ahead_stands_for_one_that_has_its_loss_as_state() {
         plan.tuning.retain_log_bytes = 0;
         plan.segment_bytes = 8 << 10;
         plan.tuning.append_bytes_max = 2 << 10;
-        let told = std::cell::Cell::new(false);
+        let told = Cell::new(false);
         tell(name, plan, |world| {
             serve(world)?;
             let ahead = leader(world).expect("a cluster that serves has a leader");
@@ -242,7 +275,7 @@ fn a_segment_that_a_snapshot_holds_may_be_lost() {
         plan.segment_bytes = 16 << 10;
         plan.tuning.append_bytes_max = 4 << 10;
         plan.tuning.scrub_interval = Duration::from_millis(50);
-        let told = std::cell::Cell::new(false);
+        let told = Cell::new(false);
         tell("a_segment_that_a_snapshot_holds_may_be_lost", plan, |world| {
             serve(world)?;
             let lead = leader(world).expect("a cluster that serves has a leader");
