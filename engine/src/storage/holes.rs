@@ -80,7 +80,8 @@ impl Holes {
     /// An earlier life was filling this one, if it is none that is bad.
     pub(super) fn doubt(&mut self, slot: Slot, sequence: u64, layout: Layout) {
         let at = self.holes.partition_point(|hole| hole.slot.id.index < slot.id.index);
-        if self.holes.get(at).is_none_or(|hole| hole.slot.id != slot.id) {
+        let is_new = self.holes.get(at).is_none_or(|hole| hole.slot.id != slot.id);
+        if is_new && !cfg!(lakebed_break = "believe_what_was_being_refilled") {
             let (is_owed, is_doubted) = (true, true);
             let hole = Hole { slot, sequence, layout, is_owed, is_doubted, frame: None };
             self.holes.insert(at, hole);
@@ -182,7 +183,8 @@ impl Holes {
     /// The hard state is to name the next one, or none; true if it does. What is owed by nobody is
     /// acknowledged as it is.
     fn name_next(&self, promises: &mut Promises) -> bool {
-        let next = self.next().filter(|hole| hole.is_owed);
+        let is_named = |hole: &&Hole| hole.is_owed && !cfg!(lakebed_break = "name_no_refill");
+        let next = self.next().filter(is_named);
         let filling = next.map_or(LogIndex(0), |hole| hole.slot.id.index);
         if promises.wanted().filling != filling {
             promises.want(|hard| hard.filling = filling);
