@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 seeds=${1:-5000}
-read -ra storms <<<"${2:-storm_of_five beyond_the_budget churn storm_of_leases}"
+read -ra storms <<<"${2:-storm_of_five beyond_the_budget churn storm_of_leases storm_of_installs churn_of_installs}"
 plans=${3:-$(mktemp -d)}
 breakages=${4:-$(grep -rhoP 'lakebed_break = "\K[a-z_]+' engine/src | sort -u)}
 target=${CARGO_TARGET_DIR:-target}

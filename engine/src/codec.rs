@@ -278,6 +278,11 @@ pub(crate) fn may_commit(head: &[u8]) -> bool {
     matches!(head.get(5), Some(5 | 6 | 8 | 15))
 }
 
+/// Whether a message is a piece of a snapshot; of one that is none, perhaps.
+pub(crate) fn is_piece(head: &[u8]) -> bool {
+    head.get(5) == Some(&12)
+}
+
 /// Reads a message; its body is what `bytes` holds behind the head.
 pub(crate) fn decode(mut bytes: Bytes) -> Result<Message, Fault> {
     let (kind, words) = judge_frame(&bytes)?;

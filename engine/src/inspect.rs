@@ -7,7 +7,7 @@ use crate::{
     codec, entry,
     membership::Membership,
     message::{Message, Payload},
-    types::{LogIndex, Piece, Term},
+    types::{LogId, LogIndex, Piece, Term},
 };
 use bytes::Bytes;
 
@@ -61,6 +61,35 @@ pub fn said(head: &Bytes) -> Option<Said> {
         Payload::GateAnswer { last, .. } => Some(Said::TellsGate { last, term }),
         _ => None,
     }
+}
+
+/// A piece of a snapshot, as a leader sends it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SentPiece {
+    /// The term that it leads.
+    pub term: Term,
+    /// The last entry in the snapshot.
+    pub at: LogId,
+    /// Where the piece begins.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub bytes: u64,
+}
+
+/// The piece of a snapshot that a message carries, if it does; head and body as
+/// [`Action::Send`](crate::Action::Send) gives them.
+#[must_use]
+pub fn sent_piece(head: &Bytes, body: &Bytes) -> Option<SentPiece> {
+    if !codec::is_piece(head) {
+        return None;
+    }
+    let whole = [&head[..], &body[..]].concat();
+    let Message { head, payload: Payload::Install(piece) } = codec::decode(whole.into()).ok()?
+    else {
+        return None;
+    };
+    let bytes = piece.bytes.len() as u64;
+    Some(SentPiece { term: head.term, at: piece.snapshot.at, offset: piece.offset, bytes })
 }
 
 /// The members that an entry brings into force, if it is one that does.

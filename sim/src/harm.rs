@@ -13,7 +13,7 @@ use crate::{
     plan::{Harm, Part},
 };
 use bytes::Bytes;
-use lakebed::{File, LogId, LogIndex, report::LogFound};
+use lakebed::{Extent, File, LogId, LogIndex, report::LogFound};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A slot's length.
@@ -51,6 +51,24 @@ impl Hurt {
         let here = self.from as usize..self.from as usize + self.was.len();
         content.get(here) == Some(&self.was[..]) && !disk.has_pending_sectors_of(self.file)
     }
+
+    /// Whether a process that reads it finds it bad.
+    fn shows(&self, disk: &SimDisk) -> bool {
+        let shown = disk.shown(self.file, self.from, self.was.len());
+        shown.is_some_and(|shown| shown != self.was)
+    }
+
+    /// Whether a power cut would leave it bad.
+    fn stays(&self, disk: &SimDisk) -> bool {
+        let left = disk.durable(self.file, self.from, self.was.len());
+        left.is_some_and(|left| left != self.was)
+    }
+
+    /// Whether this would overwrite any of it.
+    fn is_under(&self, file: File, extent: &Extent) -> bool {
+        let (begin, end) = (extent.offset, extent.offset + extent.whole().len() as u64);
+        file == self.file && begin < self.from + self.was.len() as u64 && self.from < end
+    }
 }
 
 /// The entries that were ever damaged, by their index.
@@ -86,6 +104,41 @@ impl Harmed {
     pub(crate) fn of(&self, node: usize) -> impl Iterator<Item = u32> + '_ {
         let was_hurt = move |hurts: &Vec<Hurt>| hurts.iter().any(|hurt| hurt.node == node);
         self.0.iter().filter(move |(_, hurts)| was_hurt(hurts)).map(|(index, _)| *index)
+    }
+
+    /// The first entry of a node's log, which begins with this one, that lies in such files and that it reads as
+    /// a bad one.
+    pub(crate) fn first_bad(
+        &self,
+        node: usize,
+        disk: &SimDisk,
+        first: LogIndex,
+        lies: impl Fn(File) -> bool,
+    ) -> Option<u32> {
+        let begin = u32::try_from(first.0).unwrap_or(u32::MAX);
+        let is_bad = |hurt: &Hurt| hurt.node == node && lies(hurt.file) && hurt.shows(disk);
+        let mut hurts = self.0.range(begin..);
+        hurts.find(|(_, hurts)| hurts.iter().any(is_bad)).map(|(index, _)| *index)
+    }
+
+    /// Whether a power cut would leave this entry bad on a node's disk.
+    pub(crate) fn would_stay(&self, node: usize, disk: &SimDisk, index: LogIndex) -> bool {
+        let hurts = u32::try_from(index.0).ok().and_then(|index| self.0.get(&index));
+        let is_bad = |hurt: &Hurt| hurt.node == node && hurt.stays(disk);
+        hurts.is_some_and(|hurts| hurts.iter().any(is_bad))
+    }
+
+    /// The entry that was damaged on a node's disk, and is bad still, over which this is written.
+    pub(crate) fn mended(
+        &self,
+        node: usize,
+        disk: &SimDisk,
+        (file, extent): (File, &Extent),
+    ) -> Option<LogIndex> {
+        let is_it =
+            |hurt: &Hurt| hurt.node == node && hurt.is_under(file, extent) && !hurt.is_healed(disk);
+        let mended = self.0.iter().find(|(_, hurts)| hurts.iter().any(is_it));
+        mended.map(|(index, _)| LogIndex(u64::from(*index)))
     }
 
     fn add(&mut self, index: u32, hurt: Hurt) {

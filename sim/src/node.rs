@@ -5,11 +5,11 @@
 use crate::{
     client::{Desk, Requests},
     disk::{Mishap, SimDisk, Victim},
-    plan::Plan,
+    plan::{Given, Plan},
     prng::Draw,
     seat::Seat,
     witness::Witness,
-    world::{Fall, Hearsay},
+    world::{Doomed, Fall, Hearsay},
 };
 use lakebed::{
     Action, DiskError, DiskRequest, Engine, Event, File, Halt, Instant, LogId, LogIndex, Machine,
@@ -135,6 +135,10 @@ pub(crate) struct Node<M: StateMachine> {
     pub(crate) next_fails: Option<(Victim, DiskError)>,
     /// How the next sync or durable write fails.
     pub(crate) next_sync_fails: Option<crate::disk::Failure>,
+    /// What it was given by others whose next sync fails unheard, and how long its process is down then.
+    pub(crate) next_unheard: Option<(Given, u64)>,
+    /// The operation that will.
+    pub(crate) unheard: Option<Doomed>,
     /// It was removed from the cluster, and is not started again.
     pub(crate) has_left: bool,
     /// What became of its disk that no crash does.
@@ -235,6 +239,12 @@ impl Told {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Whether this makes a snapshot durable that came from a peer.
+    pub(crate) fn is_sync_of_peers(&self, request: &DiskRequest) -> bool {
+        let DiskRequest::Sync { file: File::Part(at, _) } = request else { return false };
+        self.captured != Some(*at)
     }
 
     /// Whether it is to be told its wall clock, which it is then.
@@ -399,6 +409,8 @@ impl<M: StateMachine> Node<M> {
             flights: BTreeMap::new(),
             next_fails: None,
             next_sync_fails: None,
+            next_unheard: None,
+            unheard: None,
             has_left: false,
             scars: Scars::default(),
             told: Told::default(),
@@ -429,6 +441,7 @@ impl<M: StateMachine> Node<M> {
         self.wake = u64::MAX;
         self.deadline = None;
         self.next_sync_fails = None;
+        self.unheard = None;
         // A sector that cannot be read waits for whoever reads next.
         self.next_fails.take_if(|(victim, _)| *victim != Victim::Read);
     }

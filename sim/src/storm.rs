@@ -4,6 +4,7 @@
 mod course;
 mod errands;
 mod majority;
+mod scrubbed;
 
 pub(crate) use course::{Course, turns};
 
@@ -213,7 +214,8 @@ pub(crate) fn end<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Chec
         nothing_is_open(world)?;
         become_one_log(world)?;
     }
-    stays_calm(world)
+    stays_calm(world)?;
+    scrubbed::finds(world)
 }
 
 /// Whoever leads hands over to another voter when it is asked to, as nothing stands in the way.
@@ -433,6 +435,7 @@ fn stays_calm<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked 
     let after = reign(world);
     if before == after && is_one_log(world) {
         world.check_wanted()?;
+        world.check_struck()?;
         return world.check_disks();
     }
     let nodes: Vec<String> = (0..world.nodes()).map(|node| describe(world, node)).collect();

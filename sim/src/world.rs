@@ -19,6 +19,7 @@ mod requests;
 mod ruin;
 mod sessions;
 mod stats;
+mod struck;
 #[cfg(test)]
 mod tests;
 
@@ -40,6 +41,7 @@ pub(crate) use falls::Fall;
 pub(crate) use faults::{ARMED_MAX, Armed};
 pub(crate) use hearsay::{Acknowledged, Age, Hearsay};
 pub use stats::Stats;
+pub(crate) use struck::Doomed;
 
 use bytes::{Bytes, BytesMut};
 use coming::Coming;
@@ -169,6 +171,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             plan,
         };
         world.oracle.hold_sessions_to(world.plan.session_limits());
+        world.oracle.hold_transfers_to(&world.plan);
         world.begin();
         world
     }
@@ -379,6 +382,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
         self.oracle.on_step(&seen, actions.iter())?;
         self.oracle.on_memory(&seen, &self.plan)?;
+        if !node.scars.is_ruined {
+            let would_stay = |entry| self.harmed.would_stay(at, &node.disk, entry);
+            self.oracle.on_disk_below(&seen, &node.disk, would_stay)?;
+        }
         self.nodes[at].scars.excuse(at, &probe)?;
         if probe.judged && self.oracle.is_to_be_tried(at) {
             self.try_power_cut(at)?;
@@ -455,6 +462,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         } else {
             (SITE_READ, times.read)
         };
+        if self.nodes[at].next_unheard.is_some() {
+            self.dooms(at, op, &request);
+        }
         let node = &mut self.nodes[at];
         let delay = self.disks.lane(site, at as u32).delay(latency.least, latency.tail);
         let (delay, life) = (delay * node.slowness, node.life);
@@ -489,6 +499,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             self.struck("fail-at");
             return self.feed(at, Some(Event::Completed { op, result }));
         }
+        if node.unheard.is_some() && self.fails_unheard(at, op) {
+            return Ok(());
+        }
+        let node = &mut self.nodes[at];
         let failure = node.next_sync_fails.take_if(|_| node.disk.is_promise(op));
         let partly = node.next_fails.take_if(|(victim, _)| node.disk.is_a(op, *victim));
         let result = match (failure, partly) {

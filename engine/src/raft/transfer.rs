@@ -73,8 +73,9 @@ impl Transfer {
 
     /// Whether it has begun, or may.
     pub(super) fn begins(&mut self, turns: &mut u32) -> bool {
-        if !self.has_begun && *turns > 0 {
-            *turns -= 1;
+        let is_turn = *turns > 0 || cfg!(lakebed_break = "send_to_all_at_once");
+        if !self.has_begun && is_turn {
+            *turns = turns.saturating_sub(1);
             self.has_begun = true;
         }
         self.has_begun
@@ -209,7 +210,9 @@ impl Allowance {
     }
 
     pub(super) const fn spend(&mut self, bytes: usize) {
-        self.0 -= bytes as i128;
+        if !cfg!(lakebed_break = "send_without_a_limit") {
+            self.0 -= bytes as i128;
+        }
     }
 
     pub(super) const fn is_left(self) -> bool {

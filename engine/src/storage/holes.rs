@@ -97,7 +97,9 @@ impl Holes {
 
     /// An earlier life was filling this one, if it is none that is bad.
     pub(super) fn doubt(&mut self, slot: Slot, sequence: u64, layout: Layout) {
-        if self.insert(Hole { slot, sequence, layout }) {
+        if !cfg!(lakebed_break = "believe_what_was_being_refilled")
+            && self.insert(Hole { slot, sequence, layout })
+        {
             self.owed.insert(slot.id.index);
             self.doubted = Some(slot.id.index);
         }
@@ -207,7 +209,9 @@ impl Holes {
     /// acknowledged as it is.
     fn name_next(&self, promises: &mut Promises) -> bool {
         let next = self.next().map(|hole| hole.slot.id.index);
-        let owed = next.filter(|index| self.owed.contains(index));
+        let is_named =
+            |index: &LogIndex| self.owed.contains(index) && !cfg!(lakebed_break = "name_no_refill");
+        let owed = next.filter(is_named);
         let filling = owed.unwrap_or(LogIndex(0));
         if promises.wanted().filling != filling {
             promises.want(|hard| hard.filling = filling);

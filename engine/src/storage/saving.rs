@@ -294,6 +294,9 @@ impl Saving {
         while let Some((offset, block, payload)) = rereading.take(&self.header) {
             self.count(&payload);
             let (file, at) = (self.part(), Extent::new(offset, block));
+            if cfg!(lakebed_break = "go_on_with_an_install_as_it_lies") {
+                continue;
+            }
             self.submit(DiskRequest::Write { file, at, and: None, durable: false }, ops);
         }
         if self.in_flight < BLOCKS_IN_FLIGHT_MAX {

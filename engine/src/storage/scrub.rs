@@ -160,7 +160,8 @@ impl Scrub {
                 if let Some(from) = self.reading {
                     return Some(Piece::Entries(from, to));
                 }
-                self.checks = Some(Checks::of(&snapshots.whole));
+                let is_left_out = cfg!(lakebed_break = "scrub_no_snapshot");
+                self.checks = Some(Checks::of(if is_left_out { &[] } else { &snapshots.whole }));
             }
             let checks = self.checks.as_mut().expect("it was just begun");
             if let Some(request) = checks.next(&snapshots.whole, snapshots.align(), PIECE_BYTES) {

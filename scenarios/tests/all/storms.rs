@@ -50,6 +50,9 @@ fn storm_of_installs() {
     assert_stormy(&reports);
     let met = |mark| reports.iter().any(|report| report.marks.has(mark));
     assert!(reports.len() < 20 || met(Mark::Installed), "no run installed a snapshot");
+    let unheard = kind_names().position(|name| name == "unheard-failure").expect("it is a kind");
+    let failed = reports.iter().map(|report| report.stats.faults[unheard]).sum::<u64>();
+    assert!(reports.len() < 20 || failed > 0, "no sync of a snapshot failed unheard");
 }
 
 #[test]

@@ -257,6 +257,18 @@ impl SimDisk {
         Some(inode.read(0, u32::try_from(inode.len).unwrap_or(u32::MAX)))
     }
 
+    /// A part of a file, as a process sees it.
+    pub(crate) fn shown(&self, file: File, offset: u64, len: usize) -> Option<bytes::Bytes> {
+        let inode = &self.inodes[&self.directory.lookup(file)?];
+        Some(inode.read(offset, u32::try_from(len).unwrap_or(u32::MAX)))
+    }
+
+    /// And as it is on the disk, whatever was written over it and is not durable.
+    pub(crate) fn durable(&self, file: File, offset: u64, len: usize) -> Option<bytes::Bytes> {
+        let inode = &self.inodes[&self.directory.lookup(file)?];
+        Some(inode.durable.read(offset, len))
+    }
+
     /// How many writes of the log are on their way that are to be durable when they end.
     pub(crate) fn log_writes(&self) -> usize {
         let is_log = |of: Ino| {

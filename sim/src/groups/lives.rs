@@ -45,7 +45,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let founders = Arc::new(Membership::of(all.iter().map(member)));
         let seed = Seed::new(CLUSTER, group);
         let machine = seat::Seat::new((self.machine)(), None);
-        let oracle = Oracle::new(self.nodes.len(), seed, Arc::clone(&founders), machine);
+        let mut oracle = Oracle::new(self.nodes.len(), seed, Arc::clone(&founders), machine);
+        oracle.hold_transfers_to(&self.plan);
         let founded = Group {
             oracle,
             founders,

@@ -42,6 +42,7 @@ pub(super) fn check(
                 | FaultKind::SlowDisk { .. }
                 | FaultKind::FailedOperation { .. }
                 | FaultKind::SyncFailure { .. }
+                | FaultKind::UnheardFailure { .. }
         )
     };
     let has_failures = failed || plan.faults.iter().any(fails);

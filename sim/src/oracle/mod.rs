@@ -17,13 +17,18 @@ mod log_matching;
 mod members_in_force;
 mod memory_bounded;
 mod proof_follows;
+mod refills_durable;
 mod sessions_end;
 mod sessions_once;
 mod silence;
+mod snapshots_durable;
 mod state_machine_safety;
 mod status_tells;
+mod struck_is_known;
 mod there_twice;
 mod times_go_on;
+mod transfer_rate;
+mod transfers_at_once;
 mod votes_once;
 mod watermarks_ordered;
 
@@ -37,7 +42,7 @@ use lakebed::{
     Action, Change, DiskRequest, Engine, Entries, Forced, Instant, LogId, LogIndex, Marks,
     Membership, NodeId, RequestId, Role, StateMachine, Status, Timestamp,
     entry::Seed,
-    inspect::{Probe, Said, said},
+    inspect::{Probe, Said, SentPiece, said, sent_piece},
     report::{Inspection, LogFound},
     session::Limits,
     tape::Digest,
@@ -108,6 +113,10 @@ pub(crate) struct Oracle<M> {
     promises: acknowledged_survives::Promises,
     proofs: proof_follows::Proofs,
     votes: votes_once::Votes,
+    snapshots: snapshots_durable::Snapshots,
+    refills: refills_durable::Refills,
+    transfers: transfers_at_once::Transfers,
+    rates: transfer_rate::Rates,
     members: members_in_force::Members,
     history: history::History,
     clocks: leaders_clock::Clocks,
@@ -145,6 +154,10 @@ impl<M: StateMachine> Oracle<M> {
             promises: acknowledged_survives::Promises::new(nodes),
             proofs: proof_follows::Proofs::new(nodes),
             votes: votes_once::Votes::new(nodes),
+            snapshots: snapshots_durable::Snapshots::new(nodes),
+            refills: refills_durable::Refills::new(nodes),
+            transfers: transfers_at_once::Transfers::new(nodes),
+            rates: transfer_rate::Rates::new(nodes),
             members: members_in_force::Members::new(nodes, members),
             history: history::History::default(),
             clocks: leaders_clock::Clocks::new(nodes),
@@ -204,6 +217,42 @@ impl<M: StateMachine> Oracle<M> {
         status_tells::check(seen, &status, &self.promises)
     }
 
+    /// A node handled an event: what it goes by is on its disk, if that does what it says.
+    /// `would_stay`: whether a power cut would leave an entry bad.
+    pub(crate) fn on_disk_below(
+        &mut self,
+        seen: &Seen<'_>,
+        disk: &SimDisk,
+        would_stay: impl FnOnce(LogIndex) -> bool,
+    ) -> Checked {
+        if !seen.probe.judged {
+            return Ok(());
+        }
+        self.snapshots.on_view(seen, disk)?;
+        self.refills.on_view(seen, would_stay)
+    }
+
+    /// A node wrote an entry again that its disk had lost, and its process died as that failed.
+    pub(crate) fn on_refill_failed(&mut self, node: usize, entry: LogIndex) {
+        let owed = self.shown[node].and_then(|probe| probe.owed);
+        self.refills.on_failed(node, entry, owed);
+    }
+
+    /// A leader sends a piece of a snapshot to another node.
+    fn on_piece(&mut self, seen: &Seen<'_>, to: NodeId, piece: SentPiece) -> Checked {
+        self.transfers.on_piece(seen.node, to, &piece)?;
+        match seen.clocks {
+            Some((now, _)) => self.rates.on_piece(seen.node, now, to, &piece),
+            None => Ok(()),
+        }
+    }
+
+    /// How many transfers at once, and how fast, is what a plan says.
+    pub(crate) fn hold_transfers_to(&mut self, plan: &Plan) {
+        self.transfers.hold_to(plan);
+        self.rates.hold_to(plan);
+    }
+
     /// A node that shows what it showed before has the same log: by its last entry, whatever may
     /// have been cut and written again in between (log matching).
     fn on_view(&mut self, seen: &Seen<'_>) -> Checked {
@@ -239,14 +288,17 @@ impl<M: StateMachine> Oracle<M> {
                 let known = |written| members.on_written(written);
                 self.logs.on_write(seen.node, *file, [Some(at), and.as_ref()], known)
             }
-            Action::Send { to, head, .. } => match said(head) {
+            Action::Send { to, head, body } => match said(head) {
                 Some(Said::Acknowledged { through, .. }) => self.promises.on_sent(seen, through),
                 Some(Said::TellsGate { last, term }) => {
                     self.gates.on_told(to.0 as usize - 1, term, last);
                     Ok(())
                 }
                 Some(said) => self.votes.on_sent(seen.node, *to, said),
-                None => Ok(()),
+                None => match sent_piece(head, body) {
+                    Some(piece) => self.on_piece(seen, *to, piece),
+                    None => Ok(()),
+                },
             },
             Action::Note(note) => status_tells::on_note(seen, note),
             _ => Ok(()),
@@ -386,6 +438,9 @@ impl<M: StateMachine> Oracle<M> {
         self.promises.on_death(node);
         self.proofs.on_death(node);
         self.votes.on_death(node);
+        self.snapshots.on_death(node);
+        self.transfers.on_death(node);
+        self.rates.on_death(node);
     }
 
     /// A node's machine applied these entries.
@@ -529,6 +584,11 @@ impl<M: StateMachine> Oracle<M> {
         is_struck: bool,
     ) -> Checked {
         there_twice::check(node, durable, found, is_struck)
+    }
+
+    /// And whether a node knows of an entry in its log that was damaged and is bad.
+    pub(crate) fn on_struck(node: usize, probe: &Probe, bad: Option<u32>) -> Checked {
+        struck_is_known::check(node, probe, bad)
     }
 
     /// At the end every machine that stands where the reference stands is what the reference is.

@@ -108,6 +108,12 @@ impl Plan {
         self.tunings().map(|tuning| tuning.cache_bytes_max).max().unwrap_or_default()
     }
 
+    /// Whether nodes read all that they have again so often that it is no long wait.
+    pub(crate) fn scrubs_often(&self) -> bool {
+        const OFTEN: Duration = Duration::from_millis(400);
+        (Duration::from_nanos(1)..=OFTEN).contains(&self.tuning.scrub_interval)
+    }
+
     /// Leases in some runs, where clocks keep what is declared of them.
     fn swarm_lease(&self) -> Option<u32> {
         let wants = Site::Lease.draw(self.seed).ratio(1, 2);

@@ -1,7 +1,7 @@
 //! What each line of a plan says: the names, in order, and where their values are kept.
 
 use super::{
-    Fault, FaultKind, Harm, Latency, Moment, Part, Plan, Steps, Times, retuning,
+    Fault, FaultKind, Given, Harm, Latency, Moment, Part, Plan, Steps, Times, retuning,
     text::{Field, Word, choice, duration, node, nodes, numbers, optional, plain, sides, time},
 };
 use crate::disk::{EIO, Failure, Mishap, Outcome, Survivors, Victim};
@@ -146,6 +146,8 @@ const PARTS: [(&str, Part); 5] = [
 const HARMS: [(&str, Harm); 4] =
     [("rot", Harm::Rot), ("zero", Harm::Zero), ("rot-all", Harm::RotAll), ("gone", Harm::Gone)];
 
+const GIVEN: [(&str, Given); 2] = [("snapshot", Given::Snapshot), ("entry", Given::Entry)];
+
 /// A kind of fault: its name, and one with values that a line replaces.
 type Kind = (&'static str, fn() -> FaultKind);
 
@@ -213,10 +215,11 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
     ("change", || FaultKind::Change { steps: Steps(Vec::new()) }),
     ("tune", || FaultKind::Tune { node: 0, to: retuning::BLANK }),
     ("times", || FaultKind::Times { to: Times::PLANNED }),
+    ("unheard-failure", || FaultKind::UnheardFailure { node: 0, given: Given::Snapshot, down: 0 }),
 ];
 
 /// How many kinds of fault there are.
-pub const KINDS_COUNT: usize = 29;
+pub const KINDS_COUNT: usize = 30;
 
 /// What each kind of fault is called, in the order in which [`Stats`](crate::Stats) counts them.
 pub fn kind_names() -> impl Iterator<Item = &'static str> {
@@ -232,6 +235,7 @@ impl FaultKind {
             Self::Kill { .. } => "kill",
             Self::Partition { .. } => "partition",
             Self::SyncFailure { .. } => "sync-failure",
+            Self::UnheardFailure { .. } => "unheard-failure",
             Self::DiskFull { .. } => "disk-full",
             Self::SlowDisk { .. } => "slow-disk",
             Self::Stop { .. } => "stop",
@@ -313,6 +317,9 @@ impl FaultKind {
             ],
             Self::SyncFailure { node: which, failure } => {
                 vec![node("node", which), choice("how", failure, &FAILURES)]
+            }
+            Self::UnheardFailure { node: which, given, down } => {
+                vec![node("node", which), choice("of", given, &GIVEN), time("down", down)]
             }
             Self::DiskFull { node: which, lasts }
             | Self::HungDisk { node: which, lasts }

@@ -182,6 +182,17 @@ pub enum FaultKind {
         /// How.
         failure: Failure,
     },
+    /// The next sync or durable write of what others gave a node fails while its process dies: nobody is
+    /// told, the cache shows what the disk has not, and calls it clean. The process comes back. No storm
+    /// draws it; whoever wants it in one adds it.
+    UnheardFailure {
+        /// Which node's.
+        node: usize,
+        /// Of what.
+        given: Given,
+        /// How long it is down.
+        down: u64,
+    },
     /// A disk has no more room.
     DiskFull {
         /// Whose.
@@ -358,6 +369,15 @@ pub enum Part {
     Entries,
 }
 
+/// What others give a node, because it lacks it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Given {
+    /// A snapshot, received whole.
+    Snapshot,
+    /// An entry that was damaged.
+    Entry,
+}
+
 /// What becomes of a sector, or of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Harm {
@@ -523,6 +543,7 @@ impl FaultKind {
             | Self::FailAt { node, .. }
             | Self::Flip { node, .. }
             | Self::SyncFailure { node, .. }
+            | Self::UnheardFailure { node, .. }
             | Self::DiskFull { node, .. }
             | Self::SlowDisk { node, .. }
             | Self::Stop { node, .. }

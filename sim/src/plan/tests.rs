@@ -26,6 +26,10 @@ fn a_sweep_of_storms_has_every_kind_of_fault() {
         if blank().is_enumerated() {
             continue;
         }
+        // Two storms of their own have it beside what is drawn (`scenarios`).
+        if matches!(blank(), FaultKind::UnheardFailure { .. }) {
+            continue;
+        }
         let has = |faults: &[Fault]| faults.iter().any(|fault| fault.kind.name() == kind);
         // Members change in some storms, beside the others.
         if matches!(blank(), FaultKind::Change { .. }) {

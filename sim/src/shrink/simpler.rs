@@ -89,6 +89,7 @@ pub(super) const fn lasting(kind: &mut FaultKind) -> Option<&mut u64> {
         | FaultKind::KillAndCut { down, .. }
         | FaultKind::Flip { down, .. }
         | FaultKind::Kill { down, .. }
+        | FaultKind::UnheardFailure { down, .. }
         | FaultKind::Damage { down, .. }
         | FaultKind::Ruin { down, .. }
         | FaultKind::DiskGone { down, .. } => Some(down),

@@ -83,6 +83,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 | FaultKind::FailAt { .. }
                 | FaultKind::Flip { .. }
                 | FaultKind::SyncFailure { .. }
+                | FaultKind::UnheardFailure { .. }
                 | FaultKind::FailedOperation { .. }
                 | FaultKind::Damage { .. }
                 | FaultKind::Ruin { .. }
@@ -138,6 +139,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 }
             }
             FaultKind::SyncFailure { node, failure } => self.fail_next_sync(*node, *failure),
+            FaultKind::UnheardFailure { node, given, down } => {
+                self.nodes[*node].next_unheard = Some((*given, *down));
+            }
             FaultKind::DiskFull { node, .. } => self.fill_disk(*node),
             FaultKind::SlowDisk { node, factor, .. } => self.nodes[*node].slowness = *factor,
             FaultKind::Stop { node, hand_over } => {
@@ -203,6 +207,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             self.nodes[node].mishaps.clear();
             self.nodes[node].next_sync_fails = None;
             self.nodes[node].next_fails = None;
+            (self.nodes[node].next_unheard, self.nodes[node].unheard) = (None, None);
             self.nodes[node].scars.lie = None;
             self.nodes[node].clock.go_on(self.now);
             self.release_disk(node);
