@@ -193,7 +193,7 @@ impl Cluster {
             // The clock that timers go by is madsim's.
             FaultKind::StalledClock { .. } | FaultKind::Tune { .. } | FaultKind::Times { .. } => {}
             FaultKind::Change { .. } => unreachable!("no storm here changes the members"),
-            FaultKind::UnheardFailure { .. } => unreachable!("no storm of three has it"),
+            FaultKind::UnheardFailure { .. } => unreachable!("no storm here draws it"),
             FaultKind::PowerCutAt { .. } | FaultKind::KillAt { .. } | FaultKind::FailAt { .. } => {
                 unreachable!("no storm counts steps of a disk")
             }
