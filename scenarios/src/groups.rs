@@ -1,14 +1,14 @@
 //! Many groups on five nodes, and what becomes of those that rest.
 
-use crate::{machine::Ledger, workload};
+use crate::{Ask, machine::Ledger, workload};
 use lakebed_sim::{
-    Draw, Op, Outcome, Plan, Seed, Violation,
+    Outcome, Plan, Seed, Violation,
     groups::{Census, Groups, Spread, storm as of},
     plan::{Asks, MS},
 };
 use std::time::Duration;
 
-type World = Groups<Ledger, fn(&mut Draw) -> Op>;
+type World = Groups<Ledger, Ask>;
 
 /// One storm in sixteen has a hundred groups, the others eight.
 #[must_use]
@@ -26,7 +26,7 @@ pub const fn census(seed: u64) -> Census {
 /// that join some of the groups and take the places of others.
 pub fn storm(seed: Seed) -> Outcome {
     let plan = of::plan(&seed, 5);
-    of::run(&seed, plan, census(seed.number), Ledger::default, workload)
+    of::run(&seed, plan, census(seed.number), Ledger::default, workload as Ask)
 }
 
 /// Five nodes with so many groups, and nothing that disturbs them.
@@ -55,8 +55,7 @@ fn at_rest(seed: &Seed, story: impl FnOnce(&mut World, u64) -> Result<(), Violat
     let (plan, census) = calm(seed.number, 100);
     let limit = plan.tuning.election.1 * 2;
     let limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
-    let workload: fn(&mut Draw) -> Op = workload;
-    let world = Groups::new(plan, census, Ledger::default, workload);
+    let world = Groups::new(plan, census, Ledger::default, workload as Ask);
     of::observe(seed, world, |world| {
         of::serve(world)?;
         of::converge(world)?;
@@ -84,7 +83,7 @@ pub fn idle(groups: u64, rests: bool) -> Result<Idle, Violation> {
     plan.tuning.election = (Duration::from_millis(1000), Duration::from_millis(2000));
     plan.tuning.hibernate_after = Duration::from_secs(u64::from(rests));
     let census = Census { groups, comings: 0, spread: Spread::Everywhere };
-    let mut world = Groups::new(plan, census, Ledger::default, workload);
+    let mut world = Groups::new(plan, census, Ledger::default, workload as Ask);
     of::serve(&mut world)?;
     of::converge(&mut world)?;
     let (events, before) = (world.stats().events, world.sent());

@@ -13,6 +13,10 @@ use lakebed_sim::{
 use machine::Ledger;
 use std::time::Duration;
 
+/// How clients are told what to do. A simulator is built for each machine and each kind of workload: that of
+/// functions is one kind.
+pub type Ask = fn(&mut Draw) -> Op;
+
 /// What clients of a [`Ledger`] do: mostly writes, some of them large.
 pub fn workload(draw: &mut Draw) -> Op {
     let key = draw.below(8) as u8;
@@ -31,9 +35,13 @@ fn write(key: u8, len: u64) -> Vec<u8> {
     std::iter::once(key).chain(rest).collect()
 }
 
+fn run(storm: Storm, machine: fn() -> Ledger, workload: Ask) -> Outcome {
+    storm.run(machine, workload)
+}
+
 /// A storm over this many nodes.
 pub fn storm(seed: Seed, nodes: usize) -> Outcome {
-    Storm::new(seed).nodes(nodes).swarm().run(Ledger::default, workload)
+    run(Storm::new(seed).nodes(nodes).swarm(), Ledger::default, workload)
 }
 
 /// Five nodes; in one storm of eight there are seven, the most that a cluster is meant to have. Where entries
@@ -49,13 +57,13 @@ fn storm_of_five(seed: Seed) -> Outcome {
             plan.faults.sort_by_key(|fault| fault.at);
         }
     });
-    storm.run(Ledger::default, workload)
+    run(storm, Ledger::default, workload)
 }
 
 /// A storm over one to five voters whose places others take.
 fn churn(seed: Seed) -> Outcome {
     let voters = [3, 3, 5, 1, 2, 4][(seed.number % 6) as usize];
-    Storm::new(seed).nodes(voters).churn().run(Ledger::default, workload)
+    run(Storm::new(seed).nodes(voters).churn(), Ledger::default, workload)
 }
 
 /// A storm in which disks do what no cluster is promised to live through: one to five nodes may
@@ -63,9 +71,8 @@ fn churn(seed: Seed) -> Outcome {
 fn beyond_the_budget(seed: Seed) -> Outcome {
     let nodes = [3, 3, 5, 1][(seed.number % 4) as usize];
     let storm = Storm::new(seed).nodes(nodes);
-    storm
-        .with(|plan| *plan = Plan::beyond_the_budget(plan.seed, plan.nodes))
-        .run(Ledger::default, workload)
+    let storm = storm.with(|plan| *plan = Plan::beyond_the_budget(plan.seed, plan.nodes));
+    run(storm, Ledger::default, workload)
 }
 
 /// A storm in which whoever is away for a moment is sent a snapshot of many blocks: nothing of the
@@ -86,7 +93,7 @@ fn storm_of_installs(seed: Seed) -> Outcome {
         }
         plan.faults.sort_by_key(|fault| fault.at);
     });
-    storm.run(|| Ledger::heavy(HEAVY), workload)
+    run(storm, || Ledger::heavy(HEAVY), workload)
 }
 
 /// A storm over voters whose places others take, and all of it large: whoever comes or was away is sent a
@@ -108,9 +115,10 @@ fn churn_of_installs(seed: Seed) -> Outcome {
             plan.sessions = Some(Sessions::drawn(plan.seed));
         }
     });
-    storm.run(
+    run(
+        storm,
         || Ledger::heavy(HEAVY),
-        |draw: &mut Draw| match draw.ratio(1, 6) {
+        |draw| match draw.ratio(1, 6) {
             true => {
                 let (key, len) = (draw.below(8) as u8, draw.between(1000, LARGE));
                 Op::Propose(write(key, len))
@@ -131,7 +139,7 @@ fn storm_of_sessions(seed: Seed) -> Outcome {
         plan.faults.extend(comings_and_goings(plan.seed));
         plan.faults.sort_by_key(|fault| fault.at);
     });
-    storm.run(Ledger::default, workload)
+    run(storm, Ledger::default, workload)
 }
 
 /// A storm in which all reads that take no round are served under leases, half of the clients only read, and
@@ -159,7 +167,7 @@ fn storm_of_leases(seed: Seed) -> Outcome {
         plan.faults.extend(other_times(plan.seed));
         plan.faults.sort_by_key(|fault| fault.at);
     });
-    storm.run(Ledger::default, workload)
+    run(storm, Ledger::default, workload)
 }
 
 /// In half of the runs all timeouts become twice as long between two of those turns, and what they were

@@ -4,17 +4,14 @@
 //! Their seeds are part of them: which node leads, and so what a partition makes of whom, is drawn.
 //! What each of them must hold is checked by its test (`tests/exhaust.rs`).
 
-use crate::{Scenario, machine::Ledger, workload};
+use crate::{Ask, Scenario, machine::Ledger, run, workload};
 use lakebed_sim::{
-    Draw, Op, Outcome, Plan, Seed, Storm,
+    Outcome, Plan, Seed, Storm,
     disk::{Failure, Survivors},
     exhaust::Story,
     plan::{Asks, Fault, FaultKind, Latency, MS, Moment, US},
 };
 use std::time::Duration;
-
-/// How the clients of a story are told.
-pub type Ask = fn(&mut Draw) -> Op;
 
 /// A story, and the scenario that runs it as a whole.
 #[derive(Clone, Copy, Debug)]
@@ -85,8 +82,8 @@ pub fn all() -> impl Iterator<Item = &'static Told> {
 
 fn tell(seed: Seed, plan: fn() -> Plan) -> Outcome {
     let drawn = seed.number;
-    let storm = Storm::new(seed);
-    storm.with(|own| *own = Plan { seed: drawn, ..plan() }).run(Ledger::default, workload)
+    let storm = Storm::new(seed).with(|own| *own = Plan { seed: drawn, ..plan() });
+    run(storm, Ledger::default, workload)
 }
 
 /// Quick elections, small segments and appends: little time and little room for much to happen.

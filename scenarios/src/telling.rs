@@ -1,15 +1,15 @@
 //! How a story is told: a cluster, what happens to it, and one screen when it goes wrong.
 
-use crate::{machine::Ledger, workload};
+use crate::{Ask, machine::Ledger, workload};
 use lakebed_sim::{
-    Draw, Op, Seed, Violation, World,
+    Seed, Violation, World,
     check::{Commands, screen},
     plan::Plan,
     storm::observe,
 };
 
 /// What stories are told of.
-pub type Cluster = World<Ledger, fn(&mut Draw) -> Op>;
+pub type Cluster = World<Ledger, Ask>;
 /// How a story ends.
 pub type Told = Result<(), Violation>;
 
@@ -24,7 +24,7 @@ pub fn tell_of(
     machine: fn() -> Ledger,
     story: impl Fn(&mut Cluster) -> Told,
 ) {
-    let world = || World::new(plan.clone(), machine, workload as fn(&mut _) -> _);
+    let world = || World::new(plan.clone(), machine, workload as Ask);
     let seed = Seed::new(plan.seed);
     if observe(seed.clone(), world(), &story).is_err() {
         let failure = observe(seed.traced(), world(), &story).unwrap_err();

@@ -349,27 +349,36 @@ mod tests {
         sync::{Arc, Mutex},
     };
 
-    /// Bytes, of which a command adds to one; `FROZEN` is whether a view is of its own.
-    #[derive(Default)]
-    struct Sums<const BYTES: usize, const FROZEN: bool>(Arc<Mutex<Vec<u8>>>);
+    /// So many bytes, of which a command adds to one; `is_frozen` is whether a view is of its own.
+    struct Sums {
+        bytes: usize,
+        is_frozen: bool,
+        state: Arc<Mutex<Vec<u8>>>,
+    }
 
-    impl<const BYTES: usize, const FROZEN: bool> StateMachine for Sums<BYTES, FROZEN> {
+    impl Sums {
+        fn of<const BYTES: usize, const FROZEN: bool>() -> Self {
+            Self { bytes: BYTES, is_frozen: FROZEN, state: Arc::default() }
+        }
+    }
+
+    impl StateMachine for Sums {
         fn apply(&mut self, _: LogId, _: Timestamp, command: &[u8], answer: &mut Vec<u8>) {
-            let mut state = self.0.lock().unwrap();
-            state.resize(BYTES, 0);
-            let at = usize::from(command[0]) * BYTES / 256;
+            let mut state = self.state.lock().unwrap();
+            state.resize(self.bytes, 0);
+            let at = usize::from(command[0]) * self.bytes / 256;
             state[at] = state[at].wrapping_add(1);
             answer.push(state[at]);
         }
 
         fn query(&self, _: &[u8], answer: &mut Vec<u8>) {
-            answer.extend(self.0.lock().unwrap().iter().take(8));
+            answer.extend(self.state.lock().unwrap().iter().take(8));
         }
 
         fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
             const PIECE: usize = 1 << 16;
-            let mut state = Arc::clone(&self.0);
-            if FROZEN {
+            let mut state = Arc::clone(&self.state);
+            if self.is_frozen {
                 let copy = state.lock().unwrap().clone();
                 state = Arc::new(Mutex::new(copy));
             }
@@ -382,7 +391,7 @@ mod tests {
         }
 
         fn restore(&mut self, offset: u64, bytes: &[u8], _: bool) -> Result<(), MachineError> {
-            let mut state = self.0.lock().unwrap();
+            let mut state = self.state.lock().unwrap();
             state.truncate(offset as usize);
             state.extend_from_slice(bytes);
             Ok(())
@@ -395,7 +404,7 @@ mod tests {
     }
 
     fn told<const BYTES: usize, const FROZEN: bool>() -> Result<(), String> {
-        let run = |seed| Storm::new(seed).run(Sums::<BYTES, FROZEN>::default, workload);
+        let run = |seed| Storm::new(seed).run(Sums::of::<BYTES, FROZEN>, workload);
         let told = catch_unwind(|| check("views", run)).map(drop);
         told.map_err(|panic| *panic.downcast::<String>().unwrap())
     }

@@ -2,16 +2,16 @@
 //! the state, and the new cluster goes on from there, wherever it crashes on its way.
 
 use lakebed::{Control, Halt, LogIndex, Mark, Marks, Origin, Outcome, Refusal, Role};
-use lakebed_scenarios::{machine::Ledger, workload};
+use lakebed_scenarios::{Ask, machine::Ledger, workload};
 use lakebed_sim::{
-    Draw, Op, Seed, Taken, Violation, World,
+    Seed, Taken, Violation, World,
     disk::Survivors,
     plan::{MS, Plan},
     storm::{converge, observe, run_for, run_until, serve},
 };
 use std::{sync::Arc, time::Duration};
 
-type Cluster = World<Ledger, fn(&mut Draw) -> Op>;
+type Cluster = World<Ledger, Ask>;
 type Told = Result<(), Violation>;
 
 /// Small segments and snapshots, and many of both.
@@ -26,7 +26,7 @@ fn plan(seed: u64) -> Plan {
 }
 
 fn world(plan: Plan) -> Cluster {
-    World::new(plan, Ledger::default, workload as fn(&mut _) -> _)
+    World::new(plan, Ledger::default, workload as Ask)
 }
 
 /// Tells a story in a traced world; what it says at its end. The world keeps every command.
@@ -51,7 +51,7 @@ fn taken(seed: u64) -> Arc<Taken> {
 }
 
 fn made_from(seed: u64, taken: &[Option<Arc<Taken>>]) -> Cluster {
-    World::made_from(plan(seed), Ledger::default, workload as fn(&mut _) -> _, taken.to_vec())
+    World::made_from(plan(seed), Ledger::default, workload as Ask, taken.to_vec())
 }
 
 fn cut_and_restart(world: &mut Cluster, nodes: impl IntoIterator<Item = usize>, of: Survivors) {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use lakebed::{LogId, MachineError, StateMachine, Timestamp};
-use lakebed_scenarios::{machine::Ledger, workload};
+use lakebed_scenarios::{Ask, machine::Ledger, workload};
 use lakebed_sim::{
     Failure, Outcome, Seed, Storm,
     check::{Commands, screen, twice},
@@ -15,7 +15,8 @@ use std::{
 
 /// A ledger that does one thing wrong.
 #[derive(Default)]
-struct Wrong<const BUG: u8> {
+struct Wrong {
+    bug: u8,
     ledger: Ledger,
     restored: bool,
     keys: u8,
@@ -41,11 +42,11 @@ const INDEXES_NOTHING_RESTORED: u8 = 13;
 const KEEPS_HALF_A_RESTORE: u8 = 14;
 const KEEPS_WHAT_IT_IS_TO_FORGET: u8 = 15;
 
-impl<const BUG: u8> StateMachine for Wrong<BUG> {
+impl StateMachine for Wrong {
     fn apply(&mut self, at: LogId, time: Timestamp, command: &[u8], answer: &mut Vec<u8>) {
         self.ledger.apply(at, time, command, answer);
         let foresaw = self.foresaw.take();
-        match BUG {
+        match self.bug {
             APPLIES_WHAT_IT_FORESEES if foresaw => {
                 self.ledger.apply(at, time, command, &mut Vec::new());
             }
@@ -69,14 +70,14 @@ impl<const BUG: u8> StateMachine for Wrong<BUG> {
 
     fn foresee(&self, commands: &mut dyn Iterator<Item = &[u8]>) {
         self.foresaw.set(commands.next().is_some());
-        if BUG == PANICS_AHEAD && self.ledger.applied() >= 70 {
+        if self.bug == PANICS_AHEAD && self.ledger.applied() >= 70 {
             panic!("it is seventy");
         }
     }
 
     fn query(&self, query: &[u8], answer: &mut Vec<u8>) {
         self.asked.set(self.asked.get() + 1);
-        match BUG {
+        match self.bug {
             QUERIES_ITS_ADDRESS => {
                 answer.extend_from_slice(&std::ptr::from_ref(self).addr().to_le_bytes());
             }
@@ -89,11 +90,11 @@ impl<const BUG: u8> StateMachine for Wrong<BUG> {
     }
 
     fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-        if BUG == CAPTURES_IN_HASH_ORDER {
+        if self.bug == CAPTURES_IN_HASH_ORDER {
             let keys: HashSet<u8> = (0..self.keys).collect();
             return Box::new(keys.into_iter().map(|key| Bytes::from(vec![key])));
         }
-        let more = match BUG {
+        let more = match self.bug {
             CAPTURES_WHAT_IT_FORESAW => Some(vec![self.keys].into()),
             CAPTURES_QUERIES => Some(self.asked.get().to_le_bytes().to_vec().into()),
             _ => None,
@@ -103,17 +104,17 @@ impl<const BUG: u8> StateMachine for Wrong<BUG> {
 
     fn restore(&mut self, offset: u64, bytes: &[u8], last: bool) -> Result<(), MachineError> {
         self.restored = last;
-        if BUG == KEEPS_HALF_A_RESTORE || BUG == CAPTURES_QUERIES {
+        if self.bug == KEEPS_HALF_A_RESTORE || self.bug == CAPTURES_QUERIES {
             return self.take_in(offset, bytes, last);
         }
-        if BUG == KEEPS_WHAT_IT_IS_TO_FORGET && bytes.is_empty() && !last {
+        if self.bug == KEEPS_WHAT_IT_IS_TO_FORGET && bytes.is_empty() && !last {
             return Ok(());
         }
-        if BUG == CAPTURES_IN_HASH_ORDER {
+        if self.bug == CAPTURES_IN_HASH_ORDER {
             self.keys = offset as u8 + bytes.len() as u8;
             return Ok(());
         }
-        if BUG == FORGETS_WHAT_IT_CAPTURED && last {
+        if self.bug == FORGETS_WHAT_IT_CAPTURED && last {
             self.ledger = Ledger::default();
             return Ok(());
         }
@@ -121,14 +122,18 @@ impl<const BUG: u8> StateMachine for Wrong<BUG> {
     }
 }
 
-impl<const BUG: u8> Wrong<BUG> {
+impl Wrong {
+    fn of<const BUG: u8>() -> Self {
+        Self { bug: BUG, ..Self::default() }
+    }
+
     /// Keeps what comes until all of it is there.
     fn take_in(&mut self, offset: u64, bytes: &[u8], last: bool) -> Result<(), MachineError> {
         if offset == 0 {
             self.asked.set(0);
             self.ledger = Ledger::default();
         }
-        if offset == 0 && BUG != KEEPS_HALF_A_RESTORE {
+        if offset == 0 && self.bug != KEEPS_HALF_A_RESTORE {
             self.incoming.clear();
         }
         self.incoming.extend_from_slice(bytes);
@@ -136,7 +141,7 @@ impl<const BUG: u8> Wrong<BUG> {
             return Ok(());
         }
         let mut state = std::mem::take(&mut self.incoming);
-        if BUG == CAPTURES_QUERIES {
+        if self.bug == CAPTURES_QUERIES {
             let rest = state.split_off(size_of::<u64>());
             self.asked.set(u64::from_le_bytes(state.try_into().expect("it was split off there")));
             state = rest;
@@ -146,7 +151,7 @@ impl<const BUG: u8> Wrong<BUG> {
 }
 
 fn run<const BUG: u8>(seed: u64) -> Outcome {
-    Storm::new(Seed::new(seed).traced()).run(Wrong::<BUG>::default, workload)
+    Storm::new(Seed::new(seed).traced()).run(Wrong::of::<BUG>, workload as Ask)
 }
 
 fn first_failure<const BUG: u8>() -> Failure {
@@ -256,7 +261,7 @@ fn a_machine_that_is_another_after_a_restore_that_was_broken_off_is_told() {
 
 #[test]
 fn a_machine_that_is_sound_is_not_suspected() {
-    let report = Storm::new(Seed::new(3).traced()).run(Ledger::default, workload).unwrap();
+    let report = Storm::new(Seed::new(3).traced()).run(Ledger::default, workload as Ask).unwrap();
     assert_eq!(report.suspicion, None);
 }
 
@@ -266,14 +271,16 @@ fn a_seed_that_does_not_do_the_same_twice_is_told_with_the_first_difference() {
     let calls = AtomicU64::new(0);
     let run = |seed: Seed| -> Outcome {
         let think = calls.fetch_add(1, Ordering::Relaxed);
-        Storm::new(seed).with(|plan| plan.think.least += think).run(Ledger::default, workload)
+        Storm::new(seed)
+            .with(|plan| plan.think.least += think)
+            .run(Ledger::default, workload as Ask)
     };
     let report = run(Seed::new(3)).unwrap();
     let problem = twice(&run, &Seed::new(3), &report).unwrap_err();
     for part in ["does not do the same twice", "two runs differ from line ", "both:", "then:"] {
         assert!(problem.contains(part), "{problem}");
     }
-    let sound = |seed| Storm::new(seed).run(Ledger::default, workload);
+    let sound = |seed| Storm::new(seed).run(Ledger::default, workload as Ask);
     assert_eq!(twice(&sound, &Seed::new(3), &sound(Seed::new(3)).unwrap()), Ok(()));
 }
 

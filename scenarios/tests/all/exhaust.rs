@@ -4,7 +4,8 @@
 use crate::forgetful::Forgetful;
 use lakebed::Mark;
 use lakebed_scenarios::{
-    stories::{Ask, FLIPPED, STORIES, Told},
+    Ask,
+    stories::{FLIPPED, STORIES, Told},
     workload,
 };
 use lakebed_sim::{

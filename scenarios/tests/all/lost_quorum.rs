@@ -2,15 +2,15 @@
 //! grows again by nodes that join, and those of before stay out, whatever they bring.
 
 use lakebed::{Forced, Halt, Mark, Marks, Role};
-use lakebed_scenarios::{machine::Ledger, workload};
+use lakebed_scenarios::{Ask, machine::Ledger, workload};
 use lakebed_sim::{
-    Draw, Op, Seed, Violation, World,
+    Seed, Violation, World,
     disk::Survivors,
     plan::{FaultKind, Harm, MS, Part, Plan, Step, Steps},
     storm::{converge, leader, observe, run_for, run_until, serve, write},
 };
 
-type Cluster = World<Ledger, fn(&mut Draw) -> Op>;
+type Cluster = World<Ledger, Ask>;
 type Told = Result<(), Violation>;
 
 /// Three founders, and two who wait to be added.
@@ -31,7 +31,7 @@ fn plan(seed: u64) -> Plan {
 }
 
 fn tell(seed: u64, story: impl FnOnce(&mut Cluster) -> Told) {
-    let mut world = World::new(plan(seed), Ledger::default, workload as fn(&mut _) -> _);
+    let mut world = World::new(plan(seed), Ledger::default, workload as Ask);
     // What a loss takes away the reference is made again without.
     world.trace(false);
     if let Err(failure) = observe(Seed::new(seed).traced(), world, story) {

@@ -1,7 +1,7 @@
 //! Plans: a seed and its plan are one run; plans of bugs stay mended; what fails becomes small.
 
 use crate::forgetful::Forgetful;
-use lakebed_scenarios::{SCENARIOS, scenario, workload};
+use lakebed_scenarios::{Ask, SCENARIOS, scenario, workload};
 use lakebed_sim::{
     Outcome, PlanFile, Report, Seed, Storm,
     plan::Plan,
@@ -66,7 +66,7 @@ fn plans_of_bugs_stay_mended() {
 }
 
 fn forgetful(seed: Seed) -> Outcome {
-    Storm::new(seed).run(Forgetful::default, workload)
+    Storm::new(seed).run(Forgetful::default, workload as Ask)
 }
 
 #[test]

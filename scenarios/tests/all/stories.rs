@@ -2,21 +2,21 @@
 //! lost something (storage.md, "Counterexamples that must stay scenarios").
 
 use lakebed::{LogIndex, Mark, Role, Term, inspect::Probe};
-use lakebed_scenarios::{machine::Ledger, workload};
+use lakebed_scenarios::{Ask, machine::Ledger, workload};
 use lakebed_sim::{
-    Draw, Op, Seed, Violation, World,
+    Op, Seed, Violation, World,
     check::{Commands, screen},
     disk::{Failure, Survivors},
     plan::{FaultKind, MS, Plan, Step, Steps, US},
     storm::{converge, leader, observe, run_for, run_until, serve, write},
 };
 
-type Cluster = World<Ledger, fn(&mut Draw) -> Op>;
+type Cluster = World<Ledger, Ask>;
 type Told = Result<(), Violation>;
 
 /// Tells a story in a calm world of three nodes; a failure is told again, with its last lines.
 fn tell(name: &str, seed: u64, story: impl Fn(&mut Cluster) -> Told) {
-    let world = || World::new(Plan::calm(seed, 3), Ledger::default, workload as fn(&mut _) -> _);
+    let world = || World::new(Plan::calm(seed, 3), Ledger::default, workload as Ask);
     if observe(Seed::new(seed), world(), &story).is_err() {
         let failure = observe(Seed::new(seed).traced(), world(), &story).unwrap_err();
         // A story has no seed of its own: it is run again by its name.
@@ -245,7 +245,7 @@ fn nodes_restart_together_from_logs_and_snapshots_in_every_mix() {
     plan.tuning.retain_log_bytes = 0;
     for mix in 0..27 {
         let wanted = [mix / 9, mix / 3 % 3, mix % 3].map(|of| FROM[of]);
-        let world = World::new(plan.clone(), Ledger::default, workload as fn(&mut _) -> _);
+        let world = World::new(plan.clone(), Ledger::default, workload as Ask);
         let told = observe(Seed::new(8).traced(), world, |world: &mut Cluster| {
             grown(world)?;
             for (node, wanted) in wanted.into_iter().enumerate() {
@@ -285,7 +285,7 @@ fn a_full_disk_is_an_input_and_not_a_surprise() {
 fn lease_of_the_past(name: &str, seed: u64, stalls: bool) -> bool {
     let mut plan = Plan::calm(seed, 3);
     plan.tuning.lease_drift_ppm = Some(2_000);
-    let world = || World::new(plan.clone(), Ledger::default, workload as fn(&mut _) -> _);
+    let world = || World::new(plan.clone(), Ledger::default, workload as Ask);
     let story = |world: &mut Cluster| {
         let old = grown(world)?;
         world.request(old, Op::Read(vec![b'n']))?;
