@@ -280,7 +280,8 @@ fn explain(failure: Failure, dir: &Path) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
+    use std::net::{SocketAddr, TcpListener};
 
     /// Only numbers were knocked at, and of names nothing was said.
     #[test]
@@ -289,7 +290,10 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         assert!(matches!(knock(&format!("127.0.0.1:{port}")), Knock::Answered));
         assert!(matches!(knock(&format!("localhost:{port}")), Knock::Answered));
-        drop(listener);
+        // It listens to nobody, and nobody else is given its port meanwhile.
+        let held = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&held, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let port = SocketAddr::try_from(getsockname(&held).unwrap()).unwrap().port();
         assert!(matches!(knock(&format!("localhost:{port}")), Knock::Silent));
         for nowhere in ["nowhere.invalid:1", "no address", ""] {
             assert!(matches!(knock(nowhere), Knock::NotFound(_)), "{nowhere}");
