@@ -14,7 +14,9 @@
 //! its own clock, may have expired first replicates a [`Command::Tick`] and asks again: its own
 //! clock decides when to ask for the time, never what the answer is. Where the tick
 //! finds no room, as on a full disk, or is not taken while too much is in flight or who leads is
-//! changing, the clock stands still and the key is there until a write comes through.
+//! changing, the clock stands still and the key is there until a write comes through. So it is where
+//! a leader's clock was ahead once: the log is ahead of all clocks then, for as long, and without
+//! writes nobody asks it to go on.
 
 mod answer;
 mod command;
