@@ -60,12 +60,15 @@ fn much_that_one_node_has_lost_is_given_again_in_turns() {
             serve(world)?;
             run_for(world, 300 * MS)?;
             let node = (leader(world).expect("a cluster that serves has a leader") + 1) % 3;
-            let struck = (0..32).filter(|pick| world.rot_running(node, *pick)).count();
-            assert!(struck > 16, "{struck} sectors of entries went bad");
-            let is_whole = |world: &Cluster| {
-                let probe = world.probe(node).filter(|_| has(world, node, Mark::HoleFilled));
-                probe.is_some_and(|probe| !probe.holed)
+            let segment = |world: &Cluster| {
+                let mut files = world.disk(node).list().map(|(file, _)| file);
+                let oldest = files.find(|file| matches!(file, File::Segment(_)));
+                world.disk(node).content(oldest.expect("it has a log"))
             };
+            let before = segment(world);
+            let struck = (0..32).filter(|pick| world.rot_running(node, *pick)).count();
+            assert!(struck > 16 && segment(world) != before, "{struck} bits of entries went bad");
+            let is_whole = |world: &Cluster| segment(world) == before;
             run_until(world, 10_000 * MS, "entries that are all there again", is_whole)?;
             write(world, b"with all")?;
             converge(world)
