@@ -12,11 +12,10 @@
 //! the clock of the leader that made it. All nodes decide alike, at every position of the log. In a
 //! cluster without writes that clock stands still, so a server that is asked for a key which, by
 //! its own clock, may have expired first replicates a [`Command::Tick`] and asks again: its own
-//! clock decides when to ask for the time, never what the answer is. Where the tick
-//! finds no room, as on a full disk, or is not taken while too much is in flight or who leads is
-//! changing, the clock stands still and the key is there until a write comes through. So it is where
-//! a leader's clock was ahead once: the log is ahead of all clocks then, for as long, and without
-//! writes nobody asks it to go on.
+//! clock decides when to ask for the time, never what the answer is. Where the log is ahead of that clock, as
+//! a leader's was once, the server goes by the time that it saw last with an answer and what has passed since.
+//! Where the tick finds no room, as on a full disk, or is not taken while too much is in flight or who leads is
+//! changing, the clock stands still and the key is there until a write comes through.
 
 mod answer;
 mod command;

@@ -352,7 +352,7 @@ impl StateMachine for Kv {
             }
             count += 1;
         }
-        query::finish(answer, stopped, count);
+        query::finish(answer, stopped, count, self.position.time);
     }
 
     fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {

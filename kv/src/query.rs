@@ -11,7 +11,7 @@ const HEAD_BYTES: usize = 13;
 /// Where the most bytes and the least commands stand in the head.
 const BYTES_MAX_AT: usize = 8;
 const LEAST_AT: usize = 12;
-const TAIL_BYTES: usize = 5;
+const TAIL_BYTES: usize = 13;
 
 /// Commands that only read, in the form that [`Kv`](crate::Kv) answers:
 ///
@@ -143,6 +143,8 @@ pub struct Answered {
     pub count: usize,
     /// Why not more.
     pub stopped: Stopped,
+    /// The machine's time.
+    pub time: Timestamp,
 }
 
 impl Answered {
@@ -157,14 +159,16 @@ impl Answered {
             2 => Stopped::Stale,
             _ => return None,
         };
-        Some(Self { values: answer, count: tail.get_u32_le() as usize, stopped })
+        let (count, time) = (tail.get_u32_le() as usize, Timestamp(tail.get_u64_le()));
+        Some(Self { values: answer, count, stopped, time })
     }
 }
 
-/// Ends an answer: `stopped u8, count u32`.
-pub(crate) fn finish(answer: &mut Vec<u8>, stopped: Stopped, count: u32) {
+/// Ends an answer: `stopped u8, count u32, time u64`.
+pub(crate) fn finish(answer: &mut Vec<u8>, stopped: Stopped, count: u32, time: Timestamp) {
     answer.push(stopped as u8);
     answer.extend_from_slice(&count.to_le_bytes());
+    answer.extend_from_slice(&time.0.to_le_bytes());
 }
 
 #[cfg(test)]
@@ -212,10 +216,10 @@ mod tests {
     #[test]
     fn an_answer_tells_how_far_it_goes() {
         let mut answer = b"+OK\r\n".to_vec();
-        finish(&mut answer, Stopped::Budget, 1);
+        finish(&mut answer, Stopped::Budget, 1, Timestamp(9));
         let answered = Answered::parse(answer.into()).unwrap();
         assert_eq!((&answered.values[..], answered.count), (&b"+OK\r\n"[..], 1));
-        assert_eq!(answered.stopped, Stopped::Budget);
+        assert_eq!((answered.stopped, answered.time), (Stopped::Budget, Timestamp(9)));
         assert_eq!(Answered::parse(Bytes::from_static(b"+OK")), None);
     }
 }

@@ -7,7 +7,7 @@ use super::{
     orders::{Order, Taking},
     reader::{self, ProtocolError, Reader},
     request::{self, Request},
-    run::{Runs, wall_clock},
+    run::Runs,
     sessions,
     store::Store,
     stores::{self, Place, Stores},
@@ -191,13 +191,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
 
     /// Each group's part beside the others'; its answers in the order of the commands.
     async fn perform(&mut self, mut runs: Runs) -> io::Result<()> {
-        runs.clock(wall_clock());
+        runs.clock(&self.stores);
         if let [part] = &mut runs.parts[..] {
-            let store = self.stores.of(part.group);
-            part.step(store, &mut self.out).await;
+            let group = self.stores.group(part.group);
+            part.step(group, &mut self.out).await;
             while part.is_open() {
                 flush(&mut self.stream, &mut self.out).await?;
-                part.step(store, &mut self.out).await;
+                part.step(group, &mut self.out).await;
             }
             return Ok(());
         }

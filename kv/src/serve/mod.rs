@@ -5,6 +5,7 @@
 //! query, for each group; a read behind a write of the same key sees it.
 
 mod address;
+mod clock;
 mod connection;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;

@@ -6,12 +6,12 @@
 
 use super::{
     store::{Asked, Failure, Store},
-    stores::Stores,
+    stores::{Group, Stores},
 };
 use crate::{Answered, Command, Queries, Stopped, answer};
 use futures::future::join_all;
 use lakebed::{Batch, Refusal, Timestamp};
-use std::{collections::VecDeque, mem, time::SystemTime};
+use std::{collections::VecDeque, mem};
 
 /// The most values that a batch may answer with. Reads among writes ride along in the log, so
 /// that a read sees the write before it without waiting for it. Of all groups together: their
@@ -65,11 +65,11 @@ impl Runs {
         true
     }
 
-    /// By whose clock it is decided whether to ask for the time.
-    pub(crate) fn clock(&mut self, clock: Timestamp) {
+    /// By which clock it is decided whether to ask for the time.
+    pub(crate) fn clock<T: Store>(&mut self, stores: &Stores<T>) {
         for part in &mut self.parts {
             if let Run::Reads(queries) = &mut part.run {
-                queries.clock(clock);
+                queries.clock(stores.group(part.group).clock.now());
             }
         }
     }
@@ -86,7 +86,7 @@ impl Runs {
         out: &mut Vec<u8>,
         bytes_max: usize,
     ) {
-        join_all(self.waiting().map(|part| part.step_aside(stores.of(part.group)))).await;
+        join_all(self.waiting().map(|part| part.step_aside(stores.group(part.group)))).await;
         self.collect(out, bytes_max);
     }
 
@@ -165,23 +165,23 @@ impl Part {
     }
 
     /// As [`step`](Self::step), its answers kept here.
-    async fn step_aside<T: Store>(&mut self, store: &T) {
+    async fn step_aside<T: Store>(&mut self, by: &Group<T>) {
         let mut out = mem::take(&mut self.out);
         out.drain(..mem::take(&mut self.at));
         let before = self.run.count();
-        let stopped = self.step(store, &mut out).await;
+        let stopped = self.step(by, &mut out).await;
         self.is_large = stopped == Stopped::Budget && self.run.count() == before;
         self.out = out;
     }
 
     /// Performs its writes, or so many of its reads as one answer holds; why not more.
-    pub(crate) async fn step<T: Store>(&mut self, store: &T, out: &mut Vec<u8>) -> Stopped {
+    pub(crate) async fn step<T: Store>(&mut self, by: &Group<T>, out: &mut Vec<u8>) -> Stopped {
         let (asked, count) = (self.run.asked(), self.run.count());
         let result = match &mut self.run {
             Run::Writes { batch, .. } => {
-                store.propose(mem::take(batch), out).await.map(|()| Stopped::Done)
+                by.store.propose(mem::take(batch), out).await.map(|()| Stopped::Done)
             }
-            Run::Reads(queries) => ask(store, queries, out).await,
+            Run::Reads(queries) => ask(by, queries, out).await,
         };
         result.unwrap_or_else(|failure| {
             // The same for each command that is left.
@@ -196,7 +196,7 @@ impl Part {
 
 /// Adds so many answers to `out` as one answer of the machine holds; why not more.
 pub(crate) async fn ask<T: Store>(
-    store: &T,
+    Group { store, clock }: &Group<T>,
     queries: &mut Queries,
     out: &mut Vec<u8>,
 ) -> Result<Stopped, Failure> {
@@ -210,6 +210,7 @@ pub(crate) async fn ask<T: Store>(
     if answered.count == 0 && !may_be_none {
         return Err(Failure::Unknown);
     }
+    clock.saw(answered.time);
     out.extend_from_slice(&answered.values);
     queries.advance(answered.count);
     if answered.stopped == Stopped::Stale {
@@ -225,12 +226,6 @@ pub(crate) async fn ask<T: Store>(
         queries.clock(Timestamp::default());
     }
     Ok(answered.stopped)
-}
-
-/// When to ask for the time, never what time it is: see the crate's documentation.
-pub(crate) fn wall_clock() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Commands of one group.

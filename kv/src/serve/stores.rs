@@ -4,6 +4,7 @@
 //! Knows no connection. Invariant: a command is performed by one group as a whole, or by none.
 
 use super::{
+    clock::LogClock,
     info, run, sessions,
     store::{Asked, Failure, Store},
 };
@@ -18,10 +19,17 @@ use std::sync::Arc;
 const CURSOR_BITS: u32 = 32;
 const CROSSING: &str = "CROSSSLOT Keys in request don't hash to the same slot";
 
+/// A group's store, and what time it is there.
+#[derive(Debug)]
+pub(crate) struct Group<T> {
+    pub(crate) store: T,
+    pub(crate) clock: LogClock,
+}
+
 /// A store for each group, in the order of their slots. One alone is a store as well.
 #[derive(Debug)]
 pub struct Stores<T> {
-    all: Arc<[T]>,
+    all: Arc<[Group<T>]>,
     slots: Slots,
 }
 
@@ -40,7 +48,9 @@ impl<T: Store> From<T> for Stores<T> {
 /// Of one group at least, and [`GROUPS_MAX`](crate::slots::GROUPS_MAX) at most.
 impl<T: Store> From<Vec<T>> for Stores<T> {
     fn from(all: Vec<T>) -> Self {
-        Self { slots: Slots::over(all.len()), all: all.into() }
+        let slots = Slots::over(all.len());
+        let group = |store| Group { store, clock: LogClock::default() };
+        Self { slots, all: all.into_iter().map(group).collect() }
     }
 }
 
@@ -62,6 +72,10 @@ impl<T: Store> Stores<T> {
 
     /// The store of a group.
     pub(crate) fn of(&self, group: usize) -> &T {
+        &self.group(group).store
+    }
+
+    pub(crate) fn group(&self, group: usize) -> &Group<T> {
         &self.all[group]
     }
 
@@ -124,8 +138,8 @@ impl<T: Store> Stores<T> {
 
     /// How many keys all groups have.
     pub(crate) async fn count_keys(&self, out: &mut Vec<u8>) {
-        let counts = self.all.iter().map(|store| async {
-            let values = ask_one(store, &Command::DbSize).await?;
+        let counts = self.all.iter().map(|group| async {
+            let values = ask_one(group, &Command::DbSize).await?;
             let number = values.strip_prefix(b":").and_then(|line| line.strip_suffix(b"\r\n"));
             let number = number.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
             number.ok_or(Failure::Unknown)
@@ -139,13 +153,13 @@ impl<T: Store> Stores<T> {
     /// Some keys of the group that the cursor is in, and where to go on: there, or in the next.
     pub(crate) async fn scan(&self, cursor: u64, count: u32, pattern: &[u8], out: &mut Vec<u8>) {
         let group = usize::try_from(cursor >> CURSOR_BITS).unwrap_or(usize::MAX);
-        let Some(store) = self.all.get(group) else {
+        let Some(asked) = self.all.get(group) else {
             // No cursor of ours: at its end, as one group sees it.
             return out.extend_from_slice(b"*2\r\n$1\r\n0\r\n*0\r\n");
         };
         let within = cursor & ((1 << CURSOR_BITS) - 1);
         let command = Command::Scan { cursor: within, count, pattern };
-        let found = ask_one(store, &command).await;
+        let found = ask_one(asked, &command).await;
         match found.as_deref().map(|values| split_scan(values).ok_or(values)) {
             Ok(Ok((next, keys))) => {
                 let next = match next {
@@ -181,7 +195,7 @@ impl<T: Store> Stores<T> {
     }
 
     async fn inform_of_all(&self) -> Result<String, Failure> {
-        let statuses = join_all(self.all.iter().map(Store::status)).await;
+        let statuses = join_all(self.all.iter().map(|group| group.store.status())).await;
         let groups: Vec<_> = statuses.into_iter().collect::<Result<_, _>>()?;
         let surroundings = self.of(0).surroundings(None).await;
         let groups: Vec<_> =
@@ -202,12 +216,12 @@ fn error(text: &str) -> Vec<u8> {
 }
 
 /// What a group answers to one command that only reads.
-async fn ask_one<T: Store>(store: &T, command: &Command<'_>) -> Result<Vec<u8>, Failure> {
+async fn ask_one<T: Store>(group: &Group<T>, command: &Command<'_>) -> Result<Vec<u8>, Failure> {
     let (mut queries, mut values) = (Queries::default(), Vec::new());
     queries.push(command);
-    queries.clock(run::wall_clock());
+    queries.clock(group.clock.now());
     while !queries.is_empty() {
-        run::ask(store, &mut queries, &mut values).await?;
+        run::ask(group, &mut queries, &mut values).await?;
     }
     Ok(values)
 }
@@ -218,4 +232,74 @@ fn split_scan(values: &[u8]) -> Option<(u64, &[u8])> {
     let cursor = answer::first(rest)?;
     let digits = cursor.split(|byte| *byte == b'\n').nth(1)?.strip_suffix(b"\r")?;
     Some((std::str::from_utf8(digits).ok()?.parse().ok()?, &rest[cursor.len()..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Kv, When};
+    use bytes::{Buf, Bytes};
+    use lakebed::{Batch, LogId, StateMachine, Status, Timestamp};
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    };
+    use tokio::time::{Duration, Instant, advance};
+
+    /// Further than any wall clock.
+    const FAR: u64 = u64::MAX / 2;
+
+    /// The clock of whoever led before was ahead: the log's time goes on from there, as time passes.
+    #[derive(Clone)]
+    struct Ahead {
+        begun: Instant,
+        machine: Arc<Mutex<Kv>>,
+        batches: Arc<AtomicU32>,
+    }
+
+    impl Store for Ahead {
+        async fn propose(&self, batch: Batch, out: &mut Vec<u8>) -> Result<(), Failure> {
+            let passed = u64::try_from(self.begun.elapsed().as_nanos()).unwrap();
+            let mut body = batch.body();
+            while !body.is_empty() {
+                let len = body.get_u32_le() as usize;
+                let mut machine = self.machine.lock().unwrap();
+                machine.apply(LogId::default(), Timestamp(FAR + passed), &body[..len], out);
+                body.advance(len);
+            }
+            self.batches.fetch_add(1, Relaxed);
+            Ok(())
+        }
+
+        async fn read(&self, query: &[u8]) -> Result<Bytes, Failure> {
+            let mut answer = Vec::new();
+            self.machine.lock().unwrap().query(query, &mut answer);
+            Ok(answer.into())
+        }
+
+        async fn status(&self) -> Result<Status, Failure> {
+            Err(Failure::Unknown)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_of_a_log_that_is_ahead_of_all_clocks_expire_though_nobody_writes() {
+        let (begun, machine, batches) = (Instant::now(), Arc::default(), Arc::default());
+        let stores = Stores::from(Ahead { begun, machine, batches });
+        let (key, millis) = (b"a", 10_000);
+        let set = Command::Set { key, value: b"1", when: When::Always, millis };
+        let mut batch = Batch::default();
+        batch.push_with(|out| set.encode(out));
+        stores.of(0).propose(batch, &mut Vec::new()).await.unwrap();
+        let get = async || {
+            let answer = ask_one(stores.group(0), &Command::Get(key)).await.unwrap();
+            (String::from_utf8(answer).unwrap(), stores.of(0).batches.load(Relaxed))
+        };
+        assert_eq!(get().await, ("$1\r\n1\r\n".into(), 1));
+        advance(Duration::from_millis(9_999)).await;
+        assert_eq!(get().await, ("$1\r\n1\r\n".into(), 1));
+        advance(Duration::from_millis(1)).await;
+        assert_eq!(get().await, ("$-1\r\n".into(), 2), "the time is asked for once");
+        assert_eq!(get().await, ("$-1\r\n".into(), 2));
+    }
 }
