@@ -198,7 +198,7 @@ impl<'a> Cluster<'a> {
             pause().await;
         }
         let begun = Instant::now();
-        while !Marks(status(handle).await.marks).has(Mark::Installed) {
+        while !status(handle).await.marks.has(Mark::Installed) {
             pause().await;
         }
         let took = begun.elapsed();

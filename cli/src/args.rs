@@ -395,6 +395,10 @@ pub(crate) struct TuningArgs {
     /// How many bytes of log are kept for members that lag, before they are sent a snapshot
     #[arg(long, hide = true, value_name = "BYTES")]
     retain_log_bytes: Option<u64>,
+    /// How many bytes of log are kept behind a snapshot that is being sent, at most; where more is written
+    /// meanwhile, the newest is sent instead [default: 8 GiB]
+    #[arg(long, value_name = "BYTES")]
+    transfer_log_bytes: Option<u64>,
     /// How many bytes of snapshots a leader sends in a second, at most [default: no limit]
     #[arg(long, value_name = "BYTES")]
     transfer_bytes_per_second: Option<u64>,
@@ -435,6 +439,9 @@ impl TuningArgs {
         }
         if let Some(bytes) = self.retain_log_bytes {
             tuning.retain_log_bytes = bytes;
+        }
+        if let Some(bytes) = self.transfer_log_bytes {
+            tuning.transfer_log_bytes_max = bytes;
         }
         if let Some(bytes) = self.transfer_bytes_per_second {
             tuning.transfer_bytes_per_second = bytes;

@@ -177,8 +177,14 @@ pub struct Tuning {
     /// How long a pinned snapshot is kept without being read. Above zero; 60 s unless set.
     pub pin_idle: Duration,
     /// The most bytes of log kept for members that lag, beyond what snapshots leave: whoever lags
-    /// further is sent a snapshot. 1 GiB unless set.
+    /// further is sent a snapshot. None is kept for them while the disk has no room for more log. 1 GiB unless
+    /// set.
     pub retain_log_bytes: u64,
+    /// The most bytes of log kept behind a snapshot on its way to a member, if that is more than
+    /// `retain_log_bytes`. Where more is written meanwhile, or the disk has no room for more log, that snapshot
+    /// is given up, and the newest one sent in its place. Less than what is written while one is sent: none
+    /// ever arrives. 8 GiB unless set.
+    pub transfer_log_bytes_max: u64,
     /// The most members that are sent a snapshot at one time; others wait for their turn. At least
     /// one; 2 unless set.
     pub transfers_max: u32,
@@ -219,6 +225,7 @@ impl Default for Tuning {
             snapshot_age: Duration::ZERO,
             pin_idle: Duration::from_secs(60),
             retain_log_bytes: 1 << 30,
+            transfer_log_bytes_max: 8 << 30,
             transfers_max: 2,
             transfer_bytes_per_second: 0,
             scrub_interval: Duration::ZERO,

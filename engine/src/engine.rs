@@ -139,7 +139,7 @@ impl Engine {
             ready: self.is_ready(),
             scrubbed_bytes: self.storage.scrubbed_bytes(),
             snapshots_damaged: self.storage.spoilt_snapshots(),
-            marks: self.storage.marks().0 | self.compaction.marks.0,
+            marks: self.storage.marks().and(self.compaction.marks),
             ..Status::default()
         };
         if let Some(raft) = &self.raft {

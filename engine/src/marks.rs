@@ -17,9 +17,6 @@ macro_rules! marks {
             /// Every mark there is.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
         }
-
-        // A new mark without a bit would silently share another's.
-        const _: () = assert!(Mark::ALL.len() <= 128);
     };
 }
 
@@ -78,6 +75,8 @@ marks! {
     PeerPaused,
     /// A peer fell silent with appends in flight and is being probed.
     PeerSilent,
+    /// A peer had lost what it acknowledged, and did not know: its disk was one of before.
+    PeerSetBack,
     /// A peer's window was full.
     WindowFull,
     /// A peer was fed from disk.
@@ -96,6 +95,8 @@ marks! {
     HandedOver,
     /// A leader could not hand its role over in time, and served on.
     HandoverGivenUp,
+    /// A leader whose disk had no room handed its role over to one whose disk had some.
+    GaveWayForRoom,
     /// A node stood for election because its leader asked it to.
     StoodAtLeadersWish,
     /// A read was answered under the leader's lease.
@@ -106,6 +107,8 @@ marks! {
     LogGivenUp,
     /// Segments below the newest snapshot were lost, and the log begins behind them.
     LogBegunLater,
+    /// More was written while a snapshot was on its way than is kept behind it: it was given up for a newer one.
+    InstallOutrun,
     /// A peer waited until others had been sent their snapshots.
     InstallWaited,
     /// An install went on with what it had written before a crash.
@@ -228,6 +231,8 @@ marks! {
     SnapshotFoundBad,
     /// Log below both snapshots was kept: a member needs it.
     LogKeptForMember,
+    /// Log that was kept for members was let go: the disk had no room for more.
+    LogLetGoForRoom,
     /// A dead segment was kept: it is being read.
     LogKeptForReader,
     /// A restart found entries that are bad and known by their slots: a peer is asked for them.
@@ -282,19 +287,56 @@ marks! {
     OldEpochRefused,
 }
 
+const WORDS: usize = Mark::ALL.len().div_ceil(64);
+
 /// The marks that were met.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Marks(pub u128);
+pub struct Marks([u64; WORDS]);
 
 impl Marks {
+    /// None.
+    pub const NONE: Self = Self([0; WORDS]);
+
+    /// These.
+    #[must_use]
+    pub const fn of(met: &[Mark]) -> Self {
+        let (mut marks, mut at) = (Self::NONE, 0);
+        while at < met.len() {
+            marks.set(met[at]);
+            at += 1;
+        }
+        marks
+    }
+
     /// Notes that `mark` was met.
     pub const fn set(&mut self, mark: Mark) {
-        self.0 |= 1 << mark as u8;
+        self.0[mark as usize / 64] |= 1 << (mark as usize % 64);
     }
 
     /// Whether `mark` was met.
     #[must_use]
     pub const fn has(self, mark: Mark) -> bool {
-        self.0 & (1 << mark as u8) != 0
+        self.0[mark as usize / 64] & (1 << (mark as usize % 64)) != 0
+    }
+
+    /// Notes those that others met.
+    pub const fn add(&mut self, other: Self) {
+        let mut at = 0;
+        while at < WORDS {
+            self.0[at] |= other.0[at];
+            at += 1;
+        }
+    }
+
+    /// These and those.
+    #[must_use]
+    pub const fn and(mut self, other: Self) -> Self {
+        self.add(other);
+        self
+    }
+
+    /// All that were met, in the order of [`Mark::ALL`].
+    pub fn iter(self) -> impl Iterator<Item = Mark> {
+        Mark::ALL.iter().copied().filter(move |mark| self.has(*mark))
     }
 }

@@ -1,6 +1,7 @@
 //! What a node says of itself, at any time, for people and metrics.
 
 use crate::{
+    marks::Marks,
     membership::Membership,
     types::{LogId, LogIndex, NodeId, Term, Timestamp},
 };
@@ -66,7 +67,7 @@ pub struct Status {
     /// Changes of the members that it was asked for while it led.
     pub changes: Tally,
     /// The rare situations that were met, a bit each.
-    pub marks: u128,
+    pub marks: Marks,
 }
 
 /// How often something was asked of a leader in this life, and what became of it. What is neither

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// The vocabulary: its modules may know each other, and every module may know them.
-const GROUND: [&str; 13] = [
+const GROUND: [&str; 14] = [
     "action",
     "backup",
     "change",
@@ -15,6 +15,7 @@ const GROUND: [&str; 13] = [
     "entry",
     "event",
     "file",
+    "marks",
     "membership",
     "report",
     "state_machine",
@@ -24,17 +25,16 @@ const GROUND: [&str; 13] = [
 ];
 
 /// Each other module, and those that it may know beside the ground.
-const LAYERS: [(&str, &[&str]); 17] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("le", &[]),
-    ("marks", &[]),
-    ("session", &["le", "marks"]),
+    ("session", &["le"]),
     ("codec", &["le", "message"]),
     ("message", &["codec", "le"]),
     ("inspect", &["codec", "message"]),
     ("disk", &["le"]),
-    ("storage", &["disk", "le", "marks"]),
-    ("raft", &["codec", "le", "marks", "message", "storage"]),
-    ("engine", &["codec", "marks", "message", "raft", "storage"]),
+    ("storage", &["disk", "le"]),
+    ("raft", &["codec", "le", "message", "storage"]),
+    ("engine", &["codec", "message", "raft", "storage"]),
     ("contract", &["engine"]),
     ("host", &["codec", "contract", "engine"]),
     ("tape", &["engine", "le"]),

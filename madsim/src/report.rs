@@ -46,15 +46,15 @@ pub struct Report {
     pub unknown: u64,
     /// Reads that were answered.
     pub reads: u64,
-    /// The rare situations that the last lives of the nodes met, a bit each.
-    pub marks: u128,
+    /// The rare situations that the last lives of the nodes met.
+    pub marks: Marks,
 }
 
 impl Report {
     /// Whether this was met.
     #[must_use]
     pub const fn met(&self, mark: Mark) -> bool {
-        self.marks >> mark as u8 & 1 == 1
+        self.marks.has(mark)
     }
 }
 
@@ -78,7 +78,7 @@ impl AddAssign for Report {
         self.refused += other.refused;
         self.unknown += other.unknown;
         self.reads += other.reads;
-        self.marks |= other.marks;
+        self.marks.add(other.marks);
     }
 }
 

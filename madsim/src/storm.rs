@@ -140,11 +140,11 @@ async fn converge(cluster: &Cluster) -> Vec<u8> {
 }
 
 /// What the nodes have met since they were started last.
-async fn marks(cluster: &Cluster) -> u128 {
-    let mut marks = 0;
+async fn marks(cluster: &Cluster) -> Marks {
+    let mut marks = Marks::NONE;
     for at in 0..cluster.machines().count() {
         let handle = cluster.handle(at).expect("every node is up");
-        marks |= handle.status().await.expect("every node is up").marks;
+        marks.add(handle.status().await.expect("every node is up").marks);
     }
     marks
 }

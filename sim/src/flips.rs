@@ -172,7 +172,7 @@ fn ending<M: StateMachine, W: Workload>(world: &World<M, W>, node: usize, usual:
         Ending::Refused
     } else if lost.iter().any(|mark| marks.has(*mark) && !usual.has(*mark)) {
         Ending::FromPeers
-    } else if marks.0 & !usual.0 & FOUND != 0 {
+    } else if FOUND.iter().any(|mark| marks.has(*mark) && !usual.has(*mark)) {
         Ending::Mended
     } else {
         Ending::Original
@@ -180,26 +180,18 @@ fn ending<M: StateMachine, W: Workload>(world: &World<M, W>, node: usize, usual:
 }
 
 /// What a restart meets on a disk; other marks are of what follows, and come and go with time.
-const FOUND: u128 = {
-    let marks = [
-        Mark::HardStateCopyLost,
-        Mark::HardStateCopiesDiffer,
-        Mark::UselessSnapshotRemoved,
-        Mark::PartialSnapshotRemoved,
-        Mark::TornTailCut,
-        Mark::SlotRebuilt,
-        Mark::SlotsMadeAnew,
-        Mark::OlderSnapshotUsed,
-        Mark::InstallFinished,
-        Mark::InstallGoneOnWith,
-    ];
-    let (mut bits, mut at) = (0, 0);
-    while at < marks.len() {
-        bits |= 1 << marks[at] as u8;
-        at += 1;
-    }
-    bits
-};
+const FOUND: [Mark; 10] = [
+    Mark::HardStateCopyLost,
+    Mark::HardStateCopiesDiffer,
+    Mark::UselessSnapshotRemoved,
+    Mark::PartialSnapshotRemoved,
+    Mark::TornTailCut,
+    Mark::SlotRebuilt,
+    Mark::SlotsMadeAnew,
+    Mark::OlderSnapshotUsed,
+    Mark::InstallFinished,
+    Mark::InstallGoneOnWith,
+];
 
 /// The bits that are worth a flip, in the order of names and places.
 fn bits(disk: &SimDisk, align: u64) -> Vec<Bit> {

@@ -72,7 +72,7 @@ impl<M> Seat<M> {
     /// The rare situations that sessions have met.
     pub(crate) fn marks(&self) -> Marks {
         match self {
-            Self::Alone(_) => Marks(0),
+            Self::Alone(_) => Marks::NONE,
             Self::WithSessions(sessions) => sessions.marks(),
         }
     }

@@ -2,7 +2,7 @@
 //! what only rises. Each has the label `node`, and what is a group's the label `group` as well, on
 //! nodes that have several.
 
-use lakebed::{LogId, Mark, Marks, Phase, Role, Status};
+use lakebed::{LogId, Phase, Role, Status};
 use lakebed_runtime::{Counters, LATENCY_BOUNDS, Latency, Room, Traffic};
 use prometheus_client::{
     collector::Collector,
@@ -369,7 +369,7 @@ impl Collector for Page {
         })?;
         let help = "Rare situations that the node has met in this life: 1.";
         self.each(&mut to, ("mark", "mark", help, None), |status| {
-            let met = Mark::ALL.iter().filter(|mark| Marks(status.marks).has(**mark));
+            let met = status.marks.iter();
             met.map(|mark| (format!("{mark:?}"), 1.0)).collect()
         })
     }
@@ -379,7 +379,7 @@ impl Collector for Page {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use lakebed::{LogIndex, Member, Membership, NodeId, Term};
+    use lakebed::{LogIndex, Mark, Member, Membership, NodeId, Term};
     use std::collections::BTreeSet;
 
     fn view(id: u64, statuses: Vec<Option<Status>>) -> View {
@@ -408,7 +408,7 @@ mod tests {
         status.snapshot = LogId::new(Term(4), LogIndex(80));
         status.recovery.took =
             vec![(Phase::List, Duration::from_millis(2)), (Phase::Log, Duration::from_millis(8))];
-        status.marks = 1;
+        status.marks.set(Mark::ALL[0]);
         let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
         let mut members = Membership::of([1, 2, 3].map(member));
         members.outgoing = [1, 4].map(member).into();

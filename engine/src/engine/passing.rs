@@ -112,6 +112,7 @@ pub(super) fn facts(storage: &Storage) -> Facts {
         restored: storage.restored(),
         saturated: storage.is_saturated(),
         full: storage.is_full(),
+        sought_room: storage.sought_room(),
         seeks_room: storage.seeks_room(),
         receiving: storage.receiving(),
         is_state_lost: storage.is_state_lost(),

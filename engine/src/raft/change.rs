@@ -491,6 +491,7 @@ impl Raft {
         }
         if matches!(self.role, Role::Leader(_)) && !self.membership.is_voter(own) {
             self.marks.set(Mark::SteppedDownNoVoter);
+            self.appoint_heir();
             self.step_down();
         }
         let at = self.membership.at;

@@ -146,8 +146,9 @@ impl Raft {
         if stuck || !quorum && !cfg!(lakebed_break = "lead_without_a_quorum") {
             let why = if stuck { Mark::SteppedDownDiskStuck } else { Mark::SteppedDownNoQuorum };
             self.marks.set(why);
-            self.step_down();
+            return self.step_down();
         }
+        self.give_way();
     }
 
     /// A candidate's question, asked in earnest or (`pre`) only in case.

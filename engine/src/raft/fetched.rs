@@ -147,7 +147,7 @@ impl Raft {
         (status.snapshot_bytes_sent, status.snapshot_bytes_received) =
             (self.carried.sent, self.carried.received);
         (status.transfers, status.changes) = (self.transfers, self.changes);
-        status.marks |= self.marks.0;
+        status.marks.add(self.marks);
     }
 
     const fn public_role(&self) -> status::Role {

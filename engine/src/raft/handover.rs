@@ -7,7 +7,7 @@
 //! refusals that protect a leader who lives. Invariant: a leader that could not hand over within a
 //! longest election timeout serves on.
 
-use super::{Raft, role::Role};
+use super::{Raft, progress::Peer, role::Role};
 use crate::{
     action::{Outcome, Refusal, TransferRefusal},
     marks::Mark,
@@ -80,25 +80,74 @@ impl Raft {
         Ok(())
     }
 
-    /// Who is to lead: a voter that is there.
-    fn heir(&self, to: Option<NodeId>) -> Result<NodeId, Refusal> {
-        let Role::Leader(leader) = &self.role else {
-            return Err(Refusal::NotLeader { hint: self.leader() });
+    /// A heartbeat of a leader whose own disk has no room. It refuses what a quorum may have room for, so after
+    /// a longest election timeout it gives way to one who takes it. Not before, and only when its disk has
+    /// just said so again: room may be back.
+    pub(super) fn give_way(&mut self) {
+        let (now, patience, facts) = (self.now, self.tuning.election.1, &self.facts);
+        let Role::Leader(leader) = &mut self.role else { return };
+        if !facts.full {
+            leader.full_since = None;
+            return;
+        }
+        let (since, sought) = leader.full_since.unwrap_or((now, facts.sought_room));
+        leader.full_since = Some((since, facts.sought_room));
+        let is_due = facts.sought_room != sought && now.since(since) > patience;
+        if !is_due {
+            return;
+        }
+        let takes = |peer: &Peer| !peer.full && !peer.paused;
+        let has_room = |id| leader.peers.iter().any(|peer| peer.id == id && takes(peer));
+        let is_use = self.membership.is_quorum(|id| id != self.identity.node && has_room(id));
+        let suits = |peer: &&Peer| takes(peer) && !peer.gated && peer.transfer.is_none();
+        let heir = self.able().filter(suits).max_by_key(|peer| peer.matched).map(|peer| peer.id);
+        if let (true, Some(heir)) = (is_use, heir)
+            && self.begin_handover(Some(heir)).is_ok()
+        {
+            self.marks.set(Mark::GaveWayForRoom);
+        }
+    }
+
+    /// A leader that is no voter any more goes, and nobody need wait until its silence is noticed: whoever
+    /// has most of its log is to stand.
+    pub(super) fn appoint_heir(&mut self) {
+        let suits = |peer: &&Peer| !peer.gated && peer.transfer.is_none();
+        let heir = self.able().filter(suits).max_by_key(|peer| (!peer.full, peer.matched));
+        let Some(heir) = heir.map(|peer| peer.id) else { return };
+        if let Role::Leader(leader) = &mut self.role {
+            leader.lease.renounce();
+        }
+        self.send(heir, Payload::TimeoutNow);
+    }
+
+    /// The voters that are there.
+    fn able(&self) -> impl Iterator<Item = &Peer> {
+        let peers = match &self.role {
+            Role::Leader(leader) => leader.peers.as_slice(),
+            _ => &[],
         };
-        let refused = |why| Err(Refusal::Transfer(why));
-        let mut able = leader.peers.iter().filter(|peer| {
+        peers.iter().filter(|peer| {
             let is_there =
                 peer.has_answered && self.now.since(peer.heard) <= self.tuning.election.0;
             is_there && !peer.paused && self.membership.is_voter(peer.id)
-        });
+        })
+    }
+
+    /// Who is to lead: a voter that is there.
+    fn heir(&self, to: Option<NodeId>) -> Result<NodeId, Refusal> {
+        if !matches!(self.role, Role::Leader(_)) {
+            return Err(Refusal::NotLeader { hint: self.leader() });
+        }
+        let refused = |why| Err(Refusal::Transfer(why));
         match to {
             // Who has no room would refuse every write; who is gated, or has no state, does not come to lead.
-            None => able
+            None => self
+                .able()
                 .max_by_key(|peer| (!peer.full, !peer.gated, peer.transfer.is_none(), peer.matched))
                 .map(|peer| peer.id)
                 .ok_or(Refusal::Transfer(TransferRefusal::Nobody)),
             Some(to) if !self.membership.is_voter(to) => refused(TransferRefusal::NoVoter(to)),
-            Some(to) if able.any(|peer| peer.id == to) => Ok(to),
+            Some(to) if self.able().any(|peer| peer.id == to) => Ok(to),
             Some(to) => refused(TransferRefusal::Silent(to)),
         }
     }

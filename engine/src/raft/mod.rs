@@ -89,6 +89,8 @@ pub(crate) struct Facts {
     pub(crate) saturated: bool,
     /// Whether there is no room for more log.
     pub(crate) full: bool,
+    /// How often the disk was asked for some and had none, since it had.
+    pub(crate) sought_room: u32,
     /// Whether there is none, and the disk was asked for some and has not answered yet.
     pub(crate) seeks_room: bool,
     /// The snapshot that a peer sends.
@@ -420,7 +422,9 @@ impl Raft {
         let is_meant = head.to_incarnation == self.identity.incarnation;
         if self.is_former(from) {
             self.answer_former(head, payload);
-            return false;
+            // A leader that has left says last whose turn it is.
+            let follows = self.leader() == Some(from) && head.term == self.term;
+            return is_meant && follows && matches!(payload, Payload::TimeoutNow);
         }
         if matches!(
             payload,

@@ -6,7 +6,7 @@
 
 use super::{forwarding::Intake, log::Chunk, transfer::Transfer};
 use crate::{
-    message::AppendAnswer,
+    message::{AppendAnswer, Conflict},
     status,
     types::{Instant, LogIndex, NodeId},
 };
@@ -52,6 +52,8 @@ pub(super) struct Peer {
     pub(super) sequence: u64,
     /// Refusals of appends before this one are of the past.
     pub(super) probing_since: u64,
+    /// The number of the last append that was sent before `matched` rose.
+    rose_at: u64,
     pub(super) round_sent: u64,
     pub(super) round_acked: u64,
     pub(super) commit_sent: LogIndex,
@@ -107,6 +109,7 @@ impl Peer {
             gated: false,
             sequence: 0,
             probing_since: 0,
+            rose_at: 0,
             round_sent: 0,
             round_acked: 0,
             commit_sent: LogIndex(0),
@@ -186,6 +189,9 @@ impl Peer {
         self.round_acked = self.round_acked.max(answer.round);
         let rose = answer.durable > self.matched;
         self.matched = self.matched.max(answer.durable);
+        if rose {
+            self.rose_at = self.sequence;
+        }
         while let Some(&(last, bytes)) = self.inflight.front()
             && last <= self.matched
         {
@@ -208,6 +214,19 @@ impl Peer {
             }
         }
         rose
+    }
+
+    /// Whether its answer shows that its log ends before what it acknowledged, and that it does not know: no
+    /// crash does that, but a copy of its disk of before. An append that was sent before it acknowledged that
+    /// may have come before it had it; a later one cannot.
+    pub(super) fn is_set_back(&self, answer: &AppendAnswer) -> bool {
+        let asked = self.next.previous().min(self.matched);
+        let ends_before = |conflict: &Conflict| conflict.through < asked;
+        matches!(self.pace, Pace::Probe { .. })
+            && !answer.gated
+            && answer.sequence == self.sequence
+            && answer.sequence > self.rose_at
+            && answer.conflict.as_deref().is_some_and(ends_before)
     }
 
     /// Asks anew where the logs agree; guesses just before `next`.

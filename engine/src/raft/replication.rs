@@ -90,6 +90,12 @@ impl Feed<'_> {
     /// Asks for the next piece of the snapshot.
     fn install(&mut self, peer: &mut Peer) {
         let Some(transfer) = &mut peer.transfer else { return };
+        let is_outrun = |at: LogIndex| at.next() < self.gives_from;
+        if peer.pace == Pace::Install && transfer.at().is_some_and(is_outrun) {
+            // Behind it nothing could go on. Where the next one leads to, the newest, its answer asks.
+            self.marks.set(Mark::InstallOutrun);
+            return peer.probe(self.gives_from);
+        }
         if !transfer.begins(&mut self.turns) {
             return self.marks.set(Mark::InstallWaited);
         }
@@ -251,7 +257,8 @@ impl Raft {
         if answer.matched > last || answer.durable > answer.matched || beyond {
             return self.fault(head.from, "acknowledges what was never sent");
         }
-        if let (true, Some(conflict)) = (answer.gated, &answer.conflict)
+        let is_set_back = peer.is_set_back(answer);
+        if let (true, Some(conflict)) = (answer.gated || is_set_back, &answer.conflict)
             && !cfg!(lakebed_break = "count_what_a_gated_node_has_lost")
         {
             // It has lost what it said it had.
@@ -298,6 +305,13 @@ impl Raft {
         }
         self.confirm_round();
         self.extend_lease();
+        if is_set_back {
+            self.marks.set(Mark::PeerSetBack);
+            self.fault(
+                head.from,
+                "has lost what it acknowledged: was an old copy of its disk put back?",
+            );
+        }
     }
 
     /// The greatest index of the own term that a quorum holds durably is committed.

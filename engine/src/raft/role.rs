@@ -110,6 +110,8 @@ pub(super) struct Leader {
     /// When the own disk last moved, or had nothing to do.
     pub(super) disk_moved_at: Instant,
     pub(super) disk_seen: LogIndex,
+    /// Since when the own disk has had no room, and how often it was asked for some by now.
+    pub(super) full_since: Option<(Instant, u32)>,
     /// A peer has no use for the snapshots up to here, and needs one.
     pub(super) wanted_beyond: Option<LogIndex>,
     pub(super) allowance: Allowance,
@@ -245,6 +247,7 @@ impl Raft {
             changing: None,
             disk_moved_at: self.now,
             disk_seen: self.log.marks.durable(),
+            full_since: None,
             wanted_beyond: None,
             allowance: Allowance::new(&self.tuning),
             lease: Lease::default(),

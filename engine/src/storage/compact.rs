@@ -13,6 +13,7 @@ use super::{
     snapshots::Snapshots,
 };
 use crate::{
+    config::Tuning,
     disk::hard_state::First,
     file::{Class, DiskRequest, File},
     marks::Mark,
@@ -33,8 +34,9 @@ pub(crate) struct Compaction {
     /// Log from here on is kept for members, so many bytes of it at most.
     retain: LogIndex,
     retain_bytes: u64,
-    /// Log from here on is kept: it is what follows a snapshot on its way to a member.
+    /// Log from here on is kept: it is what follows a snapshot on its way to a member. So many bytes at most.
     pinned: Option<LogIndex>,
+    pinned_bytes: u64,
     /// Up to here it is lost, and is kept for nobody; the newest snapshot holds what it did.
     lost: LogIndex,
     step: Step,
@@ -62,8 +64,9 @@ impl Compaction {
         self.lost = self.lost.max(last);
     }
 
-    pub(crate) const fn tune(&mut self, retain_log_bytes: u64) {
-        self.retain_bytes = retain_log_bytes;
+    pub(crate) fn tune(&mut self, tuning: &Tuning) {
+        self.retain_bytes = tuning.retain_log_bytes;
+        self.pinned_bytes = tuning.transfer_log_bytes_max.max(tuning.retain_log_bytes);
     }
 
     /// Whether nothing is to be removed before there is another snapshot, or another segment is full.
@@ -113,6 +116,7 @@ impl Compaction {
                 self.submit(CompactOp::SyncDirectory, DiskRequest::SyncDirectory, ops);
             }
             Step::SyncDirectory if self.outstanding == 0 => {
+                journal.spares.look_again();
                 let recycled = std::mem::take(&mut self.recycled);
                 if !recycled.is_empty() {
                     ops.met(Mark::SegmentRecycled);
@@ -167,16 +171,26 @@ impl Compaction {
         }
         let extra = snapshots.whole.len() - SNAPSHOTS_KEPT;
         let covered = snapshots.whole[extra].header.at.index.next();
-        let covered = self.pinned.map_or(covered, |pinned| covered.min(pinned));
-        // What is older than the most that is kept for members: they will get a snapshot.
-        let too_old = journal.oldest_within(self.retain_bytes);
-        let first = covered.min(self.retain.max(too_old));
+        let kept = self.kept_for_members(covered, journal);
+        let first = if journal.has_no_room() { covered } else { kept };
         let dead = take_dead(first, journal, reads);
+        if dead.last().is_some_and(|sealed| sealed.last.index >= kept) {
+            ops.met(Mark::LogLetGoForRoom);
+        }
         if let Some(sealed) = journal.sealed.front().filter(|s| s.last.index < covered) {
             let is_read = reads.uses(sealed.sequence);
             ops.met(if is_read { Mark::LogKeptForReader } else { Mark::LogKeptForMember });
         }
         self.announce(dead, journal, promises);
+    }
+
+    /// Where the log begins that is kept, of what no snapshot here needs any more: from what members lack, or
+    /// will when they have the snapshot that is on its way. Of either so much at most: then they get a newer one.
+    fn kept_for_members(&self, covered: LogIndex, journal: &Journal) -> LogIndex {
+        let kept = self.retain.max(journal.oldest_within(self.retain_bytes));
+        let is_near = |pinned: &LogIndex| *pinned >= journal.oldest_within(self.pinned_bytes);
+        let pinned = self.pinned.filter(is_near).unwrap_or(covered);
+        covered.min(kept).min(pinned)
     }
 
     /// The log begins behind what is lost of it; from an older snapshot nothing leads on then.

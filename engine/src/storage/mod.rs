@@ -174,7 +174,7 @@ impl Storage {
             is_plain: false,
             config: config.clone(),
         };
-        storage.compaction.tune(config.tuning.retain_log_bytes);
+        storage.compaction.tune(&config.tuning);
         storage.scrub.tune(config.tuning.scrub_interval);
         storage
     }
@@ -185,7 +185,7 @@ impl Storage {
         self.config.tuning = tuning.clone();
         self.journal.tune(tuning);
         self.snapshots.tune(tuning);
-        self.compaction.tune(tuning.retain_log_bytes);
+        self.compaction.tune(tuning);
         self.scrub.tune(tuning.scrub_interval);
     }
 
@@ -482,6 +482,11 @@ impl Storage {
     /// Whether there is no room for more log: proposals are refused.
     pub(crate) fn is_full(&self) -> bool {
         self.journal.has_no_room()
+    }
+
+    /// How often the disk was asked for room that it had none of, since it had some.
+    pub(crate) const fn sought_room(&self) -> u32 {
+        self.journal.sought_room()
     }
 
     /// Whether the disk was asked for room that it had none of, and has not answered yet.

@@ -60,7 +60,8 @@ pub(crate) struct Spares {
     /// are removed, and a log under load would write everything twice.
     kept_max: usize,
     next: u64,
-    is_full: bool,
+    /// How often one could not be made for want of room, since one could.
+    in_vain: u32,
     /// Whether the one in stock was found to be what the next roll needs.
     is_stocked: bool,
     retry_at: Option<Instant>,
@@ -110,7 +111,16 @@ impl Spares {
 
     /// Whether the next roll has what it needs.
     pub(super) const fn are_in_order(&self) -> bool {
-        self.is_stocked && self.creating.is_none() && !self.is_full
+        self.is_stocked && self.creating.is_none() && !self.is_full()
+    }
+
+    const fn is_full(&self) -> bool {
+        self.in_vain > 0
+    }
+
+    /// Files were removed: there may be room where there was none.
+    pub(super) const fn look_again(&mut self) {
+        self.retry_at = None;
     }
 
     /// Number zero is where a new node's hard state is built.
@@ -162,7 +172,12 @@ const fn kept_max(snapshot_log_bytes: u64, segment_bytes: u64) -> usize {
 impl Journal {
     /// Whether proposals must be refused because there is no room for another segment.
     pub(crate) fn has_no_room(&self) -> bool {
-        self.spares.is_full && !self.spares.has(self.spare_len())
+        self.spares.is_full() && !self.spares.has(self.spare_len())
+    }
+
+    /// How often the disk was asked for room that it had none of, since it had some.
+    pub(crate) const fn sought_room(&self) -> u32 {
+        self.spares.in_vain
     }
 
     /// Whether there was none, and the disk has not said yet whether there is some now.
@@ -172,7 +187,7 @@ impl Journal {
 
     /// Whether the log does not go on before there is room for another segment.
     pub(super) fn waits_for_room(&self) -> bool {
-        self.spares.is_full && matches!(self.roll, Roll::WantSpare(len) if !self.spares.has(len))
+        self.spares.is_full() && matches!(self.roll, Roll::WantSpare(len) if !self.spares.has(len))
     }
 
     /// How long the next segment will be.
@@ -390,15 +405,15 @@ impl Journal {
         let spare = self.spares.creating.take().expect("one spare was being created");
         match result {
             Ok(()) => {
-                if self.spares.is_full {
+                if self.spares.is_full() {
                     ops.met(Mark::RoomCameBack);
                 }
-                self.spares.is_full = false;
+                self.spares.in_vain = 0;
                 self.spares.ready.push(spare);
             }
             Err(error) => {
                 ops.met(Mark::SpareHadNoRoom);
-                self.spares.is_full = true;
+                self.spares.in_vain = self.spares.in_vain.saturating_add(1);
                 self.spares.retry_at = Some(now.after(RETRY));
                 let file = File::Spare(spare.number);
                 ops.note(Note::Disk { file, error });

@@ -99,8 +99,8 @@ records! {
         heartbeat, election, commit_notice, forward, lease_drift_ppm, entry_commands_max, append_bytes_max,
         inflight_bytes_max, writes_inflight_max, propose_bytes_max, apply_bytes_max,
         cache_bytes_max, catch_up_bytes_max, restore_bytes_max, snapshot_log_bytes,
-        retain_log_bytes, transfers_max, transfer_bytes_per_second, snapshot_age, pin_idle,
-        scrub_interval, hibernate_after, election_delay
+        retain_log_bytes, transfer_log_bytes_max, transfers_max, transfer_bytes_per_second, snapshot_age,
+        pin_idle, scrub_interval, hibernate_after, election_delay
     }
 }
 

@@ -3,7 +3,7 @@
 mod plain;
 mod world;
 
-use lakebed::{ChangeRefusal, Control, Event, Halt, LogId, LogIndex, Mark, Marks, Outcome};
+use lakebed::{ChangeRefusal, Control, Event, Halt, LogId, LogIndex, Mark, Outcome};
 use lakebed::{Phase, ReadMode, Refusal, Role, Start, TransferRefusal, Tuning};
 use std::time::Duration;
 use world::{MS, World};
@@ -66,7 +66,7 @@ fn a_follower_that_was_away_catches_up_from_disk() {
     assert!(status.memory_bytes < 64 << 10, "{}", status.memory_bytes);
     world.restart(away, Start::Run);
     world.until("it caught up", |world| log_of(world, away).len() == 300);
-    assert!(Marks(world.at(leader).engine.status().marks).has(Mark::PeerFedFromDisk));
+    assert!(world.at(leader).engine.status().marks.has(Mark::PeerFedFromDisk));
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_wiped_member_is_refused_with_the_way_back() {
     world.wipe(wiped);
     world.until("it is turned away", |world| world.at(wiped).halted.is_some());
     assert!(matches!(world.at(wiped).halted, Some(Halt::DiskLost { .. })));
-    assert!(Marks(world.at(leader).engine.status().marks).has(Mark::NewcomerTurnedAway));
+    assert!(world.at(leader).engine.status().marks.has(Mark::NewcomerTurnedAway));
 }
 
 #[test]

@@ -81,7 +81,7 @@ struct Slow {
     stuck: [BTreeSet<u64>; 2],
     dice: Dice,
     /// What those met who are gone.
-    met: u128,
+    met: Marks,
     asked: u64,
     pinned: Vec<(u64, File)>,
 }
@@ -132,7 +132,7 @@ const fn rare(situation: Situation) -> &'static [Mark] {
     }
 }
 
-fn marks(node: &Node) -> u128 {
+fn marks(node: &Node) -> Marks {
     node.engine.status().marks
 }
 
@@ -150,7 +150,7 @@ impl Slow {
             full: None,
             stuck: Default::default(),
             dice: Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
-            met: 0,
+            met: Marks::NONE,
             asked: 1000,
             pinned: Vec::new(),
         };
@@ -440,7 +440,7 @@ impl Slow {
         if !self.world.at(id).running {
             self.disks[id as usize - 1].clear();
             self.machines[id as usize - 1].clear();
-            self.met |= marks(self.world.at(id));
+            self.met.add(marks(self.world.at(id)));
             self.world.node(id).rise();
             let is_formatted = self.world.at(id).disk.0.contains_key(&File::HardState);
             self.turn(id, Event::Start(if is_formatted { Start::Run } else { first_start(id) }));
@@ -479,7 +479,7 @@ impl Slow {
 #[test]
 fn a_plain_turn_does_what_a_full_one_does() {
     for situation in ALL {
-        let (seeds, mut met) = (if situation == Everything { 12 } else { 3 }, 0);
+        let (seeds, mut met) = (if situation == Everything { 12 } else { 3 }, Marks::NONE);
         for seed in 1..=seeds {
             let mut slow = Slow::new(situation, seed);
             (0..STEPS).for_each(|_| slow.step(situation));
@@ -489,10 +489,10 @@ fn a_plain_turn_does_what_a_full_one_does() {
                 slow.heal();
                 slow.check();
             }
-            met |= slow.world.nodes.iter().fold(slow.met, |met, node| met | marks(node));
+            met.add(slow.world.nodes.iter().fold(slow.met, |met, node| met.and(marks(node))));
         }
         for mark in rare(situation) {
-            assert!(Marks(met).has(*mark), "{situation:?} comes without {mark:?}");
+            assert!(met.has(*mark), "{situation:?} comes without {mark:?}");
         }
     }
 }

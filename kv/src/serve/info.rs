@@ -1,7 +1,7 @@
 //! What INFO answers: a node's status, a field a line.
 
 use super::address::is_odd;
-use lakebed::{Mark, Marks, Role, Status, Tally};
+use lakebed::{Role, Status, Tally};
 use std::{
     fmt::{Display, Write},
     ops::RangeInclusive,
@@ -159,7 +159,7 @@ fn members(status: &Status) -> String {
 
 /// Rare situations that the node has met: `SteppedDownNoQuorum,ReadRefused`.
 fn marks(status: &Status) -> String {
-    let met = Mark::ALL.iter().filter(|mark| Marks(status.marks).has(**mark));
+    let met = status.marks.iter();
     met.map(|mark| format!("{mark:?}")).collect::<Vec<_>>().join(",")
 }
 

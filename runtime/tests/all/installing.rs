@@ -170,7 +170,7 @@ async fn a_follower_left_behind_is_sent_the_state(disk: DiskKind) {
     handles[node] = place.start(node);
     eventually_of("the install", async || {
         let status = status(&handles[node]).await;
-        lakebed::marks::Marks(status.marks).has(Mark::Installed).then_some(())
+        status.marks.has(Mark::Installed).then_some(())
     })
     .await;
     eventually_of("a write", async || handles[leader].propose_one(b"after").await.ok()).await;
@@ -213,7 +213,7 @@ async fn a_follower_whose_entries_are_bad_is_given_them_again(disk: DiskKind) {
     handles[node] = place.start(node);
     let found = eventually_of("its entries to be there again", async || {
         let status = status(&handles[node]).await;
-        (status.durable >= last).then_some(lakebed::marks::Marks(status.marks))
+        (status.durable >= last).then_some(status.marks)
     })
     .await;
     assert!(found.has(Mark::HolesFound) && found.has(Mark::HoleFilled));

@@ -119,7 +119,7 @@ fn a_new_cluster_goes_on_from_a_backup_wherever_it_crashes() {
                     let probe = world.probe(node).expect("all are up");
                     assert!(probe.committed > at.index && probe.term > at.term, "{at}");
                 }
-                marks = Marks(marks.0 | world.marks().0);
+                marks.add(world.marks());
                 Ok(())
             });
         }

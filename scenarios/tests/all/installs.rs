@@ -455,3 +455,38 @@ fn a_snapshot_arrives_however_slowly_it_is_sent() {
         });
     }
 }
+
+/// What the segments of a node's log take.
+fn log_bytes(world: &Cluster, node: usize) -> u64 {
+    let of = |(file, len): (File, u64)| matches!(file, File::Segment(_)).then_some(len);
+    world.disk(node).list().filter_map(of).sum()
+}
+
+/// More is written meanwhile than is kept: the leader's log stays as it is, though the snapshot comes to
+/// nothing; and when less is written, one arrives.
+#[test]
+fn the_log_behind_a_slow_snapshot_is_bounded() {
+    const KEPT: u64 = 64 << 10;
+    let name = "the_log_behind_a_slow_snapshot_is_bounded";
+    for seed in 0..3 {
+        let mut plan = plan(seed);
+        plan.tuning.transfer_bytes_per_second = 16 << 10;
+        plan.tuning.transfer_log_bytes_max = KEPT;
+        tell_of(name, &plan, heavy, |world| {
+            let behind = left_behind(world)?;
+            // Four times a snapshot are written before the next is taken, and two of those go beside it.
+            let most = KEPT + 13 * HEAVY;
+            for _ in 0..160 {
+                run_for(world, 50 * MS)?;
+                let log = log_bytes(world, behind.leader);
+                assert!(log <= most, "{log} bytes are kept, of {most} at most");
+            }
+            assert!(world.marks_of(behind.leader).has(Mark::InstallOutrun));
+            assert!(!has_installed(world, behind.node), "it was not to arrive");
+            world.dismiss_clients();
+            let is_in = |world: &Cluster| has_installed(world, behind.node);
+            run_until(world, 20_000 * MS, "the install", is_in)?;
+            converge(world)
+        });
+    }
+}

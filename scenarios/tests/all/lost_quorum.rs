@@ -144,7 +144,7 @@ fn a_survivor_that_is_forced_keeps_what_it_held_wherever_it_crashes() {
             cut += u32::from(was_cut);
             grow_again(world, node, seed)?;
             told += 1;
-            marks = Marks(marks.0 | world.marks().0);
+            marks.add(world.marks());
             Ok(())
         });
     }

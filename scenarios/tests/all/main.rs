@@ -6,6 +6,7 @@ mod behind;
 mod bites;
 mod exhaust;
 mod forgetful;
+mod full;
 mod gates;
 mod groups;
 mod holes;

@@ -10,11 +10,13 @@ const SEEDS_MAX: u64 = 400;
 const GROUPS_SEEDS: u64 = 6;
 
 /// What no storm can meet, and why.
-const UNMET: [(Mark, &str); 8] = [
+const UNMET: [(Mark, &str); 9] = [
     // These are met in lost_quorum.rs.
     (Mark::OtherEpochDropped, "no storm forces a sole voter"),
     (Mark::QuorumForced, "no storm forces a sole voter"),
     (Mark::OldEpochRefused, "no storm forces a sole voter"),
+    // This is met in engine/src/raft/tests/setbacks.rs.
+    (Mark::PeerSetBack, "who forgot what it promised is not started any more"),
     // These are met in tests/backups.rs.
     (Mark::RestoreRepeated, "no storm restores a backup"),
     (Mark::FormedFromBackup, "no storm restores a backup"),
@@ -24,7 +26,7 @@ const UNMET: [(Mark, &str); 8] = [
 ];
 
 /// What storms meet once in a thousand runs, or less: not asked for.
-const RARE: [Mark; 13] = [
+const RARE: [Mark; 15] = [
     Mark::ScrubFoundBadEntry,
     Mark::SnapshotFoundBad,
     Mark::CutDeepened,
@@ -38,6 +40,9 @@ const RARE: [Mark; 13] = [
     Mark::InstallResumed,
     Mark::InstallTookEntries,
     Mark::UselessSnapshotRemoved,
+    // These are met in full.rs.
+    Mark::GaveWayForRoom,
+    Mark::LogLetGoForRoom,
 ];
 
 #[test]

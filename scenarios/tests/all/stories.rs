@@ -269,18 +269,6 @@ fn nodes_restart_together_from_logs_and_snapshots_in_every_mix() {
     }
 }
 
-/// Service resumes by itself when there is room again, and reads go on meanwhile.
-#[test]
-fn a_full_disk_is_an_input_and_not_a_surprise() {
-    tell("a_full_disk_is_an_input_and_not_a_surprise", 5, |world| {
-        grown(world)?;
-        (0..3).for_each(|node| world.fill_disk(node));
-        run_for(world, 500 * MS)?;
-        assert!((0..3).all(|node| world.probe(node).is_some()), "a full disk ends nobody");
-        heals(world)
-    });
-}
-
 /// A leader that nobody hears is asked for what another one has changed meanwhile.
 fn lease_of_the_past(name: &str, seed: u64, stalls: bool) -> bool {
     let mut plan = Plan::calm(seed, 3);

@@ -133,7 +133,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let marks = hosts.flat_map(|host| {
             host.groups().filter_map(|group| host.core(group).map(|engine| engine.status().marks))
         });
-        Marks(marks.fold(self.marks.0, |all, marks| all | marks))
+        marks.fold(self.marks, Marks::and)
     }
 
     /// What hosts counted so far, all together.

@@ -11,8 +11,8 @@ use crate::{
     witness::{Applied, SITE_FORESIGHT, Witness},
 };
 use lakebed::{
-    DiskError, Event, File, GroupId, Halt, HostEvent, Machine, OpId, Outcome, RequestId, Runner,
-    StateMachine,
+    DiskError, Event, File, GroupId, Halt, HostEvent, Machine, Marks, OpId, Outcome, RequestId,
+    Runner, StateMachine,
 };
 use std::collections::VecDeque;
 
@@ -244,7 +244,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     pub(super) fn bury(&mut self, at: usize, id: GroupId) {
         let node = &mut self.nodes[at];
         let engine = node.host.as_ref().and_then(|host| host.core(id));
-        self.marks.0 |= engine.map_or(0, |engine| engine.status().marks);
+        self.marks.add(engine.map_or(Marks::NONE, |engine| engine.status().marks));
         if let Some(seat) = node.seats.get_mut(&id) {
             seat.end();
         }

@@ -11,7 +11,7 @@
 
 use super::{Checked, Seen, Violation};
 use crate::plan::Plan;
-use lakebed::{Mark, Marks, Status};
+use lakebed::{Mark, Status};
 
 /// So many appends of lost entries are held as peers gave them, by a node that ever lost one.
 const GIVEN: u64 = 4;
@@ -30,7 +30,7 @@ pub(super) fn check(seen: &Seen<'_>, status: &Status, plan: &Plan) -> Checked {
         (plan.cache_bytes_max() + tuning.propose_bytes_max, last.saturating_sub(durable));
     let append = u64::from(tuning.append_bytes_max);
     let windows = plan.tunings().map(|tuning| tuning.inflight_bytes_max).max().unwrap_or_default();
-    let marks = Marks(status.marks);
+    let marks = status.marks;
     let waited = if marks.has(Mark::AppendWaited) { plan.cache_bytes_max() } else { 0 };
     let has_lost = marks.has(Mark::HolesFound) || marks.has(Mark::HoleFoundLate);
     let appends = plan.tunings().map(|tuning| u64::from(tuning.append_bytes_max)).max();

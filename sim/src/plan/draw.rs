@@ -187,6 +187,7 @@ fn swarm_limits(seed: u64, mut tuning: Tuning) -> Tuning {
     }
     tuning.commit_notice = Duration::from_millis(*draw.pick(&[0, 1, 1, 10]));
     tuning.retain_log_bytes = *draw.pick(&[0, 0, 64 << 10, 1 << 30]);
+    tuning.transfer_log_bytes_max = *Site::Behind.draw(seed).pick(&[8 << 10, 64 << 10, 8 << 30]);
     tuning.transfers_max = *draw.pick(&[1, 2]);
     tuning.transfer_bytes_per_second = *draw.pick(&[0, 0, 0, 64 << 10]);
     tuning.scrub_interval = Duration::from_millis(*draw.pick(&[0, 0, 200, 2000]));

@@ -67,6 +67,7 @@ fn tuning(plan: &mut Plan) -> Vec<Field<'_>> {
         plain("restore-bytes", &mut tuning.restore_bytes_max),
         plain("snapshot-log-bytes", &mut tuning.snapshot_log_bytes),
         plain("retain-log-bytes", &mut tuning.retain_log_bytes),
+        plain("transfer-log-bytes", &mut tuning.transfer_log_bytes_max),
         plain("transfers", &mut tuning.transfers_max),
         plain("transfer-bytes-per-second", &mut tuning.transfer_bytes_per_second),
         duration("snapshot-age", &mut tuning.snapshot_age),

@@ -47,6 +47,7 @@ pub(super) enum Site {
     Minority = 37,
     Times = 38,
     Sluggish = 39,
+    Behind = 40,
 }
 
 impl Site {

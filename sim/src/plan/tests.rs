@@ -132,8 +132,8 @@ log segment-bytes 65536 first-segment-bytes 262144
 tuning heartbeat 10.000ms election-least 60.000ms election-most 120.000ms commit-notice 1.000ms \
 forward true lease-drift-ppm none entry-commands 4294967295 append-bytes 16384 \
 inflight-bytes 65536 writes-inflight 8 propose-bytes 65536 apply-bytes 65536 cache-bytes 65536 catch-up-bytes 65536 \
-restore-bytes 16384 snapshot-log-bytes 32768 retain-log-bytes 1073741824 transfers 2 \
-transfer-bytes-per-second 0 snapshot-age 0.000ms scrub-interval 0.000ms election-delay 0.000ms
+restore-bytes 16384 snapshot-log-bytes 32768 retain-log-bytes 1073741824 transfer-log-bytes 8589934592 \
+transfers 2 transfer-bytes-per-second 0 snapshot-age 0.000ms scrub-interval 0.000ms election-delay 0.000ms
 links least 0.100ms tail 0.050ms loss 0 duplicate 0 reorder false silent false
 read least 0.100ms tail 0.050ms
 write least 0.100ms tail 0.050ms

@@ -419,7 +419,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// What follows for the others when a node is gone.
     pub(super) fn buried(&mut self, node: usize) {
         let engine = self.nodes[node].engine.as_ref().expect("the node was up");
-        self.marks.0 |= engine.status().marks;
+        self.marks.add(engine.status().marks);
         let term = engine.probe().term;
         self.nodes[node].scars.term = self.nodes[node].scars.term.max(term);
         self.nodes[node].stop();

@@ -43,15 +43,15 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     #[must_use]
     pub fn marks(&self) -> Marks {
         let living = self.nodes.iter().filter_map(|node| node.engine.as_ref());
-        let begun = self.marks.0 | self.oracle.marks().0;
-        Marks(living.fold(begun, |marks, engine| marks | engine.status().marks))
+        let begun = self.marks.and(self.oracle.marks());
+        living.fold(begun, |marks, engine| marks.and(engine.status().marks))
     }
 
     /// Those that a node has met in its present life.
     #[must_use]
     pub fn marks_of(&self, node: usize) -> Marks {
         let engine = self.nodes[node].engine.as_ref();
-        engine.map_or(Marks(0), |engine| Marks(engine.status().marks))
+        engine.map_or(Marks::NONE, |engine| engine.status().marks)
     }
 
     /// How many operations were drawn for each client until everything was healed.

@@ -2,6 +2,7 @@
 
 use super::{
     super::{progress::Peer, transfer::Transfer},
+    proposals::refusals,
     *,
 };
 use crate::action::TransferRefusal;
@@ -228,4 +229,42 @@ fn the_heir_that_nobody_named_can_lead() {
         cluster.run();
         assert!(cluster.leads(2));
     }
+}
+
+/// It refuses every write, though two of three disks have room. Not at once: room may be back in a moment.
+#[test]
+fn a_leader_without_room_gives_way_to_one_who_has_some() {
+    let mut cluster = Cluster::led(3);
+    let longest = cluster.tuning.election.1.as_nanos() as u64;
+    cluster.elapse(100 * MS);
+    cluster.at(1).disk.full = true;
+    cluster.elapse(longest);
+    assert!(cluster.leads(1));
+    cluster.elapse(1_100 * MS);
+    let (others, term) = ([2, 3].map(|id| cluster.leads(id)), cluster.at(1).raft.term);
+    assert!(!cluster.leads(1) && others.contains(&true), "{others:?}");
+    assert!(cluster.at(1).has(Mark::GaveWayForRoom) && cluster.at(1).has(Mark::HandedOver));
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(100 * MS);
+    assert_eq!(refusals(cluster.at(1)), []);
+    let leader = if others[0] { 2 } else { 3 };
+    assert_eq!(commands(cluster.at(leader)).len(), 1, "others have it, though not this one");
+    // Its own is full as well then; room is back at the first.
+    cluster.at(leader).disk.full = true;
+    cluster.at(1).disk.full = false;
+    cluster.elapse(longest + 1_100 * MS);
+    assert!(!cluster.leads(leader));
+    assert_eq!(cluster.at(1).raft.term, term.next(), "handed over, and not fought for");
+}
+
+/// The next one would have to refuse as well: no quorum of those who have room commits anything.
+#[test]
+fn a_leader_without_room_leads_on_where_others_have_none_either() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(100 * MS);
+    for id in [1, 2] {
+        cluster.at(id).disk.full = true;
+    }
+    cluster.elapse(20_000 * MS);
+    assert!(cluster.leads(1) && !cluster.at(1).has(Mark::GaveWayForRoom));
 }

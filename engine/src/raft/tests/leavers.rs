@@ -147,3 +147,21 @@ fn members_whose_entry_was_compacted_are_not_missed() {
     raft.membership = Arc::new(Membership { at: id(1, 2), ..members(3) });
     assert!(raft.is_membership_missing(), "another entry is there");
 }
+
+/// A leader that is no voter any more says whose turn it is: nobody waits until its silence is noticed.
+#[test]
+fn a_leader_that_leaves_leaves_no_gap() {
+    for change in [Change::Remove(node(1)), Change::Demote(node(1))] {
+        let mut cluster = joined(3, 3);
+        cluster.elapse(300 * MS);
+        let term = cluster.at(1).raft.term;
+        cluster.changed(1, 100, std::slice::from_ref(&change));
+        cluster.elapse(MS);
+        let leads = |cluster: &mut Cluster, id| cluster.at(id).role() == status::Role::Leader;
+        let heirs = [2, 3].map(|id| leads(&mut cluster, id));
+        assert!(heirs.contains(&true) && !leads(&mut cluster, 1), "{change:?}: {heirs:?}");
+        for id in [2, 3] {
+            assert_eq!(cluster.at(id).raft.term, term.next(), "{change:?}");
+        }
+    }
+}

@@ -22,6 +22,7 @@ mod refills;
 mod restless;
 mod rests;
 mod said;
+mod setbacks;
 mod storm;
 
 use super::*;
@@ -269,6 +270,8 @@ impl Node {
             restored: Some(LogId::ZERO),
             saturated: self.disk.saturated,
             full: self.disk.full,
+            // Once a second.
+            sought_room: (self.raft.now.0 / 1_000_000_000) as u32,
             seeks_room: self.disk.seeks_room,
             receiving: None,
             is_state_lost: false,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::entry::HEAD_BYTES;
 
-fn refusals(node: &Node) -> Vec<(u64, Refusal)> {
+pub(super) fn refusals(node: &Node) -> Vec<(u64, Refusal)> {
     let refusal = |(id, outcome): &(u64, Outcome)| match outcome {
         Outcome::Refused(refusal) => (*id, refusal.clone()),
         other => panic!("{other:?}"),

@@ -229,7 +229,7 @@ fn rafts_properties_hold_in_any_weather() {
             storm.step();
         }
         storm.calm();
-        storm.cluster.nodes.iter().for_each(|node| marks.0 |= node.raft.marks.0);
+        storm.cluster.nodes.iter().for_each(|node| marks.add(node.raft.marks));
     }
     // Weather in which nothing happens proves nothing.
     for mark in [

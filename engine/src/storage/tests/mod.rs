@@ -554,19 +554,23 @@ fn what_is_no_room_for_a_segment_goes_at_a_restart() {
 fn a_recycled_segment_ends_the_wait_for_room() {
     let mut node = Node::start(Disk::default(), format());
     let members = node.recovered().membership.clone();
-    for round in 1..=3u64 {
-        node.append_all(round, sizes());
+    let capture = |node: &mut Node, at| {
         node.storage.hint_committed(node.last.index);
         node.captured = 0;
-        assert!(node.storage.capture(node.last, members.clone()));
+        assert!(node.storage.capture(at, members.clone()));
         node.settle();
+    };
+    for round in 1..=2 {
+        node.append_all(round, sizes());
+        let at = node.last;
+        capture(&mut node, at);
     }
     node.disk.is_full = true;
     while node.storage.durable() == node.last.index {
-        node.append_all(3, [1500]);
+        node.append_all(2, [1500]);
     }
-    node.storage.retain(node.last.index, None);
-    node.settle();
+    let at = LogId::new(Term(2), node.storage.durable());
+    capture(&mut node, at);
     assert_eq!(node.storage.durable(), node.last.index, "a segment was recycled");
     assert!(!node.storage.is_full(), "another was, for the next time");
     for _ in 0..5 {

@@ -1,0 +1,52 @@
+//! Members whose disk is one of before: what they acknowledged since is lost, and they do not know.
+
+use super::{changes::joined, *};
+use crate::change::Change;
+
+/// A virtual machine is set back, or a copy of a directory is put back: hard state and log are of one instant,
+/// so its own restart finds nothing wrong. Its leader asked where the logs agree at the one place that it no
+/// longer reached, for ever, told nobody, and counted what was lost.
+#[test]
+fn whoever_was_set_back_is_noticed_told_of_and_brought_level() {
+    let mut cluster = joined(3, 3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(300 * MS);
+    let old = cluster.at(2).disk.clone();
+    for n in 2..8 {
+        cluster.propose(1, n, &["b"]);
+        cluster.elapse(100 * MS);
+    }
+    assert_eq!(cluster.nodes[1].ids(), cluster.nodes[0].ids());
+    cluster.at(2).disk = old;
+    cluster.crash(2);
+    cluster.elapse(2_000 * MS);
+    assert_eq!(cluster.nodes[1].ids(), cluster.nodes[0].ids());
+    let reason = "has lost what it acknowledged: was an old copy of its disk put back?";
+    assert_eq!(cluster.at(1).faults(), [reason], "once");
+    assert!(cluster.at(1).has(Mark::PeerSetBack));
+    // A change that needs it goes through, and so does what is written then.
+    cluster.changed(1, 100, &[Change::Remove(node(3))]);
+    cluster.propose(1, 20, &["c"]);
+    cluster.elapse(300 * MS);
+    assert_eq!(commands(cluster.at(1)).len(), 8);
+    assert_eq!(cluster.nodes[1].ids(), cluster.nodes[0].ids());
+}
+
+/// What is on its way into it again counts when it is durable there.
+#[test]
+fn whoever_was_set_back_is_not_counted_for_what_it_lost() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    let old = cluster.at(2).disk.clone();
+    let old_last = cluster.nodes[1].ids().last().expect("a leader's first entry").index;
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(300 * MS);
+    cluster.at(2).disk = old;
+    cluster.crash(2);
+    cluster.at(2).disk.lazy = true;
+    cluster.elapse(500 * MS);
+    let Role::Leader(leader) = &cluster.nodes[0].raft.role else { panic!("it leads") };
+    let peer = leader.peers.iter().find(|peer| peer.id == node(2)).unwrap();
+    assert_eq!(peer.matched, old_last, "nothing of it is durable there");
+    assert_eq!(cluster.nodes[1].ids(), cluster.nodes[0].ids(), "it has all of it");
+}
