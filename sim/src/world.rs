@@ -15,9 +15,11 @@ mod hearsay;
 mod lanes;
 mod limits;
 mod looks;
+mod operations;
 mod requests;
 mod ruin;
 mod sessions;
+mod starts;
 mod stats;
 mod struck;
 #[cfg(test)]
@@ -29,9 +31,9 @@ use crate::{
     client::{Client, Requests, Workload},
     harm::Harmed,
     network::{Fate, Network},
-    node::{Node, is_sync},
+    node::Node,
     oracle::{Checked, Oracle, Seen, Violation},
-    plan::{self, Plan, Times, US},
+    plan::{Plan, Times, US},
     prng::{Concern, Stream},
     seat::Seat,
     trace::{self, Trace},
@@ -46,9 +48,8 @@ pub(crate) use struck::Doomed;
 use bytes::{Bytes, BytesMut};
 use coming::Coming;
 use lakebed::{
-    Action, ClusterId, Config, DiskRequest, Engine, Event, File, GroupId, LogIndex, Marks, Member,
-    Membership, NodeId, Note, OpId, Outcome, RequestId, Start, StateMachine, Tuning, entry::Seed,
-    tape::Digest,
+    Action, ClusterId, Engine, Event, GroupId, LogIndex, Marks, Member, Membership, NodeId, Note,
+    Outcome, RequestId, StateMachine, entry::Seed, tape::Digest,
 };
 use limits::Limits;
 use std::{collections::BTreeMap, sync::Arc};
@@ -453,79 +454,6 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         is_sound(at) && is_sound(peer.0 as usize - 1) && self.is_of_one_piece()
     }
 
-    fn submit(&mut self, at: usize, op: OpId, request: DiskRequest) -> Checked {
-        let times = self.plan.disk;
-        let (site, latency) = if is_sync(&request) {
-            (SITE_SYNC, times.sync)
-        } else if matches!(request, DiskRequest::Write { .. }) {
-            (SITE_WRITE, times.write)
-        } else {
-            (SITE_READ, times.read)
-        };
-        if self.nodes[at].next_unheard.is_some() {
-            self.dooms(at, op, &request);
-        }
-        let node = &mut self.nodes[at];
-        let delay = self.disks.lane(site, at as u32).delay(latency.least, latency.tail);
-        let (delay, life) = (delay * node.slowness, node.life);
-        node.operations += 1;
-        node.flights.insert(op, node.operations);
-        let is_log = matches!(request, DiskRequest::Write { file: File::Segment(_), .. });
-        node.disk.submit(op, request);
-        self.schedule(self.now + delay, Coming::Completion { node: at, life, op });
-        if is_log { self.check_log_writes(at) } else { Ok(()) }
-    }
-
-    fn complete(&mut self, at: usize, op: OpId) -> Checked {
-        let node = &mut self.nodes[at];
-        if let Some(held) = &mut node.hangs {
-            held.push(op);
-            return Ok(());
-        }
-        if node.scars.lie.is_some()
-            && let Some(result) = self.lie(at, op)
-        {
-            self.nodes[at].flights.remove(&op);
-            return self.feed(at, Some(Event::Completed { op, result }));
-        }
-        let node = &mut self.nodes[at];
-        let number = node.flights.remove(&op).expect("it was given to the disk in this life");
-        if let Some(mishap) = node.mishaps.remove(&number)
-            && node.disk.mishaps(op).contains(&mishap)
-        {
-            let draw = self.disks.lane(SITE_PARTLY, at as u32);
-            let result = node.disk.end_badly(op, mishap, draw);
-            self.stats.disk_failures += 1;
-            self.struck("fail-at");
-            return self.feed(at, Some(Event::Completed { op, result }));
-        }
-        if node.unheard.is_some() && self.fails_unheard(at, op) {
-            return Ok(());
-        }
-        let node = &mut self.nodes[at];
-        let failure = node.next_sync_fails.take_if(|_| node.disk.is_promise(op));
-        let partly = node.next_fails.take_if(|(victim, _)| node.disk.is_a(op, *victim));
-        let result = match (failure, partly) {
-            (Some(failure), _) => node.disk.fail(op, failure),
-            (None, Some((_, error))) => {
-                node.disk.fail_partly(op, error, self.disks.lane(SITE_PARTLY, at as u32))
-            }
-            (None, None) => node.disk.complete(op),
-        };
-        if failure.is_some() || partly.is_some() {
-            self.withheld(at);
-            self.stats.disk_failures += 1;
-            self.struck(if failure.is_some() { "sync-failure" } else { "failed-operation" });
-        }
-        self.feed(at, Some(Event::Completed { op, result }))
-    }
-
-    /// A fault of this kind had its effect.
-    fn struck(&mut self, kind: &str) {
-        let number = plan::kind_names().position(|name| name == kind);
-        self.stats.faults[number.expect("faults are told by the names of their kinds")] += 1;
-    }
-
     fn send(&mut self, from: usize, to: NodeId, head: Bytes, body: &Bytes) {
         let to = to.0 as usize - 1;
         if self.network.connection(from, to).is_none() {
@@ -604,55 +532,6 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             let life = node.life;
             self.schedule(due, Coming::Wake { node: at, life });
         }
-    }
-
-    fn schedule_start(&mut self, node: usize, after: u64) {
-        let life = self.nodes[node].life;
-        self.schedule(self.now + after, Coming::Start { node, life });
-    }
-
-    fn engine(&self, at: usize, seed: u64) -> Engine {
-        let mut config = Config::new(GROUP, node_id(at));
-        config.disk_align = self.plan.geometry.align;
-        config.segment_bytes = self.plan.segment_bytes;
-        config.machine_keeps_state = self.plan.keeps > 0;
-        config.first_segment_bytes = self.plan.first_segment_bytes;
-        config.tuning = self.tuning(at);
-        Engine::new(config, seed).expect("plans are configurations that work")
-    }
-
-    /// What a node is started with.
-    fn tuning(&self, at: usize) -> Tuning {
-        let mut tuning = self.times.of(&self.plan.tuning);
-        // Each node comes before the next.
-        tuning.election_delay *= at as u32;
-        tuning
-    }
-
-    fn start(&mut self, at: usize) -> Checked {
-        if self.stays_out(at) {
-            return Ok(());
-        }
-        let seed = self.elections.lane(SITE_ELECTION, at as u32).any();
-        let engine = self.engine(at, seed);
-        let node = &self.nodes[at];
-        let is_known = node.is_formatted() || node.scars.is_ruined && !node.scars.is_new;
-        let is_forced = self.forcing == Some(at);
-        let (start, machine) = match is_known {
-            true if is_forced => {
-                (Start::ForceSoleVoter { acknowledged_loss: true }, self.fresh_machine())
-            }
-            true if self.plan.keeps > 0 => self.resumed(at),
-            true => (Start::Run, self.fresh_machine()),
-            false => self.beginning(at),
-        };
-        if let Start::Resume { machine } = start {
-            self.oracle.on_resume(at, machine);
-        }
-        self.nodes[at].start(engine, machine);
-        self.feed(at, Some(Event::Start(start)))?;
-        self.connect(at);
-        Ok(())
     }
 }
 
