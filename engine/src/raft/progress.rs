@@ -8,7 +8,7 @@ use super::{forwarding::Intake, log::Chunk, transfer::Transfer};
 use crate::{
     message::{AppendAnswer, Conflict},
     status,
-    types::{Instant, LogIndex, NodeId},
+    types::{Instant, LogIndex, NodeId, Term},
 };
 use std::collections::VecDeque;
 
@@ -216,17 +216,26 @@ impl Peer {
         rose
     }
 
-    /// Whether its answer shows that its log ends before what it acknowledged, and that it does not know: no
-    /// crash does that, but a copy of its disk of before. An append that was sent before it acknowledged that
-    /// may have come before it had it; a later one cannot.
-    pub(super) fn is_set_back(&self, answer: &AppendAnswer) -> bool {
+    /// Whether its answer shows that its log ends before what it acknowledged, or has another entry there, and
+    /// that it does not know: no crash does that, but a copy of its disk of before. An append that was sent
+    /// before it acknowledged that may have come before it had it; a later one cannot.
+    pub(super) fn is_set_back(
+        &self,
+        answer: &AppendAnswer,
+        term_at: impl Fn(LogIndex) -> Option<Term>,
+    ) -> bool {
         let asked = self.next.previous().min(self.matched);
-        let ends_before = |conflict: &Conflict| conflict.through < asked;
+        let lacks = |conflict: &Conflict| {
+            let theirs = conflict.runs.iter().rfind(|run| run.0 <= asked);
+            let differs = theirs.zip(term_at(asked)).is_some_and(|(run, ours)| run.1 != ours);
+            conflict.through < asked || differs
+        };
         matches!(self.pace, Pace::Probe { .. })
             && !answer.gated
             && answer.sequence == self.sequence
             && answer.sequence > self.rose_at
-            && answer.conflict.as_deref().is_some_and(ends_before)
+            && answer.sequence >= self.probing_since
+            && answer.conflict.as_deref().is_some_and(lacks)
     }
 
     /// Asks anew where the logs agree; guesses just before `next`.

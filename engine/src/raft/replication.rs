@@ -6,6 +6,7 @@
 
 use super::{
     Raft,
+    forwarding::Intake,
     log::{Chunk, Log},
     progress::{Pace, Peer},
     role::Role,
@@ -257,12 +258,18 @@ impl Raft {
         if answer.matched > last || answer.durable > answer.matched || beyond {
             return self.fault(head.from, "acknowledges what was never sent");
         }
-        let is_set_back = peer.is_set_back(answer);
+        let is_set_back = peer.is_set_back(answer, |index| self.log.term_at(index));
         if let (true, Some(conflict)) = (answer.gated || is_set_back, &answer.conflict)
             && !cfg!(lakebed_break = "count_what_a_gated_node_has_lost")
         {
-            // It has lost what it said it had.
-            peer.matched = peer.matched.min(conflict.through);
+            // It has lost what it said it had. Where its log ends it may be another one's, that was cut once.
+            let agreement = self.log.last_agreement(&conflict.runs, conflict.through);
+            let shared = agreement.unwrap_or_default().max(conflict.committed);
+            peer.matched = peer.matched.min(shared);
+        }
+        if is_set_back {
+            // Its life has the name of one of before, and counts anew what it forwards.
+            peer.intake = Intake::default();
         }
         let needed = peer.matched.next();
         let rose = peer.answered(answer, self.now, self.tuning.inflight_bytes_max);

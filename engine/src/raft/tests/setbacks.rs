@@ -50,3 +50,52 @@ fn whoever_was_set_back_is_not_counted_for_what_it_lost() {
     assert_eq!(peer.matched, old_last, "nothing of it is durable there");
     assert_eq!(cluster.nodes[1].ids(), cluster.nodes[0].ids(), "it has all of it");
 }
+
+/// The copy is of when it had entries of a leader that nobody else had, and that were cut later: its log does not
+/// end too early, or does not agree where it ends.
+#[test]
+fn whoever_was_set_back_to_what_was_cut_is_brought_level_as_well() {
+    for writes in [0, 1, 2, 8] {
+        let disks = [2, 4, 2].map(|entries| disk_with(1, &vec![1; entries], 3));
+        let mut cluster = Cluster::new(disks.into());
+        let old = cluster.at(2).disk.clone();
+        cluster.elect(1);
+        for n in 0..writes {
+            cluster.propose(1, n, &["a"]);
+            cluster.elapse(100 * MS);
+        }
+        cluster.elapse(300 * MS);
+        assert_eq!(cluster.nodes[1].ids(), cluster.nodes[0].ids());
+        cluster.at(2).disk = old;
+        cluster.crash(2);
+        cluster.elapse(3_000 * MS);
+        assert_eq!(cluster.nodes[1].ids(), cluster.nodes[0].ids(), "{writes} writes");
+        assert!(cluster.at(1).has(Mark::PeerSetBack), "{writes} writes");
+    }
+}
+
+/// The copy is of before its last start, so this one has the name of the one before: what it forwards was taken
+/// for what that one had forwarded.
+#[test]
+fn whoever_was_set_back_forwards_anew() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    let old = cluster.at(2).disk.clone();
+    cluster.crash(2);
+    cluster.elapse(300 * MS);
+    for n in 0..3 {
+        cluster.propose(2, 20 + n, &["a"]);
+        cluster.elapse(100 * MS);
+    }
+    assert_eq!(commands(cluster.at(2)).iter().filter(|(_, id)| id.is_some()).count(), 3);
+    cluster.at(2).disk = old;
+    cluster.crash(2);
+    cluster.elapse(1_000 * MS);
+    assert_eq!(cluster.nodes[1].ids(), cluster.nodes[0].ids());
+    for n in 0..6 {
+        cluster.propose(2, 40 + n, &["b"]);
+        cluster.elapse(3_000 * MS);
+    }
+    assert_eq!(cluster.at(2).ended, []);
+    assert_eq!(commands(cluster.at(1)).iter().filter(|(what, _)| what == "b").count(), 6);
+}
