@@ -93,14 +93,19 @@ impl Raft {
         let (since, sought) = leader.full_since.unwrap_or((now, facts.sought_room));
         leader.full_since = Some((since, facts.sought_room));
         let is_due = facts.sought_room != sought && now.since(since) > patience;
-        if !is_due {
+        if !is_due || self.handover.is_some() {
             return;
         }
-        let takes = |peer: &Peer| !peer.full && !peer.paused;
+        let (silence, passed_over) = (self.tuning.election.0, leader.passed_over);
+        let takes = |peer: &Peer| {
+            !peer.full && !peer.paused && peer.has_answered && now.since(peer.heard) <= silence
+        };
         let has_room = |id| leader.peers.iter().any(|peer| peer.id == id && takes(peer));
         let is_use = self.membership.is_quorum(|id| id != self.identity.node && has_room(id));
         let suits = |peer: &&Peer| takes(peer) && !peer.gated && peer.transfer.is_none();
-        let heir = self.able().filter(suits).max_by_key(|peer| peer.matched).map(|peer| peer.id);
+        // Whoever was asked and did not stand may not be able to.
+        let by = |peer: &&Peer| (Some(peer.id) != passed_over, peer.matched);
+        let heir = self.able().filter(suits).max_by_key(by).map(|peer| peer.id);
         if let (true, Some(heir)) = (is_use, heir)
             && self.begin_handover(Some(heir)).is_ok()
         {
@@ -112,7 +117,14 @@ impl Raft {
     /// has most of its log is to stand.
     pub(super) fn appoint_heir(&mut self) {
         let suits = |peer: &&Peer| !peer.gated && peer.transfer.is_none();
-        let heir = self.able().filter(suits).max_by_key(|peer| (!peer.full, peer.matched));
+        // Two who stand at once may both lose; and without what is committed nobody wins.
+        let named = self.handover.as_ref().filter(|_| self.is_handing_over());
+        let (named, committed) = (named.map(|handover| handover.heir), self.log.marks.committed());
+        let by = |peer: &&Peer| {
+            let has_all = peer.matched >= committed;
+            (Some(peer.id) == named, has_all, !peer.full, peer.matched)
+        };
+        let heir = self.able().filter(suits).max_by_key(by);
         let Some(heir) = heir.map(|peer| peer.id) else { return };
         if let Role::Leader(leader) = &mut self.role {
             leader.lease.renounce();
@@ -170,6 +182,9 @@ impl Raft {
         let heir = handover.heir;
         if leads && is_late {
             self.marks.set(Mark::HandoverGivenUp);
+            if let Role::Leader(leader) = &mut self.role {
+                leader.passed_over = Some(heir);
+            }
             // It may have been asked, and stand yet.
             let why = Refusal::Transfer(TransferRefusal::NotInTime(heir));
             return self.end_handover(if is_told {

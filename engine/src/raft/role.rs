@@ -112,6 +112,8 @@ pub(super) struct Leader {
     pub(super) disk_seen: LogIndex,
     /// Since when the own disk has had no room, and how often it was asked for some by now.
     pub(super) full_since: Option<(Instant, u32)>,
+    /// Who was to take over last, and did not.
+    pub(super) passed_over: Option<NodeId>,
     /// A peer has no use for the snapshots up to here, and needs one.
     pub(super) wanted_beyond: Option<LogIndex>,
     pub(super) allowance: Allowance,
@@ -248,6 +250,7 @@ impl Raft {
             disk_moved_at: self.now,
             disk_seen: self.log.marks.durable(),
             full_since: None,
+            passed_over: None,
             wanted_beyond: None,
             allowance: Allowance::new(&self.tuning),
             lease: Lease::default(),

@@ -268,3 +268,48 @@ fn a_leader_without_room_leads_on_where_others_have_none_either() {
     cluster.elapse(20_000 * MS);
     assert!(cluster.leads(1) && !cluster.at(1).has(Mark::GaveWayForRoom));
 }
+
+/// Whoever was asked may not be able to: the other one is asked then.
+#[test]
+fn a_leader_without_room_gives_way_to_one_who_stands() {
+    let mut cluster = Cluster::led(3);
+    for n in 0..3 {
+        cluster.propose(1, n, &["a"]);
+        cluster.elapse(100 * MS);
+    }
+    // What its disk has lost is not taken from anybody yet.
+    cluster.at(3).disk.lose(2);
+    cluster.at(3).disk.is_crowded = true;
+    cluster.at(1).disk.full = true;
+    cluster.elapse(60_000 * MS);
+    let told = (cluster.transfers(1), cluster.at(1).has(Mark::HandoverGivenUp));
+    assert!(cluster.leads(2), "{told:?}");
+}
+
+/// Those who are away may have room, and commit nothing.
+#[test]
+fn a_leader_without_room_gives_way_for_those_who_are_there_alone() {
+    let mut cluster = Cluster::led(5);
+    cluster.elapse(100 * MS);
+    cluster.isolate(4);
+    cluster.isolate(5);
+    cluster.elapse(3_000 * MS);
+    assert!(cluster.leads(1));
+    cluster.at(1).disk.full = true;
+    cluster.elapse(20_000 * MS);
+    assert!(cluster.leads(1) && !cluster.at(1).has(Mark::GaveWayForRoom));
+}
+
+/// A client's wish was counted once more with each second.
+#[test]
+fn whoever_is_handing_over_does_not_begin_anew_for_want_of_room() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(100 * MS);
+    cluster.at(2).disk.lazy = true;
+    cluster.propose(1, 1, &["a"]);
+    cluster.at(1).disk.full = true;
+    cluster.elapse(2_700 * MS);
+    cluster.transfer(1, 100, Some(2));
+    cluster.elapse(1_500 * MS);
+    assert_eq!(cluster.transfers(1), (1, 0, 0));
+}

@@ -165,3 +165,17 @@ fn a_leader_that_leaves_leaves_no_gap() {
         }
     }
 }
+
+/// Two who stand at once in one term may both lose.
+#[test]
+fn a_leader_that_leaves_asks_nobody_beside_whom_it_hands_over_to() {
+    let mut cluster = joined(3, 3);
+    cluster.elapse(300 * MS);
+    let term = cluster.at(1).raft.term;
+    cluster.at(1).raft.on_change(RequestId(100), &[Change::Remove(node(1))]);
+    cluster.settle(1);
+    cluster.at(1).raft.on_transfer(RequestId(101), Some(node(2)));
+    cluster.run();
+    assert_eq!(cluster.at(2).role(), status::Role::Leader);
+    assert_eq!(cluster.at(2).raft.term, term.next());
+}
