@@ -188,9 +188,9 @@ impl Compaction {
     /// will when they have the snapshot that is on its way. Of either so much at most: then they get a newer one.
     fn kept_for_members(&self, covered: LogIndex, journal: &Journal) -> LogIndex {
         let kept = self.retain.max(journal.oldest_within(self.retain_bytes));
-        let is_near = |pinned: &LogIndex| *pinned >= journal.oldest_within(self.pinned_bytes);
-        let pinned = self.pinned.filter(is_near).unwrap_or(covered);
-        covered.min(kept).min(pinned)
+        // The one that is the furthest behind is given up, not those within the limit.
+        let near = |pinned: LogIndex| pinned.max(journal.oldest_within(self.pinned_bytes));
+        covered.min(kept).min(self.pinned.map_or(covered, near))
     }
 
     /// The log begins behind what is lost of it; from an older snapshot nothing leads on then.

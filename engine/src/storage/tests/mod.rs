@@ -428,6 +428,26 @@ fn snapshots_are_restored_and_the_log_below_them_goes() {
     assert_eq!(snapshots, 2);
 }
 
+/// What one member's snapshot was too far ago for went for all: another one's was given up with it.
+#[test]
+fn a_pin_that_is_too_far_behind_leaves_what_the_limit_keeps() {
+    let mut config = config();
+    config.tuning.retain_log_bytes = 0;
+    config.tuning.transfer_log_bytes_max = 24 * config.segment_bytes;
+    let mut node = Node::start_as(&config, Disk::default(), format());
+    let members = node.recovered().membership.clone();
+    for round in 1..=4u64 {
+        node.append_all(round, sizes());
+        node.storage.hint_committed(node.last.index);
+        node.storage.retain(node.last.index, Some(LogIndex(1)));
+        node.captured = 0;
+        assert!(node.storage.capture(node.last, members.clone()));
+        node.settle();
+    }
+    let first = node.storage.first();
+    assert!(LogIndex(300) < first && first < LogIndex(750), "{first}");
+}
+
 #[test]
 fn a_bad_newest_snapshot_yields_to_the_older_one() {
     let mut node = Node::start(Disk::default(), format());
