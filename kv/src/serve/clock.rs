@@ -31,6 +31,12 @@ impl LogClock {
         self.seen.fetch_max(time.0.saturating_sub(self.passed()), Ordering::Relaxed);
     }
 
+    /// The log was asked to go on, and the next answer tells how far it is. That may be less than was reckoned:
+    /// what passed before a leader was elected passed here alone.
+    pub(crate) fn forget(&self) {
+        self.seen.store(0, Ordering::Relaxed);
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         self.at(wall_clock())
     }
@@ -67,6 +73,8 @@ mod tests {
         // What is seen of a machine that lags is no later.
         clock.saw(Timestamp(6 * DAY - 1));
         assert!(clock.at(wall) >= first);
+        clock.forget();
+        assert_eq!(clock.at(wall), wall);
         clock.saw(Timestamp(u64::MAX));
         assert_eq!(clock.at(wall), Timestamp(u64::MAX));
     }

@@ -219,7 +219,8 @@ pub(crate) async fn ask<T: Store>(
         match store.propose(tick, &mut Vec::new()).await {
             // That no write is taken is no reason not to read: the machine's time will do, which
             // stands still only until one is.
-            Ok(()) | Err(Failure::Refused(Refusal::DiskFull | Refusal::Busy)) => {}
+            Ok(()) => clock.forget(),
+            Err(Failure::Refused(Refusal::DiskFull | Refusal::Busy | Refusal::Transferring)) => {}
             Err(failure) => return Err(failure),
         }
         // Once is enough: the machine's time is now as late as the leader's, or cannot be.
