@@ -10,9 +10,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::future::{Either, join_all, select};
-use lakebed::{
-    Control, LogId, MachineError, Mark, Role, StateMachine, Status, Timestamp, marks::Marks,
-};
+use lakebed::{Control, LogId, MachineError, Mark, Role, StateMachine, Status, Timestamp};
 use lakebed_runtime::{DiskKind, Handle};
 use std::{
     cell::RefCell,

@@ -180,13 +180,13 @@ pub struct Tuning {
     /// further is sent a snapshot. None is kept for them while the disk has no room for more log. 1 GiB unless
     /// set.
     pub retain_log_bytes: u64,
-    /// The most bytes of log kept behind a snapshot on its way to a member, if that is more than
-    /// `retain_log_bytes`. Where more is written meanwhile, or the disk has no room for more log, that snapshot
+    /// The most bytes of log kept behind a snapshot on its way to a member, or `retain_log_bytes`, or four times
+    /// the newest snapshot, whichever is more. Where more is written meanwhile, or the disk has no room for more log, that snapshot
     /// is given up, and the newest one sent in its place. Less than what is written while one is sent: none
     /// ever arrives. 8 GiB unless set.
     pub transfer_log_bytes_max: u64,
-    /// The most members that are sent a snapshot at one time; others wait for their turn. At least
-    /// one; 2 unless set.
+    /// The most members that are sent a snapshot at one time; others wait for their turn, learners for voters. At
+    /// least one; 2 unless set.
     pub transfers_max: u32,
     /// The most bytes of snapshots sent in a second, to all members together and on average over a
     /// heartbeat. Zero: as fast as the receivers' disks take them. Zero unless set.

@@ -95,7 +95,7 @@ marks! {
     HandedOver,
     /// A leader could not hand its role over in time, and served on.
     HandoverGivenUp,
-    /// A leader whose disk had no room handed its role over to one whose disk had some.
+    /// A leader whose disk had no room began to hand its role over to one whose disk had some.
     GaveWayForRoom,
     /// A node stood for election because its leader asked it to.
     StoodAtLeadersWish,
@@ -109,6 +109,8 @@ marks! {
     LogBegunLater,
     /// More was written while a snapshot was on its way than is kept behind it: it was given up for a newer one.
     InstallOutrun,
+    /// A learner that was being sent a snapshot waited until a voter had been sent one.
+    InstallGaveWay,
     /// A peer waited until others had been sent their snapshots.
     InstallWaited,
     /// An install went on with what it had written before a crash.

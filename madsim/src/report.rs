@@ -1,6 +1,6 @@
 //! What a run came to, or why it came to nothing.
 
-use lakebed::Mark;
+use lakebed::{Mark, Marks};
 use std::{fmt, ops::AddAssign};
 
 /// How many of the last things that were done to the machines are told of a failure.

@@ -8,7 +8,7 @@ use crate::{
     node::{Flaw, replay},
     report::{Failure, Report},
 };
-use lakebed::{ReadMode, tape::Digest};
+use lakebed::{Marks, ReadMode, tape::Digest};
 use lakebed_kv::Command;
 use lakebed_sim::{
     Draw,

@@ -119,7 +119,9 @@ impl Raft {
             peer.intake.repeat();
             let is_in_vain =
                 |transfer: &Transfer| transfer.is_in_vain() || self.now.since(peer.heard) > most;
+            peer.is_stuck &= !peer.transfer.as_ref().is_some_and(Transfer::has_moved);
             if peer.transfer.as_ref().is_some_and(is_in_vain) {
+                peer.is_stuck = true;
                 // What it holds up is not kept for one who may never come back.
                 peer.probe(peer.matched.next());
             }

@@ -104,7 +104,7 @@ impl Raft {
         let is_use = self.membership.is_quorum(|id| id != self.identity.node && has_room(id));
         let suits = |peer: &&Peer| takes(peer) && !peer.gated && peer.transfer.is_none();
         // Whoever was asked and did not stand may not be able to.
-        let by = |peer: &&Peer| (Some(peer.id) != passed_over, peer.matched);
+        let by = |peer: &&Peer| (Some(peer.id) != passed_over, peer.matched, self.lot(peer));
         let heir = self.able().filter(suits).max_by_key(by).map(|peer| peer.id);
         if let (true, Some(heir)) = (is_use, heir)
             && self.begin_handover(Some(heir)).is_ok()
@@ -122,7 +122,7 @@ impl Raft {
         let (named, committed) = (named.map(|handover| handover.heir), self.log.marks.committed());
         let by = |peer: &&Peer| {
             let has_all = peer.matched >= committed;
-            (Some(peer.id) == named, has_all, !peer.full, peer.matched)
+            (Some(peer.id) == named, has_all, !peer.full, peer.matched, self.lot(peer))
         };
         let heir = self.able().filter(suits).max_by_key(by);
         let Some(heir) = heir.map(|peer| peer.id) else { return };
@@ -130,6 +130,12 @@ impl Raft {
             leader.lease.renounce();
         }
         self.send(heir, Payload::TimeoutNow);
+    }
+
+    /// Decides among equals, in each group otherwise: the leaders of many that leave one node go to several.
+    fn lot(&self, peer: &Peer) -> u64 {
+        let Role::Leader(leader) = &self.role else { return 0 };
+        (self.identity.group.0.wrapping_add(peer.id.0)) % leader.peers.len() as u64
     }
 
     /// The voters that are there.
@@ -155,7 +161,10 @@ impl Raft {
             // Who has no room would refuse every write; who is gated, or has no state, does not come to lead.
             None => self
                 .able()
-                .max_by_key(|peer| (!peer.full, !peer.gated, peer.transfer.is_none(), peer.matched))
+                .max_by_key(|peer| {
+                    let comes = (!peer.full, !peer.gated, peer.transfer.is_none());
+                    (comes, peer.matched, self.lot(peer))
+                })
                 .map(|peer| peer.id)
                 .ok_or(Refusal::Transfer(TransferRefusal::Nobody)),
             Some(to) if !self.membership.is_voter(to) => refused(TransferRefusal::NoVoter(to)),

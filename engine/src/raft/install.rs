@@ -72,6 +72,10 @@ impl Raft {
         let Leader { peers, allowance, .. } = &mut **leader;
         let Some(peer) = peers.iter_mut().find(|known| known.id == peer) else { return };
         let (id, Some(transfer)) = (peer.id, &mut peer.transfer) else { return };
+        if !transfer.has_begun() {
+            // It was read before its turn was given to another.
+            return;
+        }
         let is_first = transfer.at().is_none();
         match transfer.read(&piece) {
             Read::Next => {}

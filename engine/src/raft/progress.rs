@@ -67,6 +67,8 @@ pub(super) struct Peer {
     pub(super) fed: Option<Chunk>,
     /// The snapshot on its way, while the pace is [`Pace::Install`].
     pub(super) transfer: Option<Transfer>,
+    /// The last one got no further for too long: it comes after others until one does.
+    pub(super) is_stuck: bool,
     /// Up to here it has said that a snapshot does it no good, or not any more.
     pub(super) useless: LogIndex,
     /// The proposals it forwards.
@@ -118,6 +120,7 @@ impl Peer {
             reading: false,
             fed: None,
             transfer: None,
+            is_stuck: false,
             useless: LogIndex(0),
             intake: Intake::default(),
             inflight: VecDeque::new(),

@@ -46,8 +46,6 @@ struct Feed<'a> {
     notice: bool,
     /// How many more peers may read from disk.
     readers: u64,
-    /// How many more peers may be sent a snapshot.
-    turns: u32,
     /// Whether more of a snapshot may be sent before the next heartbeat.
     may_transfer: bool,
     messages: &'a mut Vec<Message>,
@@ -97,7 +95,7 @@ impl Feed<'_> {
             self.marks.set(Mark::InstallOutrun);
             return peer.probe(self.gives_from);
         }
-        if !transfer.begins(&mut self.turns) {
+        if !transfer.has_begun() {
             return self.marks.set(Mark::InstallWaited);
         }
         if self.may_transfer
@@ -211,6 +209,9 @@ impl Raft {
         }
         let head = self.head_to(self.identity.node);
         let Role::Leader(leader) = &mut self.role else { return };
+        if leader.give_turns(self.tuning.transfers_max, |id| self.membership.is_voter(id)) {
+            self.marks.set(Mark::InstallGaveWay);
+        }
         let readers = self.tuning.catch_up_bytes_max / u64::from(self.tuning.append_bytes_max);
         let busy = leader.peers.iter().filter(|peer| peer.reading || peer.fed.is_some()).count();
         let mut feed = Feed {
@@ -224,7 +225,6 @@ impl Raft {
             heartbeat: std::mem::take(&mut leader.heartbeat_due),
             notice,
             readers: readers.saturating_sub(busy as u64),
-            turns: self.tuning.transfers_max.saturating_sub(leader.transfers()),
             may_transfer: leader.allowance.is_left(),
             messages: &mut self.messages,
             wishes: &mut self.wishes,

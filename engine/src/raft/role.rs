@@ -160,6 +160,38 @@ impl Leader {
         self.peers.iter().filter(|peer| peer.is_sent_snapshot()).count() as u32
     }
 
+    /// Who may be sent a snapshot from now on: voters first, and last those whose last one got no further. Where
+    /// a voter waits another gives its turn back, and goes on later with what it has. True if one did.
+    pub(super) fn give_turns(&mut self, most: u32, is_voter: impl Fn(NodeId) -> bool) -> bool {
+        const VOTER: u8 = 0;
+        const STUCK: u8 = 2;
+        let rank = |peer: &Peer| if peer.is_stuck { STUCK } else { u8::from(!is_voter(peer.id)) };
+        let waits = |peer: &Peer| {
+            !peer.paused && peer.transfer.is_some_and(|transfer| !transfer.has_begun())
+        };
+        if !self.peers.iter().any(waits) {
+            return false;
+        }
+        let (mut turns, mut gave) = (most.saturating_sub(self.transfers()), false);
+        let voters = self.peers.iter().filter(|peer| waits(peer) && rank(peer) == VOTER).count();
+        let later = self.peers.iter_mut().filter(|peer| rank(peer) != VOTER);
+        for other in later.filter(|peer| peer.is_sent_snapshot()) {
+            if voters as u32 <= turns {
+                break;
+            }
+            other.begin_transfer();
+            turns += 1;
+            gave = true;
+        }
+        for next in VOTER..=STUCK {
+            let peers = self.peers.iter_mut().filter(|peer| waits(peer) && rank(peer) == next);
+            for transfer in peers.filter_map(|peer| peer.transfer.as_mut()) {
+                transfer.begins(&mut turns);
+            }
+        }
+        gave
+    }
+
     /// What whoever keeps up holds: it was committed a heartbeat ago. A new leader may know of little that
     /// is committed: all of that lies before its own first entry.
     pub(super) fn lately_committed(&self) -> LogIndex {

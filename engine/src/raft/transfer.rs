@@ -71,7 +71,7 @@ impl Transfer {
         self.has_begun
     }
 
-    /// Whether it has begun, or may.
+    /// It begins, if there is a turn for it; whether it has begun.
     pub(super) fn begins(&mut self, turns: &mut u32) -> bool {
         let is_turn = *turns > 0 || cfg!(lakebed_break = "send_to_all_at_once");
         if !self.has_begun && is_turn {
@@ -144,6 +144,11 @@ impl Transfer {
     /// Whether the peer takes the snapshot in: it can let wait what follows it.
     pub(super) const fn is_taken_in(&self) -> bool {
         self.snapshot.is_some() && self.is_open
+    }
+
+    /// Whether its peer got further since the last heartbeat.
+    pub(super) const fn has_moved(&self) -> bool {
+        self.has_moved
     }
 
     /// Whether its peer seems to get no further.

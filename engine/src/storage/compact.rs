@@ -20,6 +20,10 @@ use crate::{
     types::LogIndex,
 };
 
+/// So many times as much log as the newest snapshot is long is kept behind one on its way, whatever the limit: a
+/// large state takes as long the next time.
+const SNAPSHOTS_WORTH: u64 = 4;
+
 pub(super) const SNAPSHOTS_KEPT: usize =
     if cfg!(lakebed_break = "keep_one_snapshot") { 1 } else { 2 };
 
@@ -171,7 +175,8 @@ impl Compaction {
         }
         let extra = snapshots.whole.len() - SNAPSHOTS_KEPT;
         let covered = snapshots.whole[extra].header.at.index.next();
-        let kept = self.kept_for_members(covered, journal);
+        let newest = snapshots.whole.last().map_or(0, |newest| newest.footer.payload_bytes);
+        let kept = self.kept_for_members(covered, newest, journal);
         let first = if journal.has_no_room() { covered } else { kept };
         let dead = take_dead(first, journal, reads);
         if dead.last().is_some_and(|sealed| sealed.last.index >= kept) {
@@ -186,10 +191,11 @@ impl Compaction {
 
     /// Where the log begins that is kept, of what no snapshot here needs any more: from what members lack, or
     /// will when they have the snapshot that is on its way. Of either so much at most: then they get a newer one.
-    fn kept_for_members(&self, covered: LogIndex, journal: &Journal) -> LogIndex {
+    fn kept_for_members(&self, covered: LogIndex, snapshot: u64, journal: &Journal) -> LogIndex {
         let kept = self.retain.max(journal.oldest_within(self.retain_bytes));
         // The one that is the furthest behind is given up, not those within the limit.
-        let near = |pinned: LogIndex| pinned.max(journal.oldest_within(self.pinned_bytes));
+        let most = self.pinned_bytes.max(snapshot.saturating_mul(SNAPSHOTS_WORTH));
+        let near = |pinned: LogIndex| pinned.max(journal.oldest_within(most));
         covered.min(kept).min(self.pinned.map_or(covered, near))
     }
 

@@ -1,10 +1,15 @@
 //! A snapshot from a leader, as consensus sees it: what waits while the storage takes it in.
 
 use super::{
-    super::progress::{Pace, Peer},
+    super::{
+        progress::{Pace, Peer},
+        role::Leader,
+    },
+    changes::{joined, member},
     *,
 };
 use crate::{
+    change::Change,
     message::InstallAnswer,
     status::Status,
     types::{Piece, SnapshotName},
@@ -33,6 +38,8 @@ fn sending(it_joins: bool) -> Raft {
     } else {
         peer.begin_install()
     }
+    raft.replicate();
+    raft.messages().clear();
     raft.on_piece_read(node(2), piece(0, 10));
     raft
 }
@@ -281,4 +288,44 @@ fn nothing_is_kept_for_one_who_is_silent() {
     assert!(cluster.at(1).raft.is_installing_others(), "it may be back at once");
     cluster.elapse(most);
     assert!(!cluster.at(1).raft.is_installing_others());
+}
+
+/// Two learners held up a voter, without which one more loss is too many, for as long as theirs took.
+#[test]
+fn a_voter_is_sent_a_snapshot_before_learners_are() {
+    let mut cluster = joined(3, 5);
+    cluster.changed(1, 100, &[4, 5].map(|id| Change::AddLearner(member(id))));
+    cluster.elapse(300 * MS);
+    let Role::Leader(leader) = &mut cluster.at(1).raft.role else { panic!("it leads") };
+    let is_voter = |id: NodeId| id.0 <= 3;
+    let begun = |leader: &Leader| {
+        let sent = leader.peers.iter().filter(|peer| peer.is_sent_snapshot());
+        sent.map(|peer| peer.id.0).collect::<BTreeSet<_>>()
+    };
+    let lacks = |leader: &mut Leader, id: u64| {
+        leader.peer(node(id)).expect("it is a member").transfer = Some(Default::default());
+    };
+    [4, 5].into_iter().for_each(|id| lacks(leader, id));
+    assert!(!leader.give_turns(2, is_voter));
+    assert_eq!(begun(leader), [4, 5].into());
+    lacks(leader, 2);
+    leader.peer(node(2)).unwrap().paused = true;
+    assert!(!leader.give_turns(2, is_voter), "nothing can be sent to it");
+    leader.peer(node(2)).unwrap().paused = false;
+    assert!(leader.give_turns(2, is_voter));
+    let both = begun(leader);
+    assert!(both.len() == 2 && both.contains(&2), "{both:?}");
+    assert!(!leader.give_turns(2, is_voter) && begun(leader) == both, "nobody else waits for it");
+    // One that gets no further has had its turn.
+    leader.peer(node(2)).unwrap().is_stuck = true;
+    lacks(leader, 2);
+    assert!(!leader.give_turns(2, is_voter) && begun(leader) == [4, 5].into());
+    leader.peer(node(2)).unwrap().is_stuck = false;
+    assert!(leader.give_turns(2, is_voter));
+    // A voter gives its turn to nobody, and a learner comes again when there is one.
+    lacks(leader, 3);
+    assert!(leader.give_turns(2, is_voter) && begun(leader) == [2, 3].into());
+    leader.peer(node(2)).unwrap().transfer = None;
+    assert!(!leader.give_turns(2, is_voter));
+    assert_eq!(begun(leader).len(), 2);
 }
