@@ -129,8 +129,11 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     pub(crate) resp: SocketAddr,
     /// The cluster's name, alike on all its nodes [default: --peers]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) cluster: Option<String>,
+    /// The cluster's number instead, as cluster.json of `lakebed up` has it: to join that one
+    #[arg(long, value_name = "ID", conflicts_with = "cluster", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) cluster_id: Option<u64>,
     /// Over how many groups, each with a leader and a log of its own, the keys are spread; alike on
     /// all nodes, and fixed when the cluster is formed [default: 1, or as many as the directory has]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(GROUPS_MAX)))]
@@ -324,7 +327,7 @@ pub(crate) struct Restore {
     #[arg(long)]
     pub(crate) peers: Peers,
     /// The new cluster's name, as for `lakebed serve` [default: --peers]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub(crate) cluster: Option<String>,
     /// Refuse a backup of any other cluster than this, as `lakebed backup` has called it
     #[arg(long, value_name = "CLUSTER")]

@@ -182,7 +182,7 @@ fn caught_up(node: &mut Node, group: Option<u64>, id: u64, steps: &[&str]) -> Re
         watch.look(Reached::of(&info, &id.to_string()).unwrap_or_default(), Instant::now());
         if watch.moved.elapsed() > STILL_MAX {
             bar.finish_and_clear();
-            bail!("{refused}; it got no further for {} s: does it run?", STILL_MAX.as_secs());
+            bail!("{refused} It got no further for {} s: does it run?", STILL_MAX.as_secs());
         }
         if started.elapsed() >= QUIET {
             let Reached { matched, snapshot } = watch.reached;
@@ -205,7 +205,7 @@ fn list(ask: &Ask, nodes: &mut Nodes) -> Result<ExitCode> {
         let info = match nodes.leader(group) {
             Ok((_, info)) => info,
             // Who is a member others know as well.
-            Err(_) => nodes.any()?.info(group)?,
+            Err(_) => nodes.told_by_any(group)?,
         };
         if members(&info).next().is_none() {
             bail!(

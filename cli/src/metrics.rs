@@ -23,6 +23,8 @@ use tokio::{
 
 /// How long a scraper may take for its request and for the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it may take for its request: those that say nothing hold up the others.
+const REQUEST: Duration = Duration::from_millis(500);
 /// How long a node may take to say how it is.
 const LOOK: Duration = Duration::from_secs(1);
 /// The most scrapers at one time; others wait to be accepted.
@@ -102,7 +104,7 @@ pub(crate) async fn serve(listener: std::net::TcpListener, sources: Vec<Source>)
 }
 
 async fn answer(mut stream: TcpStream, sources: &[Source]) -> io::Result<()> {
-    let request = head(&mut stream).await?;
+    let request = timeout(REQUEST, head(&mut stream)).await??;
     let (status, body) = match parse(&request) {
         Ok("/metrics") => ("200 OK", text(sources).await),
         Ok(_) => ("404 Not Found", "metrics are at /metrics\n".into()),

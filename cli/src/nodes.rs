@@ -24,6 +24,12 @@ impl Nodes {
         Self(addresses.0.iter().map(|address| (*address, Asked::NotYet)).collect())
     }
 
+    /// What the first says of a group that answers now.
+    pub(crate) fn told_by_any(&mut self, group: Option<u64>) -> Result<Info> {
+        let told = (0..self.0.len()).find_map(|at| self.info(at, group).ok());
+        told.map_or_else(|| self.any()?.info(group), Ok)
+    }
+
     /// The first that answers.
     pub(crate) fn any(&mut self) -> Result<&mut Node> {
         let answers = (0..self.0.len()).find(|at| self.node(*at).is_ok());

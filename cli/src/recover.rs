@@ -236,14 +236,17 @@ fn told(forced: &Forced, dir: &Path) -> Told {
 }
 
 fn tell(forced: &Forced, dir: &Path) {
+    // Those of other groups on the same nodes are as good as ever.
+    let is_groups = dir.parent().is_some_and(GroupsFile::is_in);
     say(format_args!(
         "{}: node {} is the only voter, in cluster epoch {}; on record in {}\n\
-         start it as before, remove the directories of all other members, and grow again by nodes \
+         start it as before, remove {} of all other members, and grow again by nodes \
          with new ids (`lakebed serve --join`, `lakebed member add`, `promote`)",
         dir.display(),
         forced.node,
         forced.epoch.1,
-        record(dir)
+        record(dir),
+        if is_groups { "this group's folder" } else { "the directories" }
     ));
 }
 

@@ -28,7 +28,10 @@ pub(crate) fn run(serve: &Serve) -> Result<ExitCode> {
         let plan = Plan {
             id: serve.id,
             dir: serve.dir.clone(),
-            cluster: cluster_id(serve.cluster.as_deref(), &serve.peers, groups),
+            cluster: serve.cluster_id.map_or_else(
+                || cluster_id(serve.cluster.as_deref(), &serve.peers, groups),
+                ClusterId,
+            ),
             members: serve.peers.iter().map(|(id, address)| (id, address.into())).collect(),
             joins: serve.join,
             peers: listen(serve.listen, "peers", "stop what uses it, or change --listen")?,

@@ -71,6 +71,13 @@ pub(crate) fn run(up: &Up) -> Result<ExitCode> {
 /// Nodes whose cluster nobody knows any more: another one that was made in their place would not be
 /// theirs.
 fn refuse_orphans(dir: &Path) -> Result<()> {
+    if groups_file::is_nodes(dir) {
+        bail!(
+            "{} is a node's own folder, of `lakebed serve` or below that of another `lakebed up`: choose \
+             another --dir",
+            dir.display()
+        );
+    }
     let nodes = (1..=MEMBERS_MAX).map(|id| dir.join(format!("node-{id}")));
     match nodes.into_iter().find(|node| groups_file::is_nodes(node)) {
         Some(node) => bail!(

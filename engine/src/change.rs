@@ -125,7 +125,10 @@ impl fmt::Display for ChangeRefusal {
                 f.write_str("the leader is new and has committed nothing yet; try again")
             }
             Self::NoAnswer(node) => {
-                write!(f, "node {node} does not answer: is it started to join, at this address?")
+                write!(
+                    f,
+                    "node {node} does not answer: is it started to join this cluster, at this address?"
+                )
             }
             Self::NotHeard(node) => write!(
                 f,

@@ -229,7 +229,8 @@ marks! {
     SnapshotRestored,
     /// A block of the newest snapshot was bad, and the older one was used.
     OlderSnapshotUsed,
-    /// A snapshot turned out bad in a running node, and another one was to be taken.
+    /// The newest snapshot turned out bad, and another one was to be taken: in a running node, or by a restart that
+    /// needed none.
     SnapshotFoundBad,
     /// Log below both snapshots was kept: a member needs it.
     LogKeptForMember,

@@ -246,6 +246,11 @@ impl Look {
     }
 
     /// The log's group.
+    /// Whether no state is needed: the log holds all there ever was.
+    pub(super) fn begins_with_the_first(&self) -> bool {
+        self.hard().first.index <= LogIndex(1) && !self.begins_later()
+    }
+
     pub(super) const fn group(&self) -> GroupId {
         self.config.group
     }

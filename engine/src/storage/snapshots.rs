@@ -485,6 +485,7 @@ impl Snapshots {
             self.whole.clear();
         }
         if self.whole.is_empty() && first <= LogIndex(1) && !self.replaces {
+            ops.met(Mark::SnapshotFoundBad);
             let text = format!("{}: block {block} is bad, the log holds all it did", bad.file());
             ops.note(Note::Recovery(text.into()));
             self.spoil(bad);

@@ -64,6 +64,11 @@ impl fmt::Display for HandshakeError {
             Self::Version(theirs) => {
                 write!(f, "it speaks version {theirs}, this node version {VERSION}")
             }
+            Self::Foreign { field: "cluster", expected, found } => write!(
+                f,
+                "expected cluster {expected}, found {found}: it is of another one, or was given another \
+                 name, other founders or another number of groups"
+            ),
             Self::Foreign { field, expected, found } => {
                 write!(f, "expected {field} {expected}, found {found}")
             }

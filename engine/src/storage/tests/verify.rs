@@ -167,6 +167,29 @@ fn a_restart_does_what_the_look_said() {
     }
 }
 
+/// It was told to end there, or to wait for a peer's: who read that threw a sound node away.
+#[test]
+fn a_bad_snapshot_is_forgotten_where_the_log_holds_all_it_did() {
+    let mut node = Node::start(Disk::default(), format());
+    let members = node.recovered().membership.clone();
+    node.append_all(1, sizes());
+    node.storage.hint_committed(node.last.index);
+    assert!(node.storage.capture(node.last, members));
+    node.settle();
+    let (disk, last) = (node.disk, node.last);
+    let snapshot = *disk.files.keys().rfind(|file| matches!(file, File::Snapshot(_))).expect("one");
+    let disk = flipped(&disk, snapshot, 5000);
+    let text = look(&disk, Start::Verify).to_string();
+    assert!(text.contains("a restart  forgets it and applies the log"), "{text}");
+    let restarted = Node::start(disk, Start::Run);
+    assert!(restarted.halted.is_none(), "{:?}", restarted.halted);
+    assert_eq!(
+        (restarted.recovered().last, restarted.storage.restored()),
+        (last, Some(LogId::ZERO))
+    );
+    assert!(restarted.storage.marks().has(Mark::SnapshotFoundBad));
+}
+
 /// A disk that does not give some bytes back has said nothing of them.
 /// Each block is good by itself.
 #[test]

@@ -33,11 +33,14 @@ pub(super) fn checks(look: &Look) -> impl Iterator<Item = SnapshotCheck> {
     let whole = look.whole_snapshots();
     let count = whole.len();
     let (group, align, is_alone) = (look.group(), look.align() as u32, look.is_alone());
+    let holds_all = look.begins_with_the_first();
     whole.into_iter().enumerate().map(move |(n, snapshot)| {
         let then = if n + 1 < count {
             "does not read it: a newer one is there"
         } else if n > 0 {
             "begins with the snapshot before it"
+        } else if holds_all {
+            "forgets it and applies the log, which holds all it did"
         } else if is_alone {
             "ends when it comes to it: there is no other"
         } else {
