@@ -132,6 +132,9 @@ pub(crate) fn why(error: &RedisError, patience: Duration) -> String {
     match (error.kind(), error.detail()) {
         _ if error.is_timeout() => format!("it did not answer within {} s", patience.as_secs()),
         (ErrorKind::Io, _) | (_, None) => error.to_string(),
+        (_, Some(detail)) if detail.contains("not the leader; node") => {
+            format!("{detail}: ask that one, or give the addresses of several, ADDR,ADDR")
+        }
         (_, Some(detail)) => detail.to_string(),
     }
 }

@@ -93,6 +93,9 @@ fn style(template: &str) -> ProgressStyle {
 fn doing(status: &Status) -> String {
     match (status.recovery.phase, status.role) {
         (Phase::Ready, Role::Forming) => "waits until every node has met every other".into(),
+        (Phase::Ready, _) if status.members.member(status.node).is_none() => {
+            "waits to be added (lakebed member add)".into()
+        }
         (Phase::Ready, _) if status.leader.is_none() => "waits for a leader".into(),
         (Phase::Ready, _) => "ready".into(),
         (phase, _) => format!("recovers: {phase}"),

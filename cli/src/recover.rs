@@ -270,6 +270,11 @@ fn explain(failure: Failure, dir: &Path) -> anyhow::Error {
              wiped; recover another survivor, or restore a backup"
         ),
         ForceError::Halted(halt) => match &**halt {
+            Halt::Refused { row: "already-alone", found, .. } => {
+                anyhow!(
+                    "{dir}: already-alone: it has {found}, nobody's vote is missing; start this node"
+                )
+            }
             Halt::Refused { expected, found, row, .. } => {
                 anyhow!("{dir}: not recovered by force ({row}): expected {expected}; found {found}")
             }

@@ -97,6 +97,10 @@ impl Sweep {
             }
         });
         self.bar.finish_and_clear();
+        let (run, all) = (self.bar.position(), self.bar.length().unwrap_or(0));
+        if run < all {
+            note(format_args!("stopped early: {run} of {all} seeds"));
+        }
     }
 
     fn work(&self) {

@@ -26,7 +26,7 @@ const UNMET: [(Mark, &str); 9] = [
 ];
 
 /// What storms meet once in a thousand runs, or less: not asked for.
-const RARE: [Mark; 15] = [
+const RARE: [Mark; 16] = [
     Mark::ScrubFoundBadEntry,
     Mark::SnapshotFoundBad,
     Mark::CutDeepened,
@@ -39,6 +39,7 @@ const RARE: [Mark; 15] = [
     Mark::InstallReplaced,
     Mark::InstallResumed,
     Mark::InstallTookEntries,
+    Mark::InstallGaveWay,
     Mark::UselessSnapshotRemoved,
     // These are met in full.rs.
     Mark::GaveWayForRoom,
