@@ -8,7 +8,6 @@
 
 use lakebed::Mark;
 use lakebed_madsim::{Failure, Flaw, Report, run};
-use mimalloc::MiMalloc;
 use std::{
     env,
     ops::Range,
@@ -18,10 +17,6 @@ use std::{
     },
     thread,
 };
-
-/// Tapes and disks grow and go with each seed: an eighth of the time went to the system's pages.
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// How many seeds are run unless it is told otherwise.
 const SEEDS_DEFAULT: u64 = 20;

@@ -25,7 +25,7 @@ impl Reporter {
             }
             Note::Recovery(found) => info!(node, group, found = &**found, "recovery"),
             Note::PeerFault { peer, reason } => {
-                warn!(node, group, peer = peer.0, reason, "peer fault: message dropped");
+                warn!(node, group, peer = peer.0, reason, "peer fault");
             }
             // It is tried again every second, and was said when it began.
             Note::Disk { file, error: DiskError::Full } => {
