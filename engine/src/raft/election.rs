@@ -121,7 +121,8 @@ impl Raft {
                 |transfer: &Transfer| transfer.is_in_vain() || self.now.since(peer.heard) > most;
             peer.is_stuck &= !peer.transfer.as_ref().is_some_and(Transfer::has_moved);
             if peer.transfer.as_ref().is_some_and(is_in_vain) {
-                peer.is_stuck = true;
+                // Whoever is not heard of may have been about to have it.
+                peer.is_stuck |= peer.transfer.is_some_and(|transfer| transfer.is_in_vain());
                 // What it holds up is not kept for one who may never come back.
                 peer.probe(peer.matched.next());
             }

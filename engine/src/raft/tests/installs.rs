@@ -329,3 +329,20 @@ fn a_voter_is_sent_a_snapshot_before_learners_are() {
     assert!(!leader.give_turns(2, is_voter));
     assert_eq!(begun(leader).len(), 2);
 }
+
+/// One that was away for a moment is not.
+#[test]
+fn who_is_there_and_gets_no_further_comes_after_others() {
+    for is_there in [true, false] {
+        let mut raft = sending(false);
+        while peer(&mut raft).transfer.is_some() {
+            raft.now = raft.now.after(raft.tuning.heartbeat);
+            let now = raft.now;
+            let Role::Leader(leader) = &mut raft.role else { panic!("it leads") };
+            let heard = leader.peers.iter_mut().filter(|peer| is_there || peer.id != node(2));
+            heard.for_each(|peer| peer.heard = now);
+            raft.time_out();
+        }
+        assert_eq!(peer(&mut raft).is_stuck, is_there);
+    }
+}
