@@ -135,7 +135,9 @@ impl Raft {
     /// Decides among equals, in each group otherwise: the leaders of many that leave one node go to several.
     fn lot(&self, peer: &Peer) -> u64 {
         let Role::Leader(leader) = &self.role else { return 0 };
-        (self.identity.group.0.wrapping_add(peer.id.0)) % leader.peers.len() as u64
+        // By place: ids may be all odd.
+        let place = leader.peers.iter().position(|known| known.id == peer.id).unwrap_or_default();
+        self.identity.group.0.wrapping_add(place as u64) % leader.peers.len() as u64
     }
 
     /// The voters that are there.
@@ -152,7 +154,7 @@ impl Raft {
     }
 
     /// Who is to lead: a voter that is there.
-    fn heir(&self, to: Option<NodeId>) -> Result<NodeId, Refusal> {
+    pub(super) fn heir(&self, to: Option<NodeId>) -> Result<NodeId, Refusal> {
         if !matches!(self.role, Role::Leader(_)) {
             return Err(Refusal::NotLeader { hint: self.leader() });
         }

@@ -313,3 +313,18 @@ fn whoever_is_handing_over_does_not_begin_anew_for_want_of_room() {
     cluster.elapse(1_500 * MS);
     assert_eq!(cluster.transfers(1), (1, 0, 0));
 }
+
+/// All leaders of a node with many groups went to the same one. The ids of the others are both odd.
+#[test]
+fn equal_heirs_are_others_in_other_groups() {
+    let mut cluster = Cluster::led(3);
+    cluster.transfer(1, 100, Some(2));
+    cluster.elapse(100 * MS);
+    assert!(cluster.leads(2));
+    let heirs = [1, 2].map(|group| {
+        let mut raft = cluster.at(2).raft.clone();
+        raft.identity.group = GroupId(group);
+        raft.heir(None).expect("both are there")
+    });
+    assert_ne!(heirs[0], heirs[1]);
+}
