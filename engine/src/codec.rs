@@ -22,7 +22,7 @@ use crate::{
     membership::{CODE_BYTES_MAX, Membership},
     message::{
         Append, AppendAnswer, Ballot, CONFLICT_RUNS_MAX, Conflict, FATES_MAX, Fate, Forward, Head,
-        InstallAnswer, Message, Payload, Placement, Refill, Verdict,
+        InstallAnswer, Life, Message, Payload, Placement, Refill, Verdict,
     },
     types::{
         ClusterId, GroupId, LogId, LogIndex, NodeId, Piece, SnapshotId, SnapshotName, Term,
@@ -103,7 +103,7 @@ impl Encoder {
             append.prev.index.0,
             append.commit.0,
             append.retain.0,
-            append.session,
+            append.session.0,
             append.fates_after,
             u64::from(append.ask) | u64::from(append.rest) << 1 | (fates as u64) << 32,
         ];
@@ -140,7 +140,7 @@ impl Encoder {
     fn forward(&mut self, head: &Head, forward: &mut Forward) -> (Bytes, Bytes) {
         let crc = crc32c::crc32c(&forward.commands);
         let words = [
-            forward.session,
+            forward.session.0,
             forward.sequence,
             forward.time.0,
             u64::from(forward.count) | u64::from(crc) << 32,
@@ -199,8 +199,8 @@ impl Encoder {
             head.to.0,
             head.incarnation,
             head.to_incarnation,
-            head.log_epoch,
-            head.answers,
+            head.life.0,
+            head.answers.0,
             head.term.0,
         ]);
         self.put(words);
@@ -369,7 +369,7 @@ impl Fields<'_> {
 fn take_head(words: &[[u8; WORD]; FIXED_WORDS]) -> Head {
     let [_, _, cluster, cluster_epoch, group, from, to, incarnation, rest @ ..] =
         le::numbers(words);
-    let [to_incarnation, log_epoch, answers, term] = rest;
+    let [to_incarnation, life, answers, term] = rest;
     Head {
         cluster: ClusterId(cluster),
         cluster_epoch,
@@ -378,8 +378,8 @@ fn take_head(words: &[[u8; WORD]; FIXED_WORDS]) -> Head {
         to: NodeId(to),
         incarnation,
         to_incarnation,
-        log_epoch,
-        answers,
+        life: Life(life),
+        answers: Life(answers),
         term: Term(term),
     }
 }
@@ -469,7 +469,7 @@ fn take_append(from: &mut Fields<'_>) -> Option<Append> {
         prev: LogId::new(Term(prev_term), LogIndex(prev_index)),
         commit: LogIndex(commit),
         retain: LogIndex(retain),
-        session,
+        session: Life(session),
         fates_after,
         ask: flags & 1 == 1,
         rest: flags >> 1 == 1,
@@ -516,7 +516,8 @@ fn take_forward(from: &mut Fields<'_>, body: &[u8]) -> Result<Option<Forward>, F
     if crc32c::crc32c(body) != (counts >> 32) as u32 {
         return Err("forwarded commands' checksum");
     }
-    let (time, count, commands) = (Timestamp(time), counts as u32, Bytes::new());
+    let (session, time, count) = (Life(session), Timestamp(time), counts as u32);
+    let commands = Bytes::new();
     Ok(Some(Forward { session, sequence, time, count, commands }))
 }
 

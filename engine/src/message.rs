@@ -17,6 +17,31 @@ pub(crate) const CONFLICT_RUNS_MAX: usize = 32;
 /// The most fates of forwarded batches that one append carries.
 pub(crate) const FATES_MAX: usize = 1024;
 
+/// Which life of a node it is: its write epoch, which each start and each cut raises, above bits
+/// that each start draws. A disk that was set back to an old copy comes to an epoch a second time,
+/// and what is meant for the one life must not be taken by the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Life(pub(crate) u64);
+
+impl Life {
+    /// Nobody's.
+    pub(crate) const NONE: Self = Self(0);
+    const DRAWN_BITS: u32 = 16;
+
+    pub(crate) const fn new(write_epoch: u64, drawn: u16) -> Self {
+        Self(write_epoch << Self::DRAWN_BITS | drawn as u64)
+    }
+
+    pub(crate) const fn write_epoch(self) -> u64 {
+        self.0 >> Self::DRAWN_BITS
+    }
+
+    /// Whether no start lies between the two: at most cuts do.
+    pub(crate) const fn goes_on_from(self, start: Self) -> bool {
+        self.0 as u16 == start.0 as u16 && self.0 >= start.0
+    }
+}
+
 /// Who speaks to whom, in which lives and in which term.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Head {
@@ -29,10 +54,9 @@ pub(crate) struct Head {
     pub(crate) incarnation: u64,
     /// Which life of the receiver's disk the sender has durably recorded; zero: none yet.
     pub(crate) to_incarnation: u64,
-    /// The sender's write epoch.
-    pub(crate) log_epoch: u64,
-    /// In an answer: the write epoch in the head of what it answers. Else zero.
-    pub(crate) answers: u64,
+    pub(crate) life: Life,
+    /// In an answer: the life in the head of what it answers. Else zero.
+    pub(crate) answers: Life,
     /// The sender's term; in a pre-vote the term it would stand for.
     pub(crate) term: Term,
 }
@@ -165,7 +189,7 @@ pub(crate) struct Append {
     /// The smallest index that some member may still need from another's log.
     pub(crate) retain: LogIndex,
     /// The life of the receiver that `fates` are for: its [`Forward::session`].
-    pub(crate) session: u64,
+    pub(crate) session: Life,
     /// What became of the receiver's forwarded batches, in the order of their numbers.
     pub(crate) fates: Vec<Fate>,
     /// A batch between this number and the last of `fates` that is not among them never arrived.
@@ -232,8 +256,8 @@ pub(crate) struct Conflict {
 /// A batch on its way to the leader.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Forward {
-    /// The write epoch the sender started with: numbers of different lives do not mix.
-    pub(crate) session: u64,
+    /// The life the sender started with: numbers of different ones do not mix.
+    pub(crate) session: Life,
     /// The sender's number of this batch; it rises by one.
     pub(crate) sequence: u64,
     pub(crate) time: Timestamp,

@@ -12,8 +12,8 @@ fn head() -> Head {
         to: NodeId(5),
         incarnation: 6,
         to_incarnation: 7,
-        log_epoch: 8,
-        answers: 9,
+        life: Life(8),
+        answers: Life(9),
         term: Term(10),
     }
 }
@@ -47,7 +47,7 @@ pub(crate) fn every_kind() -> Vec<Message> {
         prev: LogId::new(Term(3), LogIndex(4)),
         commit: LogIndex(5),
         retain: LogIndex(6),
-        session: 7,
+        session: Life(7),
         fates_after: 6,
         fates: (7..).zip(fates).map(|(sequence, outcome)| Fate { sequence, outcome }).collect(),
         frames: Bytes::from_static(b"entries carry checksums of their own"),
@@ -78,7 +78,7 @@ pub(crate) fn every_kind() -> Vec<Message> {
     };
     let batch = Batch::one(b"set a 1");
     let forward = Forward {
-        session: 4,
+        session: Life(4),
         sequence: 1,
         time: Timestamp(2),
         count: 1,

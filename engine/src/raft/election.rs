@@ -163,7 +163,7 @@ impl Raft {
         let verdict = Verdict { round: ballot.round, granted };
         let payload =
             if pre { Payload::PreVoteAnswer(verdict) } else { Payload::VoteAnswer(verdict) };
-        let answer = Head { answers: head.log_epoch, ..self.head_to(head.from) };
+        let answer = Head { answers: head.life, ..self.head_to(head.from) };
         self.owe_as(answer, payload);
     }
 
@@ -232,13 +232,13 @@ impl Raft {
         if asks && !verdict.granted && head.term > self.term {
             return self.become_follower(head.term, None);
         }
-        let epoch = self.facts.write_epoch;
+        let life = self.life();
         let canvass = match &mut self.role {
             Role::PreCandidate(canvass) if pre => canvass,
             Role::Candidate(canvass) if !pre && head.term == self.term => canvass,
             _ => return self.marks.set(Mark::LateVerdictDropped),
         };
-        if verdict.round != canvass.round || head.answers != epoch {
+        if verdict.round != canvass.round || head.answers != life {
             return self.marks.set(Mark::LateVerdictDropped);
         }
         if verdict.granted && !canvass.granted.contains(&head.from) {

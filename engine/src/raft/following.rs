@@ -129,7 +129,7 @@ impl Raft {
             follower.owes = true;
         }
         follower.leader = Some(head.from);
-        follower.leader_epoch = head.log_epoch;
+        follower.leader_life = head.life;
     }
 
     fn follow(&mut self, head: &Head, append: &Append) {
@@ -236,7 +236,7 @@ impl Raft {
         follower.acknowledged = follower.acknowledged.max(durable);
         let rests = self.take_rest();
         let Role::Follower(follower) = &mut self.role else { return };
-        let (answers, conflict) = (follower.leader_epoch, follower.conflict.take());
+        let (answers, conflict) = (follower.leader_life, follower.conflict.take());
         let (mut matched, mut durable) = (follower.matched, durable);
         if cfg!(lakebed_break = "acknowledge_what_waits_for_a_snapshot") {
             let waiting = self.receiver.waiting.last().unwrap_or_default();

@@ -13,7 +13,7 @@ use crate::{
     action::{Outcome, Refusal},
     entry::{Batch, Runs},
     marks::Mark,
-    message::{Append, FATES_MAX, Fate, Forward, Head, Payload, Placement},
+    message::{Append, FATES_MAX, Fate, Forward, Head, Life, Payload, Placement},
     types::{Instant, LogId, LogIndex, Timestamp},
 };
 use std::collections::VecDeque;
@@ -26,7 +26,10 @@ const FATES_KEPT_MAX: usize = FATES_MAX * 4;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Intake {
     /// The peer's life.
-    pub(super) session: u64,
+    pub(super) session: Life,
+    /// The one before, if both have one write epoch: which of them is the later one is known from
+    /// the order alone in which they were met.
+    former: Life,
     /// The last number that was taken.
     received: u64,
     /// The peer has the fates up to this number.
@@ -41,9 +44,11 @@ pub(super) struct Intake {
 
 impl Intake {
     /// Whether this batch is the next: not one of a former life, not a repeated one.
-    fn admit(&mut self, session: u64, sequence: u64) -> bool {
-        if session > self.session {
-            *self = Self { session, ..Self::default() };
+    fn admit(&mut self, session: Life, sequence: u64) -> bool {
+        let (met, known) = (session.write_epoch(), self.session.write_epoch());
+        if met > known || (met == known && ![self.session, self.former].contains(&session)) {
+            let former = if met == known { self.session } else { Life::NONE };
+            *self = Self { session, former, ..Self::default() };
         }
         let next = session == self.session
             && sequence > self.received
@@ -86,8 +91,8 @@ impl Intake {
     }
 
     /// The peer has the fates up to this number. Its former life's word does not count.
-    pub(super) fn arrived(&mut self, log_epoch: u64, sequence: u64) {
-        if log_epoch < self.session {
+    pub(super) fn arrived(&mut self, life: Life, sequence: u64) {
+        if !life.goes_on_from(self.session) {
             return;
         }
         self.confirmed = self.confirmed.max(sequence);
@@ -121,7 +126,7 @@ impl Forwarded {
 /// What a follower knows of the batches it forwards.
 #[derive(Clone, Debug)]
 pub(super) struct Forwards {
-    session: u64,
+    session: Life,
     sequence: u64,
     /// Sent, their fate unknown; ascending.
     queue: VecDeque<Forwarded>,
@@ -132,7 +137,7 @@ pub(super) struct Forwards {
 }
 
 impl Forwards {
-    pub(super) fn new(session: u64) -> Self {
+    pub(super) fn new(session: Life) -> Self {
         Self {
             session,
             sequence: 0,
@@ -329,13 +334,31 @@ mod tests {
 
     #[test]
     fn a_former_life_confirms_nothing() {
+        let (former, cut) = (Life::new(4, 7), Life::new(6, 7));
+        let (life, twin) = (Life::new(5, 7), Life::new(5, 3));
         let mut intake = Intake::default();
-        assert!(intake.admit(5, 1));
+        assert!(intake.admit(life, 1));
         intake.decide(1, Placement::Busy);
-        intake.arrived(4, 1);
-        assert_eq!(intake.tell().0.len(), 1, "this life was told nothing yet");
-        intake.arrived(5, 1);
+        for other in [former, twin] {
+            intake.arrived(other, 1);
+            assert_eq!(intake.tell().0.len(), 1, "this life was told nothing yet");
+            intake.repeat();
+        }
+        intake.arrived(cut, 1);
         intake.repeat();
         assert_eq!(intake.tell(), (Vec::new(), 1));
+    }
+
+    #[test]
+    fn each_life_counts_anew_and_none_comes_back() {
+        let [first, twin] = [7, 3].map(|drawn| Life::new(5, drawn));
+        let mut intake = Intake::default();
+        assert!(intake.admit(first, 1) && intake.admit(first, 3));
+        assert!(!intake.admit(Life::new(4, 9), 4), "of an earlier start");
+        assert!(intake.admit(twin, 1), "its disk was set back");
+        assert!(!intake.admit(twin, 1));
+        assert!(!intake.admit(first, 4), "it came late");
+        assert!(intake.admit(Life::new(6, 7), 1));
+        assert!(!intake.admit(first, 5) && !intake.admit(twin, 5));
     }
 }

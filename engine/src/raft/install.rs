@@ -95,7 +95,7 @@ impl Raft {
         if head.term > self.term {
             return self.become_follower(head.term, None);
         }
-        let current = head.term == self.term && head.answers == self.facts.write_epoch;
+        let current = head.term == self.term && head.answers == self.life();
         let last = self.log.marks.last();
         let Role::Leader(leader) = &mut self.role else {
             return self.marks.set(Mark::StaleAnswerDropped);
@@ -275,11 +275,11 @@ impl Raft {
         if self.receiver.owed.is_none() && !has_room {
             return;
         }
-        let Role::Follower(Follower { leader: Some(leader), leader_epoch, .. }) = &self.role else {
+        let Role::Follower(Follower { leader: Some(leader), leader_life, .. }) = &self.role else {
             self.receiver.owed = None;
             return;
         };
-        let (leader, answers) = (*leader, *leader_epoch);
+        let (leader, answers) = (*leader, *leader_life);
         let mut answer = match (self.receiver.owed.take(), receiving) {
             (Some(owed), _) => owed,
             (None, Some(receiving)) => InstallAnswer {

@@ -42,7 +42,7 @@ use crate::{
     entry::{self, Seed},
     marks::{Mark, Marks},
     membership::Membership,
-    message::{Head, Message, Payload},
+    message::{Head, Life, Message, Payload},
     status::Tally,
     storage::{Identity, Receiving, Recovered},
     types::{Instant, LogId, LogIndex, NodeId, Piece, Requests, Term},
@@ -125,6 +125,8 @@ pub(crate) struct Raft {
     identity: Identity,
     seed: Seed,
     tuning: Tuning,
+    /// What its lives are told apart by whose write epochs are the same.
+    drawn: u16,
     rng: ChaCha8Rng,
     now: Instant,
     /// What the entries that it makes are dated by.
@@ -223,6 +225,7 @@ impl Raft {
             identity: recovered.identity,
             seed: recovered.seed,
             tuning: tuning.clone(),
+            drawn: seed as u16,
             rng: ChaCha8Rng::seed_from_u64(seed),
             now,
             wall,
@@ -249,7 +252,7 @@ impl Raft {
             retain: LogIndex(0),
             gathering: Gathering::default(),
             tracking: Tracking::default(),
-            forwards: Forwards::new(recovered.write_epoch),
+            forwards: Forwards::new(Life::new(recovered.write_epoch, seed as u16)),
             reads: Reads::default(),
             applying: Applying::new(keeps_state),
             receiver: Receiver::default(),
@@ -522,6 +525,10 @@ impl Raft {
 
     // ---- small things ------------------------------------------------------------------------
 
+    fn life(&self) -> Life {
+        Life::new(self.facts.write_epoch, self.drawn)
+    }
+
     fn head_to(&self, to: NodeId) -> Head {
         let own = &self.identity;
         Head {
@@ -532,8 +539,8 @@ impl Raft {
             to,
             incarnation: own.incarnation,
             to_incarnation: self.incarnation_of(to),
-            log_epoch: self.facts.write_epoch,
-            answers: 0,
+            life: self.life(),
+            answers: Life::NONE,
             term: self.term,
         }
     }

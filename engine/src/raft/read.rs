@@ -11,7 +11,7 @@ use crate::{
     config::Tuning,
     event::ReadMode,
     marks::Mark,
-    message::{Head, Message, Payload},
+    message::{Head, Life, Message, Payload},
     types::{Instant, LogIndex, NodeId, Requests},
 };
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(super) const READS_MAX: usize = 1 << 16;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Asker {
     Here(Requests),
-    Peer { node: NodeId, epoch: u64, round: u64 },
+    Peer { node: NodeId, life: Life, round: u64 },
 }
 
 /// Reads that wait for one confirmation.
@@ -232,7 +232,7 @@ impl Raft {
     /// asks again is answered once: its reads arrived before its question was put first, so a round
     /// that the question has joined already is no older than it must be.
     pub(super) fn on_read_index(&mut self, head: &Head, round: u64) {
-        let asker = Asker::Peer { node: head.from, epoch: head.log_epoch, round };
+        let asker = Asker::Peer { node: head.from, life: head.life, round };
         if head.term == self.term
             && matches!(self.role, Role::Leader(_))
             && self.reads.waiting.len() < READS_MAX
@@ -245,7 +245,7 @@ impl Raft {
     /// At the follower: the leader's position for the reads of `round`.
     pub(super) fn on_read_index_answer(&mut self, head: &Head, round: u64, index: LogIndex) {
         let current = head.term == self.term
-            && head.answers == self.facts.write_epoch
+            && head.answers == self.life()
             && self.leader() == Some(head.from)
             && head.from != self.identity.node;
         match self.reads.round.take_if(|on_its_way| current && on_its_way.number == round) {
@@ -321,8 +321,8 @@ impl Raft {
         for asker in askers {
             match asker {
                 Asker::Here(requests) => self.ready_at(index, requests),
-                Asker::Peer { node, epoch, round } => {
-                    let head = Head { answers: epoch, ..self.head_to(node) };
+                Asker::Peer { node, life, round } => {
+                    let head = Head { answers: life, ..self.head_to(node) };
                     let payload = Payload::ReadIndexAnswer { round, index };
                     self.messages.push(Message { head, payload });
                 }

@@ -6,7 +6,6 @@
 
 use super::{
     Raft,
-    forwarding::Intake,
     log::{Chunk, Log},
     progress::{Pace, Peer},
     role::Role,
@@ -244,7 +243,7 @@ impl Raft {
             return self.become_follower(head.term, None);
         }
         let last = self.log.marks.last();
-        let current = head.term == self.term && head.answers == self.facts.write_epoch;
+        let current = head.term == self.term && head.answers == self.life();
         let Role::Leader(leader) = &mut self.role else {
             return self.marks.set(Mark::StaleAnswerDropped);
         };
@@ -267,13 +266,9 @@ impl Raft {
             let shared = agreement.unwrap_or_default().max(conflict.committed);
             peer.matched = peer.matched.min(shared);
         }
-        if is_set_back {
-            // Its life has the name of one of before, and counts anew what it forwards.
-            peer.intake = Intake::default();
-        }
         let needed = peer.matched.next();
         let rose = peer.answered(answer, self.now, self.tuning.inflight_bytes_max);
-        peer.intake.arrived(head.log_epoch, answer.fates);
+        peer.intake.arrived(head.life, answer.fates);
         if let Some(transfer) = &mut peer.transfer {
             transfer.behind.answered(answer.sequence);
         }

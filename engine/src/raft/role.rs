@@ -17,7 +17,7 @@ use crate::{
     entry::{Kind, seal_body},
     marks::Mark,
     membership::Membership,
-    message::Conflict,
+    message::{Conflict, Life},
     types::{Instant, LogId, LogIndex, NodeId, Term, Timestamp},
 };
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub(super) struct Follower {
     /// Of `matched`, what was acknowledged as durable.
     pub(super) acknowledged: LogIndex,
     /// The leader's write epoch and the number of its last append: answers echo them.
-    pub(super) leader_epoch: u64,
+    pub(super) leader_life: Life,
     pub(super) sequence: u64,
     pub(super) round: u64,
     /// An answer is due though nothing new is durable.
@@ -65,7 +65,7 @@ impl Follower {
             committed: marks.committed(),
             told: None,
             acknowledged: LogIndex(0),
-            leader_epoch: 0,
+            leader_life: Life::NONE,
             sequence: 0,
             round: 0,
             owes: false,

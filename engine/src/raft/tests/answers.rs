@@ -11,15 +11,19 @@ use crate::{
 
 impl Cluster {
     /// An answer to node 1, as node 2 would give it.
-    fn answers(&mut self, log_epoch: u64, answer: AppendAnswer) {
-        let head = Head { log_epoch, ..self.head() };
+    fn answers(&mut self, answer: AppendAnswer) {
+        let head = self.head();
+        self.answers_as(head, answer);
+    }
+
+    fn answers_as(&mut self, head: Head, answer: AppendAnswer) {
         let payload = Payload::AppendAnswer(answer);
         self.at(1).raft.on_message(node(2), Message { head, payload });
     }
 
     /// Of what node 2 answers to node 1.
     fn head(&mut self) -> Head {
-        let answers = self.at(1).disk.epoch;
+        let answers = self.at(1).raft.life();
         Head { answers, ..self.at(2).raft.head_to(node(1)) }
     }
 
@@ -48,10 +52,10 @@ fn a_refusal_of_before_the_last_question_says_nothing() {
     cluster.run();
     assert_eq!(cluster.known().pace, Pace::Replicate);
     let refused = AppendAnswer { sequence: 1, conflict: conflict(1), ..AppendAnswer::default() };
-    cluster.answers(1, refused.clone());
+    cluster.answers(refused.clone());
     assert_eq!(cluster.known().pace, Pace::Replicate);
     let sequence = cluster.known().sequence;
-    cluster.answers(1, AppendAnswer { sequence, ..refused });
+    cluster.answers(AppendAnswer { sequence, ..refused });
     assert_ne!(cluster.known().pace, Pace::Replicate, "one of now is heard");
 }
 
@@ -65,7 +69,7 @@ fn one_who_may_have_lost_what_it_acknowledged_is_believed_no_more() {
         assert_eq!(cluster.known().matched, LogIndex(2));
         let sequence = cluster.known().sequence;
         let conflict = conflict(1);
-        cluster.answers(1, AppendAnswer { sequence, gated, conflict, ..AppendAnswer::default() });
+        cluster.answers(AppendAnswer { sequence, gated, conflict, ..AppendAnswer::default() });
         assert_eq!(cluster.known().matched, LogIndex(if gated { 1 } else { 2 }), "{gated}");
     }
 }
@@ -74,6 +78,7 @@ fn one_who_may_have_lost_what_it_acknowledged_is_believed_no_more() {
 #[test]
 fn a_former_life_has_heard_of_no_fate_of_this_one() {
     let mut cluster = Cluster::led(3);
+    let former = cluster.at(2).raft.life();
     cluster.crash(2);
     cluster.at(2).raft.patience = Duration::from_secs(3600);
     cluster.elapse(200 * MS);
@@ -81,7 +86,8 @@ fn a_former_life_has_heard_of_no_fate_of_this_one() {
     cluster.propose(2, 20, &["a"]);
     cluster.run();
     assert_eq!(commands(cluster.at(1)), [("a".into(), None)]);
-    cluster.answers(1, AppendAnswer { fates: 9, ..AppendAnswer::default() });
+    let head = Head { life: former, ..cluster.head() };
+    cluster.answers_as(head, AppendAnswer { fates: 9, ..AppendAnswer::default() });
     cluster.cut.clear();
     cluster.elapse(300 * MS);
     assert_eq!(commands(cluster.at(2)), [("a".into(), Some(20))]);
@@ -98,8 +104,10 @@ fn what_was_said_to_a_former_leadership_or_life_counts_for_nothing() {
     let (matched, sequence) = (LogIndex(2), cluster.known().sequence);
     let answer = AppendAnswer { matched, durable: matched, sequence, ..AppendAnswer::default() };
     let now = cluster.head();
-    let formers =
-        [Head { term: Term(now.term.0 - 1), ..now }, Head { answers: now.answers - 1, ..now }];
+    let formers = [
+        Head { term: Term(now.term.0 - 1), ..now },
+        Head { answers: Life(now.answers.0 - 1), ..now },
+    ];
     for head in formers {
         for payload in [
             Payload::AppendAnswer(answer.clone()),
@@ -114,7 +122,7 @@ fn what_was_said_to_a_former_leadership_or_life_counts_for_nothing() {
     }
     let payload = Payload::InstallAnswer(InstallAnswer::default());
     cluster.at(1).raft.on_message(node(2), Message { head: now, payload });
-    cluster.answers(1, answer);
+    cluster.answers(answer);
     assert_eq!(cluster.known().matched, matched, "one of now is heard");
     let Role::Leader(leader) = &cluster.at(1).raft.role else { panic!("it leads") };
     assert_eq!(leader.wanted_beyond, Some(LogIndex(0)));
@@ -126,7 +134,7 @@ fn a_read_is_confirmed_by_the_leader_of_now_in_this_life() {
     type Case = (u64, fn(&mut Head), bool);
     let changes: [Case; 4] = [
         (1, |head| head.term = Term(1), false),
-        (1, |head| head.answers += 1, false),
+        (1, |head| head.answers.0 += 1, false),
         (3, |_| {}, false),
         (1, |_| {}, true),
     ];
@@ -138,7 +146,7 @@ fn a_read_is_confirmed_by_the_leader_of_now_in_this_life() {
             Payload::ReadIndex { round } => Some(round),
             _ => None,
         });
-        let answers = cluster.at(2).raft.facts.write_epoch;
+        let answers = cluster.at(2).raft.life();
         let mut head = Head { answers, ..cluster.at(from).raft.head_to(node(2)) };
         change(&mut head);
         let round = round.expect("it asks");

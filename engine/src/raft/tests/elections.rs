@@ -35,7 +35,7 @@ fn a_candidate_asks_in_case_then_in_earnest_and_its_own_vote_is_durable_first() 
     assert_eq!(cluster.said(1), [(node(2), pre.clone()), (node(3), pre)]);
     assert_eq!(cluster.at(1).raft.term, Term(1), "a pre-vote changes nothing");
 
-    let head = Head { answers: 1, from: node(2), ..answer_head(1) };
+    let head = Head { answers: cluster.at(1).raft.life(), from: node(2), ..answer_head(1) };
     let granted = Verdict { round: 1, granted: true };
     let message = Message { head, payload: Payload::PreVoteAnswer(granted) };
     cluster.at(1).raft.on_message(node(2), message);
@@ -53,7 +53,7 @@ fn answer_head(term: u64) -> Head {
         from: node(2),
         incarnation: 200,
         to_incarnation: 100,
-        log_epoch: 1,
+        life: Life(1),
         term: Term(term),
         ..Head::default()
     }
@@ -190,7 +190,7 @@ fn late_verdicts_of_an_earlier_round_do_not_count() {
     assert_eq!(cluster.said(1).len(), 2);
     cluster.pass(3000 * MS);
     assert_eq!(cluster.said(1).len(), 2, "a second round");
-    let head = Head { answers: 1, from: node(2), ..answer_head(1) };
+    let head = Head { answers: cluster.at(1).raft.life(), from: node(2), ..answer_head(1) };
     let payload = Payload::PreVoteAnswer(Verdict { round: 1, granted: true });
     cluster.at(1).raft.on_message(node(2), Message { head, payload });
     assert_eq!(cluster.said(1), []);
@@ -346,7 +346,7 @@ fn who_refuses_an_older_log_has_its_vote_for_another() {
 #[test]
 fn a_refusal_that_comes_late_deposes_nobody() {
     let mut cluster = Cluster::led(3);
-    let head = Head { answers: cluster.at(1).disk.epoch, ..answer_head(9) };
+    let head = Head { answers: cluster.at(1).raft.life(), ..answer_head(9) };
     let payload = Payload::PreVoteAnswer(Verdict { round: 1, granted: false });
     cluster.at(1).raft.on_message(node(2), Message { head, payload });
     cluster.settle(1);
@@ -361,7 +361,7 @@ fn a_promise_to_vote_in_a_later_term_counts() {
     cluster.run();
     cluster.pass(3000 * MS);
     cluster.settle(1);
-    let head = Head { answers: cluster.at(1).disk.epoch, ..answer_head(2) };
+    let head = Head { answers: cluster.at(1).raft.life(), ..answer_head(2) };
     let payload = Payload::PreVoteAnswer(Verdict { round: 1, granted: true });
     cluster.at(1).raft.on_message(node(2), Message { head, payload });
     assert!(matches!(cluster.at(1).raft.role, Role::PreCandidate(_)));

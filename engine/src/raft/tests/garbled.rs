@@ -112,8 +112,8 @@ fn numbers_beyond_the_log_are_a_peers_fault() {
         cluster
     };
     let say = |cluster: &mut Cluster, to: u64, from: u64, payload: Payload| {
-        let epoch = cluster.at(to).raft.facts.write_epoch;
-        let head = Head { answers: epoch, ..cluster.at(from).raft.head_to(node(to)) };
+        let answers = cluster.at(to).raft.life();
+        let head = Head { answers, ..cluster.at(from).raft.head_to(node(to)) };
         cluster.at(to).raft.on_message(node(from), Message { head, payload });
         let now = cluster.now;
         cluster.at(to).settle(now);

@@ -59,7 +59,7 @@ fn answer(raft: &mut Raft, answer: InstallAnswer) {
         to,
         incarnation: 200,
         to_incarnation: 100,
-        answers: raft.facts.write_epoch,
+        answers: raft.life(),
         ..raft.head_to(from)
     };
     raft.on_message(from, Message { head, payload: Payload::InstallAnswer(answer) });

@@ -40,14 +40,14 @@ fn the_leader_sends_before_its_own_sync_and_counts_itself_after() {
 
 fn from_peer(cluster: &mut Cluster, payload: Payload) {
     let term = cluster.at(1).raft.term;
-    let answers = cluster.at(1).disk.epoch;
+    let answers = cluster.at(1).raft.life();
     let head = Head {
         from: node(2),
         to: node(1),
         incarnation: 200,
         to_incarnation: 100,
         answers,
-        log_epoch: 1,
+        life: Life(1),
         term,
         ..cluster.at(2).raft.head_to(node(1))
     };
@@ -155,7 +155,7 @@ fn a_repeated_append_cuts_nothing() {
 }
 
 fn impossible_appends(cluster: &mut Cluster) -> Vec<(Message, &'static str)> {
-    let head = Head { answers: 0, ..cluster.at(1).raft.head_to(node(2)) };
+    let head = Head { answers: Life::NONE, ..cluster.at(1).raft.head_to(node(2)) };
     let other = disk_with(1, &[1, 1, 1], 3).log;
     let append = |prev, frames: &[Bytes]| {
         Payload::Append(Append {
@@ -518,9 +518,9 @@ fn a_leader_takes_a_snapshot_for_whom_the_last_one_does_no_good() {
     cluster.propose(1, 1, &["a", "b"]);
     cluster.elapse(300 * MS);
     assert!(!cluster.at(1).raft.wants_own_snapshot());
-    let epoch = cluster.at(1).raft.facts.write_epoch;
+    let answers = cluster.at(1).raft.life();
     // It asks for a snapshot, and there is none.
-    let head = Head { answers: epoch, ..cluster.at(2).raft.head_to(node(1)) };
+    let head = Head { answers, ..cluster.at(2).raft.head_to(node(1)) };
     let payload = Payload::InstallAnswer(InstallAnswer::default());
     cluster.at(1).raft.on_message(node(2), Message { head, payload });
     let raft = &mut cluster.at(1).raft;

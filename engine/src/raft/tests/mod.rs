@@ -543,8 +543,9 @@ impl Cluster {
         disk.wanted = disk.promised;
         disk.wanted_members = [Arc::clone(&disk.recorded), Arc::clone(&disk.previous)];
         disk.epoch += 1;
-        let epoch = disk.epoch;
-        *node = Node::start(disk, id, &tuning, id * 1000 + epoch, now);
+        // Other numbers at each start, also where the disk is one of before.
+        let seed = id * 1000 + disk.epoch + now.0 / 1_000_000 * 10_007;
+        *node = Node::start(disk, id, &tuning, seed, now);
     }
 }
 

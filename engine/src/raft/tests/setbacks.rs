@@ -74,8 +74,8 @@ fn whoever_was_set_back_to_what_was_cut_is_brought_level_as_well() {
     }
 }
 
-/// The copy is of before its last start, so this one has the name of the one before: what it forwards was taken
-/// for what that one had forwarded.
+/// The copy is of before its last start, so this one has the write epoch of the one before: what it forwards was
+/// taken for what that one had forwarded.
 #[test]
 fn whoever_was_set_back_forwards_anew() {
     let mut cluster = Cluster::led(3);
@@ -98,4 +98,67 @@ fn whoever_was_set_back_forwards_anew() {
     }
     assert_eq!(cluster.at(2).ended, []);
     assert_eq!(commands(cluster.at(1)).iter().filter(|(what, _)| what == "b").count(), 6);
+}
+
+/// And where it had not heard yet what became of that, its client heard of another one's.
+#[test]
+fn nobody_is_answered_for_what_a_life_of_before_forwarded() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    let old = cluster.at(2).disk.clone();
+    cluster.crash(2);
+    cluster.elapse(300 * MS);
+    cluster.cut.insert((node(1), node(2)));
+    cluster.propose(2, 20, &["before"]);
+    cluster.run();
+    assert_eq!(commands(cluster.at(1)).len(), 1);
+    cluster.at(2).disk = old;
+    cluster.crash(2);
+    cluster.cut.clear();
+    // Before a heartbeat tells anything again.
+    cluster.propose(1, 10, &["another"]);
+    cluster.settle(1);
+    while cluster.at(2).raft.leader().is_none() {
+        let (from, message) = cluster.queue.pop_front().expect("the leader speaks");
+        cluster.deliver(from, message);
+    }
+    cluster.propose(2, 21, &["now"]);
+    cluster.run();
+    cluster.elapse(5_000 * MS);
+    let answered = commands(cluster.at(2)).into_iter().filter(|(_, id)| *id == Some(21));
+    let is_unknown = cluster.at(2).ended == [(21, Outcome::Unknown)];
+    let answered: Vec<_> = answered.map(|(what, _)| what).collect();
+    assert!(is_unknown || answered == ["now"], "{answered:?}");
+}
+
+/// Both read under the same number, and the answer to the one of before comes late.
+#[test]
+fn nobody_reads_by_what_a_life_of_before_was_told() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    let old = cluster.at(2).disk.clone();
+    cluster.crash(2);
+    cluster.elapse(300 * MS);
+    cluster.at(2).raft.on_read(Requests::one(RequestId(5)), ReadMode::Linearizable);
+    cluster.settle(2);
+    let is_answer = |message: &Message| matches!(message.payload, Payload::ReadIndexAnswer { .. });
+    let late = loop {
+        let (from, message) = cluster.queue.pop_front().expect("it is answered");
+        if is_answer(&message) {
+            break message;
+        }
+        cluster.deliver(from, message);
+    };
+    cluster.run();
+    cluster.at(2).disk = old;
+    cluster.crash(2);
+    cluster.elapse(300 * MS);
+    cluster.propose(1, 10, &["written"]);
+    cluster.elapse(100 * MS);
+    cluster.at(2).raft.on_read(Requests::one(RequestId(6)), ReadMode::Linearizable);
+    cluster.settle(2);
+    cluster.deliver(node(1), late);
+    assert_eq!(cluster.at(2).queried, [], "the write is not seen in it");
+    cluster.run();
+    assert_eq!(cluster.at(2).queried, [(6, LogIndex(2))]);
 }
