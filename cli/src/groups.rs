@@ -19,9 +19,11 @@ pub(crate) struct Group {
     applied: u64,
     last: u64,
     durable: u64,
-    ready: bool,
+    pub(crate) ready: bool,
     /// Nothing happens in it, and no message says so.
     resting: bool,
+    /// It goes on without this node, which says here how it was.
+    pub(crate) ended: bool,
 }
 
 pub(crate) fn run(args: &Groups) -> Result<ExitCode> {
@@ -54,6 +56,7 @@ fn listed(node: &mut Node, count: u64) -> Result<Vec<Group>> {
             durable: number("durable")?,
             ready: number("ready")? == 1,
             resting: false,
+            ended: false,
         }]);
     }
     let of = |group: u64| {
@@ -88,6 +91,7 @@ fn parse(group: u64, line: &str) -> Option<Group> {
         durable: number("durable")?,
         ready: number("ready")? == 1,
         resting: number("resting")? == 1,
+        ended: number("ended")? == 1,
     })
 }
 
@@ -97,10 +101,11 @@ impl fmt::Display for Group {
         let leader = self.leader.map_or_else(|| "unknown".into(), |leader| leader.to_string());
         write!(f, "group {group:<4} slots {from}-{to}, {role}, term {term}, leader {leader}, ")?;
         write!(f, "log {}..={}, committed {committed}, applied {applied}", self.first, self.last)?;
-        f.write_str(match (self.ready, self.resting) {
-            (false, _) => ", not ready",
-            (true, true) => ", rests",
-            (true, false) => "",
+        f.write_str(match (self.ended, self.ready, self.resting) {
+            (true, _, _) => ", ended here",
+            (false, false, _) => ", not ready",
+            (false, true, true) => ", rests",
+            (false, true, false) => "",
         })
     }
 }
@@ -112,7 +117,7 @@ mod tests {
     #[test]
     fn a_group_is_a_line() {
         let line = "slots=0-4095,role=follower,leader=2,term=3,first=1,committed=9,applied=8,last=10,\
-                    durable=10,snapshot=0.0,ready=1,resting=1";
+                    durable=10,snapshot=0.0,ready=1,resting=1,ended=0";
         let group = parse(1, line).unwrap();
         let told = "group 1    slots 0-4095, follower, term 3, leader 2, log 1..=10, committed 9, \
                     applied 8, rests";
@@ -120,5 +125,8 @@ mod tests {
         assert_eq!(parse(1, "slots=0-4095"), None);
         let leaderless = parse(1, &line.replace("leader=2", "leader=0")).unwrap();
         assert_eq!(leaderless.leader, None);
+        let ended =
+            parse(1, &line.replace("ready=1,resting=1,ended=0", "ready=0,resting=0,ended=1"));
+        assert!(ended.unwrap().to_string().ends_with("applied 8, ended here"));
     }
 }

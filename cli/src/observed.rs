@@ -57,11 +57,15 @@ impl Store for Observed {
     /// did then.
     async fn status(&self) -> Result<Status, Failure> {
         let mut status = self.store.status().await?;
-        if self.store.0.has_ended() {
+        if self.has_ended() {
             (status.role, status.leader, status.ready) = (Role::Follower, None, false);
             status.peers.clear();
         }
         Ok(status)
+    }
+
+    fn has_ended(&self) -> bool {
+        self.store.0.has_ended()
     }
 
     async fn control(&self, order: Control) -> Result<Outcome, Failure> {

@@ -92,7 +92,15 @@ fn style(template: &str) -> ProgressStyle {
 /// What the node is busy with.
 fn doing(status: &Status) -> String {
     match (status.recovery.phase, status.role) {
-        (Phase::Ready, Role::Forming) => "waits until every node has met every other".into(),
+        (Phase::Ready, Role::Forming) => {
+            let met = "waits until every node has met every other";
+            let missing = status.members.members().filter(|member| member.incarnation == 0);
+            let missing: Vec<_> = missing.map(|member| member.id.to_string()).collect();
+            match &missing[..] {
+                [] => met.into(),
+                missing => format!("{met}; not met yet: {}", missing.join(", ")),
+            }
+        }
         (Phase::Ready, _) if status.members.member(status.node).is_none() => {
             "waits to be added (lakebed member add)".into()
         }

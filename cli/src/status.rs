@@ -256,8 +256,13 @@ fn position(text: &str) -> Option<Position> {
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { node, leads, groups, health, .. } = self;
-        let far = standing(self.ready, self.gated);
-        writeln!(f, "node       {node}, leads {leads} of {} groups{far}", groups.len())?;
+        let others_are_ready = groups.iter().all(|group| group.ready || group.ended);
+        let far = standing(others_are_ready, self.gated);
+        write!(f, "node       {node}, leads {leads} of {} groups{far}", groups.len())?;
+        match groups.iter().filter(|group| group.ended).count() {
+            0 => writeln!(f)?,
+            ended => writeln!(f, ", {ended} ended here: its log says why")?,
+        }
         groups.iter().try_for_each(|group| writeln!(f, "{group}"))?;
         let full = "full: writes are refused until there is room\n           ";
         write!(

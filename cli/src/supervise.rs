@@ -82,7 +82,7 @@ impl Supervisor {
                 Happened::Signal => return self.stop(signals).await,
                 Happened::End(at, halt) => {
                     let node = self.nodes.swap_remove(at);
-                    self.report(node.source.id, &*halt?);
+                    self.report(node.source.id, &*halt?, self.nodes.len());
                 }
                 Happened::Look => self.look().await,
             }
@@ -100,10 +100,18 @@ impl Supervisor {
         }
     }
 
-    fn report(&mut self, id: u64, halt: &Halt) {
-        if *halt != Halt::Stopped {
-            self.failed = true;
-            note(format_args!("error: node {id} ended: {halt}"));
+    /// Why a node has ended that runs beside so many others.
+    fn report(&mut self, id: u64, halt: &Halt, others: usize) {
+        match halt {
+            Halt::Stopped => {}
+            // As somebody wished; the others go on without it, at each start.
+            Halt::Removed if others > 0 => note(format_args!(
+                "node {id} was removed from the cluster, and has ended; the others go on"
+            )),
+            _ => {
+                self.failed = true;
+                note(format_args!("error: node {id} ended: {halt}"));
+            }
         }
     }
 
@@ -142,7 +150,7 @@ impl Supervisor {
             never = signals.die_at_next() => never,
         };
         for (node, halt) in nodes.iter().zip(ended) {
-            self.report(node.source.id, &*halt?);
+            self.report(node.source.id, &*halt?, nodes.len() - 1);
         }
         say("stopped");
         Ok(if self.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

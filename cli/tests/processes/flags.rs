@@ -159,6 +159,35 @@ fn a_cluster_is_found_again() {
     assert!((1..=3).all(|n| dir.path().join(format!("node-{n}/hard-state")).exists()));
 }
 
+/// Each `up` ended with an error, and so did each later one.
+#[test]
+fn a_cluster_goes_on_without_whom_it_removed() {
+    let dir = Scratch::new();
+    let (clients, peers) = (ports(3), ports(3));
+    let flags = up_flags(dir.path(), clients, peers);
+    let mut up = start(&flags);
+    up.says("ready");
+    let all = (clients..clients + 3).map(local).collect::<Vec<_>>().join(",");
+    eventually("node 3 is removed", || output(&["member", "remove", &all, "3"]).status.success());
+    let _: String = Patient::new(clients).ask(&["SET", "key", "value"]);
+    for _ in 0..2 {
+        up.signal(Signal::INT);
+        assert!(up.ended().success(), "{}", up.errors());
+        up = start(&flags);
+        up.says("ready");
+        let value: String = Patient::new(clients).ask(&["GET", "key"]);
+        assert_eq!(value, "value");
+        let node = dir.path().join("node-3");
+        eventually("node 3 has ended", || {
+            let look = output(&["inspect", &node.display().to_string()]);
+            look.status.success()
+        });
+    }
+    up.signal(Signal::INT);
+    assert!(up.ended().success(), "{}", up.errors());
+    assert!(up.errors().contains("node 3 was removed from the cluster"), "{}", up.errors());
+}
+
 #[test]
 fn ctrl_c_is_obeyed_in_every_stage() {
     let dir = Scratch::new();

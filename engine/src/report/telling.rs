@@ -146,7 +146,8 @@ fn snapshots(f: &mut Formatter<'_>, snapshots: &[SnapshotFound]) -> fmt::Result 
         write!(f, "  {name:<20}{:>10}  ", Size(found.bytes).to_string())?;
         match &found.content {
             Ok(content) => {
-                let from = if content.installed { "from a peer" } else { "captured here" };
+                let from =
+                    if content.installed { "from a peer or a backup" } else { "captured here" };
                 write!(f, "whole, {from}, {} blocks", content.blocks)?;
                 if content.groups > 1 {
                     write!(f, ", one of {} groups", content.groups)?;

@@ -53,44 +53,49 @@ pub(crate) fn text(status: &Status, surroundings: &[(&'static str, String)]) -> 
     text
 }
 
+/// One of several groups of a node.
+pub(crate) struct Group {
+    pub(crate) slots: RangeInclusive<u16>,
+    pub(crate) status: Status,
+    pub(crate) has_ended: bool,
+}
+
 /// The same of a node whose keys are spread over several groups: what they are together, and a line
 /// for each.
-pub(crate) fn text_of_groups(
-    groups: &[(RangeInclusive<u16>, &Status)],
-    surroundings: &[(&'static str, String)],
-) -> String {
+pub(crate) fn text_of_groups(groups: &[Group], surroundings: &[(&'static str, String)]) -> String {
     let mut text = String::new();
     let mut field = |name: &str, value: &dyn Display| {
         write!(text, "{name}:{value}\r\n").expect("a string takes every character");
     };
-    let sum = |of: fn(&Status) -> u64| groups.iter().map(|(_, status)| of(status)).sum::<u64>();
-    let (_, first) = &groups[0];
+    let statuses = || groups.iter().map(|group| &group.status);
+    let sum = |of: fn(&Status) -> u64| statuses().map(of).sum::<u64>();
     field("# Server\r\nlakebed_version", &env!("CARGO_PKG_VERSION"));
     field("redis_mode", &"standalone");
-    field("\r\n# Lakebed\r\nnode", &first.node);
+    field("\r\n# Lakebed\r\nnode", &groups[0].status.node);
     field("groups", &groups.len());
+    field("ended", &groups.iter().filter(|group| group.has_ended).count());
     field("leads", &sum(|status| u64::from(status.role == Role::Leader)));
-    field("ready", &u8::from(groups.iter().all(|(_, status)| status.ready)));
-    field("gated", &u8::from(groups.iter().any(|(_, status)| status.gated)));
-    field("disk_full", &u8::from(groups.iter().any(|(_, status)| status.disk_full)));
+    field("ready", &u8::from(statuses().all(|status| status.ready)));
+    field("gated", &u8::from(statuses().any(|status| status.gated)));
+    field("disk_full", &u8::from(statuses().any(|status| status.disk_full)));
     field("memory_bytes", &sum(|status| status.memory_bytes));
     field("scrubbed_bytes", &sum(|status| status.scrubbed_bytes));
     field("snapshots_damaged", &sum(|status| status.snapshots_damaged.into()));
     field("snapshot_bytes_sent", &sum(|status| status.snapshot_bytes_sent));
     field("snapshot_bytes_received", &sum(|status| status.snapshot_bytes_received));
     let all = |of: fn(&Status) -> Tally| {
-        groups.iter().fold(Tally::default(), |all, (_, status)| all + of(status))
+        statuses().fold(Tally::default(), |all, status| all + of(status))
     };
     tallies(&mut field, all(|status| status.transfers), all(|status| status.changes));
-    let phase = groups.iter().map(|(_, status)| status.recovery.phase).min().unwrap_or_default();
+    let phase = statuses().map(|status| status.recovery.phase).min().unwrap_or_default();
     field("\r\n# Recovery\r\nrecovery_phase", &phase);
     field("recovery_bytes_done", &sum(|status| status.recovery.bytes_done));
     field("recovery_bytes_total", &sum(|status| status.recovery.bytes_total));
     field("recovery_entries_done", &sum(|status| status.recovery.entries_done));
     field("recovery_entries_total", &sum(|status| status.recovery.entries_total));
-    for (n, (slots, status)) in groups.iter().enumerate() {
+    for (n, group) in groups.iter().enumerate() {
         let heading = if n == 0 { "\r\n# Groups\r\n" } else { "" };
-        field(&format!("{heading}group{}", n + 1), &group(slots, status));
+        field(&format!("{heading}group{}", n + 1), &line(group));
     }
     surround(&mut field, surroundings);
     text
@@ -106,10 +111,10 @@ fn tallies(field: &mut impl FnMut(&str, &dyn Display), transfers: Tally, changes
 }
 
 /// `slots=0-4095,role=follower,leader=2,...`; no leader: zero.
-fn group(slots: &RangeInclusive<u16>, status: &Status) -> String {
+fn line(Group { slots, status, has_ended }: &Group) -> String {
     format!(
         "slots={}-{},role={},leader={},term={},first={},committed={},applied={},last={},durable={},\
-         snapshot={},ready={},resting={}",
+         snapshot={},ready={},resting={},ended={}",
         slots.start(),
         slots.end(),
         status.role,
@@ -123,6 +128,7 @@ fn group(slots: &RangeInclusive<u16>, status: &Status) -> String {
         status.snapshot,
         u8::from(status.ready),
         u8::from(status.hibernates),
+        u8::from(*has_ended),
     )
 }
 
@@ -208,14 +214,15 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
         assert!(text.contains("recovery_verdict:two lines\r\n"));
-        let groups = [(0..=8191, &status), (8192..=16383, &Status::default())];
+        let second = Group { slots: 8192..=16383, status: Status::default(), has_ended: true };
+        let groups = [Group { slots: 0..=8191, status, has_ended: false }, second];
         let text = text_of_groups(&groups, &[("free", "5".into())]);
-        for line in ["node:2", "groups:2", "leads:1", "ready:0", "free:5", "# Groups"] {
+        for line in ["node:2", "groups:2", "ended:1", "leads:1", "ready:0", "free:5", "# Groups"] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
         let line = text.lines().find(|line| line.starts_with("group1:")).unwrap();
         assert!(line.starts_with("group1:slots=0-8191,role=leader,leader=2,term=0,"), "{line}");
-        assert!(line.contains(",durable=77,") && line.ends_with(",resting=0"), "{line}");
+        assert!(line.contains(",durable=77,") && line.ends_with(",resting=0,ended=0"), "{line}");
         let plain = |line: &str| line.is_empty() || line.starts_with('#') || line.contains(':');
         assert!(text.split("\r\n").all(plain));
     }

@@ -22,6 +22,11 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// A look at the node.
     fn status(&self) -> impl Future<Output = Result<Status, Failure>> + Send;
 
+    /// Whether the group has ended here, while others may go on: its status is the last one.
+    fn has_ended(&self) -> bool {
+        false
+    }
+
     /// Gives the node an order. One that has no node refuses all of them.
     fn control(&self, _order: Control) -> impl Future<Output = Result<Outcome, Failure>> + Send {
         async { Err(Failure::Refused(Refusal::NotReady)) }

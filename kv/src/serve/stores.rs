@@ -13,6 +13,7 @@ use crate::{
     slots::{Slots, slot},
 };
 use futures::future::{join_all, try_join_all};
+use lakebed::Status;
 use std::sync::Arc;
 
 /// In a cursor of SCAN, above these bits stands the group.
@@ -196,10 +197,12 @@ impl<T: Store> Stores<T> {
 
     async fn inform_of_all(&self) -> Result<String, Failure> {
         let statuses = join_all(self.all.iter().map(|group| group.store.status())).await;
-        let groups: Vec<_> = statuses.into_iter().collect::<Result<_, _>>()?;
+        let told = |(n, status): (usize, Result<Status, Failure>)| {
+            let has_ended = self.of(n).has_ended();
+            Ok(info::Group { slots: self.slots.of(n), status: status?, has_ended })
+        };
+        let groups = statuses.into_iter().enumerate().map(told).collect::<Result<Vec<_>, _>>()?;
         let surroundings = self.of(0).surroundings(None).await;
-        let groups: Vec<_> =
-            groups.iter().enumerate().map(|(n, status)| (self.slots.of(n), status)).collect();
         Ok(info::text_of_groups(&groups, &surroundings))
     }
 }
