@@ -37,3 +37,14 @@ pub fn tell_of(
 pub fn tell(name: &str, plan: Plan, story: impl Fn(&mut Cluster) -> Told) {
     tell_of(name, &plan, Ledger::default, story);
 }
+
+/// Tells how this world could go on, and takes it back; what goes wrong stays, to be shown.
+///
+/// # Errors
+/// What goes wrong.
+pub fn what_if(world: &mut Cluster, story: impl FnOnce(&mut Cluster) -> Told) -> Told {
+    let before = world.clone();
+    story(world)?;
+    *world = before;
+    Ok(())
+}

@@ -188,6 +188,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
     }
 
+    /// Keeps what the machines are given: the oracle needs it to take away what a loss takes.
+    pub fn keep_inputs(&mut self) {
+        self.oracle.keep_inputs();
+    }
+
     /// Traces what happens from now on; `print`: as it happens.
     pub fn trace(&mut self, print: bool) {
         self.trace = Some(Trace::new(print));

@@ -4,7 +4,7 @@
 use lakebed::{DiskError, File, LogIndex, Mark};
 use lakebed_scenarios::{
     machine::Ledger,
-    telling::{Cluster, Told, tell_of},
+    telling::{Cluster, Told, tell_of, what_if},
 };
 use lakebed_sim::{
     Violation,
@@ -12,6 +12,7 @@ use lakebed_sim::{
     plan::{FaultKind, Harm, MS, Plan},
     storm::{converge, leader, run_for, run_until, serve, write},
 };
+use std::cell::Cell;
 
 /// Bytes in a second.
 const SLOW: u64 = 4 << 20;
@@ -105,41 +106,47 @@ fn a_node_left_behind_is_sent_a_snapshot_once() {
     }
 }
 
+fn step_on(world: &mut Cluster, events: u64) -> Told {
+    let until = world.stats().events + events;
+    while world.stats().events < until {
+        world.step()?;
+    }
+    Ok(())
+}
+
 /// The power fails at each event from the receiver's return on, whatever survives; and once more
 /// in the midst of the recovery.
 #[test]
 fn a_power_cut_at_every_event_of_an_install_is_recovered_from() {
-    let (mut before, mut finished, mut after) = (0, 0, 0);
-    for turn in 0..440_u64 {
-        let events = turn % 220;
-        let survivors = Survivors::ALL[turn as usize % 7];
-        let told = std::cell::Cell::new((false, false));
-        tell("a_power_cut_at_every_event_of_an_install_is_recovered_from", turn / 40, |world| {
-            let behind = left_behind(world)?;
-            let start = world.stats().events;
-            // Before that only the restart is at work.
-            while world.stats().events < start + 120 + events {
-                world.step()?;
+    let [before, finished, after] = [0, 0, 0].map(Cell::new);
+    for seed in 0..11_u64 {
+        tell("a_power_cut_at_every_event_of_an_install_is_recovered_from", seed, |world| {
+            let node = left_behind(world)?.node;
+            for turn in seed * 40..(seed + 1) * 40 {
+                let (events, survivors) = (turn % 220, Survivors::ALL[turn as usize % 7]);
+                what_if(world, |world| {
+                    // Before that only the restart is at work.
+                    step_on(world, 120 + events)?;
+                    let was_installed = has_installed(world, node);
+                    world.cut_power(node, survivors);
+                    world.restart(node);
+                    step_on(world, events % 50)?;
+                    world.cut_power(node, survivors);
+                    world.restart(node);
+                    heals(world)?;
+                    let counted = match (was_installed, world.marks().has(Mark::InstallFinished)) {
+                        (_, true) => &finished,
+                        (false, false) => &before,
+                        (true, false) => &after,
+                    };
+                    counted.update(|runs| runs + 1);
+                    Ok(())
+                })?;
             }
-            let was_installed = has_installed(world, behind.node);
-            world.cut_power(behind.node, survivors);
-            world.restart(behind.node);
-            let start = world.stats().events;
-            while world.stats().events < start + events % 50 {
-                world.step()?;
-            }
-            world.cut_power(behind.node, survivors);
-            world.restart(behind.node);
-            heals(world)?;
-            told.set((was_installed, world.marks().has(Mark::InstallFinished)));
             Ok(())
         });
-        match told.get() {
-            (_, true) => finished += 1,
-            (false, false) => before += 1,
-            (true, false) => after += 1,
-        }
     }
+    let [before, finished, after] = [before, finished, after].map(|runs| runs.get());
     assert!(before > 10 && finished > 0 && after > 10, "{before} {finished} {after}");
 }
 
@@ -147,33 +154,37 @@ fn a_power_cut_at_every_event_of_an_install_is_recovered_from() {
 /// that back; by a power cut, whatever survives, or alone. What was good of it is not sent again.
 #[test]
 fn what_a_crash_left_of_an_install_is_gone_on_with() {
-    let mut gone_on = 0;
-    for story in 0..56_u64 {
-        let told = std::cell::Cell::new(false);
-        let plan = plan(story / 14);
-        tell_of("what_a_crash_left_of_an_install_is_gone_on_with", &plan, heavy, |world| {
+    let gone_on = Cell::new(0);
+    for seed in 0..4_u64 {
+        tell_of("what_a_crash_left_of_an_install_is_gone_on_with", &plan(seed), heavy, |world| {
             let node = left_behind(world)?.node;
-            let least = story % 14 * HEAVY / 13;
-            run_until(world, 2_000 * MS, "a part of a snapshot", |world| {
-                has_installed(world, node) || part_bytes(world, node) > least
-            })?;
-            die(world, node, story);
-            let until = world.disk_operations(node) + 18 + story % 16;
-            while world.disk_operations(node) < until {
-                world.step()?;
+            for share in 0..14 {
+                let (least, story) = (share * HEAVY / 13, seed * 14 + share);
+                run_until(world, 2_000 * MS, "a part of a snapshot", |world| {
+                    has_installed(world, node) || part_bytes(world, node) > least
+                })?;
+                what_if(world, |world| {
+                    die(world, node, story);
+                    let until = world.disk_operations(node) + 18 + story % 16;
+                    while world.disk_operations(node) < until {
+                        world.step()?;
+                    }
+                    die(world, node, seed);
+                    heals(world)?;
+                    let marks = world.marks();
+                    let has_gone_on = marks.has(Mark::InstallGoneOnWith);
+                    let is_resumed = has_gone_on && marks.has(Mark::InstallResumed);
+                    gone_on.update(|runs| runs + u32::from(is_resumed));
+                    let are_kills = story.is_multiple_of(2) && seed.is_multiple_of(2);
+                    let lacks_nothing = are_kills && least > 40_000;
+                    assert!(has_gone_on || !lacks_nothing, "{story}: begun anew");
+                    Ok(())
+                })?;
             }
-            die(world, node, story / 14);
-            heals(world)?;
-            let marks = world.marks();
-            let has_gone_on = marks.has(Mark::InstallGoneOnWith);
-            told.set(has_gone_on && marks.has(Mark::InstallResumed));
-            let are_kills = story.is_multiple_of(2) && (story / 14).is_multiple_of(2);
-            let lacks_nothing = are_kills && least > 40_000;
-            assert!(has_gone_on || !lacks_nothing, "{story}: begun anew");
             Ok(())
         });
-        gone_on += u32::from(told.get());
     }
+    let gone_on = gone_on.get();
     println!("gone on with {gone_on} times");
     assert!(gone_on > 10, "what was written before the crash was of use {gone_on} times");
 }
@@ -196,7 +207,7 @@ fn die(world: &mut Cluster, node: usize, way: u64) {
 /// Two of five come back at once, and one snapshot goes out at a time, and not faster than allowed.
 #[test]
 fn who_lags_waits_for_a_turn() {
-    for seed in 0..20 {
+    for seed in 0..10 {
         tell_of("who_lags_waits_for_a_turn", &slow_plan(seed), heavy, |world| {
             serve(world)?;
             run_for(world, 50 * MS)?;
@@ -231,10 +242,7 @@ fn an_install_survives_its_sender() {
     for events in 0..60 {
         tell("an_install_survives_its_sender", events, |world| {
             let behind = left_behind(world)?;
-            let start = world.stats().events;
-            while world.stats().events < start + events * 7 {
-                world.step()?;
-            }
+            step_on(world, events * 7)?;
             match events % 3 {
                 0 => world.cut_power(behind.leader, Survivors::Random),
                 1 => world.kill(behind.leader),
@@ -259,10 +267,7 @@ fn a_failed_sync_of_an_install_is_not_built_on() {
     for events in 0..60 {
         tell("a_failed_sync_of_an_install_is_not_built_on", events, |world| {
             let behind = left_behind(world)?;
-            let start = world.stats().events;
-            while world.stats().events < start + events * 10 {
-                world.step()?;
-            }
+            step_on(world, events * 10)?;
             let failure = [Failure::CleanKeep, Failure::CleanRevert][events as usize % 2];
             world.fail_next_sync(behind.node, failure);
             run_for(world, 50 * MS)?;
@@ -278,16 +283,13 @@ fn a_failed_sync_of_an_install_is_not_built_on() {
 fn a_name_that_fails_in_an_install_ends_the_node() {
     let mut ended = 0;
     for seed in 0..40 {
-        let once = std::cell::Cell::new(false);
+        let once = Cell::new(false);
         tell("a_name_that_fails_in_an_install_ends_the_node", seed, |world| {
             let behind = left_behind(world)?;
             let victim = [Victim::Rename, Victim::SyncDirectory][seed as usize % 2];
             let error = [DiskError::Io { errno: EIO }, DiskError::Full][seed as usize / 2 % 2];
             // The first sync of the directory is that of a part.
-            let start = world.stats().events;
-            while world.stats().events < start + seed * 15 {
-                world.step()?;
-            }
+            step_on(world, seed * 15)?;
             world.fail_next(behind.node, victim, error);
             let has_failed = |world: &Cluster| world.stats().disk_failures > 0;
             run_until(world, 5_000 * MS, "a name that fails", has_failed)?;
@@ -313,7 +315,7 @@ fn lose_log(world: &mut Cluster, node: usize) -> Told {
 fn a_gated_node_and_a_dead_one_serve_with_the_third() {
     let mut gated = 0;
     for seed in 0..20 {
-        let was_gated = std::cell::Cell::new(false);
+        let was_gated = Cell::new(false);
         tell("a_gated_node_and_a_dead_one_serve_with_the_third", seed, |world| {
             serve(world)?;
             run_for(world, 50 * MS)?;
@@ -343,7 +345,7 @@ fn a_gated_node_and_a_dead_one_serve_with_the_third() {
 fn nobody_is_elected_with_the_vote_of_a_gated_node() {
     let mut gated = 0;
     for seed in 0..20 {
-        let was_gated = std::cell::Cell::new(false);
+        let was_gated = Cell::new(false);
         tell("nobody_is_elected_with_the_vote_of_a_gated_node", seed, |world| {
             serve(world)?;
             run_for(world, 50 * MS)?;
@@ -374,7 +376,7 @@ fn nobody_is_elected_with_the_vote_of_a_gated_node() {
 fn a_node_without_its_snapshots_is_sent_one() {
     let mut lost = 0;
     for seed in 0..20 {
-        let was_lost = std::cell::Cell::new(false);
+        let was_lost = Cell::new(false);
         tell("a_node_without_its_snapshots_is_sent_one", seed, |world| {
             let (_, node) = lose_what_a_log_stands_on(world)?;
             let is_back = |world: &Cluster| world.probe(node).is_some_and(|probe| probe.ready);
@@ -393,7 +395,7 @@ fn a_node_without_its_snapshots_is_sent_one() {
 fn a_node_that_joined_a_snapshot_to_its_log_is_sent_another() {
     let mut joined = 0;
     for seed in 0..20 {
-        let has_joined = std::cell::Cell::new(false);
+        let has_joined = Cell::new(false);
         tell("a_node_that_joined_a_snapshot_to_its_log_is_sent_another", seed, |world| {
             let (leading, node) = lose_what_a_log_stands_on(world)?;
             let has_state = |world: &Cluster| {
