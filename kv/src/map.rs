@@ -79,9 +79,9 @@ impl Map {
         &self.shards[shard]
     }
 
-    /// All shards as they are now, whatever is written later.
+    /// All shards with keys as they are now, whatever is written later.
     pub(crate) fn view(&self) -> Vec<Arc<Shard>> {
-        self.shards.clone()
+        self.shards.iter().filter(|shard| shard.len() > 0).cloned().collect()
     }
 
     /// Gives a key a value and an expiry, whether it was there or not.

@@ -134,13 +134,13 @@ impl Machine {
         }
     }
 
-    /// The tapes of all lives, which must be over.
-    pub(crate) fn tapes(&self) -> Vec<Bytes> {
+    /// Hands out the tapes of all lives, which must be over.
+    pub(crate) fn take_tapes(&self) -> Vec<Bytes> {
         let state = self.state();
         let whole = |(n, life): (usize, &Arc<Mutex<Life>>)| {
-            let life = life.lock().expect("nothing panics while it holds a tape");
+            let mut life = life.lock().expect("nothing panics while it holds a tape");
             assert!(life.is_whole, "node {}: the tape of life {} has no end", self.at + 1, n + 1);
-            Bytes::from(life.tape.clone())
+            Bytes::from(std::mem::take(&mut life.tape))
         };
         state.lives.iter().enumerate().map(whole).collect()
     }

@@ -154,7 +154,7 @@ fn report(cluster: &Cluster, told: &Told, log: &str) -> Report {
     let mut digest = Digest::default();
     let mut report = Report::default();
     for machine in cluster.machines() {
-        for (n, tape) in machine.tapes().into_iter().enumerate() {
+        for (n, tape) in machine.take_tapes().into_iter().enumerate() {
             digest.bytes(&tape);
             report.lives += 1;
             report.steps += replay(tape).unwrap_or_else(|error| {

@@ -73,9 +73,10 @@ impl Recorder {
         &self.bytes
     }
 
-    /// The same, to be kept elsewhere: what is added from now on goes behind it.
+    /// The same, to be kept elsewhere: what is added from now on goes behind it, and is expected to be as much.
     pub fn take(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.bytes)
+        let next = Vec::with_capacity(self.bytes.len());
+        std::mem::replace(&mut self.bytes, next)
     }
 }
 
