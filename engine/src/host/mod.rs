@@ -442,7 +442,8 @@ impl<E: Core> Host<E> {
         self.scratch = scratch;
     }
 
-    /// A group says who its members are. Of those it did not know it has heard no link yet.
+    /// A group says who its members are. Of those it did not know it has heard no link yet; of those that are
+    /// none any more it will hear none, so they are gone for it.
     fn on_members(&mut self, id: GroupId, members: &Membership) {
         let own = self.config.node;
         let Some(group) = self.groups.get_mut(&id) else { return };
@@ -460,6 +461,11 @@ impl<E: Core> Host<E> {
                 self.pending.entry(id).or_default().push(event);
             }
             peers.push(*peer);
+        }
+        for (&peer, pair) in &self.pairs {
+            if pair.told() == Some(true) && group.concerns(peer) && !peers.contains(&peer) {
+                self.pending.entry(id).or_default().push(Event::Link { peer, up: false });
+            }
         }
         group.peers = peers;
         self.is_membership_news = true;

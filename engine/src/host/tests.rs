@@ -447,3 +447,23 @@ fn each_group_is_told_the_time_with_what_happens_next() {
     bench.receive(2, message(2));
     assert_eq!(bench.cores[&2].told()[1], Event::time(Timestamp(9)));
 }
+
+/// A change of members that is in force takes a node out, its connection is let go, and the change is rolled
+/// back: what the group was told last of that node is that it is there.
+#[test]
+fn a_node_that_is_a_member_again_and_gone_meanwhile_is_told_to_be_gone() {
+    let mut bench = Bench::new(&[(1, &[2, 3])]);
+    bench.link(2, true);
+    assert_eq!(bench.cores[&1].told(), [link(2, true)]);
+    let says = |bench: &mut Bench, ids: &[u64]| {
+        bench.cores[&1].says.borrow_mut().push(Action::Members(members(ids)));
+        bench.receive(3, message(1));
+    };
+    says(&mut bench, &[1, 3]);
+    // As a driver does whose host wants it no more.
+    bench.link(2, false);
+    says(&mut bench, &[1, 2, 3]);
+    let told = bench.cores[&1].told();
+    let last = told.iter().rev().find(|event| matches!(event, Event::Link { peer: NodeId(2), .. }));
+    assert_eq!(last, Some(&link(2, false)), "{told:?}");
+}

@@ -13,12 +13,12 @@ use super::{
     role::{Leader, Role},
 };
 use crate::{
-    action::{Action, Halt, Outcome, Refusal},
+    action::{Action, Outcome, Refusal},
     change::{Change, ChangeRefusal},
     entry::{self, HEAD_BYTES, Kind, seal_body},
     marks::Mark,
     membership::{MEMBERS_MAX, Member, Membership},
-    message::{Head, Message, Payload},
+    message::{Head, Payload},
     types::{Instant, LogId, LogIndex, NodeId, RequestId, Requests, Timestamp, earliest},
 };
 use std::sync::Arc;
@@ -35,6 +35,8 @@ pub(super) struct Changing {
 
 #[derive(Clone, Debug)]
 enum Step {
+    /// The group rested, and who is there has to say so first. Nothing is judged yet.
+    Muster { changes: Vec<Change>, until: Instant },
     /// Nodes that it adds are asked who they are. Nothing is appended yet.
     Greet { next: Membership, ask_at: Instant, until: Instant },
     /// It is on its way, and cannot be called back.
@@ -45,7 +47,7 @@ impl Changing {
     /// Its end, if this leader does not bring it about.
     fn cut_short(&self, why: &Refusal) -> (Requests, Outcome) {
         let outcome = match self.step {
-            Step::Greet { .. } => Outcome::Refused(why.clone()),
+            Step::Muster { .. } | Step::Greet { .. } => Outcome::Refused(why.clone()),
             Step::Appended => Outcome::Unknown,
         };
         (Requests::one(self.request), outcome)
@@ -53,6 +55,7 @@ impl Changing {
 
     pub(super) const fn deadline(&self) -> Option<Instant> {
         match &self.step {
+            Step::Muster { until, .. } => Some(*until),
             Step::Greet { ask_at, .. } => Some(*ask_at),
             Step::Appended => None,
         }
@@ -61,7 +64,7 @@ impl Changing {
     const fn guests(&self) -> Option<&Membership> {
         match &self.step {
             Step::Greet { next, .. } => Some(next),
-            Step::Appended => None,
+            Step::Muster { .. } | Step::Appended => None,
         }
     }
 }
@@ -183,6 +186,29 @@ impl Raft {
             return self.end(Requests::one(request), Outcome::Refused(why));
         }
         self.changes.asked += 1;
+        let (now, silence) = (self.now, self.tuning.election.0);
+        let Role::Leader(leader) = &mut self.role else { return };
+        if let (Some(until), None) = (leader.musters_until(now, silence), &leader.changing) {
+            let step = Step::Muster { changes: changes.to_vec(), until };
+            leader.changing = Some(Changing { request, step });
+            return;
+        }
+        self.decide_change(request, changes);
+    }
+
+    /// Everybody has answered since the group rested, or has had the time to: who is silent then is away.
+    fn muster(&mut self) {
+        let (now, silence) = (self.now, self.tuning.election.0);
+        let Role::Leader(leader) = &mut self.role else { return };
+        let is_over = leader.musters_until(now, silence).is_none();
+        let mustered = |changing: &mut Changing| matches!(changing.step, Step::Muster { .. });
+        let over = leader.changing.take_if(|changing| is_over && mustered(changing));
+        if let Some(Changing { request, step: Step::Muster { changes, .. } }) = over {
+            self.decide_change(request, &changes);
+        }
+    }
+
+    fn decide_change(&mut self, request: RequestId, changes: &[Change]) {
         match self.judge_change(changes) {
             Ok(_) if self.is_handing_over() => self.refuse_change(request, Refusal::Transferring),
             Err(why) => {
@@ -264,8 +290,6 @@ impl Raft {
     fn judge_level<'a>(&self, leader: &'a Leader, node: NodeId) -> Result<&'a Peer, ChangeRefusal> {
         let peer = leader.peers.iter().find(|peer| peer.id == node);
         let Some(peer) = peer else { return Err(ChangeRefusal::Unknown(node)) };
-        // Of one whose node is gone a group at rest has not heard for as long as it rests, and when it
-        // wakes it reckons from then.
         let is_silent = self.now.since(peer.heard) > self.tuning.election.0;
         if !peer.has_answered || peer.paused || is_silent {
             return Err(ChangeRefusal::NoAnswer(node));
@@ -318,6 +342,7 @@ impl Raft {
             return;
         }
         self.settle_members();
+        self.muster();
         self.greet();
         self.leave_joint();
         if self.around.linger_until.is_some_and(|until| self.now >= until) {
@@ -427,104 +452,6 @@ impl Raft {
             let (requests, outcome) = changing.cut_short(why);
             self.end(requests, outcome);
         }
-    }
-
-    // ---- who left ----------------------------------------------------------------------------
-
-    fn tell_former(&mut self, node: NodeId, incarnation: u64) {
-        self.marks.set(Mark::FormerMemberTold);
-        let head = Head { to_incarnation: incarnation, ..self.head_to(node) };
-        let at = self.around.settled;
-        self.messages.push(Message { head, payload: Payload::Removed { at } });
-    }
-
-    /// A node that left speaks as if it had not: it does not know.
-    pub(super) fn answer_former(&mut self, head: &Head, payload: &Payload) {
-        let asks = matches!(
-            payload,
-            Payload::Hello { ask: true, .. }
-                | Payload::PreVote(_)
-                | Payload::Vote(_)
-                | Payload::Append(_)
-                | Payload::RefillAsk { .. }
-        );
-        if asks && self.around.settled != LogId::ZERO {
-            self.tell_former(head.from, head.incarnation);
-        }
-    }
-
-    /// A member says that this node is none. It never takes that back: ids are used once.
-    pub(super) fn on_removed(&mut self, head: &Head) {
-        let is_meant = head.to_incarnation == self.identity.incarnation;
-        if is_meant && self.is_member_known(head) {
-            self.halt.get_or_insert(Halt::Removed);
-        }
-    }
-
-    /// Whether one who says that this node is none is a member itself, in this life.
-    pub(super) fn is_member_known(&self, head: &Head) -> bool {
-        // A founder that was down while the cluster formed has not met the others, and does not any
-        // more.
-        let lives = [head.incarnation, if self.is_forming() { 0 } else { head.incarnation }];
-        let teller = |of: &Arc<Membership>| {
-            of.member(head.from).is_some_and(|member| lives.contains(&member.incarnation))
-        };
-        teller(&self.membership)
-            || teller(&self.previous)
-            || self.around.met.contains(&(head.from, head.incarnation))
-    }
-
-    /// Whether it was added to nothing yet.
-    pub(super) fn is_outsider(&self) -> bool {
-        self.membership.greatest_id() < self.identity.node
-    }
-
-    /// A leader that is no voter any more leads until that is committed, and a node that is no
-    /// member ends when its machine has come as far.
-    pub(crate) fn retire(&mut self) {
-        if self.is_plain {
-            return;
-        }
-        let own = self.identity.node;
-        if !self.is_settled() || !self.membership.outgoing.is_empty() || self.is_forming() {
-            return;
-        }
-        if matches!(self.role, Role::Leader(_)) && !self.membership.is_voter(own) {
-            self.marks.set(Mark::SteppedDownNoVoter);
-            self.appoint_heir();
-            self.step_down();
-        }
-        let at = self.membership.at;
-        if at != LogId::ZERO
-            && self.membership.is_former(own)
-            && self.log.marks.applied() >= at.index
-        {
-            self.halt.get_or_insert(Halt::Removed);
-        }
-    }
-
-    /// One who cannot stand, and hears of no leader, asks whether it is still a member.
-    pub(super) fn ask_around(&mut self) {
-        for at in 0..self.peers.len() {
-            let (to, _) = self.peers[at];
-            self.send(to, Payload::Hello { ask: true, origin: self.origin });
-        }
-        // Whoever led has not been heard of for as long as one may be waited for: nothing here is as
-        // fresh as its word, and nobody is turned away for its sake.
-        self.become_follower(self.term, None);
-    }
-
-    /// Whether it may have to lead: as a voter, or until what makes it none is committed. It may be
-    /// the only one who has that, and then others vote for no one else (thesis §4.2.2).
-    pub(super) fn is_needed(&self) -> bool {
-        let own = self.identity.node;
-        self.membership.is_voter(own) || (!self.is_settled() && self.previous.is_voter(own))
-    }
-
-    /// Whether one who may not stand has somebody to ask. It would only wait, and nobody would notice; also
-    /// one who stood and found out meanwhile that it may not.
-    pub(super) const fn may_ask_around(&self) -> bool {
-        !self.peers.is_empty()
     }
 
     // ---- who is there ------------------------------------------------------------------------

@@ -19,6 +19,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Handover {
     heir: NodeId,
+    /// Whoever suits best is to lead; or the heir, and nobody else.
+    is_open: bool,
     /// The term that it is to end.
     term: Term,
     /// Who wants to know how it ended.
@@ -70,6 +72,7 @@ impl Raft {
         })?;
         self.handover = Some(Handover {
             heir,
+            is_open: to.is_none(),
             term: self.term,
             requests: Vec::new(),
             until: self.now.after(self.tuning.election.1),
@@ -160,19 +163,20 @@ impl Raft {
         }
         let refused = |why| Err(Refusal::Transfer(why));
         match to {
-            // Who has no room would refuse every write; who is gated, or has no state, does not come to lead.
-            None => self
-                .able()
-                .max_by_key(|peer| {
-                    let comes = (!peer.full, !peer.gated, peer.transfer.is_none());
-                    (comes, peer.matched, self.lot(peer))
-                })
-                .map(|peer| peer.id)
-                .ok_or(Refusal::Transfer(TransferRefusal::Nobody)),
+            None => self.best_heir(|_| true).ok_or(Refusal::Transfer(TransferRefusal::Nobody)),
             Some(to) if !self.membership.is_voter(to) => refused(TransferRefusal::NoVoter(to)),
             Some(to) if self.able().any(|peer| peer.id == to) => Ok(to),
             Some(to) => refused(TransferRefusal::Silent(to)),
         }
+    }
+
+    /// Who has no room would refuse every write; who is gated, or has no state, does not come to lead.
+    fn best_heir(&self, is_asked: impl Fn(&Peer) -> bool) -> Option<NodeId> {
+        let by = |peer: &&Peer| {
+            let comes = (!peer.full, !peer.gated, peer.transfer.is_none());
+            (comes, peer.matched, self.lot(peer))
+        };
+        self.able().filter(|peer| is_asked(peer)).max_by_key(by).map(|peer| peer.id)
     }
 
     /// Whether this leader takes no proposals because it is about to go.
@@ -218,16 +222,34 @@ impl Raft {
                 None => {}
             };
         }
+        let heir = self.present_heir().unwrap_or(heir);
         let is_idle = self.gathering.is_empty();
-        let Role::Leader(leader) = &mut self.role else { return };
+        let (Role::Leader(leader), Some(handover)) = (&mut self.role, &mut self.handover) else {
+            return;
+        };
+        handover.heir = heir;
         let last = self.log.marks.last();
         let is_known = self.log.marks.committed() == last || self.now >= handover.patient_until;
-        let has_all = leader.peers.iter().any(|peer| peer.id == heir && peer.matched == last);
+        let has_all = leader.peers.iter().any(|peer| {
+            peer.id == heir && peer.matched == last && leader.quiet.is_news(peer.heard)
+        });
         if is_idle && has_all && is_known && handover.is_due {
             (handover.is_told, handover.is_due) = (true, false);
             leader.lease.renounce();
             self.send(heir, Payload::TimeoutNow);
         }
+    }
+
+    /// The group rested, and the heir was chosen by what was heard before: another one that is there, if whoever
+    /// suits best is to lead.
+    fn present_heir(&self) -> Option<NodeId> {
+        let (Some(handover), Role::Leader(leader)) = (&self.handover, &self.role) else {
+            return None;
+        };
+        let is_there = |peer: &Peer| leader.quiet.is_news(peer.heard);
+        let is_settled = !handover.is_open || handover.is_told;
+        let is_heir_there = self.able().any(|peer| peer.id == handover.heir && is_there(peer));
+        if is_settled || is_heir_there { None } else { self.best_heir(is_there) }
     }
 
     fn end_handover(&mut self, outcome: Outcome) {

@@ -12,6 +12,7 @@ mod epoch;
 mod fetched;
 mod following;
 mod formation;
+mod former;
 mod forwarding;
 mod gate;
 mod handover;

@@ -70,6 +70,14 @@ impl Leader {
         self.peers.iter_mut().for_each(|peer| peer.heard = now);
         (self.disk_moved_at, self.disk_seen) = (now, durable);
     }
+
+    /// After a rest, which members of it are there is not known before they say so: when whoever has not will
+    /// count as silent. `None`: all have, or that is past.
+    pub(super) fn musters_until(&self, now: Instant, silence: Duration) -> Option<Instant> {
+        let until = self.quiet.woken?.after(silence + Duration::from_nanos(1));
+        let is_known = |peer: &Peer| peer.paused || self.quiet.is_news(peer.heard);
+        (now < until && !self.peers.iter().all(is_known)).then_some(until)
+    }
 }
 
 impl Raft {

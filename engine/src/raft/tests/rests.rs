@@ -550,3 +550,34 @@ fn who_is_no_member_and_is_gone_is_forgotten() {
     let raft = &cluster.at(2).raft;
     assert_eq!((raft.unlinked.as_slice(), raft.linked.contains(&node(4))), (&[node(3)][..], false));
 }
+
+/// The third's group has ended on a node that lives, as by a panic: no link tells its leader at rest, and whoever
+/// wakes reckons from then. The wrong one is removed.
+#[test]
+fn a_group_that_wakes_begins_no_change_that_nobody_is_there_to_carry() {
+    let mut cluster = resting(3);
+    cluster.isolate(3);
+    cluster.pass(60_000 * MS);
+    cluster.change(1, 100, &[crate::change::Change::Remove(node(2))]);
+    cluster.run();
+    let outcome = cluster.outcome(1, 100);
+    cluster.elapse(60_000 * MS);
+    cluster.propose(1, 1, &["a"]);
+    cluster.propose(2, 2, &["b"]);
+    cluster.elapse(60_000 * MS);
+    let served = [1, 2].map(|id| commands(cluster.at(id)).len());
+    let then = (cluster.outcome(1, 100), cluster.voters(1), cluster.voters(2));
+    assert_eq!(served, [2; 2], "at first {outcome:?}, after two minutes nobody serves: {then:?}");
+}
+
+/// As above: who is chosen to lead may be nobody. The other one is there.
+#[test]
+fn a_group_that_wakes_is_handed_to_one_who_is_there() {
+    let mut cluster = resting(3);
+    cluster.isolate(2);
+    cluster.pass(60_000 * MS);
+    cluster.at(1).raft.on_transfer(RequestId(100), None);
+    cluster.elapse(5_000 * MS);
+    let outcome = cluster.outcome(1, 100);
+    assert_eq!(cluster.at(3).role(), status::Role::Leader, "{outcome:?}");
+}
