@@ -191,7 +191,7 @@ impl Machine {
     }
 
     fn open(&self, config: &Config, peers: TcpListener) -> Process {
-        let identity = Identity { cluster: CLUSTER, group: GROUP, node: config.node };
+        let identity = Identity { cluster: CLUSTER, group: GROUP, groups: 0, node: config.node };
         let net = TcpNet::over(identity, SECRET, peers, config);
         let mut state = self.state();
         state.networks.push(net.counters());

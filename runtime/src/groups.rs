@@ -367,6 +367,18 @@ impl Groups {
         put_down(&removed, &self.dir, &[gone.to_owned()]);
     }
 
+    /// Throws away what is left of groups that were removed, and writes that down.
+    fn tidy(&self, gone: &[(GroupId, PathBuf)]) -> io::Result<()> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let paths: Vec<_> = gone.iter().map(|(_, path)| path.clone()).collect();
+        paths.iter().try_for_each(|path| make_empty(path))?;
+        let removed = self.shared.state().removed.clone();
+        put_down(&removed, &self.dir, &paths);
+        Ok(())
+    }
+
     /// The directory of a group, made if there is none, and whether there is no node in it.
     fn lock(&self, group: GroupId) -> Result<(Directory, bool), GroupsError> {
         dir::open(&self.path(group), self.owner(group)).map_err(GroupsError::Directory)
@@ -418,10 +430,11 @@ impl<M: StateMachine + Send + 'static> GroupsNode<M> {
         config.validate().map_err(StartError::Config)?;
         make_durably(&dir).map_err(StartError::System)?;
         let mut removed = Removed::read(&dir).map_err(StartError::Directory)?;
-        let found = found(&dir, &mut removed).map_err(StartError::System)?;
+        let (found, gone) = found(&dir).map_err(StartError::System)?;
+        gone.iter().for_each(|(group, _)| removed.insert(*group));
         let listener = crate::node::listen(listen, insecure)?;
         // No group's: a node of one group is turned away.
-        let identity = Identity { cluster, group: GroupId(0), node };
+        let identity = Identity { cluster, group: GroupId(0), groups: config.groups, node };
         let net = TcpNet::new(identity, &secret, listener, &config).map_err(StartError::System)?;
         let shared = Arc::new(Shared::default());
         shared.state().removed = removed;
@@ -439,6 +452,8 @@ impl<M: StateMachine + Send + 'static> GroupsNode<M> {
                 Err(other) => return Err(StartError::System(io::Error::other(other))),
             }
         }
+        // Not before all are locked: another node that runs here may be throwing these away.
+        groups.tidy(&gone).map_err(StartError::System)?;
         Ok((groups, opened))
     }
 }
@@ -466,27 +481,22 @@ fn put_down(removed: &Removed, dir: &Path, gone: &[PathBuf]) {
     }
 }
 
-/// The groups that a directory holds. Of what was being thrown away nothing is left then, and it is noted as
-/// removed.
-fn found(dir: &Path, removed: &mut Removed) -> io::Result<Vec<GroupId>> {
+/// The groups that a directory holds, and those that were being thrown away, with where what is left of them
+/// lies.
+fn found(dir: &Path) -> io::Result<(Vec<GroupId>, Vec<(GroupId, PathBuf)>)> {
     let (mut found, mut gone) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         if let Some(group) = named(name, GONE) {
-            make_empty(&entry.path())?;
-            removed.insert(group);
-            gone.push(entry.path());
+            gone.push((group, entry.path()));
         } else if let Some(group) = named(name, PREFIX) {
             found.push(group);
         }
     }
-    if !gone.is_empty() {
-        put_down(removed, dir, &gone);
-    }
     found.sort_unstable();
-    Ok(found)
+    Ok((found, gone))
 }
 
 /// The group whose directory bears this name. Whatever else is a number, as `group-07`, names none: nobody
@@ -509,9 +519,9 @@ mod tests {
             fs::create_dir(dir.path().join(name)).unwrap();
             fs::write(dir.path().join(name).join("file"), "kept").unwrap();
         }
-        let mut removed = Removed::read(dir.path()).unwrap();
-        assert_eq!(found(dir.path(), &mut removed).unwrap(), [GroupId(7)]);
-        assert!(dir.path().join("gone-04/file").exists() && !dir.path().join("gone-3").exists());
+        let (found, gone) = found(dir.path()).unwrap();
+        assert_eq!(found, [GroupId(7)]);
+        assert_eq!(gone, [(GroupId(3), dir.path().join("gone-3"))]);
     }
 
     /// Its mark was written first, which failed on a full disk: a node that a creation on that disk had left
@@ -538,5 +548,45 @@ mod tests {
             assert_eq!(names().collect::<BTreeSet<_>>(), before);
         }
         groups.create(GroupId(5), [(1, "127.0.0.1:1")]).unwrap();
+    }
+
+    /// A second start, which is refused, while a removal is under way.
+    #[tokio::test]
+    async fn a_start_that_is_refused_changes_nothing() {
+        struct Nothing;
+        impl StateMachine for Nothing {
+            fn apply(
+                &mut self,
+                _: lakebed::LogId,
+                _: lakebed::Timestamp,
+                _: &[u8],
+                _: &mut Vec<u8>,
+            ) {
+            }
+            fn query(&self, _: &[u8], _: &mut Vec<u8>) {}
+            fn freeze(&self) -> Box<dyn Iterator<Item = bytes::Bytes> + Send> {
+                Box::new(std::iter::empty())
+            }
+            fn restore(&mut self, _: u64, _: &[u8], _: bool) -> Result<(), lakebed::MachineError> {
+                Ok(())
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let open = || {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let listen = Listen::Bound(listener);
+            let options = GroupsOptions::new(dir.path(), ClusterId(7), NodeId(1), listen);
+            GroupsNode::open(options, |_| Nothing)
+        };
+        let (groups, _node) = open().unwrap();
+        groups.create(GroupId(1), [(1, "127.0.0.1:1")]).unwrap();
+        // As a removal leaves it midway.
+        fs::create_dir(dir.path().join("gone-9")).unwrap();
+        fs::write(dir.path().join("gone-9/log-1"), "").unwrap();
+        assert!(open().is_err(), "it is in use");
+        let removed = groups.remove(GroupId(9)).await;
+        let created = groups.create(GroupId(9), [(1, "127.0.0.1:1")]).map(drop);
+        let told = (fs::read_to_string(dir.path().join("removed-groups")), removed, created);
+        assert!(matches!(told.2, Err(GroupsError::Removed(_))), "{told:?}");
     }
 }

@@ -46,8 +46,12 @@ impl<M: StateMachine> Node<M> {
         let address = listener.local_addr().map_err(StartError::System)?;
         let config = options.config;
         config.validate().map_err(StartError::Config)?;
-        let identity =
-            Identity { cluster: options.cluster, group: config.group, node: config.node };
+        let identity = Identity {
+            cluster: options.cluster,
+            group: config.group,
+            groups: 0,
+            node: config.node,
+        };
         let owner =
             Owner { cluster: identity.cluster.0, group: identity.group.0, node: identity.node.0 };
         let (directory, vacant) = dir::open(&options.dir, owner).map_err(StartError::Directory)?;

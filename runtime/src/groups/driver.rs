@@ -570,7 +570,7 @@ mod tests {
         let (cluster, listen) = (ClusterId(7), Listen::Bound(here));
         let options = GroupsOptions::new(temporary.path(), cluster, NodeId(1), listen);
         let (_groups, mut node) = GroupsNode::open(options, |_| Nothing).unwrap();
-        let identity = Identity { cluster, group: GroupId(0), node: NodeId(2) };
+        let identity = Identity { cluster, group: GroupId(0), groups: 0, node: NodeId(2) };
         let config = Config::new(GroupId(0), NodeId(2));
         let mut peer = TcpNet::new(identity, b"", there, &config).unwrap();
         let member = Member { id: NodeId(2), incarnation: 0, address: address.into() };

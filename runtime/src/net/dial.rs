@@ -234,7 +234,8 @@ mod tests {
     use rustix::net::sockopt;
 
     fn connector(node: u64) -> (Connector, mpsc::Receiver<Established>) {
-        let identity = Identity { cluster: ClusterId(7), group: GroupId(1), node: NodeId(node) };
+        let identity =
+            Identity { cluster: ClusterId(7), group: GroupId(1), groups: 0, node: NodeId(node) };
         let credentials = Credentials { identity, secret: Vec::new() };
         let (established, receiver) = mpsc::channel(1);
         (Connector { credentials, established, counters: Arc::default() }, receiver)

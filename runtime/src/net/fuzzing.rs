@@ -61,7 +61,8 @@ fn sealed(stream: &[u8]) -> Vec<u8> {
 }
 
 fn credentials() -> Credentials {
-    let identity = Identity { cluster: ClusterId(7), group: GroupId(1), node: NodeId(2) };
+    let identity =
+        Identity { cluster: ClusterId(7), group: GroupId(1), groups: 0, node: NodeId(2) };
     Credentials { identity, secret: b"secret".to_vec() }
 }
 

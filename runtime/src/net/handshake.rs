@@ -8,7 +8,7 @@
 //! dialling end sends its proof. A hello, little-endian:
 //!
 //! ```text
-//!  0  magic "LAKEPEER"    12  zero       24  group     40  to             64  crc of 0..64
+//!  0  magic "LAKEPEER"    12  groups     24  group     40  to             64  crc of 0..64
 //!  8  version             16  cluster    32  from      48  nonce (16)
 //! ```
 //!
@@ -41,6 +41,9 @@ pub struct Identity {
     pub cluster: ClusterId,
     /// The group it speaks for.
     pub group: GroupId,
+    /// How many groups each of its nodes has, where that is fixed; zero: it is not. Two that name other
+    /// numbers do not meet.
+    pub groups: u32,
     /// Itself.
     pub node: NodeId,
 }
@@ -68,6 +71,16 @@ impl fmt::Display for HandshakeError {
                 f,
                 "expected cluster {expected}, found {found}: it is of another one, or was given another \
                  name, other founders or another number of groups"
+            ),
+            Self::Foreign { field: "group", expected, found } => write!(
+                f,
+                "expected group {expected}, found {found}: a node with several groups says 0, one with one \
+                 group which that is"
+            ),
+            Self::Foreign { field: "groups", expected, found } => write!(
+                f,
+                "expected a node of {expected} groups, found one of {found}: where each key is depends on \
+                 it, so all nodes are to have the same number"
             ),
             Self::Foreign { field, expected, found } => {
                 write!(f, "expected {field} {expected}, found {found}")
@@ -147,10 +160,11 @@ impl Credentials {
     }
 
     pub(super) fn hello(&self, to: NodeId) -> Result<[u8; HELLO_BYTES], HandshakeError> {
-        let Identity { cluster, group, node } = self.identity;
+        let Identity { cluster, group, groups, node } = self.identity;
         let mut bytes = [0; HELLO_BYTES];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[12..16].copy_from_slice(&groups.to_le_bytes());
         for (at, value) in [(16, cluster.0), (24, group.0), (32, node.0), (40, to.0)] {
             bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
         }
@@ -187,9 +201,12 @@ impl Credentials {
         if crc32c::crc32c(&bytes[..64]) != u32_at(64) {
             return Err(HandshakeError::NotAPeer);
         }
-        let Identity { cluster, group, node } = self.identity;
+        let Identity { cluster, group, groups, node } = self.identity;
         expect("cluster", cluster.0, u64_at(16))?;
         expect("group", group.0, u64_at(24))?;
+        if groups != 0 && u32_at(12) != 0 {
+            expect("groups", groups.into(), u32_at(12).into())?;
+        }
         let from = NodeId(u64_at(32));
         // Before whom it takes this for: another one than was dialled was not called, and answers nobody.
         expect("node", dialled.unwrap_or(from).0, from.0)?;
@@ -237,7 +254,8 @@ mod tests {
     use tokio::net::TcpListener;
 
     fn of(node: u64) -> Credentials {
-        let identity = Identity { cluster: ClusterId(7), group: GroupId(1), node: NodeId(node) };
+        let identity =
+            Identity { cluster: ClusterId(7), group: GroupId(1), groups: 0, node: NodeId(node) };
         Credentials { identity, secret: b"it is known".to_vec() }
     }
 
@@ -253,5 +271,23 @@ mod tests {
         assert_eq!(dialled.unwrap_err().to_string(), "expected node 3, found 4");
         let expected = "expected a connection to node 4, found 3";
         assert_eq!(accepted.unwrap_err().to_string(), expected);
+    }
+
+    /// Where a key is depends on how many there are.
+    #[test]
+    fn nodes_with_other_numbers_of_groups_do_not_meet() {
+        let with = |groups| {
+            let identity = Identity { groups, ..of(1).identity };
+            Credentials { identity, secret: Vec::new() }
+        };
+        let met = |one: u32, other: u32| {
+            let hello = with(one).hello(NodeId(1)).unwrap();
+            with(other).judge_hello(hello, None).map(drop).map_err(|error| error.to_string())
+        };
+        let refused = met(8, 4).unwrap_err();
+        assert!(refused.starts_with("expected a node of 4 groups, found one of 8: "), "{refused}");
+        for (one, other) in [(4, 4), (0, 4), (4, 0), (0, 0)] {
+            assert_eq!(met(one, other), Ok(()));
+        }
     }
 }

@@ -14,7 +14,8 @@ use std::task::Context;
 use tokio::runtime::Builder;
 
 fn net(seat_node: NodeId, listener: std::net::TcpListener, members: &Membership) -> TcpNet {
-    let identity = Identity { cluster: ClusterId(1), group: GroupId(1), node: seat_node };
+    let identity =
+        Identity { cluster: ClusterId(1), group: GroupId(1), groups: 0, node: seat_node };
     let mut net =
         TcpNet::new(identity, b"", listener, &Config::new(GroupId(1), NodeId(1))).unwrap();
     // Scripted cores do not say whom they want to talk to.

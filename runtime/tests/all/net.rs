@@ -39,8 +39,12 @@ fn bind() -> (TcpListener, SocketAddr) {
 }
 
 fn net_of(cluster: u64, node: u64, secret: &[u8], listener: TcpListener) -> TcpNet {
-    let identity =
-        Identity { cluster: ClusterId(cluster), group: GroupId(GROUP), node: NodeId(node) };
+    let identity = Identity {
+        cluster: ClusterId(cluster),
+        group: GroupId(GROUP),
+        groups: 0,
+        node: NodeId(node),
+    };
     TcpNet::new(identity, secret, listener, &config()).unwrap()
 }
 
@@ -369,8 +373,12 @@ async fn messages_are_as_long_as_an_entry_may_ever_be() {
     let longest = config.message_bytes_max() as usize;
     for (bytes, bad) in [((3 << 20) + 17, 0), (longest, 0), (longest + 1, 1)] {
         let (listener, address) = bind();
-        let identity =
-            Identity { cluster: ClusterId(CLUSTER), group: GroupId(GROUP), node: NodeId(1) };
+        let identity = Identity {
+            cluster: ClusterId(CLUSTER),
+            group: GroupId(GROUP),
+            groups: 0,
+            node: NodeId(1),
+        };
         let mut net = TcpNet::new(identity, SECRET, listener, &config).unwrap();
         let counters = net.counters();
         let (mut stream, session) = shake(address, &GOOD, SECRET).await;
@@ -411,7 +419,8 @@ async fn a_larger_window_has_room_from_when_it_is_tuned_to() {
 #[tokio::test]
 async fn a_window_of_small_entries_fits_into_the_queue() {
     let (listener, address) = bind();
-    let identity = Identity { cluster: ClusterId(CLUSTER), group: GroupId(GROUP), node: NodeId(1) };
+    let identity =
+        Identity { cluster: ClusterId(CLUSTER), group: GroupId(GROUP), groups: 0, node: NodeId(1) };
     let mut config = config();
     (config.tuning.append_bytes_max, config.tuning.inflight_bytes_max) = (1 << 10, 1 << 10);
     config.tuning.propose_bytes_max = 1 << 10;
@@ -436,7 +445,8 @@ async fn a_window_of_small_entries_fits_into_the_queue() {
 async fn the_windows_of_all_engines_fit_into_the_queue() {
     const WINDOW: usize = 1 << 20;
     let (listener, address) = bind();
-    let identity = Identity { cluster: ClusterId(CLUSTER), group: GroupId(GROUP), node: NodeId(1) };
+    let identity =
+        Identity { cluster: ClusterId(CLUSTER), group: GroupId(GROUP), groups: 0, node: NodeId(1) };
     let mut config = config();
     config.tuning.inflight_bytes_max = WINDOW as u64;
     let mut net = TcpNet::new(identity, SECRET, listener, &config).unwrap();

@@ -88,7 +88,7 @@ async fn a_group_begins_before_what_comes_with_it_is_heard() {
     let options = GroupsOptions::new(dir.path(), cluster, NodeId(1), Listen::Bound(here));
     let machine = |group| Slow { group, asked: Arc::default() };
     let (groups, mut node) = GroupsNode::open(options, machine).unwrap();
-    let identity = Identity { cluster, group: GroupId(0), node: NodeId(2) };
+    let identity = Identity { cluster, group: GroupId(0), groups: 0, node: NodeId(2) };
     let mut peer = TcpNet::new(identity, b"", there, &Config::new(GroupId(0), NodeId(2))).unwrap();
     let member = Member { id: NodeId(1), incarnation: 0, address: address.into() };
     peer.connect(&Membership::of([member]));
