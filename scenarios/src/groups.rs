@@ -42,20 +42,29 @@ pub fn calm(seed: u64, groups: u64) -> (Plan, Census) {
 /// All groups rest; then the node that leads most of them is killed. Each of its groups has another
 /// leader within two of the longest election timeouts.
 pub fn a_leader_of_many_dies(seed: Seed) -> Outcome {
-    at_rest(&seed, of::lose_a_leader)
+    at_rest(&seed, Spread::Everywhere, of::lose_a_leader)
 }
 
 /// The same of a node that gives half of them up and lives.
 pub fn a_leader_of_many_gives_up(seed: Seed) -> Outcome {
-    at_rest(&seed, of::give_groups_up)
+    at_rest(&seed, Spread::Everywhere, of::give_groups_up)
+}
+
+/// Groups of three at rest lose a member of which nobody is told, and are to change theirs or their leader.
+pub fn members_end_unheard(seed: Seed) -> Outcome {
+    at_rest(&seed, Spread::Three, of::lose_members_unheard)
 }
 
 /// A hundred groups rest, and something happens that is over within two of the longest timeouts.
-fn at_rest(seed: &Seed, story: impl FnOnce(&mut World, u64) -> Result<(), Violation>) -> Outcome {
+fn at_rest(
+    seed: &Seed,
+    spread: Spread,
+    story: impl FnOnce(&mut World, u64) -> Result<(), Violation>,
+) -> Outcome {
     let (plan, census) = calm(seed.number, 100);
     let limit = plan.tuning.election.1 * 2;
     let limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
-    let world = Groups::new(plan, census, Ledger::default, workload as Ask);
+    let world = Groups::new(plan, Census { spread, ..census }, Ledger::default, workload as Ask);
     of::observe(seed, world, |world| {
         of::serve(world)?;
         of::converge(world)?;

@@ -169,7 +169,7 @@ pub(crate) struct Told {
     captured: Option<LogId>,
     gave_up: Option<Instant>,
     /// The wall clock, and when that was.
-    time: Option<(Timestamp, Instant)>,
+    pub(crate) time: Option<(Timestamp, Instant)>,
     telling: Telling,
 }
 

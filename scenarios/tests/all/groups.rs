@@ -1,7 +1,9 @@
 //! Many groups on a few nodes: storms, and what is promised of those that rest.
 
 use lakebed::Mark;
-use lakebed_scenarios::groups::{a_leader_of_many_dies, a_leader_of_many_gives_up, idle, storm};
+use lakebed_scenarios::groups::{
+    a_leader_of_many_dies, a_leader_of_many_gives_up, idle, members_end_unheard, storm,
+};
 use lakebed_sim::{Seed, check, groups::storm as of, plan::kind_names};
 
 /// In a sweep of some length groups rest, wake in each of the ways there are, and are removed; members
@@ -42,6 +44,15 @@ fn groups_at_rest_that_their_leaders_gave_up_have_others_within_two_timeouts() {
         let report = a_leader_of_many_gives_up(Seed::new(seed))
             .unwrap_or_else(|failure| panic!("{failure}"));
         assert!(report.marks.has(Mark::HibernationEndedByLink));
+    }
+}
+
+#[test]
+fn groups_at_rest_that_lost_members_unheard_go_on_with_those_who_are_there() {
+    for seed in 1..=4 {
+        let report =
+            members_end_unheard(Seed::new(seed)).unwrap_or_else(|failure| panic!("{failure}"));
+        assert!(report.marks.has(Mark::ChangeRefused) && report.marks.has(Mark::HandedOver));
     }
 }
 

@@ -135,9 +135,14 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     fn transfer(&mut self, node: usize) -> Checked {
         let Some(group) = self.victim(node) else { return Ok(()) };
         let Some(leader) = self.leader(group) else { return Ok(()) };
-        let asked = self.groups.get_mut(&group).expect("it has a leader");
-        let (_, order) = asked.order(leader, Control::Transfer { to: Some(node_id(node)) });
-        self.feed(leader, [HostEvent::Group(group, order)])
+        self.order(leader, group, Control::Transfer { to: Some(node_id(node)) })
+    }
+
+    /// Somebody wants something of a group, and does not wait for what comes of it.
+    pub(super) fn order(&mut self, at: usize, group: GroupId, control: Control) -> Checked {
+        let asked = self.groups.get_mut(&group).expect("it is here");
+        let (_, order) = asked.order(at, control);
+        self.feed(at, [HostEvent::Group(group, order)])
     }
 
     // ---- falls that wait ---------------------------------------------------------------------

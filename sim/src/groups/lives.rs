@@ -74,6 +74,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let node = &mut self.nodes[at];
         node.life += 1;
         node.telling = Telling::default();
+        node.wall = None;
         node.host = Some(Host::new(config).expect("plans are configurations that work"));
         // What was removed while it was down.
         let groups = &self.groups;

@@ -37,7 +37,7 @@ use agenda::Coming;
 use clients::Client;
 use lakebed::{
     ClusterId, GroupId, Host, HostAction, HostCounters, Instant, LogIndex, Marks, Membership,
-    NodeId, StateMachine, tape::Digest,
+    NodeId, StateMachine, Timestamp, tape::Digest,
 };
 use seats::Seat;
 use std::{
@@ -119,6 +119,8 @@ struct Node<M: StateMachine> {
     heard: Hearsay,
     /// When its host is told the wall clock next.
     telling: Telling,
+    /// What it was told of that last, and when.
+    wall: Option<(Timestamp, Instant)>,
 }
 
 /// One group, as those know it who stand outside.
@@ -205,6 +207,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
                 paused_until: 0,
                 heard: Hearsay::default(),
                 telling: Telling::default(),
+                wall: None,
             }
         };
         let mut groups = Self {

@@ -2,7 +2,7 @@
 //! become the same everywhere, and go to rest; and when a node that leads gives groups up then, or is
 //! killed, those must have other leaders soon, and whoever is left of any group is served.
 
-use super::{Census, Groups};
+use super::{Census, Groups, node_id};
 use crate::{
     client::{Fate, Workload},
     oracle::{Checked, Violation},
@@ -12,7 +12,7 @@ use crate::{
     seed::Seed,
     storm::{is_whole, turns, violation},
 };
-use lakebed::{GroupId, RequestId, StateMachine, Term};
+use lakebed::{Change, Control, GroupId, RequestId, StateMachine, Term};
 
 /// After healing all must be up within this, and then have answered.
 const SERVE_WITHIN: u64 = 5_000 * MS;
@@ -74,6 +74,8 @@ pub fn run<M: StateMachine, W: Workload>(
         converge(world)?;
         give_groups_up(world, SERVE_WITHIN)?;
         lose_a_leader(world, SERVE_WITHIN)?;
+        serve_on(world)?;
+        lose_members_unheard(world, SERVE_WITHIN)?;
         serve_on(world)
     })
 }
@@ -361,6 +363,44 @@ pub fn give_groups_up<M: StateMachine, W: Workload>(
         world.give_up(node, *group)?;
     }
     are_led(world, limit, &orphans)
+}
+
+/// Each group that can do without it loses a member for good that does not lead it, of which nobody is told.
+/// Whoever does not rest hears by then that it is silent. Then each is to be led by another, or to take one out
+/// who is there. Whatever comes of that, those who are there are enough to go on, and within `limit` one of
+/// them leads.
+pub fn lose_members_unheard<M: StateMachine, W: Workload>(
+    world: &mut Groups<M, W>,
+    limit: u64,
+) -> Checked {
+    let mut bereft = Vec::new();
+    for group in world.living() {
+        let Some(leader) = world.leader(group) else { continue };
+        let members = world.membership(group);
+        let others = members.voter_ids().map(|id| id.0 as usize - 1).filter(|node| *node != leader);
+        let there = |node: &usize| world.probe(*node, group).is_some();
+        let others: Vec<usize> = others.filter(there).collect();
+        let [lost, other, ..] = others[..] else { continue };
+        if !world.has_quorum(group, Some(lost)) {
+            continue;
+        }
+        world.give_up(lost, group)?;
+        bereft.push((group, other));
+    }
+    let heard = world.now() + limit;
+    until(world, heard)?;
+    for ((group, other), removes) in bereft.iter().zip([true, false].into_iter().cycle()) {
+        let Some(leader) = world.leader(*group) else { continue };
+        let removed = Control::Change(vec![Change::Remove(node_id(*other))]);
+        let control = if removes { removed } else { Control::Transfer { to: None } };
+        world.order(leader, *group, control)?;
+    }
+    let decided = world.now() + limit;
+    until(world, decided)?;
+    run_until(world, limit, "a leader and a quorum", |world| {
+        let lacks = |group: &GroupId| !world.has_quorum(*group, None) || !world.is_led(*group);
+        Ok(bereft.iter().map(|(group, _)| *group).filter(lacks).collect())
+    })
 }
 
 /// The node that leads most of the groups that can do without it, and those.

@@ -3,7 +3,7 @@
 //! Does not know what is to come. Invariant: each group that was called is judged before anything is done
 //! of what it asked for.
 
-use super::{Coming, Groups, SITE_READ, SITE_SYNC, SITE_WRITE, of_group};
+use super::{Coming, Groups, SITE_READ, SITE_SYNC, SITE_WRITE, Seat, of_group};
 use crate::{
     client::Workload,
     network::Fate,
@@ -54,7 +54,9 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         self.digest.number(at as u64);
         self.digest.number(now.0);
         let mut actions = std::mem::take(&mut self.actions);
-        let time = node.telling.is_due(now).then(|| HostEvent::Time(node.clock.wall(self.now)));
+        let time = node.telling.is_due(now).then(|| node.clock.wall(self.now));
+        node.wall = time.map(|time| (time, now)).or(node.wall);
+        let time = time.map(HostEvent::Time);
         host.handle(now, events.into_iter().chain(time), &mut actions);
         self.judge(at, &actions)?;
         for action in actions.drain(..) {
@@ -86,11 +88,22 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             self.digest.step(now, &[], said.clone());
             let probe = engine.probe();
             let group = self.groups.get_mut(&id).expect("only what was founded is here");
-            let seen = Seen { node: at, probe, engine, clocks: None };
-            let judged = group.oracle.on_step(&seen, said);
-            let judged = judged.and_then(|()| group.oracle.on_memory(&seen, &self.plan));
+            let (node, oracle) = (&self.nodes[at], &mut group.oracle);
+            let seat = node.seats.get(&id);
+            // Of what was told at once the host's word was the last.
+            let told = [seat.and_then(|seat| seat.told.time), node.wall].into_iter().flatten();
+            let wall = told.max_by_key(|(_, at)| *at);
+            let clocks = wall.map(|(time, told)| (now, time.after(now.since(told))));
+            let seen = Seen { node: at, probe, engine, clocks };
+            let judged = oracle.on_step(&seen, said);
+            let judged = judged.and_then(|()| oracle.on_memory(&seen, &self.plan));
+            let on_disk = |seat: &Seat<M>| match seat.scars.is_ruined {
+                true => Ok(()),
+                false => oracle.on_snapshots_below(&seen, &seat.disk),
+            };
+            let judged = judged.and_then(|()| seat.map_or(Ok(()), on_disk));
             judged.map_err(|violation| of_group(id, violation))?;
-            let Some(seat) = self.nodes[at].seats.get(&id) else { continue };
+            let Some(seat) = seat else { continue };
             seat.scars.excuse(at, &probe).map_err(|violation| of_group(id, violation))?;
             if probe.judged && self.groups[&id].oracle.is_to_be_tried(at) {
                 self.try_power_cut(at, id).map_err(|violation| of_group(id, violation))?;

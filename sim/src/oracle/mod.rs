@@ -225,11 +225,13 @@ impl<M: StateMachine> Oracle<M> {
         disk: &SimDisk,
         would_stay: impl FnOnce(LogIndex) -> bool,
     ) -> Checked {
-        if !seen.probe.judged {
-            return Ok(());
-        }
-        self.snapshots.on_view(seen, disk)?;
-        self.refills.on_view(seen, would_stay)
+        self.on_snapshots_below(seen, disk)?;
+        if seen.probe.judged { self.refills.on_view(seen, would_stay) } else { Ok(()) }
+    }
+
+    /// The same of the snapshots that it goes by.
+    pub(crate) fn on_snapshots_below(&mut self, seen: &Seen<'_>, disk: &SimDisk) -> Checked {
+        if seen.probe.judged { self.snapshots.on_view(seen, disk) } else { Ok(()) }
     }
 
     /// A node wrote an entry again that its disk had lost, and its process died as that failed.
