@@ -57,9 +57,20 @@ pub(crate) struct Told {
 
 pub(crate) fn snapshot(args: &Snapshot) -> Result<ExitCode> {
     let mut node = Node::connect(args.address)?;
-    let mut told = Vec::new();
+    let (mut told, mut exit) = (Vec::new(), ExitCode::SUCCESS);
     for group in node.groups(args.of.group)? {
-        let (term, index) = node.snapshot(group)?;
+        let taken = node.snapshot(group);
+        // That one group cannot, or has ended here, is no reason for the others not to.
+        let (term, index) = match (taken, group) {
+            (Ok(taken), _) => taken,
+            (Err(error), None) => return Err(error),
+            (Err(error), Some(group)) => {
+                note(format_args!("error: group {group}: {error:#}"));
+                told.push(serde_json::json!({ "group": group, "error": format!("{error:#}") }));
+                exit = ExitCode::FAILURE;
+                continue;
+            }
+        };
         if !args.json {
             say(format_args!("{}snapshot {index} (term {term}) is durable", called(group)));
         }
@@ -71,7 +82,7 @@ pub(crate) fn snapshot(args: &Snapshot) -> Result<ExitCode> {
     if args.json {
         say_json(&args.of, told);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(exit)
 }
 
 /// An object; of several groups, one that has all of theirs.

@@ -72,6 +72,11 @@ impl Source {
         })
     }
 
+    /// Whether a group has ended here, by number.
+    pub(crate) fn has_ended(&self, group: u64) -> bool {
+        self.groups.get(group as usize - 1).is_some_and(|seat| seat.handle.has_ended())
+    }
+
     /// How its groups are, by number, but those that it was removed from; nothing of a node of which
     /// one does not say in time.
     pub(crate) async fn statuses(&self, patience: Duration) -> Option<Vec<(u64, Status)>> {

@@ -157,12 +157,17 @@ impl Supervisor {
     }
 }
 
-/// How the groups of a node are, by number, but those that it was removed from.
+/// How the groups of a node are, by number, but those that have ended there.
 type Groups = Vec<(u64, Status)>;
 
 /// How the groups of the nodes are; a node that is too busy to say has none.
 async fn statuses(nodes: &[Running]) -> Vec<Option<Groups>> {
-    join_all(nodes.iter().map(|node| node.source.statuses(LOOK))).await
+    let of = async |node: &Running| {
+        let mut groups = node.source.statuses(LOOK).await?;
+        groups.retain(|(group, _)| !node.source.has_ended(*group));
+        Some(groups)
+    };
+    join_all(nodes.iter().map(of)).await
 }
 
 /// A node's groups as one: where the last of them is, with what all of them have to do.

@@ -361,6 +361,12 @@ fn a_group_that_has_ended_on_a_node_is_not_led_by_it() {
     eventually("it has ended there", || first(left.1)["role"] == "follower");
     let ended = first(left.1);
     assert_eq!((&ended["ready"], &ended["leader"]), (&false.into(), &Value::Null), "{ended}");
+    assert_eq!(ended["ended"], true, "{ended}");
+    assert!(done(&["status", left.1]).contains(", 1 ended here"));
+    let snapshots = output(&["snapshot", left.1]);
+    let told = String::from_utf8_lossy(&snapshots.stderr).into_owned();
+    assert!(!snapshots.status.success() && told.contains("error: group 1: "), "{told}");
+    assert!(String::from_utf8_lossy(&snapshots.stdout).contains("group 2: snapshot "), "{told}");
     // It told to try again for ever, and is not about to stop.
     let key =
         (0..).map(|n| format!("k{n}")).find(|key| two.group(slot(key.as_bytes())) == 0).unwrap();
@@ -399,6 +405,21 @@ fn a_node_that_left_a_group_is_ready_with_the_others() {
         cluster.nodes[2].says("ready");
     }
     cluster.node(2).ask::<String>(&["SET", "key-1", "value"]);
+}
+
+/// It was waited for, and the node never said that it serves the others.
+#[test]
+fn a_group_that_cannot_start_keeps_none_of_the_others_waiting() {
+    let mut cluster = Cluster::start(Scratch::new(), &["--groups", "2"], wrap);
+    cluster.kill(2..3);
+    let state = cluster.node_dir(2).join("group-2/hard-state");
+    let len = fs::metadata(&state).unwrap().len();
+    fs::write(&state, vec![0x5a; len as usize]).unwrap();
+    cluster.restart(2);
+    cluster.nodes[2].says("ready");
+    let third = local(cluster.clients + 2);
+    let groups = json(&["status", &third])["groups"].clone();
+    assert_eq!((&groups[0]["ended"], &groups[1]["ended"]), (&false.into(), &true.into()));
 }
 
 /// The first group that could not be looked at was the last that was told of.
