@@ -5,7 +5,8 @@
 //! that gathered are written, then each of their files is synced once. Groups have their turns beside
 //! each other, so their syncs meet in the device, and one whose file hangs holds one thread. What may
 //! wait is done by its urgency, and what nobody waits for never has all threads: a new segment for a
-//! commit, or a read for a peer, finds one. Knows no engine.
+//! commit, or a read for a peer, finds one. Nor do reads that follow one another without end keep it
+//! waiting. Knows no engine.
 //! Invariant: of one group one turn of each line is under way at most, and each operation ends once.
 
 use super::{
@@ -50,6 +51,10 @@ const CREWS: [Crew; 3] = [
 /// How many of its crew may be at what nobody waits for: one always is at hand for the rest.
 const BACKGROUND_MAX: usize = CREWS[crew_of(BACKGROUND)].threads - 1;
 
+/// So many turns of those who are served pass what nobody waits for before that has one: a snapshot that is never
+/// taken, and a segment that is never made, are waited for in the end.
+const PASSES_MAX: usize = 16;
+
 const fn crew_of(line: usize) -> usize {
     match line {
         COMMITS => 0,
@@ -93,6 +98,8 @@ struct State {
     ready: [VecDeque<GroupId>; LINES],
     /// How many threads are at what nobody waits for.
     in_background: usize,
+    /// How many turns have passed what nobody waits for, since it had one.
+    passes: usize,
     /// How many threads of each crew have nothing to do.
     idle: [usize; CREWS.len()],
     is_closed: bool,
@@ -110,13 +117,24 @@ impl State {
         true
     }
 
-    /// The next turn of the most urgent of these lines.
+    /// The next turn of the most urgent of these lines, or of what has waited for too many of them.
     fn take(&mut self, lines: Range<usize>) -> Option<Turn> {
-        for line in lines {
-            while let Some(group) = self.ready[line].pop_front() {
-                if let Some(turn) = self.begin(group, line) {
-                    return Some(turn);
-                }
+        let may_be_late = lines.contains(&BACKGROUND) && self.ready[CREATES].is_empty();
+        let late = (may_be_late && self.passes >= PASSES_MAX).then_some(BACKGROUND);
+        let turn = late.into_iter().chain(lines).find_map(|line| self.first_of(line))?;
+        match turn.line {
+            BACKGROUND => self.passes = 0,
+            SERVES if !self.ready[BACKGROUND].is_empty() => self.passes += 1,
+            _ => {}
+        }
+        Some(turn)
+    }
+
+    fn first_of(&mut self, line: usize) -> Option<Turn> {
+        while let Some(group) = self.ready[line].pop_front() {
+            let turn = self.begin(group, line);
+            if turn.is_some() {
+                return turn;
             }
         }
         None

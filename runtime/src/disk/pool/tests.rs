@@ -292,3 +292,47 @@ fn what_was_begun_has_ended_when_the_pool_is_dropped() {
     drop(pool);
     assert_eq!(lock(&shared.done).len(), 1);
 }
+
+/// Whoever reads for a peer asks for the next piece when it has one: among several groups there is always one
+/// that waits.
+#[test]
+fn what_nobody_waits_for_has_its_turn_while_peers_are_read_for() {
+    let (begun, _begins) = channel();
+    let mut state = State::default();
+    let ask = |state: &mut State, group, line: usize| {
+        let seat = state.seats.get_mut(&group).unwrap();
+        seat.is_served[line] = false;
+        seat.jobs[line].push_back((OpId(0), read()));
+        assert!(state.line_up(group, line));
+    };
+    let groups = [1, 2, 3].map(GroupId);
+    for group in groups {
+        let place = Arc::new(Held { begun: begun.clone(), group, gate: None });
+        let seat = Seat { place, jobs: Default::default(), is_served: [false; LINES] };
+        state.seats.insert(group, seat);
+    }
+    groups.iter().for_each(|group| ask(&mut state, *group, SERVES));
+    groups.iter().for_each(|group| ask(&mut state, *group, BACKGROUND));
+    let mut lines = Vec::new();
+    while lines.iter().filter(|line| **line == BACKGROUND).count() < groups.len() {
+        let turn = state.take(CREATES..SNAPSHOTS).unwrap();
+        lines.push(turn.line);
+        if turn.line == SERVES {
+            ask(&mut state, turn.group, SERVES);
+        }
+        assert!(lines.len() < 1000, "it waited in vain");
+    }
+    let one = [vec![SERVES; PASSES_MAX], vec![BACKGROUND]].concat();
+    assert_eq!(lines, one.repeat(groups.len()));
+    // All threads that it may have are at it.
+    ask(&mut state, groups[0], BACKGROUND);
+    let turns = (0..100).map(|_| {
+        let turn = state.take(CREATES..BACKGROUND).unwrap();
+        ask(&mut state, turn.group, SERVES);
+        turn.line
+    });
+    assert!(turns.collect::<Vec<_>>().iter().all(|line| *line == SERVES));
+    ask(&mut state, groups[1], CREATES);
+    let next = |state: &mut State| state.take(CREATES..SNAPSHOTS).unwrap().line;
+    assert_eq!([next(&mut state), next(&mut state)], [CREATES, BACKGROUND]);
+}
