@@ -14,6 +14,8 @@
 //! its own clock, may have expired first replicates a [`Command::Tick`] and asks again: its own
 //! clock decides when to ask for the time, never what the answer is. Where the log is ahead of that clock, as
 //! a leader's was once, the server goes by the time that it saw last with an answer and what has passed since.
+//! How long a key has to live is told by the same clock, and for its sake alone the time is asked for only where that
+//! is more than a tenth of a second behind: without writes PTTL stands still for so long.
 //! Where the tick finds no room, as on a full disk, or is not taken while too much is in flight or who leads is
 //! changing, the clock stands still and the key is there until a write comes through.
 

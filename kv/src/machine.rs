@@ -296,7 +296,8 @@ impl Kv {
             Command::Exists(keys) | Command::MGet(keys) => keys.iter().any(expired),
             Command::Ttl { key, .. } => {
                 let expires = self.live(key).is_some_and(|slot| slot.expires != NEVER);
-                expires && clock.0 > self.position.time.0.saturating_add(TTL_LAG_MAX)
+                let lags = clock.0 > self.position.time.0.saturating_add(TTL_LAG_MAX);
+                expired(key) || expires && lags
             }
             // Which keys it would list is not looked at twice.
             Command::Scan { .. } => self.map.expires_within(self.position.time, clock),

@@ -304,6 +304,28 @@ fn a_read_that_the_clock_may_change_asks_for_the_time() {
     assert_eq!(&after.values[..], b"$1\r\n2\r\n$-1\r\n$1\r\n2\r\n");
 }
 
+/// For a tenth of a second it was told how long a key had to live that GET no longer found.
+#[test]
+fn a_ttl_that_the_clock_may_end_asks_for_the_time() {
+    let mut log = Log::default();
+    let set = |key, millis| Command::Set { key, value: b"1", when: When::Always, millis };
+    log.apply_at(10 * SECOND, set(b"a", 50));
+    log.apply_at(10 * SECOND, set(b"b", 0));
+    for millis in [false, true] {
+        let ttl = [Command::Ttl { key: b"a", millis }];
+        let expires = 10 * SECOND + SECOND / 20;
+        assert_eq!(log.ask_at(expires - 1, &ttl).stopped, Stopped::Done);
+        assert_eq!(log.ask_at(expires, &ttl).stopped, Stopped::Stale);
+        let lasting = [Command::Ttl { key: b"b", millis }, Command::Ttl { key: b"none", millis }];
+        assert_eq!(log.ask_at(20 * SECOND, &lasting).stopped, Stopped::Done);
+    }
+    // What lasts longer may be told a tenth of a second late.
+    log.apply(set(b"c", 5000));
+    let ttl = [Command::Ttl { key: b"c", millis: true }];
+    assert_eq!(log.ask_at(10 * SECOND + TTL_LAG_MAX, &ttl).stopped, Stopped::Done);
+    assert_eq!(log.ask_at(10 * SECOND + TTL_LAG_MAX + 1, &ttl).stopped, Stopped::Stale);
+}
+
 /// In a cluster without writes a scan listed for ever what had expired.
 #[test]
 fn a_scan_that_the_clock_may_change_asks_for_the_time() {
