@@ -1,0 +1,175 @@
+//! What clients say, and what is understood.
+
+use super::*;
+use crate::serve::reader::Reader;
+
+/// Parses a line of words, as a client would send them.
+fn with<T>(line: &str, look: impl FnOnce(Request<'_>) -> T) -> T {
+    let words: Vec<_> = line.split(' ').collect();
+    let mut bytes = Vec::new();
+    answer::array(&mut bytes, words.len());
+    words.iter().for_each(|word| answer::bulk(&mut bytes, word.as_bytes()));
+    let mut reader = Reader::new(10_000);
+    reader.room().extend_from_slice(&bytes);
+    assert_eq!(reader.next(), Ok(true));
+    look(parse(reader.args(), &mut Vec::new()))
+}
+
+fn check(line: &str, expected: Command<'_>) {
+    with(line, |request| assert_eq!(request, Request::Command(expected), "{line}"));
+    let mut batch = lakebed::Batch::default();
+    batch.push_with(|out| expected.encode(out));
+    let sent: usize = line.split(' ').map(|word| word.len() + 6).sum();
+    assert!(batch.bytes() <= sent + 4, "{line} costs the log more than its client");
+}
+
+fn reply(line: &str) -> String {
+    with(line, |request| match request {
+        Request::Answered(bytes) => String::from_utf8(bytes).unwrap(),
+        other => panic!("{line}: {other:?}"),
+    })
+}
+
+#[test]
+fn commands_are_understood() {
+    let (key, value, mut buf) = (&b"k"[..], &b"v"[..], Vec::new());
+    let set = |when, millis| Command::Set { key, value, when, millis };
+    check("set k v", set(When::Always, 0));
+    check("SET k v NX", set(When::Absent, 0));
+    check("SET k v ex 2 xx", set(When::Present, 2000));
+    check("SET k v PX 2", set(When::Always, 2));
+    check("SET k v XX xx EX x EX 2", set(When::Present, 2000));
+    check("SET k v NX PX 3 NX", set(When::Absent, 3));
+    check("GET k", Command::Get(key));
+    check("INCR k", Command::Incr { key, by: 1 });
+    check("INCRBY k -7", Command::Incr { key, by: -7 });
+    check("DECRBY k 7", Command::Incr { key, by: -7 });
+    check("decrby k -9223372036854775807", Command::Incr { key, by: i64::MAX });
+    check("DECR k", Command::Incr { key, by: -1 });
+    check("APPEND k v", Command::Append { key, value });
+    let list = List::of([key, value], &mut buf);
+    check("DEL k v", Command::Del(list));
+    check("EXISTS k v", Command::Exists(list));
+    check("MGET k v", Command::MGet(list));
+    check("MSET k v", Command::MSet(list));
+    check("EXPIRE k 3", Command::Expire { key, millis: 3000 });
+    check("INCRBY k 0", Command::Incr { key, by: 0 });
+    check("PEXPIRE k -9223372036854775808", Command::Expire { key, millis: i64::MIN });
+    let far = 9_223_363_240_761_753_599;
+    check("PEXPIRE k 9223363240761753599", Command::Expire { key, millis: far });
+    check("PEXPIRE k -3", Command::Expire { key, millis: -3 });
+    check("TTL k", Command::Ttl { key, millis: false });
+    check("PTTL k", Command::Ttl { key, millis: true });
+    check("DBSIZE", Command::DbSize);
+    check("SCAN 5", Command::Scan { cursor: 5, count: 10, pattern: b"*" });
+    check("SCAN 5 match k count 7", Command::Scan { cursor: 5, count: 7, pattern: key });
+    check("lakebed digest", Command::Digest);
+}
+
+#[test]
+fn wrong_commands_are_answered_with_what_is_wrong() {
+    let cases = [
+        ("NONE a", "unknown command 'none'"),
+        ("GET", "wrong number of arguments for 'get' command"),
+        ("GET a b", "wrong number of arguments"),
+        ("MSET a", "wrong number of arguments"),
+        ("DEL", "wrong number of arguments"),
+        ("SET k v NX XX", "syntax error"),
+        ("SET k v XX NX XX", "syntax error"),
+        ("SET k v EX 3 PX 3", "syntax error"),
+        ("SET k v EX 3 EX x", "not an integer"),
+        ("SET k v EX", "syntax error"),
+        ("SET k v EX x", "not an integer"),
+        ("SET k v EX 0", "invalid expire time in 'set' command"),
+        ("SET k v EX 9223372036854775807", "invalid expire time"),
+        ("SET k v EX 9223372036854775", "invalid expire time"),
+        ("SET k v PX 9223372036854775807", "invalid expire time"),
+        ("SET k v PX +3", "not an integer"),
+        ("SET k v PX -3", "invalid expire time in 'set' command"),
+        ("SET k v KEEPTTL", "syntax error"),
+        ("INCRBY k 1.5", "not an integer"),
+        ("INCRBY k +3", "not an integer or out of range"),
+        ("INCRBY k 007", "not an integer"),
+        ("INCRBY k -0", "not an integer"),
+        ("INCRBY k -03", "not an integer"),
+        ("INCRBY k -", "not an integer"),
+        ("DECRBY k 00", "not an integer"),
+        ("DECRBY k", "wrong number of arguments for 'decrby' command"),
+        ("DECRBY k 9223372036854775808", "not an integer"),
+        ("DECRBY k -9223372036854775808", "decrement would overflow"),
+        ("EXPIRE k 9223372036854775807", "invalid expire time"),
+        ("EXPIRE k -9223372036854775807", "invalid expire time"),
+        ("EXPIRE k 9223372036854775", "invalid expire time in 'expire' command"),
+        ("PEXPIRE k 9223372036854775807", "invalid expire time"),
+        ("EXPIRE k 03", "not an integer"),
+        ("EXPIRE k", "wrong number of arguments for 'expire' command"),
+        ("EXPIRE k 1 NX", "Unsupported option NX"),
+        ("PEXPIRE k x foo bar", "Unsupported option foo"),
+        ("SCAN x", "invalid cursor"),
+        ("SCAN 0 COUNT 0", "syntax error"),
+        ("SELECT 1", "DB index is out of range"),
+        ("SELECT x", "value is not an integer or out of range"),
+        ("CONFIG SET a b", "when the node is started"),
+        ("CLIENT LIST", "CLIENT knows"),
+        ("LAKEBED FREEZE", "LAKEBED knows"),
+        ("LAKEBED BACKUP", "LAKEBED knows"),
+        ("LAKEBED BACKUP READ 1", "LAKEBED knows"),
+        ("LAKEBED BACKUP READ x 1", "LAKEBED knows"),
+        ("LAKEBED SNAPSHOT now", "LAKEBED knows"),
+        ("LAKEBED GROUP", "LAKEBED knows"),
+        ("HELLO two", "not an integer"),
+        ("HELLO 2 SETNAME", "syntax error"),
+        ("HELLO 2 AUTH a b", "no users"),
+        ("LAKEBED GROUP x INFO", "not an integer"),
+        ("LAKEBED GROUP 1", "LAKEBED knows"),
+        ("LAKEBED GROUP 1 GROUP 1 INFO", "LAKEBED knows"),
+        ("LAKEBED GROUP 1 SESSION OPEN", "LAKEBED knows"),
+    ];
+    for (line, expected) in cases {
+        let reply = reply(line);
+        assert!(reply.starts_with("-ERR ") && reply.contains(expected), "{line}: {reply}");
+    }
+    assert_eq!(reply("HELLO 3"), "-NOPROTO unsupported protocol version\r\n");
+    let long = "?".repeat(PATTERN_BYTES_MAX + 1);
+    for line in [format!("SCAN 0 MATCH {long}"), format!("CONFIG GET save {long}")] {
+        assert_eq!(reply(&line), format!("-{PATTERN_TOO_LONG}\r\n"));
+    }
+    check(
+        &format!("SCAN 0 MATCH {}", &long[1..]),
+        Command::Scan { cursor: 0, count: 10, pattern: &long.as_bytes()[1..] },
+    );
+}
+
+#[test]
+fn what_tools_ask_first_is_answered() {
+    assert_eq!(reply("PING"), "+PONG\r\n");
+    assert_eq!(reply("PING hello"), "$5\r\nhello\r\n");
+    assert_eq!(reply("ECHO hello"), "$5\r\nhello\r\n");
+    assert_eq!(reply("SELECT 0"), "+OK\r\n");
+    assert_eq!(reply("CONFIG GET save"), "*2\r\n$4\r\nsave\r\n$0\r\n\r\n");
+    assert_eq!(reply("CONFIG GET append*").matches('$').count(), 4);
+    assert_eq!(reply("CONFIG GET none"), "*0\r\n");
+    assert_eq!(reply("COMMAND DOCS"), "*0\r\n");
+    assert_eq!(reply("CLIENT SETINFO LIB-NAME x"), "+OK\r\n");
+    for line in ["HELLO", "HELLO 2", "hello 2 setname x"] {
+        let reply = reply(line);
+        assert!(reply.starts_with("*14\r\n$6\r\nserver\r\n$7\r\nlakebed\r\n"), "{reply}");
+        assert!(reply.contains("$5\r\nproto\r\n:2\r\n"), "{reply}");
+    }
+    let order = |line: &str, order| {
+        with(line, |request| assert_eq!(request, Request::Order(order), "{line}"));
+    };
+    order("LAKEBED snapshot", Order::Snapshot);
+    order("lakebed backup begin", Order::BeginBackup);
+    order("LAKEBED BACKUP READ 5 9999999999", Order::ReadBackup { offset: 5, len: u32::MAX });
+    order("LAKEBED BACKUP END", Order::EndBackup);
+    let within = |line: &str, inner: Request<'_>| {
+        let expected = Request::Within(3, Box::new(inner));
+        with(line, |request| assert_eq!(request, expected, "{line}"));
+    };
+    within("LAKEBED GROUP 3 SNAPSHOT", Request::Order(Order::Snapshot));
+    within("lakebed group 3 digest", Request::Command(Command::Digest));
+    within("LAKEBED GROUP 3 info", Request::Info);
+    with("QUIT", |request| assert_eq!(request, Request::Quit));
+    with("INFO server", |request| assert_eq!(request, Request::Info));
+}
