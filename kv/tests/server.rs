@@ -441,6 +441,45 @@ fn keys_with_expiry_are_read_while_nothing_can_be_written() {
     }
 }
 
+/// MULTI was refused, and what stood behind it was performed as it came: a client library's pipeline
+/// that was meant to be one transaction was half of one.
+#[test]
+fn nothing_of_a_transaction_is_performed() {
+    let server = Server::start();
+    let mut client = server.client();
+    client.send(&pipeline(&["SET a 1", "MULTI", "SET a 9", "GET a", "MULTI", "NONE", "EXEC"]));
+    client.send(&pipeline(&["GET a", "MULTI", "INCR a", "DISCARD", "INCR a", "EXEC", "DISCARD"]));
+    client.expect("+OK\r\n");
+    let refused = "-ERR not performed: it is part of a transaction (MULTI), and there are none";
+    for expected in [
+        "-ERR MULTI: there are no transactions here; what follows is refused up to EXEC",
+        refused,
+        refused,
+        refused,
+        refused,
+        "-EXECABORT there are no transactions here: nothing of it was performed",
+    ] {
+        let line = client.line();
+        assert!(line.starts_with(expected), "{line}");
+    }
+    client.expect("$1\r\n1\r\n");
+    for expected in ["-ERR MULTI: ", refused, "-ERR DISCARD: there are no transactions here"] {
+        let line = client.line();
+        assert!(line.starts_with(expected), "{line}");
+    }
+    client.expect(":2\r\n-ERR EXEC without MULTI\r\n-ERR DISCARD without MULTI\r\n");
+    for line in ["WATCH a", "UNWATCH"] {
+        client.ask(line, "-ERR no key is watched: there are no transactions here\r\n");
+    }
+    // Of one connection, and not for ever.
+    client.ask("MULTI x", "-ERR wrong number of arguments for 'multi' command\r\n");
+    client.send(&command("MULTI"));
+    client.line();
+    server.client().ask("GET a", "$1\r\n2\r\n");
+    client.ask("QUIT", "+OK\r\n");
+    assert_eq!(server.state(|state| state.batches.clone()), [1, 1]);
+}
+
 #[test]
 fn quit_is_answered_and_what_follows_is_not() {
     let server = Server::start();

@@ -11,6 +11,7 @@ use super::{
     sessions,
     store::Store,
     stores::{self, Place, Stores},
+    transactions::Transactions,
 };
 use crate::{Command, answer};
 use lakebed::Batch;
@@ -39,6 +40,7 @@ pub(crate) struct Connection<S, T> {
     run_bytes_max: usize,
     reader: Reader,
     taking: Taking,
+    transactions: Transactions,
     /// Answers on their way out.
     out: Vec<u8>,
     /// The keys of the command at hand.
@@ -87,6 +89,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
             run_bytes_max: bytes_max,
             reader: Reader::new(bytes_max),
             taking: Taking::default(),
+            transactions: Transactions::default(),
             out: Vec::new(),
             list: Vec::new(),
         }
@@ -160,6 +163,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
             Request::Within(group, request) => (Some(group), *request),
             request => (None, request),
         };
+        if run.is_none()
+            && let Some(why) = self.transactions.refuse(&request)
+        {
+            answer::error(&mut self.out, why);
+            self.reader.consume();
+            return None;
+        }
         if let Request::Command(command) = &request
             && named.is_none()
             && let Place::Group(group) = self.stores.place(command)
@@ -288,6 +298,7 @@ fn direct<T: Store>(
         }
         Request::Order(order) => Step::Order(stores.named(named)?, order),
         Request::Info => Step::Info(named.map(|_| stores.named(named)).transpose()?),
+        Request::Transaction(_) => unreachable!("transactions were refused"),
         Request::Within(..) => unreachable!("a group's name is followed by none"),
         Request::Quit => Step::Quit,
     }))

@@ -72,6 +72,7 @@ fn meaning_of(request: Request<'_>, reader: &Reader) -> Vec<u8> {
         }
         Request::Order(order) => format!("{order:?}").into_bytes(),
         Request::Info => b"info".to_vec(),
+        Request::Transaction(word) => format!("{word:?}").into_bytes(),
         Request::Quit => b"quit".to_vec(),
     }
 }

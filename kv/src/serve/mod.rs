@@ -18,6 +18,7 @@ mod run;
 mod sessions;
 mod store;
 mod stores;
+mod transactions;
 
 pub use address::{WrongAddress, check_address};
 use connection::Connection;

@@ -7,6 +7,7 @@ use super::{
     orders::{Order, WrongOrder},
     reader::Args,
     sessions,
+    transactions::Word,
 };
 use crate::{
     Command, List, When, answer,
@@ -45,6 +46,8 @@ pub(crate) enum Request<'a> {
     Order(Order),
     /// How the node is.
     Info,
+    /// Of a transaction.
+    Transaction(Word),
     /// To be let go.
     Quit,
 }
@@ -134,9 +137,17 @@ fn parse_local<'a>(name: &[u8], args: Args<'a>) -> Parsed<'a> {
         b"HELLO" => hello(args)?,
         b"INFO" => return Ok(Request::Info),
         b"QUIT" => return Ok(Request::Quit),
+        b"MULTI" => return transaction(Word::Multi, args),
+        b"EXEC" => return transaction(Word::Exec, args),
+        b"DISCARD" => return transaction(Word::Discard, args),
+        b"WATCH" | b"UNWATCH" => return Ok(Request::Transaction(Word::Watch)),
         _ => return Err(Wrong::Unknown),
     };
     Ok(Request::Answered(answer))
+}
+
+const fn transaction<'a>(word: Word, args: Args<'a>) -> Parsed<'a> {
+    if args.len() > 0 { Err(Wrong::Arity) } else { Ok(Request::Transaction(word)) }
 }
 
 fn one(args: Args<'_>) -> Result<&[u8], Wrong<'_>> {

@@ -124,6 +124,8 @@ fn wrong_commands_are_answered_with_what_is_wrong() {
         ("LAKEBED GROUP 1", "LAKEBED knows"),
         ("LAKEBED GROUP 1 GROUP 1 INFO", "LAKEBED knows"),
         ("LAKEBED GROUP 1 SESSION OPEN", "LAKEBED knows"),
+        ("MULTI x", "wrong number of arguments for 'multi' command"),
+        ("EXEC x", "wrong number of arguments"),
     ];
     for (line, expected) in cases {
         let reply = reply(line);
@@ -170,6 +172,15 @@ fn what_tools_ask_first_is_answered() {
     within("LAKEBED GROUP 3 SNAPSHOT", Request::Order(Order::Snapshot));
     within("lakebed group 3 digest", Request::Command(Command::Digest));
     within("LAKEBED GROUP 3 info", Request::Info);
+    for (line, word) in [
+        ("multi", Word::Multi),
+        ("EXEC", Word::Exec),
+        ("DISCARD", Word::Discard),
+        ("WATCH a b", Word::Watch),
+        ("UNWATCH", Word::Watch),
+    ] {
+        with(line, |request| assert_eq!(request, Request::Transaction(word), "{line}"));
+    }
     with("QUIT", |request| assert_eq!(request, Request::Quit));
     with("INFO server", |request| assert_eq!(request, Request::Info));
 }
