@@ -1,4 +1,4 @@
-//! RESP2 values, written. The machine answers in the bytes its clients read.
+//! RESP values, written: of the second protocol, but for what says otherwise. The machine answers in the bytes its clients read.
 
 /// `+text`
 pub(crate) fn simple(out: &mut Vec<u8>, text: &str) {
@@ -28,6 +28,12 @@ pub(crate) fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
 /// The absence of a value.
 pub(crate) fn null(out: &mut Vec<u8>) {
     out.extend_from_slice(b"$-1\r\n");
+}
+
+/// `%pairs`; keys and values follow. Of the third protocol.
+#[cfg(feature = "serve")]
+pub(crate) fn map(out: &mut Vec<u8>, pairs: usize) {
+    count(out, b'%', pairs);
 }
 
 /// `*count`; the elements follow.
@@ -65,6 +71,39 @@ pub(crate) fn first(values: &[u8]) -> Option<&[u8]> {
     values.get(..at)
 }
 
+/// Says in the third protocol what is said from `start` on, whole values: absence in its own way.
+#[cfg(feature = "serve")]
+pub(crate) fn to_resp3(values: &mut Vec<u8>, start: usize) {
+    // What stands between `moved` and `at` is not needed any more.
+    let (mut at, mut moved) = (start, start);
+    while at < values.len() {
+        let len = line_or_bulk(&values[at..]).unwrap_or(values.len() - at);
+        if &values[at..at + len] == b"$-1\r\n" {
+            values[moved..moved + 3].copy_from_slice(b"_\r\n");
+            moved += 3;
+        } else {
+            if moved < at {
+                values.copy_within(at..at + len, moved);
+            }
+            moved += len;
+        }
+        at += len;
+    }
+    values.truncate(moved);
+}
+
+/// How long the first line is, with the bytes that it announces.
+#[cfg(feature = "serve")]
+fn line_or_bulk(values: &[u8]) -> Option<usize> {
+    let line = values.windows(2).position(|end| end == b"\r\n")?;
+    let announced = match values.split_first()? {
+        (b'$', _) => std::str::from_utf8(&values[1..line]).ok()?.parse::<i64>().ok()?,
+        _ => -1,
+    };
+    let bulk = usize::try_from(announced).map_or(0, |len| len + 2);
+    Some(line + 2 + bulk).filter(|len| *len <= values.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +126,31 @@ mod tests {
             assert_eq!(first(&whole[..end]), None, "{end} bytes");
         }
         assert_eq!(first(b"x\r\n"), None);
+    }
+
+    #[cfg(feature = "serve")]
+    #[test]
+    fn absence_is_said_as_the_third_protocol_does() {
+        let mut out = b"$-1\r\n".to_vec();
+        let start = out.len();
+        null(&mut out);
+        array(&mut out, 4);
+        bulk(&mut out, b"$-1\r\n$-1\r\n");
+        null(&mut out);
+        null(&mut out);
+        bulk(&mut out, b"");
+        integer(&mut out, -1);
+        error(&mut out, "ERR $-1");
+        map(&mut out, 1);
+        bulk(&mut out, b"longer than what was left out before it");
+        null(&mut out);
+        to_resp3(&mut out, start);
+        let expected = b"$-1\r\n_\r\n*4\r\n$10\r\n$-1\r\n$-1\r\n\r\n_\r\n_\r\n$0\r\n\r\n:-1\r\n\
+            -ERR $-1\r\n%1\r\n$39\r\nlonger than what was left out before it\r\n_\r\n";
+        assert_eq!(out.escape_ascii().to_string(), expected.escape_ascii().to_string());
+        let before = out.clone();
+        to_resp3(&mut out, before.len());
+        assert_eq!(out, before);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! * [`Kv`] is the machine: deterministic, without clock or I/O, cheap to freeze.
 //! * [`Command`] is what stands in the log, [`Queries`] what is asked beside it.
-//! * [`serve`] speaks RESP2 with clients and turns their pipelines into batches.
+//! * [`serve`] speaks RESP with clients and turns their pipelines into batches.
 //! * [`slots`] spreads keys over groups, as Redis Cluster does.
 //! * [`Served`] is what a server's node runs: a [`Kv`] with sessions before it.
 //!

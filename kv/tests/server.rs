@@ -480,6 +480,57 @@ fn nothing_of_a_transaction_is_performed() {
     assert_eq!(server.state(|state| state.batches.clone()), [1, 1]);
 }
 
+fn greeting(head: &str, protocol: u8) -> String {
+    format!(
+        "{head}\r\n$6\r\nserver\r\n$7\r\nlakebed\r\n$7\r\nversion\r\n${}\r\n{}\r\n$4\r\nmode\r\n\
+         $10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$5\r\nproto\r\n:{protocol}\r\n$2\r\nid\r\n:0\r\n\
+         $7\r\nmodules\r\n*0\r\n",
+        env!("CARGO_PKG_VERSION").len(),
+        env!("CARGO_PKG_VERSION"),
+    )
+}
+
+/// Client libraries ask for it by default, and two of the most used did not connect without.
+#[test]
+fn who_asks_for_the_third_protocol_is_answered_in_it() {
+    let server = Server::start();
+    let (mut client, mut other) = (server.client(), server.client());
+    let absent = ["GET none", "MGET a none", "SET a 2 NX", "SET none 2 XX", "CONFIG GET save"];
+    client.send(&pipeline(&["SET a $-1", "GET none", "HELLO 3"]));
+    client.send(&pipeline(&absent));
+    client.send(&pipeline(&["GET a", "HELLO", "COMMAND DOCS", "HELLO 4", "DBSIZE"]));
+    client.expect(&format!("+OK\r\n$-1\r\n{}", greeting("%7", 3)));
+    client.expect("_\r\n*2\r\n$3\r\n$-1\r\n_\r\n_\r\n_\r\n%1\r\n$4\r\nsave\r\n$0\r\n\r\n");
+    client.expect(&format!("$3\r\n$-1\r\n{}%0\r\n", greeting("%7", 3)));
+    client.expect("-NOPROTO unsupported protocol version\r\n:1\r\n");
+    // Of one connection, and until it asks for the other one, or to be as new.
+    let plain = "$-1\r\n*2\r\n$3\r\n$-1\r\n$-1\r\n$-1\r\n$-1\r\n*2\r\n$4\r\nsave\r\n$0\r\n\r\n";
+    other.send(&pipeline(&absent));
+    other.expect(plain);
+    client.send(&pipeline(&["GET none", "HELLO 2", "GET none", "HELLO 3", "GET none", "RESET"]));
+    client.send(&pipeline(&absent));
+    client.expect(&format!("_\r\n{}$-1\r\n", greeting("*14", 2)));
+    client.expect(&format!("{}_\r\n+RESET\r\n{plain}", greeting("%7", 3)));
+    // What does not fit into one answer of the machine, and a session's write.
+    let value = "x".repeat(1_000_000);
+    client.ask(&format!("SET large {value}"), "+OK\r\n");
+    client.ask("HELLO 3", &greeting("%7", 3));
+    client.send(&pipeline(&["MGET none large none"; 4]));
+    let one = format!("*3\r\n_\r\n$1000000\r\n{value}\r\n_\r\n");
+    (0..4).for_each(|_| client.expect(&one));
+    client.send(&command("LAKEBED SESSION OPEN"));
+    client.line();
+    let name = client.line();
+    let again = format!("LAKEBED SESSION DO {} 1 SET a 2 NX", name.trim());
+    client.ask(&again, "_\r\n");
+    other.ask(&again, "$-1\r\n");
+    // A transaction that was refused has ended, too.
+    client.send(&command("MULTI"));
+    client.line();
+    client.send(&pipeline(&["RESET", "GET none"]));
+    client.expect("+RESET\r\n$-1\r\n");
+}
+
 #[test]
 fn quit_is_answered_and_what_follows_is_not() {
     let server = Server::start();

@@ -5,6 +5,7 @@
 
 use super::{
     orders::{Order, Taking},
+    outgoing::{OUT_BYTES, Outgoing, Protocol, STALL_MAX},
     reader::{self, ProtocolError, Reader},
     request::{self, Request},
     run::Runs,
@@ -22,15 +23,8 @@ use tokio::{
     time::timeout,
 };
 
-/// How long a client may take for more of a command, and to take more of its answers.
-const STALL_MAX: Duration = Duration::from_secs(60);
 /// How long a client that was told off is listened to, so that it can read why.
 const LINGER_MAX: Duration = Duration::from_secs(1);
-/// Answers are sent when they are this long, or when nothing else is to be done.
-const OUT_BYTES: usize = 256 << 10;
-/// An empty buffer of answers larger than this is given back.
-const KEPT_BYTES_MAX: usize = OUT_BYTES;
-
 /// A connected client.
 pub(crate) struct Connection<S, T> {
     stream: S,
@@ -41,8 +35,7 @@ pub(crate) struct Connection<S, T> {
     reader: Reader,
     taking: Taking,
     transactions: Transactions,
-    /// Answers on their way out.
-    out: Vec<u8>,
+    out: Outgoing,
     /// The keys of the command at hand.
     list: Vec<u8>,
 }
@@ -90,7 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
             reader: Reader::new(bytes_max),
             taking: Taking::default(),
             transactions: Transactions::default(),
-            out: Vec::new(),
+            out: Outgoing::default(),
             list: Vec::new(),
         }
     }
@@ -114,18 +107,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
                 Step::Flush => self.flush().await?,
                 Step::Run(runs) => self.perform(runs).await?,
                 Step::Everywhere(Everywhere::DbSize) => {
-                    self.stores.count_keys(&mut self.out).await;
+                    self.stores.count_keys(&mut self.out.bytes).await;
                 }
                 Step::Everywhere(Everywhere::Scan { cursor, count, pattern }) => {
-                    self.stores.scan(cursor, count, &pattern, &mut self.out).await;
+                    self.stores.scan(cursor, count, &pattern, &mut self.out.bytes).await;
                 }
                 Step::Session(group, command) => self.perform_in_session(group, &command).await,
                 Step::Order(group, order) => {
-                    self.taking.carry_out(order, group, &self.stores, &mut self.out).await;
+                    self.taking.carry_out(order, group, &self.stores, &mut self.out.bytes).await;
                 }
-                Step::Info(group) => self.stores.inform(group, &mut self.out).await,
+                Step::Info(group) => self.stores.inform(group, &mut self.out.bytes).await,
                 Step::Quit => {
-                    answer::simple(&mut self.out, "OK");
+                    answer::simple(&mut self.out.bytes, "OK");
                     return self.close().await;
                 }
                 Step::Close => return self.close().await,
@@ -137,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
     fn step(&mut self) -> Step {
         let mut run = None;
         loop {
-            if self.out.len() > OUT_BYTES {
+            if self.out.is_full() {
                 return run.map_or(Step::Flush, Step::Run);
             }
             match self.reader.next() {
@@ -166,7 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
         if run.is_none()
             && let Some(why) = self.transactions.refuse(&request)
         {
-            answer::error(&mut self.out, why);
+            answer::error(&mut self.out.bytes, why);
             self.reader.consume();
             return None;
         }
@@ -187,8 +180,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
         if run.is_some() {
             return run.take().map(Step::Run);
         }
-        let step = direct(&self.stores, named, request).unwrap_or_else(|answer| {
-            self.out.extend_from_slice(&answer);
+        let step = direct(&self.stores, &mut self.out, named, request).unwrap_or_else(|answer| {
+            self.out.bytes.extend_from_slice(&answer);
             None
         });
         self.reader.consume();
@@ -196,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
     }
 
     fn complain(&mut self, error: ProtocolError) {
-        answer::error(&mut self.out, &error.to_string());
+        answer::error(&mut self.out.bytes, &error.to_string());
     }
 
     /// Each group's part beside the others'; its answers in the order of the commands.
@@ -204,15 +197,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
         runs.clock(&self.stores);
         if let [part] = &mut runs.parts[..] {
             let group = self.stores.group(part.group);
-            part.step(group, &mut self.out).await;
+            part.step(group, &mut self.out.bytes).await;
             while part.is_open() {
-                flush(&mut self.stream, &mut self.out).await?;
-                part.step(group, &mut self.out).await;
+                self.out.flush(&mut self.stream).await?;
+                part.step(group, &mut self.out.bytes).await;
             }
             return Ok(());
         }
         while runs.is_open() {
-            runs.step(&self.stores, &mut self.out, OUT_BYTES).await;
+            runs.step(&self.stores, &mut self.out.bytes, OUT_BYTES).await;
             if runs.is_open() {
                 self.flush().await?;
             }
@@ -225,11 +218,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
         let mut answer = Vec::new();
         let result = self.stores.of(group).propose(Batch::one(command), &mut answer).await;
         let group = (self.stores.count() > 1).then_some(group);
-        sessions::reply(&mut self.out, group, result.map(|()| answer));
+        sessions::reply(&mut self.out.bytes, group, result.map(|()| answer));
     }
 
     async fn flush(&mut self) -> io::Result<()> {
-        flush(&mut self.stream, &mut self.out).await
+        self.out.flush(&mut self.stream).await
     }
 
     /// Reads more; false: there is nothing more to hear.
@@ -272,10 +265,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
 /// What is to be done for a request that is no part of a run, if anything; or its answer.
 fn direct<T: Store>(
     stores: &Stores<T>,
+    out: &mut Outgoing,
     named: Option<u64>,
     request: Request<'_>,
 ) -> Result<Option<Step>, Vec<u8>> {
-    Ok(Some(match request {
+    match request {
+        Request::Map(map) => out.map(&map),
+        Request::Hello(protocol) => {
+            let protocol = protocol.unwrap_or_else(|| out.protocol());
+            out.speak(protocol);
+            out.map(&request::greeting(protocol));
+        }
+        Request::Reset => {
+            out.speak(Protocol::default());
+            answer::simple(&mut out.bytes, "RESET");
+        }
+        request => return step_for(stores, named, request).map(Some),
+    }
+    Ok(None)
+}
+
+/// What is to be done for a request; or its answer.
+fn step_for<T: Store>(
+    stores: &Stores<T>,
+    named: Option<u64>,
+    request: Request<'_>,
+) -> Result<Step, Vec<u8>> {
+    Ok(match request {
         Request::Answered(bytes) => return Err(bytes),
         Request::Command(command) => match (command, stores.place(&command)) {
             (_, Place::Crossing) => return Err(stores::crossing()),
@@ -298,49 +314,18 @@ fn direct<T: Store>(
         }
         Request::Order(order) => Step::Order(stores.named(named)?, order),
         Request::Info => Step::Info(named.map(|_| stores.named(named)).transpose()?),
-        Request::Transaction(_) => unreachable!("transactions were refused"),
-        Request::Within(..) => unreachable!("a group's name is followed by none"),
         Request::Quit => Step::Quit,
-    }))
-}
-
-async fn flush(stream: &mut (impl AsyncWrite + Unpin), out: &mut Vec<u8>) -> io::Result<()> {
-    let mut sent = 0;
-    while sent < out.len() {
-        match timeout(STALL_MAX, stream.write(&out[sent..])).await?? {
-            0 => return Err(io::ErrorKind::WriteZero.into()),
-            more => sent += more,
+        Request::Map(_) | Request::Hello(_) | Request::Reset | Request::Transaction(_) => {
+            unreachable!("it is answered by the connection")
         }
-    }
-    out.clear();
-    out.shrink_to(KEPT_BYTES_MAX);
-    Ok(())
+        Request::Within(..) => unreachable!("a group's name is followed by none"),
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::serve::run::tests::Shared;
-    use futures::FutureExt as _;
-
-    /// It had sixty seconds for all that was to be sent at once, however steadily it took it.
-    #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_its_answers_slowly_gets_them_all() {
-        const PIECE: usize = 1000;
-        let (mut client, mut stream) = tokio::io::duplex(PIECE);
-        let mut out = vec![b'x'; 10 * PIECE];
-        let mut sends = Box::pin(flush(&mut stream, &mut out));
-        let mut taken = [0; PIECE];
-        for _ in 0..8 {
-            assert!((&mut sends).now_or_never().is_none());
-            tokio::time::advance(STALL_MAX * 2 / 3).await;
-            client.read_exact(&mut taken).await.unwrap();
-        }
-        assert!((&mut sends).now_or_never().is_none());
-        tokio::time::advance(STALL_MAX + Duration::from_secs(1)).await;
-        let stalled = (&mut sends).now_or_never().expect("it took nothing");
-        assert_eq!(stalled.unwrap_err().kind(), io::ErrorKind::TimedOut);
-    }
 
     /// The buffer of their keys stayed as long as the client did, however idle.
     #[tokio::test]

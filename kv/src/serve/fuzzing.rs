@@ -61,6 +61,9 @@ fn meaning_of(request: Request<'_>, reader: &Reader) -> Vec<u8> {
             assert!(answer.ends_with(b"\r\n"), "{}", answer.escape_ascii());
             answer
         }
+        Request::Map(map) => map.bytes,
+        Request::Hello(protocol) => format!("{protocol:?}").into_bytes(),
+        Request::Reset => b"reset".to_vec(),
         Request::Session(asked) => {
             let bytes = asked.bytes;
             assert!(!matches!(

@@ -1,4 +1,4 @@
-//! Speaks RESP2 with clients: a listener, a task for each connection, a bound on everything.
+//! Speaks RESP with clients, its second or third version: a listener, a task for each connection, a bound on everything.
 //!
 //! Knows the node only as a [`Store`], or one for each of the groups that its keys are spread over. A client that sends what is no RESP is told so and let go;
 //! a pipeline is answered in order, its writes replicated as one batch, its reads asked as one
@@ -12,6 +12,7 @@ pub(crate) mod fuzzing;
 mod info;
 mod inline;
 mod orders;
+mod outgoing;
 mod reader;
 mod request;
 mod run;

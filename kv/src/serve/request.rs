@@ -5,6 +5,7 @@
 
 use super::{
     orders::{Order, WrongOrder},
+    outgoing::Protocol,
     reader::Args,
     sessions,
     transactions::Word,
@@ -37,6 +38,12 @@ pub(crate) enum Request<'a> {
     Command(Command<'a>),
     /// Answered already.
     Answered(Vec<u8>),
+    /// Answered already, by a map.
+    Map(Map),
+    /// Which protocol to speak from now on, if another one.
+    Hello(Option<Protocol>),
+    /// To be as new.
+    Reset,
     /// Of a session: goes into the log by itself.
     Session(sessions::Asked),
     /// The same for one group, counted from one, whatever the keys say: a command that names no
@@ -50,6 +57,14 @@ pub(crate) enum Request<'a> {
     Transaction(Word),
     /// To be let go.
     Quit,
+}
+
+/// A map, which the second protocol knows as an array.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct Map {
+    pub(crate) pairs: usize,
+    /// Keys and values.
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// What is wrong with a command.
@@ -131,10 +146,12 @@ fn parse_local<'a>(name: &[u8], args: Args<'a>) -> Parsed<'a> {
                 return Err(number::<i32>(other).map_or_else(|wrong| wrong, |_| Wrong::Database));
             }
         },
-        b"CONFIG" => config(args)?,
-        b"COMMAND" => command(args),
+        b"CONFIG" => return config(args).map(Request::Map),
+        b"COMMAND" => return Ok(command(args)),
         b"CLIENT" => client(args)?,
-        b"HELLO" => hello(args)?,
+        b"HELLO" => return hello(args).map(Request::Hello),
+        b"RESET" if args.len() == 0 => return Ok(Request::Reset),
+        b"RESET" => return Err(Wrong::Arity),
         b"INFO" => return Ok(Request::Info),
         b"QUIT" => return Ok(Request::Quit),
         b"MULTI" => return transaction(Word::Multi, args),
@@ -289,7 +306,7 @@ fn within<'a>(args: Args<'a>) -> Parsed<'a> {
     Ok(Request::Within(group, Box::new(asked)))
 }
 
-fn config(args: Args<'_>) -> Result<Vec<u8>, Wrong<'_>> {
+fn config(args: Args<'_>) -> Result<Map, Wrong<'_>> {
     let (what, names) = args.split_first().ok_or(Wrong::Arity)?;
     if !what.eq_ignore_ascii_case(b"GET") {
         return Err(Wrong::Text("ERR the configuration is given when the node is started"));
@@ -305,24 +322,27 @@ fn config(args: Args<'_>) -> Result<Vec<u8>, Wrong<'_>> {
             *asked = *asked || glob.matches(setting.as_bytes());
         }
     }
-    let found: Vec<_> = SETTINGS
-        .iter()
-        .zip(asked)
-        .filter_map(|(setting, asked)| asked.then_some(setting))
-        .collect();
-    Ok(answered(|out| {
-        answer::array(out, 2 * found.len());
-        for (name, value) in found {
-            answer::bulk(out, name.as_bytes());
-            answer::bulk(out, value.as_bytes());
-        }
-    }))
+    let mut map = Map { pairs: 0, bytes: Vec::new() };
+    for ((name, value), _) in SETTINGS.iter().zip(asked).filter(|(_, asked)| *asked) {
+        answer::bulk(&mut map.bytes, name.as_bytes());
+        answer::bulk(&mut map.bytes, value.as_bytes());
+        map.pairs += 1;
+    }
+    Ok(map)
 }
 
 /// Interactive clients ask for a table to complete names by; they do without.
-fn command(args: Args<'_>) -> Vec<u8> {
-    let count = args.iter().next().is_some_and(|what| what.eq_ignore_ascii_case(b"COUNT"));
-    answered(|out| if count { answer::integer(out, 0) } else { answer::array(out, 0) })
+fn command<'a>(args: Args<'a>) -> Request<'a> {
+    let is = |name: &[u8]| args.iter().next().is_some_and(|what| what.eq_ignore_ascii_case(name));
+    if is(b"DOCS") {
+        return Request::Map(Map { pairs: 0, bytes: Vec::new() });
+    }
+    let count = is(b"COUNT");
+    Request::Answered(answered(
+        |out| {
+            if count { answer::integer(out, 0) } else { answer::array(out, 0) }
+        },
+    ))
 }
 
 /// Libraries introduce themselves.
@@ -332,16 +352,18 @@ fn client(args: Args<'_>) -> Result<Vec<u8>, Wrong<'_>> {
     if polite { Ok(ok()) } else { Err(Wrong::Text("ERR CLIENT knows SETINFO and SETNAME alone")) }
 }
 
-/// Libraries ask which protocol is spoken: the second one. Those that would rather speak the third
-/// stay with it at the code of this refusal.
-fn hello(args: Args<'_>) -> Result<Vec<u8>, Wrong<'_>> {
-    let mut args = args.iter();
+/// Libraries say which protocol they speak.
+fn hello(args: Args<'_>) -> Result<Option<Protocol>, Wrong<'_>> {
+    let (mut args, mut protocol) = (args.iter(), None);
     if let Some(version) = args.next() {
         let version: i64 = number(version)
             .map_err(|_| Wrong::Text("ERR Protocol version is not an integer or out of range"))?;
-        if version != 2 {
-            return Err(Wrong::Text("NOPROTO unsupported protocol version"));
-        }
+        protocol = Some(match version {
+            2 => Protocol::Resp2,
+            3 => Protocol::Resp3,
+            // Those that would rather speak another one stay with theirs at this code.
+            _ => return Err(Wrong::Text("NOPROTO unsupported protocol version")),
+        });
     }
     while let Some(option) = args.next() {
         if option.eq_ignore_ascii_case(b"AUTH") {
@@ -350,8 +372,12 @@ fn hello(args: Args<'_>) -> Result<Vec<u8>, Wrong<'_>> {
         let names = option.eq_ignore_ascii_case(b"SETNAME");
         args.next().filter(|_| names).ok_or(Wrong::Syntax)?;
     }
-    Ok(answered(|out| {
-        answer::array(out, 14);
+    Ok(protocol)
+}
+
+/// Who answers to HELLO, and in which protocol.
+pub(crate) fn greeting(protocol: Protocol) -> Map {
+    let bytes = answered(|out| {
         // Any node takes any command, as the one that Redis calls the master.
         let words = [
             ("server", "lakebed"),
@@ -363,12 +389,13 @@ fn hello(args: Args<'_>) -> Result<Vec<u8>, Wrong<'_>> {
             answer::bulk(out, word.as_bytes());
         }
         answer::bulk(out, b"proto");
-        answer::integer(out, 2);
+        answer::integer(out, protocol.version());
         answer::bulk(out, b"id");
         answer::integer(out, 0);
         answer::bulk(out, b"modules");
         answer::array(out, 0);
-    }))
+    });
+    Map { pairs: 7, bytes }
 }
 
 fn answered(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {

@@ -26,6 +26,9 @@ fn check(line: &str, expected: Command<'_>) {
 fn reply(line: &str) -> String {
     with(line, |request| match request {
         Request::Answered(bytes) => String::from_utf8(bytes).unwrap(),
+        Request::Map(Map { pairs, bytes }) => {
+            format!("%{pairs}\r\n{}", String::from_utf8(bytes).unwrap())
+        }
         other => panic!("{line}: {other:?}"),
     })
 }
@@ -126,12 +129,17 @@ fn wrong_commands_are_answered_with_what_is_wrong() {
         ("LAKEBED GROUP 1 SESSION OPEN", "LAKEBED knows"),
         ("MULTI x", "wrong number of arguments for 'multi' command"),
         ("EXEC x", "wrong number of arguments"),
+        ("RESET x", "wrong number of arguments"),
+        ("HELLO 3 AUTH a b", "no users"),
+        ("HELLO 3 SETNAME", "syntax error"),
     ];
     for (line, expected) in cases {
         let reply = reply(line);
         assert!(reply.starts_with("-ERR ") && reply.contains(expected), "{line}: {reply}");
     }
-    assert_eq!(reply("HELLO 3"), "-NOPROTO unsupported protocol version\r\n");
+    for line in ["HELLO 1", "HELLO 4", "HELLO -3", "HELLO 4 AUTH a b"] {
+        assert_eq!(reply(line), "-NOPROTO unsupported protocol version\r\n");
+    }
     let long = "?".repeat(PATTERN_BYTES_MAX + 1);
     for line in [format!("SCAN 0 MATCH {long}"), format!("CONFIG GET save {long}")] {
         assert_eq!(reply(&line), format!("-{PATTERN_TOO_LONG}\r\n"));
@@ -148,16 +156,22 @@ fn what_tools_ask_first_is_answered() {
     assert_eq!(reply("PING hello"), "$5\r\nhello\r\n");
     assert_eq!(reply("ECHO hello"), "$5\r\nhello\r\n");
     assert_eq!(reply("SELECT 0"), "+OK\r\n");
-    assert_eq!(reply("CONFIG GET save"), "*2\r\n$4\r\nsave\r\n$0\r\n\r\n");
+    assert_eq!(reply("CONFIG GET save"), "%1\r\n$4\r\nsave\r\n$0\r\n\r\n");
     assert_eq!(reply("CONFIG GET append*").matches('$').count(), 4);
-    assert_eq!(reply("CONFIG GET none"), "*0\r\n");
-    assert_eq!(reply("COMMAND DOCS"), "*0\r\n");
+    assert_eq!(reply("CONFIG GET none"), "%0\r\n");
+    assert_eq!(reply("COMMAND"), "*0\r\n");
+    assert_eq!(reply("COMMAND COUNT"), ":0\r\n");
+    assert_eq!(reply("COMMAND DOCS"), "%0\r\n");
     assert_eq!(reply("CLIENT SETINFO LIB-NAME x"), "+OK\r\n");
-    for line in ["HELLO", "HELLO 2", "hello 2 setname x"] {
-        let reply = reply(line);
-        assert!(reply.starts_with("*14\r\n$6\r\nserver\r\n$7\r\nlakebed\r\n"), "{reply}");
-        assert!(reply.contains("$5\r\nproto\r\n:2\r\n"), "{reply}");
+    for (line, protocol) in [
+        ("HELLO", None),
+        ("HELLO 2", Some(Protocol::Resp2)),
+        ("hello 2 setname x", Some(Protocol::Resp2)),
+        ("HELLO 3 SETNAME x", Some(Protocol::Resp3)),
+    ] {
+        with(line, |request| assert_eq!(request, Request::Hello(protocol), "{line}"));
     }
+    with("RESET", |request| assert_eq!(request, Request::Reset));
     let order = |line: &str, order| {
         with(line, |request| assert_eq!(request, Request::Order(order), "{line}"));
     };

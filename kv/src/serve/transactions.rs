@@ -47,6 +47,10 @@ impl Transactions {
                 self.is_within = false;
                 DISCARD
             }
+            (Request::Reset, _) => {
+                self.is_within = false;
+                return None;
+            }
             (_, true) => WITHIN,
             (Request::Transaction(Word::Exec), false) => "ERR EXEC without MULTI",
             (Request::Transaction(Word::Discard), false) => "ERR DISCARD without MULTI",
