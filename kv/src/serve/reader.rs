@@ -196,9 +196,7 @@ impl Reader {
         let Some(end) = line_end(&self.buf).ok_or(ProtocolError::ArrayLength)? else {
             return Ok(false);
         };
-        let digits = std::str::from_utf8(&self.buf[1..end]).ok();
-        let count: i64 =
-            digits.and_then(|digits| digits.parse().ok()).ok_or(ProtocolError::ArrayLength)?;
+        let count = length(&self.buf[1..end]).ok_or(ProtocolError::ArrayLength)?;
         let count = usize::try_from(count).unwrap_or(0);
         match count {
             0 => self.buf.advance(end + 2),
@@ -248,8 +246,14 @@ impl Reader {
             return Err(ProtocolError::Expected { expected: '$', found: first });
         }
         // Before the rest is looked at, or a long line would be right when it comes in one piece.
-        if line_end(rest).ok_or(ProtocolError::BulkLength)?.is_none() {
+        let Some(end) = line_end(rest).ok_or(ProtocolError::BulkLength)? else {
             return Ok(false);
+        };
+        let announced = length(&rest[1..end]).and_then(|length| usize::try_from(length).ok());
+        let announced = announced.ok_or(ProtocolError::BulkLength)?;
+        // It would be waited for, and refused when it has come.
+        if announced > self.command_bytes_max.saturating_sub(self.at + end + 4) {
+            return Err(ProtocolError::TooLarge { max: self.command_bytes_max });
         }
         let Some((frame, used)) = decode_range(rest).map_err(|_| ProtocolError::BulkLength)? else {
             return Ok(false);
@@ -265,6 +269,12 @@ impl Reader {
         self.left = self.left.map(|left| left - 1);
         Ok(true)
     }
+}
+
+/// The number of a line, in the one form that it has: no plus, no zeros before it, no minus before zero.
+fn length(digits: &[u8]) -> Option<i64> {
+    let number: i64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    (itoa::Buffer::new().format(number).as_bytes() == digits).then_some(number)
 }
 
 /// Where the first line ends, `Some(None)` if that is not there yet; `None`: it is too long.
@@ -377,7 +387,7 @@ mod tests {
     #[test]
     fn garbage_is_named() {
         let expected = |expected, found| ProtocolError::Expected { expected, found };
-        let cases: [(&[u8], ProtocolError); 15] = [
+        let cases: [(&[u8], ProtocolError); 25] = [
             (b"GET / HTTP/1.1\r\n", ProtocolError::Http),
             (b"$3\r\nGET\r\n", expected('*', b'$')),
             (b"!", expected('*', b'!')),
@@ -386,6 +396,16 @@ mod tests {
             (b"*1048577\r\n", ProtocolError::ArrayLength),
             (b"*99999999999999999999\r\n", ProtocolError::ArrayLength),
             (b"*00000000000000000000000000000000000", ProtocolError::ArrayLength),
+            (b"*+1\r\n", ProtocolError::ArrayLength),
+            (b"*01\r\n", ProtocolError::ArrayLength),
+            (b"*-0\r\n", ProtocolError::ArrayLength),
+            (b"*\r\n", ProtocolError::ArrayLength),
+            (b"* 1\r\n", ProtocolError::ArrayLength),
+            (b"*1\r\n$+1\r\na\r\n", ProtocolError::BulkLength),
+            (b"*1\r\n$01\r\na\r\n", ProtocolError::BulkLength),
+            (b"*1\r\n$-0\r\n\r\n", ProtocolError::BulkLength),
+            (b"*1\r\n$\r\n", ProtocolError::BulkLength),
+            (b"*1\r\n$9223372036854775808\r\n", ProtocolError::BulkLength),
             (b"*1\r\n+OK\r\n", expected('$', b'+')),
             (b"*1\r\n*1\r\n$1\r\na\r\n", expected('$', b'*')),
             (b"*1\r\n$-1\r\n", ProtocolError::BulkLength),
@@ -401,7 +421,7 @@ mod tests {
 
     #[test]
     fn an_announced_length_costs_nothing() {
-        for announced in [&b"*1\r\n$9223372036854775807\r\n"[..], b"*1048576\r\n$1\r\na\r\n"] {
+        for announced in [&b"*1\r\n$900\r\n"[..], b"*1048576\r\n$1\r\na\r\n"] {
             let mut reader = Reader::new(MAX);
             reader.room().extend_from_slice(announced);
             assert_eq!(reader.next(), Ok(false));
@@ -418,6 +438,22 @@ mod tests {
         assert_eq!(read(&[&whole]).1, Err(ProtocolError::TooLarge { max: MAX }));
         let many = b"*1\r\n$4\r\nPING\r\n".repeat(MAX);
         assert_eq!(read(&[&many]).0.len(), MAX);
+    }
+
+    /// Two gigabytes were waited for as far as they might come.
+    #[test]
+    fn a_length_that_is_never_taken_is_refused_at_once() {
+        // Its line, and that of the array before it, count as well.
+        let longest = MAX - b"*1\r\n$989\r\n\r\n".len();
+        let whole = |bytes: usize| [format!("*1\r\n${bytes}\r\n").into_bytes(), vec![b'x'; bytes]];
+        let refused = Err(ProtocolError::TooLarge { max: MAX });
+        let [head, bytes] = whole(longest);
+        assert_eq!(read(&[&head, &bytes, b"\r\n"]), (vec![vec![bytes]], Ok(())));
+        assert_eq!(read(&[&whole(longest + 1)[0]]), (vec![], refused));
+        for announced in ["2147483647", "9223372036854775807"] {
+            let head = format!("*2\r\n$1\r\na\r\n${announced}\r\n");
+            assert_eq!(read(&[head.as_bytes()]), (vec![], refused));
+        }
     }
 
     #[test]
