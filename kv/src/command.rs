@@ -3,6 +3,7 @@
 //! Knows neither RESP nor the state. Invariant: the bytes never change their meaning; a new
 //! command gets a new first byte.
 
+use crate::options::{Expiry, Lives, Only, When};
 use bytes::BufMut;
 use std::fmt;
 
@@ -13,6 +14,12 @@ const APPEND: u8 = 4;
 const MSET: u8 = 5;
 const EXPIRE: u8 = 6;
 const TICK: u8 = 7;
+const SET_AS: u8 = 8;
+const SET_NEW: u8 = 9;
+const GET_DEL: u8 = 10;
+const GET_EX: u8 = 11;
+const EXPIRE_AS: u8 = 12;
+const PERSIST: u8 = 13;
 const GET: u8 = 32;
 const EXISTS: u8 = 33;
 const MGET: u8 = 34;
@@ -20,6 +27,8 @@ const TTL: u8 = 35;
 const DBSIZE: u8 = 36;
 const SCAN: u8 = 37;
 const DIGEST: u8 = 38;
+const TYPE: u8 = 39;
+const STRLEN: u8 = 40;
 
 /// A command. Those that only read may stand in the log too, where they are answered like any.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,6 +43,35 @@ pub enum Command<'a> {
         when: When,
         /// How many milliseconds it lives. Zero: for ever.
         millis: u64,
+    },
+    /// The same in all its forms; those of [`Set`](Self::Set) are not written so.
+    SetAs {
+        /// The key.
+        key: &'a [u8],
+        /// Its value.
+        value: &'a [u8],
+        /// Whether it may, or must, exist.
+        when: When,
+        /// For how long.
+        lives: Lives,
+        /// Whether the value of before is the answer (GET).
+        tells: bool,
+    },
+    /// Gives a key a value unless it exists; answers how many have a new one (SETNX).
+    SetNew {
+        /// The key.
+        key: &'a [u8],
+        /// Its value.
+        value: &'a [u8],
+    },
+    /// Removes a key; answers its value.
+    GetDel(&'a [u8]),
+    /// A key's value, and how long it lives from now on.
+    GetEx {
+        /// The key.
+        key: &'a [u8],
+        /// For how long; not [`AsBefore`](Lives::AsBefore), which [`Get`](Self::Get) is.
+        lives: Lives,
     },
     /// Removes keys; answers how many there were.
     Del(List<'a>),
@@ -60,10 +98,25 @@ pub enum Command<'a> {
         /// Milliseconds; none left: it is removed.
         millis: i64,
     },
+    /// The same in all its forms; those of [`Expire`](Self::Expire) are not written so.
+    ExpireAs {
+        /// The key.
+        key: &'a [u8],
+        /// When.
+        expiry: Expiry,
+        /// What it asks of the expiry of before.
+        only: Only,
+    },
+    /// Takes a key's expiry from it.
+    Persist(&'a [u8]),
     /// Changes nothing but the time.
     Tick,
     /// A key's value.
     Get(&'a [u8]),
+    /// What a key's value is: a string, or nothing.
+    Type(&'a [u8]),
+    /// How long a key's value is.
+    StrLen(&'a [u8]),
     /// How many of these keys exist.
     Exists(List<'a>),
     /// The values of these keys.
@@ -91,23 +144,18 @@ pub enum Command<'a> {
     Digest,
 }
 
-/// What [`Command::Set`] asks of a key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum When {
-    /// Nothing.
-    Always,
-    /// That it does not exist (NX).
-    Absent,
-    /// That it exists (XX).
-    Present,
-}
-
 impl Command<'_> {
     /// Whether it changes nothing.
     #[must_use]
     pub const fn is_read(&self) -> bool {
         match self {
             Self::Set { .. }
+            | Self::SetAs { .. }
+            | Self::SetNew { .. }
+            | Self::GetDel(_)
+            | Self::GetEx { .. }
+            | Self::ExpireAs { .. }
+            | Self::Persist(_)
             | Self::Del(_)
             | Self::Incr { .. }
             | Self::Append { .. }
@@ -115,6 +163,8 @@ impl Command<'_> {
             | Self::Expire { .. }
             | Self::Tick => false,
             Self::Get(_)
+            | Self::Type(_)
+            | Self::StrLen(_)
             | Self::Exists(_)
             | Self::MGet(_)
             | Self::Ttl { .. }
@@ -129,7 +179,8 @@ impl Command<'_> {
     #[must_use]
     pub fn values(&self) -> Option<usize> {
         match self {
-            Self::Get(_) => Some(1),
+            Self::Get(_) | Self::GetDel(_) | Self::GetEx { .. } => Some(1),
+            Self::SetAs { tells, .. } => Some((*tells).into()),
             Self::MGet(keys) => Some(keys.iter().count()),
             Self::Scan { .. } | Self::Digest => None,
             _ => Some(0),
@@ -145,6 +196,30 @@ impl Command<'_> {
                 put(out, key);
                 out.put_slice(value);
             }
+            Self::SetAs { key, value, when, lives, tells } => {
+                let (kind, millis) = lives.to_parts();
+                out.put_slice(&[SET_AS, when as u8, kind, tells.into()]);
+                out.put_u64_le(millis);
+                put(out, key);
+                out.put_slice(value);
+            }
+            Self::SetNew { key, value } => {
+                out.put_u8(SET_NEW);
+                put(out, key);
+                out.put_slice(value);
+            }
+            Self::GetEx { key, lives } => {
+                let (kind, millis) = lives.to_parts();
+                out.put_slice(&[GET_EX, kind]);
+                out.put_u64_le(millis);
+                out.put_slice(key);
+            }
+            Self::ExpireAs { key, expiry, only } => {
+                let (kind, millis) = expiry.to_parts();
+                out.put_slice(&[EXPIRE_AS, only as u8, kind]);
+                out.put_i64_le(millis);
+                out.put_slice(key);
+            }
             Self::Append { key, value } => {
                 out.put_u8(APPEND);
                 put(out, key);
@@ -156,6 +231,10 @@ impl Command<'_> {
             Self::MSet(pairs) => put_fields(out, MSET, &[], pairs.0),
             Self::Tick => out.put_u8(TICK),
             Self::Get(key) => put_fields(out, GET, &[], key),
+            Self::GetDel(key) => put_fields(out, GET_DEL, &[], key),
+            Self::Persist(key) => put_fields(out, PERSIST, &[], key),
+            Self::Type(key) => put_fields(out, TYPE, &[], key),
+            Self::StrLen(key) => put_fields(out, STRLEN, &[], key),
             Self::Exists(keys) => put_fields(out, EXISTS, &[], keys.0),
             Self::MGet(keys) => put_fields(out, MGET, &[], keys.0),
             Self::Ttl { key, millis } => put_fields(out, TTL, &[u8::from(millis)], key),
@@ -179,7 +258,15 @@ impl<'a> Command<'a> {
             | Self::Incr { key, .. }
             | Self::Append { key, .. }
             | Self::Expire { key, .. }
+            | Self::SetAs { key, .. }
+            | Self::SetNew { key, .. }
+            | Self::GetEx { key, .. }
+            | Self::ExpireAs { key, .. }
             | Self::Ttl { key, .. }
+            | Self::GetDel(key)
+            | Self::Persist(key)
+            | Self::Type(key)
+            | Self::StrLen(key)
             | Self::Get(key) => (Some(key), List::default(), 1),
             Self::Del(keys) | Self::Exists(keys) | Self::MGet(keys) => (None, keys, 1),
             Self::MSet(pairs) => (None, pairs, 2),
@@ -215,7 +302,47 @@ impl<'a> Command<'a> {
             }
             DEL => Self::Del(List::decode(rest)?),
             MSET => Self::MSet(List::decode(rest).filter(|list| list.iter().count() % 2 == 0)?),
+            SET_AS..=PERSIST => return Self::decode_later(kind, rest),
             _ => return Self::decode_plain(kind, rest),
+        })
+    }
+
+    /// What came later: where that says the same as what was there before, it is no form of it.
+    fn decode_later(kind: u8, mut rest: &'a [u8]) -> Option<Self> {
+        Some(match kind {
+            SET_AS => {
+                let when = When::from_byte(*rest.split_off_first()?)?;
+                let lives = *rest.split_off_first()?;
+                let tells = flag(&mut rest)?;
+                let lives = Lives::from_parts(lives, u64::from_le_bytes(fixed(&mut rest)?))?;
+                if !tells && matches!(lives, Lives::Ever | Lives::For(_)) {
+                    return None;
+                }
+                let key = take(&mut rest)?;
+                Self::SetAs { key, value: rest, when, lives, tells }
+            }
+            SET_NEW => {
+                let key = take(&mut rest)?;
+                Self::SetNew { key, value: rest }
+            }
+            GET_EX => {
+                let lives = *rest.split_off_first()?;
+                let lives = Lives::from_parts(lives, u64::from_le_bytes(fixed(&mut rest)?))?;
+                let lives = Some(lives).filter(|lives| *lives != Lives::AsBefore)?;
+                Self::GetEx { key: rest, lives }
+            }
+            EXPIRE_AS => {
+                let only = Only::from_byte(*rest.split_off_first()?)?;
+                let expiry = *rest.split_off_first()?;
+                let expiry = Expiry::from_parts(expiry, i64::from_le_bytes(fixed(&mut rest)?))?;
+                if matches!((expiry, only), (Expiry::In(_), Only::Always)) {
+                    return None;
+                }
+                Self::ExpireAs { key: rest, expiry, only }
+            }
+            GET_DEL => Self::GetDel(rest),
+            PERSIST => Self::Persist(rest),
+            _ => return None,
         })
     }
 
@@ -225,13 +352,11 @@ impl<'a> Command<'a> {
             EXISTS => Self::Exists(List::decode(rest)?),
             MGET => Self::MGet(List::decode(rest)?),
             TTL => {
-                let millis = match rest.split_off_first()? {
-                    0 => false,
-                    1 => true,
-                    _ => return None,
-                };
+                let millis = flag(&mut rest)?;
                 Self::Ttl { key: rest, millis }
             }
+            TYPE => Self::Type(rest),
+            STRLEN => Self::StrLen(rest),
             SCAN => {
                 let cursor = u64::from_le_bytes(fixed(&mut rest)?);
                 let count = u32::from_le_bytes(fixed(&mut rest)?);
@@ -245,17 +370,6 @@ impl<'a> Command<'a> {
     }
 }
 
-impl When {
-    const fn from_byte(byte: u8) -> Option<Self> {
-        match byte {
-            0 => Some(Self::Always),
-            1 => Some(Self::Absent),
-            2 => Some(Self::Present),
-            _ => None,
-        }
-    }
-}
-
 fn put_fields(out: &mut impl BufMut, kind: u8, fields: &[u8], rest: &[u8]) {
     out.put_u8(kind);
     out.put_slice(fields);
@@ -265,6 +379,14 @@ fn put_fields(out: &mut impl BufMut, kind: u8, fields: &[u8], rest: &[u8]) {
 fn put(out: &mut impl BufMut, bytes: &[u8]) {
     out.put_u32_le(bytes.len() as u32);
     out.put_slice(bytes);
+}
+
+fn flag(rest: &mut &[u8]) -> Option<bool> {
+    match rest.split_off_first()? {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
 }
 
 fn fixed<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
@@ -340,6 +462,17 @@ pub(crate) mod tests {
             Command::DbSize,
             Command::Scan { cursor: 9, count: 10, pattern: b"k*" },
             Command::Digest,
+            Command::SetAs { key, value, when: When::Absent, lives: Lives::Ever, tells: true },
+            Command::SetAs { key, value, when: When::Always, lives: Lives::Until(5), tells: false },
+            Command::SetAs { key, value, when: When::Present, lives: Lives::AsBefore, tells: true },
+            Command::SetNew { key: b"new", value },
+            Command::GetEx { key, lives: Lives::For(700) },
+            Command::ExpireAs { key, expiry: Expiry::At(-3), only: Only::Sooner },
+            Command::ExpireAs { key, expiry: Expiry::In(i64::MAX), only: Only::Lasting },
+            Command::Persist(key),
+            Command::GetDel(key),
+            Command::Type(key),
+            Command::StrLen(key),
         ]
     }
 
@@ -353,11 +486,55 @@ pub(crate) mod tests {
         }
     }
 
+    /// Logs hold them.
+    #[test]
+    fn bytes_stay_what_they_are() {
+        let (key, value) = (&b"k"[..], &b"v"[..]);
+        let set = Command::Set { key, value, when: When::Absent, millis: 258 };
+        let as_before =
+            Command::SetAs { key, value, when: When::Present, lives: Lives::AsBefore, tells: true };
+        let cases: [(Command<'_>, &[u8]); 12] = [
+            (set, b"\x01\x01\x02\x01\0\0\0\0\0\0\x01\0\0\0kv"),
+            (Command::Incr { key, by: -2 }, b"\x03\xfe\xff\xff\xff\xff\xff\xff\xffk"),
+            (Command::Append { key, value }, b"\x04\x01\0\0\0kv"),
+            (Command::Expire { key, millis: 5 }, b"\x06\x05\0\0\0\0\0\0\0k"),
+            (Command::Get(key), b"\x20k"),
+            (Command::Ttl { key, millis: true }, b"\x23\x01k"),
+            (as_before, b"\x08\x02\x03\x01\0\0\0\0\0\0\0\0\x01\0\0\0kv"),
+            (Command::SetNew { key, value }, b"\x09\x01\0\0\0kv"),
+            (Command::GetDel(key), b"\x0ak"),
+            (Command::GetEx { key, lives: Lives::Until(5) }, b"\x0b\x02\x05\0\0\0\0\0\0\0k"),
+            (
+                Command::ExpireAs { key, expiry: Expiry::At(5), only: Only::Later },
+                b"\x0c\x03\x01\x05\0\0\0\0\0\0\0k",
+            ),
+            (Command::Persist(key), b"\x0dk"),
+        ];
+        for (command, expected) in cases {
+            let mut bytes = Vec::new();
+            command.encode(&mut bytes);
+            assert_eq!(bytes, expected, "{command:?}");
+        }
+    }
+
     #[test]
     fn bytes_of_no_command_are_none() {
         let odd = [&[MSET][..], &1u32.to_le_bytes(), b"k"].concat();
         let long = [&[DEL][..], &9u32.to_le_bytes(), b"k"].concat();
         let bad: [&[u8]; 7] = [b"", &[0], &[255], &[SET, 3], &[TICK, 0], &odd, &long];
+        let (key, value) = (&b"k"[..], &b""[..]);
+        // Each of these has another form already.
+        let twice = [
+            Command::SetAs { key, value, when: When::Always, lives: Lives::Ever, tells: false },
+            Command::SetAs { key, value, when: When::Always, lives: Lives::For(1), tells: false },
+            Command::GetEx { key, lives: Lives::AsBefore },
+            Command::ExpireAs { key, expiry: Expiry::In(1), only: Only::Always },
+        ];
+        for command in twice {
+            let mut bytes = Vec::new();
+            command.encode(&mut bytes);
+            assert_eq!(Command::decode(&bytes), None, "{command:?}");
+        }
         for bytes in bad {
             assert_eq!(Command::decode(bytes), None, "{bytes:?}");
         }

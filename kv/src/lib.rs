@@ -28,6 +28,7 @@ pub mod fuzzing;
 mod glob;
 mod machine;
 mod map;
+mod options;
 mod query;
 #[cfg(feature = "serve")]
 pub mod serve;
@@ -37,8 +38,9 @@ pub mod slots;
 
 use lakebed::Sessions;
 
-pub use command::{Command, List, When};
+pub use command::{Command, List};
 pub use machine::{ANSWER_BYTES_MAX, KEY_BYTES_MAX, Kv, VALUE_BYTES_MAX};
+pub use options::{Expiry, Lives, Only, When};
 pub use query::{Answered, Queries, Stopped};
 
 /// The machine that is served: a [`Kv`] with sessions before it. The limits of sessions are part of

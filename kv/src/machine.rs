@@ -5,10 +5,11 @@
 
 use crate::{
     answer,
-    command::{Command, List, When},
+    command::{Command, List},
     frozen::{Frozen, Position, Thaw},
     glob::Glob,
     map::{Map, NEVER, SHARDS},
+    options::{Expiry, Lives, Only, When},
     query::{self, Stopped},
     shard::Slot,
 };
@@ -20,6 +21,9 @@ use sha2::{Digest, Sha256};
 pub const KEY_BYTES_MAX: usize = 64 << 10;
 /// The longest value, in bytes.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
+/// The latest time at which a key may expire, in milliseconds after the beginning of 1970: in the year 2554.
+#[cfg(feature = "serve")]
+pub(crate) const EXPIRES_MILLIS_MAX: i64 = ((NEVER.0 - 1) / NANOS_PER_MILLI) as i64;
 /// The longest answer to one command, in bytes, give or take one value.
 pub const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -115,18 +119,50 @@ impl Kv {
 
     fn perform(&mut self, command: Command<'_>, out: &mut Vec<u8>) {
         match command {
-            Command::Set { key, value, when, millis } => self.set(key, value, when, millis, out),
+            Command::Set { key, value, when, millis } => {
+                let lives = if millis == 0 { Lives::Ever } else { Lives::For(millis) };
+                self.set((key, value), when, lives, false, out);
+            }
+            Command::SetAs { key, value, when, lives, tells } => {
+                self.set((key, value), when, lives, tells, out);
+            }
+            Command::SetNew { key, value } => self.set_new(key, value, out),
+            Command::GetDel(key) => {
+                self.value(key, out);
+                self.map.remove(key);
+            }
+            Command::GetEx { key, lives } => {
+                self.value(key, out);
+                if self.live(key).is_some() {
+                    self.live_on(key, lives);
+                }
+            }
             Command::Del(keys) => self.del(keys, out),
             Command::Incr { key, by } => self.incr(key, by, out),
             Command::Append { key, value } => self.append(key, value, out),
             Command::MSet(pairs) => self.mset(pairs, out),
             Command::Expire { key, millis } => self.expire(key, millis, out),
+            Command::ExpireAs { key, expiry, only } => self.expire_as(key, expiry, only, out),
+            Command::Persist(key) => {
+                let expires = self.live(key).is_some_and(|slot| slot.expires != NEVER);
+                if expires {
+                    self.map.expire(key, NEVER);
+                }
+                answer::integer(out, i64::from(expires));
+            }
             Command::Tick => answer::simple(out, "OK"),
             read => drop(self.read(read, out)),
         }
     }
 
-    fn set(&mut self, key: &[u8], value: &[u8], when: When, millis: u64, out: &mut Vec<u8>) {
+    fn set(
+        &mut self,
+        (key, value): (&[u8], &[u8]),
+        when: When,
+        lives: Lives,
+        tells: bool,
+        out: &mut Vec<u8>,
+    ) {
         if !fits(key, value) {
             return answer::error(out, TOO_LONG);
         }
@@ -135,12 +171,56 @@ impl Kv {
             When::Absent => self.live(key).is_none(),
             When::Present => self.live(key).is_some(),
         };
-        if !wanted {
-            return answer::null(out);
+        match (tells, wanted) {
+            (true, _) => self.value(key, out),
+            (false, true) => answer::simple(out, "OK"),
+            (false, false) => answer::null(out),
         }
-        let expires = if millis == 0 { NEVER } else { self.later(millis) };
-        self.map.put(key, value, expires);
-        answer::simple(out, "OK");
+        if !wanted {
+            return;
+        }
+        match lives {
+            Lives::Ever => self.map.put(key, value, NEVER),
+            Lives::For(millis) => self.map.put(key, value, self.later(millis)),
+            Lives::Until(millis) => {
+                self.map.put(key, value, NEVER);
+                self.end(key, at(millis));
+            }
+            Lives::AsBefore => {
+                self.remove_if_expired(key);
+                self.map.replace(key, value);
+            }
+        }
+    }
+
+    /// How long a key that exists lives from now on.
+    fn live_on(&mut self, key: &[u8], lives: Lives) {
+        match lives {
+            Lives::Ever => self.map.expire(key, NEVER),
+            Lives::For(millis) => self.map.expire(key, self.later(millis)),
+            Lives::Until(millis) => self.end(key, at(millis)),
+            Lives::AsBefore => {}
+        }
+    }
+
+    /// A key that exists ends at this time: now, if it is over.
+    fn end(&mut self, key: &[u8], at: Timestamp) {
+        if at > self.position.time {
+            self.map.expire(key, at);
+        } else {
+            self.map.remove(key);
+        }
+    }
+
+    fn set_new(&mut self, key: &[u8], value: &[u8], out: &mut Vec<u8>) {
+        if !fits(key, value) {
+            return answer::error(out, TOO_LONG);
+        }
+        let is_new = self.live(key).is_none();
+        if is_new {
+            self.map.put(key, value, NEVER);
+        }
+        answer::integer(out, i64::from(is_new));
     }
 
     fn del(&mut self, keys: List<'_>, out: &mut Vec<u8>) {
@@ -196,6 +276,31 @@ impl Kv {
         answer::integer(out, i64::from(exists));
     }
 
+    fn expire_as(&mut self, key: &[u8], expiry: Expiry, only: Only, out: &mut Vec<u8>) {
+        let Some(before) = self.live(key).map(|slot| slot.expires) else {
+            return answer::integer(out, 0);
+        };
+        let after = match expiry {
+            Expiry::In(millis) => {
+                u64::try_from(millis).map_or(Timestamp(0), |left| self.later(left))
+            }
+            Expiry::At(millis) => at(u64::try_from(millis).unwrap_or(0)),
+        };
+        // What does not expire does so later than everything else.
+        let wanted = match only {
+            Only::Always => true,
+            Only::Lasting => before == NEVER,
+            Only::Expiring => before != NEVER,
+            Only::Later => after > before,
+            Only::Sooner => after < before,
+            Only::ExpiringSooner => before != NEVER && after < before,
+        };
+        if wanted {
+            self.end(key, after);
+        }
+        answer::integer(out, i64::from(wanted));
+    }
+
     fn later(&self, millis: u64) -> Timestamp {
         let at = self.position.time.0.saturating_add(millis.saturating_mul(NANOS_PER_MILLI));
         Timestamp(at.min(NEVER.0 - 1))
@@ -205,6 +310,13 @@ impl Kv {
     fn read(&self, command: Command<'_>, out: &mut Vec<u8>) -> usize {
         match command {
             Command::Get(key) => self.value(key, out),
+            Command::Type(key) => {
+                answer::simple(out, if self.live(key).is_some() { "string" } else { "none" });
+            }
+            Command::StrLen(key) => {
+                let len = self.live(key).map_or(0, |slot| slot.value().len());
+                answer::integer(out, len as i64);
+            }
             Command::Exists(keys) => {
                 let found = keys.iter().filter(|key| self.live(key).is_some()).count();
                 answer::integer(out, found as i64);
@@ -292,7 +404,7 @@ impl Kv {
     fn is_stale(&self, command: Command<'_>, clock: Timestamp) -> bool {
         let expired = |key: &[u8]| self.live(key).is_some_and(|slot| slot.expires <= clock);
         match command {
-            Command::Get(key) => expired(key),
+            Command::Get(key) | Command::Type(key) | Command::StrLen(key) => expired(key),
             Command::Exists(keys) | Command::MGet(keys) => keys.iter().any(expired),
             Command::Ttl { key, .. } => {
                 let expires = self.live(key).is_some_and(|slot| slot.expires != NEVER);
@@ -305,6 +417,11 @@ impl Kv {
             _ => false,
         }
     }
+}
+
+/// So many milliseconds after the beginning of 1970.
+fn at(millis: u64) -> Timestamp {
+    Timestamp(millis.saturating_mul(NANOS_PER_MILLI).min(NEVER.0 - 1))
 }
 
 fn fits(key: &[u8], value: &[u8]) -> bool {

@@ -5,6 +5,9 @@ use crate::{Answered, Queries, command::tests::samples};
 use lakebed::{LogIndex, Term};
 use std::collections::BTreeSet;
 
+#[path = "machine_options_tests.rs"]
+mod options;
+
 const SECOND: u64 = 1_000_000_000;
 
 /// A machine whose log grows by a command at a time.
@@ -268,18 +271,22 @@ fn expire_gives_and_takes_life() {
     assert_ne!(log.get("a"), "$-1\r\n");
 }
 
-#[test]
-fn what_has_expired_is_no_base_to_build_on() {
+/// More of them than one command removes: most are still there when they are looked at.
+fn expired() -> Log {
     let mut log = Log::default();
-    // More of them than one command removes: most are still there when they are looked at.
     for n in 0..4 * REAPED_MAX {
         let (key, value) = (format!("k{n:02}"), format!("{n}"));
         let (key, value) = (key.as_bytes(), value.as_bytes());
         log.apply_at(SECOND, Command::Set { key, value, when: When::Always, millis: 1 });
     }
     log.apply_at(2 * SECOND, Command::Tick);
-    let mut buf = Vec::new();
     assert_eq!(log.kv.len(), 3 * REAPED_MAX);
+    log
+}
+
+#[test]
+fn what_has_expired_is_no_base_to_build_on() {
+    let (mut log, mut buf) = (expired(), Vec::new());
     assert_eq!(log.apply(Command::Append { key: b"k31", value: b"x" }), ":1\r\n");
     assert_eq!(log.incr("k30", 1), ":1\r\n");
     assert_eq!(log.ask(Command::Ttl { key: b"k30", millis: false }), ":-1\r\n");
@@ -318,6 +325,10 @@ fn a_ttl_that_the_clock_may_end_asks_for_the_time() {
         assert_eq!(log.ask_at(expires, &ttl).stopped, Stopped::Stale);
         let lasting = [Command::Ttl { key: b"b", millis }, Command::Ttl { key: b"none", millis }];
         assert_eq!(log.ask_at(20 * SECOND, &lasting).stopped, Stopped::Done);
+        for read in [Command::Type(b"a"), Command::StrLen(b"a")] {
+            assert_eq!(log.ask_at(expires - 1, &[read]).stopped, Stopped::Done);
+            assert_eq!(log.ask_at(expires, &[read]).stopped, Stopped::Stale);
+        }
     }
     // What lasts longer may be told a tenth of a second late.
     log.apply(set(b"c", 5000));

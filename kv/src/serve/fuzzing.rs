@@ -106,6 +106,18 @@ mod tests {
             "LAKEBED GROUP 2 BACKUP READ 3 9",
             "PING",
             "DEL a b",
+            "SET k v XX GET KEEPTTL",
+            "SET k v PXAT 5",
+            "SETNX k v",
+            "PSETEX k 5 v",
+            "GETDEL k",
+            "GETEX k EX 5",
+            "EXPIREAT k 5 XX LT",
+            "PERSIST k",
+            "STRLEN k",
+            "HELLO 3",
+            "MULTI",
+            "RESET",
         ];
         let mut stream = vec![6];
         for line in lines {

@@ -11,6 +11,7 @@ mod connection;
 pub(crate) mod fuzzing;
 mod info;
 mod inline;
+mod options;
 mod orders;
 mod outgoing;
 mod reader;

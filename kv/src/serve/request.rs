@@ -4,6 +4,7 @@
 //! log holds none that cannot be performed.
 
 use super::{
+    options::{self, Unit},
     orders::{Order, WrongOrder},
     outgoing::Protocol,
     reader::Args,
@@ -11,7 +12,7 @@ use super::{
     transactions::Word,
 };
 use crate::{
-    Command, List, When, answer,
+    Command, List, Lives, When, answer,
     glob::{Glob, PATTERN_BYTES_MAX},
     machine::PATTERN_TOO_LONG,
 };
@@ -25,9 +26,6 @@ const SETTINGS: [(&str, &str); 5] = [
     ("maxmemory", "0"),
     ("save", ""),
 ];
-/// How long a key may have to live, in milliseconds: Redis counts those since 1970 in an `i64`. The time of
-/// day is below 2^43 of them until the year 2248.
-const EXPIRY_MILLIS_MAX: i64 = i64::MAX - (1 << 43);
 /// The longest command name.
 const NAME_BYTES_MAX: usize = 16;
 
@@ -68,7 +66,7 @@ pub(crate) struct Map {
 }
 
 /// What is wrong with a command.
-enum Wrong<'a> {
+pub(crate) enum Wrong<'a> {
     Unknown,
     Arity,
     Syntax,
@@ -106,7 +104,22 @@ pub(crate) fn parse<'a>(args: Args<'a>, list: &'a mut Vec<u8>) -> Request<'a> {
 fn parse_named<'a>(name: &[u8], args: Args<'a>, list: &'a mut Vec<u8>) -> Parsed<'a> {
     let command = match name {
         b"GET" => Command::Get(one(args)?),
-        b"SET" => set(args)?,
+        b"SET" => options::set(args)?,
+        b"SETNX" => {
+            let [key, value] = args.all().ok_or(Wrong::Arity)?;
+            Command::SetNew { key, value }
+        }
+        b"SETEX" => options::set_ex(args, Unit::SECONDS)?,
+        b"PSETEX" => options::set_ex(args, Unit::MILLIS)?,
+        b"GETSET" => {
+            let [key, value] = args.all().ok_or(Wrong::Arity)?;
+            Command::SetAs { key, value, when: When::Always, lives: Lives::Ever, tells: true }
+        }
+        b"GETDEL" => Command::GetDel(one(args)?),
+        b"GETEX" => options::get_ex(args)?,
+        b"TYPE" => Command::Type(one(args)?),
+        b"STRLEN" => Command::StrLen(one(args)?),
+        b"PERSIST" => Command::Persist(one(args)?),
         b"INCR" => Command::Incr { key: one(args)?, by: 1 },
         b"DECR" => Command::Incr { key: one(args)?, by: -1 },
         b"INCRBY" => incr_by(args)?,
@@ -116,15 +129,17 @@ fn parse_named<'a>(name: &[u8], args: Args<'a>, list: &'a mut Vec<u8>) -> Parsed
             Command::Append { key, value }
         }
         b"DEL" | b"UNLINK" => Command::Del(keys(args, list)?),
-        b"EXISTS" => Command::Exists(keys(args, list)?),
+        b"EXISTS" | b"TOUCH" => Command::Exists(keys(args, list)?),
         b"MGET" => Command::MGet(keys(args, list)?),
         b"MSET" if args.len().is_multiple_of(2) => Command::MSet(keys(args, list)?),
-        b"EXPIRE" => expire(args, 1000)?,
-        b"PEXPIRE" => expire(args, 1)?,
+        b"EXPIRE" => options::expire(args, Unit::SECONDS)?,
+        b"PEXPIRE" => options::expire(args, Unit::MILLIS)?,
+        b"EXPIREAT" => options::expire(args, Unit::SECONDS_AT)?,
+        b"PEXPIREAT" => options::expire(args, Unit::MILLIS_AT)?,
         b"TTL" => Command::Ttl { key: one(args)?, millis: false },
         b"PTTL" => Command::Ttl { key: one(args)?, millis: true },
         b"DBSIZE" if args.len() == 0 => Command::DbSize,
-        b"SCAN" => scan(args)?,
+        b"SCAN" => return scan(args),
         b"LAKEBED" => return lakebed(args),
         b"MSET" | b"DBSIZE" => return Err(Wrong::Arity),
         _ => return parse_local(name, args),
@@ -180,16 +195,10 @@ fn keys<'a>(args: Args<'_>, list: &'a mut Vec<u8>) -> Result<List<'a>, Wrong<'a>
 }
 
 /// In the one form that a number has: no plus, no zeros before it, no minus before zero.
-fn number<T: std::str::FromStr>(arg: &[u8]) -> Result<T, Wrong<'static>> {
+pub(crate) fn number<T: std::str::FromStr>(arg: &[u8]) -> Result<T, Wrong<'static>> {
     let plain = matches!(arg, b"0" | [b'1'..=b'9', ..] | [b'-', b'1'..=b'9', ..]);
     let digits = std::str::from_utf8(arg).ok().filter(|_| plain);
     digits.and_then(|digits| digits.parse().ok()).ok_or(Wrong::Integer)
-}
-
-/// So many units from now on, if it is a time that Redis knows.
-fn millis(after: i64, unit: i64) -> Result<i64, Wrong<'static>> {
-    let total = after.checked_mul(unit).filter(|total| *total <= EXPIRY_MILLIS_MAX);
-    total.ok_or(Wrong::Expiry)
 }
 
 fn incr_by(args: Args<'_>) -> Result<Command<'_>, Wrong<'_>> {
@@ -204,67 +213,35 @@ fn decr_by(args: Args<'_>) -> Result<Command<'_>, Wrong<'_>> {
     Ok(Command::Incr { key, by: by.ok_or(Wrong::Text("ERR decrement would overflow"))? })
 }
 
-fn expire(args: Args<'_>, unit: i64) -> Result<Command<'_>, Wrong<'_>> {
-    let mut args = args.iter();
-    let (Some(key), Some(after)) = (args.next(), args.next()) else { return Err(Wrong::Arity) };
-    if let Some(option) = args.next() {
-        return Err(Wrong::Option(option));
-    }
-    Ok(Command::Expire { key, millis: millis(number(after)?, unit)? })
-}
-
-fn set(args: Args<'_>) -> Result<Command<'_>, Wrong<'_>> {
-    let mut args = args.iter();
-    let (Some(key), Some(value)) = (args.next(), args.next()) else { return Err(Wrong::Arity) };
-    // As Redis has it: what is said twice is said once, the last time, and what contradicts it is wrong.
-    let (mut when, mut lives) = (When::Always, None);
-    while let Some(option) = args.next() {
-        let is = |name: &str| option.eq_ignore_ascii_case(name.as_bytes());
-        if is("NX") && when != When::Present {
-            when = When::Absent;
-        } else if is("XX") && when != When::Absent {
-            when = When::Present;
-        } else if is("EX") || is("PX") {
-            let unit = if is("EX") { 1000 } else { 1 };
-            if lives.is_some_and(|(_, other)| other != unit) {
-                return Err(Wrong::Syntax);
-            }
-            lives = Some((args.next().ok_or(Wrong::Syntax)?, unit));
-        } else {
-            return Err(Wrong::Syntax);
-        }
-    }
-    let millis = match lives {
-        Some((after, unit)) => u64::try_from(millis(number(after)?, unit)?)
-            .ok()
-            .filter(|total| *total > 0)
-            .ok_or(Wrong::Expiry)?,
-        None => 0,
-    };
-    Ok(Command::Set { key, value, when, millis })
-}
-
-fn scan(args: Args<'_>) -> Result<Command<'_>, Wrong<'_>> {
+/// `SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]`
+fn scan(args: Args<'_>) -> Parsed<'_> {
     let mut args = args.iter();
     let cursor = number(args.next().ok_or(Wrong::Arity)?).map_err(|_| Wrong::Cursor)?;
-    let (mut count, mut pattern) = (10, &b"*"[..]);
+    let (mut count, mut pattern, mut has_type) = (10_i64, &b"*"[..], true);
     while let Some(option) = args.next() {
         let value = args.next().ok_or(Wrong::Syntax)?;
         if option.eq_ignore_ascii_case(b"COUNT") {
             count = number(value)?;
         } else if option.eq_ignore_ascii_case(b"MATCH") {
             pattern = value;
+        } else if option.eq_ignore_ascii_case(b"TYPE") {
+            has_type = value.eq_ignore_ascii_case(b"string");
         } else {
             return Err(Wrong::Syntax);
         }
     }
-    if count == 0 {
+    if count < 1 {
         return Err(Wrong::Syntax);
     }
     if pattern.len() > PATTERN_BYTES_MAX {
         return Err(Wrong::Text(PATTERN_TOO_LONG));
     }
-    Ok(Command::Scan { cursor, count, pattern })
+    if !has_type {
+        // There are strings alone: nothing is found, and that was all.
+        return Ok(Request::Answered(b"*2\r\n$1\r\n0\r\n*0\r\n".into()));
+    }
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    Ok(Request::Command(Command::Scan { cursor, count, pattern }))
 }
 
 fn lakebed<'a>(args: Args<'a>) -> Parsed<'a> {

@@ -1,7 +1,7 @@
 //! What clients say, and what is understood.
 
 use super::*;
-use crate::serve::reader::Reader;
+use crate::{Expiry, Only, serve::reader::Reader};
 
 /// Parses a line of words, as a client would send them.
 fn with<T>(line: &str, look: impl FnOnce(Request<'_>) -> T) -> T {
@@ -58,14 +58,48 @@ fn commands_are_understood() {
     check("EXPIRE k 3", Command::Expire { key, millis: 3000 });
     check("INCRBY k 0", Command::Incr { key, by: 0 });
     check("PEXPIRE k -9223372036854775808", Command::Expire { key, millis: i64::MIN });
-    let far = 9_223_363_240_761_753_599;
-    check("PEXPIRE k 9223363240761753599", Command::Expire { key, millis: far });
+    let far = 14_048_697_562_605;
+    check("PEXPIRE k 14048697562605", Command::Expire { key, millis: far });
+    check("SET k v EX 14048697562", set(When::Always, 14_048_697_562_000));
+    let sets = |when, lives, tells| Command::SetAs { key, value, when, lives, tells };
+    check("SET k v KEEPTTL", sets(When::Always, Lives::AsBefore, false));
+    check("set k v keepttl get xx", sets(When::Present, Lives::AsBefore, true));
+    check("SET k v GET", sets(When::Always, Lives::Ever, true));
+    check("SET k v NX GET PX 3", sets(When::Absent, Lives::For(3), true));
+    check("SET k v exat 3", sets(When::Always, Lives::Until(3000), false));
+    check(
+        "SET k v PXAT 18446744073709",
+        sets(When::Always, Lives::Until(18_446_744_073_709), false),
+    );
+    check("GETSET k v", sets(When::Always, Lives::Ever, true));
+    check("SETNX k v", Command::SetNew { key, value });
+    check("SETEX k 2 v", set(When::Always, 2000));
+    check("PSETEX k 2 v", set(When::Always, 2));
+    check("GETDEL k", Command::GetDel(key));
+    check("GETEX k", Command::Get(key));
+    check("GETEX k PERSIST", Command::GetEx { key, lives: Lives::Ever });
+    check("GETEX k PX 7", Command::GetEx { key, lives: Lives::For(7) });
+    check("GETEX k EXAT 7", Command::GetEx { key, lives: Lives::Until(7000) });
+    check("TYPE k", Command::Type(key));
+    check("STRLEN k", Command::StrLen(key));
+    check("PERSIST k", Command::Persist(key));
+    check("TOUCH k v", Command::Exists(list));
+    check("UNLINK k v", Command::Del(list));
+    let expires = |expiry, only| Command::ExpireAs { key, expiry, only };
+    check("EXPIREAT k 3", expires(Expiry::At(3000), Only::Always));
+    check("PEXPIREAT k -3 xx", expires(Expiry::At(-3), Only::Expiring));
+    check("EXPIRE k 3 nx NX", expires(Expiry::In(3000), Only::Lasting));
+    check("EXPIRE k 3 GT XX", expires(Expiry::In(3000), Only::Later));
+    check("PEXPIRE k 3 LT", expires(Expiry::In(3), Only::Sooner));
+    check("PEXPIRE k 3 XX LT", expires(Expiry::In(3), Only::ExpiringSooner));
     check("PEXPIRE k -3", Command::Expire { key, millis: -3 });
     check("TTL k", Command::Ttl { key, millis: false });
     check("PTTL k", Command::Ttl { key, millis: true });
     check("DBSIZE", Command::DbSize);
     check("SCAN 5", Command::Scan { cursor: 5, count: 10, pattern: b"*" });
     check("SCAN 5 match k count 7", Command::Scan { cursor: 5, count: 7, pattern: key });
+    let all = Command::Scan { cursor: 5, count: u32::MAX, pattern: b"*" };
+    check("SCAN 5 TYPE String COUNT 4294967296", all);
     check("lakebed digest", Command::Digest);
 }
 
@@ -89,7 +123,37 @@ fn wrong_commands_are_answered_with_what_is_wrong() {
         ("SET k v PX 9223372036854775807", "invalid expire time"),
         ("SET k v PX +3", "not an integer"),
         ("SET k v PX -3", "invalid expire time in 'set' command"),
-        ("SET k v KEEPTTL", "syntax error"),
+        ("SET k v KEEPTTL EX 3", "syntax error"),
+        ("SET k v EX 3 KEEPTTL", "syntax error"),
+        ("SET k v EX 3 EXAT 3", "syntax error"),
+        ("SET k v EXAT", "syntax error"),
+        ("SET k v PERSIST", "syntax error"),
+        ("SET k v EXAT 0", "invalid expire time in 'set' command"),
+        ("SET k v PXAT -5", "invalid expire time"),
+        ("SET k v PXAT 18446744073710", "invalid expire time"),
+        ("SET k v PX 14048697562606", "invalid expire time"),
+        ("SETNX k", "wrong number of arguments for 'setnx' command"),
+        ("SETEX k v 3", "not an integer"),
+        ("SETEX k 0 v", "invalid expire time in 'setex' command"),
+        ("PSETEX k -1 v", "invalid expire time in 'psetex' command"),
+        ("SETEX k 3", "wrong number of arguments for 'setex' command"),
+        ("GETSET k", "wrong number of arguments for 'getset' command"),
+        ("GETDEL k v", "wrong number of arguments for 'getdel' command"),
+        ("GETEX k KEEPTTL", "syntax error"),
+        ("GETEX k PERSIST EX 3", "syntax error"),
+        ("GETEX k EX 3 PERSIST", "syntax error"),
+        ("GETEX k EX", "syntax error"),
+        ("GETEX k PX 0", "invalid expire time in 'getex' command"),
+        ("TYPE", "wrong number of arguments for 'type' command"),
+        ("STRLEN a b", "wrong number of arguments"),
+        ("PERSIST", "wrong number of arguments"),
+        ("TOUCH", "wrong number of arguments for 'touch' command"),
+        ("EXPIREAT k 18446744074", "invalid expire time in 'expireat' command"),
+        ("EXPIRE k 14048697563", "invalid expire time in 'expire' command"),
+        ("EXPIRE k 1 NX XX", "NX and XX, GT or LT options at the same time are not compatible"),
+        ("EXPIRE k 1 lt nx", "NX and XX, GT or LT options at the same time are not compatible"),
+        ("EXPIRE k x GT LT", "GT and LT options at the same time are not compatible"),
+        ("EXPIRE k 1 EX", "Unsupported option EX"),
         ("INCRBY k 1.5", "not an integer"),
         ("INCRBY k +3", "not an integer or out of range"),
         ("INCRBY k 007", "not an integer"),
@@ -106,10 +170,11 @@ fn wrong_commands_are_answered_with_what_is_wrong() {
         ("PEXPIRE k 9223372036854775807", "invalid expire time"),
         ("EXPIRE k 03", "not an integer"),
         ("EXPIRE k", "wrong number of arguments for 'expire' command"),
-        ("EXPIRE k 1 NX", "Unsupported option NX"),
         ("PEXPIRE k x foo bar", "Unsupported option foo"),
         ("SCAN x", "invalid cursor"),
         ("SCAN 0 COUNT 0", "syntax error"),
+        ("SCAN 0 COUNT -1", "syntax error"),
+        ("SCAN 0 TYPE", "syntax error"),
         ("SELECT 1", "DB index is out of range"),
         ("SELECT x", "value is not an integer or out of range"),
         ("CONFIG SET a b", "when the node is started"),
@@ -160,6 +225,7 @@ fn what_tools_ask_first_is_answered() {
     assert_eq!(reply("CONFIG GET append*").matches('$').count(), 4);
     assert_eq!(reply("CONFIG GET none"), "%0\r\n");
     assert_eq!(reply("COMMAND"), "*0\r\n");
+    assert_eq!(reply("SCAN 0 TYPE hash"), "*2\r\n$1\r\n0\r\n*0\r\n");
     assert_eq!(reply("COMMAND COUNT"), ":0\r\n");
     assert_eq!(reply("COMMAND DOCS"), "%0\r\n");
     assert_eq!(reply("CLIENT SETINFO LIB-NAME x"), "+OK\r\n");

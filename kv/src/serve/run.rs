@@ -40,13 +40,17 @@ impl Runs {
         room: usize,
     ) -> bool {
         let at = self.parts.iter().position(|part| part.group == group);
+        let values: usize = self.parts.iter().map(|part| part.run.values()).sum();
         if let Some(at) = at {
-            let values = self.parts.iter().map(|part| part.run.values()).sum();
             let taken = self.parts[at].run.take(command, bytes, bytes_max, values);
             if taken && self.parts.len() > 1 {
                 self.order.push_back(at as u16);
             }
             return taken;
+        }
+        let run = Run::of(command, room);
+        if !self.parts.is_empty() && values + run.values() > RIDING_VALUES_MAX {
+            return false;
         }
         if self.parts.len() == 1 {
             // Until now there was no order to keep.
@@ -55,13 +59,7 @@ impl Runs {
         if !self.parts.is_empty() {
             self.order.push_back(self.parts.len() as u16);
         }
-        self.parts.push(Part {
-            group,
-            run: Run::of(command, room),
-            out: Vec::new(),
-            at: 0,
-            is_large: false,
-        });
+        self.parts.push(Part { group, run, out: Vec::new(), at: 0, is_large: false });
         true
     }
 
@@ -282,7 +280,7 @@ impl Run {
         }
         let mut batch = Batch::with_capacity(room);
         batch.push_with(|out| command.encode(out));
-        Self::Writes { batch, values: 0 }
+        Self::Writes { batch, values: command.values().unwrap_or_default() }
     }
 
     /// Takes one command more, of at most `bytes`, unless it has to wait for those before it.
@@ -371,6 +369,17 @@ pub(crate) mod tests {
         assert!((0..16).all(|group| runs.take((group, &GET), 30, 10_000, 0)));
         assert!(!runs.take((16, &GET), 30, 10_000, 0));
         assert!(runs.take((16, &SET), 30, 10_000, 0));
+    }
+
+    /// Of writes that answer with a value each, a batch may have as many, the first one included.
+    #[test]
+    fn values_that_writes_answer_with_are_bounded() {
+        const TAKE: Command<'_> = Command::GetDel(b"a");
+        assert_eq!(runs(&[TAKE; 40], 10_000), [16, 16, 8]);
+        let mut all = Runs::default();
+        assert!((0..16).all(|group| all.take((group, &TAKE), 30, 10_000, 0)));
+        assert!(!all.take((16, &TAKE), 30, 10_000, 0));
+        assert!(all.take((16, &SET), 30, 10_000, 0));
     }
 
     /// A machine that all groups have, and how often it was asked.
