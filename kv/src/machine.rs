@@ -286,14 +286,16 @@ impl Kv {
             }
             Expiry::At(millis) => at(u64::try_from(millis).unwrap_or(0)),
         };
-        // What does not expire does so later than everything else.
+        // What does not expire does so later than everything else; what does in the same millisecond, not
+        // later, as Redis has no shorter time.
+        let [was, is] = [before, after].map(|time| time.0 / NANOS_PER_MILLI);
         let wanted = match only {
             Only::Always => true,
             Only::Lasting => before == NEVER,
             Only::Expiring => before != NEVER,
-            Only::Later => after > before,
-            Only::Sooner => after < before,
-            Only::ExpiringSooner => before != NEVER && after < before,
+            Only::Later => is > was,
+            Only::Sooner => is < was,
+            Only::ExpiringSooner => before != NEVER && is < was,
         };
         if wanted {
             self.end(key, after);

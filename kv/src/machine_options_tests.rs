@@ -99,6 +99,16 @@ fn expire_asks_what_expiry_there_is() {
             }
         }
     }
+    // Told again within its millisecond, it is the same.
+    for (nanos, millis, expected) in
+        [(1, 5000, ":0\r\n"), (1_000_000, 5000, ":1\r\n"), (1, 5001, ":1\r\n")]
+    {
+        let mut log = Log::default();
+        let (key, only) = (&b"a"[..], Only::Later);
+        log.apply_at(SECOND, Command::Set { key, value: b"", when: When::Always, millis: 5000 });
+        let expire = Command::ExpireAs { key, expiry: Expiry::In(millis), only };
+        assert_eq!(log.apply_at(SECOND + nanos, expire), expected);
+    }
     // What is over removes it; what is not there has no expiry.
     for expiry in
         [Expiry::In(-1), Expiry::In(0), Expiry::In(i64::MIN), Expiry::At(-5), Expiry::At(20_000)]
