@@ -2,7 +2,8 @@
 //!
 //! Knows the node only as a [`Store`], or one for each of the groups that its keys are spread over. A client that sends what is no RESP is told so and let go;
 //! a pipeline is answered in order, its writes replicated as one batch, its reads asked as one
-//! query, for each group; a read behind a write of the same key sees it.
+//! query, for each group; a read behind a write of the same key sees it. There are no transactions. What
+//! clients find is told in `docs/redis.md`.
 
 mod address;
 mod clock;
