@@ -368,7 +368,7 @@ impl Groups {
     }
 
     /// Throws away what is left of groups that were removed, and writes that down.
-    fn tidy(&self, gone: &[(GroupId, PathBuf)]) -> io::Result<()> {
+    fn tidy(&self, gone: &[Gone]) -> io::Result<()> {
         if gone.is_empty() {
             return Ok(());
         }
@@ -481,9 +481,11 @@ fn put_down(removed: &Removed, dir: &Path, gone: &[PathBuf]) {
     }
 }
 
-/// The groups that a directory holds, and those that were being thrown away, with where what is left of them
-/// lies.
-fn found(dir: &Path) -> io::Result<(Vec<GroupId>, Vec<(GroupId, PathBuf)>)> {
+/// A group that is being thrown away, and where what is left of it lies.
+type Gone = (GroupId, PathBuf);
+
+/// The groups that a directory holds, and those that were being thrown away.
+fn found(dir: &Path) -> io::Result<(Vec<GroupId>, Vec<Gone>)> {
     let (mut found, mut gone) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
