@@ -5,6 +5,7 @@
 //! to the engine once, and its actions are performed before the next is gathered.
 
 use crate::{
+    audience::Audience,
     clients::Table,
     clock::Telling,
     guarded::Guarded,
@@ -13,10 +14,9 @@ use crate::{
     trace::Reporter,
 };
 use bytes::Bytes;
-use futures::channel::mpsc;
 use lakebed::{
     Action, Class, Config, Core, DiskRequest, Event, Halt, Instant, Machine, Membership, NodeId,
-    Note, OpId, Refusal, Start, StateMachine, Timestamp, Tuning,
+    OpId, Refusal, Start, StateMachine, Timestamp, Tuning,
 };
 use std::{
     collections::VecDeque,
@@ -111,12 +111,11 @@ impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Driver<E, D, N, C, M> 
             runner: Guarded::new(machine),
             inbox: Arc::clone(&inbox),
             clients: Table::default(),
-            subscribers: Vec::new(),
+            audience: Audience::default(),
             lane: VecDeque::new(),
             events: vec![Event::Start(start)],
             actions: Vec::new(),
             requests: Vec::new(),
-            await_end: Vec::new(),
             halt: None,
             engine,
             disk,
@@ -136,8 +135,8 @@ impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Future for Driver<E, D
         let halt = ready!(inner.poll_halted(cx));
         let status = inner.engine.status();
         // Whoever learns of the end may start anew: the directory must be unlocked by then.
-        let await_end = self.inner.take().map(|inner| inner.await_end).unwrap_or_default();
-        await_end.into_iter().for_each(|request| self.inbox.push(request));
+        let audience = self.inner.take().map(|inner| inner.audience).unwrap_or_default();
+        audience.waiting().for_each(|request| self.inbox.push(request));
         self.inbox.close(End { halt: Arc::clone(&halt), status });
         Poll::Ready(halt)
     }
@@ -164,7 +163,7 @@ struct Inner<E, D, N, C, M> {
     telling: Telling,
     inbox: Arc<Inbox>,
     clients: Table,
-    subscribers: Vec<mpsc::Sender<Note>>,
+    audience: Audience,
     reporter: Reporter,
     /// The machine's steps that wait for their turn.
     lane: VecDeque<Machine>,
@@ -173,8 +172,6 @@ struct Inner<E, D, N, C, M> {
     /// Empty between turns; kept for their room.
     actions: Vec<Action>,
     requests: Vec<Request>,
-    /// Those who wait for the end.
-    await_end: Vec<Request>,
     halt: Option<Arc<Halt>>,
 }
 
@@ -229,7 +226,7 @@ impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Inner<E, D, N, C, M> {
         for request in requests.drain(..) {
             match request {
                 Request::Status(reply) => drop(reply.send(Ok(self.engine.status()))),
-                ended @ Request::Ended(_) => self.await_end.push(ended),
+                Request::Ended(reply) => self.audience.await_end(reply),
                 other => other.refuse(Refusal::Stopping),
             }
         }
@@ -259,9 +256,9 @@ impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Inner<E, D, N, C, M> {
                 self.events.push(Event::Tune(tuning));
             }
             Request::Status(reply) => drop(reply.send(Ok(self.engine.status()))),
-            Request::Subscribe(notes) => self.subscribers.push(notes),
+            Request::Subscribe(notes) => self.audience.subscribe(notes),
             Request::Stop { hand_over } => self.events.push(Event::Stop { hand_over }),
-            ended @ Request::Ended(_) => self.await_end.push(ended),
+            Request::Ended(reply) => self.audience.await_end(reply),
         }
     }
 
@@ -277,7 +274,7 @@ impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Inner<E, D, N, C, M> {
                 Action::Members(members) => net.connect(&members),
                 Action::Note(note) => {
                     self.reporter.note(&note);
-                    self.subscribers.retain_mut(|notes| offer(notes, &note));
+                    self.audience.tell(&note);
                 }
                 Action::Halt(halt) => {
                     self.reporter.halt(&halt);
@@ -309,9 +306,4 @@ impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Inner<E, D, N, C, M> {
         self.turn_away(cx.waker());
         if self.disk.is_idle() { Poll::Ready(()) } else { Poll::Pending }
     }
-}
-
-/// A subscriber that is slow misses the note; one that is gone is forgotten.
-fn offer(notes: &mut mpsc::Sender<Note>, note: &Note) -> bool {
-    notes.try_send(note.clone()).map_or_else(|error| error.is_full(), |()| true)
 }

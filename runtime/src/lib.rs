@@ -29,6 +29,7 @@
 //! disks and the clock here are Linux's.
 
 mod alone;
+mod audience;
 mod clients;
 mod clock;
 mod dir;

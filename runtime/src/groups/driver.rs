@@ -12,6 +12,7 @@ use super::{
     machines::{Done, Home, Threads},
 };
 use crate::{
+    audience::Audience,
     clients::Table,
     clock::{SystemClock, Telling},
     disk::pool::Pool,
@@ -23,10 +24,9 @@ use crate::{
     node::StartError,
     trace::Reporter,
 };
-use futures::channel::mpsc;
 use lakebed::{
     Action, ClusterId, Config, Engine, Event, GroupId, Halt, Host, HostAction, HostConfig,
-    HostEvent, Machine, Note, Refusal, StateMachine, Status,
+    HostEvent, Machine, Refusal, StateMachine, Status,
 };
 use std::{
     any::Any,
@@ -57,9 +57,8 @@ struct Seat<M> {
     runner: Option<Guarded<M>>,
     is_away: bool,
     lane: VecDeque<Machine>,
-    subscribers: Vec<mpsc::Sender<Note>>,
+    audience: Audience,
     reporter: Reporter,
-    await_end: Vec<Request>,
     /// Disk operations that have not ended.
     in_flight: usize,
     writes: Writes,
@@ -312,9 +311,8 @@ impl<M: StateMachine> Inner<M> {
                 runner,
                 is_away: false,
                 lane: VecDeque::new(),
-                subscribers: Vec::new(),
+                audience: Audience::default(),
                 reporter: Reporter::of(&config),
-                await_end: Vec::new(),
                 in_flight: 0,
                 writes: Writes::told_to(Arc::clone(&self.health)),
                 halt: None,
@@ -370,11 +368,11 @@ impl<M: StateMachine> Inner<M> {
                         continue;
                     }
                     Request::Subscribe(notes) => {
-                        seat.subscribers.push(notes);
+                        seat.audience.subscribe(notes);
                         continue;
                     }
-                    ended @ Request::Ended(_) => {
-                        seat.await_end.push(ended);
+                    Request::Ended(reply) => {
+                        seat.audience.await_end(reply);
                         continue;
                     }
                 };
@@ -419,9 +417,7 @@ impl<M: StateMachine> Inner<M> {
                 Action::Members(_) => {}
                 Action::Note(note) => {
                     seat.reporter.note(&note);
-                    seat.subscribers.retain_mut(|notes| {
-                        notes.try_send(note.clone()).map_or_else(|error| error.is_full(), |()| true)
-                    });
+                    seat.audience.tell(&note);
                 }
                 Action::Halt(halt) => {
                     seat.reporter.halt(&halt);
@@ -454,7 +450,7 @@ impl<M: StateMachine> Inner<M> {
             seat.runner = None;
             self.pool.forget(*group);
             self.shared.state().inboxes.remove(group);
-            seat.await_end.drain(..).for_each(|request| seat.inbox.push(request));
+            seat.audience.waiting().for_each(|request| seat.inbox.push(request));
             if let Some(halt) = seat.halt {
                 seat.inbox.close(End { halt, status });
             }
