@@ -39,7 +39,8 @@ pub(crate) struct Patient<'a> {
 pub(crate) struct Hurt {
     pub(crate) node: usize,
     file: File,
-    from: u64,
+    align: u64,
+    slot: Slot,
     was: Bytes,
 }
 
@@ -48,26 +49,36 @@ impl Hurt {
     /// be durable is not.
     fn is_healed(&self, disk: &SimDisk) -> bool {
         let Some(content) = disk.content(self.file) else { return true };
-        let here = self.from as usize..self.from as usize + self.was.len();
-        content.get(here) == Some(&self.was[..]) && !disk.has_pending_sectors_of(self.file)
+        let from = self.slot.from as usize;
+        let is_as_it_was = content.get(from..from + self.was.len()) == Some(&self.was[..]);
+        (is_as_it_was || self.is_replaced(disk)) && !disk.has_pending_sectors_of(self.file)
+    }
+
+    /// Whether another entry has its place: it was none that is committed, though one of its index was.
+    fn is_replaced(&self, disk: &SimDisk) -> bool {
+        let Slot { index, term, .. } = self.slot;
+        slots(disk, self.file, self.align)
+            .iter()
+            .any(|slot| slot.index == index && slot.term != term)
     }
 
     /// Whether a process that reads it finds it bad.
     fn shows(&self, disk: &SimDisk) -> bool {
-        let shown = disk.shown(self.file, self.from, self.was.len());
-        shown.is_some_and(|shown| shown != self.was)
+        let shown = disk.shown(self.file, self.slot.from, self.was.len());
+        shown.is_some_and(|shown| shown != self.was) && !self.is_replaced(disk)
     }
 
     /// Whether a power cut would leave it bad.
     fn stays(&self, disk: &SimDisk) -> bool {
-        let left = disk.durable(self.file, self.from, self.was.len());
+        let left = disk.durable(self.file, self.slot.from, self.was.len());
         left.is_some_and(|left| left != self.was)
     }
 
     /// Whether this would overwrite any of it.
     fn is_under(&self, file: File, extent: &Extent) -> bool {
         let (begin, end) = (extent.offset, extent.offset + extent.whole().len() as u64);
-        file == self.file && begin < self.from + self.was.len() as u64 && self.from < end
+        let from = self.slot.from;
+        file == self.file && begin < from + self.was.len() as u64 && from < end
     }
 }
 
@@ -235,10 +246,10 @@ fn harm_entries(
     let content = disk.content(file).unwrap_or_default();
     let slots = slots(disk, file, align);
     let struck = slots.iter().filter(|slot| slot.reaches(at, sector));
-    for Slot { index, from, to } in struck.clone().copied() {
-        let end = content.len().min(to as usize);
-        let was = content.slice(end.min(from as usize)..end);
-        harmed.add(index, Hurt { node, file, from, was });
+    for slot in struck.clone().copied() {
+        let end = content.len().min(slot.to as usize);
+        let was = content.slice(end.min(slot.from as usize)..end);
+        harmed.add(slot.index, Hurt { node, file, align, slot, was });
     }
     match harm {
         // What lies between entries is nobody's.
@@ -248,9 +259,10 @@ fn harm_entries(
 }
 
 /// Where an entry lies, as its slot says.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 struct Slot {
     index: u32,
+    term: u64,
     from: u64,
     to: u64,
 }
@@ -273,7 +285,8 @@ fn slots(disk: &SimDisk, file: File, align: u64) -> Vec<Slot> {
         let bytes = content.get(at as usize..(at + SLOT) as usize)?;
         let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"));
         let (index, from, bytes) = (word(0), u64::from(word(4)), u64::from(word(16)));
-        (bytes > 0).then_some(Slot { index, from, to: from + bytes })
+        let term = u64::from(word(8)) | u64::from(word(12)) << 32;
+        (bytes > 0).then_some(Slot { index, term, from, to: from + bytes })
     };
     places.filter_map(slot).collect()
 }

@@ -37,7 +37,7 @@ const CALM: u64 = 1_000 * MS;
 /// So often it is looked whether anybody has to ask for a machine to be taken in.
 const TURNS: u32 = 500;
 /// How often it may take that long again, while there is progress.
-const CONVERGE_TIMES: u32 = 6;
+const CONVERGE_TIMES: u32 = 20;
 /// So many power cuts are tried beside the planned ones, so that some meet writes under way.
 const MORE_CRASHES_MAX: u64 = 30;
 /// A storm of more events, and of ten times as many as it is to have, has no end: it is to be seen as the

@@ -200,9 +200,16 @@ impl Raft {
     fn muster(&mut self) {
         let (now, silence) = (self.now, self.tuning.election.0);
         let Role::Leader(leader) = &mut self.role else { return };
-        let is_over = leader.musters_until(now, silence).is_none();
-        let mustered = |changing: &mut Changing| matches!(changing.step, Step::Muster { .. });
-        let over = leader.changing.take_if(|changing| is_over && mustered(changing));
+        let later = leader.musters_until(now, silence);
+        let is_over = |changing: &mut Changing| match &mut changing.step {
+            Step::Muster { until, .. } => {
+                // Other times may be in force by now.
+                *until = later.unwrap_or(*until);
+                later.is_none()
+            }
+            _ => false,
+        };
+        let over = leader.changing.take_if(is_over);
         if let Some(Changing { request, step: Step::Muster { changes, .. } }) = over {
             self.decide_change(request, &changes);
         }
