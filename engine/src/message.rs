@@ -172,6 +172,20 @@ pub(crate) struct Verdict {
     pub(crate) granted: bool,
 }
 
+impl Payload {
+    /// Whether it asks for what members tell members: one that is none any more is told so instead.
+    pub(crate) const fn is_question(&self) -> bool {
+        matches!(
+            self,
+            Self::Hello { ask: true, .. }
+                | Self::PreVote(_)
+                | Self::Vote(_)
+                | Self::Append(_)
+                | Self::RefillAsk { .. }
+        )
+    }
+}
+
 /// A leader's entries, or only its word that it still leads.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct Append {

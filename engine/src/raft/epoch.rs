@@ -50,15 +50,7 @@ impl Raft {
 
     /// The epoch in the head says it all; what the message is else does not matter there.
     fn answer_left_behind(&mut self, head: &Head, payload: &Payload) {
-        let asks = matches!(
-            payload,
-            Payload::Hello { ask: true, .. }
-                | Payload::PreVote(_)
-                | Payload::Vote(_)
-                | Payload::Append(_)
-                | Payload::RefillAsk { .. }
-        );
-        if asks && !self.is_unclaimed() {
+        if payload.is_question() && !self.is_unclaimed() {
             self.marks.set(Mark::OldEpochRefused);
             self.fault(
                 head.from,

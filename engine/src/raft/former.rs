@@ -23,15 +23,7 @@ impl Raft {
 
     /// A node that left speaks as if it had not: it does not know.
     pub(super) fn answer_former(&mut self, head: &Head, payload: &Payload) {
-        let asks = matches!(
-            payload,
-            Payload::Hello { ask: true, .. }
-                | Payload::PreVote(_)
-                | Payload::Vote(_)
-                | Payload::Append(_)
-                | Payload::RefillAsk { .. }
-        );
-        if asks && self.around.settled != LogId::ZERO {
+        if payload.is_question() && self.around.settled != LogId::ZERO {
             self.tell_former(head.from, head.incarnation);
         }
     }
