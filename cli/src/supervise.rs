@@ -118,7 +118,9 @@ impl Supervisor {
     async fn look(&mut self) {
         let Some(progress) = &mut self.progress else { return };
         let statuses = statuses(&self.nodes).await;
-        let all_serve = |groups: &Groups| groups.iter().all(|(_, status)| serves(status));
+        // Of a node that has ended none is left.
+        let all_serve =
+            |groups: &Groups| !groups.is_empty() && groups.iter().all(|(_, status)| serves(status));
         if statuses.iter().all(|groups| groups.as_ref().is_some_and(all_serve)) {
             progress.clear();
             self.progress = None;

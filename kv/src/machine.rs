@@ -294,7 +294,7 @@ impl Kv {
             Only::Lasting => before == NEVER,
             Only::Expiring => before != NEVER,
             Only::Later => is > was,
-            Only::Sooner => is < was,
+            Only::Sooner => before == NEVER || is < was,
             Only::ExpiringSooner => before != NEVER && is < was,
         };
         if wanted {

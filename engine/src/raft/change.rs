@@ -390,11 +390,18 @@ impl Raft {
 
     /// Asks those who are to be added which life of them it is; appends once all have answered.
     fn greet(&mut self) {
+        let (now, silence) = (self.now, self.tuning.election.0);
         let Role::Leader(leader) = &mut self.role else { return };
+        let musters_until = leader.musters_until(now, silence);
         let Some(Changing { request, step }) = &mut leader.changing else { return };
         let Step::Greet { next, ask_at, until } = step else { return };
         let request = *request;
         let Some(missing) = stranger(next) else {
+            if let Some(later) = musters_until {
+                // Other times are in force, and who is there has to say so anew.
+                *ask_at = later;
+                return;
+            }
             let next = next.clone();
             return self.end_greeting(request, next);
         };

@@ -46,8 +46,12 @@ impl Intake {
     /// Whether this batch is the next: not one of a former life, not a repeated one.
     fn admit(&mut self, session: Life, sequence: u64) -> bool {
         let (met, known) = (session.write_epoch(), self.session.write_epoch());
-        if met > known || (met == known && ![self.session, self.former].contains(&session)) {
-            let former = if met == known { self.session } else { Life::NONE };
+        if met >= known && ![self.session, self.former].contains(&session) {
+            let former = match self.session {
+                Life::NONE => self.former,
+                before if met == known => before,
+                _ => Life::NONE,
+            };
             *self = Self { session, former, ..Self::default() };
         }
         let next = session == self.session
@@ -57,6 +61,13 @@ impl Intake {
             self.received = sequence;
         }
         next
+    }
+
+    /// Its disk was set back: this life may be of an earlier write epoch than the one that is known.
+    pub(super) fn set_back(&mut self, life: Life) {
+        if !life.goes_on_from(self.session) {
+            *self = Self { former: self.session, ..Self::default() };
+        }
     }
 
     fn decide(&mut self, sequence: u64, outcome: Placement) {

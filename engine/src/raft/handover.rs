@@ -50,8 +50,11 @@ impl Raft {
     pub(crate) fn begin_handover(&mut self, to: Option<NodeId>) -> Result<(), Refusal> {
         self.stray();
         self.stir();
-        if let Some(handover) = self.handover.as_ref().filter(|_| self.is_handing_over()) {
+        let is_under_way = self.is_handing_over();
+        if let Some(handover) = self.handover.as_mut().filter(|_| is_under_way) {
             let is_this = to.is_none_or(|to| to == handover.heir);
+            // Whoever named the heir waits for that one alone.
+            handover.is_open &= !is_this || to.is_none();
             if !is_this {
                 self.transfers.asked += 1;
                 self.transfers.given_up += 1;

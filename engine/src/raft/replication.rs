@@ -266,6 +266,9 @@ impl Raft {
             let shared = agreement.unwrap_or_default().max(conflict.committed);
             peer.matched = peer.matched.min(shared);
         }
+        if is_set_back {
+            peer.intake.set_back(head.life);
+        }
         let needed = peer.matched.next();
         let rose = peer.answered(answer, self.now, self.tuning.inflight_bytes_max);
         peer.intake.arrived(head.life, answer.fates);

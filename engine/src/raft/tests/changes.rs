@@ -593,3 +593,33 @@ fn of_each_stranger_it_is_known_in_which_life_it_spoke_last() {
     }
     assert_eq!(raft.met(), [(node(7), 5), (node(8), 3), (node(9), 4)]);
 }
+
+/// A member falls silent while a node that is added is asked, and other times come into force.
+#[test]
+fn other_times_make_nobody_heard() {
+    for tunes in [false, true] {
+        let mut cluster = joined(3, 4);
+        cluster.elapse(300 * MS);
+        cluster.cut_off(&[4]);
+        cluster.change(1, 100, &[Change::AddLearner(member(4)), Change::Remove(node(2))]);
+        cluster.run();
+        assert_eq!(cluster.outcome(1, 100), None);
+        cluster.cut_off(&[3]);
+        cluster.elapse(cluster.tuning.election.0.as_nanos() as u64 + 50 * MS);
+        assert_eq!(cluster.outcome(1, 100), None);
+        if tunes {
+            let mut tuning = cluster.tuning.clone();
+            tuning.heartbeat += Duration::from_millis(1);
+            cluster.at(1).raft.on_tune(&tuning);
+        }
+        cluster.cut.retain(|(from, to)| [from, to].contains(&&node(3)));
+        cluster.elapse(200 * MS);
+        let outcome = cluster.outcome(1, 100);
+        cluster.elapse(60_000 * MS);
+        cluster.propose(1, 1, &["a"]);
+        cluster.propose(2, 2, &["b"]);
+        cluster.elapse(10_000 * MS);
+        let served = [1, 2].map(|id| commands(cluster.at(id)).len());
+        assert_eq!(served, [2; 2], "{tunes}");
+    }
+}

@@ -581,3 +581,17 @@ fn a_group_that_wakes_is_handed_to_one_who_is_there() {
     let outcome = cluster.outcome(1, 100);
     assert_eq!(cluster.at(3).role(), status::Role::Leader, "{outcome:?}");
 }
+
+/// Somebody wants another leader, whoever; somebody else that one which is chosen, and is not there.
+#[test]
+fn nobody_is_told_that_one_leads_who_does_not() {
+    let mut cluster = resting(3);
+    cluster.isolate(2);
+    cluster.pass(60_000 * MS);
+    cluster.at(1).raft.on_transfer(RequestId(100), None);
+    cluster.at(1).raft.on_transfer(RequestId(101), Some(node(2)));
+    cluster.elapse(5_000 * MS);
+    let outcome = cluster.outcome(1, 101);
+    let roles = [1, 2, 3].map(|id| cluster.at(id).role());
+    assert!(!matches!(outcome, Some(Outcome::Done(_))), "{outcome:?} {roles:?}");
+}
