@@ -614,7 +614,6 @@ fn other_times_make_nobody_heard() {
         }
         cluster.cut.retain(|(from, to)| [from, to].contains(&&node(3)));
         cluster.elapse(200 * MS);
-        let outcome = cluster.outcome(1, 100);
         cluster.elapse(60_000 * MS);
         cluster.propose(1, 1, &["a"]);
         cluster.propose(2, 2, &["b"]);
