@@ -109,6 +109,12 @@ fn expire_asks_what_expiry_there_is() {
         let expire = Command::ExpireAs { key, expiry: Expiry::In(millis), only };
         assert_eq!(log.apply_at(SECOND + nanos, expire), expected);
     }
+    // What lasts does so longer than up to any time, the latest one as well.
+    let mut log = Log::default();
+    log.set("a", "1");
+    let latest = Expiry::At(((NEVER.0 - 1) / NANOS_PER_MILLI) as i64);
+    let expire = Command::ExpireAs { key: b"a", expiry: latest, only: Only::Sooner };
+    assert_eq!((log.apply(expire), log.apply(expire)), (":1\r\n".into(), ":0\r\n".into()));
     // What is over removes it; what is not there has no expiry.
     for expiry in
         [Expiry::In(-1), Expiry::In(0), Expiry::In(i64::MIN), Expiry::At(-5), Expiry::At(20_000)]

@@ -74,30 +74,35 @@ fn whoever_was_set_back_to_what_was_cut_is_brought_level_as_well() {
     }
 }
 
-/// The copy is of before its last start, so this one has the write epoch of the one before: what it forwards was
-/// taken for what that one had forwarded.
+/// The copy is of before its last start, so this one has the write epoch of the one before, or of before its last
+/// two, and has a smaller one: what it forwards was taken for what was forwarded before.
 #[test]
 fn whoever_was_set_back_forwards_anew() {
-    let mut cluster = Cluster::led(3);
-    cluster.elapse(300 * MS);
-    let old = cluster.at(2).disk.clone();
-    cluster.crash(2);
-    cluster.elapse(300 * MS);
-    for n in 0..3 {
-        cluster.propose(2, 20 + n, &["a"]);
-        cluster.elapse(100 * MS);
+    for starts in [1, 2] {
+        let mut cluster = Cluster::led(3);
+        cluster.elapse(300 * MS);
+        let old = cluster.at(2).disk.clone();
+        for _ in 0..starts {
+            cluster.crash(2);
+            cluster.elapse(300 * MS);
+        }
+        for n in 0..3 {
+            cluster.propose(2, 20 + n, &["a"]);
+            cluster.elapse(100 * MS);
+        }
+        assert_eq!(commands(cluster.at(2)).iter().filter(|(_, id)| id.is_some()).count(), 3);
+        cluster.at(2).disk = old;
+        cluster.crash(2);
+        cluster.elapse(1_000 * MS);
+        assert_eq!(cluster.nodes[1].ids(), cluster.nodes[0].ids());
+        assert!(cluster.at(1).has(Mark::PeerSetBack));
+        for n in 0..6 {
+            cluster.propose(2, 40 + n, &["b"]);
+            cluster.elapse(3_000 * MS);
+        }
+        assert_eq!(cluster.at(2).ended, [], "{starts} starts");
+        assert_eq!(commands(cluster.at(1)).iter().filter(|(what, _)| what == "b").count(), 6);
     }
-    assert_eq!(commands(cluster.at(2)).iter().filter(|(_, id)| id.is_some()).count(), 3);
-    cluster.at(2).disk = old;
-    cluster.crash(2);
-    cluster.elapse(1_000 * MS);
-    assert_eq!(cluster.nodes[1].ids(), cluster.nodes[0].ids());
-    for n in 0..6 {
-        cluster.propose(2, 40 + n, &["b"]);
-        cluster.elapse(3_000 * MS);
-    }
-    assert_eq!(cluster.at(2).ended, []);
-    assert_eq!(commands(cluster.at(1)).iter().filter(|(what, _)| what == "b").count(), 6);
 }
 
 /// And where it had not heard yet what became of that, its client heard of another one's.
@@ -161,32 +166,4 @@ fn nobody_reads_by_what_a_life_of_before_was_told() {
     assert_eq!(cluster.at(2).queried, [], "the write is not seen in it");
     cluster.run();
     assert_eq!(cluster.at(2).queried, [(6, LogIndex(2))]);
-}
-
-/// The copy is of before its last two starts: its epoch is less than that of the life that forwarded.
-#[test]
-fn whoever_was_set_back_by_two_starts_forwards_anew() {
-    let mut cluster = Cluster::led(3);
-    cluster.elapse(300 * MS);
-    let old = cluster.at(2).disk.clone();
-    for _ in 0..2 {
-        cluster.crash(2);
-        cluster.elapse(300 * MS);
-    }
-    for n in 0..3 {
-        cluster.propose(2, 20 + n, &["a"]);
-        cluster.elapse(100 * MS);
-    }
-    assert_eq!(commands(cluster.at(2)).iter().filter(|(_, id)| id.is_some()).count(), 3);
-    cluster.at(2).disk = old;
-    cluster.crash(2);
-    cluster.elapse(1_000 * MS);
-    assert_eq!(cluster.nodes[1].ids(), cluster.nodes[0].ids());
-    assert!(cluster.at(1).has(Mark::PeerSetBack));
-    for n in 0..6 {
-        cluster.propose(2, 40 + n, &["b"]);
-        cluster.elapse(60_000 * MS);
-    }
-    assert_eq!(cluster.at(2).ended, []);
-    assert_eq!(commands(cluster.at(1)).iter().filter(|(what, _)| what == "b").count(), 6);
 }
