@@ -291,6 +291,20 @@ fn slots(disk: &SimDisk, file: File, align: u64) -> Vec<Slot> {
     places.filter_map(slot).collect()
 }
 
+/// The sectors that the entries of a full segment lie in. What is behind them may be those of a segment that
+/// it was made of, and nobody's.
+pub(crate) fn entry_sectors(disk: &SimDisk, file: File, geometry: Geometry) -> Vec<u64> {
+    let align = u64::from(geometry.align);
+    let content = disk.content(file).unwrap_or_default();
+    // Where the last one ends is in the record that ends the segment.
+    let told = (content.len() as u64).saturating_sub(align) as usize + 56;
+    let end =
+        content.get(told..told + 8).map(|word| u64::from_le_bytes(word.try_into().expect("eight")));
+    let first = slots(disk, file, align).first().map(|slot| slot.from);
+    let (Some(from), Some(to)) = (first, end) else { return Vec::new() };
+    used(disk, file, from..to).into_iter().map(|(_, at)| at).collect()
+}
+
 /// The sectors of a range of a file that hold anything.
 fn used(disk: &SimDisk, file: File, range: std::ops::Range<u64>) -> Vec<(File, u64)> {
     let sectors = disk.used_sectors(file).into_iter().filter(|at| range.contains(at));

@@ -242,9 +242,12 @@ mod tests {
         while outgoing.has_remaining() {
             let mut slices = [IoSlice::new(&[]); 4];
             let offered = outgoing.chunks_vectored(&mut slices);
-            let offered: Vec<u8> = slices[..offered].iter().flat_map(|s| s.to_vec()).collect();
-            let taken = offered.len().min(1000);
-            stream.put_slice(&offered[..taken]);
+            let mut taken = 0;
+            for slice in &slices[..offered] {
+                let part = slice.len().min(1000 - taken);
+                stream.put_slice(&slice[..part]);
+                taken += part;
+            }
             outgoing.advance(taken);
         }
         stream.freeze()

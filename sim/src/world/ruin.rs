@@ -10,7 +10,7 @@ use super::World;
 use crate::{
     client::Workload,
     disk::{SimDisk, Survivors},
-    harm::harm_sector,
+    harm::{entry_sectors, harm_sector},
     node::{Kept, Lie},
     oracle::{Checked, Seen},
     plan::Harm,
@@ -54,16 +54,17 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.nodes[node].scars.is_ruined = true;
     }
 
-    /// An entry of a full segment goes bad while the node runs: a bit in the third quarter of what
-    /// the oldest segment uses. False if the log lies in one segment still.
+    /// An entry of the oldest segment goes bad while the node runs: one bit. False if the log lies in one
+    /// segment still.
     pub fn rot_running(&mut self, node: usize, pick: u64) -> bool {
         let disk = &self.nodes[node].disk;
         let segments: Vec<File> =
             disk.list().map(|(file, _)| file).filter(|f| matches!(f, File::Segment(_))).collect();
         let [oldest, _, ..] = segments[..] else { return false };
-        let sectors = disk.used_sectors(oldest);
-        // Slots lie before entries, and the record that ends the segment behind them.
-        let entries = &sectors[sectors.len() / 2..sectors.len() * 3 / 4];
+        let entries = entry_sectors(disk, oldest, self.plan.geometry);
+        if entries.is_empty() {
+            return false;
+        }
         let at = entries[(pick % entries.len() as u64) as usize];
         self.rot_from(node, oldest, at, pick)
     }

@@ -1,7 +1,7 @@
 //! Copies that peers give of lost entries: how much of them is held before it is written.
 
 use super::{
-    holes::{grown_as, harm},
+    holes::{grown_as, harm, offset},
     *,
 };
 use crate::marks::Mark;
@@ -153,8 +153,7 @@ fn whatever_becomes_of_holes_each_is_in_one_state() {
 }
 
 fn is_there(node: &Node, frame: &Bytes) -> bool {
-    let has_it = |bytes: &Vec<u8>| bytes.windows(frame.len()).any(|window| window == frame);
-    node.disk.files.values().any(has_it)
+    node.disk.files.values().any(|bytes| offset(bytes, frame).is_some())
 }
 
 /// Reads an entry. True if it is lost.

@@ -22,7 +22,7 @@ use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng as _, SeedableRng as _},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 const SECTOR: usize = 512;
 
@@ -45,8 +45,9 @@ enum NameChange {
 
 #[derive(Clone, Default)]
 struct Inode {
-    bytes: Vec<u8>,
-    durable: Vec<u8>,
+    /// Shared with the disk that this one is a copy of, until it is written.
+    bytes: Arc<Vec<u8>>,
+    durable: Arc<Vec<u8>>,
     /// Sectors written and not synced, oldest first.
     dirty: Vec<(usize, Vec<u8>)>,
 }
@@ -71,28 +72,30 @@ impl NameChange {
 impl Inode {
     fn write(&mut self, extent: &Extent, sectors: impl Fn(usize) -> bool) {
         let end = extent.end() as usize;
-        if self.bytes.len() < end {
-            self.bytes.resize(end, 0);
+        let bytes = Arc::make_mut(&mut self.bytes);
+        if bytes.len() < end {
+            bytes.resize(end, 0);
         }
         for (n, sector) in extent.whole().chunks(SECTOR).enumerate() {
             if sectors(n) {
                 let at = extent.offset as usize + n * SECTOR;
-                self.bytes[at..at + sector.len()].copy_from_slice(sector);
+                bytes[at..at + sector.len()].copy_from_slice(sector);
                 self.dirty.push((at, sector.to_vec()));
             }
         }
     }
 
     fn keep(&mut self, at: usize, sector: &[u8]) {
-        if self.durable.len() < at + sector.len() {
-            self.durable.resize(at + sector.len(), 0);
+        let durable = Arc::make_mut(&mut self.durable);
+        if durable.len() < at + sector.len() {
+            durable.resize(at + sector.len(), 0);
         }
-        self.durable[at..at + sector.len()].copy_from_slice(sector);
+        durable[at..at + sector.len()].copy_from_slice(sector);
     }
 
     fn sync(&mut self) {
         self.dirty.clear();
-        self.durable.clone_from(&self.bytes);
+        self.durable = self.bytes.clone();
     }
 
     fn crash(&mut self, draw: &mut impl FnMut(u64) -> u64) {
@@ -103,7 +106,7 @@ impl Inode {
                 self.keep(at, &sector);
             }
         }
-        self.bytes.clone_from(&self.durable);
+        self.bytes = self.durable.clone();
     }
 }
 
@@ -126,7 +129,7 @@ impl Disk {
                 return Ok(Completion::Listed(files.collect()));
             }
             DiskRequest::Create { file, len, .. } => {
-                let bytes = vec![0; *len as usize];
+                let bytes = Arc::new(vec![0; *len as usize]);
                 self.inodes.push(Inode { durable: bytes.clone(), bytes, dirty: Vec::new() });
                 self.change(NameChange::Bind(*file, self.inodes.len() - 1));
             }

@@ -32,12 +32,14 @@ pub(super) fn grown_as(
     (node, given)
 }
 
+pub(super) fn offset(bytes: &[u8], frame: &Bytes) -> Option<usize> {
+    (0..bytes.len()).find(|&at| bytes[at] == frame[0] && bytes[at..].starts_with(frame))
+}
+
 /// Where the body of an entry lies.
 pub(super) fn body(disk: &Disk, frame: &Bytes) -> (File, usize) {
-    let lies = |(file, bytes): (&File, &Vec<u8>)| {
-        let at = bytes.windows(frame.len()).position(|window| window == frame)?;
-        Some((*file, at + frame.len() - 1))
-    };
+    let lies =
+        |(file, bytes): (&File, &Vec<u8>)| Some((*file, offset(bytes, frame)? + frame.len() - 1));
     let segments = disk.files.iter().filter(|(file, _)| matches!(file, File::Segment(_)));
     segments.filter_map(lies).next().expect("the entry is in the log")
 }

@@ -60,8 +60,9 @@ fn survivor(seed: u64, damage: Damage) -> Option<Survivor> {
     let mut disk = lives.disk;
     let mut flip = |sequence, at: usize| {
         let inode = disk.inode(File::Segment(sequence)).expect("it is there");
-        inode.bytes[at] ^= 0x10;
-        inode.durable[at] ^= 0x10;
+        for bytes in [&mut inode.bytes, &mut inode.durable] {
+            Arc::make_mut(bytes)[at] ^= 0x10;
+        }
     };
     let bad = match damage {
         Damage::Nothing => None,
@@ -300,8 +301,9 @@ fn a_hard_state_of_before_the_recovery_is_refused_and_older_files_are_its_own() 
     for at in OFFSETS.as_flattened() {
         let at = *at as usize;
         let inode = disk.inode(File::HardState).expect("it is there");
-        inode.bytes[at..at + block.len()].copy_from_slice(&block);
-        inode.durable[at..at + block.len()].copy_from_slice(&block);
+        for bytes in [&mut inode.bytes, &mut inode.durable] {
+            Arc::make_mut(bytes)[at..at + block.len()].copy_from_slice(&block);
+        }
     }
     let (row, why) = refused(Start::Run, &disk);
     assert_eq!(row, "term-regressed");

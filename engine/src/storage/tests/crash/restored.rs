@@ -16,12 +16,12 @@ use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng as _, SeedableRng as _},
 };
+use std::sync::LazyLock;
 
 const STATE_BYTES: usize = 80_000;
 
-fn state() -> Vec<u8> {
-    (0..STATE_BYTES).map(|n| (n / 7 + n) as u8).collect()
-}
+static STATE: LazyLock<Bytes> =
+    LazyLock::new(|| (0..STATE_BYTES).map(|n| (n / 7 + n) as u8).collect());
 
 fn backup(index: u64) -> Backup {
     Backup {
@@ -32,7 +32,7 @@ fn backup(index: u64) -> Backup {
         at: LogId::new(Term(6), LogIndex(index)),
         id: SnapshotId(index + 1),
         bytes: STATE_BYTES as u64,
-        digest: crc32c::crc32c(&state()),
+        digest: crc32c::crc32c(&STATE),
         members: Arc::default(),
     }
 }
@@ -67,7 +67,7 @@ impl Run {
         Self {
             storage,
             disk,
-            state: state(),
+            state: STATE.to_vec(),
             captured: 0,
             restored: Vec::new(),
             recovered: None,
@@ -171,7 +171,7 @@ fn check_whole(disk: Disk, index: u64) {
     assert_eq!((recovered.first, recovered.committed), (at.index.next(), at.index));
     assert_eq!(recovered.origin, Origin { at, id: SnapshotId(index + 1) });
     assert_eq!((recovered.identity.cluster, recovered.vote), (ClusterId(5), None));
-    assert!(run.restored == state(), "the machine holds what the backup does");
+    assert!(run.restored == *STATE, "the machine holds what the backup does");
 }
 
 fn refuses_to_run(disk: &Disk) {
