@@ -163,17 +163,21 @@ fn flaws_of_the_machine_lane_are_noticed() {
 }
 
 #[test]
-fn flaws_of_the_network_are_noticed() {
+fn losses_of_the_network_are_noticed() {
     is_noticed(Flaw::LosesInSilence, "messages", Clause::LossTold);
     is_noticed(Flaw::OverrunsItsQueue, "messages", Clause::LossTold);
+    is_noticed(Flaw::LosesInSilence, "losses put in", Clause::LossTold);
+    is_noticed(Flaw::LosesInSilence, "a peer that restarts", Clause::LossTold);
+    is_noticed(Flaw::OverrunsItsQueue, "a peer that restarts", Clause::LossTold);
+}
+
+#[test]
+fn flaws_of_the_network_are_noticed() {
     is_noticed(Flaw::StaysDown, "messages", Clause::LinkUp);
     is_noticed(Flaw::ReordersSends, "messages", Clause::SendsInOrder);
     is_noticed(Flaw::CutsMessages, "messages", Clause::SendsInOrder);
     is_noticed(Flaw::SharesBuffers, "messages", Clause::OwnBuffer);
     is_noticed(Flaw::ReadsIntoOneBuffer, "messages", Clause::OwnBuffer);
-    is_noticed(Flaw::LosesInSilence, "losses put in", Clause::LossTold);
-    is_noticed(Flaw::LosesInSilence, "a peer that restarts", Clause::LossTold);
-    is_noticed(Flaw::OverrunsItsQueue, "a peer that restarts", Clause::LossTold);
 }
 
 /// What a message's memory is, and who else reads it, is the driver's own affair.

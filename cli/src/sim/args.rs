@@ -8,7 +8,12 @@ use lakebed_scenarios::{
     SCENARIOS, Scenario, scenario,
     stories::{self, STORIES, Told},
 };
-use std::{ffi::OsString, num::NonZeroUsize, path::PathBuf, str::FromStr};
+use std::{
+    ffi::OsString,
+    num::{NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+    str::FromStr,
+};
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Sim {
@@ -38,6 +43,9 @@ pub(crate) struct Exhaust {
     /// Crash each recovery as well, at each of its steps
     #[arg(long)]
     pub(crate) twice: bool,
+    /// Crash only at each N-th step
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) every: NonZeroU64,
     #[command(flatten)]
     pub(crate) share: Share,
 }

@@ -85,11 +85,11 @@ fn crash((told, node): (&'static Told, usize), exhaust: &Exhaust, kept: &Kept) -
         }
     };
     let search = Search::new(node, exhaust.twice);
-    let jobs = exhaust.share.jobs();
-    let bar = Bar::new(once.steps, format!("{name} node {}, steps", node + 1));
+    let (every, jobs) = (exhaust.every.get(), exhaust.share.jobs());
+    let bar = Bar::new(once.steps.div_ceil(every), format!("{name} node {}, steps", node + 1));
     let results = shared(jobs, |part| {
         let mut done = 0;
-        told.story().search(&search, (part, jobs), |tried| {
+        told.story().search(&search, (part * every, jobs * every), |tried| {
             bar.inc(std::mem::replace(&mut done, tried.steps).abs_diff(tried.steps));
             go_on()
         })

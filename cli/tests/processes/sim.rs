@@ -231,10 +231,10 @@ fn crashes_and_flips_end_with_one_list_and_come_to_the_same_by_however_many_thre
         json[0].as_object_mut().unwrap().remove("wall_seconds").unwrap();
         json
     };
-    let exhaust = ["sim", "exhaust", "failed_syncs"];
+    let exhaust = ["sim", "exhaust", "failed_syncs", "--every", "8"];
     let tried = of("1", &exhaust);
     assert_eq!((&tried[0]["node"], &tried[0]["failures"]), (&1.into(), &0.into()));
-    assert!(tried[0]["crashes"].as_u64() > Some(500), "{tried}");
+    assert!(tried[0]["crashes"].as_u64() > Some(80), "{tried}");
     assert_eq!(of("3", &exhaust), tried);
     let flips = ["sim", "flips", "--every", "997"];
     let flipped = of("1", &flips);
