@@ -382,7 +382,7 @@ impl Engine {
             self.raft = Some(raft);
         }
         if let (true, Some(raft)) = (self.catching_up, &self.raft) {
-            self.catching_up = !self.storage.catch_up(self.now, raft.applied());
+            self.catching_up = !self.storage.catch_up(self.now, raft.applied(), raft.given());
         }
     }
 

@@ -309,6 +309,11 @@ impl Raft {
         self.log.marks.applied()
     }
 
+    /// How far the machine was given entries.
+    pub(crate) const fn given(&self) -> LogIndex {
+        self.log.marks.applying()
+    }
+
     /// The last entry handed to the machine.
     pub(crate) fn applying(&self) -> LogId {
         self.log.id_at(self.log.marks.applying()).unwrap_or_default()

@@ -86,10 +86,22 @@ impl Raft {
         Ok(())
     }
 
-    /// A heartbeat of a leader whose own disk has no room. It refuses what a quorum may have room for, so after
-    /// a longest election timeout it gives way to one who takes it. Not before, and only when its disk has
-    /// just said so again: room may be back.
+    /// A heartbeat of a leader that should not be one: its machine has no state, which only another leader can
+    /// send; or its own disk has no room.
     pub(super) fn give_way(&mut self) {
+        if self.facts.is_state_lost {
+            if self.handover.is_none() && self.able().next().is_some() {
+                // Whoever suits may not be known yet: the next heartbeat tries again.
+                let _ = self.begin_handover(None);
+            }
+            return;
+        }
+        self.give_way_for_room();
+    }
+
+    /// Without room it refuses what a quorum may have room for, so after a longest election timeout it gives way
+    /// to one who takes it. Not before, and only when its disk has just said so again: room may be back.
+    fn give_way_for_room(&mut self) {
         let (now, patience, facts) = (self.now, self.tuning.election.1, &self.facts);
         let Role::Leader(leader) = &mut self.role else { return };
         if !facts.full {

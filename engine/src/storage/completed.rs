@@ -17,6 +17,7 @@ use crate::{
     marks::Mark,
     types::{Instant, OpId},
 };
+use bytes::Bytes;
 
 impl Storage {
     pub(crate) fn on_completed(
@@ -123,7 +124,11 @@ impl Storage {
             Job::Saving => on_saved(&mut self.snapshots.saving, op, file, result)?,
             Job::Staging => on_saved(&mut self.snapshots.staging, op, file, result)?,
             Job::Serve(_) if self.snapshots.serving.is_expected(op) => {
-                let Completion::Read(block) = result? else { return Ok(()) };
+                // One that cannot be read is of no more use than a bad one.
+                let block = match result {
+                    Ok(Completion::Read(block)) => block,
+                    _ => Bytes::new(),
+                };
                 let bad = self.snapshots.serving.on_read(op, &block, self.config.group);
                 bad.into_iter().for_each(|bad| self.on_bad_snapshot(&bad));
             }

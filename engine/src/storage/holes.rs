@@ -246,6 +246,8 @@ impl Holes {
         let Some(work) = self.at_work.take_if(|work| work.op == op) else { return };
         if self.of(work).is_some() {
             self.holes.remove(&work.index);
+            // It may have been forgotten meanwhile, and found again.
+            self.wanted.remove(&work.index);
             self.owed.remove(&work.index);
             self.doubted.take_if(|index| *index == work.index);
             self.copies.drop_at(work.index);

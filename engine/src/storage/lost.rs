@@ -38,6 +38,8 @@ impl Storage {
         let is_there = self.snapshots.has_peers || self.is_covered(&lost);
         let last = self.journal.last_of(lost.file);
         let Some(last) = last.filter(|_| !is_there && reader != Reader::Machine) else {
+            // Two who read there in turn would keep it from going.
+            self.reads.drop_wish(reader);
             return self.on_lost(lost);
         };
         self.reads.drop_wish(reader);

@@ -246,7 +246,7 @@ impl Storage {
         self.committed = recovered.committed;
         self.replay_to = recovered.committed;
         self.reads.replay_to(self.replay_to, self.config.tuning.apply_bytes_max);
-        self.know_others(&recovered.membership);
+        self.know_others(&recovered.membership, &recovered.previous);
         self.keeps_state |= restart.resumes().is_some();
         restart.joined().into_iter().for_each(|header| self.installing.is_to_record(&header));
         if !cfg!(lakebed_break = "read_nothing_behind_a_restart") {
@@ -310,7 +310,13 @@ impl Storage {
                 );
             }
             // After the compaction: it may have recycled the segment that the log waits for.
+            let was_cutting = self.journal.cut.is_some();
             self.journal.persist(now, promises, &mut self.ops);
+            if was_cutting && self.journal.cut.is_none() && self.installing.is_under_way() {
+                // That is what it waited for.
+                let (journal, snapshots) = (&mut self.journal, &mut self.snapshots);
+                self.installing.go_on(journal, snapshots, promises, &mut self.ops);
+            }
             if !self.installing.replaces_log() {
                 let (reads, snapshots) = (&mut self.reads, &mut self.snapshots);
                 self.scrub.go_on(now, &self.journal, reads, snapshots, &mut self.ops);
@@ -397,18 +403,22 @@ impl Storage {
 
     /// Wants a membership on disk: `newest` in force, `previous` should it be cut.
     pub(crate) fn set_membership(&mut self, newest: Arc<Membership>, previous: Arc<Membership>) {
-        self.know_others(&newest);
+        self.know_others(&newest, &previous);
         let is_member = |id| [&newest, &previous].iter().any(|of| of.member(id).is_some());
         self.reads.keep(is_member);
         self.snapshots.stand_for(self.journal.holes.last());
         self.promises_mut().want_members(newest, previous);
     }
 
-    fn know_others(&mut self, members: &Membership) {
+    /// Who may have what is here. A change that is not committed may be undone, and whoever it adds has
+    /// nothing yet.
+    fn know_others(&mut self, newest: &Membership, previous: &Membership) {
         let own = self.config.node;
-        self.snapshots.has_peers = !members.is_sole_voter(own);
+        let may_be_undone = newest.at.index > self.committed;
+        self.snapshots.has_peers =
+            !(newest.is_sole_voter(own) || may_be_undone && previous.is_sole_voter(own));
         // One who joins may not know the members yet.
-        let others = members.members().any(|member| member.id != own);
+        let others = newest.members().any(|member| member.id != own);
         self.has_others = self.snapshots.has_peers || others;
     }
 
@@ -438,7 +448,13 @@ impl Storage {
 
     /// A lower bound of what is committed, to be written some time.
     pub(crate) fn hint_committed(&mut self, committed: LogIndex) {
-        self.committed = self.committed.max(committed);
+        let committed = committed.max(self.committed);
+        let before = std::mem::replace(&mut self.committed, committed);
+        let hard = self.promises().wanted();
+        if before < hard.newest.at.index && hard.newest.at.index <= committed {
+            let (newest, previous) = (Arc::clone(&hard.newest), Arc::clone(&hard.previous));
+            self.know_others(&newest, &previous);
+        }
     }
 
     // ---- the log -----------------------------------------------------------------------------

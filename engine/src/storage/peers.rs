@@ -17,6 +17,10 @@ use bytes::Bytes;
 impl Storage {
     /// What was lost is there again.
     pub(crate) fn open_gate(&mut self) {
+        if self.giving_up.is_some() {
+            // That of another fault is being shut.
+            return;
+        }
         self.promises_mut().want(|hard| {
             hard.gated = false;
             hard.gate = Gate::default();

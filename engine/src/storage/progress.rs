@@ -29,9 +29,10 @@ impl Storage {
     }
 
     /// Goes on with what follows the verdict: the machine takes in the snapshot, then applies what
-    /// was known to be committed. True when that is done.
-    pub(crate) fn catch_up(&mut self, now: Instant, applied: LogIndex) -> bool {
-        if self.keeps_state && self.is_cut_off(applied) {
+    /// was known to be committed, of which it was given so much and has `applied` so much. True when that
+    /// is done.
+    pub(crate) fn catch_up(&mut self, now: Instant, applied: LogIndex, given: LogIndex) -> bool {
+        if self.keeps_state && self.is_cut_off(given) {
             self.snapshots.replace_state(&mut self.ops);
         }
         if self.report.phase == Phase::Restore
@@ -51,14 +52,14 @@ impl Storage {
     }
 
     /// Whether a machine that keeps its own state waits for an entry that the log has lost, or begins
-    /// behind by now, and that a snapshot here holds: nobody will give it.
-    fn is_cut_off(&self, applied: LogIndex) -> bool {
+    /// behind by now, and that a snapshot here holds: nobody will give it. What it was given it has.
+    fn is_cut_off(&self, given: LogIndex) -> bool {
         let Some(begun) = self.snapshots.restored() else { return false };
-        let (applied, newest) = (applied.max(begun.index), self.snapshots.newest().index);
+        let (given, newest) = (given.max(begun.index), self.snapshots.newest().index);
         let is_held = |hole: LogIndex| hole <= newest;
-        let is_lost = self.journal.holes.first_from(applied.next()).is_some_and(is_held)
-            || self.journal.first() > applied.next();
-        is_lost && applied < newest
+        let is_lost = self.journal.holes.first_from(given.next()).is_some_and(is_held)
+            || self.journal.first() > given.next();
+        is_lost && given < newest
     }
 
     fn enter(&mut self, phase: Phase, now: Instant) {

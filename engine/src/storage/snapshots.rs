@@ -476,10 +476,13 @@ impl Snapshots {
         if handed_out > taken_in {
             self.unanswered.push_back(handed_out);
         }
-        self.whole.retain(|snapshot| {
-            let at = snapshot.header.at;
-            at != bad.header.at && at.index.next() >= first
-        });
+        let leads_on = |at: LogId| at != bad.header.at && at.index.next() >= first;
+        let dropped = self.whole.extract_if(.., |snapshot| !leads_on(snapshot.header.at));
+        let dropped: Vec<LogId> = dropped.map(|snapshot| snapshot.header.at).collect();
+        // Whoever is being sent one of them is sent another.
+        for at in dropped {
+            self.serving.forget(at, self.whole.last(), self.align, ops);
+        }
         self.spoilt.retain(|spoilt| spoilt.header.at != bad.header.at);
         if cfg!(lakebed_break = "use_no_older_snapshot") {
             self.whole.clear();

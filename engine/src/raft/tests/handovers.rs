@@ -257,6 +257,27 @@ fn a_leader_without_room_gives_way_to_one_who_has_some() {
     assert_eq!(cluster.at(1).raft.term, term.next(), "handed over, and not fought for");
 }
 
+/// It was elected before its machine had taken its snapshot in, and that turned out bad. It led on: what was
+/// proposed was committed, and answered by nobody.
+#[test]
+fn a_leader_whose_state_is_lost_gives_way_and_can_be_sent_it() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(100 * MS);
+    cluster.at(1).disk.is_state_lost = true;
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(1_100 * MS);
+    assert!(!cluster.leads(1) && (cluster.leads(2) || cluster.leads(3)));
+    assert!(cluster.at(1).has(Mark::HandedOver));
+    // Nobody is asked while nobody is there.
+    let mut alone = Cluster::led(3);
+    alone.elapse(100 * MS);
+    alone.isolate(1);
+    alone.elapse(alone.tuning.election.0.as_nanos() as u64);
+    alone.at(1).disk.is_state_lost = true;
+    alone.elapse(200 * MS);
+    assert_eq!(alone.transfers(1), (0, 0, 0));
+}
+
 /// The next one would have to refuse as well: no quorum of those who have room commits anything.
 #[test]
 fn a_leader_without_room_leads_on_where_others_have_none_either() {

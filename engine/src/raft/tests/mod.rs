@@ -93,6 +93,8 @@ struct Disk {
     owes_nothing: bool,
     /// What the node was made from, and has not met all others since.
     origin: Origin,
+    /// The machine has no state, and no snapshot is there to give it one.
+    is_state_lost: bool,
 }
 
 impl Disk {
@@ -267,14 +269,14 @@ impl Node {
             newest: LogIndex(0),
             first: LogIndex(1),
             gives_from: LogIndex(1),
-            restored: Some(LogId::ZERO),
+            restored: (!self.disk.is_state_lost).then_some(LogId::ZERO),
             saturated: self.disk.saturated,
             full: self.disk.full,
             // Once a second.
             sought_room: (self.raft.now.0 / 1_000_000_000) as u32,
             seeks_room: self.disk.seeks_room,
             receiving: None,
-            is_state_lost: false,
+            is_state_lost: self.disk.is_state_lost,
             installed: None,
             hole: self.disk.holes.first().map(|hole| self.disk.log[hole.0 as usize - 1].0.id),
             is_crowded: self.disk.is_crowded,
@@ -416,6 +418,7 @@ fn disk_with(term: u64, terms: &[u64], nodes: u64) -> Disk {
         is_crowded: false,
         owes_nothing: false,
         origin: Origin::default(),
+        is_state_lost: false,
     }
 }
 

@@ -50,6 +50,7 @@ impl Recovery {
             self.look.finish_install();
         }
         let (promises, forced) = self.look.force(found);
+        self.refuse_to_cut_below_the_unread(forced.last)?;
         if !matches!(self.start, Start::ForceSoleVoter { acknowledged_loss: true }) {
             return Err(Halt::Forced(Box::new(forced)));
         }
@@ -58,6 +59,21 @@ impl Recovery {
         self.stage = Stage::Forced(promises.version());
         *parts.promises = Some(promises);
         Ok(())
+    }
+
+    /// A snapshot that could not be read may hold what would be cut. And if it stayed and could be read later,
+    /// it would be taken for the state of another history.
+    fn refuse_to_cut_below_the_unread(&self, last: LogId) -> Result<(), Halt> {
+        let above = |file: File| matches!(file, File::Snapshot(at) if at.index > last.index);
+        let Some((file, error)) = self.unread_snapshots.iter().find(|(file, _)| above(*file))
+        else {
+            return Ok(());
+        };
+        let expected = format!(
+            "a snapshot that can be read: the log would be cut at {last}, and what lies behind may be in \
+             it; try again, or remove the file to go on without it"
+        );
+        Err(look::refused("unread-above-cut", *file, 0, &expected, &error.to_string()))
     }
 
     /// Both copies hold it. What is left is judged like after a crash at this point.

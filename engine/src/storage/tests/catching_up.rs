@@ -1,7 +1,7 @@
 //! What a restart tells of itself behind the verdict: the machine takes in the snapshot, then
 //! applies what was known to be committed.
 
-use super::*;
+use super::{scrubs::snap, *};
 use crate::{action::Note, status::Phase};
 use std::time::Duration;
 
@@ -26,11 +26,11 @@ fn a_restart_tells_its_phases_to_the_end() {
     let later = |node: &Node, seconds| node.now.after(Duration::from_secs(seconds));
     assert_eq!(phase(&node, 0), (Phase::Restore, 0, 0));
     assert_eq!(node.storage.restored(), Some(at));
-    assert!(!node.storage.catch_up(later(&node, 2), LogIndex(300)));
+    assert!(!node.storage.catch_up(later(&node, 2), LogIndex(300), LogIndex(300)));
     assert_eq!(phase(&node, 300), (Phase::Replay, 0, 3));
     assert_eq!(phase(&node, 302), (Phase::Replay, 2, 3));
-    assert!(!node.storage.catch_up(later(&node, 4), LogIndex(302)));
-    assert!(node.storage.catch_up(later(&node, 5), LogIndex(304)));
+    assert!(!node.storage.catch_up(later(&node, 4), LogIndex(302), LogIndex(302)));
+    assert!(node.storage.catch_up(later(&node, 5), LogIndex(304), LogIndex(304)));
     assert_eq!(phase(&node, 304), (Phase::Ready, 3, 3));
 
     let told = node.storage.recovery(LogIndex(304));
@@ -66,8 +66,40 @@ fn a_machine_of_its_own_only_replays() {
     }
     let machine = LogId::new(Term(1), LogIndex(2));
     let mut node = Node::start(node.disk, Start::Resume { machine });
-    assert!(!node.storage.catch_up(node.now, LogIndex(2)));
+    assert!(!node.storage.catch_up(node.now, LogIndex(2), LogIndex(2)));
     let told = node.storage.recovery(LogIndex(3));
     assert_eq!((told.phase, told.entries_done, told.entries_total), (Phase::Replay, 1, 2));
-    assert!(node.storage.catch_up(node.now, LogIndex(4)));
+    assert!(node.storage.catch_up(node.now, LogIndex(4), LogIndex(4)));
+}
+
+/// It was slow, and had answered nothing yet: a snapshot was to take the place of what it had been given
+/// already, and the node ended.
+#[test]
+fn a_slow_machine_of_its_own_is_not_begun_anew_when_the_log_it_was_given_goes() {
+    let mut node = Node::start(Disk::default(), format());
+    for round in 1..=2 {
+        node.append_all(round, sizes());
+        node.storage.hint_committed(node.last.index);
+        snap(&mut node);
+    }
+    node.append_all(2, [40, 50, 60]);
+    node.storage.hint_committed(node.last.index);
+    while let Some(deadline) = node.storage.deadline() {
+        node.now = deadline;
+        node.settle();
+    }
+    let machine = LogId::new(Term(1), LogIndex(60));
+    let mut node = Node::start(node.disk, Start::Resume { machine });
+    node.storage.retain(node.last.index, None);
+    node.settle();
+    assert!(node.storage.first() > machine.index.next());
+    let goes_on = |node: &mut Node, given| {
+        node.storage.catch_up(node.now, machine.index, given);
+        node.settle();
+        node.restored.len()
+    };
+    let given = LogIndex(603);
+    assert_eq!(goes_on(&mut node, given), 0);
+    // Had it not been given that, nobody would.
+    assert!(goes_on(&mut node, machine.index) > 0);
 }

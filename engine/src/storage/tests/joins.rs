@@ -4,7 +4,10 @@ use super::{
     scrubs::{rot, snapshots},
     *,
 };
-use crate::types::{Piece, SnapshotId, SnapshotName};
+use crate::{
+    entry::Head,
+    types::{Piece, SnapshotId, SnapshotName},
+};
 
 /// A peer sends a snapshot, of which the log holds the last entry, and the log goes on from there.
 fn join(node: &mut Node, at: LogId) {
@@ -87,6 +90,41 @@ fn a_snapshot_that_has_joined_is_not_recorded_before_the_log_reaches_it() {
     node.settle();
     assert_eq!(node.storage.promises().durable().install.id, SnapshotId(77));
     assert_eq!(node.restart().recovered().first, LogIndex(1), "the log stays");
+}
+
+/// It was made up for and forgotten while a peer's copy was on its way to the disk, and found bad again by
+/// whoever had waited for it: then that copy was there, and it was asked for though nothing was bad.
+#[test]
+fn what_is_found_bad_again_while_it_is_filled_is_asked_for_no_more() {
+    let (mut node, frames) = holes::grown((0..300).map(|n| 40 + n));
+    holes::harm(&mut node.disk, &frames[7]);
+    node.storage.read(Reader::Peer(NodeId(2)), LogIndex(8), LogIndex(20), 8 << 10);
+    node.settle();
+    assert!(node.storage.hole().is_some());
+    let head = Head::parse_whole(&frames[7], node.recovered().seed).expect("it is whole");
+    let at = LogId::new(Term(1), LogIndex(200));
+    stage(&mut node, at);
+    node.storage.refill(&head, &frames[7]);
+    node.storage.join(at);
+    let (mut fill, mut queue) = (Vec::new(), VecDeque::from(node.ask()));
+    while let Some(action) = queue.pop_front() {
+        let is_fill = matches!(
+            action,
+            Action::Disk { request: DiskRequest::Write { file: File::Segment(_), .. }, .. }
+        );
+        if is_fill {
+            fill.push(action);
+        } else {
+            node.perform(action);
+            queue.extend(node.ask());
+        }
+    }
+    assert_eq!((fill.len(), node.storage.snapshot()), (1, at));
+    assert!(node.storage.hole().is_some(), "it was found again");
+    fill.into_iter().for_each(|action| node.perform(action));
+    node.settle();
+    assert_eq!(node.storage.hole().map(|hole| hole.index), None);
+    assert_eq!(node.read(8).len(), 293);
 }
 
 /// The machine is ahead of the log that is durable, as an entry is missing there: a snapshot of it waited
@@ -243,7 +281,7 @@ fn names(asked: &[Action]) -> bool {
 /// files that are gone, and a term be known that was never promised.
 #[test]
 fn a_snapshot_has_no_name_before_its_term_is_promised_and_the_log_is_at_rest() {
-    let busy: [fn(&mut Node); 5] = [
+    let busy: [fn(&mut Node); 6] = [
         |_| {},
         |node| node.append(2, 40),
         |node| node.storage.read(Reader::Peer(NodeId(2)), LogIndex(1), LogIndex(9), 1000),
@@ -254,6 +292,7 @@ fn a_snapshot_has_no_name_before_its_term_is_promised_and_the_log_is_at_rest() {
             node.captured = 0;
             assert!(node.storage.capture(at, members));
         },
+        |node| node.truncate(LogId::new(Term(1), LogIndex(290))),
     ];
     for (n, busy) in busy.into_iter().enumerate() {
         let (mut node, mut at) = installable();

@@ -152,3 +152,40 @@ fn what_is_believed_behind_what_is_owed_is_read_when_that_is_there() {
     assert!(node.storage.marks().has(Mark::ScrubFoundBadEntry));
     assert_eq!(node.storage.hole().map(|hole| hole.index), Some(LogIndex(believed as u64 + 2)));
 }
+
+/// It was left where it was, and the log went on below it: when it could be read again the machine was given
+/// a state of what had been cut.
+#[test]
+fn a_log_is_not_cut_by_force_below_a_snapshot_that_cannot_be_read() {
+    let mut node = node(3);
+    node.storage.hint_committed(node.last.index);
+    let [_, newest] = snapshots(&node)[..] else { panic!("there are two") };
+    node.storage.read(Reader::Refill(NodeId(9)), LogIndex(450), LogIndex(450), 1);
+    node.settle();
+    let frame = node.storage.take_read().expect("it is there").1.frames;
+    let mut disk = node.disk;
+    harm(&mut disk, &frame);
+    spoil(&mut disk, newest, -1);
+    let force = || Start::ForceSoleVoter { acknowledged_loss: true };
+    let before = disk.files.clone();
+    let refused = Node::start(disk, force());
+    let Some(Halt::Refused { row, file, expected, .. }) = &refused.halted else { panic!() };
+    assert_eq!((*row, *file), ("unread-above-cut", newest));
+    assert!(expected.contains("remove the file to go on without it"), "{expected}");
+    assert!(refused.disk.files == before, "nothing is written");
+    // As it says: without the file, or with one that can be read, which holds what is bad.
+    let without = Disk { unreadable: None, ..refused.disk.clone() };
+    let mut without = Node::start(
+        {
+            let mut disk = without;
+            disk.files.remove(&newest);
+            disk
+        },
+        force(),
+    );
+    let Some(Halt::Forced(forced)) = without.halted.take() else { panic!("{:?}", without.halted) };
+    assert_eq!(forced.cut, Some(LogIndex(450)));
+    let with = Node::start(Disk { unreadable: None, ..refused.disk }, force());
+    let Some(Halt::Forced(forced)) = with.halted else { panic!("{:?}", with.halted) };
+    assert_eq!((forced.snapshot.index, forced.cut), (LogIndex(600), None));
+}

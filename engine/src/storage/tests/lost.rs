@@ -1,0 +1,105 @@
+//! Entries without either witness, found while the node runs.
+
+use super::{
+    holes::{harm, harm_slots},
+    scrubs::snap,
+    *,
+};
+
+/// Neither this entry nor its slot can be read any more.
+fn lose(node: &mut Node, index: u64) {
+    let index = LogIndex(index);
+    node.storage.read(Reader::Refill(NodeId(9)), index, index, 1);
+    node.settle();
+    let frame = node.storage.take_read().expect("it is there").1.frames;
+    harm_slots(&mut node.disk, &frame, 0);
+    harm(&mut node.disk, &frame);
+}
+
+/// Their reads kept the segment from going, and each that ended in vain began anew.
+#[test]
+fn a_lost_segment_that_a_snapshot_covers_goes_though_two_peers_want_it() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    node.storage.hint_committed(node.last.index);
+    snap(&mut node);
+    node.append_all(2, [40, 50, 60]);
+    node.storage.hint_committed(node.last.index);
+    lose(&mut node, 8);
+    let mut queue = VecDeque::new();
+    // The second one asks a little later.
+    for peer in [2, 3].map(|id| Reader::Peer(NodeId(id))) {
+        node.storage.read(peer, LogIndex(8), node.last.index, u32::MAX);
+        queue.extend(node.ask());
+    }
+    let mut turns = 0;
+    while let Some(action) = queue.pop_front() {
+        node.perform(action);
+        queue.extend(node.ask());
+        turns += 1;
+        assert!(turns < 1000, "it is read for ever");
+    }
+    assert!(node.storage.first() > LogIndex(8) && node.halted.is_none());
+}
+
+/// The gate of an earlier fault opened beside the update that shut it for this one: the log was gone, and
+/// the node voted.
+#[test]
+fn a_gate_that_is_being_shut_does_not_open_for_an_earlier_fault() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    lose(&mut node, 8);
+    node.storage.read(Reader::Machine, LogIndex(8), node.last.index, 1);
+    node.settle();
+    assert!(matches!(node.halted, Some(Halt::LogLost { .. })));
+    let mut node = node.restart();
+    assert!(node.recovered().gate.is_some());
+    // All of it has come again, and before anybody has seen that, one is lost again.
+    node.append_all(1, sizes());
+    lose(&mut node, 8);
+    node.storage.read(Reader::Machine, LogIndex(8), node.last.index, 1);
+    let mut queue = VecDeque::new();
+    while node.storage.giving_up.is_none() {
+        queue.extend(node.ask());
+        let action = queue.pop_front().expect("it is being read");
+        node.perform(action);
+    }
+    node.storage.open_gate();
+    queue.into_iter().for_each(|action| node.perform(action));
+    node.settle();
+    assert!(matches!(node.halted, Some(Halt::LogLost { .. })));
+    let node = node.restart();
+    assert_eq!(node.recovered().last, LogId::ZERO);
+    assert!(node.recovered().gate.is_some(), "its log is gone, and it votes");
+}
+
+/// It gave its log up, and nobody could give it again. Once the other one is committed it has all of it.
+#[test]
+fn who_is_about_to_add_another_voter_is_alone_until_that_is_committed() {
+    let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
+    for is_committed in [false, true] {
+        let alone = Arc::new(Membership::of([member(1)]));
+        let start = Start::Format { cluster: ClusterId(5), members: Arc::clone(&alone) };
+        let mut node = Node::start(Disk::default(), start);
+        node.append_all(1, sizes());
+        node.storage.hint_committed(node.last.index);
+        let at = LogId::new(Term(1), node.last.index.next());
+        let both = Membership { at, ..Membership::of([1, 2].map(member)) };
+        node.storage.set_membership(Arc::new(both), alone);
+        node.append_all(1, [70]);
+        if is_committed {
+            node.storage.hint_committed(node.last.index);
+        }
+        lose(&mut node, 8);
+        node.storage.read(Reader::Peer(NodeId(2)), LogIndex(8), node.last.index, 1);
+        node.settle();
+        if is_committed {
+            assert!(matches!(node.halted, Some(Halt::LogLost { .. })), "{:?}", node.halted);
+        } else {
+            assert!(node.halted.is_none() && node.storage.wants_fresh(node.last));
+            snap(&mut node);
+            assert!(node.storage.first() > LogIndex(8));
+            assert_eq!(node.restart().recovered().gate, None);
+        }
+    }
+}
