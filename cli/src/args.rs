@@ -92,7 +92,7 @@ pub(crate) struct Up {
     /// The first node's port for peers, when the cluster is new [default: --port + 1000]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) peer_port: Option<u16>,
-    /// Over how many groups, each with a leader and a log of its own, the keys are spread; fixed when
+    /// Over how many groups, 1 to 64, each with a leader and a log of its own, the keys are spread; fixed when
     /// the cluster is made [default: 1, or as many as the directory has]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(GROUPS_MAX)))]
     pub(crate) groups: Option<u16>,
@@ -118,7 +118,8 @@ pub(crate) struct Serve {
     /// Where to listen for peers
     #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     pub(crate) listen: SocketAddr,
-    /// All nodes of the cluster, this one included, alike on all of them: 1=ADDR,2=ADDR,3=ADDR
+    /// All nodes that the cluster is begun with, alike on all of them: 1=ADDR,2=ADDR,3=ADDR. They stay as they
+    /// are, whoever joins or leaves later
     #[arg(long)]
     pub(crate) peers: Peers,
     /// Wait in an empty directory to be added to a cluster that was founded without this node
@@ -134,7 +135,7 @@ pub(crate) struct Serve {
     /// The cluster's number instead, as cluster.json of `lakebed up` has it: to join that one
     #[arg(long, value_name = "ID", conflicts_with = "cluster", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) cluster_id: Option<u64>,
-    /// Over how many groups, each with a leader and a log of its own, the keys are spread; alike on
+    /// Over how many groups, 1 to 64, each with a leader and a log of its own, the keys are spread; alike on
     /// all nodes, and fixed when the cluster is formed [default: 1, or as many as the directory has]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(GROUPS_MAX)))]
     pub(crate) groups: Option<u16>,
@@ -227,9 +228,10 @@ pub(crate) struct Backup {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Transfer {
-    /// Where the leader listens for clients; of several groups those are handed over that it leads
-    #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
-    pub(crate) address: SocketAddr,
+    /// Where the leader listens for clients; of several groups those are handed over that it leads. Or several
+    /// nodes, the leader among them: ADDR,ADDR,ADDR
+    #[arg(value_name = "RESP-ADDR", value_parser = parse_addresses)]
+    pub(crate) addresses: Addresses,
     #[command(flatten)]
     pub(crate) of: OfGroup,
     /// Who shall lead [default: the voter that is furthest]
@@ -311,7 +313,7 @@ pub(crate) struct Ask {
 #[derive(clap::Args, Debug)]
 pub(crate) struct Restore {
     /// What `lakebed backup` wrote; it is only read. Of several groups: the name that it was given,
-    /// which the files' names begin with
+    /// which the files' names begin with; or a directory that holds one backup
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// Over how many groups the keys are spread, as they were [default: as the backup says]
@@ -402,7 +404,7 @@ pub(crate) struct TuningArgs {
     /// meanwhile, the newest is sent instead [default: 8 GiB]
     #[arg(long, value_name = "BYTES")]
     transfer_log_bytes: Option<u64>,
-    /// How many bytes of snapshots a leader sends in a second, at most [default: no limit]
+    /// How many bytes of snapshots a leader sends in a second, at most; zero: no limit [default: 0]
     #[arg(long, value_name = "BYTES")]
     transfer_bytes_per_second: Option<u64>,
     /// In how many hours log and snapshots are read again, slowly, to find what went bad on the disk
@@ -473,6 +475,11 @@ pub(crate) fn refuse(why: impl Display) -> ! {
 
 /// An address of this machine or another, by number or by name.
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    find_address(text)?
+}
+
+/// The same; `Ok(Err)`: nothing has that name now.
+fn find_address(text: &str) -> Result<Result<SocketAddr, String>, String> {
     let form = "it must be HOST:PORT, such as 127.0.0.1:7401";
     let (host, port) = text.rsplit_once(':').ok_or_else(|| form.to_string())?;
     let port: u16 = port.parse().map_err(|_| form.to_string())?;
@@ -483,20 +490,26 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
     if host.is_empty() {
         return Err(form.into());
     }
-    let unknown = |error| format!("the host {host:?} is not found: {error}");
-    let found = (host, port).to_socket_addrs().map_err(unknown)?;
+    let found = match (host, port).to_socket_addrs() {
+        Ok(found) => found,
+        Err(error) => return Ok(Err(format!("the host {host:?} is not found: {error}"))),
+    };
     // Where a name has several, the others are told the short one as well.
     let mut found: Vec<_> = found.collect();
     found.sort_by_key(SocketAddr::is_ipv6);
-    found.first().copied().ok_or_else(|| form.into())
+    found.first().copied().map(Ok).ok_or_else(|| form.into())
 }
 
-/// Addresses of several nodes, or of one.
+/// Addresses of several nodes, or of one; and why one is not known: a name may go with its node.
 #[derive(Clone, Debug)]
-pub(crate) struct Addresses(pub(crate) Vec<SocketAddr>);
+pub(crate) struct Addresses(pub(crate) Vec<Result<SocketAddr, String>>);
 
 fn parse_addresses(text: &str) -> Result<Addresses, String> {
-    text.split(',').map(parse_address).collect::<Result<_, _>>().map(Addresses)
+    let found: Vec<_> = text.split(',').map(find_address).collect::<Result<_, _>>()?;
+    match found.iter().all(Result::is_err) {
+        true => Err(found.into_iter().find_map(Result::err).expect("there is one")),
+        false => Ok(Addresses(found)),
+    }
 }
 
 /// The nodes of a cluster and where they listen for each other.

@@ -7,7 +7,7 @@ use crate::{backup_files::BackupFiles, groups_file::write_whole};
 use anyhow::{Context, Result, bail};
 use lakebed::{ClusterId, MEMBERS_MAX, files::make_durably};
 use lakebed_kv::slots::GROUPS_MAX;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::{
     fs::{self, File},
     hash::{BuildHasher, RandomState},
@@ -23,6 +23,8 @@ const VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClusterFile {
     version: u32,
+    /// A string, as wherever it is told: many who read JSON round numbers. It was a number.
+    #[serde(serialize_with = "as_text", deserialize_with = "text_or_number")]
     cluster: u64,
     /// Node 1's port for peers, node 2's...
     pub(crate) peer_ports: Vec<u16>,
@@ -32,6 +34,23 @@ pub(crate) struct ClusterFile {
     /// The backup that its nodes are still to be made of: until they are, none of them may start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     restoring: Vec<u64>,
+}
+
+fn as_text<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(number)
+}
+
+fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Text(String),
+        Number(u64),
+    }
+    match Either::deserialize(deserializer)? {
+        Either::Text(text) => text.parse().map_err(D::Error::custom),
+        Either::Number(number) => Ok(number),
+    }
 }
 
 const fn one() -> u16 {
@@ -137,6 +156,20 @@ mod tests {
         assert_eq!(ClusterFile::read(&below).unwrap(), Some(cluster));
     }
 
+    /// As it was written before the number was a string.
+    #[test]
+    fn a_number_that_is_none_to_json_is_known_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = ClusterFile { cluster: u64::MAX - 4, ..ClusterFile::draw(vec![8401], 1) };
+        cluster.write(dir.path()).unwrap();
+        let path = dir.path().join(NAME);
+        let text = fs::read_to_string(&path).unwrap();
+        let quoted = "\"18446744073709551611\"";
+        assert!(text.contains(quoted), "{text}");
+        fs::write(&path, text.replace(quoted, quoted.trim_matches('"'))).unwrap();
+        assert_eq!(ClusterFile::read(dir.path()).unwrap(), Some(cluster));
+    }
+
     /// Both went on, one with the other's file: no `up` could open what it had made.
     #[test]
     fn of_two_that_begin_at_once_one_is_refused() {
@@ -160,7 +193,8 @@ mod tests {
         let old = r#"{"version":1,"cluster":7,"peer_ports":[1]}"#;
         let found: ClusterFile = serde_json::from_str(old).unwrap();
         assert_eq!(found.groups, 1);
-        assert_eq!(serde_json::to_string(&found).unwrap(), old);
+        let kept = old.replace("7", "\"7\"");
+        assert_eq!(serde_json::to_string(&found).unwrap(), kept);
     }
 
     #[test]

@@ -29,19 +29,19 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const STILL_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) fn transfer(args: &Transfer) -> Result<ExitCode> {
-    let mut node = Node::connect(args.address)?;
-    node.wait_up_to(CHANGE_PATIENCE)?;
-    let to = args.to.map(|id| id.to_string());
+    let (mut nodes, to) = (Nodes::of(&args.addresses), args.to.map(|id| id.to_string()));
     let order: Vec<&str> = ["TRANSFER"].into_iter().chain(to.as_deref()).collect();
-    let mut groups = node.groups(args.of.group)?;
-    if groups.len() > 1 {
-        groups.retain(|group| node.info(*group).is_ok_and(|info| leads(&info)));
-        if groups.is_empty() {
-            bail!("{} leads none of its groups", args.address);
-        }
-    }
+    let groups = nodes.any()?.groups(args.of.group)?;
+    let (is_alone, are_several) = (args.addresses.0.len() == 1, groups.len() > 1);
     let mut told = Vec::new();
     for group in groups {
+        let (node, info) = nodes.leader(group)?;
+        // Of several groups each is another's, or where it shall be.
+        let is_anothers = is_alone && !leads(&info);
+        if are_several && (is_anothers || args.to.is_some() && info.number("leader") == args.to) {
+            continue;
+        }
+        node.wait_up_to(CHANGE_PATIENCE)?;
         let done: Result<String, _> = node.order(group, &order);
         done.map_err(|error| anyhow!("{}{}", called(group), node.why(&error)))?;
         let leader = node.info(group)?.number("leader");
@@ -50,6 +50,9 @@ pub(crate) fn transfer(args: &Transfer) -> Result<ExitCode> {
             let who = leader.map_or_else(|| "nobody".into(), |leader| format!("node {leader}"));
             say(format_args!("{}{who} leads", called(group)));
         }
+    }
+    if told.is_empty() {
+        bail!("{} leads none of its groups that can be handed over", nodes.any()?.address);
     }
     if args.json {
         match &told[..] {

@@ -10,10 +10,10 @@ use crate::{
 use anyhow::{Context, Result, anyhow};
 use std::net::SocketAddr;
 
-pub(crate) struct Nodes(Vec<(SocketAddr, Asked)>);
+pub(crate) struct Nodes(Vec<Asked>);
 
 enum Asked {
-    NotYet,
+    NotYet(SocketAddr),
     Answers(Node),
     /// Why.
     Silent(String),
@@ -21,7 +21,11 @@ enum Asked {
 
 impl Nodes {
     pub(crate) fn of(addresses: &Addresses) -> Self {
-        Self(addresses.0.iter().map(|address| (*address, Asked::NotYet)).collect())
+        let asked = |address: &Result<SocketAddr, String>| match address {
+            Ok(address) => Asked::NotYet(*address),
+            Err(unknown) => Asked::Silent(unknown.clone()),
+        };
+        Self(addresses.0.iter().map(asked).collect())
     }
 
     /// What the first says of a group that answers now.
@@ -64,20 +68,23 @@ impl Nodes {
 
     /// What that one says of a group. One that was stopped and is there again is asked once more.
     fn info(&mut self, at: usize, group: Option<u64>) -> Result<Info> {
-        let was_asked = matches!(self.0[at].1, Asked::Answers(_));
-        match self.node(at)?.info(group) {
-            Err(_) if was_asked => {
-                self.0[at].1 = Asked::NotYet;
+        let was_asked = match &self.0[at] {
+            Asked::Answers(node) => Some(node.address),
+            _ => None,
+        };
+        match (self.node(at)?.info(group), was_asked) {
+            (Err(_), Some(address)) => {
+                self.0[at] = Asked::NotYet(address);
                 self.node(at)?.info(group)
             }
-            told => told,
+            (told, _) => told,
         }
     }
 
     fn node(&mut self, at: usize) -> Result<&mut Node> {
-        let (address, asked) = &mut self.0[at];
-        if let Asked::NotYet = asked {
-            *asked = match Node::connect(*address) {
+        let asked = &mut self.0[at];
+        if let Asked::NotYet(address) = *asked {
+            *asked = match Node::connect(address) {
                 Ok(node) => Asked::Answers(node),
                 Err(error) => Asked::Silent(format!("{error:#}")),
             };
@@ -85,7 +92,7 @@ impl Nodes {
         match asked {
             Asked::Answers(node) => Ok(node),
             Asked::Silent(why) => Err(anyhow!(why.clone())),
-            Asked::NotYet => unreachable!("it was asked"),
+            Asked::NotYet(_) => unreachable!("it was asked"),
         }
     }
 }

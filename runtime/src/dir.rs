@@ -131,9 +131,15 @@ impl fmt::Display for DirError {
             Self::Io { path, error } => write!(f, "cannot use {}: {error}", path.display()),
             Self::Foreign { path, field, expected, found } => write!(
                 f,
-                "{} belongs to {field} {found}, not to {field} {expected}: start that one, or \
-                 choose another directory",
-                path.display()
+                "{} belongs to {field} {found}, not to {field} {expected}: start it as what it is{}, or \
+                 choose another directory for a new node",
+                path.display(),
+                if *field == "cluster" {
+                    " (a cluster's number comes of its name, of those that it was begun with and of how many \
+                     groups it has: these stay as they were, whoever joined or left since)"
+                } else {
+                    ""
+                }
             ),
             Self::Newer { path, version } => write!(
                 f,

@@ -65,8 +65,8 @@ pub(crate) struct Share {
     #[arg(long)]
     pub(crate) node: Option<NonZeroUsize>,
     /// How many are tried at a time [default: one per processor]
-    #[arg(long)]
-    pub(crate) jobs: Option<NonZeroUsize>,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) jobs: Option<u16>,
     /// End with one line, a JSON list with an object per story and node
     #[arg(long)]
     pub(crate) json: bool,
@@ -92,8 +92,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FIRST..END", default_value = "0..1000")]
     pub(crate) seeds: Seeds,
     /// How many run at a time [default: one per processor]
-    #[arg(long)]
-    pub(crate) jobs: Option<NonZeroUsize>,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) jobs: Option<u16>,
     /// Run the I-th of N parts, counting from 1; I may be left out within a batch job of
     /// Kubernetes or Slurm
     #[arg(long, value_name = "I/N")]

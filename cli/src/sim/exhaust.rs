@@ -63,6 +63,9 @@ pub(super) fn exhaust(exhaust: &Exhaust) -> Result<ExitCode> {
     });
     let mut all = Vec::new();
     for (told, node, kept) in exhaust.share.kept(each.collect()) {
+        if stop::is_asked() {
+            break;
+        }
         let crashed = crash((told, node), exhaust, &kept)?;
         if !exhaust.share.json {
             say(shown(&crashed));
@@ -85,8 +88,10 @@ fn crash((told, node): (&'static Told, usize), exhaust: &Exhaust, kept: &Kept) -
         }
     };
     let search = Search::new(node, exhaust.twice);
-    let (every, jobs) = (exhaust.every.get(), exhaust.share.jobs());
-    let bar = Bar::new(once.steps.div_ceil(every), format!("{name} node {}, steps", node + 1));
+    let every = exhaust.every.get();
+    let steps = once.steps.div_ceil(every);
+    let jobs = exhaust.share.jobs(steps);
+    let bar = Bar::new(steps, format!("{name} node {}, steps", node + 1));
     let results = shared(jobs, |part| {
         let mut done = 0;
         told.story().search(&search, (part * every, jobs * every), |tried| {
@@ -153,6 +158,9 @@ pub(super) fn flips(flips: &Flips) -> Result<ExitCode> {
     let nodes = flips.share.nodes(&FLIPPED);
     let each = nodes.into_iter().map(|node| (&FLIPPED, node)).collect();
     for (_, node, kept) in flips.share.kept(each) {
+        if stop::is_asked() {
+            break;
+        }
         let of = flip(node, flips, &kept)?;
         if !flips.share.json {
             let (story, node, bits, failures) = (of.story, of.node, of.bits, of.failures);
@@ -173,9 +181,10 @@ pub(super) fn flips(flips: &Flips) -> Result<ExitCode> {
 }
 
 fn flip(node: usize, flips: &Flips, kept: &Kept) -> Result<FlippedJson> {
-    let (begun, jobs) = (Instant::now(), flips.share.jobs());
+    let begun = Instant::now();
     let bits: Vec<Bit> = FLIPPED.story().bits(node);
     let bits: Vec<Bit> = bits.into_iter().step_by(flips.every.get()).collect();
+    let jobs = flips.share.jobs(bits.len() as u64);
     let name = FLIPPED.scenario.name;
     let bar = Bar::new(bits.len() as u64, format!("{name} node {}, bits", node + 1));
     let results = shared(jobs, |part| {
@@ -206,9 +215,10 @@ fn flip(node: usize, flips: &Flips, kept: &Kept) -> Result<FlippedJson> {
 }
 
 impl Share {
-    fn jobs(&self) -> u64 {
-        let all = || thread::available_parallelism().map_or(1, Into::into);
-        self.jobs.map_or_else(all, Into::into) as u64
+    /// How many threads search, where there are so many things to try.
+    fn jobs(&self, things: u64) -> u64 {
+        let all = || thread::available_parallelism().map_or(1, Into::into) as u64;
+        self.jobs.map_or_else(all, Into::into).min(things.max(1))
     }
 
     /// Which nodes, counting from zero.
@@ -297,6 +307,9 @@ impl Kept {
 }
 
 fn code(failures: u64) -> ExitCode {
+    if stop::is_asked() {
+        note("stopped early: there is more to try");
+    }
     match failures {
         0 if stop::is_asked() => ExitCode::from(stop::INTERRUPTED),
         0 => ExitCode::SUCCESS,

@@ -33,8 +33,8 @@ const SCREENS_MAX: usize = 5;
 pub(super) fn run(run: &Run) -> Result<ExitCode> {
     let shard = Shard::of(run.shard, |name| env::var_os(name));
     let shard = shard.unwrap_or_else(|problem| refuse(problem));
-    let jobs =
-        run.jobs.map_or_else(|| thread::available_parallelism().map_or(1, Into::into), Into::into);
+    let all = || thread::available_parallelism().map_or(1, Into::into) as u64;
+    let jobs = run.jobs.map_or_else(all, Into::into);
     let sweep = Sweep::new(run.scenario, run.seeds, shard);
     stop::listen();
     let begun = Instant::now();
@@ -79,10 +79,11 @@ impl Sweep {
         Self { scenarios, seeds, shard, count, next, sum, bar }
     }
 
-    fn run(&self, jobs: usize) {
+    fn run(&self, jobs: u64) {
         let (sender, ended) = channel();
+        let seeds = self.bar.length().unwrap_or(0);
         thread::scope(|scope| {
-            for _ in 0..jobs {
+            for _ in 0..jobs.min(seeds) {
                 let sender: Sender<()> = sender.clone();
                 scope.spawn(move || {
                     // Dropped when this thread ends, however it does.
