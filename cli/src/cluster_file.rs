@@ -12,7 +12,7 @@ use std::{
     fs::{self, File},
     hash::{BuildHasher, RandomState},
     io::{self, ErrorKind},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 pub(crate) const NAME: &str = "cluster.json";
@@ -131,6 +131,12 @@ impl ClusterFile {
         if Self::read(dir)?.is_some() {
             bail!("another cluster was begun in {} just now: choose another --dir", dir.display());
         }
+        if let Some(foreign) = foreign(dir)? {
+            bail!(
+                "{} is no file of a cluster: choose another --dir, empty or not there yet",
+                foreign.display()
+            );
+        }
         self.write(dir)?;
         drop(held);
         Ok(())
@@ -140,6 +146,16 @@ impl ClusterFile {
     pub(crate) fn write(&self, dir: &Path) -> Result<()> {
         write_whole(dir, NAME, self)
     }
+}
+
+/// What lies in a directory that no cluster made; one that was cut short may have.
+fn foreign(dir: &Path) -> Result<Option<PathBuf>> {
+    let listed = fs::read_dir(dir).and_then(|all| all.collect::<Result<Vec<_>, _>>());
+    let listed = listed.with_context(|| format!("cannot list {}", dir.display()))?;
+    let is_own =
+        |name: &str| name.starts_with(NAME) || name.starts_with("node-") || name == "lost+found";
+    let foreign = listed.iter().find(|entry| !entry.file_name().to_str().is_some_and(is_own));
+    Ok(foreign.map(fs::DirEntry::path))
 }
 
 #[cfg(test)]
@@ -168,6 +184,22 @@ mod tests {
         assert!(text.contains(quoted), "{text}");
         fs::write(&path, text.replace(quoted, quoted.trim_matches('"'))).unwrap();
         assert_eq!(ClusterFile::read(dir.path()).unwrap(), Some(cluster));
+    }
+
+    /// Nodes were made among what somebody else keeps there.
+    #[test]
+    fn a_cluster_is_not_begun_among_foreign_files() {
+        let dir = tempfile::tempdir().unwrap();
+        for own in ["cluster.json.part", "node-1"] {
+            fs::write(dir.path().join(own), "").unwrap();
+        }
+        let cluster = ClusterFile::draw(vec![8401], 1);
+        let foreign = dir.path().join("notes.txt");
+        fs::write(&foreign, "").unwrap();
+        let error = cluster.begin(dir.path()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{} is no file of a cluster", foreign.display())));
+        fs::remove_file(foreign).unwrap();
+        cluster.begin(dir.path()).unwrap();
     }
 
     /// Both went on, one with the other's file: no `up` could open what it had made.

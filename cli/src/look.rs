@@ -9,7 +9,7 @@ mod json;
 use crate::{
     args::{Inspect, Verify},
     backup_files::{self, BackupFiles},
-    explain as told_as_error,
+    counted, explain as told_as_error,
     groups_file::{GroupsFile, is_nodes},
     log::note,
     progress::bytes_bar,
@@ -154,9 +154,9 @@ fn tell(found: &Inspection, took: Duration) {
     };
     let per_second = read.bytes as f64 / took.as_secs_f64().max(1e-6);
     say(format_args!(
-        "{wrong}: {} entries of the log, {} blocks of snapshots\n{} in {took:.1?} ({}/s)",
+        "{wrong}: {} entries of the log, {} of snapshots\n{} in {took:.1?} ({}/s)",
         read.entries,
-        read.blocks,
+        counted(read.blocks, "block"),
         BinaryBytes(read.bytes),
         BinaryBytes(per_second as u64),
     ));

@@ -126,6 +126,11 @@ fn log_to_stderr() {
 /// Whether something could not be said.
 static UNSAID: AtomicBool = AtomicBool::new(false);
 
+/// `1 seed`, `2 seeds`.
+fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
 /// Prints, unless nobody reads any more: `lakebed status | head -1` is no failure. Any other error is
 /// told at once, and fails the command when it ends.
 fn say(text: impl Display) {

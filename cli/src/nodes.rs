@@ -47,12 +47,12 @@ impl Nodes {
             let info = self.info(0, group)?;
             return Ok((self.node(0)?, info));
         }
-        let (mut led_by, mut silent) = (None, None);
+        let (mut led_by, mut silent) = (None, Vec::new());
         for at in 0..self.0.len() {
             match self.info(at, group) {
                 Ok(info) if leads(&info) => return Ok((self.node(at)?, info)),
                 Ok(info) => led_by = led_by.or_else(|| info.number("leader")),
-                Err(error) => silent = Some(error),
+                Err(error) => silent.push(format!("{error:#}")),
             }
         }
         let named = called(group);
@@ -60,9 +60,10 @@ impl Nodes {
             Some(node) => anyhow!("{named}node {node} leads, and none of these addresses is its"),
             None => anyhow!("{named}nobody leads"),
         };
-        match silent {
-            Some(error) => Err(error).context(missing),
-            None => Err(missing),
+        match silent.is_empty() {
+            true => Err(missing),
+            // Whoever is not asked may be the one.
+            false => Err(anyhow!(silent.join("; "))).context(missing),
         }
     }
 

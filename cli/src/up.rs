@@ -5,6 +5,7 @@ use crate::{
     backup_files::BackupFiles,
     block_on,
     cluster_file::{self, ClusterFile},
+    counted,
     descriptors::clients_max,
     groups_file,
     node::{Plan, listen},
@@ -286,7 +287,8 @@ fn default_dir() -> PathBuf {
 }
 
 fn introduce(dir: &Path, ports: &[u16], cluster: &ClusterFile) {
-    say(format_args!("lakebed: {} nodes, data in {}", ports.len(), dir.display()));
+    let nodes = counted(ports.len() as u64, "node");
+    say(format_args!("lakebed: {nodes}, data in {}", dir.display()));
     if cluster.groups > 1 {
         say(format_args!("  the keys are spread over {} groups by hash slot", cluster.groups));
     }

@@ -6,7 +6,7 @@ use super::{
     one::{keep_plan, refuse_unwritable},
     stop,
 };
-use crate::{args::refuse, log::note, say};
+use crate::{args::refuse, counted, log::note, say};
 use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 use lakebed_scenarios::stories::{FLIPPED, STORIES, Told};
@@ -163,9 +163,9 @@ pub(super) fn flips(flips: &Flips) -> Result<ExitCode> {
         }
         let of = flip(node, flips, &kept)?;
         if !flips.share.json {
-            let (story, node, bits, failures) = (of.story, of.node, of.bits, of.failures);
-            let wall = of.wall_seconds;
-            say(format_args!("{story} node {node}: {bits} bits, {failures} failures; {wall:.3} s"));
+            let (story, node, wall) = (of.story, of.node, of.wall_seconds);
+            let (bits, failures) = (counted(of.bits, "bit"), counted(of.failures, "failure"));
+            say(format_args!("{story} node {node}: {bits}, {failures}; {wall:.3} s"));
             for (structure, endings) in &of.endings {
                 let endings = endings.iter().map(|(ending, count)| format!("{count} {ending}"));
                 let endings: Vec<String> = endings.collect();

@@ -1,5 +1,6 @@
 //! What a sweep came to, for people and for machines.
 
+use crate::counted;
 use lakebed_sim::{Totals, plan::kind_names};
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt, time::Duration};
@@ -63,7 +64,8 @@ impl fmt::Display for Summary {
         let Totals { seeds, failures, stats, time, digest, .. } = self.totals;
         let wall = self.wall.as_millis().max(1) as u64;
         let simulated = time / 1_000_000_000;
-        writeln!(f, "{}: {seeds} seeds, {failures} failures", self.scenario)?;
+        let (run, failed) = (counted(seeds, "seed"), counted(failures, "failure"));
+        writeln!(f, "{}: {run}, {failed}", self.scenario)?;
         for (scenario, seed) in &self.failed {
             writeln!(f, "  failed: {scenario} {seed}")?;
         }

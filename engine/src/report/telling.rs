@@ -148,7 +148,8 @@ fn snapshots(f: &mut Formatter<'_>, snapshots: &[SnapshotFound]) -> fmt::Result 
             Ok(content) => {
                 let from =
                     if content.installed { "from a peer or a backup" } else { "captured here" };
-                write!(f, "whole, {from}, {} blocks", content.blocks)?;
+                let plural = if content.blocks == 1 { "" } else { "s" };
+                write!(f, "whole, {from}, {} block{plural}", content.blocks)?;
                 if content.groups > 1 {
                     write!(f, ", one of {} groups", content.groups)?;
                 }

@@ -35,14 +35,13 @@ impl Storage {
     /// Somebody reads there. Where nobody else has the entry the node goes on, unless its machine waits for
     /// it: else that holds what the entry did, and a snapshot is taken that stands for it.
     pub(super) fn on_lost_to(&mut self, reader: Reader, lost: Lost) {
+        // Two who read there in turn would keep it from going.
+        self.reads.drop_wish(reader);
         let is_there = self.snapshots.has_peers || self.is_covered(&lost);
         let last = self.journal.last_of(lost.file);
         let Some(last) = last.filter(|_| !is_there && reader != Reader::Machine) else {
-            // Two who read there in turn would keep it from going.
-            self.reads.drop_wish(reader);
             return self.on_lost(lost);
         };
-        self.reads.drop_wish(reader);
         self.unstood = self.unstood.max(Some(last));
         self.snapshots.wants_fresh = true;
         let text = format!(
