@@ -83,7 +83,7 @@ pub enum ChangeRefusal {
     /// A voter that stays has not answered this leader yet: it may still have to meet the one that
     /// is to go, before it can vote at all.
     NotHeard(NodeId),
-    /// Of those who would vote these are silent, lag, or have no room, and the others are no majority:
+    /// Of those who would vote these are silent, lag, have no room or no state, and the others are no majority:
     /// nothing could be committed any more.
     NoMajority(Vec<NodeId>),
     /// Another change waits for the node that it adds.

@@ -131,8 +131,9 @@ pub struct Tuning {
     pub forward: bool,
     /// The most by which the clocks of two nodes drift apart, in parts per million, below a
     /// million. Reads under a lease are as fresh as others if clocks keep that, and the least
-    /// election timeouts of all nodes are alike. Where those become others one node after the other:
-    /// longer on followers first, shorter on the leader first. `None`: no leases, such reads take a round.
+    /// election timeouts of all nodes are alike. Before those become others on nodes that run, leases end on
+    /// all of them (`None`), and begin again when all have the new ones: whoever leads in between may count on
+    /// another patience than the others have. `None`: no leases, such reads take a round.
     /// `None` unless set.
     pub lease_drift_ppm: Option<u32>,
     /// The most commands that share an entry. One gives the classic form. At least one; without a

@@ -159,7 +159,9 @@ impl Raft {
         if self.gathering.is_empty() {
             return;
         }
-        if !matches!(self.role, Role::Leader(_)) || !self.facts.saturated {
+        // A disk that is full stays saturated: others may have room for what was taken before that was known.
+        let is_held = self.facts.saturated && !self.facts.full;
+        if !matches!(self.role, Role::Leader(_)) || !is_held {
             self.dispatch();
         }
     }

@@ -284,8 +284,13 @@ impl Raft {
     fn judge_majority(&self, leader: &Leader, next: &Membership) -> Result<(), ChangeRefusal> {
         let own = self.identity.node;
         let carries = |id| match id == own {
-            true => self.log.marks.durable() >= leader.lately_committed(),
-            false => self.judge_level(leader, id).is_ok_and(|peer| !peer.full),
+            true => {
+                let is_whole = self.log.marks.durable() >= leader.lately_committed();
+                is_whole && !self.facts.is_state_lost
+            }
+            false => self
+                .judge_level(leader, id)
+                .is_ok_and(|peer| !peer.full && !peer.gated && !peer.lacks_state),
         };
         if next.voter_ids().eq(self.membership.voter_ids()) || next.is_quorum(carries) {
             return Ok(());

@@ -73,7 +73,8 @@ impl Raft {
     pub(super) fn may_campaign(&self) -> bool {
         self.is_needed()
             && self.receiver.taking.is_none()
-            && !self.facts.is_state_lost
+            // Without it those who have less of the log would wait for it for ever. It gives way then.
+            && (!self.facts.is_state_lost || self.is_ahead)
             && (!self.lacks_entries() || self.is_gone())
             && self.gate.is_none()
     }
@@ -201,6 +202,7 @@ impl Raft {
         let up_to_date = ballot.last >= self.log.last();
         if !up_to_date {
             self.marks.set(Mark::BallotRefusedLog);
+            self.is_ahead = true;
         }
         up_to_date
     }

@@ -121,6 +121,7 @@ impl Raft {
             }
         }
         self.contact = self.now;
+        self.is_ahead = false;
         let Role::Follower(follower) = &mut self.role else { return };
         if follower.rest != Rest::Awake {
             // Awake, it has a deadline again. What woke it may be late, and its leader at rest.

@@ -90,9 +90,12 @@ impl Raft {
     /// send; or its own disk has no room.
     pub(super) fn give_way(&mut self) {
         if self.facts.is_state_lost {
+            let Role::Leader(leader) = &self.role else { return };
             if self.handover.is_none() && self.able().next().is_some() {
-                // Whoever suits may not be known yet: the next heartbeat tries again.
-                let _ = self.begin_handover(None);
+                // Whoever was asked and did not stand may not be able to. Who suits may not be known yet: the
+                // next heartbeat tries again.
+                let passed_over = leader.passed_over;
+                let _ = self.begin_handover(self.best_heir(|peer| Some(peer.id) != passed_over));
             }
             return;
         }
@@ -159,7 +162,7 @@ impl Raft {
     }
 
     /// The voters that are there.
-    fn able(&self) -> impl Iterator<Item = &Peer> {
+    pub(super) fn able(&self) -> impl Iterator<Item = &Peer> {
         let peers = match &self.role {
             Role::Leader(leader) => leader.peers.as_slice(),
             _ => &[],

@@ -109,6 +109,7 @@ impl Raft {
         peer.heard = self.now;
         peer.has_answered = true;
         peer.paused = false;
+        peer.lacks_state = !answer.done && (peer.lacks_state || answer.snapshot == LogId::ZERO);
         if answer.snapshot == LogId::ZERO && peer.transfer.is_none() {
             let newest = self.facts.newest;
             if newest <= peer.useless && newest < self.log.marks.applying() {

@@ -179,6 +179,8 @@ pub(crate) struct Raft {
     /// What it may have forgotten keeps it from voting.
     gate: Option<Gate>,
     gate_opened: bool,
+    /// It refused a ballot as its own log is longer, and knows of no leader since.
+    is_ahead: bool,
     refill: Option<Refill>,
     handover: Option<Handover>,
     /// What became of transfers and of changes in this life.
@@ -260,6 +262,7 @@ impl Raft {
             carried: Carried::default(),
             gate: recovered.gate.map(Gate::new),
             gate_opened: false,
+            is_ahead: false,
             refill: None,
             handover: None,
             transfers: Tally::default(),

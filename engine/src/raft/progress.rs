@@ -48,6 +48,8 @@ pub(super) struct Peer {
     pub(super) full: bool,
     /// It may have lost what it acknowledged, and does not stand for election.
     pub(super) gated: bool,
+    /// It asked for the state that it lacks.
+    pub(super) lacks_state: bool,
     /// The number of the last append to it.
     pub(super) sequence: u64,
     /// Refusals of appends before this one are of the past.
@@ -109,6 +111,7 @@ impl Peer {
             paused: false,
             full: false,
             gated: false,
+            lacks_state: false,
             sequence: 0,
             probing_since: 0,
             rose_at: 0,

@@ -122,7 +122,7 @@ impl Raft {
     /// Only another leader can send the state that this one's machine lacks. Until one has all of the
     /// log there is none to whom it could be left.
     fn leave_to_another(&mut self) {
-        if self.lacks_entries() && self.is_gone() && matches!(self.role, Role::Leader(_)) {
+        if self.lacks_entries() && self.is_gone() && self.able().next().is_some() {
             self.marks.set(Mark::RefillInVain);
             // If nobody is there it is asked again.
             let _ = self.begin_handover(None);

@@ -349,3 +349,85 @@ fn equal_heirs_are_others_in_other_groups() {
     });
     assert_ne!(heirs[0], heirs[1]);
 }
+
+/// It was gathered while the log waited for a segment, and stayed so: nothing could be handed over, and nobody
+/// was told what became of it.
+#[test]
+fn what_was_gathered_before_a_disk_was_full_is_no_hindrance_to_a_handover() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(100 * MS);
+    // The segment is full: "a" waits for the next one, which is being made; "b" and "c" gather.
+    cluster.at(1).disk.lazy = true;
+    cluster.propose(1, 6, &["a"]);
+    cluster.elapse(20 * MS);
+    cluster.at(1).disk.saturated = true;
+    cluster.elapse(20 * MS);
+    cluster.propose(1, 7, &["b"]);
+    cluster.propose(2, 8, &["c"]);
+    cluster.elapse(20 * MS);
+    // There is no room for it.
+    cluster.at(1).disk.full = true;
+    cluster.elapse(10_000 * MS);
+    let leader = [2, 3].into_iter().find(|id| cluster.leads(*id)).expect("it was handed over");
+    assert_eq!(commands(cluster.at(leader)).len(), 3);
+}
+
+/// Whoever lacked a little of its log waited for it, and it did not stand.
+#[test]
+fn who_has_no_state_leads_until_another_has_its_log() {
+    let logs: [&[u64]; 3] = [&[1, 1, 1], &[1, 1], &[1]];
+    let mut cluster = Cluster::new(logs.map(|terms| disk_with(1, terms, 3)).into());
+    cluster.at(1).disk.is_state_lost = true;
+    cluster.isolate(3);
+    cluster.elapse(10_000 * MS);
+    assert!(cluster.leads(2));
+}
+
+/// A change was judged good that left the group to one whose machine had no state: nobody led any more, and
+/// nobody was left to send it.
+#[test]
+fn a_group_is_not_left_to_who_has_no_state() {
+    let mut cluster = Cluster::led(2);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(300 * MS);
+    cluster.at(2).disk.is_state_lost = true;
+    cluster.elapse(1_000 * MS);
+    cluster.at(1).raft.on_change(RequestId(100), &[crate::change::Change::Remove(node(1))]);
+    cluster.elapse(10_000 * MS);
+    assert!(cluster.leads(1) && cluster.at(1).halted.is_none());
+}
+
+/// The lot fell on the same one again and again.
+#[test]
+fn a_leader_without_state_asks_another_when_its_heir_does_not_stand() {
+    let mut cluster = Cluster::led(3);
+    for n in 0..3 {
+        cluster.propose(1, n, &["a"]);
+        cluster.elapse(100 * MS);
+    }
+    cluster.at(2).disk.lose(2);
+    cluster.at(2).disk.is_crowded = true;
+    cluster.at(1).disk.is_state_lost = true;
+    cluster.elapse(60_000 * MS);
+    assert!(cluster.leads(3));
+}
+
+/// Status told of transfers that nobody had asked for.
+#[test]
+fn nobody_is_asked_to_lead_where_nobody_is_there() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(300 * MS);
+    cluster.isolate(1);
+    cluster.elapse(1_100 * MS);
+    let at = id(2, 2);
+    let head = cluster.at(2).raft.head_to(node(1));
+    let raft = &mut cluster.at(1).raft;
+    (raft.facts.hole, raft.facts.owes_entries) = (Some(at), true);
+    raft.observe_hole(Some(at));
+    for _ in 0..5 {
+        let gone = crate::message::Refill { gone: at, frames: Bytes::new() };
+        raft.on_message(node(2), Message { head, payload: Payload::Refill(gone) });
+    }
+    assert_eq!(cluster.transfers(1), (0, 0, 0));
+}
