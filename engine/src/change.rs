@@ -83,7 +83,8 @@ pub enum ChangeRefusal {
     /// A voter that stays has not answered this leader yet: it may still have to meet the one that
     /// is to go, before it can vote at all.
     NotHeard(NodeId),
-    /// Of those who would vote these are silent, lag, have no room or no state, and the others are no majority:
+    /// Of those who would vote these are silent, lag, have no room, or could not lead for want of a
+    /// state or for a gate, and the others are no majority:
     /// nothing could be committed any more.
     NoMajority(Vec<NodeId>),
     /// Another change waits for the node that it adds.
@@ -139,8 +140,8 @@ impl fmt::Display for ChangeRefusal {
                 let missing: Vec<_> = missing.iter().map(NodeId::to_string).collect();
                 write!(
                     f,
-                    "of those who would vote then these are silent, lag, or have no room: {}; \
-                     without them nothing could be committed any more: start them, wait until they \
+                    "of those who would vote then these are silent, lag, cannot lead yet, or have no room: \
+                     {}; without them nothing could be committed any more: start them, wait until they \
                      have caught up, or remove them instead",
                     missing.join(", ")
                 )

@@ -201,6 +201,9 @@ fn a_node_joins_all_groups_leads_them_and_another_leaves() {
         output(&["transfer", &format!("gone.invalid:1,{all}"), "--to", "4"]);
         json(&["status", &new])["leads"] == 2
     });
+    // Asked for what is so already, it is told so.
+    let told = json(&["transfer", &all, "--to", "4"]);
+    assert!(told["groups"].as_array().unwrap().iter().all(|group| group["leader"] == 4), "{told}");
     let groups = json(&["groups", &new]);
     let slots: Vec<_> = groups["groups"].as_array().unwrap().iter().map(|g| &g["slots"]).collect();
     assert_eq!(slots, [&serde_json::json!([0, 8191]), &serde_json::json!([8192, 16383])]);

@@ -279,7 +279,8 @@ impl Raft {
     }
 
     /// Where votes are given or taken, a majority of those who vote then can commit at once: it is there,
-    /// holds what is committed, and has room. Else nothing would be committed until the others come back,
+    /// holds what is committed, has room, and can lead: a gate would keep it from that, or want of a state that
+    /// only the others can send. Else nothing would be committed until the others come back,
     /// this change neither, and a leader that does not hear enough of them steps down.
     fn judge_majority(&self, leader: &Leader, next: &Membership) -> Result<(), ChangeRefusal> {
         let own = self.identity.node;
