@@ -311,9 +311,10 @@ impl Raft {
         self.log.marks.applied()
     }
 
-    /// How far the machine was given entries.
-    pub(crate) const fn given(&self) -> LogIndex {
-        self.log.marks.applying()
+    /// How far the machine was given entries; of no term if the log does not reach back there.
+    pub(crate) fn given(&self) -> LogId {
+        let given = self.log.marks.applying();
+        LogId::new(self.log.term_at(given).unwrap_or_default(), given)
     }
 
     /// The last entry handed to the machine.

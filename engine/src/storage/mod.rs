@@ -22,6 +22,7 @@ mod promises;
 mod reader;
 mod recovery;
 mod repair;
+mod restoring;
 mod roll;
 mod saving;
 mod scan;

@@ -2,11 +2,11 @@
 //!
 //! The stages before the verdict tell their own part (`recovery.rs`). Decides nothing.
 
-use super::Storage;
+use super::{Reader, Storage};
 use crate::{
     action::Note,
     status::{Phase, Recovery},
-    types::{Instant, LogIndex},
+    types::{Instant, LogId, LogIndex},
 };
 
 impl Storage {
@@ -31,9 +31,13 @@ impl Storage {
     /// Goes on with what follows the verdict: the machine takes in the snapshot, then applies what
     /// was known to be committed, of which it was given so much and has `applied` so much. True when that
     /// is done.
-    pub(crate) fn catch_up(&mut self, now: Instant, applied: LogIndex, given: LogIndex) -> bool {
-        if self.keeps_state && self.is_cut_off(given) {
-            self.snapshots.replace_state(&mut self.ops);
+    pub(crate) fn catch_up(&mut self, now: Instant, applied: LogIndex, given: LogId) -> bool {
+        if self.keeps_state
+            && let Some(held) = self.held_and_cut_off(given)
+        {
+            // What it waited for it does not wait for now.
+            self.reads.drop_wish(Reader::Machine);
+            self.snapshots.replace_state(held, &mut self.ops);
         }
         if self.report.phase == Phase::Restore
             && let Some(restored) = self.snapshots.restored()
@@ -41,7 +45,8 @@ impl Storage {
             self.enter(Phase::Replay, now);
             self.report.entries_total = self.replay_to.0.saturating_sub(restored.index.0);
         }
-        let is_over = self.report.phase == Phase::Replay && applied >= self.replay_to;
+        let has_state = self.snapshots.restored().is_some();
+        let is_over = self.report.phase == Phase::Replay && has_state && applied >= self.replay_to;
         if is_over {
             self.enter(Phase::Ready, now);
             self.reads.end_replay();
@@ -51,15 +56,17 @@ impl Storage {
         is_over
     }
 
-    /// Whether a machine that keeps its own state waits for an entry that the log has lost, or begins
-    /// behind by now, and that a snapshot here holds: nobody will give it. What it was given it has.
-    fn is_cut_off(&self, given: LogIndex) -> bool {
-        let Some(begun) = self.snapshots.restored() else { return false };
-        let (given, newest) = (given.max(begun.index), self.snapshots.newest().index);
+    /// How far the state of a machine goes that keeps its own and was `given` so much, if it waits for an
+    /// entry that the log has lost, or begins behind by now, and that a snapshot here holds: nobody will
+    /// give it.
+    fn held_and_cut_off(&self, given: LogId) -> Option<LogId> {
+        let begun = self.snapshots.restored()?;
+        let held = if given.index > begun.index { given } else { begun };
+        let (next, newest) = (held.index.next(), self.snapshots.newest().index);
         let is_held = |hole: LogIndex| hole <= newest;
-        let is_lost = self.journal.holes.first_from(given.next()).is_some_and(is_held)
-            || self.journal.first() > given.next();
-        is_lost && given < newest
+        let is_lost =
+            self.journal.holes.first_from(next).is_some_and(is_held) || self.journal.first() > next;
+        (is_lost && held.index < newest).then_some(held)
     }
 
     fn enter(&mut self, phase: Phase, now: Instant) {

@@ -164,7 +164,7 @@ impl Scrub {
                 self.checks = Some(Checks::of(if is_left_out { &[] } else { &snapshots.whole }));
             }
             let checks = self.checks.as_mut().expect("it was just begun");
-            if let Some(request) = checks.next(&snapshots.whole, snapshots.align(), PIECE_BYTES) {
+            if let Some(request) = checks.next(&snapshots.whole, snapshots.align, PIECE_BYTES) {
                 return Some(Piece::Snapshot(request));
             }
             (self.checks, self.next) = (None, LogIndex(0));

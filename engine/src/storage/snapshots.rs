@@ -1,37 +1,31 @@
-//! Snapshots: captured piece by piece while writes go on or received from a peer, restored block by
-//! verified block.
+//! Snapshots: those that count, those on their way there, captured piece by piece while writes go on or
+//! received from a peer, and the one that the machine takes in.
 //!
 //! Save: part, sync, rename, sync the directory; only then it counts. An own snapshot is renamed
 //! only when the log is durable up to it, so none ever reaches behind the end of its own log; a
-//! peer's when it takes the log's place. Restore: the newest whole one; a bad block, and it begins
-//! again with the one before, or with nothing if the log begins with entry 1.
+//! peer's when it takes the log's place.
 
 use super::{
-    Identity, damaged,
+    Identity,
     install::remove,
     leftover::Leftover,
-    ops::{Job, Ops},
+    ops::Ops,
     pins::Pins,
-    saving::{BLOCKS_IN_FLIGHT_MAX, Save, Saving},
+    restoring::Restoring,
+    saving::{Save, Saving},
     serving::Serving,
 };
 use crate::{
-    action::{Halt, Machine, Note},
+    action::Halt,
     config::{Config, Tuning},
-    disk::snapshot::{
-        BLOCK_HEAD_BYTES, Footer, Header, Origin, block_bytes, decode_block, header_bytes,
-    },
-    event::{Chunk, Completion, MachineError},
-    file::{Class, DiskError, DiskRequest, File},
+    disk::snapshot::{BLOCK_HEAD_BYTES, Footer, Header, Origin, block_bytes, header_bytes},
+    event::{Chunk, MachineError},
+    file::{DiskError, File},
     marks::Mark,
     membership::Membership,
-    types::{CaptureId, LogId, LogIndex, OpId, Piece, SnapshotId, SnapshotName},
+    types::{CaptureId, LogId, LogIndex, Piece, SnapshotId, SnapshotName},
 };
-use bytes::Bytes;
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 /// A whole snapshot in the directory.
 #[derive(Clone, Debug)]
@@ -48,11 +42,11 @@ impl SnapshotFile {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshots {
-    identity: Identity,
-    align: u32,
+    pub(super) identity: Identity,
+    pub(super) align: u32,
     /// Of how many groups this is one, as the embedder says.
     groups: u32,
-    restore_bytes_max: u64,
+    pub(super) restore_bytes_max: u64,
     /// Oldest first.
     pub(super) whole: Vec<SnapshotFile>,
     /// Those that turned out bad and are there still; they count for nothing. Oldest first.
@@ -66,15 +60,15 @@ pub(crate) struct Snapshots {
     pub(super) left: Option<Leftover>,
     pub(super) serving: Serving,
     pub(crate) pins: Pins,
-    restoring: Option<Restoring>,
+    pub(super) restoring: Option<Restoring>,
     /// How far the machine was handed snapshots whose restore was broken off, as long as it has not
     /// answered that: its answers come in order, and these are nothing to the running one.
-    unanswered: VecDeque<u64>,
-    restored: Option<LogId>,
+    pub(super) unanswered: VecDeque<u64>,
+    pub(super) restored: Option<LogId>,
     /// Those that this life could not read: they may be whole, and the next one be told.
     pub(super) unread: Vec<(File, DiskError)>,
     /// What is restored takes the place of a state that the machine has: it cannot begin anew.
-    replaces: bool,
+    pub(super) replaces: bool,
     /// No snapshot is left for the log to go on from: a peer must send one.
     pub(super) is_lost: bool,
     /// Whether a peer could.
@@ -95,23 +89,6 @@ pub(crate) struct Receiving {
     pub(crate) stored: u64,
     /// All of it is on disk.
     pub(crate) is_whole: bool,
-}
-
-/// A snapshot on its way into the machine.
-#[derive(Clone, Debug)]
-struct Restoring {
-    snapshot: SnapshotFile,
-    next_read: u64,
-    next_hand_out: u64,
-    reads: BTreeMap<OpId, u64>,
-    arrived: BTreeMap<u64, Bytes>,
-    /// Bytes of blocks that are being read or have arrived.
-    ahead: u64,
-    handed_out: u64,
-    taken_in: u64,
-    digest: u32,
-    /// Why a block could not be read.
-    unread: Option<DiskError>,
 }
 
 impl Snapshots {
@@ -158,10 +135,6 @@ impl Snapshots {
         self.whole.last().map_or(0, |snapshot| snapshot.footer.payload_bytes)
     }
 
-    pub(super) const fn align(&self) -> u32 {
-        self.align
-    }
-
     /// The length of all files of snapshots that count.
     pub(super) fn bytes_on_disk(&self) -> u64 {
         self.whole.iter().map(|snapshot| snapshot.file_bytes(self.align)).sum()
@@ -170,12 +143,6 @@ impl Snapshots {
     /// What the machine holds from here on by itself, once it does.
     pub(crate) const fn restored(&self) -> Option<LogId> {
         self.restored
-    }
-
-    /// Bytes taken in and bytes in all, while a restore goes on.
-    pub(crate) fn progress(&self) -> Option<(u64, u64)> {
-        let restoring = self.restoring.as_ref()?;
-        Some((restoring.taken_in, restoring.snapshot.footer.payload_bytes))
     }
 
     /// Whether the machine has its state, and no snapshot is being written, read or looked after.
@@ -384,143 +351,6 @@ impl Snapshots {
         self.restore(ops);
         old.iter().map(SnapshotFile::file).chain(unread).collect()
     }
-
-    // ---- restore -----------------------------------------------------------------------------
-
-    /// The machine begins with the newest snapshot, or with nothing.
-    pub(crate) fn restore(&mut self, ops: &mut Ops) {
-        let Some(snapshot) = self.whole.last().cloned() else {
-            self.restored = Some(LogId::ZERO);
-            return;
-        };
-        ops.met(Mark::SnapshotRestored);
-        self.restoring = Some(Restoring {
-            snapshot,
-            next_read: 0,
-            next_hand_out: 0,
-            reads: BTreeMap::new(),
-            arrived: BTreeMap::new(),
-            ahead: 0,
-            handed_out: 0,
-            taken_in: 0,
-            digest: 0,
-            unread: None,
-        });
-        self.read_on(ops);
-    }
-
-    /// The machine is to have the newest snapshot's state in place of what it has.
-    pub(super) fn replace_state(&mut self, ops: &mut Ops) {
-        self.restored = None;
-        self.restore(ops);
-    }
-
-    /// The machine keeps its own state, up to here.
-    pub(crate) const fn resume(&mut self, at: LogId) {
-        self.restored = Some(at);
-    }
-
-    /// Goes on with the restore; the log begins with `first`.
-    pub(crate) fn go_on_restoring(&mut self, first: LogIndex, ops: &mut Ops) {
-        self.read_on(ops);
-        let Some(restoring) = &mut self.restoring else { return };
-        if let Err(block) = restoring.hand_out(self.identity.group, ops) {
-            self.fall_back(block, first, ops);
-        }
-    }
-
-    fn read_on(&mut self, ops: &mut Ops) {
-        let Some(restoring) = &mut self.restoring else { return };
-        restoring.read(self.restore_bytes_max, self.align, ops);
-    }
-
-    pub(crate) fn on_block(&mut self, op: OpId, result: Result<Completion, DiskError>) {
-        let Some(restoring) = &mut self.restoring else { return };
-        let Some(number) = restoring.reads.remove(&op) else { return };
-        match result {
-            Ok(Completion::Read(bytes)) => drop(restoring.arrived.insert(number, bytes)),
-            Ok(_) => {}
-            Err(error) => {
-                restoring.unread.get_or_insert(error);
-                restoring.arrived.insert(number, Bytes::new());
-            }
-        }
-    }
-
-    pub(crate) fn on_restored(&mut self, through: u64, result: Result<(), MachineError>) {
-        if let Err(error) = result {
-            self.fault = Some(Halt::Machine(error));
-            return;
-        }
-        if let Some(end) = self.unanswered.front() {
-            if through >= *end {
-                self.unanswered.pop_front();
-            }
-            return;
-        }
-        let Some(restoring) = &mut self.restoring else { return };
-        restoring.taken_in = restoring.taken_in.max(through);
-        let footer = &restoring.snapshot.footer;
-        let is_all = restoring.next_hand_out == footer.blocks;
-        if is_all && restoring.taken_in >= footer.payload_bytes {
-            self.restored = Some(restoring.snapshot.header.at);
-            self.restoring = None;
-        }
-    }
-
-    /// A block that is bad or cannot be read: the snapshot before this one, if the log leads on from
-    /// there, or nothing at all.
-    fn fall_back(&mut self, block: u64, first: LogIndex, ops: &mut Ops) {
-        let Restoring { snapshot: bad, unread, handed_out, taken_in, .. } =
-            self.restoring.take().expect("a restore was under way");
-        if handed_out > taken_in {
-            self.unanswered.push_back(handed_out);
-        }
-        let leads_on = |at: LogId| at != bad.header.at && at.index.next() >= first;
-        let dropped = self.whole.extract_if(.., |snapshot| !leads_on(snapshot.header.at));
-        let dropped: Vec<LogId> = dropped.map(|snapshot| snapshot.header.at).collect();
-        // Whoever is being sent one of them is sent another.
-        for at in dropped {
-            self.serving.forget(at, self.whole.last(), self.align, ops);
-        }
-        self.spoilt.retain(|spoilt| spoilt.header.at != bad.header.at);
-        if cfg!(lakebed_break = "use_no_older_snapshot") {
-            self.whole.clear();
-        }
-        if self.whole.is_empty() && first <= LogIndex(1) && !self.replaces {
-            ops.met(Mark::SnapshotFoundBad);
-            let text = format!("{}: block {block} is bad, the log holds all it did", bad.file());
-            ops.note(Note::Recovery(text.into()));
-            self.spoil(bad);
-            if handed_out > 0 {
-                ops.machine(Machine::EMPTY);
-            }
-            return self.restore(ops);
-        }
-        if self.whole.is_empty() && self.has_peers && unread.is_none() {
-            ops.met(Mark::SnapshotLost);
-            let text = format!("{}: block {block} is bad, a peer must send another", bad.file());
-            ops.note(Note::Recovery(text.into()));
-            remove(bad.file(), ops);
-            self.is_lost = true;
-            return;
-        }
-        if self.whole.is_empty() {
-            let offset = bad.block_offset(block, self.align);
-            let halt = damaged(bad.file(), offset, format!("block {block} of the only snapshot"));
-            // What could not be read may be whole, and the next start be told.
-            let unread =
-                unread.map(|error| (bad.file(), error)).or_else(|| self.unread.last().copied());
-            let failed = |(file, error)| Halt::DiskFailed { file, error };
-            self.fault = Some(unread.map_or(halt, failed));
-            return;
-        }
-        ops.met(Mark::OlderSnapshotUsed);
-        let text = format!("{}: block {block} is bad, the one before is used", bad.file());
-        ops.note(Note::Recovery(text.into()));
-        self.spoil(bad);
-        self.restore(ops);
-    }
 }
 
 impl SnapshotFile {
@@ -540,54 +370,6 @@ impl SnapshotFile {
         let payload = u64::from(self.header.block_bytes) - BLOCK_HEAD_BYTES as u64;
         let left = self.footer.payload_bytes.saturating_sub(number * payload).min(payload);
         (BLOCK_HEAD_BYTES as u64 + left).next_multiple_of(u64::from(align)) as u32
-    }
-}
-
-impl Restoring {
-    fn read(&mut self, most: u64, align: u32, ops: &mut Ops) {
-        let footer = self.snapshot.footer;
-        while self.next_read < footer.blocks
-            && self.reads.len() + self.arrived.len() < BLOCKS_IN_FLIGHT_MAX as usize
-        {
-            let number = self.next_read;
-            let len = self.snapshot.block_len(number, align);
-            let held = self.handed_out + self.ahead - self.taken_in;
-            if held > 0 && held + u64::from(len) > most {
-                return;
-            }
-            self.next_read += 1;
-            self.ahead += u64::from(len);
-            let request = DiskRequest::Read {
-                file: self.snapshot.file(),
-                offset: self.snapshot.block_offset(number, align),
-                len,
-            };
-            let op = ops.submit(Job::Restore, Class::Serve, request);
-            self.reads.insert(op, number);
-        }
-    }
-
-    /// Hands out what arrived, in order and verified; `Err` names a bad block.
-    fn hand_out(&mut self, group: crate::GroupId, ops: &mut Ops) -> Result<(), u64> {
-        let SnapshotFile { header, footer } = &self.snapshot;
-        while let Some(block) = self.arrived.remove(&self.next_hand_out) {
-            let number = self.next_hand_out;
-            let payload = decode_block(&block, number, group, header.id).map_err(|_| number)?;
-            self.ahead -= block.len() as u64;
-            self.digest = crc32c::crc32c_append(self.digest, payload);
-            let offset = self.handed_out;
-            let end = offset + payload.len() as u64;
-            self.next_hand_out += 1;
-            let last = self.next_hand_out == footer.blocks;
-            if last && (end != footer.payload_bytes || self.digest != footer.digest) {
-                return Err(number);
-            }
-            // What is counted here the machine answers.
-            self.handed_out = end;
-            let bytes = block.slice_ref(payload);
-            ops.machine(Machine::Restore { at: header.at, offset, bytes, last });
-        }
-        Ok(())
     }
 }
 

@@ -74,7 +74,7 @@ impl Snapshots {
     pub(super) fn spoil_below(&mut self, last: LogIndex, ops: &mut Ops) {
         let below = self.whole.partition_point(|snapshot| snapshot.header.at.index < last);
         for useless in self.whole.drain(..below).collect::<Vec<_>>() {
-            self.serving.forget(useless.header.at, self.whole.last(), self.align(), ops);
+            self.serving.forget(useless.header.at, self.whole.last(), self.align, ops);
             self.spoil(useless);
         }
     }

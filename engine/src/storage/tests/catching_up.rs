@@ -26,11 +26,23 @@ fn a_restart_tells_its_phases_to_the_end() {
     let later = |node: &Node, seconds| node.now.after(Duration::from_secs(seconds));
     assert_eq!(phase(&node, 0), (Phase::Restore, 0, 0));
     assert_eq!(node.storage.restored(), Some(at));
-    assert!(!node.storage.catch_up(later(&node, 2), LogIndex(300), LogIndex(300)));
+    assert!(!node.storage.catch_up(
+        later(&node, 2),
+        LogIndex(300),
+        LogId::new(Term(9), LogIndex(300))
+    ));
     assert_eq!(phase(&node, 300), (Phase::Replay, 0, 3));
     assert_eq!(phase(&node, 302), (Phase::Replay, 2, 3));
-    assert!(!node.storage.catch_up(later(&node, 4), LogIndex(302), LogIndex(302)));
-    assert!(node.storage.catch_up(later(&node, 5), LogIndex(304), LogIndex(304)));
+    assert!(!node.storage.catch_up(
+        later(&node, 4),
+        LogIndex(302),
+        LogId::new(Term(9), LogIndex(302))
+    ));
+    assert!(node.storage.catch_up(
+        later(&node, 5),
+        LogIndex(304),
+        LogId::new(Term(9), LogIndex(304))
+    ));
     assert_eq!(phase(&node, 304), (Phase::Ready, 3, 3));
 
     let told = node.storage.recovery(LogIndex(304));
@@ -66,10 +78,10 @@ fn a_machine_of_its_own_only_replays() {
     }
     let machine = LogId::new(Term(1), LogIndex(2));
     let mut node = Node::start(node.disk, Start::Resume { machine });
-    assert!(!node.storage.catch_up(node.now, LogIndex(2), LogIndex(2)));
+    assert!(!node.storage.catch_up(node.now, LogIndex(2), LogId::new(Term(9), LogIndex(2))));
     let told = node.storage.recovery(LogIndex(3));
     assert_eq!((told.phase, told.entries_done, told.entries_total), (Phase::Replay, 1, 2));
-    assert!(node.storage.catch_up(node.now, LogIndex(4), LogIndex(4)));
+    assert!(node.storage.catch_up(node.now, LogIndex(4), LogId::new(Term(9), LogIndex(4))));
 }
 
 /// It was slow, and had answered nothing yet: a snapshot was to take the place of what it had been given
@@ -98,8 +110,8 @@ fn a_slow_machine_of_its_own_is_not_begun_anew_when_the_log_it_was_given_goes() 
         node.settle();
         node.restored.len()
     };
-    let given = LogIndex(603);
+    let given = node.last;
     assert_eq!(goes_on(&mut node, given), 0);
     // Had it not been given that, nobody would.
-    assert!(goes_on(&mut node, machine.index) > 0);
+    assert!(goes_on(&mut node, machine) > 0);
 }

@@ -176,8 +176,8 @@ fn a_machine_that_replays_is_read_ahead_for_and_each_entry_is_read_once() {
     let all: u64 = asked.reads.iter().map(|read| read.2).sum();
     assert!(all < given.len() as u64 * 3 / 2, "{all} for {}", given.len());
     // It has all that was committed: what it wants from now on is read when it wants it.
-    assert!(!node.storage.catch_up(node.now, LogIndex(0), LogIndex(0)));
-    assert!(node.storage.catch_up(node.now, node.last.index, node.last.index));
+    assert!(!node.storage.catch_up(node.now, LogIndex(0), LogId::ZERO));
+    assert!(node.storage.catch_up(node.now, node.last.index, node.last));
     let mut asked = Asked::default();
     next(&mut node, &mut asked, LogIndex(1)).expect("it is there");
     assert_eq!(asked.reads_at_once, 1);

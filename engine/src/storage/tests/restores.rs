@@ -1,6 +1,7 @@
 //! What the machine begins with when a snapshot turns out bad while it is taken in.
 
 use super::{
+    holes::harm,
     scrubs::{rot, snap, snapshots},
     *,
 };
@@ -125,5 +126,65 @@ fn a_machine_of_its_own_that_the_log_does_not_reach_is_restored() {
         assert_eq!(node.storage.restored(), Some(restored), "{machine}");
         assert_eq!(node.restored.is_empty(), machine == restored);
         assert_eq!(node.read(restored.index.0 + 1).len() as u64, last.index.0 - restored.index.0);
+    }
+}
+
+/// Its entry 500 is bad, so a machine of its own that was given 450 gets the snapshot of all up to 600;
+/// where it had no peers the node ended instead. A block of that was bad, and the one before (300) was
+/// restored over what the machine had; the engine ended with a panic.
+#[test]
+fn a_machine_of_its_own_is_never_given_less_than_it_has() {
+    let machine = LogId::new(Term(2), LogIndex(450));
+    let (lost, was) = (LogIndex(500), Some(machine));
+    let newest = Some(LogId::new(Term(2), LogIndex(600)));
+    // Of which block, of how many voters; where the machine stands then, whether its state is lost, whether
+    // the node ends, and what is asked of a peer.
+    for (bad, voters, stands, is_lost, ends, hole) in [
+        (None, 3, newest, false, false, Some(lost)),
+        (None, 1, newest, false, false, Some(lost)),
+        (Some(0), 3, was, false, false, Some(lost)),
+        (Some(0), 1, was, false, true, None),
+        (Some(5), 3, None, true, false, Some(lost)),
+        (Some(5), 1, None, false, true, None),
+    ] {
+        let mut node = node(voters, 2);
+        let files = two(&node);
+        let bytes = vec![lost.0 as u8; sizes().nth(199).expect("it is one of them")];
+        let id = LogId::new(Term(2), lost);
+        let seed = node.recovered().seed;
+        harm(&mut node.disk, &Batch::one(&bytes).seal(seed, id, Term(2), Timestamp(9)).1);
+        if let Some(bad) = bad {
+            rot(&mut node, files[1], (bad + 1) * BLOCK + 2000);
+        }
+        let mut node = Node::start(node.disk, Start::Resume { machine });
+        assert_eq!(node.storage.restored(), was, "{:?}", node.halted);
+        let go_on = |node: &mut Node| {
+            loop {
+                node.storage.catch_up(node.now, machine.index, machine);
+                let asked = node.ask();
+                if asked.is_empty() || node.storage.has_failed() {
+                    return node.settle();
+                }
+                asked.into_iter().for_each(|action| node.perform(action));
+            }
+        };
+        // It comes upon the entry, and asks for it again if it goes on with what it has.
+        for from in [machine.index.next(), lost, lost] {
+            if node.storage.restored() == was {
+                node.storage.read(Reader::Machine, from, LogIndex(600), 1 << 20);
+            }
+            go_on(&mut node);
+        }
+        let state = (node.storage.restored(), node.storage.is_state_lost(), node.halted.is_some());
+        assert_eq!(state, (stands, is_lost, ends), "{bad:?} {voters}: {:?}", node.halted);
+        assert_eq!(node.restored.is_empty(), bad == Some(0), "only what is good was handed out");
+        if !ends {
+            // Peers are asked for it however that is; in a snapshot it is not sought again.
+            let count = if bad.is_some() { 1 } else { 2 };
+            assert_eq!(snapshots(&node), files[..count]);
+            assert_eq!(node.storage.hole().map(|id| id.index), hole);
+            node.storage.catch_up(node.now, machine.index, stands.unwrap_or(machine));
+            assert_eq!(node.storage.restored(), stands);
+        }
     }
 }
