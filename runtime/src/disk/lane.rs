@@ -1,10 +1,10 @@
 //! A thread that performs requests one after the other, the most urgent first, and what is short
-//! between the pieces of what is long.
+//! between the pieces of what is long. Neither keeps what nobody waits for from its end.
 //!
 //! Knows no engine. Invariant: each job ends once, and all have ended when the lane is dropped.
 
 use super::{
-    Ending,
+    Ending, PASSES_MAX,
     kept::Kept,
     place::{self, Length, Place},
 };
@@ -100,12 +100,23 @@ impl Gate {
 struct Queue {
     /// One for each class.
     jobs: [VecDeque<Job>; 3],
+    /// How many reads have passed what nobody waits for, since one of that began.
+    passes: usize,
     closed: bool,
 }
 
 impl Queue {
     fn pop(&mut self) -> Option<Job> {
-        self.jobs.iter_mut().find_map(VecDeque::pop_front)
+        let [commits, serves, background] = &mut self.jobs;
+        let is_late = self.passes >= PASSES_MAX;
+        let [first, second] = if is_late { [background, serves] } else { [serves, background] };
+        let job = [commits, first, second].into_iter().find_map(VecDeque::pop_front)?;
+        match job.class {
+            Class::Background => self.passes = 0,
+            Class::Serve if !self.jobs[Class::Background as usize].is_empty() => self.passes += 1,
+            _ => {}
+        }
+        Some(job)
     }
 
     /// What does not wait for a long job of this class: whatever is more urgent, and what is shorter.
@@ -203,12 +214,13 @@ impl Shared {
         self.done.push(op, result);
     }
 
-    /// A large file takes long: what is urgent or shorter goes between its pieces.
+    /// A large file takes long: what is urgent or shorter goes between its pieces, so much of it at most.
     fn let_pass(&self, class: Class, length: Length) {
         if class > Class::Commit {
             self.gate.await_pause();
         }
-        while let Some(job) = self.pop_beside(class, length) {
+        for _ in 0..PASSES_MAX {
+            let Some(job) = self.pop_beside(class, length) else { return };
             self.perform(job);
         }
     }
@@ -221,4 +233,79 @@ impl Shared {
 /// What is guarded here is whole at every instant, whoever panicked.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lakebed::{Completion, DiskError, File};
+    use std::sync::{
+        Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    };
+
+    const PIECES: usize = 4;
+    /// Behind so many reads there are none.
+    const READS_MAX: usize = 10_000;
+
+    /// A place where each read is followed by another.
+    #[derive(Default)]
+    struct Busy {
+        lane: Mutex<Weak<Shared>>,
+        reads: AtomicUsize,
+        /// How many had gone before a new file was there.
+        passed: AtomicUsize,
+    }
+
+    fn read() -> Job {
+        let request = DiskRequest::Read { file: File::Segment(1), offset: 0, len: 1 };
+        Job { op: OpId(1), class: Class::Serve, request }
+    }
+
+    impl Place for Busy {
+        fn perform(&self, _: &DiskRequest) -> Ending {
+            Ok(Completion::Done)
+        }
+
+        fn read(&self, _: File, _: u64, _: &mut [u8]) -> Result<usize, DiskError> {
+            let lane = lock(&self.lane).upgrade().expect("it reads");
+            if self.reads.fetch_add(1, Relaxed) < READS_MAX {
+                lock(&lane.queue).jobs[Class::Serve as usize].push_back(read());
+            }
+            Ok(0)
+        }
+
+        fn create(&self, _: File, _: u64, before_piece: &mut dyn FnMut()) -> Ending {
+            (0..PIECES).for_each(|_| before_piece());
+            self.passed.store(self.reads.load(Relaxed), Relaxed);
+            Ok(Completion::Done)
+        }
+
+        fn remove(&self, _: File, _: &mut dyn FnMut()) -> Ending {
+            Ok(Completion::Done)
+        }
+    }
+
+    /// A peer lags so far that it is read for as long as there is log: the segment that was asked for ahead
+    /// was not begun before that was over, and once begun made no piece.
+    #[test]
+    fn a_new_file_is_made_while_a_peer_is_read_for() {
+        let place = Arc::new(Busy::default());
+        let (gate, done) = Default::default();
+        let lane = Lane::new("test", Arc::clone(&place) as _, gate, done).expect("a thread");
+        *lock(&place.lane) = Arc::downgrade(&lane.shared);
+        let request = DiskRequest::Create { file: File::Spare(0), len: 4, zeroed: true };
+        let mut queue = lock(&lane.shared.queue);
+        queue.jobs[Class::Serve as usize].push_back(read());
+        queue.jobs[Class::Background as usize].push_back(Job {
+            op: OpId(2),
+            class: Class::Background,
+            request,
+        });
+        drop(queue);
+        lane.shared.arrived.notify_one();
+        drop(lane);
+        assert_eq!(place.reads.load(Relaxed), READS_MAX + 1, "what was begun has ended");
+        assert_eq!(place.passed.load(Relaxed), PASSES_MAX * (1 + PIECES));
+    }
 }

@@ -29,6 +29,10 @@ use std::{
 /// What transfers around the page cache need: offset, length and memory in multiples of this.
 const ALIGN: usize = 4096;
 
+/// So many that are more urgent pass what nobody waits for before it begins, and again before each of its
+/// pieces: a snapshot that is never taken, and a segment that is never made, are waited for in the end.
+const PASSES_MAX: usize = 16;
+
 /// How an operation ended.
 pub(crate) type Ending = Result<Completion, DiskError>;
 

@@ -10,7 +10,7 @@
 //! Invariant: of one group one turn of each line is under way at most, and each operation ends once.
 
 use super::{
-    Ending,
+    Ending, PASSES_MAX,
     kept::Kept,
     place::{self, Length, Place, is_snapshot_sync},
 };
@@ -50,10 +50,6 @@ const CREWS: [Crew; 3] = [
 ];
 /// How many of its crew may be at what nobody waits for: one always is at hand for the rest.
 const BACKGROUND_MAX: usize = CREWS[crew_of(BACKGROUND)].threads - 1;
-
-/// So many turns of those who are served pass what nobody waits for before that has one: a snapshot that is never
-/// taken, and a segment that is never made, are waited for in the end.
-const PASSES_MAX: usize = 16;
 
 const fn crew_of(line: usize) -> usize {
     match line {
@@ -331,7 +327,8 @@ impl Shared {
     fn perform(&self, place: &dyn Place, request: DiskRequest, line: usize) -> Ending {
         let length = Length::of(&request);
         let mut before_piece = || {
-            while let Some(turn) = self.take_beside(line, length) {
+            for _ in 0..PASSES_MAX {
+                let Some(turn) = self.take_beside(line, length) else { break };
                 self.serve(turn);
             }
         };

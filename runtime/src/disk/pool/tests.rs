@@ -6,7 +6,11 @@ use lakebed::{DiskError, Extent, LogId, SnapshotId};
 use std::{
     collections::BTreeSet,
     future::poll_fn,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc::{Receiver, Sender, channel},
+    },
     task::Poll,
     time::Duration,
 };
@@ -335,4 +339,60 @@ fn what_nobody_waits_for_has_its_turn_while_peers_are_read_for() {
     ask(&mut state, groups[1], CREATES);
     let next = |state: &mut State| state.take(CREATES..SNAPSHOTS).unwrap().line;
     assert_eq!([next(&mut state), next(&mut state)], [CREATES, BACKGROUND]);
+}
+
+/// A place where each read of a group is followed by another, as long as there are any left.
+struct Busy {
+    group: GroupId,
+    pool: Weak<Shared>,
+    left: Arc<AtomicUsize>,
+}
+
+impl Place for Busy {
+    fn perform(&self, _: &DiskRequest) -> Ending {
+        Ok(Completion::Done)
+    }
+
+    fn read(&self, _: File, _: u64, _: &mut [u8]) -> Result<usize, DiskError> {
+        let pool = self.pool.upgrade().expect("it reads");
+        if self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
+            let mut state = lock(&pool.state);
+            let seat = state.seats.get_mut(&self.group).expect("it is here");
+            seat.jobs[SERVES].push_back((OpId(0), read()));
+        }
+        Ok(0)
+    }
+
+    fn create(&self, _: File, _: u64, before_piece: &mut dyn FnMut()) -> Ending {
+        (0..4).for_each(|_| before_piece());
+        assert!(self.left.load(Relaxed) > 0, "it was made when nobody was read for any more");
+        Ok(Completion::Done)
+    }
+
+    fn remove(&self, _: File, _: &mut dyn FnMut()) -> Ending {
+        Ok(Completion::Done)
+    }
+}
+
+/// A segment that was asked for ahead has begun, and each of eight other groups reads for a peer, one piece
+/// behind the other: it made no piece as long as they did.
+#[test]
+fn a_new_file_that_has_begun_is_made_while_peers_are_read_for() {
+    let mut pool = Pool::new().unwrap();
+    let left = Arc::new(AtomicUsize::new(100_000));
+    for group in (0..9).map(GroupId) {
+        let place = Busy { group, pool: Arc::downgrade(&pool.shared), left: Arc::clone(&left) };
+        pool.add(group, place);
+    }
+    for group in (1..9).map(GroupId) {
+        pool.submit(group, OpId(0), Class::Serve, read());
+    }
+    pool.submit(GroupId(0), OpId(1), Class::Background, create(4));
+    pool.flush();
+    let shared = Arc::clone(&pool.shared);
+    // Ends what was begun.
+    drop(pool);
+    let mut done = lock(&shared.done);
+    let made = done.drain(..).find(|(group, ..)| *group == GroupId(0));
+    assert_eq!(made, Some((GroupId(0), OpId(1), Ok(Completion::Done))));
 }
