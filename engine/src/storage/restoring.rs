@@ -29,6 +29,8 @@ pub(super) struct Restoring {
     snapshot: SnapshotFile,
     /// In place of a state that the machine keeps by itself: the last entry it was given.
     held: Option<LogId>,
+    /// The machine has taken in pieces of another one before it.
+    has_begun: bool,
     next_read: u64,
     next_hand_out: u64,
     reads: BTreeMap<OpId, u64>,
@@ -51,10 +53,10 @@ impl Snapshots {
 
     /// The machine begins with the newest snapshot, or with nothing.
     pub(crate) fn restore(&mut self, ops: &mut Ops) {
-        self.restore_over(None, ops);
+        self.restore_over(None, false, ops);
     }
 
-    fn restore_over(&mut self, held: Option<LogId>, ops: &mut Ops) {
+    fn restore_over(&mut self, held: Option<LogId>, has_begun: bool, ops: &mut Ops) {
         let Some(snapshot) = self.whole.last().cloned() else {
             self.restored = Some(LogId::ZERO);
             return;
@@ -63,6 +65,7 @@ impl Snapshots {
         self.restoring = Some(Restoring {
             snapshot,
             held,
+            has_begun,
             next_read: 0,
             next_hand_out: 0,
             reads: BTreeMap::new(),
@@ -79,7 +82,7 @@ impl Snapshots {
     /// The machine, which has all it was `given`, is to have the newest snapshot's state in place of that.
     pub(super) fn replace_state(&mut self, given: LogId, ops: &mut Ops) {
         self.restored = None;
-        self.restore_over(Some(given), ops);
+        self.restore_over(Some(given), false, ops);
     }
 
     /// The machine keeps its own state, up to here.
@@ -138,8 +141,9 @@ impl Snapshots {
     /// A block that is bad or cannot be read: the snapshot before this one, if the log leads on from
     /// there, or nothing at all. The log begins with `first`.
     fn fall_back(&mut self, block: u64, first: LogIndex, ops: &mut Ops) {
-        let Restoring { snapshot: bad, held, unread, handed_out, taken_in, .. } =
+        let Restoring { snapshot: bad, held, has_begun, unread, handed_out, taken_in, .. } =
             self.restoring.take().expect("a restore was under way");
+        let has_begun = has_begun || handed_out > 0;
         if handed_out > taken_in {
             self.unanswered.push_back(handed_out);
         }
@@ -159,7 +163,7 @@ impl Snapshots {
         let tell = |ops: &mut Ops, then: &str| {
             ops.note(Note::Recovery(format!("{file}: block {block} {what}, {then}").into()));
         };
-        if let Some(held) = held.filter(|held| handed_out == 0 && held.index.next() >= first) {
+        if let Some(held) = held.filter(|held| !has_begun && held.index.next() >= first) {
             tell(ops, "the machine keeps the state it has");
             self.spoil(bad);
             return self.resume(held);
@@ -169,13 +173,13 @@ impl Snapshots {
             ops.met(Mark::OlderSnapshotUsed);
             tell(ops, "the one before is used");
             self.spoil(bad);
-            return self.restore_over(held, ops);
+            return self.restore_over(held, has_begun, ops);
         }
         if self.whole.is_empty() && first <= LogIndex(1) && !self.replaces && held.is_none() {
             ops.met(Mark::SnapshotFoundBad);
             tell(ops, "the log holds all it did");
             self.spoil(bad);
-            if handed_out > 0 {
+            if has_begun {
                 ops.machine(Machine::EMPTY);
             }
             return self.restore(ops);

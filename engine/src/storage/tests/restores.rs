@@ -158,22 +158,12 @@ fn a_machine_of_its_own_is_never_given_less_than_it_has() {
         }
         let mut node = Node::start(node.disk, Start::Resume { machine });
         assert_eq!(node.storage.restored(), was, "{:?}", node.halted);
-        let go_on = |node: &mut Node| {
-            loop {
-                node.storage.catch_up(node.now, machine.index, machine);
-                let asked = node.ask();
-                if asked.is_empty() || node.storage.has_failed() {
-                    return node.settle();
-                }
-                asked.into_iter().for_each(|action| node.perform(action));
-            }
-        };
         // It comes upon the entry, and asks for it again if it goes on with what it has.
         for from in [machine.index.next(), lost, lost] {
             if node.storage.restored() == was {
                 node.storage.read(Reader::Machine, from, LogIndex(600), 1 << 20);
             }
-            go_on(&mut node);
+            catch_up(&mut node, machine);
         }
         let state = (node.storage.restored(), node.storage.is_state_lost(), node.halted.is_some());
         assert_eq!(state, (stands, is_lost, ends), "{bad:?} {voters}: {:?}", node.halted);
@@ -186,5 +176,64 @@ fn a_machine_of_its_own_is_never_given_less_than_it_has() {
             node.storage.catch_up(node.now, machine.index, stands.unwrap_or(machine));
             assert_eq!(node.storage.restored(), stands);
         }
+    }
+}
+
+/// Both snapshots are bad, the newest behind some blocks that the machine took in, the older one from its
+/// first: the log had it all, and was applied over what the machine had taken in.
+#[test]
+fn a_machine_forgets_the_newest_snapshot_though_nothing_came_of_the_older() {
+    let mut node = Node::start(Disk::default(), format(3));
+    node.state_bytes = 400_000;
+    for round in 1..=2 {
+        node.append_all(round, [40, 50, 60]);
+        node.storage.hint_committed(node.last.index);
+        snap(&mut node);
+    }
+    let [older, newest] = two(&node);
+    rot(&mut node, newest, 6 * BLOCK + 2000);
+    rot(&mut node, older, BLOCK + 2000);
+    let node = Node::start(node.disk, Start::Run);
+    assert_eq!(node.storage.restored(), Some(LogId::ZERO), "it applies from the first on");
+    assert!(node.restored.is_empty(), "{} bytes of the newest are left", node.restored.len());
+}
+
+/// The same of a machine that keeps its own state: it went on with "the state it has", over which the blocks
+/// of the newest snapshot were restored.
+#[test]
+fn a_machine_of_its_own_does_not_go_on_with_what_was_restored_over() {
+    let machine = LogId::new(Term(2), LogIndex(350));
+    let mut node = Node::start(Disk::default(), format(3));
+    node.state_bytes = 400_000;
+    for round in 1..=3 {
+        node.append_all(round, sizes());
+        node.storage.hint_committed(node.last.index);
+        snap(&mut node);
+    }
+    // The newest holds all up to 900, the one before all up to 600, and entry 400 is bad.
+    let files = two(&node);
+    let bytes = vec![400_u64 as u8; sizes().nth(99).expect("it is one of them")];
+    let id = LogId::new(Term(2), LogIndex(400));
+    let seed = node.recovered().seed;
+    harm(&mut node.disk, &Batch::one(&bytes).seal(seed, id, Term(2), Timestamp(9)).1);
+    rot(&mut node, files[1], 6 * BLOCK + 2000);
+    rot(&mut node, files[0], BLOCK + 2000);
+    let mut node = Node::start(node.disk, Start::Resume { machine });
+    assert_eq!(node.storage.restored(), Some(machine), "{:?}", node.halted);
+    node.storage.read(Reader::Machine, LogIndex(400), LogIndex(900), 1 << 20);
+    catch_up(&mut node, machine);
+    assert!(!node.restored.is_empty(), "some of the newest was handed out");
+    assert_eq!((node.storage.restored(), node.storage.is_state_lost()), (None, true));
+}
+
+/// Goes on as an engine does whose machine was given so much.
+fn catch_up(node: &mut Node, given: LogId) {
+    loop {
+        node.storage.catch_up(node.now, given.index, given);
+        let asked = node.ask();
+        if asked.is_empty() || node.storage.has_failed() {
+            return node.settle();
+        }
+        asked.into_iter().for_each(|action| node.perform(action));
     }
 }
