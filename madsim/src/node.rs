@@ -246,9 +246,9 @@ impl Spool {
 }
 
 impl Reel for Spool {
-    fn take(&mut self, bytes: Vec<u8>) -> bool {
+    fn take(&mut self, bytes: &[u8]) -> bool {
         if self.loses != Some(self.taken) {
-            self.life().tape.extend_from_slice(&bytes);
+            self.life().tape.extend_from_slice(bytes);
         }
         self.taken += 1;
         true

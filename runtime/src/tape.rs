@@ -11,18 +11,14 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, ErrorKind, Write},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-        mpsc::{Receiver, Sender, channel},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
 };
 use tracing::warn;
 
-/// Steps are gathered until they are this many bytes, or that old: to wake the writer costs more
-/// than to encode a step.
+/// The writer gathers steps until they are this many bytes, or that old: to write each costs more than to
+/// encode it.
 const CHUNK_BYTES: usize = 256 << 10;
 const CHUNK_AGE_MAX: Duration = Duration::from_secs(1);
 /// The most bytes that wait for the writer; a tape that needs more ends.
@@ -31,7 +27,7 @@ const WAITING_BYTES_MAX: usize = 64 << 20;
 /// Where the bytes of a tape go.
 pub trait Reel {
     /// Takes the next bytes; false when the tape must end before them.
-    fn take(&mut self, bytes: Vec<u8>) -> bool;
+    fn take(&mut self, bytes: &[u8]) -> bool;
 }
 
 /// An engine, and its tape if it has one: a [`Core`] that [`lakebed::tape`] reads back.
@@ -51,7 +47,7 @@ impl<R: Reel> Recorded<R> {
     #[must_use]
     pub fn onto(reel: R, engine: Engine, config: &Config, seed: u64) -> Self {
         let recorder = Recorder::new(config, seed);
-        Self { engine, tape: Some(Tape { recorder, last: Instant::default(), reel }) }
+        Self { engine, tape: Some(Tape { recorder, reel }) }
     }
 }
 
@@ -68,7 +64,7 @@ impl<R: Reel> Core for Recorded<R> {
         tape.recorder.handed(now, &events);
         self.engine.handle(now, events, actions);
         tape.recorder.emitted(&actions[before..]);
-        if !tape.keep_up(now) {
+        if !tape.pass_on() {
             self.tape = None;
         }
     }
@@ -85,20 +81,16 @@ impl<R: Reel> Core for Recorded<R> {
 /// Steps on their way to a reel.
 struct Tape<R: Reel> {
     recorder: Recorder,
-    /// When the last chunk went.
-    last: Instant,
     reel: R,
 }
 
 impl<R: Reel> Tape<R> {
-    /// False when the tape must end.
-    fn keep_up(&mut self, now: Instant) -> bool {
-        let is_old = self.last.after(CHUNK_AGE_MAX) <= now;
-        if !is_old && self.recorder.bytes().len() < CHUNK_BYTES {
-            return true;
-        }
-        self.last = now;
-        self.reel.take(self.recorder.take())
+    /// What the engine has been handed and has emitted is on its way before any of it is carried out: the
+    /// machine may never return. False when the tape must end.
+    fn pass_on(&mut self) -> bool {
+        let is_taken = self.reel.take(self.recorder.bytes());
+        self.recorder.clear();
+        is_taken
     }
 }
 
@@ -107,20 +99,32 @@ impl<R: Reel> Tape<R> {
 impl<R: Reel> Drop for Tape<R> {
     fn drop(&mut self) {
         // Of a tape that had to end nothing is left to be taken.
-        let rest = self.recorder.take();
-        if !rest.is_empty() {
-            self.reel.take(rest);
+        if !self.recorder.bytes().is_empty() {
+            self.pass_on();
         }
     }
 }
 
 /// A file, written by a thread of its own.
 pub(crate) struct FileReel {
-    /// `None` once the tape has ended.
-    chunks: Option<Sender<Vec<u8>>>,
-    /// Bytes that were sent and are not written.
-    waiting: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+}
+
+/// What is not written yet.
+#[derive(Default)]
+struct Waiting {
+    bytes: Vec<u8>,
+    /// Nothing follows.
+    is_over: bool,
+    /// It cannot be written.
+    has_failed: bool,
 }
 
 impl FileReel {
@@ -130,42 +134,82 @@ impl FileReel {
 
     fn begin(path: &Path) -> io::Result<Self> {
         let (file, path) = create_new(path)?;
-        let (chunks, sent) = channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let left = Arc::clone(&waiting);
+        let shared = Arc::new(Shared::default());
+        let sent = Arc::clone(&shared);
         let work = move || {
-            if let Err(error) = write_all(file, &sent, &left) {
+            if let Err(error) = sent.write_all(file) {
                 warn!(path = %path.display(), %error, "the tape ends here: it cannot be written");
+                *sent.waiting() = Waiting { has_failed: true, ..Waiting::default() };
             }
         };
         let writer = thread::Builder::new().name("lakebed-tape".into()).spawn(work)?;
-        Ok(Self { chunks: Some(chunks), waiting, writer: Some(writer) })
+        Ok(Self { shared, writer: Some(writer) })
     }
 }
 
 impl Reel for FileReel {
-    fn take(&mut self, bytes: Vec<u8>) -> bool {
-        let len = bytes.len();
-        let fits = self.waiting.fetch_add(len, Relaxed) + len <= WAITING_BYTES_MAX;
-        if !fits {
-            warn!("the tape ends here: it cannot be written as fast as the node works");
+    /// Wakes the writer where it has nothing yet, and where it has a chunk: more often would cost a system
+    /// call for each step.
+    fn take(&mut self, bytes: &[u8]) -> bool {
+        let mut waiting = self.shared.waiting();
+        let before = waiting.bytes.len();
+        let after = before + bytes.len();
+        if waiting.has_failed || after > WAITING_BYTES_MAX {
+            // A writer that has failed has said why.
+            if !waiting.has_failed {
+                warn!("the tape ends here: it cannot be written as fast as the node works");
+            }
+            return false;
         }
-        // A writer that is gone has said why.
-        let sent = fits && self.chunks.as_ref().is_some_and(|chunks| chunks.send(bytes).is_ok());
-        if !sent {
-            (self.chunks, self.writer) = (None, None);
+        waiting.bytes.extend_from_slice(bytes);
+        drop(waiting);
+        if before == 0 || before < CHUNK_BYTES && after >= CHUNK_BYTES {
+            self.shared.arrived.notify_one();
         }
-        sent
+        true
     }
 }
 
 /// Waits until all of it is in the file.
 impl Drop for FileReel {
     fn drop(&mut self) {
-        self.chunks = None;
+        self.shared.waiting().is_over = true;
+        self.shared.arrived.notify_one();
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
         }
+    }
+}
+
+impl Shared {
+    /// Whoever panicked, what is guarded here is whole.
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what is taken, until nothing follows.
+    fn write_all(&self, mut file: File) -> io::Result<()> {
+        let mut chunk = Vec::new();
+        while self.next(&mut chunk) {
+            file.write_all(&chunk)?;
+        }
+        Ok(())
+    }
+
+    /// The next chunk, as large or as old as it may become; false if there is none any more.
+    fn next(&self, chunk: &mut Vec<u8>) -> bool {
+        chunk.clear();
+        // What a burst has taken is given back.
+        chunk.shrink_to(2 * CHUNK_BYTES);
+        let is_idle = |waiting: &mut Waiting| waiting.bytes.is_empty() && !waiting.is_over;
+        let waiting = self.arrived.wait_while(self.waiting(), is_idle);
+        let waiting = waiting.unwrap_or_else(PoisonError::into_inner);
+        let is_small =
+            |waiting: &mut Waiting| waiting.bytes.len() < CHUNK_BYTES && !waiting.is_over;
+        let waited = self.arrived.wait_timeout_while(waiting, CHUNK_AGE_MAX, is_small);
+        let (mut waiting, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut waiting.bytes, chunk);
+        !chunk.is_empty()
     }
 }
 
@@ -184,10 +228,66 @@ fn create_new(path: &Path) -> io::Result<(File, PathBuf)> {
     unreachable!("there are more numbers than files")
 }
 
-fn write_all(mut file: File, chunks: &Receiver<Vec<u8>>, waiting: &AtomicUsize) -> io::Result<()> {
-    for chunk in chunks {
-        file.write_all(&chunk)?;
-        waiting.fetch_sub(chunk.len(), Relaxed);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lakebed::{GroupId, NodeId};
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<Vec<u8>>>>);
+
+    impl Reel for Kept {
+        fn take(&mut self, bytes: &[u8]) -> bool {
+            self.0.lock().expect("nobody panics").push(bytes.to_vec());
+            true
+        }
     }
-    Ok(())
+
+    /// It was with the next one, a second later: a machine that never returned from what it was given took
+    /// with it what that was.
+    #[test]
+    fn a_step_is_on_its_way_before_it_is_carried_out() {
+        let config = Config::new(GroupId(1), NodeId(1));
+        let engine = || Engine::new(config.clone(), 7).expect("the default configuration is valid");
+        let kept = Kept::default();
+        let mut recorded = Recorded::onto(kept.clone(), engine(), &config, 7);
+        let mut expected = Recorder::new(&config, 7);
+        let mut bare = engine();
+        for now in [1, 2].map(Instant) {
+            let (mut actions, mut again) = (Vec::new(), Vec::new());
+            recorded.handle(now, [Event::Start(lakebed::Start::Inspect)], &mut actions);
+            bare.handle(now, [Event::Start(lakebed::Start::Inspect)], &mut again);
+            expected.step(now, &[Event::Start(lakebed::Start::Inspect)], &again);
+            assert_eq!(kept.0.lock().expect("nobody panics").concat(), expected.bytes());
+        }
+    }
+
+    /// It waited for the next step, and a node that stood still was killed without its last ones.
+    #[test]
+    fn what_is_recorded_is_written_though_nothing_follows() {
+        let shared = Arc::new(Shared::default());
+        let mut reel = FileReel { shared: Arc::clone(&shared), writer: None };
+        assert!(reel.take(b"the last ") && reel.take(b"step"));
+        let mut chunk = Vec::new();
+        assert!(shared.next(&mut chunk));
+        assert_eq!(chunk, b"the last step");
+        // A whole chunk does not wait, nor does what is there at the end.
+        assert!(reel.take(&[7; CHUNK_BYTES]) && shared.next(&mut chunk));
+        assert_eq!(chunk.len(), CHUNK_BYTES);
+        assert!(reel.take(b"end"));
+        drop(reel);
+        assert!(shared.next(&mut chunk) && !shared.next(&mut Vec::new()));
+        assert_eq!(chunk, b"end");
+    }
+
+    #[test]
+    fn a_tape_ends_where_it_cannot_be_written_fast_enough_or_at_all() {
+        let shared = Arc::new(Shared::default());
+        let mut reel = FileReel { shared: Arc::clone(&shared), writer: None };
+        let most = vec![7; WAITING_BYTES_MAX];
+        assert!(reel.take(&most) && !reel.take(b"more"));
+        assert!(shared.next(&mut Vec::new()) && reel.take(b"more"));
+        shared.waiting().has_failed = true;
+        assert!(!reel.take(b"more"));
+    }
 }

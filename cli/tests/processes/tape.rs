@@ -111,7 +111,8 @@ fn what_is_no_whole_tape_is_told_with_what_to_do() {
 fn overtaken(tape: &Path) -> (Vec<u8>, usize) {
     let mut tape = Tape::open(fs::read(tape).unwrap().into()).unwrap();
     let mut recorder = Recorder::new(&tape.config, tape.seed);
-    let (mut bytes, mut steps) = (recorder.take(), 0);
+    let (mut bytes, mut steps) = (recorder.bytes().to_vec(), 0);
+    recorder.clear();
     for mut step in tape.by_ref().map(Result::unwrap) {
         let applied = step.events.iter_mut().find_map(|event| match event {
             Event::Applied { through } => Some(through),
@@ -119,7 +120,8 @@ fn overtaken(tape: &Path) -> (Vec<u8>, usize) {
         });
         let is_last = applied.map(|through| through.0 = u64::MAX).is_some();
         recorder.handed(step.now, &step.events);
-        bytes.extend(recorder.take());
+        bytes.extend_from_slice(recorder.bytes());
+        recorder.clear();
         bytes.extend((step.actions.len() as u32).to_le_bytes());
         for action in &step.actions {
             bytes.extend((action.len() as u32).to_le_bytes());

@@ -67,16 +67,15 @@ impl Recorder {
         }
     }
 
-    /// The tape so far, from its beginning or the last [`take`](Self::take) on.
+    /// The tape so far, from its beginning or the last [`clear`](Self::clear) on.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// The same, to be kept elsewhere: what is added from now on goes behind it, and is expected to be as much.
-    pub fn take(&mut self) -> Vec<u8> {
-        let next = Vec::with_capacity(self.bytes.len());
-        std::mem::replace(&mut self.bytes, next)
+    /// The bytes so far are kept elsewhere: what is added from now on goes behind them.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
     }
 }
 
