@@ -16,6 +16,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{BinaryBytes, ProgressBar};
 use lakebed::BackupReader;
 use redis::RedisError;
+use rustix::fs::fsync;
 use serde::Serialize;
 use std::{
     fs::{self, File, TryLockError},
@@ -343,11 +344,11 @@ impl Part {
     }
 
     fn try_finish(&mut self) -> Result<()> {
-        self.file.sync_all()?;
+        fsync(&self.file)?;
         self.publish()?;
         self.is_finished = true;
         let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        Ok(File::open(parent.unwrap_or_else(|| Path::new(".")))?.sync_all()?)
+        Ok(fsync(File::open(parent.unwrap_or_else(|| Path::new(".")))?)?)
     }
 
     /// Unlike a change of name, a second name replaces nothing that has come there meanwhile.

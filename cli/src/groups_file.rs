@@ -6,12 +6,13 @@ use anyhow::{Context, Result, bail};
 use lakebed::files::make_durably;
 use lakebed_kv::slots::GROUPS_MAX;
 use lakebed_runtime::MARK;
+use rustix::fs::fsync;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     fmt,
     fs::{self, File},
-    io::{ErrorKind, Write},
+    io::{self, ErrorKind, Write},
     path::{Path, PathBuf},
 };
 
@@ -215,15 +216,15 @@ pub(crate) fn stranger(dir: &Path) -> Result<Option<PathBuf>> {
 
 /// Keeps something in this folder under this name: whole, or not at all.
 pub(crate) fn write_whole(dir: &Path, name: &str, what: &impl Serialize) -> Result<()> {
-    let write = || {
+    let write = || -> io::Result<()> {
         make_durably(dir)?;
         let part = dir.join(format!("{name}.part"));
         let mut file = File::create(&part)?;
         serde_json::to_writer_pretty(&mut file, what)?;
         file.write_all(b"\n")?;
-        file.sync_all()?;
+        fsync(&file)?;
         fs::rename(part, dir.join(name))?;
-        File::open(dir)?.sync_all()
+        Ok(fsync(File::open(dir)?)?)
     };
     write().with_context(|| format!("cannot write {}", dir.join(name).display()))
 }

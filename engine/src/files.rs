@@ -18,12 +18,13 @@ use crate::{
     event::Completion,
     file::{DiskError, DiskRequest, Extent, File},
 };
+use rustix::fs::{fdatasync, fsync};
 use std::{
     collections::BTreeMap,
     fmt,
     fs::{self, OpenOptions, TryLockError},
     io::{self, ErrorKind},
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -109,7 +110,7 @@ impl std::error::Error for OpenError {
 /// One that is there is made durable as well: a process may have made it, and been killed before it came to
 /// that. Nobody could tell later, and to sync what is durable costs next to nothing.
 pub fn make_durably(path: &Path) -> io::Result<()> {
-    make_with(path, |above| fs::File::open(above)?.sync_all())
+    make_with(path, |above| Ok(fsync(fs::File::open(above)?)?))
 }
 
 /// `sync` makes the names in a directory durable. Each is, before another is made below it: so only the last
@@ -278,10 +279,10 @@ impl Directory {
             DiskRequest::Write { file, at, and, durable } => {
                 write(&*self.file(*file)?, at, and.as_ref(), *durable)?;
             }
-            DiskRequest::Sync { file } => self.file(*file)?.sync_data()?,
+            DiskRequest::Sync { file } => fdatasync(&*self.file(*file)?)?,
             DiskRequest::Rename { from, to } => self.rename(*from, *to)?,
             DiskRequest::Remove { file } => self.remove(*file)?,
-            DiskRequest::SyncDirectory => self.names.sync_all()?,
+            DiskRequest::SyncDirectory => fsync(&self.names)?,
         }
         Ok(Completion::Done)
     }
@@ -310,7 +311,7 @@ impl Directory {
         let filled = new.try_lock_shared().map_err(io::Error::from).and_then(|()| fill(&new));
         if let Err(error) = filled {
             // Half a file would only take the room that is missing already.
-            let _ = fs::remove_file(&path);
+            let _ = self.remove(file);
             return Err(error);
         }
         self.keep(&mut self.files(), file, Arc::new(new));
@@ -327,22 +328,29 @@ impl Directory {
         Ok(())
     }
 
+    /// The name first: what another thread opens meanwhile it does not keep.
     fn remove(&self, file: File) -> io::Result<()> {
+        let removed = fs::remove_file(self.path.join(file.name()));
         self.files().remove(&file);
-        fs::remove_file(self.path.join(file.name()))
+        removed
     }
 
     fn file(&self, file: File) -> io::Result<Arc<fs::File>> {
         if let Some(open) = self.files().get(&file) {
             return Ok(Arc::clone(open));
         }
-        let open = self.options().open(self.path.join(file.name()))?;
+        let path = self.path.join(file.name());
+        let open = self.options().open(&path)?;
         // Who only reads leaves nothing behind that a later owner must wait for.
         if !self.read_only {
             open.try_lock_shared()?;
         }
         let open = Arc::new(open);
-        self.keep(&mut self.files(), file, Arc::clone(&open));
+        let mut files = self.files();
+        // Else what was removed meanwhile would stay open, and its room be taken.
+        if is_called(&open, &path) {
+            self.keep(&mut files, file, Arc::clone(&open));
+        }
         Ok(open)
     }
 
@@ -388,16 +396,24 @@ fn locked(
     }
 }
 
+/// Whether a file that is open still has this name.
+fn is_called(open: &fs::File, path: &Path) -> bool {
+    let is_it = |open: fs::Metadata, called: fs::Metadata| {
+        (open.dev(), open.ino()) == (called.dev(), called.ino())
+    };
+    open.metadata().and_then(|open| Ok(is_it(open, fs::metadata(path)?))).unwrap_or(false)
+}
+
 fn fill_with_zeros(file: &fs::File, len: u64) -> io::Result<()> {
     let zeros = vec![0; PIECE_BYTES];
     let mut filled = 0;
     while filled < len {
         let piece = zeros.len().min((len - filled).try_into().unwrap_or(usize::MAX));
         file.write_all_at(&zeros[..piece], filled)?;
-        file.sync_data()?;
+        fdatasync(file)?;
         filled += piece as u64;
     }
-    file.sync_all()
+    Ok(fsync(file)?)
 }
 
 fn read(file: &fs::File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
@@ -417,7 +433,7 @@ fn write(file: &fs::File, at: &Extent, and: Option<&Extent>, durable: bool) -> i
     for extent in [Some(at), and].into_iter().flatten() {
         file.write_all_at(&extent.whole(), extent.offset)?;
     }
-    if durable { file.sync_data() } else { Ok(()) }
+    if durable { Ok(fdatasync(file)?) } else { Ok(()) }
 }
 
 /// What an error of the system means to the engine.

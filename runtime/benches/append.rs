@@ -77,7 +77,7 @@ fn bare_turn(file: &std::fs::File, bytes: &Bytes) -> u64 {
         let (at, slot) = append(done, bytes);
         file.write_all_at(&at.whole(), at.offset).expect("a write");
         file.write_all_at(&slot.bytes, slot.offset).expect("a write");
-        file.sync_data().expect("a sync");
+        rustix::fs::fdatasync(file).expect("a sync");
         done += 1;
     }
     done

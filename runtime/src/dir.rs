@@ -18,6 +18,7 @@ use lakebed::{
     DiskError, DiskRequest, File,
     files::{Directory, OpenError},
 };
+use rustix::fs::fsync;
 use std::{
     fmt::{self, Write},
     fs, io,
@@ -363,7 +364,7 @@ fn write_mark(directory: &Directory, owner: Owner) -> Result<(), DirError> {
     let write = || {
         let mut file = fs::File::create(&new)?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
+        fsync(&file)?;
         fs::rename(&new, directory.path().join(MARK))
     };
     write().map_err(|error| DirError::Io { path: new.clone(), error })?;

@@ -20,6 +20,7 @@ use crate::{
 use lakebed::{
     Config, DiskRequest, Engine, Forced, GroupId, Halt, NodeId, Start, files::Directory,
 };
+use rustix::fs::fsync;
 use std::{
     fmt::{self, Write as _},
     fs,
@@ -153,7 +154,7 @@ fn add(directory: &Directory, text: &str) -> Result<(), ForceError> {
     let write = || {
         let mut file = fs::File::options().create(true).append(true).open(&path)?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
+        fsync(&file)?;
         directory.perform(&DiskRequest::SyncDirectory).map(drop).map_err(io::Error::other)
     };
     write().map_err(|error| ForceError::Record { path: path.clone(), error })

@@ -29,6 +29,7 @@ use lakebed::{
     files::{Directory, make_durably},
 };
 use removed::Removed;
+use rustix::fs::fsync;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs, io,
@@ -346,7 +347,7 @@ impl Groups {
             if is_here {
                 // In one step, so that half a directory is never taken for a group.
                 fs::rename(&path, &gone)?;
-                fs::File::open(&self.dir)?.sync_all()?;
+                fsync(fs::File::open(&self.dir)?)?;
                 make_empty(&gone)?;
             }
             self.note(group, &gone);

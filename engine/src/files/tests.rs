@@ -196,6 +196,23 @@ fn who_looks_changes_nothing_and_keeps_nodes_out() {
     assert!(Directory::open_to_read(&nowhere).is_err() && !nowhere.exists());
 }
 
+/// One thread opened it while another removed it, and kept it: its room was never given back.
+#[test]
+fn what_has_lost_its_name_while_it_was_opened_is_not_kept() {
+    let temporary = tempdir().unwrap();
+    let [path, other] = ["a", "b"].map(|name| temporary.path().join(name));
+    fs::write(&path, "").unwrap();
+    let open = fs::File::open(&path).unwrap();
+    assert!(is_called(&open, &path));
+    fs::rename(&path, &other).unwrap();
+    assert!(!is_called(&open, &path));
+    fs::write(&path, "").unwrap();
+    assert!(!is_called(&open, &path), "another one has its name");
+    assert!(is_called(&open, &other));
+    fs::remove_file(&other).unwrap();
+    assert!(!is_called(&open, &other));
+}
+
 #[test]
 fn a_path_that_cannot_be_a_directory_is_an_error_that_names_it() {
     let temporary = tempdir().unwrap();

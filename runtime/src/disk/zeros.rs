@@ -10,7 +10,7 @@ use lakebed::{
     files::{Directory, disk_error},
 };
 use rustix::{
-    fs::{FallocateFlags, fallocate},
+    fs::{FallocateFlags, fallocate, fdatasync, fsync},
     io::{Errno, retry_on_intr},
 };
 use std::{fs, io, os::unix::fs::FileExt};
@@ -31,7 +31,7 @@ pub(super) fn fill(
     // were no file.
     let direct = open_direct(directory, file).ok().flatten();
     write(new, direct.filter(|_| len.is_multiple_of(ALIGN as u64)), len, before_piece)?;
-    new.sync_all()
+    Ok(fsync(new)?)
 }
 
 fn write(
@@ -59,7 +59,7 @@ fn write(
         }
         new.write_all_at(&zeros[..piece], filled)?;
         // Else the system gathers all of it, and writes it when it hurts most.
-        new.sync_data()?;
+        fdatasync(new)?;
         filled += piece as u64;
     }
     Ok(())

@@ -16,6 +16,7 @@
 
 use crate::dir::DirError;
 use lakebed::GroupId;
+use rustix::fs::fsync;
 use std::{
     collections::BTreeMap,
     fmt, fs, io,
@@ -53,9 +54,9 @@ impl Removed {
         let new = dir.join(NAME_NEW);
         let mut file = fs::File::create(&new)?;
         file.write_all(self.to_string().as_bytes())?;
-        file.sync_all()?;
+        fsync(&file)?;
         fs::rename(&new, dir.join(NAME))?;
-        fs::File::open(dir)?.sync_all()
+        Ok(fsync(fs::File::open(dir)?)?)
     }
 
     pub(super) fn contains(&self, group: GroupId) -> bool {
