@@ -148,7 +148,7 @@ fn say(text: impl Display) {
 
 /// Runs the asynchronous part of a command on this thread.
 fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = lakebed_runtime::executor()?;
     let done = runtime.block_on(work);
     // A look at a file system that hangs is waited for by nobody, and so not at the end either.
     runtime.shutdown_background();

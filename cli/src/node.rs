@@ -90,7 +90,7 @@ impl Plan {
         let (end, ended) = oneshot::channel();
         let (stop, stopping) = watch::channel(Stop::No);
         let work = move || {
-            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            let runtime = match lakebed_runtime::executor() {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(opened.send(Err(error.into()))),
             };

@@ -177,12 +177,13 @@ struct Inner<E, D, N, C, M> {
 
 impl<E: Core, D: Disk, N: Net, C: Clock, M: StateMachine> Inner<E, D, N, C, M> {
     /// A few turns at most, so that whatever else lives on this thread has its turn too: what
-    /// clients ask meanwhile shares the next one.
+    /// clients ask meanwhile shares the next one. And one alone if the machine has used up its time: sockets
+    /// are looked at between two polls.
     fn poll_halted(&mut self, cx: &mut Context<'_>) -> Poll<Arc<Halt>> {
         let mut turns = 0;
         while self.halt.is_none() && self.turn(cx) {
             turns += 1;
-            if turns == TURNS_MAX {
+            if turns == TURNS_MAX || !self.lane.is_empty() {
                 cx.waker().wake_by_ref();
                 break;
             }

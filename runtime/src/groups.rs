@@ -419,7 +419,8 @@ impl Groups {
 
 impl<M: StateMachine + Send + 'static> GroupsNode<M> {
     /// A node whose groups are those in its directory, each with a machine of this kind. Must be
-    /// called within a tokio runtime that has I/O and time enabled, and polled there.
+    /// called within a tokio runtime that has I/O and time enabled, and polled there: one like
+    /// [`executor`](crate::executor)'s.
     pub fn open(
         options: GroupsOptions,
         machine: impl FnMut(GroupId) -> M + Send + 'static,

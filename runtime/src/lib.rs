@@ -35,6 +35,7 @@ mod clock;
 mod dir;
 pub mod disk;
 mod driver;
+mod executor;
 mod force;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -56,6 +57,7 @@ mod trace;
 pub use clock::SystemClock;
 pub use dir::{DirError, MARK};
 pub use driver::{Clock, Disk, Driver, Net};
+pub use executor::executor;
 pub use force::{Force, ForceError, RECORD, force};
 pub use groups::{Groups, GroupsError, GroupsNode, GroupsOptions};
 pub use handle::{Answers, Carried, Failure, Handle, Notes, Reply};

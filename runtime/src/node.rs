@@ -8,6 +8,7 @@ use crate::{
     dir::{self, DirError, Owner},
     disk,
     driver::{Disk, Driver},
+    executor,
     handle::Handle,
     health::{Health, Timed},
     net::{Counters, Identity, TcpNet},
@@ -39,7 +40,8 @@ pub struct Node<M> {
 impl<M: StateMachine> Node<M> {
     /// A node that begins when it is first polled, and the handle to it.
     ///
-    /// Must be called within a tokio runtime that has I/O and time enabled, and polled there.
+    /// Must be called within a tokio runtime that has I/O and time enabled, and polled there: one like
+    /// [`executor`]'s, as the usual ones hear too seldom of a network while a machine has much to do.
     /// Waits up to ten seconds for operations of a former, killed node on the same directory.
     pub fn open(options: Options, machine: M) -> Result<(Handle, Self), StartError> {
         let listener = listen(options.listen, options.insecure)?;
@@ -102,7 +104,7 @@ impl<M: StateMachine + Send + 'static> Node<M> {
     pub fn spawn(options: Options, machine: M) -> Result<Handle, StartError> {
         let (opened, opens) = mpsc::sync_channel(1);
         let drive = move || {
-            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            let runtime = match executor() {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(opened.send(Err(StartError::System(error)))),
             };

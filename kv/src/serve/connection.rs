@@ -96,12 +96,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
     }
 
     async fn serve_to_its_end(&mut self) -> io::Result<()> {
+        // Whether nothing was asked of a store since it was read.
+        let mut is_streaming = false;
         loop {
-            match self.step() {
+            let (step, was_streaming) = (self.step(), is_streaming);
+            is_streaming = match step {
+                Step::Read => true,
+                Step::Flush => was_streaming,
+                _ => false,
+            };
+            match step {
                 Step::Read => {
                     self.flush().await?;
                     if !self.hear().await? {
                         return self.close().await;
+                    }
+                    // The node is a task of this thread as well: a client that streams what needs no store
+                    // would take all of its own share before that has a turn.
+                    if was_streaming {
+                        tokio::task::yield_now().await;
                     }
                 }
                 Step::Flush => self.flush().await?,
@@ -326,6 +339,15 @@ fn step_for<T: Store>(
 mod tests {
     use super::*;
     use crate::serve::run::tests::Shared;
+    use std::{
+        pin::Pin,
+        sync::{
+            Arc,
+            atomic::{AtomicU32, Ordering::Relaxed},
+        },
+        task::{Context, Poll},
+    };
+    use tokio::io::ReadBuf;
 
     /// The buffer of their keys stayed as long as the client did, however idle.
     #[tokio::test]
@@ -349,5 +371,70 @@ mod tests {
         served.unwrap();
         assert_eq!(&answered, b":0\r\n");
         assert!(connection.list.capacity() <= reader::KEPT_BYTES_MAX);
+    }
+
+    /// A client that streams PINGs, each read as many as there is room for, and takes all that is answered.
+    struct Streaming {
+        reads_left: u32,
+        reads: Arc<AtomicU32>,
+    }
+
+    impl AsyncRead for Streaming {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if self.reads_left > 0 {
+                self.reads_left -= 1;
+                self.reads.fetch_add(1, Relaxed);
+                let whole = buf.remaining() / 6 * 6;
+                buf.put_slice(&b"PING\r\n".repeat(whole / 6));
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Streaming {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// What needs no store was answered for as long as it came, or tokio let it: megabytes of it, before the
+    /// node of this thread had its turn.
+    #[tokio::test]
+    async fn who_streams_what_needs_no_store_leaves_others_their_turn() {
+        let reads = Arc::new(AtomicU32::new(0));
+        let stream = Streaming { reads_left: 50, reads: Arc::clone(&reads) };
+        let (_stop, stopping) = watch::channel(false);
+        let stores = Stores::from(Shared::default());
+        let connection = Connection::new(stream, stores, stopping, 2 << 20);
+        let seen = Arc::clone(&reads);
+        // The node, as it were.
+        let turns = tokio::spawn(async move {
+            let mut turns = Vec::new();
+            while turns.last() != Some(&50) {
+                turns.push(seen.load(Relaxed));
+                tokio::task::yield_now().await;
+            }
+            turns
+        });
+        let (served, turns) = tokio::join!(tokio::spawn(connection.serve()), turns);
+        served.unwrap().unwrap();
+        let turns = turns.unwrap();
+        assert!(turns.windows(2).all(|two| two[1] - two[0] <= 4), "{turns:?}");
     }
 }

@@ -140,7 +140,8 @@ impl<M: StateMachine> Future for GroupsNode<M> {
         let mut turns = 0;
         while inner.turn(cx) {
             turns += 1;
-            if turns == TURNS_MAX {
+            // Sockets are looked at between two polls: none is put off for machines twice.
+            if turns == TURNS_MAX || inner.has_more_to_do() {
                 cx.waker().wake_by_ref();
                 break;
             }
@@ -456,6 +457,11 @@ impl<M: StateMachine> Inner<M> {
             }
         }
         !ended.is_empty()
+    }
+
+    /// Whether machines on this thread have used up their time.
+    fn has_more_to_do(&self) -> bool {
+        self.threads.is_none() && !self.busy.is_empty()
     }
 
     /// True if there was a step to do.

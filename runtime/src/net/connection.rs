@@ -10,7 +10,8 @@ use super::{
 };
 use bytes::{Buf, Bytes};
 use std::{
-    fmt, io,
+    fmt,
+    io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -18,8 +19,8 @@ use std::{
 use tokio::{net::TcpStream, time::Instant};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
-/// The most bytes read at one time, so that one peer does not hold up the others.
-const READ_MAX: usize = 4 << 20;
+/// The most pieces of messages that go with one system call.
+const SLICES_MAX: usize = 64;
 
 /// A connection that ends sooner was of no use: whatever ended it will end the next one as well.
 const LASTS_FROM: Duration = Duration::from_secs(1);
@@ -96,13 +97,29 @@ impl Connection {
         Ok(())
     }
 
+    /// Writes what can be written now, however much of its share the task has had; wakes nobody for the rest.
+    pub(super) fn write(&mut self) -> Result<(), Closed> {
+        while self.outgoing.has_remaining() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let count = self.outgoing.chunks_vectored(&mut slices);
+            match self.stream.try_write_vectored(&slices[..count]) {
+                Ok(written) => self.outgoing.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(Closed::Io(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads so many bytes at most, and a little.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
+        bytes_max: usize,
         mut received: impl FnMut(Bytes),
     ) -> Result<(), Closed> {
         let mut read = 0;
-        while read < READ_MAX {
+        while read < bytes_max {
             let mut room = self.incoming.room();
             match poll_read_buf(Pin::new(&mut self.stream), cx, &mut room) {
                 Poll::Ready(Ok(0)) => return Err(Closed::End),

@@ -25,12 +25,13 @@ use std::{
     collections::BTreeMap,
     future::{Future, poll_fn},
     io, net,
+    ops::Bound,
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     time::Duration,
 };
 use tokio::{
@@ -46,6 +47,8 @@ const ESTABLISHED_MAX: usize = 64;
 /// The heads of appends that wait to be written, about 200 bytes each: a thousand are on their way
 /// to a peer at most, however small, and this is five times that.
 const HEADS_BYTES_MAX: usize = 1 << 20;
+/// The most bytes that are read of all peers before something else has its turn.
+const READ_MAX: usize = 4 << 20;
 /// One end of each pair dials, the one of the greater id; the other helps out after this long:
 /// it may be the only one that knows an address.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -143,6 +146,8 @@ pub struct TcpNet {
     identity: Identity,
     limits: Limits,
     peers: BTreeMap<NodeId, Peer>,
+    /// Who is read first the next time.
+    begins_with: NodeId,
     connector: Arc<Connector>,
     established: mpsc::Receiver<Established>,
     /// What is to be told at the next poll.
@@ -213,6 +218,7 @@ impl TcpNet {
             identity,
             limits: Limits::of(config),
             peers: BTreeMap::new(),
+            begins_with: NodeId(0),
             connector,
             established,
             events: Vec::new(),
@@ -343,8 +349,9 @@ impl Net for TcpNet {
     }
 
     fn flush(&mut self) {
-        // Whoever cannot take more now wakes the task at the next poll, which follows.
-        self.poll_write(&mut Context::from_waker(Waker::noop()));
+        // Whoever cannot take more now wakes the task at the next poll, which follows; unless the node has
+        // ended, and then these are its last words.
+        self.each(|connection, _, _| connection.write());
     }
 
     fn poll_events(&mut self, cx: &mut Context<'_>, events: &mut Vec<Event>) {
@@ -359,27 +366,38 @@ impl Net for TcpNet {
 
 impl TcpNet {
     fn poll_write(&mut self, cx: &mut Context<'_>) {
-        self.poll_each(|connection, _, _| connection.poll_write(cx));
+        self.each(|connection, _, _| connection.poll_write(cx));
     }
 
+    /// Each has its share, and another one is the first each time: what all of them may read in one poll is
+    /// bounded by tokio too.
     fn poll_read(&mut self, cx: &mut Context<'_>) {
-        self.poll_each(|connection, from, events| {
-            connection.poll_read(cx, |bytes| events.push(Event::Received { from, bytes }))
+        let connected = self.peers.values().filter(|peer| peer.connection.is_some()).count();
+        let bytes_max = READ_MAX / connected.max(1);
+        self.each(|connection, from, events| {
+            let received = |bytes| events.push(Event::Received { from, bytes });
+            connection.poll_read(cx, bytes_max, received)
         });
+        let behind = self.peers.range((Bound::Excluded(self.begins_with), Bound::Unbounded)).next();
+        self.begins_with = behind.map_or(NodeId(0), |(id, _)| *id);
     }
 
-    fn poll_each(
+    /// All of them, from one on.
+    fn each(
         &mut self,
-        mut poll: impl FnMut(&mut Connection, NodeId, &mut Vec<Event>) -> Result<(), Closed>,
+        mut act: impl FnMut(&mut Connection, NodeId, &mut Vec<Event>) -> Result<(), Closed>,
     ) {
         let mut failed = Vec::new();
-        for (&id, peer) in &mut self.peers {
+        let first = self.begins_with;
+        let mut act = |(&id, peer): (&NodeId, &mut Peer)| {
             if let Some(connection) = &mut peer.connection
-                && let Err(closed) = poll(connection, id, &mut self.events)
+                && let Err(closed) = act(connection, id, &mut self.events)
             {
                 failed.push((id, closed));
             }
-        }
+        };
+        self.peers.range_mut(first..).for_each(&mut act);
+        self.peers.range_mut(..first).for_each(&mut act);
         for (id, closed) in failed {
             self.on_closed(id, &closed);
         }
@@ -389,7 +407,8 @@ impl TcpNet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::{net::TcpStream, time::advance};
+    use lakebed::{ClusterId, GroupId};
+    use tokio::{io::AsyncReadExt as _, net::TcpStream, time::advance};
 
     async fn connection() -> Connection {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -414,5 +433,70 @@ mod tests {
         }
         assert_eq!(pauses, [20, 40, 80, 160, 320, 640, 1000, 1000, 20, 40]);
         assert!(!peer.disconnect());
+    }
+
+    fn net(listener: TcpListener) -> TcpNet {
+        let config = Config::new(GroupId(1), NodeId(9));
+        let identity =
+            Identity { cluster: ClusterId(7), group: GroupId(1), groups: 0, node: NodeId(9) };
+        TcpNet::over(identity, b"", listener, &config)
+    }
+
+    /// A network that is connected with these, and their ends.
+    async fn connected(peers: &[u64]) -> (TcpNet, Vec<TcpStream>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut net = net(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let mut ends = Vec::new();
+        for peer in peers.iter().copied().map(NodeId) {
+            let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+            net.on_established(Established { peer, stream: stream.unwrap(), session: 0 });
+            ends.push(accepted.unwrap().0);
+        }
+        (net, ends)
+    }
+
+    /// Who said much and stood first had all that a task may read in one turn, in each: who stood behind was
+    /// not heard for seconds.
+    #[tokio::test]
+    async fn each_is_read_first_in_its_turn() {
+        let (mut net, _ends) = connected(&[1, 2, 3]).await;
+        let mut orders = Vec::new();
+        for _ in 0..5 {
+            let mut order = Vec::new();
+            net.each(|_, id, _| {
+                order.push(id.0);
+                Ok(())
+            });
+            orders.push(order);
+            poll_fn(|cx| {
+                net.poll_events(cx, &mut Vec::new());
+                Poll::Ready(())
+            })
+            .await;
+        }
+        assert_eq!(orders, [[1, 2, 3], [1, 2, 3], [2, 3, 1], [3, 1, 2], [1, 2, 3]]);
+    }
+
+    /// The engine halts: what it said last is flushed, and the network dropped. Had the task used up its share of
+    /// the executor, nothing left.
+    #[tokio::test]
+    async fn last_words_leave_however_much_was_heard_before_them() {
+        let (net, mut ends) = connected(&[2]).await;
+        let (sender, mut received) = mpsc::unbounded_channel();
+        (0..1000).for_each(|n| sender.send(n).unwrap());
+        let mut net = Some(net);
+        poll_fn(|cx| {
+            while received.poll_recv(cx).is_ready() {}
+            let mut net = net.take().expect("this is the only poll");
+            net.send(NodeId(2), Bytes::from_static(b"last "), Bytes::from_static(b"words"));
+            net.flush();
+            Poll::Ready(())
+        })
+        .await;
+        let mut heard = Vec::new();
+        ends[0].read_to_end(&mut heard).await.unwrap();
+        assert!(heard.ends_with(b"last words"), "{heard:?}");
+        assert!(!received.is_empty(), "its share was used up");
     }
 }
