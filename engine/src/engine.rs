@@ -453,7 +453,8 @@ impl Engine {
             return;
         }
         let raft = self.raft.as_mut().and_then(Raft::take_halt);
-        let is_over = |by| self.now >= by || self.storage.is_finished();
+        let is_over = |by| self.now >= by && !cfg!(lakebed_break = "wait_for_the_disk_at_a_stop");
+        let is_over = |by| is_over(by) || self.storage.is_finished();
         let stopped = self.stop_by.is_some_and(is_over).then_some(Halt::Stopped);
         let Some(halt) = self.storage.halt().or(raft).or(stopped) else { return };
         if let Some(raft) = &mut self.raft {

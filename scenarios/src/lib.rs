@@ -80,18 +80,42 @@ fn beyond_the_budget(seed: Seed) -> Outcome {
 fn storm_of_installs(seed: Seed) -> Outcome {
     let storm = Storm::new(seed).nodes(3);
     let storm = storm.with(|plan| {
-        plan.tuning.retain_log_bytes = 0;
-        // By their bytes they would be taken once in a run, if at all.
-        plan.tuning.snapshot_age = Duration::from_millis(80);
-        plan.tuning.transfer_bytes_per_second = 400 << 10;
-        // Clients that only read leave little to be installed.
-        plan.manner = Manner::default();
-        plan.geometry = Geometry { sector: 512, align: 512 };
-        plan.faults.extend(comings_and_goings(plan.seed));
+        of_installs(plan);
         if plan.seed.is_multiple_of(2) {
             plan.faults.extend(unheard_failures(plan.nodes, Given::Snapshot));
+            plan.faults.sort_by_key(|fault| fault.at);
         }
-        plan.faults.sort_by_key(|fault| fault.at);
+    });
+    run(storm, || Ledger::heavy(HEAVY), workload)
+}
+
+fn of_installs(plan: &mut Plan) {
+    plan.tuning.retain_log_bytes = 0;
+    // By their bytes they would be taken once in a run, if at all.
+    plan.tuning.snapshot_age = Duration::from_millis(80);
+    plan.tuning.transfer_bytes_per_second = 400 << 10;
+    // Clients that only read leave little to be installed.
+    plan.manner = Manner::default();
+    plan.geometry = Geometry { sector: 512, align: 512 };
+    plan.faults.extend(comings_and_goings(plan.seed));
+    plan.faults.sort_by_key(|fault| fault.at);
+}
+
+/// The same beyond the budget: snapshots of many blocks, of which any may be bad when the machine has taken in
+/// some, or when a peer is sent them. In one run of three nothing but rot, while nodes run whose machines may keep
+/// their own state; in half of the others both.
+fn ruin_of_installs(seed: Seed) -> Outcome {
+    let storm = Storm::new(seed).nodes(3);
+    let storm = storm.with(|plan| {
+        of_installs(plan);
+        if plan.seed.is_multiple_of(4) {
+            plan.sessions = Some(Sessions::drawn(plan.seed));
+        }
+        *plan = match plan.seed % 3 {
+            0 => plan.clone().rotting(),
+            1 => plan.clone().ruined(),
+            _ => plan.clone().ruined().rotting(),
+        };
     });
     run(storm, || Ledger::heavy(HEAVY), workload)
 }
@@ -237,7 +261,7 @@ pub struct Scenario {
 }
 
 /// Every scenario there is.
-pub const SCENARIOS: [Scenario; 10] = [
+pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "storm_of_one",
         about: "a node alone: crashes, torn writes, failed syncs, full disks",
@@ -287,6 +311,11 @@ pub const SCENARIOS: [Scenario; 10] = [
         name: "beyond_the_budget",
         about: "disks rot anywhere, lie, are set back, are gone: refuse, never be wrong",
         run: beyond_the_budget,
+    },
+    Scenario {
+        name: "ruin_of_installs",
+        about: "the same with large snapshots that are sent, taken in and rot meanwhile",
+        run: ruin_of_installs,
     },
 ];
 

@@ -8,7 +8,7 @@ use crate::{
     plan::{MS, Step, Steps},
     world::node_id,
 };
-use lakebed::{Change, Member, Outcome, Refusal, RequestId};
+use lakebed::{Change, Member, NodeId, Outcome, Refusal, RequestId};
 use std::collections::BTreeMap;
 
 /// How long until a change that was refused is asked for again.
@@ -27,6 +27,8 @@ pub(crate) struct Changes {
     count: u64,
     /// What each request asks for, for the oracle: also those that nobody wants any more.
     sought: BTreeMap<RequestId, Vec<Change>>,
+    /// Of whom those speak that were not refused, whatever became of them.
+    taken: BTreeMap<RequestId, Vec<NodeId>>,
 }
 
 #[derive(Clone, Debug)]
@@ -111,6 +113,15 @@ impl Changes {
     /// This request asks for these changes.
     pub(crate) fn seek(&mut self, id: RequestId, changes: &[Change]) {
         self.sought.insert(id, changes.to_vec());
+        self.taken.insert(id, changes.iter().map(Change::node).collect());
+    }
+
+    /// A request was refused. Whether no other one speaks of the same nodes: then nothing may ever come of
+    /// what it asked for.
+    pub(crate) fn on_refused(&mut self, id: RequestId) -> bool {
+        let nodes = self.taken.remove(&id).unwrap_or_default();
+        let mut others = self.taken.values().flatten();
+        !others.any(|node| nodes.contains(node))
     }
 
     /// What a request that ends has asked for, if it was for a change.

@@ -164,7 +164,8 @@ pub(crate) struct Told {
     asked: Vec<(OpId, [Option<File>; 2])>,
     /// How operations failed, as they were made to or for want of room, that nobody has called harmless.
     failures: Vec<([Option<File>; 2], DiskError)>,
-    is_to_stop: bool,
+    /// When it is to have stopped, once it was asked to.
+    stops_by: Option<Instant>,
     /// Where it captured its machine last, and when that was given up.
     captured: Option<LogId>,
     gave_up: Option<Instant>,
@@ -172,6 +173,11 @@ pub(crate) struct Told {
     pub(crate) time: Option<(Timestamp, Instant)>,
     telling: Telling,
 }
+
+/// So long a node that is asked to stop waits for its disk, whatever that does.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// More than any election timeout: so long a leader may take to hand over before.
+const HANDOVER_MAX: Duration = Duration::from_secs(1);
 
 /// So long a snapshot is not tried again that was given up, unless somebody asks for one.
 const CAPTURE_PAUSE: Duration = Duration::from_millis(900);
@@ -205,7 +211,13 @@ impl Told {
         let files = done.map_or([None; 2], |at| self.asked.swap_remove(at).1);
         match event {
             Event::Propose { time, .. } => self.time = Some((*time, now)),
-            Event::Stop { .. } => self.is_to_stop = true,
+            Event::Stop { hand_over } => {
+                // Asked once more, it hands nothing over.
+                let hands_over = *hand_over && self.stops_by.is_none();
+                let within = if hands_over { LAST_WORDS + HANDOVER_MAX } else { LAST_WORDS };
+                let by = now.after(within);
+                self.stops_by = Some(self.stops_by.map_or(by, |before| before.min(by)));
+            }
             Event::Control { .. } => self.gave_up = None,
             // No fault has this error: the engine asked for what it had removed itself, or for what
             // a ruined disk has lost.
@@ -257,10 +269,15 @@ impl Told {
         self.time.map(|(time, told)| time.after(now.since(told)))
     }
 
+    /// Whether it is there still though it was asked to stop, and its time is over.
+    pub(crate) fn outstays(&self, now: Instant) -> bool {
+        self.stops_by.is_some_and(|by| by < now)
+    }
+
     /// Whether it may end like this; `may_lack`: files may be gone that it counts on.
     pub(crate) fn excuses(&self, halt: &Halt, may_lack: bool) -> bool {
         match halt {
-            Halt::Stopped => self.is_to_stop,
+            Halt::Stopped => self.stops_by.is_some(),
             Halt::DiskFailed { error: DiskError::NotFound, .. } => may_lack,
             Halt::DiskFailed { file, error } => {
                 self.failures.iter().any(|of| failed(of, *file, *error))

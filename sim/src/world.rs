@@ -398,6 +398,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
         self.perform_all(at, &mut actions)?;
         self.actions = actions;
+        let node = &self.nodes[at];
+        if node.engine.is_some() && node.told.outstays(now) {
+            let what = "is there still, and was asked to stop".into();
+            return Err(Violation::new("stops in time", at, what));
+        }
         self.wants_its_members(at)?;
         self.schedule_wake(at);
         let node = &mut self.nodes[at];

@@ -48,6 +48,9 @@ impl Changing {
     fn cut_short(&self, why: &Refusal) -> (Requests, Outcome) {
         let outcome = match self.step {
             Step::Muster { .. } | Step::Greet { .. } => Outcome::Refused(why.clone()),
+            Step::Appended if cfg!(lakebed_break = "refuse_a_change_that_is_on_its_way") => {
+                Outcome::Refused(why.clone())
+            }
             Step::Appended => Outcome::Unknown,
         };
         (Requests::one(self.request), outcome)

@@ -115,10 +115,20 @@ fn churn_of_installs() {
 fn beyond_the_budget() {
     let ruin = scenario("beyond_the_budget").expect("it is one of them");
     let reports = check("beyond_the_budget", ruin.run);
-    let beyond = ["ruin", "lost-write", "misdirected-write", "old-image", "disk-gone"];
+    let beyond = ["ruin", "rot", "lost-write", "misdirected-write", "old-image", "disk-gone"];
     for kind in beyond {
         let number = kind_names().position(|name| name == kind).expect("it is a kind of fault");
         let struck = reports.iter().map(|report| report.stats.faults[number]).sum::<u64>();
         assert!(reports.len() < 20 || struck > 0, "no {kind} struck in {} runs", reports.len());
     }
+}
+
+/// Bad blocks behind good ones, where a state has many, and while it is sent.
+#[test]
+fn ruin_of_installs() {
+    let ruin = scenario("ruin_of_installs").expect("it is one of them");
+    let reports = check("ruin_of_installs", ruin.run);
+    let met = |mark| reports.iter().any(|report| report.marks.has(mark));
+    let is_met = met(Mark::OlderSnapshotUsed) && met(Mark::SnapshotLost) && met(Mark::Installed);
+    assert!(reports.len() < 20 || is_met, "no snapshot was bad and made up for");
 }

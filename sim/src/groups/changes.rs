@@ -82,10 +82,14 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     ) -> Checked {
         let group = self.groups.get_mut(&id).expect("only what was founded is changed");
         let sought = group.changes.sought(request);
-        if let (Some(changes), Outcome::Done(done)) = (sought, outcome) {
-            let checked = group.oracle.on_changed(at, *done, &changes);
-            checked.map_err(|violation| of_group(id, violation))?;
-        }
+        let checked = match (sought, outcome) {
+            (Some(changes), Outcome::Done(done)) => group.oracle.on_changed(at, *done, &changes),
+            (Some(changes), Outcome::Refused(_)) if group.changes.on_refused(request) => {
+                group.oracle.on_change_refused(at, &changes)
+            }
+            _ => Ok(()),
+        };
+        checked.map_err(|violation| of_group(id, violation))?;
         match group.changes.on_end(request, outcome) {
             Some(Ended::Refused { number, why, turn }) => {
                 self.note(None, || format!("group {id}: change {number} refused: {why}"));

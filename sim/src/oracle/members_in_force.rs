@@ -163,6 +163,19 @@ impl Members {
         Err(Violation::new("a change is made", node, what))
     }
 
+    /// Whoever asked for changes is told that they are certainly not made: no entry may make them, in any
+    /// log, for who has it may lead.
+    pub(super) fn on_refused(&self, node: usize, changes: &[Change]) -> Checked {
+        let makes = |members: &&Arc<Membership>| {
+            let before = self.known.range(..(members.at.index, Term(0))).next_back();
+            let is_in = |members: &Membership| changes.iter().all(|change| shows(members, change));
+            is_in(members) && before.is_some_and(|(_, before)| !is_in(before))
+        };
+        let Some(made) = self.known.values().find(makes) else { return Ok(()) };
+        let what = format!("refuses {changes:?}, and entry {} makes them: {made}", made.at);
+        Err(Violation::new("a refused change is not made", node, what))
+    }
+
     /// A node that is another one, or not there, or has come, though these changes name others.
     fn beside(
         &self,

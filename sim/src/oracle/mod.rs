@@ -552,6 +552,11 @@ impl<M: StateMachine> Oracle<M> {
         self.members.on_changed(node, at, changes, &self.committed)
     }
 
+    /// A node says that it makes none of these changes, and nobody else was asked to change the same members.
+    pub(crate) fn on_change_refused(&self, node: usize, changes: &[Change]) -> Checked {
+        self.members.on_refused(node, changes)
+    }
+
     /// A request ended.
     pub(crate) fn on_end(&mut self, id: RequestId, request: &Request, fate: Fate) -> Checked {
         self.history.on_end(id, request, fate)

@@ -1,25 +1,41 @@
 //! From a seed to a storm beyond the budget: damage that no cluster is promised to live through.
 
-use super::{Fault, FaultKind, Harm, MS, Plan, Targets, site::Site};
+use super::{Fault, FaultKind, Harm, MS, Part, Plan, Targets, site::Site};
 use crate::prng::Draw;
 
 impl Plan {
     /// A storm in which disks also rot anywhere, lie, are set back or are gone.
     #[must_use]
     pub fn beyond_the_budget(seed: u64, nodes: usize) -> Self {
-        let mut plan = Self::storm(seed, nodes);
-        // What is refused does not come back: nothing is waited for.
-        plan.targets = Targets::default();
-        // Nobody knows who is a majority then.
-        plan.minority = None;
+        let plan = Self::storm(seed, nodes).ruined();
+        if seed.is_multiple_of(2) { plan.rotting() } else { plan }
+    }
+
+    /// The same plan, and disks rot anywhere while their nodes are down, lie, are set back or are gone.
+    #[must_use]
+    pub fn ruined(self) -> Self {
+        let (seed, nodes) = (self.seed, self.nodes);
+        let faults =
+            [ruins(seed, nodes), lies(seed, nodes), images(seed, nodes), gone(seed, nodes)];
         // A disk that forgets may hold less than the machine beside it.
-        plan.keeps = 0;
-        plan.faults.extend(ruins(seed, nodes));
-        plan.faults.extend(lies(seed, nodes));
-        plan.faults.extend(images(seed, nodes));
-        plan.faults.extend(gone(seed, nodes));
-        plan.faults.sort_by_key(|fault| fault.at);
-        plan
+        Self { keeps: 0, ..self.beyond(faults.concat()) }
+    }
+
+    /// The same plan, and entries and snapshots rot while their nodes run.
+    #[must_use]
+    pub fn rotting(self) -> Self {
+        let faults = rots(self.seed, self.nodes);
+        self.beyond(faults)
+    }
+
+    fn beyond(mut self, faults: Vec<Fault>) -> Self {
+        // What is refused does not come back: nothing is waited for.
+        self.targets = Targets::default();
+        // Nobody knows who is a majority then.
+        self.minority = None;
+        self.faults.extend(faults);
+        self.faults.sort_by_key(|fault| fault.at);
+        self
     }
 }
 
@@ -40,6 +56,17 @@ fn ruins(seed: u64, nodes: usize) -> Vec<Fault> {
         at(draw, FaultKind::Ruin { node, harm, pick, down })
     };
     (0..count).map(|_| ruin(&mut draw)).collect()
+}
+
+fn rots(seed: u64, nodes: usize) -> Vec<Fault> {
+    let mut draw = Site::Rots.draw(seed);
+    let count = draw.between(1, 9);
+    let rot = |draw: &mut Draw| {
+        let part = *draw.pick(&[Part::Entries, Part::Snapshot]);
+        let (node, pick) = (node(draw, nodes), draw.any());
+        at(draw, FaultKind::Rot { node, part, pick })
+    };
+    (0..count).map(|_| rot(&mut draw)).collect()
 }
 
 /// Writes that are lost, or land elsewhere.

@@ -144,6 +144,8 @@ const PARTS: [(&str, Part); 5] = [
     ("entries", Part::Entries),
 ];
 
+const ROTS: [(&str, Part); 2] = [("snapshot", Part::Snapshot), ("entries", Part::Entries)];
+
 const HARMS: [(&str, Harm); 4] =
     [("rot", Harm::Rot), ("zero", Harm::Zero), ("rot-all", Harm::RotAll), ("gone", Harm::Gone)];
 
@@ -192,6 +194,7 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
         down: 0,
     }),
     ("ruin", || FaultKind::Ruin { node: 0, harm: Harm::Rot, pick: 0, down: 0 }),
+    ("rot", || FaultKind::Rot { node: 0, part: Part::Entries, pick: 0 }),
     ("lost-write", || FaultKind::LostWrite { node: 0 }),
     ("misdirected-write", || FaultKind::MisdirectedWrite { node: 0, pick: 0 }),
     ("old-image", || FaultKind::OldImage { node: 0, lasts: 0, down: 0 }),
@@ -220,7 +223,7 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
 ];
 
 /// How many kinds of fault there are.
-pub const KINDS_COUNT: usize = 30;
+pub const KINDS_COUNT: usize = 31;
 
 /// What each kind of fault is called, in the order in which [`Stats`](crate::Stats) counts them.
 pub fn kind_names() -> impl Iterator<Item = &'static str> {
@@ -249,6 +252,7 @@ impl FaultKind {
             Self::SlowLink { .. } => "slow-link",
             Self::Damage { .. } => "damage",
             Self::Ruin { .. } => "ruin",
+            Self::Rot { .. } => "rot",
             Self::LostWrite { .. } => "lost-write",
             Self::MisdirectedWrite { .. } => "misdirected-write",
             Self::OldImage { .. } => "old-image",
@@ -353,6 +357,9 @@ impl FaultKind {
                 plain("pick", pick),
                 time("down", down),
             ],
+            Self::Rot { node: which, part, pick } => {
+                vec![node("node", which), choice("part", part, &ROTS), plain("pick", pick)]
+            }
             Self::LostWrite { node: which } => vec![node("node", which)],
             Self::MisdirectedWrite { node: which, pick } => {
                 vec![node("node", which), plain("pick", pick)]

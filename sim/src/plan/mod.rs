@@ -299,6 +299,15 @@ pub enum FaultKind {
         /// How long it is down.
         down: u64,
     },
+    /// A bit of an entry, or of a snapshot, is another one, and its node runs on. Beyond the budget.
+    Rot {
+        /// On whose disk.
+        node: usize,
+        /// Of which: [`Part::Entries`] or [`Part::Snapshot`].
+        part: Part,
+        /// Which of all such places.
+        pick: u64,
+    },
     /// The next sync or durable write of a node, of anything but its hard state, says that it is
     /// done and is not. Beyond the budget.
     LostWrite {
@@ -511,6 +520,7 @@ impl FaultKind {
         matches!(
             self,
             Self::Ruin { .. }
+                | Self::Rot { .. }
                 | Self::LostWrite { .. }
                 | Self::MisdirectedWrite { .. }
                 | Self::OldImage { .. }
@@ -557,6 +567,7 @@ impl FaultKind {
             | Self::Isolated { node, .. }
             | Self::Damage { node, .. }
             | Self::Ruin { node, .. }
+            | Self::Rot { node, .. }
             | Self::LostWrite { node }
             | Self::MisdirectedWrite { node, .. }
             | Self::OldImage { node, .. }

@@ -48,6 +48,8 @@ pub(super) enum Site {
     Times = 38,
     Sluggish = 39,
     Behind = 40,
+    Rots = 41,
+    HungStops = 42,
 }
 
 impl Site {

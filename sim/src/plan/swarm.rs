@@ -37,6 +37,7 @@ impl Faults {
         self.gray();
         self.sluggish();
         self.hung();
+        self.hung_stops();
         self.operations();
         self.names();
         self.pauses();
@@ -225,6 +226,17 @@ impl Faults {
         if draw.ratio(1, 6) {
             let (node, lasts) = (self.node(&mut draw), draw.delay(30 * MS, 100 * MS));
             self.add(Self::at(&mut draw), FaultKind::HungDisk { node, lasts });
+        }
+    }
+
+    /// A node is asked to stop whose disk hangs for longer than it waits for it.
+    fn hung_stops(&mut self) {
+        let mut draw = self.lane(Site::HungStops);
+        if draw.ratio(1, 8) {
+            let (node, at) = (self.node(&mut draw), draw.between(100 * MS, 700 * MS));
+            self.add(at, FaultKind::HungDisk { node, lasts: 700 * MS });
+            let hand_over = draw.ratio(1, 2);
+            self.add(at + draw.below(80 * MS), FaultKind::Stop { node, hand_over });
         }
     }
 

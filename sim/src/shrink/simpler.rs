@@ -111,6 +111,7 @@ pub(super) const fn lasting(kind: &mut FaultKind) -> Option<&mut u64> {
         | FaultKind::Times { .. }
         | FaultKind::FailedOperation { .. }
         | FaultKind::SetClock { .. }
+        | FaultKind::Rot { .. }
         | FaultKind::LostWrite { .. }
         | FaultKind::MisdirectedWrite { .. } => None,
     }

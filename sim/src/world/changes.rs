@@ -51,8 +51,12 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// A request for a change, if it is one, has come to its end.
     pub(super) fn changed(&mut self, at: usize, id: RequestId, outcome: &Outcome) -> Checked {
         let sought = self.changes.sought(id);
-        if let (Some(changes), Outcome::Done(done)) = (sought, outcome) {
-            self.oracle.on_changed(at, *done, &changes)?;
+        match (sought, outcome) {
+            (Some(changes), Outcome::Done(done)) => self.oracle.on_changed(at, *done, &changes)?,
+            (Some(changes), Outcome::Refused(_)) if self.changes.on_refused(id) => {
+                self.oracle.on_change_refused(at, &changes)?;
+            }
+            _ => {}
         }
         match self.changes.on_end(id, outcome) {
             Some(Ended::Refused { number, why, turn }) => {

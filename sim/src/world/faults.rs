@@ -87,6 +87,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 | FaultKind::FailedOperation { .. }
                 | FaultKind::Damage { .. }
                 | FaultKind::Ruin { .. }
+                | FaultKind::Rot { .. }
                 | FaultKind::LostWrite { .. }
                 | FaultKind::MisdirectedWrite { .. }
                 | FaultKind::OldImage { .. }
@@ -164,6 +165,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             FaultKind::Ruin { node, harm, pick, down } => {
                 self.fell(*node, Survivors::Random, *down);
                 self.ruin(*node, *harm, *pick);
+            }
+            FaultKind::Rot { node, part, pick } => {
+                self.rot(*node, *part, *pick);
             }
             FaultKind::LostWrite { node } => self.lie_next(*node, Lie::Lost),
             FaultKind::MisdirectedWrite { node, pick } => {

@@ -13,7 +13,7 @@ use crate::{
     harm::{entry_sectors, harm_sector},
     node::{Kept, Lie},
     oracle::{Checked, Seen},
-    plan::Harm,
+    plan::{Harm, Part},
     trial::{Trial, after_power_cut, log, proven, refuses, trial},
 };
 use lakebed::{
@@ -54,6 +54,24 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.nodes[node].scars.is_ruined = true;
     }
 
+    /// A bit of an entry or of a snapshot goes bad while the node runs, if it does and has any.
+    pub(super) fn rot(&mut self, node: usize, part: Part, pick: u64) {
+        if !self.nodes[node].is_up() {
+            return;
+        }
+        let snapshots = self.nodes[node].disk.list().filter_map(|(file, _)| match file {
+            File::Snapshot(at) => Some(at),
+            _ => None,
+        });
+        let snapshots: Vec<LogId> = snapshots.collect();
+        let (which, pick) = (pick as u32 as usize, pick >> 32);
+        match part {
+            Part::Snapshot if snapshots.is_empty() => false,
+            Part::Snapshot => self.rot_snapshot(node, snapshots[which % snapshots.len()], pick),
+            _ => self.rot_running(node, pick),
+        };
+    }
+
     /// An entry of the oldest segment goes bad while the node runs: one bit. False if the log lies in one
     /// segment still.
     pub fn rot_running(&mut self, node: usize, pick: u64) -> bool {
@@ -87,7 +105,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let Some(byte) = (from..content.len() as u64).find(is_used) else { return false };
         disk.flip(file, byte * 8 + pick % 8);
         self.nodes[node].scars.is_ruined = true;
-        self.struck("flip");
+        self.struck("rot");
         self.note(Some(node), || format!("ruined while it runs: {file} at byte {byte}"));
         true
     }
