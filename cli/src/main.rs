@@ -7,6 +7,7 @@
 
 #![deny(clippy::print_stderr, clippy::print_stdout)]
 
+mod addresses;
 mod args;
 mod backup;
 mod backup_files;

@@ -4,7 +4,7 @@
 //! there are many groups it would be waited for in each of them.
 
 use crate::{
-    args::Addresses,
+    addresses::Addresses,
     client::{Info, Node, called},
 };
 use anyhow::{Context, Result, anyhow};

@@ -1,7 +1,8 @@
 //! `lakebed serve`: one node, one process.
 
 use crate::{
-    args::{Peers, Serve, refuse},
+    addresses::Peers,
+    args::{Serve, refuse},
     block_on,
     descriptors::clients_max,
     groups_file,
