@@ -119,12 +119,14 @@ impl Engine {
             return None;
         }
         let raft = self.raft.as_ref().and_then(Raft::deadline);
-        earliest([self.storage.deadline(), raft, self.stop_by, self.age_deadline()])
+        earliest([self.storage.deadline(), raft, self.stop_by, self.snapshot_deadline()])
     }
 
-    /// When a snapshot is taken because the last one is old, if there is news and nobody takes one.
-    fn age_deadline(&self) -> Option<Instant> {
-        let due = self.compaction.age_deadline(&self.tuning)?;
+    /// When a snapshot is taken because the last one is old, or tried again that something waits for, if
+    /// there is news and nobody takes one.
+    fn snapshot_deadline(&self) -> Option<Instant> {
+        let again = self.compaction.again(&self.storage, self.now);
+        let due = earliest([self.compaction.age_deadline(&self.tuning), again])?;
         capturable(&self.storage, self.raft.as_ref()?).map(|_| due)
     }
 

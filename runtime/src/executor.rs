@@ -5,7 +5,7 @@ use tokio::runtime::{Builder, Runtime};
 
 /// How many tasks have their turn between two looks at the sockets, where there is always one that has
 /// something to do. A look is a system call, and a task's turn is several.
-const TURNS_BETWEEN_LOOKS: u32 = 4;
+const TURNS_BETWEEN_LOOKS: u32 = 16;
 
 /// One of a single thread, for a [`Node`](crate::Node) or a [`GroupsNode`](crate::GroupsNode) and what lives
 /// beside it.

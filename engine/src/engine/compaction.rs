@@ -18,8 +18,10 @@ use std::{sync::Arc, time::Duration};
 /// The most who wait for a snapshot.
 const WANTED_MAX: usize = 256;
 
-/// How long one that nobody asked for is not tried again, if the disk did not take it.
+/// How long one that nobody asked for is not tried again, if the disk did not take it; each time twice as
+/// long, and at most so long.
 const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(64);
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +34,8 @@ pub(super) struct Compaction {
     since: Instant,
     /// Before then one that the disk did not take is not tried again.
     again_at: Instant,
+    /// How long the next pause is: twice as long as the last, until one is taken.
+    pause: Duration,
     snapshot: LogId,
     first: LogIndex,
     full: bool,
@@ -82,6 +86,7 @@ impl Compaction {
         let snapshot = storage.snapshot();
         if snapshot > self.snapshot {
             self.since = now;
+            self.pause = Duration::ZERO;
             out.push(Action::Note(Note::Snapshot(snapshot)));
         }
         // That an older one stands for one that turned out bad is no news of a snapshot.
@@ -104,7 +109,8 @@ impl Compaction {
         // Those who wait shall not wait for a disk: they may ask again.
         if let Some(error) = storage.take_given_up() {
             self.since = now;
-            self.again_at = now.after(PAUSE);
+            self.pause = self.pause.saturating_mul(2).clamp(PAUSE, PAUSE_MAX);
+            self.again_at = now.after(self.pause);
             self.refuse(&refusal(error), out);
         }
     }
@@ -147,6 +153,11 @@ impl Compaction {
     pub(super) fn age_deadline(&self, tuning: &Tuning) -> Option<Instant> {
         let due = self.since.after(tuning.snapshot_age).max(self.again_at);
         (!tuning.snapshot_age.is_zero()).then_some(due)
+    }
+
+    /// When one is tried again that is to stand for what is bad, after the disk did not take it.
+    pub(super) fn again(&self, storage: &Storage, now: Instant) -> Option<Instant> {
+        (self.again_at > now && storage.owes_fresh()).then_some(self.again_at)
     }
 
     /// Whether so much was written that the log is to be looked at.

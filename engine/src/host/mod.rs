@@ -420,9 +420,9 @@ impl<E: Core> Host<E> {
         // Behind the others: the first of them may be the start.
         let told = events.drain(..).chain(time.map(Event::time));
         group.core.handle(self.now, told, &mut scratch);
+        let deadline = group.core.deadline();
         self.driving = None;
         self.spare = events;
-        let deadline = group.core.deadline();
         if group.deadline != deadline {
             if let Some(before) = mem::replace(&mut group.deadline, deadline) {
                 self.deadlines.remove(&(before, id));
@@ -576,8 +576,11 @@ impl<E: Core> Host<E> {
     /// all that it is told in this call, whoever may by that come to rest there.
     fn ask_for_leaders_on(&mut self, peer: NodeId) {
         for (id, group) in self.groups.iter().filter(|(_, group)| group.concerns(peer)) {
+            self.driving = Some(*id);
             let is_led = || group.core.status().leader == Some(peer);
-            if self.pending.contains_key(id) || is_led() {
+            let asks = self.pending.contains_key(id) || is_led();
+            self.driving = None;
+            if asks {
                 self.pending.entry(*id).or_default().push(Event::Link { peer, up: true });
             }
         }

@@ -18,6 +18,7 @@ struct Fake {
     deadline: Rc<RefCell<Option<Instant>>>,
     leader: Option<NodeId>,
     panics: Rc<Cell<bool>>,
+    panics_when_asked: Rc<Cell<bool>>,
 }
 
 impl Core for Fake {
@@ -33,6 +34,7 @@ impl Core for Fake {
     }
 
     fn deadline(&self) -> Option<Instant> {
+        assert!(!self.panics_when_asked.get(), "as the test wants it");
         *self.deadline.borrow()
     }
 
@@ -466,4 +468,17 @@ fn a_node_that_is_a_member_again_and_gone_meanwhile_is_told_to_be_gone() {
     let told = bench.cores[&1].told();
     let last = told.iter().rev().find(|event| matches!(event, Event::Link { peer: NodeId(2), .. }));
     assert_eq!(last, Some(&link(2, false)), "{told:?}");
+}
+
+/// An engine at fault is at fault wherever it is called within `handle`.
+#[test]
+fn a_panic_of_an_engine_that_is_asked_for_its_deadline_is_its_own() {
+    let mut bench = Bench::new(&[(1, &[2]), (2, &[2])]);
+    bench.cores[&2].panics_when_asked.set(true);
+    let (host, said) = (&mut bench.host, &mut bench.said);
+    let now = Instant(bench.now);
+    let event = HostEvent::Link { peer: NodeId(2), up: true };
+    let panicked = catch_unwind(AssertUnwindSafe(|| host.handle(now, [event], said)));
+    assert!(panicked.is_err());
+    assert_eq!(bench.host.interrupted(), Some(GroupId(2)));
 }

@@ -48,9 +48,11 @@ impl Lease {
         *self = Self { is_renounced: true, ..Self::default() };
     }
 
-    /// What was answered, was under other circumstances.
+    /// What was answered, was under other circumstances, and so was what is on its way: who answers it
+    /// later may have waited by other times when it came.
     pub(super) fn begin_anew(&mut self) {
         self.since = None;
+        self.sent.clear();
     }
 
     fn holds(&self, now: Instant, tuning: &Tuning) -> bool {

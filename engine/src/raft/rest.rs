@@ -123,7 +123,15 @@ impl Raft {
                 leader.reckon_from(now, durable);
             }
             Role::Forming(_) => {}
-            _ => self.await_leader(),
+            _ => {
+                self.await_leader();
+                let waits_until = now.after(self.patience);
+                if let Role::Follower(Follower { rest: Rest::Bereft { due, .. }, .. }) =
+                    &mut self.role
+                {
+                    *due = waits_until;
+                }
+            }
         }
     }
 

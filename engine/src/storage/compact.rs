@@ -68,6 +68,12 @@ impl Compaction {
         self.lost = self.lost.max(last);
     }
 
+    /// The log was to begin behind this, and no snapshot holds it any more.
+    pub(super) fn take_unstood(&mut self, newest: LogIndex, journal: &Journal) -> Option<LogIndex> {
+        let is_unstood = self.is_lost(journal) && self.lost > newest;
+        is_unstood.then(|| std::mem::take(&mut self.lost))
+    }
+
     pub(crate) fn tune(&mut self, tuning: &Tuning) {
         self.retain_bytes = tuning.retain_log_bytes;
         self.pinned_bytes = tuning.transfer_log_bytes_max.max(tuning.retain_log_bytes);

@@ -302,6 +302,11 @@ impl Storage {
                 let (journal, snapshots) = (&mut self.journal, &mut self.snapshots);
                 self.installing.go_on(journal, snapshots, promises, &mut self.ops);
             } else {
+                let newest = self.snapshots.newest().index;
+                if let Some(last) = self.compaction.take_unstood(newest, &self.journal) {
+                    self.unstood = self.unstood.max(Some(last));
+                    self.snapshots.wants_fresh = true;
+                }
                 self.compaction.go_on(
                     &mut self.journal,
                     &mut self.snapshots,

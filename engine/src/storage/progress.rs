@@ -33,6 +33,7 @@ impl Storage {
     /// is done.
     pub(crate) fn catch_up(&mut self, now: Instant, applied: LogIndex, given: LogId) -> bool {
         if self.keeps_state
+            && !self.installing.is_under_way()
             && let Some(held) = self.held_and_cut_off(given)
         {
             // What it waited for it does not wait for now.

@@ -560,12 +560,12 @@ impl Recovery {
             return Err(self.look.refusal(row.name));
         }
         match verdict {
-            // State that only peers have does not come to a machine of its own.
+            Verdict::Refill { .. } => parts.ops.met(Mark::HolesFound),
+            Verdict::Install if self.look.is_log_known() => self.has_lost_state = true,
+            // A log that is lost has been the proof of how far a machine of its own was.
             Verdict::Install | Verdict::Gate if self.resumes().is_some() => {
                 return Err(self.look.refusal(row.name));
             }
-            Verdict::Refill { .. } => parts.ops.met(Mark::HolesFound),
-            Verdict::Install if self.look.is_log_known() => self.has_lost_state = true,
             // Without the state that it goes on from there is no reason to keep a part of the log.
             Verdict::Install | Verdict::Gate => {
                 parts.ops.met(Mark::GateSet);

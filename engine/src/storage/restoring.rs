@@ -155,6 +155,8 @@ impl Snapshots {
             self.serving.forget(at, self.whole.last(), self.align, ops);
         }
         self.spoilt.retain(|spoilt| spoilt.header.at != bad.header.at);
+        // It may be whole: if nothing else is, the next start may be told.
+        self.unread.extend(unread.map(|error| (bad.file(), error)));
         if cfg!(lakebed_break = "use_no_older_snapshot") {
             self.whole.clear();
         }

@@ -119,7 +119,9 @@ impl Scrub {
         }
         let (first, last) = (journal.first(), journal.durable());
         // The log was cut, or replaced: what was asked for may never come.
-        self.reading = self.reading.filter(|from| (first..=last).contains(from));
+        self.reading = self.reading.filter(|from| {
+            (first..=last).contains(from) && journal.holes.first_from(*from) != Some(*from)
+        });
         if self.reading.is_some() || self.is_checking() {
             return None;
         }

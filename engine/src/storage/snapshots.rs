@@ -215,9 +215,6 @@ impl Snapshots {
             given_up = saving.give_up(DiskError::Full, ops);
         }
         self.given_up = given_up.or(self.given_up);
-        if given_up.is_some() {
-            self.give_fresh_up();
-        }
         let Some(saving) = &mut self.saving else { return };
         if saving.step == Save::Whole {
             if durable >= saving.header.at.index {

@@ -54,6 +54,11 @@ impl Storage {
             && self.journal.holes.last().is_none_or(|hole| snapshots.has_peers || hole <= at.index)
     }
 
+    /// Whether one is to be taken at any place.
+    pub(crate) const fn owes_fresh(&self) -> bool {
+        self.snapshots.wants_fresh
+    }
+
     /// The newest snapshot, or what this log began behind when it was one: what lies before is
     /// gone from the log, and the machine holds it.
     pub(crate) fn covered(&self) -> LogId {
@@ -83,11 +88,6 @@ impl Snapshots {
     pub(super) fn freshen(&mut self, at: LogId) {
         self.spoilt.retain(|spoilt| spoilt.header.at != at);
         self.unread.retain(|(file, _)| *file != File::Snapshot(at));
-        self.wants_fresh = false;
-    }
-
-    /// Another one could not be taken; the next pass of the scrub wants it again.
-    pub(super) const fn give_fresh_up(&mut self) {
         self.wants_fresh = false;
     }
 

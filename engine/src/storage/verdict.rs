@@ -265,13 +265,13 @@ pub(crate) const TABLE: &[Row] = &[
     ),
     row(
         "snapshot-missing",
-        |f| matches!(f.base, Base::Missing),
+        |f| matches!(f.base, Base::Missing) && f.machine != Machine::Resumed,
         |f| or_refuse_alone(f, Verdict::Install),
         "the log begins later than entry 1 and no snapshot is whole",
     ),
     row(
         "gap",
-        |f| matches!(f.base, Base::Gap),
+        |f| matches!(f.base, Base::Gap) && f.machine != Machine::Resumed,
         |f| or_refuse_alone(f, Verdict::Install),
         "the log begins later than the entry after the snapshot",
     ),
@@ -310,6 +310,12 @@ pub(crate) const TABLE: &[Row] = &[
         |f| matches!(f.tail, Tail::Torn),
         replay,
         "a crash tore what was never proven durable: cut it",
+    ),
+    row(
+        "machine-goes-on",
+        |f| matches!(f.base, Base::Missing | Base::Gap),
+        replay,
+        "no snapshot leads to the log, and the state machine holds what lies before it",
     ),
     row("log-only", |f| matches!(f.base, Base::LogOnly), replay, "no snapshot yet: replay the log"),
     row("ordinary", |_| true, replay, "snapshot and log are whole"),
@@ -417,7 +423,8 @@ mod tests {
             assert!(!found.is_term_ahead, "{}: {found:?}", row.name);
             let serves = matches!(verdict, Verdict::Replay { .. });
             let is_whole = matches!(found.tail, Tail::Whole | Tail::Torn)
-                && !matches!(found.base, Base::Missing | Base::Gap);
+                && (!matches!(found.base, Base::Missing | Base::Gap)
+                    || found.machine == Machine::Resumed);
             assert_eq!(serves, is_whole, "{}: {found:?}", row.name);
             if found.is_alone {
                 let is_covered = verdict == Verdict::Refill { owed: false };

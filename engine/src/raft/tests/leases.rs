@@ -166,3 +166,75 @@ fn a_lease_lasts_no_longer_than_others_wait_when_timeouts_were_lengthened() {
     let leads = |node: &Node| node.role() == status::Role::Leader;
     assert!(!cluster.nodes[1..].iter().any(leads), "and what is written there is not seen here");
 }
+
+/// A round that went out before the timeouts became longer is answered afterwards. Whoever answered it waited
+/// as long as before, and stands already.
+fn a_late_answer_after_longer_timeouts(by_the_book: bool) {
+    let mut cluster = leased();
+    // As they were drawn when these nodes began to wait.
+    (2..=3).for_each(|id| cluster.at(id).raft.draw_patience());
+    cluster.elapse(60_000 * MS);
+    cluster.pass(100 * MS);
+    let now = cluster.now;
+    let sent = cluster.at(1).settle(now);
+    for id in [2, 3] {
+        for message in sent.iter().filter(|message| message.head.to == node(id)) {
+            cluster.at(id).raft.on_message(node(1), message.clone());
+        }
+        cluster.settle(id);
+    }
+    // The answers are on their way for long; nothing else passes between the leader and the others.
+    let late = std::mem::take(&mut cluster.queue);
+    cluster.isolate(1);
+    let stands = |node: &Node| node.role() == status::Role::PreCandidate;
+    let since = cluster.now.0;
+    let tune = |cluster: &mut Cluster, tuning: Tuning| {
+        (1..=3).for_each(|id| cluster.at(id).raft.on_tune(&tuning));
+    };
+    let before = cluster.tuning.clone();
+    if by_the_book {
+        tune(&mut cluster, Tuning { lease_drift_ppm: None, ..before.clone() });
+    }
+    let between = |cluster: &mut Cluster, ids: &[u64]| {
+        // What the others say to each other waits as well.
+        ids.iter().for_each(|id| cluster.settle(*id));
+        cluster.queue.clear();
+    };
+    while !cluster.nodes[1..].iter().all(stands) {
+        cluster.pass(10 * MS);
+        between(&mut cluster, &[1, 2, 3]);
+        assert!(cluster.now.0 - since < 1_990 * MS, "both stand, and the leader leads");
+    }
+    assert_eq!(cluster.at(1).role(), status::Role::Leader);
+    let election = (Duration::from_secs(10), Duration::from_secs(20));
+    if by_the_book {
+        tune(&mut cluster, Tuning { election, lease_drift_ppm: None, ..before.clone() });
+    }
+    tune(&mut cluster, Tuning { election, ..before });
+    // One asks once more: it is elected, and a write is committed there.
+    cluster.at(2).raft.patience = Duration::ZERO;
+    cluster.pass(MS);
+    cluster.run();
+    assert_eq!(cluster.at(2).role(), status::Role::Leader);
+    assert_eq!(cluster.at(1).role(), status::Role::Leader);
+    cluster.propose(2, 50, &["new"]);
+    cluster.run();
+    assert_eq!(commands(cluster.at(2)), [("new".into(), Some(50))]);
+    // The answers come.
+    for (from, message) in late {
+        cluster.at(1).raft.on_message(from, message);
+    }
+    cluster.settle(1);
+    cluster.pass(1_000 * MS);
+    assert!(!cluster.answers_at_once(9), "it does not know of the write that was acknowledged");
+}
+
+#[test]
+fn a_late_answer_after_longer_timeouts_is_no_lease() {
+    a_late_answer_after_longer_timeouts(false);
+}
+
+#[test]
+fn a_late_answer_after_longer_timeouts_is_no_lease_by_the_book() {
+    a_late_answer_after_longer_timeouts(true);
+}

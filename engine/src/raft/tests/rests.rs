@@ -595,3 +595,30 @@ fn nobody_is_told_that_one_leads_who_does_not() {
     let roles = [1, 2, 3].map(|id| cluster.at(id).role());
     assert!(!matches!(outcome, Some(Outcome::Done(_))), "{outcome:?} {roles:?}");
 }
+
+/// It waits by when it drew: as long as the times of before say, though shorter ones are in force.
+#[test]
+fn whoever_lost_its_leader_waits_by_the_times_in_force() {
+    let long = Tuning {
+        hibernate_after: Duration::from_nanos(REST),
+        election: (Duration::from_secs(60), Duration::from_secs(120)),
+        ..Tuning::default()
+    };
+    let disks = (0..3).map(|_| disk_with(1, &[], 3)).collect();
+    let mut cluster = Cluster::tuned(disks, long.clone());
+    cluster.elect(1);
+    cluster.nodes.iter_mut().for_each(|node| node.raft.draw_patience());
+    cluster.elapse(REST + 400 * MS);
+    assert!(cluster.sleeps());
+    cluster.kill(1);
+    cluster.run();
+    let short = Tuning { election: Tuning::default().election, ..long };
+    (1..=3).for_each(|id| cluster.at(id).raft.on_tune(&short));
+    let deadlines = [2, 3].map(|id| {
+        let at = cluster.at(id).raft.deadline().expect("it waits");
+        (at.0 - cluster.now.0) / MS
+    });
+    cluster.elapse(10_000 * MS);
+    let leads = |node: &Node| node.role() == status::Role::Leader;
+    assert!(cluster.nodes[1..].iter().any(leads), "nobody leads, they wait {deadlines:?} ms");
+}
