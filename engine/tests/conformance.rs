@@ -141,9 +141,13 @@ fn flaws_of_completions_are_noticed() {
 #[test]
 fn flaws_of_the_disk_are_noticed() {
     is_noticed(Flaw::SkipsTheSecondPlace, "disk content", Clause::DiskContent);
+    is_noticed(Flaw::SkipsTheSecondPlaceUnlessDurable, "disk content", Clause::DiskContent);
+    is_noticed(Flaw::LosesSnapshots, "disk content", Clause::DiskContent);
     is_noticed(Flaw::SkipsZeros, "disk content", Clause::DiskContent);
     is_noticed(Flaw::ReadsShort, "many operations in flight", Clause::DiskContent);
     is_noticed(Flaw::HidesFailures, "failures put in", Clause::FailureTold);
+    is_noticed(Flaw::HidesFailuresOfReads, "failures put in", Clause::FailureTold);
+    is_noticed(Flaw::HidesFailuresOfNames, "failures put in", Clause::FailureTold);
     is_noticed(Flaw::HidesFailures, "disk failures", Clause::DiskContent);
     is_noticed(Flaw::SwallowsErrors, "disk failures", Clause::FailureTold);
     is_noticed(Flaw::SaysOnlyNumbers, "disk failures", Clause::FailureTold);

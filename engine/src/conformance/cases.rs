@@ -95,6 +95,13 @@ fn disk_content() -> Vec<Step> {
     let few = Extent { zeros: BLOCK as u32 - 5, ..Extent::new(0, block(3).slice(..5)) };
     let mostly_zeros = few.whole();
     let short = DiskRequest::Write { file: part(), at: few, and: None, durable: true };
+    let apart = DiskRequest::Write {
+        file: part(),
+        at: Extent::new(0, block(10)),
+        and: Some(Extent::new(2 * BLOCK, block(11))),
+        durable: false,
+    };
+    let snapshot = File::Snapshot(LogId::new(Term(1), LogIndex(9)));
     let listed = |files: &[(File, u64)]| Ok(Completion::Listed(files.to_vec()));
     vec![
         Step::default().planted(Plant::Foreign("of-somebody-else")).disk(
@@ -139,6 +146,20 @@ fn disk_content() -> Vec<Step> {
         Step::default().disk(30, read(part(), 0, BLOCK), Ok(Completion::Read(mostly_zeros))),
         Step::default().disk(25, DiskRequest::Remove { file: log }, done()),
         Step::default().disk(26, read(log, 0, BLOCK), Err(DiskError::NotFound)),
+        // Both places of a write, whether it is durable or not.
+        Step::default().disk(31, apart, done()),
+        Step::default().disk(32, read(part(), 0, 4 * BLOCK), found(&[10, 6, 11])),
+        // Once it is whole a snapshot has its name, is listed, and is there.
+        Step::default().disk(33, DiskRequest::Sync { file: part() }, done()),
+        Step::default().disk(34, DiskRequest::List, listed(&[(hard, BLOCK), (part(), 3 * BLOCK)])),
+        Step::default().disk(35, DiskRequest::Rename { from: part(), to: snapshot }, done()),
+        Step::default().disk(36, DiskRequest::SyncDirectory, done()),
+        Step::default().disk(
+            37,
+            DiskRequest::List,
+            listed(&[(hard, BLOCK), (snapshot, 3 * BLOCK)]),
+        ),
+        Step::default().disk(38, read(snapshot, 0, 4 * BLOCK), found(&[10, 6, 11])),
     ]
 }
 
@@ -199,11 +220,16 @@ fn many_in_flight() -> Vec<Step> {
 }
 
 /// The operations that a [`FaultyDisk`](super::FaultyDisk) fails in this case.
-pub(super) const DOOMED: [(u64, DiskError); 4] = [
+pub(super) const DOOMED: [(u64, DiskError); 9] = [
     (10, DiskError::Io { errno: 5 }),
     (11, DiskError::Full),
     (12, DiskError::Io { errno: 5 }),
     (13, DiskError::Full),
+    (14, DiskError::Io { errno: 5 }),
+    (15, DiskError::Io { errno: 5 }),
+    (16, DiskError::Io { errno: 5 }),
+    (17, DiskError::Io { errno: 5 }),
+    (18, DiskError::Io { errno: 5 }),
 ];
 
 /// Without a `FaultyDisk` they simply succeed, and nothing is checked.
@@ -217,7 +243,15 @@ fn failures_put_in() -> Vec<Step> {
             .either(11, write(log, 2 * BLOCK, 3, false)),
         Step::default().either(12, DiskRequest::Sync { file: log }),
         Step::default().either(13, create(File::Spare(1), BLOCK)),
-        Step::default().disk(3, read(log, BLOCK, BLOCK), found(&[2])),
+        // A read that fails is not the end of the file, and a name that is not changed is not.
+        Step::default().either(14, read(log, BLOCK, BLOCK)),
+        Step::default().either(15, DiskRequest::SyncDirectory),
+        Step::default().either(16, DiskRequest::Rename { from: log, to: File::Segment(2) }),
+        Step::default().either(17, DiskRequest::Remove { file: File::Segment(2) }),
+        Step::default().either(18, DiskRequest::List),
+        Step::default().disk(19, create(File::Segment(3), 4 * BLOCK), done()),
+        Step::default().disk(20, write(File::Segment(3), BLOCK, 2, true), done()),
+        Step::default().disk(3, read(File::Segment(3), BLOCK, BLOCK), found(&[2])),
     ]
 }
 

@@ -3,8 +3,8 @@
 use crate::hub::{Hub, Nobody};
 use bytes::{Buf, Bytes, BytesMut};
 use lakebed::{
-    Action, Completion, Core, DiskError, DiskRequest, Event, Extent, Instant, Machine, NodeId,
-    OpId, Runner, Timestamp,
+    Action, Completion, Core, DiskError, DiskRequest, Event, Extent, File, Instant, Machine,
+    NodeId, OpId, Runner, Timestamp,
     conformance::{Seat, Witness},
     files::Directory,
 };
@@ -31,9 +31,13 @@ pub(crate) enum Flaw {
     MatchesByOrder,
     TellsTheNextLife,
     SkipsTheSecondPlace,
+    SkipsTheSecondPlaceUnlessDurable,
+    LosesSnapshots,
     SkipsZeros,
     ReadsShort,
     HidesFailures,
+    HidesFailuresOfReads,
+    HidesFailuresOfNames,
     TriesAgain,
     PanicsAtFailures,
     SyncsBeside,
@@ -320,8 +324,8 @@ impl<'a> Flawed<'a> {
             self.tried.push(op);
             return self.seat.disk.submit(op, self.ops[asked].1.clone());
         }
-        let (op, _) = self.ops.remove(asked).expect("it is there");
-        let result = self.spoil_result(result);
+        let (op, request) = self.ops.remove(asked).expect("it is there");
+        let result = self.spoil_result(&request, result);
         match flaw {
             Flaw::LosesCompletions if op.0 % 7 == 0 => {}
             Flaw::CompletesTwice => {
@@ -332,8 +336,17 @@ impl<'a> Flawed<'a> {
         }
     }
 
-    fn spoil_result(&self, result: Ended) -> Ended {
+    fn spoil_result(&self, request: &DiskRequest, result: Ended) -> Ended {
+        let is_read = matches!(request, DiskRequest::Read { .. });
+        let is_of_names = matches!(
+            request,
+            DiskRequest::SyncDirectory | DiskRequest::Rename { .. } | DiskRequest::Remove { .. }
+        );
         match (self.flaw, result) {
+            (Flaw::HidesFailuresOfReads, Err(_)) if is_read => Ok(Completion::Read(Bytes::new())),
+            (Flaw::HidesFailuresOfNames, Err(DiskError::Io { .. })) if is_of_names => {
+                Ok(Completion::Done)
+            }
             (Flaw::HidesFailures, Err(_)) => Ok(Completion::Done),
             (Flaw::PanicsAtFailures, Err(error)) => panic!("the disk failed: {error}"),
             (_, result) => result,
@@ -393,6 +406,15 @@ fn wall() -> Timestamp {
 
 fn perform(flaw: Flaw, files: &Directory, request: &DiskRequest) -> Ended {
     match request {
+        DiskRequest::Write { file, at, durable: false, .. }
+            if flaw == Flaw::SkipsTheSecondPlaceUnlessDurable =>
+        {
+            let (file, at) = (*file, at.clone());
+            files.perform(&DiskRequest::Write { file, at, and: None, durable: false })
+        }
+        DiskRequest::Rename { from, to: File::Snapshot(_) } if flaw == Flaw::LosesSnapshots => {
+            files.perform(&DiskRequest::Remove { file: *from })
+        }
         DiskRequest::Write { file, at, durable, .. } if flaw == Flaw::SkipsTheSecondPlace => {
             let (file, at, durable) = (*file, at.clone(), *durable);
             files.perform(&DiskRequest::Write { file, at, and: None, durable })
