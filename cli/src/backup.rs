@@ -323,6 +323,11 @@ impl Part {
             Err(TryLockError::Error(error)) => return Err(error.into()),
         }
         let own = file.metadata()?;
+        if own.nlink() > 1 {
+            // A whole backup, whose process was killed before it took this name away: only that goes.
+            fs::remove_file(part)?;
+            return Ok(None);
+        }
         let is_own = |named: fs::Metadata| (named.dev(), named.ino()) == (own.dev(), own.ino());
         match fs::metadata(part) {
             Ok(named) => Ok(is_own(named).then_some(file)),
@@ -426,5 +431,23 @@ mod tests {
         assert!(format!("{error:#}").contains("exists already"), "{error:#}");
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no part is left");
+    }
+
+    /// Killed between the second name and the end of the first one, the file has both; whoever moves the
+    /// whole backup elsewhere and takes another one has it cut off and written over.
+    #[test]
+    fn a_whole_backup_that_still_has_the_name_of_its_part_is_not_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, part) = (dir.path().join("backup"), dir.path().join("backup.part"));
+        fs::write(&part, "precious").unwrap();
+        // As `publish` leaves it when the process ends behind its first step.
+        fs::hard_link(&part, &path).unwrap();
+        let kept = dir.path().join("backup.monday");
+        fs::rename(&path, &kept).unwrap();
+        let mut next = Part::create(&path).unwrap();
+        next.write(b"new").unwrap();
+        next.finish().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(fs::read_to_string(&kept).unwrap(), "precious");
     }
 }

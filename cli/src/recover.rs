@@ -75,6 +75,11 @@ pub(crate) fn run(args: &Recover) -> Result<ExitCode> {
             // A command that stopped half way is given again as it was.
             Err(Failure::Force(ForceError::Halted(halt))) if is_alone(&halt) => {
                 note(format_args!("group {group}: this node is its only voter already"));
+                let (dir, record) = (folder.display().to_string(), record(&folder));
+                let was_done = folder.join(RECORD).exists();
+                all.push(
+                    json!({ "dir": dir, "group": group, "was_done": was_done, "record": record }),
+                );
                 continue;
             }
             Err(failure) => failure,
