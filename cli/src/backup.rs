@@ -20,7 +20,7 @@ use rustix::fs::fsync;
 use serde::Serialize;
 use std::{
     fs::{self, File, TryLockError},
-    io::{ErrorKind, Write},
+    io::{self, ErrorKind, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -350,10 +350,24 @@ impl Part {
 
     fn try_finish(&mut self) -> Result<()> {
         fsync(&self.file)?;
+        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = match File::open(parent.unwrap_or_else(|| Path::new("."))) {
+            // One that may be written and not be read.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
+            opened => Some(opened?),
+        };
         self.publish()?;
         self.is_finished = true;
-        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        Ok(fsync(File::open(parent.unwrap_or_else(|| Path::new(".")))?)?)
+        match parent.map_or(Ok(()), |parent| fsync(parent).map_err(io::Error::from)) {
+            // Some file systems know no sync of a directory.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
+            Err(error) => {
+                // What is said to have failed is not there: the same command would be refused for it.
+                let _ = fs::remove_file(&self.path);
+                Err(error.into())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     /// Unlike a change of name, a second name replaces nothing that has come there meanwhile.

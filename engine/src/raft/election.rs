@@ -52,7 +52,7 @@ impl Raft {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let role = match &self.role {
             Role::Forming(forming) => Some(forming.greet_at),
-            Role::Leader(leader) => leader.deadline(),
+            Role::Leader(leader) => leader.deadline().or_else(|| self.rests_alone_at()),
             _ if self.may_campaign() || self.may_ask_around() => self.election_at(),
             _ => None,
         };

@@ -225,6 +225,14 @@ impl Raft {
         }
     }
 
+    /// When a leader that has nobody to beat for looks whether it may rest; `None`: it does, or never will.
+    pub(super) fn rests_alone_at(&self) -> Option<Instant> {
+        let Role::Leader(leader) = &self.role else { return None };
+        let after = self.tuning.hibernate_after;
+        let is_due = !after.is_zero() && leader.peers.is_empty() && !leader.quiet.is_asleep;
+        is_due.then(|| leader.quiet.since.after(after).max(leader.heartbeat_at))
+    }
+
     // ---- going to rest -----------------------------------------------------------------------
 
     /// At a heartbeat: whether it offers rest.

@@ -203,7 +203,8 @@ impl SegmentFound {
     pub(super) fn window_end(&self, scanned: &Scanned) -> u64 {
         let header = self.header.as_ref().expect("a scanned segment has a header");
         let layout = &header.layout;
-        let reach = layout.block_after(self.end_of_entries(scanned)) + header.window_bytes;
+        let from = layout.block_after(self.end_of_entries(scanned));
+        let reach = from.saturating_add(header.window_bytes).min(layout.data_end());
         layout.block_after(reach).min(layout.data_end())
     }
 
@@ -245,5 +246,35 @@ mod tests {
                 assert_eq!(last_nonzero(&bytes), Some(at), "of {len}");
             }
         }
+    }
+
+    /// Its checksum holds: a restart, and a look, panicked.
+    #[test]
+    fn a_window_that_no_file_has_is_no_reach() {
+        use crate::{
+            disk::{hard_state::Cut, segment::Layout},
+            entry::Seed,
+            types::*,
+        };
+        let layout = Layout::new(1 << 20, 4096);
+        let header = Header {
+            identity: Identity::default(),
+            sequence: 1,
+            first: LogIndex(1),
+            prev_term: Term(0),
+            epoch: 1,
+            layout,
+            window_bytes: u64::MAX - 8192,
+            staged_for: SnapshotId(0),
+        };
+        let header = Header::decode(&header.encode(), GroupId(0), 1).expect("its checksum holds");
+        let mut found = SegmentFound::new(1, layout.len);
+        found.header = Some(header.clone());
+        found.make_room();
+        let seed = Seed::new(ClusterId(0), GroupId(0));
+        let (cut, proven) = (Cut::default(), LogIndex(0));
+        let rules = scan::Rules { seed, cut, stop: None, proven, epoch: 2, believes: false };
+        let scanned = scan::scan(&header, &found.image, &rules);
+        assert!(!found.has_leavings(&scanned));
     }
 }
