@@ -93,9 +93,6 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             // Of what was told at once the host's word was the last.
             let told = [seat.and_then(|seat| seat.told.time), node.wall].into_iter().flatten();
             let wall = told.max_by_key(|(_, at)| *at);
-            // What is told in a call stands behind its other events: an entry that those make is dated before.
-            let is_just_told = node.wall.is_some_and(|(_, told)| told == now);
-            let wall = wall.filter(|_| !is_just_told);
             let clocks = wall.map(|(time, told)| (now, time.after(now.since(told))));
             let seen = Seen { node: at, probe, engine, clocks };
             let judged = oracle.on_step(&seen, said);
