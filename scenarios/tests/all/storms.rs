@@ -129,6 +129,7 @@ fn ruin_of_installs() {
     let ruin = scenario("ruin_of_installs").expect("it is one of them");
     let reports = check("ruin_of_installs", ruin.run);
     let met = |mark| reports.iter().any(|report| report.marks.has(mark));
-    let is_met = met(Mark::OlderSnapshotUsed) && met(Mark::SnapshotLost) && met(Mark::Installed);
+    let is_made_up_for = met(Mark::OlderSnapshotUsed) || met(Mark::SnapshotLost);
+    let is_met = met(Mark::Installed) && is_made_up_for;
     assert!(reports.len() < 20 || is_met, "no snapshot was bad and made up for");
 }
