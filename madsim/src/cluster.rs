@@ -198,6 +198,7 @@ impl Cluster {
                 unreachable!("no storm counts steps of a disk")
             }
             FaultKind::Ruin { .. }
+            | FaultKind::Rot { .. }
             | FaultKind::Flip { .. }
             | FaultKind::LostWrite { .. }
             | FaultKind::MisdirectedWrite { .. }

@@ -68,6 +68,12 @@ enum Everywhere {
     Scan { cursor: u64, count: u32, pattern: Vec<u8> },
 }
 
+/// Lets every other task have its turn, and sockets be looked at. The simulated executor draws whose turn it is.
+async fn give_way() {
+    #[cfg(not(madsim))]
+    tokio::task::yield_now().await;
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
     pub(crate) fn new(
         stream: S,
@@ -114,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
                     // The node is a task of this thread as well: a client that streams what needs no store
                     // would take all of its own share before that has a turn.
                     if was_streaming {
-                        tokio::task::yield_now().await;
+                        give_way().await;
                     }
                 }
                 Step::Flush => self.flush().await?,

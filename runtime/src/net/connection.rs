@@ -9,9 +9,10 @@ use super::{
     handshake::Established,
 };
 use bytes::{Buf, Bytes};
+#[cfg(not(madsim))]
+use std::io::IoSlice;
 use std::{
-    fmt,
-    io::{self, IoSlice},
+    fmt, io,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -20,6 +21,7 @@ use tokio::{net::TcpStream, time::Instant};
 use tokio_util::io::{poll_read_buf, poll_write_buf};
 
 /// The most pieces of messages that go with one system call.
+#[cfg(not(madsim))]
 const SLICES_MAX: usize = 64;
 
 /// A connection that ends sooner was of no use: whatever ended it will end the next one as well.
@@ -97,7 +99,14 @@ impl Connection {
         Ok(())
     }
 
+    /// The simulated sockets know no share.
+    #[cfg(madsim)]
+    pub(super) fn write(&mut self) -> Result<(), Closed> {
+        self.poll_write(&mut Context::from_waker(std::task::Waker::noop()))
+    }
+
     /// Writes what can be written now, however much of its share the task has had; wakes nobody for the rest.
+    #[cfg(not(madsim))]
     pub(super) fn write(&mut self) -> Result<(), Closed> {
         while self.outgoing.has_remaining() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
