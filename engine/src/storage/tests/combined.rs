@@ -3,56 +3,20 @@
 
 use super::{
     holes::{harm, harm_slots},
-    scrubs::{rot, scrub_for, snap, snapshots},
+    joins::stage,
+    restores::{BLOCK, node_as, two},
+    scrubs::{rot, scrub_for, snapshots},
     *,
 };
-use crate::types::{Piece, SnapshotId, SnapshotName};
 use std::time::Duration;
 
-const BLOCK: i64 = 512 * 64;
 const INTERVAL: Duration = Duration::from_secs(100);
-
-fn format(voters: u64) -> Start {
-    let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
-    let members = Arc::new(Membership::of((1..=voters).map(member)));
-    Start::Format { cluster: ClusterId(5), members }
-}
-
-fn node_as(config: &Config, voters: u64, rounds: u64, retains: bool) -> Node {
-    let mut node = Node::start_as(config, Disk::default(), format(voters));
-    node.state_bytes = 400_000;
-    for round in 1..=rounds {
-        node.append_all(round, sizes());
-        node.storage.hint_committed(node.last.index);
-        if retains {
-            node.storage.retain(node.last.index, None);
-        }
-        snap(&mut node);
-    }
-    node.append_all(rounds + 1, [40, 50, 60]);
-    node.storage.hint_committed(node.last.index);
-    node
-}
-
-fn two(node: &Node) -> [File; 2] {
-    snapshots(node).try_into().expect("there are two")
-}
 
 fn frame(node: &mut Node, index: u64) -> Bytes {
     let index = LogIndex(index);
     node.storage.read(Reader::Refill(NodeId(9)), index, index, 1);
     node.settle();
     node.storage.take_read().expect("it is there").1.frames
-}
-
-fn stage(node: &mut Node, at: LogId, len: usize) {
-    let bytes = Bytes::from(vec![3; len]);
-    let digest = crc32c::crc32c(&bytes);
-    let snapshot = SnapshotName { at, id: SnapshotId(77), bytes: bytes.len() as u64, digest };
-    let members = Some(node.recovered().membership.clone());
-    let piece = Piece { snapshot, offset: 0, time: Timestamp(9), members, bytes };
-    node.storage.stage(&piece);
-    node.settle();
 }
 
 /// The log was to begin behind a lost segment, and the snapshot for whose sake turned out bad before it did:

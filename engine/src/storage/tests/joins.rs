@@ -11,13 +11,7 @@ use crate::{
 
 /// A peer sends a snapshot, of which the log holds the last entry, and the log goes on from there.
 fn join(node: &mut Node, at: LogId) {
-    let bytes = Bytes::from(vec![3; 90_000]);
-    let digest = crc32c::crc32c(&bytes);
-    let snapshot = SnapshotName { at, id: SnapshotId(77), bytes: bytes.len() as u64, digest };
-    let members = Some(node.recovered().membership.clone());
-    let piece = Piece { snapshot, offset: 0, time: Timestamp(9), members, bytes };
-    node.storage.stage(&piece);
-    node.settle();
+    stage(node, at, 90_000);
     assert!(node.storage.receiving().is_some_and(|receiving| receiving.is_whole));
     node.storage.join(at);
     node.settle();
@@ -103,7 +97,7 @@ fn what_is_found_bad_again_while_it_is_filled_is_asked_for_no_more() {
     assert!(node.storage.hole().is_some());
     let head = Head::parse_whole(&frames[7], node.recovered().seed).expect("it is whole");
     let at = LogId::new(Term(1), LogIndex(200));
-    stage(&mut node, at);
+    stage(&mut node, at, 90_000);
     node.storage.refill(&head, &frames[7]);
     node.storage.join(at);
     let (mut fill, mut queue) = (Vec::new(), VecDeque::from(node.ask()));
@@ -258,8 +252,8 @@ fn installable() -> (Node, LogId) {
     (node, LogId::new(Term(2), LogIndex(1000)))
 }
 
-fn stage(node: &mut Node, at: LogId) {
-    let bytes = Bytes::from(vec![3; 90_000]);
+pub(super) fn stage(node: &mut Node, at: LogId, len: usize) {
+    let bytes = Bytes::from(vec![3; len]);
     let digest = crc32c::crc32c(&bytes);
     let snapshot = SnapshotName { at, id: SnapshotId(77), bytes: bytes.len() as u64, digest };
     let members = Some(node.recovered().membership.clone());
@@ -299,7 +293,7 @@ fn a_snapshot_has_no_name_before_its_term_is_promised_and_the_log_is_at_rest() {
         if n == 3 {
             at.term = Term(3);
         }
-        stage(&mut node, at);
+        stage(&mut node, at, 90_000);
         busy(&mut node);
         let mut slow = node.ask();
         assert_eq!(slow.is_empty(), n == 0, "{n}");

@@ -5,7 +5,7 @@ use super::{
     scrubs::{rot, snap, snapshots},
     *,
 };
-const BLOCK: i64 = 512 * 64;
+pub(super) const BLOCK: i64 = 512 * 64;
 
 fn format(voters: u64) -> Start {
     let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
@@ -15,12 +15,19 @@ fn format(voters: u64) -> Start {
 
 /// Of so many voters, with so many snapshots, each of several blocks, and some log behind them.
 fn node(voters: u64, rounds: u64) -> Node {
-    let mut node = Node::start(Disk::default(), format(voters));
+    node_as(&config(), voters, rounds, true)
+}
+
+/// The same, which lets go of what no snapshot needs, or keeps all of its log.
+pub(super) fn node_as(config: &Config, voters: u64, rounds: u64, lets_go: bool) -> Node {
+    let mut node = Node::start_as(config, Disk::default(), format(voters));
     node.state_bytes = 400_000;
     for round in 1..=rounds {
         node.append_all(round, sizes());
         node.storage.hint_committed(node.last.index);
-        node.storage.retain(node.last.index, None);
+        if lets_go {
+            node.storage.retain(node.last.index, None);
+        }
         snap(&mut node);
     }
     node.append_all(rounds + 1, [40, 50, 60]);
@@ -28,7 +35,7 @@ fn node(voters: u64, rounds: u64) -> Node {
     node
 }
 
-fn two(node: &Node) -> [File; 2] {
+pub(super) fn two(node: &Node) -> [File; 2] {
     snapshots(node).try_into().expect("there are two")
 }
 
