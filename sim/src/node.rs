@@ -171,6 +171,8 @@ pub(crate) struct Told {
     gave_up: Option<Instant>,
     /// The wall clock, and when that was.
     pub(crate) time: Option<(Timestamp, Instant)>,
+    /// When its host was told what it has heard from that last.
+    hosts: Option<Instant>,
     telling: Telling,
 }
 
@@ -203,6 +205,16 @@ impl Telling {
 }
 
 impl Told {
+    /// Something happened to it, and its host knows of this time: what it had not heard yet is its host's
+    /// word behind all others. A proposal that a paused process was late to hear is older than what the
+    /// host heard before it, and holds all the same.
+    pub(crate) fn hear_of_time(&mut self, wall: Option<(Timestamp, Instant)>) {
+        let told = wall.map(|(_, at)| at);
+        if self.hosts != told {
+            (self.hosts, self.time) = (told, wall);
+        }
+    }
+
     pub(crate) fn on_event(&mut self, now: Instant, event: &Event) {
         let done = match event {
             Event::Completed { op, .. } => self.asked.iter().position(|(asked, _)| asked == op),

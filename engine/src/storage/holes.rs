@@ -246,8 +246,6 @@ impl Holes {
         let Some(work) = self.at_work.take_if(|work| work.op == op) else { return };
         if self.of(work).is_some() {
             self.holes.remove(&work.index);
-            // It may have been forgotten meanwhile, and found again.
-            self.wanted.remove(&work.index);
             self.owed.remove(&work.index);
             self.doubted.take_if(|index| *index == work.index);
             self.copies.drop_at(work.index);
@@ -268,6 +266,11 @@ impl Holes {
     /// Whether this segment must not be removed yet.
     pub(super) fn uses(&self, sequence: u64) -> bool {
         self.at_work.is_some_and(|work| work.sequence == sequence)
+    }
+
+    /// A snapshot holds everything up to here.
+    pub(super) fn excuse_through(&mut self, index: LogIndex) {
+        self.owed = self.owed.split_off(&index.next());
     }
 
     /// The log is cut: what lay there is nothing any more.

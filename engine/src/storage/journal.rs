@@ -558,9 +558,10 @@ impl Journal {
         self.advance_durable(self.last.index);
     }
 
-    /// A snapshot holds everything up to here: nothing of it is owed.
+    /// A snapshot holds everything up to here: nothing of it is owed. What is struck of it stays known:
+    /// the log keeps its entries, for peers that are behind.
     pub(super) fn on_covered(&mut self, at: LogIndex) {
-        self.holes.forget_before(at.next());
+        self.holes.excuse_through(at);
         self.on_filled();
     }
 

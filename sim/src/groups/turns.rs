@@ -69,16 +69,29 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         Ok(())
     }
 
+    /// The groups that were called in this turn, each of which knows by now what its host knew of the time.
+    fn called(&mut self, at: usize) -> Vec<GroupId> {
+        let mut called = std::mem::take(&mut self.called);
+        called.clear();
+        let node = &mut self.nodes[at];
+        called.extend_from_slice(node.host.as_ref().map_or(&[], |host| host.touched()));
+        called.sort_unstable();
+        called.dedup();
+        for id in &called {
+            if let Some(seat) = node.seats.get_mut(id) {
+                seat.told.hear_of_time(node.wall);
+            }
+        }
+        called
+    }
+
     /// Shows each group that was called to its oracle, with what it said.
     fn judge(&mut self, at: usize, actions: &[HostAction]) -> Checked {
-        let Some(host) = &self.nodes[at].host else { return Ok(()) };
-        let now = self.nodes[at].clock.local(self.now);
-        let mut touched = std::mem::take(&mut self.called);
-        touched.clear();
-        touched.extend_from_slice(host.touched());
-        touched.sort_unstable();
-        touched.dedup();
-        for &id in &touched {
+        let called = self.called(at);
+        let node = &self.nodes[at];
+        let Some(host) = &node.host else { return Ok(()) };
+        let now = node.clock.local(self.now);
+        for &id in &called {
             let Some(engine) = host.core(id) else { continue };
             let said = actions.iter().filter_map(|action| match action {
                 HostAction::Group(of, action) if *of == id => Some(action),
@@ -88,11 +101,9 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             self.digest.step(now, &[], said.clone());
             let probe = engine.probe();
             let group = self.groups.get_mut(&id).expect("only what was founded is here");
-            let (node, oracle) = (&self.nodes[at], &mut group.oracle);
-            let seat = node.seats.get(&id);
-            // Of what was told at once the host's word was the last.
-            let told = [seat.and_then(|seat| seat.told.time), node.wall].into_iter().flatten();
-            let wall = told.max_by_key(|(_, at)| *at);
+            let oracle = &mut group.oracle;
+            let (seat, wall) = (node.seats.get(&id), node.wall);
+            let wall = seat.map_or(wall, |seat| seat.told.time);
             let clocks = wall.map(|(time, told)| (now, time.after(now.since(told))));
             let seen = Seen { node: at, probe, engine, clocks };
             let judged = oracle.on_step(&seen, said);
@@ -109,7 +120,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
                 self.try_power_cut(at, id).map_err(|violation| of_group(id, violation))?;
             }
         }
-        self.called = touched;
+        self.called = called;
         Ok(())
     }
 

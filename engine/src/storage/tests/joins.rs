@@ -86,10 +86,10 @@ fn a_snapshot_that_has_joined_is_not_recorded_before_the_log_reaches_it() {
     assert_eq!(node.restart().recovered().first, LogIndex(1), "the log stays");
 }
 
-/// It was made up for and forgotten while a peer's copy was on its way to the disk, and found bad again by
-/// whoever had waited for it: then that copy was there, and it was asked for though nothing was bad.
+/// A snapshot makes up for it while a peer's copy is on its way to the disk. It was forgotten, though the log
+/// keeps it, and called whole; and who read it meanwhile found it bad again, though nothing was.
 #[test]
-fn what_is_found_bad_again_while_it_is_filled_is_asked_for_no_more() {
+fn what_a_snapshot_makes_up_for_while_it_is_filled_stays_known_until_it_is() {
     let (mut node, frames) = holes::grown((0..300).map(|n| 40 + n));
     holes::harm(&mut node.disk, &frames[7]);
     node.storage.read(Reader::Peer(NodeId(2)), LogIndex(8), LogIndex(20), 8 << 10);
@@ -114,11 +114,33 @@ fn what_is_found_bad_again_while_it_is_filled_is_asked_for_no_more() {
         }
     }
     assert_eq!((fill.len(), node.storage.snapshot()), (1, at));
-    assert!(node.storage.hole().is_some(), "it was found again");
+    assert_eq!(node.storage.journal.holes.last(), Some(LogIndex(8)), "it is not there yet");
+    assert_eq!(node.storage.hole(), None, "it is given");
     fill.into_iter().for_each(|action| node.perform(action));
     node.settle();
-    assert_eq!(node.storage.hole().map(|hole| hole.index), None);
+    assert!(node.storage.journal.holes.is_empty());
     assert_eq!(node.read(8).len(), 293);
+}
+
+/// They were forgotten, though the log keeps them, and the node called them whole to whoever asked.
+#[test]
+fn what_a_snapshot_makes_up_for_is_owed_no_more_and_wanted_still() {
+    let (node, frames) = holes::grown([40, 50, 60, 70, 80, 90]);
+    let mut disk = node.disk;
+    for at in [1, 3, 5] {
+        holes::harm(&mut disk, &frames[at]);
+    }
+    let mut node = Node::start(disk, Start::Run);
+    assert_eq!(node.storage.first_owed(), Some(LogIndex(2)));
+    join(&mut node, LogId::new(Term(1), LogIndex(4)));
+    assert_eq!(node.storage.first_owed(), Some(LogIndex(6)), "behind the snapshot it is");
+    assert_eq!(node.storage.durable(), LogIndex(5));
+    for at in [6, 2, 4] {
+        assert_eq!(node.storage.hole().map(|hole| hole.index), Some(LogIndex(at)));
+        holes::refill(&mut node, &frames[at as usize - 1]);
+    }
+    assert_eq!((node.storage.hole(), node.storage.durable()), (None, LogIndex(6)));
+    assert_eq!(node.restart().storage.hole(), None);
 }
 
 /// The machine is ahead of the log that is durable, as an entry is missing there: a snapshot of it waited
