@@ -65,8 +65,6 @@ pub(crate) struct Look {
     /// Files that nothing needs.
     pub(super) doomed: Vec<File>,
     log: Log,
-    /// Nothing is believed that was not read.
-    distrusts: bool,
     /// What takes the place of the log that was found.
     instead: Option<Instead>,
 }
@@ -100,7 +98,6 @@ impl Look {
             spares: Vec::new(),
             doomed: Vec::new(),
             log: Log::default(),
-            distrusts: false,
             instead: None,
         }
     }
@@ -245,12 +242,17 @@ impl Look {
         found.header = header.ok().filter(|header| header.layout.len == found.len);
     }
 
-    /// The log's group.
     /// Whether no state is needed: the log holds all there ever was.
     pub(super) fn begins_with_the_first(&self) -> bool {
         self.hard().first.index <= LogIndex(1) && !self.begins_later()
     }
 
+    /// Whether a cut was marked and perhaps not cleared.
+    pub(super) fn is_cutting(&self) -> bool {
+        self.hard().cutting
+    }
+
+    /// The log's group.
     pub(super) const fn group(&self) -> GroupId {
         self.config.group
     }

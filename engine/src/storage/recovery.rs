@@ -8,8 +8,9 @@ mod build;
 mod confirm;
 mod force;
 mod restore;
+mod sealed;
 
-use self::confirm::Confirming;
+use self::{confirm::Confirming, sealed::Sealed};
 use super::{
     Recovered,
     found::SegmentFound,
@@ -109,6 +110,8 @@ enum Stage {
     Images,
     /// What was believed is being read.
     Confirm(Confirming),
+    /// What is full is being read.
+    Sealed(Sealed),
     Verify(Box<Verification>),
     /// This node becomes the only voter.
     Forced(Version),
@@ -298,6 +301,7 @@ impl Recovery {
                         return Ok(false);
                     }
                 }
+                Stage::Sealed(sealed) => self.go_on_with_sealed(sealed, now, parts)?,
                 Stage::Verify(verification) => {
                     self.verify(verification, parts.ops)?;
                     return Ok(false);
@@ -491,9 +495,6 @@ impl Recovery {
 
     fn read_images(&mut self, ops: &mut Ops) {
         self.stage = Stage::Images;
-        if self.is_forced() {
-            self.look.distrust();
-        }
         self.look.judge_snapshots();
         let believes = self.look.believes();
         for n in self.look.segments_to_scan() {
@@ -522,7 +523,12 @@ impl Recovery {
             self.read_wanted(wanted, parts.ops);
             return Ok(());
         }
-        if self.confirm() { Ok(()) } else { self.decide(now, parts) }
+        if self.confirm() { Ok(()) } else { self.judged(now, parts) }
+    }
+
+    /// All is judged that a start reads.
+    fn judged(&mut self, now: Instant, parts: &mut Parts<'_>) -> Result<(), Halt> {
+        if self.read_sealed(parts.ops) { Ok(()) } else { self.decide(now, parts) }
     }
 
     fn read_wanted(&mut self, wanted: Vec<(u32, Range<u64>)>, ops: &mut Ops) {

@@ -48,7 +48,7 @@ impl Look {
 
     /// Whether the slots of proven entries are believed. A cut that is repeated clears all there is.
     pub(in crate::storage) fn believes(&self) -> bool {
-        !self.distrusts && !self.hard().cutting
+        !self.is_cutting()
     }
 
     /// Of what was believed all was read that is not in doubt. Tells what must be read of what is.
@@ -60,15 +60,7 @@ impl Look {
     /// Scans what must be, and tells what of it must be read before that counts. With nothing left
     /// to be read the log is judged.
     pub(in crate::storage) fn judge_log(&mut self) -> Vec<(u32, Range<u64>)> {
-        let mut rules = self.rules();
-        rules.proven = rules.proven.max(self.saved()).max(self.named());
-        // A record in a later segment proves all before it.
-        for found in &self.segments {
-            let header = found.header.as_ref().map(|header| header.first.previous());
-            let end = found.end.as_ref().map(|end| end.floor_lag.floor(end.last.index));
-            rules.proven = rules.proven.max(header.unwrap_or_default());
-            rules.proven = rules.proven.max(end.unwrap_or_default());
-        }
+        let rules = self.rules_of_log();
         // What is proven may lie in the next segment: it is not missing from the one before it.
         let first = |found: &SegmentFound| found.header.as_ref().map(|header| header.first);
         let next: Vec<_> = self.segments.iter().skip(1).map(first).chain([None]).collect();
@@ -82,10 +74,55 @@ impl Look {
         }
         let wanted = self.wanted();
         if wanted.is_empty() {
-            self.log = self.follow(&rules, self.hard().first);
-            self.begin_later(&rules);
+            self.judge_segments(&rules);
         }
         wanted
+    }
+
+    fn rules_of_log(&self) -> Rules {
+        let mut rules = self.rules();
+        rules.proven = rules.proven.max(self.saved()).max(self.named());
+        // A record in a later segment proves all before it.
+        for found in &self.segments {
+            let header = found.header.as_ref().map(|header| header.first.previous());
+            let end = found.end.as_ref().map(|end| end.floor_lag.floor(end.last.index));
+            rules.proven = rules.proven.max(header.unwrap_or_default());
+            rules.proven = rules.proven.max(end.unwrap_or_default());
+        }
+        rules
+    }
+
+    /// Each of them is judged.
+    fn judge_segments(&mut self, rules: &Rules) {
+        self.log = self.follow(rules, self.hard().first);
+        self.begin_later(rules);
+    }
+
+    /// Full segments that hold what no snapshot does.
+    pub(in crate::storage) fn sealed_behind_snapshot(&self) -> impl Iterator<Item = u32> {
+        let snapshot = self.snapshot().index;
+        let ends = self.segments.iter().map(|found| found.end.as_ref());
+        let behind = (0..)
+            .zip(ends)
+            .filter(move |(_, end)| end.is_some_and(|end| end.last.index > snapshot));
+        behind.map(|(segment, _)| segment)
+    }
+
+    /// All of a full segment was read. False: something that no snapshot holds is bad, and the log is judged
+    /// anew.
+    pub(in crate::storage) fn judge_sealed(&mut self, segment: u32) -> bool {
+        let rules = self.rules_of_log();
+        let found = &mut self.segments[segment as usize];
+        let image = std::mem::take(&mut found.image);
+        let (Some(header), Some(end)) = (&found.header, &found.end) else { return true };
+        let rules = Rules { stop: Some(end.last.index.next()), believes: false, ..rules };
+        let scanned = scan::scan(header, &image, &rules);
+        if scanned.tail == Tail::End {
+            return true;
+        }
+        (found.scanned, found.image, found.end) = (Some(scanned), image, None);
+        self.judge_segments(&self.rules_of_log());
+        self.first_bad().is_none()
     }
 
     /// It is not known what some of the log was, but the newest snapshot holds what it did: the log
@@ -213,17 +250,6 @@ impl Look {
         let whole = self.whole_snapshots().into_iter();
         let snapshots = whole.map(|found| found.header.identity.cluster_epoch);
         segments.chain(snapshots).max().unwrap_or_default()
-    }
-
-    /// What lies behind the newest snapshot is to be read entry by entry, not believed by end records
-    /// and slots: nobody is left who could give what turns out bad later.
-    pub(in crate::storage) fn distrust(&mut self) {
-        self.distrusts = true;
-        let snapshot =
-            self.whole_snapshots().last().map_or(LogIndex(0), |found| found.header.at.index);
-        for found in &mut self.segments {
-            found.end = found.end.take().filter(|end| end.last.index <= snapshot);
-        }
     }
 
     /// The entries that are bad, as their slots have them.

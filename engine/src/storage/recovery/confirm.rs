@@ -94,7 +94,8 @@ impl Recovery {
     /// Reads what was believed, if nobody else could give what of it turned out bad later. False: there
     /// is no such thing.
     pub(super) fn confirm(&mut self) -> bool {
-        let confirming = Confirming::of(&self.look).filter(|_| self.look.is_alone());
+        let is_wanted = self.look.is_alone() || self.is_forced();
+        let confirming = Confirming::of(&self.look).filter(|_| is_wanted);
         let is_due = confirming.is_some();
         confirming.into_iter().for_each(|confirming| self.stage = Stage::Confirm(confirming));
         is_due
@@ -142,7 +143,7 @@ impl Recovery {
         }
         let wanted = self.look.confirmed();
         if wanted.is_empty() {
-            self.decide(now, parts)?;
+            self.judged(now, parts)?;
         } else {
             self.read_wanted(wanted, parts.ops);
         }

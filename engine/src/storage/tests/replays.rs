@@ -59,8 +59,12 @@ fn settle(node: &mut Node) -> Asked {
 }
 
 fn restart(disk: Disk, config: &Config) -> (Node, Asked) {
+    start(disk, config, Start::Run)
+}
+
+fn start(disk: Disk, config: &Config, start: Start) -> (Node, Asked) {
     let mut storage = Storage::new(config, 42);
-    storage.on_start(Start::Run);
+    storage.on_start(start);
     let mut node = Node { storage, ..Node::start_as(config, Disk::default(), Start::Run) };
     (node.disk, node.halted) = (disk, None);
     let asked = settle(&mut node);
@@ -126,6 +130,56 @@ fn what_is_bad_is_known_to_who_is_alone_before_the_verdict() {
         disk.unreadable = Some((file, at as u64));
         let (node, _) = restart(disk, &config);
         assert!(matches!(node.halted, Some(Halt::DiskFailed { .. })), "{:?}", node.halted);
+    }
+}
+
+/// One of three, with full segments of 2 MB and one that is not full, and a frame for each entry.
+fn one_of_three() -> (Config, Node, Vec<Bytes>) {
+    let mut config = config();
+    (config.segment_bytes, config.first_segment_bytes) = (2 << 20, 2 << 20);
+    config.tuning.append_bytes_max = 1 << 20;
+    let (node, frames) = holes::grown_as(&config, (0..150).map(|n| 80_000 + n * 300));
+    assert!(node.storage.journal.sealed.len() > 5, "{}", node.storage.journal.sealed.len());
+    (config, node, frames)
+}
+
+/// All of the log behind the snapshot lay in memory, twice: a node that can be saved ended for want of that.
+#[test]
+fn who_becomes_the_only_voter_reads_its_entries_a_few_at_a_time() {
+    let (config, node, frames) = one_of_three();
+    for acknowledged_loss in [false, true] {
+        let force = Start::ForceSoleVoter { acknowledged_loss };
+        let (forced, asked) = start(node.disk.clone(), &config, force);
+        let Some(Halt::Forced(done)) = forced.halted else { panic!("{:?}", forced.halted) };
+        assert_eq!((done.is_done, done.last, done.cut), (acknowledged_loss, node.last, None));
+        // The window behind the last one is read as well, and at one time.
+        assert!(
+            asked.reads_at_once > 2 && asked.bytes_at_once < 4 << 20,
+            "{}",
+            asked.bytes_at_once
+        );
+        for frame in frames.iter().step_by(10) {
+            let (file, end) = body(&node.disk, frame);
+            assert!(asked.of((file, end - frame.len() / 2)) > 0, "it is believed");
+        }
+    }
+}
+
+/// The segment that holds it is read whole, and no other.
+#[test]
+fn who_becomes_the_only_voter_ends_before_what_is_bad_and_keeps_what_is_before() {
+    let (config, node, frames) = one_of_three();
+    for bad in [0, 70, 148, 149] {
+        let mut disk = node.disk.clone();
+        harm(&mut disk, &frames[bad]);
+        let force = Start::ForceSoleVoter { acknowledged_loss: true };
+        let (forced, asked) = start(disk, &config, force);
+        let Some(Halt::Forced(done)) = forced.halted else { panic!("{:?}", forced.halted) };
+        let last = LogId::new(Term(u64::from(bad > 0)), LogIndex(bad as u64));
+        assert_eq!((done.is_done, done.last), (true, last));
+        assert!(asked.bytes_at_once < 5 << 20, "{bad}: {}", asked.bytes_at_once);
+        let (alone, _) = restart(forced.disk, &config);
+        assert_eq!((alone.recovered().last, alone.halted), (last, None), "{bad}");
     }
 }
 
