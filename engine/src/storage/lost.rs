@@ -2,7 +2,8 @@
 //! is left, so it is not known what it was.
 //!
 //! If the newest snapshot holds all that the segment did, the log begins behind that segment, and that is
-//! all. Where no other node has it, and the machine does not wait for it, a snapshot is taken that does.
+//! all. Where no other node has it, and the machine does not wait for it, a snapshot is taken that does: also
+//! where the newest one says that it does, for nobody has read that through.
 //! Else it is as for a restart that finds such a thing, and gives the log up behind a vote gate: the same
 //! is written to the hard state, and the node ends; the next start fetches the log again. Invariant:
 //! between that update and the end nothing else is written.
@@ -37,11 +38,9 @@ impl Storage {
     pub(super) fn on_lost_to(&mut self, reader: Reader, lost: Lost) {
         // Two who read there in turn would keep it from going.
         self.reads.drop_wish(reader);
-        let is_there = self.snapshots.has_peers || self.is_covered(&lost);
         let last = self.journal.last_of(lost.file);
-        let Some(last) = last.filter(|_| !is_there && reader != Reader::Machine) else {
-            return self.on_lost(lost);
-        };
+        let is_held = !self.snapshots.has_peers && reader != Reader::Machine;
+        let Some(last) = last.filter(|_| is_held) else { return self.on_lost(lost) };
         self.unstood = self.unstood.max(Some(last));
         self.snapshots.wants_fresh = true;
         let text = format!(

@@ -9,8 +9,9 @@ mod confirm;
 mod force;
 mod restore;
 mod sealed;
+mod standing;
 
-use self::{confirm::Confirming, sealed::Sealed};
+use self::{confirm::Confirming, sealed::Sealed, standing::Standing};
 use super::{
     Recovered,
     found::SegmentFound,
@@ -65,6 +66,8 @@ pub(crate) enum RecoveryOp {
     },
     /// Entries that were taken from their slots.
     Believed(u32),
+    /// Part of the newest snapshot.
+    Standing,
     /// A piece of what is verified.
     Piece(u32),
     /// A step of building a node.
@@ -112,6 +115,8 @@ enum Stage {
     Confirm(Confirming),
     /// What is full is being read.
     Sealed(Sealed),
+    /// The newest snapshot is being read.
+    Standing(Box<Standing>),
     Verify(Box<Verification>),
     /// This node becomes the only voter.
     Forced(Version),
@@ -257,6 +262,10 @@ impl Recovery {
                 let image = &mut look.segments[segment as usize].image;
                 image[at..at + bytes.len()].copy_from_slice(&bytes);
             }
+            RecoveryOp::Standing => {
+                let Stage::Standing(standing) = &mut self.stage else { return };
+                standing.take(bytes);
+            }
             RecoveryOp::List
             | RecoveryOp::Names
             | RecoveryOp::Believed(_)
@@ -302,6 +311,7 @@ impl Recovery {
                     }
                 }
                 Stage::Sealed(sealed) => self.go_on_with_sealed(sealed, now, parts)?,
+                Stage::Standing(standing) => self.go_on_with_standing(standing, now, parts)?,
                 Stage::Verify(verification) => {
                     self.verify(verification, parts.ops)?;
                     return Ok(false);
@@ -526,9 +536,9 @@ impl Recovery {
         if self.confirm() { Ok(()) } else { self.judged(now, parts) }
     }
 
-    /// All is judged that a start reads.
+    /// All is judged that any start reads; who is alone, or is to be, may have to read more.
     fn judged(&mut self, now: Instant, parts: &mut Parts<'_>) -> Result<(), Halt> {
-        if self.read_sealed(parts.ops) { Ok(()) } else { self.decide(now, parts) }
+        if self.read_sealed(parts.ops) { Ok(()) } else { self.rest_on_snapshot(now, parts) }
     }
 
     fn read_wanted(&mut self, wanted: Vec<(u32, Range<u64>)>, ops: &mut Ops) {
@@ -540,6 +550,7 @@ impl Recovery {
         if self.look.believed().is_some() {
             parts.ops.met(Mark::SlotsBelieved);
         }
+        self.look.begin_later();
         if self.look.begins_later() {
             parts.ops.met(Mark::LogBegunLater);
         }

@@ -7,7 +7,8 @@
 mod segment;
 mod snapshot;
 
-use self::{segment::SegmentCheck, snapshot::SnapshotCheck};
+use self::segment::SegmentCheck;
+pub(super) use self::snapshot::{SnapshotCheck, checks as snapshots};
 use super::look::Look;
 use crate::{
     event::Completion,
@@ -66,8 +67,8 @@ struct Asked {
 
 /// What comes to light.
 #[derive(Clone, Debug, Default)]
-struct Findings {
-    defects: Vec<Defect>,
+pub(super) struct Findings {
+    pub(super) defects: Vec<Defect>,
     verified: Verified,
 }
 

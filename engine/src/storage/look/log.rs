@@ -74,7 +74,7 @@ impl Look {
         }
         let wanted = self.wanted();
         if wanted.is_empty() {
-            self.judge_segments(&rules);
+            self.follow_log();
         }
         wanted
     }
@@ -92,10 +92,9 @@ impl Look {
         rules
     }
 
-    /// Each of them is judged.
-    fn judge_segments(&mut self, rules: &Rules) {
-        self.log = self.follow(rules, self.hard().first);
-        self.begin_later(rules);
+    /// With each segment judged: all of them as one log.
+    pub(in crate::storage) fn follow_log(&mut self) {
+        self.log = self.follow(&self.rules_of_log(), self.hard().first);
     }
 
     /// Full segments that hold what no snapshot does.
@@ -108,39 +107,27 @@ impl Look {
         behind.map(|(segment, _)| segment)
     }
 
-    /// All of a full segment was read. False: something that no snapshot holds is bad, and the log is judged
-    /// anew.
+    /// All of a full segment was read. False: something that no snapshot holds is bad.
     pub(in crate::storage) fn judge_sealed(&mut self, segment: u32) -> bool {
-        let rules = self.rules_of_log();
+        let (rules, snapshot) = (self.rules_of_log(), self.snapshot().index);
         let found = &mut self.segments[segment as usize];
         let image = std::mem::take(&mut found.image);
         let (Some(header), Some(end)) = (&found.header, &found.end) else { return true };
         let rules = Rules { stop: Some(end.last.index.next()), believes: false, ..rules };
         let scanned = scan::scan(header, &image, &rules);
-        if scanned.tail == Tail::End {
-            return true;
+        let is_whole = scanned.tail == Tail::End;
+        let is_known = !matches!(scanned.tail, Tail::Unknown(_));
+        let is_owed = scanned.holes.last().is_some_and(|hole| hole.id.index > snapshot);
+        if !is_whole {
+            (found.scanned, found.image, found.end) = (Some(scanned), image, None);
         }
-        (found.scanned, found.image, found.end) = (Some(scanned), image, None);
-        self.judge_segments(&self.rules_of_log());
-        self.first_bad().is_none()
+        is_whole || is_known && !is_owed
     }
 
     /// It is not known what some of the log was, but the newest snapshot holds what it did: the log
     /// begins with the first segment from which on it is known.
-    fn begin_later(&mut self, rules: &Rules) {
-        if self.is_log_known() || self.hard().cutting {
-            return;
-        }
-        let covered = self.snapshot().index.next();
-        let behind =
-            self.segments.iter().filter(|found| found.sequence > self.hard().first.segment);
-        let later = behind.filter_map(|found| {
-            let Header { first: index, prev_term, .. } = *found.header.as_ref()?;
-            (index <= covered).then_some(First { index, prev_term, segment: found.sequence })
-        });
-        let mut later = later.map(|first| (first, self.follow(rules, first)));
-        let is_known = |(_, log): &(First, Log)| !log.is_unknown();
-        let Some((first, log)) = later.find(is_known) else { return };
+    pub(in crate::storage) fn begin_later(&mut self) {
+        let Some((first, log)) = self.later() else { return };
         let lost = std::mem::replace(&mut self.log, log).wrong.expect("it is not known");
         let dead = self.segments.extract_if(.., |found| found.sequence < first.segment);
         self.doomed.extend(dead.map(|found| File::Segment(found.sequence)));
@@ -148,6 +135,33 @@ impl Look {
         let useless = self.snapshots.extract_if(.., |found| found.at.index.next() < first.index);
         self.doomed.extend(useless.map(|found| File::Snapshot(found.at)));
         self.instead = Some(Instead::BegunLater(first, lost));
+    }
+
+    /// Where it would, and with what.
+    fn later(&self) -> Option<(First, Log)> {
+        if self.is_log_known() || self.is_cutting() {
+            return None;
+        }
+        let (rules, hard) = (self.rules_of_log(), self.hard());
+        let covered = self.snapshot().index.next();
+        let behind = self.segments.iter().filter(|found| found.sequence > hard.first.segment);
+        let later = behind.filter_map(|found| {
+            let Header { first: index, prev_term, .. } = *found.header.as_ref()?;
+            (index <= covered).then_some(First { index, prev_term, segment: found.sequence })
+        });
+        let mut later = later.map(|first| (first, self.follow(&rules, first)));
+        later.find(|(_, log)| !log.is_unknown())
+    }
+
+    /// Whether the newest snapshot alone stands for some of the log that is bad or gone, though the log would
+    /// have led on from an older one; `is_forced`: and what cannot be had is given up.
+    pub(in crate::storage) fn rests_on_snapshot(&self, is_forced: bool) -> bool {
+        let snapshot = self.snapshot();
+        let gives_up = || {
+            let is_covered = |index: LogIndex| index <= snapshot.index;
+            self.first_bad().is_some_and(is_covered) || self.log.last.index < snapshot.index
+        };
+        snapshot != LogId::ZERO && (self.later().is_some() || is_forced && gives_up())
     }
 
     /// What whole snapshots prove. A peer's gets its name in front of a log that may not be durable up to

@@ -5,6 +5,12 @@ use crate::{action::Halt, disk::Fault, file::File, types::Identity};
 use std::fmt;
 
 impl Look {
+    /// What the log lacks, and where.
+    pub(in crate::storage) fn what_is_wrong(&self) -> String {
+        let Some(wrong) = &self.log.wrong else { return format!("lies behind {}", self.last()) };
+        format!("{} lacks: {}", wrong.file, wrong.damage.expected)
+    }
+
     /// Why the node must not start, for a person.
     pub(in crate::storage) fn refusal(&self, row: &'static str) -> Halt {
         if let Some(halt) = self.hard_refusal(row) {

@@ -56,7 +56,10 @@ impl Recovery {
         let is_whole = self.look.judge_sealed(sealed.reads);
         match sealed.wanted.pop_front().filter(|_| is_whole) {
             Some(next) => self.read_one(Sealed { reads: next, ..sealed }, parts.ops),
-            None => self.decide(now, parts)?,
+            None => {
+                self.look.follow_log();
+                self.rest_on_snapshot(now, parts)?;
+            }
         }
         Ok(())
     }

@@ -210,6 +210,51 @@ fn segments_that_are_lost_below_the_newest_snapshot_are_nobodys_loss() {
     assert!(matches!(halted, Some(Halt::Refused { row: "tail-unknown", .. })), "{halted:?}");
 }
 
+/// The log was given up, and the older snapshot removed, for the sake of a footer: what was left of the state
+/// with them.
+#[test]
+fn a_snapshot_that_is_to_stand_alone_for_the_log_is_read_first() {
+    let (node, _) = node(Duration::ZERO);
+    let [older, newest] = snapshots(&node)[..] else { panic!("there are two") };
+    let body = node.disk.files[&newest].len() / 2;
+    let sealed: Vec<_> = node.storage.journal.sealed.iter().collect();
+    // Of the two the older one stands for the first of them as well.
+    for below in [300, 600] {
+        let gone = sealed.iter().rfind(|s| s.last.index < LogIndex(below)).expect("there is one");
+        let mut bad = node.disk.clone();
+        bad.files.get_mut(&newest).expect("it is there")[body] ^= 1;
+        let started = Node::start(bad.clone(), Start::Run);
+        assert_eq!(started.halted, None, "the log leads on from the older one");
+        bad.files.remove(&File::Segment(gone.sequence));
+        let before = bad.files.clone();
+        let force = Start::ForceSoleVoter { acknowledged_loss: true };
+        for start in [Start::Run, force.clone()] {
+            let refused = Node::start(bad.clone(), start);
+            let Some(Halt::Refused { row: "rests-on-bad", file, expected, .. }) = &refused.halted
+            else {
+                panic!("{:?}", refused.halted)
+            };
+            assert_eq!(*file, newest);
+            let lacks = format!("the log before it, entry {} on", gone.first);
+            assert!(expected.contains(&lacks), "{expected}");
+            assert!(before == refused.disk.files, "it was written to");
+        }
+        // It goes on with what is left, as it was told to.
+        bad.files.remove(&newest);
+        let last = if below == 300 {
+            node.last.index
+        } else {
+            let forced = Node::start(bad, force);
+            let Some(Halt::Forced(done)) = &forced.halted else { panic!("{:?}", forced.halted) };
+            bad = forced.disk;
+            assert!(done.is_done && done.snapshot.index == LogIndex(300), "{done:?}");
+            gone.first.previous()
+        };
+        let node = Node::start(bad, Start::Run);
+        assert_eq!((node.recovered().last.index, &snapshots(&node)[..]), (last, &[older][..]));
+    }
+}
+
 /// The same in a running node, by whoever reads there.
 #[test]
 fn a_node_that_runs_begins_behind_a_segment_that_is_lost() {
@@ -226,12 +271,21 @@ fn a_node_that_runs_begins_behind_a_segment_that_is_lost() {
         } else {
             assert_eq!(peer_reads(&mut node, 402), None);
         }
+        if !has_peers {
+            // Whether the newest snapshot is whole nobody knows, and from the older one the log leads on as
+            // far as it goes.
+            assert_eq!((node.storage.first(), snapshots(&node).len()), (LogIndex(1), 2));
+            assert!(node.storage.wants_fresh(node.last));
+            snap(&mut node);
+        }
         assert!(node.halted.is_none() && node.storage.marks().has(Mark::LogBegunLater));
         assert_eq!((node.storage.first(), node.storage.gives_from()), (end.next(), end.next()));
-        assert_eq!(snapshots(&node).len(), 1, "from the older one nothing leads on");
-        assert!(node.storage.wants_fresh(node.last));
         assert!(node.storage.reads.is_idle(), "what has gone is not waited for");
-        snap(&mut node);
+        if has_peers {
+            assert_eq!(snapshots(&node).len(), 1, "from the older one nothing leads on");
+            assert!(node.storage.wants_fresh(node.last));
+            snap(&mut node);
+        }
         assert_eq!((snapshots(&node).len(), node.storage.spoilt_snapshots()), (2, 0));
         assert_eq!(peer_reads(&mut node, end.0 + 1).map(|_| ()), Some(()));
         let node = node.restart();

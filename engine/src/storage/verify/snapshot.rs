@@ -15,7 +15,7 @@ const RUN_BLOCKS: u64 = 16;
 
 /// A whole snapshot, and how far it was read.
 #[derive(Clone, Debug)]
-pub(super) struct SnapshotCheck {
+pub(in crate::storage) struct SnapshotCheck {
     snapshot: SnapshotFile,
     group: GroupId,
     align: u32,
@@ -29,7 +29,7 @@ pub(super) struct SnapshotCheck {
 }
 
 /// Every whole snapshot, oldest first.
-pub(super) fn checks(look: &Look) -> impl Iterator<Item = SnapshotCheck> {
+pub(in crate::storage) fn checks(look: &Look) -> impl Iterator<Item = SnapshotCheck> {
     let whole = look.whole_snapshots();
     let count = whole.len();
     let (group, align, is_alone) = (look.group(), look.align() as u32, look.is_alone());
@@ -60,12 +60,12 @@ pub(super) fn checks(look: &Look) -> impl Iterator<Item = SnapshotCheck> {
 }
 
 impl SnapshotCheck {
-    pub(super) const fn file(&self) -> File {
+    pub(in crate::storage) const fn file(&self) -> File {
         self.snapshot.file()
     }
 
     /// Where its blocks lie, a run of them at a time.
-    pub(super) fn pieces(&self) -> Vec<(u64, u32)> {
+    pub(in crate::storage) fn pieces(&self) -> Vec<(u64, u32)> {
         let blocks = self.snapshot.footer.blocks;
         let run = |first: u64| {
             let last = (first + RUN_BLOCKS).min(blocks) - 1;
@@ -77,7 +77,7 @@ impl SnapshotCheck {
         (0..blocks).step_by(RUN_BLOCKS as usize).map(run).collect()
     }
 
-    pub(super) fn check(&mut self, run: &[u8], findings: &mut Findings) {
+    pub(in crate::storage) fn check(&mut self, run: &[u8], findings: &mut Findings) {
         let blocks = self.snapshot.footer.blocks;
         let to = (self.next + RUN_BLOCKS).min(blocks);
         let base = self.snapshot.block_offset(self.next, self.align);
