@@ -9,13 +9,16 @@ use crate::{
     say,
     serve::cluster_id,
 };
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use indicatif::BinaryBytes;
-use lakebed::{Backup, ClusterId, File, Halt, Member, Membership, NodeId};
+use lakebed::{Backup, ClusterId, File, Halt, Member, Membership, NodeId, files::make_durably};
 use lakebed_runtime::{DirError, RestoreError, restore};
+use rustix::fs::fsync;
 use serde::Serialize;
 use std::{
+    fs::{self, TryLockError},
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
@@ -119,6 +122,10 @@ pub(crate) fn make(node: &NewNode, files: &BackupFiles) -> Result<()> {
         return make_group(node, &files.files[0], files.groups, dir);
     }
     settle(dir, Some(files.groups))?;
+    if GroupsFile::read(dir)?.is_none() {
+        refuse_foreign(dir)?;
+    }
+    let _held = hold(dir)?;
     // It says how many there are, and of what they are made, before the first is there.
     let groups = GroupsFile::restoring(files.groups, files.ids(), node.becoming());
     match GroupsFile::read(dir)? {
@@ -127,18 +134,41 @@ pub(crate) fn make(node: &NewNode, files: &BackupFiles) -> Result<()> {
             dir.display()
         ),
         Some(begun) => groups.refuse_other_than(&begun, dir)?,
-        None => {
-            refuse_foreign(dir)?;
-            groups.write(dir)?;
-        }
+        None => groups.write(dir)?,
     }
     for ((_, folder), file) in groups.folders(dir).zip(&files.files) {
-        // The hard state comes last: this one an earlier try has made.
-        if !folder.join(File::HardState.name()).exists() {
+        if folder.join(File::HardState.name()).exists() {
+            // It comes last: this one an earlier try has made, and may not have come to make its name durable.
+            keep_names(&folder)?;
+        } else {
             make_group(node, file, files.groups, &folder)?;
         }
     }
     groups.formed(dir)
+}
+
+/// Of two that are given at once one finds the other's groups made, and is done when that is not.
+fn hold(dir: &Path) -> Result<fs::File> {
+    let lock = dir.join("LOCK");
+    let open = || {
+        make_durably(dir)?;
+        fs::File::create(&lock)
+    };
+    let held = open().with_context(|| format!("cannot write {}", lock.display()))?;
+    match held.try_lock() {
+        Ok(()) => Ok(held),
+        Err(TryLockError::WouldBlock) => {
+            bail!("{} is locked: another restore is at work there", dir.display())
+        }
+        Err(TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock {}", lock.display()))
+        }
+    }
+}
+
+fn keep_names(dir: &Path) -> Result<()> {
+    let keep = || -> io::Result<()> { Ok(fsync(fs::File::open(dir)?)?) };
+    keep().with_context(|| format!("cannot sync {}", dir.display()))
 }
 
 fn refuse_foreign(dir: &Path) -> Result<()> {

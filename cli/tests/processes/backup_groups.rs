@@ -247,6 +247,12 @@ fn a_restore_of_groups_that_was_cut_short_at_its_first_file_is_repeated() {
     let new = store.at("new");
     fs::create_dir_all(new.join("lost+found")).unwrap();
     fs::write(new.join("groups.json.part"), "{").unwrap();
+    // Two that were given at once both said that they had made it.
+    let other = fs::File::create(new.join("LOCK")).unwrap();
+    other.lock().unwrap();
+    store.refuses("new", &[text(&two)], &["locked: another restore is at work there"]);
+    drop(other);
+    assert!(!new.join("groups.json").exists());
     store.restores("new", &[text(&two)]);
     let node = store.serve("new", &[]);
     node.says("ready");
@@ -280,6 +286,7 @@ fn a_restore_of_groups_that_was_cut_short_is_refused_and_repeated() {
     fs::create_dir(store.at("thesis")).unwrap();
     fs::write(store.at("thesis/chapter.tex"), "years of work").unwrap();
     store.refuses("thesis", &[text(&two)], &["chapter.tex is in the way", "empty directory"]);
+    assert_eq!(fs::read_dir(store.at("thesis")).unwrap().count(), 1, "not even a lock is left");
 }
 
 /// It said to begin a new cluster with it, which `restore` refuses.
