@@ -110,7 +110,14 @@ static STOPPING: AtomicBool = AtomicBool::new(false);
 
 /// What nodes warn of; `LAKEBED_LOG=info` (or `debug`, `error`, `off`) for more or less.
 fn log_to_stderr() {
-    let level = std::env::var("LAKEBED_LOG").ok().and_then(|level| level.parse().ok());
+    let asked = std::env::var_os("LAKEBED_LOG").filter(|asked| !asked.is_empty());
+    let level = asked.as_ref().and_then(|asked| asked.to_str()?.parse().ok());
+    if let (Some(asked), None) = (asked, level) {
+        note(format_args!(
+            "LAKEBED_LOG={} is no level (off, error, warn, info, debug or trace): warn is taken",
+            asked.display()
+        ));
+    }
     let writer = || -> Box<dyn Write> {
         if STOPPING.load(Relaxed) { Box::new(io::sink()) } else { Box::new(log::Events) }
     };

@@ -8,7 +8,11 @@ use crate::{
     shrink::{Shrunk, shrink},
 };
 use settings::{Runs, Settings};
-use std::{env, fmt, fs, ops::ControlFlow};
+use std::{
+    env, fmt, fs,
+    io::{self, Write},
+    ops::ControlFlow,
+};
 
 /// Runs a scenario over a few seeds, and panics with one screen about the first that fails.
 ///
@@ -34,7 +38,7 @@ pub fn check(name: &str, run: impl Fn(Seed) -> Outcome) -> Vec<Report> {
     let seeds = settings.seeds(name).unwrap_or_else(|problem| panic!("{problem}"));
     let mut reports = Vec::new();
     for (n, seed) in seeds.enumerate() {
-        let watched = if settings.trace { seed.clone().printed() } else { seed.clone() };
+        let watched = if settings.trace { seed.clone().printed(print) } else { seed.clone() };
         match run(watched) {
             Ok(report) => reports.push(report),
             Err(failure) => fails(name, &run, &seed, failure, &settings),
@@ -78,6 +82,11 @@ fn fails(
     let commands = Commands::of_test(name, &Runs::Plan(path.clone()), seed);
     let told = format!("shrunk from {} to {}", shrunk.before, shrunk.after);
     panic!("{}  {told}, in {}\n", screen(name, &failure, &commands), path.display());
+}
+
+/// Not captured by the harness; and whoever reads may have seen enough.
+fn print(line: &str) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// A shrunk plan as a file, with the invariant that it breaks.

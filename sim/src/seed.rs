@@ -1,10 +1,10 @@
 //! What a scenario is given: a seed, perhaps a plan in its place, and whether its run is watched.
 
-use crate::plan::Plan;
+use crate::{plan::Plan, trace::Print};
 use std::sync::Arc;
 
 /// A seed, or a plan that was made from one.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Seed {
     /// The number from which everything is drawn.
     pub number: u64,
@@ -13,13 +13,13 @@ pub struct Seed {
 }
 
 /// Who reads the trace of a run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Watch {
     Nobody,
     /// Its last lines go into a report.
     Report,
-    /// Each line is printed.
-    Reader,
+    /// Each line is given to this.
+    Reader(Print),
     /// All lines are compared with another run's.
     Differ,
 }
@@ -44,10 +44,10 @@ impl Seed {
         Self { watch: Watch::Report, ..self }
     }
 
-    /// The same; each event and action of its run is printed as it happens.
+    /// The same; `print` is given a line of each event and action of its run as it happens.
     #[must_use]
-    pub fn printed(self) -> Self {
-        Self { watch: Watch::Reader, ..self }
+    pub fn printed(self, print: Print) -> Self {
+        Self { watch: Watch::Reader(print), ..self }
     }
 
     /// The same; each event and action of its run is kept.
@@ -63,14 +63,17 @@ impl Seed {
     }
 
     pub(crate) fn is_traced(&self) -> bool {
-        self.watch != Watch::Nobody
+        !matches!(self.watch, Watch::Nobody)
     }
 
-    pub(crate) fn is_printed(&self) -> bool {
-        self.watch == Watch::Reader
+    pub(crate) fn print(&self) -> Option<Print> {
+        match self.watch {
+            Watch::Reader(print) => Some(print),
+            _ => None,
+        }
     }
 
     pub(crate) fn is_kept(&self) -> bool {
-        self.watch == Watch::Differ
+        matches!(self.watch, Watch::Differ)
     }
 }

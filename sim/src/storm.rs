@@ -154,7 +154,7 @@ pub fn observe<M: StateMachine, W: Workload>(
     if seed.is_kept() {
         world.trace_whole();
     } else if seed.is_traced() {
-        world.trace(seed.is_printed());
+        world.trace(seed.print());
     }
     let told = panics::caught(|| story(&mut world));
     let told = told.unwrap_or_else(|panic| Err(violation(panic, world.touched())));

@@ -7,40 +7,39 @@
 use crate::plan::MS;
 use bytes::Bytes;
 use lakebed::{Action, Completion, DiskRequest, Event, Extent, Machine, inspect::describe};
-use std::{
-    collections::VecDeque,
-    io::{self, Write},
-};
+use std::collections::VecDeque;
 
 /// How many lines are kept.
 const LINES_MAX: usize = 4096;
+
+/// Where lines go to as they come.
+pub type Print = fn(&str);
 
 /// The last lines of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Trace {
     lines: VecDeque<(Option<usize>, String)>,
     lines_max: usize,
-    print: bool,
+    print: Option<Print>,
 }
 
 impl Trace {
-    /// Without a line; `print`: each line is printed as it comes.
-    pub(crate) const fn new(print: bool) -> Self {
+    /// Without a line; `print` is given each as it comes.
+    pub(crate) const fn new(print: Option<Print>) -> Self {
         Self { lines: VecDeque::new(), lines_max: LINES_MAX, print }
     }
 
     /// Of which no line is forgotten.
     pub(crate) const fn whole() -> Self {
-        Self { lines: VecDeque::new(), lines_max: usize::MAX, print: false }
+        Self { lines: VecDeque::new(), lines_max: usize::MAX, print: None }
     }
 
     /// Adds a line about a node, or about the whole cluster.
     pub(crate) fn add(&mut self, now: u64, node: Option<usize>, line: &str) {
         let who = node.map_or_else(|| "-".into(), |node| (node + 1).to_string());
         let line = format!("{:>5}.{:06}ms {who:>2} {line}", now / MS, now % MS);
-        if self.print {
-            // Whoever reads may have seen enough: `| head`.
-            let _ = writeln!(io::stdout(), "{line}");
+        if let Some(print) = self.print {
+            print(&line);
         }
         if self.lines.len() == self.lines_max {
             self.lines.pop_front();

@@ -36,7 +36,7 @@ use crate::{
     plan::{Plan, Times, US},
     prng::{Concern, Stream},
     seat::Seat,
-    trace::{self, Trace},
+    trace::{self, Print, Trace},
 };
 pub use backups::Taken;
 pub(crate) use falls::Fall;
@@ -193,8 +193,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.oracle.keep_inputs();
     }
 
-    /// Traces what happens from now on; `print`: as it happens.
-    pub fn trace(&mut self, print: bool) {
+    /// Traces what happens from now on; `print` is given each line as it happens.
+    pub fn trace(&mut self, print: Option<Print>) {
         self.trace = Some(Trace::new(print));
         self.oracle.keep_inputs();
     }

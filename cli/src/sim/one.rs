@@ -131,7 +131,7 @@ fn passed(one: &One, report: &Report) -> String {
 
 /// `lakebed sim trace`.
 pub(super) fn trace(one: &One) -> Result<ExitCode> {
-    match (one.scenario.run)(one.seed().printed()) {
+    match (one.scenario.run)(one.seed().printed(|line| say(line))) {
         Ok(_) => Ok(ExitCode::SUCCESS),
         Err(failure) => Ok(one.tell(&failure)),
     }

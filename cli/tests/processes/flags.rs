@@ -335,16 +335,31 @@ fn cargo_run_has_one_program_to_run() {
 /// On a full disk there was nothing in the file, and the command had succeeded.
 #[test]
 fn what_cannot_be_said_is_a_failure_unless_nobody_listens() {
-    let list_to = |stdout: Stdio| {
-        let output = lakebed(&["sim", "list"]).stdout(stdout).output().unwrap();
-        (output.status.code(), String::from_utf8(output.stderr).unwrap())
-    };
-    let full = File::options().write(true).open("/dev/full").unwrap();
-    let (code, told) = list_to(full.into());
-    assert_eq!(code, Some(1), "{told}");
-    assert!(told.starts_with("error: cannot write to standard output: No space left"), "{told}");
-    assert_eq!(told.lines().count(), 1, "said once: {told}");
-    let (reader, writer) = pipe().unwrap();
-    drop(reader);
-    assert_eq!(list_to(writer.into()), (Some(0), String::new()));
+    for args in [&["sim", "list"][..], &["sim", "trace", "storm_of_one", "7"]] {
+        let say_to = |stdout: Stdio| {
+            let output = lakebed(args).stdout(stdout).output().unwrap();
+            (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        };
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let (code, told) = say_to(full.into());
+        assert_eq!(code, Some(1), "{told}");
+        assert!(
+            told.starts_with("error: cannot write to standard output: No space left"),
+            "{told}"
+        );
+        assert_eq!(told.lines().count(), 1, "said once: {told}");
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        assert_eq!(say_to(writer.into()), (Some(0), String::new()));
+    }
+}
+
+#[test]
+fn a_level_that_is_none_is_told_and_the_usual_one_is_taken() {
+    for (level, said) in [("loud", "LAKEBED_LOG=loud is no level (off, error, warn"), ("", "")] {
+        let output = lakebed(&["sim", "list"]).env("LAKEBED_LOG", level).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && told.starts_with(said), "{told}");
+        assert_eq!(told.is_empty(), said.is_empty(), "{told}");
+    }
 }

@@ -30,7 +30,7 @@ use crate::{
     oracle::{Oracle, Violation},
     plan::{self, MS, Plan, US},
     prng::{Concern, Stream},
-    trace::Trace,
+    trace::{Print, Trace},
     world::{Acknowledged, Armed, Hearsay, Stats},
 };
 use agenda::Coming;
@@ -273,7 +273,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     }
 
     /// Traces what happens from now on.
-    pub(crate) fn trace(&mut self, print: bool, whole: bool) {
+    pub(crate) fn trace(&mut self, print: Option<Print>, whole: bool) {
         self.trace = Some(if whole { Trace::whole() } else { Trace::new(print) });
     }
 

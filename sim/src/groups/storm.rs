@@ -34,7 +34,7 @@ pub fn observe<M: StateMachine, W: Workload>(
     story: impl FnOnce(&mut Groups<M, W>) -> Checked,
 ) -> Result<Report, Box<Failure>> {
     if seed.is_kept() || seed.is_traced() {
-        world.trace(seed.is_printed(), seed.is_kept());
+        world.trace(seed.print(), seed.is_kept());
     }
     let told = panics::caught(|| story(&mut world));
     let told = told.unwrap_or_else(|panic| Err(violation(panic, world.touched())));
