@@ -9,12 +9,18 @@ use super::{
 };
 use bytes::Bytes;
 use lakebed::NodeId;
-use std::{collections::VecDeque, fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    fmt, io, mem,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::{
     net::{TcpListener, TcpStream, lookup_host},
     sync::mpsc,
     task::{AbortHandle, JoinSet},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 /// How long it may take until a peer is connected with. One that nothing comes back from is down, as far
@@ -32,6 +38,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// nothing: TCP goes on for a quarter of an hour, at intervals that double, so that after a minute of
 /// silence the cluster had no leader for most of another. A new connection is tried every few seconds.
 const SILENCE_MAX: Duration = Duration::from_secs(4);
+
+/// Of handshakes that fail no more are said than one in this time, and how many were not.
+const SAID_EVERY: Duration = Duration::from_secs(1);
 
 /// After how long a silence a peer is asked whether it is there, and how often then: one that is sent nothing,
 /// as a guest, would leave nothing unacknowledged, and keep its place for ever when its machine vanished.
@@ -79,11 +88,30 @@ impl fmt::Display for Address {
     }
 }
 
+/// When a failure was said last, and how many came since. A scanner, or a peer of another version, would fill a
+/// disk with lines that say the same.
+#[derive(Debug, Default)]
+pub(super) struct Said(Mutex<(Option<Instant>, u64)>);
+
+impl Said {
+    /// Whether one is said now, and how many were not before it.
+    fn may(&self, now: Instant) -> Option<u64> {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.0.is_some_and(|last| now < last + SAID_EVERY) {
+            said.1 += 1;
+            return None;
+        }
+        said.0 = Some(now);
+        Some(mem::take(&mut said.1))
+    }
+}
+
 /// What all connections of a node share.
 pub(super) struct Connector {
     pub(super) credentials: Credentials,
     pub(super) established: mpsc::Sender<Established>,
     pub(super) counters: Arc<Counters>,
+    pub(super) said: Said,
 }
 
 impl Connector {
@@ -183,7 +211,15 @@ impl Connector {
 
     fn failed(&self, address: &str, error: &HandshakeError) {
         Counters::count(&self.counters.handshakes_failed);
-        tracing::warn!(node = self.node(), address, reason = %error, "handshake failed");
+        match self.said.may(Instant::now()) {
+            None => {}
+            Some(0) => {
+                tracing::warn!(node = self.node(), address, reason = %error, "handshake failed");
+            }
+            Some(unsaid) => {
+                tracing::warn!(node = self.node(), address, reason = %error, unsaid, "handshake failed");
+            }
+        }
     }
 
     const fn node(&self) -> u64 {
@@ -238,7 +274,18 @@ mod tests {
             Identity { cluster: ClusterId(7), group: GroupId(1), groups: 0, node: NodeId(node) };
         let credentials = Credentials { identity, secret: Vec::new() };
         let (established, receiver) = mpsc::channel(1);
-        (Connector { credentials, established, counters: Arc::default() }, receiver)
+        let connector =
+            Connector { credentials, established, counters: Arc::default(), said: Said::default() };
+        (connector, receiver)
+    }
+
+    /// Each was a line: whoever opens connections and says nothing filled the disk.
+    #[test]
+    fn of_many_failures_one_is_said_and_how_many_were_not() {
+        let (said, begin) = (Said::default(), Instant::now());
+        let at = |millis| said.may(begin + Duration::from_millis(millis));
+        assert_eq!([0, 1, 500, 999].map(at), [Some(0), None, None, None]);
+        assert_eq!([1000, 1999, 5000, 6000].map(at), [Some(3), None, Some(1), Some(0)]);
     }
 
     /// Of a name with several addresses only the first was ever tried, if nothing came back from it.
@@ -279,7 +326,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (_silent, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (one, _established) = connector(1);
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         let (stream, from) = accepted.unwrap();
         Arc::new(one).accept_one(stream, from).await;
         assert_eq!(begun.elapsed(), Duration::from_secs(1));

@@ -18,7 +18,7 @@ pub use handshake::Identity;
 use crate::driver::Net;
 use bytes::Bytes;
 use connection::{Closed, Connection};
-use dial::{Address, Backoff, Connector};
+use dial::{Address, Backoff, Connector, Said};
 use handshake::{Credentials, Established};
 use lakebed::{Config, Event, MEMBERS_MAX, Membership, NodeId, Tuning};
 use std::{
@@ -208,6 +208,7 @@ impl TcpNet {
             credentials,
             established: sender,
             counters: Arc::clone(&counters),
+            said: Said::default(),
         });
         let accepting = Accepting::new(Arc::clone(&connector).accept(listener));
         let mut tasks = JoinSet::new();
