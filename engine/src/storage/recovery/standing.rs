@@ -51,8 +51,7 @@ impl Recovery {
     ) -> Result<(), Halt> {
         let is_forced = self.is_forced() && self.forced.is_none();
         let has_others = !self.look.is_alone() && !self.is_forced();
-        let believes = has_others || cfg!(lakebed_break = "rest_on_a_footer");
-        let rests = !self.is_look() && !believes && self.look.rests_on_snapshot(is_forced);
+        let rests = !has_others && !self.is_look() && self.look.rests_on_snapshot(is_forced);
         match Standing::of(&self.look).filter(|_| rests) {
             Some(standing) => self.read_on(Box::new(standing), parts.ops),
             None => self.decide(now, parts)?,
