@@ -12,7 +12,7 @@ mod copies;
 use self::copies::Copies;
 use super::{
     ops::{Job, Ops},
-    promises::Promises,
+    promises::{Promises, Version},
 };
 use crate::{
     disk::segment::{Layout, Slot},
@@ -59,6 +59,8 @@ pub(crate) struct Holes {
     /// Blocks of slots that were made anew from their entries, and the segments they are of.
     slots: VecDeque<(u64, Extent)>,
     at_work: Option<Work>,
+    /// The update of the hard state that names the one to be filled next, or none.
+    named_by: Version,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -207,16 +209,19 @@ impl Holes {
 
     /// The hard state is to name the next one, or none; true if it does. What is owed by nobody is
     /// acknowledged as it is.
-    fn name_next(&self, promises: &mut Promises) -> bool {
+    ///
+    /// What both copies hold is not enough: an update that names none may be on its way to the first of them,
+    /// and would count after a crash.
+    fn name_next(&mut self, promises: &mut Promises) -> bool {
         let next = self.next().map(|hole| hole.slot.id.index);
         let is_named =
             |index: &LogIndex| self.owed.contains(index) && !cfg!(lakebed_break = "name_no_refill");
         let owed = next.filter(is_named);
         let filling = owed.unwrap_or(LogIndex(0));
         if promises.wanted().filling != filling {
-            promises.want(|hard| hard.filling = filling);
+            self.named_by = promises.want(|hard| hard.filling = filling);
         }
-        owed.is_none() || promises.durable().filling == filling
+        owed.is_none() || promises.is_durable(self.named_by)
     }
 
     /// The blocks around it were read: with the entry in its place they are written.

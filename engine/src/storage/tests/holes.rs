@@ -618,3 +618,58 @@ fn the_time_of_an_entry_is_known_when_it_is_there_again() {
     let node = node.restart();
     assert_eq!((node.recovered().last.index, node.recovered().last_time.0), (LogIndex(1), 9));
 }
+
+/// An earlier life had named it and died before it wrote. The next one names none as long as nothing is given: with
+/// that on its way to the second copy, both held the old name, and the entry was written by it. Had that failed at
+/// its sync, the first copy would have counted, and the entry been believed.
+#[test]
+fn an_entry_is_written_again_by_no_name_that_is_being_taken_back() {
+    let is_of_log = |action: &Action| {
+        let Action::Disk { request, .. } = action else { return false };
+        matches!(
+            request,
+            DiskRequest::Read { file: File::Segment(_), .. }
+                | DiskRequest::Write { file: File::Segment(_), .. }
+        )
+    };
+    let (node, frames) = grown([40, 50, 60]);
+    let mut disk = node.disk;
+    harm(&mut disk, &frames[1]);
+    harm(&mut disk, &frames[2]);
+    let give = |node: &mut Node| {
+        let head = Head::parse_whole(&frames[1], node.recovered().seed).expect("it is whole");
+        node.storage.refill(&head, &frames[1]);
+    };
+    let mut node = Node::start(disk, Start::Run);
+    give(&mut node);
+    let mut asked = node.ask();
+    while !asked.iter().any(is_of_log) {
+        asked.into_iter().for_each(|action| node.perform(action));
+        asked = node.ask();
+    }
+    assert_eq!(node.storage.promises().durable().filling, LogIndex(2));
+    let disk = node.disk;
+    let mut storage = Storage::new(&config(), 42);
+    storage.on_start(Start::Run);
+    let mut node =
+        Node { storage, disk, recovered: None, ..Node::start(Disk::default(), format()) };
+    let takes_back = |node: &Node| {
+        node.recovered.is_some() && node.storage.promises().wanted().filling == LogIndex(0)
+    };
+    while !takes_back(&node) {
+        let mut out = Vec::new();
+        node.recovered = node.storage.recover(node.now, &mut out).or_else(|| node.recovered.take());
+        out.extend(node.ask());
+        out.into_iter().for_each(|action| node.perform(action));
+    }
+    // Of the first copy; what is asked for then is that of the second.
+    let held = node.ask();
+    give(&mut node);
+    assert!(!held.iter().any(is_of_log));
+    assert_eq!(node.ask().iter().find(|action| is_of_log(action)).map(|_| ()), None);
+    assert_eq!(node.storage.promises().durable().filling, LogIndex(2), "both copies hold it still");
+    held.into_iter().for_each(|action| node.perform(action));
+    node.settle();
+    assert_eq!(node.storage.hole().map(|hole| hole.index), Some(LogIndex(3)));
+    assert_eq!(node.restart().storage.hole().map(|hole| hole.index), Some(LogIndex(3)));
+}
