@@ -5,7 +5,7 @@
 
 use crate::{
     membership::Membership,
-    types::{ClusterId, GroupId, LogId, NodeId, SnapshotId},
+    types::{ClusterId, GroupId, LogId, NodeId, SnapshotId, Timestamp},
 };
 use std::{fmt, sync::Arc};
 
@@ -29,6 +29,9 @@ pub struct Backup {
     pub bytes: u64,
     /// Their CRC32C.
     pub digest: u32,
+    /// Nothing that it holds was of a later time, by the clocks of those who led: zero, if the snapshot was taken
+    /// before there was a place for it.
+    pub time: Timestamp,
     /// Who belonged to the cluster then.
     pub members: Arc<Membership>,
 }

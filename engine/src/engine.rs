@@ -404,7 +404,7 @@ impl Engine {
             && (raft.wants_own_snapshot() && compaction.may_try_again(self.now)
                 || compaction.is_due(storage, &self.tuning, (at, self.now)))
         {
-            storage.capture(at, Arc::clone(members));
+            storage.capture(at, Arc::clone(members), raft.last_time());
         }
         if raft.is_installing_others() || !compaction.pins.peers.is_empty() {
             let pins = raft.pins();

@@ -91,6 +91,7 @@ impl BackupReader {
             id: header.id,
             bytes: footer.payload_bytes,
             digest: footer.digest,
+            time: header.time,
             members: header.membership.clone(),
         })
     }
@@ -216,7 +217,7 @@ mod tests {
         },
         le::put_u64,
         membership::Membership,
-        types::{ClusterId, Identity, NodeId, SnapshotId},
+        types::{ClusterId, Identity, NodeId, SnapshotId, Timestamp},
     };
     use std::sync::Arc;
 
@@ -239,6 +240,7 @@ mod tests {
             origin: Origin::Captured,
             block_bytes: block_bytes(align),
             groups: 5,
+            time: Timestamp(77),
             membership: Arc::new(Membership::default()),
         };
         let mut bytes = header.encode(align);

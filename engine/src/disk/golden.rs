@@ -350,18 +350,22 @@ fn golden_snapshot() {
         origin: snapshot::Origin::Captured,
         block_bytes: snapshot::block_bytes(512),
         groups: 0,
+        time: Timestamp(0),
         membership: membership(id(0x84, 0x85)),
     };
     let fields: &[Field] =
         &[("index", 8), ("term", 8), ("snapshot id", 8), ("origin", 8), ("block length", 8)];
-    // As each was written before there was a place for the number of groups, and as it is with one.
+    // As each was written before there was a place for the number of groups, and as it is with one; and so for the
+    // time.
     let of_groups = snapshot::Header { groups: 0x86, ..header.clone() };
-    let groups: [(_, &[Field], _); 2] = [
+    let with_time = snapshot::Header { time: Timestamp(0x87), ..of_groups.clone() };
+    let ages: [(_, &[Field], _); 3] = [
         ("snapshot-header", &[("- reserved", 160)], header),
         ("snapshot-header-groups", &[("groups", 8), ("- reserved", 152)], of_groups),
+        ("snapshot-header-time", &[("groups", 8), ("time", 8), ("- reserved", 144)], with_time),
     ];
-    for (name, groups, header) in groups {
-        let fields = [PRELUDE, IDENTITY, fields, groups, &MEMBERSHIP];
+    for (name, later, header) in ages {
+        let fields = [PRELUDE, IDENTITY, fields, later, &MEMBERSHIP];
         let bytes = golden(name, &fields, &header.encode(512));
         assert_eq!(snapshot::Header::decode(&bytes, GroupId(0x13), id(0x81, 0x82)), Ok(header));
     }
@@ -396,6 +400,7 @@ fn a_snapshot_of_another_place_or_of_no_blocks_is_none() {
         origin: snapshot::Origin::Captured,
         block_bytes,
         groups: 0,
+        time: Timestamp(0),
         membership: membership(LogId::ZERO),
     };
     let read = |header: snapshot::Header| {
@@ -502,7 +507,7 @@ fn every_flipped_bit_of_every_structure_is_noticed() {
     type Reads = Box<dyn Fn(&[u8]) -> bool>;
     let snapshot_header =
         move |b: &[u8]| snapshot::Header::decode(b, group, id(0x81, 0x82)).is_ok();
-    let structures: [(&str, Reads); 9] = [
+    let structures: [(&str, Reads); 10] = [
         ("hard-state", Box::new(move |b| HardState::decode(b, group).is_ok())),
         ("segment-header", Box::new(move |b| Header::decode(b, group, 0x51).is_ok())),
         ("segment-end", Box::new(move |b| EndRecord::decode(b, group, 0x51).is_ok())),
@@ -510,6 +515,7 @@ fn every_flipped_bit_of_every_structure_is_noticed() {
         ("entry", Box::new(move |b| Head::parse_whole(b, seed).is_ok())),
         ("snapshot-header", Box::new(snapshot_header)),
         ("snapshot-header-groups", Box::new(snapshot_header)),
+        ("snapshot-header-time", Box::new(snapshot_header)),
         (
             "snapshot-block",
             Box::new(move |b| {

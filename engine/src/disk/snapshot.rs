@@ -11,7 +11,7 @@ use crate::{
     config::SNAPSHOT_BLOCK_UNITS,
     le::{put_u32, put_u64, put_u64s, u32_at, u64_at, u64s_at},
     membership::{CODE_BYTES_MAX, Membership},
-    types::{ClusterId, GroupId, Identity, LogId, LogIndex, NodeId, SnapshotId, Term},
+    types::{ClusterId, GroupId, Identity, LogId, LogIndex, NodeId, SnapshotId, Term, Timestamp},
 };
 use std::sync::Arc;
 
@@ -53,6 +53,8 @@ pub(crate) struct Header {
     pub(crate) block_bytes: u32,
     /// Of how many groups this is one; zero: not said.
     pub(crate) groups: u32,
+    /// None of what it holds was of a later time; zero: not said.
+    pub(crate) time: Timestamp,
     pub(crate) membership: Arc<Membership>,
 }
 
@@ -75,6 +77,7 @@ impl Header {
                 self.origin as u64,
                 u64::from(self.block_bytes),
                 u64::from(self.groups),
+                self.time.0,
             ],
         );
         let membership = self.membership.encode();
@@ -99,6 +102,7 @@ impl Header {
             origin,
             block_bytes,
             groups,
+            time,
         ] = u64s_at(block, 16);
         let origin = match origin {
             1 => Origin::Captured,
@@ -128,6 +132,7 @@ impl Header {
             origin,
             block_bytes,
             groups,
+            time: Timestamp(time),
             membership: Arc::new(membership),
         })
     }

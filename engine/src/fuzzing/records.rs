@@ -132,6 +132,7 @@ pub fn snapshot(input: &[u8]) {
                 origin: snapshot::Origin::Captured,
                 block_bytes: snapshot::block_bytes(ALIGN),
                 groups: 3,
+                time: Timestamp(4),
                 membership: membership(),
             };
             let seed = FileSeed::new(GROUP, at.index.0);

@@ -8,7 +8,7 @@ use crate::{
     membership::Membership,
     message::Message,
     status::{self, Probe},
-    types::{LogIndex, NodeId, Piece, Term},
+    types::{LogIndex, NodeId, Piece, Term, Timestamp},
 };
 use std::sync::Arc;
 
@@ -92,6 +92,11 @@ impl Raft {
 
     pub(crate) const fn membership(&self) -> &Arc<Membership> {
         &self.membership
+    }
+
+    /// No entry of this log, nor of what it goes on from, has a later time.
+    pub(crate) const fn last_time(&self) -> Timestamp {
+        self.log.last_time()
     }
 
     pub(crate) const fn committed(&self) -> LogIndex {

@@ -36,7 +36,7 @@ use crate::{
     event::Start,
     file::File,
     membership::{Member, Membership},
-    types::{GroupId, LogId, LogIndex, NodeId, Term},
+    types::{GroupId, LogId, LogIndex, NodeId, Term, Timestamp},
 };
 use bytes::Bytes;
 use rand_chacha::{
@@ -488,8 +488,7 @@ impl Look {
             first: self.log.first,
             first_prev_term: hard.first.prev_term,
             last: self.log.last,
-            // The last segment may have no entry yet.
-            last_time: self.segments.iter().map(SegmentFound::last_time).max().unwrap_or_default(),
+            last_time: self.last_time(),
             terms: self.terms(),
             // The log begins behind what was committed, also when that snapshot is lost.
             committed: hard.commit_hint.max(snapshot.index).max(self.log.first.previous()),
@@ -514,6 +513,13 @@ impl Look {
     }
 
     /// The term of an entry of the log.
+    /// Of what the log and the snapshots hold. The last segment may have no entry yet, or its last one may be bad.
+    fn last_time(&self) -> Timestamp {
+        let snapshots = self.whole_snapshots().into_iter().map(|found| found.header.time);
+        let segments = self.segments.iter().map(SegmentFound::last_time);
+        snapshots.chain(segments).max().unwrap_or_default()
+    }
+
     pub(super) fn term_at(&self, index: LogIndex) -> Term {
         let terms = self.terms();
         let run = terms.partition_point(|(first, _)| *first <= index);

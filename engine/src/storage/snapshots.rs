@@ -23,7 +23,7 @@ use crate::{
     file::{DiskError, File},
     marks::Mark,
     membership::Membership,
-    types::{CaptureId, LogId, LogIndex, Piece, SnapshotId, SnapshotName},
+    types::{CaptureId, LogId, LogIndex, Piece, SnapshotId, SnapshotName, Timestamp},
 };
 use std::{collections::VecDeque, sync::Arc};
 
@@ -164,7 +164,7 @@ impl Snapshots {
     pub(crate) fn capture(
         &mut self,
         at: LogId,
-        membership: Arc<Membership>,
+        (membership, time): (Arc<Membership>, Timestamp),
         number: u64,
         ops: &mut Ops,
     ) -> bool {
@@ -173,7 +173,7 @@ impl Snapshots {
             return false;
         }
         self.captures += 1;
-        let header = self.header(at, SnapshotId(number), Origin::Captured, membership);
+        let header = self.header(at, SnapshotId(number), Origin::Captured, (membership, time));
         let capture = CaptureId(self.captures);
         self.saving = Some(Saving::capture(header, capture, self.align, ops));
         true
@@ -190,10 +190,11 @@ impl Snapshots {
         at: LogId,
         id: SnapshotId,
         origin: Origin,
-        membership: Arc<Membership>,
+        (membership, time): (Arc<Membership>, Timestamp),
     ) -> Header {
         let Self { identity, align, groups, .. } = *self;
-        Header { identity, at, id, origin, block_bytes: block_bytes(align), groups, membership }
+        let block_bytes = block_bytes(align);
+        Header { identity, at, id, origin, block_bytes, groups, time, membership }
     }
 
     pub(crate) fn on_captured(&mut self, capture: CaptureId, result: Result<Chunk, MachineError>) {
@@ -258,8 +259,8 @@ impl Snapshots {
         if self.staging.is_none() {
             // Those of the first piece: the header is written before anything else.
             let Some(members) = &piece.members else { return ops.met(Mark::InstallPieceRefused) };
-            let members = Arc::clone(members);
-            self.staging = Some(self.begin_staging(piece.snapshot, members, ops));
+            let told = (Arc::clone(members), piece.time);
+            self.staging = Some(self.begin_staging(piece.snapshot, told, ops));
         }
         let staging = self.staging.as_mut().expect("it was just begun");
         if !staging.take_piece(piece) {
@@ -270,10 +271,10 @@ impl Snapshots {
     fn begin_staging(
         &mut self,
         name: SnapshotName,
-        membership: Arc<Membership>,
+        told: (Arc<Membership>, Timestamp),
         ops: &mut Ops,
     ) -> Saving {
-        let header = self.header(name.at, name.id, Origin::Installed, membership);
+        let header = self.header(name.at, name.id, Origin::Installed, told);
         match self.left.take() {
             Some(left) if left.begins(name, &header, self.align) => {
                 Saving::go_on_from(&left, header, name, self.align)

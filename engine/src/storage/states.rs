@@ -7,7 +7,7 @@ use super::{Storage, look};
 use crate::{
     file::DiskError,
     membership::Membership,
-    types::{LogId, LogIndex},
+    types::{LogId, LogIndex, Timestamp},
 };
 use std::sync::Arc;
 
@@ -28,14 +28,15 @@ impl Storage {
             && !self.installing.is_under_way()
     }
 
-    /// Captures the machine as it is after `at`; false if a capture runs or `at` is no news.
-    pub(crate) fn capture(&mut self, at: LogId, members: Arc<Membership>) -> bool {
+    /// Captures the machine as it is after `at`, of which nothing was of a later time; false if a capture runs
+    /// or `at` is no news.
+    pub(crate) fn capture(&mut self, at: LogId, members: Arc<Membership>, time: Timestamp) -> bool {
         self.stray();
         if self.installing.is_under_way() {
             return false;
         }
         let number = look::draw(self.seed ^ at.index.0.rotate_left(32)).max(1);
-        self.snapshots.capture(at, members, number, &mut self.ops)
+        self.snapshots.capture(at, (members, time), number, &mut self.ops)
     }
 
     /// Why the save of a snapshot was given up since this was asked last.

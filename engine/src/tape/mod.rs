@@ -23,7 +23,7 @@ use std::fmt;
 use write::Write;
 
 /// The version this build writes, and the only one it reads.
-pub const VERSION: u32 = 7;
+pub const VERSION: u32 = 8;
 const MAGIC: &[u8; 8] = b"LAKETAPE";
 
 /// Writes a tape.

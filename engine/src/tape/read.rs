@@ -74,7 +74,7 @@ records! {
     Requests { first, count }
     Member { id, incarnation, address }
     Chunk { bytes, last }
-    Backup { cluster, group, groups, node, at, id, bytes, digest, members }
+    Backup { cluster, group, groups, node, at, id, bytes, digest, time, members }
     Config {
         group, node, disk_align, segment_bytes, first_segment_bytes, groups, machine_keeps_state, tuning
     }

@@ -29,6 +29,7 @@ fn starts() -> Vec<Event> {
         id: SnapshotId(5),
         bytes: 99,
         digest: 0xdead_beef,
+        time: Timestamp(12),
         members: members.clone(),
     };
     let starts = [

@@ -87,7 +87,7 @@ records! {
     Requests { first, count }
     Member { id, incarnation, address }
     Chunk { bytes, last }
-    Backup { cluster, group, groups, node, at, id, bytes, digest, members }
+    Backup { cluster, group, groups, node, at, id, bytes, digest, time, members }
     Origin { at, id }
     Extent { offset, bytes, zeros }
     Run { ordinal, requests }

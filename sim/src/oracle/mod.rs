@@ -276,7 +276,6 @@ impl<M: StateMachine> Oracle<M> {
             self.commits.on_view(seen, known, &self.promises, members)?;
             self.members.on_view(seen, &self.committed, &self.votes)?;
             self.leaders.on_view(seen, &self.committed)?;
-            self.machines.on_view(seen);
             self.proofs.on_view(seen);
             self.clocks.on_view(seen)?;
         }

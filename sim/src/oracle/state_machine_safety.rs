@@ -4,9 +4,7 @@
 //! The first to apply an entry sets the record and moves the reference, a machine of the user's
 //! own kind that lives through no crash; whoever comes later is compared.
 
-use super::{
-    Checked, Seen, Violation, history::History, sessions_end::Sessions, times_go_on::Times,
-};
+use super::{Checked, Violation, history::History, sessions_end::Sessions, times_go_on::Times};
 use crate::{
     seat::Seat,
     witness::{Applied, Asked, Given, Inputs, PREFIX_BYTES, Witness, digest, state_digest},
@@ -45,7 +43,7 @@ impl<M: StateMachine> Machines<M> {
             reference: Witness::new(machine),
             positions,
             kept: None,
-            times: Times::new(nodes),
+            times: Times::new(),
             sessions: Sessions::default(),
         }
     }
@@ -92,15 +90,10 @@ impl<M: StateMachine> Machines<M> {
 
     pub(super) fn on_death(&mut self, node: usize) {
         self.positions[node] = Some(LogIndex(0));
-        self.times.on_death(node);
     }
 
     pub(super) fn hold_sessions_to(&mut self, limits: Option<Limits>) {
         self.sessions = Sessions::new(limits);
-    }
-
-    pub(super) fn on_view(&mut self, seen: &Seen<'_>) {
-        self.times.on_view(seen);
     }
 
     pub(super) fn on_restore(&mut self, node: usize, at: LogId, whole: bool) {

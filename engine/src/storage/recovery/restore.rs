@@ -85,6 +85,7 @@ impl Recovery {
             origin: Origin::Installed,
             block_bytes: block_bytes(self.config.disk_align),
             groups: self.config.groups,
+            time: backup.time,
             membership: Arc::new(look::with_incarnation(
                 members,
                 identity.node,

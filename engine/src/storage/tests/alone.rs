@@ -147,7 +147,7 @@ fn whoever_becomes_the_only_voter_takes_a_snapshot_for_what_it_lacks() {
     // One is under way, and ends below it.
     let members = node.recovered().membership.clone();
     node.captured = 0;
-    assert!(node.storage.capture(LogId::new(Term(3), LogIndex(602)), members));
+    assert!(node.storage.capture(LogId::new(Term(3), LogIndex(602)), members, Timestamp(9)));
     let at = LogId::new(Term(3), LogIndex(603));
     let members = Arc::new(Membership { at, ..alone() });
     node.storage.set_membership(Arc::clone(&members), members);

@@ -10,7 +10,7 @@ fn a_restart_tells_its_phases_to_the_end() {
     let mut node = Node::start(Disk::default(), format());
     node.append_all(1, sizes());
     let at = LogId::new(Term(1), LogIndex(300));
-    assert!(node.storage.capture(at, node.recovered().membership.clone()));
+    assert!(node.storage.capture(at, node.recovered().membership.clone(), Timestamp(9)));
     node.append_all(2, [40, 50, 60, 70]);
     node.storage.hint_committed(LogIndex(303));
     while let Some(deadline) = node.storage.deadline() {

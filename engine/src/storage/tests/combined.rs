@@ -170,7 +170,7 @@ fn a_snapshot_that_is_owed_is_wanted_though_the_disk_did_not_take_it() {
     let members = node.recovered().membership.clone();
     node.captured = 0;
     node.disk.fails = Some(|r| matches!(r, DiskRequest::Write { file: File::Part(..), .. }));
-    assert!(node.storage.capture(node.last, members));
+    assert!(node.storage.capture(node.last, members, Timestamp(9)));
     node.settle();
     assert!(node.storage.take_given_up().is_some());
     node.disk.fails = None;

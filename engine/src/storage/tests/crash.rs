@@ -323,7 +323,7 @@ impl Lives {
                 let at =
                     LogId::new(self.log[self.committed as usize - 1], LogIndex(self.committed));
                 self.storage.retain(LogIndex(self.committed), None);
-                self.storage.capture(at, members);
+                self.storage.capture(at, members, Timestamp(9));
             }
             12 => self.now = self.now.after(std::time::Duration::from_millis(70)),
             _ => self.complete(),

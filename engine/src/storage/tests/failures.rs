@@ -17,7 +17,7 @@ fn saving(fails: fn(&DiskRequest) -> bool) -> Node {
     node.append_all(1, sizes().take(20));
     node.disk.fails = Some(fails);
     let members = node.recovered().membership.clone();
-    assert!(node.storage.capture(node.last, members));
+    assert!(node.storage.capture(node.last, members, Timestamp(9)));
     node.settle();
     node
 }

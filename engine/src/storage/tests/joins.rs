@@ -158,7 +158,7 @@ fn a_snapshot_that_waits_for_what_is_missing_does_not_hold_up_the_one_that_comes
     let members = node.recovered().membership.clone();
     assert_eq!((node.storage.first_owed(), node.storage.restored()), (Some(LogIndex(2)), Some(at)));
     assert!(!node.storage.can_capture(at), "it would wait");
-    assert!(node.storage.capture(at, members));
+    assert!(node.storage.capture(at, members, Timestamp(9)));
     node.settle();
     assert_eq!(node.storage.snapshot(), LogId::ZERO);
     join(&mut node, at);
@@ -306,7 +306,7 @@ fn a_snapshot_has_no_name_before_its_term_is_promised_and_the_log_is_at_rest() {
             let (at, members) =
                 (LogId::new(Term(1), LogIndex(200)), node.recovered().membership.clone());
             node.captured = 0;
-            assert!(node.storage.capture(at, members));
+            assert!(node.storage.capture(at, members, Timestamp(9)));
         },
         |node| node.truncate(LogId::new(Term(1), LogIndex(290))),
     ];
@@ -357,12 +357,15 @@ fn only_a_newer_snapshot_is_captured_and_one_at_a_time() {
     let members = node.recovered().membership.clone();
     let at = |index| LogId::new(Term(1), LogIndex(index));
     node.captured = 0;
-    assert!(node.storage.capture(at(200), Arc::clone(&members)));
-    assert!(!node.storage.capture(at(250), Arc::clone(&members)), "one is under way");
+    assert!(node.storage.capture(at(200), Arc::clone(&members), Timestamp(9)));
+    assert!(!node.storage.capture(at(250), Arc::clone(&members), Timestamp(9)), "one is under way");
     node.settle();
     assert_eq!(node.storage.snapshot(), at(200));
     for old in [100, 200] {
-        assert!(!node.storage.capture(at(old), Arc::clone(&members)), "{old} is no news");
+        assert!(
+            !node.storage.capture(at(old), Arc::clone(&members), Timestamp(9)),
+            "{old} is no news"
+        );
     }
-    assert!(node.storage.capture(at(250), members));
+    assert!(node.storage.capture(at(250), members, Timestamp(9)));
 }

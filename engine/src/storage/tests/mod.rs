@@ -345,7 +345,7 @@ fn a_membership_of_another_entry_is_not_in_force_for_a_snapshot_that_lies_behind
     let never = Membership { at: LogId::new(Term(1), LogIndex(2)), ..Membership::of([member]) };
     node.storage.set_membership(Arc::new(never), Arc::clone(&formatted));
     node.storage.hint_committed(node.last.index);
-    assert!(node.storage.capture(node.last, Arc::clone(&formatted)));
+    assert!(node.storage.capture(node.last, Arc::clone(&formatted), Timestamp(9)));
     node.settle();
     let node = node.restart();
     assert_eq!(node.storage.restored(), Some(LogId::new(Term(2), LogIndex(3))));
@@ -413,7 +413,7 @@ fn snapshots_are_restored_and_the_log_below_them_goes() {
         node.storage.hint_committed(node.last.index);
         node.storage.retain(node.last.index, None);
         node.captured = 0;
-        assert!(node.storage.capture(node.last, members.clone()));
+        assert!(node.storage.capture(node.last, members.clone(), Timestamp(9)));
         node.settle();
         assert_eq!(node.storage.snapshot(), node.last);
         let captured = node.captured;
@@ -444,7 +444,7 @@ fn a_pin_that_is_too_far_behind_leaves_what_the_limit_keeps() {
         node.storage.hint_committed(node.last.index);
         node.storage.retain(node.last.index, Some(LogIndex(1)));
         node.captured = 0;
-        assert!(node.storage.capture(node.last, members.clone()));
+        assert!(node.storage.capture(node.last, members.clone(), Timestamp(9)));
         node.settle();
     }
     let first = node.storage.first();
@@ -458,7 +458,7 @@ fn a_bad_newest_snapshot_yields_to_the_older_one() {
     for round in 1..=2u64 {
         node.append_all(round, sizes());
         node.captured = 0;
-        assert!(node.storage.capture(node.last, members.clone()));
+        assert!(node.storage.capture(node.last, members.clone(), Timestamp(9)));
         node.settle();
     }
     let newest = File::Snapshot(node.storage.snapshot());
@@ -580,7 +580,7 @@ fn a_recycled_segment_ends_the_wait_for_room() {
     let capture = |node: &mut Node, at| {
         node.storage.hint_committed(node.last.index);
         node.captured = 0;
-        assert!(node.storage.capture(at, members.clone()));
+        assert!(node.storage.capture(at, members.clone(), Timestamp(9)));
         node.settle();
     };
     for round in 1..=2 {
@@ -613,13 +613,13 @@ fn a_snapshot_that_waits_for_a_log_without_room_gives_its_own_back() {
     node.disk.is_full = true;
     node.append_all(1, sizes());
     assert!(node.storage.durable() < node.last.index);
-    assert!(node.storage.capture(node.last, members.clone()));
+    assert!(node.storage.capture(node.last, members.clone(), Timestamp(9)));
     node.settle();
     assert_eq!(node.storage.take_given_up(), Some(DiskError::Full));
     assert!(!node.disk.files.keys().any(|file| matches!(file, File::Part(..))));
     // One that the log has come up with goes on.
     let at = LogId::new(Term(1), node.storage.durable());
-    assert!(node.storage.capture(at, members));
+    assert!(node.storage.capture(at, members, Timestamp(9)));
     node.settle();
     assert_eq!((node.storage.take_given_up(), node.storage.snapshot()), (None, at));
 }
@@ -640,7 +640,7 @@ fn a_log_that_is_compacted_as_it_grows_needs_no_more_zeros() {
         node.storage.hint_committed(node.last.index);
         node.storage.retain(node.last.index, None);
         node.captured = 0;
-        assert!(node.storage.capture(node.last, members.clone()));
+        assert!(node.storage.capture(node.last, members.clone(), Timestamp(9)));
         node.settle();
         let zeroed = |r: &&DiskRequest| matches!(r, DiskRequest::Create { zeroed: true, .. });
         created.push(node.disk.requests.iter().filter(zeroed).count());
@@ -741,7 +741,7 @@ fn every_bit_of_a_proven_entry_is_guarded() {
 fn a_read_that_fails_once_loses_nothing() {
     let mut node = Node::start(Disk::default(), format());
     node.append_all(1, sizes());
-    assert!(node.storage.capture(node.last, node.recovered().membership.clone()));
+    assert!(node.storage.capture(node.last, node.recovered().membership.clone(), Timestamp(9)));
     node.append_all(7, [40, 50]);
     node.storage.promise(Term(7), Some(NodeId(3)));
     node.settle();

@@ -99,7 +99,7 @@ fn a_storage_that_does_more_than_write_has_no_plain_turns() {
         ("it says its last words", |node| node.storage.journal.wind_up()),
         ("it takes a snapshot", |node| {
             let members = node.recovered().membership.clone();
-            assert!(node.storage.capture(node.last, members));
+            assert!(node.storage.capture(node.last, members, Timestamp(9)));
         }),
         ("it is to take another snapshot", |node| node.storage.snapshots.wants_fresh = true),
         ("its state is lost", |node| node.storage.snapshots.is_lost = true),

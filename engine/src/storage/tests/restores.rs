@@ -1,7 +1,8 @@
 //! What the machine begins with when a snapshot turns out bad while it is taken in.
 
 use super::{
-    holes::harm,
+    holes::{self, harm},
+    joins::stage,
     scrubs::{rot, snap, snapshots},
     *,
 };
@@ -243,4 +244,31 @@ fn catch_up(node: &mut Node, given: LogId) {
         }
         asked.into_iter().for_each(|action| node.perform(action));
     }
+}
+
+/// It was the time of the last entry that is good: with that the new leader dated what follows, and the log's time
+/// went back. Without an entry behind the snapshot nothing was known of it.
+#[test]
+fn how_late_it_was_is_known_from_a_snapshot_too() {
+    let (mut node, frames) = holes::grown([40, 50, 60]);
+    let (last, members) = (node.last, node.recovered().membership.clone());
+    // Later than any entry here: of one that was cut, say.
+    let time = Timestamp(50);
+    assert!(node.storage.capture(last, members, time));
+    node.settle();
+    assert_eq!(node.storage.snapshot(), last);
+    let mut disk = node.disk.clone();
+    harm(&mut disk, &frames[2]);
+    let with_hole = Node::start(disk, Start::Run);
+    assert_eq!(with_hole.storage.hole(), Some(last));
+    assert_eq!((with_hole.recovered().last, with_hole.recovered().last_time), (last, time));
+    // A peer's comes with its time, and no log is behind it.
+    let at = LogId::new(Term(2), LogIndex(1000));
+    node.storage.promise(Term(2), None);
+    node.settle();
+    stage(&mut node, at, 90_000);
+    node.storage.install(at);
+    node.settle();
+    let node = node.restart();
+    assert_eq!((node.recovered().last, node.recovered().last_time), (at, Timestamp(9)));
 }

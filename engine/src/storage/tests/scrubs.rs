@@ -24,7 +24,7 @@ fn node() -> Node {
 pub(super) fn snap(node: &mut Node) {
     let members = node.recovered().membership.clone();
     node.captured = 0;
-    assert!(node.storage.capture(node.last, members));
+    assert!(node.storage.capture(node.last, members, Timestamp(9)));
     node.settle();
     assert_eq!(node.storage.snapshot(), node.last);
 }

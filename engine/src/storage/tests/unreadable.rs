@@ -107,7 +107,7 @@ fn a_snapshot_whose_head_or_foot_cannot_be_read_yields_to_another() {
                 let members = node.recovered().membership.clone();
                 node.append_all(term, [40]);
                 node.captured = 0;
-                assert!(node.storage.capture(node.last, members));
+                assert!(node.storage.capture(node.last, members, Timestamp(9)));
                 node.settle();
             }
             assert!(!node.disk.files.contains_key(&bad), "{bad} {block}");

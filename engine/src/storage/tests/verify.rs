@@ -14,7 +14,7 @@ fn lived() -> Node {
         node.append_all(round, (0..60).map(|n| n * 37 % 1900));
         node.storage.hint_committed(node.last.index);
         node.captured = 0;
-        assert!(node.storage.capture(node.last, members.clone()));
+        assert!(node.storage.capture(node.last, members.clone(), Timestamp(9)));
         node.settle();
     }
     node.append_all(3, [40, 0, 700]);
@@ -174,7 +174,7 @@ fn a_bad_snapshot_is_forgotten_where_the_log_holds_all_it_did() {
     let members = node.recovered().membership.clone();
     node.append_all(1, sizes());
     node.storage.hint_committed(node.last.index);
-    assert!(node.storage.capture(node.last, members));
+    assert!(node.storage.capture(node.last, members, Timestamp(9)));
     node.settle();
     let (disk, last) = (node.disk, node.last);
     let snapshot = *disk.files.keys().rfind(|file| matches!(file, File::Snapshot(_))).expect("one");

@@ -10,7 +10,7 @@ use crate::{
     file::{DiskError, DiskRequest},
     membership::Member,
     storage::*,
-    types::{ClusterId, GroupId, OpId, SnapshotId},
+    types::{ClusterId, GroupId, OpId, SnapshotId, Timestamp},
 };
 use rand_chacha::{
     ChaCha8Rng,
@@ -33,6 +33,7 @@ fn backup(index: u64) -> Backup {
         id: SnapshotId(index + 1),
         bytes: STATE_BYTES as u64,
         digest: crc32c::crc32c(&STATE),
+        time: Timestamp(7),
         members: Arc::default(),
     }
 }
