@@ -190,8 +190,11 @@ impl Cluster {
             FaultKind::SetClock { node, by_ms } => {
                 self.machine(*node).clock.step(by_ms * MS as i64);
             }
-            // The clock that timers go by is madsim's.
-            FaultKind::StalledClock { .. } | FaultKind::Tune { .. } | FaultKind::Times { .. } => {}
+            // The clock that timers go by is madsim's; and nobody takes backups here.
+            FaultKind::StalledClock { .. }
+            | FaultKind::Tune { .. }
+            | FaultKind::Times { .. }
+            | FaultKind::BackUp { .. } => {}
             FaultKind::Change { .. } => unreachable!("no storm here changes the members"),
             FaultKind::UnheardFailure { .. } => unreachable!("no storm here draws it"),
             FaultKind::PowerCutAt { .. } | FaultKind::KillAt { .. } | FaultKind::FailAt { .. } => {

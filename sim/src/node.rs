@@ -348,6 +348,11 @@ pub(crate) struct Scars {
 }
 
 impl Scars {
+    /// Whether anything in this file was ever damaged.
+    pub(crate) fn was_struck(&self, file: File) -> bool {
+        self.files.contains(&file)
+    }
+
     /// Whether anything on it was ever damaged.
     pub(crate) fn has_any(&self) -> bool {
         self.is_ruined || !self.files.is_empty() || !self.entries.is_empty()

@@ -22,6 +22,7 @@ mod sessions;
 mod starts;
 mod stats;
 mod struck;
+mod taking;
 #[cfg(test)]
 mod tests;
 
@@ -48,8 +49,8 @@ pub(crate) use struck::Doomed;
 use bytes::{Bytes, BytesMut};
 use coming::Coming;
 use lakebed::{
-    Action, ClusterId, Engine, Event, GroupId, LogIndex, Marks, Member, Membership, NodeId, Note,
-    Outcome, RequestId, StateMachine, entry::Seed, tape::Digest,
+    Action, ClusterId, Engine, Event, GroupId, LogId, LogIndex, Marks, Member, Membership, NodeId,
+    Note, Outcome, RequestId, StateMachine, entry::Seed, tape::Digest,
 };
 use limits::Limits;
 use std::{collections::BTreeMap, sync::Arc};
@@ -121,6 +122,8 @@ pub struct World<M: StateMachine, W> {
     marks: Marks,
     /// Who is to become the only voter by force.
     forcing: Option<usize>,
+    /// What machines had when they were captured, while anybody takes backups.
+    captures: BTreeMap<LogId, u64>,
 }
 
 impl<M: StateMachine, W: Workload> World<M, W> {
@@ -168,6 +171,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             healed: None,
             marks: Marks::default(),
             forcing: None,
+            captures: BTreeMap::new(),
             times: Times::PLANNED,
             plan,
         };
@@ -322,6 +326,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             Coming::Think { client, round } => self.thought(client, round),
             Coming::Patience { client } => self.out_of_patience(client),
             Coming::Change { number, turn } => self.ask_for_change(number, turn),
+            Coming::BackUp(taking) => self.go_on_backing_up(*taking),
             Coming::ArmedCut { number } => {
                 self.fall_late(number);
                 Ok(())

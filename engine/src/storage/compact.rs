@@ -165,7 +165,7 @@ impl Compaction {
         }
         let Some(extra) = snapshots.whole.len().checked_sub(SNAPSHOTS_KEPT) else { return };
         let (serving, pins) = (&snapshots.serving, &snapshots.pins);
-        let is_pinned = |at| pins.uses(at);
+        let is_pinned = |at| pins.uses(at) && !cfg!(lakebed_break = "compact_what_is_pinned");
         let is_used = |at| serving.uses(at) || is_pinned(at);
         if snapshots.whole[..extra].iter().any(|snapshot| is_pinned(snapshot.header.at)) {
             ops.met(Mark::SnapshotKeptForPin);

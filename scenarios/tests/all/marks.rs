@@ -10,7 +10,7 @@ const SEEDS_MAX: u64 = 400;
 const GROUPS_SEEDS: u64 = 6;
 
 /// What no storm can meet, and why.
-const UNMET: [(Mark, &str); 9] = [
+const UNMET: [(Mark, &str); 8] = [
     // These are met in lost_quorum.rs.
     (Mark::OtherEpochDropped, "no storm forces a sole voter"),
     (Mark::QuorumForced, "no storm forces a sole voter"),
@@ -21,8 +21,7 @@ const UNMET: [(Mark, &str); 9] = [
     (Mark::RestoreRepeated, "no storm restores a backup"),
     (Mark::FormedFromBackup, "no storm restores a backup"),
     (Mark::OtherOriginMet, "no storm restores a backup"),
-    (Mark::SnapshotKeptForPin, "no storm reads a snapshot from outside"),
-    (Mark::PinExpired, "no storm reads a snapshot from outside"),
+    (Mark::PinExpired, "no storm lasts as long as a pin"),
 ];
 
 /// What storms meet once in a thousand runs, or less: not asked for.

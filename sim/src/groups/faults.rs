@@ -22,6 +22,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
                 | FaultKind::KillAndCut { .. }
                 | FaultKind::Damage { .. }
                 | FaultKind::Change { .. }
+                | FaultKind::BackUp { .. }
         );
         if !waits {
             self.struck(fault.name());

@@ -46,7 +46,7 @@ pub(super) fn check(
         )
     };
     let has_failures = failed || plan.faults.iter().any(fails);
-    let kept = SNAPSHOTS_KEPT + usize::from(has_failures);
+    let kept = SNAPSHOTS_KEPT + usize::from(has_failures) + plan.backups_of(node);
     if snapshots > kept + status.snapshots_damaged as usize {
         return complain(format!(
             "holds {snapshots} snapshots, of which {} are damaged",

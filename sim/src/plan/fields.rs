@@ -220,10 +220,11 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
     ("tune", || FaultKind::Tune { node: 0, to: retuning::BLANK }),
     ("times", || FaultKind::Times { to: Times::PLANNED }),
     ("unheard-failure", || FaultKind::UnheardFailure { node: 0, given: Given::Snapshot, down: 0 }),
+    ("back-up", || FaultKind::BackUp { node: 0, pause: 0 }),
 ];
 
 /// How many kinds of fault there are.
-pub const KINDS_COUNT: usize = 31;
+pub const KINDS_COUNT: usize = 32;
 
 /// What each kind of fault is called, in the order in which [`Stats`](crate::Stats) counts them.
 pub fn kind_names() -> impl Iterator<Item = &'static str> {
@@ -263,6 +264,7 @@ impl FaultKind {
             Self::FailAt { .. } => "fail-at",
             Self::Flip { .. } => "flip",
             Self::Transfer { .. } => "transfer",
+            Self::BackUp { .. } => "back-up",
             Self::Change { .. } => "change",
             Self::Tune { .. } => "tune",
             Self::Times { .. } => "times",
@@ -306,6 +308,7 @@ impl FaultKind {
                 time("down", down),
             ],
             Self::Transfer { node: which } => vec![node("to", which)],
+            Self::BackUp { node: which, pause } => vec![node("node", which), time("pause", pause)],
             Self::Change { steps } => vec![plain("steps", steps)],
             Self::Tune { node: which, to } => {
                 let mut fields = vec![node("node", which)];

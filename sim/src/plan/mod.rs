@@ -335,6 +335,13 @@ pub enum FaultKind {
         /// To whom.
         node: usize,
     },
+    /// Whoever takes backups begins with a node's newest snapshot: pins it, reads it, gives it back.
+    BackUp {
+        /// Whose.
+        node: usize,
+        /// Before each look whether there is an answer.
+        pause: u64,
+    },
     /// The members are to be others: asked of whoever leads until it is taken, for a while.
     Change {
         /// What becomes of whom.
@@ -471,6 +478,18 @@ impl Plan {
         self.faults.iter().any(|fault| fault.kind.is_beyond())
     }
 
+    /// How many backups are taken of this node.
+    pub(crate) fn backups_of(&self, node: usize) -> usize {
+        let is_it =
+            |fault: &&Fault| matches!(fault.kind, FaultKind::BackUp { node: of, .. } if of == node);
+        self.faults.iter().filter(is_it).count()
+    }
+
+    /// Whether backups are taken of any.
+    pub(crate) fn takes_backups(&self) -> bool {
+        self.faults.iter().any(|fault| matches!(fault.kind, FaultKind::BackUp { .. }))
+    }
+
     /// A cluster without any fault, with quick disks and links: for directed stories.
     #[must_use]
     pub fn calm(seed: u64, nodes: usize) -> Self {
@@ -558,6 +577,7 @@ impl FaultKind {
             | Self::SlowDisk { node, .. }
             | Self::Stop { node, .. }
             | Self::Transfer { node }
+            | Self::BackUp { node, .. }
             | Self::Tune { node, .. }
             | Self::HungDisk { node, .. }
             | Self::FailedOperation { node, .. }

@@ -50,6 +50,7 @@ pub(super) enum Site {
     Behind = 40,
     Rots = 41,
     HungStops = 42,
+    BackUps = 43,
 }
 
 impl Site {

@@ -1,6 +1,6 @@
 //! From a seed to the faults of a storm: which kinds exist at all, how often, and when.
 
-use super::{Fault, FaultKind, Harm, MS, Moment, Part, Retuning, Times, site::Site};
+use super::{Fault, FaultKind, Harm, MS, Moment, Part, Retuning, Times, US, site::Site};
 use crate::{
     disk::{EIO, Failure, Survivors, Victim},
     prng::Draw,
@@ -48,6 +48,7 @@ impl Faults {
         self.damage();
         self.bad_entries();
         self.transfers();
+        self.backups();
         self.tunes();
         self.times();
         self.late_answers();
@@ -302,6 +303,18 @@ impl Faults {
             for _ in 0..draw.between(1, 4) {
                 let heir = self.node(&mut draw);
                 self.add(Self::at(&mut draw), FaultKind::Transfer { node: heir });
+            }
+        }
+    }
+
+    /// Somebody takes backups, quickly or slowly.
+    fn backups(&mut self) {
+        let mut draw = self.lane(Site::BackUps);
+        if draw.ratio(1, 3) {
+            for _ in 0..draw.between(1, 5) {
+                let (node, least) = (self.node(&mut draw), *draw.pick(&[50 * US, MS, 20 * MS]));
+                let pause = draw.delay(least, least);
+                self.add(Self::at(&mut draw), FaultKind::BackUp { node, pause });
             }
         }
     }

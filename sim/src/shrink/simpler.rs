@@ -106,6 +106,7 @@ pub(super) const fn lasting(kind: &mut FaultKind) -> Option<&mut u64> {
         | FaultKind::FailAt { .. }
         | FaultKind::Stop { .. }
         | FaultKind::Transfer { .. }
+        | FaultKind::BackUp { .. }
         | FaultKind::Change { .. }
         | FaultKind::Tune { .. }
         | FaultKind::Times { .. }

@@ -1,6 +1,6 @@
 //! What is to come in the world of one group.
 
-use super::hearsay::Age;
+use super::{hearsay::Age, taking::Taking};
 use bytes::Bytes;
 use lakebed::{Event, OpId};
 
@@ -18,5 +18,6 @@ pub(super) enum Coming {
     Patience { client: usize },
     ArmedCut { number: u64 },
     Change { number: u64, turn: u32 },
+    BackUp(Box<Taking>),
     Late { node: usize, life: u32, event: Box<Event> },
 }

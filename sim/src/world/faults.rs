@@ -92,6 +92,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 | FaultKind::MisdirectedWrite { .. }
                 | FaultKind::OldImage { .. }
                 | FaultKind::Change { .. }
+                | FaultKind::BackUp { .. }
         );
         if !waits {
             self.struck(fault.name());
@@ -122,6 +123,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             FaultKind::Partition { side, both_ways, noticed, .. } => {
                 self.partition(side, *both_ways, *noticed);
             }
+            FaultKind::BackUp { node, pause } => self.begin_backup(*node, *pause)?,
             FaultKind::Transfer { node } => {
                 if let Some(leader) = self.leading() {
                     self.hand_over(leader, Some(*node))?;

@@ -102,7 +102,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             Machine::Query { requests, .. } => {
                 requests.ids().for_each(|id| self.oracle.on_ask(at, &self.requests.of(id).query));
             }
-            Machine::Capture { capture, .. } => self.nodes[at].runner.machine.hold(*capture),
+            Machine::Capture { capture, at: id } => {
+                self.nodes[at].runner.machine.hold(*capture);
+                self.note_capture(at, *id);
+            }
             Machine::Restore { at: id, last, .. } => self.oracle.on_restore(at, *id, *last),
             _ => {}
         }
