@@ -6,14 +6,14 @@
 
 use crate::{backup::show, progress::bytes_bar};
 use anyhow::{Context, Result, anyhow, bail};
-use lakebed::Backup;
+use lakebed::{Backup, Timestamp};
 use lakebed_kv::slots::GROUPS_MAX;
 use lakebed_runtime::read_backup;
 use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    time::Instant,
+    time::{Duration, Instant, SystemTime},
 };
 
 /// A whole backup.
@@ -204,6 +204,17 @@ fn missing(name: &Path, asked: Option<u16>) -> anyhow::Error {
             "cannot read {path}: No such file or directory; nor is there {}, as of several groups",
             first.display()
         ),
+    }
+}
+
+/// How late it was by the log when a snapshot was taken, for people: nothing, if that was before it said so.
+pub(crate) fn dated(time: Timestamp) -> String {
+    match time {
+        Timestamp(0) => String::new(),
+        Timestamp(nanos) => {
+            let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos);
+            format!(" of {}", httpdate::fmt_http_date(time))
+        }
     }
 }
 

@@ -8,7 +8,7 @@ mod json;
 
 use crate::{
     args::{Inspect, Verify},
-    backup_files::{self, BackupFiles},
+    backup_files::{self, BackupFiles, dated},
     counted, explain as told_as_error,
     groups_file::{GroupsFile, is_nodes},
     log::note,
@@ -82,12 +82,13 @@ fn verify_backup(args: &Verify) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     for (path, backup) in &files.files {
-        let Backup { cluster, node, at, bytes, digest, .. } = backup;
+        let Backup { cluster, node, at, bytes, digest, time, .. } = backup;
         let (index, term, state) = (at.index, at.term, BinaryBytes(*bytes));
         say(format_args!(
-            "{} of cluster {cluster}, as node {node} had it at {index} (term {term}): nothing is \
+            "{} of cluster {cluster}, as node {node} had it at {index} (term {term}){}: nothing is \
              wrong in {state} of state, checksum {digest:08x}",
             backup_files::what(path, backup),
+            dated(*time),
         ));
     }
     Ok(ExitCode::SUCCESS)

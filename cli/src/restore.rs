@@ -3,7 +3,7 @@
 use crate::{
     args::{Restore, refuse},
     backup::{called_of, show},
-    backup_files::BackupFiles,
+    backup_files::{BackupFiles, dated},
     groups_file::{Becoming, GroupsFile, folder, settle, stranger},
     progress::bytes_bar,
     say,
@@ -230,9 +230,10 @@ pub(crate) fn tell_state(files: &BackupFiles) {
         let (index, term) = (backup.at.index, backup.at.term);
         let of = called_of((files.groups > 1).then_some(backup.group.0), files.groups.into());
         say(format_args!(
-            "  {of}made of {}, {} of state as of {index} (term {term})",
+            "  {of}made of {}, {} of state as of {index} (term {term}){}",
             path.display(),
-            BinaryBytes(backup.bytes)
+            BinaryBytes(backup.bytes),
+            dated(backup.time)
         ));
     }
 }

@@ -197,6 +197,8 @@ pub(super) fn backup(files: &BackupFiles) -> serde_json::Value {
             "index": backup.at.index.0,
             "state_bytes": backup.bytes,
             "digest": format!("{:08x}", backup.digest),
+            // Of the log, by its leaders' clocks; zero: not said.
+            "unix_ns": backup.time.0.to_string(),
         })
     };
     serde_json::json!({ "well": true, "backup": files.files.iter().map(one).collect::<Vec<_>>() })

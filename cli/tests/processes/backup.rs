@@ -4,7 +4,8 @@
 use crate::{
     cluster::Cluster,
     common::{
-        Patient, Process, Scratch, eventually, fails, json, lakebed, local, output, output_of, text,
+        Patient, Process, Scratch, done, eventually, fails, json, lakebed, local, output,
+        output_of, text,
     },
     lone::Lone,
     ports::ports,
@@ -19,6 +20,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     thread,
+    time::{Duration, UNIX_EPOCH},
 };
 
 /// Three nodes to be, of a cluster that has no name but its members.
@@ -68,6 +70,14 @@ fn a_backup_of_any_node_becomes_a_new_cluster() {
             told
         })
         .collect();
+    // How late it was by the log, in the right year.
+    let verified = json(&["verify", text(&backups[1])]);
+    let nanos: u64 = verified["backup"][0]["unix_ns"].as_str().unwrap().parse().unwrap();
+    let now = UNIX_EPOCH.elapsed().unwrap();
+    assert!(now - Duration::from_nanos(nanos) < Duration::from_mins(10), "{verified}");
+    let shown = done(&["verify", text(&backups[1])]);
+    let day = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_nanos(nanos));
+    assert!(shown.contains(&format!(" of {day}: nothing is wrong")), "{shown}");
     // The same state everywhere, to the last byte.
     assert!(told.iter().all(|one| one["digest"] == told[0]["digest"]), "{told:?}");
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 3, "no part is left");
