@@ -87,7 +87,7 @@ impl Encoder {
             Payload::Members(members) => self.members(head, members),
             Payload::Removed { at } => self.bare(head, 18, [at.term.0, at.index.0]),
             Payload::Refill(given) => {
-                let words = [given.gone.term.0, given.gone.index.0];
+                let words = [given.gone.term.0, given.gone.index.0, given.time.0];
                 self.begin(head, 17, words, 0, given.frames.len());
                 (self.finish(), take(&mut given.frames))
             }
@@ -422,9 +422,9 @@ fn take_payload(kind: u8, from: &mut Fields<'_>, body: &[u8]) -> Result<Option<P
             let at = LogId::new(Term(term), LogIndex(index));
             Payload::RefillAsk { at }
         }),
-        17 => from.take().map(|[term, index]| {
-            let gone = LogId::new(Term(term), LogIndex(index));
-            Payload::Refill(Refill { gone, frames: Bytes::new() })
+        17 => from.take().map(|[term, index, time]| {
+            let (gone, time) = (LogId::new(Term(term), LogIndex(index)), Timestamp(time));
+            Payload::Refill(Refill { gone, time, frames: Bytes::new() })
         }),
         19 => Some(Payload::TimeoutNow),
         21 => {

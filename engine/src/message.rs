@@ -285,6 +285,8 @@ pub(crate) struct Forward {
 pub(crate) struct Refill {
     /// What it was asked for, if that is no entry any more in the sender's log; else zero.
     pub(crate) gone: LogId,
+    /// With that: no entry of the sender's log, nor of what its state holds, has a later time.
+    pub(crate) time: Timestamp,
     /// Whole entries, contiguous.
     pub(crate) frames: Bytes,
 }

@@ -14,8 +14,7 @@ pub trait StateMachine {
     /// Applies one command and writes its answer. `time` is the clock of the leader that made the
     /// entry ([`Event::time`](crate::Event::time)), or that of an earlier entry if that was later: a
     /// leader whose clock is ahead takes all along. It is the only one a command may look at. It does
-    /// not go back, but for one case: the last entry of a node that leads has gone bad on its disk, its clock is
-    /// behind, and nobody holds that entry but as state. A machine that decides by it keeps the greatest.
+    /// not go back.
     fn apply(&mut self, at: LogId, time: Timestamp, command: &[u8], answer: &mut Vec<u8>);
 
     /// Some of the commands that are applied next, in that order. A machine that waits for memory in

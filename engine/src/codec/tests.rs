@@ -109,8 +109,8 @@ pub(crate) fn every_kind() -> Vec<Message> {
         Payload::Gate { nonce: [1, 2] },
         Payload::GateAnswer { nonce: [1, 2], last: LogIndex(7) },
         Payload::RefillAsk { at: snapshot.at },
-        Payload::Refill(Refill { gone: LogId::ZERO, frames: Bytes::from_static(b"checked too") }),
-        Payload::Refill(Refill { gone: snapshot.at, frames: Bytes::new() }),
+        Payload::Refill(Refill { frames: Bytes::from_static(b"checked too"), ..Refill::default() }),
+        Payload::Refill(Refill { gone: snapshot.at, time: Timestamp(7), frames: Bytes::new() }),
         Payload::Removed { at: snapshot.at },
         Payload::Members(Arc::clone(&members)),
     ]

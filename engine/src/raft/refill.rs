@@ -20,7 +20,7 @@ use crate::{
     marks::Mark,
     message::{Head, Payload, Refill as Given},
     storage::Reader,
-    types::{Instant, LogId, LogIndex, NodeId},
+    types::{Instant, LogId, LogIndex, NodeId, Timestamp},
 };
 use bytes::Bytes;
 use std::time::Duration;
@@ -178,8 +178,7 @@ impl Raft {
         let is_gone = at.index < self.log.first();
         if is_gone || self.log.id_at(at.index) != Some(at) {
             let gone = if is_gone { at } else { LogId::ZERO };
-            let nothing = Given { gone, frames: Bytes::new() };
-            return self.send(head.from, Payload::Refill(nothing));
+            return self.say_gone(head.from, gone);
         }
         let (last, bytes_max) = (self.log.marks.last(), self.tuning.append_bytes_max);
         if let Some(chunk) = self.log.slice(at.index, last, bytes_max as usize) {
@@ -194,10 +193,16 @@ impl Raft {
         }
     }
 
+    /// Zero: it is not, and not here.
+    fn say_gone(&mut self, to: NodeId, gone: LogId) {
+        let time = self.log.last_time();
+        self.send(to, Payload::Refill(Given { gone, time, frames: Bytes::new() }));
+    }
+
     /// It is bad here as well, and a snapshot holds it: nobody will mend it.
     pub(super) fn give_nothing(&mut self, to: NodeId, at: LogIndex) {
         if let Some(gone) = self.log.id_at(at) {
-            self.send(to, Payload::Refill(Given { gone, frames: Bytes::new() }));
+            self.say_gone(to, gone);
         }
     }
 
@@ -205,7 +210,8 @@ impl Raft {
     pub(super) fn give(&mut self, to: NodeId, chunk: Chunk) {
         self.marks.set(Mark::RefillGiven);
         let Chunk { frames, .. } = chunk;
-        self.send(to, Payload::Refill(Given { gone: LogId::ZERO, frames }));
+        let (gone, time) = (LogId::ZERO, Timestamp(0));
+        self.send(to, Payload::Refill(Given { gone, time, frames }));
     }
 
     /// Whether the machine waits for an entry that is lost.
@@ -248,6 +254,8 @@ impl Raft {
             search.patience = took.min(self.tuning.election.0);
         }
         if given.gone == search.hole {
+            // It may be the last one of this log, and is behind nothing that is appended.
+            self.log.let_time_pass(given.time);
             if !search.without.contains(&head.from) {
                 search.without.push(head.from);
                 if leader == Some(head.from) {

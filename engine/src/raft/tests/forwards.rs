@@ -251,7 +251,7 @@ fn what_is_committed_and_cannot_be_applied_ends_at_one_who_stands() {
     let committed = cluster.at(2).raft.committed();
     assert!(cluster.at(2).raft.tracking.is_due(committed), "it knows where that is");
     cluster.isolate(2);
-    let given = crate::message::Refill { gone: id(1, 2), frames: Bytes::new() };
+    let given = crate::message::Refill { gone: id(1, 2), ..Default::default() };
     let head = cluster.at(3).raft.head_to(node(2));
     cluster.at(2).raft.on_message(node(3), Message { head, payload: Payload::Refill(given) });
     assert!(cluster.at(2).raft.is_gone());
@@ -289,6 +289,30 @@ fn a_snapshot_brings_the_time_of_the_log_that_it_comes_from() {
     let time = Timestamp(3_600_000 * MS);
     let head = cluster.at(1).raft.head_to(node(2));
     cluster.at(2).raft.on_piece(&head, Piece { time, snapshot: whole(), ..Piece::default() });
+    assert_eq!(cluster.at(2).raft.log.last_time(), time);
+}
+
+/// The last entry of who leads is bad, and everybody else holds it as state: nobody has its time but they.
+#[test]
+fn who_has_lost_the_last_entry_is_told_how_late_it_was() {
+    let mut cluster = Cluster::new({
+        let mut disks: Vec<_> = (0..3).map(|_| disk_with(1, &[1; 4], 3)).collect();
+        disks[1].lose(4);
+        disks
+    });
+    (1..=3).for_each(|id| cluster.settle(id));
+    let time = Timestamp(3_600_000 * MS);
+    assert!(cluster.at(2).raft.log.last_time() < time);
+    cluster.at(3).raft.log.let_time_pass(time);
+    cluster.at(3).raft.give_nothing(node(2), LogIndex(4));
+    let [Message { head, payload }] =
+        &cluster.at(3).raft.messages().drain(..).collect::<Vec<_>>()[..]
+    else {
+        panic!("it is answered once")
+    };
+    let message = Message { head: *head, payload: payload.clone() };
+    cluster.at(2).raft.on_message(node(3), message);
+    assert!(cluster.at(2).raft.is_gone());
     assert_eq!(cluster.at(2).raft.log.last_time(), time);
 }
 

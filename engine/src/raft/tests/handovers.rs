@@ -426,7 +426,7 @@ fn nobody_is_asked_to_lead_where_nobody_is_there() {
     (raft.facts.hole, raft.facts.owes_entries) = (Some(at), true);
     raft.observe_hole(Some(at));
     for _ in 0..5 {
-        let gone = crate::message::Refill { gone: at, frames: Bytes::new() };
+        let gone = crate::message::Refill { gone: at, ..Default::default() };
         raft.on_message(node(2), Message { head, payload: Payload::Refill(gone) });
     }
     assert_eq!(cluster.transfers(1), (0, 0, 0));

@@ -137,7 +137,7 @@ fn word_of_one_entry_says_nothing_of_another() {
     (1..=3).for_each(|id| cluster.settle(id));
     let at = |index| LogId::new(Term(1), LogIndex(index));
     let tell = |cluster: &mut Cluster, gone| {
-        let given = Refill { gone, frames: Bytes::new() };
+        let given = Refill { gone, ..Refill::default() };
         let head = cluster.at(2).raft.head_to(node(1));
         cluster.deliver(node(2), Message { head, payload: Payload::Refill(given) });
         cluster.at(1).raft.is_gone()
@@ -231,7 +231,7 @@ fn what_a_snapshot_holds_is_asked_for_where_somebody_may_have_it() {
         disks
     });
     (1..=3).for_each(|id| cluster.settle(id));
-    let gone = Refill { gone: LogId::new(Term(1), LogIndex(2)), frames: Bytes::new() };
+    let gone = Refill { gone: LogId::new(Term(1), LogIndex(2)), ..Refill::default() };
     let message =
         Message { head: cluster.at(2).raft.head_to(node(1)), payload: Payload::Refill(gone) };
     cluster.deliver(node(2), message);
@@ -285,7 +285,7 @@ fn what_is_gone_at_the_leader_is_stood_for_by_a_snapshot() {
         raft.facts.owes_entries = owes;
         raft.observe_hole(Some(at));
         if let Some(head) = said {
-            let gone = Refill { gone: at, frames: Bytes::new() };
+            let gone = Refill { gone: at, ..Refill::default() };
             raft.on_message(head.from, Message { head, payload: Payload::Refill(gone) });
         }
         (raft.wants_own_snapshot(), raft.lacks_state())
@@ -319,7 +319,7 @@ fn who_is_answered_late_asks_later() {
     let lost = cluster.at(2).disk.holes.clone();
     let frames = cluster.at(1).disk.log[2].1.clone();
     let head = cluster.at(1).raft.head_to(node(2));
-    let given = Payload::Refill(Refill { gone: LogId::ZERO, frames });
+    let given = Payload::Refill(Refill { frames, ..Refill::default() });
     cluster.at(2).raft.on_message(node(1), Message { head, payload: given });
     assert_eq!(asks(&mut cluster, 0), 1, "for the next, at once");
     assert_eq!(cluster.at(2).disk.holes, lost[1..]);
