@@ -9,6 +9,9 @@ use rand_chacha::{
     rand_core::{Rng, SeedableRng},
 };
 
+/// The most tails that are in a [delay](Draw::delay).
+pub(crate) const TAILS_MAX: u64 = 8;
+
 /// What randomness is used for. The number is part of a seed's meaning: never renumber.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u64)]
@@ -114,7 +117,7 @@ impl Draw {
     }
 
     /// `shortest`, and sometimes more: half of the results lie within `tail` of it, a quarter
-    /// beyond that, an eighth beyond that, up to eight tails.
+    /// beyond that, an eighth beyond that, up to eight tails (`TAILS_MAX`).
     pub fn delay(&mut self, shortest: u64, tail: u64) -> u64 {
         let word = self.any();
         let tails = u64::from((word as u8 | 0x80).trailing_zeros());

@@ -6,13 +6,15 @@ use crate::{
     disk::SimDisk,
     node::Scars,
     oracle::{Checked, Oracle, Violation},
-    plan::Plan,
+    plan::{Latency, Plan},
+    prng::TAILS_MAX,
     seat::Seat,
     trial::{after_power_cut, inspection},
     witness::Inputs,
     world::{Stats, node_id},
 };
-use lakebed::{Engine, Marks, StateMachine, Status, inspect::Probe};
+use lakebed::{Engine, Marks, StateMachine, Status, Tuning, inspect::Probe};
+use std::time::Duration;
 
 impl<M: StateMachine, W: Workload> World<M, W> {
     /// Simulated nanoseconds since the beginning.
@@ -59,6 +61,19 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     pub fn asked(&self) -> Vec<u32> {
         let now = || self.clients.iter().map(|client| client.asked).collect();
         self.healed.clone().unwrap_or_else(now)
+    }
+
+    /// Whether every message comes before a follower may stand for want of it: the last of a leader's heartbeats
+    /// before it was sent when the first message of the delay was.
+    pub(crate) fn has_prompt_links(&self) -> bool {
+        let Latency { least, tail } = self.plan.links.latency;
+        // Of [`Draw::delay`](crate::prng::Draw::delay) there is none longer.
+        let slowest = Duration::from_nanos(least + TAILS_MAX * tail);
+        let in_time = |tuning: Tuning| {
+            let Tuning { heartbeat, election, .. } = self.times.of(&tuning);
+            slowest + heartbeat < election.0
+        };
+        self.plan.tunings().all(in_time)
     }
 
     /// Whether what lies on the disks is no more than is to be there once nothing happens.
