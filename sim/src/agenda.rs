@@ -1,8 +1,9 @@
 //! What is to come, in order of time, and what was agreed on first among equals.
 //!
 //! The heap holds times and places alone, sixteen bytes each: what happens lies still in a list
-//! until then. Invariant: a place is free or on the heap once.
+//! until then. Invariant: a place is free or on the heap once; and no more happens than may.
 
+use crate::oracle::Violation;
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 /// Places on the list; that many things are never to come at one time.
@@ -17,11 +18,21 @@ pub(crate) struct Agenda<C> {
     list: Vec<Option<C>>,
     free: Vec<u32>,
     seq: u64,
+    /// How many things have happened, and after how many it is a failure that more do.
+    happened: u64,
+    happen_max: u64,
 }
 
 impl<C> Default for Agenda<C> {
     fn default() -> Self {
-        Self { heap: BinaryHeap::new(), list: Vec::new(), free: Vec::new(), seq: 0 }
+        Self {
+            heap: BinaryHeap::new(),
+            list: Vec::new(),
+            free: Vec::new(),
+            seq: 0,
+            happened: 0,
+            happen_max: u64::MAX,
+        }
     }
 }
 
@@ -39,14 +50,26 @@ impl<C> Agenda<C> {
         self.heap.push(Reverse(u128::from(at) << 64 | u128::from(behind)));
     }
 
-    /// The next thing, and when.
-    pub(crate) fn pop(&mut self) -> Option<(u64, C)> {
-        let Reverse(key) = self.heap.pop()?;
+    /// After so many things it is a failure that more are to come.
+    pub(crate) const fn limit(&mut self, most: u64) {
+        self.happen_max = most;
+    }
+
+    /// The next thing, and when. There always is one in a world, and not for ever.
+    pub(crate) fn pop(&mut self) -> Result<(u64, C), Violation> {
+        if self.happened >= self.happen_max {
+            let what = format!("the run goes on after {} things that happened", self.happened);
+            return Err(Violation::of_cluster("a run ends", what));
+        }
+        let Some(Reverse(key)) = self.heap.pop() else {
+            return Err(Violation::of_cluster("world", "nothing is left to happen".into()));
+        };
         let place = key as u32 & ((1 << PLACE_BITS) - 1);
-        Some(((key >> 64) as u64, self.vacate(place)))
+        Ok(((key >> 64) as u64, self.vacate(place)))
     }
 
     fn vacate(&mut self, place: u32) -> C {
+        self.happened += 1;
         self.free.push(place);
         self.list[place as usize].take().expect("a place on the heap is taken")
     }
@@ -88,7 +111,7 @@ mod tests {
             agenda.add(at, number);
         }
         let mut order = Vec::new();
-        while let Some((at, number)) = agenda.pop() {
+        while let Ok((at, number)) = agenda.pop() {
             order.push((at, number));
             if number == 2 {
                 agenda.add(10, 6);
@@ -107,7 +130,21 @@ mod tests {
         assert_eq!(agenda.take_all(20, |_| true), [], "something comes before");
         assert_eq!(agenda.take_all(10, |number| number % 2 == 1 || *number == 4), [1, 4, 5]);
         agenda.add(10, 6);
-        let rest: Vec<_> = std::iter::from_fn(|| agenda.pop()).collect();
+        let rest: Vec<_> = std::iter::from_fn(|| agenda.pop().ok()).collect();
         assert_eq!(rest, [(10, 2), (10, 6), (20, 3)]);
+    }
+
+    #[test]
+    fn no_more_happens_than_may() {
+        let mut agenda = Agenda::default();
+        for number in 0..9 {
+            agenda.add(number, number);
+        }
+        agenda.limit(3);
+        assert_eq!(agenda.take_all(0, |_| true), [0]);
+        let happened: Vec<_> = std::iter::from_fn(|| agenda.pop().ok()).collect();
+        assert_eq!(happened, [(1, 1), (2, 2)]);
+        let violation = agenda.pop().expect_err("six are left");
+        assert_eq!(violation.invariant, "a run ends");
     }
 }

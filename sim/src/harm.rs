@@ -253,7 +253,11 @@ fn harm_entries(
     }
     match harm {
         // What lies between entries is nobody's.
-        Harm::Rot => struck.for_each(|slot| disk.flip(file, slot.from.max(at) * 8 + 3)),
+        Harm::Rot => {
+            for slot in struck {
+                disk.flip(file, slot.from.max(at) * 8 + 3);
+            }
+        }
         _ => harm_sector(disk, file, at, harm),
     }
 }

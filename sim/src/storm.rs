@@ -40,9 +40,10 @@ const TURNS: u32 = 500;
 const CONVERGE_TIMES: u32 = 20;
 /// So many power cuts are tried beside the planned ones, so that some meet writes under way.
 const MORE_CRASHES_MAX: u64 = 30;
-/// A storm of more events, and of ten times as many as it is to have, has no end: it is to be seen as the
-/// failure that it is, and not as a sweep that says nothing. The longest known have sixty thousand.
-const EVENTS_MAX: u64 = 2_000_000;
+/// A storm in which more happens, and ten times as many events as it is to have, has no end: it is to be
+/// seen as the failure that it is, and not as a sweep that says nothing. The longest known have sixty
+/// thousand events.
+const HAPPEN_MAX: u64 = 2_000_000;
 /// A healed cluster must reach the storm's targets within this.
 const TARGETS_WITHIN: u64 = 60_000 * MS;
 
@@ -134,7 +135,7 @@ impl Storm {
         }
         let workload = Measured::under(&self.plan, workload);
         let mut world = World::new(self.plan, machine, workload);
-        world.limit_events(EVENTS_MAX.max(10 * world.plan().targets.events));
+        world.limit(happen_max(world.plan()));
         observe(self.seed, world, |world| {
             storm(world)?;
             if world.plan().is_beyond() {
@@ -180,6 +181,11 @@ pub(crate) fn violation(panic: Panic, node: Option<usize>) -> Violation {
         }
         None => Violation { invariant: "no panic", node, what: panic.what },
     }
+}
+
+/// After so many things that happened a storm of this plan has no end.
+pub(crate) fn happen_max(plan: &Plan) -> u64 {
+    HAPPEN_MAX.max(plan.targets.events.saturating_mul(10))
 }
 
 /// Lets the plan's faults strike and end, each at its time.

@@ -105,8 +105,6 @@ pub struct World<M: StateMachine, W> {
     /// Entries that were damaged, and where.
     harmed: Harmed,
     limits: Limits,
-    /// A run of more events has no end.
-    events_max: u64,
     armed: BTreeMap<u64, Armed>,
     /// Whether a node was ever to fall at a step of its disk.
     awaits_falls: bool,
@@ -159,7 +157,6 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             oracle: Oracle::new(count, Seed::new(CLUSTER, GROUP), members, reference),
             harmed: Harmed::default(),
             limits: Limits::of(&plan),
-            events_max: u64::MAX,
             armed: BTreeMap::new(),
             awaits_falls: false,
             digest: Digest::default(),
@@ -271,20 +268,15 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         until.unwrap_or(0).saturating_sub(self.now)
     }
 
-    /// After so many events it is a failure that the run goes on.
-    pub const fn limit_events(&mut self, most: u64) {
-        self.events_max = most;
+    /// After so many things that happened it is a failure that the run goes on: calls of engines, and what
+    /// no engine hears of.
+    pub const fn limit(&mut self, most: u64) {
+        self.agenda.limit(most);
     }
 
     /// Lets the next thing happen.
     pub fn step(&mut self) -> Checked {
-        if self.stats.events >= self.events_max {
-            let what = format!("the run goes on after {} events", self.stats.events);
-            return Err(Violation::of_cluster("a run ends", what));
-        }
-        let Some((at, what)) = self.agenda.pop() else {
-            return Err(Violation::of_cluster("world", "nothing is left to happen".into()));
-        };
+        let (at, what) = self.agenda.pop()?;
         self.now = self.now.max(at);
         self.happen(what)?;
         self.fall_due();

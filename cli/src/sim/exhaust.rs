@@ -75,6 +75,10 @@ pub(super) fn exhaust(exhaust: &Exhaust) -> Result<ExitCode> {
     if exhaust.share.json {
         say(serde_json::to_string(&all).context("its keys are strings")?);
     }
+    let has_tried = all.iter().any(|one| one.steps + one.failures > 0) || stop::is_asked();
+    if !has_tried {
+        refuse(format!("nothing was tried: no disk took {} steps", exhaust.every));
+    }
     Ok(code(all.iter().map(|one| one.failures).sum()))
 }
 
@@ -89,7 +93,11 @@ fn crash((told, node): (&'static Told, usize), exhaust: &Exhaust, kept: &Kept) -
     };
     let search = Search::new(node, exhaust.twice);
     let every = exhaust.every.get();
-    let steps = once.steps.div_ceil(every);
+    if every > once.steps {
+        let steps = counted(once.steps, "step");
+        note(format_args!("{name} node {}: {steps}, and none is the {every}th", node + 1));
+    }
+    let steps = once.steps / every;
     let jobs = exhaust.share.jobs(steps);
     let bar = Bar::new(steps, format!("{name} node {}, steps", node + 1));
     let results = shared(jobs, |part| {

@@ -32,6 +32,7 @@ impl One {
         }
     }
 
+    /// A pipe can be read once.
     fn read(&self, path: &Path) -> PlanFile {
         let (at, name) = (path.display(), self.scenario.name);
         let text = fs::read_to_string(path);
@@ -154,9 +155,16 @@ pub(super) fn plan(planned: &Planned) -> Result<ExitCode> {
 /// `lakebed sim shrink`.
 pub(super) fn shrink(kept: &Kept) -> Result<ExitCode> {
     let (one, out) = (&kept.one, kept.out());
+    let (seed, said) = match &one.which {
+        Which::Seed(seed) => (Seed::new(*seed), None),
+        Which::File(path) => {
+            let PlanFile { plan, bug, fix, .. } = one.read(path);
+            (Seed::of_plan(plan), Some((bug, fix)))
+        }
+    };
     stop::listen();
     let (begun, shower) = (Instant::now(), Shower::new());
-    let shrunk = shrink::shrink(one.seed(), one.scenario.run, |progress| shower.show(progress));
+    let shrunk = shrink::shrink(seed, one.scenario.run, |progress| shower.show(progress));
     shower.bar.finish_and_clear();
     let Some(shrunk) = shrunk else {
         say(format_args!(
@@ -167,16 +175,16 @@ pub(super) fn shrink(kept: &Kept) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let mut file = check::keep(one.scenario.name, &shrunk);
-    if let Which::File(path) = &one.which {
-        let before = one.read(path);
-        (file.bug, file.fix) = (before.bug, before.fix);
+    if let Some(said) = said {
+        (file.bug, file.fix) = said;
     }
+    let smallest = Seed::of_plan(file.plan.clone());
     keep_plan(&out, &file.to_string())
         .with_context(|| format!("cannot write the plan to {}", out.display()))?;
     say(told(&shrunk, begun, &out));
-    let smallest = One { scenario: one.scenario, which: Which::File(out) };
-    let traced = (one.scenario.run)(smallest.seed().traced());
-    Ok(smallest.tell(&traced.err().unwrap_or(shrunk.failure)))
+    let traced = (one.scenario.run)(smallest.traced());
+    let one = One { scenario: one.scenario, which: Which::File(out) };
+    Ok(one.tell(&traced.err().unwrap_or(shrunk.failure)))
 }
 
 fn told(shrunk: &Shrunk, begun: Instant, out: &Path) -> String {

@@ -3,7 +3,13 @@
 use crate::common::{Process, fails, lakebed, output, output_of};
 use rustix::process::Signal;
 use serde_json::Value;
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+};
 
 const SIX_SEEDS: [&str; 5] = ["sim", "run", "storm_of_three", "--seeds", "0..6"];
 
@@ -192,7 +198,7 @@ fn what_cannot_be_meant_is_refused() {
     let none = dir.path().join("none.plan").to_str().unwrap().to_owned();
     let nowhere = dir.path().join("no/where.plan").to_str().unwrap().to_owned();
     let run = ["sim", "run", "storm_of_one"];
-    let cases: [(&[&str], &[&str]); 17] = [
+    let cases: [(&[&str], &[&str]); 18] = [
         (
             &["sim", "run", "storm_of_thre"],
             &["similar value exists: 'storm_of_three'", "storm_of_one"],
@@ -200,6 +206,10 @@ fn what_cannot_be_meant_is_refused() {
         (&["sim", "exhaust", "three_in_turns"], &["similar value exists: 'three_in_turn'"]),
         (&["sim", "exhaust", "one_alone", "--node", "2"], &["one_alone has no node 2"]),
         (&["sim", "flips", "--every", "0"], &["--every"]),
+        (
+            &["sim", "exhaust", "one_alone", "--every", "999999"],
+            &["one_alone node 1: ", "nothing was tried: no disk took 999999 steps"],
+        ),
         (&[&run[..], &["--seeds", "9..3"]].concat(), &["3..9 is meant?"]),
         (&[&run[..], &["--seeds", "3..3"]].concat(), &["no seed is in it"]),
         (&[&run[..], &["--shard", "3/2"]].concat(), &["the last one is 2/2"]),
@@ -284,4 +294,13 @@ fn what_fails_is_told_on_one_screen_and_made_small() {
         "{text}"
     );
     fails(&["sim", "replay", "storm_of_three", small], 1, &["  broken: liveness: "]);
+
+    // What can be read once was gone when all was done, and the result with it.
+    let piped = dir.path().join("piped.plan");
+    let mut shrink = lakebed(&["sim", "shrink", "storm_of_three", "/dev/stdin", "--out"]);
+    shrink.arg(&piped).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = shrink.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(NEVER_A_LEADER.as_bytes()).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert_eq!(fs::read_to_string(piped).unwrap(), text);
 }

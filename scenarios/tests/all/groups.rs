@@ -4,7 +4,11 @@ use lakebed::Mark;
 use lakebed_scenarios::groups::{
     a_leader_of_many_dies, a_leader_of_many_gives_up, idle, members_end_unheard, storm,
 };
-use lakebed_sim::{Seed, check, groups::storm as of, plan::kind_names};
+use lakebed_sim::{
+    Seed, check,
+    groups::storm as of,
+    plan::{Asks, Latency, US, kind_names},
+};
 
 /// In a sweep of some length groups rest, wake in each of the ways there are, and are removed; members
 /// change, disks fill up, and what is on them rots.
@@ -82,6 +86,38 @@ fn no_fault_at_all_is_a_plan_as_well() {
         plan.faults.clear();
         storm(Seed::of_plan(plan)).unwrap_or_else(|failure| panic!("seed {number}: {failure}"));
     }
+}
+
+/// Clients that have but a moment between two requests, and hosts that are told nothing.
+#[test]
+fn a_run_without_an_end_is_a_failure() {
+    let mut plan = of::plan(&Seed::new(3), 5);
+    plan.clients = vec![Asks::nothing(); 16];
+    plan.think = Latency { least: US, tail: 0 };
+    let failure = storm(Seed::of_plan(plan)).expect_err("most that happens is no event");
+    assert_eq!(failure.violation.invariant, "a run ends");
+    assert!(failure.report.stats.events < 200_000, "{:?}", failure.report.stats);
+}
+
+/// What nobody came to is no part of a plan that is made small, and each operation can go alone.
+#[test]
+fn clients_make_the_operations_that_a_plan_leaves_them() {
+    let plan = of::plan(&Seed::new(5), 5);
+    let first = storm(Seed::of_plan(plan.clone())).unwrap_or_else(|failure| panic!("{failure}"));
+    assert_eq!(first.asked.len(), plan.clients.len());
+    assert!(first.asked.iter().all(|asked| *asked > 3), "{:?}", first.asked);
+    let with = |asks: &dyn Fn(usize) -> Asks| {
+        let mut plan = plan.clone();
+        plan.clients = (0..plan.clients.len()).map(asks).collect();
+        storm(Seed::of_plan(plan)).unwrap_or_else(|failure| panic!("{failure}"))
+    };
+    // Once everything is healed all are made that come.
+    let same = with(&|client| (1..=first.asked[client]).collect());
+    assert_eq!(same.digest, first.digest);
+    let fewer = with(&|client| (1..=first.asked[client]).filter(|n| n % 4 == 0).collect());
+    let none = with(&|_| Asks::nothing());
+    let [all, few, none] = [first, fewer, none].map(|report| report.stats.requests);
+    assert!(none < few && few < all, "{none}, {few}, {all} requests");
 }
 
 /// The one thing that idle groups cost is the beat of their nodes: as many as of one group.

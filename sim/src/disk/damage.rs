@@ -24,13 +24,17 @@ impl SimDisk {
         }
     }
 
-    /// A bit of a file is another one, durably; bits count from the lowest of the first byte.
-    pub fn flip(&mut self, file: File, bit: u64) {
-        if let Some(ino) = self.directory.lookup(file) {
-            let inode = self.inode(ino);
-            let byte = inode.durable.read(bit / 8, 1);
-            inode.durable.write(bit / 8, &Bytes::from(vec![byte[0] ^ 1 << (bit % 8)]));
+    /// A bit of a file is another one, durably; bits count from the lowest of the first byte. False if
+    /// the disk holds no such bit.
+    pub fn flip(&mut self, file: File, bit: u64) -> bool {
+        let Some(ino) = self.directory.lookup(file) else { return false };
+        let inode = self.inode(ino);
+        if bit / 8 >= inode.durable_len {
+            return false;
         }
+        let byte = inode.durable.read(bit / 8, 1);
+        inode.durable.write(bit / 8, &Bytes::from(vec![byte[0] ^ 1 << (bit % 8)]));
+        true
     }
 
     /// A file is gone, durably.

@@ -128,9 +128,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
 
     /// Lets the next thing happen.
     pub fn step(&mut self) -> Checked {
-        let Some((at, what)) = self.agenda.pop() else {
-            return Err(Violation::of_cluster("world", "nothing is left to happen".into()));
-        };
+        let (at, what) = self.agenda.pop()?;
         self.now = self.now.max(at);
         if matches!(what, Coming::Deliver { .. }) {
             self.take_time(&what);

@@ -25,6 +25,8 @@ const SEASON: u64 = 250 * MS;
 pub(super) struct Client {
     /// Rises with each thing it begins.
     round: u32,
+    /// How many operations were drawn for it.
+    pub(super) asked: u32,
     waits: Option<(GroupId, RequestId)>,
     /// Who leads, as it was told.
     leaders: BTreeMap<GroupId, usize>,
@@ -53,6 +55,12 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         }
         let lane = self.draws.lane(SITE_OPERATION, at as u32);
         let op = client::operation(&self.plan, at, lane, &mut self.workload);
+        if !self.is_asked(at) {
+            // As many rounds as if it were: how the others are asked for does not change.
+            self.clients[at].round += 1;
+            self.think(at);
+            return Ok(());
+        }
         let (id, event) = self.begin_request(at, node, group, op);
         let client = &mut self.clients[at];
         client.waits = Some((group, id));
@@ -60,6 +68,12 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let round = client.round;
         self.schedule(self.now + PATIENCE, Coming::Patience { client: at, round });
         self.feed(node, [HostEvent::Group(group, event)])
+    }
+
+    /// Whether the operation that was just drawn for a client is to be made.
+    fn is_asked(&mut self, at: usize) -> bool {
+        self.clients[at].asked += 1;
+        self.healed.is_some() || self.plan.clients[at].has(self.clients[at].asked)
     }
 
     /// One of the season's groups, or sometimes any.

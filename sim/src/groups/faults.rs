@@ -104,6 +104,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     /// Ends every fault.
     pub fn heal(&mut self) {
         self.note(None, || "heal".into());
+        self.healed = Some(self.asked());
         self.armed.clear();
         self.network.heal();
         for node in 0..self.nodes.len() {

@@ -38,6 +38,12 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         self.stats
     }
 
+    /// How many operations were drawn for each client until everything was healed.
+    pub(crate) fn asked(&self) -> Vec<u32> {
+        let now = || self.clients.iter().map(|client| client.asked).collect();
+        self.healed.clone().unwrap_or_else(now)
+    }
+
     /// A hash of every event and action.
     #[must_use]
     pub fn digest(&self) -> u64 {

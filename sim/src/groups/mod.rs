@@ -162,6 +162,8 @@ pub struct Groups<M: StateMachine, W> {
     elections: Stream,
     draws: Stream,
     clients: Vec<Client>,
+    /// Once everything was healed clients make every operation: how many each had come to then.
+    healed: Option<Vec<u32>>,
     workload: W,
     machine: fn() -> M,
     digest: Digest,
@@ -225,6 +227,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             elections: Stream::new(seed, Concern::Elections),
             draws: Stream::new(seed, Concern::Workload),
             clients: Vec::new(),
+            healed: None,
             workload,
             machine,
             digest: Digest::default(),

@@ -10,7 +10,7 @@ use crate::{
     plan::{Fault, FaultKind, MS, Plan},
     report::{Failure, Report},
     seed::Seed,
-    storm::{is_whole, turns, violation},
+    storm::{happen_max, is_whole, turns, violation},
 };
 use lakebed::{Change, Control, GroupId, RequestId, StateMachine, Term};
 
@@ -46,7 +46,7 @@ pub fn observe<M: StateMachine, W: Workload>(
         digest: world.digest(),
         marks: world.marks(),
         plan: world.plan().clone(),
-        asked: Vec::new(),
+        asked: world.asked(),
         suspicion: None,
         trace,
     };
@@ -67,7 +67,9 @@ pub fn run<M: StateMachine, W: Workload>(
     machine: fn() -> M,
     workload: W,
 ) -> Result<Report, Box<Failure>> {
-    observe(seed, Groups::new(plan, census, machine, workload), |world| {
+    let mut world = Groups::new(plan, census, machine, workload);
+    world.agenda.limit(happen_max(&world.plan));
+    observe(seed, world, |world| {
         storm(world)?;
         world.heal();
         serve(world)?;

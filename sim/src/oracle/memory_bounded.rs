@@ -11,34 +11,34 @@
 
 use super::{Checked, Seen, Violation};
 use crate::plan::Plan;
-use lakebed::{Mark, Status};
+use lakebed::{Mark, Status, Tuning};
 
 /// So many appends of lost entries are held as peers gave them, by a node that ever lost one.
-const GIVEN: u64 = 4;
+const GIVEN: u128 = 4;
 /// What a piece of the log costs beside its entries.
-const PIECE: u64 = 256;
+const PIECE: u128 = 256;
 /// So many leaders may follow each other while a disk hangs.
-const LEADERS: u64 = 8;
+const LEADERS: u128 = 8;
 /// So many pieces may be on the way from each.
-const WINDOW: u64 = 1024;
+const WINDOW: u128 = 1024;
 
 pub(super) fn check(seen: &Seen<'_>, status: &Status, plan: &Plan) -> Checked {
-    let held = status.memory_bytes;
-    let (last, durable) = (seen.probe.last.index.0, seen.probe.durable.0);
-    let tuning = &plan.tuning;
-    let (kept, open) =
-        (plan.cache_bytes_max() + tuning.propose_bytes_max, last.saturating_sub(durable));
-    let append = u64::from(tuning.append_bytes_max);
-    let windows = plan.tunings().map(|tuning| tuning.inflight_bytes_max).max().unwrap_or_default();
+    // What a plan sets may be as large as numbers are.
+    let wide = u128::from;
+    let held = wide(status.memory_bytes);
+    let open = wide(seen.probe.last.index.0.saturating_sub(seen.probe.durable.0));
+    let (tuning, cache) = (&plan.tuning, wide(plan.cache_bytes_max()));
+    let (proposed, append) = (wide(tuning.propose_bytes_max), wide(tuning.append_bytes_max.into()));
+    let most_of = |of: fn(&Tuning) -> u64| wide(plan.tunings().map(|t| of(&t)).max().unwrap_or(0));
     let marks = status.marks;
-    let waited = if marks.has(Mark::AppendWaited) { plan.cache_bytes_max() } else { 0 };
+    let waited = if marks.has(Mark::AppendWaited) { cache } else { 0 };
     let has_lost = marks.has(Mark::HolesFound) || marks.has(Mark::HoleFoundLate);
-    let appends = plan.tunings().map(|tuning| u64::from(tuning.append_bytes_max)).max();
-    let given = if has_lost { GIVEN * appends.unwrap_or_default() } else { 0 };
-    let most = windows.max(tuning.propose_bytes_max).max(waited) + LEADERS * append;
+    let given = if has_lost { GIVEN * most_of(|t| t.append_bytes_max.into()) } else { 0 };
+    let windows = most_of(|t| t.inflight_bytes_max);
+    let most = windows.max(proposed).max(waited) + LEADERS * append;
     // What holds the last durable entry may hold as much again that is not.
     let pieces = open.min(LEADERS * WINDOW) * PIECE;
-    let limit = kept + 2 * most.min(open * append) + pieces + append + given;
+    let limit = cache + proposed + 2 * most.min(open * append) + pieces + append + given;
     if held <= limit {
         return Ok(());
     }

@@ -32,17 +32,18 @@ impl Plan {
             let is = |fault: &Fault| matches!(fault.kind, FaultKind::DiskGone { node: of, .. } if of == node);
             self.faults.iter().any(is)
         };
-        if (0..self.nodes).all(gone) {
-            return Err(
-                "one disk at least must be there, or nobody knows that others are not".into()
-            );
+        // Who joins knows only what those tell it.
+        if (0..self.nodes - self.joining).all(gone) {
+            let what = "one disk at least of those that do not join must be there, or nobody knows that \
+                        others are not";
+            return Err(what.into());
         }
         let flipped = |fault: &Fault| match fault.kind {
             FaultKind::Flip { node, .. } => Some(node),
             _ => None,
         };
         let flipped: BTreeSet<usize> = self.faults.iter().filter_map(flipped).collect();
-        if flipped.len() > self.nodes.saturating_sub(1) / 2 {
+        if flipped.len() > (self.nodes - self.joining - 1) / 2 {
             return Err("flips must leave a quorum of nodes alone that serves without them".into());
         }
         if !self.faults.is_sorted_by_key(|fault| fault.at) {

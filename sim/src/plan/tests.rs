@@ -200,6 +200,12 @@ fn what_is_no_plan_is_refused_with_line_found_and_expected() {
         ("think least 0ms tail 0ms", "a client waits 0.001ms at least"),
         ("at 1ms change steps", "expected steps with steps such as add-4"),
         ("links loss 65537", "65536 messages"),
+        // Who joins knows nothing of those.
+        (
+            "joining 2\nat 1ms disk-gone node 1 formatted true down 0ms",
+            "one disk at least of those that do not join",
+        ),
+        ("joining 1\nat 1ms flip node 1 file log-1 bit 1 down 0ms", "leave a quorum"),
     ];
     for (lines, expected) in cases {
         let refusal = refusal(lines);

@@ -40,10 +40,12 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         });
     }
 
-    /// A bit of a file of a node that is down is another one, unless nobody could tell.
+    /// A bit of a file of a node that is down is another one, if the file has it, unless nobody could tell.
     pub(super) fn flip(&mut self, node: usize, file: File, bit: u64) {
         let mut ruined = self.nodes[node].disk.clone();
-        ruined.flip(file, bit);
+        if !ruined.flip(file, bit) {
+            return;
+        }
         self.ruin_into(node, file, ruined, false, "flip", || format!("{file} at bit {bit}"));
     }
 
@@ -103,7 +105,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let content = disk.content(file).unwrap_or_default();
         let is_used = |byte: &u64| content[*byte as usize] != 0;
         let Some(byte) = (from..content.len() as u64).find(is_used) else { return false };
-        disk.flip(file, byte * 8 + pick % 8);
+        if !disk.flip(file, byte * 8 + pick % 8) {
+            return false;
+        }
         self.nodes[node].scars.is_ruined = true;
         self.struck("rot");
         self.note(Some(node), || format!("ruined while it runs: {file} at byte {byte}"));

@@ -51,9 +51,45 @@ fn cluster(seed: u64) -> Cluster {
 #[test]
 fn a_run_without_an_end_is_a_failure() {
     let mut world = cluster(1);
-    world.limit_events(500);
-    let violation = run_for(&mut world, 3_600_000 * MS).expect_err("an hour has more events");
-    assert_eq!((violation.invariant, world.stats().events), ("a run ends", 500));
+    world.limit(500);
+    let violation = run_for(&mut world, 3_600_000 * MS).expect_err("more happens in an hour");
+    assert_eq!(violation.invariant, "a run ends");
+    assert!((200..=500).contains(&world.stats().events), "{} events", world.stats().events);
+}
+
+/// A plan's bit of 2^64 - 1 made the file as long as that, and ended the process.
+#[test]
+fn no_bit_flips_behind_a_file() -> Checked {
+    let mut world = cluster(1);
+    serve(&mut world)?;
+    let file = lakebed::File::HardState;
+    let len = world.disk(0).content(file).expect("every node has one").len() as u64;
+    let number = crate::plan::kind_names().position(|name| name == "flip").expect("it is a kind");
+    for bit in [u64::MAX, len * 8] {
+        world.strike(&FaultKind::Flip { node: 0, file, bit, down: MS })?;
+        assert_eq!(world.stats().faults[number], 0, "bit {bit}");
+        run_for(&mut world, 100 * MS)?;
+    }
+    let text =
+        "lakebed plan 1\nseed 1\nnodes 3\nat 1ms flip node 1 file hard-state bit 4104 down 1ms\n";
+    let inside = text.parse::<crate::plan::PlanFile>().expect("it is a plan").plan;
+    world.strike(&inside.faults[0].kind)?;
+    assert_eq!(world.stats().faults[number] + world.stats().untold, 1);
+    converge(&mut world)
+}
+
+/// The sum of what is allowed was a number too large.
+#[test]
+fn what_a_plan_allows_may_be_as_much_as_numbers_are() -> Checked {
+    let mut plan = Plan::calm(1, 3);
+    plan.tuning.cache_bytes_max = u64::MAX;
+    plan.tuning.propose_bytes_max = u64::MAX;
+    plan.targets.events = u64::MAX;
+    plan.validate().expect("it can be run");
+    assert_eq!(crate::storm::happen_max(&plan), u64::MAX);
+    let mut world: Cluster = World::new(plan, Count::default, writes);
+    serve(&mut world)?;
+    converge(&mut world)
 }
 
 fn cut(nodes: &[usize], down: u64) -> FaultKind {
