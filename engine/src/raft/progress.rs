@@ -29,6 +29,18 @@ pub(super) enum Pace {
     Install,
 }
 
+/// How a peer is tried that took nothing of what followed where it agrees: it holds back a change of its
+/// members while the one before lies behind what its disk does not hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Trial {
+    /// With one append, as soon as may be.
+    Due,
+    /// The append of this number is on its way.
+    Out(u64),
+    /// It took nothing of that: again with the next heartbeat, or when more is durable there.
+    Waits,
+}
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
@@ -54,6 +66,11 @@ pub(super) struct Peer {
     pub(super) sequence: u64,
     /// Refusals of appends before this one are of the past.
     pub(super) probing_since: u64,
+    /// Where it went on from, when it was last asked where its log agrees.
+    resumed: LogIndex,
+    /// It took nothing from there on. While it does not, what is sent behind would be refused as fast as it is
+    /// sent.
+    trial: Option<Trial>,
     /// The number of the last append that was sent before `matched` rose.
     rose_at: u64,
     pub(super) round_sent: u64,
@@ -114,6 +131,8 @@ impl Peer {
             lacks_state: false,
             sequence: 0,
             probing_since: 0,
+            resumed: LogIndex(0),
+            trial: None,
             rose_at: 0,
             round_sent: 0,
             round_acked: 0,
@@ -177,8 +196,18 @@ impl Peer {
         }
     }
 
+    /// Whether entries may be sent to it, as far as it has taken any; `heartbeat`: one goes to it now.
+    pub(super) fn takes_entries(&self, heartbeat: bool) -> bool {
+        match self.trial {
+            None | Some(Trial::Due) => true,
+            Some(Trial::Out(_)) => false,
+            Some(Trial::Waits) => heartbeat,
+        }
+    }
+
     /// Entries up to `last` were sent.
     pub(super) fn sent(&mut self, last: LogIndex, bytes: usize) {
+        self.trial = self.trial.map(|_| Trial::Out(self.sequence));
         self.inflight.push_back((last, bytes as u64));
         self.inflight_bytes += bytes as u64;
         self.next = last.next();
@@ -204,6 +233,10 @@ impl Peer {
             self.inflight.pop_front();
             self.inflight_bytes -= bytes;
         }
+        let next = answer.matched.max(self.matched).next();
+        if next > self.resumed {
+            self.trial = None;
+        }
         if answer.conflict.is_none()
             && self.pace != Pace::Replicate
             && answer.sequence >= self.probing_since
@@ -211,15 +244,42 @@ impl Peer {
             self.pace = Pace::Replicate;
             self.transfer = None;
             self.forget_inflight();
-            self.next = answer.matched.max(self.matched).next();
+            (self.next, self.resumed) = (next, next);
             if answer.matched > self.matched {
                 // How much that is nobody says, and its disk may hang: a window with every link that
                 // breaks would be more than it has memory for.
                 self.inflight.push_back((answer.matched, window));
                 self.inflight_bytes = window;
             }
+        } else if answer.conflict.is_none() && self.pace == Pace::Replicate {
+            self.is_tried(answer.sequence, rose);
         }
         rose
+    }
+
+    /// It answered, and if it is tried still it has taken nothing; `rose`: but more is durable there.
+    fn is_tried(&mut self, sequence: u64, rose: bool) {
+        if let Some(Trial::Out(tried)) = self.trial
+            && sequence >= tried
+        {
+            self.next = self.resumed;
+            self.forget_inflight();
+            self.trial = Some(Trial::Waits);
+        }
+        if rose && self.trial == Some(Trial::Waits) {
+            self.trial = Some(Trial::Due);
+        }
+    }
+
+    /// It refused what was sent to it, and agrees up to what comes before `next`. That it took nothing since it
+    /// agreed there before is remembered.
+    pub(super) fn refused(&mut self, next: LogIndex) {
+        let took_none = self.pace == Pace::Replicate && next == self.resumed;
+        let is_news = self.pace == Pace::Replicate || next != self.next;
+        self.probe(next);
+        self.trial = took_none.then_some(Trial::Due);
+        // It takes nothing while a snapshot is on its way into it: the next heartbeat asks.
+        self.pace = Pace::Probe { asked: !is_news };
     }
 
     /// Whether its answer shows that its log ends before what it acknowledged, or has another entry there, and
@@ -249,7 +309,7 @@ impl Peer {
         self.pace = Pace::Probe { asked: false };
         self.next = next;
         self.probing_since = self.sequence + 1;
-        self.fed = None;
+        (self.fed, self.trial) = (None, None);
         self.transfer = None;
         // What was asked for may be gone from the log by now, and never come.
         self.reading = false;

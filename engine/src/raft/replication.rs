@@ -128,7 +128,7 @@ impl Feed<'_> {
     /// Sends what the window has room for.
     fn stream(&mut self, peer: &mut Peer) {
         let last = self.log.marks.last();
-        while peer.next <= last {
+        while peer.next <= last && peer.takes_entries(self.heartbeat) {
             let room = peer.room(self.tuning.inflight_bytes_max);
             let Some(chunk) = self.chunk(peer, room) else { return };
             let bytes = chunk.frames.len();
@@ -292,12 +292,7 @@ impl Raft {
             Some(conflict) => {
                 let next = search(&self.log, peer.matched, conflict, &mut self.marks);
                 let next = next.max(self.facts.gives_from);
-                let is_news = peer.pace == Pace::Replicate || next != peer.next;
-                peer.probe(next);
-                if !is_news {
-                    // It takes nothing while a snapshot is on its way into it: the next heartbeat asks.
-                    peer.pace = Pace::Probe { asked: true };
-                }
+                peer.refused(next);
             }
             None => {}
         }

@@ -458,6 +458,48 @@ fn what_follows_a_membership_that_waits_is_sent_once() {
     assert_eq!(cluster.nodes[2].ids(), cluster.nodes[0].ids());
 }
 
+/// And so was one that had acknowledged the first, which then lay behind an entry that a restart found bad:
+/// until a peer gives that, nothing there counts as durable.
+#[test]
+fn what_follows_a_membership_behind_a_hole_is_sent_with_heartbeats_alone() {
+    let mut cluster = joined(3, 4);
+    cluster.propose(1, 1, &["a"]);
+    cluster.changed(1, 100, &[Change::AddLearner(member(4))]);
+    cluster.elapse(300 * MS);
+    cluster.isolate(3);
+    cluster.changed(1, 101, &[Change::Remove(node(4))]);
+    cluster.at(1).raft.tuning.append_bytes_max = 1024;
+    for n in 0..20 {
+        cluster.propose(1, 200 + n, &[&"x".repeat(700)]);
+        cluster.run();
+    }
+    cluster.elapse(300 * MS);
+    cluster.at(3).disk.lose(2);
+    cluster.at(3).disk.is_crowded = true;
+    cluster.crash(3);
+    cluster.cut.clear();
+    cluster.at(1).raft.on_link(node(3), false);
+    cluster.at(1).raft.on_link(node(3), true);
+    let beats = 40;
+    let before = cluster.delivered;
+    for _ in 0..beats {
+        cluster.pass(cluster.tuning.heartbeat.as_nanos() as u64);
+        (1..=4).for_each(|id| cluster.settle(id));
+        while let Some((from, message)) = cluster.queue.pop_front() {
+            cluster.deliver(from, message);
+            assert!(cluster.delivered < before + 2000, "sent as fast as it answers");
+        }
+    }
+    assert!(cluster.at(3).has(Mark::MembershipHeldBack));
+    assert!(cluster.at(3).raft.membership.member(node(4)).is_some());
+    // Four or so between each two of four nodes, and a few appends.
+    let delivered = cluster.delivered - before;
+    assert!(delivered < beats * 20, "{delivered} messages");
+    cluster.at(3).disk.is_crowded = false;
+    cluster.elapse(1000 * MS);
+    assert_eq!(cluster.nodes[2].ids(), cluster.nodes[0].ids());
+}
+
 #[test]
 fn a_restart_finds_the_membership_in_force() {
     let mut cluster = joined(3, 3);

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     change::Change,
+    marks::Mark,
     message::InstallAnswer,
     status::Status,
     types::{Piece, SnapshotName},
@@ -245,6 +246,35 @@ fn a_snapshot_that_is_not_whole_takes_nobodys_place() {
             assert_eq!(is_taken, is_whole, "{at}");
         }
     }
+}
+
+/// What differs from it goes; and where the log has come as far nothing does.
+#[test]
+fn a_whole_snapshot_takes_entries_that_differ_or_is_not_needed() {
+    let mut cluster = Cluster::led(5);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(300 * MS);
+    let committed = cluster.at(2).raft.log.last();
+    [3, 4, 5].into_iter().for_each(|id| cluster.isolate(id));
+    cluster.propose(1, 2, &["two have it"]);
+    cluster.run();
+    let follower = cluster.at(2).raft.clone();
+    let last = follower.log.last();
+    assert!(last > committed && follower.log.marks.committed() == committed.index);
+    let met = |at: LogId| {
+        let mut raft = follower.clone();
+        let snapshot = SnapshotName { at, ..SNAPSHOT };
+        raft.facts.receiving = Some(Receiving { snapshot, next: 1, stored: 1, is_whole: true });
+        raft.stray();
+        raft.install();
+        let marks = [Mark::InstallTookEntries, Mark::InstallNotNeeded];
+        (raft.receiver.taking, raft.discards, marks.map(|mark| raft.marks.has(mark)))
+    };
+    let differs = LogId { term: last.term.next(), ..last };
+    assert_eq!(met(differs), (Some(differs), false, [true, false]));
+    let behind = id(9, last.index.0 + 1);
+    assert_eq!(met(behind), (Some(behind), false, [false, false]));
+    assert_eq!(met(committed), (None, true, [false, true]));
 }
 
 /// It would be sent once more what is about to be its state.

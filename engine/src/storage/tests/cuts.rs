@@ -181,6 +181,8 @@ fn members_stay_named_until_the_cut_of_their_entry_is_marked() {
     slow.into_iter().for_each(|action| node.perform(action));
     node.settle();
     assert_eq!(node.storage.promises().durable().newest, previous);
+    let marks = node.storage.marks();
+    assert!(marks.has(Mark::CutWaitedForWrites) && !marks.has(Mark::CutDeepened));
 }
 
 /// The cut before it is marked, and takes another entry.
@@ -197,4 +199,5 @@ fn members_stay_named_until_a_deeper_cut_is_marked() {
     slow.into_iter().for_each(|action| node.perform(action));
     node.settle();
     assert_eq!(node.storage.promises().durable().newest, previous);
+    assert!(node.storage.marks().has(Mark::CutDeepened));
 }
