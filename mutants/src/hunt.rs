@@ -67,13 +67,14 @@ pub struct Party {
     #[arg(long, value_delimiter = ',', value_parser = parse_storm,
           default_value = "storm_of_three=40,storm_of_five=40,storm_of_installs=40,\
                            storm_of_one=40,storm_of_sessions=40,storm_of_leases=40,\
-                           churn=40,beyond_the_budget=40")]
+                           churn=40,churn_of_installs=40,beyond_the_budget=40,\
+                           ruin_of_installs=40")]
     closer: Vec<(String, u32)>,
     /// Storms and seeds for those that are left
     #[arg(long, value_delimiter = ',', value_parser = parse_storm,
           default_value = "storm_of_three=400,storm_of_five=400,storm_of_installs=300,\
                            storm_of_one=200,storm_of_sessions=100,churn=300,\
-                           beyond_the_budget=300")]
+                           churn_of_installs=200,beyond_the_budget=300,ruin_of_installs=200")]
     thorough: Vec<(String, u32)>,
     /// Tests of the scenarios that are left out
     #[arg(long, value_delimiter = ',')]

@@ -15,7 +15,7 @@ use crate::{
     message::{
         Append, AppendAnswer, CONFLICT_RUNS_MAX, Conflict, Fate, Head, Message, Payload, Placement,
     },
-    types::{LogIndex, Term},
+    types::{LogId, LogIndex, NodeId, Term},
 };
 use bytes::Bytes;
 
@@ -93,20 +93,33 @@ impl Raft {
         if append.fates.iter().any(misplaced) {
             return Err("a forwarded batch placed where none can be");
         }
-        if !self.is_of_what_is_committed(append) {
-            return Err("another entry where one is committed");
+        let known = self.known_of(head.from, head.term);
+        if !self.agrees(append.prev, known) || !self.agree(known) {
+            return Err("another entry where one is committed, or than it sent in this term");
         }
         Ok(())
     }
 
-    /// Whether an append agrees with all that is committed here.
-    pub(super) fn is_of_what_is_committed(&self, append: &Append) -> bool {
+    /// Up to where a leader can say nothing else than is here: what is committed, and what it has sent itself, as a
+    /// leader's log only grows (Raft §5.3, Leader Append-Only).
+    pub(super) fn known_of(&self, leader: NodeId, term: Term) -> LogIndex {
         let committed = self.log.marks.committed();
-        let agrees = |index: LogIndex, term: Term| {
-            index > committed || self.log.term_at(index).is_none_or(|ours| ours == term)
-        };
-        agrees(append.prev.index, append.prev.term)
-            && self.heads.iter().all(|entry| agrees(entry.id.index, entry.id.term))
+        match &self.role {
+            Role::Follower(follower) if term == self.term && follower.leader == Some(leader) => {
+                committed.max(follower.matched)
+            }
+            _ => committed,
+        }
+    }
+
+    /// Whether an entry is no other than the one there, if that is `known`.
+    pub(super) fn agrees(&self, id: LogId, known: LogIndex) -> bool {
+        id.index > known || self.log.term_at(id.index).is_none_or(|ours| ours == id.term)
+    }
+
+    /// The same of the entries at hand.
+    pub(super) fn agree(&self, known: LogIndex) -> bool {
+        self.heads.iter().all(|entry| self.agrees(entry.id, known))
     }
 
     /// Someone leads: from now on this node follows.

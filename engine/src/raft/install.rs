@@ -166,6 +166,10 @@ impl Raft {
         if let Err(fault) = self.judge_leader(head) {
             return self.fault(head.from, fault);
         }
+        let known = self.known_of(head.from, head.term);
+        if known > self.log.marks.committed() && !self.agrees(at, known) {
+            return self.fault(head.from, "a snapshot of another entry than it sent in this term");
+        }
         self.follow_leader(head);
         self.carried.received += piece.bytes.len() as u64;
         self.log.let_time_pass(piece.time);

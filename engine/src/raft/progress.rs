@@ -6,7 +6,7 @@
 
 use super::{forwarding::Intake, log::Chunk, transfer::Transfer};
 use crate::{
-    message::{AppendAnswer, Conflict},
+    message::{AppendAnswer, Conflict, Life},
     status,
     types::{Instant, LogIndex, NodeId, Term},
 };
@@ -62,6 +62,8 @@ pub(super) struct Peer {
     pub(super) gated: bool,
     /// It asked for the state that it lacks.
     pub(super) lacks_state: bool,
+    /// The latest of its lives that it answered in.
+    life: Life,
     /// The number of the last append to it.
     pub(super) sequence: u64,
     /// Refusals of appends before this one are of the past.
@@ -129,6 +131,7 @@ impl Peer {
             full: false,
             gated: false,
             lacks_state: false,
+            life: Life::NONE,
             sequence: 0,
             probing_since: 0,
             resumed: LogIndex(0),
@@ -211,6 +214,19 @@ impl Peer {
         self.inflight.push_back((last, bytes as u64));
         self.inflight_bytes += bytes as u64;
         self.next = last.next();
+    }
+
+    /// Whether an answer is of a life that is over: of before a start, and late. Who answers what was sent last may
+    /// be one whose disk was set back.
+    pub(super) const fn is_of_former_life(&mut self, life: Life, sequence: u64) -> bool {
+        if self.life.goes_on_from(life) {
+            return false;
+        }
+        if life.write_epoch() < self.life.write_epoch() && sequence < self.sequence {
+            return true;
+        }
+        self.life = life;
+        false
     }
 
     /// Takes note of an answer that fits this leader's term and log; true if `matched` rose. Of its window

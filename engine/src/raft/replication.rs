@@ -257,6 +257,9 @@ impl Raft {
         if answer.matched > last || answer.durable > answer.matched || beyond {
             return self.fault(head.from, "acknowledges what was never sent");
         }
+        if peer.is_of_former_life(head.life, answer.sequence) {
+            return self.marks.set(Mark::StaleAnswerDropped);
+        }
         let is_set_back = peer.is_set_back(answer, |index| self.log.term_at(index));
         if let (true, Some(conflict)) = (answer.gated || is_set_back, &answer.conflict)
             && !cfg!(lakebed_break = "count_what_a_gated_node_has_lost")

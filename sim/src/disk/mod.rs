@@ -62,16 +62,12 @@ pub enum Mishap {
 const ERROR: DiskError = DiskError::Io { errno: EIO };
 const READ_FAILS: [Mishap; 1] = [Mishap::Whole(Failure::Nothing(ERROR))];
 const REMOVE_FAILS: [Mishap; 2] = [READ_FAILS[0], Mishap::Partly(ERROR)];
-const NAME_FAILS: [Mishap; 3] =
-    [READ_FAILS[0], Mishap::Partly(ERROR), Mishap::Whole(Failure::Nothing(DiskError::Full))];
-const SYNC_FAILS: [Mishap; 3] =
-    [READ_FAILS[0], Mishap::Whole(Failure::CleanKeep), Mishap::Whole(Failure::CleanRevert)];
-const WRITE_FAILS: [Mishap; 4] = [
-    READ_FAILS[0],
-    Mishap::Partly(ERROR),
-    Mishap::Whole(Failure::Nothing(DiskError::Full)),
-    Mishap::Partly(DiskError::Full),
-];
+const FULL: Mishap = Mishap::Whole(Failure::Nothing(DiskError::Full));
+const WRITE_FAILS: [Mishap; 4] =
+    [READ_FAILS[0], Mishap::Partly(ERROR), FULL, Mishap::Partly(DiskError::Full)];
+/// A system may set room aside for what is in its cache only when that is to be written.
+const SYNC_FAILS: [Mishap; 4] =
+    [READ_FAILS[0], Mishap::Whole(Failure::CleanKeep), Mishap::Whole(Failure::CleanRevert), FULL];
 const DURABLE_WRITE_FAILS: [Mishap; 6] =
     [WRITE_FAILS[0], WRITE_FAILS[1], WRITE_FAILS[2], WRITE_FAILS[3], SYNC_FAILS[1], SYNC_FAILS[2]];
 
@@ -223,7 +219,7 @@ impl SimDisk {
             Some(Operation::Write { durable: true, .. }) => &DURABLE_WRITE_FAILS,
             Some(Operation::Write { .. }) => &WRITE_FAILS,
             Some(Operation::Sync { .. }) => &SYNC_FAILS,
-            Some(Operation::Create { .. } | Operation::Name(Change::Rename(..))) => &NAME_FAILS,
+            Some(Operation::Create { .. } | Operation::Name(Change::Rename(..))) => &WRITE_FAILS,
             Some(Operation::Name(_)) => &REMOVE_FAILS,
             Some(_) => &READ_FAILS,
         }

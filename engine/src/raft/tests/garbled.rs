@@ -8,6 +8,7 @@ use crate::{
     Runs,
     message::{Append, AppendAnswer, Conflict, Fate, InstallAnswer, Placement},
     raft::following::ORDINAL_MAX,
+    types::{Piece, SnapshotName},
 };
 use rand_chacha::rand_core::Rng;
 
@@ -167,6 +168,67 @@ fn numbers_beyond_the_log_are_a_peers_fault() {
     }
     cluster.settle(2);
     assert_eq!(cluster.at(2).ended, [(1, Outcome::Unknown)]);
+}
+
+/// What a leader has sent stands in its log for as long as it leads. One that sent another entry in its place, and
+/// then said that both were committed, ended its follower by an assertion.
+#[test]
+fn a_leader_that_contradicts_itself_is_at_fault() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(300 * MS);
+    let last = cluster.at(2).raft.log.last();
+    let term = last.term.next();
+    let say = |cluster: &mut Cluster, payload: Payload| {
+        let head = Head { term, ..cluster.at(1).raft.head_to(node(2)) };
+        cluster.at(2).raft.on_message(node(1), Message { head, payload });
+        cluster.settle(2);
+    };
+    let append = |terms: &[Term], commit: LogIndex| {
+        let (mut prev, mut frames) = (last, Vec::new());
+        for &term in terms {
+            let at = LogId::new(term, prev.index.next());
+            let (_, frame) = Batch::one(b"b").seal(seed(), at, prev.term, Timestamp(9));
+            frames.extend_from_slice(&frame);
+            prev = at;
+        }
+        let sequence = 1 << 20;
+        Payload::Append(Append {
+            sequence,
+            prev: last,
+            commit,
+            frames: frames.into(),
+            ..Append::default()
+        })
+    };
+    say(&mut cluster, append(&[term; 3], last.index));
+    let sent = LogId::new(term, LogIndex(last.index.0 + 3));
+    assert_eq!(cluster.at(2).raft.log.last(), sent);
+    let snapshot =
+        SnapshotName { at: LogId::new(last.term, sent.index), bytes: 1, ..SnapshotName::default() };
+    let bytes = Bytes::from_static(b"s");
+    let piece = Piece { snapshot, offset: 0, time: Timestamp(0), members: None, bytes };
+    let wrong = [
+        (
+            append(&[last.term], sent.index),
+            "another entry where one is committed, or than it sent in this term",
+        ),
+        (Payload::Install(piece), "a snapshot of another entry than it sent in this term"),
+    ];
+    for (payload, fault) in wrong {
+        cluster.pass(300 * MS);
+        say(&mut cluster, payload);
+        assert_eq!(cluster.at(2).faults().last(), Some(&fault));
+        assert_eq!(cluster.at(2).raft.log.last(), sent);
+    }
+    assert_eq!(cluster.at(2).raft.log.marks.committed(), last.index);
+    // Another leader may have another there.
+    let term = term.next();
+    let head = Head { term, ..cluster.at(3).raft.head_to(node(2)) };
+    let payload = append(&[last.term], LogIndex(last.index.0 + 1));
+    cluster.at(2).raft.on_message(node(3), Message { head, payload });
+    cluster.settle(2);
+    assert_eq!(cluster.at(2).raft.log.last().index, LogIndex(last.index.0 + 1));
 }
 
 /// Nobody could ever be a majority of no voters; and one of another entry would be rolled back with that.

@@ -47,7 +47,6 @@ fn from_peer(cluster: &mut Cluster, payload: Payload) {
         incarnation: 200,
         to_incarnation: 100,
         answers,
-        life: Life(1),
         term,
         ..cluster.at(2).raft.head_to(node(1))
     };
@@ -170,8 +169,14 @@ fn impossible_appends(cluster: &mut Cluster) -> Vec<(Message, &'static str)> {
     *flipped.last_mut().unwrap() ^= 1;
     let gap = [frames[0].clone(), frames[2].clone()];
     let cases = [
-        (append(LogId::ZERO, &frames[..1]), "another entry where one is committed"),
-        (append(id(1, 1), &[]), "another entry where one is committed"),
+        (
+            append(LogId::ZERO, &frames[..1]),
+            "another entry where one is committed, or than it sent in this term",
+        ),
+        (
+            append(id(1, 1), &[]),
+            "another entry where one is committed, or than it sent in this term",
+        ),
         (append(LogId::ZERO, &[flipped.into()]), "entry body checksum"),
         (append(LogId::ZERO, &gap), "entries that do not follow each other"),
         (append(id(2, 1), &frames[..1]), "entries that do not follow each other"),

@@ -1,6 +1,10 @@
 //! Members whose disk is one of before: what they acknowledged since is lost, and they do not know.
 
-use super::{changes::joined, *};
+use super::{
+    super::gate::Gate,
+    changes::{joined, member},
+    *,
+};
 use crate::change::Change;
 
 /// A virtual machine is set back, or a copy of a directory is put back: hard state and log are of one instant,
@@ -166,4 +170,40 @@ fn nobody_reads_by_what_a_life_of_before_was_told() {
     assert_eq!(cluster.at(2).queried, [], "the write is not seen in it");
     cluster.run();
     assert_eq!(cluster.at(2).queried, [(6, LogIndex(2))]);
+}
+
+/// A node that has lost its log is back behind its gate and says so, and an answer of its life before comes behind
+/// that: its leader counted what is gone, and took it for level.
+#[test]
+fn an_answer_of_an_earlier_life_shows_nobody_to_be_level() {
+    let mut cluster = joined(1, 2);
+    (0..5).for_each(|n| cluster.propose(1, n, &["a"]));
+    cluster.changed(1, 100, &[Change::AddLearner(member(2))]);
+    cluster.elapse(300 * MS);
+    // Something is asked of it, and its answer is held up.
+    cluster.pass(100 * MS);
+    cluster.settle(1);
+    let asked: Vec<_> = cluster.queue.drain(..).collect();
+    asked.into_iter().for_each(|(from, message)| cluster.deliver(from, message));
+    let is_answer = |message: &Message| matches!(message.payload, Payload::AppendAnswer(_));
+    let late = cluster.queue.drain(..).find(|(_, message)| is_answer(message));
+    let (from, late) = late.expect("it answers");
+    cluster.crash(2);
+    let disk = &mut cluster.at(2).disk;
+    (disk.durable, disk.log) = (0, Vec::new());
+    disk.recorded = Arc::clone(&disk.previous);
+    cluster.crash(2);
+    cluster.at(2).raft.gate = Some(Gate::new([200, 2]));
+    // Its disk is slow: nothing that it is sent is durable.
+    cluster.at(2).disk.lazy = true;
+    cluster.elapse(500 * MS);
+    let known = |cluster: &Cluster| match &cluster.nodes[0].raft.role {
+        Role::Leader(leader) => (leader.peers[0].gated, leader.peers[0].matched),
+        other => panic!("{other:?}"),
+    };
+    let before = known(&cluster);
+    assert!(before.0 && before.1 < LogIndex(3), "{before:?}");
+    cluster.deliver(from, late);
+    assert_eq!(known(&cluster), before);
+    assert!(cluster.at(1).has(Mark::StaleAnswerDropped));
 }
