@@ -198,8 +198,8 @@ impl Raft {
         self.gate.is_some() && !cfg!(lakebed_break = "vote_behind_the_gate")
     }
 
-    fn is_up_to_date(&mut self, ballot: Ballot) -> bool {
-        let up_to_date = ballot.last >= self.log.last();
+    fn is_up_to_date(&mut self, candidate: NodeId, ballot: Ballot) -> bool {
+        let up_to_date = ballot.last >= self.log.last() || self.is_lost_for_good(candidate);
         if !up_to_date {
             self.marks.set(Mark::BallotRefusedLog);
             self.is_ahead = true;
@@ -209,7 +209,7 @@ impl Raft {
 
     fn would_vote(&mut self, head: &Head, ballot: Ballot) -> bool {
         let free = head.term > self.term || self.vote.is_none_or(|vote| vote == head.from);
-        free && self.is_up_to_date(ballot)
+        free && self.is_up_to_date(head.from, ballot)
     }
 
     fn vote(&mut self, head: &Head, ballot: Ballot) -> bool {
@@ -217,7 +217,7 @@ impl Raft {
             self.become_follower(head.term, None);
         }
         let free = self.vote.is_none_or(|vote| vote == head.from);
-        let granted = free && self.is_up_to_date(ballot);
+        let granted = free && self.is_up_to_date(head.from, ballot);
         if granted && self.vote.is_none() {
             self.vote = Some(head.from);
             self.promise_wanted = true;

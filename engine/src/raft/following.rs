@@ -15,7 +15,7 @@ use crate::{
     message::{
         Append, AppendAnswer, CONFLICT_RUNS_MAX, Conflict, Fate, Head, Message, Payload, Placement,
     },
-    types::{LogId, LogIndex, NodeId, Term},
+    types::{LogId, LogIndex, Term},
 };
 use bytes::Bytes;
 
@@ -93,23 +93,28 @@ impl Raft {
         if append.fates.iter().any(misplaced) {
             return Err("a forwarded batch placed where none can be");
         }
-        let known = self.known_of(head.from, head.term);
+        let known = self.known_in(head.term);
         if !self.agrees(append.prev, known) || !self.agree(known) {
             return Err("another entry where one is committed, or than it sent in this term");
         }
         Ok(())
     }
 
-    /// Up to where a leader can say nothing else than is here: what is committed, and what it has sent itself, as a
-    /// leader's log only grows (Raft §5.3, Leader Append-Only).
-    pub(super) fn known_of(&self, leader: NodeId, term: Term) -> LogIndex {
+    /// Up to where whoever leads this term can say nothing else than is here: what is committed, and what it has sent
+    /// itself, as a leader's log only grows (Raft §5.3, Leader Append-Only).
+    pub(super) fn known(&self) -> LogIndex {
         let committed = self.log.marks.committed();
         match &self.role {
-            Role::Follower(follower) if term == self.term && follower.leader == Some(leader) => {
+            Role::Follower(follower) if follower.leader.is_some() => {
                 committed.max(follower.matched)
             }
             _ => committed,
         }
+    }
+
+    /// The same of whoever leads another term.
+    pub(super) fn known_in(&self, term: Term) -> LogIndex {
+        if term == self.term { self.known() } else { self.log.marks.committed() }
     }
 
     /// Whether an entry is no other than the one there, if that is `known`.

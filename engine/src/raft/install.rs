@@ -166,7 +166,7 @@ impl Raft {
         if let Err(fault) = self.judge_leader(head) {
             return self.fault(head.from, fault);
         }
-        let known = self.known_of(head.from, head.term);
+        let known = self.known_in(head.term);
         if known > self.log.marks.committed() && !self.agrees(at, known) {
             return self.fault(head.from, "a snapshot of another entry than it sent in this term");
         }
@@ -238,8 +238,8 @@ impl Raft {
             self.log.marks.advance_committed(committed);
             self.log.join(at);
             self.receiver.joining = Some(at.index);
-        } else if receiving.is_whole && at.index <= self.log.marks.committed() {
-            // No correct leader sends that. What is committed stays.
+        } else if receiving.is_whole && at.index <= self.known() {
+            // No correct leader sends that. What is committed stays, and what may be at any time.
             self.discards = true;
         } else if receiving.is_whole && matches!(self.role, Role::Follower(_)) {
             if self.log.marks.last() >= at.index {

@@ -8,7 +8,8 @@
 //! lost, and hands over to it. A leader that finds such an entry lost, and gets it from nobody, can hand on
 //! nothing behind it and commit nothing: it makes room for another. So it does if that is committed and its
 //! machine waits for it; if its machine holds it, and a peer that is there does not, a snapshot takes its
-//! place. Peers are asked in turn, one at each heartbeat, or later if answers take longer, and again at once
+//! place. One of two voters that has lost what the other never had, and so nobody was told of, votes for that one:
+//! the entry goes. Peers are asked in turn, one at each heartbeat, or later if answers take longer, and again at once
 //! by what they gave. What a snapshot here holds as well, and no log that can be reached has any more, is
 //! done without: nobody asks for it until another peer can be reached. Knows no files: what was given is
 //! compared with what is missing by the storage. Invariant: equal term at equal index means the same entry,
@@ -106,6 +107,22 @@ impl Raft {
             let is_late = search.since.is_some_and(|since| self.now.since(since) > most);
             is_late && search.asked > VAIN_ROUNDS * holders
         })
+    }
+
+    /// Whether nobody will ever have what is lost, and nobody was told that it is there. This node and the
+    /// `other` are the only voters, which lacks it: what two commit both have acknowledged, and with that every change
+    /// of them. Nobody could be elected else, as the one that has more of the log has nothing to give.
+    pub(super) fn is_lost_for_good(&mut self, other: NodeId) -> bool {
+        let voters = [self.identity.node, other];
+        let is_lost = self.facts.hole.is_some_and(|hole| hole.index > self.log.marks.committed())
+            && self.is_given_by_nobody()
+            && self.membership.outgoing.is_empty()
+            && self.membership.voter_ids().count() == voters.len()
+            && voters.iter().all(|voter| self.membership.is_voter(*voter));
+        if is_lost {
+            self.marks.set(Mark::RefillInVain);
+        }
+        is_lost
     }
 
     /// Whether a peer that is there lacks what this leader's machine holds, and its disk has lost.

@@ -118,13 +118,11 @@ impl Raft {
             return;
         }
         for (prev, frames) in waiting.appends {
-            let committed = self.log.marks.committed();
-            let known = self.leader().map_or(committed, |leader| self.known_of(leader, self.term));
             let append = Append { prev, frames, ..Append::default() };
             // What came in between may have made it one that no leader of this term can send.
             let fits = self.log.term_at(prev.index) == Some(prev.term)
                 && self.verify(&append, self.term).is_ok()
-                && self.agree(known);
+                && self.agree(self.known());
             if !fits {
                 return;
             }

@@ -258,10 +258,10 @@ fn a_whole_snapshot_takes_entries_that_differ_or_is_not_needed() {
     [3, 4, 5].into_iter().for_each(|id| cluster.isolate(id));
     cluster.propose(1, 2, &["two have it"]);
     cluster.run();
-    let follower = cluster.at(2).raft.clone();
+    let mut follower = cluster.at(2).raft.clone();
     let last = follower.log.last();
     assert!(last > committed && follower.log.marks.committed() == committed.index);
-    let met = |at: LogId| {
+    let met = |follower: &Raft, at: LogId| {
         let mut raft = follower.clone();
         let snapshot = SnapshotName { at, ..SNAPSHOT };
         raft.facts.receiving = Some(Receiving { snapshot, next: 1, stored: 1, is_whole: true });
@@ -270,11 +270,14 @@ fn a_whole_snapshot_takes_entries_that_differ_or_is_not_needed() {
         let marks = [Mark::InstallTookEntries, Mark::InstallNotNeeded];
         (raft.receiver.taking, raft.discards, marks.map(|mark| raft.marks.has(mark)))
     };
+    // Whoever sent the last entry in its term cannot have another there.
     let differs = LogId { term: last.term.next(), ..last };
-    assert_eq!(met(differs), (Some(differs), false, [true, false]));
+    assert_eq!(met(&follower, differs), (None, true, [false, false]));
+    follower.become_follower(differs.term, None);
+    assert_eq!(met(&follower, differs), (Some(differs), false, [true, false]));
     let behind = id(9, last.index.0 + 1);
-    assert_eq!(met(behind), (Some(behind), false, [false, false]));
-    assert_eq!(met(committed), (None, true, [false, true]));
+    assert_eq!(met(&follower, behind), (Some(behind), false, [false, false]));
+    assert_eq!(met(&follower, committed), (None, true, [false, true]));
 }
 
 /// It would be sent once more what is about to be its state.

@@ -28,6 +28,39 @@ fn two_nodes_of_which_the_damaged_one_is_ahead_elect() {
 }
 
 /// storage.md, counterexamples: two different entries are damaged on two nodes, the third is away.
+/// Two voters, both there, of which the one that is ahead has lost the bytes of what nobody else ever had: it could
+/// not lead, and nobody else was let.
+#[test]
+fn one_of_two_voters_lets_the_other_lead_without_what_it_alone_has_lost() {
+    let cluster = |theirs: &[u64]| {
+        let mut disks = vec![disk_with(1, &[1, 1, 1], 2), disk_with(1, theirs, 2)];
+        disks[0].lose(3);
+        Cluster::new(disks)
+    };
+    let leads = |node: &Node| node.role() == status::Role::Leader;
+    let mut lost = cluster(&[1, 1]);
+    lost.elapse(10_000 * MS);
+    assert!(leads(&lost.nodes[1]) && lost.at(1).has(Mark::RefillInVain));
+    assert_eq!(lost.nodes[0].ids(), lost.nodes[1].ids());
+    assert_eq!(lost.nodes[0].ids()[2], id(lost.nodes[1].raft.term.0, 3), "it goes");
+    // Who has it gives it.
+    let mut given = cluster(&[1, 1, 1]);
+    given.elapse(10_000 * MS);
+    assert_eq!(given.nodes[0].ids()[2], id(1, 3));
+    assert!(given.nodes.iter().any(leads));
+    // Whether it may be there elsewhere is not known where the other is away, or where others vote.
+    let mut unheard = cluster(&[1, 1]);
+    unheard.isolate(2);
+    unheard.elapse(10_000 * MS);
+    assert!(!unheard.at(1).raft.is_lost_for_good(node(3)));
+    let disks = [3, 2, 2].map(|entries| disk_with(1, &vec![1; entries], 3));
+    let mut three = Cluster::new(disks.into());
+    three.at(1).disk.lose(3);
+    three.crash(1);
+    three.elapse(10_000 * MS);
+    assert!((1..=3).all(|id| !three.at(1).raft.is_lost_for_good(node(id))));
+}
+
 #[test]
 fn two_nodes_that_lack_different_entries_elect() {
     let mut cluster = Cluster::new({
