@@ -272,10 +272,15 @@ pub(crate) fn bare_words(kind: u8, bytes: &[u8]) -> Option<[u64; FIXED_WORDS - 2
     (found == kind && bytes.len() == FIXED_BYTES).then(|| le::numbers(&fields))
 }
 
-/// Whether this may be the head of a message that commits its sender: a vote, an acknowledgement, what a
-/// gate waits for.
+/// Whether this may be the head of a message that commits its sender: a vote, an acknowledgement, the
+/// wish for another leader, what a gate waits for, and of which fault that is.
 pub(crate) fn may_commit(head: &[u8]) -> bool {
-    matches!(head.get(5), Some(5 | 6 | 8 | 15))
+    matches!(head.get(5), Some(5 | 6 | 8 | 14 | 15 | 19))
+}
+
+/// Whether a message is one that only leaders send: an append, or a piece of a snapshot.
+pub(crate) fn is_leaders(head: &[u8]) -> bool {
+    matches!(head.get(5), Some(7 | 12))
 }
 
 /// Whether a message is a piece of a snapshot; of one that is none, perhaps.

@@ -18,6 +18,13 @@ pub enum Said {
     StandsFor {
         /// In this term.
         term: Term,
+        /// Whoever led before has asked it to.
+        is_wished: bool,
+    },
+    /// It leads, and asks the receiver to stand: whom others keep to no longer matters.
+    AsksToStand {
+        /// In this term it leads.
+        term: Term,
     },
     /// It votes for the receiver.
     VotesFor {
@@ -33,8 +40,15 @@ pub enum Said {
         /// What it may have lost of what it held before: all behind this index.
         lacks: Option<LogIndex>,
     },
+    /// Its gate is shut, and it asks when that may open.
+    AsksOfGate {
+        /// Names the fault that shut it.
+        nonce: [u64; 2],
+    },
     /// The receiver's gate may open when it holds the sender's log up to an index.
     TellsGate {
+        /// If that was shut by this fault.
+        nonce: [u64; 2],
         /// Up to here.
         last: LogIndex,
         /// In this term.
@@ -51,16 +65,27 @@ pub fn said(head: &Bytes) -> Option<Said> {
     let Message { head, payload } = codec::decode(head.clone()).ok()?;
     let term = head.term;
     match payload {
-        Payload::Vote(_) => Some(Said::StandsFor { term }),
+        Payload::Vote(ballot) => Some(Said::StandsFor { term, is_wished: ballot.is_wished }),
         Payload::VoteAnswer(verdict) if verdict.granted => Some(Said::VotesFor { term }),
         Payload::AppendAnswer(answer) => {
             let conflict = answer.conflict.filter(|_| answer.gated);
             let lacks = conflict.map(|conflict| conflict.through);
             Some(Said::Acknowledged { through: answer.durable, term, lacks })
         }
-        Payload::GateAnswer { last, .. } => Some(Said::TellsGate { last, term }),
+        Payload::TimeoutNow => Some(Said::AsksToStand { term }),
+        Payload::Gate { nonce } => Some(Said::AsksOfGate { nonce }),
+        Payload::GateAnswer { nonce, last } => Some(Said::TellsGate { nonce, last, term }),
         _ => None,
     }
+}
+
+/// In which term a message says that its sender leads, if it does.
+#[must_use]
+pub fn leads(message: &Bytes) -> Option<Term> {
+    if !codec::is_leaders(message) {
+        return None;
+    }
+    codec::decode(message.clone()).ok().map(|message| message.head.term)
 }
 
 /// A piece of a snapshot, as a leader sends it.

@@ -47,14 +47,15 @@ impl Ledger {
     /// A message leaves a node.
     pub(crate) fn on_said(&mut self, from: NodeId, to: NodeId, message: &Bytes) {
         match said(message) {
-            Some(Said::StandsFor { term }) => self.on_vote(term, from, from),
+            Some(Said::StandsFor { term, .. }) => self.on_vote(term, from, from),
             Some(Said::VotesFor { term }) => self.on_vote(term, from, to),
             Some(Said::Acknowledged { through, term, .. }) => {
                 // An older message, said again or late, takes back nothing of what was promised.
                 let promised = self.acknowledged.entry(from).or_default();
                 *promised = (*promised).max((term, through));
             }
-            Some(Said::TellsGate { .. }) | None => {}
+            Some(Said::AsksToStand { .. } | Said::AsksOfGate { .. } | Said::TellsGate { .. })
+            | None => {}
         }
     }
 

@@ -269,6 +269,8 @@ struct Slot {
     term: u64,
     from: u64,
     to: u64,
+    /// Where it lies itself.
+    lies: u64,
 }
 
 impl Slot {
@@ -290,7 +292,7 @@ fn slots(disk: &SimDisk, file: File, align: u64) -> Vec<Slot> {
         let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four"));
         let (index, from, bytes) = (word(0), u64::from(word(4)), u64::from(word(16)));
         let term = u64::from(word(8)) | u64::from(word(12)) << 32;
-        (bytes > 0).then_some(Slot { index, term, from, to: from + bytes })
+        (bytes > 0).then_some(Slot { index, term, from, to: from + bytes, lies: at })
     };
     places.filter_map(slot).collect()
 }
@@ -307,6 +309,19 @@ pub(crate) fn entry_sectors(disk: &SimDisk, file: File, geometry: Geometry) -> V
     let first = slots(disk, file, align).first().map(|slot| slot.from);
     let (Some(from), Some(to)) = (first, end) else { return Vec::new() };
     used(disk, file, from..to).into_iter().map(|(_, at)| at).collect()
+}
+
+/// An entry of a full segment and its slot: where in either a bit may go bad, so that nothing is left that
+/// tells what there was.
+pub(crate) fn witnesses(
+    disk: &SimDisk,
+    file: File,
+    geometry: Geometry,
+    pick: u64,
+) -> Option<[u64; 2]> {
+    let slots = slots(disk, file, u64::from(geometry.align));
+    let slot = slots.get((pick % slots.len().max(1) as u64) as usize)?;
+    Some([slot.lies, slot.from])
 }
 
 /// The sectors of a range of a file that hold anything.

@@ -50,7 +50,7 @@ use bytes::{Bytes, BytesMut};
 use coming::Coming;
 use lakebed::{
     Action, ClusterId, Engine, Event, GroupId, LogId, LogIndex, Marks, Member, Membership, NodeId,
-    Note, Outcome, RequestId, StateMachine, entry::Seed, tape::Digest,
+    Note, Outcome, ReadMode, RequestId, StateMachine, entry::Seed, tape::Digest,
 };
 use limits::Limits;
 use std::{collections::BTreeMap, sync::Arc};
@@ -173,7 +173,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             plan,
         };
         world.oracle.hold_sessions_to(world.plan.session_limits());
-        world.oracle.hold_transfers_to(&world.plan);
+        world.oracle.hold_to(&world.plan);
         world.begin();
         world
     }
@@ -370,6 +370,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         if let Some(Event::Received { from, bytes }) = &event {
             self.oracle.on_received(at, *from, bytes);
         }
+        self.oracle.on_leased(match &event {
+            Some(Event::Read { requests, mode: ReadMode::Lease }) => Some(requests.first),
+            _ => None,
+        });
         let mut actions = std::mem::take(&mut self.actions);
         handle(engine, now, event, &mut actions);
         self.digest.step(now, &[], &actions);
@@ -383,13 +387,14 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             self.goes_out(at);
             return Ok(());
         }
+        let comes = probe.judged && !self.oracle.was_judged(at);
         self.oracle.on_step(&seen, actions.iter())?;
         self.oracle.on_memory(&seen, &self.plan)?;
         if !node.scars.is_ruined {
             let would_stay = |entry| self.harmed.would_stay(at, &node.disk, entry);
             self.oracle.on_disk_below(&seen, &node.disk, would_stay)?;
         }
-        self.nodes[at].scars.excuse(at, &probe)?;
+        self.nodes[at].scars.excuse(at, &probe, comes)?;
         if probe.judged && self.oracle.is_to_be_tried(at) {
             self.try_power_cut(at)?;
         }

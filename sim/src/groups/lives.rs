@@ -46,7 +46,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let seed = Seed::new(CLUSTER, group);
         let machine = seat::Seat::new((self.machine)(), None);
         let mut oracle = Oracle::new(self.nodes.len(), seed, Arc::clone(&founders), machine);
-        oracle.hold_transfers_to(&self.plan);
+        oracle.hold_to(&self.plan);
         let founded = Group {
             oracle,
             founders,

@@ -106,6 +106,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             let wall = seat.map_or(wall, |seat| seat.told.time);
             let clocks = wall.map(|(time, told)| (now, time.after(now.since(told))));
             let seen = Seen { node: at, probe, engine, clocks };
+            let comes = probe.judged && !oracle.was_judged(at);
             let judged = oracle.on_step(&seen, said);
             let judged = judged.and_then(|()| oracle.on_memory(&seen, &self.plan));
             let on_disk = |seat: &Seat<M>| match seat.scars.is_ruined {
@@ -115,7 +116,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             let judged = judged.and_then(|()| seat.map_or(Ok(()), on_disk));
             judged.map_err(|violation| of_group(id, violation))?;
             let Some(seat) = seat else { continue };
-            seat.scars.excuse(at, &probe).map_err(|violation| of_group(id, violation))?;
+            let excused = seat.scars.excuse(at, &probe, comes);
+            excused.map_err(|violation| of_group(id, violation))?;
             if probe.judged && self.groups[&id].oracle.is_to_be_tried(at) {
                 self.try_power_cut(at, id).map_err(|violation| of_group(id, violation))?;
             }

@@ -13,6 +13,7 @@ mod gate_opens;
 mod history;
 mod leader_completeness;
 mod leaders_clock;
+mod leaders_spared;
 mod log_matching;
 mod members_in_force;
 mod memory_bounded;
@@ -31,6 +32,7 @@ mod transfer_rate;
 mod transfers_at_once;
 mod votes_once;
 mod watermarks_ordered;
+mod who_stands;
 
 use crate::client::{Fate, Request};
 use crate::disk::SimDisk;
@@ -39,8 +41,8 @@ use crate::seat::Seat;
 use crate::witness::{Applied, Inputs};
 use bytes::Bytes;
 use lakebed::{
-    Action, Change, DiskRequest, Engine, Entries, Forced, Instant, LogId, LogIndex, Marks,
-    Membership, NodeId, RequestId, Role, StateMachine, Status, Timestamp,
+    Action, Change, DiskRequest, Engine, Entries, Forced, Halt, Instant, LogId, LogIndex, Machine,
+    Marks, Membership, NodeId, RequestId, Role, StateMachine, Status, Term, Timestamp,
     entry::Seed,
     inspect::{Probe, Said, SentPiece, said, sent_piece},
     report::{Inspection, LogFound},
@@ -120,6 +122,8 @@ pub(crate) struct Oracle<M> {
     members: members_in_force::Members,
     history: history::History,
     clocks: leaders_clock::Clocks,
+    stands: who_stands::Stands,
+    spared: leaders_spared::Spared,
     once: sessions_once::Once,
     /// Whether a recovery by force went on without each node.
     left_behind: Vec<bool>,
@@ -161,6 +165,8 @@ impl<M: StateMachine> Oracle<M> {
             members: members_in_force::Members::new(nodes, members),
             history: history::History::default(),
             clocks: leaders_clock::Clocks::new(nodes),
+            stands: who_stands::Stands::new(nodes),
+            spared: leaders_spared::Spared::new(nodes),
             once: sessions_once::Once::default(),
             left_behind: vec![false; nodes],
             are_many_back: false,
@@ -194,6 +200,7 @@ impl<M: StateMachine> Oracle<M> {
         if self.left_behind[seen.node] {
             return if self.are_many_back { Ok(()) } else { left_behind(seen) };
         }
+        self.spared.on_step(seen);
         self.on_view(seen)?;
         silence::check(seen, actions.clone())?;
         if seen.probe.judged {
@@ -249,10 +256,11 @@ impl<M: StateMachine> Oracle<M> {
         }
     }
 
-    /// How many transfers at once, and how fast, is what a plan says.
-    pub(crate) fn hold_transfers_to(&mut self, plan: &Plan) {
+    /// How many transfers at once, and how fast, and how long who leads is kept to, is what a plan says.
+    pub(crate) fn hold_to(&mut self, plan: &Plan) {
         self.transfers.hold_to(plan);
         self.rates.hold_to(plan);
+        self.spared.hold_to(plan);
     }
 
     /// A node that shows what it showed before has the same log: by its last entry, whatever may
@@ -278,6 +286,8 @@ impl<M: StateMachine> Oracle<M> {
             self.leaders.on_view(seen, &self.committed)?;
             self.proofs.on_view(seen);
             self.clocks.on_view(seen)?;
+            self.stands.on_view(seen, before.as_ref())?;
+            self.spared.on_view(seen, before.as_ref())?;
         }
         Ok(())
     }
@@ -291,23 +301,42 @@ impl<M: StateMachine> Oracle<M> {
             }
             Action::Send { to, head, body } => match said(head) {
                 Some(Said::Acknowledged { through, .. }) => self.promises.on_sent(seen, through),
-                Some(Said::TellsGate { last, term }) => {
-                    self.gates.on_told(to.0 as usize - 1, term, last);
+                Some(Said::AsksOfGate { nonce }) => self.gates.on_asked(seen.node, nonce),
+                Some(Said::TellsGate { nonce, last, term }) => {
+                    let last = seen.id_at(last).unwrap_or(LogId::new(Term(0), last));
+                    self.gates.on_told(to.0 as usize - 1, nonce, term, last);
                     Ok(())
                 }
-                Some(said) => self.votes.on_sent(seen.node, *to, said),
+                Some(said) => {
+                    who_stands::on_sent(seen, said)?;
+                    self.spared.on_sent(seen.node, said);
+                    self.votes.on_sent(seen.node, *to, said)
+                }
                 None => match sent_piece(head, body) {
                     Some(piece) => self.on_piece(seen, *to, piece),
                     None => Ok(()),
                 },
             },
             Action::Note(note) => status_tells::on_note(seen, note),
+            Action::Machine(Machine::Query { requests, .. }) => {
+                self.spared.on_query(seen, requests)
+            }
+            Action::Halt(halt) if matches!(**halt, Halt::LogLost { .. }) => {
+                self.gates.on_lost(seen.node);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
 
+    /// What a node is about to handle is this read under its lease, or none.
+    pub(crate) const fn on_leased(&mut self, request: Option<RequestId>) {
+        self.spared.on_leased(request);
+    }
+
     /// A message reaches a node: what whoever leads hears of what others have lost.
     pub(crate) fn on_received(&mut self, node: usize, from: NodeId, bytes: &Bytes) {
+        self.spared.on_received(node, from, bytes);
         let from = from.0 as usize - 1;
         if !self.promises.has_lost(from) {
             return;
@@ -376,8 +405,19 @@ impl<M: StateMachine> Oracle<M> {
 
     /// A node's disk is a new one.
     pub(crate) fn on_wiped(&mut self, node: usize) {
+        self.gates.forget_of(node);
         self.promises.on_wiped(node);
         self.votes.on_wiped(node);
+    }
+
+    /// A node's disk, or its hard state, may be what it was before.
+    pub(crate) fn on_set_back(&mut self, node: usize) {
+        self.gates.forget_of(node);
+    }
+
+    /// Whether a node was seen in its present life when its disk was judged.
+    pub(crate) fn was_judged(&self, node: usize) -> bool {
+        self.shown[node].is_some_and(|probe| probe.judged)
     }
 
     /// A node becomes the only voter of a new cluster epoch. What it lacks is lost, and said to be:
@@ -432,6 +472,7 @@ impl<M: StateMachine> Oracle<M> {
     /// A node's process or machine is gone.
     pub(crate) fn on_death(&mut self, node: usize) {
         self.shown[node] = None;
+        self.spared.on_death(node);
         self.commits.on_death(node);
         self.committed.on_death(node);
         self.leaders.on_death(node);

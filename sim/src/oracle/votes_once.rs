@@ -89,9 +89,9 @@ impl Votes {
     pub(super) fn on_sent(&mut self, node: usize, to: NodeId, said: Said) -> Checked {
         let (term, candidate) = match said {
             // Whoever stands for election votes for itself.
-            Said::StandsFor { term } => (term, NodeId(node as u64 + 1)),
+            Said::StandsFor { term, .. } => (term, NodeId(node as u64 + 1)),
             Said::VotesFor { term } => (term, to),
-            Said::Acknowledged { .. } | Said::TellsGate { .. } => return Ok(()),
+            _ => return Ok(()),
         };
         self.terms[node] = self.terms[node].max(term);
         let given = *self.given.entry((node, term)).or_insert(candidate);

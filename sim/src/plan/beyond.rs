@@ -59,10 +59,13 @@ fn ruins(seed: u64, nodes: usize) -> Vec<Fault> {
 }
 
 fn rots(seed: u64, nodes: usize) -> Vec<Fault> {
-    let mut draw = Site::Rots.draw(seed);
+    let (mut draw, mut both) = (Site::Rots.draw(seed), Site::Witnesses.draw(seed));
     let count = draw.between(1, 9);
-    let rot = |draw: &mut Draw| {
-        let part = *draw.pick(&[Part::Entries, Part::Snapshot]);
+    let mut rot = |draw: &mut Draw| {
+        let part = match *draw.pick(&[Part::Entries, Part::Snapshot]) {
+            Part::Entries if both.ratio(1, 3) => Part::Slots,
+            part => part,
+        };
         let (node, pick) = (node(draw, nodes), draw.any());
         at(draw, FaultKind::Rot { node, part, pick })
     };

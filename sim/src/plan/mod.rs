@@ -299,11 +299,12 @@ pub enum FaultKind {
         /// How long it is down.
         down: u64,
     },
-    /// A bit of an entry, or of a snapshot, is another one, and its node runs on. Beyond the budget.
+    /// A bit of an entry, of an entry and its slot, or of a snapshot, is another one, and its node runs on.
+    /// Beyond the budget.
     Rot {
         /// On whose disk.
         node: usize,
-        /// Of which: [`Part::Entries`] or [`Part::Snapshot`].
+        /// Of which: [`Part::Entries`], [`Part::Slots`] or [`Part::Snapshot`].
         part: Part,
         /// Which of all such places.
         pick: u64,

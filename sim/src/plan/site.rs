@@ -51,6 +51,7 @@ pub(super) enum Site {
     Rots = 41,
     HungStops = 42,
     BackUps = 43,
+    Witnesses = 44,
 }
 
 impl Site {

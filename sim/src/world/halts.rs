@@ -57,7 +57,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
 impl Scars {
     /// Crashes alone never cost a node an entry, its vote or its state, and damage no more than it struck.
-    pub(crate) fn excuse(&self, at: usize, probe: &Probe) -> Checked {
+    /// `comes`: this is the first that it shows of what it found on its disk.
+    pub(crate) fn excuse(&self, at: usize, probe: &Probe, comes: bool) -> Checked {
         if probe.gated && !self.is_ruined {
             let what = "calls entries lost that were durable".into();
             return Err(Violation::new("no gate after crashes alone", at, what));
@@ -75,6 +76,16 @@ impl Scars {
                 "calls an entry bad, {owed:?} of a log from {first} on, that nothing has damaged"
             );
             return Err(Violation::new("no hole after crashes alone", at, what));
+        }
+        // What a restart finds bad, and no snapshot holds, it has not, whatever it acknowledged.
+        let behind = probe.snapshot.index.0.max(probe.first.previous().0);
+        let is_behind = |struck: &u32| u64::from(*struck) > behind;
+        if comes && probe.holed && probe.owed.is_none() && self.entries.iter().all(is_behind) {
+            let what = format!(
+                "found an entry behind {} bad, and calls {} durable as if nothing were",
+                probe.snapshot, probe.durable
+            );
+            return Err(Violation::new("what is lost is owed", at, what));
         }
         let is_snapshot = |file: &File| matches!(file, File::Snapshot(_));
         if probe.stateless && !self.files.iter().any(is_snapshot) {

@@ -10,7 +10,7 @@ use super::World;
 use crate::{
     client::Workload,
     disk::{SimDisk, Survivors},
-    harm::{entry_sectors, harm_sector},
+    harm::{entry_sectors, harm_sector, witnesses},
     node::{Kept, Lie},
     oracle::{Checked, Seen},
     plan::{Harm, Part},
@@ -70,6 +70,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         match part {
             Part::Snapshot if snapshots.is_empty() => false,
             Part::Snapshot => self.rot_snapshot(node, snapshots[which % snapshots.len()], pick),
+            Part::Slots => self.rot_witnesses(node, pick),
             _ => self.rot_running(node, pick),
         };
     }
@@ -87,6 +88,21 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
         let at = entries[(pick % entries.len() as u64) as usize];
         self.rot_from(node, oldest, at, pick)
+    }
+
+    /// An entry of the oldest segment goes bad while the node runs, and its slot with it: nobody can tell what
+    /// there was. False if the log lies in one segment still.
+    pub fn rot_witnesses(&mut self, node: usize, pick: u64) -> bool {
+        let disk = &mut self.nodes[node].disk;
+        let segments: Vec<File> =
+            disk.list().map(|(file, _)| file).filter(|f| matches!(f, File::Segment(_))).collect();
+        let [oldest, _, ..] = segments[..] else { return false };
+        let Some(both) = witnesses(disk, oldest, self.plan.geometry, pick) else { return false };
+        both.iter().for_each(|at| disk.flip(oldest, at * 8 + 3));
+        self.nodes[node].scars.is_ruined = true;
+        self.struck("rot");
+        self.note(Some(node), || format!("ruined while it runs: {oldest} at bytes {both:?}"));
+        true
     }
 
     /// A bit of a snapshot goes bad while the node runs: in its header, its blocks or its footer. False
@@ -133,6 +149,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let scars = &mut self.nodes[node].scars;
         scars.is_ruined = true;
         scars.is_vote_ruined |= file == File::HardState;
+        if file == File::HardState {
+            self.oracle.on_set_back(node);
+        }
         self.struck(kind);
         self.note(Some(node), || format!("ruined: {}", what()));
     }
@@ -253,12 +272,13 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     /// A disk is again what it was when the image was taken.
-    pub(super) fn put_image_back(&mut self, node: usize, down: u64) {
-        let Some(image) = self.nodes[node].scars.image.take() else { return };
-        self.fell(node, Survivors::None, down);
-        let node = &mut self.nodes[node];
+    pub(super) fn put_image_back(&mut self, at: usize, down: u64) {
+        let Some(image) = self.nodes[at].scars.image.take() else { return };
+        self.fell(at, Survivors::None, down);
+        let node = &mut self.nodes[at];
         node.disk = image;
         (node.scars.is_ruined, node.scars.may_forget, node.scars.is_old) = (true, true, true);
+        self.oracle.on_set_back(at);
         self.struck("old-image");
     }
 

@@ -1,0 +1,141 @@
+//! Whoever has heard from a leader gives nobody else its vote within its least election timeout, and nobody any
+//! within that of its start, as it may have forgotten whom it heard (thesis §4.2.3 and §6.4.1): leases rest on
+//! that. Unless that leader itself has asked the candidate to stand: then it answers by no lease any more.
+//!
+//! By the voter's own clock, and by the least timeout that there ever is. Invariant: what was heard counts from
+//! when it was handled, and a vote from when it was given, which both may be earlier than what is said of it.
+
+use super::{Checked, Seen, Violation};
+use crate::plan::{FaultKind, Plan};
+use bytes::Bytes;
+use lakebed::{
+    Instant, NodeId, RequestId, Requests, Role, Term,
+    inspect::{Probe, Said, leads},
+};
+use std::{collections::BTreeSet, time::Duration};
+
+#[derive(Clone, Debug)]
+pub(super) struct Spared {
+    least: Duration,
+    voters: Vec<Voter>,
+    /// Who stood in which term because its leader asked it to.
+    wished: BTreeSet<(NodeId, Term)>,
+    /// The last term in which each node asked another to stand.
+    gave_up: Vec<Term>,
+    /// Who did in the step that is being looked at: by then it may have answered.
+    gives_up: Option<(usize, Term)>,
+    /// The read under a lease that is being handled.
+    leased: Option<RequestId>,
+}
+
+/// A node in its present life.
+#[derive(Clone, Copy, Debug, Default)]
+struct Voter {
+    /// What it is handling is a leader's word.
+    hears: Option<(NodeId, Term)>,
+    /// When it began, or heard one last.
+    since: Option<Instant>,
+}
+
+impl Spared {
+    pub(super) fn new(nodes: usize) -> Self {
+        let voters = vec![Voter::default(); nodes];
+        let (wished, gave_up) = (BTreeSet::new(), vec![Term(0); nodes]);
+        Self { least: Duration::ZERO, voters, wished, gave_up, gives_up: None, leased: None }
+    }
+
+    pub(super) fn hold_to(&mut self, plan: &Plan) {
+        let times = plan.faults.iter().filter_map(|fault| match fault.kind {
+            FaultKind::Times { to } => Some(to.election),
+            _ => None,
+        });
+        let percent = times.min().unwrap_or(100).min(100);
+        let least = plan.tunings().map(|tuning| tuning.election.0).min().unwrap_or_default();
+        self.least = least * percent / 100;
+    }
+
+    pub(super) fn on_death(&mut self, node: usize) {
+        self.voters[node] = Voter::default();
+    }
+
+    /// A message is about to be handled.
+    pub(super) fn on_received(&mut self, node: usize, from: NodeId, bytes: &Bytes) {
+        self.voters[node].hears = leads(bytes).map(|term| (from, term));
+    }
+
+    /// Something was handled.
+    pub(super) fn on_step(&mut self, seen: &Seen<'_>) {
+        if let Some((node, term)) = self.gives_up.take() {
+            self.gave_up[node] = self.gave_up[node].max(term);
+        }
+        let Voter { hears, since } = &mut self.voters[seen.node];
+        let (hears, probe) = (hears.take(), &seen.probe);
+        let Some((now, _)) = seen.clocks else { return };
+        let follows = |(leader, term)| probe.leader == Some(leader) && probe.term == term;
+        if since.is_none() || hears.is_some_and(follows) {
+            *since = Some(now);
+        }
+    }
+
+    /// A node says something to another.
+    pub(super) fn on_sent(&mut self, node: usize, said: Said) {
+        match said {
+            Said::StandsFor { term, is_wished: true } => {
+                self.wished.insert((NodeId(node as u64 + 1), term));
+            }
+            Said::AsksToStand { term } => self.gives_up = Some((node, term)),
+            _ => {}
+        }
+    }
+
+    /// What a node is about to handle is this read under its lease, or none.
+    pub(super) const fn on_leased(&mut self, request: Option<RequestId>) {
+        self.leased = request;
+    }
+
+    /// Reads go to the machine: that at once, if the lease alone answers it.
+    pub(super) fn on_query(&self, seen: &Seen<'_>, requests: &Requests) -> Checked {
+        let (node, probe) = (seen.node, &seen.probe);
+        let is_it = |request| self.leased == Some(request);
+        let has_given_up = probe.role == Role::Leader && self.gave_up[node] == probe.term;
+        if !has_given_up || is_alone(seen) || !requests.ids().any(is_it) {
+            return Ok(());
+        }
+        let what = format!(
+            "answers by a lease in term {}, in which it has asked another node to stand",
+            probe.term
+        );
+        Err(Violation::new("who leads is kept to", node, what))
+    }
+
+    /// `before`: what the node showed before, in this life.
+    pub(super) fn on_view(&mut self, seen: &Seen<'_>, before: Option<&Probe>) -> Checked {
+        let (own, probe) = (NodeId(seen.node as u64 + 1), &seen.probe);
+        let Some(before) = before.filter(|before| before.judged) else { return Ok(()) };
+        let Some(candidate) = probe.vote.filter(|candidate| *candidate != own) else {
+            return Ok(());
+        };
+        let is_given = (before.term, before.vote) == (probe.term, probe.vote);
+        if is_given || is_alone(seen) || self.wished.contains(&(candidate, probe.term)) {
+            return Ok(());
+        }
+        let (Some((now, _)), Some(since)) = (seen.clocks, self.voters[seen.node].since) else {
+            return Ok(());
+        };
+        let silence = now.since(since);
+        if silence >= self.least {
+            return Ok(());
+        }
+        let what = format!(
+            "votes for node {candidate} in term {}, {silence:?} after it heard from a leader or began, and \
+             {:?} is the least that it waits",
+            probe.term, self.least
+        );
+        Err(Violation::new("who leads is kept to", seen.node, what))
+    }
+}
+
+fn is_alone(seen: &Seen<'_>) -> bool {
+    let own = NodeId(seen.node as u64 + 1);
+    seen.engine.membership().is_some_and(|members| members.is_sole_voter(own))
+}
