@@ -347,7 +347,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     fn hand(&mut self, at: usize, event: Option<Event>) -> Checked {
         let node = &mut self.nodes[at];
-        let Some(engine) = node.engine.as_mut() else { return Ok(()) };
+        if !node.is_up() {
+            return Ok(());
+        }
         if self.now < node.paused_until {
             // It lies in a socket or a queue until the process goes on.
             let (resumes, life) = (node.paused_until, node.life);
@@ -357,6 +359,19 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             return Ok(());
         }
         self.touched = Some(at);
+        let leased = match &event {
+            Some(Event::Read { requests, mode: ReadMode::Lease }) => Some(requests.first),
+            _ => None,
+        };
+        let (plan, times, instant) = (&self.plan, self.times, self.now);
+        let least = || times.of(&plan.tuning).election.0;
+        let waits = self
+            .nodes
+            .iter()
+            .map(|node| node.engine.as_ref().map(|_| (node.clock.local(instant), least())));
+        self.oracle.on_leased(leased, waits);
+        let node = &mut self.nodes[at];
+        let Some(engine) = node.engine.as_mut() else { return Ok(()) };
         let now = node.clock.local(self.now);
         event.iter().for_each(|event| node.told.on_event(now, event));
         let (operations, ends) = (node.operations, matches!(event, Some(Event::Completed { .. })));
@@ -370,10 +385,6 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         if let Some(Event::Received { from, bytes }) = &event {
             self.oracle.on_received(at, *from, bytes);
         }
-        self.oracle.on_leased(match &event {
-            Some(Event::Read { requests, mode: ReadMode::Lease }) => Some(requests.first),
-            _ => None,
-        });
         let mut actions = std::mem::take(&mut self.actions);
         handle(engine, now, event, &mut actions);
         self.digest.step(now, &[], &actions);

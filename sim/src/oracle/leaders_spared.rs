@@ -1,11 +1,12 @@
 //! Whoever has heard from a leader gives nobody else its vote within its least election timeout, and nobody any
 //! within that of its start, as it may have forgotten whom it heard (thesis §4.2.3 and §6.4.1): leases rest on
-//! that. Unless that leader itself has asked the candidate to stand: then it answers by no lease any more.
+//! that. Unless that leader itself has asked the candidate to stand: then it answers by no lease any more. Who does knows that
+//! nobody leads a later term: a quorum waits still, by its own clocks, or is down and will wait.
 //!
 //! By the voter's own clock, and by the least timeout that there ever is. Invariant: what was heard counts from
 //! when it was handled, and a vote from when it was given, which both may be earlier than what is said of it.
 
-use super::{Checked, Seen, Violation};
+use super::{Checked, Seen, Violation, members_in_force::quorum};
 use crate::plan::{FaultKind, Plan};
 use bytes::Bytes;
 use lakebed::{
@@ -24,8 +25,10 @@ pub(super) struct Spared {
     gave_up: Vec<Term>,
     /// Who did in the step that is being looked at: by then it may have answered.
     gives_up: Option<(usize, Term)>,
-    /// The read under a lease that is being handled.
-    leased: Option<RequestId>,
+    /// The read under a lease that is being handled, and who waits still.
+    leased: Option<(RequestId, Vec<bool>)>,
+    /// The last term that anybody was seen to lead.
+    led: Term,
 }
 
 /// A node in its present life.
@@ -41,7 +44,15 @@ impl Spared {
     pub(super) fn new(nodes: usize) -> Self {
         let voters = vec![Voter::default(); nodes];
         let (wished, gave_up) = (BTreeSet::new(), vec![Term(0); nodes]);
-        Self { least: Duration::ZERO, voters, wished, gave_up, gives_up: None, leased: None }
+        Self {
+            least: Duration::ZERO,
+            voters,
+            wished,
+            gave_up,
+            gives_up: None,
+            leased: None,
+            led: Term(0),
+        }
     }
 
     pub(super) fn hold_to(&mut self, plan: &Plan) {
@@ -88,29 +99,56 @@ impl Spared {
         }
     }
 
-    /// What a node is about to handle is this read under its lease, or none.
-    pub(super) const fn on_leased(&mut self, request: Option<RequestId>) {
-        self.leased = request;
+    /// What a node is about to handle is a read under its lease, or nothing of the kind; `now`: the clock of
+    /// each node that is up, and the least that it waits.
+    pub(super) fn on_leased(
+        &mut self,
+        request: Option<RequestId>,
+        now: impl Iterator<Item = Option<(Instant, Duration)>>,
+    ) {
+        self.leased = request.map(|request| {
+            let waits = |(now, voter): (Option<(Instant, Duration)>, &Voter)| match now {
+                Some((now, least)) => voter.since.is_some_and(|since| now < since.after(least)),
+                None => true,
+            };
+            (request, now.zip(&self.voters).map(waits).collect())
+        });
     }
 
     /// Reads go to the machine: that at once, if the lease alone answers it.
     pub(super) fn on_query(&self, seen: &Seen<'_>, requests: &Requests) -> Checked {
         let (node, probe) = (seen.node, &seen.probe);
-        let is_it = |request| self.leased == Some(request);
-        let has_given_up = probe.role == Role::Leader && self.gave_up[node] == probe.term;
-        if !has_given_up || is_alone(seen) || !requests.ids().any(is_it) {
+        let Some((leased, waits)) = &self.leased else { return Ok(()) };
+        let is_it = requests.ids().any(|request| request == *leased);
+        if probe.role != Role::Leader || is_alone(seen) || !is_it {
             return Ok(());
         }
-        let what = format!(
-            "answers by a lease in term {}, in which it has asked another node to stand",
-            probe.term
-        );
-        Err(Violation::new("who leads is kept to", node, what))
+        let has_asked = self.gave_up[node] == probe.term;
+        let why = match seen.engine.membership() {
+            _ if has_asked => "in which it has asked another node to stand".into(),
+            _ if self.led > probe.term => format!("and term {} was led", self.led),
+            Some(members) => {
+                let waits = |id: NodeId| {
+                    let at = id.0 as usize - 1;
+                    at == node || waits.get(at).is_none_or(|waits| *waits)
+                };
+                match quorum(members, waits) {
+                    Ok(()) => return Ok(()),
+                    Err(why) => format!("for which a majority must wait still: {why}"),
+                }
+            }
+            None => return Ok(()),
+        };
+        let what = format!("answers by a lease in term {}, {why}", probe.term);
+        Err(Violation::new("a lease holds", node, what))
     }
 
     /// `before`: what the node showed before, in this life.
     pub(super) fn on_view(&mut self, seen: &Seen<'_>, before: Option<&Probe>) -> Checked {
         let (own, probe) = (NodeId(seen.node as u64 + 1), &seen.probe);
+        if probe.role == Role::Leader {
+            self.led = self.led.max(probe.term);
+        }
         let Some(before) = before.filter(|before| before.judged) else { return Ok(()) };
         let Some(candidate) = probe.vote.filter(|candidate| *candidate != own) else {
             return Ok(());

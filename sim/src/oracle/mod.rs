@@ -50,7 +50,7 @@ use lakebed::{
     tape::Digest,
 };
 use members_in_force::is_quorum;
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// A broken invariant.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -303,7 +303,7 @@ impl<M: StateMachine> Oracle<M> {
                 Some(Said::Acknowledged { through, .. }) => self.promises.on_sent(seen, through),
                 Some(Said::AsksOfGate { nonce }) => self.gates.on_asked(seen.node, nonce),
                 Some(Said::TellsGate { nonce, last, term }) => {
-                    let last = seen.id_at(last).unwrap_or(LogId::new(Term(0), last));
+                    let last = seen.id_at(last).unwrap_or_else(|| LogId::new(Term(0), last));
                     self.gates.on_told(to.0 as usize - 1, nonce, term, last);
                     Ok(())
                 }
@@ -329,9 +329,14 @@ impl<M: StateMachine> Oracle<M> {
         }
     }
 
-    /// What a node is about to handle is this read under its lease, or none.
-    pub(crate) const fn on_leased(&mut self, request: Option<RequestId>) {
-        self.spared.on_leased(request);
+    /// What a node is about to handle is a read under its lease, or nothing of the kind; `now`: the clock of
+    /// each node that is up, and the least that it waits.
+    pub(crate) fn on_leased(
+        &mut self,
+        request: Option<RequestId>,
+        now: impl Iterator<Item = Option<(Instant, Duration)>>,
+    ) {
+        self.spared.on_leased(request, now);
     }
 
     /// A message reaches a node: what whoever leads hears of what others have lost.
