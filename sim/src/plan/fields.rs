@@ -144,7 +144,8 @@ const PARTS: [(&str, Part); 5] = [
     ("entries", Part::Entries),
 ];
 
-const ROTS: [(&str, Part); 2] = [("snapshot", Part::Snapshot), ("entries", Part::Entries)];
+const ROTS: [(&str, Part); 3] =
+    [("snapshot", Part::Snapshot), ("entries", Part::Entries), ("slots", Part::Slots)];
 
 const HARMS: [(&str, Harm); 4] =
     [("rot", Harm::Rot), ("zero", Harm::Zero), ("rot-all", Harm::RotAll), ("gone", Harm::Gone)];
