@@ -79,9 +79,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// segment still.
     pub fn rot_running(&mut self, node: usize, pick: u64) -> bool {
         let disk = &self.nodes[node].disk;
-        let segments: Vec<File> =
-            disk.list().map(|(file, _)| file).filter(|f| matches!(f, File::Segment(_))).collect();
-        let [oldest, _, ..] = segments[..] else { return false };
+        let Some(oldest) = oldest_full_segment(disk) else { return false };
         let entries = entry_sectors(disk, oldest, self.plan.geometry);
         if entries.is_empty() {
             return false;
@@ -94,11 +92,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// there was. False if the log lies in one segment still.
     pub fn rot_witnesses(&mut self, node: usize, pick: u64) -> bool {
         let disk = &mut self.nodes[node].disk;
-        let segments: Vec<File> =
-            disk.list().map(|(file, _)| file).filter(|f| matches!(f, File::Segment(_))).collect();
-        let [oldest, _, ..] = segments[..] else { return false };
+        let Some(oldest) = oldest_full_segment(disk) else { return false };
         let Some(both) = witnesses(disk, oldest, self.plan.geometry, pick) else { return false };
-        both.iter().for_each(|at| disk.flip(oldest, at * 8 + 3));
+        for at in both {
+            disk.flip(oldest, at * 8 + 3);
+        }
         self.nodes[node].scars.is_ruined = true;
         self.struck("rot");
         self.note(Some(node), || format!("ruined while it runs: {oldest} at bytes {both:?}"));
@@ -341,4 +339,12 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.forgot(at);
         self.kill(at);
     }
+}
+
+/// The first segment of a log that does not lie in one still.
+fn oldest_full_segment(disk: &SimDisk) -> Option<File> {
+    let mut segments =
+        disk.list().map(|(file, _)| file).filter(|file| matches!(file, File::Segment(_)));
+    let oldest = segments.next()?;
+    segments.next().map(|_| oldest)
 }
