@@ -58,6 +58,10 @@ explore name="elections" *args:
 crash seeds="4000":
     CRASH_SEEDS={{seeds}} cargo test --release -p lakebed crash
 
+# Storage alone, asked for anything: with failures and damage, over the simulator's disk.
+walk seeds="20000":
+    WALK_SEEDS={{seeds}} cargo test --release -p lakebed storage::tests::walk
+
 # Who notices a mutant of the engine (docs/simulation.md), every N-th from the I-th on.
 mutants shard="1/1" jobs="1":
     mutants/run {{shard}} {{jobs}}

@@ -22,6 +22,7 @@ mod slots;
 mod strangers;
 mod unreadable;
 mod verify;
+mod walk;
 
 use super::*;
 use crate::{

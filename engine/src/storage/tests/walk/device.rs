@@ -1,0 +1,106 @@
+//! The simulator's disk, asked in this crate's words: the simulator has them from the crate that these
+//! tests are built beside.
+
+use super::*;
+use lakebed::{Completion as TheirCompletion, DiskError as TheirError, DiskRequest as Theirs};
+use lakebed_sim::disk::{Geometry, SimDisk, Survivors};
+use std::ops::Range;
+
+pub(super) struct Device(SimDisk);
+
+impl Device {
+    pub(super) const fn new(align: u32) -> Self {
+        Self(SimDisk::new(Geometry { sector: 512, align }))
+    }
+
+    pub(super) fn submit(&mut self, op: OpId, request: DiskRequest) {
+        self.0.submit(lakebed::OpId(op.0), asked(request));
+    }
+
+    pub(super) fn in_flight(&self) -> Vec<OpId> {
+        self.0.in_flight().map(|op| OpId(op.0)).collect()
+    }
+
+    pub(super) fn end(&mut self, op: OpId) -> Result<Completion, DiskError> {
+        told(self.0.complete(lakebed::OpId(op.0)))
+    }
+
+    pub(super) fn end_badly(&mut self, op: OpId, draw: &mut Draw) -> Result<Completion, DiskError> {
+        let op = lakebed::OpId(op.0);
+        let mishap = *draw.pick(self.0.mishaps(op));
+        told(self.0.end_badly(op, mishap, draw))
+    }
+
+    /// The power fails, or the process is killed.
+    pub(super) fn crash(&mut self, draw: &mut Draw) {
+        if draw.ratio(1, 4) {
+            return self.0.kill(draw);
+        }
+        let survivors = *draw.pick(&Survivors::ALL);
+        self.0.cut_power(survivors, draw);
+    }
+
+    pub(super) fn files(&self) -> Vec<(File, u64)> {
+        self.0.list().map(|(file, len)| (ours(file), len)).collect()
+    }
+
+    /// A bit of an entry is another one, wherever in the log that lies.
+    pub(super) fn flip(&mut self, frame: &Bytes, byte: usize) {
+        let files: Vec<_> = self.0.list().map(|(file, _)| file).collect();
+        for file in files.into_iter().filter(|file| matches!(file, lakebed::File::Segment(_))) {
+            let bytes = self.0.content(file).unwrap_or_default();
+            if let Some(at) = holes::offset(&bytes, frame) {
+                self.0.flip(file, (at + byte) as u64 * 8 + 3);
+            }
+        }
+    }
+
+    pub(super) fn rot(&mut self, file: File, range: Range<u64>) {
+        self.0.rot(theirs(file), range);
+    }
+
+    pub(super) fn lose(&mut self, file: File) {
+        self.0.lose(theirs(file));
+    }
+}
+
+fn theirs(file: File) -> lakebed::File {
+    lakebed::File::parse(&file.name()).expect("a file has one name")
+}
+
+fn ours(file: lakebed::File) -> File {
+    File::parse(&file.name()).expect("a file has one name")
+}
+
+fn asked(request: DiskRequest) -> Theirs {
+    let to = |Extent { offset, bytes, zeros }| lakebed::Extent { offset, bytes, zeros };
+    match request {
+        DiskRequest::List => Theirs::List,
+        DiskRequest::Create { file, len, zeroed } => {
+            Theirs::Create { file: theirs(file), len, zeroed }
+        }
+        DiskRequest::Read { file, offset, len } => Theirs::Read { file: theirs(file), offset, len },
+        DiskRequest::Write { file, at, and, durable } => {
+            Theirs::Write { file: theirs(file), at: to(at), and: and.map(to), durable }
+        }
+        DiskRequest::Sync { file } => Theirs::Sync { file: theirs(file) },
+        DiskRequest::Rename { from, to } => Theirs::Rename { from: theirs(from), to: theirs(to) },
+        DiskRequest::Remove { file } => Theirs::Remove { file: theirs(file) },
+        DiskRequest::SyncDirectory => Theirs::SyncDirectory,
+    }
+}
+
+fn told(result: Result<TheirCompletion, TheirError>) -> Result<Completion, DiskError> {
+    let file = |(file, len)| (ours(file), len);
+    match result {
+        Ok(TheirCompletion::Done) => Ok(Completion::Done),
+        Ok(TheirCompletion::Read(bytes)) => Ok(Completion::Read(bytes)),
+        Ok(TheirCompletion::Listed(files)) => {
+            Ok(Completion::Listed(files.into_iter().map(file).collect()))
+        }
+        Err(TheirError::NotFound) => Err(DiskError::NotFound),
+        Err(TheirError::Full) => Err(DiskError::Full),
+        Err(TheirError::Io { errno }) => Err(DiskError::Io { errno }),
+        Err(other) => panic!("{other:?} is new"),
+    }
+}

@@ -1,0 +1,142 @@
+//! What must be there, for whoever sees what is asked of the storage and what it answers.
+
+use super::*;
+
+#[derive(Default)]
+pub(super) struct Known {
+    /// The log as it was appended, entry by entry: its term.
+    pub(super) log: Vec<Term>,
+    /// What a cut takes away that is not done: until it is, a crash may bring it back.
+    ghosts: Vec<Vec<Term>>,
+    /// What the cluster has committed; some of it may not have come here.
+    pub(super) committed: Vec<Term>,
+    /// How far the log was ever called durable, and not cut since.
+    pub(super) durable: u64,
+    promised: (Term, Option<NodeId>),
+    epoch: u64,
+    /// The newest snapshot that was ever there.
+    snapshot: LogId,
+    /// The membership in force, and the one before it: the entries that brought them.
+    pub(super) newest: LogId,
+    pub(super) previous: LogId,
+    /// A snapshot that is taking the place of the log.
+    pub(super) installing: Option<LogId>,
+    /// A gate was found shut, and nobody has opened it.
+    pub(super) is_shut: bool,
+    /// Something was damaged, ever.
+    pub(super) is_struck: bool,
+}
+
+/// The entry of this index in a log.
+pub(super) fn at(log: &[Term], index: u64) -> LogId {
+    let term = index.checked_sub(1).map_or(Term(0), |at| log[at as usize]);
+    LogId::new(term, LogIndex(index))
+}
+
+/// The last membership of a log up to an index.
+pub(super) fn changed(log: &[Term], through: u64) -> LogId {
+    let changes = (1..=through).rev().map(|index| at(log, index)).find(|id| is_change(*id));
+    changes.unwrap_or(LogId::ZERO)
+}
+
+/// Where each term of a log begins, from an index on.
+fn runs(log: &[Term], first: LogIndex) -> Vec<(LogIndex, Term)> {
+    let mut runs: Vec<(LogIndex, Term)> = Vec::new();
+    for (term, n) in log.iter().zip(1..).skip(first.previous().0 as usize) {
+        if runs.last().is_none_or(|run| run.1 != *term) {
+            runs.push((LogIndex(n), *term));
+        }
+    }
+    runs
+}
+
+impl Known {
+    pub(super) fn last(&self) -> LogId {
+        at(&self.log, self.log.len() as u64)
+    }
+
+    /// Up to here the log is what the cluster has committed.
+    pub(super) fn agreed(&self) -> u64 {
+        let both = self.log.iter().zip(&self.committed);
+        both.take_while(|(own, theirs)| own == theirs).count() as u64
+    }
+
+    pub(super) fn is_committed(&self, id: LogId) -> bool {
+        id.index.0 <= self.committed.len() as u64 && at(&self.committed, id.index.0) == id
+    }
+
+    pub(super) fn truncate(&mut self, kept: u64) {
+        self.ghosts.push(self.log.clone());
+        self.log.truncate(kept as usize);
+        self.durable = self.durable.min(kept);
+    }
+
+    /// After each step of a life.
+    pub(super) fn watch(&mut self, storage: &Storage) {
+        let (promised, durable) = (storage.promised(), storage.durable().0);
+        assert!(promised >= self.promised, "{promised:?} after {:?}", self.promised);
+        self.promised = promised;
+        self.epoch = self.epoch.max(storage.write_epoch());
+        if let Some(at) = self.installing.take_if(|at| storage.installed() == Some(*at)) {
+            self.log = self.committed[..at.index.0 as usize].to_vec();
+            self.durable = at.index.0;
+            let members = changed(&self.log, self.durable);
+            assert_eq!(storage.members_installed().at, members, "in force behind {at}");
+            (self.newest, self.previous) = (members, members);
+        }
+        assert!(durable <= self.log.len() as u64, "{durable} is durable of {}", self.log.len());
+        let owed = storage.first_owed();
+        assert!(owed.is_none_or(|owed| durable < owed.0), "{durable} is durable, {owed:?} is bad");
+        if self.installing.is_none() {
+            self.durable = self.durable.max(durable);
+        }
+        self.snapshot = self.snapshot.max(storage.snapshot());
+        if storage.journal.cut.is_none() {
+            self.ghosts.clear();
+        }
+    }
+
+    /// What a restart found; `fails`: not all of it could be read.
+    pub(super) fn judge(&mut self, found: &Recovered, fails: bool) {
+        let Recovered { term, vote, last, first, snapshot, .. } = *found;
+        assert!(term >= self.promised.0, "{term} after {:?}", self.promised);
+        let is_told = term > self.promised.0 || self.promised.1.is_none_or(|own| vote == Some(own));
+        assert!(is_told, "{vote:?} after {:?}", self.promised);
+        assert!(found.write_epoch > self.epoch, "two lives of epoch {}", self.epoch);
+        let is_gated = found.gate.is_some();
+        assert!(is_gated || !self.is_shut, "the gate is open");
+        assert!(self.is_struck || !is_gated, "a gate after crashes alone");
+        self.is_shut = is_gated;
+        let is_installed = self.installing.take() == Some(last);
+        if is_gated || is_installed {
+            // The log was given up: it is told, or meant.
+            self.ghosts.push(self.committed.clone());
+            self.durable = self.durable.min(last.index.0);
+        }
+        assert!(last.index.0 >= self.durable, "{last} found, {} was durable", self.durable);
+        let is_it =
+            |log: &&Vec<Term>| log.len() as u64 >= last.index.0 && at(log, last.index.0) == last;
+        let log = [&self.log].into_iter().chain(&self.ghosts).find(is_it);
+        let log = log.unwrap_or_else(|| panic!("{last} found, {} was last", self.last()));
+        self.log = log[..last.index.0 as usize].to_vec();
+        self.durable = last.index.0;
+        self.judge_rest(found);
+        (self.newest, self.previous) = (found.membership.at, found.previous.at);
+        if !self.is_struck {
+            assert_eq!(self.newest, changed(&self.log, self.durable), "in force at {last}");
+            // What could not be read is done without.
+            assert!(fails || snapshot >= self.snapshot, "{snapshot} after {}", self.snapshot);
+            assert!(first <= snapshot.index.next(), "{first} behind {snapshot}");
+            assert!(found.last_time.0 >= last.index.0, "{:?} at {last}", found.last_time);
+        }
+    }
+
+    fn judge_rest(&self, found: &Recovered) {
+        let Recovered { first, first_prev_term, snapshot, committed, .. } = *found;
+        assert!(self.is_committed(snapshot), "{snapshot} was never committed");
+        assert!(committed.0 <= self.committed.len() as u64, "{committed} is not committed");
+        assert!(committed >= snapshot.index, "{committed} below {snapshot}");
+        assert_eq!(found.terms, runs(&self.log, first));
+        assert_eq!(first_prev_term, at(&self.log, first.previous().0).term, "before {first}");
+    }
+}
