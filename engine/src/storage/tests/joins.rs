@@ -50,6 +50,26 @@ fn a_log_that_a_snapshot_has_joined_is_not_given_up_without_a_gate() {
     }
 }
 
+/// A node takes a snapshot in beside its log, up to entry 149 of 300, and ends before the hard state names
+/// it; the segment behind that is lost then. The restart takes it for an install that has not come to its
+/// end, though the hard state calls 300 durable: what was acknowledged is gone without a gate (walk
+/// 11001946).
+#[test]
+fn a_log_that_a_snapshot_was_joining_is_not_given_up_without_a_gate() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    node.now = node.storage.deadline().expect("the hint is written when writes pause");
+    node.settle();
+    assert_eq!(node.storage.promises().durable().durable_hint, LogIndex(300));
+    let (file, end) = segment_of(&node, 150);
+    let before = node.disk.files[&File::HardState].clone();
+    join(&mut node, LogId::new(Term(1), end.previous()));
+    node.disk.files.insert(File::HardState, before);
+    node.disk.files.remove(&file);
+    let node = node.restart();
+    assert!(node.recovered().gate.is_some(), "{}", node.recovered().last);
+}
+
 /// A crash comes before the hard state names it: the next life does.
 #[test]
 fn a_snapshot_that_has_joined_is_recorded_by_the_next_life() {

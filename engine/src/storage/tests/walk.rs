@@ -26,21 +26,15 @@ use known::{Known, at};
 use lakebed_sim::{Draw, prng::Concern};
 use std::{collections::VecDeque, time::Duration};
 
-/// What happens beside crashes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Beside {
-    Nothing,
-    Failures,
-    Damage,
-}
-
 /// Who reads all of the log.
 const AUDITOR: Reader = Reader::Peer(NodeId(3));
 
 /// One life after another of one node.
 struct Walk {
     draw: Draw,
-    beside: Beside,
+    /// What happens beside crashes: operations fail, the disk is damaged.
+    fails: bool,
+    harms: bool,
     device: Device,
     storage: Storage,
     now: Instant,
@@ -76,7 +70,8 @@ impl Walk {
     fn new(seed: u64) -> Self {
         let mut walk = Self {
             draw: Draw::new(seed, Concern::Workload, 0, 0),
-            beside: [Beside::Nothing, Beside::Failures, Beside::Damage][seed as usize % 3],
+            fails: seed & 1 == 1,
+            harms: seed & 2 == 2,
             device: Device::new(tuned().disk_align),
             storage: Storage::new(&tuned(), seed),
             now: Instant(1),
@@ -128,7 +123,7 @@ impl Walk {
             }
             let mut out = Vec::new();
             if let Some(recovered) = self.storage.recover(self.now, &mut out) {
-                self.known.judge(&recovered, self.beside == Beside::Failures);
+                self.known.judge(&recovered, self.fails);
                 self.recovered = Some(recovered);
                 self.may_strike = true;
             }
@@ -152,7 +147,7 @@ impl Walk {
 
     fn end(&mut self, halt: &Halt) {
         match halt {
-            Halt::DiskFailed { .. } if self.beside == Beside::Failures => {}
+            Halt::DiskFailed { .. } if self.fails => {}
             Halt::LogLost { .. } if self.known.is_struck => self.known.is_shut = true,
             _ => panic!("it ends: {halt:?}"),
         }
@@ -217,7 +212,7 @@ impl Walk {
             return false;
         }
         if let Some(&op) = ops.get(self.draw.below(count) as usize) {
-            let fails = self.beside == Beside::Failures && !self.is_calm && self.draw.ratio(1, 400);
+            let fails = self.fails && !self.is_calm && self.draw.ratio(1, 400);
             let bad = fails.then(|| self.device.end_badly(op, &mut self.draw));
             let result = bad.unwrap_or_else(|| self.device.end(op));
             self.storage.on_completed(self.now, op, result);
@@ -269,9 +264,9 @@ impl Walk {
             assert!(tries < 1000, "{next} can never be read");
             next = match self.audited {
                 Some(last) => last.next(),
-                None if self.beside == Beside::Damage => next.next(),
-                // It failed this once.
-                None => next,
+                // It may have failed this once, or be bad for long.
+                None if self.fails && self.draw.ratio(9, 10) => next,
+                None => next.next(),
             };
             next = next.max(self.storage.first());
         }
@@ -280,24 +275,26 @@ impl Walk {
     fn crash(&mut self) {
         let proven = self.proven();
         self.device.crash(&mut self.draw);
-        if let Some(entries) = proven.filter(|_| self.may_strike && self.beside == Beside::Damage) {
+        if let Some(entries) = proven.filter(|_| self.may_strike && self.harms) {
             (self.may_strike, self.known.is_struck) = (false, true);
+            self.known.forget_mended();
             self.strike(entries);
         }
         self.start();
     }
 
-    /// The first and the last of the entries that the disk has proof of.
-    fn proven(&self) -> Option<(Seed, u64, u64)> {
+    /// The first of all entries, and the last of those that the hard state calls durable, or any slot.
+    fn proven(&self) -> Option<(Seed, [u64; 3])> {
         let seed = self.recovered.as_ref()?.seed;
-        let hint = self.storage.promises().durable().durable_hint.0;
-        Some((seed, self.storage.first().0, hint.min(self.known.durable)))
+        let hint = self.storage.promises().durable().durable_hint.0.min(self.known.durable);
+        Some((seed, [self.storage.first().0, hint, self.known.floor().max(hint)]))
     }
 
     /// Something is damaged that the budget has room for: an entry, slots, both, a header or an end record,
     /// a segment, a snapshot, one copy of the hard state.
-    fn strike(&mut self, (seed, first, last): (Seed, u64, u64)) {
+    fn strike(&mut self, (seed, [first, hint, floor]): (Seed, [u64; 3])) {
         let what = self.draw.below(10);
+        let last = if what < 2 { floor } else { hint };
         if what < 3 && first <= last {
             let index = self.draw.between(first, last);
             let (_, frame) = entry(seed, &self.known.log, index);
@@ -348,7 +345,7 @@ impl Walk {
             }
             self.restart();
             if self.draw.ratio(1, 2) {
-                self.audit(self.beside == Beside::Nothing);
+                self.audit(!self.fails && !self.harms);
             }
         }
         self.is_calm = true;

@@ -99,7 +99,7 @@ impl Walk {
             return;
         }
         self.promise(term);
-        self.known.log.push(term);
+        self.known.append(term, self.storage.durable());
         let (head, frame) = entry(self.seed(), &self.known.log, len + 1);
         self.storage.append(head, frame, 0);
     }
@@ -194,6 +194,7 @@ impl Walk {
         if let Some(hole) = self.storage.hole() {
             let (head, frame) = entry(self.seed(), &self.known.log, hole.index.0);
             assert_eq!(head.id, hole, "what is missing");
+            self.known.give(hole.index);
             self.storage.refill(&head, &frame);
         }
         let all = self.known.committed.len() as u64;

@@ -1,6 +1,7 @@
 //! What must be there, for whoever sees what is asked of the storage and what it answers.
 
 use super::*;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Default)]
 pub(super) struct Known {
@@ -12,6 +13,11 @@ pub(super) struct Known {
     pub(super) committed: Vec<Term>,
     /// How far the log was ever called durable, and not cut since.
     pub(super) durable: u64,
+    /// How far it was when each entry of this life was appended: what the slots of durable ones prove.
+    floors: BTreeMap<u64, u64>,
+    /// Entries that were given again, and are there since.
+    given: BTreeSet<LogIndex>,
+    mended: BTreeSet<LogIndex>,
     promised: (Term, Option<NodeId>),
     epoch: u64,
     /// The newest snapshot that was ever there.
@@ -65,7 +71,32 @@ impl Known {
         id.index.0 <= self.committed.len() as u64 && at(&self.committed, id.index.0) == id
     }
 
+    /// An entry is about to be appended: so much is durable.
+    pub(super) fn append(&mut self, term: Term, durable: LogIndex) {
+        self.log.push(term);
+        self.floors.insert(self.log.len() as u64, durable.0);
+    }
+
+    /// As far as slots alone prove that the log was durable.
+    pub(super) fn floor(&self) -> u64 {
+        self.floors.range(..=self.durable).map(|(_, floor)| *floor).max().unwrap_or(0)
+    }
+
+    /// A peer gives an entry that is bad.
+    pub(super) fn give(&mut self, hole: LogIndex) {
+        assert!(!self.mended.contains(&hole), "{hole} was mended, and is bad again");
+        self.given.insert(hole);
+    }
+
+    /// The disk is damaged: any of them may be bad again.
+    pub(super) fn forget_mended(&mut self) {
+        self.mended.clear();
+    }
+
     pub(super) fn truncate(&mut self, kept: u64) {
+        self.floors.split_off(&(kept + 1));
+        self.mended.clear();
+        self.given.clear();
         self.ghosts.push(self.log.clone());
         self.log.truncate(kept as usize);
         self.durable = self.durable.min(kept);
@@ -80,6 +111,9 @@ impl Known {
         if let Some(at) = self.installing.take_if(|at| storage.installed() == Some(*at)) {
             self.log = self.committed[..at.index.0 as usize].to_vec();
             self.durable = at.index.0;
+            self.floors.clear();
+            self.mended.clear();
+            self.given.clear();
             let members = changed(&self.log, self.durable);
             assert_eq!(storage.members_installed().at, members, "in force behind {at}");
             (self.newest, self.previous) = (members, members);
@@ -91,6 +125,13 @@ impl Known {
             self.durable = self.durable.max(durable);
         }
         self.snapshot = self.snapshot.max(storage.snapshot());
+        if let ([.., older, _], false) = (&storage.snapshots.whole[..], self.is_struck) {
+            let at = older.header.at;
+            assert!(storage.first() <= at.index.next(), "the log does not lead on from {at}");
+        }
+        let holes = &storage.journal.holes;
+        let is_there = |index: &LogIndex| holes.first_from(*index) != Some(*index);
+        self.mended.extend(self.given.extract_if(.., |index| is_there(index)));
         if storage.journal.cut.is_none() {
             self.ghosts.clear();
         }
@@ -120,6 +161,11 @@ impl Known {
         let log = log.unwrap_or_else(|| panic!("{last} found, {} was last", self.last()));
         self.log = log[..last.index.0 as usize].to_vec();
         self.durable = last.index.0;
+        self.floors.clear();
+        self.given.clear();
+        if is_gated || is_installed {
+            self.mended.clear();
+        }
         self.judge_rest(found);
         (self.newest, self.previous) = (found.membership.at, found.previous.at);
         if !self.is_struck {
