@@ -361,8 +361,11 @@ impl Look {
     fn install(&self) -> verdict::Install {
         let (hard, whole) = (self.hard(), self.whole_snapshots());
         let is_staged = whole.iter().any(|found| found.header.id == hard.install.id);
+        // One that was joining a log does not stand for what was durable behind it, and is lost.
+        let is_more_lost = |at: LogId| self.log.is_unknown() && self.proven() > at.index;
         let is_unknown = |found: &SnapshotFile| {
-            self.is_unrecorded(&found.header) && !self.is_joined(found.header.at)
+            let at = found.header.at;
+            self.is_unrecorded(&found.header) && !self.is_joined(at) && !is_more_lost(at)
         };
         match hard.installing {
             true if is_staged => verdict::Install::Staged,
