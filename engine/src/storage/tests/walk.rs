@@ -363,7 +363,7 @@ impl Walk {
 }
 
 /// Situations that a walk is for.
-const RARE: [Mark; 21] = [
+const RARE: [Mark; 20] = [
     Mark::CutDeepened,
     Mark::CutRepeated,
     Mark::CutReopenedSegment,
@@ -377,7 +377,6 @@ const RARE: [Mark; 21] = [
     Mark::InstallGoneOnWith,
     Mark::Installed,
     Mark::LogBegunLater,
-    Mark::OlderSnapshotUsed,
     Mark::SegmentRecycled,
     Mark::SlotRebuilt,
     Mark::SlotsMadeAnew,
