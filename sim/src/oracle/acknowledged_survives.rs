@@ -58,11 +58,12 @@ impl Promises {
             // what a gated node has lost, until it hears of that (`counts`); when the gate opens, that
             // node has what was committed (`gate_opens`). And what a node lacks by name it holds in all
             // other respects.
+            let is_less = (id.term, id.index) < (before.term, before.index);
+            // It has all of that again: from now on it is held to what it says, as anybody.
+            self.wiped[seen.node] &= is_less;
             let lacks = seen.probe.holed && seen.id_at(before.index) == Some(before);
             let stands = self.wiped[seen.node] || seen.probe.gated || lacks;
-            let told = if stands { before } else { LogId::ZERO };
-            self.durable[seen.node] =
-                if (id.term, id.index) < (told.term, told.index) { told } else { id };
+            self.durable[seen.node] = if stands && is_less { before } else { id };
         }
         Ok(())
     }

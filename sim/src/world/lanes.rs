@@ -50,6 +50,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             self.schedule_machine_step(at);
         }
         self.check_query(at, &step)?;
+        if let Machine::Capture { at: id, .. } = &step {
+            self.note_capture(at, *id)?;
+        }
         let (entries, reached) = (self.prepare(at, &step), reached(&step));
         let mut desk = Desk { requests: &self.requests, ended: Vec::new() };
         let runner = &mut self.nodes[at].runner;
@@ -102,10 +105,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             Machine::Query { requests, .. } => {
                 requests.ids().for_each(|id| self.oracle.on_ask(at, &self.requests.of(id).query));
             }
-            Machine::Capture { capture, at: id } => {
-                self.nodes[at].runner.machine.hold(*capture);
-                self.note_capture(at, *id);
-            }
+            Machine::Capture { capture, .. } => self.nodes[at].runner.machine.hold(*capture),
             Machine::Restore { at: id, last, .. } => self.oracle.on_restore(at, *id, *last),
             _ => {}
         }

@@ -153,11 +153,20 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         Err(Violation::new("a backup is whole", taking.node, format!("{file} {what}")))
     }
 
-    /// A machine is captured: that is what a backup at this entry holds, whoever it is taken from.
-    pub(super) fn note_capture(&mut self, node: usize, at: LogId) {
-        if self.plan.takes_backups() && !self.nodes[node].scars.is_ruined {
-            let state = state_digest(&self.nodes[node].runner.machine.machine);
-            self.captures.insert(at, state);
+    /// A machine is captured: that is what a backup at this entry holds, whoever it is taken from, and what any
+    /// other machine has there.
+    pub(super) fn note_capture(&mut self, node: usize, at: LogId) -> Checked {
+        if !self.plan.takes_backups() || self.nodes[node].scars.is_ruined {
+            return Ok(());
+        }
+        let state = state_digest(&self.nodes[node].runner.machine.machine);
+        match self.captures.insert(at, state) {
+            Some(before) if before != state => {
+                let what =
+                    format!("is captured at {at} with another state than before, or elsewhere");
+                Err(Violation::new("state machine safety", node, what))
+            }
+            _ => Ok(()),
         }
     }
 }
