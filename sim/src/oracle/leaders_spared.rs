@@ -38,6 +38,8 @@ struct Voter {
     hears: Option<(NodeId, Term)>,
     /// When it began, or heard one last.
     since: Option<Instant>,
+    /// In which term it heard that.
+    heard: Option<Term>,
 }
 
 impl Spared {
@@ -79,12 +81,19 @@ impl Spared {
         if let Some((node, term)) = self.gives_up.take() {
             self.gave_up[node] = self.gave_up[node].max(term);
         }
-        let Voter { hears, since } = &mut self.voters[seen.node];
+        let Voter { hears, since, heard } = &mut self.voters[seen.node];
         let (hears, probe) = (hears.take(), &seen.probe);
         let Some((now, _)) = seen.clocks else { return };
-        let follows = |(leader, term)| probe.leader == Some(leader) && probe.term == term;
-        if since.is_none() || hears.is_some_and(follows) {
+        // Who has left leads nobody, though its word may come late.
+        let members = seen.engine.membership();
+        let has_left = |leader| members.is_some_and(|members| members.is_former(leader));
+        let follows = |(leader, term)| {
+            probe.leader == Some(leader) && probe.term == term && !has_left(leader)
+        };
+        let hears = hears.filter(|hears| follows(*hears));
+        if since.is_none() || hears.is_some() {
             *since = Some(now);
+            *heard = hears.map(|(_, term)| term);
         }
     }
 
@@ -157,7 +166,11 @@ impl Spared {
         if is_given || is_alone(seen) || self.wished.contains(&(candidate, probe.term)) {
             return Ok(());
         }
-        let (Some((now, _)), Some(since)) = (seen.clocks, self.voters[seen.node].since) else {
+        let Voter { since, heard, .. } = self.voters[seen.node];
+        // Whom it heard has asked somebody to stand since, who may not have been elected.
+        let is_released =
+            heard.is_some_and(|heard| self.wished.iter().any(|(_, stood)| *stood == heard.next()));
+        let (Some((now, _)), Some(since), false) = (seen.clocks, since, is_released) else {
             return Ok(());
         };
         let silence = now.since(since);

@@ -109,7 +109,7 @@ impl Walk {
         self.storage = Storage::new(&tuned(), self.draw.any());
         (self.recovered, self.is_over, self.is_catching_up) = (None, false, true);
         (self.state, self.answers) = (Vec::new(), VecDeque::new());
-        (self.applied, self.sent) = (None, None);
+        (self.applied, self.sent, self.known.is_blind) = (None, None, false);
         let is_formatted = self.device.files().iter().any(|(file, _)| *file == File::HardState);
         self.storage.on_start(if is_formatted { Start::Run } else { format() });
         self.settle();
@@ -214,6 +214,7 @@ impl Walk {
         if let Some(&op) = ops.get(self.draw.below(count) as usize) {
             let fails = self.fails && !self.is_calm && self.draw.ratio(1, 400);
             let bad = fails.then(|| self.device.end_badly(op, &mut self.draw));
+            self.known.is_blind |= fails && self.recovered.is_none();
             let result = bad.unwrap_or_else(|| self.device.end(op));
             self.storage.on_completed(self.now, op, result);
         } else if let Some(through) = self.answers.pop_front() {

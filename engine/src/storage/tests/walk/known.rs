@@ -31,6 +31,8 @@ pub(super) struct Known {
     pub(super) is_shut: bool,
     /// Something was damaged, ever.
     pub(super) is_struck: bool,
+    /// This restart could not read something, which is as bad as damage.
+    pub(super) is_blind: bool,
 }
 
 /// The entry of this index in a log.
@@ -146,8 +148,9 @@ impl Known {
         assert!(found.write_epoch > self.epoch, "two lives of epoch {}", self.epoch);
         let is_gated = found.gate.is_some();
         assert!(is_gated || !self.is_shut, "the gate is open");
-        assert!(self.is_struck || !is_gated, "a gate after crashes alone");
+        assert!(self.is_struck || self.is_blind || !is_gated, "a gate after crashes alone");
         self.is_shut = is_gated;
+        self.is_struck |= is_gated;
         let is_installed = self.installing.take() == Some(last);
         if is_gated || is_installed {
             // The log was given up: it is told, or meant.
