@@ -76,7 +76,7 @@ impl Raft {
             // Without it those who have less of the log would wait for it for ever. It gives way then.
             && (!self.facts.is_state_lost || self.is_ahead)
             && (!self.lacks_entries() || self.is_gone())
-            && self.gate.is_none()
+            && (self.gate.is_none() || cfg!(lakebed_break = "stand_behind_the_gate"))
     }
 
     /// Starts to wait, as long as chance has it.

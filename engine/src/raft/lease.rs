@@ -56,7 +56,9 @@ impl Lease {
     }
 
     fn holds(&self, now: Instant, tuning: &Tuning) -> bool {
-        let Some(lasts) = lasts(tuning).filter(|_| !self.is_renounced) else { return false };
+        let is_renounced =
+            self.is_renounced && !cfg!(lakebed_break = "keep_a_lease_after_a_handover");
+        let Some(lasts) = lasts(tuning).filter(|_| !is_renounced) else { return false };
         self.since.is_some_and(|since| now < since.after(lasts))
     }
 }

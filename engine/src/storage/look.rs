@@ -461,7 +461,7 @@ impl Look {
                 journal.durable = journal.durable.min(filling.previous());
             }
             for &slot in &scanned.holes {
-                let is_owed = slot.id.index > snapshot;
+                let is_owed = slot.id.index > snapshot && !cfg!(lakebed_break = "owe_nothing");
                 journal.holes.add(slot, found.sequence, header.layout, is_owed);
                 if is_owed {
                     journal.durable = journal.durable.min(slot.id.index.previous());

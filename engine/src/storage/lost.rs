@@ -81,7 +81,7 @@ impl Storage {
             // A fault of its own: no answer to what this node has asked before opens the gate.
             hard.write_epoch += 1;
             let nonce = [hard.identity.incarnation, hard.write_epoch];
-            hard.gated = true;
+            hard.gated = !cfg!(lakebed_break = "shut_no_gate_while_running");
             hard.gate = Gate { term: hard.term, from: at.index.next(), until, nonce };
             // What a cut would still clear lies in segments that are nothing now.
             hard.cutting = false;
