@@ -7,7 +7,7 @@ use crate::{
     codec, entry,
     membership::Membership,
     message::{Message, Payload},
-    types::{LogId, LogIndex, Piece, Term},
+    types::{GroupId, LogId, LogIndex, Piece, Term},
 };
 use bytes::Bytes;
 
@@ -77,6 +77,12 @@ pub fn said(head: &Bytes) -> Option<Said> {
         Payload::GateAnswer { nonce, last } => Some(Said::TellsGate { nonce, last, term }),
         _ => None,
     }
+}
+
+/// For which group a message is, if it is one.
+#[must_use]
+pub fn addressed_to(message: &Bytes) -> Option<GroupId> {
+    codec::group_of(message)
 }
 
 /// In which term a message says that its sender leads, if it does.

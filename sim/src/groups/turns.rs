@@ -14,7 +14,7 @@ use crate::{
 use bytes::{Bytes, BytesMut};
 use lakebed::{
     Action, DiskRequest, Event, GroupId, HostAction, HostEvent, NodeId, OpId, StateMachine,
-    host::is_beat,
+    host::is_beat, inspect::addressed_to,
 };
 
 impl<M: StateMachine, W: Workload> Groups<M, W> {
@@ -42,10 +42,19 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         self.touched = Some(at);
         self.stats.events += events.as_ref().len() as u64;
         for event in events.as_ref() {
-            if let HostEvent::Group(group, event) = event
-                && let Some(seat) = node.seats.get_mut(group)
-            {
-                seat.told.on_event(now, event);
+            match event {
+                HostEvent::Group(group, event) => {
+                    if let Some(seat) = node.seats.get_mut(group) {
+                        seat.told.on_event(now, event);
+                    }
+                }
+                HostEvent::Received { from, bytes } => {
+                    let group = addressed_to(bytes).filter(|group| host.core(*group).is_some());
+                    if let Some(group) = group.and_then(|group| self.groups.get_mut(&group)) {
+                        group.oracle.on_received_among_others(at, *from, bytes);
+                    }
+                }
+                _ => {}
             }
         }
         if let Some(trace) = &mut self.trace {

@@ -339,9 +339,14 @@ impl<M: StateMachine> Oracle<M> {
         self.spared.on_leased(request, now);
     }
 
-    /// A message reaches a node: what whoever leads hears of what others have lost.
+    /// A message reaches a node, and nothing else is handled with it.
     pub(crate) fn on_received(&mut self, node: usize, from: NodeId, bytes: &Bytes) {
         self.spared.on_received(node, from, bytes);
+        self.on_received_among_others(node, from, bytes);
+    }
+
+    /// A message reaches a node: what whoever leads hears of what others have lost.
+    pub(crate) fn on_received_among_others(&mut self, node: usize, from: NodeId, bytes: &Bytes) {
         let from = from.0 as usize - 1;
         if !self.promises.has_lost(from) {
             return;

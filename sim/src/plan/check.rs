@@ -46,6 +46,19 @@ impl Plan {
         if flipped.len() > (self.nodes - self.joining - 1) / 2 {
             return Err("flips must leave a quorum of nodes alone that serves without them".into());
         }
+        // Of two the later would take the place of the other, unseen.
+        let mut places = BTreeSet::new();
+        let place = |fault: &Fault| match fault.kind {
+            FaultKind::PowerCutAt { node, step, .. } | FaultKind::KillAt { node, step, .. } => {
+                Some((node, "step", step))
+            }
+            FaultKind::FailAt { node, operation, .. } => Some((node, "operation", operation)),
+            _ => None,
+        };
+        let mut twice = self.faults.iter().filter_map(place).filter(|place| !places.insert(*place));
+        if let Some((node, what, number)) = twice.next() {
+            return Err(format!("two faults are for {what} {number} of node {}", node + 1));
+        }
         if !self.faults.is_sorted_by_key(|fault| fault.at) {
             return Err("the faults must be in order of time".into());
         }

@@ -205,6 +205,11 @@ fn what_is_no_plan_is_refused_with_line_found_and_expected() {
             "joining 2\nat 1ms disk-gone node 1 formatted true down 0ms",
             "one disk at least of those that do not join",
         ),
+        (
+            "at 1ms kill-at node 1 step 9 down 1ms\n\
+             at 1ms power-cut-at node 1 step 9 survivors none-0 rot none down 1ms",
+            "two faults are for step 9 of node 1",
+        ),
         ("joining 1\nat 1ms flip node 1 file log-1 bit 1 down 0ms", "leave a quorum"),
     ];
     for (lines, expected) in cases {
