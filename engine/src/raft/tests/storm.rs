@@ -20,12 +20,23 @@ struct Storm {
     /// Requests and their ends, per node and life.
     open: BTreeMap<u64, u64>,
     applied: BTreeMap<u64, u32>,
+    /// Whether disks lose what they alone have.
+    loses: bool,
 }
 
 impl Storm {
     fn new(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let nodes = [1, 3, 3, 5][(rng.next_u64() % 4) as usize];
+        Self::over(nodes, rng)
+    }
+
+    /// Two voters, whose disks lose what they alone have.
+    fn of_two(seed: u64) -> Self {
+        Self { loses: true, ..Self::over(2, ChaCha8Rng::seed_from_u64(seed)) }
+    }
+
+    fn over(nodes: u64, rng: ChaCha8Rng) -> Self {
         let tuning = Tuning {
             append_bytes_max: 200,
             inflight_bytes_max: 400,
@@ -48,6 +59,7 @@ impl Storm {
             next_request: 1,
             open: BTreeMap::new(),
             applied: BTreeMap::new(),
+            loses: false,
         }
     }
 
@@ -73,6 +85,7 @@ impl Storm {
                 self.cluster.pass(time);
             }
             35..=54 => drop(self.cluster.at(at).disk.sync()),
+            55 if self.loses => self.lose(at),
             _ => self.deliver(),
         }
         self.settle(at);
@@ -110,6 +123,18 @@ impl Storm {
         self.cluster.at(at).disk.lazy = true;
         self.seen[at as usize - 1] = 0;
         self.open.retain(|_, node| *node != at);
+    }
+
+    /// The bytes of its last durable entry are lost, which the other one of two has not got; a restart finds out.
+    fn lose(&mut self, at: u64) {
+        let [own, other] = [at, 3 - at].map(|at| &self.cluster.nodes[at as usize - 1].disk);
+        let Some(last) = own.durable.checked_sub(1) else { return };
+        let id = own.log[last].0.id;
+        let is_alone = other.log.get(last).is_none_or(|(head, _)| head.id != id);
+        if is_alone && other.holes.is_empty() {
+            self.cluster.at(at).disk.lose(id.index.0);
+            self.crash(at);
+        }
     }
 
     fn cut(&mut self, at: u64) {
@@ -150,6 +175,9 @@ impl Storm {
         if node.role() == status::Role::Leader {
             let leader = *self.leaders.entry(node.raft.term).or_insert(NodeId(at));
             assert_eq!(leader, NodeId(at), "two leaders in {}", node.raft.term);
+            let lacks = |id: &&LogId| node.raft.log.id_at(id.index) != Some(**id);
+            let later = self.committed.iter().filter(|id| id.term < node.raft.term);
+            assert_eq!(later.clone().find(lacks), None, "node {at} leads {}", node.raft.term);
         }
         let marks = node.raft.log.marks;
         for index in 1..=marks.committed().0 as usize {
@@ -245,6 +273,21 @@ fn rafts_properties_hold_in_any_weather() {
         Mark::ReadsShared,
         Mark::ReadRefused,
     ] {
+        assert!(marks.has(mark), "{mark:?} was never met");
+    }
+}
+
+/// Nobody leads without what was committed, and somebody leads.
+#[test]
+fn two_voters_go_on_without_what_one_of_them_alone_had() {
+    let mut marks = Marks::default();
+    for seed in 0..200 {
+        let mut storm = Storm::of_two(seed);
+        (0..1500).for_each(|_| storm.step());
+        storm.calm();
+        storm.cluster.nodes.iter().for_each(|node| marks.add(node.raft.marks));
+    }
+    for mark in [Mark::RefillInVain, Mark::ConflictTruncated] {
         assert!(marks.has(mark), "{mark:?} was never met");
     }
 }
