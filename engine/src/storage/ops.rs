@@ -87,6 +87,11 @@ impl Ops {
         }
     }
 
+    /// Whether anything is on its way that is about this file.
+    pub(crate) fn is_about(&self, file: File) -> bool {
+        self.in_flight.iter().any(|in_flight| in_flight.file == file)
+    }
+
     pub(crate) fn any(&self, wanted: impl Fn(Job) -> bool) -> bool {
         self.in_flight.iter().any(|in_flight| wanted(in_flight.job))
     }

@@ -259,6 +259,10 @@ impl Snapshots {
         if self.staging.is_none() {
             // Those of the first piece: the header is written before anything else.
             let Some(members) = &piece.members else { return ops.met(Mark::InstallPieceRefused) };
+            if ops.is_about(File::Part(piece.snapshot.at, piece.snapshot.id)) {
+                // What an earlier life left of it is going, and would take this with it.
+                return ops.met(Mark::InstallPieceRefused);
+            }
             let told = (Arc::clone(members), piece.time);
             self.staging = Some(self.begin_staging(piece.snapshot, told, ops));
         }
@@ -280,7 +284,9 @@ impl Snapshots {
                 Saving::go_on_from(&left, header, name, self.align)
             }
             left => {
-                left.into_iter().for_each(|left| remove(left.file(), ops));
+                // One of its own name is replaced.
+                let other = left.filter(|left| (left.at, left.id) != (name.at, name.id));
+                other.into_iter().for_each(|left| remove(left.file(), ops));
                 Saving::stage(header, name, self.align, ops)
             }
         }
