@@ -248,24 +248,68 @@ fn who_has_lost_its_snapshots_is_not_made_the_only_voter() {
     assert!(forced.disk.files == disk.files, "it was written to");
 }
 
+fn part(disk: &Disk) -> Option<File> {
+    disk.files.keys().find(|file| matches!(file, File::Part(..))).copied()
+}
+
+/// The first half of a snapshot of this entry.
+fn half(node: &Node, at: LogId) -> Piece {
+    let snapshot = SnapshotName { at, id: SnapshotId(77), bytes: 200_000, digest: 0 };
+    let members = Some(node.recovered().membership.clone());
+    let bytes = Bytes::from(vec![3; 90_000]);
+    Piece { snapshot, offset: 0, time: Timestamp(9), members, bytes }
+}
+
+/// A node with entries up to 300, of which 200 are known to be committed, that has half of a snapshot.
+fn staged(at: LogId) -> (Node, File) {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    node.storage.hint_committed(LogIndex(200));
+    node.now = node.storage.deadline().expect("the hint is written when writes pause");
+    node.settle();
+    let piece = half(&node, at);
+    node.storage.stage(&piece);
+    node.settle();
+    let file = part(&node.disk).expect("it is being received");
+    (node, file)
+}
+
+/// An own snapshot had passed what was left of it. Its removal was still on its way when a peer sent it again, and
+/// took the new file with it.
+#[test]
+fn a_part_that_is_going_is_begun_anew_when_it_is_gone() {
+    let at = LogId::new(Term(1), LogIndex(201));
+    let (node, file) = staged(at);
+    let mut node = node.restart();
+    let members = node.recovered().membership.clone();
+    node.captured = 0;
+    assert!(node.storage.capture(at, members, Timestamp(9)));
+    let is_removal = |action: &Action| matches!(action, Action::Disk { request: DiskRequest::Remove { file: of }, .. } if *of == file);
+    let mut removal = None;
+    loop {
+        let asked = node.ask();
+        if asked.is_empty() {
+            break;
+        }
+        for action in asked {
+            match is_removal(&action) {
+                true => removal = Some(action),
+                false => node.perform(action),
+            }
+        }
+    }
+    let piece = half(&node, at);
+    node.storage.stage(&piece);
+    assert!(node.ask().is_empty() && node.storage.receiving().is_none());
+    node.perform(removal.expect("the snapshot has passed it"));
+    node.storage.stage(&piece);
+    node.settle();
+    assert_eq!(part(&node.disk), Some(file));
+}
+
 /// It would stay for ever, or be gone on with in vain.
 #[test]
 fn a_part_that_is_of_no_use_goes_at_a_restart() {
-    let part = |disk: &Disk| disk.files.keys().find(|f| matches!(f, File::Part(..))).copied();
-    let staged = |at| {
-        let mut node = Node::start(Disk::default(), format());
-        node.append_all(1, sizes());
-        node.storage.hint_committed(LogIndex(200));
-        node.now = node.storage.deadline().expect("the hint is written when writes pause");
-        node.settle();
-        let snapshot = SnapshotName { at, id: SnapshotId(77), bytes: 200_000, digest: 0 };
-        let members = Some(node.recovered().membership.clone());
-        let bytes = Bytes::from(vec![3; 90_000]);
-        node.storage.stage(&Piece { snapshot, offset: 0, time: Timestamp(9), members, bytes });
-        node.settle();
-        let file = part(&node.disk).expect("it is being received");
-        (node, file)
-    };
     // One that brings something, and is gone on with.
     let (node, file) = staged(LogId::new(Term(1), LogIndex(201)));
     let node = node.restart();
