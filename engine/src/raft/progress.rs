@@ -216,8 +216,8 @@ impl Peer {
         self.next = last.next();
     }
 
-    /// Whether an answer is of a life that is over: of before a start, and late. Who answers what was sent last may
-    /// be one whose disk was set back.
+    /// Whether an answer is of a life that is over: of before a start, and late; takes note of the life if not. Who
+    /// answers what was sent last may be one whose disk was set back.
     pub(super) const fn is_of_former_life(&mut self, life: Life, sequence: u64) -> bool {
         if self.life.goes_on_from(life) {
             return false;
@@ -268,13 +268,13 @@ impl Peer {
                 self.inflight_bytes = window;
             }
         } else if answer.conflict.is_none() && self.pace == Pace::Replicate {
-            self.is_tried(answer.sequence, rose);
+            self.end_trial(answer.sequence, rose);
         }
         rose
     }
 
     /// It answered, and if it is tried still it has taken nothing; `rose`: but more is durable there.
-    fn is_tried(&mut self, sequence: u64, rose: bool) {
+    fn end_trial(&mut self, sequence: u64, rose: bool) {
         if let Some(Trial::Out(tried)) = self.trial
             && sequence >= tried
         {

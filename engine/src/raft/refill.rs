@@ -109,9 +109,10 @@ impl Raft {
         })
     }
 
-    /// Whether nobody will ever have what is lost, and nobody was told that it is there. This node and the
-    /// `other` are the only voters, which lacks it: what two commit both have acknowledged, and with that every change
-    /// of them. Nobody could be elected else, as the one that has more of the log has nothing to give.
+    /// Whether what is lost, which nobody has given though all were asked twice, may go if the `other` stands without
+    /// it. This node and that are the only voters: what two commit both have acknowledged, and with that every change
+    /// of them, so the one that stands lacks nothing of it. Nobody could be elected else, as the one that has more of
+    /// the log has nothing to give.
     pub(super) fn is_lost_for_good(&mut self, other: NodeId) -> bool {
         let voters = [self.identity.node, other];
         let is_lost = self.facts.hole.is_some_and(|hole| hole.index > self.log.marks.committed())
