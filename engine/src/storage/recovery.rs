@@ -351,7 +351,14 @@ impl Recovery {
         if self.read_sealed(parts.ops) { Ok(()) } else { self.rest_on_snapshot(now, parts) }
     }
 
-    fn decide(&mut self, now: Instant, parts: &mut Parts<'_>) -> Result<(), Halt> {
+    /// `rests`: whether the snapshot is whole that the verdict would rest on. What refuses without it says so first,
+    /// as it does to whoever only looks.
+    fn decide(
+        &mut self,
+        rests: Result<(), Halt>,
+        now: Instant,
+        parts: &mut Parts<'_>,
+    ) -> Result<(), Halt> {
         if self.look.believed().is_some() {
             parts.ops.met(Mark::SlotsBelieved);
         }
@@ -375,12 +382,14 @@ impl Recovery {
             return Ok(());
         }
         if self.is_forced() && (self.forced.is_none() || verdict != Verdict::RepeatCut) {
+            rests?;
             return self.force((&found, row.name, verdict), now, parts);
         }
         parts.ops.note(Note::Recovery(text));
         if !verdict.starts() {
             return Err(self.look.refusal(row.name));
         }
+        rests?;
         match verdict {
             Verdict::Refill { .. } => parts.ops.met(Mark::HolesFound),
             Verdict::Install if self.look.is_log_known() => self.has_lost_state = true,

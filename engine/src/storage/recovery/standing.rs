@@ -54,7 +54,7 @@ impl Recovery {
         let rests = !has_others && !self.is_look() && self.look.rests_on_snapshot(is_forced);
         match Standing::of(&self.look).filter(|_| rests) {
             Some(standing) => self.read_on(Box::new(standing), parts.ops),
-            None => self.decide(now, parts)?,
+            None => self.decide(Ok(()), now, parts)?,
         }
         Ok(())
     }
@@ -83,10 +83,11 @@ impl Recovery {
                 bad.expected,
                 self.look.what_is_wrong(),
             );
-            return Err(look::refused("rests-on-bad", bad.file, bad.offset, &expected, &bad.found));
+            let bad = look::refused("rests-on-bad", bad.file, bad.offset, &expected, &bad.found);
+            return self.decide(Err(bad), now, parts);
         }
         if standing.wanted.is_empty() {
-            return self.decide(now, parts);
+            return self.decide(Ok(()), now, parts);
         }
         self.read_on(standing, parts.ops);
         Ok(())
