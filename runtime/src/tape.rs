@@ -134,6 +134,10 @@ impl FileReel {
 
     fn begin(path: &Path) -> io::Result<Self> {
         let (file, path) = create_new(path)?;
+        Self::over(file, path)
+    }
+
+    fn over(file: File, path: PathBuf) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let sent = Arc::clone(&shared);
         let work = move || {
@@ -159,6 +163,9 @@ impl Reel for FileReel {
             if !waiting.has_failed {
                 warn!("the tape ends here: it cannot be written as fast as the node works");
             }
+            drop(waiting);
+            // It writes what it has, and the node goes on: a disk that is slow may as well hang.
+            self.writer = None;
             return false;
         }
         waiting.bytes.extend_from_slice(bytes);
@@ -170,7 +177,7 @@ impl Reel for FileReel {
     }
 }
 
-/// Waits until all of it is in the file.
+/// Waits until all of it is in the file, unless the tape had to end before its node.
 impl Drop for FileReel {
     fn drop(&mut self) {
         self.shared.waiting().is_over = true;
@@ -232,6 +239,7 @@ fn create_new(path: &Path) -> io::Result<(File, PathBuf)> {
 mod tests {
     use super::*;
     use lakebed::{GroupId, NodeId};
+    use std::{os::fd::OwnedFd, sync::mpsc::channel};
 
     #[derive(Clone, Default)]
     struct Kept(Arc<Mutex<Vec<Vec<u8>>>>);
@@ -289,5 +297,24 @@ mod tests {
         assert!(shared.next(&mut Vec::new()) && reel.take(b"more"));
         shared.waiting().has_failed = true;
         assert!(!reel.take(b"more"));
+    }
+
+    /// The writer was waited for there as at the node's own end: behind a disk that hung it stood still for ever.
+    #[test]
+    fn a_node_does_not_wait_for_a_tape_that_had_to_end() {
+        let (unread, full) = io::pipe().unwrap();
+        let file = File::from(OwnedFd::from(full));
+        let mut reel = FileReel::over(file, PathBuf::from("a pipe")).unwrap();
+        let (gone, goes) = channel();
+        let node = thread::spawn(move || {
+            while reel.take(&[7; CHUNK_BYTES]) {}
+            drop(reel);
+            gone.send(())
+        });
+        let went = goes.recv_timeout(Duration::from_secs(10));
+        // Whoever waits for the writer goes on by this.
+        drop(unread);
+        node.join().unwrap().unwrap();
+        assert_eq!(went, Ok(()));
     }
 }
