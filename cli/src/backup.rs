@@ -342,13 +342,18 @@ impl Part {
     }
 
     /// Durable, and then called as it is to be called, if nothing else is by now.
-    fn finish(mut self) -> Result<PathBuf> {
-        let finished = self.try_finish();
+    fn finish(self) -> Result<PathBuf> {
+        self.finish_by(|names| Ok(fsync(names)?))
+    }
+
+    /// The same, by this way to make the names in a directory durable.
+    fn finish_by(mut self, sync: impl FnOnce(&File) -> io::Result<()>) -> Result<PathBuf> {
+        let finished = self.try_finish(sync);
         finished.with_context(|| format!("cannot write {}", self.path.display()))?;
         Ok(self.path.clone())
     }
 
-    fn try_finish(&mut self) -> Result<()> {
+    fn try_finish(&mut self, sync: impl FnOnce(&File) -> io::Result<()>) -> Result<()> {
         fsync(&self.file)?;
         let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = match File::open(parent.unwrap_or_else(|| Path::new("."))) {
@@ -358,7 +363,7 @@ impl Part {
         };
         self.publish()?;
         self.is_finished = true;
-        match parent.map_or(Ok(()), |parent| fsync(parent).map_err(io::Error::from)) {
+        match parent.as_ref().map_or(Ok(()), sync) {
             // Some file systems know no sync of a directory.
             Err(error) if error.kind() == ErrorKind::InvalidInput => Ok(()),
             Err(error) => {
@@ -463,5 +468,32 @@ mod tests {
         next.finish().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         assert_eq!(fs::read_to_string(&kept).unwrap(), "precious");
+    }
+
+    /// A power cut may take a name that was not made durable, and what was said to be there with it.
+    #[test]
+    fn a_backup_is_there_when_its_name_is_durable_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("backup");
+        let finish = |ends: io::Result<()>| {
+            let is_dir = |names: &File| {
+                let (own, of) = (names.metadata().unwrap(), fs::metadata(dir.path()).unwrap());
+                (own.dev(), own.ino()) == (of.dev(), of.ino())
+            };
+            let mut part = Part::create(&path).unwrap();
+            part.write(b"state").unwrap();
+            part.finish_by(|names| {
+                assert!(is_dir(names), "it is the directory of the name");
+                assert_eq!(fs::read_to_string(&path).unwrap(), "state", "the name comes first");
+                ends
+            })
+        };
+        let error = finish(Err(io::Error::other("it cannot"))).unwrap_err();
+        assert!(format!("{error:#}").contains("it cannot"), "{error:#}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "the name is free again");
+        // A file system that knows no such thing.
+        assert_eq!(finish(Err(ErrorKind::InvalidInput.into())).unwrap(), path);
+        fs::remove_file(&path).unwrap();
+        assert_eq!(finish(Ok(())).unwrap(), path);
     }
 }

@@ -117,6 +117,15 @@ pub(crate) fn members<A: AsRef<str>>(nodes: impl IntoIterator<Item = (u64, A)>) 
 
 /// Makes this node out of this backup. If it was cut short it is given again, and does what is left.
 pub(crate) fn make(node: &NewNode, files: &BackupFiles) -> Result<()> {
+    make_by(node, files, keep_names)
+}
+
+/// The same, by this way to make the names in a directory durable.
+fn make_by(
+    node: &NewNode,
+    files: &BackupFiles,
+    mut keep_names: impl FnMut(&Path) -> Result<()>,
+) -> Result<()> {
     let dir = &node.dir;
     if files.groups == 1 {
         return make_group(node, &files.files[0], files.groups, dir);
@@ -274,5 +283,63 @@ fn explain(error: RestoreError, (file, dir): (&Path, &Path)) -> anyhow::Error {
             }
         },
         _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lakebed::{GroupId, LogId, SnapshotId, Timestamp};
+
+    fn backup(group: u64) -> (PathBuf, Backup) {
+        let backup = Backup {
+            cluster: ClusterId(7),
+            group: GroupId(group),
+            groups: 2,
+            node: NodeId(1),
+            at: LogId::ZERO,
+            id: SnapshotId(group),
+            bytes: 0,
+            digest: 0,
+            time: Timestamp(0),
+            members: members([(1, "127.0.0.1:8401")]),
+        };
+        (PathBuf::from("is not read"), backup)
+    }
+
+    /// A try that was cut short behind the rename of a hard state, and before the sync of its directory: a power
+    /// cut took the name of a group that was said to be made.
+    #[test]
+    fn a_node_is_formed_when_the_names_of_all_its_groups_are_durable() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = NewNode {
+            id: 1,
+            dir: dir.path().to_owned(),
+            cluster: ClusterId(8),
+            members: members([(1, "127.0.0.1:8401")]),
+        };
+        let files = BackupFiles { groups: 2, files: [1, 2].map(backup).into() };
+        GroupsFile::restoring(2, files.ids(), node.becoming()).write(dir.path()).unwrap();
+        let folders = [1, 2].map(|group| folder(dir.path(), group));
+        for folder in &folders {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join(File::HardState.name()), "made").unwrap();
+        }
+        let is_formed = || GroupsFile::read(dir.path()).unwrap().unwrap().is_formed();
+        let fails = make_by(&node, &files, |path| match *path == folders[1] {
+            true => bail!("it cannot"),
+            false => Ok(()),
+        });
+        assert_eq!(fails.unwrap_err().to_string(), "it cannot");
+        assert!(!is_formed(), "it is to be given again");
+        let mut kept = Vec::new();
+        let made = make_by(&node, &files, |path| {
+            assert!(!is_formed(), "not before all are durable");
+            kept.push(path.to_owned());
+            Ok(())
+        });
+        made.unwrap();
+        assert_eq!(kept, folders);
+        assert!(is_formed());
     }
 }
