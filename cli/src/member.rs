@@ -9,12 +9,13 @@
 use crate::{
     args::{Ask, Member, Transfer},
     client::{Info, Node, called},
+    log::note,
     nodes::{Nodes, leads},
     progress::{QUIET, bytes_style, entries_bar, entries_style},
     say,
 };
 use anyhow::{Result, anyhow, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     process::ExitCode,
     thread,
@@ -29,28 +30,19 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const STILL_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) fn transfer(args: &Transfer) -> Result<ExitCode> {
-    let (mut nodes, to) = (Nodes::of(&args.addresses), args.to.map(|id| id.to_string()));
-    let order: Vec<&str> = ["TRANSFER"].into_iter().chain(to.as_deref()).collect();
+    let mut nodes = Nodes::of(&args.addresses);
     let groups = nodes.any()?.groups(args.of.group)?;
-    let (is_alone, are_several) = (args.addresses.0.len() == 1, groups.len() > 1);
-    let mut told = Vec::new();
-    for group in groups {
-        let (node, info) = nodes.leader(group)?;
-        // Of several groups some are another's, and some are where they shall be.
-        if are_several && is_alone && !leads(&info) {
-            continue;
-        }
-        let is_there = are_several && args.to.is_some() && info.number("leader") == args.to;
-        if !is_there {
-            node.wait_up_to(CHANGE_PATIENCE)?;
-            let done: Result<String, _> = node.order(group, &order);
-            done.map_err(|error| anyhow!("{}{}", called(group), node.why(&error)))?;
-        }
-        let leader = node.info(group)?.number("leader");
-        told.push(json!({ "group": group, "leader": leader }));
-        if !args.json {
-            let who = leader.map_or_else(|| "nobody".into(), |leader| format!("node {leader}"));
-            say(format_args!("{}{who} leads", called(group)));
+    let (mut told, mut exit) = (Vec::new(), ExitCode::SUCCESS);
+    for &group in &groups {
+        match hand_over(&mut nodes, args, group, groups.len() > 1) {
+            Ok(done) => told.extend(done),
+            Err(error) if groups.len() == 1 => return Err(error),
+            // That one group stays where it is is no reason for the others to stay.
+            Err(error) => {
+                note(format_args!("error: {error:#}"));
+                told.push(json!({ "group": group, "error": format!("{error:#}") }));
+                exit = ExitCode::FAILURE;
+            }
         }
     }
     if told.is_empty() {
@@ -62,7 +54,35 @@ pub(crate) fn transfer(args: &Transfer) -> Result<ExitCode> {
             _ => say(json!({ "groups": told })),
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(exit)
+}
+
+/// Lets another node lead a group, and tells who does; nothing of a group that is not meant.
+fn hand_over(
+    nodes: &mut Nodes,
+    args: &Transfer,
+    group: Option<u64>,
+    are_several: bool,
+) -> Result<Option<Value>> {
+    let (is_alone, to) = (args.addresses.0.len() == 1, args.to.map(|id| id.to_string()));
+    let (node, info) = nodes.leader(group)?;
+    // Of several groups some are another's, and some are where they shall be.
+    if are_several && is_alone && !leads(&info) {
+        return Ok(None);
+    }
+    let is_there = are_several && args.to.is_some() && info.number("leader") == args.to;
+    if !is_there {
+        let order: Vec<&str> = ["TRANSFER"].into_iter().chain(to.as_deref()).collect();
+        node.wait_up_to(CHANGE_PATIENCE)?;
+        let done: Result<String, _> = node.order(group, &order);
+        done.map_err(|error| anyhow!("{}{}", called(group), node.why(&error)))?;
+    }
+    let leader = node.info(group)?.number("leader");
+    if !args.json {
+        let who = leader.map_or_else(|| "nobody".into(), |leader| format!("node {leader}"));
+        say(format_args!("{}{who} leads", called(group)));
+    }
+    Ok(Some(json!({ "group": group, "leader": leader })))
 }
 
 pub(crate) fn run(member: &Member) -> Result<ExitCode> {

@@ -186,6 +186,15 @@ fn a_node_joins_all_groups_leads_them_and_another_leaves() {
     fails(&["member", "remove", &outside, "3"], 1, &["group 1: "]);
     fails(&["member", "list", &outside], 1, &["group 1: node 4 knows no members"]);
     done_in_time(&["member", "add", &old.join(","), "4", &address]);
+    done_in_time(&["member", "promote", &all, "4", "--group", "2"]);
+    // The first refusal was the end, and what was done before it was told to nobody who reads JSON.
+    eventually("it leads the group that it votes in, and the other is told of", || {
+        let handed = output(&["transfer", &all, "--to", "4", "--json"]);
+        assert_eq!(handed.status.code(), Some(1));
+        let told: Value = serde_json::from_slice(&handed.stdout).unwrap_or_default();
+        let error = told["groups"][0]["error"].as_str().unwrap_or_default();
+        error.contains("node 4 is no voter") && told["groups"][1]["leader"] == 4
+    });
     done_in_time(&["member", "promote", &all, "4"]);
     let listed = json(&["member", "list", &all]);
     for group in listed["groups"].as_array().unwrap() {
