@@ -22,6 +22,7 @@ mod node;
 mod post;
 mod report;
 mod resp;
+mod stale;
 #[path = "../../cli/src/store.rs"]
 mod store;
 mod storm;

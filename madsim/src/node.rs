@@ -6,6 +6,7 @@
 use crate::{
     disk::{Device, NodeDisk},
     post::Numbered,
+    stale::MaybeStale,
     store::Replicated,
     time::{MachineClock, NodeClock},
 };
@@ -57,6 +58,8 @@ pub enum Flaw {
     ForgottenSyncs,
     /// A tape loses a part of what its node was told and did.
     LostSteps,
+    /// Servers answer reads by what their node has, and ask nobody.
+    StaleReads,
 }
 
 /// A machine: what its processes share, one after the other.
@@ -176,7 +179,9 @@ impl Machine {
             };
             let batch_bytes_max = self.plan.tuning.append_bytes_max as usize / 2;
             let limits = Limits { batch_bytes_max, ..Limits::default() };
-            serve(clients, Replicated(handle.clone()), limits, stop).await;
+            let is_stale = self.flaw == Some(Flaw::StaleReads);
+            let store = MaybeStale { store: Replicated(handle.clone()), is_stale };
+            serve(clients, store, limits, stop).await;
             drop(handle.shutdown(hears.await == Ok(true)));
             pending().await
         };

@@ -107,6 +107,8 @@ fn bites(flaw: Flaw) -> Failure {
 fn syncs_that_a_driver_forgets_are_seen() {
     let failure = bites(Flaw::ForgottenSyncs);
     println!("{failure}");
+    // A node that comes back misses what it was told is durable.
+    assert!(failure.what.contains("refused to start"), "{failure}");
 }
 
 #[test]
@@ -114,4 +116,12 @@ fn a_tape_that_lost_steps_is_seen() {
     let failure = bites(Flaw::LostSteps);
     println!("{failure}");
     assert!(failure.what.contains("a bare engine does not do the same"), "{failure}");
+}
+
+/// By the clients' judge, which disks that lose something do not come to: nodes notice that themselves.
+#[test]
+fn reads_that_ask_nobody_are_seen() {
+    let failure = bites(Flaw::StaleReads);
+    println!("{failure}");
+    assert!(failure.what.contains("had been told before the question"), "{failure}");
 }
