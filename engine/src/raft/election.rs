@@ -199,7 +199,8 @@ impl Raft {
     }
 
     fn is_up_to_date(&mut self, candidate: NodeId, ballot: Ballot) -> bool {
-        let up_to_date = ballot.last >= self.log.last() || self.is_lost_for_good(candidate);
+        let up_to_date =
+            ballot.last >= self.log.last() || self.is_lost_for_good(candidate, ballot.last);
         if !up_to_date {
             self.marks.set(Mark::BallotRefusedLog);
             self.is_ahead = true;

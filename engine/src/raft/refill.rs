@@ -19,6 +19,7 @@ use super::{Raft, log::Chunk, replication::ReadWish, role::Role};
 use crate::{
     entry,
     marks::Mark,
+    membership::{Member, Membership},
     message::{Head, Payload, Refill as Given},
     storage::Reader,
     types::{Instant, LogId, LogIndex, NodeId, Timestamp},
@@ -110,16 +111,18 @@ impl Raft {
     }
 
     /// Whether what is lost, which nobody has given though all were asked twice, may go if the `other` stands without
-    /// it. This node and that are the only voters: what two commit both have acknowledged, and with that every change
-    /// of them, so the one that stands lacks nothing of it. Nobody could be elected else, as the one that has more of
-    /// the log has nothing to give.
-    pub(super) fn is_lost_for_good(&mut self, other: NodeId) -> bool {
-        let voters = [self.identity.node, other];
+    /// it, whose log ends with `last`. One of two voters has acknowledged whatever was committed, and with that every
+    /// change of them, so it lacks nothing of it. Nobody could be elected else, as the one that has more of the log
+    /// has nothing to give. While they change old voters and new ones count, but the new ones only for one who has the
+    /// entry that made them so: what lies before that may be committed without it.
+    pub(super) fn is_lost_for_good(&mut self, other: NodeId, last: LogId) -> bool {
+        let Membership { at, voters, outgoing, .. } = &*self.membership;
+        let is_needed =
+            |voters: &[Member]| voters.len() <= 2 && voters.iter().any(|voter| voter.id == other);
+        let is_begun = outgoing.is_empty() || last >= *at;
         let is_lost = self.facts.hole.is_some_and(|hole| hole.index > self.log.marks.committed())
-            && self.is_given_by_nobody()
-            && self.membership.outgoing.is_empty()
-            && self.membership.voter_ids().count() == voters.len()
-            && voters.iter().all(|voter| self.membership.is_voter(*voter));
+            && (is_needed(outgoing) || is_begun && is_needed(voters))
+            && self.is_given_by_nobody();
         if is_lost {
             self.marks.set(Mark::RefillInVain);
         }

@@ -1,7 +1,7 @@
 //! Entries that a disk has lost and a peer gives again.
 
 use super::*;
-use crate::{message::Refill, raft::log::Change, types::SnapshotName};
+use crate::{change::Change as Members, message::Refill, raft::log::Change, types::SnapshotName};
 
 /// Disks in term 1 with logs of these lengths.
 fn disks(lengths: [usize; 3]) -> Vec<Disk> {
@@ -27,7 +27,6 @@ fn two_nodes_of_which_the_damaged_one_is_ahead_elect() {
     assert_eq!(cluster.at(2).applied.len(), 4, "all four, and the empty one of the new term");
 }
 
-/// storage.md, counterexamples: two different entries are damaged on two nodes, the third is away.
 /// Two voters, both there, of which the one that is ahead has lost the bytes of what nobody else ever had: it could
 /// not lead, and nobody else was let.
 #[test]
@@ -52,15 +51,84 @@ fn one_of_two_voters_lets_the_other_lead_without_what_it_alone_has_lost() {
     let mut unheard = cluster(&[1, 1]);
     unheard.isolate(2);
     unheard.elapse(10_000 * MS);
-    assert!(!unheard.at(1).raft.is_lost_for_good(node(3)));
+    assert!(!unheard.at(1).raft.is_lost_for_good(node(3), LogId::ZERO));
     let disks = [3, 2, 2].map(|entries| disk_with(1, &vec![1; entries], 3));
     let mut three = Cluster::new(disks.into());
     three.at(1).disk.lose(3);
     three.crash(1);
     three.elapse(10_000 * MS);
-    assert!((1..=3).all(|id| !three.at(1).raft.is_lost_for_good(node(id))));
+    assert!((1..=3).all(|id| !three.at(1).raft.is_lost_for_good(node(id), LogId::ZERO)));
 }
 
+/// Voters of whom the first has come so far with a change, when its disk loses what nobody else was told of.
+fn changing([voters, nodes]: [u64; 2], change: Members, is_far: fn(&Cluster) -> bool) -> Cluster {
+    let mut cluster = changes::joined(voters, nodes);
+    if voters < nodes {
+        cluster.changed(1, 100, &[Members::AddLearner(changes::member(nodes))]);
+        cluster.elapse(300 * MS);
+    }
+    cluster.change(1, 101, &[change]);
+    cluster.settle(1);
+    while !is_far(&cluster) {
+        let (from, message) = cluster.queue.pop_front().expect("it comes so far");
+        cluster.deliver(from, message);
+    }
+    cluster.propose(1, 1, &["lost"]);
+    cluster.settle(1);
+    cluster.queue.clear();
+    let last = cluster.at(1).disk.log.len() as u64;
+    cluster.at(1).disk.lose(last);
+    cluster.crash(1);
+    cluster
+}
+
+/// The model in explore/tests/two_voters.rs: nobody could lead while two voters became one or three, or three two.
+#[test]
+fn two_voters_that_are_changed_let_each_other_lead() {
+    let at_one = |cluster: &Cluster| !cluster.nodes[0].raft.membership.outgoing.is_empty();
+    let left = |cluster: &Cluster| cluster.nodes[0].raft.membership.outgoing.is_empty();
+    let everywhere = |cluster: &Cluster| {
+        cluster.nodes.iter().all(|node| !node.raft.membership.outgoing.is_empty())
+    };
+    for mut cluster in [
+        changing([2, 3], Members::Promote(node(3)), at_one),
+        changing([2, 2], Members::Remove(node(2)), at_one),
+        changing([2, 2], Members::Remove(node(1)), at_one),
+        changing([2, 2], Members::Remove(node(1)), left),
+        changing([3, 3], Members::Remove(node(3)), everywhere),
+        changing([3, 3], Members::Remove(node(3)), left),
+    ] {
+        cluster.elapse(10_000 * MS);
+        let leads = |node: &Node| node.role() == status::Role::Leader;
+        assert!(cluster.nodes.iter().any(leads), "{:?}", cluster.at(1).raft.membership);
+    }
+}
+
+/// What lies before the entry by which they are two the third may have, and it may be committed.
+#[test]
+fn one_of_two_voters_to_be_lets_nobody_lead_without_what_the_third_has() {
+    let mut cluster = changes::joined(3, 3);
+    cluster.cut.insert((node(1), node(2)));
+    cluster.propose(1, 1, &["committed"]);
+    cluster.run();
+    assert_eq!(cluster.at(1).raft.committed(), LogIndex(2));
+    cluster.isolate(3);
+    cluster.change(1, 101, &[Members::Remove(node(3))]);
+    cluster.settle(1);
+    assert!(!cluster.at(1).raft.membership.outgoing.is_empty());
+    cluster.queue.clear();
+    cluster.at(1).disk.lose(2);
+    cluster.crash(1);
+    cluster.cut.remove(&(node(1), node(2)));
+    cluster.elapse(10_000 * MS);
+    let leads = |node: &Node| node.role() == status::Role::Leader;
+    assert!(!cluster.nodes.iter().any(leads), "the third alone has what is committed");
+    cluster.cut.clear();
+    cluster.elapse(10_000 * MS);
+    assert!(cluster.nodes.iter().any(leads) && cluster.nodes[1].ids()[1] == id(2, 2));
+}
+
+/// storage.md, counterexamples: two different entries are damaged on two nodes, the third is away.
 #[test]
 fn two_nodes_that_lack_different_entries_elect() {
     let mut cluster = Cluster::new({
