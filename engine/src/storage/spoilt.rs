@@ -110,7 +110,9 @@ impl Snapshots {
         let goes = |s: &mut SnapshotFile| s.header.at < newest && !pins.uses(s.header.at);
         let spoilt = self.spoilt.extract_if(.., goes).map(|spoilt| spoilt.file());
         let kept = self.whole.iter().rev().nth(SNAPSHOTS_KEPT - 1).map(SnapshotFile::file);
-        let unread = self.unread.extract_if(.., |(file, _)| kept.is_some_and(|kept| *file < kept));
+        let is_pinned = |file| matches!(file, File::Snapshot(at) if pins.uses(at));
+        let goes = |file| kept.is_some_and(|kept| file < kept) && !is_pinned(file);
+        let unread = self.unread.extract_if(.., |(file, _)| goes(*file));
         spoilt.chain(unread.map(|(file, _)| file)).collect()
     }
 }

@@ -73,6 +73,8 @@ impl Recovery {
     pub(super) fn list(&mut self, now: Instant, ops: &mut Ops) {
         self.phase(Phase::List, now);
         self.stage = Stage::List;
+        // Where a cut was repeated all is read once more.
+        self.unread_snapshots.clear();
         self.ask(RecoveryOp::List, DiskRequest::List, ops);
     }
 

@@ -5,7 +5,7 @@ use super::{
     scrubs::{snap, snapshots},
     *,
 };
-use crate::marks::Mark;
+use crate::{action::Outcome, marks::Mark};
 
 /// A node of so many voters, with two snapshots and several full segments.
 fn node(voters: u64) -> Node {
@@ -124,6 +124,64 @@ fn a_snapshot_whose_head_or_foot_cannot_be_read_yields_to_another() {
         let node = Node::start(disk, Start::Run);
         assert!(matches!(node.halted, Some(Halt::DiskFailed { .. })), "{:?}", node.halted);
     }
+}
+
+/// Takes two snapshots, and a pinned one stays.
+fn outdate(node: &mut Node, pinned: File) {
+    for term in [8, 9] {
+        node.append_all(term, [40]);
+        snap(node);
+    }
+    assert_eq!(snapshots(node).len(), 2 + usize::from(snapshots(node).contains(&pinned)));
+    assert!(node.disk.files.contains_key(&pinned), "{pinned} is pinned");
+}
+
+/// One read of the look before a repeated cut fails, and not behind it: the snapshot counts, and was done away
+/// with as one that could not be read once there were two others, though it was pinned.
+#[test]
+fn a_snapshot_that_can_be_read_behind_a_repeated_cut_is_one_like_any_other() {
+    let mut node = node(3);
+    node.truncate(LogId::new(Term(3), LogIndex(601)));
+    let is_clearing = |action: &Action| {
+        matches!(action, Action::Disk { request: DiskRequest::Sync { file: File::Segment(_) }, .. })
+    };
+    loop {
+        let out = node.ask();
+        if out.iter().any(is_clearing) {
+            break;
+        }
+        out.into_iter().for_each(|action| node.perform(action));
+    }
+    for read in 0..8 {
+        let disk = Disk { read_fails: Some(read), ..node.disk.clone() };
+        let mut node = Node::start(disk, Start::Run);
+        assert!(node.storage.marks().has(Mark::CutRepeated), "{:?}", node.halted);
+        assert_eq!(snapshots(&node).len(), 2);
+        let Outcome::Pinned(file, _) = node.storage.pin(node.now) else { panic!("there is one") };
+        outdate(&mut node, file);
+    }
+}
+
+/// It is pinned, and then cannot be read where it is to replace a state: two later ones made it go.
+#[test]
+fn a_pinned_snapshot_that_cannot_be_read_stays() {
+    let mut node = node(3);
+    node.storage.hint_committed(node.last.index);
+    while let Some(deadline) = node.storage.deadline() {
+        node.now = deadline;
+        node.settle();
+    }
+    let machine = LogId::new(Term(1), LogIndex(60));
+    let mut node = Node::start(node.disk, Start::Resume { machine });
+    node.storage.retain(node.last.index, None);
+    node.settle();
+    assert!(node.storage.first() > machine.index.next());
+    let Outcome::Pinned(file, _) = node.storage.pin(node.now) else { panic!("there is one") };
+    spoil(&mut node.disk, file, 10);
+    node.storage.catch_up(node.now, machine.index, machine);
+    node.settle();
+    assert!(node.storage.marks().has(Mark::OlderSnapshotUsed));
+    outdate(&mut node, file);
 }
 
 /// The slots of the last segment are believed; what they lie behind is owed. They are read when it is
