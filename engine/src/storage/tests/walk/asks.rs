@@ -45,24 +45,40 @@ impl Walk {
             return;
         }
         let is_still = self.known.installing.is_none();
-        match self.draw.below(48) {
+        // What a snapshot is to stand for the machine waits for no more.
+        let is_free = is_still && self.joining.is_none();
+        let is_sent = self.sent.is_some() || self.draw.ratio(1, 3);
+        match self.draw.below(56) {
             0..8 if is_still => (0..=self.draw.below(4)).for_each(|_| self.append()),
-            8 if is_still && self.draw.ratio(1, 3) => self.truncate(),
+            8 if is_still && (self.swarm.is_sick || self.draw.ratio(1, 3)) => self.truncate(),
             9 => self.vote(),
             10..12 if is_still => self.commit(),
-            12..15 if is_still => self.capture(),
-            15..18 if is_still => self.apply(),
+            12..15 if is_free => self.capture(),
+            15..18 if is_free => self.apply(),
             18 if is_still => self.read(),
             19 => self.pass(),
-            20..22 if is_still => self.receive(),
-            22 => self.repair(),
+            20..26 if is_free && is_sent => self.receive(),
+            26..28 => self.repair(),
+            28 if self.swarm.is_small => self.fill(),
+            29..33 if self.swarm.is_read => self.read_snapshots(),
             _ => drop(self.complete()),
         }
         self.settle();
     }
 
+    /// The disk has less room than a segment takes, or a little more, or enough.
+    fn fill(&mut self) {
+        let more = self.draw.ratio(2, 3).then(|| self.draw.below(3 * config().segment_bytes));
+        self.device.limit(more);
+    }
+
     fn promise(&mut self, term: Term) {
-        if term > self.storage.promises().wanted().term {
+        let wanted = self.storage.promises().wanted();
+        if term > wanted.term {
+            // Of whoever lets it join it learns the epoch with the term.
+            if self.swarm.joins && wanted.identity.cluster_epoch == 0 {
+                self.storage.set_cluster_epoch(1);
+            }
             self.storage.promise(term, None);
         }
     }
@@ -151,29 +167,6 @@ impl Walk {
         self.storage.hint_committed(LogIndex(self.known.agreed()));
     }
 
-    /// What was appended in this life is at hand, be it durable or not; the rest is read.
-    fn apply(&mut self) {
-        let found = self.recovered.as_ref().map_or(0, |recovered| recovered.last.index.0);
-        let (agreed, durable) = (self.known.agreed(), self.known.durable);
-        let Some(applied) = self.applied.filter(|applied| *applied < agreed) else { return };
-        if applied >= found {
-            self.applied = Some(self.draw.between(applied, agreed));
-        } else if applied < durable {
-            let to = LogIndex(agreed.min(durable));
-            self.storage.read(Reader::Machine, LogIndex(applied + 1), to, 8000);
-        }
-    }
-
-    fn capture(&mut self) {
-        let at = at(&self.known.log, self.applied.unwrap_or(0));
-        if at.index > LogIndex(0) && self.storage.can_capture(at) {
-            let from = self.draw.between(1, at.index.0);
-            self.storage.retain(LogIndex(from), None);
-            let members = self.members(changed(&self.known.log, at.index.0));
-            self.storage.capture(at, members, Timestamp(at.index.0));
-        }
-    }
-
     /// A peer that is behind reads.
     fn read(&mut self) {
         let (first, durable) = (self.storage.first().0, self.known.durable);
@@ -207,6 +200,7 @@ impl Walk {
     /// A piece of a peer's snapshot, or what becomes of it.
     fn receive(&mut self) {
         let Some(to) = self.sent else { return self.begin_to_receive() };
+        self.promise(to.term);
         let receiving = self.storage.receiving().filter(|of| of.snapshot.at == to);
         if receiving.is_some_and(|of| of.is_whole) {
             return self.take(to);
@@ -224,7 +218,8 @@ impl Walk {
     /// Of all that is committed, if this node lacks it; or the cluster goes on without this node.
     fn begin_to_receive(&mut self) {
         let committed = self.known.committed.len() as u64;
-        let is_needed = self.storage.is_state_lost() || self.known.is_shut;
+        let lacks = self.storage.is_state_lost() || self.storage.hole().is_some();
+        let is_needed = lacks || self.known.is_shut;
         if !is_needed || committed < self.storage.first().0 {
             if !is_needed && !self.draw.ratio(1, 12) {
                 return;
@@ -238,12 +233,14 @@ impl Walk {
     /// It is whole: what consensus makes of it.
     fn take(&mut self, to: LogId) {
         self.sent = None;
-        self.promise(to.term);
         let is_held = self.known.log.get(to.index.0 as usize - 1) == Some(&to.term);
+        let hole = self.storage.hole().filter(|_| !self.storage.is_state_lost());
         let begins = self.storage.first().previous().0;
-        let is_more = to.index.0 >= begins.max(self.applied.unwrap_or(0));
-        if is_held && self.storage.is_state_lost() && is_more {
+        let least = hole.map_or(begins, |hole| hole.index.0);
+        let is_more = to.index.0 >= least.max(self.machine.applied.unwrap_or(0));
+        if is_held && (self.storage.is_state_lost() || hole.is_some()) && is_more {
             self.storage.join(to);
+            self.joining = Some(to);
         } else if is_held || to.index.0 <= self.known.agreed() {
             self.storage.discard_staged();
         } else {

@@ -3,7 +3,7 @@
 
 use super::*;
 use lakebed::{Completion as TheirCompletion, DiskError as TheirError, DiskRequest as Theirs};
-use lakebed_sim::disk::{Geometry, SimDisk, Survivors};
+use lakebed_sim::disk::{Failure, Geometry, Mishap, SimDisk, Survivors, Victim};
 use std::ops::Range;
 
 pub(super) struct Device(SimDisk);
@@ -25,19 +25,51 @@ impl Device {
         told(self.0.complete(lakebed::OpId(op.0)))
     }
 
-    pub(super) fn end_badly(&mut self, op: OpId, draw: &mut Draw) -> Result<Completion, DiskError> {
+    /// `keeps`: the cache mostly has what the disk has not, and takes it for durable.
+    pub(super) fn end_badly(
+        &mut self,
+        op: OpId,
+        keeps: bool,
+        draw: &mut Draw,
+    ) -> Result<Completion, DiskError> {
         let op = lakebed::OpId(op.0);
-        let mishap = *draw.pick(self.0.mishaps(op));
+        let all = self.0.mishaps(op);
+        let clean = all.iter().find(|of| **of == Mishap::Whole(Failure::CleanKeep));
+        let clean = clean.filter(|_| keeps && draw.ratio(3, 4));
+        let mishap = *clean.unwrap_or_else(|| draw.pick(all));
         told(self.0.end_badly(op, mishap, draw))
     }
 
-    /// The power fails, or the process is killed.
-    pub(super) fn crash(&mut self, draw: &mut Draw) {
-        if draw.ratio(1, 4) {
+    pub(super) fn makes_durable(&self, op: OpId) -> bool {
+        let op = lakebed::OpId(op.0);
+        self.0.is_promise(op) || self.0.is_a(op, Victim::SyncDirectory)
+    }
+
+    pub(super) fn is_read(&self, op: OpId) -> bool {
+        let op = lakebed::OpId(op.0);
+        self.0.is_a(op, Victim::Read)
+    }
+
+    /// The process is killed, or the power fails.
+    pub(super) fn crash(&mut self, is_kill: bool, draw: &mut Draw) {
+        if is_kill {
             return self.0.kill(draw);
         }
         let survivors = *draw.pick(&Survivors::ALL);
         self.0.cut_power(survivors, draw);
+    }
+
+    /// There is room for so much more, or for anything.
+    pub(super) fn limit(&mut self, more: Option<u64>) {
+        self.0.set_room(more.map_or(u64::MAX, |more| self.0.used() + more));
+    }
+
+    pub(super) fn len(&self, file: File) -> Option<u64> {
+        self.files().into_iter().find(|(other, _)| *other == file).map(|(_, len)| len)
+    }
+
+    pub(super) fn content(&self, file: File) -> Option<Bytes> {
+        self.0.content(theirs(file))
     }
 
     pub(super) fn files(&self) -> Vec<(File, u64)> {

@@ -1,7 +1,13 @@
 //! What must be there, for whoever sees what is asked of the storage and what it answers.
 
 use super::*;
+use crate::storage::{
+    compact::SNAPSHOTS_KEPT, leftover::Leftover, saving::Saving, snapshots::SnapshotFile,
+};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// What compaction keeps, one that is made, and one of whose name a restart knows nothing yet.
+const SPARES_MAX: usize = 7;
 
 #[derive(Default)]
 pub(super) struct Known {
@@ -56,6 +62,26 @@ fn runs(log: &[Term], first: LogIndex) -> Vec<(LogIndex, Term)> {
         }
     }
     runs
+}
+
+/// No file lies there that a storage at rest knows nothing of, and no spares without an end.
+pub(super) fn count_files(storage: &Storage, readers: usize, files: &[(File, u64)]) {
+    let Storage { journal, snapshots, .. } = storage;
+    let sealed = journal.sealed.iter().map(|sealed| sealed.sequence);
+    let active = journal.active.iter().map(|active| active.sequence);
+    let whole = snapshots.whole.iter().chain(&snapshots.spoilt).map(SnapshotFile::file);
+    let unread = snapshots.unread.iter().map(|(file, _)| *file);
+    let parts = snapshots.staging.iter().chain(&snapshots.saving).map(Saving::part);
+    let parts = parts.chain(snapshots.left.iter().map(Leftover::file));
+    let known: Vec<_> = sealed.chain(active).map(File::Segment).chain(whole).collect();
+    let known: Vec<_> = known.into_iter().chain(unread).chain(parts).collect();
+    let (spares, others): (Vec<File>, Vec<File>) =
+        files.iter().map(|(file, _)| *file).partition(|file| matches!(file, File::Spare(_)));
+    let left = others.iter().find(|file| **file != File::HardState && !known.contains(file));
+    assert_eq!(left, None, "nobody knows of it");
+    let is_empty = |(file, len): &(File, u64)| matches!(file, File::Spare(_)) && *len == 0;
+    assert!(spares.len() <= SPARES_MAX && !files.iter().any(is_empty), "{files:?}");
+    assert!(snapshots.whole.len() <= SNAPSHOTS_KEPT + readers, "more than are read");
 }
 
 impl Known {
@@ -139,8 +165,8 @@ impl Known {
         }
     }
 
-    /// What a restart found; `fails`: not all of it could be read.
-    pub(super) fn judge(&mut self, found: &Recovered, fails: bool) {
+    /// What a restart found.
+    pub(super) fn judge(&mut self, found: &Recovered) {
         let Recovered { term, vote, last, first, snapshot, .. } = *found;
         assert!(term >= self.promised.0, "{term} after {:?}", self.promised);
         let is_told = term > self.promised.0 || self.promised.1.is_none_or(|own| vote == Some(own));
@@ -174,7 +200,8 @@ impl Known {
         if !self.is_struck {
             assert_eq!(self.newest, changed(&self.log, self.durable), "in force at {last}");
             // What could not be read is done without.
-            assert!(fails || snapshot >= self.snapshot, "{snapshot} after {}", self.snapshot);
+            let is_as_new = self.is_blind || snapshot >= self.snapshot;
+            assert!(is_as_new, "{snapshot} after {}", self.snapshot);
             assert!(first <= snapshot.index.next(), "{first} behind {snapshot}");
             assert!(found.last_time.0 >= last.index.0, "{:?} at {last}", found.last_time);
         }

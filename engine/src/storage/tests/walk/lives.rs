@@ -1,0 +1,223 @@
+//! Lives, one after another: what ends them, what is asked at their ends, and what lies on the disk between
+//! them.
+
+use super::{known::count_files, *};
+
+/// What damage alone brings about.
+const DAMAGE: [Mark; 9] = [
+    Mark::GateSet,
+    Mark::HoleFoundLate,
+    Mark::HolesFound,
+    Mark::LogBegunLater,
+    Mark::LogGivenUp,
+    Mark::OlderSnapshotUsed,
+    Mark::ScrubFoundBadEntry,
+    Mark::SnapshotFoundBad,
+    Mark::SnapshotLost,
+];
+
+impl Walk {
+    /// Nothing more is asked: what was comes to its end, and what is missing is given.
+    fn rest(&mut self) {
+        self.device.limit(None);
+        for _ in 0..200 {
+            while self.complete() {}
+            if self.is_over {
+                return;
+            }
+            if self.is_at_rest() {
+                return self.count_files();
+            }
+            self.repair();
+            self.settle();
+            self.now = self.storage.deadline().unwrap_or(self.now).max(self.now);
+            self.settle();
+        }
+        panic!("{} is durable of {}", self.storage.durable(), self.known.last());
+    }
+
+    /// What could not be removed stays until the next start.
+    fn count_files(&self) {
+        if !self.has_failed {
+            count_files(&self.storage, self.reading(), &self.device.files());
+        }
+    }
+
+    fn is_at_rest(&self) -> bool {
+        let wanted = self.storage.promises().wanted();
+        (wanted.term, wanted.vote) == self.storage.promised()
+            && self.storage.durable() == self.known.last().index
+            && self.storage.hole().is_none()
+            && self.known.installing.is_none()
+    }
+
+    /// All of the log is read; `is_whole`: nothing of it can be bad.
+    fn audit(&mut self, is_whole: bool) {
+        let (mut next, mut tries) = (self.storage.first(), 0);
+        while next <= self.storage.durable() && !self.is_over {
+            self.audited = None;
+            self.storage.read(AUDITOR, next, self.storage.durable(), 20_000);
+            self.repair();
+            self.settle();
+            while self.audited.is_none() && self.complete() {}
+            // The log may begin later by now.
+            let is_read = self.audited.is_some() || next < self.storage.first();
+            assert!(is_read || self.is_over || !is_whole, "{next} cannot be read");
+            tries += 1;
+            assert!(tries < 1000, "{next} can never be read");
+            next = match self.audited {
+                Some(last) => last.next(),
+                // It may have failed this once, or be bad for long.
+                None if self.swarm.fails && self.draw.ratio(9, 10) => next,
+                None => next.next(),
+            };
+            next = next.max(self.storage.first());
+        }
+    }
+
+    /// The node is stopped: what is durable is proven so before it ends.
+    fn finish(&mut self) {
+        self.storage.finish();
+        self.settle();
+        while self.complete() {}
+        let is_done = self.is_over || !self.is_at_rest() || self.storage.is_finished();
+        assert!(is_done, "it does not come to its end");
+    }
+
+    fn crash(&mut self) {
+        let proven = self.proven();
+        let is_kill = self.swarm.kills(self.has_failed, &mut self.draw);
+        self.device.crash(is_kill, &mut self.draw);
+        if let Some(entries) = proven.filter(|_| self.may_strike && self.swarm.harms) {
+            (self.may_strike, self.known.is_struck) = (false, true);
+            self.known.forget_mended();
+            self.strike(entries);
+        }
+        // Behind one that was killed for it there is a life for the power to fail in.
+        self.may_fail = self.swarm.fails && !(self.swarm.is_sick && self.has_failed);
+        self.has_failed = false;
+        self.start();
+    }
+
+    /// The first of all entries, and the last of those that the hard state calls durable, or any slot.
+    fn proven(&self) -> Option<(Seed, [u64; 3])> {
+        let seed = self.recovered.as_ref()?.seed;
+        let hint = self.storage.promises().durable().durable_hint.0.min(self.known.durable);
+        Some((seed, [self.storage.first().0, hint, self.known.floor().max(hint)]))
+    }
+
+    /// Something is damaged that the budget has room for: an entry, slots, both, a header or an end record,
+    /// a segment, a snapshot, one copy of the hard state.
+    fn strike(&mut self, (seed, [first, hint, floor]): (Seed, [u64; 3])) {
+        let what = self.draw.below(10);
+        let last = if what < 2 { floor } else { hint };
+        if what < 3 && first <= last {
+            let index = self.draw.between(first, last);
+            let (_, frame) = entry(seed, &self.known.log, index);
+            let byte = self.draw.below(frame.len() as u64) as usize;
+            self.device.flip(&frame, byte);
+        }
+        let is_it = |file: &File| match what {
+            0 | 1 => false,
+            2..6 => matches!(file, File::Segment(_)),
+            6..9 => matches!(file, File::Snapshot(_)),
+            _ => *file == File::HardState,
+        };
+        let files: Vec<_> = self.device.files().into_iter().filter(|(f, _)| is_it(f)).collect();
+        if files.is_empty() {
+            return;
+        }
+        let (file, len) = *self.draw.pick(&files);
+        let (table, any) = (512..512 + (len / 16).max(512), self.draw.below(len.max(1)));
+        let sector = |at: u64| at..at + 1;
+        let place = match what {
+            2 => table,
+            3 => sector(512 + any % (table.end - 512)),
+            4 => sector(*self.draw.pick(&[0, len.saturating_sub(1024), len.saturating_sub(512)])),
+            6..9 if self.draw.ratio(3, 4) => sector(any),
+            9 => [0..1 << 20, 1 << 20..len][(any % 2) as usize].clone(),
+            _ => return self.device.lose(file),
+        };
+        self.device.rot(file, place);
+    }
+
+    /// Restarts until a restart comes through; now and then that crashes too. False: none does any more.
+    fn restart(&mut self) -> bool {
+        self.crash();
+        while self.recovered.is_none() && !self.is_refused {
+            if self.is_over || self.draw.ratio(1, 80) {
+                self.crash();
+            } else {
+                assert!(self.complete(), "a restart that waits for nothing");
+            }
+        }
+        !self.is_refused
+    }
+
+    /// Before what has failed is undone, mostly.
+    fn is_to_be_killed(&mut self) -> bool {
+        self.swarm.is_sick && self.has_failed && self.draw.ratio(1, 3)
+    }
+
+    pub(super) fn walk(mut self) -> Marks {
+        let (lives, steps) = self.swarm.lives();
+        for _ in 0..lives {
+            let mut left = self.draw.below(steps);
+            while left > 0 && !self.is_to_be_killed() {
+                self.step();
+                left -= 1;
+            }
+            if left == 0 && self.draw.ratio(1, 3) && self.recovered.is_some() {
+                self.rest();
+            }
+            if left == 0 && self.draw.ratio(1, 6) && self.recovered.is_some() {
+                self.finish();
+            }
+            if !self.restart() {
+                return self.end_of_walk();
+            }
+            if self.draw.ratio(1, 2) {
+                self.audit(!self.swarm.fails && !self.swarm.harms);
+            }
+        }
+        self.is_calm = true;
+        loop {
+            self.rest();
+            self.audit(false);
+            self.rest();
+            if !self.is_over {
+                self.audit(true);
+                self.send_snapshot();
+                self.come_up();
+            }
+            if !self.is_over || !self.restart() {
+                return self.end_of_walk();
+            }
+        }
+    }
+
+    /// The machine comes as far as the log, where nothing was damaged.
+    fn come_up(&mut self) {
+        let mut tries = 0;
+        while !self.known.is_struck && !self.is_over && !self.has_come_up() {
+            self.apply();
+            self.settle();
+            while self.complete() {}
+            tries += 1;
+            assert!(tries < 2000, "the machine is at {:?} for ever", self.machine.applied);
+        }
+    }
+
+    fn has_come_up(&self) -> bool {
+        let to = self.known.agreed().min(self.storage.durable().0);
+        self.machine.applied.is_some_and(|applied| applied >= to)
+    }
+
+    fn end_of_walk(self) -> Marks {
+        let marks = self.marks.and(self.storage.marks());
+        let is_sound = !self.known.is_struck && (!self.swarm.fails || self.swarm.is_sick);
+        let found = DAMAGE.into_iter().find(|mark| is_sound && marks.has(*mark));
+        assert_eq!(found, None, "nothing was damaged");
+        marks
+    }
+}
