@@ -15,6 +15,8 @@ const PEER: NodeId = NodeId(2);
 pub(super) struct Readers {
     /// Pinned files, what lay in them then, and when each was pinned or read last.
     pins: Vec<(File, Bytes, Instant)>,
+    /// How many were pinned besides, and may be still, when another snapshot took the place of all.
+    doubted: usize,
     /// What each read is to bring.
     asked: BTreeMap<u64, Bytes>,
     last: u64,
@@ -106,7 +108,7 @@ impl Walk {
 
     /// How many snapshots may be there for those who read.
     pub(super) fn reading(&self) -> usize {
-        self.readers.pins.len() + 1
+        self.readers.pins.len() + self.readers.doubted + 1
     }
 
     /// After each step: what was read is what was there, and what is pinned is there.
@@ -115,6 +117,7 @@ impl Walk {
         self.readers.pins.retain(|pin| now < pin.2.after(idle));
         if self.storage.restored().is_none() {
             // Another snapshot may have taken the place of all.
+            self.readers.doubted += self.readers.pins.len();
             self.readers.pins.clear();
             self.readers.asked.clear();
             self.let_go();
