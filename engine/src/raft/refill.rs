@@ -74,7 +74,7 @@ impl Raft {
         if self.is_plain || self.facts.is_crowded {
             return;
         }
-        let (holders, is_content) = (self.holders().len(), self.is_content());
+        let (holders, is_content) = (self.holders().count(), self.is_content());
         let Some(search) = self.refill.as_mut().filter(|_| !is_content && holders > 0) else {
             return;
         };
@@ -90,7 +90,7 @@ impl Raft {
         // Whom it asks now may still answer; whom it asked twice does not have it.
         let is_lost = search.asked > VAIN_ROUNDS * holders;
         let is_uncommitted = at.index > self.log.marks.committed();
-        let (to, _) = self.holders()[turn % holders];
+        let to = self.holders().nth(turn % holders).expect("so many there are");
         self.send(to, Payload::RefillAsk { at });
         self.leave_to_another();
         let is_awaited = self.is_held_up() && self.lacks_snapshot() && !self.is_gone();
@@ -103,7 +103,7 @@ impl Raft {
 
     /// Whether everybody was asked so often, and for so long, that nobody who is there has what is lost.
     fn is_given_by_nobody(&self) -> bool {
-        let (holders, most) = (self.holders().len(), self.tuning.election.1);
+        let (holders, most) = (self.holders().count(), self.tuning.election.1);
         self.refill.as_ref().is_some_and(|search| {
             let is_late = search.since.is_some_and(|since| self.now.since(since) > most);
             is_late && search.asked > VAIN_ROUNDS * holders
@@ -178,18 +178,22 @@ impl Raft {
         let is_out_of_reach = |id: &NodeId| !self.linked.contains(id);
         search.hole.index <= self.facts.newest
             && !search.without.is_empty()
-            && self.holders().iter().all(|(id, _)| is_without(id) || is_out_of_reach(id))
+            && self.holders().all(|id| is_without(&id) || is_out_of_reach(&id))
     }
 
-    /// Who may have what is missing. One who joins may not know the members yet.
-    fn holders(&self) -> &[(NodeId, u64)] {
-        if self.peers.is_empty() { self.met() } else { &self.peers }
+    /// Who may have what is missing. One who joins may not know the members yet; whoever was away for long does not
+    /// know them any more, but for who leads.
+    fn holders(&self) -> impl Iterator<Item = NodeId> {
+        let known = if self.peers.is_empty() { self.met() } else { &self.peers };
+        let leader = self.leader().filter(|id| *id != self.identity.node);
+        let is_known = |id: &NodeId| known.iter().any(|(known, _)| known == id);
+        known.iter().map(|(id, _)| *id).chain(leader.filter(|id| !is_known(id)))
     }
 
     /// When somebody else is to be asked.
     pub(super) fn refill_at(&self) -> Option<Instant> {
         let is_taken = !self.is_content() && !self.facts.is_crowded;
-        let is_wanted = is_taken && !self.holders().is_empty();
+        let is_wanted = is_taken && self.holders().next().is_some();
         let search = self.refill.as_ref().filter(|_| is_wanted)?;
         Some(search.ask_at.unwrap_or(self.now))
     }

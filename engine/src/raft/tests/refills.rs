@@ -128,6 +128,31 @@ fn one_of_two_voters_to_be_lets_nobody_lead_without_what_the_third_has() {
     assert!(cluster.nodes.iter().any(leads) && cluster.nodes[1].ids()[1] == id(2, 2));
 }
 
+/// All whom it knew have left meanwhile: it asked nobody else, and took no other members before it had the entry.
+#[test]
+fn who_was_away_asks_its_leader_though_it_does_not_know_it() {
+    let mut cluster = changes::joined(1, 3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.changed(1, 100, &[Members::AddLearner(changes::member(2))]);
+    cluster.elapse(300 * MS);
+    let lost = cluster.nodes[1].raft.membership.at.index.previous();
+    assert!(lost > LogIndex(0), "it is a member, and has what lies before");
+    cluster.isolate(2);
+    cluster.changed(1, 101, &[Members::AddLearner(changes::member(3))]);
+    cluster.elapse(300 * MS);
+    cluster.changed(1, 102, &[Members::Promote(node(3)), Members::Remove(node(1))]);
+    cluster.elapse(10_000 * MS);
+    assert_eq!(cluster.at(3).role(), status::Role::Leader);
+    assert_eq!(cluster.voters(3), (vec![3], vec![]));
+    cluster.cut.clear();
+    cluster.isolate(1);
+    cluster.at(2).disk.lose(lost.0);
+    cluster.crash(2);
+    cluster.elapse(10_000 * MS);
+    assert_eq!(cluster.at(2).disk.holes, []);
+    assert_eq!(cluster.nodes[1].ids(), cluster.nodes[2].ids());
+}
+
 /// storage.md, counterexamples: two different entries are damaged on two nodes, the third is away.
 #[test]
 fn two_nodes_that_lack_different_entries_elect() {
