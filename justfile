@@ -62,6 +62,10 @@ crash seeds="4000":
 walk seeds="20000":
     WALK_SEEDS={{seeds}} cargo test --release -p lakebed storage::tests::walk
 
+# Consensus alone, in any weather, over pretended disks.
+weather seeds="5000":
+    STORM_SEEDS={{seeds}} cargo test --release -p lakebed raft::tests::storm
+
 # Who notices a mutant of the engine (docs/simulation.md), every N-th from the I-th on.
 mutants shard="1/1" jobs="1":
     mutants/run {{shard}} {{jobs}}

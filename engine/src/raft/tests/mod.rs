@@ -37,7 +37,7 @@ use crate::{
     types::{ClusterId, GroupId, LogId, RequestId, SnapshotId, Timestamp},
 };
 use bytes::Bytes;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 const MS: u64 = 1_000_000;
 
@@ -175,6 +175,8 @@ struct Node {
     halted: Option<Halt>,
     /// The machine finishes at once what it is given.
     prompt: bool,
+    /// Reads of what is lost, which wait until it is there again.
+    parked: Vec<ReadWish>,
 }
 
 impl Node {
@@ -191,6 +193,7 @@ impl Node {
             company: Vec::new(),
             halted: None,
             prompt: true,
+            parked: Vec::new(),
         }
     }
 
@@ -285,15 +288,20 @@ impl Node {
     }
 
     fn read_back(&mut self) -> bool {
-        let wishes: Vec<_> = self.raft.wishes().drain(..).collect();
-        for wish in &wishes {
-            let back = self.disk.read(*wish);
-            // What is lost is not given before it is there again, or cut.
+        // What was cut nobody wants any more.
+        self.parked.retain(|wish| wish.to.0 as usize <= self.disk.durable);
+        let mut wishes = std::mem::take(&mut self.parked);
+        wishes.append(&mut self.raft.wishes().drain(..).collect());
+        let asked = wishes.len();
+        for wish in wishes {
+            let back = self.disk.read(wish);
             if back.last >= back.first {
                 self.raft.on_read_back(wish.reader, back);
+            } else {
+                self.parked.push(wish);
             }
         }
-        !wishes.is_empty()
+        asked > self.parked.len()
     }
 
     /// Performs actions; true if the machine went on.
@@ -495,8 +503,13 @@ impl Cluster {
     /// Everybody settles, and messages are delivered until there are none.
     fn run(&mut self) {
         (1..=self.nodes.len() as u64).for_each(|id| self.settle(id));
+        let before = self.delivered;
         while let Some((from, message)) = self.queue.pop_front() {
             self.deliver(from, message);
+            assert!(
+                self.delivered < before + 20_000,
+                "said again and again, as fast as it is heard"
+            );
         }
     }
 

@@ -1,65 +1,145 @@
-//! Everything at once, drawn from a seed: loss, repetition, disorder, partitions, crashes that
-//! forget what no disk holds, slow disks. The properties are Raft's own (§5.2-5.4), and ours: each
-//! request ends once.
+//! Everything at once, drawn from a seed: loss, repetition, disorder, messages of long ago, partitions, crashes
+//! that forget what no disk holds, slow and full disks, lost entries and lost logs, clocks that run apart;
+//! members come and go, leaders hand over, groups rest. Each seed draws which of it there is.
+//!
+//! The properties are Raft's own (§5.2-5.4), and ours: each request ends once, no read is stale, and when the
+//! weather clears somebody leads, nobody waits and nothing is missing. No snapshot is taken here.
+
+mod asks;
+mod damage;
+mod judge;
 
 use super::*;
+use judge::Known;
 use rand_chacha::rand_core::Rng;
-use std::collections::BTreeMap;
+
+/// When clocks begin.
+const BEGIN: u64 = 1_000_000 * MS;
+
+/// In how many parts of a second clocks are fast or slow: up to a twentieth, and leases allow for that much twice.
+const PARTS: u64 = 10_000;
+
+/// What there is beside loss, repetition, disorder, partitions, crashes and slow disks.
+#[derive(Clone, Copy, Debug)]
+struct Weather {
+    /// The bytes of entries are lost that others have.
+    rots: bool,
+    /// Whole logs are lost, and it is known that they were.
+    shuts: bool,
+    /// Disks lose what they alone have.
+    loses: bool,
+    churns: bool,
+    rests: bool,
+    leases: bool,
+    drifts: bool,
+    /// Nobody looks at a clock without cause, and messages of long ago come once more.
+    is_late: bool,
+    fills: bool,
+    /// Everybody's patience ends at about the same time.
+    is_tense: bool,
+    /// How much time passes at most between two things that happen, in milliseconds, and how many messages come.
+    pace: usize,
+    haste: usize,
+    /// How rarely partitions end.
+    lasts: usize,
+}
+
+impl Weather {
+    fn drawn(bits: u64) -> Self {
+        let is_set = |bit: u32| bits >> bit & 1 != 0;
+        let one_of = |of: [usize; 4], bit: u32| of[(bits >> bit & 3) as usize];
+        Self {
+            rots: is_set(0),
+            shuts: is_set(1),
+            loses: is_set(10) && is_set(11),
+            churns: is_set(2),
+            rests: is_set(3) && is_set(4),
+            leases: is_set(5),
+            drifts: is_set(6),
+            is_late: is_set(7),
+            fills: is_set(8),
+            is_tense: is_set(9),
+            pace: one_of([80, 80, 200, 600], 16),
+            haste: one_of([2, 4, 8, 16], 18),
+            lasts: one_of([1, 4, 16, 64], 20),
+        }
+    }
+
+    fn tuning(self) -> Tuning {
+        // Whoever is added brings an address, and one more of everybody else.
+        let unit: u64 = if self.churns { 1000 } else { 200 };
+        let mut tuning = Tuning {
+            append_bytes_max: unit as u32,
+            inflight_bytes_max: 2 * unit,
+            cache_bytes_max: if self.churns { 2 * unit } else { 3 * unit },
+            apply_bytes_max: 300,
+            catch_up_bytes_max: 2 * unit,
+            propose_bytes_max: 2000,
+            ..Tuning::default()
+        };
+        if self.is_tense {
+            tuning.election.1 = tuning.election.0 + Duration::from_millis(50);
+        }
+        if self.rests {
+            tuning.hibernate_after = Duration::from_millis(200);
+        }
+        if self.leases {
+            tuning.lease_drift_ppm = Some(if self.drifts { 100_000 } else { 1000 });
+        }
+        tuning
+    }
+}
 
 struct Storm {
+    weather: Weather,
     cluster: Cluster,
     rng: ChaCha8Rng,
+    /// The time, and how much of it each node's clock counts.
+    now: u64,
+    rates: Vec<u64>,
     flying: Vec<(NodeId, Message)>,
-    /// Who led each term.
-    leaders: BTreeMap<Term, NodeId>,
-    /// What was committed anywhere.
-    committed: Vec<LogId>,
-    /// How many entries of it each node's machine has seen in this life.
-    seen: Vec<usize>,
-    next_request: u64,
-    /// Requests and their ends, per node and life.
-    open: BTreeMap<u64, u64>,
-    applied: BTreeMap<u64, u32>,
-    /// Whether disks lose what they alone have.
-    loses: bool,
+    /// Some of those that flew.
+    old: Vec<(NodeId, Message)>,
+    /// Who was removed, and has ended.
+    gone: BTreeSet<u64>,
+    /// By which name those who lost their logs ask about it.
+    shut: BTreeMap<u64, [u64; 2]>,
+    known: Known,
 }
 
 impl Storm {
     fn new(seed: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let nodes = [1, 3, 3, 5][(rng.next_u64() % 4) as usize];
-        Self::over(nodes, rng)
+        let weather = Weather::drawn(rng.next_u64());
+        let voters = [1, 2, 3, 3, 4, 5][(rng.next_u64() % 6) as usize];
+        Self::over(voters, weather, rng)
     }
 
     /// Two voters, whose disks lose what they alone have.
     fn of_two(seed: u64) -> Self {
-        Self { loses: true, ..Self::over(2, ChaCha8Rng::seed_from_u64(seed)) }
+        let weather = Weather { loses: true, ..Weather::drawn(0) };
+        Self::over(2, weather, ChaCha8Rng::seed_from_u64(seed))
     }
 
-    fn over(nodes: u64, rng: ChaCha8Rng) -> Self {
-        let tuning = Tuning {
-            append_bytes_max: 200,
-            inflight_bytes_max: 400,
-            cache_bytes_max: 600,
-            apply_bytes_max: 300,
-            catch_up_bytes_max: 400,
-            propose_bytes_max: 2000,
-            ..Tuning::default()
-        };
-        let disks = (0..nodes).map(|_| disk_with(1, &[], nodes)).collect();
-        let mut cluster = Cluster::tuned(disks, tuning);
+    fn over(voters: u64, weather: Weather, mut rng: ChaCha8Rng) -> Self {
+        let nodes = if weather.churns { voters + 3 } else { voters };
+        let disk =
+            |own| if own <= voters { disk_with(1, &[], voters) } else { disk_with(0, &[], 0) };
+        let mut cluster = Cluster::tuned((1..=nodes).map(disk).collect(), weather.tuning());
         cluster.nodes.iter_mut().for_each(|node| node.disk.lazy = true);
+        let drawn = |_| if weather.drifts { PARTS - rng.next_u64() % (PARTS / 20) } else { PARTS };
+        let rates = (0..nodes).map(drawn).collect();
         Self {
-            seen: vec![0; nodes as usize],
+            weather,
             cluster,
             rng,
+            now: BEGIN,
+            rates,
             flying: Vec::new(),
-            leaders: BTreeMap::new(),
-            committed: Vec::new(),
-            next_request: 1,
-            open: BTreeMap::new(),
-            applied: BTreeMap::new(),
-            loses: false,
+            old: Vec::new(),
+            gone: BTreeSet::new(),
+            shut: BTreeMap::new(),
+            known: Known::of(nodes),
         }
     }
 
@@ -71,30 +151,124 @@ impl Storm {
         self.draw(self.cluster.nodes.len()) as u64 + 1
     }
 
-    fn step(&mut self) {
-        let at = self.draw_node();
-        match self.draw(100) {
-            0 => self.crash(at),
-            1 => self.cut(at),
-            2 => self.cluster.cut.clear(),
-            3..=4 => self.link(at),
-            5..=14 => self.propose(at),
-            15..=19 => self.read(at),
-            20..=34 => {
-                let time = self.draw(60) as u64 * MS;
-                self.cluster.pass(time);
-            }
-            35..=54 => drop(self.cluster.at(at).disk.sync()),
-            55 if self.loses => self.lose(at),
-            _ => self.deliver(),
+    fn ids(&self) -> impl Iterator<Item = u64> + use<> {
+        let gone = self.gone.clone();
+        (1..=self.cluster.nodes.len() as u64).filter(move |id| !gone.contains(id))
+    }
+
+    /// Mostly somebody who leads.
+    fn draw_leader(&mut self) -> u64 {
+        let leads = |at: &u64| self.cluster.nodes[*at as usize - 1].role() == status::Role::Leader;
+        let leaders: Vec<_> = self.ids().filter(leads).collect();
+        if leaders.is_empty() || self.draw(5) == 0 {
+            return self.draw_node();
         }
-        self.settle(at);
+        leaders[self.draw(leaders.len())]
+    }
+
+    fn step(&mut self) {
+        let which = self.draw(200);
+        let is_for_leaders = matches!(which, 1..=2 | 25..=32 | 101..=104);
+        let at = if is_for_leaders { self.draw_leader() } else { self.draw_node() };
+        if self.gone.contains(&at) {
+            return;
+        }
+        self.look_at_clock(at);
+        match which {
+            0 | 1 => self.crash(at),
+            2 => self.cut(at),
+            3..=5 if self.draw(self.weather.lasts) == 0 => self.heal(),
+            6..=8 => self.link(at),
+            9..=24 => self.propose(at),
+            25..=36 => self.read(at),
+            37..=60 => self.pass(),
+            61..=100 => self.sync(at),
+            101 => self.transfer(at),
+            102..=104 if self.weather.churns => self.change(at),
+            105..=106 if self.weather.rots => self.rot(at),
+            107 if self.weather.shuts => self.lose_log(at),
+            108 if self.weather.loses => self.lose_alone(at),
+            109..=115 if self.weather.is_late => self.deliver_old(),
+            116..=117 if self.weather.fills => self.fill(at),
+            _ => (0..self.weather.haste).for_each(|_| self.deliver()),
+        }
+        if !self.gone.contains(&at) {
+            self.settle(at);
+        }
+    }
+
+    fn pass(&mut self) {
+        self.now += self.draw(self.weather.pace) as u64 * MS;
+        if !self.weather.is_late {
+            self.ids().for_each(|at| self.look_at_clock(at));
+        }
+    }
+
+    fn look_at_clock(&mut self, at: u64) {
+        let own = BEGIN + (self.now - BEGIN) / PARTS * self.rates[at as usize - 1];
+        self.cluster.now = Instant(own.max(self.cluster.at(at).raft.now.0));
+        let now = self.cluster.now;
+        self.cluster.at(at).raft.on_time(now);
     }
 
     fn settle(&mut self, at: u64) {
         self.cluster.settle(at);
-        self.flying.extend(self.cluster.queue.drain(..));
+        self.go_on_while_due(at);
+        let sent: Vec<_> = self.cluster.queue.drain(..).collect();
+        for message in sent {
+            if self.weather.is_late && self.draw(6) == 0 {
+                self.keep(message.clone());
+            }
+            self.flying.push(message);
+        }
         self.check(at);
+        if self.cluster.at(at).halted.is_some() {
+            self.end(at);
+        }
+    }
+
+    /// A deadline that is over has had its consequence, or it would be called for again and again.
+    fn go_on_while_due(&mut self, at: u64) {
+        for _ in 0..6 {
+            let now = self.cluster.now;
+            let node = self.cluster.at(at);
+            // As the facade does at the end of a turn.
+            node.raft.look_around();
+            let is_due = node.raft.deadline().is_some_and(|due| due <= now);
+            if node.halted.is_some() || !is_due {
+                return;
+            }
+            node.raft.stray();
+            self.cluster.settle(at);
+        }
+        panic!("node {at} is called without an end");
+    }
+
+    fn end(&mut self, at: u64) {
+        let halted = &self.cluster.at(at).halted;
+        assert!(matches!(halted, Some(Halt::Removed)), "node {at}: {halted:?}");
+        self.gone.insert(at);
+        self.shut.remove(&at);
+        self.cluster.isolate(at);
+        self.known.forget_requests(at);
+    }
+
+    fn keep(&mut self, message: (NodeId, Message)) {
+        const KEPT_MAX: usize = 60;
+        if self.old.len() < KEPT_MAX {
+            self.old.push(message);
+        } else {
+            let which = self.draw(KEPT_MAX);
+            self.old[which] = message;
+        }
+    }
+
+    fn deliver_old(&mut self) {
+        if !self.old.is_empty() {
+            let which = self.draw(self.old.len());
+            let (from, message) = self.old[which].clone();
+            self.hand_over(from, message);
+        }
     }
 
     /// Mostly in order; some come twice, some never.
@@ -108,32 +282,18 @@ impl Storm {
             0 => self.flying[which].clone(),
             _ => self.flying.remove(which),
         };
-        if self.draw(30) == 0 {
-            return;
+        if self.draw(30) != 0 {
+            self.hand_over(from, message);
         }
+    }
+
+    fn hand_over(&mut self, from: NodeId, message: Message) {
         let to = message.head.to;
-        if !self.cluster.cut.contains(&(from, to)) {
+        let is_there = to.0 as usize <= self.cluster.nodes.len() && !self.gone.contains(&to.0);
+        if is_there && !self.cluster.cut.contains(&(from, to)) {
+            self.look_at_clock(to.0);
             self.cluster.at(to.0).raft.on_message(from, message);
             self.settle(to.0);
-        }
-    }
-
-    fn crash(&mut self, at: u64) {
-        self.cluster.crash(at);
-        self.cluster.at(at).disk.lazy = true;
-        self.seen[at as usize - 1] = 0;
-        self.open.retain(|_, node| *node != at);
-    }
-
-    /// The bytes of its last durable entry are lost, which the other one of two has not got; a restart finds out.
-    fn lose(&mut self, at: u64) {
-        let [own, other] = [at, 3 - at].map(|at| &self.cluster.nodes[at as usize - 1].disk);
-        let Some(last) = own.durable.checked_sub(1) else { return };
-        let id = own.log[last].0.id;
-        let is_alone = other.log.get(last).is_none_or(|(head, _)| head.id != id);
-        if is_alone && other.holes.is_empty() {
-            self.cluster.at(at).disk.lose(id.index.0);
-            self.crash(at);
         }
     }
 
@@ -147,147 +307,112 @@ impl Storm {
         }
     }
 
-    fn link(&mut self, at: u64) {
-        let (peer, up) = (self.draw_node(), self.draw(2) == 0);
-        self.cluster.at(at).raft.on_link(node(peer), up);
-    }
-
-    fn propose(&mut self, at: u64) {
-        let count = self.draw(3) as u64 + 1;
-        let first = self.next_request;
-        self.next_request += count;
-        let names: Vec<_> = (first..first + count).map(|id| id.to_string()).collect();
-        self.open.extend((first..first + count).map(|id| (id, at)));
-        let names: Vec<_> = names.iter().map(String::as_str).collect();
-        self.cluster.propose(at, first, &names);
-    }
-
-    fn read(&mut self, at: u64) {
-        let id = self.next_request;
-        self.next_request += 1;
-        self.open.insert(id, at);
-        self.cluster.at(at).raft.on_read(Requests::one(RequestId(id)), ReadMode::Linearizable);
-    }
-
-    fn check(&mut self, at: u64) {
-        let node = &mut self.cluster.nodes[at as usize - 1];
-        assert_eq!(node.faults(), [] as [&str; 0], "no correct peer is at fault");
-        if node.role() == status::Role::Leader {
-            let leader = *self.leaders.entry(node.raft.term).or_insert(NodeId(at));
-            assert_eq!(leader, NodeId(at), "two leaders in {}", node.raft.term);
-            let lacks = |id: &&LogId| node.raft.log.id_at(id.index) != Some(**id);
-            let later = self.committed.iter().filter(|id| id.term < node.raft.term);
-            assert_eq!(later.clone().find(lacks), None, "node {at} leads {}", node.raft.term);
-        }
-        let marks = node.raft.log.marks;
-        for index in 1..=marks.committed().0 as usize {
-            let id = node.raft.log.id_at(LogIndex(index as u64)).expect("nothing is compacted");
-            match self.committed.get(index - 1) {
-                Some(committed) => assert_eq!(*committed, id, "node {at}"),
-                None => self.committed.push(id),
-            }
-        }
-        self.check_applied(at);
-        self.check_ends(at);
-    }
-
-    fn check_applied(&mut self, at: u64) {
-        let node = &mut self.cluster.nodes[at as usize - 1];
-        let seen = self.seen[at as usize - 1];
-        self.seen[at as usize - 1] = node.applied.len();
-        for (id, bytes, request) in &node.applied[seen..] {
-            assert_eq!(self.committed[id.index.0 as usize - 1], *id);
-            let name: u64 = String::from_utf8_lossy(bytes).parse().unwrap();
-            if let Some(request) = request {
-                assert_eq!(*request, name, "an answer for somebody else");
-                let owner = self.open.remove(request);
-                assert_eq!(owner, Some(at), "request {request} ended twice or elsewhere");
-            }
-        }
-    }
-
-    fn check_ends(&mut self, at: u64) {
-        let node = &mut self.cluster.nodes[at as usize - 1];
-        for (id, outcome) in node.ended.drain(..) {
-            assert_eq!(self.open.remove(&id), Some(at), "request {id} ended twice: {outcome:?}");
-            if matches!(outcome, Outcome::Refused(_)) {
-                // Certainly not applied, now or later.
-                self.applied.insert(id, 0);
-            }
-        }
-        for (id, _) in node.queried.drain(..) {
-            assert_eq!(self.open.remove(&id), Some(at), "read {id} ended twice");
-        }
-    }
-
-    /// The weather clears: everyone agrees, and nobody waits any more.
-    fn calm(&mut self) {
+    fn heal(&mut self) {
         self.cluster.cut.clear();
+        for at in self.gone.clone() {
+            self.cluster.isolate(at);
+        }
+    }
+
+    fn link(&mut self, at: u64) {
+        let (peer, up) = (self.draw_node(), self.draw(8) > 0);
+        if peer != at {
+            self.cluster.at(at).raft.on_link(node(peer), up);
+        }
+    }
+
+    /// The weather clears: everybody agrees, and nobody waits any more.
+    fn calm(&mut self) {
+        self.heal();
         self.cluster.queue.clear();
-        let ids: Vec<_> = (1..=self.cluster.nodes.len() as u64).collect();
+        let now = self.cluster.nodes.iter().map(|node| node.raft.now).max();
+        self.cluster.now = now.expect("there are nodes");
+        let ids: Vec<_> = self.ids().collect();
         for &at in &ids {
-            self.cluster.at(at).disk.lazy = false;
-            ids.iter().for_each(|&peer| self.cluster.at(at).raft.on_link(node(peer), true));
+            let Node { disk, raft, .. } = self.cluster.at(at);
+            (disk.lazy, disk.full, disk.saturated) = (false, false, false);
+            let peers = ids.iter().filter(|peer| **peer != at);
+            peers.for_each(|peer| raft.on_link(node(*peer), true));
         }
-        self.cluster.elapse(20_000 * MS);
-        ids.iter().for_each(|&at| self.check(at));
-        assert_eq!(self.open, BTreeMap::new(), "somebody still waits");
-        let logs: Vec<_> = self.cluster.nodes.iter().map(Node::ids).collect();
-        assert!(logs.iter().all(|log| *log == logs[0]), "logs differ");
-        let seen: Vec<_> = self.cluster.nodes.iter().map(commands_of).collect();
-        assert!(seen.iter().all(|applied| *applied == seen[0]), "machines differ");
-        for name in &seen[0] {
-            let refused = self.applied.contains_key(name);
-            assert!(!refused, "request {name} was refused and applied");
+        self.rest();
+        // Something for everybody.
+        self.ids().for_each(|at| self.propose(at));
+        self.rest();
+        self.check_all();
+    }
+
+    /// For as long as a minute; what is left then is left for ever.
+    fn rest(&mut self) {
+        for _ in 0..60 {
+            self.cluster.elapse(1000 * MS);
+            for at in self.ids() {
+                self.check(at);
+                if self.cluster.at(at).halted.is_some() {
+                    self.end(at);
+                }
+            }
+            if self.what_is_left().is_none() {
+                return;
+            }
         }
+    }
+
+    fn marks(&self) -> Marks {
+        let mut marks = Marks::default();
+        self.cluster.nodes.iter().for_each(|node| marks.add(node.raft.marks));
+        marks
     }
 }
 
-fn commands_of(node: &Node) -> Vec<u64> {
-    let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).parse().unwrap();
-    node.applied.iter().map(|(_, bytes, _)| name(bytes)).collect()
+/// STORM_SEED and STORM_SEEDS choose which; one that fails is named.
+fn hold(all: u64, new: fn(u64) -> Storm, rare: &[Mark]) {
+    let number = |name| std::env::var(name).ok().and_then(|n: String| n.parse().ok());
+    let (first, count) = (number("STORM_SEED"), number("STORM_SEEDS").unwrap_or(all));
+    let (mut met, mut beyond) = (Marks::default(), 0);
+    for seed in first.unwrap_or(0)..first.unwrap_or(0) + count {
+        let ended = std::panic::catch_unwind(|| {
+            let mut storm = new(seed);
+            (0..4000).for_each(|_| storm.step());
+            storm.calm();
+            (storm.marks(), storm.known.was_beyond_repair)
+        });
+        let Ok((marks, was_beyond)) = ended else {
+            panic!("storm {seed}: STORM_SEED={seed} STORM_SEEDS=1");
+        };
+        met.add(marks);
+        beyond += u64::from(was_beyond);
+    }
+    // Weather in which nothing happens proves nothing, nor does one that nobody gets over.
+    let missed: Vec<_> = rare.iter().filter(|mark| !met.has(**mark)).collect();
+    assert!(first.is_some() || missed.is_empty(), "met by none: {missed:?}");
+    println!("{beyond} of {count} were not judged to their end");
+    assert!(first.is_some() || beyond * 50 <= count, "{beyond} of {count} could not be mended");
 }
 
 #[test]
 fn rafts_properties_hold_in_any_weather() {
-    let mut marks = Marks::default();
-    for seed in 0..200 {
-        let mut storm = Storm::new(seed);
-        for _ in 0..1500 {
-            storm.step();
-        }
-        storm.calm();
-        storm.cluster.nodes.iter().for_each(|node| marks.add(node.raft.marks));
-    }
-    // Weather in which nothing happens proves nothing.
-    for mark in [
-        Mark::ConflictTruncated,
-        Mark::DuplicateAppendKept,
-        Mark::StaleAnswerDropped,
-        Mark::BallotRefusedLog,
-        Mark::ForwardPlaced,
-        Mark::ForwardUnknown,
-        Mark::ProposalUnknown,
-        Mark::PeerFedFromDisk,
-        Mark::MachineFedFromDisk,
-        Mark::ReadsShared,
-        Mark::ReadRefused,
-    ] {
-        assert!(marks.has(mark), "{mark:?} was never met");
-    }
+    hold(
+        300,
+        Storm::new,
+        &[
+            Mark::BallotRefusedLog,
+            Mark::ConflictTruncated,
+            Mark::DuplicateAppendKept,
+            Mark::ForwardPlaced,
+            Mark::ForwardUnknown,
+            Mark::GateCleared,
+            Mark::MachineFedFromDisk,
+            Mark::PeerFedFromDisk,
+            Mark::ProposalUnknown,
+            Mark::ReadRefused,
+            Mark::ReadsShared,
+            Mark::StaleAnswerDropped,
+        ],
+    );
 }
 
 /// Nobody leads without what was committed, and somebody leads.
 #[test]
 fn two_voters_go_on_without_what_one_of_them_alone_had() {
-    let mut marks = Marks::default();
-    for seed in 0..200 {
-        let mut storm = Storm::of_two(seed);
-        (0..1500).for_each(|_| storm.step());
-        storm.calm();
-        storm.cluster.nodes.iter().for_each(|node| marks.add(node.raft.marks));
-    }
-    for mark in [Mark::RefillInVain, Mark::ConflictTruncated] {
-        assert!(marks.has(mark), "{mark:?} was never met");
-    }
+    hold(200, Storm::of_two, &[Mark::RefillInVain, Mark::ConflictTruncated]);
 }
