@@ -58,8 +58,12 @@ impl Storm {
             return;
         }
         let index = durable - self.draw(durable.min(8));
-        let others: Vec<_> = self.ids().filter(|other| *other != at).collect();
-        if !others.into_iter().any(|other| self.has(other, index)) {
+        // Whoever is no voter to this node may be unknown to it tomorrow.
+        let raft = &self.cluster.nodes[at as usize - 1].raft;
+        let votes =
+            |id: u64| [&raft.membership, &raft.previous].iter().all(|of| of.is_voter(node(id)));
+        let mut others = self.ids().filter(|other| *other != at && votes(*other));
+        if !others.any(|other| self.has(other, index)) {
             return;
         }
         let is_late = self.draw(2) == 0;
