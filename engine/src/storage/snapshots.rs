@@ -343,8 +343,11 @@ impl Snapshots {
     /// This one is the only one from now on, and the machine begins with it. Returns what it made
     /// superfluous.
     pub(super) fn replace(&mut self, installed: SnapshotFile, ops: &mut Ops) -> Vec<File> {
-        self.freshen(installed.header.at);
+        let at = installed.header.at;
+        self.freshen(at);
         let mut old = std::mem::replace(&mut self.whole, vec![installed]);
+        // What had its name is gone with that.
+        old.retain(|snapshot| snapshot.header.at != at);
         old.append(&mut self.spoilt);
         let unread = std::mem::take(&mut self.unread).into_iter().map(|(file, _)| file);
         self.serving.keep(&[]);

@@ -1,7 +1,7 @@
 //! A peer's snapshot beside a log that holds its last entry.
 
 use super::{
-    scrubs::{rot, snapshots},
+    scrubs::{rot, snap, snapshots},
     *,
 };
 use crate::{
@@ -84,6 +84,19 @@ fn a_snapshot_that_has_joined_is_recorded_by_the_next_life() {
     assert_eq!(node.storage.promises().durable().install.id, SnapshotId(77));
     node.disk.files.remove(&file);
     assert!(node.restart().recovered().gate.is_some());
+}
+
+/// The machine of a node keeps its own state and goes on, where an entry is owed: it takes a snapshot in the very
+/// place of the one that its leader sends. What had the name before was removed, and with that what has it now.
+#[test]
+fn a_snapshot_that_joins_takes_the_name_of_its_own_of_the_same_place() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    snap(&mut node);
+    let (at, before) = (node.last, node.disk.files[&File::Snapshot(node.last)].clone());
+    join(&mut node, at);
+    assert!(node.disk.files.get(&File::Snapshot(at)).is_some_and(|file| *file != before));
+    assert_eq!(node.restart().recovered().snapshot, at);
 }
 
 /// Named before, it would be no install to be finished after a crash, and the log would end below it.
@@ -218,7 +231,7 @@ fn stateless() -> (Node, Disk) {
         node.append_all(round, sizes());
         node.storage.hint_committed(node.last.index);
         node.storage.retain(node.last.index, None);
-        scrubs::snap(&mut node);
+        snap(&mut node);
     }
     node.append_all(3, sizes());
     assert!(node.storage.first() > LogIndex(1));
