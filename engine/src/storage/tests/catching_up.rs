@@ -84,6 +84,21 @@ fn a_machine_of_its_own_only_replays() {
     assert!(node.storage.catch_up(node.now, LogIndex(4), LogId::new(Term(9), LogIndex(4))));
 }
 
+/// Restarted with a machine that keeps its own state, 60 entries, from which its log does not lead on any more.
+pub(super) fn cut_off(mut node: Node) -> (Node, LogId) {
+    node.storage.hint_committed(node.last.index);
+    while let Some(deadline) = node.storage.deadline() {
+        node.now = deadline;
+        node.settle();
+    }
+    let machine = LogId::new(Term(1), LogIndex(60));
+    let mut node = Node::start(node.disk, Start::Resume { machine });
+    node.storage.retain(node.last.index, None);
+    node.settle();
+    assert!(node.storage.first() > machine.index.next());
+    (node, machine)
+}
+
 /// It was slow, and had answered nothing yet: a snapshot was to take the place of what it had been given
 /// already, and the node ended.
 #[test]
@@ -95,16 +110,7 @@ fn a_slow_machine_of_its_own_is_not_begun_anew_when_the_log_it_was_given_goes() 
         snap(&mut node);
     }
     node.append_all(2, [40, 50, 60]);
-    node.storage.hint_committed(node.last.index);
-    while let Some(deadline) = node.storage.deadline() {
-        node.now = deadline;
-        node.settle();
-    }
-    let machine = LogId::new(Term(1), LogIndex(60));
-    let mut node = Node::start(node.disk, Start::Resume { machine });
-    node.storage.retain(node.last.index, None);
-    node.settle();
-    assert!(node.storage.first() > machine.index.next());
+    let (mut node, machine) = cut_off(node);
     let goes_on = |node: &mut Node, given| {
         node.storage.catch_up(node.now, machine.index, given);
         node.settle();

@@ -165,17 +165,7 @@ fn a_snapshot_that_can_be_read_behind_a_repeated_cut_is_one_like_any_other() {
 /// It is pinned, and then cannot be read where it is to replace a state: two later ones made it go.
 #[test]
 fn a_pinned_snapshot_that_cannot_be_read_stays() {
-    let mut node = node(3);
-    node.storage.hint_committed(node.last.index);
-    while let Some(deadline) = node.storage.deadline() {
-        node.now = deadline;
-        node.settle();
-    }
-    let machine = LogId::new(Term(1), LogIndex(60));
-    let mut node = Node::start(node.disk, Start::Resume { machine });
-    node.storage.retain(node.last.index, None);
-    node.settle();
-    assert!(node.storage.first() > machine.index.next());
+    let (mut node, machine) = catching_up::cut_off(node(3));
     let Outcome::Pinned(file, _) = node.storage.pin(node.now) else { panic!("there is one") };
     spoil(&mut node.disk, file, 10);
     node.storage.catch_up(node.now, machine.index, machine);
