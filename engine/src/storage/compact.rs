@@ -24,8 +24,7 @@ use crate::{
 /// large state takes as long the next time.
 const SNAPSHOTS_WORTH: u64 = 4;
 
-pub(super) const SNAPSHOTS_KEPT: usize =
-    if cfg!(lakebed_break = "keep_one_snapshot") { 1 } else { 2 };
+pub(super) const SNAPSHOTS_KEPT: usize = 2;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum CompactOp {
@@ -163,7 +162,8 @@ impl Compaction {
         if self.is_lost(journal) {
             return self.begin_where_known(journal, snapshots, reads, promises, ops);
         }
-        let Some(extra) = snapshots.whole.len().checked_sub(SNAPSHOTS_KEPT) else { return };
+        let count = if cfg!(lakebed_break = "keep_one_snapshot") { 1 } else { SNAPSHOTS_KEPT };
+        let Some(extra) = snapshots.whole.len().checked_sub(count) else { return };
         let (serving, pins) = (&snapshots.serving, &snapshots.pins);
         let is_pinned = |at| pins.uses(at) && !cfg!(lakebed_break = "compact_what_is_pinned");
         let is_used = |at| serving.uses(at) || is_pinned(at);
@@ -179,7 +179,7 @@ impl Compaction {
         if matches!(self.step, Step::Remove) || journal.cut.is_some() {
             return;
         }
-        let extra = snapshots.whole.len() - SNAPSHOTS_KEPT;
+        let extra = snapshots.whole.len() - count;
         let covered = snapshots.whole[extra].header.at.index.next();
         let newest = snapshots.whole.last().map_or(0, |newest| newest.footer.payload_bytes);
         let kept = self.kept_for_members(covered, newest, journal);
