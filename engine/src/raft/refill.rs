@@ -71,13 +71,11 @@ impl Raft {
 
     /// What is missing -> a question to the next peer.
     pub(crate) fn refill(&mut self) {
-        if self.is_plain || self.facts.is_crowded {
+        if self.is_plain || self.facts.is_crowded || self.is_content() {
             return;
         }
-        let (holders, is_content) = (self.holders().count(), self.is_content());
-        let Some(search) = self.refill.as_mut().filter(|_| !is_content && holders > 0) else {
-            return;
-        };
+        let holders = self.holders().count();
+        let Some(search) = self.refill.as_mut().filter(|_| holders > 0) else { return };
         match search.ask_at {
             Some(ask_at) if self.now < ask_at => return,
             Some(_) => search.turn += 1,
