@@ -361,11 +361,11 @@ impl Look {
     fn install(&self) -> verdict::Install {
         let (hard, whole) = (self.hard(), self.whole_snapshots());
         let is_staged = whole.iter().any(|found| found.header.id == hard.install.id);
-        // One that was joining a log does not stand for what was durable behind it, and is lost.
-        let is_more_lost = |at: LogId| self.log.is_unknown() && self.proven() > at.index;
+        // One that was joining a log does not stand for what was durable behind it, and is lost: what proved how far
+        // that was may be lost as well.
+        let is_more_lost = self.log.is_unknown() && !self.log.is_short;
         let is_unknown = |found: &SnapshotFile| {
-            let at = found.header.at;
-            self.is_unrecorded(&found.header) && !self.is_joined(at) && !is_more_lost(at)
+            self.is_unrecorded(&found.header) && !self.is_joined(found.header.at) && !is_more_lost
         };
         match hard.installing {
             true if is_staged => verdict::Install::Staged,

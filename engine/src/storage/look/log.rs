@@ -24,6 +24,8 @@ pub(super) struct Log {
     pub(super) wrong: Option<Wrong>,
     /// Whether something lies behind the last entry.
     pub(super) is_torn: bool,
+    /// Whether nothing is wrong with it but that the newest snapshot lies behind its end.
+    pub(super) is_short: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -251,6 +253,7 @@ impl Look {
             && !cfg!(lakebed_break = "take_damage_for_the_end")
         {
             let file = File::Segment(sequence);
+            log.is_short = log.last.index >= log.proven;
             log.wrong = Some(missing(file, log.last.index.next(), "entries that were durable"));
         }
         log

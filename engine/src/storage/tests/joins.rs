@@ -70,6 +70,23 @@ fn a_log_that_a_snapshot_was_joining_is_not_given_up_without_a_gate() {
     assert!(node.recovered().gate.is_some(), "{}", node.recovered().last);
 }
 
+/// As before, but the hard state had called durable no more than the snapshot holds; what proved the rest lay in the
+/// segment (walk 62028875).
+#[test]
+fn a_log_that_a_snapshot_was_joining_is_missed_though_nothing_proves_it() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    let before = node.disk.files[&File::HardState].clone();
+    let end = node.storage.journal.sealed.back().expect("one is full").last;
+    assert!(node.storage.durable() > end.index);
+    assert!(node.storage.promises().durable().durable_hint <= end.index, "it is lazy");
+    join(&mut node, end);
+    node.disk.files.insert(File::HardState, before);
+    node.disk.files.retain(|file, _| !matches!(file, File::Segment(_)));
+    let node = node.restart();
+    assert!(node.recovered().gate.is_some(), "{}", node.recovered().last);
+}
+
 /// A crash comes before the hard state names it: the next life does.
 #[test]
 fn a_snapshot_that_has_joined_is_recorded_by_the_next_life() {
