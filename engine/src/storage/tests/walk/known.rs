@@ -153,7 +153,9 @@ impl Known {
             self.durable = self.durable.max(durable);
         }
         self.snapshot = self.snapshot.max(storage.snapshot());
-        if let ([.., older, _], false) = (&storage.snapshots.whole[..], self.is_struck) {
+        // One that is pinned stays, though two newer ones are there, until one of these cannot be read.
+        let is_bad = self.is_struck || !storage.snapshots.spoilt.is_empty();
+        if let ([.., older, _], false) = (&storage.snapshots.whole[..], is_bad) {
             let at = older.header.at;
             assert!(storage.first() <= at.index.next(), "the log does not lead on from {at}");
         }
