@@ -24,7 +24,7 @@ pub(super) struct Log {
     pub(super) wrong: Option<Wrong>,
     /// Whether something lies behind the last entry.
     pub(super) is_torn: bool,
-    /// Whether nothing is wrong with it but that the newest snapshot lies behind its end.
+    /// Whether it is unknown only behind its end, where the newest snapshot is: of what is proven nothing is missing.
     pub(super) is_short: bool,
 }
 
