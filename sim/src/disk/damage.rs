@@ -1,6 +1,6 @@
 //! What a disk does that no system tells of: bits rot, writes are lost or land elsewhere, files go.
 
-use super::{Flight, Operation, SimDisk, directory::Change, inode::Piece};
+use super::{Flight, Operation, SimDisk, inode::Piece};
 use bytes::Bytes;
 use lakebed::{Completion, DiskError, File, OpId};
 
@@ -37,11 +37,10 @@ impl SimDisk {
         true
     }
 
-    /// A file is gone, durably.
+    /// A file is gone, durably, and no power cut brings it back. What else waits for a sync of the directory
+    /// waits on.
     pub fn lose(&mut self, file: File) {
-        self.tick += 1;
-        self.directory.change(self.tick, Change::Remove(file));
-        self.directory.persist(self.tick + 1);
+        self.directory.lose(file);
         self.collect_unreachable();
     }
 

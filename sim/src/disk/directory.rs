@@ -55,6 +55,22 @@ impl Directory {
         self.changes.drain(..covered).for_each(|(_, change)| apply(durable, change));
     }
 
+    /// The content behind this name is gone, whatever it is called now or was before: a pending change that
+    /// would lead to it takes its name away instead.
+    pub(super) fn lose(&mut self, file: File) {
+        let Some(lost) = self.lookup(file) else { return };
+        self.durable.retain(|_, ino| *ino != lost);
+        self.cached.retain(|_, ino| *ino != lost);
+        for (_, change) in &mut self.changes {
+            match *change {
+                Change::Bind(name, ino) | Change::Rename(_, name, ino) if ino == lost => {
+                    *change = Change::Remove(name);
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// How many changes a power cut may lose.
     pub(super) fn pending(&self) -> usize {
         self.changes.len()
