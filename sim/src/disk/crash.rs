@@ -76,7 +76,8 @@ const SITE_OUTCOME: u32 = 6;
 struct Unit {
     seq: u64,
     ino: u64,
-    /// A failed sync covered it: the disk has the old content, whatever the cache shows.
+    /// A failed sync covered it: the cache calls it clean. The disk has the old content, unless that sync came so
+    /// far before it failed.
     clean: bool,
     extent: Extent,
 }
@@ -128,7 +129,7 @@ impl SimDisk {
         let mut keep = || bits.next().expect("they never end");
         let may_end_later = self.may_end_later();
         for unit in self.units() {
-            if keep() && !unit.clean {
+            if keep() {
                 self.land(&unit);
             }
         }

@@ -367,6 +367,11 @@ fn a_failed_sync_is_believed_once_and_its_pages_are_gone() {
     assert_eq!(probe.disk.content(LOG).unwrap()[0], 1, "the cache shows the new");
     probe.run(sync()).unwrap();
     assert_eq!(probe.outcomes(Survivors::All), set(&[&[0; 8]]), "the disk has the old");
+    for landed in [0, 1] {
+        let mut disk = probe.disk.clone();
+        disk.cut_power_exactly(landed);
+        assert_eq!(u64::from(disk.content(LOG).unwrap()[0]), landed, "unless it came so far");
+    }
 
     probe.run(write(0, &[1])).unwrap();
     probe.run(sync()).unwrap();
@@ -409,6 +414,28 @@ fn rot_damages_what_is_there_and_nothing_else() {
         content[sector * 512..(sector + 1) * 512].iter().all(|byte| *byte == fill)
     };
     assert!(whole(0, 1) && !whole(1, 2) && !whole(2, 3) && whole(3, 0));
+}
+
+#[test]
+fn a_lost_file_is_gone_by_each_of_its_names_and_makes_no_other_durable() {
+    let mut probe = Probe::with_log();
+    let (spare, renamed, other) = (File::Spare(3), File::Segment(3), File::Segment(2));
+    probe.run(create(spare, 512)).unwrap();
+    probe.run(DiskRequest::SyncDirectory).unwrap();
+    probe.run(create(other, 512)).unwrap();
+    probe.run(DiskRequest::Rename { from: spare, to: renamed }).unwrap();
+    probe.disk.lose(renamed);
+    let names = |disk: &SimDisk| disk.list().map(|(file, _)| file).collect::<BTreeSet<_>>();
+    assert_eq!(names(&probe.disk), BTreeSet::from([LOG, other]));
+    let after: BTreeSet<_> = (0..50)
+        .map(|seed| {
+            let mut disk = probe.disk.clone();
+            disk.cut_power(Survivors::Random, &mut draw(seed));
+            names(&disk)
+        })
+        .collect();
+    let outcomes = [BTreeSet::from([LOG]), BTreeSet::from([LOG, other])];
+    assert_eq!(after, BTreeSet::from(outcomes), "the other name is as uncertain as it was");
 }
 
 #[test]
