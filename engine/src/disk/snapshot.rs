@@ -13,6 +13,7 @@ use crate::{
     membership::{CODE_BYTES_MAX, Membership},
     types::{ClusterId, GroupId, Identity, LogId, LogIndex, NodeId, SnapshotId, Term, Timestamp},
 };
+use bytes::BytesMut;
 use std::sync::Arc;
 
 const HEADER: &[u8; 8] = b"LAKESNAP";
@@ -138,7 +139,26 @@ impl Header {
     }
 }
 
-/// A block around `payload`, padded to `align`.
+/// Makes a block, padded to `align`, of what lies in it behind the room for its head: its payload.
+pub(crate) fn seal_payload(
+    block: &mut BytesMut,
+    number: u64,
+    group: GroupId,
+    id: SnapshotId,
+    align: u32,
+) {
+    let used = block.len();
+    block.resize(used.next_multiple_of(align as usize), 0);
+    block[..BLOCK_HEAD_BYTES].fill(0);
+    block[..4].copy_from_slice(BLOCK);
+    put_u64(block, 8, number);
+    put_u32(block, 16, (used - BLOCK_HEAD_BYTES) as u32);
+    let crc = FileSeed::new(group, id.0).crc(&block[8..used]);
+    put_u32(block, 4, crc);
+}
+
+/// A block around `payload`.
+#[cfg(any(test, fuzzing))]
 pub(crate) fn encode_block(
     payload: &[u8],
     number: u64,
@@ -146,15 +166,10 @@ pub(crate) fn encode_block(
     id: SnapshotId,
     align: u32,
 ) -> Vec<u8> {
-    let used = BLOCK_HEAD_BYTES + payload.len();
-    let mut block = vec![0; used.next_multiple_of(align as usize)];
-    block[..4].copy_from_slice(BLOCK);
-    put_u64(&mut block, 8, number);
-    put_u32(&mut block, 16, payload.len() as u32);
-    block[BLOCK_HEAD_BYTES..used].copy_from_slice(payload);
-    let crc = FileSeed::new(group, id.0).crc(&block[8..used]);
-    put_u32(&mut block, 4, crc);
-    block
+    let mut block = BytesMut::zeroed(BLOCK_HEAD_BYTES);
+    block.extend_from_slice(payload);
+    seal_payload(&mut block, number, group, id, align);
+    block.into()
 }
 
 /// The payload of block `number`.

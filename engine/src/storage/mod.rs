@@ -7,6 +7,7 @@ mod compact;
 mod completed;
 mod cut;
 mod found;
+mod gathered;
 mod holes;
 mod install;
 mod journal;

@@ -4,18 +4,19 @@
 //! Invariant: what has its name is whole, and durable.
 
 use super::{
+    gathered::{Gathered, Written},
     leftover::{Leftover, Rereading},
     ops::{Job, Ops},
 };
 use crate::{
     action::{Machine, Note},
-    disk::snapshot::{BLOCK_HEAD_BYTES, Footer, Header, encode_block, header_bytes},
+    disk::snapshot::{BLOCK_HEAD_BYTES, Footer, Header, header_bytes, seal_payload},
     event::{Chunk, Completion},
     file::{Class, DiskError, DiskRequest, Extent, File},
     marks::Mark,
     types::{CaptureId, OpId, Piece, SnapshotName},
 };
-use bytes::BytesMut;
+use bytes::Bytes;
 
 /// The most blocks being written, or read, at a time.
 pub(super) const BLOCKS_IN_FLIGHT_MAX: u32 = 4;
@@ -29,7 +30,8 @@ pub(super) struct Saving {
     meant: Option<(u64, u32)>,
     pub(super) step: Save,
     /// Payload that does not fill a block yet.
-    gathered: BytesMut,
+    gathered: Gathered,
+    written: Written,
     is_last_seen: bool,
     offset: u64,
     in_flight: u32,
@@ -108,7 +110,8 @@ impl Saving {
             source,
             meant: None,
             step: Save::Create,
-            gathered: BytesMut::new(),
+            gathered: Gathered::default(),
+            written: Written::default(),
             is_last_seen: false,
             offset: header_bytes(align),
             in_flight: 0,
@@ -148,7 +151,7 @@ impl Saving {
             *is_asked = false;
         }
         self.is_last_seen |= chunk.last;
-        self.gathered.extend_from_slice(&chunk.bytes);
+        self.gathered.push(&chunk.bytes);
     }
 
     /// The snapshot that a peer sends, how much of it has come, and for how much of that there is
@@ -169,7 +172,7 @@ impl Saving {
         if is_next {
             *received = end;
             self.is_last_seen = end == name.bytes;
-            self.gathered.extend_from_slice(&piece.bytes);
+            self.gathered.push(&piece.bytes);
         }
         is_next
     }
@@ -329,7 +332,7 @@ impl Saving {
 
     fn write_footer(&mut self, align: u32, ops: &mut Ops) {
         let footer = self.footer.encode(self.header.identity.group, self.header.id, align);
-        self.write(self.offset, footer, ops);
+        self.write(self.offset, footer.into(), ops);
         self.step = Save::Footer;
     }
 
@@ -343,8 +346,8 @@ impl Saving {
         ops.submit(self.job(), Class::Background, request);
     }
 
-    fn write(&mut self, offset: u64, bytes: Vec<u8>, ops: &mut Ops) {
-        let at = Extent::new(offset, bytes.into());
+    fn write(&mut self, offset: u64, bytes: Bytes, ops: &mut Ops) {
+        let at = Extent::new(offset, bytes);
         let file = self.part();
         self.submit(DiskRequest::Write { file, at, and: None, durable: false }, ops);
     }
@@ -353,19 +356,30 @@ impl Saving {
         self.header.block_bytes as usize - BLOCK_HEAD_BYTES
     }
 
+    /// The next block, of the first bytes that were gathered.
+    fn block(&mut self, payload_bytes: usize, align: u32) -> Bytes {
+        let (group, id) = (self.header.identity.group, self.header.id);
+        let bytes = (BLOCK_HEAD_BYTES + payload_bytes).next_multiple_of(align as usize);
+        let mut block = self.written.next(bytes);
+        block.resize(BLOCK_HEAD_BYTES, 0);
+        self.gathered.move_to(&mut block, payload_bytes);
+        let number = self.footer.blocks;
+        self.count(&block[BLOCK_HEAD_BYTES..]);
+        seal_payload(&mut block, number, group, id, align);
+        block.freeze()
+    }
+
     fn write_blocks(&mut self, align: u32, ops: &mut Ops) {
         let most = self.payload_max();
         while self.in_flight < BLOCKS_IN_FLIGHT_MAX
             && (self.gathered.len() >= most || self.is_last_seen)
         {
-            let payload = self.gathered.split_to(most.min(self.gathered.len()));
-            let (group, id) = (self.header.identity.group, self.header.id);
-            let block = encode_block(&payload, self.footer.blocks, group, id, align);
+            let block = self.block(most.min(self.gathered.len()), align);
             let offset = self.offset;
             self.offset += block.len() as u64;
-            self.count(&payload);
+            self.written.push(block.clone(), BLOCKS_IN_FLIGHT_MAX as usize);
             self.write(offset, block, ops);
-            if self.is_last_seen && self.gathered.is_empty() {
+            if self.is_last_seen && self.gathered.len() == 0 {
                 return self.write_footer(align, ops);
             }
         }
