@@ -8,7 +8,7 @@
 use super::{
     Ending,
     lane::{Done, Gate, Job, Lane},
-    place::{Length, Place, is_snapshot_sync},
+    place::{Length, Place, is_snapshot_sync, perform_short},
 };
 use crate::driver::Disk;
 use lakebed::{Class, Completion, DiskRequest, Event, File, OpId, files::Directory};
@@ -135,7 +135,7 @@ impl Committer {
             self.done.extend(ended);
         }
         for (file, ops) in syncs {
-            let result = self.place.perform(&DiskRequest::Sync { file });
+            let result = perform_short(&*self.place, &DiskRequest::Sync { file });
             self.done.extend(ops.into_iter().map(|op| (op, result.clone())));
         }
     }
@@ -145,10 +145,10 @@ impl Committer {
         match request {
             DiskRequest::Write { file, at, and, durable } => {
                 let write = DiskRequest::Write { file, at, and, durable: false };
-                (self.place.perform(&write), durable.then_some(file))
+                (perform_short(&*self.place, &write), durable.then_some(file))
             }
             DiskRequest::Sync { file } => (Ok(Completion::Done), Some(file)),
-            request => (self.place.perform(&request), None),
+            request => (perform_short(&*self.place, &request), None),
         }
     }
 }
@@ -280,5 +280,62 @@ mod tests {
         assert_eq!(ended(&mut disk, 2).await, [5, 6]);
         drop(open);
         assert_eq!(ended(&mut disk, 2).await, [3, 4]);
+    }
+
+    /// A place where syncs and new files panic.
+    struct Broken(Directory);
+
+    impl Place for Broken {
+        fn perform(&self, request: &DiskRequest) -> Ending {
+            assert!(!matches!(request, DiskRequest::Sync { .. }), "no disk syncs here");
+            self.0.perform(request)
+        }
+
+        fn read(&self, file: File, offset: u64, into: &mut [u8]) -> Result<usize, DiskError> {
+            self.0.read_into(file, offset, into)
+        }
+
+        fn create(&self, _: File, _: u64, _: &mut dyn FnMut()) -> Ending {
+            panic!("no file is made here")
+        }
+
+        fn remove(&self, _: File, _: &mut dyn FnMut()) -> Ending {
+            Ok(Completion::Done)
+        }
+    }
+
+    /// The thread went with it: what it had begun, and on the others what came behind it, never ended, and
+    /// the node stood still without a word.
+    #[tokio::test]
+    async fn an_operation_that_panics_fails_and_what_comes_behind_it_is_performed() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temporary.path()).unwrap();
+        let mut disk = FilesDisk::over(Arc::new(Broken(directory))).unwrap();
+        let sync = |file| DiskRequest::Sync { file };
+        let create = DiskRequest::Create { file: SPARE, len: 4096, zeroed: true };
+        // One on each thread, and what is well behind it.
+        for (op, class, request) in [
+            (1, Class::Commit, sync(File::HardState)),
+            (2, Class::Background, create),
+            (3, Class::Background, sync(PART)),
+            (4, Class::Commit, DiskRequest::List),
+            (5, Class::Background, DiskRequest::SyncDirectory),
+        ] {
+            disk.submit(OpId(op), class, request);
+            disk.flush();
+        }
+        let mut events = Vec::new();
+        let ends = poll_fn(|cx| {
+            disk.poll_completed(cx, &mut events);
+            if disk.is_idle() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        timeout(Duration::from_secs(60), ends).await.expect("waited in vain");
+        let failed = |event: &Event| match event {
+            Event::Completed { op, result: Err(DiskError::Io { .. }) } => Some(op.0),
+            _ => None,
+        };
+        let mut failed: Vec<_> = events.iter().filter_map(failed).collect();
+        failed.sort_unstable();
+        assert_eq!((events.len(), failed), (5, vec![1, 2, 3]));
     }
 }

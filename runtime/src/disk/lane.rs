@@ -197,20 +197,9 @@ impl Shared {
     }
 
     fn perform(&self, Job { op, class, request }: Job) {
-        let result = match request {
-            DiskRequest::Create { file, len, .. } => {
-                let mut before_piece = || self.let_pass(class, Length::Zeros);
-                self.place.create(file, len, &mut before_piece)
-            }
-            DiskRequest::Remove { file } => {
-                let mut before_piece = || self.let_pass(class, Length::Removal);
-                self.place.remove(file, &mut before_piece)
-            }
-            DiskRequest::Read { file, offset, len } => {
-                place::read(&*self.place, &self.kept, file, offset, len as usize)
-            }
-            request => self.place.perform(&request),
-        };
+        let length = Length::of(&request);
+        let mut before_piece = || self.let_pass(class, length);
+        let result = place::perform(&*self.place, &self.kept, request, &mut before_piece);
         self.done.push(op, result);
     }
 

@@ -1,11 +1,15 @@
 //! Where the bytes of a group are, for the threads that perform what is asked of them.
 //!
-//! Knows no threads and no order. Invariant: what is performed has ended when the call returns.
+//! Knows no threads and no order. Invariant: what is performed has ended when the call returns, and it
+//! returns: a panic would take its thread along, and what waited for that thread would never end.
 
 use super::{Ending, kept::Kept, removal, zeros};
+use crate::guarded::text_of;
 use lakebed::{Completion, DiskError, DiskRequest, File, files::Directory};
+use rustix::io::Errno;
 use std::{
     fs,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Mutex, PoisonError},
 };
 
@@ -24,14 +28,39 @@ pub(crate) trait Place: Send + Sync + 'static {
     fn remove(&self, file: File, before_piece: &mut dyn FnMut()) -> Ending;
 }
 
-/// Reads into memory that is kept.
-pub(super) fn read(
+/// Performs any request: reads into memory that is kept, and asks before each piece of a file that is made
+/// or removed.
+pub(super) fn perform(
     place: &dyn Place,
     kept: &Mutex<Kept>,
-    file: File,
-    offset: u64,
-    len: usize,
+    request: DiskRequest,
+    before_piece: &mut dyn FnMut(),
 ) -> Ending {
+    caught(|| match request {
+        DiskRequest::Create { file, len, .. } => place.create(file, len, before_piece),
+        DiskRequest::Remove { file } => place.remove(file, before_piece),
+        DiskRequest::Read { file, offset, len } => read(place, kept, file, offset, len as usize),
+        request => place.perform(&request),
+    })
+}
+
+/// Performs what is short and reads nothing.
+pub(super) fn perform_short(place: &dyn Place, request: &DiskRequest) -> Ending {
+    caught(|| place.perform(request))
+}
+
+/// What panicked has failed, as far as anybody can say; the engine judges it like any failure of the disk.
+fn caught(perform: impl FnOnce() -> Ending) -> Ending {
+    catch_unwind(AssertUnwindSafe(perform)).unwrap_or_else(|panic| {
+        tracing::error!(
+            "a disk operation panicked, which is a fault of the program: {}",
+            text_of(&*panic)
+        );
+        Err(DiskError::Io { errno: Errno::IO.raw_os_error() })
+    })
+}
+
+fn read(place: &dyn Place, kept: &Mutex<Kept>, file: File, offset: u64, len: usize) -> Ending {
     // Whoever panicked, what is kept is whole.
     let kept = || kept.lock().unwrap_or_else(PoisonError::into_inner);
     let mut memory = kept().memory(len);

@@ -12,7 +12,7 @@
 use super::{
     Ending, PASSES_MAX,
     kept::Kept,
-    place::{self, Length, Place, is_snapshot_sync},
+    place::{self, Length, Place, is_snapshot_sync, perform_short},
 };
 use futures::task::AtomicWaker;
 use lakebed::{Class, Completion, DiskRequest, File, GroupId, OpId};
@@ -243,6 +243,17 @@ impl Pool {
         }
     }
 
+    /// Waits until everything that was begun has ended, and lets go of all directories.
+    pub(crate) fn close(&mut self) {
+        lock(&self.shared.state).is_closed = true;
+        self.shared.arrived.iter().for_each(Condvar::notify_all);
+        for thread in self.threads.drain(..) {
+            // Its panic was reported where it happened.
+            drop(thread.join());
+        }
+        lock(&self.shared.state).seats.clear();
+    }
+
     /// What has ended since; wakes `waker` at the next.
     pub(crate) fn take(&self, waker: &Waker) -> Vec<(GroupId, OpId, Ending)> {
         self.shared.driver.register(waker);
@@ -250,15 +261,9 @@ impl Pool {
     }
 }
 
-/// Waits until everything that was begun has ended.
 impl Drop for Pool {
     fn drop(&mut self) {
-        lock(&self.shared.state).is_closed = true;
-        self.shared.arrived.iter().for_each(Condvar::notify_all);
-        for thread in self.threads.drain(..) {
-            // Its panic was reported where it happened.
-            drop(thread.join());
-        }
+        self.close();
     }
 }
 
@@ -332,14 +337,7 @@ impl Shared {
                 self.serve(turn);
             }
         };
-        match request {
-            DiskRequest::Create { file, len, .. } => place.create(file, len, &mut before_piece),
-            DiskRequest::Remove { file } => place.remove(file, &mut before_piece),
-            DiskRequest::Read { file, offset, len } => {
-                place::read(place, &self.kept, file, offset, len as usize)
-            }
-            request => place.perform(&request),
-        }
+        place::perform(place, &self.kept, request, &mut before_piece)
     }
 
     fn take_beside(&self, line: usize, length: Length) -> Option<Turn> {
@@ -365,10 +363,10 @@ fn commit(
         let (result, sync) = match request {
             DiskRequest::Write { file, at, and, durable } => {
                 let write = DiskRequest::Write { file, at, and, durable: false };
-                (place.perform(&write), durable.then_some(file))
+                (perform_short(place, &write), durable.then_some(file))
             }
             DiskRequest::Sync { file } => (Ok(Completion::Done), Some(file)),
-            request => (place.perform(&request), None),
+            request => (perform_short(place, &request), None),
         };
         match sync.filter(|_| result.is_ok()) {
             Some(file) => syncs.entry(file).or_default().push(op),
@@ -379,7 +377,7 @@ fn commit(
         if !ended.is_empty() {
             tell(std::mem::take(&mut ended));
         }
-        let result = place.perform(&DiskRequest::Sync { file });
+        let result = perform_short(place, &DiskRequest::Sync { file });
         ended.extend(ops.into_iter().map(|op| (op, result.clone())));
     }
     ended

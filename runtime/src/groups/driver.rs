@@ -17,7 +17,7 @@ use crate::{
     clock::{SystemClock, Telling},
     disk::pool::Pool,
     driver::{Clock, Net},
-    guarded::Guarded,
+    guarded::{Guarded, text_of},
     health::{Health, Writes},
     inbox::{End, Inbox, Request},
     net::{Counters, TcpNet},
@@ -268,9 +268,7 @@ impl<M: StateMachine> Inner<M> {
 
     /// Ends a group of which nothing is believed any more. What its disk was told ends first.
     fn give_up(&mut self, group: GroupId, panic: &(dyn Any + Send)) {
-        let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        let halt = Halt::Panicked(text.unwrap_or("it said nothing").to_string());
+        let halt = Halt::Panicked(text_of(panic).to_string());
         // An engine that panicked may do so again when it is asked.
         let status = catch_unwind(AssertUnwindSafe(|| self.host.status(group)));
         drop(self.host.remove(group));

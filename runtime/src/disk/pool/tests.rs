@@ -286,6 +286,42 @@ async fn what_a_turn_asks_for_begins_together() {
     assert_eq!(begins.try_iter().count(), 1);
 }
 
+/// A place where nothing but reads is known.
+struct Broken;
+
+impl Place for Broken {
+    fn perform(&self, request: &DiskRequest) -> Ending {
+        panic!("{request:?} is not known here")
+    }
+
+    fn read(&self, _: File, _: u64, _: &mut [u8]) -> Result<usize, DiskError> {
+        Ok(0)
+    }
+
+    fn create(&self, _: File, _: u64, _: &mut dyn FnMut()) -> Ending {
+        panic!("no file is made here")
+    }
+
+    fn remove(&self, _: File, _: &mut dyn FnMut()) -> Ending {
+        panic!("no file is removed here")
+    }
+}
+
+/// Each took its thread along: after four there were no commits any more, in no group.
+#[tokio::test]
+async fn an_operation_that_panics_fails_and_leaves_its_thread_to_others() {
+    let (mut pool, _gates, _begins) = pool_of(0, 1);
+    pool.add(GroupId(2), Broken);
+    for op in 1..=8 {
+        sync(&mut pool, 2, op);
+        let create = DiskRequest::Create { file: File::Spare(0), len: 1, zeroed: true };
+        pool.begin(GroupId(2), OpId(100 + op), Class::Background, create);
+        assert_eq!(ended(&pool, 2).await, [(2, op), (2, 100 + op)].into());
+    }
+    sync(&mut pool, 1, 1);
+    assert_eq!(ended(&pool, 1).await, [(1, 1)].into());
+}
+
 #[test]
 fn what_was_begun_has_ended_when_the_pool_is_dropped() {
     let (mut pool, gates, begins) = pool_of(1, 1);
