@@ -88,8 +88,8 @@ pub trait Clock {
 
 /// One node on its disk, network and clock. The network is dropped as soon as the engine has halted and the
 /// last messages were flushed; as a future the driver ends when every disk operation has ended too, and the
-/// disk is dropped. Dropped before that, it leaves
-/// whoever waits with an unknown outcome.
+/// disk is dropped. Dropped before that, it leaves whoever waits with an unknown outcome, and then waits for
+/// the operations that its disk has begun.
 pub struct Driver<E, D, N, C, M> {
     inbox: Arc<Inbox>,
     /// Until the end.
@@ -147,9 +147,13 @@ impl<E, D, N, C, M> Unpin for Driver<E, D, N, C, M> {}
 
 impl<E, D, N, C, M> Drop for Driver<E, D, N, C, M> {
     fn drop(&mut self) {
-        if self.inner.take().is_some() {
-            self.inbox.abandon();
-        }
+        let Some(mut inner) = self.inner.take() else { return };
+        // A disk may take long to end its last operation: nobody waits for that who wants an answer. Those who
+        // wait for the end do, and are let go with the audience.
+        inner.clients.end_all();
+        self.inbox.abandon();
+        drop(inner);
+        self.inbox.let_go();
     }
 }
 
@@ -163,6 +167,8 @@ struct Inner<E, D, N, C, M> {
     telling: Telling,
     inbox: Arc<Inbox>,
     clients: Table,
+    /// Behind the disk, also when all is dropped: whoever waits for the end hears of it when the directory is
+    /// unlocked.
     audience: Audience,
     reporter: Reporter,
     /// The machine's steps that wait for their turn.

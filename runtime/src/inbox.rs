@@ -138,8 +138,10 @@ struct State {
     bytes: usize,
     traffic: Traffic,
     end: Option<End>,
-    /// The driver went without an end.
+    /// The driver goes, or went, without an end.
     abandoned: bool,
+    /// And what it held is let go of.
+    is_gone: bool,
 }
 
 /// What a driver of many inboxes is woken by, and which of them hold something since it looked.
@@ -212,7 +214,7 @@ impl Inbox {
             request.end(end);
             return Ok(false);
         }
-        if state.abandoned {
+        if state.is_gone || state.abandoned && !matches!(request, Request::Ended(_)) {
             return Ok(false);
         }
         let bytes = request.bytes();
@@ -259,10 +261,18 @@ impl Inbox {
         late.into_iter().for_each(|request| request.end(&end));
     }
 
-    /// The driver is gone and nobody knows how it ended: replies are dropped.
+    /// The driver goes and nobody knows how it ends: replies are dropped, but for those to whoever waits
+    /// for the end.
     pub(crate) fn abandon(&self) {
         let mut state = self.state();
         state.abandoned = true;
+        state.requests.retain(|request| matches!(request, Request::Ended(_)));
+    }
+
+    /// What the driver held is let go of: another may start. To be said behind [`abandon`](Self::abandon).
+    pub(crate) fn let_go(&self) {
+        let mut state = self.state();
+        state.is_gone = true;
         state.requests.clear();
     }
 

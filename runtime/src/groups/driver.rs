@@ -152,9 +152,25 @@ impl<M: StateMachine> Future for GroupsNode<M> {
 
 impl<M> Drop for Inner<M> {
     fn drop(&mut self) {
-        self.shared.state().has_ended = true;
-        self.seats.values().for_each(|seat| seat.inbox.abandon());
-        self.shared.state().births.drain(..).for_each(|birth| birth.inbox.abandon());
+        let mut state = self.shared.state();
+        state.has_ended = true;
+        let births = std::mem::take(&mut state.births);
+        drop(state);
+        // Nobody who wants an answer waits for a disk that may hang.
+        for seat in self.seats.values_mut() {
+            seat.clients.end_all();
+            seat.inbox.abandon();
+            seat.runner = None;
+        }
+        for Birth { inbox, directory, .. } in births {
+            inbox.abandon();
+            drop(directory);
+            inbox.let_go();
+        }
+        self.threads = None;
+        // Whoever learns of the end may start anew: the directories must be unlocked by then.
+        self.pool.close();
+        self.seats.values().for_each(|seat| seat.inbox.let_go());
     }
 }
 

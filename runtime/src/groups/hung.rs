@@ -325,3 +325,72 @@ async fn a_sync_that_fails_ends_its_group_alone_and_is_not_tried_again() {
     groups.shutdown(false);
     timeout(PATIENCE, node).await.unwrap();
 }
+
+/// A place that is let go of when this is called.
+struct Parting<F: FnMut() + Send + Sync + 'static>(Arc<dyn Place>, F);
+
+impl<F: FnMut() + Send + Sync + 'static> Place for Parting<F> {
+    fn perform(&self, request: &DiskRequest) -> Ending {
+        self.0.perform(request)
+    }
+
+    fn read(&self, file: File, offset: u64, into: &mut [u8]) -> Result<usize, DiskError> {
+        self.0.read(file, offset, into)
+    }
+
+    fn create(&self, file: File, len: u64, before_piece: &mut dyn FnMut()) -> Ending {
+        self.0.create(file, len, before_piece)
+    }
+
+    fn remove(&self, file: File, before_piece: &mut dyn FnMut()) -> Ending {
+        self.0.remove(file, before_piece)
+    }
+}
+
+impl<F: FnMut() + Send + Sync + 'static> Drop for Parting<F> {
+    fn drop(&mut self) {
+        (self.1)();
+    }
+}
+
+/// Whoever waited for a group's end opened its directory anew, and found it locked.
+#[tokio::test]
+async fn the_end_of_a_group_whose_node_is_dropped_is_told_when_its_directory_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let listen = Listen::Bound(listener);
+    let options = GroupsOptions::new(dir.path(), ClusterId(7), NodeId(1), listen);
+    let (groups, mut node) = GroupsNode::open(options, |_| Deaf).unwrap();
+    let handle = groups.create(HANGING, [(1, address.as_str())]).unwrap();
+    let mut ready = Box::pin(timeout(PATIENCE, written(&handle)));
+    let (mut taken, mut ended) = (None, None);
+    poll_fn(|cx| {
+        assert!(node.poll_unpin(cx).is_pending(), "nobody asked it to end");
+        let is_ready = ready.poll_unpin(cx);
+        if is_ready.is_ready() {
+            (taken, ended) = (Some(handle.propose_one(b"taken")), Some(handle.ended()));
+            assert!(node.poll_unpin(cx).is_pending(), "nobody asked it to end");
+        }
+        is_ready
+    })
+    .await
+    .unwrap();
+    let ends = [ended.unwrap(), handle.ended()];
+    let (queued, (tell, told)) = (handle.propose_one(b"queued"), channel());
+    let mut waiting = Some(([taken.unwrap(), queued], ends, handle.clone()));
+    let parting = move || {
+        let (answers, mut ends, handle) = waiting.take().expect("it is dropped once");
+        let answers = answers.map(FutureExt::now_or_never);
+        let hear = ends.each_mut().map(|end| end.now_or_never().is_some());
+        tell.send((answers, hear, ends, handle.ended())).unwrap();
+    };
+    node.inner.pool.wrap(HANGING, |place| Parting(place, parting));
+    drop(node);
+    let (answers, hear, ends, late) = told.try_recv().unwrap();
+    assert_eq!(answers, [const { Some(Err(Failure::Unknown)) }; 2]);
+    assert_eq!(hear, [false; 2], "the directory is locked");
+    for end in ends.into_iter().chain([late]) {
+        assert_eq!(end.now_or_never().unwrap().err(), Some(Failure::Unknown));
+    }
+}

@@ -16,6 +16,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
+        mpsc::channel,
     },
     task::{Context, Poll, Wake, Waker},
     time::Duration,
@@ -41,6 +42,8 @@ struct World {
     /// What the disk completes while the machine works: one in each step.
     meanwhile: VecDeque<Event>,
     disk_is_gone: bool,
+    /// What happens while the disk ends its last operation.
+    at_disk_end: Option<Box<dyn FnOnce() + Send>>,
 }
 
 #[derive(Clone, Default)]
@@ -112,6 +115,8 @@ impl Disk for ScriptedDisk {
 
 impl Drop for ScriptedDisk {
     fn drop(&mut self) {
+        let at_end = self.0.world().at_disk_end.take();
+        at_end.into_iter().for_each(|at_end| at_end());
         self.0.world().disk_is_gone = true;
     }
 }
@@ -544,4 +549,26 @@ fn notes_reach_those_who_listen() {
     node.turn();
     let notes = listens.collect::<Vec<_>>().now_or_never().expect("the stream ends with the node");
     assert_eq!(notes, [Note::DiskFull(true), Note::DiskFull(false)]);
+}
+
+/// A disk that hung kept everybody waiting whose node was dropped, as on a task that is aborted.
+#[test]
+fn only_those_who_wait_for_the_end_wait_for_the_disk_of_a_driver_that_is_dropped() {
+    let mut node = Node::new();
+    let (taken, told_last) = (node.handle.propose_one(b"taken"), node.handle.ended());
+    node.turn();
+    let (queued, told_late) = (node.handle.propose_one(b"queued"), node.handle.ended());
+    let (handle, (tell, told)) = (node.handle.clone(), channel());
+    let at_end = move || {
+        let answers = [taken, queued, handle.propose_one(b"late")].map(FutureExt::now_or_never);
+        let mut ends = [told_last, told_late, handle.ended()];
+        let hear = ends.each_mut().map(|end| end.now_or_never().is_some());
+        tell.send((answers, hear, ends)).unwrap();
+    };
+    node.world.world().at_disk_end = Some(Box::new(at_end));
+    drop(node.driver);
+    let (answers, hear, ends) = told.try_recv().unwrap();
+    assert_eq!(answers, [const { Some(Err(Failure::Unknown)) }; 3]);
+    assert_eq!(hear, [false; 3], "the directory is locked");
+    assert_eq!(ends.map(resolved), [const { Err(Failure::Unknown) }; 3]);
 }
