@@ -151,7 +151,8 @@ pub(crate) fn run(member: &Member) -> Result<ExitCode> {
 }
 
 /// Gives an order to each group that is meant and has not carried it out, and says which of both it was:
-/// what is told first, or second.
+/// what is told first, or second. The first refusal is the end: what was wrong there, as an address may be,
+/// would be done in the others.
 fn in_each(
     ask: &Ask,
     is_done: impl Fn(&Info) -> bool,
@@ -159,7 +160,8 @@ fn in_each(
     (told, told_already): (&str, &str),
 ) -> Result<ExitCode> {
     let mut nodes = Nodes::of(&ask.addresses);
-    for group in nodes.any()?.groups(ask.of.group)? {
+    let groups = nodes.any()?.groups(ask.of.group)?;
+    let give = |nodes: &mut Nodes, group| {
         let (node, info) = nodes.leader(group)?;
         // Where there is one, and where one is named, whoever asks for what is so already is told. What
         // one that does not lead knows may be old, or nothing: it says whom to ask.
@@ -167,8 +169,18 @@ fn in_each(
         if !skips {
             order(node, group).map_err(|error| anyhow!("{}{error:#}", called(group)))?;
         }
-        if !ask.json {
-            say(format_args!("{}{}", called(group), if skips { told_already } else { told }));
+        Ok(if skips { told_already } else { told })
+    };
+    for (at, &group) in groups.iter().enumerate() {
+        match give(&mut nodes, group) {
+            Ok(told) if !ask.json => say(format_args!("{}{told}", called(group))),
+            Ok(_) => {}
+            Err(error) if ask.json && groups.len() > 1 => {
+                note(format_args!("error: {error:#}"));
+                tell_up_to(&mut nodes, &groups[..at], (group, &error));
+                return Ok(ExitCode::FAILURE);
+            }
+            Err(error) => return Err(error),
         }
     }
     if ask.json && list(ask, &mut nodes).is_err() {
@@ -176,6 +188,21 @@ fn in_each(
         say(json!({ "members": null }));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Who the members are now of the groups where it is done, and why it is not in the one behind them.
+fn tell_up_to(
+    nodes: &mut Nodes,
+    done: &[Option<u64>],
+    (group, error): (Option<u64>, &anyhow::Error),
+) {
+    let now = |group: &Option<u64>| {
+        let members = of_members(nodes, *group).map(|info| told_of(&info)).ok();
+        json!({ "group": group, "members": members })
+    };
+    let mut told: Vec<_> = done.iter().map(now).collect();
+    told.push(json!({ "group": group, "error": format!("{error:#}") }));
+    say(json!({ "groups": told }));
 }
 
 /// One change, of one or more steps.
@@ -227,38 +254,16 @@ fn caught_up(node: &mut Node, group: Option<u64>, id: u64, steps: &[&str]) -> Re
 fn list(ask: &Ask, nodes: &mut Nodes) -> Result<ExitCode> {
     let mut groups = Vec::new();
     for group in nodes.any()?.groups(ask.of.group)? {
-        let info = match nodes.leader(group) {
-            Ok((_, info)) => info,
-            // Who is a member others know as well.
-            Err(_) => nodes.told_by_any(group)?,
-        };
-        if members(&info).next().is_none() {
-            bail!(
-                "{}node {} knows no members: it has not been added yet; ask one that has",
-                called(group),
-                info.text("node")
-            );
-        }
-        let found: Vec<_> = members(&info)
-            .map(|(id, address)| {
-                let reached = Reached::of(&info, id);
-                (id, address, learns(&info, id), reached.map(|reached| reached.matched))
-            })
-            .collect();
+        let info = of_members(nodes, group)?;
         if ask.json {
-            let one = |(id, address, is_learner, matched): &(&str, &str, bool, Option<u64>)| {
-                json!({
-                    "id": id.parse::<u64>().ok(), "address": address, "votes": !is_learner,
-                    "matched": matched,
-                })
-            };
-            groups.push((group, found.iter().map(one).collect::<Vec<_>>()));
+            groups.push((group, told_of(&info)));
             continue;
         }
-        for (id, address, is_learner, matched) in found {
-            let role = if is_learner { "learns" } else { "votes" };
-            let far =
-                matched.map(|index| format!(", holds the log up to {index}")).unwrap_or_default();
+        for (id, address) in members(&info) {
+            let role = if learns(&info, id) { "learns" } else { "votes" };
+            let far = Reached::of(&info, id)
+                .map(|reached| format!(", holds the log up to {}", reached.matched))
+                .unwrap_or_default();
             say(format_args!("{}node {id} at {address} {role}{far}", called(group)));
         }
     }
@@ -274,6 +279,34 @@ fn list(ask: &Ask, nodes: &mut Nodes) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is said of a group by somebody who knows its members.
+fn of_members(nodes: &mut Nodes, group: Option<u64>) -> Result<Info> {
+    let info = match nodes.leader(group) {
+        Ok((_, info)) => info,
+        // Who is a member others know as well.
+        Err(_) => nodes.told_by_any(group)?,
+    };
+    if members(&info).next().is_none() {
+        bail!(
+            "{}node {} knows no members: it has not been added yet; ask one that has",
+            called(group),
+            info.text("node")
+        );
+    }
+    Ok(info)
+}
+
+fn told_of(info: &Info) -> Value {
+    let one = |(id, address): (&str, &str)| {
+        let matched = Reached::of(info, id).map(|reached| reached.matched);
+        json!({
+            "id": id.parse::<u64>().ok(), "address": address, "votes": !learns(info, id),
+            "matched": matched,
+        })
+    };
+    members(info).map(one).collect()
 }
 
 /// Ids and addresses.

@@ -231,6 +231,32 @@ fn a_node_joins_all_groups_leads_them_and_another_leaves() {
     fails(&["member", "list", &new, "--group", "3"], 1, &["the groups of", "are 1 to 2"]);
 }
 
+/// Of the groups before the one that refuses nothing was told to whoever reads JSON.
+#[test]
+fn what_was_done_before_a_refusal_is_told_of_each_group() {
+    let cluster = Cluster::start(Scratch::new(), &["--groups", "3"], wrap);
+    let (peers, clients) = (ports(1), ports(1));
+    let (address, outside) = (local(peers), local(clients));
+    let _fourth = cluster.join(3, peers, clients);
+    eventually("it can be asked", || output(&["status", &outside]).status.success());
+    let all = [0, 1, 2].map(|n| local(cluster.clients + n)).join(",");
+    done_in_time(&["member", "add", &all, "4", &address, "--group", "1"]);
+    eventually("it votes in the group that it was added to", || {
+        let promoted = output(&["member", "promote", &all, "4", "--json"]);
+        assert_eq!(promoted.status.code(), Some(1));
+        let complaint = String::from_utf8_lossy(&promoted.stderr);
+        let told: Value = serde_json::from_slice(&promoted.stdout).unwrap_or_default();
+        let groups = told["groups"].as_array().map(Vec::as_slice);
+        let Some([first, second]) = groups else { return false };
+        let votes = |member: &Value| member["id"] == 4 && member["votes"] == true;
+        assert!(first["members"].as_array().unwrap().iter().any(votes), "{told}");
+        assert_eq!((&first["group"], &second["group"]), (&1.into(), &2.into()));
+        let error = second["error"].as_str().unwrap();
+        assert!(complaint.contains(error), "{complaint}");
+        error.starts_with("group 2: ") && error.contains("node 4 is no member")
+    });
+}
+
 /// All groups are looked at, backed up and restored, each with files of its own.
 #[test]
 fn groups_are_inspected_backed_up_and_restored_together() {
