@@ -10,7 +10,7 @@ use crate::{
     client::{Node, PATIENCE, called},
     log::note,
     progress::{QUIET, bytes_bar},
-    say,
+    say, unfinished,
 };
 use anyhow::{Context, Result, anyhow, bail};
 use indicatif::{BinaryBytes, ProgressBar};
@@ -95,6 +95,10 @@ fn say_json(of: &OfGroup, told: Vec<serde_json::Value>) {
 }
 
 pub(crate) fn backup(args: &Backup) -> Result<ExitCode> {
+    unfinished::run(|| take_all(args))
+}
+
+fn take_all(args: &Backup) -> Result<ExitCode> {
     refuse_existing(&args.file)?;
     let mut node = Node::connect(args.address)?;
     let count = node.info(None)?.number("groups").unwrap_or(1);
@@ -125,7 +129,7 @@ pub(crate) fn backup(args: &Backup) -> Result<ExitCode> {
         taken.push(take().map_err(|error| anyhow!("{}{error:#}", called(*group)))?);
     }
     let (told, parts): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
-    finish_all(parts)?;
+    unfinished::name(|| finish_all(parts))?;
     let mut all = Vec::new();
     for told in told {
         let told = Told { is_fresh: is_fresh.is_ok(), ..told };
@@ -305,7 +309,9 @@ impl Part {
         let part = PathBuf::from(part);
         let cannot = || format!("cannot write {}", part.display());
         let file = loop {
-            if let Some(file) = Self::claim(&part).with_context(cannot)? {
+            if let Some(file) =
+                unfinished::make(&part, || Self::claim(&part)).with_context(cannot)?
+            {
                 break file;
             }
         };
@@ -398,6 +404,7 @@ impl Drop for Part {
             // There is nothing in it that anybody could use.
             let _ = fs::remove_file(&self.part);
         }
+        unfinished::forget(&self.part);
     }
 }
 

@@ -34,6 +34,7 @@ mod status;
 mod store;
 mod supervise;
 mod tape;
+mod unfinished;
 mod up;
 
 use anyhow::Result;

@@ -10,7 +10,7 @@ use std::{io, process};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How a shell reports that a process was ended by Ctrl-C.
-const INTERRUPTED: i32 = 130;
+pub(crate) const INTERRUPTED: i32 = 130;
 
 /// From here on a limit on the size of files is an error of the write that meets it, and not the end
 /// of the process.

@@ -11,14 +11,16 @@ use crate::{
     ports::ports,
     room::finds_no_room,
 };
+use rustix::process::Signal;
 use serde_json::Value;
 use std::{
     ffi::OsStr,
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, ErrorKind, Write},
     net::TcpListener,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
+    sync::mpsc::{Sender, channel},
     thread,
     time::{Duration, UNIX_EPOCH},
 };
@@ -325,4 +327,51 @@ fn names_that_are_no_text_are_told_as_they_are_shown() {
     fs::rename(cluster.node_dir(1), &two).unwrap();
     let done = json(&recover, &two, &[]);
     assert_eq!((&done["dir"], &done["epoch"]), (&shown(&two), &1.into()), "{done}");
+}
+
+/// Answers as a node does up to the first piece of a backup; then says so, and nothing any more.
+fn half_a_node(listener: &TcpListener, asked: &Sender<()>) -> io::Result<()> {
+    let (stream, _) = listener.accept()?;
+    let (mut answers, mut lines) = (&stream, BufReader::new(&stream).lines());
+    let mut line = || lines.next().unwrap_or_else(|| Err(ErrorKind::UnexpectedEof.into()));
+    loop {
+        // `*2`, and of each word `$4` and the word.
+        let count: usize = line()?[1..].parse().map_err(io::Error::other)?;
+        let words =
+            (0..count).map(|_| line().and_then(|_| line())).collect::<Result<Vec<_>, _>>()?;
+        let answer = match words.join(" ").as_str() {
+            "INFO" => "$19\r\nlakebed_version:0\r\n\r\n",
+            "DBSIZE" => ":0\r\n",
+            "LAKEBED SNAPSHOT" => "$3\r\n1.5\r\n",
+            "LAKEBED BACKUP BEGIN" => "*2\r\n$12\r\nsnapshot-5-1\r\n:100000\r\n",
+            other => {
+                assert!(other.starts_with("LAKEBED BACKUP READ "), "{other}");
+                asked.send(()).map_err(io::Error::other)?;
+                // Until the other end goes.
+                line()?;
+                ""
+            }
+        };
+        answers.write_all(answer.as_bytes())?;
+    }
+}
+
+/// What had come of it stayed, under a name of its own: as large as a store may be, and for `restore` of the
+/// directory another backup.
+#[test]
+fn a_backup_that_is_told_to_end_leaves_nothing() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let (scratch, listener) = (Scratch::new(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let address = listener.local_addr().unwrap().to_string();
+        let (asked, asks) = channel();
+        let node = thread::spawn(move || half_a_node(&listener, &asked));
+        let file = scratch.path().join("backup");
+        let mut backup = Process::start(&mut lakebed(&["backup", &address, text(&file)]));
+        asks.recv().unwrap();
+        assert!(scratch.path().join("backup.part").exists());
+        backup.signal(signal);
+        assert_eq!(backup.ended().code(), Some(130), "{}", backup.errors());
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+        assert!(node.join().unwrap().is_err(), "it never says more");
+    }
 }
