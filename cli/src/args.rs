@@ -404,8 +404,8 @@ pub(crate) struct TuningArgs {
     #[arg(long, value_name = "HOURS", default_value_t = 168)]
     scrub_hours: u32,
     /// Answer reads under the leader's lease, if no two nodes' clocks drift apart by more than this,
-    /// in parts per million; alike on all nodes [default: no lease, reads ask a majority]
-    #[arg(long, value_name = "PPM", value_parser = clap::value_parser!(u32).range(..1_000_000))]
+    /// in parts per million, 1 at least; alike on all nodes [default: no lease, reads ask a majority]
+    #[arg(long, value_name = "PPM", value_parser = clap::value_parser!(u32).range(1..1_000_000))]
     lease_drift_ppm: Option<u32>,
 }
 

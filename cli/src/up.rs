@@ -36,6 +36,7 @@ pub(crate) fn run(up: &Up) -> Result<ExitCode> {
         refuse_orphans(&dir)?;
     }
     let nodes = nodes(up, known.as_ref(), &dir);
+    check_peer_port(up, known.as_ref(), &dir);
     let ports = ports(up.port, nodes, "--port");
     let backup = backup(up, known.as_ref(), nodes, &dir)?;
     let groups = groups(up, known.as_ref(), backup.as_ref(), &dir);
@@ -219,6 +220,19 @@ fn groups(up: &Up, known: Option<&ClusterFile>, backup: Option<&BackupFiles>, di
         up.tuning.check_for_groups();
     }
     asked
+}
+
+/// Nor do its nodes meet elsewhere: each has the others' addresses.
+fn check_peer_port(up: &Up, known: Option<&ClusterFile>, dir: &Path) {
+    let (Some(asked), Some(known)) = (up.peer_port, known) else { return };
+    if known.peer_ports.first() != Some(&asked) {
+        refuse(format!(
+            "--peer-port {asked}, but {} holds a cluster whose nodes meet at {}: leave --peer-port out, or \
+             choose another --dir",
+            dir.display(),
+            range(&known.peer_ports)
+        ));
+    }
 }
 
 fn ports(first: u16, nodes: u8, flag: &str) -> Vec<u16> {

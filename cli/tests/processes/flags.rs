@@ -58,6 +58,7 @@ fn wrong_flags_are_refused() {
         ("up --port 65534 --dir none", "--port 65534 leaves no ports for 3 nodes"),
         ("up --port 65000 --dir none", "give --peer-port"),
         ("up --port 9000 --peer-port 9002 --dir none", "port 9002 would be for clients and for"),
+        ("up --lease-drift-ppm 0 --dir none", "0 is not in 1..1000000"),
         ("up --disk tape", "it is auto, files or uring"),
         ("up --election-ms 100 --dir none", "at least two heartbeats"),
         ("status", "RESP-ADDR"),
@@ -153,6 +154,11 @@ fn a_cluster_is_found_again() {
     }
     up.signal(Signal::TERM);
     assert!(up.ended().success(), "{}", up.errors());
+
+    // Whoever gave another port for peers was not heard.
+    let elsewhere = up_flags(dir.path(), clients, peers + 1);
+    let told = [format!("--peer-port {}", peers + 1), format!("meet at {peers} to {}", peers + 2)];
+    fails(&strs(&elsewhere), 2, &told.each_ref().map(String::as_str));
 
     flags.extend(["--nodes".into(), "5".into()]);
     fails(&strs(&flags), 2, &["--nodes 5", "holds a cluster of 3"]);
