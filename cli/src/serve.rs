@@ -127,7 +127,13 @@ fn check_address(flag: &str, address: SocketAddr, insecure: bool) {
 pub(crate) fn cluster_id(cluster: Option<&str>, peers: &Peers, groups: u16) -> ClusterId {
     let mut hash = Sha256::new();
     match cluster {
-        Some(name) => hash.update(format!("name {name}")),
+        Some(name) => {
+            hash.update(format!("name {name}"));
+            // One that ends as a number of groups does is not the other's of so many: no name has this in it.
+            if name.rsplit_once(" groups ").is_some_and(|(_, count)| count.parse::<u16>().is_ok()) {
+                hash.update([0]);
+            }
+        }
         None => hash.update(format!("peers {peers}")),
     }
     if groups > 1 {
@@ -137,4 +143,24 @@ pub(crate) fn cluster_id(cluster: Option<&str>, peers: &Peers, groups: u16) -> C
     let first = digest.first_chunk().expect("a digest is longer than an id");
     // Zero is no cluster.
     ClusterId(u64::from_le_bytes(*first).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nodes of both would have met, each with the other's keys.
+    #[test]
+    fn a_name_that_ends_as_a_number_of_groups_does_is_another_clusters() {
+        let peers: Peers = "1=127.0.0.1:1".parse().unwrap();
+        let id = |name, groups| cluster_id(name, &peers, groups);
+        let (named, of_four) = (id(Some("x groups 4"), 1), id(Some("x"), 4));
+        assert_ne!(named, of_four);
+        assert_ne!(id(Some("x groups 4"), 4), id(Some("x groups 4 groups 4"), 1));
+        // What clusters are called that are there.
+        assert_eq!(id(Some("x"), 1).0, 14_107_339_195_039_613_142);
+        assert_eq!(of_four.0, 3_542_083_179_303_247_494);
+        assert_eq!(id(Some("my groups"), 1).0, 8_070_925_090_252_343_156);
+        assert_eq!(id(None, 4).0, 12_572_535_599_025_987_226);
+    }
 }
