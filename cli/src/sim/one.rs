@@ -79,8 +79,9 @@ pub(super) fn refuse_unwritable(path: &Path) {
     if let Err(error) = opened {
         refuse(format!("cannot write the plan to {}: {error}", path.display()));
     }
-    if is_new {
-        let _ = fs::remove_file(path);
+    // What was made: a link to what is not there yet stays.
+    if is_new && let Ok(made) = fs::canonicalize(path) {
+        let _ = fs::remove_file(made);
     }
 }
 
@@ -91,7 +92,11 @@ pub(super) fn keep_plan(path: &Path, text: &str) -> io::Result<()> {
         return fs::write(path, text);
     }
     // That of a link is kept behind it.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = match (fs::canonicalize(path), path.is_symlink()) {
+        (Ok(path), _) => path,
+        (Err(_), false) => path.to_owned(),
+        (Err(_), true) => return fs::write(path, text),
+    };
     let mut part = path.clone().into_os_string();
     part.push(".part");
     match fs::write(&part, text).and_then(|()| fs::rename(&part, &path)) {

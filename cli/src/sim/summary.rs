@@ -30,6 +30,8 @@ struct Json {
     refusals: u64,
     amnesias: u64,
     digest: u64,
+    /// Scenario and seed of each failure; texts, which no sum of numbers takes in.
+    failed: Vec<String>,
     faults: BTreeMap<&'static str, u64>,
     marks: BTreeMap<String, u64>,
 }
@@ -52,6 +54,7 @@ impl Summary {
             refusals: stats.refusals,
             amnesias: stats.amnesias,
             digest,
+            failed: self.failed.iter().map(|(name, seed)| format!("{name} {seed}")).collect(),
             faults: kind_names().zip(stats.faults).collect(),
             marks: marks.collect(),
         };
@@ -122,5 +125,21 @@ impl Summary {
         let met = marks.iter().filter(|(_, runs)| *runs > 0).count();
         writeln!(f, "  marks: {met} of {} met; in how many runs:", marks.len())?;
         marks.iter().try_for_each(|(mark, runs)| writeln!(f, "  {runs:>10} {mark:?}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of more than five, which are told at length, no seed was told to whoever reads JSON.
+    #[test]
+    fn every_seed_that_failed_is_told() {
+        let failed = (0..7).map(|seed| ("storm_of_one", u64::MAX - seed)).collect();
+        let totals = Totals { failures: 7, ..Totals::default() };
+        let summary = Summary { scenario: "all", totals, wall: Duration::ZERO, failed };
+        let json: serde_json::Value = serde_json::from_str(&summary.json()).unwrap();
+        let told = json["failed"].as_array().unwrap();
+        assert_eq!((told.len(), &told[6]), (7, &"storm_of_one 18446744073709551609".into()));
     }
 }

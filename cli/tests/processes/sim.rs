@@ -54,6 +54,7 @@ fn a_sweep_ends_with_one_object() {
         "client_operations",
         "refusals",
         "amnesias",
+        "failed",
         "faults",
         "sim_seconds",
         "digest",
@@ -160,6 +161,19 @@ fn a_plan_that_cannot_be_written_leaves_the_one_that_was_there() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     let device = ["sim", "plan", "storm_of_one", "7", "--out", "/dev/full"];
     fails(&device, 1, &["cannot write the plan to /dev/full: No space left on device"]);
+}
+
+/// The link was removed with what was made behind it to see whether that can be, and a file took its place.
+#[test]
+fn a_plan_is_written_behind_a_link_to_what_is_not_there_yet() {
+    let dir = tempfile::tempdir().unwrap();
+    let (link, behind) = (dir.path().join("link.plan"), dir.path().join("behind.plan"));
+    std::os::unix::fs::symlink(&behind, &link).unwrap();
+    let out = link.display().to_string();
+    succeeds(&["sim", "plan", "storm_of_one", "7", "--out", &out]);
+    assert!(link.is_symlink());
+    assert!(fs::read_to_string(&behind).unwrap().starts_with("lakebed plan 1\n"));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
 }
 
 #[test]
