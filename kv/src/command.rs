@@ -20,6 +20,8 @@ const GET_DEL: u8 = 10;
 const GET_EX: u8 = 11;
 const EXPIRE_AS: u8 = 12;
 const PERSIST: u8 = 13;
+const MSET_NEW: u8 = 14;
+const RENAME: u8 = 15;
 const GET: u8 = 32;
 const EXISTS: u8 = 33;
 const MGET: u8 = 34;
@@ -29,6 +31,7 @@ const SCAN: u8 = 37;
 const DIGEST: u8 = 38;
 const TYPE: u8 = 39;
 const STRLEN: u8 = 40;
+const GET_RANGE: u8 = 41;
 
 /// A command. Those that only read may stand in the log too, where they are answered like any.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,6 +94,17 @@ pub enum Command<'a> {
     },
     /// Gives keys values: key, value, key, value...
     MSet(List<'a>),
+    /// The same unless one of the keys exists; answers whether they have the values (MSETNX).
+    MSetNew(List<'a>),
+    /// Takes what a key has, and how long it lives, to another one.
+    Rename {
+        /// The key.
+        key: &'a [u8],
+        /// The other one.
+        to: &'a [u8],
+        /// Unless that one exists; then the answer is whether it was done (RENAMENX).
+        only_new: bool,
+    },
     /// Sets how long a key lives from now on.
     Expire {
         /// The key.
@@ -117,6 +131,15 @@ pub enum Command<'a> {
     Type(&'a [u8]),
     /// How long a key's value is.
     StrLen(&'a [u8]),
+    /// A piece of a key's value: none of a key that is not there.
+    GetRange {
+        /// The key.
+        key: &'a [u8],
+        /// The piece's first byte, from the value's beginning or, below zero, from its end.
+        start: i64,
+        /// Its last one.
+        end: i64,
+    },
     /// How many of these keys exist.
     Exists(List<'a>),
     /// The values of these keys.
@@ -160,9 +183,12 @@ impl Command<'_> {
             | Self::Incr { .. }
             | Self::Append { .. }
             | Self::MSet(_)
+            | Self::MSetNew(_)
+            | Self::Rename { .. }
             | Self::Expire { .. }
             | Self::Tick => false,
             Self::Get(_)
+            | Self::GetRange { .. }
             | Self::Type(_)
             | Self::StrLen(_)
             | Self::Exists(_)
@@ -179,7 +205,7 @@ impl Command<'_> {
     #[must_use]
     pub fn values(&self) -> Option<usize> {
         match self {
-            Self::Get(_) | Self::GetDel(_) | Self::GetEx { .. } => Some(1),
+            Self::Get(_) | Self::GetRange { .. } | Self::GetDel(_) | Self::GetEx { .. } => Some(1),
             Self::SetAs { tells, .. } => Some((*tells).into()),
             Self::MGet(keys) => Some(keys.iter().count()),
             Self::Scan { .. } | Self::Digest => None,
@@ -229,6 +255,18 @@ impl Command<'_> {
             Self::Expire { key, millis } => put_fields(out, EXPIRE, &millis.to_le_bytes(), key),
             Self::Del(keys) => put_fields(out, DEL, &[], keys.0),
             Self::MSet(pairs) => put_fields(out, MSET, &[], pairs.0),
+            Self::MSetNew(pairs) => put_fields(out, MSET_NEW, &[], pairs.0),
+            Self::Rename { key, to, only_new } => {
+                out.put_slice(&[RENAME, only_new.into()]);
+                put(out, key);
+                out.put_slice(to);
+            }
+            Self::GetRange { key, start, end } => {
+                out.put_u8(GET_RANGE);
+                out.put_i64_le(start);
+                out.put_i64_le(end);
+                out.put_slice(key);
+            }
             Self::Tick => out.put_u8(TICK),
             Self::Get(key) => put_fields(out, GET, &[], key),
             Self::GetDel(key) => put_fields(out, GET_DEL, &[], key),
@@ -253,6 +291,7 @@ impl Command<'_> {
 impl<'a> Command<'a> {
     /// The keys that it names.
     pub(crate) fn keys(self) -> impl Iterator<Item = &'a [u8]> {
+        let other = if let Self::Rename { to, .. } = self { Some(to) } else { None };
         let (one, list, step) = match self {
             Self::Set { key, .. }
             | Self::Incr { key, .. }
@@ -262,6 +301,8 @@ impl<'a> Command<'a> {
             | Self::SetNew { key, .. }
             | Self::GetEx { key, .. }
             | Self::ExpireAs { key, .. }
+            | Self::Rename { key, .. }
+            | Self::GetRange { key, .. }
             | Self::Ttl { key, .. }
             | Self::GetDel(key)
             | Self::Persist(key)
@@ -269,12 +310,12 @@ impl<'a> Command<'a> {
             | Self::StrLen(key)
             | Self::Get(key) => (Some(key), List::default(), 1),
             Self::Del(keys) | Self::Exists(keys) | Self::MGet(keys) => (None, keys, 1),
-            Self::MSet(pairs) => (None, pairs, 2),
+            Self::MSet(pairs) | Self::MSetNew(pairs) => (None, pairs, 2),
             Self::Tick | Self::DbSize | Self::Scan { .. } | Self::Digest => {
                 (None, List::default(), 1)
             }
         };
-        one.into_iter().chain(list.iter().step_by(step))
+        one.into_iter().chain(other).chain(list.iter().step_by(step))
     }
 
     /// The command of these bytes; `None` when no version up to this one wrote them.
@@ -301,8 +342,8 @@ impl<'a> Command<'a> {
                 Self::Expire { key: rest, millis }
             }
             DEL => Self::Del(List::decode(rest)?),
-            MSET => Self::MSet(List::decode(rest).filter(|list| list.iter().count() % 2 == 0)?),
-            SET_AS..=PERSIST => return Self::decode_later(kind, rest),
+            MSET => Self::MSet(List::decode_pairs(rest)?),
+            SET_AS..=RENAME => return Self::decode_later(kind, rest),
             _ => return Self::decode_plain(kind, rest),
         })
     }
@@ -342,6 +383,12 @@ impl<'a> Command<'a> {
             }
             GET_DEL => Self::GetDel(rest),
             PERSIST => Self::Persist(rest),
+            MSET_NEW => Self::MSetNew(List::decode_pairs(rest)?),
+            RENAME => {
+                let only_new = flag(&mut rest)?;
+                let key = take(&mut rest)?;
+                Self::Rename { key, to: rest, only_new }
+            }
             _ => return None,
         })
     }
@@ -357,6 +404,11 @@ impl<'a> Command<'a> {
             }
             TYPE => Self::Type(rest),
             STRLEN => Self::StrLen(rest),
+            GET_RANGE => {
+                let start = i64::from_le_bytes(fixed(&mut rest)?);
+                let end = i64::from_le_bytes(fixed(&mut rest)?);
+                Self::GetRange { key: rest, start, end }
+            }
             SCAN => {
                 let cursor = u64::from_le_bytes(fixed(&mut rest)?);
                 let count = u32::from_le_bytes(fixed(&mut rest)?);
@@ -420,6 +472,10 @@ impl<'a> List<'a> {
         Some(Self(bytes))
     }
 
+    fn decode_pairs(bytes: &'a [u8]) -> Option<Self> {
+        Self::decode(bytes).filter(|list| list.iter().count() % 2 == 0)
+    }
+
     /// The items in order.
     pub fn iter(self) -> impl Iterator<Item = &'a [u8]> {
         let mut rest = self.0;
@@ -440,115 +496,5 @@ impl fmt::Debug for List<'_> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// One command of each kind.
-    pub(crate) fn samples(buf: &mut Vec<u8>) -> Vec<Command<'_>> {
-        let list = List::of([&b"k"[..], b"", b"longer", b"v"], buf);
-        let (key, value) = (&b"key"[..], &b"value"[..]);
-        vec![
-            Command::Set { key, value, when: When::Present, millis: 1500 },
-            Command::Del(list),
-            Command::Incr { key, by: -3 },
-            Command::Append { key, value: b"" },
-            Command::MSet(list),
-            Command::Expire { key, millis: -1 },
-            Command::Tick,
-            Command::Get(key),
-            Command::Exists(list),
-            Command::MGet(list),
-            Command::Ttl { key, millis: true },
-            Command::DbSize,
-            Command::Scan { cursor: 9, count: 10, pattern: b"k*" },
-            Command::Digest,
-            Command::SetAs { key, value, when: When::Absent, lives: Lives::Ever, tells: true },
-            Command::SetAs { key, value, when: When::Always, lives: Lives::Until(5), tells: false },
-            Command::SetAs { key, value, when: When::Present, lives: Lives::AsBefore, tells: true },
-            Command::SetNew { key: b"new", value },
-            Command::GetEx { key, lives: Lives::For(700) },
-            Command::ExpireAs { key, expiry: Expiry::At(-3), only: Only::Sooner },
-            Command::ExpireAs { key, expiry: Expiry::In(i64::MAX), only: Only::Lasting },
-            Command::Persist(key),
-            Command::GetDel(key),
-            Command::Type(key),
-            Command::StrLen(key),
-        ]
-    }
-
-    #[test]
-    fn commands_are_read_back() {
-        let mut buf = Vec::new();
-        for command in samples(&mut buf) {
-            let mut bytes = Vec::new();
-            command.encode(&mut bytes);
-            assert_eq!(Command::decode(&bytes), Some(command));
-        }
-    }
-
-    /// Logs hold them.
-    #[test]
-    fn bytes_stay_what_they_are() {
-        let (key, value) = (&b"k"[..], &b"v"[..]);
-        let set = Command::Set { key, value, when: When::Absent, millis: 258 };
-        let as_before =
-            Command::SetAs { key, value, when: When::Present, lives: Lives::AsBefore, tells: true };
-        let cases: [(Command<'_>, &[u8]); 12] = [
-            (set, b"\x01\x01\x02\x01\0\0\0\0\0\0\x01\0\0\0kv"),
-            (Command::Incr { key, by: -2 }, b"\x03\xfe\xff\xff\xff\xff\xff\xff\xffk"),
-            (Command::Append { key, value }, b"\x04\x01\0\0\0kv"),
-            (Command::Expire { key, millis: 5 }, b"\x06\x05\0\0\0\0\0\0\0k"),
-            (Command::Get(key), b"\x20k"),
-            (Command::Ttl { key, millis: true }, b"\x23\x01k"),
-            (as_before, b"\x08\x02\x03\x01\0\0\0\0\0\0\0\0\x01\0\0\0kv"),
-            (Command::SetNew { key, value }, b"\x09\x01\0\0\0kv"),
-            (Command::GetDel(key), b"\x0ak"),
-            (Command::GetEx { key, lives: Lives::Until(5) }, b"\x0b\x02\x05\0\0\0\0\0\0\0k"),
-            (
-                Command::ExpireAs { key, expiry: Expiry::At(5), only: Only::Later },
-                b"\x0c\x03\x01\x05\0\0\0\0\0\0\0k",
-            ),
-            (Command::Persist(key), b"\x0dk"),
-        ];
-        for (command, expected) in cases {
-            let mut bytes = Vec::new();
-            command.encode(&mut bytes);
-            assert_eq!(bytes, expected, "{command:?}");
-        }
-    }
-
-    #[test]
-    fn bytes_of_no_command_are_none() {
-        let odd = [&[MSET][..], &1u32.to_le_bytes(), b"k"].concat();
-        let long = [&[DEL][..], &9u32.to_le_bytes(), b"k"].concat();
-        let bad: [&[u8]; 7] = [b"", &[0], &[255], &[SET, 3], &[TICK, 0], &odd, &long];
-        let (key, value) = (&b"k"[..], &b""[..]);
-        // Each of these has another form already.
-        let twice = [
-            Command::SetAs { key, value, when: When::Always, lives: Lives::Ever, tells: false },
-            Command::SetAs { key, value, when: When::Always, lives: Lives::For(1), tells: false },
-            Command::GetEx { key, lives: Lives::AsBefore },
-            Command::ExpireAs { key, expiry: Expiry::In(1), only: Only::Always },
-        ];
-        for command in twice {
-            let mut bytes = Vec::new();
-            command.encode(&mut bytes);
-            assert_eq!(Command::decode(&bytes), None, "{command:?}");
-        }
-        for bytes in bad {
-            assert_eq!(Command::decode(bytes), None, "{bytes:?}");
-        }
-    }
-
-    #[test]
-    fn a_prefix_of_a_command_does_not_panic() {
-        let mut buf = Vec::new();
-        for command in samples(&mut buf) {
-            let mut bytes = Vec::new();
-            command.encode(&mut bytes);
-            for end in 0..bytes.len() {
-                assert_ne!(Command::decode(&bytes[..end]), Some(command), "{end} bytes");
-            }
-        }
-    }
-}
+#[path = "command_tests.rs"]
+pub(crate) mod tests;

@@ -47,6 +47,7 @@ const NANOS_PER_MILLI: u64 = 1_000_000;
 
 const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
 const OVERFLOW: &str = "ERR increment or decrement would overflow";
+const NO_SUCH_KEY: &str = "ERR no such key";
 const TOO_LONG: &str = "ERR string exceeds maximum allowed size (1 MiB, keys 64 KiB)";
 pub(crate) const PATTERN_TOO_LONG: &str = "ERR the pattern exceeds 1 KiB";
 const ANSWER_TOO_LONG: &str = "ERR the answer exceeds 16 MiB; ask for fewer keys at a time";
@@ -141,6 +142,8 @@ impl Kv {
             Command::Incr { key, by } => self.incr(key, by, out),
             Command::Append { key, value } => self.append(key, value, out),
             Command::MSet(pairs) => self.mset(pairs, out),
+            Command::MSetNew(pairs) => self.mset_new(pairs, out),
+            Command::Rename { key, to, only_new } => self.rename(key, to, only_new, out),
             Command::Expire { key, millis } => self.expire(key, millis, out),
             Command::ExpireAs { key, expiry, only } => self.expire_as(key, expiry, only, out),
             Command::Persist(key) => {
@@ -266,6 +269,39 @@ impl Kv {
         answer::simple(out, "OK");
     }
 
+    /// All of them, or none: also if one is there.
+    fn mset_new(&mut self, pairs: List<'_>, out: &mut Vec<u8>) {
+        if !pairs.pairs().all(|(key, value)| fits(key, value)) {
+            return answer::error(out, TOO_LONG);
+        }
+        let are_new = pairs.pairs().all(|(key, _)| self.live(key).is_none());
+        if are_new {
+            pairs.pairs().for_each(|(key, value)| self.map.put(key, value, NEVER));
+        }
+        answer::integer(out, i64::from(are_new));
+    }
+
+    fn rename(&mut self, key: &[u8], to: &[u8], only_new: bool, out: &mut Vec<u8>) {
+        if !fits(to, b"") {
+            return answer::error(out, TOO_LONG);
+        }
+        // The memory that the slot has is the old key's as well.
+        let Some((value, expires)) =
+            self.live(key).map(|slot| (slot.value().to_vec(), slot.expires))
+        else {
+            return answer::error(out, NO_SUCH_KEY);
+        };
+        let wanted = !only_new || self.live(to).is_none();
+        if wanted {
+            self.map.remove(key);
+            self.map.put(to, &value, expires);
+        }
+        match only_new {
+            true => answer::integer(out, i64::from(wanted)),
+            false => answer::simple(out, "OK"),
+        }
+    }
+
     fn expire(&mut self, key: &[u8], millis: i64, out: &mut Vec<u8>) {
         let exists = self.live(key).is_some();
         match u64::try_from(millis) {
@@ -318,6 +354,10 @@ impl Kv {
             Command::StrLen(key) => {
                 let len = self.live(key).map_or(0, |slot| slot.value().len());
                 answer::integer(out, len as i64);
+            }
+            Command::GetRange { key, start, end } => {
+                let value = self.live(key).map_or(&b""[..], Slot::value);
+                answer::bulk(out, piece(value, start, end));
             }
             Command::Exists(keys) => {
                 let found = keys.iter().filter(|key| self.live(key).is_some()).count();
@@ -406,7 +446,10 @@ impl Kv {
     fn is_stale(&self, command: Command<'_>, clock: Timestamp) -> bool {
         let expired = |key: &[u8]| self.live(key).is_some_and(|slot| slot.expires <= clock);
         match command {
-            Command::Get(key) | Command::Type(key) | Command::StrLen(key) => expired(key),
+            Command::Get(key)
+            | Command::GetRange { key, .. }
+            | Command::Type(key)
+            | Command::StrLen(key) => expired(key),
             Command::Exists(keys) | Command::MGet(keys) => keys.iter().any(expired),
             Command::Ttl { key, .. } => {
                 let expires = self.live(key).is_some_and(|slot| slot.expires != NEVER);
@@ -424,6 +467,18 @@ impl Kv {
 /// So many milliseconds after the beginning of 1970.
 fn at(millis: u64) -> Timestamp {
     Timestamp(millis.saturating_mul(NANOS_PER_MILLI).min(NEVER.0 - 1))
+}
+
+/// From the first of these bytes to the last; below zero they are counted from the end, and what lies before
+/// the beginning is the first byte, as to Redis 7.
+fn piece(value: &[u8], start: i64, end: i64) -> &[u8] {
+    if start < 0 && end < 0 && start > end {
+        return b"";
+    }
+    let len = value.len() as i64;
+    let from_start = |at: i64| if at < 0 { (len + at).max(0) } else { at };
+    let (start, end) = (from_start(start), from_start(end).min(len - 1));
+    if start > end { b"" } else { &value[start as usize..=end as usize] }
 }
 
 fn fits(key: &[u8], value: &[u8]) -> bool {

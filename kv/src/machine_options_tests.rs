@@ -149,3 +149,107 @@ fn what_has_expired_is_not_there() {
     let expire = Command::ExpireAs { key: b"k30", expiry: Expiry::At(9000), only: Only::Always };
     assert_eq!(log.apply(expire), ":0\r\n");
 }
+
+#[test]
+fn several_are_set_if_none_of_them_is_there() {
+    let (mut log, mut buf, long) = (Log::default(), Vec::new(), vec![b'v'; VALUE_BYTES_MAX + 1]);
+    let mut set = |log: &mut Log, items: &[&[u8]]| {
+        log.apply(Command::MSetNew(List::of(items.iter().copied(), &mut buf)))
+    };
+    assert_eq!(set(&mut log, &[b"a", b"1", b"b", b"2"]), ":1\r\n");
+    assert_eq!(set(&mut log, &[b"c", b"3", b"b", b"4"]), ":0\r\n");
+    assert_eq!(set(&mut log, &[b"c", b"3", b"d", &long]), format!("-{TOO_LONG}\r\n"));
+    assert_eq!((log.get("a"), log.get("b")), ("$1\r\n1\r\n".into(), "$1\r\n2\r\n".into()));
+    assert_eq!(log.kv.len(), 2);
+    // One that is named twice is not there before.
+    assert_eq!(set(&mut log, &[b"c", b"3", b"c", b"4"]), ":1\r\n");
+    assert_eq!(log.get("c"), "$1\r\n4\r\n");
+}
+
+/// Of many that expire at once the last are still to be removed.
+#[test]
+fn what_has_expired_is_in_nobodys_way() {
+    let (mut log, mut buf) = (Log::default(), Vec::new());
+    let keys: Vec<_> = (0..3 * REAPED_MAX).map(|n| format!("a{n:02}")).collect();
+    for key in &keys {
+        let (key, value) = (key.as_bytes(), b"1");
+        log.apply_at(SECOND, Command::Set { key, value, when: When::Always, millis: 5 });
+    }
+    let [last, before] = [1, 2].map(|n| keys[keys.len() - n].as_bytes());
+    let set = Command::MSetNew(List::of([last, b"2"], &mut buf));
+    assert_eq!(log.apply_at(2 * SECOND, set), ":1\r\n");
+    assert!(log.kv.len() > REAPED_MAX, "they have not been removed yet");
+    assert_eq!(log.ask(Command::Ttl { key: last, millis: true }), ":-1\r\n");
+    let rename = Command::Rename { key: last, to: before, only_new: true };
+    assert_eq!(log.apply(rename), ":1\r\n");
+    assert_eq!(log.ask(Command::Get(before)), "$1\r\n2\r\n");
+    assert_eq!(log.ask(Command::Ttl { key: before, millis: true }), ":-1\r\n");
+}
+
+#[test]
+fn a_key_takes_its_value_and_its_time_to_another() {
+    let mut log = Log::default();
+    let ttl = |log: &Log, key| log.ask(Command::Ttl { key, millis: true });
+    let (long, missing) = (vec![b'k'; KEY_BYTES_MAX + 1], format!("-{NO_SUCH_KEY}\r\n"));
+    fn rename<'a>(key: &'a [u8], to: &'a [u8]) -> Command<'a> {
+        Command::Rename { key, to, only_new: false }
+    }
+    fn rename_new<'a>(key: &'a [u8], to: &'a [u8]) -> Command<'a> {
+        Command::Rename { key, to, only_new: true }
+    }
+    assert_eq!(log.apply_at(SECOND, rename(b"a", b"b")), missing);
+    assert_eq!(log.apply(rename(b"a", b"a")), missing);
+    log.set("a", "1");
+    log.set("b", "2");
+    log.apply(Command::Expire { key: b"b", millis: 5000 });
+    assert_eq!(log.apply(rename(b"a", &long)), format!("-{TOO_LONG}\r\n"));
+    assert_eq!(log.apply(rename_new(b"a", b"b")), ":0\r\n");
+    assert_eq!((log.get("b"), log.kv.len()), ("$1\r\n2\r\n".into(), 2));
+    // What the other one had goes, its time as well.
+    assert_eq!(log.apply(rename(b"a", b"b")), "+OK\r\n");
+    assert_eq!((log.get("b"), log.get("a")), ("$1\r\n1\r\n".into(), "$-1\r\n".into()));
+    assert_eq!((ttl(&log, b"b"), log.kv.len()), (":-1\r\n".into(), 1));
+    log.apply(Command::Expire { key: b"b", millis: 5000 });
+    assert_eq!(log.apply_at(2 * SECOND, rename_new(b"b", b"a")), ":1\r\n");
+    assert_eq!((log.get("a"), ttl(&log, b"a")), ("$1\r\n1\r\n".into(), ":4000\r\n".into()));
+    // To itself.
+    assert_eq!(log.apply(rename(b"a", b"a")), "+OK\r\n");
+    assert_eq!(log.apply(rename_new(b"a", b"a")), ":0\r\n");
+    assert_eq!((log.get("a"), ttl(&log, b"a")), ("$1\r\n1\r\n".into(), ":4000\r\n".into()));
+    // Nothing is left of what has expired.
+    log.apply_at(7 * SECOND, Command::Tick);
+    assert_eq!((log.apply(rename(b"a", b"b")), log.kv.len()), (missing, 0));
+}
+
+/// Answers are those of Redis 7.
+#[test]
+fn a_piece_of_a_value_is_counted_from_either_end() {
+    let mut log = Log::default();
+    log.set("a", "hello");
+    let get = |log: &Log, start, end| log.ask(Command::GetRange { key: b"a", start, end });
+    let cases = [
+        (0, -1, "hello"),
+        (0, 0, "h"),
+        (1, 3, "ell"),
+        (-3, -1, "llo"),
+        (-3, -4, ""),
+        (3, 1, ""),
+        (5, 9, ""),
+        (2, i64::MAX, "llo"),
+        (i64::MIN, i64::MAX, "hello"),
+        (i64::MIN, i64::MIN, "h"),
+        (0, -6, "h"),
+        (i64::MAX, i64::MIN, ""),
+        (-1, i64::MIN, ""),
+        (-6, -7, ""),
+        (-7, -6, "h"),
+    ];
+    for (start, end, expected) in cases {
+        let expected = format!("${}\r\n{expected}\r\n", expected.len());
+        assert_eq!(get(&log, start, end), expected, "{start} to {end}");
+    }
+    log.set("a", "");
+    assert_eq!(get(&log, 0, -1), "$0\r\n\r\n");
+    log.apply(Command::GetDel(b"a"));
+    assert_eq!(get(&log, 0, -1), "$0\r\n\r\n");
+}

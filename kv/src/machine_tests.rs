@@ -325,7 +325,8 @@ fn a_ttl_that_the_clock_may_end_asks_for_the_time() {
         assert_eq!(log.ask_at(expires, &ttl).stopped, Stopped::Stale);
         let lasting = [Command::Ttl { key: b"b", millis }, Command::Ttl { key: b"none", millis }];
         assert_eq!(log.ask_at(20 * SECOND, &lasting).stopped, Stopped::Done);
-        for read in [Command::Type(b"a"), Command::StrLen(b"a")] {
+        let piece = Command::GetRange { key: b"a", start: 0, end: 0 };
+        for read in [Command::Type(b"a"), Command::StrLen(b"a"), piece] {
             assert_eq!(log.ask_at(expires - 1, &[read]).stopped, Stopped::Done);
             assert_eq!(log.ask_at(expires, &[read]).stopped, Stopped::Stale);
         }

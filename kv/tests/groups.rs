@@ -180,7 +180,9 @@ async fn keys_of_several_groups_are_refused_and_those_of_one_are_not() {
     let mut server = Server::start(GROUPS).await;
     let [a, b] = [&keys()[0], &keys()[1]];
     let crossing = "-CROSSSLOT Keys in request don't hash to the same slot\r\n";
-    for line in ["DEL {a} {b}", "EXISTS {a} {b}", "MGET {b} {a}", "MSET {a} 1 {b} 2"] {
+    let several = ["DEL {a} {b}", "EXISTS {a} {b}", "MGET {b} {a}", "MSET {a} 1 {b} 2"];
+    let written = ["MSETNX {a} 1 {b} 2", "RENAME {a} {b}", "RENAMENX {b} {a}"];
+    for line in several.into_iter().chain(written) {
         let line = line.replace("{a}", a).replace("{b}", b);
         assert_eq!(server.ask(&line).await, crossing, "{line}");
     }

@@ -132,6 +132,15 @@ fn parse_named<'a>(name: &[u8], args: Args<'a>, list: &'a mut Vec<u8>) -> Parsed
         b"EXISTS" | b"TOUCH" => Command::Exists(keys(args, list)?),
         b"MGET" => Command::MGet(keys(args, list)?),
         b"MSET" if args.len().is_multiple_of(2) => Command::MSet(keys(args, list)?),
+        b"MSETNX" if args.len().is_multiple_of(2) => Command::MSetNew(keys(args, list)?),
+        b"RENAME" | b"RENAMENX" => {
+            let [key, to] = args.all().ok_or(Wrong::Arity)?;
+            Command::Rename { key, to, only_new: name == b"RENAMENX" }
+        }
+        b"GETRANGE" => {
+            let [key, start, end] = args.all().ok_or(Wrong::Arity)?;
+            Command::GetRange { key, start: number(start)?, end: number(end)? }
+        }
         b"EXPIRE" => options::expire(args, Unit::SECONDS)?,
         b"PEXPIRE" => options::expire(args, Unit::MILLIS)?,
         b"EXPIREAT" => options::expire(args, Unit::SECONDS_AT)?,
@@ -141,7 +150,7 @@ fn parse_named<'a>(name: &[u8], args: Args<'a>, list: &'a mut Vec<u8>) -> Parsed
         b"DBSIZE" if args.len() == 0 => Command::DbSize,
         b"SCAN" => return scan(args),
         b"LAKEBED" => return lakebed(args),
-        b"MSET" | b"DBSIZE" => return Err(Wrong::Arity),
+        b"MSET" | b"MSETNX" | b"DBSIZE" => return Err(Wrong::Arity),
         _ => return parse_local(name, args),
     };
     Ok(Request::Command(command))

@@ -55,6 +55,10 @@ fn commands_are_understood() {
     check("EXISTS k v", Command::Exists(list));
     check("MGET k v", Command::MGet(list));
     check("MSET k v", Command::MSet(list));
+    check("MSETNX k v", Command::MSetNew(list));
+    check("RENAME k v", Command::Rename { key, to: value, only_new: false });
+    check("RENAMENX k v", Command::Rename { key, to: value, only_new: true });
+    check("GETRANGE k 0 -1", Command::GetRange { key, start: 0, end: -1 });
     check("EXPIRE k 3", Command::Expire { key, millis: 3000 });
     check("INCRBY k 0", Command::Incr { key, by: 0 });
     check("PEXPIRE k -9223372036854775808", Command::Expire { key, millis: i64::MIN });
@@ -110,6 +114,13 @@ fn wrong_commands_are_answered_with_what_is_wrong() {
         ("GET", "wrong number of arguments for 'get' command"),
         ("GET a b", "wrong number of arguments"),
         ("MSET a", "wrong number of arguments"),
+        ("MSETNX", "wrong number of arguments for 'msetnx' command"),
+        ("MSETNX a b c", "wrong number of arguments"),
+        ("RENAME a", "wrong number of arguments for 'rename' command"),
+        ("RENAMENX a b c", "wrong number of arguments for 'renamenx' command"),
+        ("GETRANGE k 0", "wrong number of arguments for 'getrange' command"),
+        ("GETRANGE k x 0", "not an integer"),
+        ("GETRANGE k 0 9223372036854775808", "not an integer"),
         ("DEL", "wrong number of arguments"),
         ("SET k v NX XX", "syntax error"),
         ("SET k v XX NX XX", "syntax error"),
