@@ -71,6 +71,14 @@ pub(crate) fn first(values: &[u8]) -> Option<&[u8]> {
     values.get(..at)
 }
 
+/// How many elements an array announces, and the bytes behind that.
+#[cfg(feature = "serve")]
+pub(crate) fn count_of(array: &[u8]) -> Option<(usize, &[u8])> {
+    let line = array.windows(2).position(|end| end == b"\r\n")?;
+    let digits = array[..line].strip_prefix(b"*")?;
+    Some((std::str::from_utf8(digits).ok()?.parse().ok()?, &array[line + 2..]))
+}
+
 /// Says in the third protocol what is said from `start` on, whole values: absence in its own way.
 #[cfg(feature = "serve")]
 pub(crate) fn to_resp3(values: &mut Vec<u8>, start: usize) {

@@ -1,7 +1,9 @@
 //! Keys spread over several groups: the server over a loopback socket, a machine for each group.
 
 use bytes::{Buf, Bytes};
-use lakebed::{Batch, LogId, LogIndex, NodeId, StateMachine, Status, Term, Timestamp};
+use lakebed::{
+    Batch, LogId, LogIndex, Member, Membership, NodeId, StateMachine, Status, Term, Timestamp,
+};
 use lakebed_kv::{
     Served,
     serve::{Failure, Limits, Store, Stores, serve},
@@ -36,6 +38,7 @@ struct State {
     batches: Vec<u32>,
     reads: usize,
     has_failed: bool,
+    members: Arc<Membership>,
 }
 
 impl Store for Single {
@@ -71,7 +74,9 @@ impl Store for Single {
     async fn status(&self) -> Result<Status, Failure> {
         let mut status = Status::default();
         status.node = NodeId(7);
-        status.applied = LogIndex(self.0.lock().unwrap().index);
+        let state = self.0.lock().unwrap();
+        status.applied = LogIndex(state.index);
+        status.members = Arc::clone(&state.members);
         Ok(status)
     }
 }
@@ -131,9 +136,14 @@ impl Server {
 
 /// A key of each group.
 fn keys() -> Vec<String> {
-    let slots = Slots::over(GROUPS);
+    keys_of(GROUPS)
+}
+
+/// The same, where there are so many.
+fn keys_of(groups: usize) -> Vec<String> {
+    let slots = Slots::over(groups);
     let of = |group: usize| move |key: &String| slots.group(slot(key.as_bytes())) == group;
-    (0..GROUPS).map(|group| (0..).map(|n| format!("k{n}")).find(of(group)).unwrap()).collect()
+    (0..groups).map(|group| (0..).map(|n| format!("k{n}")).find(of(group)).unwrap()).collect()
 }
 
 #[tokio::test]
@@ -294,5 +304,116 @@ async fn a_group_that_fails_leaves_the_answers_of_the_others_in_their_places() {
     let failed = "-TRYAGAIN the node could not answer in time";
     server.hear(&format!("$1\r\nv\r\n{failed}\r\n$1\r\nv\r\n$1\r\nv\r\n")).await;
     assert!(server.ask("DBSIZE").await.starts_with("-TRYAGAIN "));
+    server.stop().await;
+}
+
+/// In parts, so that nobody waits for it, and as one answer.
+#[tokio::test]
+async fn all_keys_are_told_once_or_it_is_said_that_they_are_too_many() {
+    for groups in [1, GROUPS] {
+        let mut server = Server::start(groups).await;
+        assert_eq!(server.ask("KEYS *").await, "*0\r\n");
+        let sets: Vec<_> = (0..5000).map(|n| format!("SET key{n} {n}")).collect();
+        server.send(&sets).await;
+        server.hear(&"+OK\r\n".repeat(5000)).await;
+        assert_eq!(server.ask("KEYS *9999").await, "*0\r\n");
+        assert_eq!(server.ask("KEYS key77").await, "*1\r\n$5\r\nkey77\r\n");
+        server.send(&["KEYS key4*".into(), "ECHO behind".into()]).await;
+        let expected: BTreeSet<_> =
+            (0..5000).map(|n| format!("key{n}")).filter(|key| key.starts_with("key4")).collect();
+        let mut told = Vec::new();
+        let bytes = expected.iter().map(|key| key.len() + 6).sum::<usize>();
+        told.resize(bytes + format!("*{}\r\n", expected.len()).len(), 0);
+        timeout(PATIENCE, server.client.read_exact(&mut told)).await.unwrap().unwrap();
+        let told = String::from_utf8(told).unwrap();
+        let mut lines = told.split("\r\n");
+        assert_eq!(lines.next().unwrap(), format!("*{}", expected.len()));
+        let keys: BTreeSet<_> = lines.skip(1).step_by(2).map(String::from).collect();
+        assert_eq!(keys, expected);
+        server.hear("$6\r\nbehind\r\n").await;
+        // Of 300 keys with 60 KB each, all are more than one answer holds, and half of them are not.
+        let long = "x".repeat(60_000);
+        for n in 0..300 {
+            assert_eq!(server.ask(&format!("SET {}{n}{long} 1", n % 2)).await, "+OK\r\n");
+        }
+        let refused = "-ERR the answer exceeds 16 MiB: SCAN tells it in parts\r\n";
+        assert_eq!(server.ask("KEYS *").await, refused);
+        server.send(&["KEYS 0*".into()]).await;
+        server.hear("*150\r\n$6000").await;
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn wait_tells_on_how_many_other_disks_every_write_is() {
+    let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
+    let of = |voters, outgoing| {
+        let mut members = Membership::of((1..=voters).map(member));
+        members.outgoing = (1..=outgoing).map(member).collect();
+        members.learners = vec![member(9)];
+        Arc::new(members)
+    };
+    let mut server = Server::start(1).await;
+    for (voters, outgoing, expected) in
+        [(0, 0, 0), (1, 0, 0), (2, 0, 1), (3, 0, 1), (4, 0, 2), (5, 0, 2), (5, 1, 0), (3, 5, 1)]
+    {
+        server.groups[0].0.lock().unwrap().members = of(voters, outgoing);
+        assert_eq!(server.ask("WAIT 3 0").await, format!(":{expected}\r\n"));
+    }
+    server.stop().await;
+    let mut server = Server::start(2).await;
+    for (group, voters) in server.groups.iter().zip([5, 3]) {
+        group.0.lock().unwrap().members = of(voters, 0);
+    }
+    assert_eq!(server.ask("WAIT 1 100").await, ":1\r\n");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_has_a_number_and_the_name_that_it_gives_itself() {
+    let mut server = Server::start(1).await;
+    assert_eq!(server.ask("CLIENT ID").await, ":1\r\n");
+    assert_eq!(server.ask("CLIENT GETNAME").await, "$-1\r\n");
+    assert_eq!(server.ask("CLIENT SETNAME one").await, "+OK\r\n");
+    assert_eq!(server.ask("CLIENT GETNAME").await, "$3\r\none\r\n");
+    assert!(server.ask("HELLO 2 SETNAME two").await.contains("$2\r\nid\r\n:1\r\n"));
+    assert_eq!(server.ask("CLIENT GETNAME").await, "$3\r\ntwo\r\n");
+    server.ask("HELLO 2").await;
+    assert_eq!(server.ask("CLIENT GETNAME").await, "$3\r\ntwo\r\n");
+    // What is no name takes none away.
+    assert!(server.ask("CLIENT SETNAME \u{e9}").await.starts_with("-ERR Client names"));
+    assert!(server.ask("HELLO 4 SETNAME three").await.starts_with("-NOPROTO"));
+    assert_eq!(server.ask("CLIENT GETNAME").await, "$3\r\ntwo\r\n");
+    let address = server.client.peer_addr().unwrap();
+    let mut other = TcpStream::connect(address).await.unwrap();
+    std::mem::swap(&mut other, &mut server.client);
+    assert_eq!(server.ask("CLIENT ID").await, ":2\r\n");
+    assert_eq!(server.ask("CLIENT GETNAME").await, "$-1\r\n");
+    std::mem::swap(&mut other, &mut server.client);
+    assert_eq!(server.ask("RESET").await, "+RESET\r\n");
+    assert_eq!(server.ask("CLIENT GETNAME").await, "$-1\r\n");
+    server.ask("CLIENT SETNAME one").await;
+    assert_eq!(server.ask("CLIENT SETNAME ").await, "+OK\r\n");
+    assert_eq!(server.ask("CLIENT GETNAME").await, "$-1\r\n");
+    drop(other);
+    server.stop().await;
+}
+
+/// By the log where that is ahead, as everything is that expires.
+#[tokio::test]
+async fn the_time_is_told_in_seconds_and_microseconds() {
+    let mut server = Server::start(2).await;
+    let ahead = u64::MAX / 2;
+    server.groups[1].0.lock().unwrap().time = ahead;
+    let of_second = &keys_of(2)[1];
+    server.ask(&format!("SET {of_second} 1")).await;
+    server.ask(&format!("GET {of_second}")).await;
+    let told = server.ask("TIME").await;
+    let words: Vec<_> = told.split("\r\n").collect();
+    assert_eq!((words[0], words[1]), ("*2", "$10"), "{told}");
+    let (seconds, micros): (u64, u64) = (words[2].parse().unwrap(), words[4].parse().unwrap());
+    assert!(micros < 1_000_000, "{told}");
+    let passed = seconds * 1_000_000 + micros - ahead / 1000;
+    assert!(passed < PATIENCE.as_micros() as u64, "{told}");
     server.stop().await;
 }

@@ -483,7 +483,7 @@ fn nothing_of_a_transaction_is_performed() {
 fn greeting(head: &str, protocol: u8) -> String {
     format!(
         "{head}\r\n$6\r\nserver\r\n$7\r\nlakebed\r\n$7\r\nversion\r\n${}\r\n{}\r\n$4\r\nmode\r\n\
-         $10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$5\r\nproto\r\n:{protocol}\r\n$2\r\nid\r\n:0\r\n\
+         $10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n$5\r\nproto\r\n:{protocol}\r\n$2\r\nid\r\n:1\r\n\
          $7\r\nmodules\r\n*0\r\n",
         env!("CARGO_PKG_VERSION").len(),
         env!("CARGO_PKG_VERSION"),

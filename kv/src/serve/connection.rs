@@ -4,6 +4,7 @@
 //! is read while answers wait to be taken, so that a client costs bounded room whatever it does.
 
 use super::{
+    client::Client,
     orders::{Order, Taking},
     outgoing::{OUT_BYTES, Outgoing, Protocol, STALL_MAX},
     reader::{self, ProtocolError, Reader},
@@ -35,6 +36,7 @@ pub(crate) struct Connection<S, T> {
     reader: Reader,
     taking: Taking,
     transactions: Transactions,
+    client: Client,
     out: Outgoing,
     /// The keys of the command at hand.
     list: Vec<u8>,
@@ -62,10 +64,12 @@ enum Step {
     Close,
 }
 
-/// What is asked of several groups that names no key.
+/// What is asked that names no key: of all groups, or of several.
 enum Everywhere {
     DbSize,
     Scan { cursor: u64, count: u32, pattern: Vec<u8> },
+    Keys(Vec<u8>),
+    Wait,
 }
 
 /// Lets every other task have its turn, and sockets be looked at. The simulated executor draws whose turn it is.
@@ -89,9 +93,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
             reader: Reader::new(bytes_max),
             taking: Taking::default(),
             transactions: Transactions::default(),
+            client: Client::default(),
             out: Outgoing::default(),
             list: Vec::new(),
         }
+    }
+
+    /// Of this client.
+    pub(crate) fn of(self, client: Client) -> Self {
+        Self { client, ..self }
     }
 
     /// Serves until the client leaves, is told off, or the server stops.
@@ -130,6 +140,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
                 }
                 Step::Everywhere(Everywhere::Scan { cursor, count, pattern }) => {
                     self.stores.scan(cursor, count, &pattern, &mut self.out.bytes).await;
+                }
+                Step::Everywhere(Everywhere::Keys(pattern)) => {
+                    self.stores.keys(&pattern, &mut self.out.bytes).await;
+                }
+                Step::Everywhere(Everywhere::Wait) => {
+                    self.stores.count_replicas(&mut self.out.bytes).await;
                 }
                 Step::Session(group, command) => self.perform_in_session(group, &command).await,
                 Step::Order(group, order) => {
@@ -199,7 +215,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
         if run.is_some() {
             return run.take().map(Step::Run);
         }
-        let step = direct(&self.stores, &mut self.out, named, request).unwrap_or_else(|answer| {
+        let (stores, client) = (&self.stores, &mut self.client);
+        let step = direct(stores, &mut self.out, client, named, request).unwrap_or_else(|answer| {
             self.out.bytes.extend_from_slice(&answer);
             None
         });
@@ -285,18 +302,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
 fn direct<T: Store>(
     stores: &Stores<T>,
     out: &mut Outgoing,
+    client: &mut Client,
     named: Option<u64>,
     request: Request<'_>,
 ) -> Result<Option<Step>, Vec<u8>> {
     match request {
         Request::Map(map) => out.map(&map),
-        Request::Hello(protocol) => {
+        Request::Client(asked) => client.answer(&asked, &mut out.bytes),
+        Request::Time => stores.tell_time(&mut out.bytes),
+        Request::Hello(protocol, called) => {
+            called.iter().for_each(|name| client.call(name));
             let protocol = protocol.unwrap_or_else(|| out.protocol());
             out.speak(protocol);
-            out.map(&request::greeting(protocol));
+            out.map(&request::greeting(protocol, client.id));
         }
         Request::Reset => {
             out.speak(Protocol::default());
+            client.call(b"");
             answer::simple(&mut out.bytes, "RESET");
         }
         request => return step_for(stores, named, request).map(Some),
@@ -333,8 +355,15 @@ fn step_for<T: Store>(
         }
         Request::Order(order) => Step::Order(stores.named(named)?, order),
         Request::Info => Step::Info(named.map(|_| stores.named(named)).transpose()?),
+        Request::Keys(pattern) => Step::Everywhere(Everywhere::Keys(pattern.into())),
+        Request::Wait => Step::Everywhere(Everywhere::Wait),
         Request::Quit => Step::Quit,
-        Request::Map(_) | Request::Hello(_) | Request::Reset | Request::Transaction(_) => {
+        Request::Map(_)
+        | Request::Hello(..)
+        | Request::Client(_)
+        | Request::Time
+        | Request::Reset
+        | Request::Transaction(_) => {
             unreachable!("it is answered by the connection")
         }
         Request::Within(..) => unreachable!("a group's name is followed by none"),

@@ -62,7 +62,11 @@ fn meaning_of(request: Request<'_>, reader: &Reader) -> Vec<u8> {
             answer
         }
         Request::Map(map) => map.bytes,
-        Request::Hello(protocol) => format!("{protocol:?}").into_bytes(),
+        Request::Hello(protocol, name) => format!("{protocol:?} {name:?}").into_bytes(),
+        Request::Client(asked) => format!("{asked:?}").into_bytes(),
+        Request::Time => b"time".to_vec(),
+        Request::Wait => b"wait".to_vec(),
+        Request::Keys(pattern) => pattern.to_vec(),
         Request::Reset => b"reset".to_vec(),
         Request::Session(asked) => {
             let bytes = asked.bytes;
@@ -118,7 +122,12 @@ mod tests {
             "MSETNX a b c d",
             "RENAME k l",
             "GETRANGE k -3 7",
-            "HELLO 3",
+            "HELLO 3 SETNAME x",
+            "CLIENT SETNAME x",
+            "CLIENT ID",
+            "KEYS k*",
+            "WAIT 1 0",
+            "TIME",
             "MULTI",
             "RESET",
         ];

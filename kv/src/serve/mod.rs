@@ -6,6 +6,7 @@
 //! clients find is told in `docs/redis.md`.
 
 mod address;
+mod client;
 mod clock;
 mod connection;
 #[cfg(any(test, fuzzing))]
@@ -24,6 +25,7 @@ mod stores;
 mod transactions;
 
 pub use address::{WrongAddress, check_address};
+use client::Client;
 use connection::Connection;
 pub use store::{Failure, Store};
 pub use stores::Stores;
@@ -75,7 +77,7 @@ pub async fn serve<T: Store>(
 ) {
     let stores = stores.into();
     let (stopping, watch) = watch::channel(false);
-    let mut clients = JoinSet::new();
+    let (mut clients, mut came) = (JoinSet::new(), 0);
     let mut trouble = Trouble::default();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -87,8 +89,10 @@ pub async fn serve<T: Store>(
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if clients.len() < limits.clients_max => {
                     trouble.is_over();
+                    came += 1;
                     let (stores, watch) = (stores.clone(), watch.clone());
-                    clients.spawn(client(stream, stores, watch, limits.batch_bytes_max));
+                    let bytes_max = limits.batch_bytes_max;
+                    clients.spawn(client(stream, Client::new(came), stores, watch, bytes_max));
                 }
                 Ok((stream, _)) => {
                     trouble.is_over();
@@ -130,6 +134,7 @@ impl Trouble {
 
 async fn client<T: Store>(
     stream: TcpStream,
+    client: Client,
     stores: Stores<T>,
     stopping: watch::Receiver<bool>,
     bytes_max: usize,
@@ -137,7 +142,7 @@ async fn client<T: Store>(
     let served = async {
         stream.set_nodelay(true)?;
         notice_when_gone(&stream)?;
-        Connection::new(stream, stores, stopping, bytes_max).serve().await
+        Connection::new(stream, stores, stopping, bytes_max).of(client).serve().await
     };
     if let Err(error) = served.await {
         tracing::debug!(%error, "lost a client");

@@ -4,6 +4,7 @@
 //! log holds none that cannot be performed.
 
 use super::{
+    client,
     options::{self, Unit},
     orders::{Order, WrongOrder},
     outgoing::Protocol,
@@ -38,8 +39,10 @@ pub(crate) enum Request<'a> {
     Answered(Vec<u8>),
     /// Answered already, by a map.
     Map(Map),
-    /// Which protocol to speak from now on, if another one.
-    Hello(Option<Protocol>),
+    /// Which protocol to speak from now on, if another one, and a name for the client.
+    Hello(Option<Protocol>, Option<&'a [u8]>),
+    /// Who the client is.
+    Client(client::Asked<'a>),
     /// To be as new.
     Reset,
     /// Of a session: goes into the log by itself.
@@ -51,6 +54,12 @@ pub(crate) enum Request<'a> {
     Order(Order),
     /// How the node is.
     Info,
+    /// What time it is.
+    Time,
+    /// On how many nodes beside this one what was written is for certain.
+    Wait,
+    /// All keys that match this pattern.
+    Keys(&'a [u8]),
     /// Of a transaction.
     Transaction(Word),
     /// To be let go.
@@ -149,6 +158,7 @@ fn parse_named<'a>(name: &[u8], args: Args<'a>, list: &'a mut Vec<u8>) -> Parsed
         b"PTTL" => Command::Ttl { key: one(args)?, millis: true },
         b"DBSIZE" if args.len() == 0 => Command::DbSize,
         b"SCAN" => return scan(args),
+        b"KEYS" => return pattern(one(args)?).map(Request::Keys),
         b"LAKEBED" => return lakebed(args),
         b"MSET" | b"MSETNX" | b"DBSIZE" => return Err(Wrong::Arity),
         _ => return parse_local(name, args),
@@ -172,8 +182,11 @@ fn parse_local<'a>(name: &[u8], args: Args<'a>) -> Parsed<'a> {
         },
         b"CONFIG" => return config(args).map(Request::Map),
         b"COMMAND" => return Ok(command(args)),
-        b"CLIENT" => client(args)?,
-        b"HELLO" => return hello(args).map(Request::Hello),
+        b"CLIENT" => return client::parse(args).map(Request::Client),
+        b"HELLO" => return hello(args),
+        b"TIME" if args.len() == 0 => return Ok(Request::Time),
+        b"TIME" => return Err(Wrong::Arity),
+        b"WAIT" => return wait(args),
         b"RESET" if args.len() == 0 => return Ok(Request::Reset),
         b"RESET" => return Err(Wrong::Arity),
         b"INFO" => return Ok(Request::Info),
@@ -242,15 +255,28 @@ fn scan(args: Args<'_>) -> Parsed<'_> {
     if count < 1 {
         return Err(Wrong::Syntax);
     }
-    if pattern.len() > PATTERN_BYTES_MAX {
-        return Err(Wrong::Text(PATTERN_TOO_LONG));
-    }
+    let pattern = self::pattern(pattern)?;
     if !has_type {
         // There are strings alone: nothing is found, and that was all.
         return Ok(Request::Answered(b"*2\r\n$1\r\n0\r\n*0\r\n".into()));
     }
     let count = u32::try_from(count).unwrap_or(u32::MAX);
     Ok(Request::Command(Command::Scan { cursor, count, pattern }))
+}
+
+fn pattern(pattern: &[u8]) -> Result<&[u8], Wrong<'_>> {
+    let fits = pattern.len() <= PATTERN_BYTES_MAX;
+    fits.then_some(pattern).ok_or(Wrong::Text(PATTERN_TOO_LONG))
+}
+
+/// `WAIT numreplicas timeout`: nobody is waited for, what was answered is where it has to be.
+fn wait(args: Args<'_>) -> Parsed<'_> {
+    let [replicas, millis] = args.all().ok_or(Wrong::Arity)?;
+    number::<i64>(replicas)?;
+    if number::<i64>(millis)? < 0 {
+        return Err(Wrong::Text("ERR timeout is negative"));
+    }
+    Ok(Request::Wait)
 }
 
 fn lakebed<'a>(args: Args<'a>) -> Parsed<'a> {
@@ -331,16 +357,9 @@ fn command<'a>(args: Args<'a>) -> Request<'a> {
     ))
 }
 
-/// Libraries introduce themselves.
-fn client(args: Args<'_>) -> Result<Vec<u8>, Wrong<'_>> {
-    let (what, _) = args.split_first().ok_or(Wrong::Arity)?;
-    let polite = [&b"SETINFO"[..], b"SETNAME"].iter().any(|name| what.eq_ignore_ascii_case(name));
-    if polite { Ok(ok()) } else { Err(Wrong::Text("ERR CLIENT knows SETINFO and SETNAME alone")) }
-}
-
 /// Libraries say which protocol they speak.
-fn hello(args: Args<'_>) -> Result<Option<Protocol>, Wrong<'_>> {
-    let (mut args, mut protocol) = (args.iter(), None);
+fn hello(args: Args<'_>) -> Parsed<'_> {
+    let (mut args, mut protocol, mut called) = (args.iter(), None, None);
     if let Some(version) = args.next() {
         let version: i64 = number(version)
             .map_err(|_| Wrong::Text("ERR Protocol version is not an integer or out of range"))?;
@@ -356,13 +375,13 @@ fn hello(args: Args<'_>) -> Result<Option<Protocol>, Wrong<'_>> {
             return Err(Wrong::Text("ERR AUTH: this server has no users and no passwords"));
         }
         let names = option.eq_ignore_ascii_case(b"SETNAME");
-        args.next().filter(|_| names).ok_or(Wrong::Syntax)?;
+        called = Some(client::name(args.next().filter(|_| names).ok_or(Wrong::Syntax)?)?);
     }
-    Ok(protocol)
+    Ok(Request::Hello(protocol, called))
 }
 
-/// Who answers to HELLO, and in which protocol.
-pub(crate) fn greeting(protocol: Protocol) -> Map {
+/// Who answers to HELLO, in which protocol, and which client.
+pub(crate) fn greeting(protocol: Protocol, id: u64) -> Map {
     let bytes = answered(|out| {
         // Any node takes any command, as the one that Redis calls the master.
         let words = [
@@ -377,7 +396,7 @@ pub(crate) fn greeting(protocol: Protocol) -> Map {
         answer::bulk(out, b"proto");
         answer::integer(out, protocol.version());
         answer::bulk(out, b"id");
-        answer::integer(out, 0);
+        answer::integer(out, id.cast_signed());
         answer::bulk(out, b"modules");
         answer::array(out, 0);
     });

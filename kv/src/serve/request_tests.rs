@@ -190,6 +190,17 @@ fn wrong_commands_are_answered_with_what_is_wrong() {
         ("SELECT x", "value is not an integer or out of range"),
         ("CONFIG SET a b", "when the node is started"),
         ("CLIENT LIST", "CLIENT knows"),
+        ("CLIENT SETNAME", "wrong number of arguments for 'client' command"),
+        ("CLIENT GETNAME x", "wrong number of arguments"),
+        ("CLIENT ID x", "wrong number of arguments"),
+        ("CLIENT SETNAME a\tb", "Client names cannot contain spaces"),
+        ("HELLO 3 SETNAME a\nb", "Client names cannot contain spaces"),
+        ("TIME now", "wrong number of arguments for 'time' command"),
+        ("WAIT 1", "wrong number of arguments for 'wait' command"),
+        ("WAIT x 0", "not an integer"),
+        ("WAIT 1 x", "not an integer"),
+        ("WAIT 1 -1", "timeout is negative"),
+        ("KEYS", "wrong number of arguments for 'keys' command"),
         ("LAKEBED FREEZE", "LAKEBED knows"),
         ("LAKEBED BACKUP", "LAKEBED knows"),
         ("LAKEBED BACKUP READ 1", "LAKEBED knows"),
@@ -217,9 +228,12 @@ fn wrong_commands_are_answered_with_what_is_wrong() {
         assert_eq!(reply(line), "-NOPROTO unsupported protocol version\r\n");
     }
     let long = "?".repeat(PATTERN_BYTES_MAX + 1);
-    for line in [format!("SCAN 0 MATCH {long}"), format!("CONFIG GET save {long}")] {
+    let keys = format!("KEYS {long}");
+    for line in [format!("SCAN 0 MATCH {long}"), format!("CONFIG GET save {long}"), keys] {
         assert_eq!(reply(&line), format!("-{PATTERN_TOO_LONG}\r\n"));
     }
+    let named = reply(&format!("CLIENT SETNAME {long}"));
+    assert!(named.starts_with("-ERR a client's name exceeds"), "{named}");
     check(
         &format!("SCAN 0 MATCH {}", &long[1..]),
         Command::Scan { cursor: 0, count: 10, pattern: &long.as_bytes()[1..] },
@@ -239,15 +253,25 @@ fn what_tools_ask_first_is_answered() {
     assert_eq!(reply("SCAN 0 TYPE hash"), "*2\r\n$1\r\n0\r\n*0\r\n");
     assert_eq!(reply("COMMAND COUNT"), ":0\r\n");
     assert_eq!(reply("COMMAND DOCS"), "%0\r\n");
-    assert_eq!(reply("CLIENT SETINFO LIB-NAME x"), "+OK\r\n");
-    for (line, protocol) in [
-        ("HELLO", None),
-        ("HELLO 2", Some(Protocol::Resp2)),
-        ("hello 2 setname x", Some(Protocol::Resp2)),
-        ("HELLO 3 SETNAME x", Some(Protocol::Resp3)),
+    for (line, asked) in [
+        ("CLIENT SETINFO LIB-NAME x", client::Asked::SetInfo),
+        ("client setname x", client::Asked::SetName(b"x")),
+        ("CLIENT GETNAME", client::Asked::GetName),
+        ("CLIENT id", client::Asked::Id),
     ] {
-        with(line, |request| assert_eq!(request, Request::Hello(protocol), "{line}"));
+        with(line, |request| assert_eq!(request, Request::Client(asked), "{line}"));
     }
+    for (line, protocol, name) in [
+        ("HELLO", None, None),
+        ("HELLO 2", Some(Protocol::Resp2), None),
+        ("hello 2 setname x", Some(Protocol::Resp2), Some(&b"x"[..])),
+        ("HELLO 3 SETNAME x", Some(Protocol::Resp3), Some(b"x")),
+    ] {
+        with(line, |request| assert_eq!(request, Request::Hello(protocol, name), "{line}"));
+    }
+    with("TIME", |request| assert_eq!(request, Request::Time));
+    with("WAIT 2 100", |request| assert_eq!(request, Request::Wait));
+    with("keys a*", |request| assert_eq!(request, Request::Keys(b"a*")));
     with("RESET", |request| assert_eq!(request, Request::Reset));
     let order = |line: &str, order| {
         with(line, |request| assert_eq!(request, Request::Order(order), "{line}"));

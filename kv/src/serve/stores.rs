@@ -9,13 +9,14 @@ use super::{
     store::{Asked, Failure, Store},
 };
 use crate::{
-    Command, Queries, answer,
+    ANSWER_BYTES_MAX, Command, Queries, answer,
     slots::{Slots, slot},
 };
 use futures::future::{join_all, try_join_all};
 use lakebed::Status;
 use std::sync::Arc;
 
+const TOO_MANY_KEYS: &str = "ERR the answer exceeds 16 MiB: SCAN tells it in parts";
 /// In a cursor of SCAN, above these bits stands the group.
 const CURSOR_BITS: u32 = 32;
 const CROSSING: &str = "CROSSSLOT Keys in request don't hash to the same slot";
@@ -173,6 +174,68 @@ impl<T: Store> Stores<T> {
                 out.extend_from_slice(keys);
             }
             Ok(Err(complaint)) => out.extend_from_slice(complaint),
+            Err(failure) => answer::error(out, &failure.reply(Asked::Read)),
+        }
+    }
+
+    /// All keys of all groups, piece by piece: others have their turn between two of them, so that a key
+    /// which comes or goes meanwhile may be told or not. Bounded, and refused beyond.
+    pub(crate) async fn keys(&self, pattern: &[u8], out: &mut Vec<u8>) {
+        match self.all_keys(pattern).await {
+            Ok((count, keys)) => {
+                answer::array(out, count);
+                out.extend_from_slice(&keys);
+            }
+            Err(complaint) => out.extend_from_slice(&complaint),
+        }
+    }
+
+    /// How many there are, and they themselves; or what the client is told.
+    async fn all_keys(&self, pattern: &[u8]) -> Result<(usize, Vec<u8>), Vec<u8>> {
+        let (mut count, mut keys) = (0, Vec::new());
+        for group in self.all.iter() {
+            let mut cursor = 0;
+            loop {
+                let scan = Command::Scan { cursor, count: u32::MAX, pattern };
+                let found = ask_one(group, &scan).await;
+                let values = found.map_err(|failure| error(&failure.reply(Asked::Read)))?;
+                let (next, more) = split_scan(&values).ok_or_else(|| values.clone())?;
+                let head = answer::count_of(more).ok_or_else(|| values.clone())?;
+                count += head.0;
+                keys.extend_from_slice(head.1);
+                if keys.len() > ANSWER_BYTES_MAX {
+                    return Err(error(TOO_MANY_KEYS));
+                }
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+        Ok((count, keys))
+    }
+
+    /// What time it is here, or by the log where that is ahead: seconds, and the microseconds beside them.
+    pub(crate) fn tell_time(&self, out: &mut Vec<u8>) {
+        let time = self.all.iter().map(|group| group.clock.now()).max().unwrap_or_default();
+        let micros = time.0 / 1000;
+        answer::array(out, 2);
+        answer::bulk(out, (micros / 1_000_000).to_string().as_bytes());
+        answer::bulk(out, (micros % 1_000_000).to_string().as_bytes());
+    }
+
+    /// On how many nodes beside one each write is that was answered: what makes a majority, in the group
+    /// where that is least.
+    pub(crate) async fn count_replicas(&self, out: &mut Vec<u8>) {
+        let counts = self.all.iter().map(|group| async {
+            let members = group.store.status().await?.members;
+            let others = |voters: &[_]| voters.len() / 2;
+            let before = Some(&members.outgoing).filter(|outgoing| !outgoing.is_empty());
+            let count = others(&members.voters);
+            Ok::<_, Failure>(before.map_or(count, |outgoing| count.min(others(outgoing))))
+        });
+        match try_join_all(counts).await {
+            Ok(counts) => answer::integer(out, counts.into_iter().min().unwrap_or(0) as i64),
             Err(failure) => answer::error(out, &failure.reply(Asked::Read)),
         }
     }
