@@ -90,7 +90,7 @@ impl Raft {
     /// What is committed, if nobody else can have committed more. One who leads the others on into a
     /// membership without itself has no lease: the only voter that is left waits for nobody when it
     /// restarts.
-    fn leased(&self) -> Option<LogIndex> {
+    pub(super) fn leased(&self) -> Option<LogIndex> {
         let Role::Leader(leader) = &self.role else { return None };
         if !self.membership.is_voter(self.identity.node)
             && !cfg!(lakebed_break = "lease_without_a_vote")

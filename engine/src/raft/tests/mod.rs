@@ -13,6 +13,7 @@ mod handovers;
 mod installs;
 mod leases;
 mod leavers;
+mod lives;
 mod logs;
 mod papers;
 mod plain;

@@ -1,16 +1,21 @@
 //! Everything at once, drawn from a seed: loss, repetition, disorder, messages of long ago, partitions, crashes
-//! that forget what no disk holds, slow and full disks, lost entries and lost logs, clocks that run apart;
-//! members come and go, leaders hand over, groups rest. Each seed draws which of it there is.
+//! that forget what no disk holds, slow and full disks, lost entries and lost logs, clocks that run apart, lines
+//! and nodes that stand still for about as long as an election takes; members come and go, leaders hand over,
+//! groups rest. Each seed draws which of it there is.
 //!
 //! The properties are Raft's own (§5.2-5.4), and ours: each request ends once, no read is stale, and when the
-//! weather clears somebody leads, nobody waits and nothing is missing. No snapshot is taken here.
+//! weather clears somebody leads, nobody waits and nothing is missing; and after each step the laws from which that
+//! follows (`laws`), for what breaks one of them hardly ever comes to harm. No snapshot is taken here.
 
 mod asks;
 mod damage;
 mod judge;
+mod laws;
+mod lines;
 
 use super::*;
 use judge::Known;
+use lines::Slow;
 use rand_chacha::rand_core::Rng;
 
 /// When clocks begin.
@@ -35,6 +40,10 @@ struct Weather {
     /// Nobody looks at a clock without cause, and messages of long ago come once more.
     is_late: bool,
     fills: bool,
+    /// Lines and nodes stand still for a while.
+    stands: bool,
+    /// Nodes crash as soon as they have said something.
+    is_harsh: bool,
     /// Everybody's patience ends at about the same time.
     is_tense: bool,
     /// How much time passes at most between two things that happen, in milliseconds, and how many messages come.
@@ -58,6 +67,8 @@ impl Weather {
             drifts: is_set(6),
             is_late: is_set(7),
             fills: is_set(8),
+            stands: is_set(12),
+            is_harsh: is_set(13),
             is_tense: is_set(9),
             pace: one_of([80, 80, 200, 600], 16),
             haste: one_of([2, 4, 8, 16], 18),
@@ -98,12 +109,17 @@ struct Storm {
     now: u64,
     rates: Vec<u64>,
     flying: Vec<(NodeId, Message)>,
-    /// Some of those that flew.
-    old: Vec<(NodeId, Message)>,
+    /// Some of those that flew: appends and their answers, and all that is more seldom.
+    old: [Vec<(NodeId, Message)>; 2],
+    /// Whose lines stand still, and what waits on them.
+    slow: BTreeMap<u64, Slow>,
+    held: Vec<(NodeId, Message)>,
     /// Who was removed, and has ended.
     gone: BTreeSet<u64>,
     /// By which name those who lost their logs ask about it.
     shut: BTreeMap<u64, [u64; 2]>,
+    /// Who lost its log last.
+    shut_last: u64,
     known: Known,
 }
 
@@ -136,9 +152,12 @@ impl Storm {
             now: BEGIN,
             rates,
             flying: Vec::new(),
-            old: Vec::new(),
+            old: [Vec::new(), Vec::new()],
+            slow: BTreeMap::new(),
+            held: Vec::new(),
             gone: BTreeSet::new(),
             shut: BTreeMap::new(),
+            shut_last: 1,
             known: Known::of(nodes),
         }
     }
@@ -168,9 +187,9 @@ impl Storm {
 
     fn step(&mut self) {
         let which = self.draw(200);
-        let is_for_leaders = matches!(which, 1..=2 | 25..=32 | 101..=104);
+        let is_for_leaders = matches!(which, 1..=2 | 25..=32 | 101..=104 | 118);
         let at = if is_for_leaders { self.draw_leader() } else { self.draw_node() };
-        if self.gone.contains(&at) {
+        if self.gone.contains(&at) || self.is_paused(at) {
             return;
         }
         self.look_at_clock(at);
@@ -190,6 +209,7 @@ impl Storm {
             108 if self.weather.loses => self.lose_alone(at),
             109..=115 if self.weather.is_late => self.deliver_old(),
             116..=117 if self.weather.fills => self.fill(at),
+            118 if self.weather.stands => self.stand_still(at),
             _ => (0..self.weather.haste).for_each(|_| self.deliver()),
         }
         if !self.gone.contains(&at) {
@@ -199,31 +219,41 @@ impl Storm {
 
     fn pass(&mut self) {
         self.now += self.draw(self.weather.pace) as u64 * MS;
+        self.go_on();
         if !self.weather.is_late {
             self.ids().for_each(|at| self.look_at_clock(at));
         }
     }
 
-    fn look_at_clock(&mut self, at: u64) {
+    fn clock(&self, at: u64) -> Instant {
         let own = BEGIN + (self.now - BEGIN) / PARTS * self.rates[at as usize - 1];
-        self.cluster.now = Instant(own.max(self.cluster.at(at).raft.now.0));
+        Instant(own.max(self.cluster.nodes[at as usize - 1].raft.now.0))
+    }
+
+    fn look_at_clock(&mut self, at: u64) {
+        self.cluster.now = self.clock(at);
         let now = self.cluster.now;
         self.cluster.at(at).raft.on_time(now);
     }
 
     fn settle(&mut self, at: u64) {
+        // Somebody else may have looked at another clock meanwhile.
+        self.look_at_clock(at);
         self.cluster.settle(at);
         self.go_on_while_due(at);
         let sent: Vec<_> = self.cluster.queue.drain(..).collect();
+        self.check_said(at, &sent);
+        let has_spoken = !sent.is_empty();
         for message in sent {
-            if self.weather.is_late && self.draw(6) == 0 {
-                self.keep(message.clone());
-            }
+            self.keep(&message);
             self.flying.push(message);
         }
         self.check(at);
+        self.check_laws(at);
         if self.cluster.at(at).halted.is_some() {
             self.end(at);
+        } else if self.weather.is_harsh && has_spoken && self.draw(300) == 0 {
+            self.crash(at);
         }
     }
 
@@ -249,76 +279,9 @@ impl Storm {
         assert!(matches!(halted, Some(Halt::Removed)), "node {at}: {halted:?}");
         self.gone.insert(at);
         self.shut.remove(&at);
+        self.slow.remove(&at);
         self.cluster.isolate(at);
         self.known.forget_requests(at);
-    }
-
-    fn keep(&mut self, message: (NodeId, Message)) {
-        const KEPT_MAX: usize = 60;
-        if self.old.len() < KEPT_MAX {
-            self.old.push(message);
-        } else {
-            let which = self.draw(KEPT_MAX);
-            self.old[which] = message;
-        }
-    }
-
-    fn deliver_old(&mut self) {
-        if !self.old.is_empty() {
-            let which = self.draw(self.old.len());
-            let (from, message) = self.old[which].clone();
-            self.hand_over(from, message);
-        }
-    }
-
-    /// Mostly in order; some come twice, some never.
-    fn deliver(&mut self) {
-        if self.flying.is_empty() {
-            return;
-        }
-        let among = self.flying.len().min(if self.draw(10) == 0 { 20 } else { 1 });
-        let which = self.draw(among);
-        let (from, message) = match self.draw(20) {
-            0 => self.flying[which].clone(),
-            _ => self.flying.remove(which),
-        };
-        if self.draw(30) != 0 {
-            self.hand_over(from, message);
-        }
-    }
-
-    fn hand_over(&mut self, from: NodeId, message: Message) {
-        let to = message.head.to;
-        let is_there = to.0 as usize <= self.cluster.nodes.len() && !self.gone.contains(&to.0);
-        if is_there && !self.cluster.cut.contains(&(from, to)) {
-            self.look_at_clock(to.0);
-            self.cluster.at(to.0).raft.on_message(from, message);
-            self.settle(to.0);
-        }
-    }
-
-    fn cut(&mut self, at: u64) {
-        match self.draw(3) {
-            0 => self.cluster.isolate(at),
-            _ => {
-                let to = self.draw_node();
-                self.cluster.cut.insert((node(at), node(to)));
-            }
-        }
-    }
-
-    fn heal(&mut self) {
-        self.cluster.cut.clear();
-        for at in self.gone.clone() {
-            self.cluster.isolate(at);
-        }
-    }
-
-    fn link(&mut self, at: u64) {
-        let (peer, up) = (self.draw_node(), self.draw(8) > 0);
-        if peer != at {
-            self.cluster.at(at).raft.on_link(node(peer), up);
-        }
     }
 
     /// The weather clears: everybody agrees, and nobody waits any more.

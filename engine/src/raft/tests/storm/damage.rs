@@ -48,6 +48,7 @@ impl Storm {
         node.disk.lazy = true;
         node.raft.gate = self.shut.get(&at).map(|nonce| Gate::new(*nonce));
         self.known.forget_life(at);
+        self.haunt(at);
     }
 
     /// The bytes of a committed entry that others have as well: found by a restart, or when they are read.
@@ -106,10 +107,18 @@ impl Storm {
 
     /// What was in its log is not known any more, where nobody else has lost anything.
     pub(super) fn lose_log(&mut self, at: u64) {
+        // A disk that fails, fails again.
+        let at = if self.draw(2) == 0 { self.shut_last } else { at };
+        if self.gone.contains(&at) || self.is_paused(at) {
+            return;
+        }
+        self.look_at_clock(at);
         let is_member = self.cluster.at(at).raft.membership.members().next().is_some();
         if !is_member || !self.is_spared(at) || self.is_damaged() {
             return;
         }
+        self.record_lost(at);
+        self.shut_last = at;
         let disk = &mut self.cluster.at(at).disk;
         self.shut.insert(at, [at * 100, disk.epoch + 1]);
         disk.log.clear();

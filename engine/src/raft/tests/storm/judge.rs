@@ -1,6 +1,6 @@
 //! What must hold, and what must come about.
 
-use super::*;
+use super::{laws::Record, *};
 
 /// What is known of all nodes together.
 #[derive(Default)]
@@ -17,6 +17,7 @@ pub(super) struct Known {
     /// How much was committed when a read was asked for.
     reads: BTreeMap<u64, usize>,
     refused: BTreeSet<u64>,
+    pub(super) record: Record,
     /// What was left could not be mended, and was not judged.
     pub(super) was_beyond_repair: bool,
 }
@@ -46,6 +47,7 @@ impl Known {
 
     pub(super) fn forget_life(&mut self, at: u64) {
         self.seen[at as usize - 1] = 0;
+        self.record.forget_life(at);
         self.forget_requests(at);
     }
 }
