@@ -183,7 +183,11 @@ pub(super) fn begin_behind(hard: &mut HardState, at: LogId) {
     let segment = hard.highest_segment + 1;
     hard.first = First { index: at.index.next(), prev_term: at.term, segment };
     hard.newest_segment = 0;
-    // What lay behind it in the old log is gone.
+    // What lay behind it in the old log is gone. Members that are known to be committed stay in force: were
+    // those before them to be so again, this node might be its own only voter, whom nobody sends its log.
+    if hard.newest.at.index <= hard.commit_hint {
+        hard.previous = Arc::clone(&hard.newest);
+    }
     (hard.commit_hint, hard.durable_hint) = (at.index, at.index);
 }
 

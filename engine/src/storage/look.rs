@@ -503,16 +503,19 @@ impl Look {
     }
 
     /// Whether the log holds the entry that this membership came with, or began behind it. The hard
-    /// state names it before the entry is written: a crash in between leaves the name alone.
+    /// names it before the entry is written: a crash in between leaves the name alone. One that is known to
+    /// be committed stays in force though its entry is lost.
     pub(super) fn is_in_force(&self, membership: &Membership) -> bool {
         let LogId { index, term } = membership.at;
         // A snapshot may hold another entry of that index, of which the log tells.
         let is_in_log = (self.log.first..=self.log.last.index).contains(&index);
-        if is_in_log {
+        let is_it = if is_in_log {
             self.term_at(index) == term
         } else {
             index < self.log.first || index <= self.snapshot().index
-        }
+        };
+        let is_told = is_in_log && self.is_log_known();
+        is_it || !is_told && index <= self.hard().commit_hint
     }
 
     /// The term of an entry of the log.

@@ -103,3 +103,45 @@ fn who_is_about_to_add_another_voter_is_alone_until_that_is_committed() {
         }
     }
 }
+
+/// A walk found it, behind a recovery by force: the log was given up with the entry of the second membership, and
+/// the node went by the first. It was its own only voter, behind a gate that nobody opens: what it lacked was
+/// fetched from nobody, and by force it was refused as one that is alone already.
+#[test]
+fn members_that_are_known_to_be_committed_stay_in_force_behind_a_gate() {
+    let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
+    for is_running in [false, true] {
+        let alone = Arc::new(Membership::of([member(1)]));
+        let start = Start::Format { cluster: ClusterId(5), members: Arc::clone(&alone) };
+        let mut node = Node::start(Disk::default(), start);
+        // Of a full segment a node that runs holds no slots in memory.
+        let (first, lost) = if is_running { (sizes().collect(), 8) } else { (vec![70; 9], 4) };
+        node.append_all(1, first);
+        node.storage.hint_committed(node.last.index);
+        let at = LogId::new(Term(1), node.last.index.next());
+        let all = Membership { at, ..Membership::of([1, 2, 3].map(member)) };
+        node.storage.set_membership(Arc::new(all.clone()), alone);
+        node.append_all(1, [70; 9]);
+        node.storage.hint_committed(node.last.index);
+        node.append_all(2, [70; 2]);
+        lose(&mut node, lost);
+        if is_running {
+            node.storage.read(Reader::Peer(NodeId(2)), LogIndex(lost), node.last.index, 1);
+            node.settle();
+            assert!(matches!(node.halted, Some(Halt::LogLost { .. })), "{:?}", node.halted);
+        } else {
+            let disk = node.disk.clone();
+            let force = Start::ForceSoleVoter { acknowledged_loss: true };
+            let halted = Node::start(disk, force).halted;
+            assert!(matches!(halted, Some(Halt::Forced(_))), "{halted:?}");
+        }
+        for _ in 0..2 {
+            node = node.restart();
+            assert!(node.recovered().gate.is_some());
+            assert_eq!(*node.recovered().membership, all, "running: {is_running}");
+        }
+        let force = Start::ForceSoleVoter { acknowledged_loss: true };
+        let halted = Node::start(node.disk, force).halted;
+        assert!(matches!(halted, Some(Halt::Forced(_))), "{halted:?}");
+    }
+}
