@@ -382,6 +382,8 @@ impl Journal {
         self.spares.retry_at = None;
         self.spares.is_stocked = self.spares.has(len);
         if self.spares.is_stocked {
+            // It may have come from the log's beginning, where none could be made.
+            self.spares.in_vain = 0;
             return;
         }
         // Segments do not shrink again: shorter ones would lie there for ever.

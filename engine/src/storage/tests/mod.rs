@@ -603,6 +603,11 @@ fn a_recycled_segment_ends_the_wait_for_room() {
         node.now = deadline.unwrap_or(node.now);
         node.settle();
     }
+    // The node counted as one that had sought room in vain until it made a spare again, which one whose
+    // segments are recycled may never do: it looked after everything in each turn (a walk).
+    assert_eq!(node.storage.sought_room(), 0);
+    node.storage.look_around();
+    assert!(node.storage.is_plain());
 }
 
 /// A snapshot waited for the log, the log for room, and that for the snapshot's part to go.
