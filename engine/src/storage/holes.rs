@@ -307,6 +307,10 @@ impl Holes {
 
 #[cfg(test)]
 impl Holes {
+    pub(super) fn owes(&self, index: LogIndex) -> bool {
+        self.owed.contains(&index)
+    }
+
     /// Each is in one state, and everything that is kept beside them is of them.
     pub(super) fn check(&self) {
         let is_wanted =

@@ -97,6 +97,13 @@ impl Ops {
     }
 }
 
+#[cfg(test)]
+impl Ops {
+    pub(super) fn of(&self, op: OpId) -> Option<InFlight> {
+        self.in_flight.iter().find(|in_flight| in_flight.op == op).copied()
+    }
+}
+
 /// The directory has no name of its own: its failures are told of the hard state, which is in it and
 /// never written by any other job than its own.
 const fn file_of(request: &DiskRequest) -> File {

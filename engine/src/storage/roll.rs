@@ -165,6 +165,14 @@ impl Spares {
     }
 }
 
+#[cfg(test)]
+impl Spares {
+    /// Files that wait, by number.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = File> {
+        self.ready.iter().map(|spare| File::Spare(spare.number))
+    }
+}
+
 const fn kept_max(snapshot_log_bytes: u64, segment_bytes: u64) -> usize {
     1 + 2 * snapshot_log_bytes.div_ceil(segment_bytes) as usize
 }

@@ -1,7 +1,8 @@
 //! A random walk of the storage alone, over the simulator's disk: appends, cuts, promises, snapshots of its
 //! own and of a peer, and reads, in any order; operations end in any order, or badly, or find no room; the
 //! power fails or the process is killed between any two of them; and what lies on the disk is damaged, once
-//! between two restarts. No walk meets with all of that (swarm.rs).
+//! between two restarts. Now and then a start is another one than to live: the node is made from a backup, or
+//! becomes the only voter by force, or is taken for what it is not. No walk meets with all of that (swarm.rs).
 //!
 //! What must hold (docs/recovery.md): what was promised or called durable survives, or is told to be lost;
 //! nothing is found or read that was never appended; what is asked comes to its end where the disk works; no
@@ -9,10 +10,12 @@
 
 mod asks;
 mod device;
+mod errands;
 mod known;
 mod lives;
 mod machine;
 mod readers;
+mod room;
 mod swarm;
 
 use super::{config, format, holes};
@@ -21,12 +24,16 @@ use crate::{
     entry::{Batch, Head, Kind, frames, seal_body},
     event::Completion,
     file::{DiskError, DiskRequest, Extent},
-    storage::*,
+    storage::{
+        ops::{InFlight, Job},
+        *,
+    },
     types::{ClusterId, OpId, SnapshotId},
 };
 use asks::{PIECE_BYTES, entry, is_change, state};
 use device::Device;
-use known::{Known, at, changed};
+use errands::Errand;
+use known::{Known, at};
 use lakebed_sim::{Draw, prng::Concern};
 use machine::Beside;
 use readers::Readers;
@@ -42,6 +49,9 @@ struct Walk {
     swarm: Swarm,
     device: Device,
     storage: Storage,
+    /// What this start is for, and all there was before one that is to change nothing.
+    errand: Errand,
+    untouched: Vec<(File, Bytes)>,
     now: Instant,
     recovered: Option<Recovered>,
     is_over: bool,
@@ -58,6 +68,8 @@ struct Walk {
     joining: Option<LogId>,
     /// How far the last read of all of the log came.
     audited: Option<LogIndex>,
+    /// Log from here on members lack, and one that is being sent a snapshot.
+    retained: [LogIndex; 2],
     may_strike: bool,
     /// Operations fail in this life, and one has.
     may_fail: bool,
@@ -72,6 +84,8 @@ fn tuned(swarm: Swarm) -> Config {
     config.first_segment_bytes = 8 << 10;
     config.machine_keeps_state = swarm.keeps;
     config.tuning.snapshot_log_bytes = 2 * config.segment_bytes;
+    config.tuning.retain_log_bytes = swarm.retains * config.segment_bytes;
+    config.tuning.transfer_log_bytes_max = 2 * config.tuning.retain_log_bytes;
     config.tuning.scrub_interval = Duration::from_secs(5);
     config.tuning.pin_idle = Duration::from_secs(3);
     config
@@ -85,6 +99,8 @@ impl Walk {
             swarm,
             device: Device::new(tuned(swarm).disk_align),
             storage: Storage::new(&tuned(swarm), seed),
+            errand: Errand::Live,
+            untouched: Vec::new(),
             now: Instant(1),
             recovered: None,
             is_over: false,
@@ -97,6 +113,7 @@ impl Walk {
             sent: None,
             joining: None,
             audited: None,
+            retained: [LogIndex(u64::MAX); 2],
             may_strike: false,
             may_fail: swarm.fails,
             has_failed: false,
@@ -117,6 +134,9 @@ impl Walk {
     }
 
     fn members(&self, at: LogId) -> Arc<Membership> {
+        if at.index == self.known.sole.index && self.known.sole != LogId::ZERO {
+            return Arc::new(errands::alone(at));
+        }
         let Start::Format { members, .. } = format() else { unreachable!("it names its members") };
         Arc::new(Membership { at, ..members.as_ref().clone() })
     }
@@ -128,28 +148,34 @@ impl Walk {
         self.storage = Storage::new(&tuned(self.swarm), self.draw.any());
         (self.recovered, self.is_over, self.is_catching_up) = (None, false, true);
         (self.machine, self.readers) = (Beside::new(self.held), Readers::default());
+        // What could not be read when it became the only voter may be lost by that.
+        let is_forced = self.errand == Errand::Force { is_acknowledged: true };
+        self.known.is_struck |= self.known.is_blind && is_forced;
         (self.joining, self.known.is_blind) = (None, false);
+        self.retained = [LogIndex(u64::MAX); 2];
         // Mostly its leader goes on sending.
         self.sent = self.sent.filter(|_| self.draw.ratio(3, 4));
-        let is_there = self.device.len(File::HardState).is_some();
-        self.storage.on_start(match (is_there, self.swarm) {
-            (true, Swarm { keeps: true, .. }) => Start::Resume { machine: self.held },
-            (true, _) => Start::Run,
-            (_, Swarm { joins: true, .. }) => Start::Join { cluster: ClusterId(5) },
-            _ => format(),
-        });
+        let start = self.next_start();
+        self.storage.on_start(start);
         self.settle();
     }
 
     /// Goes on as far as it can. Nothing is built on what has failed.
     fn settle(&mut self) {
+        if self.storage.deadline().is_some_and(|at| at <= self.now) {
+            // As whoever drives it does: this is no plain turn.
+            self.storage.stray();
+        }
         while !self.is_over {
             if let Some(halt) = self.storage.halt() {
                 return self.end(&halt);
             }
             let mut out = Vec::new();
             if let Some(recovered) = self.storage.recover(self.now, &mut out) {
+                assert_eq!(self.errand, Errand::Live, "it lives");
                 self.known.judge(&recovered);
+                self.sent = self.sent.filter(|_| !self.is_alone());
+                self.judge_resumed(&recovered);
                 self.recovered = Some(recovered);
                 self.may_strike = true;
             }
@@ -168,6 +194,7 @@ impl Walk {
         if self.recovered.is_some() && !self.is_over {
             self.take_reads();
             self.known.watch(&self.storage);
+            self.watch_room();
             self.watch_machine();
             self.watch_readers();
             let newest = self.storage.snapshot();
@@ -176,16 +203,24 @@ impl Walk {
     }
 
     fn end(&mut self, halt: &Halt) {
+        self.is_over = true;
+        if self.errand != Errand::Live {
+            return self.end_errand(halt);
+        }
         match halt {
             Halt::DiskFailed { .. } if self.has_failed => {}
-            Halt::LogLost { .. } if self.known.is_struck => self.known.is_shut = true,
-            // Nobody gives a machine of its own what its log has lost.
-            Halt::Refused { .. } if self.known.is_struck && self.swarm.keeps => {
+            Halt::LogLost { .. } if self.known.is_struck && !self.swarm.keeps => {
+                self.known.is_shut = true;
+            }
+            // Nobody gives a machine of its own what its log has lost, or who is alone.
+            Halt::Refused { .. }
+                if self.known.is_struck && (self.swarm.keeps || self.known.may_be_alone()) =>
+            {
                 self.is_refused = self.recovered.is_none();
             }
+            Halt::Refused { .. } if self.has_failed && self.is_alone() => {}
             _ => panic!("it ends: {halt:?}"),
         }
-        self.is_over = true;
     }
 
     fn perform(&mut self, action: Action) {
@@ -204,6 +239,7 @@ impl Walk {
                 assert_eq!((read.id, read.time), (head.id, head.time), "read back");
             }
             let through = back.last;
+            self.known.read(back.first, through);
             self.audited = Some(through).filter(|_| reader == AUDITOR).or(self.audited);
             if reader == Reader::Machine
                 && self.joining.is_none()
@@ -238,14 +274,25 @@ impl Walk {
     }
 
     fn is_to_fail(&mut self, op: OpId) -> bool {
-        let once_in = self.swarm.fails_once_in(self.device.makes_durable(op));
+        let is_grave = self.storage.ops.of(op).is_some_and(|of| is_grave(&of));
+        let makes_durable = self.device.makes_durable(op);
+        let once_in = self.swarm.fails_once_in(makes_durable, makes_durable && is_grave);
         let once_in = once_in.filter(|_| self.may_fail && !self.is_calm);
         once_in.is_some_and(|count| self.draw.ratio(1, count))
     }
 }
 
+/// Whether what it writes was never acknowledged here, and may be found in the cache by the next life.
+const fn is_grave(of: &InFlight) -> bool {
+    match of.job {
+        Job::Refill(_) => true,
+        Job::Staging => matches!(of.file, File::Part(..)),
+        _ => false,
+    }
+}
+
 /// Situations that a walk is for.
-const RARE: [Mark; 26] = [
+const RARE: [Mark; 28] = [
     Mark::CutDeepened,
     Mark::CutReopenedSegment,
     Mark::CutRepeated,
@@ -261,6 +308,8 @@ const RARE: [Mark; 26] = [
     Mark::Installed,
     Mark::LogBegunLater,
     Mark::PinExpired,
+    Mark::QuorumForced,
+    Mark::RestoreRepeated,
     Mark::RoomCameBack,
     Mark::SegmentRecycled,
     Mark::SlotRebuilt,

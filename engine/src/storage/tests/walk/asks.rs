@@ -1,7 +1,7 @@
 //! What is asked of the storage: what consensus could ask of it, drawn at random.
 
 use super::{
-    known::{Known, at, changed},
+    known::{Known, at},
     *,
 };
 use crate::types::{Piece, SnapshotName};
@@ -50,14 +50,17 @@ impl Walk {
         let is_sent = self.sent.is_some() || self.draw.ratio(1, 3);
         match self.draw.below(56) {
             0..8 if is_still => (0..=self.draw.below(4)).for_each(|_| self.append()),
-            8 if is_still && (self.swarm.is_sick || self.draw.ratio(1, 3)) => self.truncate(),
+            8 if is_still && !self.is_alone() && (self.swarm.is_sick || self.draw.ratio(1, 3)) => {
+                self.truncate()
+            }
             9 => self.vote(),
             10..12 if is_still => self.commit(),
             12..15 if is_free => self.capture(),
             15..18 if is_free => self.apply(),
             18 if is_still => self.read(),
             19 => self.pass(),
-            20..26 if is_free && is_sent => self.receive(),
+            20..26 if !self.has_formed() => self.form(),
+            20..26 if is_free && is_sent && !self.is_alone() => self.receive(),
             26..28 => self.repair(),
             28 if self.swarm.is_small => self.fill(),
             29..33 if self.swarm.is_read => self.read_snapshots(),
@@ -77,6 +80,7 @@ impl Walk {
         if term > wanted.term {
             // Of whoever lets it join it learns the epoch with the term.
             if self.swarm.joins && wanted.identity.cluster_epoch == 0 {
+                self.known.epochs.1 = 1;
                 self.storage.set_cluster_epoch(1);
             }
             self.storage.promise(term, None);
@@ -102,14 +106,14 @@ impl Walk {
     }
 
     /// The next entry: the cluster's, if that has one.
-    fn append(&mut self) {
+    pub(super) fn append(&mut self) {
         let Known { log, committed, .. } = &self.known;
         let (agreed, len) = (self.known.agreed(), log.len() as u64);
         if agreed < len.min(committed.len() as u64) {
             return self.cut(agreed);
         }
         let theirs = committed.get(log.len()).copied();
-        let term = theirs.unwrap_or_else(|| self.storage.promises().wanted().term.max(Term(1)));
+        let term = theirs.unwrap_or_else(|| self.term_of_next());
         let id = LogId::new(term, LogIndex(len + 1));
         if is_change(id) && !self.change(id, theirs.is_some()) {
             return;
@@ -120,11 +124,22 @@ impl Walk {
         self.storage.append(head, frame, 0);
     }
 
+    /// Of whoever is alone by force and has no entry that says so, the first one does.
+    fn term_of_next(&self) -> Term {
+        let least = self.storage.promises().wanted().term.max(Term(1));
+        let index = LogIndex(self.known.log.len() as u64 + 1);
+        let is_due = |term: &Term| is_change(LogId::new(*term, index));
+        let mut terms = (least.0..).map(Term);
+        let due = terms.find(is_due).filter(|_| index == self.known.sole.index);
+        due.unwrap_or(least)
+    }
+
     /// Other members. False if those before are not yet as durable, or committed, as they have to be.
     fn change(&mut self, id: LogId, is_theirs: bool) -> bool {
         let Known { newest, previous, .. } = self.known;
         let is_there = newest.index <= self.storage.durable() || id.index <= newest.index;
-        if !is_there || !is_theirs && newest.index.0 > self.known.agreed() {
+        let is_own = id.index == self.known.sole.index;
+        if !is_there || !is_theirs && !is_own && newest.index.0 > self.known.agreed() {
             return false;
         }
         // Behind a gate an older one comes again.
@@ -158,10 +173,13 @@ impl Walk {
         self.storage.truncate(self.known.last());
     }
 
-    fn commit(&mut self) {
+    pub(super) fn commit(&mut self) {
+        // Others may have what this node has not yet.
+        let durable = self.storage.durable().0;
+        let most = if self.known.is_needed() { durable } else { self.known.log.len() as u64 };
         let Known { log, committed, .. } = &mut self.known;
         if log.starts_with(committed) {
-            let to = self.draw.between(committed.len() as u64, log.len() as u64);
+            let to = self.draw.between(committed.len() as u64, most.max(committed.len() as u64));
             committed.extend_from_slice(&log[committed.len()..to as usize]);
         }
         self.storage.hint_committed(LogIndex(self.known.agreed()));
@@ -184,7 +202,7 @@ impl Walk {
 
     /// A peer gives what is missing; the gate opens when all there was is there again.
     pub(super) fn repair(&mut self) {
-        if let Some(hole) = self.storage.hole() {
+        if let Some(hole) = self.storage.hole().filter(|_| !self.is_alone() && !self.is_over) {
             let (head, frame) = entry(self.seed(), &self.known.log, hole.index.0);
             assert_eq!(head.id, hole, "what is missing");
             self.known.give(hole.index);
@@ -210,7 +228,7 @@ impl Walk {
         let (bytes, digest) = (all.len() as u64, crc32c::crc32c(&all));
         let snapshot = SnapshotName { at: to, id: SnapshotId(to.index.0), bytes, digest };
         let bytes = all.slice(from..all.len().min(from + PIECE_BYTES));
-        let members = Some(self.members(changed(&self.known.committed, to.index.0)));
+        let members = Some(self.members(self.known.changed(&self.known.committed, to.index.0)));
         let time = Timestamp(to.index.0);
         self.storage.stage(&Piece { snapshot, offset: from as u64, time, members, bytes });
     }

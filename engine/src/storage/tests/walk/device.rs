@@ -6,23 +6,26 @@ use lakebed::{Completion as TheirCompletion, DiskError as TheirError, DiskReques
 use lakebed_sim::disk::{Failure, Geometry, Mishap, SimDisk, Survivors, Victim};
 use std::ops::Range;
 
-pub(super) struct Device(SimDisk);
+pub(super) struct Device {
+    disk: SimDisk,
+    room: u64,
+}
 
 impl Device {
     pub(super) const fn new(align: u32) -> Self {
-        Self(SimDisk::new(Geometry { sector: 512, align }))
+        Self { disk: SimDisk::new(Geometry { sector: 512, align }), room: u64::MAX }
     }
 
     pub(super) fn submit(&mut self, op: OpId, request: DiskRequest) {
-        self.0.submit(lakebed::OpId(op.0), asked(request));
+        self.disk.submit(lakebed::OpId(op.0), asked(request));
     }
 
     pub(super) fn in_flight(&self) -> Vec<OpId> {
-        self.0.in_flight().map(|op| OpId(op.0)).collect()
+        self.disk.in_flight().map(|op| OpId(op.0)).collect()
     }
 
     pub(super) fn end(&mut self, op: OpId) -> Result<Completion, DiskError> {
-        told(self.0.complete(lakebed::OpId(op.0)))
+        told(self.disk.complete(lakebed::OpId(op.0)))
     }
 
     /// `keeps`: the cache mostly has what the disk has not, and takes it for durable.
@@ -33,35 +36,41 @@ impl Device {
         draw: &mut Draw,
     ) -> Result<Completion, DiskError> {
         let op = lakebed::OpId(op.0);
-        let all = self.0.mishaps(op);
+        let all = self.disk.mishaps(op);
         let clean = all.iter().find(|of| **of == Mishap::Whole(Failure::CleanKeep));
         let clean = clean.filter(|_| keeps && draw.ratio(3, 4));
         let mishap = *clean.unwrap_or_else(|| draw.pick(all));
-        told(self.0.end_badly(op, mishap, draw))
+        told(self.disk.end_badly(op, mishap, draw))
     }
 
     pub(super) fn makes_durable(&self, op: OpId) -> bool {
         let op = lakebed::OpId(op.0);
-        self.0.is_promise(op) || self.0.is_a(op, Victim::SyncDirectory)
+        self.disk.is_promise(op) || self.disk.is_a(op, Victim::SyncDirectory)
     }
 
     pub(super) fn is_read(&self, op: OpId) -> bool {
         let op = lakebed::OpId(op.0);
-        self.0.is_a(op, Victim::Read)
+        self.disk.is_a(op, Victim::Read)
     }
 
     /// The process is killed, or the power fails.
     pub(super) fn crash(&mut self, is_kill: bool, draw: &mut Draw) {
         if is_kill {
-            return self.0.kill(draw);
+            return self.disk.kill(draw);
         }
         let survivors = *draw.pick(&Survivors::ALL);
-        self.0.cut_power(survivors, draw);
+        self.disk.cut_power(survivors, draw);
     }
 
     /// There is room for so much more, or for anything.
     pub(super) fn limit(&mut self, more: Option<u64>) {
-        self.0.set_room(more.map_or(u64::MAX, |more| self.0.used() + more));
+        self.room = more.map_or(u64::MAX, |more| self.disk.used() + more);
+        self.disk.set_room(self.room);
+    }
+
+    /// How much more there is room for.
+    pub(super) fn room_left(&self) -> u64 {
+        self.room.saturating_sub(self.disk.used())
     }
 
     pub(super) fn len(&self, file: File) -> Option<u64> {
@@ -69,30 +78,36 @@ impl Device {
     }
 
     pub(super) fn content(&self, file: File) -> Option<Bytes> {
-        self.0.content(theirs(file))
+        self.disk.content(theirs(file))
+    }
+
+    /// All there is, as it reads.
+    pub(super) fn contents(&self) -> Vec<(File, Bytes)> {
+        let content = |(file, _)| (file, self.content(file).unwrap_or_default());
+        self.files().into_iter().map(content).collect()
     }
 
     pub(super) fn files(&self) -> Vec<(File, u64)> {
-        self.0.list().map(|(file, len)| (ours(file), len)).collect()
+        self.disk.list().map(|(file, len)| (ours(file), len)).collect()
     }
 
     /// A bit of an entry is another one, wherever in the log that lies.
     pub(super) fn flip(&mut self, frame: &Bytes, byte: usize) {
-        let files: Vec<_> = self.0.list().map(|(file, _)| file).collect();
+        let files: Vec<_> = self.disk.list().map(|(file, _)| file).collect();
         for file in files.into_iter().filter(|file| matches!(file, lakebed::File::Segment(_))) {
-            let bytes = self.0.content(file).unwrap_or_default();
+            let bytes = self.disk.content(file).unwrap_or_default();
             if let Some(at) = holes::offset(&bytes, frame) {
-                self.0.flip(file, (at + byte) as u64 * 8 + 3);
+                self.disk.flip(file, (at + byte) as u64 * 8 + 3);
             }
         }
     }
 
     pub(super) fn rot(&mut self, file: File, range: Range<u64>) {
-        self.0.rot(theirs(file), range);
+        self.disk.rot(theirs(file), range);
     }
 
     pub(super) fn lose(&mut self, file: File) {
-        self.0.lose(theirs(file));
+        self.disk.lose(theirs(file));
     }
 }
 

@@ -1,6 +1,7 @@
 //! What must be there, for whoever sees what is asked of the storage and what it answers.
 
 use super::*;
+use crate::report::Forced;
 use crate::storage::{
     compact::SNAPSHOTS_KEPT, leftover::Leftover, saving::Saving, snapshots::SnapshotFile,
 };
@@ -14,20 +15,38 @@ pub(super) struct Known {
     /// The log as it was appended, entry by entry: its term.
     pub(super) log: Vec<Term>,
     /// What a cut takes away that is not done: until it is, a crash may bring it back.
-    ghosts: Vec<Vec<Term>>,
+    pub(super) ghosts: Vec<Vec<Term>>,
     /// What the cluster has committed; some of it may not have come here.
     pub(super) committed: Vec<Term>,
     /// How far the log was ever called durable, and not cut since.
     pub(super) durable: u64,
     /// How far it was when each entry of this life was appended: what the slots of durable ones prove.
     floors: BTreeMap<u64, u64>,
-    /// Entries that were given again, and are there since.
+    /// Entries that were owed and are given again, of those the ones that this life lacks, and others that were
+    /// there since.
     given: BTreeSet<LogIndex>,
+    lacked: BTreeSet<LogIndex>,
     mended: BTreeSet<LogIndex>,
-    promised: (Term, Option<NodeId>),
+    pub(super) promised: (Term, Option<NodeId>),
     epoch: u64,
+    /// The cluster epoch that is durable, and the one that is wanted.
+    pub(super) epochs: (u64, u64),
+    /// What the hard state calls durable, and the last membership that it knows to be committed.
+    pub(super) hint: u64,
+    pub(super) settled: LogId,
+    /// There is a node, for good.
+    pub(super) is_made: bool,
+    /// Up to here it was made from a backup; what it was made from, as long as it has not met the others.
+    pub(super) founded: u64,
+    pub(super) origin: Origin,
+    pub(super) may_have_formed: bool,
+    /// How often it was to become the only voter since the last restart, and what was told of it.
+    pub(super) forcings: u32,
+    pub(super) forced: Option<Forced>,
+    /// The membership in which it is alone by force: its entry is to be written yet, or was.
+    pub(super) sole: LogId,
     /// The newest snapshot that was ever there.
-    snapshot: LogId,
+    pub(super) snapshot: LogId,
     /// The membership in force, and the one before it: the entries that brought them.
     pub(super) newest: LogId,
     pub(super) previous: LogId,
@@ -37,6 +56,8 @@ pub(super) struct Known {
     pub(super) is_shut: bool,
     /// Something was damaged, ever.
     pub(super) is_struck: bool,
+    /// A snapshot could not be read, ever.
+    has_spoilt: bool,
     /// This restart could not read something, which is as bad as damage.
     pub(super) is_blind: bool,
 }
@@ -81,6 +102,9 @@ pub(super) fn count_files(storage: &Storage, readers: usize, files: &[(File, u64
     assert_eq!(left, None, "nobody knows of it");
     let is_empty = |(file, len): &(File, u64)| matches!(file, File::Spare(_)) && *len == 0;
     assert!(spares.len() <= SPARES_MAX && !files.iter().any(is_empty), "{files:?}");
+    let mut waiting: Vec<File> = journal.spares.waiting().collect();
+    waiting.sort_unstable();
+    assert_eq!(waiting, spares, "spares that nobody knows of");
     assert!(snapshots.whole.len() <= SNAPSHOTS_KEPT + readers, "more than are read");
 }
 
@@ -116,6 +140,12 @@ impl Known {
         self.given.insert(hole);
     }
 
+    /// A restart believes slots, but what is read is there.
+    pub(super) fn read(&mut self, first: LogIndex, through: LogIndex) {
+        let read = self.given.extract_if(first..=through, |_| true);
+        self.mended.extend(read);
+    }
+
     /// The disk is damaged: any of them may be bad again.
     pub(super) fn forget_mended(&mut self) {
         self.mended.clear();
@@ -123,8 +153,8 @@ impl Known {
 
     pub(super) fn truncate(&mut self, kept: u64) {
         self.floors.split_off(&(kept + 1));
-        self.mended.clear();
-        self.given.clear();
+        self.mended.split_off(&LogIndex(kept + 1));
+        self.given.split_off(&LogIndex(kept + 1));
         self.ghosts.push(self.log.clone());
         self.log.truncate(kept as usize);
         self.durable = self.durable.min(kept);
@@ -136,13 +166,20 @@ impl Known {
         assert!(promised >= self.promised, "{promised:?} after {:?}", self.promised);
         self.promised = promised;
         self.epoch = self.epoch.max(storage.write_epoch());
+        let hard = storage.promises().durable();
+        (self.epochs.0, self.hint) = (hard.identity.cluster_epoch, hard.durable_hint.0);
+        self.settled =
+            Some(hard.newest.at).filter(|at| at.index <= hard.commit_hint).unwrap_or(self.settled);
+        if !hard.restored {
+            self.origin = Origin::default();
+        }
         if let Some(at) = self.installing.take_if(|at| storage.installed() == Some(*at)) {
             self.log = self.committed[..at.index.0 as usize].to_vec();
             self.durable = at.index.0;
             self.floors.clear();
             self.mended.clear();
             self.given.clear();
-            let members = changed(&self.log, self.durable);
+            let members = self.changed(&self.log, self.durable);
             assert_eq!(storage.members_installed().at, members, "in force behind {at}");
             (self.newest, self.previous) = (members, members);
         }
@@ -154,14 +191,21 @@ impl Known {
         }
         self.snapshot = self.snapshot.max(storage.snapshot());
         // One that is pinned stays, though two newer ones are there, until one of these cannot be read.
-        let is_bad = self.is_struck || !storage.snapshots.spoilt.is_empty();
+        // That may be gone by now, and the pinned one stays.
+        self.has_spoilt |= storage.marks().has(Mark::SnapshotFoundBad);
+        let is_bad = self.is_struck || self.has_spoilt || !storage.snapshots.spoilt.is_empty();
         if let ([.., older, _], false) = (&storage.snapshots.whole[..], is_bad) {
             let at = older.header.at;
             assert!(storage.first() <= at.index.next(), "the log does not lead on from {at}");
         }
         let holes = &storage.journal.holes;
         let is_there = |index: &LogIndex| holes.first_from(*index) != Some(*index);
-        self.mended.extend(self.given.extract_if(.., |index| is_there(index)));
+        // What a snapshot holds is owed by nobody, and need not be written again before it counts.
+        let newest = self.snapshot.index;
+        self.given.retain(|index| *index > newest && (is_there(index) || holes.owes(*index)));
+        self.lacked.extend(self.given.iter().filter(|index| !is_there(index)));
+        let is_written = |index: &LogIndex| self.lacked.contains(index) && is_there(index);
+        self.mended.extend(self.given.extract_if(.., |index| is_written(index)));
         if storage.journal.cut.is_none() {
             self.ghosts.clear();
         }
@@ -169,6 +213,7 @@ impl Known {
 
     /// What a restart found.
     pub(super) fn judge(&mut self, found: &Recovered) {
+        self.judge_identity(found);
         let Recovered { term, vote, last, first, snapshot, .. } = *found;
         assert!(term >= self.promised.0, "{term} after {:?}", self.promised);
         let is_told = term > self.promised.0 || self.promised.1.is_none_or(|own| vote == Some(own));
@@ -193,14 +238,18 @@ impl Known {
         self.log = log[..last.index.0 as usize].to_vec();
         self.durable = last.index.0;
         self.floors.clear();
-        self.given.clear();
+        self.lacked.clear();
         if is_gated || is_installed {
             self.mended.clear();
+            self.given.clear();
         }
         self.judge_rest(found);
         (self.newest, self.previous) = (found.membership.at, found.previous.at);
+        let (newest, settled) = (self.newest.index, self.settled);
+        assert!(newest >= settled.index, "in force of {newest}, committed was {settled}");
+        self.stand_alone();
         if !self.is_struck {
-            assert_eq!(self.newest, changed(&self.log, self.durable), "in force at {last}");
+            assert_eq!(self.newest, self.changed(&self.log, self.durable), "in force at {last}");
             // What could not be read is done without.
             let is_as_new = self.is_blind || snapshot >= self.snapshot;
             assert!(is_as_new, "{snapshot} after {}", self.snapshot);

@@ -19,6 +19,9 @@ const DAMAGE: [Mark; 9] = [
 impl Walk {
     /// Nothing more is asked: what was comes to its end, and what is missing is given.
     fn rest(&mut self) {
+        if self.swarm.is_small {
+            self.starve();
+        }
         self.device.limit(None);
         for _ in 0..200 {
             while self.complete() {}
@@ -33,7 +36,9 @@ impl Walk {
             self.now = self.storage.deadline().unwrap_or(self.now).max(self.now);
             self.settle();
         }
-        panic!("{} is durable of {}", self.storage.durable(), self.known.last());
+        let Storage { journal, .. } = &self.storage;
+        let (durable, last, spares) = (journal.durable(), self.known.last(), &journal.spares);
+        panic!("{durable} is durable of {last}, spares are {spares:?}");
     }
 
     /// What could not be removed stays until the next start.
@@ -47,8 +52,10 @@ impl Walk {
         let wanted = self.storage.promises().wanted();
         (wanted.term, wanted.vote) == self.storage.promised()
             && self.storage.durable() == self.known.last().index
-            && self.storage.hole().is_none()
+            && (self.storage.hole().is_none() || self.is_alone())
             && self.known.installing.is_none()
+            && self.storage.journal.spares.are_in_order()
+            && self.storage.sought_room() == 0
     }
 
     /// All of the log is read; `is_whole`: nothing of it can be bad.
@@ -88,7 +95,11 @@ impl Walk {
         let proven = self.proven();
         let is_kill = self.swarm.kills(self.has_failed, &mut self.draw);
         self.device.crash(is_kill, &mut self.draw);
-        if let Some(entries) = proven.filter(|_| self.may_strike && self.swarm.harms) {
+        // What failed is to be lost, and nothing else, before the disk may be damaged again.
+        let is_ill = self.swarm.is_sick && (self.has_failed || !self.may_fail);
+        let is_due = self.swarm.harms && self.may_strike && !is_ill;
+        let once_in = if self.swarm.is_sick { 4 } else { 2 };
+        if let Some(entries) = proven.filter(|_| is_due && self.draw.ratio(1, once_in)) {
             (self.may_strike, self.known.is_struck) = (false, true);
             self.known.forget_mended();
             self.strike(entries);
@@ -109,10 +120,14 @@ impl Walk {
     /// Something is damaged that the budget has room for: an entry, slots, both, a header or an end record,
     /// a segment, a snapshot, one copy of the hard state.
     fn strike(&mut self, (seed, [first, hint, floor]): (Seed, [u64; 3])) {
-        let what = self.draw.below(10);
+        // What fails when it is written again was bad before: mostly the last that is proven, for of those before it
+        // a restart believes the slots, and nobody owes them.
+        let is_entry = self.swarm.is_sick && self.draw.ratio(2, 3);
+        let what = if is_entry { 0 } else { self.draw.below(10) };
         let last = if what < 2 { floor } else { hint };
         if what < 3 && first <= last {
-            let index = self.draw.between(first, last);
+            let is_last = is_entry && self.draw.ratio(2, 3);
+            let index = self.draw.between(if is_last { last } else { first }, last);
             let (_, frame) = entry(seed, &self.known.log, index);
             let byte = self.draw.below(frame.len() as u64) as usize;
             self.device.flip(&frame, byte);
@@ -145,7 +160,8 @@ impl Walk {
     fn restart(&mut self) -> bool {
         self.crash();
         while self.recovered.is_none() && !self.is_refused {
-            if self.is_over || self.draw.ratio(1, 80) {
+            let once_in = if self.errand == Errand::Live { 80 } else { 25 };
+            if self.is_over || self.draw.ratio(1, once_in) {
                 self.crash();
             } else {
                 assert!(self.complete(), "a restart that waits for nothing");
@@ -159,10 +175,16 @@ impl Walk {
         self.swarm.is_sick && self.has_failed && self.draw.ratio(1, 3)
     }
 
+    /// How long a life is: behind one that was killed for what failed, long enough for it to be built on.
+    fn steps(&mut self, steps: u64) -> u64 {
+        let is_behind = self.swarm.is_sick && !self.may_fail;
+        if is_behind { self.draw.between(steps, 4 * steps) } else { self.draw.below(steps) }
+    }
+
     pub(super) fn walk(mut self) -> Marks {
         let (lives, steps) = self.swarm.lives();
         for _ in 0..lives {
-            let mut left = self.draw.below(steps);
+            let mut left = self.steps(steps);
             while left > 0 && !self.is_to_be_killed() {
                 self.step();
                 left -= 1;
@@ -186,7 +208,7 @@ impl Walk {
             self.audit(false);
             self.rest();
             if !self.is_over {
-                self.audit(true);
+                self.audit(!self.is_alone());
                 self.send_snapshot();
                 self.come_up();
             }

@@ -53,7 +53,10 @@ impl Walk {
                 let all = state(at);
                 let to = all.len().min(from + PIECE_BYTES.min(bytes_max as usize));
                 self.machine.captured = (at, to);
-                let bytes = Bytes::copy_from_slice(&all[from..to]);
+                let mut bytes = all[from..to].to_vec();
+                let is_other = matches!(self.errand, Errand::Restore { is_other: true, .. });
+                bytes.iter_mut().take(usize::from(is_other)).for_each(|byte| *byte ^= 1);
+                let bytes = Bytes::from(bytes);
                 self.storage.on_captured(capture, Ok(Chunk { bytes, last: to == all.len() }));
             }
             Machine::Restore { at, offset, bytes, last } => {
@@ -65,6 +68,19 @@ impl Walk {
             }
             _ => {}
         }
+    }
+
+    /// One that keeps its own state goes on from there wherever the log leads on, and is never ahead of that;
+    /// nor does it run where it cannot be known how far the log went.
+    pub(super) fn judge_resumed(&self, found: &Recovered) {
+        if !self.swarm.keeps {
+            return;
+        }
+        let (held, end) = (self.held, found.last.index.max(found.snapshot.index));
+        assert!(held.index <= end, "a machine at {held} with a log up to {end}");
+        assert_eq!(found.gate, None, "a machine of its own behind a gate");
+        let leads_on = held.index.next() >= found.first;
+        assert_eq!(self.storage.restored(), leads_on.then_some(held), "from {}", found.first);
     }
 
     pub(super) fn watch_machine(&mut self) {
@@ -107,11 +123,17 @@ impl Walk {
 
     pub(super) fn capture(&mut self) {
         let at = at(&self.known.log, self.machine.applied.unwrap_or(0));
-        if at.index > LogIndex(0) && self.storage.can_capture(at) {
+        // Who was a member before is known no more.
+        let is_known = at.index >= self.known.sole.index;
+        if at.index > LogIndex(0) && is_known && self.storage.can_capture(at) {
+            let first = self.storage.first();
             let from = self.draw.between(1, at.index.0);
-            let pinned = self.draw.ratio(1, 4).then_some(LogIndex(from));
+            let pinned = self.draw.ratio(1, 4).then(|| LogIndex(self.draw.between(1, from)));
             self.storage.retain(LogIndex(from), pinned);
-            let members = self.members(changed(&self.known.log, at.index.0));
+            let lacked = [Some(LogIndex(from)), pinned];
+            self.retained =
+                lacked.map(|from| from.map_or(LogIndex(u64::MAX), |from| from.max(first)));
+            let members = self.members(self.known.changed(&self.known.log, at.index.0));
             self.storage.capture(at, members, Timestamp(at.index.0));
         }
     }

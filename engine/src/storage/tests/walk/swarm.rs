@@ -20,6 +20,12 @@ pub(super) struct Swarm {
     pub(super) is_small: bool,
     /// Snapshots are read from outside, and sent to peers.
     pub(super) is_read: bool,
+    /// Who walks is made from a backup, if it does not join.
+    pub(super) restores: bool,
+    /// It becomes the only voter by force, now and then.
+    pub(super) forces: bool,
+    /// So many segments are kept for members that lack what is in them.
+    pub(super) retains: u64,
 }
 
 impl Swarm {
@@ -34,6 +40,9 @@ impl Swarm {
             joins: draw.ratio(1, 6),
             is_small: draw.ratio(1, 3),
             is_read: draw.ratio(1, 2),
+            restores: draw.ratio(1, 6),
+            forces: draw.ratio(1, 3),
+            retains: *draw.pick(&[1, 3, 1000]),
         }
     }
 
@@ -43,9 +52,10 @@ impl Swarm {
     }
 
     /// Of how many operations one fails, of those that make durable and of others.
-    pub(super) const fn fails_once_in(&self, makes_durable: bool) -> Option<u64> {
+    pub(super) const fn fails_once_in(&self, makes_durable: bool, is_grave: bool) -> Option<u64> {
         match (self.fails, self.is_sick, makes_durable) {
             (false, ..) | (_, true, false) => None,
+            (_, true, true) if is_grave => Some(3),
             (_, true, true) => Some(20),
             _ => Some(400),
         }
