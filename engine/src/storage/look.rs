@@ -502,9 +502,9 @@ impl Look {
         }
     }
 
-    /// Whether the log holds the entry that this membership came with, or began behind it. The hard
-    /// names it before the entry is written: a crash in between leaves the name alone. One that is known to
-    /// be committed stays in force though its entry is lost.
+    /// Whether the log holds the entry that this membership came with, or began behind it. The hard state names
+    /// it before the entry is written: a crash in between leaves the name alone. One that is known to be
+    /// committed stays in force though its entry is lost.
     pub(super) fn is_in_force(&self, membership: &Membership) -> bool {
         let LogId { index, term } = membership.at;
         // A snapshot may hold another entry of that index, of which the log tells.
@@ -518,7 +518,6 @@ impl Look {
         is_it || !is_told && index <= self.hard().commit_hint
     }
 
-    /// The term of an entry of the log.
     /// Of what the log and the snapshots hold. The last segment may have no entry yet, or its last one may be bad.
     fn last_time(&self) -> Timestamp {
         let snapshots = self.whole_snapshots().into_iter().map(|found| found.header.time);
@@ -526,6 +525,7 @@ impl Look {
         snapshots.chain(segments).max().unwrap_or_default()
     }
 
+    /// The term of an entry of the log.
     pub(super) fn term_at(&self, index: LogIndex) -> Term {
         let terms = self.terms();
         let run = terms.partition_point(|(first, _)| *first <= index);
