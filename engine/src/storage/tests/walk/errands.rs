@@ -270,16 +270,23 @@ impl Known {
         *sole != LogId::ZERO && is_after
     }
 
-    /// Whether it may take itself for alone: it was made so, or what its disk calls committed is behind.
+    /// Whether it may take itself for alone: it was made so, or its disk is behind, in what it calls committed or
+    /// in the members that it names.
     pub(super) fn may_be_alone(&self) -> bool {
-        let is_behind = self.is_needed() && self.settled.index < self.newest.index;
+        let is_behind = |(newest, previous): (LogId, LogId)| {
+            (self.is_sole(newest) || self.is_sole(previous)) && self.settled.index < newest.index
+        };
+        let is_behind = is_behind((self.newest, self.previous)) || is_behind(self.named);
         self.is_alone() || self.forcings > 0 || is_behind
     }
 
     /// Whether nothing was committed without it: of two voters each has all of it.
     pub(super) fn is_needed(&self) -> bool {
-        let is_sole = |at: LogId| at.index == self.sole.index;
-        self.sole != LogId::ZERO && (is_sole(self.newest) || is_sole(self.previous))
+        self.is_sole(self.newest) || self.is_sole(self.previous)
+    }
+
+    fn is_sole(&self, at: LogId) -> bool {
+        self.sole != LogId::ZERO && at.index == self.sole.index
     }
 
     /// Nobody has more than it.

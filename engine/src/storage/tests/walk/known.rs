@@ -34,6 +34,8 @@ pub(super) struct Known {
     /// What the hard state calls durable, and the last membership that it knows to be committed.
     pub(super) hint: u64,
     pub(super) settled: LogId,
+    /// The last two memberships that both of its copies name.
+    pub(super) named: (LogId, LogId),
     /// There is a node, for good.
     pub(super) is_made: bool,
     /// Up to here it was made from a backup; what it was made from, as long as it has not met the others.
@@ -170,6 +172,7 @@ impl Known {
         (self.epochs.0, self.hint) = (hard.identity.cluster_epoch, hard.durable_hint.0);
         self.settled =
             Some(hard.newest.at).filter(|at| at.index <= hard.commit_hint).unwrap_or(self.settled);
+        self.named = (hard.newest.at, hard.previous.at);
         if !hard.restored {
             self.origin = Origin::default();
         }
@@ -243,8 +246,13 @@ impl Known {
             self.mended.clear();
             self.given.clear();
         }
+        if is_installed {
+            // Who were members behind the snapshot are so until its leader sends what follows.
+            self.settled = LogId::ZERO;
+        }
         self.judge_rest(found);
         (self.newest, self.previous) = (found.membership.at, found.previous.at);
+        self.named = (self.newest, self.previous);
         let (newest, settled) = (self.newest.index, self.settled);
         assert!(newest >= settled.index, "in force of {newest}, committed was {settled}");
         self.stand_alone();
