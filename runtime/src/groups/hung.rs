@@ -28,6 +28,7 @@ use std::{
     task::Poll,
     time::{Duration, Instant},
 };
+use tempfile::TempDir;
 use tokio::time::{interval, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -55,6 +56,17 @@ impl StateMachine for Deaf {
     fn restore(&mut self, _: u64, _: &[u8], _: bool) -> Result<(), MachineError> {
         Ok(())
     }
+}
+
+/// A node without groups: its directory, where it is to be met, and it.
+fn opened() -> (TempDir, String, Groups, GroupsNode<Deaf>) {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let listen = Listen::Bound(listener);
+    let options = GroupsOptions::new(dir.path(), ClusterId(7), NodeId(1), listen);
+    let (groups, node) = GroupsNode::open(options, |_| Deaf).unwrap();
+    (dir, address, groups, node)
 }
 
 /// A place whose operations do not end before they are let.
@@ -131,12 +143,7 @@ async fn p99(groups: &Groups) -> Duration {
 /// They commit on threads of their own, and their entries are durable while its is not.
 #[tokio::test]
 async fn a_group_whose_disk_hangs_leaves_the_others_their_pace() {
-    let dir = tempfile::tempdir().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let listen = Listen::Bound(listener);
-    let options = GroupsOptions::new(dir.path(), ClusterId(7), NodeId(1), listen);
-    let (groups, mut node) = GroupsNode::open(options, |_| Deaf).unwrap();
+    let (_dir, address, groups, mut node) = opened();
     for group in (1..=HANGING.0).map(GroupId) {
         groups.create(group, [(1, address.as_str())]).unwrap();
     }
@@ -187,12 +194,7 @@ async fn a_group_whose_disk_hangs_leaves_the_others_their_pace() {
 /// meanwhile may ask elsewhere.
 #[tokio::test]
 async fn a_group_that_was_given_up_answers_while_its_disk_hangs() {
-    let dir = tempfile::tempdir().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let listen = Listen::Bound(listener);
-    let options = GroupsOptions::new(dir.path(), ClusterId(7), NodeId(1), listen);
-    let (groups, mut node) = GroupsNode::open(options, |_| Deaf).unwrap();
+    let (_dir, address, groups, mut node) = opened();
     let handle = groups.create(HANGING, [(1, address.as_str())]).unwrap();
     let mut ready = Box::pin(timeout(PATIENCE, written(&handle)));
     poll_fn(|cx| {
@@ -287,12 +289,7 @@ const EIO: DiskError = DiskError::Io { errno: 5 };
 /// The system forgets what it could not write, and would say of the next sync that it was done.
 #[tokio::test]
 async fn a_sync_that_fails_ends_its_group_alone_and_is_not_tried_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let listen = Listen::Bound(listener);
-    let options = GroupsOptions::new(dir.path(), ClusterId(7), NodeId(1), listen);
-    let (groups, mut node) = GroupsNode::open(options, |_| Deaf).unwrap();
+    let (_dir, address, groups, mut node) = opened();
     let create = |group| groups.create(GroupId(group), [(1, address.as_str())]).unwrap();
     let (failing, other) = (create(1), create(2));
     let mut ready =
@@ -356,12 +353,7 @@ impl<F: FnMut() + Send + Sync + 'static> Drop for Parting<F> {
 /// Whoever waited for a group's end opened its directory anew, and found it locked.
 #[tokio::test]
 async fn the_end_of_a_group_whose_node_is_dropped_is_told_when_its_directory_is_free() {
-    let dir = tempfile::tempdir().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let listen = Listen::Bound(listener);
-    let options = GroupsOptions::new(dir.path(), ClusterId(7), NodeId(1), listen);
-    let (groups, mut node) = GroupsNode::open(options, |_| Deaf).unwrap();
+    let (_dir, address, groups, mut node) = opened();
     let handle = groups.create(HANGING, [(1, address.as_str())]).unwrap();
     let mut ready = Box::pin(timeout(PATIENCE, written(&handle)));
     let (mut taken, mut ended) = (None, None);
