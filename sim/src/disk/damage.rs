@@ -54,8 +54,8 @@ impl SimDisk {
         self.directory.names().find(|(_, of)| *of == ino).map(|(file, _)| file)
     }
 
-    /// A sync or durable write ends as if all were well, and nothing of it is durable, or ever will
-    /// be: the cache alone has it.
+    /// A sync or durable write ends as if all were well, and nothing of it is durable for certain, nor will a later
+    /// sync make it so: the cache has it, and the disk what happened to come there.
     ///
     /// # Panics
     /// When it is not in flight.
