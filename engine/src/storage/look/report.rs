@@ -73,8 +73,15 @@ impl Look {
         inspection
     }
 
+    fn lacks_hard_state(&self) -> bool {
+        !self.files().any(|file| file == File::HardState)
+    }
+
     fn hard_blocks(&self) -> Vec<HardBlock> {
         let mut all = Vec::new();
+        if self.lacks_hard_state() {
+            return all;
+        }
         for (copy, name) in ['A', 'B'].into_iter().enumerate() {
             for (block, offset) in OFFSETS[copy].into_iter().enumerate() {
                 let content = match &self.blocks[copy][block] {
@@ -94,6 +101,16 @@ impl Look {
         } else {
             "refuses to start"
         };
+        if self.lacks_hard_state() && !self.is_empty() {
+            return vec![Defect {
+                file: File::HardState,
+                offset: 0,
+                bytes: 0,
+                expected: "the hard state".into(),
+                found: "no such file".into(),
+                then: then.into(),
+            }];
+        }
         let blocks = self.hard_blocks().into_iter();
         let defect = |block: HardBlock| {
             let BlockContent::Bad { found } = block.content else { return None };

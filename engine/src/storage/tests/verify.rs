@@ -147,11 +147,14 @@ fn a_restart_does_what_the_look_said() {
     let believed = flipped(&node.disk, segment, layout.data_at as usize + 3);
     let mut lost = node.disk.clone();
     lost.files.get_mut(&File::HardState).expect("it is there").fill(7);
+    let mut gone = node.disk.clone();
+    gone.files.remove(&File::HardState).expect("it is there");
     for (disk, row, starts, defects) in [
         (torn, "torn", true, [0, 0]),
         (damaged, "damaged", true, [1, 1]),
         (believed, "ordinary", true, [0, 1]),
         (lost, "hard-state-lost", false, [4, 4]),
+        (gone, "hard-state-lost", false, [1, 1]),
     ] {
         for (start, defects) in [Start::Inspect, Start::Verify].into_iter().zip(defects) {
             let found = look(&disk, start);
