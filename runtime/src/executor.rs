@@ -4,8 +4,9 @@ use std::io;
 use tokio::runtime::{Builder, Runtime};
 
 /// How many tasks have their turn between two looks at the sockets, where there is always one that has
-/// something to do. A look is a system call, and a task's turn is several.
-const TURNS_BETWEEN_LOOKS: u32 = 16;
+/// something to do. A look is a system call, and a task's turn is several. Where a leader sends a snapshot, a turn
+/// is a millisecond of copying, and the acknowledgement that a client waits for is heard at the next look.
+const TURNS_BETWEEN_LOOKS: u32 = 4;
 
 /// One of a single thread, for a [`Node`](crate::Node) or a [`GroupsNode`](crate::GroupsNode) and what lives
 /// beside it.
