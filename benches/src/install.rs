@@ -2,7 +2,9 @@
 //! until it is whole and in its place; beside a bare copy of as many bytes through a socket into a
 //! file with one sync. And what those who write notice of it: their latencies meanwhile, beside
 //! those just before, when the same two nodes were up, and those while a bare copy is made on the
-//! same disk: what that does to them no install can undo but by being slower.
+//! same disk: what that does to them no install can undo but by being slower. So once more at the
+//! pace that a limit sets. Apart from it, what they notice of the follower's start: all three nodes
+//! live on one disk, and this one reads its log from it, which elsewhere it does alone.
 
 use crate::{
     node::{Place, free_addresses, ready, run},
@@ -10,7 +12,7 @@ use crate::{
 };
 use bytes::Bytes;
 use futures::future::{Either, join_all, select};
-use lakebed::{Control, LogId, MachineError, Mark, Role, StateMachine, Status, Timestamp};
+use lakebed::{Control, LogId, MachineError, Mark, Role, StateMachine, Status, Timestamp, Tuning};
 use lakebed_runtime::{DiskKind, Handle};
 use std::{
     cell::RefCell,
@@ -32,6 +34,8 @@ const BEFORE: Duration = Duration::from_secs(3);
 /// What is written for the log to leave the follower behind.
 const LARGE_BYTES: usize = 512 << 10;
 const LARGE_COUNT: usize = 70;
+/// What a leader may send in a second where it has a limit.
+const LIMIT_BYTES: u64 = 128 << 20;
 
 /// A state of `megabytes`, both disks.
 pub fn compare(megabytes: u64, rounds: usize, dir: &Path) {
@@ -49,7 +53,8 @@ pub fn compare(megabytes: u64, rounds: usize, dir: &Path) {
 fn compare_one(mib: usize, rounds: usize, dir: &Path, disk: DiskKind) {
     // Each once when nobody writes, and once under load.
     let (mut theirs, mut ours) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-    let (mut before, mut copying, mut installing) = <(Latencies, Latencies, Latencies)>::default();
+    let mut before = Latencies::default();
+    let mut meanwhile = Meanwhile::default();
     let speed = |took: Duration| (mib * MIB) as f64 / took.as_secs_f64() / 1e9;
     let source = Source::new(dir, mib);
     run(async {
@@ -59,18 +64,28 @@ fn compare_one(mib: usize, rounds: usize, dir: &Path, disk: DiskKind) {
             theirs[0].push(speed(source.copy().await));
             source.forget_copy();
             cluster.leave_behind().await;
-            ours[0].push(speed(cluster.bring_back().await));
+            cluster.start_again().await;
+            ours[0].push(speed(cluster.install().await));
             cluster.leave_behind().await;
             let leader = cluster.leader().clone();
             let (quiet, ()) = write_until(&leader, tokio::time::sleep(BEFORE)).await;
             before.add(&quiet);
             let (busy, took) = write_until(&leader, source.copy()).await;
             source.forget_copy();
-            copying.add(&busy);
+            meanwhile.copying.add(&busy);
             theirs[1].push(speed(took));
-            let (busy, took) = write_until(&leader, cluster.bring_back()).await;
-            installing.add(&busy);
+            let (busy, ()) = write_until(&leader, cluster.start_again()).await;
+            meanwhile.starting.add(&busy);
+            let (busy, took) = write_until(&leader, cluster.install()).await;
+            meanwhile.installing.add(&busy);
             ours[1].push(speed(took));
+            cluster.leave_behind().await;
+            let leader = cluster.leader().clone();
+            leader.tune(tuning(LIMIT_BYTES)).expect("it can be");
+            cluster.start_again().await;
+            let (busy, _) = write_until(&leader, cluster.install()).await;
+            meanwhile.limited.add(&busy);
+            leader.tune(tuning(0)).expect("it can be");
         }
         cluster.end().await;
     });
@@ -85,16 +100,35 @@ fn compare_one(mib: usize, rounds: usize, dir: &Path, disk: DiskKind) {
         );
     }
     for (n, title) in ["p50", "p99"].into_iter().enumerate() {
-        let [before, copying, installing] = [&before, &copying, &installing].map(|all| &all.0[n]);
-        let of = |what: &[f64], other| readable_ratio(&ratios(what, other));
-        println!("    a write's {title}: {:.2} ms before", median(before));
-        println!("      while a copy is made {:.2} ms, {}", median(copying), of(copying, before));
-        println!(
-            "      during an install {:.2} ms, {}",
-            median(installing),
-            of(installing, before)
-        );
-        println!("      an install's to a copy's: {}", of(installing, copying));
+        println!("    a write's {title}: {:.2} ms before", median(&before.0[n]));
+        for (what, during) in meanwhile.each() {
+            let (during, before) = (&during.0[n], &before.0[n]);
+            let ratio = readable_ratio(&ratios(during, before));
+            println!("      {what} {:.2} ms, {ratio}", median(during));
+        }
+        let of_copy = ratios(&meanwhile.installing.0[n], &meanwhile.copying.0[n]);
+        println!("      an install's to a copy's: {}", readable_ratio(&of_copy));
+    }
+}
+
+/// What writes took while something else went on, of which a round's are compared with those before.
+#[derive(Default)]
+struct Meanwhile {
+    copying: Latencies,
+    starting: Latencies,
+    installing: Latencies,
+    limited: Latencies,
+}
+
+impl Meanwhile {
+    fn each(&self) -> [(String, &Latencies); 4] {
+        let limit = format!("during an install at {} MiB/s", LIMIT_BYTES >> 20);
+        [
+            ("while a copy is made".into(), &self.copying),
+            ("while the follower starts".into(), &self.starting),
+            ("during an install".into(), &self.installing),
+            (limit, &self.limited),
+        ]
     }
 }
 
@@ -142,12 +176,7 @@ impl<'a> Cluster<'a> {
             dir: &self.dir.join(node.to_string()),
             disk: self.disk,
         };
-        place.open(State::new(self.mib), |tuning| {
-            // Nothing is kept for those who were not there, and nobody calls an election because
-            // two processors have much to do.
-            tuning.retain_log_bytes = 0;
-            tuning.election = (Duration::from_secs(2), Duration::from_secs(4));
-        })
+        place.open(State::new(self.mib), |own| *own = tuning(0))
     }
 
     async fn find_leader(&mut self) {
@@ -187,15 +216,21 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// Starts the follower again. How long it took from the first chunk to the last in its place.
-    async fn bring_back(&mut self) -> Duration {
+    /// Starts the follower again, and waits for the first chunk.
+    async fn start_again(&mut self) {
         let away = self.away();
         self.handles[away] = self.open(away);
         let handle = &self.handles[away];
         while status(handle).await.snapshot_bytes_received == 0 {
             pause().await;
         }
+    }
+
+    /// How long it takes from the first chunk to the last in its place; and waits until the follower
+    /// has what was written meanwhile.
+    async fn install(&self) -> Duration {
         let begun = Instant::now();
+        let handle = &self.handles[self.away()];
         while !status(handle).await.marks.has(Mark::Installed) {
             pause().await;
         }
@@ -214,6 +249,17 @@ impl<'a> Cluster<'a> {
             handle.shutdown(false).await.expect("it ends");
         }
     }
+}
+
+/// Nothing is kept for those who were not there, nobody calls an election because two processors have
+/// much to do, and the leader sends so many bytes of a state in a second; zero: as fast as it can.
+fn tuning(limit: u64) -> Tuning {
+    let mut tuning = Tuning::default();
+    tuning.snapshot_log_bytes = 0;
+    tuning.retain_log_bytes = 0;
+    tuning.election = (Duration::from_secs(2), Duration::from_secs(4));
+    tuning.transfer_bytes_per_second = limit;
+    tuning
 }
 
 async fn status(handle: &Handle) -> Status {

@@ -396,7 +396,8 @@ pub(crate) struct TuningArgs {
     /// meanwhile, the newest is sent instead [default: 8 GiB]
     #[arg(long, value_name = "BYTES")]
     transfer_log_bytes: Option<u64>,
-    /// How many bytes of snapshots a leader sends in a second, at most; zero: no limit [default: 0]
+    /// How many bytes of snapshots a leader sends in a second, at most and evenly, so that those who write
+    /// meanwhile notice little; zero: no limit [default: 0]
     #[arg(long, value_name = "BYTES")]
     transfer_bytes_per_second: Option<u64>,
     /// In how many hours log and snapshots are read again, slowly, to find what went bad on the disk

@@ -189,8 +189,9 @@ pub struct Tuning {
     /// The most members that are sent a snapshot at one time; others wait for their turn, learners for voters. At
     /// least one; 2 unless set.
     pub transfers_max: u32,
-    /// The most bytes of snapshots sent in a second, to all members together and on average over a
-    /// heartbeat. Zero: as fast as the receivers' disks take them. Zero unless set.
+    /// The most bytes of snapshots sent in a second, to all members together, and evenly: never more at one
+    /// time than a piece for each, and what a sixteenth of a heartbeat brings. Zero: as fast as the receivers'
+    /// disks take them. Zero unless set.
     pub transfer_bytes_per_second: u64,
     /// How long a pass over log and snapshots takes that reads all of it again, one piece at a
     /// time, to find what has gone bad on the disk while there is another one. Zero: none are made.

@@ -25,11 +25,15 @@ impl Raft {
         if self.is_plain {
             return;
         }
-        match &self.role {
+        match &mut self.role {
             Role::Forming(_) => self.form(),
             Role::Leader(leader) if leader.quiet.is_asleep => {}
-            Role::Leader(leader) if self.now >= leader.heartbeat_at => self.beat(),
-            Role::Leader(_) => {}
+            Role::Leader(leader) => {
+                leader.allowance.fill(&self.tuning, self.now);
+                if self.now >= leader.heartbeat_at {
+                    self.beat();
+                }
+            }
             Role::Follower(_) | Role::PreCandidate(_) | Role::Candidate(_) => {
                 let is_over = self.election_at().is_some_and(|at| self.now >= at);
                 if is_over && self.may_campaign() {
@@ -52,7 +56,7 @@ impl Raft {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let role = match &self.role {
             Role::Forming(forming) => Some(forming.greet_at),
-            Role::Leader(leader) => leader.deadline().or_else(|| self.rests_alone_at()),
+            Role::Leader(leader) => leader.deadline(&self.tuning).or_else(|| self.rests_alone_at()),
             _ if self.may_campaign() || self.may_ask_around() => self.election_at(),
             _ => None,
         };
@@ -101,8 +105,8 @@ impl Raft {
         let (least, most) = self.tuning.election;
         leader.heartbeat_at = self.now.after(self.tuning.heartbeat);
         leader.heartbeat_due = true;
-        let (may_send, window) = (leader.allowance.is_left(), self.tuning.inflight_bytes_max);
-        leader.allowance.beat(&self.tuning);
+        let may_send = leader.allowance.wait(&self.tuning).is_none();
+        let window = self.tuning.inflight_bytes_max;
         leader.committed_before =
             std::mem::replace(&mut leader.committed_then, self.log.marks.committed());
         let durable = self.log.marks.durable();

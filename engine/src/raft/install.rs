@@ -83,7 +83,7 @@ impl Raft {
             // The one before turned out bad: this one begins from its beginning.
             Read::Another => return peer.begin_transfer(),
         }
-        allowance.spend(piece.bytes.len());
+        allowance.spend(piece.bytes.len(), &self.tuning, self.now);
         if is_first && peer.pace == Pace::Install {
             peer.next = piece.snapshot.at.index.next();
         }

@@ -5,6 +5,7 @@
 //! Handlers (`on_*`) record; the steps of the facade's `settle` act. Invariant: nothing that it
 //! says to others rests on something its own disk does not hold.
 
+mod allowance;
 mod apply;
 mod change;
 mod election;

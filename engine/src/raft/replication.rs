@@ -45,7 +45,7 @@ struct Feed<'a> {
     notice: bool,
     /// How many more peers may read from disk.
     readers: u64,
-    /// Whether more of a snapshot may be sent before the next heartbeat.
+    /// Whether more of a snapshot may be read now.
     may_transfer: bool,
     messages: &'a mut Vec<Message>,
     wishes: &'a mut Vec<ReadWish>,
@@ -224,7 +224,7 @@ impl Raft {
             heartbeat: std::mem::take(&mut leader.heartbeat_due),
             notice,
             readers: readers.saturating_sub(busy as u64),
-            may_transfer: leader.allowance.is_left(),
+            may_transfer: leader.allowance.wait(&self.tuning).is_none(),
             messages: &mut self.messages,
             wishes: &mut self.wishes,
             pieces: &mut self.pieces_wanted,

@@ -4,21 +4,22 @@
 
 use super::{
     Raft,
+    allowance::Allowance,
     change::Changing,
     formation::Forming,
     lease::Lease,
     log::Watermarks,
     progress::{Pace, Peer},
     rest::{Quiet, Rest},
-    transfer::Allowance,
 };
 use crate::{
     action::{Outcome, Refusal},
+    config::Tuning,
     entry::{Kind, seal_body},
     marks::Mark,
     membership::Membership,
     message::{Conflict, Life},
-    types::{Instant, LogId, LogIndex, NodeId, Term, Timestamp},
+    types::{Instant, LogId, LogIndex, NodeId, Term, Timestamp, earliest},
 };
 use std::time::Duration;
 
@@ -134,8 +135,10 @@ impl Leader {
     }
 
     /// When peers are to hear something though nothing happens.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        let at = self.notice_at.map_or(self.heartbeat_at, |at| at.min(self.heartbeat_at));
+    pub(super) fn deadline(&self, tuning: &Tuning) -> Option<Instant> {
+        let is_sending = self.peers.iter().any(|peer| peer.transfer.is_some());
+        let piece = self.allowance.wait(tuning).filter(|_| is_sending);
+        let at = earliest([Some(self.heartbeat_at), self.notice_at, piece])?;
         (!self.peers.is_empty() && !self.quiet.is_asleep).then_some(at)
     }
 
@@ -284,7 +287,7 @@ impl Raft {
             full_since: None,
             passed_over: None,
             wanted_beyond: None,
-            allowance: Allowance::new(&self.tuning),
+            allowance: Allowance::new(self.now),
             lease: Lease::default(),
             quiet: Quiet::new(self.now),
         }));

@@ -5,11 +5,9 @@
 
 use super::waiting::Behind;
 use crate::{
-    config::Tuning,
     message::InstallAnswer,
     types::{LogIndex, Piece, SnapshotName},
 };
-use std::time::Duration;
 
 /// After so many heartbeats in which a peer got no further, what is kept for it is let go; it is
 /// begun anew with the newest snapshot.
@@ -192,80 +190,11 @@ pub(super) enum Read {
     Another,
 }
 
-/// How much more of snapshots may be sent before the next heartbeat; negative: as much too much.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Allowance(i128);
-
-impl Allowance {
-    pub(super) fn new(tuning: &Tuning) -> Self {
-        let mut allowance = Self(0);
-        allowance.beat(tuning);
-        allowance
-    }
-
-    /// What was not used is not saved up.
-    pub(super) fn beat(&mut self, tuning: &Tuning) {
-        let second = Duration::from_secs(1).as_nanos();
-        let most = u128::from(tuning.transfer_bytes_per_second) * tuning.heartbeat.as_nanos();
-        self.0 = match tuning.transfer_bytes_per_second {
-            0 => i128::MAX,
-            // At least a byte, or a slow limit would be a halt.
-            _ => self.0.min(0) + (most / second).max(1) as i128,
-        };
-    }
-
-    pub(super) const fn spend(&mut self, bytes: usize) {
-        if !cfg!(lakebed_break = "send_without_a_limit") {
-            self.0 -= bytes as i128;
-        }
-    }
-
-    pub(super) const fn is_left(self) -> bool {
-        self.0 > 0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::types::{LogId, Term};
     use std::collections::VecDeque;
-
-    fn limited(bytes_per_second: u64) -> (Allowance, Tuning) {
-        let heartbeat = Duration::from_millis(100);
-        let tuning =
-            Tuning { transfer_bytes_per_second: bytes_per_second, heartbeat, ..Tuning::default() };
-        (Allowance::new(&tuning), tuning)
-    }
-
-    #[test]
-    fn without_a_limit_there_is_always_some_left() {
-        let (mut allowance, tuning) = limited(0);
-        for _ in 0..3 {
-            allowance.spend(usize::MAX);
-            assert!(allowance.is_left());
-        }
-        allowance.beat(&tuning);
-        assert!(allowance.is_left());
-    }
-
-    #[test]
-    fn what_is_spent_too_much_is_waited_for_and_what_is_not_spent_is_lost() {
-        let (mut allowance, tuning) = limited(1000);
-        allowance.beat(&tuning);
-        allowance.spend(99);
-        assert!(allowance.is_left(), "a hundred for each heartbeat");
-        allowance.spend(1 + 200);
-        for _ in 0..2 {
-            assert!(!allowance.is_left());
-            allowance.beat(&tuning);
-        }
-        assert!(!allowance.is_left(), "all of two heartbeats was spent before");
-        allowance.beat(&tuning);
-        assert!(allowance.is_left());
-        let (slow, _) = limited(1);
-        assert!(slow.is_left(), "a byte at least");
-    }
 
     #[test]
     fn a_peer_that_may_be_sent_nothing_is_not_given_up() {

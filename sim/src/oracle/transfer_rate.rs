@@ -1,18 +1,17 @@
-//! Snapshots leave a node no faster than `Tuning::transfer_bytes_per_second` says, to all members together and
-//! on average over a heartbeat (config.rs).
+//! Snapshots leave a node no faster than `Tuning::transfer_bytes_per_second` says, to all members together, and
+//! evenly (config.rs).
 //!
 //! Seen on the wire, by the node's own clock. What may be sent at any time is a bucket that fills at that rate:
-//! what a heartbeat brings, and beside it one piece for each who is being sent some, as those are read that
-//! were asked for before it was spent.
+//! what a part of a heartbeat brings, and beside it one piece for each who is being sent some, as those are read
+//! that were asked for before it was spent.
 
 use super::{Checked, Violation};
 use crate::plan::{FaultKind, Plan};
 use lakebed::{Instant, NodeId, Term, inspect::SentPiece};
 use std::{collections::BTreeSet, time::Duration};
 
-/// So many heartbeats' worth: what is left of one when the first byte is sent, what the next brings at once,
-/// and one that came earlier than the one before, as times change.
-const HEARTBEATS: u128 = 3;
+/// The part of a heartbeat whose worth may be sent at one time.
+const SHARE: u128 = 16;
 const SECOND: u128 = 1_000_000_000;
 
 #[derive(Clone, Debug)]
@@ -81,17 +80,17 @@ impl Rates {
         sender.at = now;
         sender.ahead =
             sender.ahead.saturating_sub(passed * rate) + u128::from(piece.bytes) * SECOND;
-        let beats = HEARTBEATS * self.heartbeat.as_nanos() * rate;
+        let share = self.heartbeat.as_nanos() * rate / SHARE;
         let read = u128::from(sender.piece) * sender.to.len() as u128 * SECOND;
-        if sender.ahead <= beats + read {
+        if sender.ahead <= share + read {
             return Ok(());
         }
         let what = format!(
             "has sent {} bytes of snapshots more than {} in a second make, and a lead of {} is what \
-             heartbeats and {} peers excuse",
+             a share of a heartbeat and {} peers excuse",
             sender.ahead / SECOND,
             self.bytes_per_second,
-            (beats + read) / SECOND,
+            (share + read) / SECOND,
             sender.to.len()
         );
         Err(Violation::new("snapshots go no faster than is configured", node, what))
@@ -125,11 +124,12 @@ mod tests {
     }
 
     #[test]
-    fn more_is_told_once_heartbeats_and_pieces_excuse_it_no_longer() {
-        // Three heartbeats of ten milliseconds, and a piece for each peer.
-        assert_eq!(let_through(100_000, 1, 0), 4);
-        assert_eq!(let_through(100_000, 2, 0), 5);
-        let twice = let_through(100_000, 1, 5 * MS);
-        assert!((4..10).contains(&twice), "{twice}");
+    fn more_is_told_once_a_share_and_pieces_excuse_it_no_longer() {
+        // What a sixteenth of ten milliseconds brings, and a piece for each peer.
+        assert_eq!(let_through(100_000, 1, 0), 1);
+        assert_eq!(let_through(100_000, 2, 0), 2);
+        assert_eq!(let_through(100_000, 1, 9 * MS), 1, "a tenth too soon");
+        assert_eq!(let_through(2_000_000, 1, 0), 2, "the share is more than a piece");
+        assert_eq!(let_through(2_000_000, 1, MS / 4), 3, "and half of the next is paid for");
     }
 }

@@ -379,3 +379,24 @@ fn who_is_there_and_gets_no_further_comes_after_others() {
         assert_eq!(peer(&mut raft).is_stuck, is_there);
     }
 }
+
+/// What a limit allows leaves evenly, and not all of a heartbeat's at once: the leader wakes for the next piece.
+#[test]
+fn the_next_piece_is_read_when_the_last_one_is_paid_for() {
+    let mut raft = sending(false);
+    raft.tuning.transfer_bytes_per_second = 1000;
+    answer(&mut raft, of_this(10, false));
+    assert_eq!(goes_on(&mut raft), Some(10));
+    raft.on_piece_read(node(2), piece(10, 10));
+    answer(&mut raft, of_this(20, false));
+    assert_eq!(goes_on(&mut raft), None, "ten bytes are ten milliseconds");
+    let paid = raft.now.after(Duration::from_millis(10));
+    assert_eq!(raft.deadline(), Some(paid));
+    raft.now = paid;
+    raft.time_out();
+    assert_eq!(goes_on(&mut raft), Some(20));
+    raft.on_piece_read(node(2), piece(20, 10));
+    assert!(raft.deadline() < Some(raft.now.after(Duration::from_millis(11))));
+    peer(&mut raft).transfer = None;
+    assert!(raft.deadline() > Some(raft.now.after(Duration::from_millis(11))), "for nobody");
+}
