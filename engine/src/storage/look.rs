@@ -65,6 +65,8 @@ pub(crate) struct Look {
     /// Files that nothing needs.
     pub(super) doomed: Vec<File>,
     log: Log,
+    /// No slot is believed: all entries are read.
+    reads_all: bool,
     /// What takes the place of the log that was found.
     instead: Option<Instead>,
 }
@@ -98,8 +100,13 @@ impl Look {
             spares: Vec::new(),
             doomed: Vec::new(),
             log: Log::default(),
+            reads_all: false,
             instead: None,
         }
+    }
+
+    pub(super) const fn read_all(&mut self) {
+        self.reads_all = true;
     }
 
     pub(super) fn take_files(&mut self, mut files: Vec<(File, u64)>) {

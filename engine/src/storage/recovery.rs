@@ -7,12 +7,13 @@
 mod build;
 mod confirm;
 mod force;
+mod keep;
 mod reads;
 mod restore;
 mod sealed;
 mod standing;
 
-use self::{confirm::Confirming, sealed::Sealed, standing::Standing};
+use self::{confirm::Confirming, keep::Keeping, sealed::Sealed, standing::Standing};
 use super::{
     Recovered,
     journal::Journal,
@@ -86,6 +87,8 @@ pub(crate) struct Recovery {
     phase_began: Option<Instant>,
     failed: Option<(File, DiskError)>,
     has_lost_state: bool,
+    /// What a recovery by force rests on is written again as it is read.
+    is_keeping: bool,
     /// A recovery by force that is written.
     forced: Option<Box<Forced>>,
     /// Reads of this stage that failed.
@@ -115,6 +118,8 @@ enum Stage {
     /// The newest snapshot is being read.
     Standing(Box<Standing>),
     Verify(Box<Verification>),
+    /// What was written again is on its way to the disk, before this node becomes the only voter.
+    Keep(Box<Keeping>),
     /// This node becomes the only voter.
     Forced(Version),
     Adopt(Version, Verdict),
@@ -143,6 +148,7 @@ impl Recovery {
             phase_began: None,
             failed: None,
             has_lost_state: false,
+            is_keeping: false,
             forced: None,
             unread: Vec::new(),
             unread_snapshots: Vec::new(),
@@ -313,6 +319,7 @@ impl Recovery {
                     self.verify(verification, parts.ops)?;
                     return Ok(false);
                 }
+                Stage::Keep(keeping) => self.go_on_keeping(keeping, parts),
                 Stage::Forced(version) => {
                     if !self.go_on_forcing(version, parts) {
                         return Ok(false);

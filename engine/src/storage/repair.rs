@@ -197,7 +197,7 @@ fn clearing(
 }
 
 /// Entries and slots above *proven*, and rebuilt slots, as they lie in whole blocks.
-fn rewriting(
+pub(super) fn rewriting(
     found: &SegmentFound,
     scanned: &Scanned,
     proven: LogIndex,

@@ -12,6 +12,7 @@ use crate::{
     },
     types::{LogId, LogIndex},
 };
+use bytes::BytesMut;
 use std::ops::Range;
 
 /// The log as a whole.
@@ -50,7 +51,7 @@ impl Look {
 
     /// Whether the slots of proven entries are believed. A cut that is repeated clears all there is.
     pub(in crate::storage) fn believes(&self) -> bool {
-        !self.is_cutting()
+        !self.is_cutting() && !self.reads_all
     }
 
     /// Of what was believed all was read that is not in doubt. Tells what must be read of what is.
@@ -109,21 +110,23 @@ impl Look {
         behind.map(|(segment, _)| segment)
     }
 
-    /// All of a full segment was read. False: something that no snapshot holds is bad.
-    pub(in crate::storage) fn judge_sealed(&mut self, segment: u32) -> bool {
+    /// All of a full segment was read: whether nothing is bad that no snapshot holds; and its bytes, if nothing
+    /// at all is.
+    pub(in crate::storage) fn judge_sealed(&mut self, segment: u32) -> (bool, Option<BytesMut>) {
         let (rules, snapshot) = (self.rules_of_log(), self.snapshot().index);
         let found = &mut self.segments[segment as usize];
         let image = std::mem::take(&mut found.image);
-        let (Some(header), Some(end)) = (&found.header, &found.end) else { return true };
+        let (Some(header), Some(end)) = (&found.header, &found.end) else { return (true, None) };
         let rules = Rules { stop: Some(end.last.index.next()), believes: false, ..rules };
         let scanned = scan::scan(header, &image, &rules);
         let is_whole = scanned.tail == Tail::End;
         let is_known = !matches!(scanned.tail, Tail::Unknown(_));
         let is_owed = scanned.holes.last().is_some_and(|hole| hole.id.index > snapshot);
-        if !is_whole {
-            (found.scanned, found.image, found.end) = (Some(scanned), image, None);
+        if is_whole {
+            return (true, Some(image));
         }
-        is_whole || is_known && !is_owed
+        (found.scanned, found.image, found.end) = (Some(scanned), image, None);
+        (is_known && !is_owed, None)
     }
 
     /// It is not known what some of the log was, but the newest snapshot holds what it did: the log

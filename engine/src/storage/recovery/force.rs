@@ -3,6 +3,7 @@
 //! One update of the hard state does all of it, so that a crash leaves the old node or the new one:
 //! epoch and term rise, the vote is its own, it is the only member, and where a record of the log
 //! is bad the same update marks a cut there. What the cut takes is cleared as after any crash.
+//! What it leaves is durable before (`keep.rs`).
 //! Knows nothing of other nodes: what they had is lost, and the caller says that this is understood.
 
 use super::{Parts, Recovery, Stage};
@@ -55,9 +56,7 @@ impl Recovery {
             return Err(Halt::Forced(Box::new(forced)));
         }
         self.phase(Phase::Repair, now);
-        self.forced = Some(Box::new(Forced { is_done: true, ..forced }));
-        self.stage = Stage::Forced(promises.version());
-        *parts.promises = Some(promises);
+        self.keep(promises, Forced { is_done: true, ..forced }, parts);
         Ok(())
     }
 
@@ -91,6 +90,9 @@ impl Recovery {
     pub(super) fn begin_anew(&mut self, parts: &mut Parts<'_>) {
         self.stage = Stage::Begin;
         self.look = Look::new(&self.config);
+        if self.is_keeping && self.forced.is_none() {
+            self.look.read_all();
+        }
         *parts.journal = Journal::new(parts.journal.identity, &self.config);
     }
 }
@@ -155,6 +157,8 @@ impl Look {
         let members = Arc::clone(self.members_in_force());
         promises.want(|hard| {
             last = self.end_at(first_bad, found, hard).unwrap_or(last);
+            // All of it was read, and is durable by then: what is bad later is not taken for torn.
+            hard.durable_hint = hard.durable_hint.max(last.index);
             become_alone(hard, &before, last.index);
         });
         let forced = Forced {

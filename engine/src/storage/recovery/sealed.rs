@@ -2,7 +2,7 @@
 //! than their ends, are read one after another, and nothing of them is kept.
 //!
 //! Decides nothing: one that is bad is judged by what is there, as if it were not full, and none behind it is
-//! read. Invariant: no more than one of them lies in memory.
+//! read. Invariant: no more than one of them lies in memory, and one that is being written again.
 
 use super::{Parts, Recovery, Stage};
 use crate::{
@@ -53,8 +53,11 @@ impl Recovery {
         now: Instant,
         parts: &mut Parts<'_>,
     ) -> Result<(), Halt> {
-        let is_whole = self.look.judge_sealed(sealed.reads);
-        match sealed.wanted.pop_front().filter(|_| is_whole) {
+        let (goes_on, image) = self.look.judge_sealed(sealed.reads);
+        if let Some(image) = image.filter(|_| self.is_keeping) {
+            self.write_back(sealed.reads, image, parts.ops);
+        }
+        match sealed.wanted.pop_front().filter(|_| goes_on) {
             Some(next) => self.read_one(Sealed { reads: next, ..sealed }, parts.ops),
             None => {
                 self.look.follow_log();

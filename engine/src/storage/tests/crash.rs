@@ -93,9 +93,11 @@ impl Inode {
         durable[at..at + sector.len()].copy_from_slice(sector);
     }
 
+    /// What an earlier sync has failed for is clean, and stays what it is.
     fn sync(&mut self) {
-        self.dirty.clear();
-        self.durable = self.bytes.clone();
+        for (at, sector) in std::mem::take(&mut self.dirty) {
+            self.keep(at, &sector);
+        }
     }
 
     fn crash(&mut self, draw: &mut impl FnMut(u64) -> u64) {

@@ -151,6 +151,7 @@ impl Walk {
         // What could not be read when it became the only voter may be lost by that.
         let is_forced = self.errand == Errand::Force { is_acknowledged: true };
         self.known.is_struck |= self.known.is_blind && is_forced;
+        self.known.is_struck_since |= self.known.is_blind && is_forced;
         (self.joining, self.known.is_blind) = (None, false);
         self.retained = [LogIndex(u64::MAX); 2];
         // Mostly its leader goes on sending.
@@ -212,9 +213,10 @@ impl Walk {
             Halt::LogLost { .. } if self.known.is_struck && !self.swarm.keeps => {
                 self.known.is_shut = true;
             }
-            // Nobody gives a machine of its own what its log has lost, or who is alone.
+            // Nobody gives a machine of its own what its log has lost, or who is alone what was damaged since.
             Halt::Refused { .. }
-                if self.known.is_struck && (self.swarm.keeps || self.known.may_be_alone()) =>
+                if self.known.is_struck && self.swarm.keeps
+                    || self.known.is_struck_since && self.known.may_be_alone() =>
             {
                 self.is_refused = self.recovered.is_none();
             }

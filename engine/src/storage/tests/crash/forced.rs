@@ -4,7 +4,10 @@
 
 use super::{Disk, Lives, config, format, restored::Run};
 use crate::{
-    disk::hard_state::{BLOCK_BYTES, HardState, OFFSETS},
+    disk::{
+        hard_state::{BLOCK_BYTES, HardState, OFFSETS},
+        segment::SLOT_BYTES,
+    },
     membership::Member,
     report::Forced,
     storage::*,
@@ -26,6 +29,17 @@ enum Damage {
     Sealed,
     /// The newest segment.
     Segment,
+    /// The last entries are in the cache alone: their sync failed, and the process was killed for it.
+    CachedTail,
+    /// An entry among others that a peer gave again, of the newest segment or of a full one.
+    Cached,
+    CachedSealed,
+}
+
+impl Damage {
+    const fn is_cached(self) -> bool {
+        matches!(self, Self::CachedTail | Self::Cached | Self::CachedSealed)
+    }
 }
 
 /// A member of three that has lived a while, its last entry, and the first one that is bad.
@@ -45,23 +59,33 @@ fn survivor(seed: u64, damage: Damage) -> Option<Survivor> {
         lives.complete();
     }
     // Writes pause, and what is durable is said.
-    lives.now = lives.now.after(std::time::Duration::from_secs(1));
-    lives.settle();
+    if damage != Damage::CachedTail {
+        lives.now = lives.now.after(std::time::Duration::from_secs(1));
+        lives.settle();
+    }
     while !lives.in_flight.is_empty() {
         lives.complete();
     }
-    let (last, term) = (lives.last(), lives.storage.promises().durable().term);
+    let (last, hard) = (lives.last(), lives.storage.promises().durable());
+    let (term, is_proven) = (hard.term, hard.durable_hint.max(hard.commit_hint) == last.index);
+    if damage == Damage::CachedTail && is_proven {
+        return None;
+    }
     let journal = &lives.storage.journal;
     let snapshot = lives.storage.snapshot().index;
     let active = journal.active.as_ref().filter(|active| active.slots.len() > 4)?;
     let (n, sequence, first) = (active.slots.len() - 3, active.sequence, active.first);
     let (slot_at, entry_at) = (active.layout.slot_offset(n as u32), active.slots[n].offset);
+    let (of_last, slot) = (active.slots.len() as u32 - 1, active.slots.last()?);
+    let slot_of_last = active.layout.slot_offset(of_last) as usize;
+    let ends = [slot_of_last..slot_of_last + SLOT_BYTES, slot.offset as usize..slot.end() as usize];
     let sealed = journal.sealed.back().map(|sealed| (sealed.sequence, sealed.layout, sealed.first));
     let mut disk = lives.disk;
     let mut flip = |sequence, at: usize| {
         let inode = disk.inode(File::Segment(sequence)).expect("it is there");
-        for bytes in [&mut inode.bytes, &mut inode.durable] {
-            Arc::make_mut(bytes)[at] ^= 0x10;
+        Arc::make_mut(&mut inode.durable)[at] ^= 0x10;
+        if !damage.is_cached() {
+            Arc::make_mut(&mut inode.bytes)[at] ^= 0x10;
         }
     };
     let bad = match damage {
@@ -73,10 +97,19 @@ fn survivor(seed: u64, damage: Damage) -> Option<Survivor> {
             }
             Some(LogIndex(first.0 + n as u64))
         }
-        Damage::Sealed => {
+        Damage::Cached => {
+            flip(sequence, entry_at as usize + 8);
+            None
+        }
+        Damage::CachedTail => {
+            let durable = &mut disk.inode(File::Segment(sequence)).expect("it is there").durable;
+            ends.into_iter().for_each(|range| Arc::make_mut(durable)[range].fill(0));
+            None
+        }
+        Damage::Sealed | Damage::CachedSealed => {
             let (sequence, layout, first) = sealed?;
             flip(sequence, layout.data_at as usize + 8);
-            Some(first)
+            Some(first).filter(|_| damage == Damage::Sealed)
         }
         Damage::Segment => {
             disk.names.remove(&File::Segment(sequence));
@@ -160,6 +193,36 @@ fn a_recovery_by_force_that_crashes_anywhere_leaves_the_old_node_or_the_new_one(
             }
         }
         assert!(tried > 0 && old > 10 && new > 5, "{damage:?}: {tried}, {old} old, {new} new");
+    }
+}
+
+/// Nobody gives it again to one who is alone: what reads good is durable before it is said to be done, and before
+/// any start would find it done.
+#[test]
+fn a_recovery_by_force_rests_on_nothing_that_the_cache_alone_has() {
+    for damage in [Damage::CachedTail, Damage::Cached, Damage::CachedSealed] {
+        let mut tried = 0;
+        for survivor in (0..24).filter_map(|seed| survivor(seed, damage)).take(2) {
+            tried += 1;
+            let mut run = Run::new(survivor.disk.clone(), FORCE, 1);
+            let (operations, halted) = run.go(usize::MAX);
+            let Some(Halt::Forced(forced)) = halted else { panic!("{damage:?}: {halted:?}") };
+            check_report(&forced, &survivor);
+            done_means_durable(&survivor);
+            let mut done = 0;
+            for (crash_at, seed) in (0..=operations).flat_map(|at| (0..4).map(move |n| (at, n))) {
+                let mut run = Run::new(survivor.disk.clone(), FORCE, 1);
+                run.go(crash_at);
+                let disk = run.crashed(seed);
+                let again = Run::new(disk.clone(), FORCE, 2).go(usize::MAX).1;
+                if matches!(again, Some(Halt::Refused { row: "already-alone", .. })) {
+                    done += 1;
+                    check_alone(disk, &survivor);
+                }
+            }
+            assert!(done > 3, "{damage:?}, done after {done} crashes");
+        }
+        assert!(tried > 0, "{damage:?} is not tried");
     }
 }
 

@@ -188,6 +188,7 @@ impl Walk {
             assert!(forced.last.index.0 >= *durable, "{} of {durable}", forced.last);
         }
         assert!(forced.known.0 >= *hint.min(durable), "{} was called durable", hint);
+        self.known.is_struck_since &= !forced.is_done;
         self.known.forced = Some(forced.clone()).filter(|forced| forced.is_done);
     }
 }
@@ -250,7 +251,9 @@ impl Known {
         if let Some(told) = told {
             assert_eq!((told.epoch.1, told.term.1), (found.identity.cluster_epoch, *term));
             assert_eq!(at.index, told.last.index.next(), "where its members are to be written");
-            assert!(*last <= told.last, "{last}, and {} was told", told.last);
+            // Though nothing of it may have been durable before.
+            let is_there = *last == told.last || self.is_struck_since && *last < told.last;
+            assert!(is_there, "{last}, and {} was told", told.last);
             let kept = self.durable.min(told.last.index.0);
             assert!(last.index.0 >= kept, "{last}, {kept} was to be kept");
         }

@@ -58,6 +58,8 @@ pub(super) struct Known {
     pub(super) is_shut: bool,
     /// Something was damaged, ever.
     pub(super) is_struck: bool,
+    /// Since it became the only voter by force, if it did.
+    pub(super) is_struck_since: bool,
     /// A snapshot could not be read, ever.
     has_spoilt: bool,
     /// This restart could not read something, which is as bad as damage.

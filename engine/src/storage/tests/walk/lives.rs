@@ -100,7 +100,8 @@ impl Walk {
         let is_due = self.swarm.harms && self.may_strike && !is_ill;
         let once_in = if self.swarm.is_sick { 4 } else { 2 };
         if let Some(entries) = proven.filter(|_| is_due && self.draw.ratio(1, once_in)) {
-            (self.may_strike, self.known.is_struck) = (false, true);
+            self.may_strike = false;
+            (self.known.is_struck, self.known.is_struck_since) = (true, true);
             self.known.forget_mended();
             self.strike(entries);
         }
