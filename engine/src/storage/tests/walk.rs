@@ -74,6 +74,8 @@ struct Walk {
     /// Operations fail in this life, and one has.
     may_fail: bool,
     has_failed: bool,
+    /// What failed so may be built on by the next life.
+    is_grave: bool,
     /// Nothing fails any more.
     is_calm: bool,
     marks: Marks,
@@ -117,6 +119,7 @@ impl Walk {
             may_strike: false,
             may_fail: swarm.fails,
             has_failed: false,
+            is_grave: false,
             is_calm: false,
             marks: Marks::NONE,
             draw,
@@ -155,7 +158,8 @@ impl Walk {
         (self.joining, self.known.is_blind) = (None, false);
         self.retained = [LogIndex(u64::MAX); 2];
         // Mostly its leader goes on sending.
-        self.sent = self.sent.filter(|_| self.draw.ratio(3, 4));
+        let goes_on = std::mem::take(&mut self.is_grave) || self.draw.ratio(3, 4);
+        self.sent = self.sent.filter(|_| goes_on);
         let start = self.next_start();
         self.storage.on_start(start);
         self.settle();
@@ -276,19 +280,24 @@ impl Walk {
     }
 
     fn is_to_fail(&mut self, op: OpId) -> bool {
-        let is_grave = self.storage.ops.of(op).is_some_and(|of| is_grave(&of));
         let makes_durable = self.device.makes_durable(op);
-        let once_in = self.swarm.fails_once_in(makes_durable, makes_durable && is_grave);
+        let is_sync = self.device.is_sync(op);
+        let of = self.storage.ops.of(op);
+        let is_grave = makes_durable && of.is_some_and(|of| is_grave(&of, is_sync));
+        let once_in = self.swarm.fails_once_in(makes_durable, is_grave);
         let once_in = once_in.filter(|_| self.may_fail && !self.is_calm);
-        once_in.is_some_and(|count| self.draw.ratio(1, count))
+        let is_it = once_in.is_some_and(|count| self.draw.ratio(1, count));
+        self.is_grave |= is_it && is_grave;
+        is_it
     }
 }
 
-/// Whether what it writes was never acknowledged here, and may be found in the cache by the next life.
-const fn is_grave(of: &InFlight) -> bool {
+/// Whether what it makes durable was never acknowledged here, and may be found in the cache by the next life. Of a
+/// peer's snapshot no more is there than its header as long as that is not.
+const fn is_grave(of: &InFlight, is_sync: bool) -> bool {
     match of.job {
         Job::Refill(_) => true,
-        Job::Staging => matches!(of.file, File::Part(..)),
+        Job::Staging => is_sync && matches!(of.file, File::Part(..)),
         _ => false,
     }
 }

@@ -53,6 +53,12 @@ impl Device {
         self.disk.is_a(op, Victim::Read)
     }
 
+    /// Whether it only says that what was written is durable.
+    pub(super) fn is_sync(&self, op: OpId) -> bool {
+        let op = lakebed::OpId(op.0);
+        self.disk.is_promise(op) && !self.disk.is_a(op, Victim::Write)
+    }
+
     /// The process is killed, or the power fails.
     pub(super) fn crash(&mut self, is_kill: bool, draw: &mut Draw) {
         if is_kill {

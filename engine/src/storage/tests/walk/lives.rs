@@ -173,7 +173,8 @@ impl Walk {
 
     /// Before what has failed is undone, mostly.
     fn is_to_be_killed(&mut self) -> bool {
-        self.swarm.is_sick && self.has_failed && self.draw.ratio(1, 3)
+        let most = if self.is_grave { 3 } else { 1 };
+        self.swarm.is_sick && self.has_failed && self.draw.ratio(most, 4)
     }
 
     /// How long a life is: behind one that was killed for what failed, long enough for it to be built on.
