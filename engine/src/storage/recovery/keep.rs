@@ -85,7 +85,8 @@ impl Look {
         let snapshot = self.snapshot().index;
         let rests = |found: &SegmentFound| {
             let scanned = found.scanned.as_ref().and_then(|scanned| scanned.slots.last());
-            let end = found.end.as_ref().map(|end| end.last).or(scanned.map(|slot| slot.id));
+            let end =
+                found.end.as_ref().map(|end| end.last).or_else(|| scanned.map(|slot| slot.id));
             let first = found.header.as_ref().map(|header| header.first);
             end.is_some_and(|end| end.index > snapshot) && first.is_some_and(|first| first <= last)
         };

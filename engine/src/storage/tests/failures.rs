@@ -34,6 +34,16 @@ fn a_snapshot_that_cannot_be_written_is_given_up_and_the_next_one_taken() {
     scrubs::snap(&mut node);
 }
 
+/// It may have its name all the same: a later life would come upon a snapshot that this one knows nothing of.
+#[test]
+fn a_snapshot_that_cannot_be_named_goes_by_either_name() {
+    let node =
+        saving(|request| matches!(request, DiskRequest::Rename { to: File::Snapshot(_), .. }));
+    assert_eq!((node.halted, node.storage.snapshot()), (None, LogId::ZERO));
+    let named = DiskRequest::Remove { file: File::Snapshot(node.last) };
+    assert!(node.disk.requests.contains(&named), "nothing is known of what was done");
+}
+
 #[test]
 fn a_directory_that_cannot_be_synced_for_a_snapshot_is_the_end() {
     let node = saving(is_of_directory);

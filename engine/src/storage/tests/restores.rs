@@ -81,6 +81,25 @@ fn behind_a_gate_nothing_leads_on_from_an_older_snapshot() {
     }
 }
 
+/// The log begins right behind the older one, which a peer had sent in the log's place: it leads on from there.
+#[test]
+fn from_an_older_snapshot_right_before_the_log_that_leads_on() {
+    let mut node = node(3, 0);
+    let at = LogId::new(Term(1), LogIndex(1000));
+    stage(&mut node, at, 90_000);
+    node.storage.install(at);
+    node.settle();
+    node.last = at;
+    node.append_all(1, sizes());
+    node.storage.hint_committed(node.last.index);
+    snap(&mut node);
+    assert_eq!(node.storage.first(), at.index.next());
+    let [older, newest] = two(&node);
+    rot(&mut node, newest, BLOCK + 2000);
+    let node = Node::start(node.disk, Start::Run);
+    assert_eq!((node.storage.restored().map(File::Snapshot), node.halted), (Some(older), None));
+}
+
 /// The only snapshot had a bad block, and the log all that it stood for: a node alone was refused for
 /// ever, and one with peers waited for theirs.
 #[test]

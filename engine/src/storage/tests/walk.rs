@@ -74,8 +74,9 @@ struct Walk {
     /// Operations fail in this life, and one has.
     may_fail: bool,
     has_failed: bool,
-    /// What failed so may be built on by the next life.
+    /// What failed so may be built on by the next life; this one is to build on a peer's snapshot that did.
     is_grave: bool,
+    builds_on: bool,
     /// Nothing fails any more.
     is_calm: bool,
     marks: Marks,
@@ -120,6 +121,7 @@ impl Walk {
             may_fail: swarm.fails,
             has_failed: false,
             is_grave: false,
+            builds_on: false,
             is_calm: false,
             marks: Marks::NONE,
             draw,
@@ -158,8 +160,11 @@ impl Walk {
         (self.joining, self.known.is_blind) = (None, false);
         self.retained = [LogIndex(u64::MAX); 2];
         // Mostly its leader goes on sending.
-        let goes_on = std::mem::take(&mut self.is_grave) || self.draw.ratio(3, 4);
+        let is_grave = std::mem::take(&mut self.is_grave);
+        let goes_on = is_grave || self.draw.ratio(3, 4);
         self.sent = self.sent.filter(|_| goes_on);
+        // Were the log to come as far by itself, that would be of no use.
+        self.builds_on = is_grave && self.sent.is_some();
         let start = self.next_start();
         self.storage.on_start(start);
         self.settle();

@@ -48,7 +48,9 @@ impl Walk {
         // What a snapshot is to stand for the machine waits for no more.
         let is_free = is_still && self.joining.is_none();
         let is_sent = self.sent.is_some() || self.draw.ratio(1, 3);
-        match self.draw.below(56) {
+        self.builds_on &= self.sent.is_some() && is_free && !self.is_alone() && self.has_formed();
+        let what = if self.builds_on { *self.draw.pick(&[20, 55]) } else { self.draw.below(56) };
+        match what {
             0..8 if is_still => (0..=self.draw.below(4)).for_each(|_| self.append()),
             8 if is_still && !self.is_alone() && (self.swarm.is_sick || self.draw.ratio(1, 3)) => {
                 self.truncate()
