@@ -337,6 +337,31 @@ fn a_part_that_is_going_is_begun_anew_when_it_is_gone() {
     assert_eq!(part(&node.disk), Some(file));
 }
 
+/// The sync of the first life may have failed: then the next one reads from the cache what the disk does not have, and
+/// no later sync writes it.
+#[test]
+fn what_is_taken_over_of_an_install_is_written_again() {
+    let at = LogId::new(Term(1), LogIndex(201));
+    let (node, file) = staged(at);
+    let mut node = node.restart();
+    node.disk.requests.clear();
+    let piece = half(&node, at);
+    node.storage.stage(&piece);
+    node.settle();
+    let (mut read, mut written) = (Vec::new(), Vec::new());
+    for request in &node.disk.requests {
+        match request {
+            DiskRequest::Read { file: of, offset, .. } if *of == file => read.push(*offset),
+            DiskRequest::Write { file: of, at, .. } if *of == file && at.offset > 0 => {
+                written.push(at.offset);
+            }
+            _ => {}
+        }
+    }
+    assert!(read.len() > 1, "it is gone on with");
+    assert_eq!(read, written);
+}
+
 /// It would stay for ever, or be gone on with in vain.
 #[test]
 fn a_part_that_is_of_no_use_goes_at_a_restart() {
