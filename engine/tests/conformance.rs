@@ -151,6 +151,8 @@ fn flaws_of_the_disk_are_noticed() {
     is_noticed(Flaw::HidesFailures, "disk failures", Clause::DiskContent);
     is_noticed(Flaw::SwallowsErrors, "disk failures", Clause::FailureTold);
     is_noticed(Flaw::SaysOnlyNumbers, "disk failures", Clause::FailureTold);
+    #[cfg(target_os = "linux")]
+    is_noticed(Flaw::LeavesSyncsOut, "disk failures", Clause::FailureTold);
     is_noticed(Flaw::TriesAgain, "failures put in", Clause::FailureTold);
     is_noticed(Flaw::PanicsAtFailures, "failures put in", Clause::Panicked);
 }

@@ -195,6 +195,27 @@ fn disk_failures() -> Vec<Step> {
             Step::default().disk(11, read(missing, 0, BLOCK), found(&[0])),
         ]);
     }
+    // Elsewhere it may be synced.
+    if cfg!(target_os = "linux") {
+        let nowhere = File::Spare(8);
+        let both = DiskRequest::Write {
+            file: nowhere,
+            at: Extent::new(0, block(1)),
+            and: Some(Extent::new(BLOCK, block(2))),
+            durable: true,
+        };
+        steps.extend([
+            // What is written finds no fault: only whoever syncs it learns that it is not durable.
+            Step::default()
+                .planted(Plant::Unsynced(nowhere))
+                .disk(12, write(nowhere, 0, 1, false), done())
+                .fails(13, write(nowhere, 0, 1, true))
+                .fails(14, both),
+            Step::default().fails(15, DiskRequest::Sync { file: nowhere }),
+            Step::default().disk(16, write(missing, 0, 3, true), done()),
+            Step::default().disk(17, read(missing, 0, BLOCK), found(&[3])),
+        ]);
+    }
     steps
 }
 

@@ -25,8 +25,8 @@
 //!
 //! # What the kit cannot see
 //!
-//! - That a `Sync`, a durable `Write` or a `SyncDirectory` reached the device, and when: only a power
-//!   cut shows it. That a sync that failed is not tried again: without a [`FaultyDisk`], and with one
+//! - That a sync came behind what it is to make durable, and that a `SyncDirectory` was any: only a power
+//!   cut shows it. (A `Sync` or a durable `Write` without a sync is seen on Linux.) That a sync that failed is not tried again: without a [`FaultyDisk`], and with one
 //!   below it, in a disk of the driver's own.
 //! - That the buffers of an operation live until it ends.
 //! - `Respond`, `Members`, `Note` and `Machine::Query`: whose clients a driver has is its own affair,

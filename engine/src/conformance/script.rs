@@ -47,6 +47,8 @@ pub(super) enum Ending {
 
 /// The device on which every write finds no room, and which cannot be synced.
 pub(super) const FULL: &str = "/dev/full";
+/// The device that takes whatever is written, and cannot be synced.
+const NULL: &str = "/dev/null";
 /// How the system says that there is no room; a driver says [`DiskError::Full`].
 const NO_ROOM_UNNAMED: DiskError = DiskError::Io { errno: 28 };
 
@@ -55,6 +57,8 @@ const NO_ROOM_UNNAMED: DiskError = DiskError::Io { errno: 28 };
 pub(super) enum Plant {
     /// A file of the engine's that lies on [`FULL`].
     Full(File),
+    /// A file of the engine's that lies on [`NULL`].
+    Unsynced(File),
     /// A file that is not the engine's.
     Foreign(&'static str),
 }
@@ -63,6 +67,7 @@ impl Plant {
     fn put(self, directory: &Path) -> io::Result<()> {
         match self {
             Self::Full(file) => symlink(FULL, directory.join(file.name())),
+            Self::Unsynced(file) => symlink(NULL, directory.join(file.name())),
             Self::Foreign(name) => fs::write(directory.join(name), name),
         }
     }

@@ -38,6 +38,7 @@ pub(crate) enum Flaw {
     HidesFailures,
     HidesFailuresOfReads,
     HidesFailuresOfNames,
+    LeavesSyncsOut,
     TriesAgain,
     PanicsAtFailures,
     SyncsBeside,
@@ -411,6 +412,10 @@ fn perform(flaw: Flaw, files: &Directory, request: &DiskRequest) -> Ended {
         {
             let (file, at) = (*file, at.clone());
             files.perform(&DiskRequest::Write { file, at, and: None, durable: false })
+        }
+        DiskRequest::Write { file, at, and, durable: true } if flaw == Flaw::LeavesSyncsOut => {
+            let (file, at, and) = (*file, at.clone(), and.clone());
+            files.perform(&DiskRequest::Write { file, at, and, durable: false })
         }
         DiskRequest::Rename { from, to: File::Snapshot(_) } if flaw == Flaw::LosesSnapshots => {
             files.perform(&DiskRequest::Remove { file: *from })
