@@ -311,6 +311,8 @@ impl<M: StateMachine> Inner<M> {
                 // Without entropy nothing begins; whoever has a handle learns that nobody is there.
                 self.shared.state().inboxes.remove(&group);
                 inbox.abandon();
+                drop(directory);
+                inbox.let_go();
                 continue;
             }
             self.pool.add(group, directory);

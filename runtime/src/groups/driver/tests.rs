@@ -27,6 +27,46 @@ impl StateMachine for Nothing {
     }
 }
 
+fn node(dir: &std::path::Path) -> (crate::groups::Groups, GroupsNode<Nothing>) {
+    let listen = Listen::Bound(TcpListener::bind("127.0.0.1:0").unwrap());
+    let options = GroupsOptions::new(dir, ClusterId(7), NodeId(1), listen);
+    GroupsNode::open(options, |_| Nothing).unwrap()
+}
+
+/// Nobody would ever drive it.
+#[tokio::test]
+async fn a_node_that_stops_or_has_gone_begins_no_group() {
+    for goes in [true, false] {
+        let temporary = tempfile::tempdir().unwrap();
+        let (groups, node) = node(temporary.path());
+        if goes {
+            drop(node);
+        } else {
+            groups.shutdown(false);
+        }
+        let created = groups.create(GroupId(1), [(1, "127.0.0.1:1")]);
+        assert!(matches!(created, Err(crate::groups::GroupsError::Ended)), "{created:?}");
+        assert_eq!(groups.list(), []);
+    }
+}
+
+/// Whoever waited for its end waited for ever.
+#[tokio::test]
+async fn a_group_that_cannot_begin_leaves_nobody_waiting() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (groups, mut node) = node(temporary.path());
+    let config = Config::new(GroupId(1), NodeId(1));
+    node.inner.host.create(GroupId(1), Engine::new(config, 7).unwrap()).unwrap();
+    let handle = groups.create(GroupId(1), [(1, "127.0.0.1:1")]).unwrap();
+    let before = handle.ended();
+    poll_fn(|cx| Poll::Ready(node.inner.gather(cx))).await;
+    for ended in [before, handle.ended()] {
+        let ended = timeout(Duration::from_secs(60), ended).await.expect("waited in vain");
+        assert_eq!(ended, Err(crate::handle::Failure::Unknown));
+    }
+    groups.join(GroupId(1)).unwrap();
+}
+
 /// A node whose only group halts is connected with nobody any more. What the group said last was queued
 /// in the same turn and went with the connection: a leader that leaves says there that the others have
 /// committed it.
