@@ -193,6 +193,11 @@ fn disk_failures() -> Vec<Step> {
             Step::default().planted(Plant::Full(full)).fails(9, DiskRequest::Sync { file: full }),
             Step::default().fails(10, write(full, 0, 1, true)),
             Step::default().disk(11, read(missing, 0, BLOCK), found(&[0])),
+            // Another file of that name has nothing to do with it.
+            Step::default().disk(20, DiskRequest::Remove { file: full }, done()),
+            Step::default().disk(21, create(full, BLOCK), done()),
+            Step::default().disk(22, write(full, 0, 1, true), done()),
+            Step::default().disk(23, read(full, 0, BLOCK), found(&[1])),
         ]);
     }
     // Elsewhere it may be synced.
@@ -214,6 +219,24 @@ fn disk_failures() -> Vec<Step> {
             Step::default().fails(15, DiskRequest::Sync { file: nowhere }),
             Step::default().disk(16, write(missing, 0, 3, true), done()),
             Step::default().disk(17, read(missing, 0, BLOCK), found(&[3])),
+            Step::default().disk(24, DiskRequest::Remove { file: nowhere }, done()),
+            Step::default().disk(25, create(nowhere, BLOCK), done()),
+            Step::default().disk(26, write(nowhere, 0, 1, true), done()),
+            Step::default().disk(27, read(nowhere, 0, BLOCK), found(&[1])),
+        ]);
+    }
+    // Of two places one that no file has: whichever comes last, the write has failed.
+    let beyond = Extent::new((1 << 63) - BLOCK, block(4));
+    for (op, durable) in [(30, false), (33, true)] {
+        let both = |at: &Extent, and: &Extent| {
+            let (at, and) = (at.clone(), Some(and.clone()));
+            DiskRequest::Write { file: missing, at, and, durable }
+        };
+        let within = Extent::new(0, block(4));
+        steps.extend([
+            Step::default().fails(op, both(&beyond, &within)),
+            Step::default().fails(op + 1, both(&within, &beyond)),
+            Step::default().disk(op + 2, write(missing, 0, 5, durable), done()),
         ]);
     }
     steps
