@@ -155,7 +155,10 @@ impl Committer {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::noted::{AT_ONCE, noted, round},
+        *,
+    };
     use lakebed::{DiskError, LogId, SnapshotId};
     use std::{
         future::poll_fn,
@@ -164,7 +167,7 @@ mod tests {
             Mutex,
             mpsc::{Receiver, Sender, channel},
         },
-        task::Poll,
+        task::{Poll, Waker},
         time::Duration,
     };
     use tokio::time::timeout;
@@ -280,6 +283,60 @@ mod tests {
         assert_eq!(ended(&mut disk, 2).await, [5, 6]);
         drop(open);
         assert_eq!(ended(&mut disk, 2).await, [3, 4]);
+    }
+
+    /// What a sync has not made durable yet is not told, nor what it could not.
+    #[tokio::test]
+    async fn a_durable_write_has_ended_when_a_later_sync_of_its_file_has() {
+        let (place, begins, open) = noted();
+        let mut disk = FilesDisk::over(Arc::new(place.clone())).unwrap();
+        for (op, request) in round() {
+            disk.submit(OpId(op), Class::Commit, request);
+        }
+        disk.flush();
+        begins.recv().unwrap();
+        let (mut events, mut endings) = (Vec::new(), BTreeMap::new());
+        let mut take = |events: Vec<Event>| {
+            for event in events {
+                let Event::Completed { op, result } = event else { panic!("{event:?}") };
+                assert!(endings.insert(op.0, result).is_none(), "{op} ended twice");
+            }
+            endings.clone()
+        };
+        disk.poll_completed(&mut Context::from_waker(Waker::noop()), &mut events);
+        assert!(take(mem::take(&mut events)).into_keys().eq(AT_ONCE));
+        drop(open);
+        let ends = poll_fn(|cx| {
+            disk.poll_completed(cx, &mut events);
+            if disk.is_idle() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        timeout(Duration::from_secs(60), ends).await.expect("waited in vain");
+        place.judge(&take(events));
+    }
+
+    /// A commit that asks for what takes long has the others go on beside it.
+    #[tokio::test]
+    async fn no_commit_stands_behind_a_removal_that_is_one_itself() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (mut disk, open, begins) = held(temporary.path());
+        let create = DiskRequest::Create { file: File::HardState, len: 0, zeroed: true };
+        disk.submit(OpId(1), Class::Background, create);
+        assert_eq!(ended(&mut disk, 1).await, [1]);
+        disk.submit(
+            OpId(2),
+            Class::Commit,
+            DiskRequest::Create { file: SPARE, len: 0, zeroed: true },
+        );
+        disk.flush();
+        assert_eq!(ended(&mut disk, 1).await, [2]);
+        disk.submit(OpId(3), Class::Commit, DiskRequest::Remove { file: SPARE });
+        disk.flush();
+        begins.recv().unwrap();
+        disk.submit(OpId(4), Class::Commit, DiskRequest::Sync { file: File::HardState });
+        disk.flush();
+        assert_eq!(ended(&mut disk, 1).await, [4]);
+        drop(open);
+        assert_eq!(ended(&mut disk, 1).await, [3]);
     }
 
     /// A place where syncs and new files panic.

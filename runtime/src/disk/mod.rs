@@ -7,6 +7,8 @@ mod direct;
 mod files;
 mod kept;
 mod lane;
+#[cfg(test)]
+mod noted;
 pub(crate) mod place;
 pub(crate) mod pool;
 mod removal;

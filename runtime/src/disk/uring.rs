@@ -339,8 +339,11 @@ mod tests {
         for code in [Errno::INTR, Errno::AGAIN, Errno::BUSY] {
             assert_eq!(progress(Memory::None, code), Some(true), "{code}");
             assert_eq!(progress(Memory::Shared(Bytes::new()), code), None, "{code}");
+            assert_eq!(progress(Memory::Read(BytesMut::new(), 0), code), None, "{code}");
         }
         assert_eq!(progress(Memory::Shared(Bytes::new()), Errno::IO), Some(true));
+        let read = progress(Memory::Read(BytesMut::new(), 0), Errno::IO);
+        assert_eq!(read, Some(true), "it would pass for the end of the file");
     }
 
     #[test]
@@ -355,6 +358,41 @@ mod tests {
         transfer.done = 4;
         let error = transfer.progress(0).unwrap().unwrap_err();
         assert_eq!(error.raw_os_error(), Some(EIO), "no progress is no success");
+    }
+
+    #[test]
+    fn a_read_is_short_only_at_the_end_of_the_file() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let memory = Memory::Read(BytesMut::zeroed(9), 9);
+        let mut transfer = Transfer { key: 0, file, offset: 0, memory, done: 0 };
+        assert!(transfer.progress(4).is_none() && transfer.progress(3).is_none());
+        assert!(transfer.progress(0).unwrap().is_ok());
+        assert_eq!(transfer.done, 7);
+    }
+
+    /// Disks seldom stop in the middle: what the kernel is asked for then is tried as if one had.
+    #[test]
+    fn what_is_left_of_a_transfer_is_asked_for_where_it_belongs() {
+        let Ok(mut ring) = Ring::new() else { return };
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        let file = Arc::new(file);
+        let aligned = ring.pool.copy_of(&Extent::new(0, Bytes::from_static(b"ABCD")));
+        let read = Memory::Read(BytesMut::from(&b"....."[..]), 5);
+        for (offset, done, memory) in [
+            (1, 2, Memory::Shared(Bytes::from_static(b"abcd"))),
+            (5, 3, Memory::Aligned(aligned, 4)),
+            (3, 1, read),
+        ] {
+            ring.begin(Transfer { key: 0, file: Arc::clone(&file), offset, memory, done });
+            let bytes = run(&mut ring).pop().unwrap().result.unwrap();
+            if offset == 3 {
+                assert_eq!(bytes, b".d567"[..]);
+            }
+        }
+        let mut found = [0; 10];
+        std::os::unix::fs::FileExt::read_exact_at(&*file, &mut found, 0).unwrap();
+        assert_eq!(&found, b"012cd567D9");
     }
 
     #[test]
@@ -404,6 +442,16 @@ mod tests {
         assert_eq!(pool.bytes, 8192);
         assert_eq!(pool.copy_of(&extent(vec![8; 8192])).start, start);
         assert_eq!(pool.bytes, 0);
+    }
+
+    #[test]
+    fn aligned_memory_that_is_kept_is_bounded() {
+        let mut pool = Pool::default();
+        let extent = Extent::new(0, vec![7; POOL_BYTES_MAX / 4].into());
+        let lent: Vec<_> = (0..6).map(|_| pool.copy_of(&extent)).collect();
+        lent.into_iter().for_each(|memory| pool.give_back(memory));
+        let kept: usize = pool.free.values().flatten().map(|memory| memory.layout.size()).sum();
+        assert_eq!((pool.bytes, kept), (POOL_BYTES_MAX, POOL_BYTES_MAX));
     }
 
     #[test]

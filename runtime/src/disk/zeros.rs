@@ -133,6 +133,28 @@ mod tests {
         assert!(takes_writes(&new));
     }
 
+    /// A piece that the file system did not take is written in the other way, however it failed before.
+    #[test]
+    fn no_piece_is_left_out() {
+        let new = tempfile::tempfile().unwrap();
+        write(&new, Some(refusing()), ALIGN as u64, || {}).unwrap();
+        assert_eq!(new.metadata().unwrap().len(), ALIGN as u64);
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let error = write(&new, Some(full), ALIGN as u64, || {}).unwrap_err();
+        assert_eq!(disk_error(&error), DiskError::Full);
+    }
+
+    /// What takes all that is written, has no room to be reserved and cannot be synced.
+    #[test]
+    fn a_file_has_its_room_before_a_byte_is_written_and_is_durable_at_the_end() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temporary.path()).unwrap();
+        let null = fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
+        let fill = |len| fill(&directory, File::Spare(0), &null, len, || panic!("it was written"));
+        assert!(fill(ALIGN as u64).is_err());
+        assert!(fill(0).is_err());
+    }
+
     #[test]
     fn the_trial_leaves_nothing_behind() {
         let temporary = tempfile::tempdir().unwrap();

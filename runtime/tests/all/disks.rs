@@ -10,7 +10,7 @@ use lakebed_runtime::{
     Disk, DiskKind,
     disk::{self, UringDisk},
 };
-use std::{collections::BTreeMap, future::poll_fn, os::unix, path::Path, task::Poll};
+use std::{collections::BTreeMap, fs, future::poll_fn, os::unix, path::Path, task::Poll};
 use tempfile::tempdir;
 
 type Ending = Result<Completion, DiskError>;
@@ -67,6 +67,9 @@ fn script() -> Vec<Vec<(Class, DiskRequest)>> {
         ],
         vec![(Commit, write(SEGMENT, at(3, block(77)), None, true))],
         vec![(Commit, read(SEGMENT, 3 * 4096, 4096))],
+        // What goes around the page cache nowhere goes through it, and is read beside what went around it.
+        vec![(Commit, write(SEGMENT, Extent::new(5, crooked(78).slice(..7)), None, true))],
+        vec![(Commit, read(SEGMENT, 0, 2 * 4096))],
         // A file that grows.
         vec![(Background, write(PART, at(0, block(5)), None, false))],
         vec![(Background, write(PART, at(1, crooked(6)), None, false))],
@@ -208,6 +211,48 @@ async fn a_log_may_have_many_segments() {
     long_log(&mut disk).await;
 }
 
+/// A process may have only so many open.
+async fn opens_few(disk: &mut impl Disk, path: &Path) {
+    long_log(disk).await;
+    let open =
+        fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+    let count = open.filter(|file| file.starts_with(path)).count();
+    // Two descriptors of each of 64, the directory's own and its lock's.
+    assert!(count <= 2 * 64 + 4, "{count} are open");
+}
+
+#[tokio::test]
+async fn of_a_long_log_few_files_are_open() {
+    let (one, two) = (tempdir().unwrap(), tempdir().unwrap());
+    opens_few(&mut files(one.path()), one.path()).await;
+    let Some(mut disk) = uring(two.path()) else { return };
+    opens_few(&mut disk, two.path()).await;
+}
+
+/// All at once it would hold up whatever else the device has to do. Whoever keeps a descriptor of the file, or
+/// its lock, leaves it to the system, which does just that.
+async fn gives_back(disk: &mut impl Disk, path: &Path) {
+    const LARGE: u64 = 40 << 20;
+    run(disk, vec![vec![(Class::Commit, create(SEGMENT, 1, true))]]).await;
+    let large = fs::OpenOptions::new().write(true).open(path.join(SEGMENT.name())).unwrap();
+    large.set_len(LARGE).unwrap();
+    let script = vec![
+        vec![(Class::Commit, write(SEGMENT, at(0, block(1)), None, true))],
+        vec![(Class::Background, DiskRequest::Remove { file: SEGMENT })],
+    ];
+    assert_eq!(run(disk, script).await, [[Ok(Completion::Done)], [Ok(Completion::Done)]]);
+    let left = large.metadata().unwrap().len();
+    assert!(left <= 8 << 20, "{left} bytes are left to be given back at once");
+}
+
+#[tokio::test]
+async fn the_room_of_a_file_that_was_written_is_given_back_piece_by_piece() {
+    let (one, two) = (tempdir().unwrap(), tempdir().unwrap());
+    gives_back(&mut files(one.path()), one.path()).await;
+    let Some(mut disk) = uring(two.path()) else { return };
+    gives_back(&mut disk, two.path()).await;
+}
+
 async fn without_room(disk: &mut impl Disk) {
     let write = |durable| write(SEGMENT, at(0, block(1)), None, durable);
     let step = vec![(Class::Commit, write(true)), (Class::Background, write(false))];
@@ -221,7 +266,7 @@ async fn a_write_that_finds_no_room_says_so() {
     let directory = Directory::open(temporary.path()).unwrap();
     full();
     without_room(&mut disk::open(DiskKind::Files, directory).unwrap()).await;
-    std::fs::remove_file(temporary.path().join(SEGMENT.name())).unwrap();
+    fs::remove_file(temporary.path().join(SEGMENT.name())).unwrap();
     let Some(mut disk) = uring(temporary.path()) else { return };
     full();
     without_room(&mut disk).await;

@@ -1,6 +1,9 @@
 //! Who has a thread when others hang, and what begins and ends together.
 
-use super::*;
+use super::{
+    super::noted::{AT_ONCE, noted, round},
+    *,
+};
 use bytes::Bytes;
 use lakebed::{DiskError, Extent, LogId, SnapshotId};
 use std::{
@@ -284,6 +287,33 @@ async fn what_a_turn_asks_for_begins_together() {
     drop(gates);
     assert_eq!(ended(&pool, 3).await, (1..=3).map(|op| (1, op)).collect());
     assert_eq!(begins.try_iter().count(), 1);
+}
+
+/// What a sync has not made durable yet is not told, nor what it could not.
+#[tokio::test]
+async fn a_durable_write_has_ended_when_a_later_sync_of_its_file_has() {
+    let (place, begins, open) = noted();
+    let mut pool = Pool::new().unwrap();
+    pool.add(GroupId(1), place.clone());
+    for (op, request) in round() {
+        pool.submit(GroupId(1), OpId(op), Class::Commit, request);
+    }
+    pool.flush();
+    begins.recv().unwrap();
+    let mut endings = BTreeMap::new();
+    let mut take = |waker: &Waker| {
+        for (_, op, ending) in pool.take(waker) {
+            assert!(endings.insert(op.0, ending).is_none(), "{op} ended twice");
+        }
+        endings.clone()
+    };
+    assert!(take(Waker::noop()).into_keys().eq(AT_ONCE));
+    drop(open);
+    let ends = poll_fn(|cx| {
+        let endings = take(cx.waker());
+        if endings.len() < round().len() { Poll::Pending } else { Poll::Ready(endings) }
+    });
+    place.judge(&timeout(PATIENCE, ends).await.expect("waited in vain"));
 }
 
 /// A place where nothing but reads is known.
