@@ -268,6 +268,8 @@ mod tests {
     use crate::net::Identity;
     use lakebed::{ClusterId, GroupId};
     use rustix::net::sockopt;
+    use std::sync::atomic::Ordering;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     fn connector(node: u64) -> (Connector, mpsc::Receiver<Established>) {
         let identity =
@@ -317,6 +319,68 @@ mod tests {
             let asked = [sockopt::tcp_keepidle(&stream), sockopt::tcp_keepintvl(&stream)];
             assert_eq!(asked.map(Result::unwrap), [Duration::from_secs(1); 2]);
         }
+    }
+
+    /// Time stands still until the sender goes: nothing is given up for that it took too long.
+    fn time_stands_still() -> std::sync::mpsc::Sender<()> {
+        let (sender, held) = std::sync::mpsc::channel();
+        tokio::task::spawn_blocking(move || held.recv());
+        sender
+    }
+
+    /// Whoever opens connections and says nothing has no more of them than this, of which the oldest go.
+    #[tokio::test(start_paused = true)]
+    async fn of_too_many_that_say_nothing_the_oldest_goes() {
+        let _still = time_stands_still();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (one, _established) = connector(1);
+        let counters = Arc::clone(&one.counters);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::new(one).accept(listener));
+        let mut silent = Vec::new();
+        for _ in 0..HANDSHAKES_MAX + 2 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        for oldest in &mut silent[..2] {
+            // It is reset, or closed.
+            drop(oldest.read_u8().await.unwrap_err());
+        }
+        assert_eq!(counters.handshakes_failed.load(Ordering::Relaxed), 2);
+        for stream in &silent[2..] {
+            let open = stream.try_read(&mut [0]).unwrap_err();
+            assert_eq!(open.kind(), io::ErrorKind::WouldBlock);
+        }
+    }
+
+    /// One that answers and leaves would be dialled as fast as that goes.
+    #[tokio::test(start_paused = true)]
+    async fn between_two_attempts_is_a_pause() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address(listener.local_addr().unwrap().to_string());
+        let (one, _established) = connector(1);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::new(one).dial(NodeId(2), address, Duration::ZERO, Backoff::default()));
+        let dialled = async {
+            for _ in 0..20 {
+                drop(listener.accept().await.unwrap());
+            }
+        };
+        assert!(timeout(Duration::from_secs(5), dialled).await.is_err(), "dialled 20 times in 5 s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_proves_nothing_is_waited_for_as_long_as_a_handshake_takes() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (dialled, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let ((one, _established), (two, _)) = (connector(1), connector(2));
+        let mut dialled = dialled.unwrap();
+        dialled.write_all(&two.credentials.hello(NodeId(1)).unwrap()).await.unwrap();
+        let begun = Instant::now();
+        let (stream, from) = accepted.unwrap();
+        Arc::new(one).accept_one(stream, from).await;
+        assert_eq!(begun.elapsed(), HANDSHAKE_MAX);
     }
 
     /// Whoever dials speaks first, and at once.

@@ -296,6 +296,18 @@ mod tests {
     }
 
     #[test]
+    fn a_flipped_bit_of_a_long_message_is_noticed() {
+        let good = stream(&[(message(5), message(2 * STAGE_BYTES))]);
+        for byte in [4, HEADER_BYTES, HEADER_BYTES + 5, STAGE_BYTES, good.len() - 1] {
+            let mut bad = good.to_vec();
+            bad[byte] ^= 4;
+            for piece in [1000, usize::MAX] {
+                assert_eq!(decode(&bad, piece), Err(FrameError::Checksum), "byte {byte}");
+            }
+        }
+    }
+
+    #[test]
     fn a_length_beyond_the_limit_is_refused_before_it_is_believed() {
         let mut header = [0xff; HEADER_BYTES];
         let error = FrameError::TooLong { bytes: u32::MAX, bytes_max: LIMIT };

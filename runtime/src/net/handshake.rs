@@ -273,6 +273,38 @@ mod tests {
         assert_eq!(accepted.unwrap_err().to_string(), expected);
     }
 
+    /// Whoever has a peer's address would be its leader.
+    #[tokio::test]
+    async fn who_answers_in_the_place_of_a_peer_must_know_the_secret() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let dial =
+            async { of(1).dial(TcpStream::connect(address).await.unwrap(), NodeId(3)).await };
+        let impostor = Credentials { secret: b"it is not".to_vec(), ..of(3) };
+        let accept = async { impostor.accept(listener.accept().await.unwrap().0).await };
+        let (dialled, _) = tokio::join!(dial, accept);
+        assert!(matches!(dialled, Err(HandshakeError::Secret)), "{dialled:?}");
+    }
+
+    /// Whatever the checksum says of them.
+    #[test]
+    fn bytes_that_are_no_hello_are_no_peers() {
+        let judged = |change: fn(&mut [u8; HELLO_BYTES])| {
+            let mut hello = of(2).hello(NodeId(1)).unwrap();
+            change(&mut hello);
+            of(1).judge_hello(hello, None).map(|hello| hello.from)
+        };
+        assert_eq!(judged(|_| {}).unwrap(), NodeId(2));
+        let other_magic = judged(|hello| {
+            hello[0] ^= 1;
+            let crc = crc32c::crc32c(&hello[..64]);
+            hello[64..].copy_from_slice(&crc.to_le_bytes());
+        });
+        assert!(matches!(other_magic, Err(HandshakeError::NotAPeer)), "{other_magic:?}");
+        let flipped = judged(|hello| hello[50] ^= 1);
+        assert!(matches!(flipped, Err(HandshakeError::NotAPeer)), "{flipped:?}");
+    }
+
     /// Where a key is depends on how many there are.
     #[test]
     fn nodes_with_other_numbers_of_groups_do_not_meet() {
