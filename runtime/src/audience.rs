@@ -68,6 +68,21 @@ mod tests {
     use super::*;
     use futures::channel::oneshot;
 
+    #[test]
+    fn one_that_is_slow_misses_notes_and_hears_the_next() {
+        let mut audience = Audience::default();
+        let (notes, mut noted) = mpsc::channel(0);
+        audience.subscribe(notes);
+        audience.subscribe(mpsc::channel(0).0);
+        for _ in 0..2 {
+            // There is room for one.
+            (0..3).for_each(|_| audience.tell(&Note::DiskFull(true)));
+            assert_eq!(audience.notes.all.len(), 1, "whoever has gone is let go");
+            assert!(noted.try_recv().is_ok());
+            assert!(noted.try_recv().is_err());
+        }
+    }
+
     /// As somebody does who looks now and then whether the node has ended.
     #[test]
     fn those_who_have_gone_are_forgotten_though_nothing_happens() {

@@ -117,6 +117,25 @@ mod tests {
         assert!(clock.now() >= near.after(Duration::from_millis(5)));
     }
 
+    #[tokio::test]
+    async fn one_that_comes_soon_is_not_early_and_is_not_waited_for_longer_than_it_takes() {
+        let mut clock = SystemClock::default();
+        let far = clock.now().after(Duration::from_secs(60));
+        poll_fn(|cx| {
+            assert!(clock.poll_deadline(cx, Some(far)).is_pending());
+            let near = clock.now().after(Duration::from_millis(1));
+            if clock.poll_deadline(cx, Some(near)).is_ready() {
+                assert!(clock.now() >= near);
+            }
+            let later = clock.now().after(Duration::from_millis(100));
+            if clock.poll_deadline(cx, Some(later)).is_pending() {
+                assert!(clock.armed.is_some_and(|armed| armed <= later), "it would be late");
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
     /// The timer stands still while the machine is suspended, and the clock does not: what is left of the
     /// timer is how late a deadline that came meanwhile is noticed.
     #[tokio::test]

@@ -406,6 +406,20 @@ mod tests {
         }
     }
 
+    /// Half a mark would be nobody's, and one that a power cut takes leaves the directory to anybody.
+    #[test]
+    fn a_mark_is_whole_and_durable_before_it_has_its_name() {
+        let temporary = tempdir().unwrap();
+        let new = temporary.path().join(MARK_NEW);
+        std::os::unix::fs::symlink("/dev/null", &new).unwrap();
+        // It takes all that is written, and cannot be synced.
+        let refusal = refusal(temporary.path(), OWNER);
+        assert!(refusal.contains(MARK_NEW), "{refusal}");
+        assert!(!temporary.path().join(MARK).exists());
+        fs::remove_file(new).unwrap();
+        assert!(open(temporary.path(), OWNER).is_ok());
+    }
+
     #[test]
     fn spare_room_alone_is_no_node() {
         let temporary = tempdir().unwrap();
@@ -414,6 +428,20 @@ mod tests {
         directory.perform(&create).unwrap();
         drop(directory);
         assert!(open(temporary.path(), OWNER).unwrap().1);
+    }
+
+    /// A node that was killed has operations under way.
+    #[test]
+    fn what_a_former_node_has_begun_is_waited_for() {
+        let temporary = tempdir().unwrap();
+        let path = temporary.path();
+        let tries = std::cell::Cell::new(0);
+        let open = || match tries.replace(tries.get() + 1) {
+            0 | 1 => Err(OpenError::Draining { path: path.to_owned() }),
+            _ => Directory::open(path),
+        };
+        opened(path, open).unwrap();
+        assert_eq!(tries.get(), 3);
     }
 
     #[test]

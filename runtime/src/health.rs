@@ -305,6 +305,16 @@ mod tests {
         assert_eq!(first.at(4).at(5).slowest(), Duration::ZERO);
     }
 
+    #[test]
+    fn what_was_slow_is_not_told_for_ever_though_nothing_is_written() {
+        let mut health = Health::new("/");
+        health.on_written(4096, Duration::from_secs(2));
+        for (later, slowest) in [(RECENT, 2), (RECENT, 0)] {
+            health.began = health.began.checked_sub(later).expect("time goes back so far");
+            assert_eq!(health.latency().slowest, Duration::from_secs(slowest));
+        }
+    }
+
     /// Completes what the test says, and nothing by itself.
     #[derive(Default)]
     struct Held(Vec<Event>);

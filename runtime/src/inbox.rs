@@ -341,6 +341,48 @@ mod tests {
         assert!(!busy(), "there is room again");
     }
 
+    fn read(queries: Batch) -> (Request, oneshot::Receiver<Result<Answers, Failure>>) {
+        let (reply, receiver) = oneshot::channel();
+        let (waiter, mode) = (Waiter::All(reply), ReadMode::Linearizable);
+        (Request::Read { queries, mode, waiter }, receiver)
+    }
+
+    #[test]
+    fn what_was_refused_is_no_traffic() {
+        let inbox = Inbox::new(0);
+        for _ in 0..3 {
+            inbox.push(read(Batch::one(b"?")).0);
+        }
+        assert_eq!(inbox.traffic(), Traffic { queries: 1, ..Traffic::default() });
+    }
+
+    /// Nobody could ever ask for it.
+    #[test]
+    fn one_that_is_larger_than_the_inbox_has_it_to_itself() {
+        let inbox = Inbox::new(100);
+        for refused in [None, Some(Failure::Refused(Refusal::Busy))] {
+            let (request, mut receiver) = read(Batch::one(&[0; 1000]));
+            inbox.push(request);
+            let told = receiver.try_recv().expect("its sender is kept, or was used");
+            assert_eq!(told.map(Result::unwrap_err), refused);
+        }
+        let mut taken = Vec::new();
+        inbox.take(&mut taken);
+        assert_eq!(taken.len(), 1);
+    }
+
+    /// The ids of its requests would run into those of the next batch.
+    #[test]
+    fn a_batch_of_more_than_ids_can_tell_apart_is_refused() {
+        let inbox = Inbox::new(usize::MAX);
+        let mut queries = Batch::default();
+        (0..=BATCH_COUNT_MAX).for_each(|_| queries.push(b""));
+        let (request, mut receiver) = read(queries);
+        inbox.push(request);
+        let told = receiver.try_recv().unwrap().map(Result::unwrap_err);
+        assert_eq!(told, Some(Failure::Refused(Refusal::TooLarge)));
+    }
+
     #[test]
     fn one_that_has_a_driver_to_itself_wakes_it_and_rings_nowhere() {
         let (woken, inbox) = (Arc::new(Woken::default()), Inbox::new(100));

@@ -188,3 +188,16 @@ impl Clients for Nobody {
 
     fn answer(&mut self, _: RequestId, _: Result<&[u8], &Outcome>) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk's failure would be told as a backup's.
+    #[test]
+    fn what_cannot_be_read_is_not_called_a_short_backup() {
+        let dir = tempfile::tempdir().unwrap();
+        let read = read_backup(dir.path(), |_, _| {});
+        assert!(matches!(read, Err(RestoreError::Io { .. })), "{read:?}");
+    }
+}

@@ -285,6 +285,27 @@ mod tests {
         assert!(call.now_or_never().is_none(), "it is sent again");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_may_be_otherwise_a_moment_later_is_tried_again() {
+        for refusal in [
+            Refusal::NotLeader { hint: None },
+            Refusal::Busy,
+            Refusal::NotReady,
+            Refusal::DiskFull,
+            Refusal::Transferring,
+            Refusal::Stopping,
+        ] {
+            let (inbox, session) = session();
+            let mut session = session.within(Duration::MAX);
+            let mut call = pin!(session.propose_one(b"x"));
+            assert!(call.as_mut().now_or_never().is_none());
+            let first = end(&inbox, Err(Failure::Refused(refusal.clone())));
+            assert!(timeout(PAUSES.1, call.as_mut()).await.is_err(), "{refusal}");
+            assert_eq!(end(&inbox, Err(Failure::Refused(Refusal::TooLarge))), first);
+            assert_eq!(call.await, Err(SessionFailure::Refused(Refusal::TooLarge)));
+        }
+    }
+
     /// A try whose end nobody knows may be applied after a later one was refused: were the number free
     /// then, another command got the answer to this one.
     #[tokio::test]
@@ -332,6 +353,58 @@ mod tests {
         let (ended, again) = ends(&inbox, session.retry(), too_large()).await;
         assert_eq!(ended, Some(Err(SessionFailure::Unanswered(too_large()))));
         assert_eq!(again, first);
+    }
+
+    /// What a machine with sessions answers that this is what is made of.
+    fn reply(rest: &[u8], is_it: impl Fn(Result<Reply<'_>, SessionError>) -> bool) -> Bytes {
+        let replies = (0..=u8::MAX).map(|kind| [&[kind], rest].concat());
+        replies
+            .into_iter()
+            .find(|bytes| is_it(Reply::parse(bytes)))
+            .expect("machines say so")
+            .into()
+    }
+
+    /// The next one would have got its number, and been answered as a retry of it.
+    #[tokio::test]
+    async fn one_whose_answer_is_gone_was_applied_and_its_number_is_used() {
+        let (inbox, mut session) = session();
+        drop(ends(&inbox, session.propose_one(b"x"), Failure::Unknown).await);
+        let gone = SessionError::TooOld { last: 1 };
+        let answer = reply(&1_u64.to_le_bytes(), |parsed| parsed == Err(gone));
+        let ended = {
+            let mut call = pin!(session.retry());
+            assert!(call.as_mut().now_or_never().is_none());
+            end(&inbox, Ok(answer));
+            call.await
+        };
+        assert_eq!(ended, Some(Err(SessionFailure::Session(gone))));
+        assert_eq!((session.sequence(), session.open.is_none()), (1, true));
+    }
+
+    /// A first try closed it, and its answer was lost.
+    #[tokio::test]
+    async fn a_session_that_is_gone_is_closed() {
+        let (inbox, session) = session();
+        let mut call = pin!(session.close());
+        assert!(call.as_mut().now_or_never().is_none());
+        end(&inbox, Ok(reply(&[], |parsed| parsed == Err(SessionError::Expired))));
+        assert_eq!(call.await, Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nobody_answers_the_next_node_is_asked() {
+        let (inbox, session) = session();
+        let mut session = session.within(Duration::MAX);
+        let other = Arc::new(Inbox::new(1 << 20));
+        session.nodes.handles.push(Handle::new(Arc::clone(&other)));
+        let mut call = pin!(session.propose_one(b"x"));
+        let tries = timeout(TRY_MAX + PAUSES.1, call.as_mut()).await;
+        assert!(tries.is_err());
+        let first = end(&inbox, Err(Failure::Unknown));
+        let answer = reply(b"answer", |parsed| matches!(parsed, Ok(Reply::Done { .. })));
+        assert_eq!(end(&other, Ok(answer)), first);
+        assert_eq!(call.await, Ok(Bytes::from_static(b"answer")));
     }
 
     #[tokio::test]

@@ -270,6 +270,52 @@ mod tests {
         }
     }
 
+    struct Ending(Arc<Mutex<usize>>);
+
+    impl Reel for Ending {
+        fn take(&mut self, _: &[u8]) -> bool {
+            *self.0.lock().expect("nobody panics") += 1;
+            false
+        }
+    }
+
+    /// What came behind a gap would be read as what came before it.
+    #[test]
+    fn nothing_is_recorded_behind_what_was_not() {
+        let config = Config::new(GroupId(1), NodeId(1));
+        let engine = Engine::new(config.clone(), 7).expect("the default configuration is valid");
+        let taken = Arc::new(Mutex::new(0));
+        let mut recorded = Recorded::onto(Ending(Arc::clone(&taken)), engine, &config, 7);
+        for now in [1, 2].map(Instant) {
+            recorded.handle(now, [Event::Start(lakebed::Start::Inspect)], &mut Vec::new());
+        }
+        drop(recorded);
+        assert_eq!(*taken.lock().expect("nobody panics"), 1);
+    }
+
+    /// Of a panic's step there are the events, the likely cause.
+    #[test]
+    fn what_an_engine_was_handed_when_it_panicked_is_recorded() {
+        let config = Config::new(GroupId(1), NodeId(1));
+        let (kept, mut recorder) = (Kept::default(), Recorder::new(&config, 7));
+        recorder.handed(Instant(1), &[Event::Start(lakebed::Start::Inspect)]);
+        let expected = recorder.bytes().to_vec();
+        drop(Tape { recorder, reel: kept.clone() });
+        assert_eq!(kept.0.lock().expect("nobody panics").concat(), expected);
+    }
+
+    #[test]
+    fn whoever_lets_a_tape_go_finds_all_of_it() {
+        let file = tempfile::tempfile().unwrap();
+        let written = file.try_clone().unwrap();
+        let mut reel = FileReel::over(file, PathBuf::from("a file")).unwrap();
+        let shared = Arc::clone(&reel.shared);
+        assert!((0..8).all(|_| reel.take(&[7; CHUNK_BYTES])));
+        drop(reel);
+        assert_eq!(written.metadata().unwrap().len(), 8 * CHUNK_BYTES as u64);
+        assert_eq!(Arc::strong_count(&shared), 1, "its writer has ended");
+    }
+
     /// It waited for the next step, and a node that stood still was killed without its last ones.
     #[test]
     fn what_is_recorded_is_written_though_nothing_follows() {

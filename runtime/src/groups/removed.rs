@@ -136,6 +136,17 @@ mod tests {
         assert!(!dir.path().join(NAME_NEW).exists());
     }
 
+    /// It takes the place of the names of directories that go then.
+    #[test]
+    fn what_cannot_be_made_durable_takes_no_place() {
+        let dir = tempfile::tempdir().unwrap();
+        of([1]).write(dir.path()).unwrap();
+        // It takes all that is written, and cannot be synced.
+        std::os::unix::fs::symlink("/dev/null", dir.path().join(NAME_NEW)).unwrap();
+        assert!(of([1, 2]).write(dir.path()).is_err());
+        assert_eq!(Removed::read(dir.path()).unwrap(), of([1]));
+    }
+
     /// Beside a set of them, in every order in which six ids may come.
     #[test]
     fn it_is_the_set_of_what_was_noted() {

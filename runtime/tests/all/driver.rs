@@ -6,7 +6,7 @@ use futures::{FutureExt, StreamExt};
 use lakebed::{
     Action, Batch, Class, Completion, Config, Control, Core, DiskRequest, Event, GroupId, Halt,
     Instant, LogId, LogIndex, Machine, MachineError, Membership, NodeId, Note, OpId, Outcome,
-    ReadMode, Refusal, Requests, Start, StateMachine, Status, Term, Timestamp,
+    ReadMode, Refusal, Requests, Start, StateMachine, Status, Term, Timestamp, Tuning,
 };
 use lakebed_runtime::{Carried, Clock, Disk, Driver, Failure, Handle, Net, Reply};
 use std::{
@@ -130,6 +130,10 @@ impl Net for ScriptedNet {
 
     fn send(&mut self, to: NodeId, _: Bytes, _: Bytes) {
         self.0.world().asked.push(format!("send {to}"));
+    }
+
+    fn tune(&mut self, tuning: &Tuning) {
+        self.0.world().asked.push(format!("tune net to {}", tuning.inflight_bytes_max));
     }
 
     fn flush(&mut self) {
@@ -435,6 +439,24 @@ fn an_empty_batch_has_no_answers_and_needs_no_engine() {
     }
     node.turn();
     assert!(node.told().is_empty());
+}
+
+/// The engine alone would send more than the network has room for. What cannot work reaches neither.
+#[test]
+fn what_a_node_is_tuned_to_its_network_is_told_too() {
+    let mut node = Node::new();
+    node.turn();
+    let mut tuning = Tuning::default();
+    tuning.inflight_bytes_max = 77 << 20;
+    node.handle.tune(tuning.clone()).unwrap();
+    tuning.election.1 = Duration::ZERO;
+    node.handle.tune(tuning).unwrap_err();
+    node.turn();
+    let tuned = |asked: &String| asked.starts_with("tune");
+    let asked: Vec<_> = node.asked().into_iter().filter(tuned).collect();
+    assert_eq!(asked, [format!("tune net to {}", 77 << 20)]);
+    let told = node.told().concat();
+    assert!(matches!(told[..], [.., Event::Tune(_)]), "{told:?}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod count;
 mod disks;
 mod driver;
 mod endings;
+mod force;
 mod groups;
 mod installing;
 mod lagging;

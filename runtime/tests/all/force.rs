@@ -1,0 +1,113 @@
+//! What a recovery by force leaves where it is declined, refused or cut short.
+
+use crate::{
+    patience::{eventually, within},
+    port::Port,
+};
+use bytes::Bytes;
+use lakebed::{
+    ClusterId, Config, GroupId, Halt, LogId, MachineError, NodeId, StateMachine, Timestamp,
+};
+use lakebed_runtime::{Force, ForceError, Listen, Node, Options, RECORD, force};
+use std::{fs, os::unix::fs::symlink, path::Path};
+use tempfile::{TempDir, tempdir};
+use tokio::task::JoinSet;
+
+struct Nothing;
+
+impl StateMachine for Nothing {
+    fn apply(&mut self, _: LogId, _: Timestamp, _: &[u8], _: &mut Vec<u8>) {}
+
+    fn query(&self, _: &[u8], _: &mut Vec<u8>) {}
+
+    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        Box::new(std::iter::empty())
+    }
+
+    fn restore(&mut self, _: u64, _: &[u8], _: bool) -> Result<(), MachineError> {
+        Ok(())
+    }
+}
+
+/// Directories of three nodes that have stopped, the first of which is in `0`.
+async fn stopped() -> TempDir {
+    let (dir, ports) = (tempdir().unwrap(), [1, 2, 3].map(|_| Port::take()));
+    let addresses = ports.each_ref().map(|port| port.address.to_string());
+    let mut nodes = JoinSet::new();
+    let mut handles = Vec::new();
+    for (node, port) in ports.iter().enumerate() {
+        let config = Config::new(GroupId(1), NodeId(node as u64 + 1));
+        let (at, listen) = (dir.path().join(node.to_string()), Listen::Address(port.address));
+        let members = (1..).zip(addresses.iter().map(String::as_str));
+        let options = Options::new(at, ClusterId(7), config, listen).members(members);
+        let (handle, driven) = Node::open(options, Nothing).unwrap();
+        handles.push(handle);
+        nodes.spawn(driven);
+    }
+    let is_led = async || handles[0].status().await.is_ok_and(|status| status.leader.is_some());
+    eventually(async || is_led().await.then_some(())).await;
+    for handle in &handles {
+        handle.shutdown(false).await.unwrap();
+    }
+    within(async { while nodes.join_next().await.is_some() {} }).await;
+    dir
+}
+
+fn record(dir: &Path) -> String {
+    fs::read_to_string(dir.join(RECORD)).unwrap()
+}
+
+/// Nothing at all was done.
+fn assert_not_done(dir: &Path) {
+    assert!(matches!(force(dir, |_| false), Ok(Force::Declined(_))), "it is not done");
+}
+
+#[tokio::test]
+async fn what_was_declined_is_not_done() {
+    let dir = stopped().await;
+    let first = dir.path().join("0");
+    assert_not_done(&first);
+    assert_not_done(&first);
+    assert!(!first.join(RECORD).exists());
+}
+
+/// Whoever asks later what became of the others would find nothing.
+#[tokio::test]
+async fn nothing_is_done_that_cannot_be_put_on_record() {
+    let dir = stopped().await;
+    let first = dir.path().join("0");
+    // It takes all that is written, and cannot be synced.
+    symlink("/dev/null", first.join(RECORD)).unwrap();
+    let done = force(&first, |_| true);
+    assert!(matches!(done, Err(ForceError::Record { .. })), "{done:?}");
+    assert_not_done(&first);
+}
+
+#[tokio::test]
+async fn the_record_tells_of_every_try_and_of_its_end() {
+    let dir = stopped().await;
+    let dir = &dir.path().join("0");
+    fs::write(dir.join(RECORD), "begun    long ago\n").unwrap();
+    assert!(matches!(force(dir, |_| true), Ok(Force::Done(_))));
+    let told = record(dir);
+    assert!(told.starts_with("begun    long ago\nbegun    2"), "{told}");
+    let ends = |told: &str| told.lines().last().is_some_and(|last| last.starts_with("finished 2"));
+    assert!(ends(&told), "{told}");
+
+    let is_refused = || match force(dir, |_| true) {
+        Err(ForceError::Halted(halt)) => {
+            matches!(*halt, Halt::Refused { row: "already-alone", .. })
+        }
+        _ => false,
+    };
+    assert!(is_refused(), "it was done, and said so");
+    assert_eq!(record(dir), told);
+
+    // Cut short before it could say so.
+    let open = told.lines().take(told.lines().count() - 1).collect::<Vec<_>>().join("\n") + "\n";
+    fs::write(dir.join(RECORD), &open).unwrap();
+    assert_eq!(force(dir, |_| true).unwrap(), Force::WasDone);
+    let told = record(dir);
+    assert!(told.starts_with(&open) && ends(&told), "{told}");
+    assert!(is_refused());
+}
