@@ -383,3 +383,45 @@ impl UringDisk {
         Ok(handles)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: File = File::Segment(1);
+
+    /// A queue without a bound is one in the device, where nothing passes anything.
+    #[tokio::test]
+    async fn so_much_is_in_flight_and_what_nobody_waits_for_yields() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temporary.path()).unwrap();
+        let create = DiskRequest::Create { file: LOG, len: 1 << 20, zeroed: true };
+        directory.perform(&create).unwrap();
+        let Ok(mut disk) = UringDisk::new(directory) else { return };
+        let submit = |disk: &mut UringDisk, class, request: &dyn Fn(u64) -> DiskRequest| {
+            for n in 0..150 {
+                let op = OpId(1000 * class as u64 + n);
+                disk.submit(op, class, request(n));
+            }
+        };
+        submit(&mut disk, Class::Background, &|n| DiskRequest::Read {
+            file: LOG,
+            offset: n,
+            len: 1,
+        });
+        submit(&mut disk, Class::Commit, &|n| {
+            let at = Extent::new(4096 * n, Bytes::from_static(&[7; 4096]));
+            DiskRequest::Write { file: LOG, at, and: None, durable: true }
+        });
+        disk.flush();
+        assert_eq!(disk.in_flight, [128, 0, YIELDING_MAX]);
+        let mut events = Vec::new();
+        std::future::poll_fn(|cx| {
+            disk.poll_completed(cx, &mut events);
+            if disk.is_idle() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        assert_eq!((events.len(), disk.in_flight), (300, [0; 3]));
+        assert!(disk.syncs.is_empty() && disk.waiting.iter().all(VecDeque::is_empty));
+    }
+}

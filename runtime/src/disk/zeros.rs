@@ -155,6 +155,20 @@ mod tests {
         assert!(fill(0).is_err());
     }
 
+    /// Were it as long as it is to be, one that a crash has left unfinished would pass for finished.
+    #[test]
+    fn a_file_is_as_long_as_there_are_zeros() {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::open(temporary.path()).unwrap();
+        let (spare, mut lens) = (File::Spare(0), Vec::new());
+        let created = directory.create_with(spare, |new| {
+            let len = || new.metadata().expect("it is open").len();
+            fill(&directory, spare, new, 3 * PIECE_BYTES as u64, || lens.push(len()))
+        });
+        created.unwrap();
+        assert_eq!(lens, [0, 1, 2].map(|pieces| pieces * PIECE_BYTES as u64));
+    }
+
     #[test]
     fn the_trial_leaves_nothing_behind() {
         let temporary = tempfile::tempdir().unwrap();
