@@ -145,3 +145,58 @@ impl Connection {
         Ok(())
     }
 }
+
+#[cfg(all(test, not(madsim)))]
+mod tests {
+    use super::{super::frame::checksum, *};
+    use lakebed::NodeId;
+    use std::{
+        future::poll_fn,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering::Relaxed},
+        },
+        task::{Wake, Waker},
+    };
+    use tokio::{io::AsyncWriteExt as _, net::TcpListener, time::timeout};
+
+    /// Who says much without a pause left others no turn, or was not heard any more when its share was used up.
+    #[tokio::test]
+    async fn of_much_that_came_a_share_is_read_and_the_rest_asks_to_be() {
+        const MESSAGES: usize = 1000;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let established = Established { peer: NodeId(2), stream: stream.unwrap(), session: 0 };
+        let limits = Limits { message_bytes_max: 1000, engine_bytes_max: 1000, engines: 1 };
+        let mut connection = Connection::new(established, limits);
+        let crc = checksum(0, [&[7; 1000], &[]]);
+        let one = [&1000_u32.to_le_bytes()[..], &crc.to_le_bytes(), &[7; 1000]].concat();
+        let (all, mut end) = (one.repeat(MESSAGES), accepted.unwrap().0);
+        let writes = end.write_all(&all);
+        let mut heard = 0;
+        let reads = poll_fn(|cx| {
+            let (woken, before) = (Arc::new(Woken::default()), heard);
+            let waker = Waker::from(Arc::clone(&woken));
+            let read = connection.poll_read(&mut Context::from_waker(&waker), 1, |_| heard += 1);
+            read.unwrap();
+            // As much as is read at one time, and not all that is there.
+            assert!(heard - before <= 66, "{} at once", heard - before);
+            assert!(heard == before || woken.0.load(Relaxed), "nobody would ask for the rest");
+            cx.waker().wake_by_ref();
+            if heard == MESSAGES { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let both = async { tokio::join!(writes, reads) };
+        let (written, ()) = timeout(Duration::from_secs(60), both).await.expect("heard");
+        written.unwrap();
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Relaxed);
+        }
+    }
+}

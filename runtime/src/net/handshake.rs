@@ -282,8 +282,16 @@ mod tests {
             async { of(1).dial(TcpStream::connect(address).await.unwrap(), NodeId(3)).await };
         let impostor = Credentials { secret: b"it is not".to_vec(), ..of(3) };
         let accept = async { impostor.accept(listener.accept().await.unwrap().0).await };
-        let (dialled, _) = tokio::join!(dial, accept);
+        let both = async { tokio::join!(dial, accept) };
+        let (dialled, _) = timeout(Duration::from_secs(60), both).await.expect("both wait");
         assert!(matches!(dialled, Err(HandshakeError::Secret)), "{dialled:?}");
+    }
+
+    /// What was said once would prove the same again.
+    #[test]
+    fn no_hello_is_said_twice() {
+        let hello = || of(1).hello(NodeId(2)).unwrap();
+        assert_ne!(hello(), hello());
     }
 
     /// Whatever the checksum says of them.

@@ -471,18 +471,12 @@ mod tests {
         assert!(net.peers.is_empty());
     }
 
-    /// A second connection would come of it, in the first one's place, with all that is on its way.
-    #[tokio::test]
-    async fn one_that_is_there_is_dialled_no_more() {
-        let (mut net, _ends) = connected(&[]).await;
-        let address = Bytes::from_static(b"127.0.0.1:1");
-        let member =
-            |id| lakebed::Member { id: NodeId(id), incarnation: 0, address: address.clone() };
-        net.connect(&Membership::of([member(1)]));
-        let dialling = net.peers[&NodeId(1)].dialling.clone().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        net.on_established(Established { peer: NodeId(1), stream, session: 0 });
+    fn member(id: u64, address: &str) -> Membership {
+        let address = Bytes::copy_from_slice(address.as_bytes());
+        Membership::of([lakebed::Member { id: NodeId(id), incarnation: 0, address }])
+    }
+
+    async fn ends(dialling: &AbortHandle) {
         let ended = async {
             while !dialling.is_finished() {
                 tokio::task::yield_now().await;
@@ -491,48 +485,36 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(60), ended).await.expect("it goes on");
     }
 
-    /// Who says much without a pause left others no turn, or was not heard any more when its share was used up.
+    /// A second connection would come of it, in the first one's place, with all that is on its way.
     #[tokio::test]
-    async fn of_much_that_came_a_share_is_read_and_the_rest_asks_to_be() {
-        const MESSAGES: usize = 1000;
+    async fn one_that_is_there_is_dialled_no_more() {
+        let (mut net, _ends) = connected(&[2]).await;
+        net.connect(&member(2, "127.0.0.1:1"));
+        assert!(net.peers[&NodeId(2)].dialling.is_none(), "it was met before it was a member");
+        net.connect(&member(1, "127.0.0.1:1"));
+        let dialling = net.peers[&NodeId(1)].dialling.clone().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stream, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let established = Established { peer: NodeId(2), stream: stream.unwrap(), session: 0 };
-        let limits = Limits { message_bytes_max: 1000, engine_bytes_max: 1000, engines: 1 };
-        let mut connection = Connection::new(established, limits);
-        let crc = frame::checksum(0, [&[7; 1000], &[]]);
-        let one = [&1000_u32.to_le_bytes()[..], &crc.to_le_bytes(), &[7; 1000]].concat();
-        let (all, mut end) = (one.repeat(MESSAGES), accepted.unwrap().0);
-        let writes = tokio::io::AsyncWriteExt::write_all(&mut end, &all);
-        let mut heard = 0;
-        let reads = poll_fn(|cx| {
-            let (woken, before) = (Arc::new(Woken::default()), heard);
-            let waker = std::task::Waker::from(Arc::clone(&woken));
-            let read = connection.poll_read(&mut Context::from_waker(&waker), 1, |_| heard += 1);
-            read.unwrap();
-            // As much as is read at one time, and not all that is there.
-            assert!(heard - before <= 66, "{} at once", heard - before);
-            assert!(
-                heard == before || woken.0.load(Ordering::Relaxed),
-                "nobody would ask for the rest"
-            );
-            cx.waker().wake_by_ref();
-            if heard == MESSAGES { Poll::Ready(()) } else { Poll::Pending }
-        });
-        let both = async { tokio::join!(writes, reads) };
-        let (written, ()) =
-            tokio::time::timeout(Duration::from_secs(60), both).await.expect("heard");
-        written.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        net.on_established(Established { peer: NodeId(1), stream, session: 0 });
+        ends(&dialling).await;
     }
 
-    #[derive(Default)]
-    struct Woken(std::sync::atomic::AtomicBool);
-
-    impl std::task::Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Ordering::Relaxed);
+    #[tokio::test]
+    async fn a_member_is_dialled_where_it_is_and_no_more_when_it_is_none() {
+        let (mut net, _ends) = connected(&[]).await;
+        let mut former: Option<AbortHandle> = None;
+        for address in ["127.0.0.1:1", "127.0.0.1:2"] {
+            net.connect(&member(1, address));
+            if let Some(former) = former {
+                ends(&former).await;
+            }
+            let peer = &net.peers[&NodeId(1)];
+            assert_eq!(peer.address, Some(Address::from(&Bytes::from(address))));
+            former = peer.dialling.clone();
         }
+        net.connect(&Membership::of([]));
+        ends(&former.unwrap()).await;
+        assert!(net.peers.is_empty());
     }
 
     /// Who said much and stood first had all that a task may read in one turn, in each: who stood behind was

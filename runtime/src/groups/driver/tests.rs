@@ -59,7 +59,7 @@ async fn a_group_that_cannot_begin_leaves_nobody_waiting() {
     node.inner.host.create(GroupId(1), Engine::new(config, 7).unwrap()).unwrap();
     let handle = groups.create(GroupId(1), [(1, "127.0.0.1:1")]).unwrap();
     let before = handle.ended();
-    poll_fn(|cx| Poll::Ready(node.inner.gather(cx))).await;
+    node.inner.gather(&mut Context::from_waker(std::task::Waker::noop()));
     for ended in [before, handle.ended()] {
         let ended = timeout(Duration::from_secs(60), ended).await.expect("waited in vain");
         assert_eq!(ended, Err(crate::handle::Failure::Unknown));
