@@ -166,3 +166,59 @@ impl Clients for Notebook {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use lakebed::{LogId, MachineError, Timestamp};
+    use std::{task::Wake, time::Duration};
+
+    /// Keeps what it was restored with, in the order in which that came.
+    struct Heap(Arc<Mutex<Vec<u8>>>);
+
+    impl StateMachine for Heap {
+        fn apply(&mut self, _: LogId, _: Timestamp, _: &[u8], _: &mut Vec<u8>) {}
+
+        fn query(&self, _: &[u8], _: &mut Vec<u8>) {}
+
+        fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+            Box::new(std::iter::empty())
+        }
+
+        fn restore(&mut self, _: u64, bytes: &[u8], _: bool) -> Result<(), MachineError> {
+            lock(&self.0).extend_from_slice(bytes);
+            Ok(())
+        }
+    }
+
+    /// Says that it woke.
+    struct Bell(Sender<()>);
+
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            // The test may be over.
+            let _ = self.0.send(());
+        }
+    }
+
+    /// Nothing else would wake a node whose disk and peers are at rest.
+    #[test]
+    fn a_machine_that_comes_home_wakes_the_driver_and_has_kept_the_order() {
+        let heap = Arc::<Mutex<Vec<u8>>>::default();
+        let steps = (0..3_u8).map(|n| {
+            let bytes = Bytes::copy_from_slice(&[n]);
+            Machine::Restore { at: LogId::ZERO, offset: n.into(), bytes, last: n == 2 }
+        });
+        let (rings, rang) = channel();
+        let waker = Waker::from(Arc::new(Bell(rings)));
+        let threads = Threads::new(1).unwrap();
+        assert!(threads.take(&waker).is_empty());
+        let runner = Guarded::new(Heap(Arc::clone(&heap)));
+        threads.send(GroupId(1), runner, steps.collect(), &mut Table::default());
+        rang.recv_timeout(Duration::from_secs(60)).expect("nobody was woken");
+        let home = threads.take(&waker);
+        assert!(matches!(&home[..], [Home { group: GroupId(1), came: Ok(_) }]));
+        assert_eq!(*lock(&heap), [0, 1, 2]);
+    }
+}
