@@ -380,7 +380,10 @@ async fn the_end_of_a_group_whose_node_is_dropped_is_told_when_its_directory_is_
     node.inner.pool.wrap(HANGING, |place| Parting(place, parting));
     drop(node);
     let (answers, hear, ends, late) = told.try_recv().unwrap();
-    assert_eq!(answers, [const { Some(Err(Failure::Unknown)) }; 2]);
+    let [taken, queued] = answers;
+    // A disk that is quick has ended the first one by then.
+    assert!(matches!(taken, Some(Ok(_) | Err(Failure::Unknown))), "{taken:?}");
+    assert_eq!(queued, Some(Err(Failure::Unknown)));
     assert_eq!(hear, [false; 2], "the directory is locked");
     for end in ends.into_iter().chain([late]) {
         assert_eq!(end.now_or_never().unwrap().err(), Some(Failure::Unknown));
