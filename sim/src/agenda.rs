@@ -6,6 +6,9 @@
 use crate::oracle::Violation;
 use std::{cmp::Reverse, collections::BinaryHeap};
 
+/// More happened than may.
+pub(crate) const A_RUN_ENDS: &str = "a run ends";
+
 /// Places on the list; that many things are never to come at one time.
 const PLACE_BITS: u32 = 24;
 
@@ -50,16 +53,21 @@ impl<C> Agenda<C> {
         self.heap.push(Reverse(u128::from(at) << 64 | u128::from(behind)));
     }
 
-    /// After so many things it is a failure that more are to come.
-    pub(crate) const fn limit(&mut self, most: u64) {
-        self.happen_max = most;
+    /// After so many things, or fewer if that was said before, it is a failure that more are to come.
+    pub(crate) fn limit(&mut self, most: u64) {
+        self.happen_max = self.happen_max.min(most);
+    }
+
+    /// How many things have happened.
+    pub(crate) const fn happened(&self) -> u64 {
+        self.happened
     }
 
     /// The next thing, and when. There always is one in a world, and not for ever.
     pub(crate) fn pop(&mut self) -> Result<(u64, C), Violation> {
         if self.happened >= self.happen_max {
             let what = format!("the run goes on after {} things that happened", self.happened);
-            return Err(Violation::of_cluster("a run ends", what));
+            return Err(Violation::of_cluster(A_RUN_ENDS, what));
         }
         let Some(Reverse(key)) = self.heap.pop() else {
             return Err(Violation::of_cluster("world", "nothing is left to happen".into()));

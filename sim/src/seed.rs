@@ -10,6 +10,7 @@ pub struct Seed {
     pub number: u64,
     plan: Option<Arc<Plan>>,
     watch: Watch,
+    happen_max: u64,
 }
 
 /// Who reads the trace of a run.
@@ -28,14 +29,14 @@ impl Seed {
     /// A seed whose run is not traced.
     #[must_use]
     pub const fn new(number: u64) -> Self {
-        Self { number, plan: None, watch: Watch::Nobody }
+        Self { number, plan: None, watch: Watch::Nobody, happen_max: u64::MAX }
     }
 
     /// A plan to be run as it is, whatever a storm would draw.
     #[must_use]
     pub fn of_plan(plan: impl Into<Arc<Plan>>) -> Self {
         let plan = plan.into();
-        Self { number: plan.seed, plan: Some(plan), watch: Watch::Nobody }
+        Self { number: plan.seed, plan: Some(plan), watch: Watch::Nobody, happen_max: u64::MAX }
     }
 
     /// The same; the last lines of its run are kept for the report.
@@ -54,6 +55,16 @@ impl Seed {
     #[must_use]
     pub fn kept(self) -> Self {
         Self { watch: Watch::Differ, ..self }
+    }
+
+    /// The same; its run ends when so much has happened, if not before.
+    pub(crate) fn at_most(self, happen_max: u64) -> Self {
+        Self { happen_max, ..self }
+    }
+
+    /// After how much that happened its run is to end.
+    pub(crate) const fn happen_max(&self) -> u64 {
+        self.happen_max
     }
 
     /// The plan to be run, if it is not to be drawn.

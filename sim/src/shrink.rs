@@ -10,16 +10,31 @@ mod simpler;
 
 use crate::{
     Failure, Outcome, Seed, Violation,
+    agenda::A_RUN_ENDS,
     plan::{Asks, FaultKind, Plan},
 };
 use std::{fmt, ops::ControlFlow};
 
 /// After this many rounds over everything it is small enough.
-const ROUNDS_MAX: u32 = 4;
-/// Runs of so many events, half a minute or so, took no operation out: next to all are needed. A bug
-/// that takes a crowd is not made smaller by trying each of them alone; and what is counted is the same
-/// on every machine.
-const FRUITLESS_EVENTS_MAX: u64 = 10_000_000;
+const ROUNDS_MAX: u32 = 8;
+/// So much happened, in half a minute or so, and took no good part of the operations out: next to all are
+/// needed. A bug that takes a crowd is not made smaller by trying each of them alone; and what is counted is
+/// the same on every machine.
+const FRUITLESS_MAX: u64 = 10_000_000;
+/// One of so many is a good part of a list. Were it worth as much that a single one goes, a crowd of which
+/// one in a hundred may go would be tried one by one after all.
+const GOOD_PART: usize = 4;
+/// So many pieces share each place of a list, if they are large.
+const OVERLAP: usize = 4;
+/// Of so much.
+const LARGE: usize = 32;
+/// So many times as much may happen in a run that is tried as in the smallest one that fails.
+const HAPPEN_TIMES: u64 = 8;
+/// And so much in any case: to elect a leader with other settings may take longer than all that it took to fail.
+const HAPPEN_LEAST: u64 = 20_000;
+
+/// What most runs are for.
+const OPERATIONS: &str = "operations";
 
 /// How large a plan is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -98,6 +113,7 @@ pub fn shrink(
         plan: plan.clone(),
         tries: 0,
         fruitless: 0,
+        many: before.operations as usize,
         stage: "plan",
         stop: false,
     };
@@ -118,8 +134,10 @@ struct Shrinker<R, T> {
     /// The smallest plan that fails so far.
     plan: Plan,
     tries: u64,
-    /// Events of the runs since one last failed as it should.
+    /// What happened in the runs that were in vain since operations last became fewer by a good part, and how many
+    /// there were then.
     fruitless: u64,
+    many: usize,
     stage: &'static str,
     stop: bool,
 }
@@ -133,10 +151,10 @@ impl<R: Fn(Seed) -> Outcome, T: FnMut(&Progress) -> ControlFlow<()>> Shrinker<R,
             self.nodes();
             self.faults();
             self.clients();
-            self.operations();
-            let is_crowd = self.fruitless >= FRUITLESS_EVENTS_MAX;
+            // Where faults strike earlier there are fewer operations before.
             self.times();
-            if self.stop || is_crowd || self.plan == before {
+            self.operations();
+            if self.stop || self.plan == before {
                 return;
             }
         }
@@ -149,20 +167,31 @@ impl<R: Fn(Seed) -> Outcome, T: FnMut(&Progress) -> ControlFlow<()>> Shrinker<R,
             return false;
         }
         self.tries += 1;
-        let result = (self.run)(Seed::of_plan(plan.clone()));
+        let result = (self.run)(Seed::of_plan(plan.clone()).at_most(self.happen_max()));
         let ran = result.as_ref().unwrap_or_else(|failure| &failure.report);
-        self.fruitless += ran.stats.events;
+        let happened = ran.stats.happened;
         let same = result.err().filter(|other| is_same(&self.failure.violation, &other.violation));
         let fails = same.is_some();
         if let Some(failure) = same {
             self.failure = failure;
             self.plan = plan;
-            self.fruitless = 0;
+        } else if self.stage == OPERATIONS {
+            self.fruitless += happened;
         }
         let progress =
             Progress { stage: self.stage, tries: self.tries, size: Size::of(&self.plan) };
         self.stop = (self.told)(&progress).is_break();
         fails
+    }
+
+    /// So much may happen in a run that is to fail as the smallest one does: what fails much later would be
+    /// no smaller to whoever reads it, and what does not fail at all goes on to its end otherwise.
+    fn happen_max(&self) -> u64 {
+        if self.failure.violation.invariant == A_RUN_ENDS {
+            // That nothing ended it is the failure, and it is told by the same words.
+            return u64::MAX;
+        }
+        HAPPEN_LEAST.max(self.failure.report.stats.happened.saturating_mul(HAPPEN_TIMES))
     }
 
     /// Tries the plan with a change, unless it changes nothing.
@@ -182,7 +211,7 @@ impl<R: Fn(Seed) -> Outcome, T: FnMut(&Progress) -> ControlFlow<()>> Shrinker<R,
     fn faults(&mut self) {
         self.stage = "faults";
         let faults = self.plan.faults.clone();
-        self.without(&faults, u64::MAX, |plan, left| plan.faults = left.to_vec());
+        self.without(&faults, |plan, left| plan.faults = left.to_vec());
     }
 
     fn clients(&mut self) {
@@ -196,7 +225,7 @@ impl<R: Fn(Seed) -> Outcome, T: FnMut(&Progress) -> ControlFlow<()>> Shrinker<R,
     }
 
     fn operations(&mut self) {
-        self.stage = "operations";
+        self.stage = OPERATIONS;
         let mut operations: Vec<(u32, usize)> = Vec::new();
         for (client, asks) in self.plan.clients.iter().enumerate() {
             // One that asks without end does so because the end matters.
@@ -204,7 +233,8 @@ impl<R: Fn(Seed) -> Outcome, T: FnMut(&Progress) -> ControlFlow<()>> Shrinker<R,
             operations.extend(asks.up_to(asked).map(|n| (n, client)));
         }
         operations.sort_unstable();
-        self.without(&operations, FRUITLESS_EVENTS_MAX, |plan, left| {
+        self.are_left(operations.len());
+        self.without(&operations, |plan, left| {
             for (client, asks) in plan.clients.iter_mut().enumerate() {
                 *asks = left.iter().filter(|(_, of)| *of == client).map(|(n, _)| *n).collect();
             }
@@ -256,29 +286,38 @@ impl<R: Fn(Seed) -> Outcome, T: FnMut(&Progress) -> ControlFlow<()>> Shrinker<R,
         while self.change(|plan| plan.faults[at].at = plan.faults[at].at.midpoint(before(plan))) {}
     }
 
-    /// Takes pieces out of a list, first large ones, then single ones, until none can go or runs of so
-    /// many events were in vain.
-    fn without<I: Clone>(
-        &mut self,
-        items: &[I],
-        fruitless_max: u64,
-        put: impl Fn(&mut Plan, &[I]),
-    ) {
-        self.fruitless = 0;
+    /// So many operations are left to be taken out.
+    fn are_left(&mut self, operations: usize) {
+        if self.stage == OPERATIONS && operations * GOOD_PART <= self.many * (GOOD_PART - 1) {
+            (self.fruitless, self.many) = (0, operations);
+        }
+    }
+
+    /// Whether more is to be taken out of a list. Other lists are short.
+    fn goes_on(&self) -> bool {
+        !self.stop && (self.stage != OPERATIONS || self.fruitless < FRUITLESS_MAX)
+    }
+
+    /// Takes pieces out of a list, first large ones, then single ones, until none can go.
+    ///
+    /// Large pieces overlap: a failure that hangs on when everything happens is there again by chance, whatever
+    /// is taken out, and as likely without a large piece as without a small one.
+    fn without<I: Clone>(&mut self, items: &[I], put: impl Fn(&mut Plan, &[I])) {
         let mut items = items.to_vec();
         let mut size = items.len();
-        while size > 0 && !self.stop && self.fruitless < fruitless_max {
+        while size > 0 && self.goes_on() {
             let mut removed = false;
             let mut from = 0;
-            while from < items.len() && !self.stop && self.fruitless < fruitless_max {
+            while from < items.len() && self.goes_on() {
                 let mut left = items.clone();
                 left.drain(from..items.len().min(from + size));
                 let smaller = left.clone();
                 if self.change(|plan| put(plan, &smaller)) {
                     items = left;
                     removed = true;
+                    self.are_left(items.len());
                 } else {
-                    from += size;
+                    from += if size < LARGE { size } else { size / OVERLAP };
                 }
             }
             // What was kept may be free to go now that others are gone.
@@ -317,12 +356,13 @@ mod tests {
     use super::*;
     use crate::{Report, Stats};
     use lakebed::Marks;
+    use std::cell::Cell;
 
-    /// A run that takes so many events and fails if clients make that many operations in all.
-    fn crowd(most: u64, events: u64) -> impl Fn(Seed) -> Outcome {
+    /// A run in which so much happens and that fails if clients make that many operations in all.
+    fn crowd(most: u64, happened: u64) -> impl Fn(Seed) -> Outcome {
         move |seed| {
             let plan = seed.plan().expect("it was made of one").clone();
-            let stats = Stats { events, ..Stats::default() };
+            let stats = Stats { happened, ..Stats::default() };
             let asked = plan.clients.iter().map(|asks| asks.count() as u32).collect();
             let has_failed = Size::of(&plan).operations >= most;
             let report = Report {
@@ -344,11 +384,16 @@ mod tests {
         }
     }
 
-    fn of_crowd(events: u64) -> Shrunk {
+    /// A plan of two thousand operations.
+    fn many() -> Plan {
         let mut plan = Plan::calm(1, 1);
         plan.clients = (0..4).map(|_| (1..=500).collect()).collect();
+        plan
+    }
+
+    fn of_crowd(happened: u64) -> Shrunk {
         let keep_on = |_: &Progress| ControlFlow::Continue(());
-        shrink(Seed::of_plan(plan), crowd(700, events), keep_on).expect("it fails")
+        shrink(Seed::of_plan(many()), crowd(700, happened), keep_on).expect("it fails")
     }
 
     #[test]
@@ -360,6 +405,41 @@ mod tests {
         assert!(dear.tries < 300, "{} runs", dear.tries);
         assert!((700..720).contains(&dear.after.operations), "{}", dear.after);
         assert!(!dear.stopped);
+    }
+
+    /// Five seconds of engines that did not lose anything, for each of a thousand plans: an hour.
+    #[test]
+    fn what_does_not_fail_is_not_run_to_its_end() {
+        const FAILS_AFTER: u64 = 30_000;
+        let spent = Cell::new((0, 0));
+        let run = |seed: Seed| {
+            let most = seed.happen_max().min(2_000_000);
+            let mut outcome = crowd(700, 1_000)(seed);
+            let (report, happened) = match &mut outcome {
+                Ok(report) => (report, most),
+                Err(failure) => (&mut failure.report, most.min(FAILS_AFTER)),
+            };
+            report.stats.happened = happened;
+            let (first, rest) = spent.get();
+            spent.set(if first == 0 { (happened, 0) } else { (first, rest.max(happened)) });
+            outcome
+        };
+        shrink(Seed::of_plan(many()), run, |_| ControlFlow::Continue(())).expect("it fails");
+        assert_eq!(spent.get(), (FAILS_AFTER, FAILS_AFTER * HAPPEN_TIMES));
+    }
+
+    /// Else each run that is broken off would be taken for one without an end.
+    #[test]
+    fn a_run_without_an_end_has_its_time() {
+        let run = |seed: Seed| {
+            assert_eq!(seed.happen_max(), u64::MAX, "it may be broken off");
+            crowd(700, 1_000)(seed).map_err(|mut failure| {
+                failure.violation.invariant = A_RUN_ENDS;
+                failure
+            })
+        };
+        let shrunk = shrink(Seed::of_plan(many()), run, |_| ControlFlow::Continue(()));
+        assert_eq!(shrunk.expect("it fails").after.operations, 700);
     }
 
     #[test]

@@ -152,6 +152,7 @@ pub fn observe<M: StateMachine, W: Workload>(
     mut world: World<M, W>,
     story: impl FnOnce(&mut World<M, W>) -> Checked,
 ) -> Result<Report, Box<Failure>> {
+    world.limit(seed.happen_max());
     if seed.is_kept() {
         world.trace_whole();
     } else if seed.is_traced() {

@@ -71,6 +71,7 @@ impl AddAssign<&Self> for Totals {
 impl AddAssign for Stats {
     fn add_assign(&mut self, other: Self) {
         let Self {
+            happened,
             events,
             crashes,
             crashes_with_writes_pending,
@@ -90,6 +91,7 @@ impl AddAssign for Stats {
             elections,
             faults,
         } = other;
+        self.happened += happened;
         self.events += events;
         self.crashes += crashes;
         self.crashes_with_writes_pending += crashes_with_writes_pending;

@@ -269,8 +269,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     }
 
     /// After so many things that happened it is a failure that the run goes on: calls of engines, and what
-    /// no engine hears of.
-    pub const fn limit(&mut self, most: u64) {
+    /// no engine hears of. Of several limits the least holds.
+    pub fn limit(&mut self, most: u64) {
         self.agenda.limit(most);
     }
 

@@ -35,7 +35,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     /// What it amounts to so far.
     #[must_use]
     pub const fn stats(&self) -> Stats {
-        self.stats
+        Stats { happened: self.agenda.happened(), ..self.stats }
     }
 
     /// How many operations were drawn for each client until everything was healed.

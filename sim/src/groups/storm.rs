@@ -33,6 +33,7 @@ pub fn observe<M: StateMachine, W: Workload>(
     mut world: Groups<M, W>,
     story: impl FnOnce(&mut Groups<M, W>) -> Checked,
 ) -> Result<Report, Box<Failure>> {
+    world.agenda.limit(seed.happen_max());
     if seed.is_kept() || seed.is_traced() {
         world.trace(seed.print(), seed.is_kept());
     }

@@ -26,7 +26,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// What the run amounts to so far.
     #[must_use]
     pub const fn stats(&self) -> Stats {
-        self.stats
+        Stats { happened: self.agenda.happened(), ..self.stats }
     }
 
     /// A hash of every event and action so far.

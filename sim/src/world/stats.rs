@@ -5,6 +5,8 @@ use crate::plan::KINDS_COUNT;
 /// What a run amounted to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Stats {
+    /// Things that happened: events, and what no engine hears of.
+    pub happened: u64,
     /// Calls of `handle` with a message, a completion or a request.
     pub events: u64,
     /// Power cuts, per node.
