@@ -391,7 +391,11 @@ fn become_one_log<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Chec
         let what = "all nodes to hold and apply the same log";
         match run_until(world, CONVERGE_WITHIN, what, is_one_log) {
             Ok(()) => break,
-            Err(_) if times < CONVERGE_TIMES && applied(world) > before => {
+            Err(violation)
+                if violation.invariant == LIVENESS
+                    && times < CONVERGE_TIMES
+                    && applied(world) > before =>
+            {
                 before = applied(world);
             }
             Err(violation) => return Err(violation),

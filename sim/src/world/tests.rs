@@ -9,6 +9,12 @@ use crate::{
     storm::{converge, leader, run_for, run_until, serve},
 };
 use lakebed::{DiskError, LogId, MachineError, Timestamp};
+use std::cell::Cell;
+
+thread_local! {
+    /// After so many commands a machine answers one of them wrongly.
+    static WRONG_AFTER: Cell<u64> = const { Cell::new(u64::MAX) };
+}
 
 /// Counts.
 #[derive(Clone, Default)]
@@ -18,6 +24,11 @@ impl StateMachine for Count {
     fn apply(&mut self, _: LogId, _: Timestamp, _: &[u8], answer: &mut Vec<u8>) {
         self.0 += 1;
         self.query(&[], answer);
+        let left = WRONG_AFTER.get();
+        WRONG_AFTER.set(left.checked_sub(1).unwrap_or(u64::MAX));
+        if left == 0 {
+            answer.push(0);
+        }
     }
 
     fn query(&self, _: &[u8], answer: &mut Vec<u8>) {
@@ -55,6 +66,31 @@ fn a_run_without_an_end_is_a_failure() {
     let violation = run_for(&mut world, 3_600_000 * MS).expect_err("more happens in an hour");
     assert_eq!(violation.invariant, "a run ends");
     assert!((200..=500).contains(&world.stats().events), "{} events", world.stats().events);
+}
+
+/// Whatever broke while a node caught up was forgotten, as there was progress: what was told in the end,
+/// if anything, was that the node waited in vain for what it was owed.
+#[test]
+fn what_breaks_while_nodes_become_one_log_is_told() -> Checked {
+    let mut plan = Plan::calm(1, 3);
+    plan.tuning.append_bytes_max = 1 << 10;
+    plan.tuning.inflight_bytes_max = 1 << 10;
+    let mut world: Cluster = World::new(plan, Count::default, writes);
+    serve(&mut world)?;
+    let late = (leader(&world).expect("it serves") + 1) % 3;
+    world.isolate(late, false);
+    run_for(&mut world, 300 * MS)?;
+    world.dismiss_clients();
+    run_for(&mut world, 100 * MS)?;
+    let applied = |world: &Cluster| world.probe(late).map_or(0, |probe| probe.applied.0);
+    let before = applied(&world);
+    assert!(world.acknowledged().0 > before + 80, "it lags by too little");
+    world.heal();
+    WRONG_AFTER.set(40);
+    let violation = converge(&mut world).expect_err("a machine answers wrongly");
+    assert_eq!(violation.invariant, "state machine safety", "{violation}");
+    assert!(applied(&world) > before, "nothing was applied before it");
+    Ok(())
 }
 
 /// A plan's bit of 2^64 - 1 made the file as long as that, and ended the process.
