@@ -5,9 +5,10 @@ use crate::{
     oracle::Violation,
 };
 use lakebed::{
-    Action, Engine, Event, Halt, Instant, LogIndex, Start,
+    Action, DiskRequest, Engine, Event, File, Halt, Instant, LogIndex, Start,
     report::{Inspection, LogFound},
 };
+use std::collections::BTreeMap;
 
 /// How a node starts from a disk.
 pub(crate) enum Trial {
@@ -17,7 +18,17 @@ pub(crate) enum Trial {
 }
 
 /// Starts an engine that has seen nothing from a disk, up to its verdict.
-pub(crate) fn trial(mut engine: Engine, mut disk: SimDisk, start: Start) -> Trial {
+pub(crate) fn trial(engine: Engine, disk: SimDisk, start: Start) -> Trial {
+    watched(engine, disk, start, |_| {})
+}
+
+/// The same; `see` is shown what it asks of the disk.
+fn watched(
+    mut engine: Engine,
+    mut disk: SimDisk,
+    start: Start,
+    mut see: impl FnMut(&DiskRequest),
+) -> Trial {
     let mut events = vec![Event::Start(start)];
     let mut actions = Vec::new();
     while let Some(event) = events.pop() {
@@ -25,7 +36,10 @@ pub(crate) fn trial(mut engine: Engine, mut disk: SimDisk, start: Start) -> Tria
         for action in actions.drain(..) {
             match action {
                 Action::Halt(halt) => return Trial::Halts(*halt),
-                Action::Disk { op, request, .. } => disk.submit(op, request),
+                Action::Disk { op, request, .. } => {
+                    see(&request);
+                    disk.submit(op, request);
+                }
                 _ => {}
             }
         }
@@ -40,8 +54,12 @@ pub(crate) fn trial(mut engine: Engine, mut disk: SimDisk, start: Start) -> Tria
 
 /// What a power cut would leave of a disk now: of all that is not durable it takes everything.
 pub(crate) fn after_power_cut(disk: &SimDisk, seed: u64) -> SimDisk {
+    after(disk, Survivors::None, seed)
+}
+
+fn after(disk: &SimDisk, survivors: Survivors, seed: u64) -> SimDisk {
     let mut disk = disk.clone();
-    disk.cut_power_to(Outcome::Drawn(Survivors::None, 0), seed);
+    disk.cut_power_to(Outcome::Drawn(survivors, 0), seed);
     disk
 }
 
@@ -62,9 +80,38 @@ pub(crate) fn log(engine: Engine, disk: &SimDisk) -> Option<LogFound> {
 }
 
 /// What an engine that has seen nothing finds on a disk.
-pub(crate) fn inspection(engine: Engine, disk: &SimDisk) -> Option<Box<Inspection>> {
-    let Trial::Halts(Halt::Inspected(found)) = trial(engine, disk.clone(), Start::Inspect) else {
-        return None;
+fn inspection(engine: Engine, disk: &SimDisk) -> Option<Box<Inspection>> {
+    looked(engine, disk).0
+}
+
+/// The same, and how many bytes of each segment it reads for that.
+fn looked(engine: Engine, disk: &SimDisk) -> (Option<Box<Inspection>>, BTreeMap<u64, u64>) {
+    let mut read = BTreeMap::new();
+    let told = watched(engine, disk.clone(), Start::Inspect, |request| {
+        if let DiskRequest::Read { file: File::Segment(sequence), len, .. } = request {
+            *read.entry(*sequence).or_default() += u64::from(*len);
+        }
+    });
+    let Trial::Halts(Halt::Inspected(found)) = told else { return (None, read) };
+    (Some(found), read)
+}
+
+/// What a power cut would leave of a disk, as engines that have seen nothing find it.
+pub(crate) struct Left {
+    pub(crate) found: Option<Box<Inspection>>,
+    /// A full segment of which the record that says what is in it would be gone.
+    pub(crate) untold: Option<u64>,
+}
+
+pub(crate) fn left(engine: impl Fn() -> Engine, disk: &SimDisk, seed: u64) -> Left {
+    let [(_, before), (found, after)] = [Survivors::All, Survivors::None]
+        .map(|survivors| looked(engine(), &after(disk, survivors, seed)));
+    let hard = found.as_ref().and_then(|found| found.hard_state.as_ref());
+    let newest = hard.map_or(0, |hard| hard.newest_segment);
+    // Without that record all of the segment is read.
+    let is_untold = |(sequence, read): &(&u64, &u64)| {
+        **sequence < newest && before.get(sequence).is_some_and(|before| before < read)
     };
-    Some(found)
+    let untold = after.iter().find(is_untold).map(|(sequence, _)| *sequence);
+    Left { found, untold }
 }

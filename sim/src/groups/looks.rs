@@ -7,7 +7,7 @@ use crate::{
     node::Scars,
     oracle::{Checked, Oracle, Violation},
     plan::Plan,
-    trial::{after_power_cut, inspection},
+    trial::left,
     world::Stats,
 };
 use lakebed::{GroupId, Host, HostCounters, Marks, NodeId, Role, StateMachine, inspect::Probe};
@@ -163,12 +163,11 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
                 let Some(engine) = engine else { continue };
                 let met = (&self.plan, self.stats.disk_failures > 0);
                 let judged = Oracle::<M>::on_disk(at, &seat.disk, &engine.status(), met);
-                let disk = after_power_cut(&seat.disk, self.plan.seed);
-                let found = inspection(self.engine(*id, at, 1), &disk);
+                let left = left(|| self.engine(*id, at, 1), &seat.disk, self.plan.seed);
                 let is_struck = met.1 || seat.scars.has_any();
                 let durable = engine.probe().durable;
-                let judged = judged
-                    .and_then(|()| Oracle::<M>::on_rest(at, durable, found.as_deref(), is_struck));
+                let judged =
+                    judged.and_then(|()| Oracle::<M>::on_rest(at, durable, &left, is_struck));
                 judged.map_err(|violation| super::of_group(*id, violation))?;
             }
         }

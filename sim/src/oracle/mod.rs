@@ -38,6 +38,7 @@ use crate::client::{Fate, Request};
 use crate::disk::SimDisk;
 use crate::plan::Plan;
 use crate::seat::Seat;
+use crate::trial::Left;
 use crate::witness::{Applied, Inputs};
 use bytes::Bytes;
 use lakebed::{
@@ -45,7 +46,7 @@ use lakebed::{
     Marks, Membership, NodeId, RequestId, Role, StateMachine, Status, Term, Timestamp,
     entry::Seed,
     inspect::{Probe, Said, SentPiece, said, sent_piece},
-    report::{Inspection, LogFound},
+    report::LogFound,
     session::Limits,
     tape::Digest,
 };
@@ -634,13 +635,8 @@ impl<M: StateMachine> Oracle<M> {
     }
 
     /// And what of it a power cut would leave; `is_struck`: some of it was damaged, or failed.
-    pub(crate) fn on_rest(
-        node: usize,
-        durable: LogIndex,
-        found: Option<&Inspection>,
-        is_struck: bool,
-    ) -> Checked {
-        there_twice::check(node, durable, found, is_struck)
+    pub(crate) fn on_rest(node: usize, durable: LogIndex, left: &Left, is_struck: bool) -> Checked {
+        there_twice::check(node, durable, left, is_struck)
     }
 
     /// And whether a node knows of an entry in its log that was damaged and is bad.

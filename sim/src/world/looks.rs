@@ -9,7 +9,7 @@ use crate::{
     plan::{Latency, Plan},
     prng::TAILS_MAX,
     seat::Seat,
-    trial::{after_power_cut, inspection},
+    trial::left,
     witness::Inputs,
     world::{Stats, node_id},
 };
@@ -84,10 +84,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             };
             let failed = self.stats.disk_failures > 0;
             Oracle::<M>::on_disk(at, &node.disk, &engine.status(), (&self.plan, failed))?;
-            let disk = after_power_cut(&node.disk, self.plan.seed);
-            let found = inspection(self.engine(at, 1), &disk);
+            let left = left(|| self.engine(at, 1), &node.disk, self.plan.seed);
             let is_struck = failed || node.scars.has_any();
-            Oracle::<M>::on_rest(at, engine.probe().durable, found.as_deref(), is_struck)?;
+            Oracle::<M>::on_rest(at, engine.probe().durable, &left, is_struck)?;
         }
         Ok(())
     }
