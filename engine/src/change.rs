@@ -87,6 +87,9 @@ pub enum ChangeRefusal {
     /// state or for a gate, and the others are no majority:
     /// nothing could be committed any more.
     NoMajority(Vec<NodeId>),
+    /// The leader would be alone, and its disk has lost the bytes of this entry: whoever could give them again
+    /// would be gone.
+    Holed(LogId),
     /// Another change waits for the node that it adds.
     Greeting(NodeId),
 }
@@ -146,6 +149,11 @@ impl fmt::Display for ChangeRefusal {
                     missing.join(", ")
                 )
             }
+            Self::Holed(entry) => write!(
+                f,
+                "the leader's disk has lost entry {entry}, and nobody would be left who could give it again: \
+                 wait until it is there, or move the leadership to another node and remove this one"
+            ),
             Self::Greeting(node) => {
                 write!(f, "another change waits for node {node} to answer")
             }

@@ -264,6 +264,7 @@ impl Raft {
             }
         }
         self.judge_majority(leader, &next)?;
+        self.judge_givers(&next)?;
         Ok(next)
     }
 
@@ -279,6 +280,14 @@ impl Raft {
             .filter(stays)
             .find(|voter| voter.id != self.identity.node && !has_answered(voter.id));
         missing.map_or(Ok(()), |voter| Err(ChangeRefusal::NotHeard(voter.id)))
+    }
+
+    /// Whoever is alone is given nothing again. What a snapshot here holds as well it does not need.
+    fn judge_givers(&self, next: &Membership) -> Result<(), ChangeRefusal> {
+        let mut stays = next.voters.iter().chain(&next.learners);
+        let is_alone = stays.all(|member| member.id == self.identity.node);
+        let lost = self.facts.hole.filter(|hole| is_alone && hole.index > self.facts.newest);
+        lost.map_or(Ok(()), |hole| Err(ChangeRefusal::Holed(hole)))
     }
 
     /// Where votes are given or taken, a majority of those who vote then can commit at once: it is there,

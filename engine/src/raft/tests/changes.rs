@@ -47,7 +47,7 @@ impl Cluster {
         ended.map(|(_, outcome)| outcome.clone())
     }
 
-    fn refusal(&mut self, at: u64, request: u64) -> ChangeRefusal {
+    pub(super) fn refusal(&mut self, at: u64, request: u64) -> ChangeRefusal {
         match self.outcome(at, request) {
             Some(Outcome::Refused(Refusal::Change(why))) => why,
             other => panic!("{other:?}"),

@@ -1,7 +1,12 @@
 //! Entries that a disk has lost and a peer gives again.
 
 use super::*;
-use crate::{change::Change as Members, message::Refill, raft::log::Change, types::SnapshotName};
+use crate::{
+    change::{Change as Members, ChangeRefusal},
+    message::Refill,
+    raft::log::Change,
+    types::SnapshotName,
+};
 
 /// Disks in term 1 with logs of these lengths.
 fn disks(lengths: [usize; 3]) -> Vec<Disk> {
@@ -476,4 +481,26 @@ fn nobody_is_asked_before_there_is_room_for_what_it_would_give() {
     cluster.at(2).disk.is_crowded = true;
     assert_eq!((0..9).map(|_| asks(&mut cluster, 100)).sum::<usize>(), 0);
     assert!(cluster.at(2).raft.refill_at().is_none());
+}
+
+/// Alone it would serve on, and refuse its next start: nobody is left who could give what its disk has lost.
+#[test]
+fn nobody_goes_who_may_be_the_last_to_have_what_is_lost() {
+    let alone = [Members::Remove(node(2)), Members::Remove(node(3))];
+    let mut cluster = changes::joined(3, 3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(300 * MS);
+    cluster.at(1).disk.owes_nothing = true;
+    cluster.at(1).disk.lose(2);
+    cluster.settle(1);
+    cluster.change(1, 100, &alone);
+    cluster.settle(1);
+    let why = cluster.refusal(1, 100);
+    assert_eq!(why, ChangeRefusal::Holed(cluster.at(1).ids()[1]));
+    assert!(why.to_string().contains("lost entry"), "{why}");
+    // One who stays can give it, with a vote or without, and then the other may go.
+    cluster.changed(1, 101, &[Members::Remove(node(2)), Members::Demote(node(3))]);
+    cluster.elapse(1000 * MS);
+    assert_eq!(cluster.at(1).disk.holes, []);
+    cluster.changed(1, 102, &[Members::Remove(node(3))]);
 }
