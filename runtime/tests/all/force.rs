@@ -1,33 +1,15 @@
 //! What a recovery by force leaves where it is declined, refused or cut short.
 
 use crate::{
+    count::Count,
     patience::{eventually, within},
     port::Port,
 };
-use bytes::Bytes;
-use lakebed::{
-    ClusterId, Config, GroupId, Halt, LogId, MachineError, NodeId, StateMachine, Timestamp,
-};
+use lakebed::{ClusterId, Config, GroupId, Halt, NodeId};
 use lakebed_runtime::{Force, ForceError, Listen, Node, Options, RECORD, force};
 use std::{fs, os::unix::fs::symlink, path::Path};
 use tempfile::{TempDir, tempdir};
 use tokio::task::JoinSet;
-
-struct Nothing;
-
-impl StateMachine for Nothing {
-    fn apply(&mut self, _: LogId, _: Timestamp, _: &[u8], _: &mut Vec<u8>) {}
-
-    fn query(&self, _: &[u8], _: &mut Vec<u8>) {}
-
-    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-        Box::new(std::iter::empty())
-    }
-
-    fn restore(&mut self, _: u64, _: &[u8], _: bool) -> Result<(), MachineError> {
-        Ok(())
-    }
-}
 
 /// Directories of three nodes that have stopped, the first of which is in `0`.
 async fn stopped() -> TempDir {
@@ -40,7 +22,7 @@ async fn stopped() -> TempDir {
         let (at, listen) = (dir.path().join(node.to_string()), Listen::Address(port.address));
         let members = (1..).zip(addresses.iter().map(String::as_str));
         let options = Options::new(at, ClusterId(7), config, listen).members(members);
-        let (handle, driven) = Node::open(options, Nothing).unwrap();
+        let (handle, driven) = Node::open(options, Count::default()).unwrap();
         handles.push(handle);
         nodes.spawn(driven);
     }
