@@ -105,10 +105,6 @@ impl Look {
         }
     }
 
-    pub(super) const fn read_all(&mut self) {
-        self.reads_all = true;
-    }
-
     pub(super) fn take_files(&mut self, mut files: Vec<(File, u64)>) {
         files.sort_unstable();
         let mut spares = Vec::new();

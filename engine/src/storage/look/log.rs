@@ -49,6 +49,11 @@ impl Look {
         }
     }
 
+    /// Believes no slot: all entries are read.
+    pub(in crate::storage) const fn read_all(&mut self) {
+        self.reads_all = true;
+    }
+
     /// Whether the slots of proven entries are believed. A cut that is repeated clears all there is.
     pub(in crate::storage) fn believes(&self) -> bool {
         !self.is_cutting() && !self.reads_all
