@@ -201,11 +201,11 @@ impl Node {
     /// Makes it take a snapshot, which may take a while.
     fn snapshot(&mut self, group: Option<u64>) -> Result<(u64, u64)> {
         let address = self.address;
-        self.wait_up_to(SNAPSHOT_PATIENCE)?;
+        self.wait_up_to(SNAPSHOT_PATIENCE);
         let taken: Result<String, _> = self.order(group, &["SNAPSHOT"]);
         let taken =
             taken.map_err(|error| anyhow!("{address} takes no snapshot: {}", self.why(&error)))?;
-        self.wait_up_to(PATIENCE)?;
+        self.wait_up_to(PATIENCE);
         let numbers = taken.split_once('.').map(|(term, index)| (term.parse(), index.parse()));
         match numbers {
             Some((Ok(term), Ok(index))) => Ok((term, index)),

@@ -1,8 +1,12 @@
 //! A node, asked over its port for clients: what the commands that give orders have in common.
 
-use anyhow::{Context, Result, anyhow, bail};
-use redis::{Connection, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError};
+use anyhow::{Result, anyhow, bail};
+use redis::{
+    AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError,
+    aio::MultiplexedConnection,
+};
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use tokio::runtime::Runtime;
 
 /// How long a node may take to answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -17,8 +21,8 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn connect(address: SocketAddr) -> Result<Self> {
-        let connection =
-            open(address, PATIENCE).map_err(|error| cannot_ask(address, &error, PATIENCE))?;
+        let connection = Connection::open(address, PATIENCE)
+            .map_err(|error| cannot_ask(address, &error, PATIENCE))?;
         let mut node = Self { address, connection, patience: PATIENCE };
         let info: String =
             node.ask(&["INFO"]).map_err(|error| unasked(address, &error, PATIENCE))?;
@@ -29,12 +33,9 @@ impl Node {
     }
 
     /// From now on it may take so long to answer.
-    pub(crate) fn wait_up_to(&mut self, patience: Duration) -> Result<()> {
-        self.connection.set_read_timeout(Some(patience)).with_context(|| {
-            format!("cannot wait {} s for {}", patience.as_secs(), self.address)
-        })?;
+    pub(crate) fn wait_up_to(&mut self, patience: Duration) {
+        self.connection.stream.set_response_timeout(patience);
         self.patience = patience;
-        Ok(())
     }
 
     /// Why it did not do what it was asked for.
@@ -80,24 +81,43 @@ impl Node {
 
     /// What it answers to these words.
     pub(crate) fn ask<T: FromRedisValue>(&mut self, words: &[&str]) -> Result<T, RedisError> {
-        let mut command = redis::Cmd::new();
+        let mut command = Cmd::new();
         for word in words {
             command.arg(word);
         }
-        command.query(&mut self.connection)
+        self.connection.ask(&command)
     }
 }
 
-/// A connection to that port, where each answer may take so long. Nothing is asked yet: the library
-/// would wait for an answer to its own greeting as well, and a node that hangs would be waited for twice.
-pub(crate) fn open(address: SocketAddr, patience: Duration) -> Result<Connection, RedisError> {
-    let info = format!("redis://{address}").into_connection_info()?;
-    let quiet = info.redis_settings().clone().set_skip_set_lib_name();
-    let client = redis::Client::open(info.set_redis_settings(quiet))?;
-    let connection = client.get_connection_with_timeout(patience)?;
-    connection.set_read_timeout(Some(patience))?;
-    connection.set_write_timeout(Some(patience))?;
-    Ok(connection)
+/// A connection to that port, where each answer may take so long.
+///
+/// Its waits are those of an executor: a blocking read of bounded time fails if a signal comes meanwhile, or if the
+/// process is stopped and continued (signal(7)).
+pub(crate) struct Connection {
+    executor: Runtime,
+    stream: MultiplexedConnection,
+}
+
+impl Connection {
+    /// Nothing is asked yet: the library would wait for an answer to its own greeting as well, and a node that
+    /// hangs would be waited for twice.
+    pub(crate) fn open(address: SocketAddr, patience: Duration) -> Result<Self, RedisError> {
+        let info = format!("redis://{address}").into_connection_info()?;
+        let quiet = info.redis_settings().clone().set_skip_set_lib_name();
+        let client = redis::Client::open(info.set_redis_settings(quiet))?;
+        let patient = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(patience))
+            .set_response_timeout(Some(patience));
+        let executor = lakebed_runtime::executor()?;
+        let connecting = client.get_multiplexed_async_connection_with_config(&patient);
+        let stream = executor.block_on(connecting)?;
+        Ok(Self { executor, stream })
+    }
+
+    /// What is answered to this.
+    pub(crate) fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, RedisError> {
+        self.executor.block_on(command.query_async(&mut self.stream))
+    }
 }
 
 /// What a node tells of itself, by name.

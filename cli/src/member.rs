@@ -73,7 +73,7 @@ fn hand_over(
     let is_there = are_several && args.to.is_some() && info.number("leader") == args.to;
     if !is_there {
         let order: Vec<&str> = ["TRANSFER"].into_iter().chain(to.as_deref()).collect();
-        node.wait_up_to(CHANGE_PATIENCE)?;
+        node.wait_up_to(CHANGE_PATIENCE);
         let done: Result<String, _> = node.order(group, &order);
         done.map_err(|error| anyhow!("{}{}", called(group), node.why(&error)))?;
     }
@@ -212,7 +212,7 @@ fn change(node: &mut Node, group: Option<u64>, steps: &[&str]) -> Result<()> {
 
 fn ordered(node: &mut Node, group: Option<u64>, steps: &[&str]) -> Result<(), String> {
     let order: Vec<&str> = ["CHANGE"].iter().chain(steps).copied().collect();
-    node.wait_up_to(CHANGE_PATIENCE).map_err(|error| format!("{error:#}"))?;
+    node.wait_up_to(CHANGE_PATIENCE);
     node.order(group, &order).map(|_: String| ()).map_err(|error| node.why(&error))
 }
 

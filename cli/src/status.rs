@@ -2,7 +2,7 @@
 
 use crate::{
     args,
-    client::{cannot_ask, open, unasked},
+    client::{Connection, cannot_ask, unasked},
     groups::{self, Group},
     say,
 };
@@ -130,13 +130,11 @@ pub(crate) fn run(args: &args::Status) -> Result<ExitCode> {
 }
 
 fn ask(address: SocketAddr, group: Option<u64>) -> Result<String> {
-    let mut connection =
-        open(address, PATIENCE).map_err(|error| cannot_ask(address, &error, PATIENCE))?;
+    let mut connection = Connection::open(address, PATIENCE)
+        .map_err(|error| cannot_ask(address, &error, PATIENCE))?;
     let info = match group {
-        None => redis::cmd("INFO").query(&mut connection),
-        Some(group) => {
-            redis::cmd("LAKEBED").arg("GROUP").arg(group).arg("INFO").query(&mut connection)
-        }
+        None => connection.ask(&redis::cmd("INFO")),
+        Some(group) => connection.ask(redis::cmd("LAKEBED").arg("GROUP").arg(group).arg("INFO")),
     };
     info.map_err(|error| unasked(address, &error, PATIENCE))
 }

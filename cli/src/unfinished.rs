@@ -26,7 +26,7 @@ static ARE_NAMED: Mutex<bool> = Mutex::new(false);
 /// Does this on a thread of its own. A signal ends the process when what is not finished is gone; a second one,
 /// at once.
 ///
-/// The first thread of a process hears its signals, and what waits there for an answer would be interrupted.
+/// Any thread of a process may be the one that its signal interrupts: what waits in there has to go on waiting.
 pub(crate) fn run<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let (tell, mut told) = oneshot::channel();
     thread::scope(|scope| {

@@ -11,7 +11,7 @@ use crate::{
     ports::ports,
     room::finds_no_room,
 };
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use std::{
     ffi::OsStr,
@@ -357,10 +357,13 @@ fn half_a_node(listener: &TcpListener, asked: &Sender<()>) -> io::Result<()> {
 }
 
 /// What had come of it stayed, under a name of its own: as large as a store may be, and for `restore` of the
-/// directory another backup.
+/// directory another backup. And whether it ended so or with an error depended on which of its threads heard it: a
+/// wait for an answer failed if it was interrupted, also by a stop and its end.
 #[test]
 fn a_backup_that_is_told_to_end_leaves_nothing() {
-    for signal in [Signal::INT, Signal::TERM] {
+    for (signal, heard_by) in
+        [(Signal::INT, 0), (Signal::INT, 1), (Signal::TERM, 0), (Signal::TERM, 1)]
+    {
         let (scratch, listener) = (Scratch::new(), TcpListener::bind("127.0.0.1:0").unwrap());
         let address = listener.local_addr().unwrap().to_string();
         let (asked, asks) = channel();
@@ -369,7 +372,10 @@ fn a_backup_that_is_told_to_end_leaves_nothing() {
         let mut backup = Process::start(&mut lakebed(&["backup", &address, text(&file)]));
         asks.recv().unwrap();
         assert!(scratch.path().join("backup.part").exists());
-        backup.signal(signal);
+        backup.signal(Signal::STOP);
+        eventually("it is stopped", || backup.is_stopped());
+        backup.signal(Signal::CONT);
+        kill_process(backup.threads()[heard_by], signal).unwrap();
         assert_eq!(backup.ended().code(), Some(130), "{}", backup.errors());
         assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
         assert!(node.join().unwrap().is_err(), "it never says more");

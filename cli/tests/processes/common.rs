@@ -8,7 +8,8 @@ use rustix::{
 use serde_json::Value;
 use std::{
     collections::VecDeque,
-    fs::File,
+    ffi::OsString,
+    fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -173,6 +174,21 @@ impl Process {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.id(), signal).unwrap();
+    }
+
+    /// By age. A signal of the process that is sent to one of them is heard by that one, if it can be.
+    pub(crate) fn threads(&self) -> Vec<Pid> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.id().as_raw_nonzero())).unwrap();
+        let id = |name: OsString| Pid::from_raw(name.to_str().unwrap().parse().unwrap()).unwrap();
+        let mut ids: Vec<_> = tasks.map(|task| id(task.unwrap().file_name())).collect();
+        ids.sort_unstable_by_key(|id: &Pid| id.as_raw_nonzero());
+        ids
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.id().as_raw_nonzero())).unwrap();
+        status.contains("\nState:\tT")
     }
 
     /// SIGKILL, without waiting for the end.
