@@ -295,6 +295,11 @@ pub(crate) struct EndRecord {
 }
 
 impl EndRecord {
+    /// What was known to be durable when it was written.
+    pub(crate) fn floor(&self) -> LogIndex {
+        self.floor_lag.floor(self.last.index)
+    }
+
     /// The most runs an end record of this block size holds.
     pub(crate) const fn runs_max(align: u64) -> usize {
         (align as usize - RUNS_AT) / 16

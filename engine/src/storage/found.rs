@@ -64,6 +64,8 @@ pub(super) struct SegmentFound {
     pub(super) image: BytesMut,
     /// Which of its entries were read.
     pub(super) read: Range<u64>,
+    /// What its end record proves, where it was taken away: the slots are wanted.
+    pub(super) proven: LogIndex,
     /// Something is wrong with it: no slot is believed without its entry.
     pub(super) is_doubted: bool,
     pub(super) scanned: Option<Scanned>,
@@ -79,6 +81,7 @@ impl SegmentFound {
             is_foot_unread: false,
             image: BytesMut::new(),
             read: 0..0,
+            proven: LogIndex(0),
             is_doubted: false,
             scanned: None,
         }

@@ -207,21 +207,19 @@ impl Holes {
         self.doubted.or_else(|| self.copies.first()).map(|index| &self.holes[&index])
     }
 
-    /// The hard state is to name the next one, or none; true if it does. What is owed by nobody is
-    /// acknowledged as it is.
+    /// The hard state is to name the next one, or none; true if it does. Those that a running node has found, too:
+    /// a restart would owe what it believes of them to the cache.
     ///
     /// What both copies hold is not enough: an update that names none may be on its way to the first of them,
     /// and would count after a crash.
     fn name_next(&mut self, promises: &mut Promises) -> bool {
         let next = self.next().map(|hole| hole.slot.id.index);
-        let is_named =
-            |index: &LogIndex| self.owed.contains(index) && !cfg!(lakebed_break = "name_no_refill");
-        let owed = next.filter(is_named);
-        let filling = owed.unwrap_or(LogIndex(0));
+        let next = next.filter(|_| !cfg!(lakebed_break = "name_no_refill"));
+        let filling = next.unwrap_or(LogIndex(0));
         if promises.wanted().filling != filling {
             self.named_by = promises.want(|hard| hard.filling = filling);
         }
-        owed.is_none() || promises.is_durable(self.named_by)
+        next.is_none() || promises.is_durable(self.named_by)
     }
 
     /// The blocks around it were read: with the entry in its place they are written.

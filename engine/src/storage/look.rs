@@ -301,6 +301,14 @@ impl Look {
                     && rules.stop.is_none_or(|stop| end.last.index < stop)
             };
             found.end = end.filter(|end| is_live(end) && !end.runs.is_empty());
+            // Its slots tell where it lies.
+            let first = found.header.as_ref().map(|header| header.first);
+            let is_filled = |end: &mut EndRecord| {
+                first.is_some_and(|first| (first..=end.last.index).contains(&hard.filling))
+            };
+            if let Some(end) = found.end.take_if(is_filled) {
+                found.proven = end.floor();
+            }
         }
         let needs_scan = |found: &SegmentFound| found.header.is_some() && found.end.is_none();
         (0..self.segments.len() as u32)

@@ -3,7 +3,11 @@
 
 use super::{Instead, Look};
 use crate::{
-    disk::{hard_state::First, segment::Header, snapshot},
+    disk::{
+        hard_state::First,
+        segment::{EndRecord, Header},
+        snapshot,
+    },
     entry::Seed,
     file::File,
     storage::{
@@ -93,9 +97,9 @@ impl Look {
         // A record in a later segment proves all before it.
         for found in &self.segments {
             let header = found.header.as_ref().map(|header| header.first.previous());
-            let end = found.end.as_ref().map(|end| end.floor_lag.floor(end.last.index));
+            let end = found.end.as_ref().map(EndRecord::floor);
             rules.proven = rules.proven.max(header.unwrap_or_default());
-            rules.proven = rules.proven.max(end.unwrap_or_default());
+            rules.proven = rules.proven.max(end.unwrap_or(found.proven));
         }
         rules
     }

@@ -435,7 +435,7 @@ fn what_is_missing_behind_the_snapshot_is_asked_for_first() {
 }
 
 /// What a storage asks of the disk now.
-fn asked(node: &mut Node) -> Vec<(crate::types::OpId, DiskRequest)> {
+pub(super) fn asked(node: &mut Node) -> Vec<(crate::types::OpId, DiskRequest)> {
     let mut out = Vec::new();
     node.storage.persist(node.now, &mut out);
     let asked = out.into_iter().filter_map(|action| match action {
@@ -443,6 +443,13 @@ fn asked(node: &mut Node) -> Vec<(crate::types::OpId, DiskRequest)> {
         _ => None,
     });
     asked.collect()
+}
+
+fn done(node: &mut Node, asked: Vec<(crate::types::OpId, DiskRequest)>) {
+    for (op, request) in asked {
+        let result = node.disk.perform(request);
+        node.storage.on_completed(node.now, op, result);
+    }
 }
 
 /// A peer asks at each heartbeat. A disk that takes longer was asked anew each time, and what it brought
@@ -493,55 +500,6 @@ fn a_read_that_nobody_waits_for_may_find_nothing() {
 /// The write of what filled a hole came as far as the cache, and its sync failed, which leaves the pages
 /// clean. The next start read the entry there, and acknowledged it and all behind it; a power cut
 /// showed that the disk had never had it.
-#[test]
-fn what_filled_a_hole_and_may_lie_in_a_cache_alone_is_written_again() {
-    let (node, frames) = grown([40, 50, 60, 700, 80]);
-    let mut disk = node.disk;
-    harm(&mut disk, &frames[1]);
-    harm(&mut disk, &frames[4]);
-    let mut node = Node::start(disk, Start::Run);
-    let (file, _) = body(&node.disk, &frames[2]);
-    let is_its_write = |request: &DiskRequest| matches!(request, DiskRequest::Write { file: to, durable: true, .. } if *to == file);
-    let head = Head::parse_whole(&frames[1], node.recovered().seed).expect("it is whole");
-    node.storage.refill(&head, &frames[1]);
-    let mut failed = false;
-    while !failed {
-        for (op, request) in asked(&mut node) {
-            let is_it = is_its_write(&request);
-            let result = node.disk.perform(request);
-            let result = if is_it { Err(DiskError::Io { errno: 5 }) } else { result };
-            node.storage.on_completed(node.now, op, result);
-            failed |= is_it;
-        }
-    }
-    assert!(matches!(node.storage.halt(), Some(Halt::DiskFailed { .. })));
-    // Bad after all, or good.
-    for is_good in [false, true] {
-        let mut disk = node.disk.clone();
-        if !is_good {
-            harm(&mut disk, &frames[1]);
-        }
-        disk.requests.clear();
-        let mut node = Node::start(disk, Start::Run);
-        let writes = node.disk.requests.iter().filter(|request| is_its_write(request)).count();
-        if is_good {
-            assert!(writes > 0, "it may lie in the cache alone");
-            assert_eq!(node.storage.hole(), Some(LogId::new(Term(1), LogIndex(5))));
-        } else {
-            assert_eq!(node.storage.hole(), Some(LogId::new(Term(1), LogIndex(2))));
-            refill(&mut node, &frames[1]);
-        }
-        assert_eq!(node.storage.durable(), LogIndex(4));
-        refill(&mut node, &frames[4]);
-        assert_eq!(node.storage.durable(), LogIndex(5));
-        node.settle();
-        node.disk.requests.clear();
-        let mut node = node.restart();
-        assert!(!node.disk.requests.iter().any(is_its_write), "once is enough");
-        assert_eq!(node.read(1).len(), 5);
-    }
-}
-
 /// While the log is given up nothing else is done, and what else there was a time for was due.
 #[test]
 fn a_log_that_is_given_up_has_no_deadline() {
@@ -584,16 +542,18 @@ fn a_full_segment_stays_while_it_is_read_or_mended() {
         } else {
             node.storage.read(wanted.0, wanted.1, wanted.1, 1);
         }
-        let slow = asked(&mut node);
         let is_of_it = |(_, request): &(_, DiskRequest)| matches!(request, DiskRequest::Read { file: of, .. } if *of == file);
-        assert!(slow.len() == 1 && slow.iter().all(is_of_it), "{slow:?}");
+        let mut slow = asked(&mut node);
+        while !slow.iter().any(is_of_it) {
+            assert!(is_mended && !slow.is_empty(), "the hard state names it before");
+            done(&mut node, slow);
+            slow = asked(&mut node);
+        }
+        assert_eq!(slow.len(), 1, "{slow:?}");
         node.storage.retain(node.last.index, None);
         node.settle();
         assert!(node.disk.files.contains_key(&file), "{file} is at work");
-        for (op, request) in slow {
-            let result = node.disk.perform(request);
-            node.storage.on_completed(node.now, op, result);
-        }
+        done(&mut node, slow);
         node.settle();
         assert_eq!(node.halted, None);
         assert!(!node.disk.files.contains_key(&file), "nobody needs it");
@@ -610,66 +570,9 @@ fn the_time_of_an_entry_is_known_when_it_is_there_again() {
     refill(&mut node, &frames[0]);
     node.append(1, 27_500);
     while node.storage.journal.active.is_some() {
-        for (op, request) in asked(&mut node) {
-            let result = node.disk.perform(request);
-            node.storage.on_completed(node.now, op, result);
-        }
+        let asked = asked(&mut node);
+        done(&mut node, asked);
     }
     let node = node.restart();
     assert_eq!((node.recovered().last.index, node.recovered().last_time.0), (LogIndex(1), 9));
-}
-
-/// An earlier life had named it and died before it wrote. The next one names none as long as nothing is given: with
-/// that on its way to the second copy, both held the old name, and the entry was written by it. Had that failed at
-/// its sync, the first copy would have counted, and the entry been believed.
-#[test]
-fn an_entry_is_written_again_by_no_name_that_is_being_taken_back() {
-    let is_of_log = |action: &Action| {
-        let Action::Disk { request, .. } = action else { return false };
-        matches!(
-            request,
-            DiskRequest::Read { file: File::Segment(_), .. }
-                | DiskRequest::Write { file: File::Segment(_), .. }
-        )
-    };
-    let (node, frames) = grown([40, 50, 60]);
-    let mut disk = node.disk;
-    harm(&mut disk, &frames[1]);
-    harm(&mut disk, &frames[2]);
-    let give = |node: &mut Node| {
-        let head = Head::parse_whole(&frames[1], node.recovered().seed).expect("it is whole");
-        node.storage.refill(&head, &frames[1]);
-    };
-    let mut node = Node::start(disk, Start::Run);
-    give(&mut node);
-    let mut asked = node.ask();
-    while !asked.iter().any(is_of_log) {
-        asked.into_iter().for_each(|action| node.perform(action));
-        asked = node.ask();
-    }
-    assert_eq!(node.storage.promises().durable().filling, LogIndex(2));
-    let disk = node.disk;
-    let mut storage = Storage::new(&config(), 42);
-    storage.on_start(Start::Run);
-    let mut node =
-        Node { storage, disk, recovered: None, ..Node::start(Disk::default(), format()) };
-    let takes_back = |node: &Node| {
-        node.recovered.is_some() && node.storage.promises().wanted().filling == LogIndex(0)
-    };
-    while !takes_back(&node) {
-        let mut out = Vec::new();
-        node.recovered = node.storage.recover(node.now, &mut out).or_else(|| node.recovered.take());
-        out.extend(node.ask());
-        out.into_iter().for_each(|action| node.perform(action));
-    }
-    // Of the first copy; what is asked for then is that of the second.
-    let held = node.ask();
-    give(&mut node);
-    assert!(!held.iter().any(is_of_log));
-    assert_eq!(node.ask().iter().find(|action| is_of_log(action)).map(|_| ()), None);
-    assert_eq!(node.storage.promises().durable().filling, LogIndex(2), "both copies hold it still");
-    held.into_iter().for_each(|action| node.perform(action));
-    node.settle();
-    assert_eq!(node.storage.hole().map(|hole| hole.index), Some(LogIndex(3)));
-    assert_eq!(node.restart().storage.hole().map(|hole| hole.index), Some(LogIndex(3)));
 }

@@ -14,6 +14,7 @@ mod holes;
 mod joins;
 mod lost;
 mod plain;
+mod refills;
 mod replays;
 mod restores;
 mod scrubs;
