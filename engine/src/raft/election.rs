@@ -30,6 +30,8 @@ impl Raft {
             Role::Leader(leader) if leader.quiet.is_asleep => {}
             Role::Leader(leader) => {
                 leader.allowance.fill(&self.tuning, self.now);
+                let transfers = leader.peers.iter_mut().filter_map(|peer| peer.transfer.as_mut());
+                transfers.for_each(|transfer| transfer.pass(self.now));
                 if self.now >= leader.heartbeat_at {
                     self.beat();
                 }

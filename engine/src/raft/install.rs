@@ -77,7 +77,7 @@ impl Raft {
             return;
         }
         let is_first = transfer.at().is_none();
-        match transfer.read(&piece) {
+        match transfer.read(&piece, self.now) {
             Read::Next => {}
             Read::Stale => return,
             // The one before turned out bad: this one begins from its beginning.
@@ -100,6 +100,8 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else {
             return self.marks.set(Mark::StaleAnswerDropped);
         };
+        let transfers = leader.peers.iter().filter_map(|peer| peer.transfer.as_ref());
+        let turns = transfers.filter(|transfer| transfer.has_begun()).count() as u32;
         let Some(peer) = leader.peer(head.from).filter(|_| current) else {
             return self.marks.set(Mark::StaleAnswerDropped);
         };
@@ -127,8 +129,11 @@ impl Raft {
         } else if answer.done {
             peer.useless = peer.useless.max(answer.snapshot.index);
             peer.transfer = None;
-        } else if transfer.is_meant(&answer) && transfer.answered(&answer) {
-            self.marks.set(Mark::InstallResumed);
+        } else if transfer.is_meant(&answer) {
+            if transfer.answered(&answer) {
+                self.marks.set(Mark::InstallResumed);
+            }
+            transfer.rest(turns, self.tuning.heartbeat, self.now);
         }
     }
 

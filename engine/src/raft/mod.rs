@@ -20,6 +20,7 @@ mod handover;
 mod install;
 mod lease;
 mod log;
+mod manners;
 mod plain;
 mod progress;
 mod proposal;

@@ -47,6 +47,8 @@ struct Feed<'a> {
     readers: u64,
     /// Whether more of a snapshot may be read now.
     may_transfer: bool,
+    /// Somebody writes: a snapshot gives way.
+    gives_way: bool,
     messages: &'a mut Vec<Message>,
     wishes: &'a mut Vec<ReadWish>,
     pieces: &'a mut Vec<(NodeId, u64)>,
@@ -97,8 +99,12 @@ impl Feed<'_> {
         if !transfer.has_begun() {
             return self.marks.set(Mark::InstallWaited);
         }
+        let window = match self.gives_way {
+            true => u64::from(self.tuning.append_bytes_max),
+            false => self.tuning.inflight_bytes_max,
+        };
         if self.may_transfer
-            && let Some(from) = transfer.next(self.tuning.inflight_bytes_max)
+            && let Some(from) = transfer.next(window, self.gives_way)
         {
             self.pieces.push((peer.id, from));
         }
@@ -224,6 +230,7 @@ impl Raft {
             heartbeat: std::mem::take(&mut leader.heartbeat_due),
             notice,
             readers: readers.saturating_sub(busy as u64),
+            gives_way: last > leader.committed_before,
             may_transfer: leader.allowance.wait(&self.tuning).is_none(),
             messages: &mut self.messages,
             wishes: &mut self.wishes,

@@ -11,6 +11,7 @@ use super::{
     log::Watermarks,
     progress::{Pace, Peer},
     rest::{Quiet, Rest},
+    transfer::Transfer,
 };
 use crate::{
     action::{Outcome, Refusal},
@@ -138,7 +139,9 @@ impl Leader {
     pub(super) fn deadline(&self, tuning: &Tuning) -> Option<Instant> {
         let is_sending = self.peers.iter().any(|peer| peer.transfer.is_some());
         let piece = self.allowance.wait(tuning).filter(|_| is_sending);
-        let at = earliest([Some(self.heartbeat_at), self.notice_at, piece])?;
+        let transfers = self.peers.iter().filter_map(|peer| peer.transfer.as_ref());
+        let rested = transfers.filter_map(Transfer::rests_until).min();
+        let at = earliest([Some(self.heartbeat_at), self.notice_at, piece, rested])?;
         (!self.peers.is_empty() && !self.quiet.is_asleep).then_some(at)
     }
 

@@ -3,11 +3,12 @@
 //! Knows neither log nor files. Invariant: a window at most is on the way, ahead of what the peer's disk has
 //! taken, and nothing is sent again that may still arrive.
 
-use super::waiting::Behind;
+use super::{manners::Manners, waiting::Behind};
 use crate::{
     message::InstallAnswer,
-    types::{LogIndex, Piece, SnapshotName},
+    types::{Instant, LogIndex, Piece, SnapshotName},
 };
+use std::time::Duration;
 
 /// After so many heartbeats in which a peer got no further, what is kept for it is let go; it is
 /// begun anew with the newest snapshot.
@@ -50,6 +51,7 @@ pub(super) struct Transfer {
     given_up: u32,
     /// For how many heartbeats it did not.
     still: u32,
+    manners: Manners,
     /// What follows the snapshot and is sent beside it.
     pub(super) behind: Behind,
 }
@@ -87,9 +89,10 @@ impl Transfer {
         !is_all && self.sent.saturating_sub(self.stored) < window.max(1)
     }
 
-    /// Where the next piece to read begins, if one is to be read now.
-    pub(super) fn next(&mut self, window: u64) -> Option<u64> {
-        let is_due = !self.reading && self.has_room(window);
+    /// Where the next piece to read begins, if one is to be read now. Where others write it gives way to them.
+    pub(super) fn next(&mut self, window: u64, gives_way: bool) -> Option<u64> {
+        let rests = gives_way && self.rests_until().is_some();
+        let is_due = !self.reading && !rests && self.has_room(window);
         is_due.then(|| {
             self.reading = true;
             self.sent
@@ -97,7 +100,7 @@ impl Transfer {
     }
 
     /// A piece was read for it.
-    pub(super) fn read(&mut self, piece: &Piece) -> Read {
+    pub(super) fn read(&mut self, piece: &Piece, now: Instant) -> Read {
         self.reading = false;
         if self.snapshot.is_some_and(|known| known != piece.snapshot) {
             return Read::Another;
@@ -107,6 +110,7 @@ impl Transfer {
         }
         self.snapshot = Some(piece.snapshot);
         self.sent += piece.bytes.len() as u64;
+        self.manners.sent(now);
         Read::Next
     }
 
@@ -129,6 +133,7 @@ impl Transfer {
         let is_stuck = is_on_its_way && (is_missed || is_silent);
         if is_stuck {
             self.silent = 0;
+            self.manners.lost();
             self.is_repeated = true;
             self.given_up += u32::from(is_silent);
             (self.sent, self.is_open) = (self.wanted, false);
@@ -152,6 +157,23 @@ impl Transfer {
     /// Whether its peer seems to get no further.
     pub(super) const fn is_in_vain(&self) -> bool {
         self.still > STILL_MAX
+    }
+
+    /// Lets the time go on.
+    pub(super) fn pass(&mut self, now: Instant) {
+        self.manners.pass(now);
+    }
+
+    /// How long it gives way to those who write.
+    pub(super) const fn rests_until(&self) -> Option<Instant> {
+        self.manners.rests_until()
+    }
+
+    /// All that was sent came there, if an answer says so: that was one of so many `turns` at one time.
+    pub(super) fn rest(&mut self, turns: u32, most: Duration, now: Instant) {
+        if self.wanted >= self.sent {
+            self.manners.arrived(turns, most, now);
+        }
     }
 
     /// Whether an answer speaks of this snapshot.
@@ -224,10 +246,10 @@ mod tests {
     #[test]
     fn a_first_piece_that_never_came_is_asked_for_again() {
         let mut transfer = Transfer { has_begun: true, ..Transfer::default() };
-        assert_eq!(transfer.next(1), Some(0));
-        assert_eq!(transfer.next(1), None, "one at a time");
+        assert_eq!(transfer.next(1, false), Some(0));
+        assert_eq!(transfer.next(1, false), None, "one at a time");
         transfer.beat(true, 1);
-        assert_eq!(transfer.next(1), Some(0));
+        assert_eq!(transfer.next(1, false), Some(0));
     }
 
     /// One that was let go and asks anew waits like the others; one that has begun takes no turn again.
@@ -259,7 +281,7 @@ mod tests {
         let mut transfer = Transfer { has_begun: true, ..Transfer::default() };
         let (mut link, mut next, mut sent, mut most) = (VecDeque::new(), 0, 0, 0);
         for ms in 1..=60_000 {
-            if let Some(from) = transfer.next(WINDOW) {
+            if let Some(from) = transfer.next(WINDOW, false) {
                 transfer.reading = false;
                 (transfer.snapshot, transfer.sent) = (Some(name), from + PIECE);
                 link.push_back(from);
@@ -315,9 +337,9 @@ mod tests {
         let mut transfer = Transfer { has_begun: true, ..Transfer::default() };
         let send = |transfer: &mut Transfer, most: usize| -> Vec<u64> {
             let mut pieces = Vec::new();
-            while let Some(from) = transfer.next(window).filter(|_| pieces.len() < most) {
+            while let Some(from) = transfer.next(window, false).filter(|_| pieces.len() < most) {
                 pieces.push(from);
-                assert_eq!(transfer.next(window), None, "one is being read");
+                assert_eq!(transfer.next(window, false), None, "one is being read");
                 transfer.reading = false;
                 (transfer.snapshot, transfer.sent) = (Some(name), from + 10);
             }
@@ -327,7 +349,7 @@ mod tests {
         assert_eq!(send(&mut transfer, 1), [0]);
         assert_eq!(transfer.at(), Some(at.index));
         transfer.reading = false;
-        assert_eq!(transfer.next(window), None, "it may have it all from before");
+        assert_eq!(transfer.next(window, false), None, "it may have it all from before");
         let answer = |next, stored| InstallAnswer { next, stored, ..InstallAnswer::default() };
         transfer.answered(&answer(0, 0));
         assert_eq!(send(&mut transfer, 9), [], "it gets no further");

@@ -400,3 +400,34 @@ fn the_next_piece_is_read_when_the_last_one_is_paid_for() {
     peer(&mut raft).transfer = None;
     assert!(raft.deadline() > Some(raft.now.after(Duration::from_millis(11))), "for nobody");
 }
+
+/// Where somebody writes, what a snapshot takes of the disks and processors has him wait: it goes out a message at a
+/// time, and rests behind each twice as long as that took. With nobody who writes a window is on its way.
+#[test]
+fn a_snapshot_gives_way_to_those_who_write() {
+    for writes in [true, false] {
+        let mut raft = sending(false);
+        raft.tuning.append_bytes_max = 10;
+        let last = raft.log.marks.last();
+        let Role::Leader(leader) = &mut raft.role else { panic!("it leads") };
+        leader.committed_before = if writes { last.previous() } else { last };
+        answer(&mut raft, of_this(10, false));
+        assert_eq!(goes_on(&mut raft), Some(10));
+        raft.on_piece_read(node(2), piece(10, 10));
+        assert_eq!(goes_on(&mut raft), (!writes).then_some(20), "one is on its way");
+        let took = Duration::from_millis(3);
+        raft.now = raft.now.after(took);
+        if !writes {
+            raft.on_piece_read(node(2), piece(20, 10));
+        }
+        let all = if writes { 20 } else { 30 };
+        answer(&mut raft, of_this(all, false));
+        assert_eq!(goes_on(&mut raft), (!writes).then_some(30));
+        let rested = raft.now.after(took * 2);
+        assert_eq!(raft.deadline(), Some(rested));
+        raft.now = rested;
+        raft.time_out();
+        assert_eq!(goes_on(&mut raft), writes.then_some(20), "if it has not gone on before");
+        assert!(raft.deadline() > Some(rested), "nothing is to be done for it by then");
+    }
+}
