@@ -1,8 +1,11 @@
-//! Wakes one mutant after the other and asks, cheapest first, who notices.
+//! Wakes one mutant after the other and asks those who reach it, cheapest first, whether they notice.
+//!
+//! A test that never asks whether a mutant is awake runs the same with it and without: whom each test reaches is
+//! found once, with all asleep.
 
 use crate::list::Mutant;
 use anyhow::{Context as _, Result, bail, ensure};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File},
@@ -11,28 +14,24 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
+use tempfile::NamedTempFile;
 
 /// How often it is looked whether a run has ended.
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(2);
 /// How a line ends in which a test program says that a test failed. It runs the others all the same.
 const FAILED: &[u8] = b" FAILED";
 /// What a run may take: so much, and so many times what it takes with all mutants asleep.
-const GRACE: (Duration, u32) = (Duration::from_secs(10), 6);
+const GRACE: (Duration, u32) = (Duration::from_secs(6), 6);
+/// Who has noticed a mutant is asked first of the next one of its file, if it takes no longer.
+const SOON: f64 = 0.5;
 
-/// Tests of the engine that take seconds: others come before them.
-const SLOW: [&str; 6] = [
-    "storage::tests::crash",
-    "storage::tests::replays",
-    "every_used_byte",
-    "rafts_properties_hold",
-    "every_flipped_bit",
-    "a_log_of_many_segments",
-];
+/// The test programs of the engine that hunt: the others look at no behaviour.
+const ENGINE: [&str; 3] = ["lakebed", "cluster", "conformance"];
 
 /// A run that passes as long as nobody is awake.
 struct Hunter {
@@ -41,11 +40,20 @@ struct Hunter {
     arguments: Vec<String>,
     seeds: Option<u32>,
     directory: PathBuf,
-    takes: Duration,
+}
+
+/// What is known of a hunter.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Known {
+    name: String,
+    /// Seconds, with all asleep.
+    takes: f64,
+    /// The mutants that it would meet; unknown where it did not end in that time.
+    reaches: Option<BTreeSet<u32>>,
 }
 
 /// What became of a mutant.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Fate {
     pub id: u32,
     pub name: String,
@@ -53,6 +61,8 @@ pub struct Fate {
     pub caught_by: Option<String>,
     /// It did not end in time.
     pub hung: bool,
+    /// Nobody was asked who takes longer, in seconds.
+    pub at_most: f64,
 }
 
 /// Who hunts, beside the engine's own tests.
@@ -76,7 +86,11 @@ pub struct Party {
                            storm_of_one=200,storm_of_sessions=100,churn=300,\
                            churn_of_installs=200,beyond_the_budget=300,ruin_of_installs=200")]
     thorough: Vec<(String, u32)>,
-    /// Tests of the scenarios that are left out
+    /// Whoever takes longer, in seconds and with all asleep, is not asked. A hunt that asks more of them asks
+    /// those again that nobody noticed
+    #[arg(long, default_value_t = 60.0)]
+    at_most: f64,
+    /// Tests that are left out, by how their names begin
     #[arg(long, value_delimiter = ',')]
     without: Vec<String>,
 }
@@ -87,128 +101,190 @@ fn parse_storm(text: &str) -> Result<(String, u32), String> {
     Ok((storm.into(), seeds))
 }
 
-/// Hunts those that `out` says nothing of yet, and adds a line for each.
+/// Hunts those that `out` says nothing of yet, and adds a line for each; to `reach`, one for each hunter.
 pub fn hunt(
     tree: &Path,
     mutants: &[&Mutant],
     party: &Party,
-    out: &Path,
+    (reach, out): (&Path, &Path),
     jobs: usize,
 ) -> Result<Vec<Fate>> {
-    let hunters = hunters(tree, party)?;
-    let mut fates = read(out)?;
-    let known: BTreeSet<u32> = fates.iter().map(|fate| fate.id).collect();
-    let left: Vec<_> = mutants.iter().filter(|mutant| !known.contains(&mutant.id)).collect();
-    let bar = indicatif::ProgressBar::new(left.len() as u64);
-    let file = Mutex::new(File::options().create(true).append(true).open(out)?);
-    let queue = Mutex::new(left.into_iter());
-    let next = || queue.lock().expect("nobody panics with it").next();
-    let found: Mutex<Vec<Fate>> = Mutex::default();
-    thread::scope(|scope| {
-        let work = || -> Result<()> {
-            while let Some(mutant) = next() {
-                let fate = one(mutant, &hunters)?;
-                let line = serde_json::to_string(&fate)?;
-                writeln!(file.lock().expect("nobody panics with it"), "{line}")?;
-                found.lock().expect("nobody panics with it").push(fate);
-                bar.inc(1);
-            }
-            Ok(())
-        };
-        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().expect("it does not panic"))
+    let (hunters, at_most) = (hunters(tree, party)?, party.at_most);
+    let known = scout(&hunters, &std::path::absolute(reach)?, at_most, jobs)?;
+    let mut party: Vec<_> = hunters.iter().map(|hunter| (hunter, &known[&hunter.name])).collect();
+    party.retain(|(_, known)| known.takes <= at_most);
+    party.sort_by(|(_, one), (_, other)| one.takes.total_cmp(&other.takes));
+    let is_done = |fate: &Fate| fate.caught_by.is_some() || fate.at_most >= at_most;
+    let done = read(out)?.into_iter().filter(is_done);
+    let done: BTreeSet<u32> = done.map(|fate| fate.id).collect();
+    let left: Vec<_> = mutants.iter().filter(|mutant| !done.contains(&mutant.id)).collect();
+    // By file: who noticed lately.
+    let lately: Mutex<BTreeMap<&str, Vec<usize>>> = Mutex::default();
+    each(&left, jobs, out, |mutant| {
+        let mut order = lately
+            .lock()
+            .expect("nobody panics with it")
+            .get(&*mutant.file)
+            .cloned()
+            .unwrap_or_default();
+        let others: Vec<_> = (0..party.len()).filter(|n| !order.contains(n)).collect();
+        order.extend(others);
+        let (fate, by) = one(mutant, &party, &order, at_most)?;
+        if let Some(by) = by.filter(|by| party[*by].1.takes < SOON) {
+            let mut lately = lately.lock().expect("nobody panics with it");
+            let lately = lately.entry(&mutant.file).or_default();
+            lately.retain(|other| *other != by);
+            lately.insert(0, by);
+        }
+        Ok(fate)
     })?;
-    bar.finish_and_clear();
-    fates.extend(found.into_inner().expect("nobody panics with it"));
     let asked: BTreeSet<u32> = mutants.iter().map(|mutant| mutant.id).collect();
+    let mut fates = fates(out)?;
     fates.retain(|fate| asked.contains(&fate.id));
     Ok(fates)
 }
 
-/// What an earlier hunt found.
-pub fn read(out: &Path) -> Result<Vec<Fate>> {
+/// What is known of each, from an earlier hunt or by a run of its own. All that end in time pass with nobody awake.
+fn scout(
+    hunters: &[Hunter],
+    reach: &Path,
+    at_most: f64,
+    jobs: usize,
+) -> Result<BTreeMap<String, Known>> {
+    let known = |lines: Vec<Known>| lines.into_iter().map(|known| (known.name.clone(), known));
+    let before: BTreeMap<_, _> = known(read(reach)?).collect();
+    let is_known = |hunter: &&Hunter| {
+        let known = before.get(&hunter.name);
+        known.is_some_and(|known| known.reaches.is_some() || known.takes >= at_most)
+    };
+    let strangers: Vec<_> = hunters.iter().filter(|hunter| !is_known(hunter)).collect();
+    each(&strangers, jobs, reach, |hunter| {
+        let reached = NamedTempFile::new()?;
+        let begun = Instant::now();
+        let passes = hunter.run(0, Some(reached.path()), Duration::from_secs_f64(at_most))?;
+        let takes = begun.elapsed().as_secs_f64();
+        ensure!(passes != Some(false), "{} fails with no mutant awake", hunter.name);
+        let reaches = passes.map(|_| {
+            let ids = fs::read_to_string(reached.path())?;
+            anyhow::Ok(ids.lines().map(str::parse).collect::<Result<_, _>>()?)
+        });
+        Ok(Known { name: hunter.name.clone(), takes, reaches: reaches.transpose()? })
+    })?;
+    Ok(known(read(reach)?).collect())
+}
+
+/// Does this for each, so many at one time, and adds a line to the file for what comes of it.
+fn each<T: Sync, R: Serialize>(
+    of: &[T],
+    jobs: usize,
+    out: &Path,
+    work: impl Fn(&T) -> Result<R> + Sync,
+) -> Result<()> {
+    let bar = indicatif::ProgressBar::new(of.len() as u64);
+    let file = Mutex::new(File::options().create(true).append(true).open(out)?);
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<()> {
+        while let Some(one) = of.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let line = serde_json::to_string(&work(one)?)?;
+            writeln!(file.lock().expect("nobody panics with it"), "{line}")?;
+            bar.inc(1);
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("it does not panic"))
+    })?;
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// What became of each, as the last hunt that asked found it.
+pub fn fates(out: &Path) -> Result<Vec<Fate>> {
+    let by_id = read(out)?.into_iter().map(|fate: Fate| (fate.id, fate));
+    Ok(by_id.collect::<BTreeMap<_, _>>().into_values().collect())
+}
+
+/// The lines of an earlier hunt.
+fn read<T: DeserializeOwned>(out: &Path) -> Result<Vec<T>> {
     let text = if out.exists() { fs::read_to_string(out)? } else { String::new() };
     text.lines()
         .map(|line| serde_json::from_str(line).context("a line of an earlier hunt"))
         .collect()
 }
 
-fn one(mutant: &Mutant, hunters: &[Hunter]) -> Result<Fate> {
-    let mut fate = Fate { id: mutant.id, name: mutant.name.clone(), caught_by: None, hung: false };
-    for hunter in hunters {
-        match hunter.run(mutant.id, GRACE.0 + hunter.takes * GRACE.1)? {
+/// What becomes of a mutant, and who noticed, asked in this order.
+fn one(
+    mutant: &Mutant,
+    party: &[(&Hunter, &Known)],
+    order: &[usize],
+    at_most: f64,
+) -> Result<(Fate, Option<usize>)> {
+    let name = mutant.name.clone();
+    let mut fate = Fate { id: mutant.id, name, caught_by: None, hung: false, at_most };
+    for &n in order {
+        let (hunter, known) = party[n];
+        if known.reaches.as_ref().is_none_or(|reaches| !reaches.contains(&mutant.id)) {
+            continue;
+        }
+        let most = GRACE.0 + Duration::from_secs_f64(known.takes) * GRACE.1;
+        match hunter.run(mutant.id, None, most)? {
             Some(true) => continue,
             Some(false) => {}
             None => fate.hung = true,
         }
         fate.caught_by = Some(hunter.name.clone());
-        break;
+        return Ok((fate, Some(n)));
     }
-    Ok(fate)
+    Ok((fate, None))
 }
 
-/// The programs, built; each passes with nobody awake.
-fn hunters(tree: &Path, Party { quick, closer, thorough, without }: &Party) -> Result<Vec<Hunter>> {
+/// Each test of the engine and of the scenarios alone, and the storms in three portions.
+fn hunters(
+    tree: &Path,
+    Party { quick, closer, thorough, without, .. }: &Party,
+) -> Result<Vec<Hunter>> {
     let engine = programs(tree, &["-p", "lakebed", "--lib", "--tests"])?;
     let scenarios = programs(tree, &["-p", "lakebed-scenarios", "--tests"])?;
     let all = scenarios.get("all").context("there is no test named all")?;
-    let of = |list: &[(String, u32)]| -> Vec<Hunter> {
-        let hunter = |(storm, seeds): &(String, u32)| Hunter {
-            name: format!("{seeds} seeds of {storm}"),
-            program: all.clone(),
-            arguments: vec!["--exact".into(), format!("storms::{storm}")],
-            seeds: Some(*seeds),
-            directory: tree.join("scenarios"),
-            takes: Duration::ZERO,
+    let hunter = |(storm, seeds): &(String, u32)| Hunter {
+        name: format!("{seeds} seeds of {storm}"),
+        program: all.clone(),
+        arguments: vec!["--exact".into(), format!("storms::{storm}")],
+        seeds: Some(*seeds),
+        directory: tree.join("scenarios"),
+    };
+    let mut hunters: Vec<_> = [quick, closer, thorough].into_iter().flatten().map(hunter).collect();
+    let of_engine = ENGINE.iter().map(|name| {
+        let program = engine.get(*name).with_context(|| format!("there is no test {name}"))?;
+        anyhow::Ok(("engine", *name, program))
+    });
+    let of_scenarios = scenarios.iter().map(|(name, program)| Ok(("scenarios", &**name, program)));
+    for program in of_engine.chain(of_scenarios) {
+        let (place, name, program) = program?;
+        let tests = tests(program)?;
+        let is_left_out = |test: &String| {
+            test.starts_with("storms::") || without.iter().any(|of| test.starts_with(of))
         };
-        list.iter().map(hunter).collect()
-    };
-    let test = |place: &str, name: &str, programs: &BTreeMap<String, PathBuf>, which: &[&str]| {
-        let program = programs.get(name).with_context(|| format!("there is no test {name}"))?;
-        anyhow::Ok(Hunter {
-            name: format!("tests of {place}, {name} {}", which.join(" ")).trim_end().into(),
-            program: program.clone(),
-            arguments: which.iter().map(ToString::to_string).collect(),
-            seeds: None,
-            directory: tree.join(place),
-            takes: Duration::ZERO,
-        })
-    };
-    let skipped: Vec<_> = SLOW.iter().flat_map(|slow| ["--skip", slow]).collect();
-    let mut hunters = of(quick);
-    hunters.push(test("engine", "lakebed", &engine, &skipped)?);
-    hunters.push(test("engine", "cluster", &engine, &[])?);
-    let first = hunters.len();
-    hunters.push(test("engine", "conformance", &engine, &[])?);
-    hunters.push(test("engine", "lakebed", &engine, &SLOW)?);
-    hunters.extend(of(closer));
-    hunters.extend(of(thorough));
-    let is_left_out = |name: &String| name == "storms" || without.contains(name);
-    for part in parts(all)?.iter().filter(|part| !is_left_out(part)) {
-        hunters.push(test("scenarios", "all", &scenarios, &[&format!("{part}::")])?);
+        for test in tests.into_iter().filter(|test| !is_left_out(test)) {
+            hunters.push(Hunter {
+                name: format!("{place} {name} {test}"),
+                program: program.clone(),
+                arguments: vec!["--exact".into(), test],
+                seeds: None,
+                directory: tree.join(place),
+            });
+        }
     }
-    for name in scenarios.keys().filter(|name| *name != "all" && !is_left_out(name)) {
-        hunters.push(test("scenarios", name, &scenarios, &[])?);
-    }
-    for hunter in &mut hunters {
-        let begun = Instant::now();
-        let passes = hunter.run(0, Duration::from_secs(1800))?;
-        hunter.takes = begun.elapsed();
-        ensure!(passes == Some(true), "{} fails with no mutant awake", hunter.name);
-        eprintln!("{} takes {:.1?}", hunter.name, hunter.takes);
-    }
-    // What the first ones notice is most of it, and soon; of the others each may be who notices.
-    hunters[first..].sort_by_key(|hunter| hunter.takes);
     Ok(hunters)
 }
 
-/// What the tests of a program are called by before the first `::`.
-fn parts(program: &Path) -> Result<BTreeSet<String>> {
+/// What the tests of a program are called.
+fn tests(program: &Path) -> Result<Vec<String>> {
     let listed = Command::new(program).args(["--list", "--format", "terse"]).output()?;
     ensure!(listed.status.success(), "{} does not list its tests", program.display());
     let listed = String::from_utf8(listed.stdout)?;
-    let part = |line: &str| line.split_once("::").map(|(part, _)| part.to_owned());
-    Ok(listed.lines().filter_map(part).collect())
+    Ok(listed.lines().filter_map(|line| line.strip_suffix(": test")).map(Into::into).collect())
 }
 
 /// The test programs of a package, by name.
@@ -247,8 +323,8 @@ fn programs(tree: &Path, arguments: &[&str]) -> Result<BTreeMap<String, PathBuf>
 }
 
 impl Hunter {
-    /// Whether it passes; `None`: it does not end.
-    fn run(&self, id: u32, most: Duration) -> Result<Option<bool>> {
+    /// Whether it passes; `None`: it does not end. Whom it reaches is written there.
+    fn run(&self, id: u32, reached: Option<&Path>, most: Duration) -> Result<Option<bool>> {
         let mut command = Command::new(&self.program);
         command
             .args(&self.arguments)
@@ -260,6 +336,9 @@ impl Hunter {
             .stderr(Stdio::null());
         if let Some(seeds) = self.seeds {
             command.env("SIM_SEEDS", seeds.to_string());
+        }
+        if let Some(reached) = reached {
+            command.env("LAKEBED_REACHED", reached);
         }
         await_end(&mut command.spawn()?, most)
     }
@@ -306,5 +385,52 @@ mod tests {
         assert_eq!(of("exit 101", long), Some(false));
         assert_eq!(of("echo 'test a ... FAILED'; exec cat", long), Some(false));
         assert_eq!(of("exec cat", Duration::ZERO), None);
+    }
+
+    /// Those that nobody noticed are hunted again by more.
+    #[test]
+    fn what_the_last_hunt_found_of_a_mutant_counts() {
+        let out = NamedTempFile::new().unwrap();
+        let fate = |id, caught_by: Option<&str>, at_most| Fate {
+            id,
+            name: "a mutant".into(),
+            caught_by: caught_by.map(Into::into),
+            hung: false,
+            at_most,
+        };
+        for hunt in [
+            [fate(2, None, 1.0), fate(1, Some("a test"), 1.0)],
+            [fate(2, Some("a storm"), 9.0), fate(3, None, 9.0)],
+        ] {
+            each(&hunt, 1, out.path(), |fate| Ok(fate.clone())).unwrap();
+        }
+        let found = fates(out.path()).unwrap();
+        let found: Vec<_> = found.iter().map(|fate| (fate.id, fate.caught_by.as_deref())).collect();
+        assert_eq!(found, [(1, Some("a test")), (2, Some("a storm")), (3, None)]);
+    }
+
+    /// Who takes longer than is asked for is stopped, and known for that.
+    #[test]
+    fn who_reaches_what_is_found_with_all_asleep() {
+        let hunter = |name: &str, script: &str| Hunter {
+            name: name.into(),
+            program: "sh".into(),
+            arguments: vec!["-c".into(), script.into()],
+            seeds: None,
+            directory: ".".into(),
+        };
+        let out = NamedTempFile::new().unwrap();
+        let hunters = [
+            hunter("two", "echo 7 >>$LAKEBED_REACHED; echo 3 >>$LAKEBED_REACHED"),
+            hunter("none", "true"),
+        ];
+        scout(&hunters, out.path(), 600.0, 1).unwrap();
+        let slow = [hunter("slow", "exec cat /dev/zero")];
+        let known = scout(&slow, out.path(), 0.01, 1).unwrap();
+        let reaches = |name: &str| known[name].reaches.clone().map(Vec::from_iter);
+        assert_eq!(reaches("two"), Some(vec![3, 7]));
+        assert_eq!((reaches("none"), reaches("slow")), (Some(vec![]), None));
+        let fails = [hunter("fails", "exit 1")];
+        assert!(scout(&fails, out.path(), 60.0, 1).is_err());
     }
 }

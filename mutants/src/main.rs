@@ -41,6 +41,8 @@ enum Command {
         list: PathBuf,
         /// The copy that was planted
         tree: PathBuf,
+        /// A line of JSON for each test and portion of seeds: what it takes, and which mutants it would meet
+        reach: PathBuf,
         /// A line of JSON for each mutant; those that have one already are not hunted again
         out: PathBuf,
         /// Only every n-th, beginning with the i-th, counted from 1
@@ -83,7 +85,7 @@ fn main() -> Result<()> {
                 dead.len()
             );
         }
-        Command::Hunt { list, tree, out, shard: (shard, of), party, jobs } => {
+        Command::Hunt { list, tree, reach, out, shard: (shard, of), party, jobs } => {
             let mutants = list::read(&list)?;
             let unviable = tree.join("unviable");
             let dead = fs::read_to_string(&unviable)
@@ -91,9 +93,9 @@ fn main() -> Result<()> {
             let dead: BTreeSet<u32> = dead.lines().map(str::parse).collect::<Result<_, _>>()?;
             let is_asked = |id: u32| !dead.contains(&id) && id % of == shard % of;
             let asked: Vec<_> = mutants.iter().filter(|mutant| is_asked(mutant.id)).collect();
-            tell(&hunt::hunt(&tree, &asked, &party, &out, jobs)?);
+            tell(&hunt::hunt(&tree, &asked, &party, (&reach, &out), jobs)?);
         }
-        Command::Tell { out } => tell(&hunt::read(&out)?),
+        Command::Tell { out } => tell(&hunt::fates(&out)?),
     }
     Ok(())
 }

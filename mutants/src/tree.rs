@@ -13,17 +13,33 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// What the engine is asked by every mutant: whether it is awake.
+/// What the engine is asked by every mutant: whether it is awake. Where a hunter asks for it, who asked is written
+/// down, each once.
 const SWITCH: &str = r#"
 
 /// Whether this mutant is awake.
 #[inline]
 pub(crate) fn mutant(id: u32) -> bool {
-    use std::sync::LazyLock;
-    static AWAKE: LazyLock<u32> = LazyLock::new(|| {
-        std::env::var("LAKEBED_MUTANT").map_or(0, |id| id.parse().expect("a mutant's number"))
+    use std::{env, fs::File, sync::LazyLock};
+    static AWAKE: LazyLock<(u32, Option<File>)> = LazyLock::new(|| {
+        let id = env::var("LAKEBED_MUTANT").map_or(0, |id| id.parse().expect("a mutant's number"));
+        let open = |path| File::options().create(true).append(true).open(path).expect("it opens");
+        (id, env::var_os("LAKEBED_REACHED").map(open))
     });
-    *AWAKE == id
+    let (awake, reached) = &*AWAKE;
+    if let Some(reached) = reached {
+        reach(id, reached);
+    }
+    *awake == id
+}
+
+#[cold]
+fn reach(id: u32, mut file: &std::fs::File) {
+    use std::{io::Write, sync::atomic::{AtomicBool, Ordering}};
+    static REACHED: [AtomicBool; COUNT] = [const { AtomicBool::new(false) }; COUNT];
+    if !REACHED[id as usize].swap(true, Ordering::Relaxed) {
+        file.write_all(format!("{id}\n").as_bytes()).expect("it takes a line");
+    }
 }
 "#;
 /// A match that does not cover all there is.
@@ -86,7 +102,11 @@ impl<'a> Tree<'a> {
         let files: BTreeMap<_, (_, Vec<_>)> =
             list::by_file(mutants).into_iter().map(read).collect::<Result<_>>()?;
         let switch = path.join("engine/src/lib.rs");
-        fs::write(&switch, fs::read_to_string(&switch)? + SWITCH)?;
+        let count = 1 + mutants.iter().map(|mutant| mutant.id).max().unwrap_or(0);
+        fs::write(
+            &switch,
+            fs::read_to_string(&switch)? + &SWITCH.replace("COUNT", &count.to_string()),
+        )?;
         let unplantable = files.values().map(|(text, mutants)| plant::unplantable(text, mutants));
         let dead = unplantable.collect::<Result<Vec<_>>>()?.concat().into_iter().collect();
         Ok(Self { path: path.into(), files, dead })
