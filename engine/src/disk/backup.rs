@@ -348,8 +348,10 @@ mod tests {
         // It was said to be cut short, of one that was longer than it had been.
         let fault = read(&[&file[..], b"\n"].concat(), 700).map(drop).unwrap_err();
         assert!(fault.found.ends_with("or something was put behind it"), "{fault}");
-        let fault = read(&file[..4096 + 600], 700).map(drop).unwrap_err();
-        assert!(fault.found.ends_with("it is cut short"), "{fault}");
+        for len in [4096, 4096 + 512, 4096 + 600] {
+            let fault = read(&file[..len], 700).map(drop).unwrap_err();
+            assert!(fault.found.ends_with("it is cut short"), "{fault}");
+        }
         // The length was told, and less came.
         let mut reader = BackupReader::new(file.len() as u64);
         reader.take(&file[..9000], |_| ()).unwrap();

@@ -314,3 +314,27 @@ fn peers(block: &[u8]) -> Option<Vec<(NodeId, u64)>> {
 fn seed(group: GroupId) -> FileSeed {
     FileSeed::new(group, 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::reseal;
+
+    /// One that was made from a backup votes while it has not met all others.
+    #[test]
+    fn flags_are_read_back_in_any_company_and_strangers_among_them_are_not() {
+        let mut hard = HardState::new(Identity::default(), Arc::default());
+        hard.number = 1;
+        for flags in 0..2 * RESTORED {
+            let has = |flag| flags & flag != 0;
+            (hard.cutting, hard.installing) = (has(CUTTING), has(INSTALLING));
+            (hard.clean, hard.gated, hard.restored) = (has(CLEAN), has(GATED), has(RESTORED));
+            hard.vote = has(VOTED).then_some(NodeId(3));
+            let mut block = hard.encode();
+            assert_eq!(HardState::decode(&block, GroupId(0)).as_ref(), Ok(&hard), "{flags:b}");
+            put_u32(&mut block, 80, flags | RESTORED << 1);
+            assert!(reseal(&mut block, seed(GroupId(0))));
+            assert_eq!(HardState::decode(&block, GroupId(0)), Err(Fault::Field), "{flags:b}");
+        }
+    }
+}

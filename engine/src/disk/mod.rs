@@ -109,3 +109,22 @@ fn open_block(
 fn block_crc(block: &[u8], seed: FileSeed) -> u32 {
     crc32c::crc32c_append(seed.crc(&block[..12]), &block[PRELUDE_BYTES..])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As of a file that was cut short there.
+    #[test]
+    fn a_block_of_a_prelude_alone_is_one_without_its_fields() {
+        let (mut block, magic, seed) =
+            ([0; PRELUDE_BYTES], b"LAKETEST", FileSeed::new(GroupId(1), 2));
+        seal_block(&mut block, magic, seed);
+        assert_eq!(open_block(&block, magic, seed, 40), Err(Fault::Field));
+        block[8] += 1;
+        assert!(reseal(&mut block, seed));
+        assert_eq!(open_block(&block, magic, seed, 40), Err(Fault::Newer(VERSION + 1)));
+        assert_eq!(open_block(&block[..15], magic, seed, 40), Err(Fault::Absent));
+        assert!(!reseal(&mut block[..15], seed));
+    }
+}

@@ -217,3 +217,21 @@ impl Footer {
         Ok(Self { blocks, payload_bytes, digest })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_read_though_nothing_follows_its_payload() {
+        let (group, id) = (GroupId(1), SnapshotId(2));
+        for payload in [&b""[..], b"state"] {
+            let block = encode_block(payload, 7, group, id, 512);
+            let end = BLOCK_HEAD_BYTES + payload.len();
+            assert_eq!(decode_block(&block[..end], 7, group, id), Ok(payload));
+            let cut = decode_block(&block[..end - 1], 7, group, id);
+            let fault = if payload.is_empty() { Fault::Absent } else { Fault::Checksum };
+            assert_eq!(cut, Err(fault));
+        }
+    }
+}
