@@ -1,7 +1,10 @@
 //! Cuts that a running node makes, and what they must leave nothing of.
 
 use super::{holes::grown, *};
-use crate::disk::{FileSeed, segment::Slot};
+use crate::disk::{
+    FileSeed,
+    segment::{SLOT_BYTES, Slot},
+};
 
 /// A cut forgot that time, and if the next entry did not fit behind it the end record said that there was
 /// none. A crash before that entry was durable, and the node was behind the time of its own log.
@@ -64,6 +67,105 @@ fn a_cut_takes_the_end_of_a_full_segment_with_it() {
     let mut node = node.restart();
     assert_eq!((node.recovered().last, node.recovered().gate), (last, None));
     assert_eq!(node.read(1).len(), 44);
+}
+
+/// Of a segment that ends with this entry nothing is left behind it, but the second copy of its header.
+fn assert_cleared(node: &Node, file: File, last: LogIndex, what: &str) {
+    let active = node.storage.journal.active.as_ref().expect("it is open again");
+    assert_eq!((File::Segment(active.sequence), active.last()), (file, last), "{what}");
+    let (layout, bytes) = (&active.layout, &node.disk.files[&file]);
+    for n in active.slots.len() as u32..layout.slot_count {
+        let slot = &bytes[layout.slot_offset(n) as usize..][..SLOT_BYTES];
+        assert!(slot.iter().all(|&byte| byte == 0), "slot {n} is left, {what}");
+    }
+    let [data, end] = [active.end()..layout.data_end(), layout.end_offset()..layout.len];
+    let left = data.chain(end).find(|&at| bytes[at as usize] != 0);
+    assert_eq!(left, None, "a byte is left, {what}");
+}
+
+/// The hard state names one cut: what was left of this one would be there again behind the next.
+#[test]
+fn a_cut_leaves_nothing_of_what_it_takes() {
+    for bytes in (200..2200).step_by(130) {
+        let (mut node, what) =
+            (Node::start(Disk::default(), format()), format!("of {bytes} bytes"));
+        node.append_all(1, vec![bytes; 80]);
+        for last in [70, 60, 50, 3] {
+            node.disk.requests.clear();
+            node.truncate(LogId::new(Term(1), LogIndex(last)));
+            node.settle();
+            for request in &node.disk.requests {
+                let DiskRequest::Read { file, offset, len } = request else { continue };
+                assert!(offset + u64::from(*len) <= node.disk.files[file].len() as u64);
+            }
+            let active = node.storage.journal.active.as_ref().expect("it is open again");
+            let file = File::Segment(active.sequence);
+            assert_cleared(&node, file, LogIndex(last), &what);
+        }
+        let marks = node.storage.marks();
+        assert!(marks.has(Mark::CutReopenedSegment) && !marks.has(Mark::SlotsMadeAnew));
+    }
+}
+
+/// The same of what a restart takes for torn.
+#[test]
+fn a_torn_tail_is_marked_and_cleared_before_the_log_goes_on() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, [40, 50, 60]);
+    let epoch = node.storage.write_epoch();
+    let segment = node.disk.files.iter_mut().find(|(file, _)| matches!(file, File::Segment(_)));
+    let (&file, bytes) = segment.expect("a log");
+    let body = bytes.windows(60).position(|window| window == [3; 60]).expect("the third entry");
+    bytes[body] ^= 1;
+    // Of a write that was lost but for the first byte of one of its blocks.
+    bytes[body.next_multiple_of(512) + 4 * 512] = 1;
+    let node = node.restart();
+    assert_eq!(node.recovered().last, LogId::new(Term(1), LogIndex(2)));
+    assert_cleared(&node, file, LogIndex(2), "which was torn");
+    let hard = node.storage.promises().durable();
+    assert_eq!((hard.cut.from, hard.cutting), (LogIndex(3), false));
+    assert!(node.storage.write_epoch() > epoch && hard.cut.epoch > epoch);
+}
+
+/// A crash in between would leave a log with a gap, and nothing that says where it ends; or take for dead what was
+/// written behind the cut.
+#[test]
+fn a_cut_is_marked_in_both_copies_for_as_long_as_it_is_made() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    node.truncate(LogId::new(Term(1), LogIndex(5)));
+    node.append(1, 70);
+    let (mut cleared, mut written) = (0, 0);
+    loop {
+        let asked = node.ask();
+        if asked.is_empty() {
+            break;
+        }
+        for action in asked {
+            let is_marked = node.storage.promises().durable().cutting;
+            match &action {
+                Action::Disk {
+                    request: DiskRequest::Write { file: File::Segment(_), durable: true, .. },
+                    ..
+                } => {
+                    assert!(!is_marked && cleared > 0, "an entry is written");
+                    written += 1;
+                }
+                Action::Disk {
+                    request:
+                        DiskRequest::Write { file: File::Segment(_), .. } | DiskRequest::Remove { .. },
+                    ..
+                } => {
+                    assert!(is_marked, "something is cleared");
+                    cleared += 1;
+                }
+                _ => {}
+            }
+            node.perform(action);
+        }
+    }
+    assert!(cleared > 3 && written > 0);
+    assert_eq!(node.storage.durable(), LogIndex(6));
 }
 
 /// What reads as cleared may be so in a cache alone, if the sync behind it failed: the next life clears all of
@@ -200,4 +302,27 @@ fn members_stay_named_until_a_deeper_cut_is_marked() {
     node.settle();
     assert_eq!(node.storage.promises().durable().newest, previous);
     assert!(node.storage.marks().has(Mark::CutDeepened));
+}
+
+/// A crash came before anything was cleared.
+#[test]
+fn a_cut_that_is_marked_is_made_by_the_next_life() {
+    for entries in [10, 60] {
+        let mut node = Node::start(Disk::default(), format());
+        node.append_all(1, vec![700; entries]);
+        node.truncate(LogId::new(Term(1), LogIndex(5)));
+        while !node.storage.promises().durable().cutting {
+            let asked = node.ask();
+            assert!(!asked.is_empty(), "it is to be marked");
+            asked.into_iter().for_each(|action| node.perform(action));
+        }
+        let mut node = node.restart();
+        assert!(node.storage.marks().has(Mark::CutRepeated));
+        assert_eq!(node.recovered().last, LogId::new(Term(1), LogIndex(5)), "of {entries}");
+        let active = node.storage.journal.active.as_ref().expect("it is open again");
+        let file = File::Segment(active.sequence);
+        assert_cleared(&node, file, LogIndex(5), "of which it was said");
+        assert!(!node.storage.promises().durable().cutting);
+        assert_eq!(node.read(1).len(), 5);
+    }
 }
