@@ -107,6 +107,19 @@ mod tests {
     }
 
     #[test]
+    fn short_pieces_are_joined_and_long_ones_are_not_copied() {
+        let long = Bytes::from(vec![7; PIECE_BYTES_MIN]);
+        let mut gathered = Gathered::default();
+        for piece in [&long.slice(..9), &long.slice(1..), &long, &long.slice(..3)] {
+            gathered.push(piece);
+        }
+        gathered.close();
+        let lengths: Vec<_> = gathered.pieces.iter().map(Bytes::len).collect();
+        assert_eq!(lengths, [8 + PIECE_BYTES_MIN, PIECE_BYTES_MIN, 3]);
+        assert_eq!(gathered.pieces[1].as_ptr(), long.as_ptr());
+    }
+
+    #[test]
     fn the_memory_of_a_block_is_written_into_again_when_nobody_holds_it() {
         let mut written = Written::default();
         let mut block = written.next(100);

@@ -154,3 +154,108 @@ impl Rereading {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        action::Action,
+        disk::snapshot::{Footer, Origin, block_bytes, encode_block},
+        types::{Identity, LogIndex, Term, Timestamp},
+    };
+    use std::{collections::VecDeque, sync::Arc};
+
+    const ALIGN: u32 = 512;
+
+    fn header() -> Header {
+        Header {
+            identity: Identity::default(),
+            at: LogId::new(Term(4), LogIndex(100)),
+            id: SnapshotId(77),
+            origin: Origin::Installed,
+            block_bytes: block_bytes(ALIGN),
+            groups: 1,
+            time: Timestamp(9),
+            membership: Arc::default(),
+        }
+    }
+
+    fn payload_max() -> usize {
+        block_bytes(ALIGN) as usize - BLOCK_HEAD_BYTES
+    }
+
+    /// A whole file, and the name that a peer gives it.
+    fn file(state: &[u8]) -> (Vec<u8>, SnapshotName, Leftover) {
+        let Header { identity, at, id, .. } = header();
+        let (group, payload_bytes, digest) =
+            (identity.group, state.len() as u64, crc32c::crc32c(state));
+        let (mut bytes, mut blocks) = (header().encode(ALIGN), 0);
+        for payload in state.chunks(payload_max()) {
+            bytes.extend(encode_block(payload, blocks, group, id, ALIGN));
+            blocks += 1;
+        }
+        bytes.extend(Footer { blocks, payload_bytes, digest }.encode(group, id, ALIGN));
+        let left = Leftover { at, id, len: bytes.len() as u64 };
+        (bytes, SnapshotName { at, id, bytes: payload_bytes, digest }, left)
+    }
+
+    #[test]
+    fn a_file_that_is_longer_or_of_another_name_is_no_beginning() {
+        let most = payload_max();
+        for len in [1, 400, most, most + 1, 5 * most + 900] {
+            let (_, name, left) = file(&vec![3; len]);
+            let begins = |left: Leftover| left.begins(name, &header(), ALIGN);
+            assert!(begins(left) && begins(Leftover { len: 0, ..left }), "{len}");
+            assert!(!begins(Leftover { len: left.len + 1, ..left }), "{len}");
+            assert!(!begins(Leftover { id: SnapshotId(78), ..left }));
+            assert!(!begins(Leftover { at: LogId::new(Term(4), LogIndex(101)), ..left }));
+            assert!(!left.begins(SnapshotName { bytes: 0, ..name }, &header(), ALIGN));
+        }
+    }
+
+    #[test]
+    fn it_counts_up_to_its_first_bad_block_and_is_gone_on_with_there() {
+        let most = payload_max();
+        let state: Vec<u8> = (0..6 * most + 900).map(|n| (n * 7 + n / 251) as u8).collect();
+        let (whole, name, left) = file(&state);
+        for (good, is_in_order) in (0..=7_usize).flat_map(|good| [(good, true), (good, false)]) {
+            let begin = |block: usize| 4096 + block * block_bytes(ALIGN) as usize;
+            let mut bytes = whole.clone();
+            if good < 7 {
+                bytes[begin(good) + 100] ^= 1;
+            }
+            let mut ops = Ops::default();
+            let mut rereading = Rereading::new(&left, name, &header(), ALIGN);
+            let (mut reads, mut taken, mut asked) = (VecDeque::new(), Vec::new(), 0);
+            loop {
+                let (count, mut out) = (rereading.read(&mut ops), Vec::new());
+                ops.drain_into(&mut out);
+                assert_eq!(out.len(), count as usize, "it says how many it asked for");
+                asked += out.len();
+                let held = asked - taken.len();
+                assert!(taken.len() == good || held <= BLOCKS_IN_FLIGHT_MAX as usize);
+                reads.extend(out);
+                // They end in any order.
+                let next = if is_in_order { reads.pop_front() } else { reads.pop_back() };
+                let Some(action) = next else { break };
+                assert!(!rereading.is_over(), "a read is on its way");
+                let Action::Disk { op, request: DiskRequest::Read { offset, len, .. }, .. } =
+                    action
+                else {
+                    panic!("it only reads: {action:?}")
+                };
+                let end = bytes.len().min(offset as usize + len as usize);
+                let block = Bytes::copy_from_slice(&bytes[offset as usize..end]);
+                rereading.on_read(op, Some(block));
+                while let Some((offset, _, payload)) = rereading.take(&header()) {
+                    assert_eq!(offset, begin(taken.len()) as u64);
+                    taken.push(payload);
+                }
+            }
+            assert!(rereading.is_over());
+            let end = if good == 7 { whole.len() - ALIGN as usize } else { begin(good) };
+            assert_eq!((taken.len(), rereading.offset()), (good, end as u64));
+            assert!(state.starts_with(&taken.concat()));
+        }
+    }
+}
