@@ -1,0 +1,139 @@
+//! What a recovery by force takes for the log, and what of it is written again.
+
+use super::{
+    holes::{harm, harm_slots},
+    scrubs::snap,
+    *,
+};
+use crate::{report::Forced, storage::journal::Sealed};
+
+const FORCE: Start = Start::ForceSoleVoter { acknowledged_loss: true };
+
+fn forced(disk: Disk) -> (Disk, Forced) {
+    let node = Node::start(disk, FORCE);
+    match node.halted {
+        Some(Halt::Forced(forced)) => (node.disk, *forced),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What reads good may lie in a cache alone, and nobody else has it any more.
+#[test]
+fn what_only_the_log_holds_is_written_again_and_synced_before_the_node_is_alone() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    node.storage.hint_committed(node.last.index);
+    snap(&mut node);
+    let covered = node.last.index;
+    node.append_all(1, sizes());
+    let journal = &node.storage.journal;
+    let sealed = journal.sealed.iter().map(|s| (s.sequence, s.last.index > covered));
+    let active = journal.active.as_ref().map(|active| (active.sequence, true));
+    let segments: Vec<_> = sealed.chain(active).collect();
+    assert!(segments.iter().filter(|(_, is_behind)| *is_behind).count() > 2);
+    node.disk.requests.clear();
+    let (disk, _) = forced(node.disk);
+    let is_update =
+        |request: &DiskRequest| matches!(request, DiskRequest::Write { file: File::HardState, .. });
+    let update = disk.requests.iter().position(is_update).expect("it becomes the only voter");
+    for (sequence, is_behind) in segments {
+        let segment = File::Segment(sequence);
+        let before = &disk.requests[..update];
+        let is_write = |request: &DiskRequest| matches!(request, DiskRequest::Write { file, .. } if *file == segment);
+        let is_sync = |request: &DiskRequest| matches!(request, DiskRequest::Sync { file } if *file == segment);
+        let written = before.iter().rposition(is_write);
+        assert_eq!(written.is_some(), is_behind, "{segment}");
+        assert_eq!(before.iter().rposition(is_sync) > written, is_behind, "{segment}");
+    }
+}
+
+/// Neither the entry nor its slot is left: it is cut off from there, unless the snapshot holds what it did.
+#[test]
+fn a_log_ends_before_what_is_lost_or_behind_the_snapshot_that_holds_it() {
+    for (lost, last) in [(4, 9), (9, 9), (10, 9), (11, 10)] {
+        let mut node = Node::start(Disk::default(), format());
+        node.append_all(1, [70; 9]);
+        node.storage.hint_committed(node.last.index);
+        snap(&mut node);
+        node.append_all(1, [70; 3]);
+        node.storage.read(Reader::Peer(NodeId(2)), LogIndex(lost), LogIndex(lost), 1);
+        node.settle();
+        let frame = node.storage.take_read().expect("it is there").1.frames;
+        while let Some(at) = node.storage.deadline() {
+            node.now = at;
+            node.settle();
+        }
+        harm_slots(&mut node.disk, &frame, 0);
+        harm(&mut node.disk, &frame);
+        let (disk, forced) = forced(node.disk);
+        assert_eq!(forced.last.index, LogIndex(last), "{lost} is lost");
+        let node = Node::start(disk, Start::Run);
+        assert_eq!((&node.halted, node.recovered().last), (&None, forced.last), "{lost} is lost");
+        assert_eq!(node.storage.restored().map(|at| at.index), Some(LogIndex(9)));
+    }
+}
+
+/// Who is being removed is a member until that is committed.
+#[test]
+fn one_whose_removal_is_committed_does_not_become_the_only_voter() {
+    let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
+    for is_committed in [false, true] {
+        let mut node = Node::start(Disk::default(), format());
+        node.append_all(1, [40, 50]);
+        let previous = node.recovered().membership.clone();
+        let at = LogId::new(Term(1), LogIndex(3));
+        let newest = Arc::new(Membership { at, ..Membership::of([2, 3].map(member)) });
+        node.storage.set_membership(newest, previous);
+        node.append_all(1, [60]);
+        if is_committed {
+            node.storage.hint_committed(at.index);
+        }
+        while let Some(at) = node.storage.deadline() {
+            node.now = at;
+            node.settle();
+        }
+        let halted = Node::start(node.disk, FORCE).halted;
+        let is_refused = matches!(halted, Some(Halt::Refused { row: "no-member", .. }));
+        assert_eq!(is_refused, is_committed, "{halted:?}");
+        assert!(is_refused || matches!(halted, Some(Halt::Forced(_))), "{halted:?}");
+    }
+}
+
+/// What is bad at or below the snapshot is nobody's loss, and no reason to read no further.
+#[test]
+fn a_log_ends_before_the_first_bad_entry_behind_the_snapshot() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    node.storage.hint_committed(node.last.index);
+    snap(&mut node);
+    let covered = node.last.index;
+    node.append_all(1, sizes());
+    while let Some(at) = node.storage.deadline() {
+        node.now = at;
+        node.settle();
+    }
+    let mut sealed = node.storage.journal.sealed.iter();
+    let is_behind = |sealed: &&Sealed| sealed.last.index > covered;
+    let both = sealed.find(is_behind).expect("it holds entries before and behind the snapshot");
+    let later = sealed.next().expect("it is full");
+    assert!(both.first < covered && later.first > covered);
+    let (before, behind) = (both.first, later.last.index.previous());
+    let mut frame = |index| {
+        node.storage.read(Reader::Peer(NodeId(2)), index, index, 1);
+        node.settle();
+        node.storage.take_read().expect("it is there").1.frames
+    };
+    let [first, at, second] = [before, covered, behind].map(&mut frame);
+    for (bad, last) in [
+        (&[&first, &at][..], node.last.index),
+        (&[&first, &second], behind.previous()),
+        (&[&at, &second], behind.previous()),
+    ] {
+        let mut disk = node.disk.clone();
+        bad.iter().for_each(|frame| harm(&mut disk, frame));
+        let (disk, forced) = forced(disk);
+        assert_eq!(forced.last.index, last);
+        let node = Node::start(disk, Start::Run);
+        assert_eq!((&node.halted, node.recovered().last.index), (&None, last));
+    }
+}
