@@ -197,6 +197,7 @@ mod tests {
         promises.on_written(&mut ops);
         assert!(promises.is_durable(version));
         assert_eq!(promises.durable().vote, Some(NodeId(2)));
+        assert!(!ops.marks.has(Mark::HardStateChangesGathered));
     }
 
     #[test]
@@ -222,5 +223,6 @@ mod tests {
         promises.on_written(&mut ops);
         assert_eq!((promises.durable().term, promises.durable().number), (Term(5), 9));
         assert_eq!(offsets(&mut ops).len(), 4, "two updates of two copies");
+        assert!(ops.marks.has(Mark::HardStateChangesGathered));
     }
 }
