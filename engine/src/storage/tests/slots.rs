@@ -3,7 +3,11 @@
 use super::*;
 use crate::{
     disk::{FileSeed, segment::Slot},
-    storage::scan::{Full, Tail},
+    marks::Mark,
+    storage::{
+        repair::slot_image,
+        scan::{Full, Tail, first_bad},
+    },
 };
 
 /// Same place, length, term and predecessor: only what it holds is another. As if the write of the entry
@@ -132,6 +136,9 @@ fn an_entry_waits_for_the_hard_state_that_names_its_members_or_its_term() {
         node.storage.append(head, frame, 0);
         let asked = node.ask();
         assert!(!asked.is_empty() && !writes_entries(&asked));
+        let marks = node.storage.marks();
+        assert_eq!(marks.has(Mark::WriteWaitedForMembership), changes_members);
+        assert_eq!(marks.has(Mark::WriteWaitedForTerm), !changes_members);
         asked.into_iter().for_each(|action| node.perform(action));
         node.settle();
         assert_eq!(node.storage.durable(), at.index);
@@ -168,4 +175,64 @@ fn a_read_takes_no_more_from_the_disk_than_is_wanted() {
     }
     assert!(portions.iter().all(|count| (1..=4).contains(count)), "{portions:?}");
     assert!(portions.contains(&4), "{portions:?}");
+}
+
+/// One more would lie where the entries begin.
+#[test]
+fn an_image_of_slots_has_the_blocks_that_they_lie_in_and_no_more() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, [10; 40]);
+    let active = node.storage.journal.active.as_ref().expect("it takes entries");
+    let seed = FileSeed::new(config().group, active.sequence);
+    let bytes = &node.disk.files[&File::Segment(active.sequence)];
+    for count in 1..=active.slots.len() {
+        let image = slot_image(&active.slots[..count], 0, &active.layout, seed);
+        assert_eq!(image.len(), count.div_ceil(12) * 512);
+        let full = image.len() - if count % 12 == 0 { 0 } else { 512 };
+        assert_eq!(image[..full], bytes[512..512 + full]);
+    }
+}
+
+/// It is read a piece at a time; if somebody cut its file off meanwhile, no further than there.
+#[test]
+fn slots_of_a_long_segment_are_made_anew_unless_its_end_is_gone() {
+    let mut config = config();
+    (config.segment_bytes, config.first_segment_bytes) = (4 << 20, 4 << 20);
+    config.tuning.append_bytes_max = 1 << 20;
+    for is_gone in [false, true] {
+        let mut node = Node::start_as(&config, Disk::default(), format());
+        node.append_all(1, [500_000; 9]);
+        let sealed = node.storage.journal.sealed[0];
+        assert!(sealed.last.index > LogIndex(5));
+        let (file, slot) = (File::Segment(sealed.sequence), sealed.layout.slot_offset(2) as usize);
+        let bytes = node.disk.files.get_mut(&file).expect("it is there");
+        bytes[slot + 17] ^= 4;
+        if is_gone {
+            bytes.truncate(3 << 20);
+        }
+        let reader = Reader::Peer(NodeId(2));
+        node.storage.read(reader, LogIndex(3), LogIndex(3), 1);
+        node.settle();
+        let read = node.storage.take_read().map(|(_, read)| read.first);
+        assert_eq!(read, (!is_gone).then_some(LogIndex(3)));
+        assert_eq!(matches!(node.halted, Some(Halt::LogLost { .. })), is_gone, "{:?}", node.halted);
+    }
+}
+
+/// Of entries that were believed nobody else looks at what they hold.
+#[test]
+fn an_entry_is_bad_if_it_is_another_than_its_slot_says_or_follows_another() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, [40, 50, 60]);
+    let active = node.storage.journal.active.as_ref().expect("it takes entries");
+    let (seed, mut slots) = (node.recovered().seed, active.slots.clone());
+    let bytes = &node.disk.files[&File::Segment(active.sequence)];
+    let bad = |slots: &[Slot], before| {
+        first_bad(bytes, 0, slots, before, seed).map(|slot| slot.id.index.0)
+    };
+    assert_eq!(bad(&slots, None), None);
+    assert_eq!(bad(&slots, Some(Term(0))), None);
+    assert_eq!(bad(&slots, Some(Term(1))), Some(1));
+    slots[1].digest = !slots[1].digest;
+    assert_eq!(bad(&slots, None), Some(2));
 }
