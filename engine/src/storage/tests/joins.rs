@@ -304,6 +304,53 @@ fn staged(at: LogId) -> (Node, File) {
     (node, file)
 }
 
+/// What is in flight together may be done in any order: a write behind the removal would fail, or make it anew.
+#[test]
+fn what_is_not_needed_of_a_peers_snapshot_any_more_goes_when_nothing_is_written_to_it() {
+    let at = LogId::new(Term(1), LogIndex(201));
+    let (mut node, file) = staged(at);
+    let piece = Piece { offset: 90_000, members: None, ..half(&node, at) };
+    node.storage.stage(&piece);
+    let writes = node.ask();
+    assert!(!writes.is_empty());
+    node.storage.discard_staged();
+    assert!(node.ask().is_empty() && node.storage.receiving().is_none());
+    assert!(node.disk.files.contains_key(&file));
+    writes.into_iter().for_each(|action| node.perform(action));
+    node.settle();
+    assert!(!node.disk.files.contains_key(&file));
+    assert!(node.halted.is_none());
+}
+
+/// Most of it may be there after a power cut: then its name and its header are to be there too.
+#[test]
+fn what_a_peer_has_sent_is_gone_on_with_and_what_another_has_sent_is_not() {
+    let at = LogId::new(Term(1), LogIndex(201));
+    for is_another in [false, true] {
+        let (node, file) = staged(at);
+        let is_header = |request: &DiskRequest| matches!(request, DiskRequest::Write { file: of, at, durable: true, .. } if *of == file && at.offset == 0);
+        let requests = &node.disk.requests;
+        let header = requests.iter().position(is_header).expect("it is durable by itself");
+        assert!(requests[..=header + 1].contains(&DiskRequest::SyncDirectory));
+        assert!(!node.storage.marks().has(Mark::InstallGoneOnWith));
+        let mut node = node.restart();
+        let mut piece = half(&node, at);
+        if is_another {
+            piece.snapshot.id = SnapshotId(78);
+        }
+        node.storage.stage(&piece);
+        node.settle();
+        assert_eq!(node.storage.marks().has(Mark::InstallGoneOnWith), !is_another);
+        assert_eq!(part(&node.disk) == Some(file), !is_another);
+        let parts = node.disk.files.keys().filter(|file| matches!(file, File::Part(..)));
+        assert_eq!(parts.count(), 1);
+        let next = node.storage.receiving().expect("it is received").next;
+        assert_eq!(next, if is_another { 90_000 } else { 2 * (512 * 64 - 24) });
+        let refused = node.storage.marks().has(Mark::InstallPieceRefused);
+        assert_eq!(refused, !is_another, "it has these bytes, and tells from where on it has none");
+    }
+}
+
 /// An own snapshot had passed what was left of it. Its removal was still on its way when a peer sent it again, and
 /// took the new file with it.
 #[test]

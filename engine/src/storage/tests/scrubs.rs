@@ -147,6 +147,30 @@ fn a_bad_older_one_goes_and_its_log_stays_until_there_is_another() {
     assert!(node.storage.first() > first);
 }
 
+/// The disk did not take it, and the next pass finds nothing new.
+#[test]
+fn another_one_is_wanted_again_after_each_pass_until_it_is_there() {
+    let mut node = node();
+    let newest = snapshots(&node)[1];
+    rot(&mut node, newest, 20_000);
+    scrub_for(&mut node, INTERVAL * 2);
+    assert!(found(&node) && node.storage.wants_fresh(node.last));
+    let members = node.recovered().membership.clone();
+    node.captured = 0;
+    node.disk.fails = Some(|r| matches!(r, DiskRequest::Write { file: File::Part(..), .. }));
+    assert!(node.storage.capture(node.last, members, Timestamp(9)));
+    node.settle();
+    assert!(node.storage.take_given_up().is_some());
+    node.disk.fails = None;
+    node.storage.snapshots.wants_fresh = false;
+    let end = node.now.after(INTERVAL * 3);
+    while let Some(at) = node.storage.deadline().filter(|at| *at <= end) {
+        node.now = at;
+        node.settle();
+    }
+    assert!(node.storage.wants_fresh(node.last));
+}
+
 /// What cannot be read is of no more use, and the node goes on.
 #[test]
 fn one_that_cannot_be_read_counts_no_more_than_a_bad_one() {

@@ -95,3 +95,56 @@ fn what_cannot_be_read_for_a_peer_does_not_count_any_more() {
     assert_eq!(sent, [newest, older]);
     assert_eq!(snapshots(&node), [older]);
 }
+
+/// Two newer ones would make it superfluous.
+#[test]
+fn what_a_peer_is_being_sent_stays_until_it_is_sent_no_more() {
+    let mut node = Node::start(Disk::default(), format());
+    let next = |node: &mut Node| {
+        node.append_all(1, [40, 50]);
+        node.storage.hint_committed(node.last.index);
+        snap(node);
+    };
+    next(&mut node);
+    let [first] = snapshots(&node)[..] else { panic!("there is one") };
+    node.storage.serve(NodeId(2), 0);
+    node.settle();
+    let (_, piece) = node.storage.take_piece().expect("it is good");
+    (0..3).for_each(|_| next(&mut node));
+    assert_eq!((snapshots(&node).len(), snapshots(&node)[0]), (3, first));
+    node.storage.serve(NodeId(2), piece.bytes.len() as u64);
+    node.settle();
+    let (_, again) = node.storage.take_piece().expect("it is sent on");
+    assert_eq!(again.snapshot, piece.snapshot);
+    node.storage.keep_serving(&[]);
+    next(&mut node);
+    assert!(snapshots(&node).len() == 2 && !node.disk.files.contains_key(&first));
+}
+
+/// A peer asks at each heartbeat, and a disk may take longer.
+#[test]
+fn a_piece_that_is_on_its_way_is_not_read_again() {
+    let mut node = two_snapshots();
+    node.storage.serve(NodeId(2), 0);
+    let slow = node.ask();
+    assert_eq!(slow.len(), 1, "{slow:?}");
+    node.storage.serve(NodeId(2), 0);
+    assert!(node.ask().is_empty());
+    slow.into_iter().for_each(|action| node.perform(action));
+    assert!(node.storage.take_piece().is_some());
+}
+
+#[test]
+fn the_block_that_is_bad_is_named() {
+    let mut node = two_snapshots();
+    let [_, newest] = snapshots(&node)[..] else { panic!("there are two") };
+    rot(&mut node, newest, 4096 + 2 * 512 * 64 + 100);
+    for number in 0..3 {
+        node.storage.serve(NodeId(2), number * (512 * 64 - 24));
+        node.ask().into_iter().for_each(|action| node.perform(action));
+        assert_eq!(node.storage.take_piece().is_some(), number < 2);
+    }
+    let told = node.ask();
+    let names = |action: &Action| format!("{action:?}").contains("block 2 is bad");
+    assert!(told.iter().any(names), "{told:?}");
+}
