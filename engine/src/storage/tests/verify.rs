@@ -117,6 +117,59 @@ fn every_used_byte_is_verified() {
     assert!(found_in.values().all(|&times| times > 5), "{found_in:?}");
 }
 
+/// One of each kind, and all that is told of it.
+#[test]
+fn whatever_is_bad_is_told_once_with_its_place_and_what_comes_of_it() {
+    let node = lived();
+    let found = look(&node.disk, Start::Verify);
+    let verified = found.verified.expect("it was verified");
+    let looking = Node::start(node.disk.clone(), Start::Verify);
+    let report = looking.storage.recovery(LogIndex(0));
+    assert_eq!((report.bytes_done, report.bytes_total), (verified.bytes, verified.bytes));
+    let segments = node
+        .storage
+        .journal
+        .sealed
+        .iter()
+        .map(|s| node.disk.files[&File::Segment(s.sequence)].len());
+    assert!(verified.bytes > segments.sum::<usize>() as u64);
+
+    let first = &node.storage.journal.sealed[0];
+    let (full, layout) = (File::Segment(first.sequence), first.layout);
+    let active = node.storage.journal.active.as_ref().expect("it takes entries");
+    let (last, end) = (File::Segment(active.sequence), active.end());
+    let [older, newest] = scrubs::snapshots(&node)[..] else { panic!("there are two") };
+    let footer = node.disk.files[&newest].len() - 500;
+    for (file, at, expected) in [
+        (full, 20, "header A"),
+        (full, layout.data_end() as usize + 20, "header B"),
+        (full, layout.end_offset() as usize + 20, "the end record"),
+        (full, layout.slot_offset(3) as usize + 17, "the slot of entry 4"),
+        (full, layout.data_at as usize + 3, "entry 1"),
+        (full, first.data_bytes as usize - 1, "entry"),
+        (last, end as usize - 1, "entry"),
+        (older, 5000, "block 0 of"),
+        (newest, 4096 + 512 * 64 + 100, "block 1 of"),
+        (newest, footer, "the footer"),
+    ] {
+        let found = look(&flipped(&node.disk, file, at), Start::Verify);
+        let [defect] = &found.defects[..] else { panic!("{file} at {at}: {found}") };
+        assert!(covers(defect, file, at), "{file} at {at}: {defect}");
+        assert!(defect.expected.starts_with(expected), "{expected}: {defect}");
+        assert!(!defect.then.is_empty() && !defect.found.is_empty(), "{defect}");
+    }
+    // A full segment whose end was never written, though another one follows it.
+    let mut disk = node.disk.clone();
+    let bytes = disk.files.get_mut(&full).expect("it is there");
+    bytes[layout.end_offset() as usize..].fill(0);
+    let found = look(&disk, Start::Verify);
+    let [defect] = &found.defects[..] else { panic!("{found}") };
+    assert!(defect.expected.starts_with("the end record"), "{defect}");
+    // A bad snapshot is told as bad, and not as left over.
+    let found = look(&flipped(&node.disk, newest, footer), Start::Inspect);
+    assert!(found.left_over.iter().all(|left| left.file != newest), "{found}");
+}
+
 fn kind(expected: &str) -> &'static str {
     let kinds = [
         "a block of",
