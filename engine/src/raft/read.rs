@@ -137,16 +137,14 @@ impl Reads {
         self.held.map(|since| since.after(after))
     }
 
-    fn begin(&mut self, index: LogIndex, now: Instant) -> Option<u64> {
-        if self.round.is_some() || self.waiting.is_empty() {
-            return None;
-        }
+    /// All that wait are in it. None is on its way.
+    fn begin(&mut self, index: LogIndex, now: Instant) -> u64 {
         self.rounds += 1;
         self.held = None;
         let (number, askers) = (self.rounds, std::mem::take(&mut self.waiting));
         let (began, asked) = (now, now);
         self.round = Some(Round { number, index, askers, began, asked, is_repeated: false });
-        Some(number)
+        number
     }
 
     fn join(&mut self, asker: Asker) {
@@ -280,8 +278,8 @@ impl Raft {
                 self.begin_leaders_round(committed);
             }
             Role::Follower(_) => {
-                let leader = self.leader();
-                if let Some((leader, round)) = leader.zip(self.reads.begin(committed, self.now)) {
+                let round = self.reads.begin(committed, self.now);
+                if let Some(leader) = self.leader() {
                     self.send(leader, Payload::ReadIndex { round });
                 }
             }
@@ -291,7 +289,7 @@ impl Raft {
 
     fn begin_leaders_round(&mut self, committed: LogIndex) {
         let round = self.reads.begin(committed, self.now);
-        if let (Some(round), Role::Leader(leader)) = (round, &mut self.role)
+        if let Role::Leader(leader) = &mut self.role
             && self.tuning.lease_drift_ppm.is_some()
         {
             leader.lease.sent(round, self.now);
