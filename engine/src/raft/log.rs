@@ -34,7 +34,6 @@ const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// How far the log is in each respect. Each `advance_*` asserts the order of all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Watermarks {
-    snapshot: LogIndex,
     applied: LogIndex,
     applying: LogIndex,
     committed: LogIndex,
@@ -45,7 +44,7 @@ pub(crate) struct Watermarks {
 impl Watermarks {
     const fn new(committed: LogIndex, last: LogIndex) -> Self {
         let none = LogIndex(0);
-        Self { snapshot: none, applied: none, applying: none, committed, durable: none, last }
+        Self { applied: none, applying: none, committed, durable: none, last }
     }
 
     /// The machine holds everything up to here by itself.
@@ -77,11 +76,6 @@ impl Watermarks {
 
     pub(crate) const fn last(&self) -> LogIndex {
         self.last
-    }
-
-    /// A snapshot can be durable before the machine's word of what it captured has arrived.
-    pub(crate) fn advance_snapshot(&mut self, to: LogIndex) {
-        self.snapshot = self.snapshot.max(to.min(self.applied));
     }
 
     pub(crate) fn advance_applied(&mut self, to: LogIndex) {
@@ -133,8 +127,7 @@ impl Watermarks {
     /// The order of all of them, at the end of every settle.
     pub(crate) fn check(&self) {
         assert!(
-            self.snapshot <= self.applied
-                && self.applied <= self.applying
+            self.applied <= self.applying
                 && self.applying <= self.committed
                 && self.committed <= self.last
                 && self.durable <= self.last,
@@ -586,6 +579,20 @@ mod tests {
                 let least = chunk.slice(LogIndex(from as u64), LogIndex(to as u64), 0);
                 assert_eq!(least.frames.len(), sizes[from - 1]);
             }
+        }
+    }
+
+    #[test]
+    fn watermarks_out_of_order_are_noticed_whichever() {
+        let marks = |[applied, applying, committed, durable, last]: [u64; 5]| {
+            let [applied, applying, committed, durable, last] =
+                [applied, applying, committed, durable, last].map(LogIndex);
+            Watermarks { applied, applying, committed, durable, last }
+        };
+        marks([1, 2, 3, 4, 4]).check();
+        for wrong in [[3, 2, 3, 4, 4], [1, 4, 3, 4, 4], [1, 2, 5, 4, 4], [1, 2, 3, 5, 4]] {
+            let check = std::panic::catch_unwind(|| marks(wrong).check());
+            assert!(check.is_err(), "{wrong:?}");
         }
     }
 }

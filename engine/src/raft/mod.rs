@@ -353,7 +353,6 @@ impl Raft {
         self.observe_log(facts.durable, facts.saturated);
         self.restore(facts.restored);
         self.log.compacted(facts.first);
-        self.log.marks.advance_snapshot(facts.snapshot);
         is_installed
     }
 
