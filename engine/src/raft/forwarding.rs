@@ -27,8 +27,8 @@ const FATES_KEPT_MAX: usize = FATES_MAX * 4;
 pub(super) struct Intake {
     /// The peer's life.
     pub(super) session: Life,
-    /// The one before, if both have one write epoch: which of them is the later one is known from
-    /// the order alone in which they were met.
+    /// The one before: if both have one write epoch, or the disk was set back, which of them is the later
+    /// one is known from the order alone in which they were met.
     former: Life,
     /// The last number that was taken.
     received: u64,
@@ -49,8 +49,7 @@ impl Intake {
         if met >= known && ![self.session, self.former].contains(&session) {
             let former = match self.session {
                 Life::NONE => self.former,
-                before if met == known => before,
-                _ => Life::NONE,
+                before => before,
             };
             *self = Self { session, former, ..Self::default() };
         }
@@ -371,5 +370,59 @@ mod tests {
         assert!(!intake.admit(first, 4), "it came late");
         assert!(intake.admit(Life::new(6, 7), 1));
         assert!(!intake.admit(first, 5) && !intake.admit(twin, 5));
+    }
+
+    /// By its write epoch alone the life of before would be the later one.
+    #[test]
+    fn whose_disk_was_set_back_is_heard_in_no_life_of_before() {
+        let [before, back] = [Life::new(5, 7), Life::new(3, 9)];
+        let mut intake = Intake::default();
+        assert!(intake.admit(before, 1));
+        intake.set_back(back);
+        assert!(intake.admit(back, 1));
+        assert!(!intake.admit(before, 2));
+    }
+
+    #[test]
+    fn what_was_told_is_told_again_only_when_it_may_be_lost() {
+        let mut intake = Intake::default();
+        (1..=2).for_each(|sequence| intake.decide(sequence, Placement::Busy));
+        let told = |intake: &mut Intake| {
+            let (fates, after) = intake.tell();
+            (fates.iter().map(|fate| fate.sequence).collect::<Vec<_>>(), after)
+        };
+        assert_eq!(told(&mut intake), (vec![1, 2], 0));
+        intake.decide(3, Placement::Busy);
+        assert_eq!(told(&mut intake), (vec![3], 2));
+        assert_eq!(told(&mut intake), (vec![], 3));
+        intake.repeat();
+        assert_eq!(told(&mut intake), (vec![1, 2, 3], 0));
+    }
+
+    /// One that no entry here has is told with that entry; a refusal has none.
+    #[test]
+    fn word_of_an_entry_is_due_once_that_was_sent() {
+        let id = LogId { index: LogIndex(3), ..LogId::default() };
+        for (outcome, is_due) in [
+            (Placement::At { id, ordinal: 0 }, [false, true, true]),
+            (Placement::TooLarge, [true; 3]),
+        ] {
+            let mut intake = Intake::default();
+            intake.decide(1, outcome);
+            assert_eq!([2, 3, 4].map(|last| intake.is_due(LogIndex(last))), is_due);
+        }
+    }
+
+    #[test]
+    fn so_many_fates_are_kept_for_one_peer_and_no_more() {
+        let (mut intake, life) = (Intake::default(), Life::new(1, 1));
+        for sequence in 1..=FATES_KEPT_MAX as u64 {
+            assert!(intake.admit(life, sequence));
+            intake.decide(sequence, Placement::Busy);
+        }
+        let next = FATES_KEPT_MAX as u64 + 1;
+        assert!(!intake.admit(life, next));
+        intake.arrived(life, 1);
+        assert!(intake.admit(life, next));
     }
 }
