@@ -121,4 +121,12 @@ mod tests {
         allowance.fill(&tuning, Instant(u64::MAX));
         assert!(allowance.wait(&tuning).is_some());
     }
+
+    #[test]
+    fn a_limit_that_is_taken_away_leaves_nothing_owed() {
+        let mut allowance = Allowance::new(Instant(0));
+        allowance.spend(1 << 20, &limited(1), Instant(0));
+        assert!(allowance.wait(&limited(1)).is_some());
+        assert_eq!(allowance.wait(&limited(0)), None);
+    }
 }

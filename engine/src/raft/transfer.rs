@@ -361,4 +361,52 @@ mod tests {
         transfer.answered(&answer(80, 80));
         assert_eq!(send(&mut transfer, 9), [80, 90], "that is all");
     }
+
+    #[test]
+    fn so_many_heartbeats_in_vain_are_borne_and_no_more() {
+        let snapshot = Some(SnapshotName { bytes: 100, ..SnapshotName::default() });
+        let mut silent = Transfer { has_begun: true, snapshot, sent: 10, ..Transfer::default() };
+        let mut still = silent;
+        assert!((0..SILENT_MAX).all(|_| !silent.beat(true, 1)));
+        assert!(silent.beat(true, 1), "it is sent again");
+        for _ in 0..STILL_MAX {
+            still.beat(true, 1);
+        }
+        assert!(!still.is_in_vain());
+        still.beat(true, 1);
+        assert!(still.is_in_vain());
+    }
+
+    /// Word that it lacks something may be of what was on its way behind that; until it gets further.
+    #[test]
+    fn what_a_peer_lacks_is_sent_again_once_until_it_gets_further() {
+        let snapshot = Some(SnapshotName { bytes: 100, ..SnapshotName::default() });
+        let mut transfer = Transfer { has_begun: true, snapshot, ..Transfer::default() };
+        let mut repeats = |sent, next| {
+            transfer.sent = sent;
+            let kept = transfer.answered(&InstallAnswer {
+                next,
+                stored: next,
+                ..InstallAnswer::default()
+            });
+            (kept, transfer.beat(true, 100))
+        };
+        assert_eq!(repeats(30, 0), (false, true));
+        assert_eq!(repeats(30, 0), (false, false));
+        assert_eq!(repeats(30, 10), (false, false), "it gets further");
+        assert_eq!(repeats(40, 10), (false, true));
+        assert_eq!(repeats(10, 50), (true, false), "an earlier attempt had brought more");
+        assert!(!repeats(60, 60).0, "this one brought it");
+    }
+
+    /// It has no byte to be missed by.
+    #[test]
+    fn the_piece_of_an_empty_state_is_sent_until_it_is_there() {
+        for (bytes, is_known) in [(0, false), (1, true)] {
+            let snapshot = Some(SnapshotName { bytes, ..SnapshotName::default() });
+            let mut transfer = Transfer { has_begun: true, snapshot, ..Transfer::default() };
+            transfer.beat(true, 1);
+            assert_eq!(transfer.at().is_some(), is_known);
+        }
+    }
 }

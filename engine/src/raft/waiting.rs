@@ -176,4 +176,14 @@ mod tests {
         let behind = Behind::default();
         assert!(behind.has_room(10, 10, 5));
     }
+
+    #[test]
+    fn what_there_is_room_for_waits() {
+        let (mut waiting, entry) = (Waiting::default(), Bytes::from_static(&[0; 70]));
+        for index in 0..3 {
+            let prev = LogId::new(Term(1), LogIndex(index));
+            waiting.add(prev, &entry, prev.index.next(), 2 * (CHUNK_BYTES + 70));
+        }
+        assert_eq!(waiting.last(), Some(LogIndex(2)));
+    }
 }

@@ -216,7 +216,7 @@ fn what_was_forwarded_is_lost_with_the_link_to_the_leader_alone() {
 #[test]
 fn a_term_or_an_index_that_none_can_reach_is_a_fault() {
     for (term, index, is_fault) in
-        [(NUMBER_MAX, 1, false), (NUMBER_MAX + 1, 1, true), (2, NUMBER_MAX + 1, true)]
+        [(NUMBER_MAX, NUMBER_MAX, false), (NUMBER_MAX + 1, 1, true), (2, NUMBER_MAX + 1, true)]
     {
         let mut cluster = Cluster::led(3);
         let head = Head { term: Term(term), ..cluster.at(2).raft.head_to(node(1)) };

@@ -4,7 +4,7 @@ use super::{
 };
 use crate::{
     change::Change,
-    message::{Ballot, Verdict},
+    message::{Append, Ballot, Verdict},
 };
 
 #[test]
@@ -411,4 +411,99 @@ fn a_leader_that_is_given_shorter_times_leads_on() {
     (1..=3).for_each(|id| cluster.at(id).raft.on_tune(&Tuning::default()));
     cluster.elapse(6_000 * MS);
     assert!(!cluster.at(1).has(Mark::SteppedDownNoQuorum));
+}
+
+/// However late this leader's own timer runs.
+#[test]
+fn who_is_silent_for_longer_than_the_least_timeout_is_asked_anew() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    cluster.isolate(2);
+    cluster.propose(1, 1, &["a"]);
+    cluster.run();
+    let (now, least) = (cluster.now, cluster.tuning.election.0.as_nanos() as u64);
+    let Role::Leader(leader) = &mut cluster.at(1).raft.role else { panic!("it leads") };
+    leader.peers.iter_mut().for_each(|peer| peer.heard = now);
+    for (time, is_asked) in [(least, false), (200 * MS, true)] {
+        cluster.pass(time);
+        cluster.settle(1);
+        assert_eq!(cluster.at(1).has(Mark::PeerSilent), is_asked);
+    }
+}
+
+/// What it would do it says to one as to the other, and it has one vote in a term.
+#[test]
+fn nobody_is_promised_a_vote_that_another_has() {
+    let mut cluster = voter(&[1]);
+    let vote = ballot_from(2, 1, 6, id(1, 1), false);
+    assert_eq!(verdicts(&mut cluster, &[vote]), [true]);
+    let ballots = [(3, 6), (2, 6), (3, 7)];
+    let ballots = ballots.map(|(from, term)| ballot_from(from, 1, term, id(1, 1), true));
+    assert_eq!(verdicts(&mut cluster, &ballots), [false, true, true]);
+}
+
+/// Whatever round it names.
+#[test]
+fn neither_a_promise_nor_a_vote_of_another_term_is_a_vote() {
+    let mut cluster = Cluster::of(3);
+    cluster.run();
+    cluster.pass(3000 * MS);
+    let mut hear = |of: fn(Verdict) -> Payload, round, term| {
+        cluster.settle(1);
+        let head = Head { answers: cluster.at(1).raft.life(), ..answer_head(term) };
+        let payload = of(Verdict { round, granted: true });
+        cluster.at(1).raft.on_message(node(2), Message { head, payload });
+        cluster.settle(1);
+        cluster.at(1).role()
+    };
+    assert_eq!(hear(Payload::VoteAnswer, 1, 1), status::Role::PreCandidate);
+    assert_eq!(hear(Payload::PreVoteAnswer, 1, 1), status::Role::Candidate);
+    for term in 1..=3 {
+        assert_eq!(hear(Payload::PreVoteAnswer, 2, term), status::Role::Candidate);
+    }
+    assert_eq!(hear(Payload::VoteAnswer, 2, 1), status::Role::Candidate);
+    assert_eq!(hear(Payload::VoteAnswer, 2, 3), status::Role::Candidate);
+    assert_eq!(hear(Payload::VoteAnswer, 2, 2), status::Role::Leader);
+}
+
+/// No ballot came here, and what it hears first is the other's entries. Nobody else leads its own term.
+#[test]
+fn a_leader_follows_one_of_a_greater_term_and_none_of_its_own() {
+    for (term, faults, role) in [
+        (2, &["a second leader in this term"][..], status::Role::Leader),
+        (8, &[], status::Role::Follower),
+    ] {
+        let mut cluster = Cluster::led(3);
+        cluster.elapse(300 * MS);
+        let append = Append { sequence: 1, prev: id(2, 1), ..Append::default() };
+        let message = Message { head: answer_head(term), payload: Payload::Append(append) };
+        cluster.at(1).raft.on_message(node(2), message);
+        cluster.settle(1);
+        assert_eq!((cluster.at(1).role(), &cluster.at(1).faults()[..]), (role, faults));
+        let leader = if role == status::Role::Leader { 1 } else { 2 };
+        assert_eq!(cluster.at(1).raft.leader(), Some(node(leader)));
+    }
+}
+
+/// It is behind all the time, and gets further.
+#[test]
+fn a_leader_whose_disk_is_slow_leads_on() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    cluster.at(1).disk.lazy = true;
+    for request in 1..=10 {
+        cluster.propose(1, request, &["a"]);
+        cluster.elapse(500 * MS);
+        let disk = &mut cluster.at(1).disk;
+        disk.durable += usize::from(request > 1);
+        assert!(disk.durable < disk.log.len());
+    }
+    assert_eq!(cluster.at(1).role(), status::Role::Leader);
+}
+
+/// Nobody is there to be asked who leads.
+#[test]
+fn who_waits_to_be_added_needs_no_clock() {
+    let mut cluster = joined(1, 2);
+    assert_eq!(cluster.at(2).raft.deadline(), None);
 }

@@ -294,3 +294,44 @@ fn a_stranger_is_answered_by_one_who_is_meant_and_has_formed() {
     assert!(!answers(true, 300));
     assert!(!answers(false, 299));
 }
+
+/// It is in the configuration that names no lives, and on its own disk.
+#[test]
+fn a_founder_knows_its_own_life() {
+    let strange = || {
+        let mut disk = disk_with(0, &[], 3);
+        let mut members = members(3);
+        members.voters.iter_mut().for_each(|member| member.incarnation = 0);
+        disk.recorded = Arc::new(members);
+        disk.wanted_members = [Arc::clone(&disk.recorded), Arc::clone(&disk.recorded)];
+        disk
+    };
+    let mut cluster = Cluster::new((0..3).map(|_| strange()).collect());
+    cluster.elapse(1000 * MS);
+    assert!(cluster.nodes.iter().all(|node| *node.disk.recorded == members(3)));
+    assert!(!roles(&cluster).contains(&status::Role::Forming));
+}
+
+/// Who has one got it after its formation.
+#[test]
+fn whoever_has_a_term_or_a_log_has_formed() {
+    for (term, log, role) in [
+        (0, &[][..], status::Role::Forming),
+        (1, &[], status::Role::Follower),
+        (0, &[1], status::Role::Follower),
+    ] {
+        let mut cluster = Cluster::new(vec![disk_with(term, log, 3)]);
+        assert_eq!(cluster.at(1).role(), role, "{term} {log:?}");
+    }
+}
+
+/// No leader is to be looked for elsewhere.
+#[test]
+fn whoever_forms_is_not_ready() {
+    let mut cluster = formatted(3);
+    cluster.isolate(3);
+    cluster.run();
+    cluster.propose(1, 1, &["a"]);
+    cluster.run();
+    assert_eq!(proposals::refusals(cluster.at(1)), [(1, Refusal::NotReady)]);
+}

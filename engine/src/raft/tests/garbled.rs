@@ -78,15 +78,18 @@ fn garbled_messages_panic_nobody() {
     assert!(garbled > 5000, "only {garbled} were worth trying");
 }
 
-/// The greatest ordinal that is reckoned with, and the one behind it.
+/// The greatest ordinal that is reckoned with, and the one behind it; and no term behind the leader's.
 #[test]
 fn an_ordinal_may_be_as_great_as_any_batch_allows() {
-    for (ordinal, faults) in [(ORDINAL_MAX, 0), (ORDINAL_MAX + 1, 1)] {
+    for (term, ordinal, faults) in
+        [(2, ORDINAL_MAX, 0), (2, ORDINAL_MAX + 1, 1), (1, 0, 0), (3, 0, 1)]
+    {
         let mut cluster = Cluster::led(3);
         cluster.elapse(300 * MS);
         let raft = &cluster.at(1).raft;
         let (last, committed) = (raft.log.last(), raft.committed());
-        let outcome = Placement::At { id: last, ordinal };
+        let id = LogId { term: Term(term), ..last };
+        let outcome = Placement::At { id, ordinal };
         let append = Append {
             sequence: 1 << 20,
             prev: last,
@@ -245,4 +248,17 @@ fn a_membership_of_nobody_or_of_another_entry_is_none() {
     assert_eq!(read(&right), Some(right.clone()));
     assert_eq!(read(&Membership { at: id(2, 4), ..right.clone() }), None);
     assert_eq!(read(&Membership { voters: Vec::new(), ..right }), None);
+}
+
+#[test]
+fn an_entry_may_be_as_large_as_this_node_can_store() {
+    let mut cluster = Cluster::led(3);
+    let raft = &mut cluster.at(2).raft;
+    let (_, frames) = Batch::one(b"a").seal(seed(), id(2, 2), Term(2), Timestamp(1));
+    let bytes = frames.len() as u64;
+    let append = Append { prev: id(2, 1), frames, ..Append::default() };
+    for (entry_bytes_max, is_ok) in [(bytes - 1, false), (bytes, true), (bytes + 1, true)] {
+        raft.entry_bytes_max = entry_bytes_max;
+        assert_eq!(raft.verify(&append, Term(2)).is_ok(), is_ok);
+    }
 }

@@ -46,7 +46,8 @@ fn the_gate_opens_when_all_that_the_leader_had_is_durable_again() {
     cluster.at(3).disk.sync();
     cluster.elapse(500 * MS);
     assert!(!is_shut(&mut cluster));
-    assert!(std::mem::take(&mut cluster.at(3).raft.gate_opened), "the disk is to know");
+    let told = [(); 2].map(|()| cluster.at(3).raft.take_gate_opened());
+    assert_eq!(told, [true, false], "the disk is to know, once");
     cluster.isolate(1);
     cluster.at(3).disk.lazy = false;
     cluster.at(2).raft.patience = Duration::ZERO;
@@ -124,4 +125,24 @@ fn an_answer_of_an_earlier_term_opens_nothing() {
         raft.open_gate();
         assert_eq!(raft.gate.is_some(), is_earlier);
     }
+}
+
+/// Once in each term: another leader may have had more.
+#[test]
+fn the_gate_is_asked_about_until_the_leader_of_the_term_has_answered() {
+    let mut cluster = forgetful();
+    cluster.cut.insert((node(3), node(1)));
+    cluster.elect(1);
+    let head = cluster.at(1).raft.head_to(node(3));
+    let raft = &mut cluster.at(3).raft;
+    let asks = |raft: &mut Raft| {
+        raft.messages.clear();
+        raft.ask_about_gate(&head);
+        raft.messages.len()
+    };
+    assert_eq!(asks(raft), 1);
+    raft.on_gate_answer(&head, NONCE, LogIndex(9));
+    assert_eq!(asks(raft), 0);
+    raft.become_follower(raft.term.next(), Some(node(2)));
+    assert_eq!(asks(raft), 1);
 }

@@ -81,10 +81,11 @@ fn no_proposal_is_taken_while_the_heir_is_waited_for() {
     assert_eq!(cluster.ended(1, 2), transferring);
     assert_eq!(cluster.ended(1, 101), transferring, "not to two");
     assert_eq!((cluster.ended(1, 100), cluster.leads(1)), (None, true));
+    assert!(cluster.at(1).raft.has_handover(), "who leaves waits for it");
     assert_eq!(cluster.at(1).queried.len(), 1);
     cluster.at(2).disk.lazy = false;
     cluster.run();
-    assert!(cluster.leads(2));
+    assert!(cluster.leads(2) && !cluster.at(1).raft.has_handover());
     let done = |outcome: Option<Outcome>| matches!(outcome, Some(Outcome::Done(_)));
     assert!(done(cluster.ended(1, 100)) && done(cluster.ended(1, 102)));
     assert_eq!(cluster.transfers(1), (2, 1, 1), "who joins one is not counted");
@@ -430,4 +431,116 @@ fn nobody_is_asked_to_lead_where_nobody_is_there() {
         raft.on_message(node(2), Message { head, payload: Payload::Refill(gone) });
     }
     assert_eq!(cluster.transfers(1), (0, 0, 0));
+}
+
+/// It would be one more entry for the heir, and for the next leader a change to go on with.
+#[test]
+fn no_change_begins_while_the_heir_is_waited_for() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(100 * MS);
+    cluster.at(2).disk.lazy = true;
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(100 * MS);
+    cluster.transfer(1, 100, Some(2));
+    cluster.at(1).raft.on_change(RequestId(101), &[crate::change::Change::Demote(node(3))]);
+    cluster.run();
+    assert_eq!(cluster.ended(1, 101), Some(Outcome::Refused(Refusal::Transferring)));
+}
+
+/// One more that does not mind takes nobody's choice away, nor does one that is refused; one that minds does.
+#[test]
+fn an_heir_may_be_changed_until_somebody_has_named_it() {
+    for (to, is_changed) in [(None, true), (Some(3), true), (Some(2), false)] {
+        let mut cluster = rests::resting(3);
+        cluster.isolate(2);
+        cluster.pass(60_000 * MS);
+        // The lot falls on the second.
+        cluster.at(1).raft.identity.group = GroupId(1);
+        cluster.transfer(1, 100, None);
+        cluster.transfer(1, 101, to);
+        cluster.elapse(5_000 * MS);
+        assert_eq!(cluster.leads(3), is_changed, "{to:?}: {:?}", cluster.ended(1, 100));
+    }
+}
+
+/// Who has none either is no help, however much of the log it has.
+#[test]
+fn a_leader_without_room_gives_way_to_nobody_without() {
+    let mut cluster = Cluster::led(5);
+    cluster.elapse(100 * MS);
+    (3..=5).for_each(|id| cluster.at(id).disk.lazy = true);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(100 * MS);
+    [1, 2].into_iter().for_each(|id| cluster.at(id).disk.full = true);
+    let waited = (0..60).find(|_| {
+        cluster.elapse(100 * MS);
+        cluster.at(1).raft.is_handing_over()
+    });
+    assert!(waited.is_some());
+    (3..=5).for_each(|id| cluster.at(id).disk.lazy = false);
+    cluster.elapse(500 * MS);
+    assert!((3..=5).any(|id| cluster.leads(id)), "{:?}", cluster.transfers(1));
+}
+
+/// Nobody wins without what is committed, and one without room is better than none.
+#[test]
+fn a_leader_that_goes_asks_one_who_has_what_is_committed() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(300 * MS);
+    for behind in [2, 3] {
+        let mut raft = cluster.at(1).raft.clone();
+        let Role::Leader(leader) = &mut raft.role else { panic!("it leads") };
+        for peer in &mut leader.peers {
+            peer.full = peer.id != node(behind);
+            if peer.id == node(behind) {
+                peer.matched = peer.matched.previous();
+            }
+        }
+        assert_eq!(appointed(raft), [node(5 - behind)]);
+    }
+}
+
+/// Of those who have it.
+#[test]
+fn a_leader_that_goes_asks_one_who_has_room_and_can_lead() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(300 * MS);
+    let unfit: [fn(&mut Peer); 3] = [
+        |peer| peer.full = true,
+        |peer| peer.gated = true,
+        |peer| peer.transfer = Some(Transfer::default()),
+    ];
+    for make_unfit in unfit {
+        for other in [2, 3] {
+            let mut raft = cluster.at(1).raft.clone();
+            let Role::Leader(leader) = &mut raft.role else { panic!("it leads") };
+            make_unfit(leader.peer(node(other)).expect("it is a member"));
+            assert_eq!(appointed(raft), [node(5 - other)]);
+        }
+    }
+}
+
+fn appointed(mut raft: Raft) -> Vec<NodeId> {
+    raft.messages.clear();
+    raft.appoint_heir();
+    raft.messages.iter().map(|message| message.head.to).collect()
+}
+
+/// It would have to hand it on, and nobody gives it.
+#[test]
+fn a_leader_that_lacks_what_is_gone_elsewhere_hands_over() {
+    for owes_entries in [true, false] {
+        let mut cluster = Cluster::led(3);
+        cluster.propose(1, 1, &["a"]);
+        cluster.elapse(300 * MS);
+        let (at, head) = (id(2, 2), cluster.at(2).raft.head_to(node(1)));
+        let raft = &mut cluster.at(1).raft;
+        (raft.facts.hole, raft.facts.owes_entries) = (Some(at), owes_entries);
+        raft.observe_hole(Some(at));
+        let gone = crate::message::Refill { gone: at, ..Default::default() };
+        raft.on_message(node(2), Message { head, payload: Payload::Refill(gone) });
+        assert_eq!(raft.is_handing_over(), owes_entries);
+    }
 }

@@ -268,7 +268,7 @@ fn a_whole_snapshot_takes_entries_that_differ_or_is_not_needed() {
         raft.stray();
         raft.install();
         let marks = [Mark::InstallTookEntries, Mark::InstallNotNeeded];
-        (raft.receiver.taking, raft.discards, marks.map(|mark| raft.marks.has(mark)))
+        (raft.receiver.taking, raft.take_discard(), marks.map(|mark| raft.marks.has(mark)))
     };
     // Whoever sent the last entry in its term cannot have another there.
     let differs = LogId { term: last.term.next(), ..last };
@@ -320,6 +320,15 @@ fn nothing_is_kept_for_one_who_is_silent() {
     cluster.elapse(most / 2);
     assert!(cluster.at(1).raft.is_installing_others(), "it may be back at once");
     cluster.elapse(most);
+    assert!(!cluster.at(1).raft.is_installing_others());
+    // However late this leader's own timer runs.
+    peer(&mut cluster.at(1).raft).begin_install();
+    cluster.pass(most + MS);
+    let now = cluster.now;
+    let Role::Leader(leader) = &mut cluster.at(1).raft.role else { panic!("it leads") };
+    leader.peer(node(3)).expect("it is a member").heard = now;
+    cluster.settle(1);
+    assert_eq!(cluster.at(1).role(), status::Role::Leader);
     assert!(!cluster.at(1).raft.is_installing_others());
 }
 
@@ -430,4 +439,111 @@ fn a_snapshot_gives_way_to_those_who_write() {
         assert_eq!(goes_on(&mut raft), writes.then_some(20), "if it has not gone on before");
         assert!(raft.deadline() > Some(rested), "nothing is to be done for it by then");
     }
+}
+
+/// Who takes it in begins with it, and what it appends is no earlier.
+#[test]
+fn a_piece_has_the_time_of_the_log_that_it_stands_for() {
+    let mut raft = sending(false);
+    let sent = raft.messages().drain(..).filter_map(|message| match message.payload {
+        Payload::Install(piece) => Some(piece.time),
+        _ => None,
+    });
+    let times: Vec<_> = sent.collect();
+    assert!(times == [raft.log.last_time()] && times[0] > Timestamp(0));
+}
+
+/// It waits there until the snapshot is in, once the peer has said that it takes that.
+#[test]
+fn what_follows_a_snapshot_is_sent_while_it_is_on_its_way() {
+    let mut raft = sending(false);
+    let appended = |raft: &mut Raft| {
+        raft.messages().clear();
+        goes_on(raft);
+        let sent = raft.messages().drain(..).filter_map(|message| match message.payload {
+            Payload::Append(append) if message.head.to == node(2) => {
+                Some((append.prev, entry::frames(&append.frames).count()))
+            }
+            _ => None,
+        });
+        sent.collect::<Vec<_>>()
+    };
+    assert_eq!(appended(&mut raft), []);
+    answer(&mut raft, of_this(10, false));
+    assert_eq!(appended(&mut raft), [(SNAPSHOT.at, 1)]);
+    assert_eq!(appended(&mut raft), [], "once");
+}
+
+/// What follows it directly is the first that this disk can give.
+#[test]
+fn a_snapshot_is_outrun_when_what_follows_it_is_gone() {
+    for (gives_from, is_outrun) in [(2, false), (3, true)] {
+        let mut raft = sending(false);
+        raft.facts.gives_from = LogIndex(gives_from);
+        goes_on(&mut raft);
+        assert_eq!(raft.marks.has(Mark::InstallOutrun), is_outrun);
+        assert_eq!(peer(&mut raft).transfer.is_none(), is_outrun);
+    }
+}
+
+#[test]
+fn who_gets_further_is_stuck_no_more() {
+    for moves in [true, false] {
+        let mut raft = sending(false);
+        peer(&mut raft).is_stuck = true;
+        answer(&mut raft, of_this(if moves { 10 } else { 0 }, false));
+        raft.now = raft.now.after(raft.tuning.heartbeat);
+        raft.time_out();
+        assert_eq!(peer(&mut raft).is_stuck, !moves);
+    }
+}
+
+/// Where the state itself is lost the log alone is no way to it, however much of that there is.
+#[test]
+fn a_log_without_its_state_reaches_nowhere() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    let raft = &mut cluster.at(2).raft;
+    (raft.facts.is_state_lost, raft.facts.hole) = (true, Some(id(2, 9)));
+    let applied = raft.log.marks.applying();
+    assert_eq!([applied.previous(), applied].map(|at| raft.reaches(id(2, at.0))), [true, false]);
+    assert!(!raft.reaches(id(2, 8)));
+}
+
+/// One of all that there is may have been sent; one of more was not.
+#[test]
+fn word_of_a_snapshot_that_was_never_sent_is_a_fault() {
+    let mut raft = sending(false);
+    let last = raft.log.last();
+    for (at, faults) in [(last, 0), (LogId { index: last.index.next(), ..last }, 1)] {
+        raft.actions.clear();
+        answer(&mut raft, InstallAnswer { snapshot: at, ..of_this(0, false) });
+        assert_eq!(raft.actions.len(), faults, "{:?}", raft.actions);
+    }
+}
+
+/// Who led before learns that it does not; and one who leads now is followed.
+#[test]
+fn a_piece_is_taken_from_who_leads_now() {
+    for (term, is_taken) in [(1, false), (2, true), (3, true)] {
+        let mut cluster = Cluster::led(3);
+        let head = Head { term: Term(term), ..cluster.at(1).raft.head_to(node(2)) };
+        let snapshot = SnapshotName { at: id(1, 900), ..SNAPSHOT };
+        let payload = Payload::Install(Piece { snapshot, ..piece(0, 10) });
+        let raft = &mut cluster.at(2).raft;
+        raft.on_message(node(1), Message { head, payload });
+        assert_eq!(raft.pieces().len(), usize::from(is_taken), "{term}");
+        assert_eq!(raft.marks.has(Mark::StaleTermAnswered), !is_taken);
+    }
+}
+
+/// What follows the snapshot was compacted: it is the next one that it will go on from.
+#[test]
+fn what_is_no_more_in_the_log_is_not_sent_behind_a_snapshot() {
+    let mut raft = sending(false);
+    answer(&mut raft, of_this(10, false));
+    raft.log.compacted(LogIndex(3));
+    goes_on(&mut raft);
+    assert_eq!(peer(&mut raft).next, LogIndex(2));
+    assert!(raft.wishes().is_empty());
 }

@@ -87,7 +87,10 @@ fn an_older_membership_takes_no_newer_ones_place() {
     let mut cluster = Cluster::led(3);
     let raft = &mut cluster.at(2).raft;
     let of = |index| Membership { at: id(2, index), ..members(3) };
+    raft.around.is_news = false;
     raft.bring_into_force(of(7));
+    assert!(raft.around.is_news, "whom to be connected with is to be said");
+    assert!(!raft.marks.has(Mark::JointInForce));
     let (newest, previous) = (Arc::clone(&raft.membership), Arc::clone(&raft.previous));
     raft.take_membership();
     for index in [5, 7] {
@@ -97,6 +100,46 @@ fn an_older_membership_takes_no_newer_ones_place() {
     }
     raft.bring_into_force(of(8));
     assert_eq!((raft.membership.at, &raft.previous), (id(2, 8), &newest));
+    // What was lost was never committed, and another leader's is in its place.
+    raft.bring_into_force(Membership { at: id(3, 8), ..members(2) });
+    assert_eq!((raft.membership.at, &raft.previous), (id(3, 8), &newest));
+    assert!(raft.take_membership().is_some());
+}
+
+/// Those of before are of a log that is gone.
+#[test]
+fn the_members_of_a_snapshot_take_the_place_of_all() {
+    let mut cluster = Cluster::led(3);
+    let raft = &mut cluster.at(2).raft;
+    let of = Arc::new(Membership { at: id(2, 7), ..members(4) });
+    [4, 9].into_iter().for_each(|id| raft.meet(node(id), id * 100));
+    raft.adopt_members(&of);
+    assert_eq!(raft.met(), [(node(9), 900)], "the other one is no stranger now");
+    assert_eq!((&raft.membership, &raft.previous), (&of, &of));
+    assert_eq!(raft.peers, [(node(1), 100), (node(3), 300), (node(4), 400)]);
+}
+
+/// In the life that speaks, whether this node knows of it or not: it would drop what is for another.
+#[test]
+fn who_left_is_told_in_the_life_that_it_speaks_in() {
+    let mut cluster = Cluster::led(3);
+    let raft = &mut cluster.at(2).raft;
+    raft.tell_former(node(9), 900);
+    raft.identity.cluster_epoch = 1;
+    let own = raft.head_to(node(9));
+    let head = Head {
+        from: node(9),
+        to: node(2),
+        incarnation: 900,
+        to_incarnation: own.incarnation,
+        cluster_epoch: 0,
+        ..own
+    };
+    let payload = Payload::Hello { ask: true, origin: Origin::default() };
+    raft.on_message(node(9), Message { head, payload });
+    let told: Vec<_> =
+        raft.messages.iter().map(|told| (told.head.to, told.head.to_incarnation)).collect();
+    assert_eq!(told, [(node(9), 900); 2]);
 }
 
 #[test]
@@ -105,10 +148,13 @@ fn a_membership_before_the_cut_stays_in_force() {
     let raft = &mut cluster.at(2).raft;
     raft.bring_into_force(Membership { at: id(2, 7), ..members(2) });
     let newest = Arc::clone(&raft.membership);
+    raft.around.is_news = false;
     raft.roll_back(LogIndex(8));
     assert_eq!(raft.membership, newest);
+    assert!(!raft.around.is_news, "whom to be connected with was said");
     raft.roll_back(LogIndex(7));
     assert_eq!(raft.membership.at, LogId::ZERO);
+    assert!(raft.around.is_news, "it is others again");
 }
 
 /// One who never votes has nobody to lead, whatever change is under way; nor has one whom a change that is
@@ -178,4 +224,26 @@ fn a_leader_that_leaves_asks_nobody_beside_whom_it_hands_over_to() {
     cluster.run();
     assert_eq!(cluster.at(2).role(), status::Role::Leader);
     assert_eq!(cluster.at(2).raft.term, term.next());
+}
+
+/// A leader that has left says last whose turn it is: to whom it led, in this life and in its term.
+#[test]
+fn of_those_who_left_only_the_leader_is_heard_and_only_when_it_says_whose_turn_it_is() {
+    let mut cluster = Cluster::led(4);
+    cluster.elapse(300 * MS);
+    let heads = [1, 4].map(|id| cluster.at(id).raft.head_to(node(2)));
+    let raft = &mut cluster.at(2).raft;
+    let mut left = members(4);
+    left.voters.retain(|voter| ![node(1), node(4)].contains(&voter.id));
+    (left.at, left.used) = (id(2, 1), node(4));
+    raft.membership = Arc::new(left);
+    raft.know_peers();
+    assert_eq!(raft.leader(), Some(node(1)));
+    let mut hears = |head: Head, payload: Payload| raft.admit(head.from, &head, &payload);
+    let [leader, other] = heads;
+    assert!(hears(leader, Payload::TimeoutNow));
+    assert!(!hears(other, Payload::TimeoutNow), "it did not lead");
+    assert!(!hears(Head { term: Term(1), ..leader }, Payload::TimeoutNow), "it led before");
+    assert!(!hears(Head { to_incarnation: 201, ..leader }, Payload::TimeoutNow), "another life");
+    assert!(!hears(leader, Payload::Gate { nonce: [0; 2] }), "it says something else");
 }

@@ -346,8 +346,10 @@ fn small_pieces_are_joined_as_far_as_there_is_room() {
         cluster.propose(1, request, &[&"x".repeat(10 * request as usize)]);
         cluster.run();
     }
-    cluster.propose(1, 4, &[&"large".repeat(1000)]);
-    cluster.run();
+    for command in ["large".repeat(1000), "x".to_string()] {
+        cluster.propose(1, 4, &[&command]);
+        cluster.run();
+    }
     let node = cluster.at(1);
     let frames: Vec<&[u8]> = node.disk.log.iter().map(|(_, frame)| &frame[..]).collect();
     let gather = |from, to, bytes_max, room| {
@@ -368,9 +370,10 @@ fn small_pieces_are_joined_as_far_as_there_is_room() {
             assert_eq!(gather(from, 5, ample, bytes - 1), (to - 1).max(from));
         }
     }
-    assert_eq!(frames.len(), 6);
-    assert_eq!(gather(1, 6, ample, ample), 5, "what is large goes as it is");
-    assert_eq!(node.raft.log.gather(LogIndex(7), LogIndex(7), ample, ample), None);
+    assert_eq!(frames.len(), 7);
+    assert_eq!(gather(1, 7, ample, ample), 5, "what is large goes as it is");
+    assert_eq!(gather(6, 7, ample, ample), 6, "and alone");
+    assert_eq!(node.raft.log.gather(LogIndex(8), LogIndex(8), ample, ample), None);
 }
 
 #[test]

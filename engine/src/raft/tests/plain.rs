@@ -88,6 +88,43 @@ fn a_follower_that_does_more_than_replicate_has_no_plain_turns() {
 }
 
 #[test]
+fn a_node_whose_members_have_changed_has_plain_turns_again() {
+    let changed = |raft: &mut Raft| {
+        members(raft).at = id(1, 1);
+        raft.around.settled = id(1, 1);
+    };
+    assert!(is_plain(1, changed) && is_plain(2, changed));
+}
+
+/// What every write changes is looked at in plain turns as well; of all else they are to hear.
+#[test]
+fn what_a_write_changes_on_disk_is_no_news() {
+    let mut cluster = Cluster::led(3);
+    let raft = &mut cluster.at(1).raft;
+    let is_told = |raft: &Raft, change: fn(&mut Facts)| {
+        let mut facts = raft.facts;
+        change(&mut facts);
+        raft.is_told(facts)
+    };
+    assert!(is_told(raft, |_| {}));
+    assert!(is_told(raft, |facts| facts.durable = LogIndex(99)));
+    assert!(is_told(raft, |facts| facts.saturated ^= true));
+    assert!(!is_told(raft, |facts| facts.full ^= true));
+    assert!(!is_told(raft, |facts| facts.hole = Some(id(1, 1))));
+}
+
+/// Else no turn is plain.
+#[test]
+fn who_has_nothing_to_do_is_quiet_for_a_while() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    for id in 1..=3 {
+        let now = cluster.now;
+        assert!(cluster.at(id).raft.quiet_until().is_some_and(|until| until > now));
+    }
+}
+
+#[test]
 fn a_node_whose_members_change_has_no_plain_turns() {
     let disturbances: [Disturbance; 6] = [
         ("they are not committed", |raft| {
@@ -143,4 +180,11 @@ fn a_node_that_waits_for_something_has_no_plain_turns() {
     for (what, disturb) in disturbances {
         assert!(!is_plain(1, disturb), "{what}");
     }
+}
+
+#[test]
+fn a_calm_node_wants_nothing_stored_or_read() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    assert!(cluster.nodes.iter().all(|node| !node.raft.wants()));
 }

@@ -13,7 +13,9 @@ pub(super) fn refusals(node: &Node) -> Vec<(u64, Refusal)> {
 fn proposals_of_one_moment_share_an_entry() {
     let mut cluster = Cluster::led(3);
     cluster.propose(1, 10, &["a", "b"]);
+    assert!(!cluster.at(1).has(Mark::ProposalsGathered), "it is the only one");
     cluster.propose(1, 12, &["c"]);
+    assert!(cluster.at(1).has(Mark::ProposalsGathered));
     cluster.propose(1, 90, &["d"]);
     cluster.run();
     assert_eq!(cluster.at(1).ids(), [id(2, 1), id(2, 2)]);
@@ -59,11 +61,13 @@ fn an_entry_never_exceeds_append_bytes_max() {
     cluster.at(1).disk.saturated = true;
     (0..100).for_each(|request| cluster.propose(1, request, &["0123456789"]));
     cluster.propose(1, 100, &[&"x".repeat(189)]);
+    cluster.propose(1, 101, &[&"x".repeat(188)]);
     cluster.at(1).disk.saturated = false;
     cluster.run();
     assert_eq!(refusals(cluster.at(1)), [(100, Refusal::TooLarge)]);
-    assert!(cluster.at(1).disk.log.iter().all(|(head, _)| head.total_bytes <= 256));
-    assert_eq!(cluster.at(1).applied.len(), 100);
+    let sizes = cluster.at(1).disk.log.iter().map(|(head, _)| head.total_bytes);
+    assert_eq!(sizes.max(), Some(256));
+    assert_eq!(cluster.at(1).applied.len(), 101);
 }
 
 #[test]
@@ -232,6 +236,7 @@ fn an_entrys_time_never_goes_back() {
     }
     let times: Vec<_> = cluster.at(1).disk.log.iter().map(|(head, _)| head.time.0).collect();
     assert_eq!(times, [0, 50, 50, 70].map(|seconds| seconds * 1000 * MS));
+    assert_eq!(cluster.at(1).raft.last_time().0, times[3], "a snapshot of it is of then");
 }
 
 #[test]
@@ -327,4 +332,97 @@ fn proposals_without_bytes_need_room_as_well() {
         "{taken} wait, reckoned as {waits} bytes; the places in the queue alone take {}",
         taken * each as u64
     );
+}
+
+#[test]
+fn a_batch_that_is_cut_loses_no_command() {
+    for (commands, most, expected) in
+        [(5, 2, &[2, 2, 1][..]), (4, 2, &[2, 2]), (1, 3, &[1]), (3, 1, &[1; 3])]
+    {
+        let mut batch = Batch::default();
+        (0..commands).for_each(|n: usize| batch.push(&vec![n as u8; n]));
+        let parts = proposal::split(&batch, most);
+        assert_eq!(parts.iter().map(Batch::count).collect::<Vec<_>>(), expected);
+        assert_eq!(parts.iter().map(Batch::body).collect::<Vec<_>>().concat(), batch.body());
+    }
+}
+
+/// Whoever leads, the machine answers who waits for what is committed.
+#[test]
+fn only_what_is_above_the_commit_is_taken_back() {
+    let mut tracking = Tracking::default();
+    let tracked = |index| {
+        let (runs, at) = (crate::Runs::None, Instant(0));
+        proposal::Tracked { id: id(1, index), bytes: 9, runs, at }
+    };
+    (1..=3).for_each(|index| tracking.push(tracked(index)));
+    let taken = std::iter::from_fn(|| tracking.pop_above(LogIndex(1)));
+    assert_eq!(taken.map(|tracked| tracked.id.index.0).collect::<Vec<_>>(), [3, 2]);
+    assert_eq!(tracking.last(), Some(id(1, 1)));
+}
+
+/// The log's newest entries, what gathers, and what it costs that somebody waits, here or at the leader.
+#[test]
+fn the_memory_that_is_told_grows_with_all_who_wait() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    cluster.isolate(1);
+    let memory = |cluster: &mut Cluster, at| {
+        let mut status = status::Status::default();
+        cluster.at(at).raft.report(&mut status);
+        status.memory_bytes
+    };
+    let before = [1, 2].map(|at| memory(&mut cluster, at));
+    [1, 2].into_iter().for_each(|at| cluster.propose(at, at, &["0123456789"]));
+    let gathered = [1, 2].map(|at| memory(&mut cluster, at));
+    [1, 2].into_iter().for_each(|at| cluster.settle(at));
+    let waiter = cluster.at(1).raft.tracking.cost().waiters;
+    let frame = cluster.at(1).disk.log.last().expect("it is appended").1.len() as u64;
+    let command = waiter + (frame - HEAD_BYTES as u64);
+    assert!(waiter >= size_of::<proposal::Tracked>() as u64);
+    assert_eq!([gathered[0] - before[0], gathered[1] - before[1]], [command; 2]);
+    let sent = [1, 2].map(|at| memory(&mut cluster, at));
+    assert_eq!(sent[0] - before[0], frame + log::CHUNK_BYTES + waiter);
+    assert_eq!(sent[1] - before[1], waiter, "the leader has the command");
+}
+
+/// What it forwards its leader reckons with; what its own disk lacks it has from there.
+#[test]
+fn a_follower_whose_disk_lags_forwards() {
+    let tuning = Tuning { append_bytes_max: 4096, propose_bytes_max: 4096, ..Tuning::default() };
+    let disks = (0..3).map(|_| disk_with(1, &[], 3)).collect();
+    let mut cluster = Cluster::tuned(disks, tuning);
+    cluster.elect(1);
+    cluster.at(2).disk.lazy = true;
+    for request in 1..=10 {
+        cluster.propose(1, request, &[&"x".repeat(1000)]);
+        cluster.elapse(100 * MS);
+    }
+    assert!(cluster.at(2).raft.log.volatile_bytes() > 4096);
+    cluster.propose(2, 20, &["a"]);
+    cluster.elapse(100 * MS);
+    assert_eq!((refusals(cluster.at(2)), cluster.at(1).applied.len()), (vec![], 11));
+}
+
+#[test]
+fn room_is_where_a_quorum_says_it_is() {
+    let mut cluster = Cluster::led(5);
+    cluster.elapse(300 * MS);
+    for (full, has_room) in [(&[2, 3][..], true), (&[2, 3, 4], false), (&[3, 4, 5], false)] {
+        let mut raft = cluster.at(1).raft.clone();
+        let Role::Leader(leader) = &mut raft.role else { panic!("it leads") };
+        leader.peers.iter_mut().for_each(|peer| peer.full = full.contains(&peer.id.0));
+        assert_eq!(raft.has_room(), has_room, "{full:?}");
+    }
+}
+
+/// Alone, else it never would.
+#[test]
+fn what_is_larger_than_the_machine_may_hold_goes_to_it() {
+    let tuning = Tuning { apply_bytes_max: 1, ..Tuning::default() };
+    let mut cluster = Cluster::tuned(vec![disk_with(1, &[], 1)], tuning);
+    cluster.elect(1);
+    (1..=3).for_each(|request| cluster.propose(1, request, &["0123456789"]));
+    cluster.run();
+    assert_eq!(cluster.at(1).applied.len(), 3);
 }

@@ -59,15 +59,18 @@ fn a_follower_reads_what_was_acknowledged_before() {
 fn reads_that_gather_share_a_round() {
     let mut cluster = Cluster::led(3);
     read(&mut cluster, 1, 1);
+    cluster.run();
+    assert!(!cluster.at(1).has(Mark::ReadsShared), "it was alone");
+    read(&mut cluster, 1, 2);
     cluster.settle(1);
-    [3, 5, 6].into_iter().for_each(|id| read(&mut cluster, 1, id));
+    [4, 6, 7].into_iter().for_each(|id| read(&mut cluster, 1, id));
     read(&mut cluster, 2, 8);
     cluster.run();
     let ids = |node: &Node| node.queried.iter().map(|query| query.0).collect::<Vec<_>>();
-    assert_eq!(ids(cluster.at(1)), [1, 3, 5, 6]);
+    assert_eq!(ids(cluster.at(1)), [1, 2, 4, 6, 7]);
     assert_eq!(ids(cluster.at(2)), [8]);
     assert!(cluster.at(1).has(Mark::ReadsShared));
-    assert!(cluster.at(1).raft.reads.number() <= 3);
+    assert!(cluster.at(1).raft.reads.number() <= 4);
 }
 
 /// Until then its commit index may lie behind what its predecessor acknowledged.
@@ -541,9 +544,16 @@ fn no_read_is_answered_before_the_state_is_restored() {
     raft.ready_at(raft.log.marks.applying(), Requests::one(RequestId(5)));
     raft.answer_reads();
     assert!(raft.actions.is_empty(), "{:?}", raft.actions);
+    let stale_max = Duration::from_secs(1);
+    raft.on_read(Requests::one(RequestId(6)), ReadMode::Local { stale_max });
+    let not_ready = Action::Respond {
+        requests: Requests::one(RequestId(6)),
+        outcome: Outcome::Refused(Refusal::NotReady),
+    };
+    assert_eq!(raft.actions, [not_ready], "another node may be");
     raft.applying.restored = true;
     raft.answer_reads();
-    assert_eq!(raft.actions.len(), 1);
+    assert_eq!(raft.actions.len(), 2);
 }
 
 /// It would ask its own leader, and answer with what was committed before the question came to that.
@@ -558,4 +568,21 @@ fn who_does_not_lead_this_term_confirms_nobodys_reads() {
         raft.on_message(node(3), Message { head, payload: Payload::ReadIndex { round: 1 } });
         assert!(raft.reads.is_empty(), "{at}");
     }
+}
+
+/// What it knows to be committed it comes to, whoever leads; of what lies beyond it may never hear.
+#[test]
+fn reads_at_what_is_committed_stay_when_the_others_are_refused() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(300 * MS);
+    let node = cluster.at(2);
+    let committed = node.raft.committed();
+    for (request, index) in [(5, committed), (6, committed.next())] {
+        node.raft.ready_at(index, Requests::one(RequestId(request)));
+    }
+    let none = Refusal::NotLeader { hint: None };
+    node.raft.refuse_reads(&none);
+    node.perform();
+    assert_eq!(node.ended, [(6, Outcome::Refused(none))]);
 }

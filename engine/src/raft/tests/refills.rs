@@ -214,7 +214,7 @@ fn nothing_behind_a_hole_is_acknowledged_and_nobody_with_one_stands() {
 
 /// It found out when it led already, and it is in no other log: it can hand on nothing that lies behind.
 #[test]
-fn a_leader_that_has_lost_what_nobody_unneedinghas_makes_room() {
+fn a_leader_that_has_lost_what_nobody_has_makes_room() {
     let mut cluster = Cluster::new({
         let mut disks = disks([6, 4, 4]);
         disks[0].lose_unseen(5);
@@ -222,6 +222,10 @@ fn a_leader_that_has_lost_what_nobody_unneedinghas_makes_room() {
     });
     cluster.elect(1);
     assert_eq!(cluster.at(1).disk.holes, [LogIndex(5)], "it read it to hand it on");
+    cluster.elapse(3 * cluster.tuning.heartbeat.as_nanos() as u64);
+    assert!(!cluster.at(1).has(Mark::RefillInVain), "whom it asked last may still answer");
+    cluster.elapse(cluster.tuning.heartbeat.as_nanos() as u64);
+    assert!(cluster.at(1).has(Mark::RefillInVain), "all were asked twice: nobody else ever had it");
     cluster.nodes.iter_mut().for_each(|node| node.raft.draw_patience());
     cluster.elapse(10_000 * MS);
     assert!(cluster.at(1).has(Mark::RefillInVain));
@@ -419,6 +423,7 @@ fn what_is_gone_at_the_leader_is_stood_for_by_a_snapshot() {
             let gone = Refill { gone: at, ..Refill::default() };
             raft.on_message(head.from, Message { head, payload: Payload::Refill(gone) });
         }
+        assert_eq!(raft.marks.has(Mark::RefillInVain), gone_at == Some(1));
         (raft.wants_own_snapshot(), raft.lacks_state())
     };
     assert_eq!(after(Some(1), 0, false), (true, false), "its own machine has it");
@@ -498,9 +503,75 @@ fn nobody_goes_who_may_be_the_last_to_have_what_is_lost() {
     let why = cluster.refusal(1, 100);
     assert_eq!(why, ChangeRefusal::Holed(cluster.at(1).ids()[1]));
     assert!(why.to_string().contains("lost entry"), "{why}");
+    let mut held = cluster.at(1).raft.clone();
+    held.facts.newest = LogIndex(2);
+    held.on_change(RequestId(200), &alone);
+    let Role::Leader(leader) = &held.role else { panic!("it leads") };
+    assert!(leader.changing.is_some(), "a snapshot here holds it");
     // One who stays can give it, with a vote or without, and then the other may go.
     cluster.changed(1, 101, &[Members::Remove(node(2)), Members::Demote(node(3))]);
     cluster.elapse(1000 * MS);
     assert_eq!(cluster.at(1).disk.holes, []);
     cluster.changed(1, 102, &[Members::Remove(node(3))]);
+}
+
+/// Whoever was asked last may still answer, and one who is slow as well.
+#[test]
+fn nothing_is_lost_for_good_before_everybody_had_the_time_to_give_it() {
+    let second = Duration::from_secs(1);
+    let tuning = Tuning { heartbeat: second, election: (second, second * 2), ..Tuning::default() };
+    let all = 3;
+    for (times, others, committed, is_lost) in [
+        (&[1000, 1000][..], 1, 2, false),
+        (&[2001], 1, 2, false),
+        (&[1000, 1001], 1, 2, true),
+        (&[2001, 1000], 1, 2, true),
+        (&[1000, 1001], 1, all, false),
+        (&[1000, 1001], 2, 2, false),
+        (&[1000, 1000, 1000, 1001], 2, 2, true),
+    ] {
+        let mut disks = vec![disk_with(1, &[1, 1, 1], 2), disk_with(1, &[1, 1], 2)];
+        disks[0].lose(3);
+        let mut cluster = Cluster::tuned(disks, tuning.clone());
+        let raft = &mut cluster.at(1).raft;
+        raft.log.marks.advance_committed(LogIndex(committed));
+        raft.peers.extend((1..others).map(|learner| (node(8 + learner), 900)));
+        cluster.settle(1);
+        for ms in times {
+            cluster.pass(ms * MS);
+            cluster.settle(1);
+        }
+        let is_given_up = cluster.at(1).raft.is_lost_for_good(node(2), id(1, 2));
+        assert_eq!(is_given_up, is_lost, "{times:?}, {others}, {committed}");
+    }
+}
+
+/// Two that lack the same one would ask each other for ever: the state of one must stand for it.
+#[test]
+fn whoever_is_asked_for_what_it_lacks_itself_takes_a_snapshot() {
+    for (asked, is_wanted) in [(id(2, 2), true), (id(2, 1), false)] {
+        let mut cluster = Cluster::led(3);
+        cluster.propose(1, 1, &["a"]);
+        cluster.elapse(300 * MS);
+        let head = cluster.at(3).raft.head_to(node(2));
+        let raft = &mut cluster.at(2).raft;
+        raft.facts.hole = Some(id(2, 2));
+        raft.observe_hole(raft.facts.hole);
+        raft.log.evict(0);
+        raft.on_message(node(3), Message { head, payload: Payload::RefillAsk { at: asked } });
+        assert_eq!(raft.wants_own_snapshot(), is_wanted, "{asked}");
+    }
+}
+
+/// It is so for whoever watches, whether the node must have it again or only should.
+#[test]
+fn a_disk_that_lacks_an_entry_is_told_of_though_it_owes_none() {
+    for (hole, owes_entries) in [(None, false), (Some(id(2, 1)), false), (None, true)] {
+        let mut cluster = Cluster::led(3);
+        let raft = &mut cluster.at(2).raft;
+        (raft.facts.hole, raft.facts.owes_entries) = (hole, owes_entries);
+        let mut probe = status::Probe::default();
+        raft.probe(&mut probe);
+        assert_eq!(probe.holed, hole.is_some() || owes_entries);
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const REST: u64 = 500 * MS;
+pub(super) const REST: u64 = 500 * MS;
 
 /// Nodes led by the first, in a group that rests after half a second.
 fn restful(nodes: u64) -> Cluster {

@@ -55,14 +55,25 @@ fn what_follows_a_snapshot_waits_for_it_and_for_no_other_leader() {
     let [at, next] = [10, 11].map(|index| LogId::new(term, LogIndex(index)));
     let (_, frames) = Batch::one(b"a").seal(seed(), next, term, Timestamp(9));
     let append = Append { sequence: 99, prev: at, frames, ..Append::default() };
+    let again = append.clone();
     let head = cluster.at(1).raft.head_to(node(2));
     let raft = &mut cluster.at(2).raft;
     let snapshot = SnapshotName { at, bytes: 100, ..SnapshotName::default() };
     raft.facts.receiving = Some(Receiving { snapshot, next: 0, stored: 0, is_whole: false });
     raft.on_message(node(1), Message { head, payload: Payload::Append(append) });
+    // Between it and the next there is a gap, and what the snapshot holds need not wait.
+    for index in [15, 10] {
+        let [at, prev] = [index, index - 1].map(|index| LogId::new(term, LogIndex(index)));
+        let (_, frames) = Batch::one(b"b").seal(seed(), at, term, Timestamp(9));
+        let append = Append { sequence: 100, prev, frames, ..Append::default() };
+        raft.on_message(node(1), Message { head, payload: Payload::Append(append) });
+    }
     raft.stray();
     raft.install();
     assert_eq!(raft.receiver.waiting.last(), Some(next.index));
+    let held = raft.receiver.waiting.bytes();
+    raft.on_message(node(1), Message { head, payload: Payload::Append(again) });
+    assert!(raft.receiver.waiting.bytes() == held && !raft.receiver.waiting.is_empty());
     raft.become_follower(term.next(), None);
     raft.install();
     assert!(raft.receiver.waiting.is_empty());
@@ -85,5 +96,51 @@ fn no_piece_goes_to_the_disk_that_nobody_needs() {
         let payload = Payload::Install(piece);
         raft.on_message(node(1), Message { head, payload });
         assert_eq!(raft.pieces().drain(..).count(), goes, "{at}, {taking:?}");
+    }
+}
+
+/// The leader may not have heard what was said when they came first.
+#[test]
+fn entries_that_come_again_are_answered() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    let (_, frames) = Batch::one(b"a").seal(seed(), id(2, 2), Term(2), Timestamp(9));
+    let head = cluster.at(1).raft.head_to(node(2));
+    for (frames, answers, is_again) in
+        [(frames.clone(), 1, false), (frames, 1, true), (Bytes::new(), 0, true)]
+    {
+        let append = Append { sequence: 99, prev: id(2, 1), frames, ..Append::default() };
+        cluster.at(2).raft.on_message(node(1), Message { head, payload: Payload::Append(append) });
+        let said = cluster.said(2);
+        assert!(said.len() == answers, "{said:?}");
+        assert_eq!(cluster.at(2).has(Mark::DuplicateAppendKept), is_again);
+    }
+    assert!(!cluster.at(2).has(Mark::MembershipHeldBack), "nothing was");
+}
+
+/// It was said in a term that is over: what it leads to may have been cut.
+#[test]
+fn what_waited_is_taken_in_the_term_that_it_came_in_only() {
+    // In it, in another, and behind what is not there.
+    for (is_over, gap) in [(false, 0), (true, 0), (false, 8)] {
+        let mut cluster = Cluster::led(3);
+        cluster.elapse(300 * MS);
+        let raft = &mut cluster.at(2).raft;
+        let last = raft.log.last();
+        let [at, next] = [gap, gap + 1].map(|gap| id(2, last.index.0 + gap));
+        let (_, frames) = Batch::one(b"a").seal(seed(), next, Term(2), Timestamp(9));
+        let append = Append { prev: at, frames, ..Append::default() };
+        let snapshot = SnapshotName { at, bytes: 100, ..SnapshotName::default() };
+        raft.facts.receiving = Some(Receiving { snapshot, next: 0, stored: 0, is_whole: false });
+        assert!(raft.verify(&append, raft.term).is_ok());
+        raft.let_wait(&append);
+        raft.facts.receiving = None;
+        if is_over {
+            raft.become_follower(raft.term.next(), Some(node(3)));
+        }
+        raft.stray();
+        raft.install();
+        assert!(raft.receiver.waiting.is_empty());
+        assert_eq!(raft.log.last() == last, is_over || gap > 0);
     }
 }
