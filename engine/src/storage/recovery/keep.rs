@@ -10,14 +10,13 @@
 
 use super::{Parts, Recovery, RecoveryOp, Stage};
 use crate::{
+    disk::segment::Header,
     file::{DiskRequest, Extent, File},
     report::Forced,
-    storage::{
-        cut::push_chunks, found::SegmentFound, look::Look, ops::Ops, promises::Promises, repair,
-    },
+    storage::{cut::push_chunks, found::SegmentFound, look::Look, ops::Ops, promises::Promises},
     types::LogIndex,
 };
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
 /// The update that waits for it.
 #[derive(Clone, Debug)]
@@ -93,12 +92,23 @@ impl Look {
         rested.map(|(n, _)| n).collect()
     }
 
-    /// What is yet to be written of it: nothing if it is full and good, for then it was.
+    /// What is yet to be written of it: nothing if it is full and good, for then it was. Whole blocks as they are, also
+    /// where behind the entries that are kept lies what is to be given up: before the hard state says so a crash must
+    /// leave a node that has it.
     fn as_read(&self, segment: u32) -> (File, Vec<Extent>) {
         let found = &self.segments[segment as usize];
-        let scanned = found.scanned.as_ref();
-        let extents =
-            scanned.map(|scanned| repair::rewriting(found, scanned, LogIndex(0), self.group()));
-        (File::Segment(found.sequence), extents.unwrap_or_default())
+        let (file, mut extents) = (File::Segment(found.sequence), Vec::new());
+        if let (Some(Header { layout, .. }), Some(scanned)) = (&found.header, &found.scanned)
+            && let (Some(first), Some(last)) = (scanned.slots.first(), scanned.slots.last())
+        {
+            let slots = layout.slot_block(0)
+                ..layout.slot_block(scanned.slots.len() as u32 - 1) + layout.align;
+            let entries = layout.block_before(first.offset.into())..layout.block_after(last.end());
+            for blocks in [slots, entries] {
+                let bytes = &found.image[blocks.start as usize..blocks.end as usize];
+                push_chunks(&mut extents, blocks.start, Bytes::copy_from_slice(bytes));
+            }
+        }
+        (file, extents)
     }
 }

@@ -47,6 +47,33 @@ fn what_only_the_log_holds_is_written_again_and_synced_before_the_node_is_alone(
     }
 }
 
+/// What is to be given up was overwritten with zeros where it shared a block with what is kept, and its slots were: a
+/// crash before the hard state said so left a node whose log nobody could know, and all of it went.
+#[test]
+fn what_is_written_again_is_what_was_read_also_where_it_is_to_be_given_up() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, [40, 50, 60, 70]);
+    node.storage.read(Reader::Machine, LogIndex(2), LogIndex(2), 1);
+    node.settle();
+    let (_, read) = node.storage.take_read().expect("it is there");
+    harm(&mut node.disk, &read.frames);
+    node.disk.requests.clear();
+    let before = node.disk.clone();
+    let (done, told) = forced(node.disk);
+    assert_eq!(told.last.index, LogIndex(1), "what is lost ends the log");
+    let is_update =
+        |request: &DiskRequest| matches!(request, DiskRequest::Write { file: File::HardState, .. });
+    let update = done.requests.iter().position(is_update).expect("it becomes the only voter");
+    let mut disk = before.clone();
+    let mut written = 0;
+    for request in &done.requests[..update] {
+        written += u32::from(matches!(request, DiskRequest::Write { .. }));
+        let _ = disk.perform(request.clone());
+    }
+    assert!(written > 0);
+    assert!(disk.files == before.files, "a crash leaves what there was");
+}
+
 /// Neither the entry nor its slot is left: it is cut off from there, unless the snapshot holds what it did.
 #[test]
 fn a_log_ends_before_what_is_lost_or_behind_the_snapshot_that_holds_it() {
