@@ -1,9 +1,9 @@
 //! Before a node becomes the only voter: what it then rests on is written again, and synced.
 //!
 //! What reads good may lie in a cache alone: the end of the log, whose sync failed before the process was killed.
-//! A member that loses it to a power cut has it given once more; nobody gives it to this
-//! one. So when it is known what a recovery by force would do, all is read again, and behind the newest snapshot
-//! each segment is written as it was read, the whole ones while the next is read.
+//! A member that loses it to a power cut has it given once more; nobody gives it to this one. So when it is known
+//! what a recovery by force would do, all is read again, and behind the newest snapshot each segment is written as it
+//! was read, the whole ones while the next is read.
 //!
 //! Decides nothing: what reads otherwise by then is judged as it is. Invariant: all of it is durable before the
 //! update of the hard state begins, so that whoever finds that need not ask what it rests on.

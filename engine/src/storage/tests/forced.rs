@@ -17,15 +17,21 @@ fn forced(disk: Disk) -> (Disk, Forced) {
     }
 }
 
-/// What reads good may lie in a cache alone, and nobody else has it any more.
-#[test]
-fn what_only_the_log_holds_is_written_again_and_synced_before_the_node_is_alone() {
+/// A node with as much log again behind its snapshot, and where that is.
+fn beyond_a_snapshot() -> (Node, LogIndex) {
     let mut node = Node::start(Disk::default(), format());
     node.append_all(1, sizes());
     node.storage.hint_committed(node.last.index);
     snap(&mut node);
     let covered = node.last.index;
     node.append_all(1, sizes());
+    (node, covered)
+}
+
+/// What reads good may lie in a cache alone, and nobody else has it any more.
+#[test]
+fn what_only_the_log_holds_is_written_again_and_synced_before_the_node_is_alone() {
+    let (mut node, covered) = beyond_a_snapshot();
     let journal = &node.storage.journal;
     let sealed = journal.sealed.iter().map(|s| (s.sequence, s.last.index > covered));
     let active = journal.active.as_ref().map(|active| (active.sequence, true));
@@ -129,12 +135,7 @@ fn one_whose_removal_is_committed_does_not_become_the_only_voter() {
 /// What is bad at or below the snapshot is nobody's loss, and no reason to read no further.
 #[test]
 fn a_log_ends_before_the_first_bad_entry_behind_the_snapshot() {
-    let mut node = Node::start(Disk::default(), format());
-    node.append_all(1, sizes());
-    node.storage.hint_committed(node.last.index);
-    snap(&mut node);
-    let covered = node.last.index;
-    node.append_all(1, sizes());
+    let (mut node, covered) = beyond_a_snapshot();
     while let Some(at) = node.storage.deadline() {
         node.now = at;
         node.settle();
