@@ -30,7 +30,7 @@ usage: bench all                        the three below, one after the other
        bench votes [MB [ROUNDS [DIR]]]     until a restart over this much log votes
        bench instructions                  the first under valgrind --tool=callgrind
        bench once WHO BYTES BATCH BATCHES  a fixed amount of work, for callgrind
-                                           (WHO: lakebed, raft or raft-tuned)";
+                                           (WHO: lakebed, raft, raft-tuned or floor)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();

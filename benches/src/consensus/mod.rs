@@ -2,6 +2,7 @@
 //! disk answered at once. A batch is proposed when the one before it was applied where it was
 //! proposed and nobody has anything left to do; the followers hear of the commit with the next.
 
+mod floor;
 mod lakebed;
 mod raft;
 
@@ -29,31 +30,36 @@ pub trait Cluster {
 }
 
 /// Who can be asked for by name.
-pub const NAMES: [&str; 3] = ["raft", "raft-tuned", "lakebed"];
+const NAMES: [&str; 4] = ["raft", "raft-tuned", "floor", "lakebed"];
 
 fn cluster(name: &str) -> Box<dyn Cluster> {
     match name {
         "raft" => Box::new(raft::Raft::new(raft::Setting::Usual)),
         "raft-tuned" => Box::new(raft::Raft::new(raft::Setting::Tuned)),
+        "floor" => Box::new(floor::Floor::default()),
         "lakebed" => Box::new(lakebed::Lakebed::new()),
         _ => panic!("one of {NAMES:?}, not {name}"),
     }
 }
 
-/// Every configuration beside the peer in both settings, one line each.
+/// Every configuration beside the peer in both settings and the floor, one line each.
 pub fn compare(rounds: usize) {
     println!("in-process consensus, 3 nodes on 1 thread: commands per second of processor time");
     println!("(median of {rounds} interleaved rounds), ratio of each pair as median (min..max),");
-    println!("allocations per batch and node");
     println!(
-        "{:>5} {:>5} {:>9} {:>9} {:>9}  {:<21} {:<21} {:>7} {:>7} {:>7}",
+        "to raft also the floor's (copies and checksums alone); allocations per batch and node"
+    );
+    println!(
+        "{:>5} {:>5} {:>9} {:>9} {:>9} {:>9}  {:<21} {:<21} {:<21} {:>7} {:>7} {:>7}",
         "bytes",
         "batch",
         "raft",
         "tuned",
+        "floor",
         "lakebed",
         "to raft",
         "to tuned",
+        "floor to raft",
         "raft",
         "tuned",
         "ours"
@@ -75,17 +81,20 @@ fn compare_one(rounds: usize, bytes: usize, batch: usize) {
     drop(contestants);
     clusters.iter_mut().for_each(|cluster| check(&mut **cluster, bytes as u64));
     let rate = |n: usize| readable(Samples::new(rates[n].clone()).median());
-    let ratio = |n: usize| readable_ratio(&ratios(&rates[2], &rates[n]));
+    let [raft, tuned, floor, ours] = [0, 1, 2, 3];
+    let ratio = |of: usize, to: usize| readable_ratio(&ratios(&rates[of], &rates[to]));
     println!(
-        "{bytes:>5} {batch:>5} {:>9} {:>9} {:>9}  {:<21} {:<21} {:>7.1} {:>7.1} {:>7.1}",
-        rate(0),
-        rate(1),
-        rate(2),
-        ratio(0),
-        ratio(1),
-        allocations[0],
-        allocations[1],
-        allocations[2],
+        "{bytes:>5} {batch:>5} {:>9} {:>9} {:>9} {:>9}  {:<21} {:<21} {:<21} {:>7.1} {:>7.1} {:>7.1}",
+        rate(raft),
+        rate(tuned),
+        rate(floor),
+        rate(ours),
+        ratio(ours, raft),
+        ratio(ours, tuned),
+        ratio(floor, raft),
+        allocations[raft],
+        allocations[tuned],
+        allocations[ours],
     );
 }
 
