@@ -11,6 +11,7 @@ mod disk_bounded;
 mod election_safety;
 mod gate_opens;
 mod history;
+mod known;
 mod leader_completeness;
 mod leaders_clock;
 mod leaders_spared;
@@ -39,18 +40,16 @@ use crate::disk::SimDisk;
 use crate::plan::Plan;
 use crate::seat::Seat;
 use crate::trial::Left;
-use crate::witness::{Applied, Inputs};
+use crate::witness::Applied;
 use bytes::Bytes;
 use lakebed::{
     Action, Change, DiskRequest, Engine, Entries, Forced, Halt, Instant, LogId, LogIndex, Machine,
-    Marks, Membership, NodeId, RequestId, Role, StateMachine, Status, Term, Timestamp,
+    Membership, NodeId, RequestId, Role, StateMachine, Status, Term, Timestamp,
     entry::Seed,
     inspect::{Probe, Said, SentPiece, said, sent_piece},
     report::LogFound,
     session::Limits,
-    tape::Digest,
 };
-use members_in_force::is_quorum;
 use std::{fmt, sync::Arc, time::Duration};
 
 /// A broken invariant.
@@ -136,8 +135,6 @@ pub(crate) struct Oracle<M> {
 
 /// What a node says of itself is looked at after so many steps.
 const STATUS_EVERY: u64 = 61;
-/// And what a power cut would take after so many.
-const TRIAL_EVERY: u64 = 499;
 
 impl<M: StateMachine> Oracle<M> {
     /// Knows of nothing yet; `machine` becomes the reference that all answers are compared with.
@@ -369,22 +366,6 @@ impl<M: StateMachine> Oracle<M> {
         self.machines.keep_inputs();
     }
 
-    /// What was kept, in order.
-    pub(crate) const fn inputs(&self) -> Option<&Inputs> {
-        self.machines.inputs()
-    }
-
-    /// Whether a node that starts like this would go back on its word; `vote`: or could, as its
-    /// hard state may be an older one.
-    pub(crate) fn would_miss(&self, seen: &Seen<'_>, vote: bool) -> bool {
-        !self.promises.is_kept(seen) || vote && !self.votes.is_kept(seen)
-    }
-
-    /// Whether it is time to see what a power cut would take.
-    pub(crate) fn is_to_be_tried(&self, node: usize) -> bool {
-        self.steps.is_multiple_of(TRIAL_EVERY) && !self.left_behind[node]
-    }
-
     /// A node was started from what a power cut would leave of its disk: whatever it was certain to hold
     /// it holds.
     pub(crate) fn on_trial(&self, seen: &Seen<'_>) -> Checked {
@@ -405,15 +386,6 @@ impl<M: StateMachine> Oracle<M> {
         self.proofs.check(node, log)
     }
 
-    /// Adds to a hash what a node promised.
-    pub(crate) fn promised(&self, node: usize, digest: &mut Digest) {
-        let durable = self.promises.of(node);
-        let (term, vote) = self.votes.of(node);
-        [durable.term.0, durable.index.0, term.0, vote.map_or(0, |to| to.0)]
-            .into_iter()
-            .for_each(|number| digest.number(number));
-    }
-
     /// A node's disk is a new one.
     pub(crate) fn on_wiped(&mut self, node: usize) {
         self.gates.forget_of(node);
@@ -424,11 +396,6 @@ impl<M: StateMachine> Oracle<M> {
     /// A node's disk, or its hard state, may be what it was before.
     pub(crate) fn on_set_back(&mut self, node: usize) {
         self.gates.forget_of(node);
-    }
-
-    /// Whether a node was seen in its present life when its disk was judged.
-    pub(crate) fn was_judged(&self, node: usize) -> bool {
-        self.shown[node].is_some_and(|probe| probe.judged)
     }
 
     /// A node becomes the only voter of a new cluster epoch. What it lacks is lost, and said to be:
@@ -458,26 +425,6 @@ impl<M: StateMachine> Oracle<M> {
     /// until one of the other is heard.
     pub(crate) const fn on_many_back(&mut self) {
         self.are_many_back = true;
-    }
-
-    /// Whether the cluster went on by force without this node.
-    pub(crate) fn is_left_behind(&self, node: usize) -> bool {
-        self.left_behind[node]
-    }
-
-    /// Whether a node was ever the only voter.
-    pub(crate) fn was_alone(&self, node: usize) -> bool {
-        self.members.was_alone(node)
-    }
-
-    /// Whether a node was a member, and is none by what is committed.
-    pub(crate) fn is_former(&self, node: usize) -> bool {
-        self.members.is_former(node, &self.committed)
-    }
-
-    /// Whether a node's machine has come as far as the reference.
-    pub(crate) fn is_there(&self, node: usize) -> bool {
-        self.machines.is_there(node)
     }
 
     /// A node's process or machine is gone.
@@ -521,11 +468,6 @@ impl<M: StateMachine> Oracle<M> {
         self.once.on_reply(id, request, at, answer)
     }
 
-    /// The rare situations that the reference has met.
-    pub(crate) fn marks(&self) -> Marks {
-        self.machines.marks()
-    }
-
     /// A node's machine begins with a state of its own.
     pub(crate) fn on_resume(&mut self, node: usize, at: LogId) {
         self.machines.on_restore(node, at, true);
@@ -534,50 +476,6 @@ impl<M: StateMachine> Oracle<M> {
     /// A node's machine takes in a snapshot.
     pub(crate) fn on_restore(&mut self, node: usize, at: LogId, whole: bool) {
         self.machines.on_restore(node, at, whole);
-    }
-
-    /// Where a node's machine is.
-    pub(crate) fn position(&self, node: usize) -> LogIndex {
-        self.machines.position(node)
-    }
-
-    /// Everything acknowledged so far lies at or below.
-    pub(crate) const fn acknowledged(&self) -> LogIndex {
-        self.history.acknowledged()
-    }
-
-    /// Up to here every quorum holds what was acknowledged, whatever this node lacks.
-    pub(crate) fn held_without(&self, node: usize) -> LogIndex {
-        let most = self.history.acknowledged().0;
-        let may_lack = |index: &u64| self.may_lack(LogIndex(*index), &|of| of == node);
-        // Who holds an entry holds all before it.
-        let (mut held, mut not) = (0, most + 1);
-        while not - held > 1 {
-            let between = held + (not - held) / 2;
-            *(if may_lack(&between) { &mut held } else { &mut not }) = between;
-        }
-        LogIndex(held)
-    }
-
-    /// Whether every quorum that may elect a leader, by the members in force or by what may come into
-    /// force, holds an acknowledged entry durably though these nodes have none that is whole.
-    pub(crate) fn may_lack(&self, index: LogIndex, lacks: &dyn Fn(usize) -> bool) -> bool {
-        let Some(term) = self.committed.term_of(index) else { return false };
-        let holds = |node: usize| !lacks(node) && self.promises.holds(node, term, index);
-        let mut in_force = self.members.in_force(&self.committed);
-        in_force.all(|members| {
-            // A half-made change goes on by itself.
-            let will_be = members.settled();
-            let may = |members: &Membership| !is_quorum(members, |id| !holds(id.0 as usize - 1));
-            may(members) && may(&will_be)
-        })
-    }
-
-    /// Whether these nodes are a quorum of all members in force, and of those that may come into force.
-    pub(crate) fn are_quorum(&self, are: &dyn Fn(usize) -> bool) -> bool {
-        let are = |members: &Membership| is_quorum(members, |id| are(id.0 as usize - 1));
-        let mut in_force = self.members.in_force(&self.committed);
-        in_force.all(|members| are(members) && are(&members.settled()))
     }
 
     /// Where a write that a node answers was applied in this step, in which its machine applied this;
