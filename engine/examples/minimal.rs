@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use lakebed::{
-    Action, Batch, Clients, ClusterId, Config, Core, Engine, Event, GroupId, Halt, Instant, LogId,
-    MachineError, Member, Membership, NodeId, Outcome, RequestId, Runner, Start, StateMachine,
+    Action, Batch, Clients, ClusterId, Config, Core, Engine, Event, GroupId, Halt, Instant, Member,
+    Membership, NodeId, Outcome, RequestId, Runner, Small, SmallMachine, Start, StateMachine,
     Timestamp, files::Directory,
 };
 use std::{
@@ -65,26 +65,18 @@ fn wall() -> Timestamp {
 #[derive(Default)]
 struct Sum(u64);
 
-impl StateMachine for Sum {
-    fn apply(&mut self, _: LogId, _: Timestamp, command: &[u8], answer: &mut Vec<u8>) {
+impl SmallMachine for Sum {
+    fn apply(&mut self, _: Timestamp, command: &[u8]) -> Vec<u8> {
         self.0 += command.iter().map(|byte| u64::from(*byte)).sum::<u64>();
-        self.query(&[], answer);
+        self.save()
     }
 
-    fn query(&self, _: &[u8], answer: &mut Vec<u8>) {
-        answer.extend_from_slice(self.0.to_string().as_bytes());
+    fn save(&self) -> Vec<u8> {
+        self.0.to_string().into()
     }
 
-    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-        Box::new(std::iter::once(Bytes::copy_from_slice(&self.0.to_le_bytes())))
-    }
-
-    fn restore(&mut self, offset: u64, bytes: &[u8], _: bool) -> Result<(), MachineError> {
-        for (byte, at) in bytes.iter().zip(offset..) {
-            let shift = at * 8;
-            self.0 = self.0 & !(0xff << shift) | u64::from(*byte) << shift;
-        }
-        Ok(())
+    fn load(bytes: &[u8]) -> Option<Self> {
+        str::from_utf8(bytes).ok()?.parse().ok().map(Self)
     }
 }
 
@@ -127,8 +119,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut clients = Once(outside);
     clients.propose();
     let disk = Directory::open(&path)?;
+    let machine = Small::<Sum>::default();
     let halt =
-        drive((engine, start), (&disk, Sum(0)), &mut clients, &inbox, |_, _, _| unreachable!());
+        drive((engine, start), (&disk, machine), &mut clients, &inbox, |_, _, _| unreachable!());
     assert_eq!(halt, Halt::Stopped);
     Ok(std::fs::remove_dir_all(path)?)
 }

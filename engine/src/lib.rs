@@ -14,7 +14,7 @@
 //!
 //! # What is yours
 //!
-//! A [`StateMachine`]: deterministic, total, without I/O. And the driver's four debts, in full in
+//! A [`StateMachine`], or the shorter [`SmallMachine`]: deterministic, total, without I/O. And the driver's four debts, in full in
 //! [`contract`]:
 //!
 //! 1. Machine steps in order; sends to one peer in order, lost only whole and then said to be.
@@ -65,6 +65,7 @@ mod message;
 mod raft;
 pub mod report;
 pub mod session;
+pub mod small;
 pub mod state_machine;
 pub mod status;
 mod storage;
@@ -90,6 +91,7 @@ pub use marks::{Mark, Marks};
 pub use membership::{MEMBERS_MAX, Member, Membership};
 pub use report::{Forced, Inspection};
 pub use session::Sessions;
+pub use small::{Small, SmallMachine};
 pub use state_machine::{Clients, Runner, StateMachine};
 pub use status::{Feed, Peer, Phase, Recovery, Role, Status, Tally};
 pub use types::{

@@ -25,8 +25,9 @@ const GROUND: [&str; 14] = [
 ];
 
 /// Each other module, and those that it may know beside the ground.
-const LAYERS: [(&str, &[&str]); 16] = [
+const LAYERS: [(&str, &[&str]); 17] = [
     ("le", &[]),
+    ("small", &[]),
     ("session", &["le"]),
     ("codec", &["le", "message"]),
     ("message", &["codec", "le"]),

@@ -3,42 +3,28 @@
 //!
 //! # Your own machine
 //!
-//! A [`StateMachine`] and a [`Workload`] (any function from a [`Draw`] to an [`Op`]), in any
-//! `cargo test`:
+//! A [`SmallMachine`], or a [`StateMachine`] if its state is large, and a [`Workload`] (any function from a
+//! [`Draw`] to an [`Op`]), in any `cargo test`:
 //!
 //! ```
-//! use lakebed_sim::{
-//!     Draw, LogId, MachineError, Op, StateMachine, Storm, Timestamp, bytes::Bytes, check,
-//! };
+//! use lakebed_sim::{Draw, Op, Small, SmallMachine, Storm, Timestamp, check};
 //!
 //! /// A sum. A command is a number to add; the answer to everything is the sum.
 //! #[derive(Default)]
-//! struct Sum([u8; 8]);
+//! struct Sum(u64);
 //!
-//! impl StateMachine for Sum {
-//!     fn apply(&mut self, _: LogId, _: Timestamp, command: &[u8], answer: &mut Vec<u8>) {
-//!         let sum = u64::from_le_bytes(self.0).wrapping_add(u64::from(command[0]));
-//!         self.0 = sum.to_le_bytes();
-//!         self.query(&[], answer);
+//! impl SmallMachine for Sum {
+//!     fn apply(&mut self, _: Timestamp, command: &[u8]) -> Vec<u8> {
+//!         self.0 = self.0.wrapping_add(command[0].into());
+//!         self.save()
 //!     }
 //!
-//!     fn query(&self, _: &[u8], answer: &mut Vec<u8>) {
-//!         answer.extend_from_slice(&self.0);
+//!     fn save(&self) -> Vec<u8> {
+//!         self.0.to_le_bytes().into()
 //!     }
 //!
-//!     fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-//!         Box::new(std::iter::once(Bytes::copy_from_slice(&self.0)))
-//!     }
-//!
-//!     // A restore may be cut anywhere, and the machine need not be a new one.
-//!     fn restore(&mut self, offset: u64, bytes: &[u8], _: bool) -> Result<(), MachineError> {
-//!         if offset == 0 {
-//!             *self = Self::default();
-//!         }
-//!         let at = offset as usize;
-//!         let place = self.0.get_mut(at..at + bytes.len());
-//!         place.ok_or_else(|| MachineError("longer than a sum".into()))?.copy_from_slice(bytes);
-//!         Ok(())
+//!     fn load(bytes: &[u8]) -> Option<Self> {
+//!         bytes.try_into().ok().map(u64::from_le_bytes).map(Self)
 //!     }
 //! }
 //!
@@ -47,7 +33,7 @@
 //! }
 //!
 //! // In a `#[test]`:
-//! check("sum", |seed| Storm::new(seed).nodes(3).run(Sum::default, workload));
+//! check("sum", |seed| Storm::new(seed).nodes(3).run(Small::<Sum>::default, workload));
 //! ```
 //!
 //! [`check()`] runs a few seeds, says by which variables others are run, and tells of the first that
@@ -91,7 +77,7 @@ mod witness;
 pub mod world;
 
 /// What a machine is made of, so that a test of one needs no other crate.
-pub use lakebed::{LogId, MachineError, StateMachine, Timestamp, bytes};
+pub use lakebed::{LogId, MachineError, Small, SmallMachine, StateMachine, Timestamp, bytes};
 
 pub use check::check;
 pub use client::{Fate, Op, Workload};
