@@ -129,7 +129,8 @@ impl Rereading {
     /// The next block, if it has come and is good: where it lies, and its payload beside it.
     pub(super) fn take(&mut self, header: &Header) -> Option<(u64, Bytes, Bytes)> {
         let (number, group) = (self.next, header.identity.group);
-        let block = self.arrived.remove(&number).filter(|_| number < self.end)?;
+        // Nothing comes at `end`: it was not asked for, or was the bad one.
+        let block = self.arrived.remove(&number)?;
         let payload = decode_block(&block, number, group, header.id).ok();
         let is_all = |payload: &&[u8]| payload.len() as u64 == self.shape.payload_of(number);
         let Some(payload) = payload.filter(is_all) else {
