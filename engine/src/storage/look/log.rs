@@ -171,11 +171,9 @@ impl Look {
     /// have led on from an older one; `is_forced`: and what cannot be had is given up.
     pub(in crate::storage) fn rests_on_snapshot(&self, is_forced: bool) -> bool {
         let snapshot = self.snapshot();
-        let gives_up = || {
-            let is_covered = |index: LogIndex| index <= snapshot.index;
-            self.first_bad().is_some_and(is_covered) || self.log.last.index < snapshot.index
-        };
-        snapshot != LogId::ZERO && (self.later().is_some() || is_forced && gives_up())
+        // What is bad and not behind the snapshot is what is not known, and then the log ends before that.
+        let gives_up = is_forced && self.log.last.index < snapshot.index;
+        snapshot != LogId::ZERO && (gives_up || self.later().is_some())
     }
 
     /// What whole snapshots prove. A peer's gets its name in front of a log that may not be durable up to

@@ -2,7 +2,8 @@
 
 use super::{
     holes::{harm, harm_slots},
-    scrubs::snap,
+    joins::stage,
+    scrubs::{rot, snap, snapshots},
     *,
 };
 use crate::{report::Forced, storage::journal::Sealed};
@@ -164,4 +165,105 @@ fn a_log_ends_before_the_first_bad_entry_behind_the_snapshot() {
         let node = Node::start(disk, Start::Run);
         assert_eq!((&node.halted, node.recovered().last.index), (&None, last));
     }
+}
+
+/// Whether more of a full segment was read than its end.
+fn is_read(disk: &Disk, sealed: &Sealed) -> bool {
+    disk.requests.iter().any(|request| {
+        let of = File::Segment(sealed.sequence);
+        matches!(request, DiskRequest::Read { file, offset, .. }
+            if *file == of && *offset < sealed.layout.data_end())
+    })
+}
+
+/// What the snapshot holds nobody misses, and what lies behind something bad goes with that.
+#[test]
+fn full_segments_are_read_from_the_snapshot_on_as_far_as_they_are_good() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, sizes());
+    node.append_all(1, sizes());
+    node.storage.hint_committed(node.last.index);
+    let sealed: Vec<_> = node.storage.journal.sealed.iter().copied().collect();
+    assert!(sealed.len() > 7);
+    let members = node.recovered().membership.clone();
+    assert!(node.storage.capture(sealed[2].last, members, Timestamp(9)));
+    node.settle();
+    let bad = sealed[5].first;
+    node.storage.read(Reader::Peer(NodeId(2)), bad, bad, 1);
+    node.settle();
+    let frame = node.storage.take_read().expect("it is there").1.frames;
+    for (is_bad, last) in [(false, node.last.index), (true, bad.previous())] {
+        let mut disk = Disk { requests: Vec::new(), ..node.disk.clone() };
+        if is_bad {
+            harm(&mut disk, &frame);
+        }
+        let (disk, forced) = forced(disk);
+        assert_eq!(forced.last.index, last);
+        for (n, sealed) in sealed.iter().enumerate() {
+            let is_wanted = n > 2 && (n <= 5 || !is_bad);
+            assert_eq!(is_read(&disk, sealed), is_wanted, "{n} of a log that is bad: {is_bad}");
+        }
+    }
+}
+
+/// It alone stands for what the log has lost: if it is bad, too, nothing is left. Where the log leads on from the one
+/// before it is not asked, and a bad block of it refuses nobody.
+#[test]
+fn a_snapshot_is_read_before_force_only_if_the_log_does_not_reach_it() {
+    let mut node = Node::start(Disk::default(), format());
+    for _ in 0..2 {
+        node.append_all(1, [70; 9]);
+        node.storage.hint_committed(node.last.index);
+        snap(&mut node);
+    }
+    let newest = snapshots(&node)[1];
+    let force = |mut node: Node| {
+        rot(&mut node, newest, 20_000);
+        Node::start(node.disk, FORCE).halted
+    };
+    let lost = |mut node: Node, index: u64| {
+        let index = LogIndex(index);
+        node.storage.read(Reader::Peer(NodeId(2)), index, index, 1);
+        node.settle();
+        let frame = node.storage.take_read().expect("it is there").1.frames;
+        while let Some(at) = node.storage.deadline() {
+            node.now = at;
+            node.settle();
+        }
+        harm_slots(&mut node.disk, &frame, 0);
+        harm(&mut node.disk, &frame);
+        node
+    };
+    let begin = |behind: usize| {
+        let mut node = Node::start(node.disk.clone(), Start::Run);
+        node.append_all(1, std::iter::repeat_n(70, behind));
+        node
+    };
+    for (node, last) in [(begin(0), 18), (begin(3), 21), (lost(begin(3), 20), 19)] {
+        match force(node) {
+            Some(Halt::Forced(forced)) => assert_eq!(forced.last.index, LogIndex(last)),
+            other => panic!("up to {last}: {other:?}"),
+        }
+    }
+    for index in [12, 18] {
+        let halted = force(lost(begin(0), index));
+        let is_refused = matches!(&halted, Some(Halt::Refused { row: "rests-on-bad", file, .. }) if *file == newest);
+        assert!(is_refused, "{index} is lost: {halted:?}");
+    }
+}
+
+/// A crash came before the hard state named it: the log begins behind it.
+#[test]
+fn what_a_snapshot_from_a_peer_holds_is_known_to_have_been_durable() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, [70; 9]);
+    let at = LogId::new(Term(1), LogIndex(1000));
+    let mut disk = node.disk.clone();
+    stage(&mut node, at, 90_000);
+    node.storage.install(at);
+    node.settle();
+    let installed = File::Snapshot(at);
+    disk.files.insert(installed, node.disk.files[&installed].clone());
+    let (_, forced) = forced(disk);
+    assert_eq!((forced.snapshot, forced.last, forced.known), (at, at, at.index));
 }
