@@ -432,4 +432,15 @@ mod tests {
             }
         }
     }
+
+    /// What a log that ends below its snapshot lacks is missed before: it is no log to go on from.
+    #[test]
+    fn no_log_that_its_snapshot_covers_starts_a_node_by_itself() {
+        for found in all() {
+            let (_, verdict) = verdict(&found);
+            if let Verdict::Replay { .. } = verdict {
+                assert_eq!(verdict.starts(), found.base != Base::Covered, "{found:?}");
+            }
+        }
+    }
 }

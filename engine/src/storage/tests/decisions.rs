@@ -49,6 +49,17 @@ fn without_newest(disk: &Disk, copies: &[usize]) -> Disk {
     disk
 }
 
+/// The hard state is another, in each of its blocks.
+pub(super) fn change_hard(disk: &mut Disk, change: impl FnOnce(&mut HardState)) {
+    let bytes = disk.files.get_mut(&File::HardState).expect("it was formatted");
+    let blocks = OFFSETS.as_flattened().iter().map(|at| *at as usize..*at as usize + BLOCK_BYTES);
+    let read = |at| HardState::decode(&bytes[at], config().group).ok();
+    let newest = blocks.clone().filter_map(read).max_by_key(|hard| hard.number);
+    let mut hard = newest.expect("it was formatted");
+    change(&mut hard);
+    blocks.for_each(|at| bytes[at].copy_from_slice(&hard.encode()));
+}
+
 fn refused(disk: Disk) -> &'static str {
     match Node::start(disk, Start::Run).halted {
         Some(Halt::Refused { row, .. }) => row,
@@ -70,6 +81,27 @@ fn a_hard_state_of_before_beside_a_log_of_now_does_not_start() {
         assert_eq!((term, vote), (Term(2), Some(NodeId(3))), "{copies:?}");
     }
     assert_eq!(refused(without_newest(&node.disk, &[0, 1])), "term-regressed");
+}
+
+/// What is left of the other one may be of before a vote, which the next start may be told.
+#[test]
+fn a_block_of_the_hard_state_that_cannot_be_read_is_done_without_if_the_other_copy_is_whole() {
+    let (mut node, _) = grown([40, 50, 60]);
+    node.storage.promise(Term(7), Some(NodeId(3)));
+    node.settle();
+    for (copy, at) in OFFSETS.iter().enumerate().flat_map(|(n, at)| at.map(|at| (n, at))) {
+        for is_whole in [true, false] {
+            let bad = [1 - copy];
+            let mut disk = without_newest(&node.disk, if is_whole { &[] } else { &bad });
+            disk.unreadable = Some((File::HardState, at));
+            let node = Node::start(disk, Start::Run);
+            match &node.halted {
+                None => assert_eq!(node.recovered().vote, Some(NodeId(3))),
+                halt => assert!(matches!(halt, Some(Halt::DiskFailed { .. })), "{halt:?}"),
+            }
+            assert_eq!(node.halted.is_none(), is_whole, "{copy} at {at}");
+        }
+    }
 }
 
 /// Hard state and log were put back, and a snapshot of later was left where it was.

@@ -409,6 +409,28 @@ fn what_is_taken_over_of_an_install_is_written_again() {
     assert_eq!(read, written);
 }
 
+/// One block was on its way back to the disk while another was read. As if it was there, the install was gone on with.
+#[test]
+fn what_cannot_be_written_again_of_an_install_ends_it() {
+    let at = LogId::new(Term(1), LogIndex(201));
+    let (node, file) = staged(at);
+    let mut node = node.restart();
+    let piece = half(&node, at);
+    node.storage.stage(&piece);
+    let mut reads = node.ask().into_iter();
+    node.perform(reads.next().expect("it is read"));
+    assert!(reads.len() > 0, "so is another");
+    let writes = node.ask();
+    assert!(!writes.is_empty());
+    node.disk.fails = Some(|r| matches!(r, DiskRequest::Write { file: File::Part(..), .. }));
+    writes.into_iter().for_each(|action| node.perform(action));
+    node.disk.fails = None;
+    reads.for_each(|action| node.perform(action));
+    node.settle();
+    assert!(node.storage.marks().has(Mark::SnapshotGivenUp));
+    assert!(node.storage.receiving().is_none() && !node.disk.files.contains_key(&file));
+}
+
 /// It would stay for ever, or be gone on with in vain.
 #[test]
 fn a_part_that_is_of_no_use_goes_at_a_restart() {

@@ -14,6 +14,8 @@ mod forced;
 mod holes;
 mod in_flight;
 mod joins;
+mod leads_on;
+mod looks;
 mod lost;
 mod plain;
 mod refills;

@@ -277,3 +277,31 @@ fn frame(node: &mut Node, index: LogIndex) -> Bytes {
     node.settle();
     node.storage.take_read().expect("it is there").1.frames
 }
+
+/// None is taken for nothing, and the one that stands for others is owed until it is there.
+#[test]
+fn a_pass_wants_another_snapshot_only_if_one_is_bad() {
+    let mut node = node();
+    node.storage.snapshots.want_again(None);
+    assert!(!node.storage.owes_fresh());
+    let bad = node.storage.snapshots.whole.pop().expect("there are two");
+    node.storage.snapshots.spoil(bad);
+    assert!(node.storage.owes_fresh());
+    // The disk did not take it.
+    node.storage.snapshots.wants_fresh = false;
+    node.storage.snapshots.want_again(None);
+    assert!(node.storage.owes_fresh());
+    snap(&mut node);
+    assert!(!node.storage.owes_fresh());
+}
+
+/// What lies before it is gone from the log, whichever else is bad.
+#[test]
+fn the_newest_of_all_bad_snapshots_tells_what_is_covered() {
+    let mut node = node();
+    let newest = node.last;
+    let Storage { snapshots, ops, .. } = &mut node.storage;
+    snapshots.spoil_below(newest.index.next(), ops);
+    assert_eq!((node.storage.spoilt_snapshots(), node.storage.snapshot()), (2, LogId::ZERO));
+    assert_eq!(node.storage.covered(), newest);
+}

@@ -2,11 +2,16 @@
 
 use super::*;
 use crate::{
-    disk::{FileSeed, segment::Slot},
+    disk::{
+        FileSeed,
+        hard_state::Cut,
+        segment::{FloorLag, Header, Slot},
+    },
+    entry::{HEAD_BYTES, Seed},
     marks::Mark,
     storage::{
         repair::slot_image,
-        scan::{Full, Tail, first_bad},
+        scan::{Full, Rules, Scanned, Tail, first_bad, scan},
     },
 };
 
@@ -235,4 +240,109 @@ fn an_entry_is_bad_if_it_is_another_than_its_slot_says_or_follows_another() {
     assert_eq!(bad(&slots, Some(Term(1))), Some(1));
     slots[1].digest = !slots[1].digest;
     assert_eq!(bad(&slots, None), Some(2));
+}
+
+/// The segment of a node that was given so many entries, as it lies on the disk.
+struct Segment {
+    seed: Seed,
+    header: Header,
+    slots: Vec<Slot>,
+    image: Vec<u8>,
+}
+
+impl Segment {
+    fn of(entries: usize) -> Self {
+        let mut node = Node::start(Disk::default(), format());
+        node.append_all(1, (0..entries).map(|n| 40 + n));
+        let active = node.storage.journal.active.as_ref().expect("it takes entries");
+        let image = node.disk.files[&File::Segment(active.sequence)].clone();
+        let header = Header::decode(&image[..512], config().group, active.sequence);
+        let (header, slots) = (header.expect("it is good"), active.slots.clone());
+        Self { seed: node.recovered().seed, header, slots, image }
+    }
+
+    /// With another slot at this place.
+    fn with(&self, n: u32, slot: Slot) -> Vec<u8> {
+        let (mut image, at) = (self.image.clone(), self.header.layout.slot_offset(n) as usize);
+        let seed = FileSeed::new(config().group, self.header.sequence);
+        let slot = slot.encode(seed);
+        image[at..at + slot.len()].copy_from_slice(&slot);
+        image
+    }
+
+    fn scan(&self, image: &[u8], proven: u64, cut: Cut, believes: bool) -> Scanned {
+        let (seed, proven) = (self.seed, LogIndex(proven));
+        scan(&self.header, image, &Rules { seed, cut, stop: None, proven, epoch: 9, believes })
+    }
+}
+
+/// They may come back when the sync of the cut has failed. What they say was durable was cut away.
+#[test]
+fn slots_that_a_cut_has_cleared_are_witnesses_of_nothing() {
+    let segment = Segment::of(5);
+    let slot = Slot { floor_lag: FloorLag(1), ..segment.slots[4] };
+    let mut image = segment.with(4, slot);
+    image[segment.slots[2].offset as usize..slot.end() as usize].fill(0);
+    let cut = Cut { from: LogIndex(3), epoch: slot.epoch + 1 };
+    let found = segment.scan(&image, 2, cut, false);
+    assert_eq!(
+        (found.tail, found.proven, &found.slots[..]),
+        (Tail::End, LogIndex(2), &segment.slots[..2])
+    );
+    assert_eq!(found.slots_to, 5, "they are to be cleared again");
+    // Where there was no cut, or one before they were written, they are.
+    for cut in [Cut::default(), Cut { epoch: slot.epoch, ..cut }] {
+        let found = segment.scan(&image, 2, cut, false);
+        assert!(matches!(found.tail, Tail::Damaged(_)), "{:?}", found.tail);
+        assert_eq!(found.proven, LogIndex(4));
+    }
+}
+
+/// Its checksum holds, and no entry can lie there: it is made anew.
+#[test]
+fn a_slot_that_lies_outside_of_the_entries_is_none() {
+    let segment = Segment::of(5);
+    let (layout, slot) = (&segment.header.layout, segment.slots[1]);
+    let (before, behind) =
+        (layout.data_at - 1, layout.data_end() + 1 - u64::from(slot.total_bytes));
+    for offset in [layout.align, before, behind] {
+        let image = segment.with(1, Slot { offset: offset as u32, ..slot });
+        let found = segment.scan(&image, 5, Cut::default(), false);
+        assert_eq!((found.first_rebuilt, found.tail), (Some(1), Tail::End), "{offset}");
+        assert_eq!((found.slots[1].id, found.slots[1].offset), (slot.id, slot.offset));
+    }
+}
+
+/// Of the rest nothing is read but the last of them, and the head of what would follow.
+#[test]
+fn slots_are_believed_as_far_as_each_goes_on_where_the_one_before_ends() {
+    let segment = Segment::of(5);
+    let (layout, slots) = (&segment.header.layout, &segment.slots);
+    let found = segment.scan(&segment.image, 5, Cut::default(), true);
+    let end = layout.block_after(slots[4].end()) + HEAD_BYTES as u64;
+    assert_eq!((found.believed, found.looked_at), (4, slots[3].end()..end));
+    let earlier = LogId::new(Term(0), slots[2].id.index);
+    for other in
+        [Slot { offset: slots[2].offset + 1024, ..slots[2] }, Slot { id: earlier, ..slots[2] }]
+    {
+        let found = segment.scan(&segment.with(2, other), 5, Cut::default(), true);
+        assert_eq!(found.believed, 1, "{other:?}");
+    }
+}
+
+/// It would be cut away, and was acknowledged.
+#[test]
+fn an_entry_and_a_slot_that_disagree_are_torn_only_above_what_is_proven() {
+    let segment = Segment::of(3);
+    let slot = segment.slots[2];
+    let image =
+        segment.with(2, Slot { digest: !slot.digest, floor_lag: FloorLag::NOTHING, ..slot });
+    for (proven, is_torn) in [(2, true), (3, false)] {
+        let found = segment.scan(&image, proven, Cut::default(), false);
+        assert_eq!(found.slots.len(), 2);
+        assert_eq!(
+            (found.tail == Tail::End, matches!(found.tail, Tail::Unknown(_))),
+            (is_torn, !is_torn)
+        );
+    }
 }

@@ -27,7 +27,7 @@ fn lived() -> Node {
 
 /// What a look finds; the disk must be as it was.
 #[track_caller]
-fn look(disk: &Disk, start: Start) -> Inspection {
+pub(super) fn look(disk: &Disk, start: Start) -> Inspection {
     let node = Node::start(Disk { requests: Vec::new(), ..disk.clone() }, start);
     let is_reading = |r: &DiskRequest| matches!(r, DiskRequest::List | DiskRequest::Read { .. });
     assert!(node.disk.requests.iter().all(is_reading), "{:?}", node.disk.requests);
