@@ -64,6 +64,7 @@ pub(crate) struct Spares {
     in_vain: u32,
     /// Whether the one in stock was found to be what the next roll needs.
     is_stocked: bool,
+    /// Of one that could not be made: none is in stock then, and none is being made.
     retry_at: Option<Instant>,
 }
 
@@ -101,7 +102,7 @@ impl Spares {
 
     /// When one that could not be made is to be tried again.
     pub(super) const fn deadline(&self) -> Option<Instant> {
-        if self.is_stocked || self.creating.is_some() { None } else { self.retry_at }
+        self.retry_at
     }
 
     /// Whether one may have to be made.
