@@ -123,8 +123,9 @@ impl Storage {
             Job::Restore => self.snapshots.on_block(op, result),
             Job::Saving => on_saved(&mut self.snapshots.saving, op, file, result)?,
             Job::Staging => on_saved(&mut self.snapshots.staging, op, file, result)?,
-            Job::Serve(_) if self.snapshots.serving.is_expected(op) => {
-                // One that cannot be read is of no more use than a bad one.
+            Job::Serve(_) => {
+                // One that cannot be read is of no more use than a bad one. If nobody waits for it any
+                // more, nothing comes of it: its file may be gone.
                 let block = match result {
                     Ok(Completion::Read(block)) => block,
                     _ => Bytes::new(),
@@ -134,8 +135,6 @@ impl Storage {
             }
             Job::Check => self.on_checked(now, op, result),
             Job::Pinned => self.snapshots.pins.on_read(op, result),
-            // Nobody waits for it any more, and its file may be gone.
-            Job::Serve(_) => {}
             Job::Install(_) => unless_gone(result)?,
             Job::Compact(_) => {
                 unless_gone(result)?;

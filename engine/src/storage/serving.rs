@@ -124,12 +124,7 @@ impl Serving {
         self.transfers.iter().any(|transfer| transfer.snapshot.header.at == at)
     }
 
-    /// Whether this read is waited for.
-    pub(super) fn is_expected(&self, op: OpId) -> bool {
-        self.transfers.iter().any(|t| t.reading.is_some_and(|reading| reading.op == op))
-    }
-
-    /// What was read goes to its peer; or is bad.
+    /// What was read goes to its peer, if one waits for it; or is bad.
     pub(super) fn on_read(
         &mut self,
         op: OpId,
