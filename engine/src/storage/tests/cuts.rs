@@ -74,6 +74,12 @@ fn assert_cleared(node: &Node, file: File, last: LogIndex, what: &str) {
     let active = node.storage.journal.active.as_ref().expect("it is open again");
     assert_eq!((File::Segment(active.sequence), active.last()), (file, last), "{what}");
     let (layout, bytes) = (&active.layout, &node.disk.files[&file]);
+    let seed = FileSeed::new(config().group, active.sequence);
+    for (n, slot) in active.slots.iter().enumerate() {
+        let found =
+            Slot::decode(&bytes[layout.slot_offset(n as u32) as usize..], seed, slot.id.index);
+        assert_eq!(found, Some(*slot), "slot {n} is not left, {what}");
+    }
     for n in active.slots.len() as u32..layout.slot_count {
         let slot = &bytes[layout.slot_offset(n) as usize..][..SLOT_BYTES];
         assert!(slot.iter().all(|&byte| byte == 0), "slot {n} is left, {what}");

@@ -3,6 +3,7 @@
 
 mod alone;
 mod catching_up;
+mod clearing;
 mod combined;
 mod copies;
 mod crash;
