@@ -5,6 +5,7 @@ mod alone;
 mod catching_up;
 mod clearing;
 mod combined;
+mod compacted;
 mod copies;
 mod crash;
 mod cuts;

@@ -62,7 +62,7 @@ fn is_plain(disturb: impl FnOnce(&mut Node)) -> bool {
 fn a_storage_that_does_more_than_write_has_no_plain_turns() {
     type Disturbance = (&'static str, fn(&mut Node));
     assert!(is_plain(|_| {}));
-    let disturbances: [Disturbance; 32] = [
+    let disturbances: [Disturbance; 33] = [
         ("it begins", |node| {
             let restart = Restart::new(config(), 42, Start::Run);
             node.storage.restart = Some(Box::new(restart));
@@ -136,6 +136,9 @@ fn a_storage_that_does_more_than_write_has_no_plain_turns() {
         }),
         ("a segment is not needed any more", |node| {
             node.storage.snapshots.whole[0].header.at = node.last;
+        }),
+        ("a segment is not needed any more that ends where a snapshot does", |node| {
+            node.storage.snapshots.whole[0].header.at = node.storage.journal.sealed[0].last;
         }),
         ("it removes a segment", remove_segment),
         ("it does so, and there is one snapshot", |node| {
