@@ -23,6 +23,7 @@ mod plain;
 mod refills;
 mod replays;
 mod restores;
+mod rolling;
 mod scrubs;
 mod served;
 mod slots;
@@ -31,6 +32,7 @@ mod told;
 mod unreadable;
 mod verify;
 mod walk;
+mod writing;
 
 use super::*;
 use crate::{
