@@ -20,6 +20,7 @@ mod leads_on;
 mod looks;
 mod lost;
 mod plain;
+mod reading;
 mod refills;
 mod replays;
 mod restores;
