@@ -2,6 +2,7 @@
 //! whatever the order of rolls, cuts, snapshots and restarts.
 
 mod alone;
+mod captures;
 mod catching_up;
 mod clearing;
 mod combined;
