@@ -128,5 +128,7 @@ mod tests {
         allowance.spend(1 << 20, &limited(1), Instant(0));
         assert!(allowance.wait(&limited(1)).is_some());
         assert_eq!(allowance.wait(&limited(0)), None);
+        allowance.fill(&limited(0), Instant(0));
+        assert_eq!(allowance.wait(&limited(1)), None, "nor is it when there is one again");
     }
 }

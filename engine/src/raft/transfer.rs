@@ -377,6 +377,18 @@ mod tests {
         assert!(still.is_in_vain());
     }
 
+    /// A link may be slower still than it was taken for; but what is lost is sent again some times.
+    #[test]
+    fn who_is_silent_again_is_given_twice_the_time_and_in_the_end_four_times() {
+        let snapshot = Some(SnapshotName { bytes: 100, ..SnapshotName::default() });
+        let mut transfer = Transfer { has_begun: true, snapshot, ..Transfer::default() };
+        for times in [1, 2, 4, 4] {
+            transfer.sent = 10;
+            assert!((0..SILENT_MAX * times).all(|_| !transfer.beat(true, 1)), "{times}");
+            assert!(transfer.beat(true, 1), "{times}");
+        }
+    }
+
     /// Word that it lacks something may be of what was on its way behind that; until it gets further.
     #[test]
     fn what_a_peer_lacks_is_sent_again_once_until_it_gets_further() {

@@ -227,3 +227,19 @@ fn a_term_or_an_index_that_none_can_reach_is_a_fault() {
         assert_eq!(cluster.at(1).faults(), faults, "{term}, {index}");
     }
 }
+
+/// Who can be reached decides whom to ask, and whom to wait for.
+#[test]
+fn a_link_is_there_or_it_is_not() {
+    let mut cluster = Cluster::led(3);
+    let raft = &mut cluster.at(2).raft;
+    let known = |raft: &Raft| (raft.linked.clone(), raft.unlinked.clone());
+    for (peer, up) in [(1, true), (3, true), (1, true)] {
+        raft.on_link(node(peer), up);
+    }
+    assert_eq!(known(raft), (vec![node(3), node(1)], vec![]));
+    raft.on_link(node(3), false);
+    assert_eq!(known(raft), (vec![node(1)], vec![node(3)]));
+    raft.on_link(node(3), true);
+    assert_eq!(known(raft), (vec![node(1), node(3)], vec![]));
+}

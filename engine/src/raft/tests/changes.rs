@@ -244,6 +244,23 @@ fn a_leader_removes_itself() {
     assert!(cluster.at(2).raft.leader().is_some());
 }
 
+/// Its clients' last commands are answered by what its machine makes of them.
+#[test]
+fn who_left_ends_when_its_machine_has_come_as_far() {
+    let mut cluster = joined(3, 3);
+    cluster.at(1).prompt = false;
+    cluster.change(1, 100, &[Change::Remove(node(1))]);
+    cluster.run();
+    assert!(cluster.at(1).has(Mark::SteppedDownNoVoter));
+    assert_eq!(cluster.at(1).halted, None);
+    let raft = &mut cluster.at(1).raft;
+    let given = raft.log.marks.applying();
+    assert!(given >= raft.membership.at.index);
+    raft.on_applied(given);
+    cluster.settle(1);
+    assert_eq!(cluster.at(1).halted, Some(Halt::Removed));
+}
+
 /// Found by a seed: of two voters the leader leaves, and it alone has the entry that makes it none.
 /// The other one cannot be elected, its log is older; so the one who leaves must stand once more
 /// (thesis §4.2.2).

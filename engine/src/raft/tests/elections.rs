@@ -419,15 +419,20 @@ fn who_is_silent_for_longer_than_the_least_timeout_is_asked_anew() {
     let mut cluster = Cluster::led(3);
     cluster.elapse(300 * MS);
     cluster.isolate(2);
-    cluster.propose(1, 1, &["a"]);
-    cluster.run();
-    let (now, least) = (cluster.now, cluster.tuning.election.0.as_nanos() as u64);
-    let Role::Leader(leader) = &mut cluster.at(1).raft.role else { panic!("it leads") };
-    leader.peers.iter_mut().for_each(|peer| peer.heard = now);
-    for (time, is_asked) in [(least, false), (200 * MS, true)] {
-        cluster.pass(time);
-        cluster.settle(1);
-        assert_eq!(cluster.at(1).has(Mark::PeerSilent), is_asked);
+    for is_owed in [false, true] {
+        let mut cluster = cluster.clone();
+        if is_owed {
+            cluster.propose(1, 1, &["a"]);
+        }
+        cluster.run();
+        let (now, least) = (cluster.now, cluster.tuning.election.0.as_nanos() as u64);
+        let Role::Leader(leader) = &mut cluster.at(1).raft.role else { panic!("it leads") };
+        leader.peers.iter_mut().for_each(|peer| peer.heard = now);
+        for (time, is_asked) in [(least, false), (200 * MS, is_owed)] {
+            cluster.pass(time);
+            cluster.settle(1);
+            assert_eq!(cluster.at(1).has(Mark::PeerSilent), is_asked, "owed: {is_owed}");
+        }
     }
 }
 
@@ -506,4 +511,40 @@ fn a_leader_whose_disk_is_slow_leads_on() {
 fn who_waits_to_be_added_needs_no_clock() {
     let mut cluster = joined(1, 2);
     assert_eq!(cluster.at(2).raft.deadline(), None);
+}
+
+/// It has voted, for itself: whoever stands beside it in this term does not make it give up.
+#[test]
+fn who_stands_stands_on_though_another_does_in_the_same_term() {
+    for (term, role) in [(6, status::Role::Candidate), (7, status::Role::Follower)] {
+        let mut cluster = voter(&[1]);
+        cluster.at(1).raft.become_candidate();
+        assert_eq!(cluster.at(1).raft.term, Term(6));
+        let ballot = ballot_from(2, 1, term, id(1, 1), false);
+        cluster.at(1).raft.on_message(node(2), ballot);
+        assert_eq!(cluster.at(1).role(), role, "a ballot of term {term}");
+    }
+}
+
+/// There is nobody to ask whether it would win.
+#[test]
+fn a_sole_voter_stands_without_asking_in_case() {
+    for (voters, role) in [(1, status::Role::Candidate), (2, status::Role::PreCandidate)] {
+        let mut cluster = Cluster::new(vec![disk_with(1, &[], voters)]);
+        cluster.at(1).raft.become_pre_candidate();
+        assert_eq!(cluster.at(1).role(), role, "{voters} voters");
+    }
+}
+
+/// Of two the one who is followed is heard, however the other came to lead.
+#[test]
+fn a_follower_follows_one_leader_in_a_term() {
+    let mut cluster = Cluster::led(3);
+    cluster.elapse(300 * MS);
+    let head = cluster.at(3).raft.head_to(node(2));
+    let append = Append { sequence: 1, prev: id(2, 1), ..Append::default() };
+    cluster.at(2).raft.on_message(node(3), Message { head, payload: Payload::Append(append) });
+    cluster.settle(2);
+    assert_eq!(cluster.at(2).raft.leader(), Some(node(1)));
+    assert_eq!(cluster.at(2).faults(), ["a second leader in this term"]);
 }

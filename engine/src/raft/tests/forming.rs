@@ -335,3 +335,17 @@ fn whoever_forms_is_not_ready() {
     cluster.run();
     assert_eq!(proposals::refusals(cluster.at(1)), [(1, Refusal::NotReady)]);
 }
+
+/// It is greeted when it can be heard, and not when it has gone.
+#[test]
+fn whoever_comes_is_greeted_at_once() {
+    for up in [false, true] {
+        let mut cluster = formatted(3);
+        cluster.isolate(2);
+        cluster.run();
+        cluster.pass(10 * MS);
+        assert!(cluster.said(1).is_empty(), "they were greeted a moment ago");
+        cluster.at(1).raft.on_link(node(2), up);
+        assert_eq!(!cluster.said(1).is_empty(), up);
+    }
+}

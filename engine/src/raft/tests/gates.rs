@@ -146,3 +146,27 @@ fn the_gate_is_asked_about_until_the_leader_of_the_term_has_answered() {
     raft.become_follower(raft.term.next(), Some(node(2)));
     assert_eq!(asks(raft), 1);
 }
+
+/// Entries that the leader takes later are not waited for: there would be no end to it. Another leader may have had
+/// more before.
+#[test]
+fn the_first_answer_of_a_term_says_how_far_the_gate_is_shut() {
+    let mut cluster = forgetful();
+    cluster.cut.insert((node(3), node(1)));
+    cluster.elect(1);
+    let head = cluster.at(1).raft.head_to(node(3));
+    let later = Head { term: head.term.next(), ..cluster.at(2).raft.head_to(node(3)) };
+    let shut = |answers: &[(Head, u64)]| {
+        let mut raft = cluster.nodes[2].raft.clone();
+        for (head, last) in answers {
+            if head.term > raft.term {
+                raft.become_follower(head.term, Some(head.from));
+            }
+            raft.on_gate_answer(head, NONCE, LogIndex(*last));
+        }
+        raft.open_gate();
+        raft.gate.is_some()
+    };
+    assert!(!shut(&[(head, 0), (head, 9)]) && shut(&[(head, 9), (head, 0)]));
+    assert!(!shut(&[(head, 9), (later, 0)]) && shut(&[(head, 0), (later, 9)]));
+}

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     change::Change,
     marks::Mark,
-    message::InstallAnswer,
+    message::{AppendAnswer, Conflict, InstallAnswer},
     status::Status,
     types::{Piece, SnapshotName},
 };
@@ -322,14 +322,20 @@ fn nothing_is_kept_for_one_who_is_silent() {
     cluster.elapse(most);
     assert!(!cluster.at(1).raft.is_installing_others());
     // However late this leader's own timer runs.
-    peer(&mut cluster.at(1).raft).begin_install();
-    cluster.pass(most + MS);
-    let now = cluster.now;
-    let Role::Leader(leader) = &mut cluster.at(1).raft.role else { panic!("it leads") };
-    leader.peer(node(3)).expect("it is a member").heard = now;
-    cluster.settle(1);
-    assert_eq!(cluster.at(1).role(), status::Role::Leader);
-    assert!(!cluster.at(1).raft.is_installing_others());
+    for (late, is_kept) in [(0, true), (1, false)] {
+        let mut cluster = cluster.clone();
+        let now = cluster.now;
+        let second = peer(&mut cluster.at(1).raft);
+        second.begin_install();
+        second.heard = now;
+        cluster.pass(most + late);
+        let now = cluster.now;
+        let Role::Leader(leader) = &mut cluster.at(1).raft.role else { panic!("it leads") };
+        leader.peer(node(3)).expect("it is a member").heard = now;
+        cluster.settle(1);
+        assert_eq!(cluster.at(1).role(), status::Role::Leader);
+        assert_eq!(cluster.at(1).raft.is_installing_others(), is_kept, "{late}");
+    }
 }
 
 /// Two learners held up a voter, without which one more loss is too many, for as long as theirs took.
@@ -546,4 +552,83 @@ fn what_is_no_more_in_the_log_is_not_sent_behind_a_snapshot() {
     goes_on(&mut raft);
     assert_eq!(peer(&mut raft).next, LogIndex(2));
     assert!(raft.wishes().is_empty());
+}
+
+/// What it would be given follows a state that is about to be another.
+#[test]
+fn the_machine_is_given_nothing_while_a_snapshot_is_on_its_way_into_it() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.run();
+    let mut follower = cluster.at(2).raft.clone();
+    let (given, last) = (follower.log.marks.applying(), follower.log.last());
+    assert!(given < last.index);
+    follower.log.marks.advance_committed(last.index);
+    let gives = |raft: &Raft| {
+        let mut raft = raft.clone();
+        raft.apply();
+        raft.log.marks.applying() > given
+    };
+    assert!(gives(&follower));
+    // Into the machine, in place of what it had.
+    let mut replaced = follower.clone();
+    replaced.restore(None);
+    assert!(!gives(&replaced));
+    replaced.restore(Some(LogId { index: given, ..last }));
+    assert!(gives(&replaced));
+    // In the place of the log, or beside it.
+    for at in [id(9, last.index.0 + 1), last] {
+        let mut raft = follower.clone();
+        raft.become_follower(Term(9), None);
+        raft.facts.is_state_lost = true;
+        let snapshot = SnapshotName { at, ..SNAPSHOT };
+        raft.facts.receiving = Some(Receiving { snapshot, next: 1, stored: 1, is_whole: true });
+        raft.stray();
+        raft.install();
+        assert_eq!((raft.receiver.taking.is_some(), raft.is_joining()), (at != last, at == last));
+        assert!(!gives(&raft), "{at}");
+    }
+}
+
+/// It is asked what it holds with each heartbeat, and lacks what the snapshot brings.
+#[test]
+fn who_is_sent_a_snapshot_is_not_asked_anew_for_lacking_it() {
+    let mut raft = sending(false);
+    let (from, sequence) = (node(2), peer(&mut raft).sequence);
+    let runs = vec![(LogIndex(0), Term(0))];
+    let conflict = Conflict { through: LogIndex(0), committed: LogIndex(0), runs };
+    let answer =
+        AppendAnswer { sequence, conflict: Some(Box::new(conflict)), ..AppendAnswer::default() };
+    let (to, answers) = (node(1), raft.life());
+    let head =
+        Head { from, to, incarnation: 200, to_incarnation: 100, answers, ..raft.head_to(from) };
+    raft.on_message(from, Message { head, payload: Payload::AppendAnswer(answer) });
+    let peer = peer(&mut raft);
+    assert_eq!((peer.pace, peer.transfer.is_some()), (Pace::Install, true));
+    assert_eq!(peer.transfer.and_then(|transfer| transfer.at()), Some(SNAPSHOT.at.index));
+}
+
+/// For people: what is sent again counts again.
+#[test]
+fn the_bytes_of_snapshots_are_counted_at_both_ends() {
+    let told = |raft: &Raft| {
+        let mut status = Status::default();
+        raft.report(&mut status);
+        (status.snapshot_bytes_sent, status.snapshot_bytes_received)
+    };
+    let mut raft = sending(false);
+    assert_eq!(told(&raft), (10, 0));
+    answer(&mut raft, of_this(10, false));
+    raft.stray();
+    raft.replicate();
+    raft.on_piece_read(node(2), piece(10, 30));
+    assert_eq!(told(&raft), (40, 0));
+    let mut cluster = Cluster::led(3);
+    let head = cluster.at(1).raft.head_to(node(2));
+    let snapshot = SnapshotName { at: id(2, 900), ..SNAPSHOT };
+    for (bytes, received) in [(10, 10), (10, 20), (5, 25)] {
+        let payload = Payload::Install(Piece { snapshot, ..piece(0, bytes) });
+        cluster.at(2).raft.on_message(node(1), Message { head, payload });
+        assert_eq!(told(&cluster.at(2).raft), (0, received));
+    }
 }

@@ -247,3 +247,21 @@ fn of_those_who_left_only_the_leader_is_heard_and_only_when_it_says_whose_turn_i
     assert!(!hears(Head { to_incarnation: 201, ..leader }, Payload::TimeoutNow), "another life");
     assert!(!hears(leader, Payload::Gate { nonce: [0; 2] }), "it says something else");
 }
+
+/// Else those who left would be kept company with at every start, and nobody who asks be told that it left.
+#[test]
+fn what_was_committed_before_a_start_is_no_news() {
+    let mut cluster = joined(3, 3);
+    cluster.changed(1, 100, &[Change::Remove(node(3))]);
+    let (disk, now) = (cluster.at(2).disk.clone(), cluster.now);
+    let at = disk.recorded.at.index;
+    for (committed, is_known) in [(at, true), (at.previous(), false)] {
+        let recovered = Recovered { committed, ..recovered(&disk, 2) };
+        let mut raft = Raft::new(&recovered, setting(&cluster.tuning), 1, now);
+        raft.change();
+        assert_eq!(raft.change_deadline(), None, "nobody lingers");
+        let head = Head { from: node(3), incarnation: 300, ..raft.head_to(node(3)) };
+        raft.answer_former(&head, &Payload::Hello { ask: true, origin: Origin::default() });
+        assert_eq!(raft.messages.len(), usize::from(is_known));
+    }
+}

@@ -107,6 +107,8 @@ fn what_was_let_go_costs_nothing() {
     log.advance_durable(LogIndex(4));
     let newest = log_of(1, &[1, 3]).cache_bytes();
     let all = log.cache_bytes();
+    log.evict(all);
+    assert_eq!(log.cache_bytes(), all, "it is no more than may be kept");
     log.evict(0);
     assert_eq!(log.cache_bytes(), all - newest, "the disk does not have it");
     log.advance_durable(LogIndex(5));

@@ -128,3 +128,19 @@ fn who_has_no_leader_knows_only_what_is_committed() {
     follower.leader = None;
     assert_eq!(raft.known(), committed);
 }
+
+/// What it has acknowledged it has: that what comes behind is missing there shows no loss.
+#[test]
+fn who_lacks_only_what_it_never_acknowledged_was_not_set_back() {
+    for (through, is_set_back) in [(4, false), (3, false), (2, true)] {
+        let mut peer = peer();
+        (peer.matched, peer.sequence) = (LogIndex(3), 5);
+        peer.probe(LogIndex(6));
+        let runs = vec![(LogIndex(0), Term(0)), (LogIndex(1), Term(1))];
+        let conflict = Conflict { through: LogIndex(through), committed: LogIndex(0), runs };
+        let conflict = Some(Box::new(conflict));
+        peer.sequence = 6;
+        let answer = AppendAnswer { sequence: 6, conflict, ..AppendAnswer::default() };
+        assert_eq!(peer.is_set_back(&answer, |_| Some(Term(1))), is_set_back, "{through}");
+    }
+}

@@ -1,5 +1,6 @@
 use super::*;
 use crate::entry::HEAD_BYTES;
+use crate::entry::Runs;
 
 pub(super) fn refusals(node: &Node) -> Vec<(u64, Refusal)> {
     let refusal = |(id, outcome): &(u64, Outcome)| match outcome {
@@ -83,6 +84,7 @@ fn too_much_in_flight_is_busy() {
     cluster.run();
     let busy: Vec<_> = (4..10).map(|request| (request, Refusal::Busy)).collect();
     assert_eq!(refusals(cluster.at(1)), busy);
+    assert!(cluster.at(1).has(Mark::ProposalBusy));
     cluster.at(1).disk.lazy = false;
     cluster.run();
     cluster.propose(1, 10, &["again"]);
@@ -352,7 +354,7 @@ fn a_batch_that_is_cut_loses_no_command() {
 fn only_what_is_above_the_commit_is_taken_back() {
     let mut tracking = Tracking::default();
     let tracked = |index| {
-        let (runs, at) = (crate::Runs::None, Instant(0));
+        let (runs, at) = (Runs::None, Instant(0));
         proposal::Tracked { id: id(1, index), bytes: 9, runs, at }
     };
     (1..=3).for_each(|index| tracking.push(tracked(index)));
@@ -425,4 +427,42 @@ fn what_is_larger_than_the_machine_may_hold_goes_to_it() {
     (1..=3).for_each(|request| cluster.propose(1, request, &["0123456789"]));
     cluster.run();
     assert_eq!(cluster.at(1).applied.len(), 3);
+}
+
+/// The last of what fits is given as well.
+#[test]
+fn the_machine_is_given_what_it_may_hold_to_the_byte() {
+    let mut cluster = Cluster::tuned(vec![disk_with(1, &[], 1)], Tuning::default());
+    cluster.elect(1);
+    cluster.at(1).prompt = false;
+    let given = cluster.at(1).raft.log.marks.applying();
+    // Of one length, each an entry of its own.
+    for request in 1..=3 {
+        cluster.propose(1, request, &["0123456789"]);
+        cluster.at(1).raft.propose();
+    }
+    let raft = &mut cluster.at(1).raft;
+    let last = raft.log.last().index;
+    assert_eq!(last.0, given.0 + 3);
+    raft.log.advance_durable(last);
+    raft.log.marks.advance_committed(last);
+    let bytes = raft.log.slice(last, last, usize::MAX).expect("it is there").frames.len() as u64;
+    for (room, more) in [(2 * bytes - 1, 1), (2 * bytes, 2), (2 * bytes + 1, 2)] {
+        let mut raft = raft.clone();
+        raft.tuning.apply_bytes_max = room;
+        raft.apply();
+        assert_eq!(raft.log.marks.applying().0, given.0 + more, "{room} of {bytes} each");
+    }
+}
+
+/// They lie behind what others put into the entry before them.
+#[test]
+fn whoever_waits_counts_from_behind_what_others_put_there() {
+    let run = |ordinal| Run { ordinal, requests: Requests::one(RequestId(7)) };
+    for runs in [Runs::One(run(1)), Runs::Many([run(1), run(4)].into())] {
+        let before: Vec<_> = runs.as_slice().iter().map(|run| run.ordinal + 3).collect();
+        let after = proposal::shifted(runs, 3);
+        let after: Vec<_> = after.as_slice().iter().map(|run| run.ordinal).collect();
+        assert_eq!(before, after);
+    }
 }

@@ -586,3 +586,21 @@ fn reads_at_what_is_committed_stay_when_the_others_are_refused() {
     node.perform();
     assert_eq!(node.ended, [(6, Outcome::Refused(none))]);
 }
+
+/// Whose numbers follow each other are one; nobody else is answered for them.
+#[test]
+fn every_read_is_answered_by_its_own_number() {
+    for (first, next) in [(2, 5), (2, 6), (2, 4), (1, 4), (1, 3)] {
+        let mut cluster = Cluster::led(3);
+        cluster.elapse(300 * MS);
+        for requests in [
+            Requests { first: RequestId(first), count: 3 },
+            Requests { first: RequestId(next), count: 2 },
+        ] {
+            cluster.at(1).raft.on_read(requests, ReadMode::Linearizable);
+        }
+        cluster.elapse(100 * MS);
+        let answered: Vec<_> = cluster.at(1).queried.iter().map(|(id, _)| *id).collect();
+        assert_eq!(answered, [first, first + 1, first + 2, next, next + 1]);
+    }
+}

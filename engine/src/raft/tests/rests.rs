@@ -225,6 +225,18 @@ fn a_leader_whose_group_ended_on_a_living_node_is_missed_when_asked() {
     assert!(cluster.leader_of(2).is_some_and(|leader| leader != node(1)));
 }
 
+/// It has no clock while it rests: who is woken and hears of nobody stands in time.
+#[test]
+fn who_is_woken_waits_for_its_leader_no_longer_than_ever() {
+    let mut cluster = resting(3);
+    cluster.pass(60_000 * MS);
+    let raft = &mut cluster.at(2).raft;
+    assert_eq!((raft.is_asleep(), raft.deadline()), (true, None));
+    raft.wake();
+    assert!(!raft.is_asleep() && raft.marks.has(Mark::HibernationEnded));
+    assert_eq!(raft.deadline(), Some(raft.now.after(raft.patience)));
+}
+
 /// Whoever rests stands before long, though this is told of the leader's node again and again, and nobody
 /// leads there any more.
 fn stands_through(news: &[bool], every: u64) {
