@@ -549,19 +549,27 @@ fn a_leader_that_lacks_what_is_gone_elsewhere_hands_over() {
 #[test]
 fn a_leader_without_room_asks_another_than_who_did_not_stand() {
     for passed_over in [2, 3] {
-        let mut cluster = Cluster::led(3);
-        cluster.elapse(300 * MS);
-        let raft = &mut cluster.at(1).raft;
-        let sought = raft.facts.sought_room;
-        (raft.facts.full, raft.facts.sought_room) = (true, sought + 1);
-        let Role::Leader(leader) = &mut raft.role else { panic!("it leads") };
-        (leader.full_since, leader.passed_over) =
-            (Some((Instant(0), sought)), Some(node(passed_over)));
-        raft.give_way();
-        assert!(raft.marks.has(Mark::GaveWayForRoom) && raft.is_handing_over());
-        raft.messages.clear();
-        raft.hand_over();
-        let asked: Vec<_> = raft.messages.iter().map(|message| message.head.to).collect();
-        assert_eq!(asked, [node(5 - passed_over)]);
+        // And none before it has waited for longer than the longest timeout.
+        for (late, gives_way) in [(0, false), (1, true)] {
+            let mut cluster = Cluster::led(3);
+            cluster.elapse(300 * MS);
+            let patience = cluster.tuning.election.1.as_nanos() as u64;
+            let raft = &mut cluster.at(1).raft;
+            let sought = raft.facts.sought_room;
+            (raft.facts.full, raft.facts.sought_room) = (true, sought + 1);
+            let since = Instant(raft.now.0 - patience - late);
+            let Role::Leader(leader) = &mut raft.role else { panic!("it leads") };
+            (leader.full_since, leader.passed_over) =
+                (Some((since, sought)), Some(node(passed_over)));
+            raft.give_way();
+            assert_eq!(
+                (raft.marks.has(Mark::GaveWayForRoom), raft.is_handing_over()),
+                (gives_way, gives_way)
+            );
+            raft.messages.clear();
+            raft.hand_over();
+            let asked: Vec<_> = raft.messages.iter().map(|message| message.head.to).collect();
+            assert_eq!(asked, [node(5 - passed_over)][..usize::from(gives_way)]);
+        }
     }
 }

@@ -594,7 +594,9 @@ fn the_machine_is_given_nothing_while_a_snapshot_is_on_its_way_into_it() {
 #[test]
 fn who_is_sent_a_snapshot_is_not_asked_anew_for_lacking_it() {
     let mut raft = sending(false);
-    let (from, sequence) = (node(2), peer(&mut raft).sequence);
+    let (from, second) = (node(2), peer(&mut raft));
+    second.sequence = second.sequence.max(second.probing_since);
+    let sequence = second.sequence;
     let runs = vec![(LogIndex(0), Term(0))];
     let conflict = Conflict { through: LogIndex(0), committed: LogIndex(0), runs };
     let answer =

@@ -144,3 +144,19 @@ fn who_lacks_only_what_it_never_acknowledged_was_not_set_back() {
         assert_eq!(peer.is_set_back(&answer, |_| Some(Term(1))), is_set_back, "{through}");
     }
 }
+
+/// A change waits for nobody who is there, and is refused for whom it would have to wait.
+#[test]
+fn who_was_heard_of_as_long_ago_as_an_election_takes_at_least_is_there_still() {
+    for (late, is_there) in [(0, true), (1, false)] {
+        let mut cluster = changes::joined(3, 3);
+        cluster.elapse(300 * MS);
+        let silence = cluster.tuning.election.0.as_nanos() as u64;
+        let heard = Instant(cluster.now.0 - silence - late);
+        let Role::Leader(leader) = &mut cluster.at(1).raft.role else { panic!("it leads") };
+        leader.peers.iter_mut().for_each(|peer| peer.heard = heard);
+        cluster.change(1, 100, &[crate::change::Change::Remove(node(3))]);
+        cluster.settle(1);
+        assert_eq!(cluster.outcome(1, 100).is_none(), is_there, "{:?}", cluster.outcome(1, 100));
+    }
+}
