@@ -255,6 +255,31 @@ fn a_snapshot_that_is_to_stand_alone_for_the_log_is_read_first() {
     }
 }
 
+/// A peer may send another, where there is one.
+#[test]
+fn a_snapshot_is_read_first_where_nobody_else_can_give_another() {
+    let mut node = Node::start(Disk::default(), format());
+    for round in 1..=2u64 {
+        node.append_all(round, sizes());
+        node.storage.hint_committed(node.last.index);
+        snap(&mut node);
+    }
+    node.append_all(3, [40, 50, 60]);
+    let [_, newest] = snapshots(&node)[..] else { panic!("there are two") };
+    rot(&mut node, newest, 20_000);
+    let mut sealed = node.storage.journal.sealed.iter();
+    let gone = sealed.rfind(|s| s.last.index < LogIndex(600)).expect("there is one");
+    node.disk.files.remove(&File::Segment(gone.sequence));
+    let lost = Node::start(node.disk.clone(), Start::Run);
+    assert_eq!((&lost.halted, lost.storage.is_state_lost()), (&None, true));
+    let looked = Node::start(node.disk.clone(), Start::Inspect);
+    let Some(Halt::Inspected(inspection)) = &looked.halted else { panic!("{:?}", looked.halted) };
+    assert!(inspection.judgement.starts, "{inspection}");
+    let forced = Node::start(node.disk, Start::ForceSoleVoter { acknowledged_loss: false });
+    let is_refused = matches!(forced.halted, Some(Halt::Refused { row: "rests-on-bad", .. }));
+    assert!(is_refused, "{:?}", forced.halted);
+}
+
 /// The same in a running node, by whoever reads there.
 #[test]
 fn a_node_that_runs_begins_behind_a_segment_that_is_lost() {

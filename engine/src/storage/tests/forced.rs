@@ -6,7 +6,11 @@ use super::{
     scrubs::{rot, snap, snapshots},
     *,
 };
-use crate::{report::Forced, storage::journal::Sealed};
+use crate::{
+    disk::hard_state::{HardState, OFFSETS},
+    report::Forced,
+    storage::journal::Sealed,
+};
 
 const FORCE: Start = Start::ForceSoleVoter { acknowledged_loss: true };
 
@@ -52,6 +56,50 @@ fn what_only_the_log_holds_is_written_again_and_synced_before_the_node_is_alone(
         assert_eq!(written.is_some(), is_behind, "{segment}");
         assert_eq!(before.iter().rposition(is_sync) > written, is_behind, "{segment}");
     }
+}
+
+/// Who ended before that would be the old node by the copy that is left, and the new one by the other.
+#[test]
+fn a_node_that_is_alone_looks_again_when_both_copies_say_so() {
+    let (node, _) = beyond_a_snapshot();
+    let (disk, _) = forced(Disk { requests: Vec::new(), ..node.disk });
+    let is_list = |request: &DiskRequest| matches!(request, DiskRequest::List);
+    let offset = |request: &DiskRequest| match request {
+        DiskRequest::Write { file: File::HardState, at, .. } => Some(at.offset),
+        _ => None,
+    };
+    let begin = disk.requests.iter().position(|request| offset(request).is_some());
+    let update = &disk.requests[begin.expect("it becomes the only voter")..];
+    let end = update.iter().position(is_list).expect("it looks again");
+    let written: Vec<_> = update[..end].iter().filter_map(offset).collect();
+    let of_copy = |copy: usize| written.iter().any(|at| OFFSETS[copy].contains(at));
+    assert!(written.len() == 2 && of_copy(0) && of_copy(1), "{written:?}");
+}
+
+/// What the life before wrote there is dead by its epoch, whatever a crash leaves of it.
+#[test]
+fn a_cut_by_force_is_of_an_epoch_that_nothing_was_written_in() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, [40, 50, 60, 70]);
+    node.storage.read(Reader::Machine, LogIndex(2), LogIndex(2), 1);
+    node.settle();
+    let (_, read) = node.storage.take_read().expect("it is there");
+    while let Some(at) = node.storage.deadline() {
+        node.now = at;
+        node.settle();
+    }
+    let epoch = node.storage.write_epoch();
+    harm(&mut node.disk, &read.frames);
+    node.disk.requests.clear();
+    let (done, _) = forced(node.disk);
+    let encoded = done.requests.iter().find_map(|request| match request {
+        DiskRequest::Write { file: File::HardState, at, .. } => Some(at.whole()),
+        _ => None,
+    });
+    let encoded = encoded.expect("it becomes the only voter");
+    let hard = HardState::decode(&encoded, GroupId(1)).expect("it is good");
+    assert_eq!((hard.cutting, hard.cut.from), (true, LogIndex(2)));
+    assert!(hard.cut.epoch > epoch && hard.write_epoch >= hard.cut.epoch, "{:?}", hard.cut);
 }
 
 /// What is to be given up was overwritten with zeros where it shared a block with what is kept, and its slots were: a

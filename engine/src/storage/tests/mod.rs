@@ -14,6 +14,7 @@ mod debts;
 mod decisions;
 mod failures;
 mod forced;
+mod heads;
 mod holes;
 mod in_flight;
 mod joins;

@@ -114,6 +114,47 @@ fn who_is_alone_reads_its_entries_once_and_a_few_at_a_time() {
     assert!(asked.reads_at_once > 2 && asked.bytes_at_once < 5 << 20, "{}", asked.bytes_at_once);
 }
 
+/// However slowly they come: a few pieces are on their way until all are, and no more.
+#[test]
+fn what_is_read_before_the_verdict_is_bounded_and_never_waits() {
+    const MOST: u64 = 2 << 20;
+    let (config, node, frames) = alone();
+    let active = node.storage.journal.active.as_ref().expect("it takes entries");
+    let (data_at, end) = (active.layout.data_at, active.end());
+    // What was believed, and not the window behind it.
+    let piece = |action: &Action| match action {
+        Action::Disk {
+            request: DiskRequest::Read { file: File::Segment(_), offset, len }, ..
+        } => {
+            let to = offset + u64::from(*len);
+            (*offset >= data_at && to <= end.next_multiple_of(512)).then_some(u64::from(*len))
+        }
+        _ => None,
+    };
+    let mut storage = Storage::new(&config, 42);
+    storage.on_start(Start::Run);
+    let mut alone = Node { storage, ..Node::start_as(&config, Disk::default(), Start::Run) };
+    (alone.disk, alone.halted) = (node.disk, None);
+    let (mut queue, mut asked) = (VecDeque::new(), 0);
+    let mut under_way = Vec::new();
+    loop {
+        let mut out = Vec::new();
+        let recovered = alone.storage.recover(alone.now, &mut out);
+        alone.recovered = recovered.or_else(|| alone.recovered.take());
+        asked += out.iter().filter_map(piece).count();
+        queue.extend(out);
+        under_way.push(queue.iter().filter_map(piece).sum::<u64>());
+        let Some(action) = queue.pop_front() else { break };
+        alone.perform(action);
+    }
+    assert_eq!((alone.storage.halt(), alone.recovered().last), (None, node.last));
+    // Several entries each.
+    assert!(asked > 10 && asked < frames.len() / 2, "{asked} pieces");
+    assert!(under_way.iter().all(|bytes| *bytes <= MOST), "{under_way:?}");
+    let full = under_way.iter().filter(|bytes| **bytes > MOST - (512 << 10)).count();
+    assert!(full > asked / 3, "{full} of {under_way:?}");
+}
+
 #[test]
 fn what_is_bad_is_known_to_who_is_alone_before_the_verdict() {
     let (config, node, frames) = alone();

@@ -6,6 +6,8 @@ use super::{
     scrubs::{rot, snap, snapshots},
     *,
 };
+use crate::{disk::snapshot::Footer, status::Phase};
+
 pub(super) const BLOCK: i64 = 512 * 64;
 
 fn format(voters: u64) -> Start {
@@ -290,4 +292,50 @@ fn how_late_it_was_is_known_from_a_snapshot_too() {
     node.settle();
     let node = node.restart();
     assert_eq!((node.recovered().last, node.recovered().last_time), (at, Timestamp(9)));
+}
+
+/// Each block is good by itself, and they are not those that were written together.
+#[test]
+fn blocks_that_are_not_those_of_the_footer_are_no_state() {
+    let mut node = node(3, 2);
+    let [older, newest] = two(&node);
+    let found = node.storage.snapshots.whole.last().expect("it has two").clone();
+    let footer = Footer { digest: !found.footer.digest, ..found.footer };
+    let footer = footer.encode(GroupId(1), found.header.id, 512);
+    let bytes = node.disk.files.get_mut(&newest).expect("it is there");
+    let at = bytes.len() - footer.len();
+    bytes[at..].copy_from_slice(&footer);
+    let node = Node::start(node.disk, Start::Run);
+    assert_eq!(node.storage.restored().map(File::Snapshot), Some(older));
+}
+
+/// Both files stay until there is another.
+#[test]
+fn of_two_bad_snapshots_both_are_known_to_be() {
+    let mut node = node_as(&config(), 3, 2, false);
+    for file in two(&node) {
+        rot(&mut node, file, BLOCK + 2000);
+    }
+    let node = Node::start(node.disk, Start::Run);
+    assert_eq!((node.storage.restored(), &node.halted), (Some(LogId::ZERO), &None));
+    assert_eq!((snapshots(&node).len(), node.storage.spoilt_snapshots()), (0, 2));
+}
+
+/// It was ready, and is not while its state is being replaced.
+#[test]
+fn a_node_whose_machine_takes_in_another_state_says_so() {
+    let node = node(3, 2);
+    let last = node.last;
+    let mut node = Node::start(node.disk, Start::Run);
+    while !node.storage.catch_up(node.now, last.index, last) {}
+    assert_eq!(node.storage.recovery(last.index).phase, Phase::Ready);
+    node.behind = 1;
+    let given = node.storage.restored().expect("it is there");
+    node.storage.snapshots.replace_state(given, &mut node.storage.ops);
+    assert_eq!(node.storage.recovery(last.index).phase, Phase::Restore);
+    node.settle();
+    node.behind = 0;
+    node.answer(0);
+    node.settle();
+    assert_eq!(node.storage.recovery(last.index).phase, Phase::Ready);
 }
