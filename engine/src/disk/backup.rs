@@ -375,4 +375,14 @@ mod tests {
         other[second - 1] ^= 1;
         assert!(read(&other, 4096).is_err());
     }
+
+    /// Somebody wrote on while it was read.
+    #[test]
+    fn what_comes_behind_the_end_of_a_backup_is_told() {
+        let file = file(512, &state(1_000));
+        let mut reader = BackupReader::new(file.len() as u64);
+        assert_eq!(reader.take(&file, drop), Ok(()));
+        let fault = reader.take(&[0], drop).expect_err("there is more than was said");
+        assert_eq!(fault.offset, file.len() as u64);
+    }
 }

@@ -2,7 +2,7 @@
 //! makes room for another one.
 
 use super::*;
-use crate::storage::snapshots::SnapshotFile;
+use crate::{action::Note, storage::snapshots::SnapshotFile};
 use std::time::Duration;
 
 const INTERVAL: Duration = Duration::from_secs(100);
@@ -304,4 +304,119 @@ fn the_newest_of_all_bad_snapshots_tells_what_is_covered() {
     snapshots.spoil_below(newest.index.next(), ops);
     assert_eq!((node.storage.spoilt_snapshots(), node.storage.snapshot()), (2, LogId::ZERO));
     assert_eq!(node.storage.covered(), newest);
+}
+
+/// In order, as much at a time as may be, and no byte twice.
+#[test]
+fn a_snapshot_is_read_in_pieces_from_its_header_to_its_footer() {
+    let mut config = config();
+    config.tuning.scrub_interval = INTERVAL;
+    let mut node = Node::start_as(&config, Disk::default(), format());
+    node.append_all(1, [40, 50]);
+    node.storage.hint_committed(node.last.index);
+    node.state_bytes = 600_000;
+    snap(&mut node);
+    let [only] = snapshots(&node)[..] else { panic!("there is one") };
+    node.disk.requests.clear();
+    scrub_for(&mut node, INTERVAL * 3);
+    assert!(!found(&node));
+    let read = node.disk.requests.iter().filter_map(|request| match request {
+        DiskRequest::Read { file, offset, len } if *file == only => Some((*offset, *len)),
+        _ => None,
+    });
+    let (mut reads, mut end) = (Vec::new(), 0);
+    for (offset, len) in read {
+        if offset == 0 && end > 0 {
+            break;
+        }
+        assert_eq!(offset, end, "{reads:?}");
+        end += u64::from(len);
+        reads.push(len);
+    }
+    assert_eq!(end, node.disk.files[&only].len() as u64);
+    assert!(reads.iter().all(|len| *len <= 256 << 10), "{reads:?}");
+    assert_eq!(reads.len(), 5, "three pieces lie between the two: {reads:?}");
+}
+
+/// Its file is gone: it would be asked for again and again.
+#[test]
+fn a_snapshot_that_goes_while_it_is_read_is_read_no_more() {
+    let mut node = node();
+    let [older, _] = snapshots(&node)[..] else { panic!("there are two") };
+    let is_of_older =
+        |request: &DiskRequest| matches!(request, DiskRequest::Read { file, .. } if *file == older);
+    while !node.disk.requests.last().is_some_and(is_of_older) {
+        node.now = node.storage.deadline().expect("it is read again");
+        node.settle();
+    }
+    for _ in 0..2 {
+        node.append_all(3, [40]);
+        snap(&mut node);
+    }
+    assert!(!node.disk.files.contains_key(&older));
+    node.disk.requests.clear();
+    scrub_for(&mut node, INTERVAL);
+    assert!(!node.disk.requests.is_empty() && !node.disk.requests.iter().any(is_of_older));
+}
+
+/// A peer came upon it before, and nobody owes it: it is not waited for.
+#[test]
+fn what_a_restart_believed_is_read_but_for_what_is_known_to_be_bad() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, [40, 50, 60]);
+    let last = node.last.index;
+    let frame = frame(&mut node, last);
+    holes::harm(&mut node.disk, &frame);
+    node.storage.read(Reader::Peer(NodeId(2)), last, last, 1);
+    node.settle();
+    assert_eq!(node.storage.hole().map(|hole| hole.index), Some(last));
+    node.storage.scrub.verify_behind(Some((LogIndex(1), last)));
+    assert!(!node.storage.scrub.is_waiting());
+    node.settle();
+    assert!(node.storage.scrub.is_waiting() && node.storage.scrubbed_bytes() > 0);
+}
+
+/// Goes on until nothing is asked any more. Gives what people are told.
+fn told(node: &mut Node) -> String {
+    let mut told = String::new();
+    loop {
+        let out = node.ask();
+        if out.is_empty() {
+            return told;
+        }
+        for action in out {
+            if let Action::Note(Note::Recovery(text)) = &action {
+                told += text;
+            }
+            node.perform(action);
+        }
+    }
+}
+
+#[test]
+fn people_are_told_what_is_bad_and_what_stands_for_it() {
+    for (at, part) in [(3, "the header is bad"), (50_000, "block 1 is bad"), (-500, "the footer")] {
+        let mut node = node();
+        let [older, newest] = snapshots(&node)[..] else { panic!("there are two") };
+        rot(&mut node, newest, at);
+        let mut text = String::new();
+        while text.is_empty() {
+            node.now = node.storage.deadline().expect("it is read again");
+            text = told(&mut node);
+        }
+        assert!(text.starts_with(&format!("{newest}: {part}")), "{text}");
+        assert!(text.contains(&format!("{older} stands for it")), "{text}");
+    }
+    // An entry that nobody else has.
+    for (index, then) in [(300, "stands for it"), (601, "a snapshot is taken in its place")] {
+        let mut node = node();
+        node.append_all(3, [40]);
+        let index = LogIndex(index);
+        let frame = frame(&mut node, index);
+        holes::harm(&mut node.disk, &frame);
+        node.storage.snapshots.has_peers = false;
+        node.storage.read(Reader::Peer(NodeId(2)), index, index, 1);
+        let text = told(&mut node);
+        assert!(text.contains("is bad") && text.contains(then), "{text}");
+    }
 }

@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::{
-    disk::{segment::Layout, snapshot::Footer},
+    disk::{
+        FileSeed,
+        segment::{Header, Layout, SLOT_BYTES, Slot},
+        snapshot::Footer,
+    },
     report::{BlockContent, Defect, Inspection, SegmentState},
 };
 
@@ -305,4 +309,141 @@ fn a_directory_that_is_well_is_told_in_eighty_columns() {
         insta::assert_snapshot!("inspection_of_damage", text);
     });
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+}
+
+/// All of it would lie in memory at once, or be waited for piece by piece.
+#[test]
+fn what_is_being_read_is_bounded_and_a_good_deal() {
+    const MOST: u64 = 32 << 20;
+    let mut config = config();
+    // Their pieces do not add up to what may be read at one time.
+    (config.first_segment_bytes, config.segment_bytes) = (41 << 19, 41 << 20);
+    config.tuning.append_bytes_max = 2 << 20;
+    let mut node = Node::start_as(&config, Disk::default(), format());
+    node.append_all(1, [1 << 20; 21]);
+    assert_eq!(node.storage.journal.sealed.len(), 1);
+    let len = |action: &Action| match action {
+        Action::Disk { request: DiskRequest::Read { len, .. }, .. } => u64::from(*len),
+        _ => 0,
+    };
+    let mut storage = Storage::new(&config, 42);
+    storage.on_start(Start::Verify);
+    let mut looked = Node { storage, ..Node::start_as(&config, Disk::default(), Start::Run) };
+    (looked.disk, looked.halted) = (node.disk, None);
+    let (mut queue, mut under_way) = (VecDeque::new(), Vec::new());
+    let found = loop {
+        let mut out = Vec::new();
+        looked.storage.recover(looked.now, &mut out);
+        if let Some(Halt::Inspected(found)) = looked.storage.halt() {
+            break found;
+        }
+        queue.extend(out);
+        under_way.push(queue.iter().map(len).sum::<u64>());
+        looked.perform(queue.pop_front().expect("it is not at its end"));
+    };
+    assert!(found.is_well(), "{found}");
+    assert!(found.verified.expect("it was verified").bytes > 40 << 20);
+    assert!(under_way.iter().all(|bytes| *bytes <= MOST), "{under_way:?}");
+    let full = under_way.iter().filter(|bytes| **bytes > MOST / 2).count();
+    assert!(full > 8, "{under_way:?}");
+}
+
+/// It decodes, and is that of another life of the file.
+#[test]
+fn two_headers_that_are_not_the_same_are_told() {
+    let node = lived();
+    let full = &node.storage.journal.sealed[0];
+    let file = File::Segment(full.sequence);
+    let mut disk = node.disk;
+    let bytes = disk.files.get_mut(&file).expect("it is there");
+    let header = Header::decode(&bytes[..512], GroupId(1), full.sequence).expect("it is good");
+    let other = Header { epoch: header.epoch + 1, ..header };
+    bytes[..512].copy_from_slice(&other.encode()[..512]);
+    let found = look(&disk, Start::Verify);
+    let [defect] = &found.defects[..] else { panic!("{found}") };
+    assert_eq!(
+        (defect.file, &*defect.expected, &*defect.found),
+        (file, "header A", "another header")
+    );
+}
+
+/// Up to the last entry that was durable, whichever way it is bad; and none behind that.
+#[test]
+fn a_slot_is_missed_where_somebody_relied_on_it() {
+    let node = lived();
+    let full = &node.storage.journal.sealed[0];
+    let (file, layout) = (File::Segment(full.sequence), full.layout);
+    let n = (full.last.index.0 - full.first.0) as u32;
+    let at = layout.slot_offset(n) as usize;
+    let expected = format!("the slot of entry {}, term 1", full.last.index);
+    let found = look(&flipped(&node.disk, file, at + 17), Start::Verify);
+    let [defect] = &found.defects[..] else { panic!("{found}") };
+    assert_eq!((defect.offset, &defect.expected), (at as u64, &expected));
+    // One that leads out of where entries lie is none, though it is sealed.
+    let seed = FileSeed::new(GroupId(1), full.sequence);
+    for offset in [10, layout.data_end() as u32 - 8] {
+        let mut disk = node.disk.clone();
+        let bytes = disk.files.get_mut(&file).expect("it is there");
+        let slot = Slot::decode(&bytes[at..], seed, full.last.index).expect("it is good");
+        let astray = Slot { offset, ..slot }.encode(seed);
+        bytes[at..at + astray.len()].copy_from_slice(&astray);
+        let found = look(&disk, Start::Verify);
+        let [defect] = &found.defects[..] else { panic!("{offset}: {found}") };
+        assert_eq!(defect.expected, expected, "{offset}");
+    }
+    // Its entry came, and it did not: a crash leaves that.
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, [40, 50]);
+    node.append(1, 60);
+    node.settle();
+    assert!(node.storage.promises().durable().durable_hint < LogIndex(3));
+    let active = node.storage.journal.active.as_ref().expect("it takes entries");
+    let (file, at) = (File::Segment(active.sequence), active.layout.slot_offset(2) as usize);
+    let mut disk = node.disk;
+    disk.files.get_mut(&file).expect("it is there")[at..at + SLOT_BYTES].fill(0);
+    let found = look(&disk, Start::Verify);
+    assert_eq!(found.log.as_ref().map(|log| log.last.index), Some(LogIndex(3)));
+    assert!(found.is_well(), "{found}");
+}
+
+/// By itself it is good.
+#[test]
+fn an_entry_that_does_not_follow_the_one_before_it_is_told() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, [40, 50, 60]);
+    while let Some(at) = node.storage.deadline() {
+        node.now = at;
+        node.settle();
+    }
+    let seed = node.recovered().seed;
+    node.storage.read(Reader::Machine, LogIndex(2), LogIndex(2), 1);
+    node.settle();
+    let (_, read) = node.storage.take_read().expect("it is there");
+    let (file, end) = holes::body(&node.disk, &read.frames);
+    let at = end + 1 - read.frames.len();
+    let id = LogId::new(Term(1), LogIndex(2));
+    let (_, stray) = Batch::one(&[2; 50]).seal(seed, id, Term(0), Timestamp(9));
+    assert_eq!(stray.len(), read.frames.len());
+    let bytes = node.disk.files.get_mut(&file).expect("it is there");
+    bytes[at..=end].copy_from_slice(&stray);
+    let found = look(&node.disk, Start::Verify);
+    let told: Vec<_> = found.defects.iter().map(|defect| &*defect.expected).collect();
+    assert_eq!(told, ["entry 2, term 1"], "{found}");
+}
+
+/// Who reads it decides by that whether to stop the node now.
+#[test]
+fn what_comes_of_a_bad_record_is_told_with_it() {
+    let node = lived();
+    let full = &node.storage.journal.sealed[0];
+    let [older, newest] = scrubs::snapshots(&node)[..] else { panic!("there are two") };
+    for (file, at, then) in [
+        (File::Segment(full.sequence), full.layout.data_at as usize + 3, "entry 1 back it asks"),
+        (older, 5000, "a newer one is there"),
+        (newest, 5000, "begins with the snapshot before it"),
+    ] {
+        let found = look(&flipped(&node.disk, file, at), Start::Verify);
+        let [defect] = &found.defects[..] else { panic!("{found}") };
+        assert!(defect.then.contains(then), "{defect}");
+    }
 }
