@@ -554,42 +554,6 @@ fn what_is_no_more_in_the_log_is_not_sent_behind_a_snapshot() {
     assert!(raft.wishes().is_empty());
 }
 
-/// What it would be given follows a state that is about to be another.
-#[test]
-fn the_machine_is_given_nothing_while_a_snapshot_is_on_its_way_into_it() {
-    let mut cluster = Cluster::led(3);
-    cluster.propose(1, 1, &["a"]);
-    cluster.run();
-    let mut follower = cluster.at(2).raft.clone();
-    let (given, last) = (follower.log.marks.applying(), follower.log.last());
-    assert!(given < last.index);
-    follower.log.marks.advance_committed(last.index);
-    let gives = |raft: &Raft| {
-        let mut raft = raft.clone();
-        raft.apply();
-        raft.log.marks.applying() > given
-    };
-    assert!(gives(&follower));
-    // Into the machine, in place of what it had.
-    let mut replaced = follower.clone();
-    replaced.restore(None);
-    assert!(!gives(&replaced));
-    replaced.restore(Some(LogId { index: given, ..last }));
-    assert!(gives(&replaced));
-    // In the place of the log, or beside it.
-    for at in [id(9, last.index.0 + 1), last] {
-        let mut raft = follower.clone();
-        raft.become_follower(Term(9), None);
-        raft.facts.is_state_lost = true;
-        let snapshot = SnapshotName { at, ..SNAPSHOT };
-        raft.facts.receiving = Some(Receiving { snapshot, next: 1, stored: 1, is_whole: true });
-        raft.stray();
-        raft.install();
-        assert_eq!((raft.receiver.taking.is_some(), raft.is_joining()), (at != last, at == last));
-        assert!(!gives(&raft), "{at}");
-    }
-}
-
 /// It is asked what it holds with each heartbeat, and lacks what the snapshot brings.
 #[test]
 fn who_is_sent_a_snapshot_is_not_asked_anew_for_lacking_it() {

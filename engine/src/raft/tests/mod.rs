@@ -6,6 +6,7 @@ mod changes;
 mod elections;
 mod endings;
 mod epochs;
+mod feeding;
 mod forming;
 mod forwards;
 mod garbled;
@@ -27,6 +28,7 @@ mod refills;
 mod restless;
 mod rests;
 mod said;
+mod searches;
 mod setbacks;
 mod storm;
 

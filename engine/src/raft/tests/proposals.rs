@@ -429,32 +429,6 @@ fn what_is_larger_than_the_machine_may_hold_goes_to_it() {
     assert_eq!(cluster.at(1).applied.len(), 3);
 }
 
-/// The last of what fits is given as well.
-#[test]
-fn the_machine_is_given_what_it_may_hold_to_the_byte() {
-    let mut cluster = Cluster::tuned(vec![disk_with(1, &[], 1)], Tuning::default());
-    cluster.elect(1);
-    cluster.at(1).prompt = false;
-    let given = cluster.at(1).raft.log.marks.applying();
-    // Of one length, each an entry of its own.
-    for request in 1..=3 {
-        cluster.propose(1, request, &["0123456789"]);
-        cluster.at(1).raft.propose();
-    }
-    let raft = &mut cluster.at(1).raft;
-    let last = raft.log.last().index;
-    assert_eq!(last.0, given.0 + 3);
-    raft.log.advance_durable(last);
-    raft.log.marks.advance_committed(last);
-    let bytes = raft.log.slice(last, last, usize::MAX).expect("it is there").frames.len() as u64;
-    for (room, more) in [(2 * bytes - 1, 1), (2 * bytes, 2), (2 * bytes + 1, 2)] {
-        let mut raft = raft.clone();
-        raft.tuning.apply_bytes_max = room;
-        raft.apply();
-        assert_eq!(raft.log.marks.applying().0, given.0 + more, "{room} of {bytes} each");
-    }
-}
-
 /// They lie behind what others put into the entry before them.
 #[test]
 fn whoever_waits_counts_from_behind_what_others_put_there() {
