@@ -5,7 +5,7 @@ use super::{Instead, Look};
 use crate::{
     disk::{
         hard_state::First,
-        segment::{EndRecord, Header},
+        segment::{EndRecord, Header, Slot},
         snapshot,
     },
     entry::Seed,
@@ -279,23 +279,26 @@ impl Look {
         segments.chain(snapshots).max().unwrap_or_default()
     }
 
-    /// The entries that are bad, as their slots have them.
-    fn holes(&self) -> impl Iterator<Item = LogIndex> {
-        let scanned = self.segments.iter().filter_map(|found| found.scanned.as_ref());
-        scanned.flat_map(|scanned| &scanned.holes).map(|slot| slot.id.index)
+    /// The entries that are bad and that no snapshot stands for, as their slots have them.
+    pub(super) fn owed(&self) -> impl Iterator<Item = (File, &Slot)> {
+        let snapshot = self.snapshot().index;
+        let scanned =
+            self.segments.iter().filter_map(|found| Some((found, found.scanned.as_ref()?)));
+        let holes = scanned.flat_map(|(found, scanned)| {
+            scanned.holes.iter().map(|slot| (File::Segment(found.sequence), slot))
+        });
+        holes.filter(move |(_, slot)| slot.id.index > snapshot)
     }
 
     /// Whether an entry is bad and no snapshot holds what it did.
     pub(in crate::storage) fn is_owed(&self) -> bool {
-        let snapshot = self.snapshot().index;
-        self.holes().any(|hole| hole > snapshot)
+        self.owed().next().is_some()
     }
 
     /// The first entry that is bad here and that no snapshot stands for, or of which it is not known
     /// what it was.
     pub(in crate::storage) fn first_bad(&self) -> Option<LogIndex> {
-        let snapshot = self.snapshot().index;
-        let owed = self.holes().filter(|hole| *hole > snapshot);
+        let owed = self.owed().map(|(_, slot)| slot.id.index);
         let unknown = (!self.is_log_known()).then(|| self.log.last.index.next());
         owed.chain(unknown).min()
     }

@@ -19,6 +19,12 @@ impl Look {
         let log = &self.log;
         if let (Some(wrong), true) = (&log.wrong, matches!(row, "damaged" | "tail-unknown")) {
             let damage = &wrong.damage;
+            // What is wrong before that, a snapshot stands for.
+            let owed = self.owed().next().filter(|(_, slot)| slot.id.index > damage.index);
+            if let (Some((file, slot)), false) = (owed, wrong.is_unknown) {
+                let (offset, expected) = (slot.offset.into(), format!("entry {}", slot.id));
+                return refused(row, file, offset, &expected, "bytes that are not it");
+            }
             return refused(row, wrong.file, damage.offset, &damage.expected, &damage.found);
         }
         let (snapshot, hard) = (self.snapshot(), self.hard());

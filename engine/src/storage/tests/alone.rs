@@ -70,10 +70,17 @@ fn an_entry_below_the_newest_snapshot_is_nobodys_loss() {
         assert_eq!(node.storage.hole().map(|at| at.index), Some(LogIndex(402)));
         disk = node.disk;
     }
-    // One behind it is a loss, and nobody is there to make it good.
+    // One behind it is a loss, and nobody is there to make it good: that one is named.
+    let (file, at) = body(&disk, &behind);
     harm(&mut disk, &behind);
     let node = Node::start(disk, Start::Run);
-    assert!(matches!(node.halted, Some(Halt::Refused { row: "damaged", .. })), "{:?}", node.halted);
+    match &node.halted {
+        Some(Halt::Refused { row: "damaged", file: named, offset, expected, .. }) => {
+            assert_eq!((named, expected.as_str()), (&file, "entry 3.604"));
+            assert_eq!(*offset as usize, at + 1 - behind.len());
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
