@@ -110,6 +110,20 @@ fn how_much_of_a_snapshot_a_peer_has_is_told() {
     assert_eq!(told(&raft), (0, 0), "none is on its way any more");
 }
 
+/// Until then it can carry no majority of a change; who only lags can.
+#[test]
+fn whoever_said_that_it_lacks_its_state_lacks_it_until_it_has_the_snapshot() {
+    let mut raft = sending(true);
+    let mut lacks = |said| {
+        answer(&mut raft, said);
+        peer(&mut raft).lacks_state
+    };
+    assert!(!lacks(of_this(10, false)));
+    assert!(lacks(InstallAnswer { snapshot: LogId::ZERO, ..of_this(0, false) }));
+    assert!(lacks(of_this(20, false)));
+    assert!(!lacks(of_this(100, true)));
+}
+
 /// In place of the log it is followed by entries at once. One that lies before the log was of no use, if no
 /// more is said.
 #[test]

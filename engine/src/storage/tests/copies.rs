@@ -93,6 +93,20 @@ fn of_what_a_copy_came_in_nothing_is_held() {
     assert!(given.is_unique(), "7000 bytes are held for 100");
 }
 
+/// What the log loses while its copy waits to be written, nobody writes.
+#[test]
+fn of_what_is_cut_no_copy_is_held() {
+    let (mut node, frames) = node_without(&wide(8 << 10), &[100; 6]);
+    answer(&mut node, LogIndex(1), &frames);
+    assert_eq!((hole(&node), node.storage.journal.holes.is_empty()), (None, false));
+    let all = node.storage.memory_bytes();
+    cut(&mut node, &frames[..2]);
+    node.storage.journal.holes.check();
+    assert!(3 * node.storage.memory_bytes() <= all, "{} of {all}", node.storage.memory_bytes());
+    node.settle();
+    assert_eq!((node.storage.memory_bytes(), node.read(1).len()), (0, 2));
+}
+
 /// Lost at the start or later, doubted, given or not, cut and forgotten, in any order: what is kept beside
 /// the holes is of them, and in the end each is filled.
 #[test]

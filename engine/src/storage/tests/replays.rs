@@ -162,10 +162,11 @@ fn what_is_bad_is_known_to_who_is_alone_before_the_verdict() {
         let mut disk = node.disk.clone();
         harm(&mut disk, &frames[bad]);
         let (node, _) = restart(disk, &config);
-        let Some(Halt::Refused { row: "damaged", expected, .. }) = &node.halted else {
+        let Some(Halt::Refused { row: "damaged", expected, found, .. }) = &node.halted else {
             panic!("{:?}", node.halted)
         };
         assert_eq!(*expected, format!("entry 1.{}", bad + 1));
+        assert_eq!(found, "entry body checksum");
         let mut disk = node.disk;
         let (file, at) = body(&disk, &frames[bad + 1]);
         disk.unreadable = Some((file, at as u64));
