@@ -162,6 +162,19 @@ impl Look {
         self.blocks[usize::from(copy)].iter().all(Result::is_ok)
     }
 
+    /// Whether a block that could not be read may be newer than all others. The first copy is written first, and
+    /// each time the older of its blocks.
+    pub(super) fn may_be_newest(&self, copy: u8, block: u8) -> bool {
+        let beside = self.numbers()[usize::from(copy)][usize::from(1 - block)];
+        let [_, second] = self.newest_in_copies();
+        copy == 0 && (beside == 0 || second == Some(beside))
+    }
+
+    /// Whether something lies behind the log that was never proven durable, as far as could be read.
+    pub(super) const fn is_torn(&self) -> bool {
+        self.log.is_torn
+    }
+
     pub(super) fn take_hard(&mut self, copy: u8, block: u8, bytes: &[u8]) {
         let (copy, block) = (usize::from(copy), usize::from(block));
         self.blocks[copy][block] = HardState::decode(bytes, self.config.group);

@@ -95,6 +95,9 @@ pub(crate) struct Recovery {
     unread: Vec<(RecoveryOp, File, DiskError)>,
     /// A snapshot that could not be read, and is done without.
     unread_snapshots: Vec<(File, DiskError)>,
+    /// A block of the hard state that could not be read, and may be the newest: no promise rests on it, but it may
+    /// prove more of the log than any other.
+    unread_proof: Option<(File, DiskError)>,
 }
 
 #[derive(Clone, Debug)]
@@ -152,6 +155,7 @@ impl Recovery {
             forced: None,
             unread: Vec::new(),
             unread_snapshots: Vec::new(),
+            unread_proof: None,
         }
     }
 
@@ -387,6 +391,10 @@ impl Recovery {
             self.report.bytes_total = verification.bytes_total();
             self.stage = Stage::Verify(Box::new(verification));
             return Ok(());
+        }
+        // What would be cut as torn may be proven there.
+        if let (Some((file, error)), true) = (self.unread_proof, self.look.is_torn()) {
+            return Err(Halt::DiskFailed { file, error });
         }
         if self.is_forced() && (self.forced.is_none() || verdict != Verdict::RepeatCut) {
             rests?;

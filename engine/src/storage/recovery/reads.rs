@@ -40,7 +40,7 @@ impl Recovery {
         let mut unread = std::mem::take(&mut self.unread).into_iter();
         let found = unread.find(|(op, ..)| match op {
             RecoveryOp::HardBlock { copy, .. } => {
-                // A good block of a damaged copy may be the older one of both.
+                // A good block of a damaged copy may be the older one of both; and see `unread_proof`.
                 !look.is_copy_whole(1 - copy)
             }
             // Without its end record a segment is read whole, and a part comes from a peer again.
@@ -60,6 +60,9 @@ impl Recovery {
     fn forgive(&mut self) {
         for (op, file, error) in &self.unread {
             match *op {
+                RecoveryOp::HardBlock { copy, block } if self.look.may_be_newest(copy, block) => {
+                    self.unread_proof = Some((*file, *error));
+                }
                 RecoveryOp::SegmentFoot(n) => self.look.segments[n as usize].is_foot_unread = true,
                 RecoveryOp::SnapshotHead(n) | RecoveryOp::SnapshotFoot(n) => {
                     self.look.snapshots[n as usize].is_unread = true;
@@ -75,6 +78,7 @@ impl Recovery {
         self.stage = Stage::List;
         // Where a cut was repeated all is read once more.
         self.unread_snapshots.clear();
+        self.unread_proof = None;
         self.ask(RecoveryOp::List, DiskRequest::List, ops);
     }
 

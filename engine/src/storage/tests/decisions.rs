@@ -104,6 +104,62 @@ fn a_block_of_the_hard_state_that_cannot_be_read_is_done_without_if_the_other_co
     }
 }
 
+/// A storm beyond the budget, seed 100000279: the power failed between the copies, the last entry was bad, and the block
+/// that alone called it durable could not be read once. It was cut as torn, and the next start was told of nothing.
+#[test]
+fn what_the_newest_block_of_the_hard_state_may_prove_is_not_cut_while_that_cannot_be_read() {
+    let (mut node, _) = grown([40, 50, 60]);
+    let before = node.disk.clone();
+    node.append_all(1, [70]);
+    node.now = node.storage.deadline().expect("the hint is written when writes pause");
+    node.settle();
+    let last = node.last;
+    node.storage.read(Reader::Refill(NodeId(9)), last.index, last.index, 1);
+    node.settle();
+    let frame = node.storage.take_read().expect("it is there").1.frames;
+    let Node { mut disk, .. } = node;
+    let second = OFFSETS[1][0] as usize;
+    let hard = disk.files.get_mut(&File::HardState).expect("it is there");
+    hard[second..].copy_from_slice(&before.files[&File::HardState][second..]);
+    let start = |disk: &Disk, unreadable: Option<u64>, is_bad: bool| {
+        let mut disk = disk.clone();
+        disk.unreadable = unreadable.map(|at| (File::HardState, at));
+        if is_bad {
+            harm(&mut disk, &frame);
+        }
+        Node::start(disk, Start::Run)
+    };
+    let all = OFFSETS.as_flattened();
+    let number = |at: &u64| {
+        let block = &disk.files[&File::HardState][*at as usize..*at as usize + BLOCK_BYTES];
+        HardState::decode(block, config().group).expect("it is good").number
+    };
+    let newest = *all.iter().max_by_key(|at| number(at)).expect("there are four");
+    assert!(
+        newest < OFFSETS[1][0]
+            && all.iter().filter(|at| number(at) == number(&newest)).count() == 1
+    );
+    for &at in all {
+        // A log that is whole starts all the same, and who is told of the entry owes it.
+        let node = start(&disk, Some(at), false);
+        assert_eq!((&node.halted, node.recovered().last), (&None, last), "{at}");
+        let node = start(&disk, Some(at), true);
+        if at == newest {
+            let file = File::HardState;
+            let error = DiskError::Io { errno: 5 };
+            assert_eq!(node.halted, Some(Halt::DiskFailed { file, error }));
+        } else {
+            assert_eq!(
+                (&node.halted, node.storage.first_owed()),
+                (&None, Some(last.index)),
+                "{at}"
+            );
+        }
+    }
+    let node = start(&disk, None, true);
+    assert_eq!(node.storage.first_owed(), Some(last.index));
+}
+
 /// Hard state and log were put back, and a snapshot of later was left where it was.
 #[test]
 fn a_hard_state_of_before_beside_a_snapshot_of_now_does_not_start() {

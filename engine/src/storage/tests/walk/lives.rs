@@ -2,6 +2,7 @@
 //! them.
 
 use super::{known::count_files, *};
+use crate::disk::hard_state::{BLOCK_BYTES, HardState, OFFSETS};
 
 /// What damage alone brings about.
 const DAMAGE: [Mark; 9] = [
@@ -99,6 +100,11 @@ impl Walk {
         let is_ill = self.swarm.is_sick && (self.has_failed || !self.may_fail);
         let is_due = self.swarm.harms && self.may_strike && !is_ill;
         let once_in = if self.swarm.is_sick { 4 } else { 2 };
+        let proven = proven.map(|(seed, [first, hint, floor])| {
+            // One copy of the hard state may be ahead of the other. What lies in the cache alone proves nothing.
+            let ahead = if is_kill { 0 } else { self.written_hint().min(self.known.durable) };
+            (seed, [first, hint.max(ahead), floor.max(ahead)])
+        });
         if let Some(entries) = proven.filter(|_| is_due && self.draw.ratio(1, once_in)) {
             self.may_strike = false;
             (self.known.is_struck, self.known.is_struck_since) = (true, true);
@@ -116,6 +122,15 @@ impl Walk {
         let seed = self.recovered.as_ref()?.seed;
         let hint = self.storage.promises().durable().durable_hint.0.min(self.known.durable);
         Some((seed, [self.storage.first().0, hint, self.known.floor().max(hint)]))
+    }
+
+    /// How much of the log any block of the hard state calls durable.
+    fn written_hint(&self) -> u64 {
+        let bytes = self.device.content(File::HardState).unwrap_or_default();
+        let block = |at: &u64| bytes.get(*at as usize..*at as usize + BLOCK_BYTES);
+        let blocks = OFFSETS.as_flattened().iter().filter_map(block);
+        let hard = blocks.filter_map(|block| HardState::decode(block, config().group).ok());
+        hard.max_by_key(|hard| hard.number).map_or(0, |hard| hard.durable_hint.0)
     }
 
     /// Something is damaged that the budget has room for: an entry, slots, both, a header or an end record,
