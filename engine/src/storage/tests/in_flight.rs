@@ -295,10 +295,8 @@ fn an_entry_takes_along_the_block_of_its_slot_alone() {
     }
 }
 
-/// With its name it would tell that they are durable.
-#[test]
-fn a_snapshot_waits_for_the_entries_that_it_holds() {
-    let (mut node, _) = grown([40, 50]);
+/// Takes a snapshot of an entry of which the writes do not end; gives those, and lets all others end.
+pub(super) fn capture_while_the_log_hangs(node: &mut Node) -> Vec<Action> {
     node.append(1, 60);
     let members = node.recovered().membership.clone();
     assert!(node.storage.capture(node.last, members, Timestamp(9)));
@@ -319,6 +317,14 @@ fn a_snapshot_waits_for_the_entries_that_it_holds() {
             }
         }
     }
+    slow
+}
+
+/// With its name it would tell that they are durable.
+#[test]
+fn a_snapshot_waits_for_the_entries_that_it_holds() {
+    let (mut node, _) = grown([40, 50]);
+    let slow = capture_while_the_log_hangs(&mut node);
     let is_named = |node: &Node| node.disk.files.contains_key(&File::Snapshot(node.last));
     assert!(!slow.is_empty() && !is_named(&node));
     assert_eq!(node.storage.take_given_up(), None, "there is room");

@@ -1,6 +1,6 @@
 //! Segments to come, and what is written again of the last one.
 
-use super::*;
+use super::{in_flight::capture_while_the_log_hangs, *};
 use crate::{
     disk::segment::Layout,
     file::Extent,
@@ -59,26 +59,7 @@ fn almost_full() -> Node {
 #[test]
 fn a_snapshot_is_not_given_up_while_the_log_has_room() {
     let mut node = almost_full();
-    node.append(1, 60);
-    let members = node.recovered().membership.clone();
-    assert!(node.storage.capture(node.last, members, Timestamp(9)));
-    let mut slow = Vec::new();
-    loop {
-        let asked = node.ask();
-        if asked.is_empty() {
-            break;
-        }
-        for action in asked {
-            match &action {
-                Action::Disk {
-                    request: DiskRequest::Write { file: File::Segment(_), .. }, ..
-                } => {
-                    slow.push(action);
-                }
-                _ => node.perform(action),
-            }
-        }
-    }
+    let slow = capture_while_the_log_hangs(&mut node);
     assert!(!slow.is_empty() && node.storage.marks().has(Mark::SnapshotWaitedForLog));
     assert_eq!(node.storage.take_given_up(), None);
     slow.into_iter().for_each(|action| node.perform(action));
