@@ -132,7 +132,10 @@ impl Rereading {
         // Nothing comes at `end`: it was not asked for, or was the bad one.
         let block = self.arrived.remove(&number)?;
         let payload = decode_block(&block, number, group, header.id).ok();
-        let is_all = |payload: &&[u8]| payload.len() as u64 == self.shape.payload_of(number);
+        // A power cut may have left the last one shorter than it is written, though all that it says is there.
+        let is_whole = block.len() as u64 == self.shape.len_of(number);
+        let is_all =
+            |payload: &&[u8]| is_whole && payload.len() as u64 == self.shape.payload_of(number);
         let Some(payload) = payload.filter(is_all) else {
             self.end = number;
             return None;
