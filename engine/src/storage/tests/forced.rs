@@ -129,6 +129,19 @@ fn what_is_written_again_is_what_was_read_also_where_it_is_to_be_given_up() {
     assert!(disk.files == before.files, "a crash leaves what there was");
 }
 
+/// Once all is written, neither this entry nor its slot is left.
+fn lose(node: &mut Node, index: u64) {
+    node.storage.read(Reader::Peer(NodeId(2)), LogIndex(index), LogIndex(index), 1);
+    node.settle();
+    let frame = node.storage.take_read().expect("it is there").1.frames;
+    while let Some(at) = node.storage.deadline() {
+        node.now = at;
+        node.settle();
+    }
+    harm_slots(&mut node.disk, &frame, 0);
+    harm(&mut node.disk, &frame);
+}
+
 /// Neither the entry nor its slot is left: it is cut off from there, unless the snapshot holds what it did.
 #[test]
 fn a_log_ends_before_what_is_lost_or_behind_the_snapshot_that_holds_it() {
@@ -138,15 +151,7 @@ fn a_log_ends_before_what_is_lost_or_behind_the_snapshot_that_holds_it() {
         node.storage.hint_committed(node.last.index);
         snap(&mut node);
         node.append_all(1, [70; 3]);
-        node.storage.read(Reader::Peer(NodeId(2)), LogIndex(lost), LogIndex(lost), 1);
-        node.settle();
-        let frame = node.storage.take_read().expect("it is there").1.frames;
-        while let Some(at) = node.storage.deadline() {
-            node.now = at;
-            node.settle();
-        }
-        harm_slots(&mut node.disk, &frame, 0);
-        harm(&mut node.disk, &frame);
+        lose(&mut node, lost);
         let (disk, forced) = forced(node.disk);
         assert_eq!(forced.last.index, LogIndex(last), "{lost} is lost");
         let node = Node::start(disk, Start::Run);
@@ -270,16 +275,7 @@ fn a_snapshot_is_read_before_force_only_if_the_log_does_not_reach_it() {
         Node::start(node.disk, FORCE).halted
     };
     let lost = |mut node: Node, index: u64| {
-        let index = LogIndex(index);
-        node.storage.read(Reader::Peer(NodeId(2)), index, index, 1);
-        node.settle();
-        let frame = node.storage.take_read().expect("it is there").1.frames;
-        while let Some(at) = node.storage.deadline() {
-            node.now = at;
-            node.settle();
-        }
-        harm_slots(&mut node.disk, &frame, 0);
-        harm(&mut node.disk, &frame);
+        lose(&mut node, index);
         node
     };
     let begin = |behind: usize| {

@@ -161,17 +161,6 @@ fn no_snapshot_is_taken_at_or_behind_what_is_owed() {
     assert_eq!([2, 3, 4, 5].map(can), [true, true, false, false]);
 }
 
-/// By its id the blocks of one are known from those of another.
-#[test]
-fn no_two_snapshots_have_the_same_id() {
-    let (mut node, _) = grown([40, 50]);
-    snap(&mut node);
-    node.append_all(1, [60]);
-    snap(&mut node);
-    let ids: Vec<_> = node.storage.snapshots.whole.iter().map(|s| s.header.id).collect();
-    assert!(ids.len() == 2 && ids[0] != ids[1], "{ids:?}");
-}
-
 /// A peer would be asked for it as long as the node runs.
 #[test]
 fn what_is_bad_is_forgotten_when_the_log_begins_behind_it() {
