@@ -277,8 +277,11 @@ impl Raft {
             search.patience = took.min(self.tuning.election.0);
         }
         if given.gone == search.hole {
-            // It may be the last one of this log, and is behind nothing that is appended.
-            self.log.let_time_pass(given.time);
+            // It may be the last one of this log, and is behind nothing that is appended. The last one of a
+            // leader is its own: no clock has a say any more, least of all that of what a peer will cut off.
+            if !matches!(self.role, Role::Leader(_)) {
+                self.log.let_time_pass(given.time);
+            }
             if !search.without.contains(&head.from) {
                 search.without.push(head.from);
                 if leader == Some(head.from) {

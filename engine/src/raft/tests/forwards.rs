@@ -316,6 +316,24 @@ fn who_has_lost_the_last_entry_is_told_how_late_it_was() {
     assert_eq!(cluster.at(2).raft.log.last_time(), time);
 }
 
+/// Its last entry is its own. What dates that of a peer may have been made by who leads no more, and be cut off.
+#[test]
+fn who_leads_is_told_nothing_of_the_time_by_who_lacks_what_it_has_lost() {
+    let mut cluster = Cluster::led(3);
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(300 * MS);
+    let raft = &mut cluster.at(1).raft;
+    let (lost, time) = (raft.log.id_at(LogIndex(1)).unwrap(), raft.log.last_time());
+    raft.observe_hole(Some(lost));
+    let late = Timestamp(time.0 + 1000 * MS);
+    let given = crate::message::Refill { gone: lost, time: late, ..Default::default() };
+    let head = cluster.at(3).raft.head_to(node(1));
+    let raft = &mut cluster.at(1).raft;
+    raft.on_message(node(3), Message { head, payload: Payload::Refill(given) });
+    assert!(raft.is_gone(), "it is heard");
+    assert_eq!(raft.log.last_time(), time);
+}
+
 fn whole() -> SnapshotName {
     SnapshotName { at: id(1, 9), id: SnapshotId(7), bytes: 1, digest: 0 }
 }
