@@ -13,6 +13,7 @@ clippy:
 # The same of what is built apart, each with its own flags.
 clippy-apart:
     cd madsim && env -u RUSTFLAGS cargo clippy --all-targets -- -D warnings
+    CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/loom RUSTFLAGS="--cfg lakebed_loom" cargo clippy -p lakebed-runtime --all-targets -- -D warnings
     cd fuzz && env -u RUSTFLAGS cargo clippy --all-targets -- -D warnings
     cd benches && cargo clippy --all-targets -- -D warnings
     cd mutants && cargo clippy --all-targets -- -D warnings
@@ -38,6 +39,10 @@ sweep storm="storm_of_three" seeds="0..10000" *args:
 # The real driver, its sockets and the server under a simulated tokio, in a build of their own.
 madsim seeds="20":
     cd madsim && env -u RUSTFLAGS SIM_SEEDS={{seeds}} cargo test --test storms -- --nocapture
+
+# Whoever waits is woken, in all orders of what threads do (runtime/src/woken.rs), in a build of its own.
+loom:
+    CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/loom RUSTFLAGS="--cfg lakebed_loom" cargo test -p lakebed-runtime --lib woken
 
 # Every decoder, or one, under libFuzzer for so many seconds each (docs/fuzzing.md).
 fuzz target="" seconds="10":

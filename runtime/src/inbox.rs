@@ -6,17 +6,16 @@
 use crate::{
     clients::BATCH_COUNT_MAX,
     handle::{Answers, Carried, Failure},
+    mailbox::Mailbox,
 };
 use bytes::Bytes;
-use futures::{
-    channel::{mpsc, oneshot},
-    task::AtomicWaker,
-};
+use futures::channel::{mpsc, oneshot};
 use lakebed::{Batch, Control, GroupId, Halt, Note, ReadMode, Refusal, Status, Tuning};
-use std::{
-    sync::{Arc, Mutex, MutexGuard},
-    task::Waker,
-};
+#[cfg(lakebed_loom)]
+use loom::sync::{Mutex, MutexGuard};
+#[cfg(not(lakebed_loom))]
+use std::sync::{Mutex, MutexGuard};
+use std::{sync::Arc, task::Waker};
 
 /// About what a batch takes of memory beside the bytes of its commands or queries: the buffer's room for a
 /// header, who waits for the answers, and a place in a queue that may be half empty. It is added to every
@@ -145,29 +144,7 @@ struct State {
 }
 
 /// What a driver of many inboxes is woken by, and which of them hold something since it looked.
-#[derive(Default)]
-pub(crate) struct Bell {
-    rang: Mutex<Vec<GroupId>>,
-    driver: AtomicWaker,
-}
-
-impl Bell {
-    /// Wakes the driver, for whatever reason.
-    pub(crate) fn wake(&self) {
-        self.driver.wake();
-    }
-
-    fn ring(&self, group: GroupId) {
-        self.rang.lock().expect("nothing panics while it holds the bell").push(group);
-        self.driver.wake();
-    }
-
-    /// Moves into `rang`, which is empty, whose inboxes hold something; wakes `waker` at the next.
-    pub(crate) fn take(&self, waker: &Waker, rang: &mut Vec<GroupId>) {
-        self.driver.register(waker);
-        std::mem::swap(&mut *self.rang.lock().expect("as above"), rang);
-    }
-}
+pub(crate) type Bell = Mailbox<GroupId>;
 
 pub(crate) struct Inbox {
     state: Mutex<State>,
@@ -198,7 +175,7 @@ impl Inbox {
         match self.try_push(request) {
             Err(request) => request.refuse(Refusal::Busy),
             Ok(true) => match self.group {
-                Some(group) => self.bell.ring(group),
+                Some(group) => self.bell.put(group),
                 None => self.bell.wake(),
             },
             // Whoever came before has rung, and all are taken together.
@@ -240,7 +217,7 @@ impl Inbox {
     /// Moves everything into `taken`, which is empty; wakes `waker` at the next push. For the driver of
     /// this one alone.
     pub(crate) fn poll(&self, waker: &Waker, taken: &mut Vec<Request>) {
-        self.bell.driver.register(waker);
+        self.bell.listen(waker);
         self.take(taken);
     }
 
@@ -394,6 +371,6 @@ mod tests {
             push(&inbox);
             assert_eq!(woken.0.load(Relaxed), turn);
         }
-        assert!(inbox.bell.rang.lock().unwrap().is_empty());
+        assert_eq!(inbox.bell.take(&waker, &mut Vec::new()), 0);
     }
 }

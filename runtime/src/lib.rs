@@ -46,6 +46,7 @@ mod handle;
 mod health;
 mod inbox;
 mod look;
+mod mailbox;
 pub mod net;
 mod node;
 mod options;
@@ -53,6 +54,8 @@ mod restore;
 mod session;
 mod tape;
 mod trace;
+#[cfg(all(test, lakebed_loom))]
+mod woken;
 
 pub use clock::SystemClock;
 pub use dir::{DirError, MARK};

@@ -128,15 +128,16 @@ impl Committer {
             let (result, sync) = self.begin(request);
             match sync.filter(|_| result.is_ok()) {
                 Some(file) => syncs.entry(file).or_default().push(op),
-                None => ended.push((op, result)),
+                None => ended.push(Event::Completed { op, result }),
             }
         }
         if !ended.is_empty() {
-            self.done.extend(ended);
+            self.done.put_all(ended);
         }
         for (file, ops) in syncs {
             let result = perform_short(&*self.place, &DiskRequest::Sync { file });
-            self.done.extend(ops.into_iter().map(|op| (op, result.clone())));
+            let completed = |op| Event::Completed { op, result: result.clone() };
+            self.done.put_all(ops.into_iter().map(completed));
         }
     }
 

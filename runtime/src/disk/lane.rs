@@ -4,17 +4,16 @@
 //! Knows no engine. Invariant: each job ends once, and all have ended when the lane is dropped.
 
 use super::{
-    Ending, PASSES_MAX,
+    PASSES_MAX,
     kept::Kept,
     place::{self, Length, Place},
 };
-use futures::task::AtomicWaker;
+use crate::mailbox::Mailbox;
 use lakebed::{Class, DiskRequest, Event, OpId};
 use std::{
     collections::VecDeque,
     io, mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    task::Waker,
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -38,33 +37,7 @@ impl Job {
 }
 
 /// Where threads leave what has ended, for the driver to fetch.
-#[derive(Default)]
-pub(super) struct Done {
-    events: Mutex<Vec<Event>>,
-    driver: AtomicWaker,
-}
-
-impl Done {
-    pub(super) fn push(&self, op: OpId, result: Ending) {
-        self.extend([(op, result)]);
-    }
-
-    /// All at once: the driver is woken once.
-    pub(super) fn extend(&self, ended: impl IntoIterator<Item = (OpId, Ending)>) {
-        let events = ended.into_iter().map(|(op, result)| Event::Completed { op, result });
-        lock(&self.events).extend(events);
-        self.driver.wake();
-    }
-
-    /// Moves everything into `events` and says how much; wakes `waker` at the next.
-    pub(super) fn take(&self, waker: &Waker, events: &mut Vec<Event>) -> usize {
-        self.driver.register(waker);
-        let mut ended = lock(&self.events);
-        let count = ended.len();
-        events.append(&mut ended);
-        count
-    }
-}
+pub(super) type Done = Mailbox<Event>;
 
 /// Whether commits are on their way: background work waits, but not for ever.
 #[derive(Default)]
@@ -200,7 +173,7 @@ impl Shared {
         let length = Length::of(&request);
         let mut before_piece = || self.let_pass(class, length);
         let result = place::perform(&*self.place, &self.kept, request, &mut before_piece);
-        self.done.push(op, result);
+        self.done.put(Event::Completed { op, result });
     }
 
     /// A large file takes long: what is urgent or shorter goes between its pieces, so much of it at most.
@@ -227,6 +200,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Ending;
     use lakebed::{Completion, DiskError, File};
     use std::sync::{
         Weak,

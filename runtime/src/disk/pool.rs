@@ -14,7 +14,7 @@ use super::{
     kept::Kept,
     place::{self, Length, Place, is_snapshot_sync, perform_short},
 };
-use futures::task::AtomicWaker;
+use crate::mailbox::Mailbox;
 use lakebed::{Class, Completion, DiskRequest, File, GroupId, OpId};
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -168,8 +168,7 @@ struct Shared {
     state: Mutex<State>,
     /// One for each crew.
     arrived: [Condvar; CREWS.len()],
-    done: Mutex<Vec<(GroupId, OpId, Ending)>>,
-    driver: AtomicWaker,
+    done: Mailbox<(GroupId, OpId, Ending)>,
     /// Of all groups together.
     kept: Mutex<Kept>,
 }
@@ -256,8 +255,9 @@ impl Pool {
 
     /// What has ended since; wakes `waker` at the next.
     pub(crate) fn take(&self, waker: &Waker) -> Vec<(GroupId, OpId, Ending)> {
-        self.shared.driver.register(waker);
-        std::mem::take(&mut *lock(&self.shared.done))
+        let mut ended = Vec::new();
+        self.shared.done.take(waker, &mut ended);
+        ended
     }
 }
 
@@ -345,8 +345,7 @@ impl Shared {
     }
 
     fn tell(&self, group: GroupId, ended: Vec<(OpId, Ending)>) {
-        lock(&self.done).extend(ended.into_iter().map(|(op, ending)| (group, op, ending)));
-        self.driver.wake();
+        self.done.put_all(ended.into_iter().map(|(op, ending)| (group, op, ending)));
     }
 }
 

@@ -4,8 +4,7 @@
 //! came of them; meanwhile the loop goes on, and so do machines on other threads. Knows no engine and
 //! no client. Invariant: a machine is on one thread at a time, and its steps are performed in order.
 
-use crate::{clients::Table, guarded::Guarded};
-use futures::task::AtomicWaker;
+use crate::{clients::Table, guarded::Guarded, mailbox::Mailbox};
 use lakebed::{Clients, Event, GroupId, Machine, Outcome, RequestId, StateMachine};
 use std::{
     any::Any,
@@ -43,8 +42,7 @@ pub(super) struct Done<M> {
 
 struct Shared<M> {
     turns: Mutex<Receiver<Turn<M>>>,
-    home: Mutex<Vec<Home<M>>>,
-    driver: AtomicWaker,
+    home: Mailbox<Home<M>>,
 }
 
 /// See the module.
@@ -58,18 +56,12 @@ impl<M: StateMachine + Send + 'static> Threads<M> {
     /// comes home is waited for by nobody.
     pub(super) fn new(count: usize) -> io::Result<Self> {
         let (turns, arriving) = channel();
-        let shared = Arc::new(Shared {
-            turns: Mutex::new(arriving),
-            home: Mutex::default(),
-            driver: AtomicWaker::new(),
-        });
+        let shared = Arc::new(Shared { turns: Mutex::new(arriving), home: Mailbox::default() });
         for _ in 0..count {
             let shared = Arc::clone(&shared);
             let work = move || {
                 while let Some(turn) = shared.next() {
-                    let home = turn.take();
-                    lock(&shared.home).push(home);
-                    shared.driver.wake();
+                    shared.home.put(turn.take());
                 }
             };
             thread::Builder::new().name("lakebed-machine".into()).spawn(work)?;
@@ -94,8 +86,9 @@ impl<M> Threads<M> {
 
     /// Those that came home since; wakes `waker` when the next does.
     pub(super) fn take(&self, waker: &Waker) -> Vec<Home<M>> {
-        self.shared.driver.register(waker);
-        std::mem::take(&mut *lock(&self.shared.home))
+        let mut home = Vec::new();
+        self.shared.home.take(waker, &mut home);
+        home
     }
 }
 
