@@ -166,3 +166,67 @@ fn files_that_go_may_be_room_for_the_log_at_once() {
     assert!(!node.storage.marks().has(Mark::SegmentRecycled));
     assert_eq!((node.storage.durable(), node.storage.is_full()), (node.last.index, false));
 }
+
+#[test]
+fn snapshots_are_restored_and_the_log_below_them_goes() {
+    let mut node = Node::start(Disk::default(), format());
+    let members = node.recovered().membership.clone();
+    for round in 1..=4u64 {
+        node.append_all(round, sizes());
+        node.storage.hint_committed(node.last.index);
+        node.storage.retain(node.last.index, None);
+        node.captured = 0;
+        assert!(node.storage.capture(node.last, members.clone(), Timestamp(9)));
+        node.settle();
+        assert_eq!(node.storage.snapshot(), node.last);
+        let captured = node.captured;
+        node = node.restart();
+        assert_eq!(node.recovered().snapshot, LogId::new(Term(round), LogIndex(round * 300)));
+        assert_eq!(node.storage.restored(), Some(node.recovered().snapshot));
+        assert!(node.restored.iter().all(|&byte| byte == 7));
+        assert_eq!(node.restored.len(), captured);
+        let first = node.recovered().first;
+        assert!(first.0 <= (round - 1).max(1) * 300, "the log reaches the older snapshot");
+        assert!(round < 3 || first.0 > (round - 2) * 300 - 100, "{first} in round {round}");
+        assert_eq!(node.read(first.0).len() as u64, round * 300 + 1 - first.0);
+    }
+    let snapshots = node.disk.files.keys().filter(|f| matches!(f, File::Snapshot(_))).count();
+    assert_eq!(snapshots, 2);
+}
+
+/// What one member's snapshot was too far ago for went for all: another one's was given up with it.
+#[test]
+fn a_pin_that_is_too_far_behind_leaves_what_the_limit_keeps() {
+    let mut config = config();
+    config.tuning.retain_log_bytes = 0;
+    config.tuning.transfer_log_bytes_max = 24 * config.segment_bytes;
+    let mut node = Node::start_as(&config, Disk::default(), format());
+    let members = node.recovered().membership.clone();
+    for round in 1..=4u64 {
+        node.append_all(round, sizes());
+        node.storage.hint_committed(node.last.index);
+        node.storage.retain(node.last.index, Some(LogIndex(1)));
+        node.captured = 0;
+        assert!(node.storage.capture(node.last, members.clone(), Timestamp(9)));
+        node.settle();
+    }
+    let first = node.storage.first();
+    assert!(LogIndex(300) < first && first < LogIndex(750), "{first}");
+}
+
+#[test]
+fn a_bad_newest_snapshot_yields_to_the_older_one() {
+    let mut node = Node::start(Disk::default(), format());
+    let members = node.recovered().membership.clone();
+    for round in 1..=2u64 {
+        node.append_all(round, sizes());
+        node.captured = 0;
+        assert!(node.storage.capture(node.last, members.clone(), Timestamp(9)));
+        node.settle();
+    }
+    let newest = File::Snapshot(node.storage.snapshot());
+    node.disk.files.get_mut(&newest).expect("it was just made")[50_000] ^= 1;
+    node = node.restart();
+    assert_eq!(node.storage.restored(), Some(LogId::new(Term(1), LogIndex(300))));
+    assert!(node.restored.len() >= 100_000, "{} bytes", node.restored.len());
+}

@@ -1,6 +1,6 @@
 //! What the log costs as it goes on: when a snapshot is due, and which turns look after nothing else.
 
-use super::*;
+use super::{spares::spares, *};
 use crate::{entry::HEAD_BYTES, marks::Mark};
 
 const BODY: usize = 1000;
