@@ -266,6 +266,31 @@ impl Stream for Notes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inbox::End;
+    use futures::{FutureExt, StreamExt};
+
+    /// Those who were told nothing took what they had asked for as perhaps done.
+    #[test]
+    fn whoever_asks_behind_the_end_is_told_it() {
+        let inbox = Arc::new(Inbox::new(1 << 20));
+        let handle = Handle::new(Arc::clone(&inbox));
+        let (early, transfer) = (handle.control(Control::Snapshot), Control::Transfer { to: None });
+        let mut status = Status::default();
+        status.term = lakebed::Term(7);
+        inbox.close(End { halt: Arc::new(Halt::Stopped), status: status.clone() });
+        let stopping = Failure::Refused(Refusal::Stopping);
+        for order in [early, handle.control(transfer)] {
+            assert_eq!(order.now_or_never(), Some(Err(stopping.clone())));
+        }
+        let (written, read) =
+            (handle.propose_one(b"!"), handle.read_one(b"?", ReadMode::Linearizable));
+        for one in [written, read] {
+            assert_eq!(one.now_or_never(), Some(Err(stopping.clone())));
+        }
+        assert_eq!(handle.status().now_or_never(), Some(Ok(status)));
+        assert_eq!(handle.ended().now_or_never(), Some(Ok(Arc::new(Halt::Stopped))));
+        assert_eq!(handle.subscribe().next().now_or_never(), Some(None), "no note will come");
+    }
 
     #[test]
     fn answers_keep_their_order_and_their_borders() {
