@@ -97,7 +97,15 @@ fn nanos(time: Timespec) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::poll_fn;
+    use std::{
+        future::poll_fn,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering::SeqCst},
+        },
+        task::{Wake, Waker},
+    };
+    use tokio::time::advance;
 
     #[tokio::test]
     async fn a_deadline_is_never_early_and_may_be_moved() {
@@ -147,6 +155,36 @@ mod tests {
         let left = clock.timer.as_ref().unwrap().deadline() - TimerInstant::now();
         assert!(left <= AHEAD_MAX, "late by {left:?} after a suspend");
         assert!(clock.armed.unwrap() < far);
+    }
+
+    /// Counts how often it woke somebody.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    /// The timer has fired, and nothing else would wake whoever waits.
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_further_than_the_timer_is_looked_at_again_at_once() {
+        let mut clock = SystemClock::default();
+        let far = clock.now().after(Duration::from_secs(3600));
+        let woken = Arc::<Woken>::default();
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut poll = || clock.poll_deadline(&mut Context::from_waker(&waker), Some(far));
+        assert!(poll().is_pending());
+        advance(AHEAD_MAX * 2).await;
+        assert_eq!(woken.0.load(SeqCst), 1, "the timer has come");
+        assert!(poll().is_pending());
+        assert_eq!(woken.0.load(SeqCst), 2);
+        // It is set anew.
+        assert!(poll().is_pending());
+        assert_eq!(woken.0.load(SeqCst), 2);
+        advance(AHEAD_MAX * 2).await;
+        assert_eq!(woken.0.load(SeqCst), 3);
     }
 
     #[test]
