@@ -267,9 +267,12 @@ mod tests {
     use super::*;
     use crate::net::Identity;
     use lakebed::{ClusterId, GroupId};
-    use rustix::net::sockopt;
+    use rustix::net::{Shutdown, shutdown, sockopt};
     use std::sync::atomic::Ordering;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        task::yield_now,
+    };
 
     fn connector(node: u64) -> (Connector, mpsc::Receiver<Established>) {
         let identity =
@@ -351,6 +354,38 @@ mod tests {
             let open = stream.try_read(&mut [0]).unwrap_err();
             assert_eq!(open.kind(), io::ErrorKind::WouldBlock);
         }
+    }
+
+    /// Each behind the first few was called one too many, as if those before it were still at it.
+    #[tokio::test(start_paused = true)]
+    async fn handshakes_that_have_ended_crowd_out_nobody() {
+        let _still = time_stands_still();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (one, _established) = connector(1);
+        let counters = Arc::clone(&one.counters);
+        let failed = || counters.handshakes_failed.load(Ordering::Relaxed);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Arc::new(one).accept(listener));
+        for gone in 1..=HANDSHAKES_MAX as u64 + 2 {
+            drop(TcpStream::connect(address).await.unwrap());
+            while failed() < gone {
+                yield_now().await;
+            }
+            assert_eq!(failed(), gone);
+        }
+    }
+
+    /// Nobody would ever be let in again.
+    #[tokio::test(start_paused = true)]
+    async fn a_listener_that_fails_is_not_given_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // Whoever accepts there is told that it does not listen.
+        shutdown(&listener, Shutdown::Both).unwrap();
+        listener.accept().await.unwrap_err();
+        let (one, _established) = connector(1);
+        let accepts = timeout(BACKOFF_MAX * 10, Arc::new(one).accept(listener));
+        assert!(accepts.await.is_err(), "it has ended");
     }
 
     /// One that answers and leaves would be dialled as fast as that goes.
