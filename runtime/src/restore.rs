@@ -192,6 +192,67 @@ impl Clients for Nobody {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        groups::{GroupsNode, GroupsOptions},
+        handle::Carried,
+        options::Listen,
+    };
+    use lakebed::{Control, File, GroupId, Member};
+    use std::{future::poll_fn, net::TcpListener, pin::Pin, time::Duration};
+    use tokio::time::timeout;
+
+    struct Silent;
+
+    impl StateMachine for Silent {
+        fn apply(&mut self, _: LogId, _: Timestamp, _: &[u8], _: &mut Vec<u8>) {}
+
+        fn query(&self, _: &[u8], _: &mut Vec<u8>) {}
+
+        fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+            Box::new(std::iter::once(Bytes::from_static(b"state")))
+        }
+
+        fn restore(&mut self, _: u64, _: &[u8], _: bool) -> Result<(), MachineError> {
+            Ok(())
+        }
+    }
+
+    /// Its group's files would be taken for another group's, and a backup of what was restored for one that
+    /// says no number.
+    #[tokio::test]
+    async fn what_is_restored_is_the_group_that_was_backed_up_and_knows_of_as_many() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (cluster, group) = (ClusterId(7), GroupId(5));
+        let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+        let mut options = GroupsOptions::new(old, cluster, NodeId(1), Listen::Bound(listener));
+        options.groups = 6;
+        let (groups, mut node) = GroupsNode::open(options, |_| Silent).unwrap();
+        let handle = groups.create(group, [(1, address.as_str())]).unwrap();
+        let mut saved = Box::pin(async {
+            while handle.propose_one(b"command").await.is_err() {}
+            handle.control(Control::Snapshot).await
+        });
+        let saves = poll_fn(|cx| {
+            let polled = saved.as_mut().poll(cx);
+            assert!(Pin::new(&mut node).poll(cx).is_pending(), "nobody asked it to end");
+            polled
+        });
+        let saved = timeout(Duration::from_secs(60), saves).await.expect("waited in vain");
+        let Ok(Carried::Done(at)) = saved else { panic!("{saved:?}") };
+        let file = groups.path(group).join(File::Snapshot(at).name());
+
+        let backup = read_backup(&file, |_, _| ()).unwrap();
+        assert_eq!((backup.group, backup.groups), (group, 6));
+        let member = Member { id: NodeId(1), incarnation: 0, address: address.into() };
+        let members = Arc::new(Membership::of([member]));
+        let at = restore(&new, (ClusterId(8), NodeId(1)), members, (&file, backup), |_, _| ());
+        let made = new.join(File::Snapshot(at.unwrap()).name());
+        assert_eq!(dir::open_to_read(&new).unwrap().1, Owner { cluster: 8, group: 5, node: 1 });
+        let anew = read_backup(&made, |_, _| ()).unwrap();
+        assert_eq!((anew.group, anew.groups), (group, 6));
+    }
 
     /// A disk's failure would be told as a backup's.
     #[test]
