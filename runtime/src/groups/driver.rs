@@ -162,13 +162,15 @@ impl<M> Drop for Inner<M> {
             seat.inbox.abandon();
             seat.runner = None;
         }
+        // Whoever learns of the end may start anew: the address must be free by then, and the directories
+        // unlocked.
+        self.net.stop_listening();
         for Birth { inbox, directory, .. } in births {
             inbox.abandon();
             drop(directory);
             inbox.let_go();
         }
         self.threads = None;
-        // Whoever learns of the end may start anew: the directories must be unlocked by then.
         self.pool.close();
         self.seats.values().for_each(|seat| seat.inbox.let_go());
     }
@@ -282,8 +284,12 @@ impl<M: StateMachine> Inner<M> {
         }
     }
 
-    /// Ends a group of which nothing is believed any more. What its disk was told ends first.
+    /// Ends a group of which nothing is believed any more. What its disk was told ends first. A machine that
+    /// panics on a thread while that is awaited changes nothing.
     fn give_up(&mut self, group: GroupId, panic: &(dyn Any + Send)) {
+        if self.seats.get(&group).is_some_and(Seat::is_given_up) {
+            return;
+        }
         let halt = Halt::Panicked(text_of(panic).to_string());
         // An engine that panicked may do so again when it is asked.
         let status = catch_unwind(AssertUnwindSafe(|| self.host.status(group)));
@@ -545,6 +551,8 @@ fn entropy() -> Result<u64, StartError> {
     getrandom::u64().map_err(|error| StartError::System(io::Error::other(error)))
 }
 
+#[cfg(test)]
+mod ends;
 #[cfg(test)]
 mod turns;
 

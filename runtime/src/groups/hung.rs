@@ -324,7 +324,10 @@ async fn a_sync_that_fails_ends_its_group_alone_and_is_not_tried_again() {
 }
 
 /// A place that is let go of when this is called.
-struct Parting<F: FnMut() + Send + Sync + 'static>(Arc<dyn Place>, F);
+pub(super) struct Parting<F: FnMut() + Send + Sync + 'static>(
+    pub(super) Arc<dyn Place>,
+    pub(super) F,
+);
 
 impl<F: FnMut() + Send + Sync + 'static> Place for Parting<F> {
     fn perform(&self, request: &DiskRequest) -> Ending {

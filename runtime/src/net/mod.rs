@@ -181,7 +181,7 @@ impl Accepting {
 
 impl Drop for TcpNet {
     fn drop(&mut self) {
-        let _closed = self.accepting.accept().take();
+        self.stop_listening();
     }
 }
 
@@ -239,6 +239,11 @@ impl TcpNet {
         for connection in self.peers.values_mut().filter_map(|peer| peer.connection.as_mut()) {
             connection.make_room(self.limits.queue_bytes_max());
         }
+    }
+
+    /// Its address is free for another from here on.
+    pub(crate) fn stop_listening(&self) {
+        let _closed = self.accepting.accept().take();
     }
 
     /// What happened so far, and goes on to be counted.
