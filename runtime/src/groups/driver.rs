@@ -306,6 +306,8 @@ impl<M: StateMachine> Inner<M> {
     }
 
     fn take_births(&mut self, cx: &Context<'_>) {
+        // First: nobody has the handle of a group before it is to begin, so whoever rang has a seat behind
+        // this. One without a seat would not be looked at, and does not ring again.
         self.shared.bell.take(cx.waker(), &mut self.rang);
         let births = std::mem::take(&mut self.shared.state().births);
         for Birth { group, directory, start, inbox } in births {
@@ -342,8 +344,6 @@ impl<M: StateMachine> Inner<M> {
                 last: None,
             };
             self.seats.insert(group, seat);
-            // It may have rung before it had a seat.
-            self.rang.push(group);
             self.net.share(self.seats.len());
             if let Some(panic) = panic {
                 self.give_up(group, &*panic);
@@ -551,6 +551,8 @@ fn entropy() -> Result<u64, StartError> {
     getrandom::u64().map_err(|error| StartError::System(io::Error::other(error)))
 }
 
+#[cfg(test)]
+mod begins;
 #[cfg(test)]
 mod ends;
 #[cfg(test)]

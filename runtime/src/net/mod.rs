@@ -235,6 +235,12 @@ impl TcpNet {
         self.make_room();
     }
 
+    /// Bytes of messages that may wait for each peer.
+    #[cfg(test)]
+    pub(crate) const fn room(&self) -> usize {
+        self.limits.queue_bytes_max()
+    }
+
     fn make_room(&mut self) {
         for connection in self.peers.values_mut().filter_map(|peer| peer.connection.as_mut()) {
             connection.make_room(self.limits.queue_bytes_max());
