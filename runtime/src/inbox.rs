@@ -241,16 +241,24 @@ impl Inbox {
     /// The driver goes and nobody knows how it ends: replies are dropped, but for those to whoever waits
     /// for the end.
     pub(crate) fn abandon(&self) {
-        let mut state = self.state();
-        state.abandoned = true;
-        state.requests.retain(|request| matches!(request, Request::Ended(_)));
+        let is_late = |request: &mut Request| !matches!(request, Request::Ended(_));
+        let late: Vec<_> = {
+            let mut state = self.state();
+            state.abandoned = true;
+            state.requests.extract_if(.., is_late).collect()
+        };
+        // Whoever hears of it may ask again at once.
+        drop(late);
     }
 
     /// What the driver held is let go of: another may start. To be said behind [`abandon`](Self::abandon).
     pub(crate) fn let_go(&self) {
-        let mut state = self.state();
-        state.is_gone = true;
-        state.requests.clear();
+        let late = {
+            let mut state = self.state();
+            state.is_gone = true;
+            std::mem::take(&mut state.requests)
+        };
+        drop(late);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -261,7 +269,9 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::FutureExt;
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::task::Context;
 
     /// Counts how often it woke somebody.
     #[derive(Default)]
@@ -299,6 +309,32 @@ mod tests {
         [&three, &one].into_iter().for_each(push);
         bell.take(&waker, &mut rang);
         assert_eq!((&*rang, woken.0.load(Relaxed)), (&[GroupId(3), GroupId(1)][..], 2));
+    }
+
+    /// Asks again as soon as it is woken, as whoever goes on at once would.
+    struct Again(Arc<Inbox>);
+
+    impl std::task::Wake for Again {
+        fn wake(self: Arc<Self>) {
+            push(&self.0);
+        }
+    }
+
+    /// Waited for ever for the lock under which it was told.
+    #[test]
+    fn who_is_told_that_the_driver_goes_may_ask_again_at_once() {
+        let inbox = Arc::new(Inbox::new(100));
+        let waker = Waker::from(Arc::new(Again(Arc::clone(&inbox))));
+        let (reply, mut status) = oneshot::channel();
+        inbox.push(Request::Status(reply));
+        let (reply, mut ended) = oneshot::channel();
+        inbox.push(Request::Ended(reply));
+        let cx = &mut Context::from_waker(&waker);
+        assert!(status.poll_unpin(cx).is_pending() && ended.poll_unpin(cx).is_pending());
+        inbox.abandon();
+        assert!(status.poll_unpin(cx).is_ready() && ended.poll_unpin(cx).is_pending());
+        inbox.let_go();
+        assert!(ended.poll_unpin(cx).is_ready());
     }
 
     /// A query of one byte took hundreds, and was reckoned as five.
