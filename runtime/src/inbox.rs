@@ -7,14 +7,11 @@ use crate::{
     clients::BATCH_COUNT_MAX,
     handle::{Answers, Carried, Failure},
     mailbox::Mailbox,
+    sync::{Mutex, MutexGuard},
 };
 use bytes::Bytes;
 use futures::channel::{mpsc, oneshot};
 use lakebed::{Batch, Control, GroupId, Halt, Note, ReadMode, Refusal, Status, Tuning};
-#[cfg(lakebed_loom)]
-use loom::sync::{Mutex, MutexGuard};
-#[cfg(not(lakebed_loom))]
-use std::sync::{Mutex, MutexGuard};
 use std::{sync::Arc, task::Waker};
 
 /// About what a batch takes of memory beside the bytes of its commands or queries: the buffer's room for a

@@ -52,6 +52,7 @@ mod node;
 mod options;
 mod restore;
 mod session;
+mod sync;
 mod tape;
 mod trace;
 #[cfg(all(test, lakebed_loom))]

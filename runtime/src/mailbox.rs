@@ -3,16 +3,8 @@
 //! Knows nothing of what it holds. Invariant: what is left is taken once, in the order in which it came, and
 //! whoever takes is woken for what it did not find. `loom` looks for an order of steps in which it is not (`woken.rs`).
 
-#[cfg(not(lakebed_loom))]
-use futures::task::AtomicWaker;
-#[cfg(lakebed_loom)]
-use loom::{
-    future::AtomicWaker,
-    sync::{Mutex, MutexGuard},
-};
-#[cfg(not(lakebed_loom))]
-use std::sync::{Mutex, MutexGuard};
-use std::{mem, sync::PoisonError, task::Waker};
+use crate::sync::{AtomicWaker, Mutex, lock};
+use std::{mem, task::Waker};
 
 pub(crate) struct Mailbox<T> {
     items: Mutex<Vec<T>>,
@@ -26,7 +18,7 @@ impl<T> Mailbox<T> {
 
     /// All at once: the reader is woken once.
     pub(crate) fn put_all(&self, items: impl IntoIterator<Item = T>) {
-        self.lock().extend(items);
+        lock(&self.items).extend(items);
         self.wake();
     }
 
@@ -46,7 +38,7 @@ impl<T> Mailbox<T> {
     /// Moves everything to the end of `items` and says how much; wakes `waker` at the next.
     pub(crate) fn take(&self, waker: &Waker, items: &mut Vec<T>) -> usize {
         self.listen(waker);
-        let mut held = self.lock();
+        let mut held = lock(&self.items);
         let count = held.len();
         if items.is_empty() {
             mem::swap(&mut *held, items);
@@ -54,11 +46,6 @@ impl<T> Mailbox<T> {
             items.append(&mut held);
         }
         count
-    }
-
-    /// It is whole at every instant, whoever panicked.
-    fn lock(&self) -> MutexGuard<'_, Vec<T>> {
-        self.items.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Whoever waits is woken, in whatever order threads take their steps: `loom` goes through all in which a thread
-//! is interrupted three times, and says so when everybody waits for everybody. `just loom`, in a build of its own.
+//! Whoever waits is woken, in whatever order threads take their steps: `loom` goes through them, and
+//! says so when everybody waits for everybody. `just loom`, in a build of its own.
 
 use crate::{
     inbox::{Bell, Inbox, Request},
@@ -14,15 +14,19 @@ use std::{
     task::{Poll, Waker},
 };
 
-/// More than three interruptions bring nothing new, and take hours.
-fn model(run: impl Fn() + Send + Sync + 'static) {
+/// Goes through every order in which no more than so many steps of a thread are interrupted: all of them take
+/// hours. `LOOM_MAX_PREEMPTIONS` is another bound for all.
+pub(crate) fn model(interruptions: usize, run: impl Fn() + Send + Sync + 'static) {
     let mut model = Builder::new();
-    model.preemption_bound.get_or_insert(3);
+    model.preemption_bound.get_or_insert(interruptions);
     model.check(run);
 }
 
 /// Until `look`, which is called whenever its waker was woken, has found so much; and there is no more.
-fn found(count: usize, mut look: impl FnMut(&Waker) -> usize) -> impl Future<Output = ()> {
+pub(crate) fn found(
+    count: usize,
+    mut look: impl FnMut(&Waker) -> usize,
+) -> impl Future<Output = ()> {
     let mut found = 0;
     poll_fn(move |cx| {
         found += look(cx.waker());
@@ -45,7 +49,7 @@ fn take(inbox: &Inbox) -> usize {
 
 #[test]
 fn what_threads_leave_is_found() {
-    model(|| {
+    model(3, || {
         let mailbox = Arc::new(Mailbox::default());
         let threads = [1, 2].map(|item| {
             let mailbox = Arc::clone(&mailbox);
@@ -61,7 +65,7 @@ fn what_threads_leave_is_found() {
 /// Whom a driver has for itself wakes it at each request.
 #[test]
 fn what_is_asked_of_one_node_is_heard() {
-    model(|| {
+    model(3, || {
         let inbox = Arc::new(Inbox::new(100));
         let threads = [&inbox; 2].map(push);
         block_on(found(2, |waker| {
@@ -76,7 +80,7 @@ fn what_is_asked_of_one_node_is_heard() {
 /// The first request rings, and no other does before that one is taken.
 #[test]
 fn what_is_asked_of_one_group_of_many_is_heard() {
-    model(|| {
+    model(3, || {
         let bell = Arc::new(Bell::default());
         let inbox = Arc::new(Inbox::at(Arc::clone(&bell), GroupId(1), 100));
         let threads = [&inbox; 2].map(push);
@@ -92,7 +96,7 @@ fn what_is_asked_of_one_group_of_many_is_heard() {
 /// Whoever asks for the end of a node that ends without one is not left waiting, while others hold its inbox.
 #[test]
 fn who_asks_while_the_driver_goes_is_told() {
-    model(|| {
+    model(3, || {
         let inbox = Arc::new(Inbox::new(100));
         let (reply, mut receiver) = oneshot::channel();
         let thread = {

@@ -7,7 +7,8 @@
 
 use super::{
     ALIGN, Ending,
-    lane::{Done, Gate, Job, Lane},
+    gate::Gate,
+    lane::{Done, Job, Lane},
     open_direct,
     place::Place,
     uring::{Ended, Ring},

@@ -7,7 +7,8 @@
 
 use super::{
     Ending,
-    lane::{Done, Gate, Job, Lane},
+    gate::Gate,
+    lane::{Done, Job, Lane},
     place::{Length, Place, is_snapshot_sync, perform_short},
 };
 use crate::driver::Disk;

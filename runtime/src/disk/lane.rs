@@ -5,22 +5,23 @@
 
 use super::{
     PASSES_MAX,
+    gate::Gate,
     kept::Kept,
     place::{self, Length, Place},
 };
-use crate::mailbox::Mailbox;
+use crate::{
+    mailbox::Mailbox,
+    sync::{
+        Condvar, Mutex, lock,
+        thread::{self, JoinHandle},
+    },
+};
 use lakebed::{Class, DiskRequest, Event, OpId};
 use std::{
     collections::VecDeque,
-    io, mem,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread::{self, JoinHandle},
-    time::Duration,
+    io,
+    sync::{Arc, PoisonError},
 };
-
-/// The longest that a piece of a new file waits for commits to pause. Under a load that never does
-/// the next segment must still be ready in time: with [`PIECE_BYTES`](super::zeros::PIECE_BYTES), two seconds of it in one.
-const YIELD_MAX: Duration = Duration::from_micros(250);
 
 /// An operation on its way.
 #[derive(Debug)]
@@ -38,36 +39,6 @@ impl Job {
 
 /// Where threads leave what has ended, for the driver to fetch.
 pub(super) type Done = Mailbox<Event>;
-
-/// Whether commits are on their way: background work waits, but not for ever.
-#[derive(Default)]
-pub(super) struct Gate {
-    traffic: Mutex<Traffic>,
-    paused: Condvar,
-}
-
-#[derive(Default)]
-struct Traffic {
-    busy: bool,
-    /// Somebody waits for a pause: waking nobody costs a system call too, on the commit path.
-    awaited: bool,
-}
-
-impl Gate {
-    pub(super) fn set_busy(&self, busy: bool) {
-        let mut traffic = lock(&self.traffic);
-        traffic.busy = busy;
-        if !busy && mem::take(&mut traffic.awaited) {
-            self.paused.notify_all();
-        }
-    }
-
-    fn await_pause(&self) {
-        let mut traffic = lock(&self.traffic);
-        traffic.awaited = traffic.busy;
-        drop(self.paused.wait_timeout_while(traffic, YIELD_MAX, |traffic| traffic.busy));
-    }
-}
 
 #[derive(Default)]
 struct Queue {
@@ -190,11 +161,6 @@ impl Shared {
     fn pop_beside(&self, class: Class, length: Length) -> Option<Job> {
         lock(&self.queue).pop_beside(class, length)
     }
-}
-
-/// What is guarded here is whole at every instant, whoever panicked.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

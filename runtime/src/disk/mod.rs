@@ -5,6 +5,7 @@
 
 mod direct;
 mod files;
+mod gate;
 mod kept;
 mod lane;
 #[cfg(test)]
@@ -13,6 +14,8 @@ pub(crate) mod place;
 pub(crate) mod pool;
 mod removal;
 mod uring;
+#[cfg(all(test, lakebed_loom))]
+mod woken;
 mod zeros;
 
 pub use direct::UringDisk;

@@ -4,13 +4,15 @@
 //! returns: a panic would take its thread along, and what waited for that thread would never end.
 
 use super::{Ending, kept::Kept, removal, zeros};
-use crate::guarded::text_of;
+use crate::{
+    guarded::text_of,
+    sync::{Mutex, lock},
+};
 use lakebed::{Completion, DiskError, DiskRequest, File, files::Directory};
 use rustix::io::Errno;
 use std::{
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Mutex, PoisonError},
 };
 
 /// A directory, or what stands for one in a test.
@@ -61,11 +63,9 @@ fn caught(perform: impl FnOnce() -> Ending) -> Ending {
 }
 
 fn read(place: &dyn Place, kept: &Mutex<Kept>, file: File, offset: u64, len: usize) -> Ending {
-    // Whoever panicked, what is kept is whole.
-    let kept = || kept.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut memory = kept().memory(len);
+    let mut memory = lock(kept).memory(len);
     let read = place.read(file, offset, &mut memory[..len])?;
-    Ok(Completion::Read(kept().read(memory, read)))
+    Ok(Completion::Read(lock(kept).read(memory, read)))
 }
 
 impl Place for Directory {

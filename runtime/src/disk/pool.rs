@@ -14,15 +14,20 @@ use super::{
     kept::Kept,
     place::{self, Length, Place, is_snapshot_sync, perform_short},
 };
-use crate::mailbox::Mailbox;
+use crate::{
+    mailbox::Mailbox,
+    sync::{
+        Condvar, Mutex, lock,
+        thread::{self, JoinHandle},
+    },
+};
 use lakebed::{Class, Completion, DiskRequest, File, GroupId, OpId};
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
     ops::Range,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     task::Waker,
-    thread::{self, JoinHandle},
 };
 
 /// What groups stand in line for, the most urgent first.
@@ -44,10 +49,16 @@ struct Crew {
 }
 
 const CREWS: [Crew; 3] = [
-    Crew { name: "lakebed-commit", threads: 4, lines: COMMITS..CREATES },
-    Crew { name: "lakebed-disk", threads: 3, lines: CREATES..SNAPSHOTS },
-    Crew { name: "lakebed-sync", threads: 2, lines: SNAPSHOTS..LINES },
+    Crew { name: "lakebed-commit", threads: few_or(1, 4), lines: COMMITS..CREATES },
+    Crew { name: "lakebed-disk", threads: few_or(2, 3), lines: CREATES..SNAPSHOTS },
+    Crew { name: "lakebed-sync", threads: few_or(0, 2), lines: SNAPSHOTS..LINES },
 ];
+
+/// `loom` can tell everything of few threads only.
+const fn few_or(few: usize, threads: usize) -> usize {
+    if cfg!(lakebed_loom) { few } else { threads }
+}
+
 /// How many of its crew may be at what nobody waits for: one always is at hand for the rest.
 const BACKGROUND_MAX: usize = CREWS[crew_of(BACKGROUND)].threads - 1;
 
@@ -380,11 +391,6 @@ fn commit(
         ended.extend(ops.into_iter().map(|op| (op, result.clone())));
     }
     ended
-}
-
-/// What is guarded here is whole at every instant, whoever panicked.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

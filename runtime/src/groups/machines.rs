@@ -4,7 +4,12 @@
 //! came of them; meanwhile the loop goes on, and so do machines on other threads. Knows no engine and
 //! no client. Invariant: a machine is on one thread at a time, and its steps are performed in order.
 
-use crate::{clients::Table, guarded::Guarded, mailbox::Mailbox};
+use crate::{
+    clients::Table,
+    guarded::Guarded,
+    mailbox::Mailbox,
+    sync::{Mutex, lock},
+};
 use lakebed::{Clients, Event, GroupId, Machine, Outcome, RequestId, StateMachine};
 use std::{
     any::Any,
@@ -12,7 +17,7 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         mpsc::{Receiver, Sender, channel},
     },
     task::Waker,
@@ -153,11 +158,6 @@ impl Clients for Notebook {
         self.answers.extend_from_slice(answer);
         self.ends.push((id, self.answers.len()));
     }
-}
-
-/// What is guarded here is whole at every instant, whoever panicked.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
