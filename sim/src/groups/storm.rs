@@ -24,6 +24,8 @@ const CONVERGE_WITHIN: u64 = 10_000 * MS;
 const CALM: u64 = 1_000 * MS;
 /// So long a message may be on its way that was sent before everything was healed.
 const LATE: u64 = 1_000 * MS;
+/// In so many groups no more happens than in a storm of one.
+const GROUPS_LIKE_A_STORM: u64 = 10;
 /// So much of a trace stands on the screen of a failure.
 const LINES: usize = 25;
 
@@ -69,7 +71,9 @@ pub fn run<M: StateMachine, W: Workload>(
     workload: W,
 ) -> Result<Report, Box<Failure>> {
     let mut world = Groups::new(plan, census, machine, workload);
-    world.agenda.limit(happen_max(&world.plan));
+    // Logs that are looked through all the time are that in each group, and in calm seconds too.
+    let storms = census.groups.div_ceil(GROUPS_LIKE_A_STORM);
+    world.agenda.limit(happen_max(&world.plan).saturating_mul(storms));
     observe(seed, world, |world| {
         storm(world)?;
         world.heal();
