@@ -1,7 +1,38 @@
 //! What becomes of directories: whose they are, and how they are thrown away.
 
 use super::*;
-use lakebed::File;
+use bytes::Bytes;
+use lakebed::{File, LogId, MachineError, Timestamp};
+use std::net::TcpListener;
+
+/// A machine without a state.
+pub(super) struct Nothing;
+
+impl StateMachine for Nothing {
+    fn apply(&mut self, _: LogId, _: Timestamp, _: &[u8], _: &mut Vec<u8>) {}
+
+    fn query(&self, _: &[u8], _: &mut Vec<u8>) {}
+
+    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        Box::new(std::iter::empty())
+    }
+
+    fn restore(&mut self, _: u64, _: &[u8], _: bool) -> Result<(), MachineError> {
+        Ok(())
+    }
+}
+
+/// A node on a port of its own.
+pub(super) fn opened(dir: &Path) -> Result<(Groups, GroupsNode<Nothing>), StartError> {
+    let listen = Listen::Bound(TcpListener::bind("127.0.0.1:0").unwrap());
+    let options = GroupsOptions::new(dir, ClusterId(7), NodeId(1), listen);
+    GroupsNode::open(options, |_| Nothing)
+}
+
+/// What a node's handle knows, without a node.
+fn groups(dir: &Path) -> Groups {
+    Groups { dir: dir.to_owned(), cluster: ClusterId(7), node: NodeId(1), shared: Arc::default() }
+}
 
 /// `group-07` was taken for a group beside `group-7`, and `gone-07` was emptied.
 #[test]
@@ -22,12 +53,7 @@ fn a_group_has_one_name() {
 #[test]
 fn what_nothing_was_made_in_stays_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
-    let groups = Groups {
-        dir: dir.path().to_owned(),
-        cluster: ClusterId(7),
-        node: NodeId(1),
-        shared: Arc::default(),
-    };
+    let groups = groups(dir.path());
     let path = groups.path(GroupId(5));
     fs::create_dir(&path).unwrap();
     for left in ["", "node.new", "LOCK"] {
@@ -46,24 +72,8 @@ fn what_nothing_was_made_in_stays_as_it_is() {
 /// A second start, which is refused, while a removal is under way.
 #[tokio::test]
 async fn a_start_that_is_refused_changes_nothing() {
-    struct Nothing;
-    impl StateMachine for Nothing {
-        fn apply(&mut self, _: lakebed::LogId, _: lakebed::Timestamp, _: &[u8], _: &mut Vec<u8>) {}
-        fn query(&self, _: &[u8], _: &mut Vec<u8>) {}
-        fn freeze(&self) -> Box<dyn Iterator<Item = bytes::Bytes> + Send> {
-            Box::new(std::iter::empty())
-        }
-        fn restore(&mut self, _: u64, _: &[u8], _: bool) -> Result<(), lakebed::MachineError> {
-            Ok(())
-        }
-    }
     let dir = tempfile::tempdir().unwrap();
-    let open = || {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let listen = Listen::Bound(listener);
-        let options = GroupsOptions::new(dir.path(), ClusterId(7), NodeId(1), listen);
-        GroupsNode::open(options, |_| Nothing)
-    };
+    let open = || opened(dir.path());
     let (groups, _node) = open().unwrap();
     groups.create(GroupId(1), [(1, "127.0.0.1:1")]).unwrap();
     // As a removal leaves it midway.
@@ -80,12 +90,7 @@ async fn a_start_that_is_refused_changes_nothing() {
 #[test]
 fn of_a_directory_that_cannot_be_renamed_nothing_is_thrown_away() {
     let dir = tempfile::tempdir().unwrap();
-    let groups = Groups {
-        dir: dir.path().to_owned(),
-        cluster: ClusterId(7),
-        node: NodeId(1),
-        shared: Arc::default(),
-    };
+    let groups = groups(dir.path());
     let path = groups.path(GroupId(9));
     let (locked, vacant) = groups.lock(GroupId(9)).unwrap();
     assert!(vacant);

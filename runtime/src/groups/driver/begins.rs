@@ -1,21 +1,14 @@
 //! How a group begins, and a node's last: who wakes the loop for it, and what it hears.
 
 use super::*;
-use crate::{
-    groups::{Groups, GroupsError, GroupsNode, GroupsOptions},
-    options::Listen,
-};
+use crate::groups::{GroupsError, tests::opened};
 use bytes::Bytes;
 use futures::FutureExt;
-use lakebed::{
-    Class, DiskRequest, Extent, File, LogId, MachineError, NodeId, OpId, Timestamp, Tuning,
-};
+use lakebed::{Class, DiskRequest, Extent, File, OpId, Tuning};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use std::{
     fs,
     io::Write,
-    net::TcpListener,
-    path::Path,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -28,28 +21,6 @@ use std::{
 use tokio::time::timeout;
 
 const PATIENCE: Duration = Duration::from_secs(60);
-
-struct Nothing;
-
-impl StateMachine for Nothing {
-    fn apply(&mut self, _: LogId, _: Timestamp, _: &[u8], _: &mut Vec<u8>) {}
-
-    fn query(&self, _: &[u8], _: &mut Vec<u8>) {}
-
-    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-        Box::new(std::iter::empty())
-    }
-
-    fn restore(&mut self, _: u64, _: &[u8], _: bool) -> Result<(), MachineError> {
-        Ok(())
-    }
-}
-
-fn opened(dir: &Path) -> (Groups, GroupsNode<Nothing>) {
-    let listen = Listen::Bound(TcpListener::bind("127.0.0.1:0").unwrap());
-    let options = GroupsOptions::new(dir, ClusterId(7), NodeId(1), listen);
-    GroupsNode::open(options, |_| Nothing).unwrap()
-}
 
 /// Counts how often it woke somebody.
 #[derive(Default)]
@@ -66,7 +37,7 @@ impl Wake for Woken {
 async fn a_group_that_is_to_begin_and_the_end_of_a_node_wake_it() {
     let temporary = tempfile::tempdir().unwrap();
     for name in ["begins", "ends"] {
-        let (groups, mut node) = opened(&temporary.path().join(name));
+        let (groups, mut node) = opened(&temporary.path().join(name)).unwrap();
         let woken = Arc::<Woken>::default();
         let waker = Waker::from(Arc::clone(&woken));
         let mut poll = || Pin::new(&mut node).poll(&mut Context::from_waker(&waker));
@@ -85,7 +56,7 @@ async fn a_group_that_is_to_begin_and_the_end_of_a_node_wake_it() {
 #[tokio::test]
 async fn a_node_does_not_end_before_a_group_that_is_to_begin() {
     let temporary = tempfile::tempdir().unwrap();
-    let (groups, node) = opened(temporary.path());
+    let (groups, node) = opened(temporary.path()).unwrap();
     let handle = groups.join(GroupId(1)).unwrap();
     groups.shutdown(false);
     assert!(node.inner.poll_ended().is_pending());
@@ -115,7 +86,7 @@ impl Drop for Parting {
 #[tokio::test]
 async fn a_group_that_rings_while_the_node_looks_is_heard() {
     let temporary = tempfile::tempdir().unwrap();
-    let (groups, mut node) = opened(temporary.path());
+    let (groups, mut node) = opened(temporary.path()).unwrap();
     let (tell, told) = channel();
     let act = move || tell.send(groups.join(GroupId(1)).unwrap().status()).unwrap();
     let parting = Waker::from(Arc::new(Parting(Mutex::new(Some(Box::new(act))))));
@@ -135,7 +106,7 @@ async fn a_group_that_rings_while_the_node_looks_is_heard() {
 async fn a_group_is_not_begun_on_a_node_that_went_while_its_directory_was_opened() {
     for goes in [true, false] {
         let temporary = tempfile::tempdir().unwrap();
-        let (groups, node) = opened(temporary.path());
+        let (groups, node) = opened(temporary.path()).unwrap();
         let path = groups.path(GroupId(5));
         let (mark, other) = (path.join("node"), path.join("other"));
         fs::create_dir(&path).unwrap();
@@ -171,7 +142,7 @@ async fn a_group_is_not_begun_on_a_node_that_went_while_its_directory_was_opened
 #[tokio::test]
 async fn a_group_that_is_tuned_has_room_for_what_it_may_send_then() {
     let temporary = tempfile::tempdir().unwrap();
-    let (groups, mut node) = opened(temporary.path());
+    let (groups, mut node) = opened(temporary.path()).unwrap();
     let handle = groups.join(GroupId(1)).unwrap();
     let mut tuning = Tuning::default();
     let before = node.inner.net.room();
@@ -186,7 +157,7 @@ async fn a_group_that_is_tuned_has_room_for_what_it_may_send_then() {
 #[tokio::test]
 async fn the_end_of_a_groups_write_is_told_to_the_nodes_health() {
     let temporary = tempfile::tempdir().unwrap();
-    let (groups, mut node) = opened(temporary.path());
+    let (groups, mut node) = opened(temporary.path()).unwrap();
     groups.join(GroupId(1)).unwrap();
     let (inner, noop) = (&mut node.inner, Waker::noop());
     inner.gather(&mut Context::from_waker(noop));

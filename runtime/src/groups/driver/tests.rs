@@ -2,43 +2,24 @@
 
 use super::*;
 use crate::{
-    groups::{GroupsNode, GroupsOptions},
+    groups::{
+        GroupsNode, GroupsOptions,
+        tests::{Nothing, opened},
+    },
     net::Identity,
     options::Listen,
 };
 use bytes::Bytes;
-use lakebed::{LogId, MachineError, Member, Membership, NodeId, Timestamp};
+use lakebed::{Member, Membership, NodeId};
 use std::{future::poll_fn, net::TcpListener};
 use tokio::time::timeout;
-
-struct Nothing;
-
-impl StateMachine for Nothing {
-    fn apply(&mut self, _: LogId, _: Timestamp, _: &[u8], _: &mut Vec<u8>) {}
-
-    fn query(&self, _: &[u8], _: &mut Vec<u8>) {}
-
-    fn freeze(&self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-        Box::new(std::iter::empty())
-    }
-
-    fn restore(&mut self, _: u64, _: &[u8], _: bool) -> Result<(), MachineError> {
-        Ok(())
-    }
-}
-
-fn node(dir: &std::path::Path) -> (crate::groups::Groups, GroupsNode<Nothing>) {
-    let listen = Listen::Bound(TcpListener::bind("127.0.0.1:0").unwrap());
-    let options = GroupsOptions::new(dir, ClusterId(7), NodeId(1), listen);
-    GroupsNode::open(options, |_| Nothing).unwrap()
-}
 
 /// Nobody would ever drive it.
 #[tokio::test]
 async fn a_node_that_stops_or_has_gone_begins_no_group() {
     for goes in [true, false] {
         let temporary = tempfile::tempdir().unwrap();
-        let (groups, node) = node(temporary.path());
+        let (groups, node) = opened(temporary.path()).unwrap();
         if goes {
             drop(node);
         } else {
@@ -54,7 +35,7 @@ async fn a_node_that_stops_or_has_gone_begins_no_group() {
 #[tokio::test]
 async fn a_group_that_cannot_begin_leaves_nobody_waiting() {
     let temporary = tempfile::tempdir().unwrap();
-    let (groups, mut node) = node(temporary.path());
+    let (groups, mut node) = opened(temporary.path()).unwrap();
     let config = Config::new(GroupId(1), NodeId(1));
     node.inner.host.create(GroupId(1), Engine::new(config, 7).unwrap()).unwrap();
     let handle = groups.create(GroupId(1), [(1, "127.0.0.1:1")]).unwrap();
