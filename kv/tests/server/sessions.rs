@@ -2,14 +2,18 @@
 
 use super::*;
 
+/// The name of a new session.
+fn opened(client: &mut Client) -> String {
+    client.send(&command("LAKEBED SESSION OPEN"));
+    client.line();
+    client.line().trim().into()
+}
+
 #[test]
 fn a_write_of_a_session_is_applied_once_and_answered_alike() {
     let server = Server::start();
     let mut client = server.client();
-    client.send(&command("LAKEBED SESSION OPEN"));
-    client.line();
-    let name = client.line();
-    let name = name.trim();
+    let name = &opened(&mut client);
     let ask = |client: &mut Client, line: &str, expected: &str| {
         client.ask(&format!("LAKEBED SESSION {}", line.replace("NAME", name)), expected);
     };
@@ -38,10 +42,7 @@ fn a_write_of_a_session_is_applied_once_and_answered_alike() {
 fn what_is_wrong_with_a_session_is_said() {
     let server = Server::start();
     let mut client = server.client();
-    client.send(&command("LAKEBED SESSION OPEN"));
-    client.line();
-    let name = client.line();
-    let name = name.trim();
+    let name = &opened(&mut client);
     let mut says = |line: &str, expected: &str| {
         client.send(&command(&format!("LAKEBED SESSION {}", line.replace("NAME", name))));
         let answer = client.line();
