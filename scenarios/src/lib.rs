@@ -96,7 +96,7 @@ fn of_installs(plan: &mut Plan) {
     plan.tuning.transfer_bytes_per_second = 400 << 10;
     // Clients that only read leave little to be installed.
     plan.manner = Manner::default();
-    plan.geometry = Geometry { sector: 512, align: 512 };
+    plan.geometry = Geometry { sector: 512, align: 512, ..plan.geometry };
     plan.faults.extend(comings_and_goings(plan.seed));
     plan.faults.sort_by_key(|fault| fault.at);
 }
@@ -130,7 +130,7 @@ fn churn_of_installs(seed: Seed) -> Outcome {
         plan.tuning.retain_log_bytes = 0;
         plan.tuning.snapshot_age = Duration::from_millis(80);
         plan.tuning.transfer_bytes_per_second = 800 << 10;
-        plan.geometry = Geometry { sector: 512, align: 512 };
+        plan.geometry = Geometry { sector: 512, align: 512, ..plan.geometry };
         if plan.seed.is_multiple_of(2) {
             plan.clients = vec![Asks::all(); 24];
             plan.think.tail = MS / 2;

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::prng::{Concern, Draw};
 use lakebed::{Completion, DiskError, Extent, OpId, tape::Digest};
+use std::collections::BTreeSet;
 
 /// Which of the sectors and names that were not durable survive a power cut.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -82,18 +83,22 @@ struct Unit {
     extent: Extent,
 }
 
+/// How fine a torn sector is mixed at its finest, in bytes.
+const WORD: usize = 8;
+
 impl SimDisk {
     /// The power fails: what was not durable survives as `survivors` and chance say, operations
     /// in flight never end, and a new process sees only what is durable.
     pub fn cut_power(&mut self, survivors: Survivors, draw: &mut Draw) {
         let units = self.units();
         let mask = survivors.mask(units.len(), draw);
-        for (unit, survives) in units.iter().zip(mask) {
-            let survives = survives && (!unit.clean || survivors == Survivors::Random);
-            if survives {
-                self.land(unit);
-            }
+        let came_so_far = |unit: &Unit| !unit.clean || survivors == Survivors::Random;
+        let landed = units.into_iter().zip(mask).filter(|(unit, kept)| *kept && came_so_far(unit));
+        let mut landed: Vec<Unit> = landed.map(|(unit, _)| unit).collect();
+        if self.geometry.tears && survivors != Survivors::All {
+            landed = tear(landed, self.geometry.sector, draw);
         }
+        landed.iter().for_each(|unit| self.land(unit));
         for inode in self.inodes.values_mut() {
             lose_pieces(inode, survivors, draw);
         }
@@ -277,6 +282,40 @@ impl SimDisk {
         inode.start(seq, all.into_iter().zip(mask).filter(|(_, kept)| *kept).map(|(e, _)| e));
         inode.end(seq, tick);
     }
+}
+
+/// The power fails while sectors are written: of each the last write that came down, by chance, did so in parts. Only
+/// the last, for the disk was done with those before it.
+fn tear(landed: Vec<Unit>, sector: u32, draw: &mut Draw) -> Vec<Unit> {
+    let mut later = BTreeSet::new();
+    let mut torn = Vec::with_capacity(landed.len());
+    for unit in landed.into_iter().rev() {
+        let is_last = later.insert((unit.ino, unit.extent.offset / u64::from(sector)));
+        if is_last && draw.ratio(1, 3) {
+            torn.extend(parts(&unit.extent, draw).map(|extent| Unit { extent, ..unit }));
+        } else {
+            torn.push(unit);
+        }
+    }
+    torn.reverse();
+    torn
+}
+
+/// What of a torn sector came down: the first bytes, the last, or words here and there.
+fn parts(extent: &Extent, draw: &mut Draw) -> impl Iterator<Item = Extent> {
+    let (start, end) = (extent.offset, end_of(extent));
+    let border = draw.between(start, end);
+    let which = draw.below(3);
+    let words = (start..end).step_by(WORD).map(|at| (at, end.min(at + WORD as u64)));
+    let kept: Vec<Extent> = match which {
+        0 => part(extent, start, border).into_iter().collect(),
+        1 => part(extent, border, end).into_iter().collect(),
+        _ => words
+            .filter(|_| draw.ratio(1, 2))
+            .filter_map(|(from, to)| part(extent, from, to))
+            .collect(),
+    };
+    kept.into_iter()
 }
 
 /// The length goes with the last sector that survived; sometimes further, with zeros to show.

@@ -35,6 +35,8 @@ pub struct Geometry {
     pub sector: u32,
     /// What the engine was told to align to; a multiple of `sector`.
     pub align: u32,
+    /// Whether a sector that is being written when the power fails may be left half old and half new.
+    pub tears: bool,
 }
 
 /// How an operation is made to fail.

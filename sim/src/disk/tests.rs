@@ -27,8 +27,11 @@ struct Probe {
 impl Probe {
     /// A log of eight durable sectors, all zero, its name durable.
     fn with_log() -> Self {
-        let disk = SimDisk::new(Geometry { sector: 512, align: 512 });
-        let mut probe = Self { disk, op: 0 };
+        Self::of(Geometry { sector: 512, align: 512, tears: false })
+    }
+
+    fn of(geometry: Geometry) -> Self {
+        let mut probe = Self { disk: SimDisk::new(geometry), op: 0 };
         probe.run(create(LOG, 8 * SECTOR as u64)).unwrap();
         probe.run(DiskRequest::SyncDirectory).unwrap();
         probe
@@ -186,6 +189,43 @@ fn any_version_of_a_sector_may_survive_but_none_that_was_replaced_durably() {
     let outcomes = probe.outcomes(Survivors::Random);
     assert!(outcomes.iter().all(|outcome| outcome[1] == 2), "{outcomes:?}");
     assert_eq!(outcomes.len(), 4, "its neighbours are as undecided as before");
+}
+
+/// Which bytes are in the second sector after this crash, and whether they come as a first part and a last one, in words,
+/// or not mixed at all.
+fn second_sector(probe: &Probe, survivors: Survivors, seed: u64) -> (BTreeSet<u8>, usize) {
+    let mut disk = probe.disk.clone();
+    disk.cut_power(survivors, &mut draw(seed));
+    let content = disk.content(LOG).unwrap();
+    let mut sectors = content.chunks(SECTOR);
+    assert_eq!(uniform(sectors.next().unwrap()), 9, "what is durable does not tear");
+    let sector = sectors.next().unwrap();
+    let borders = sector.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    (sector.iter().copied().collect(), borders)
+}
+
+#[test]
+fn a_sector_that_tears_mixes_what_came_down_last_with_what_was_there() {
+    let mut probe = Probe::of(Geometry { sector: 512, align: 512, tears: true });
+    probe.run(durable(0, &[9])).unwrap();
+    probe.run(write(1, &[1])).unwrap();
+    probe.run(write(1, &[2])).unwrap();
+    let looks = |survivors| (0..600).map(move |seed| (survivors, seed));
+    let mut found: BTreeSet<Vec<u8>> = BTreeSet::new();
+    let mut finest = 0;
+    for (survivors, seed) in looks(Survivors::Random) {
+        let (bytes, borders) = second_sector(&probe, survivors, seed);
+        finest = finest.max(borders);
+        found.insert(bytes.into_iter().collect());
+    }
+    let all: [&[u8]; 6] = [&[0], &[0, 1], &[0, 2], &[1], &[1, 2], &[2]];
+    assert!(found.iter().eq(&all), "never three versions: {found:?}");
+    assert!(finest > 10, "words here and there: {finest}");
+    for (survivors, whole) in [(Survivors::None, 0), (Survivors::All, 2)] {
+        assert!(looks(survivors).all(|(survivors, seed)| {
+            second_sector(&probe, survivors, seed) == (BTreeSet::from([whole]), 0)
+        }));
+    }
 }
 
 #[test]

@@ -44,7 +44,11 @@ fn log(plan: &mut Plan) -> Vec<Field<'_>> {
 
 fn disk(plan: &mut Plan) -> Vec<Field<'_>> {
     let geometry = &mut plan.geometry;
-    vec![plain("sector", &mut geometry.sector), plain("align", &mut geometry.align)]
+    vec![
+        plain("sector", &mut geometry.sector),
+        plain("align", &mut geometry.align),
+        plain("tears", &mut geometry.tears),
+    ]
 }
 
 fn tuning(plan: &mut Plan) -> Vec<Field<'_>> {

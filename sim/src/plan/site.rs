@@ -52,6 +52,7 @@ pub(super) enum Site {
     HungStops = 42,
     BackUps = 43,
     Witnesses = 44,
+    Tears = 45,
 }
 
 impl Site {

@@ -98,9 +98,10 @@ impl Walk {
     fn new(seed: u64) -> Self {
         let mut draw = Draw::new(seed, Concern::Workload, 0, 0);
         let swarm = Swarm::of(&mut draw);
+        let tears = Draw::new(seed, Concern::Swarm, 0, 0).ratio(1, 4);
         let mut walk = Self {
             swarm,
-            device: Device::new(tuned(swarm).disk_align),
+            device: Device::new(tuned(swarm).disk_align, tears),
             storage: Storage::new(&tuned(swarm), seed),
             errand: Errand::Live,
             untouched: Vec::new(),

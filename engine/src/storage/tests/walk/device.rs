@@ -12,8 +12,8 @@ pub(super) struct Device {
 }
 
 impl Device {
-    pub(super) const fn new(align: u32) -> Self {
-        Self { disk: SimDisk::new(Geometry { sector: 512, align }), room: u64::MAX }
+    pub(super) const fn new(align: u32, tears: bool) -> Self {
+        Self { disk: SimDisk::new(Geometry { sector: 512, align, tears }), room: u64::MAX }
     }
 
     pub(super) fn submit(&mut self, op: OpId, request: DiskRequest) {
