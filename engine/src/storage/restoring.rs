@@ -118,8 +118,12 @@ impl Snapshots {
     }
 
     pub(crate) fn on_restored(&mut self, through: u64, result: Result<(), MachineError>) {
-        if let Err(error) = result {
-            self.fault = Some(Halt::Machine(error));
+        if let Err(MachineError(why)) = result {
+            // What a snapshot before it was to have taken in may still be answered.
+            let of = self.restoring.as_ref().filter(|_| self.unanswered.is_empty());
+            let of =
+                of.map(|restoring| format!("{} was not taken in: ", restoring.snapshot.file()));
+            self.fault = Some(Halt::Machine(MachineError(of.unwrap_or_default() + &why)));
             return;
         }
         if let Some(end) = self.unanswered.front() {

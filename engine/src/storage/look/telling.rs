@@ -37,8 +37,9 @@ impl Look {
                 return refused(row, File::HardState, 0, &expected, &format!("epoch {epoch}"));
             }
             "term-regressed" => format!("nothing of a later term than {}", hard.term),
-            "install-staged" | "install-unmarked" | "install-interrupted" => {
-                "no snapshot on its way from a peer: this version cannot finish that".into()
+            "install-interrupted" => {
+                "the whole of the snapshot that was on its way: nobody else is there to send it"
+                    .into()
             }
             "machine-ahead" => format!("a state machine that holds at most {}", log.last),
             _ => format!("a whole snapshot of {} or later", log.first.previous()),

@@ -77,7 +77,7 @@ fn an_install_that_is_marked_is_finished_only_with_the_snapshot_that_the_mark_na
     assert_eq!(look(&other, Start::Inspect).judgement.row, "install-interrupted");
     let (row, expected) = refusal(Node::start(other, Start::Run));
     assert_eq!(row, "install-interrupted");
-    assert!(expected.starts_with("no snapshot on its way from a peer"), "{expected}");
+    assert!(expected.starts_with("the whole of the snapshot that was on its way"), "{expected}");
 }
 
 fn refusal(node: Node) -> (&'static str, String) {

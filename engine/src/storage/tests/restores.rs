@@ -339,3 +339,64 @@ fn a_node_whose_machine_takes_in_another_state_says_so() {
     node.settle();
     assert_eq!(node.storage.recovery(last.index).phase, Phase::Ready);
 }
+
+/// Whoever updates the program, or mends it, starts the node with what is there: it names the snapshot that its
+/// machine does not take, ends, and removes nothing of what the next life needs.
+#[test]
+fn a_snapshot_that_the_machine_refuses_is_named_and_kept() {
+    let restarted = |node: Node| Node::start_behind(&config(), node.disk, Start::Run, 3);
+    let at = LogId::new(Term(1), LogIndex(1000));
+    let installed = || {
+        let mut node = node(3, 0);
+        node.behind = 3;
+        stage(&mut node, at, 200_000);
+        node.storage.install(at);
+        node.settle();
+        node
+    };
+    for (mut node, id) in
+        [(restarted(node(1, 2)), None), (restarted(node(3, 2)), None), (installed(), Some(at))]
+    {
+        let file = id.map_or_else(|| two(&node)[1], File::Snapshot);
+        assert!(!node.unanswered.is_empty() && node.storage.restored().is_none());
+        let through = node.unanswered.pop_front().expect("there is one");
+        let before = node.disk.files.clone();
+        node.storage.on_restored(through, Err(MachineError("of another kind".into())));
+        node.settle();
+        let why = format!("{file} was not taken in: of another kind");
+        assert_eq!(node.halted, Some(Halt::Machine(MachineError(why))));
+        assert_eq!(node.disk.files, before, "nothing is removed");
+        let mut node = restarted(node);
+        node.answer(0);
+        node.settle();
+        assert_eq!(node.storage.restored().map(File::Snapshot), Some(file), "by one that takes it");
+    }
+}
+
+/// What the file system or a person made of it: bytes behind its end, or some that are missing. Where its parts lie
+/// is told by where it ends, so it counts as lost, which is the less that it may be; nothing is taken from it by
+/// mistake.
+#[test]
+fn a_segment_of_another_length_than_it_says_counts_as_lost() {
+    let lengths: [fn(&mut Vec<u8>); 5] = [
+        |bytes| bytes.resize(bytes.len() + 512, 0),
+        |bytes| bytes.resize(bytes.len() + 4096, 0xa5),
+        |bytes| bytes.extend_from_within(..),
+        |bytes| bytes.truncate(bytes.len() - 512),
+        |bytes| bytes.truncate(512),
+    ];
+    for (changes, voters) in lengths.into_iter().flat_map(|changes| [(changes, 1), (changes, 3)]) {
+        let mut node = node_as(&config(), voters, 1, false);
+        let segments = |file: &&File| matches!(file, File::Segment(_));
+        let newest = *node.disk.files.keys().rfind(segments).expect("a log");
+        changes(node.disk.files.get_mut(&newest).expect("it is there"));
+        let before = node.disk.files.clone();
+        let node = Node::start(node.disk, Start::Run);
+        if voters == 1 {
+            assert!(matches!(node.halted, Some(Halt::Refused { .. })), "{:?}", node.halted);
+            assert_eq!(node.disk.files, before, "left as it was");
+        } else {
+            assert!(node.recovered().gate.is_some() && node.halted.is_none());
+        }
+    }
+}

@@ -218,6 +218,9 @@ fn a_restart_does_what_the_look_said() {
             let judgement = &found.judgement;
             assert_eq!((judgement.row, judgement.starts), (row, starts), "{found}");
             assert_eq!((found.defects.len(), found.is_well()), (defects, defects == 0), "{found}");
+            let goes_on =
+                found.defects.iter().any(|defect| defect.then.contains("does not read there"));
+            assert_eq!(goes_on, row == "ordinary" && defects > 0, "{found}");
         }
         let restarted = Node::start(disk, Start::Run);
         assert_eq!(restarted.halted.is_none(), starts, "{:?}", restarted.halted);

@@ -35,8 +35,10 @@ pub(super) struct SegmentCheck {
     last: LogIndex,
     seed: Seed,
     file_seed: FileSeed,
-    /// What a restart does about an entry that is bad.
-    then: String,
+    /// What a restart does about what it finds.
+    then: &'static str,
+    /// It finds nothing wrong, and goes by the slots as far as the log is proven durable.
+    goes_by_slots: bool,
 }
 
 /// Every segment of the log.
@@ -48,16 +50,20 @@ pub(super) fn checks<'a>(
         let header = look.segments.get(n + 1)?.header.as_ref();
         Some(header.map_or(LogIndex(0), |header| header.first))
     };
-    let does = inspection.judgement.does;
     look.segments
         .iter()
         .enumerate()
-        .map(move |(n, found)| SegmentCheck::new(look, found, next(n), does))
+        .map(move |(n, found)| SegmentCheck::new(look, found, next(n), inspection))
 }
 
 impl SegmentCheck {
     /// `next`: where the segment behind it begins, if there is one; zero if that is not known.
-    fn new(look: &Look, found: &SegmentFound, next: Option<LogIndex>, does: &str) -> Self {
+    fn new(
+        look: &Look,
+        found: &SegmentFound,
+        next: Option<LogIndex>,
+        inspection: &Inspection,
+    ) -> Self {
         let (group, is_followed) = (look.group(), next.is_some());
         let is_sealed = found.end.is_some();
         let next = next.filter(|next| next.0 > 0).map_or(LogIndex(u64::MAX), LogIndex::previous);
@@ -74,7 +80,8 @@ impl SegmentCheck {
             last: kept.max(proven),
             seed: look.seed(),
             file_seed: FileSeed::new(group, found.sequence),
-            then: does.into(),
+            then: inspection.judgement.does,
+            goes_by_slots: inspection.defects.is_empty(),
         }
     }
 
@@ -92,7 +99,7 @@ impl SegmentCheck {
                 self.align,
                 "a header, and as many bytes as it says".into(),
                 found,
-                self.then.clone(),
+                self.then.into(),
             );
             return findings.defects.push(defect);
         };
@@ -263,14 +270,14 @@ impl SegmentCheck {
         self.defect(offset, bytes.into(), expected, why.as_str().into(), self.then_of(index))
     }
 
-    /// A restart trusts the end record of a full segment.
+    /// A restart trusts the end record of a full segment, and slots up to what is proven durable.
     fn then_of(&self, index: LogIndex) -> String {
-        if self.is_sealed {
+        if self.is_sealed || self.goes_by_slots {
             format!(
                 "does not read there: when it reads entry {index} back it asks its peers for it"
             )
         } else {
-            self.then.clone()
+            self.then.into()
         }
     }
 }
