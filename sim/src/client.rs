@@ -92,9 +92,14 @@ pub(crate) fn mode(plan: &Plan, draw: &mut Draw) -> ReadMode {
     if takes_round { ReadMode::Linearizable } else { fresh(plan) }
 }
 
-/// As fresh as any, as long as clocks keep what is declared of them.
+/// As fresh as any: by a lease as long as clocks keep what is declared of them, or whatever they do where all
+/// reads are to take a round.
 pub(crate) const fn fresh(plan: &Plan) -> ReadMode {
-    if plan.tuning.lease_drift_ppm.is_some() { ReadMode::Lease } else { ReadMode::Linearizable }
+    let all_take_rounds = plan.manner.rounds >= RATE;
+    match plan.tuning.lease_drift_ppm {
+        Some(_) if !all_take_rounds => ReadMode::Lease,
+        _ => ReadMode::Linearizable,
+    }
 }
 
 /// The commands that are proposed beside one.
