@@ -104,6 +104,13 @@ fn doing(status: &Status) -> String {
         (Phase::Ready, _) if status.members.member(status.node).is_none() => {
             "waits to be added (lakebed member add)".into()
         }
+        (Phase::Ready, _) if status.leader.is_none() && status.gated => {
+            let found = status.recovery.verdict.iter().map(|found| format!(" ({found})"));
+            format!(
+                "has lost a part of its log, and waits for a leader to give it again{}",
+                found.collect::<String>()
+            )
+        }
         (Phase::Ready, _) if status.leader.is_none() => "waits for a leader".into(),
         (Phase::Ready, _) => "ready".into(),
         (phase, _) => format!("recovers: {phase}"),

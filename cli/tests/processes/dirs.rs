@@ -2,13 +2,15 @@
 //! and what to do, or repaired, and that is said. Nothing in them is changed.
 
 use crate::{
-    common::{Process, Scratch, connect, fails, lakebed, text},
+    cluster::Cluster,
+    common::{Process, Scratch, connect, eventually, fails, lakebed, text},
     lone::Lone,
     ports::ports,
 };
 use rustix::process::{Signal, getuid};
 use std::{
-    fs::{self, Permissions},
+    fs::{self, File, Permissions},
+    io::Write as _,
     os::unix::fs::PermissionsExt,
     path::Path,
 };
@@ -45,6 +47,24 @@ fn a_hard_state_damaged_in_all_copies_is_refused_with_the_way_out() {
     assert_eq!(fs::read(lone.path().join("hard-state")).unwrap(), before);
     fs::remove_file(lone.path().join("hard-state")).unwrap();
     lone.is_refused(&["hard-state", "come back under a new node id"]);
+}
+
+/// That it waits for a leader alone says nothing of why none comes.
+#[test]
+fn a_node_that_lost_its_log_says_so_while_it_waits() {
+    let mut cluster = Cluster::start(Scratch::new(), &[], |command| command);
+    let _: String = cluster.node(1).ask(&["SET", "key", "value"]);
+    cluster.kill(0..3);
+    for n in 0..3 {
+        let log = cluster.node_dir(n).join("log-1");
+        let mut log = File::options().append(true).open(log).unwrap();
+        log.write_all(&[0; 4096]).unwrap();
+    }
+    cluster.restart(0);
+    let is_told = |line: String| {
+        line.contains("node 1: has lost a part of its log") && line.contains("tail-unknown")
+    };
+    eventually("why it waits is told", || cluster.nodes[0].stderr.try_iter().any(is_told));
 }
 
 #[test]
