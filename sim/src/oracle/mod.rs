@@ -19,6 +19,7 @@ mod log_matching;
 mod members_in_force;
 mod memory_bounded;
 mod proof_follows;
+mod recovery_bounded;
 mod refills_durable;
 mod sessions_end;
 mod sessions_once;
@@ -117,6 +118,7 @@ pub(crate) struct Oracle<M> {
     votes: votes_once::Votes,
     snapshots: snapshots_durable::Snapshots,
     refills: refills_durable::Refills,
+    restarts: recovery_bounded::Restarts,
     transfers: transfers_at_once::Transfers,
     rates: transfer_rate::Rates,
     members: members_in_force::Members,
@@ -158,6 +160,7 @@ impl<M: StateMachine> Oracle<M> {
             votes: votes_once::Votes::new(nodes),
             snapshots: snapshots_durable::Snapshots::new(nodes),
             refills: refills_durable::Refills::new(nodes),
+            restarts: recovery_bounded::Restarts::new(nodes),
             transfers: transfers_at_once::Transfers::new(nodes),
             rates: transfer_rate::Rates::new(nodes),
             members: members_in_force::Members::new(nodes, members),
@@ -466,6 +469,16 @@ impl<M: StateMachine> Oracle<M> {
         answer: &[u8],
     ) -> Checked {
         self.once.on_reply(id, request, at, answer)
+    }
+
+    /// A node begins a life on a disk with so many bytes.
+    pub(crate) fn on_start(&mut self, node: usize, there: u64) {
+        self.restarts.on_start(node, there);
+    }
+
+    /// A node reads so much of its disk.
+    pub(crate) fn on_read(&mut self, node: usize, bytes: u64) -> Checked {
+        if self.was_judged(node) { Ok(()) } else { self.restarts.on_read(node, bytes) }
     }
 
     /// A node's machine begins with a state of its own.

@@ -6,6 +6,9 @@ use lakebed::{DiskRequest, Event, File, OpId, StateMachine};
 
 impl<M: StateMachine, W: Workload> World<M, W> {
     pub(super) fn submit(&mut self, at: usize, op: OpId, request: DiskRequest) -> Checked {
+        if let DiskRequest::Read { len, .. } = request {
+            self.oracle.on_read(at, len.into())?;
+        }
         let times = self.plan.disk;
         let (site, latency) = if is_sync(&request) {
             (SITE_SYNC, times.sync)

@@ -48,6 +48,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         if let Start::Resume { machine } = start {
             self.oracle.on_resume(at, machine);
         }
+        let there = self.nodes[at].disk.list().map(|(_, bytes)| bytes).sum();
+        self.oracle.on_start(at, there);
         self.nodes[at].start(engine, machine);
         self.feed(at, Some(Event::Start(start)))?;
         self.connect(at);
