@@ -57,8 +57,9 @@ impl Seed {
         Self { watch: Watch::Differ, ..self }
     }
 
-    /// The same; its run ends when so much has happened, if not before.
-    pub(crate) fn at_most(self, happen_max: u64) -> Self {
+    /// The same; its run fails when so much has happened, if it has not ended before.
+    #[must_use]
+    pub fn at_most(self, happen_max: u64) -> Self {
         Self { happen_max, ..self }
     }
 

@@ -8,7 +8,12 @@ impl Plan {
     #[must_use]
     pub fn swarm(seed: u64, nodes: usize) -> Self {
         let mut draw = Site::Churn.draw(seed);
-        if draw.ratio(1, 3) { Self::churn(seed, nodes) } else { Self::storm(seed, nodes) }
+        if !draw.ratio(1, 3) {
+            return Self::storm(seed, nodes);
+        }
+        // Drawn of another seed: of its own it would be the very plan that `churn` draws of it, and who
+        // sweeps over both would run it twice.
+        Self { seed, ..Self::churn(!seed, nodes) }
     }
 
     /// A storm over a cluster of so many voters and a few machines more, which take their places.
