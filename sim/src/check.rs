@@ -190,7 +190,8 @@ fn this_test(scenario: &str) -> String {
     let package = env::var("CARGO_PKG_NAME").map(|package| format!(" -p {package}"));
     let package = package.unwrap_or_default();
     let release = if cfg!(debug_assertions) { "" } else { " --release" };
-    // A test's thread is named after it; nextest runs it on the main one, by its exact name.
+    // A test's thread is named after it, but not one that it starts, or that another harness runs it on; of
+    // those the exact name is known where nextest runs them.
     let thread = std::thread::current().name().filter(|name| *name != "main").map(String::from);
     let exact = || env::args().skip_while(|argument| argument != "--exact").nth(1);
     let which = match thread.or_else(exact) {

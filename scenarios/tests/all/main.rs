@@ -17,3 +17,4 @@ mod plans;
 mod scrubs;
 mod stories;
 mod storms;
+mod stranger;
