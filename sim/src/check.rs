@@ -74,14 +74,26 @@ fn fails(
         panic!("{name}: failed with {begun}, and did not when it was to be shrunk");
     };
     let file = keep(name, &shrunk);
-    if let Err(error) = fs::write(path, file.to_string()) {
-        panic!("cannot write the shrunk plan to {}: {error}", path.display());
-    }
+    let (text, at) = (file.to_string(), path.display());
+    let kept = fs::write(path, &text);
     let smallest = Seed::of_plan(file.plan).traced();
     let failure = run(smallest).err().unwrap_or(shrunk.failure);
-    let commands = Commands::of_test(name, &Runs::Plan(path.clone()), seed);
     let told = format!("shrunk from {} to {}", shrunk.before, shrunk.after);
-    panic!("{}  {told}, in {}\n", screen(name, &failure, &commands), path.display());
+    match kept {
+        Ok(()) => {
+            let commands = Commands::of_test(name, &Runs::Plan(path.clone()), seed);
+            panic!("{}  {told}, in {at}\n", screen(name, &failure, &commands));
+        }
+        // The commands are those of what was to be shrunk, which is there.
+        Err(error) => {
+            let commands = Commands::of_test(name, &settings.runs, seed);
+            let screen = screen(name, &failure, &commands);
+            panic!(
+                "{screen}  {told}\ncannot write the shrunk plan to {at}: {error}; it is, to be kept by \
+                 hand:\n{text}"
+            );
+        }
+    }
 }
 
 /// Not captured by the harness; and whoever reads may have seen enough.

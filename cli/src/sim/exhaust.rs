@@ -3,11 +3,11 @@
 use super::{
     args::{Exhaust, Flips, Share},
     commands,
-    one::{keep_plan, refuse_unwritable},
+    one::{keep_or_print, refuse_unwritable},
     stop,
 };
 use crate::{args::refuse, counted, log::note, say};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use lakebed_scenarios::stories::{FLIPPED, STORIES, Told};
 use lakebed_sim::{
@@ -307,10 +307,7 @@ impl Kept {
         note(screen(name, failure, &commands(name, &path.to_string_lossy())));
         let mut file = PlanFile::new(name, failure.report.plan.clone());
         file.invariant = failure.violation.invariant.into();
-        let (file, at) = (file.to_string(), path.display());
-        keep_plan(&path, &file).map_err(|error| {
-            anyhow!("cannot write the plan to {at}: {error}; it is, to be kept by hand:\n{file}")
-        })
+        keep_or_print(&path, &file.to_string())
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
     commands, stop,
 };
 use crate::{args::refuse, log::note, say};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
 use lakebed_sim::{
     Failure, PlanFile, Report, Seed, check,
@@ -106,6 +106,14 @@ pub(super) fn keep_plan(path: &Path, text: &str) -> io::Result<()> {
     }
 }
 
+/// The same; what was found is not lost with its place.
+pub(super) fn keep_or_print(path: &Path, text: &str) -> Result<()> {
+    keep_plan(path, text).map_err(|error| {
+        let at = path.display();
+        anyhow!("cannot write the plan to {at}: {error}; it is, to be kept by hand:\n{text}")
+    })
+}
+
 /// `lakebed sim replay`: passes or fails, twice alike.
 pub(super) fn replay(one: &One) -> Result<ExitCode> {
     let (run, seed) = (one.scenario.run, one.seed());
@@ -183,26 +191,28 @@ pub(super) fn shrink(kept: &Kept) -> Result<ExitCode> {
     if let Some(said) = said {
         (file.bug, file.fix) = said;
     }
-    let smallest = Seed::of_plan(file.plan.clone());
-    keep_plan(&out, &file.to_string())
-        .with_context(|| format!("cannot write the plan to {}", out.display()))?;
-    say(told(&shrunk, begun, &out));
-    let traced = (one.scenario.run)(smallest.traced());
-    let one = One { scenario: one.scenario, which: Which::File(out) };
-    Ok(one.tell(&traced.err().unwrap_or(shrunk.failure)))
+    let kept = keep_or_print(&out, &file.to_string());
+    say(told(&shrunk, begun));
+    let smallest = Seed::of_plan(file.plan).traced();
+    let failure = (one.scenario.run)(smallest).err().unwrap_or(shrunk.failure);
+    if let Err(unkept) = kept {
+        // Its commands are those of what was to be shrunk, which is there.
+        one.tell(&failure);
+        return Err(unkept);
+    }
+    say(format_args!("kept in {}", out.display()));
+    Ok(One { scenario: one.scenario, which: Which::File(out) }.tell(&failure))
 }
 
-fn told(shrunk: &Shrunk, begun: Instant, out: &Path) -> String {
+fn told(shrunk: &Shrunk, begun: Instant) -> String {
     let Shrunk { before, after, tries, stopped, .. } = shrunk;
     let took = begun.elapsed().as_millis();
     let stopped = if *stopped { " (stopped early)" } else { "" };
     format!(
-        "shrunk from {before} to {after}: {} % removed in {tries} runs, {}.{:03} s{stopped}\nkept \
-         in {}",
+        "shrunk from {before} to {after}: {} % removed in {tries} runs, {}.{:03} s{stopped}",
         after.removed_since(*before),
         took / 1000,
-        took % 1000,
-        out.display()
+        took % 1000
     )
 }
 

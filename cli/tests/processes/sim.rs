@@ -309,6 +309,14 @@ fn what_fails_is_told_on_one_screen_and_made_small() {
     );
     fails(&["sim", "replay", "storm_of_three", small], 1, &["  broken: liveness: "]);
 
+    // What had been found was gone with its place, and so was the screen.
+    let full = ["sim", "shrink", "storm_of_three", &file, "--out", "/dev/full"];
+    let unkept = format!(
+        "cannot write the plan to /dev/full: No space left on device (os error 28); it is, to be \
+         kept by hand:\n{text}"
+    );
+    fails(&full, 1, &["  broken: liveness: ", &replay, &unkept]);
+
     // What can be read once was gone when all was done, and the result with it.
     let piped = dir.path().join("piped.plan");
     let mut shrink = lakebed(&["sim", "shrink", "storm_of_three", "/dev/stdin", "--out"]);

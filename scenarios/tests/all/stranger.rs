@@ -92,6 +92,17 @@ fn what_a_failure_prints_does_what_it_says() {
     let again = Screen::of(&printed(&dir, &small, "shrink"));
     assert!(smaller.exists() && again.faults.len() <= small.faults.len());
     assert_eq!(again.invariant, small.invariant);
+
+    // What had been found was gone with its place.
+    let full = format!("SIM_PLAN={} SIM_SHRINK=/dev/full", word(&shrunk));
+    let told = typed(&dir, &full, &["--exact", TEST]);
+    assert_eq!(Screen::of(&told).commands, small.commands);
+    let plan = fs::read_to_string(&smaller).unwrap();
+    let unkept = format!(
+        "cannot write the shrunk plan to /dev/full: No space left on device (os error 28); it is, to \
+         be kept by hand:\n{plan}"
+    );
+    assert!(told.contains(&unkept), "{told}");
     fs::remove_dir_all(&dir).unwrap();
 }
 
