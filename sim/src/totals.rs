@@ -18,6 +18,8 @@ pub struct Totals {
     pub failures: u64,
     /// What happened in them.
     pub stats: Stats,
+    /// Of all of them, runs in which a power cut met writes that were not durable.
+    pub seeds_crashed_with_writes_pending: u64,
     /// Simulated nanoseconds.
     pub time: u64,
     /// Of the digests of all runs; below [`DIGESTS`], by which sums of several are to be taken.
@@ -29,7 +31,15 @@ pub struct Totals {
 impl Default for Totals {
     fn default() -> Self {
         let (stats, marks) = (Stats::default(), vec![0; Mark::ALL.len()]);
-        Self { seeds: 0, failures: 0, stats, time: 0, digest: 0, marks }
+        Self {
+            seeds: 0,
+            failures: 0,
+            stats,
+            seeds_crashed_with_writes_pending: 0,
+            time: 0,
+            digest: 0,
+            marks,
+        }
     }
 }
 
@@ -39,6 +49,8 @@ impl Totals {
         self.seeds += 1;
         self.failures += u64::from(failed);
         self.stats += report.stats;
+        self.seeds_crashed_with_writes_pending +=
+            u64::from(report.stats.crashes_with_writes_pending > 0);
         self.time += report.time;
         let mut digest = Digest::default();
         digest.bytes(scenario.as_bytes());
@@ -58,10 +70,12 @@ impl Totals {
 
 impl AddAssign<&Self> for Totals {
     fn add_assign(&mut self, other: &Self) {
-        let Self { seeds, failures, stats, time, digest, marks } = other;
+        let Self { seeds, failures, stats, seeds_crashed_with_writes_pending, time, digest, marks } =
+            other;
         self.seeds += seeds;
         self.failures += failures;
         self.stats += *stats;
+        self.seeds_crashed_with_writes_pending += seeds_crashed_with_writes_pending;
         self.time += time;
         self.digest = (self.digest + digest) % DIGESTS;
         self.marks.iter_mut().zip(marks).for_each(|(sum, count)| *sum += count);

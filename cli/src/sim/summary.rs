@@ -24,6 +24,7 @@ struct Json {
     events: u64,
     crashes: u64,
     crashes_with_writes_pending: u64,
+    seeds_crashed_with_writes_pending: u64,
     client_operations: u64,
     sim_seconds: f64,
     wall_seconds: f64,
@@ -48,6 +49,7 @@ impl Summary {
             events: stats.events,
             crashes: stats.crashes,
             crashes_with_writes_pending: stats.crashes_with_writes_pending,
+            seeds_crashed_with_writes_pending: self.totals.seeds_crashed_with_writes_pending,
             client_operations: stats.answered,
             sim_seconds: Duration::from_nanos(time).as_secs_f64(),
             wall_seconds: self.wall.as_secs_f64(),
@@ -86,10 +88,11 @@ impl fmt::Display for Summary {
         )?;
         writeln!(
             f,
-            "  faults: {} power cuts ({} with writes pending), {} kills, {} disk failures, {} \
+            "  faults: {} power cuts ({} with writes pending, in {}), {} kills, {} disk failures, {} \
              messages lost, {} stale",
             stats.crashes,
             stats.crashes_with_writes_pending,
+            counted(self.totals.seeds_crashed_with_writes_pending, "seed"),
             stats.kills,
             stats.disk_failures,
             stats.messages_lost,

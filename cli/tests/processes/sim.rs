@@ -51,6 +51,7 @@ fn a_sweep_ends_with_one_object() {
         "events",
         "crashes",
         "crashes_with_writes_pending",
+        "seeds_crashed_with_writes_pending",
         "client_operations",
         "refusals",
         "amnesias",
@@ -63,9 +64,11 @@ fn a_sweep_ends_with_one_object() {
     assert_eq!(keys, expected.into());
     assert_eq!((&json["seeds"], &json["failures"]), (&6.into(), &0.into()));
     assert!(json["crashes_with_writes_pending"].as_u64() >= Some(12), "{json}");
+    assert_eq!(json["seeds_crashed_with_writes_pending"], 6);
     assert_eq!(json["marks"]["MachineFedFromDisk"], 6);
     let text = succeeds(&SIX_SEEDS);
     assert!(text.starts_with("storm_of_three: 6 seeds, 0 failures\n"), "{text}");
+    assert!(text.contains(" with writes pending, in 6 seeds), "), "{text}");
     assert!(text.trim_end().ends_with(&format!("digest: {}", json["digest"])), "{text}");
 }
 
