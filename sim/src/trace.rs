@@ -1,12 +1,15 @@
 //! What happened, one line per event and per action, for people: the simulated time, the node (or
-//! `-` for all), `>` for an event and `<` for an action, and what it is.
+//! `-` for all), where there are many groups the group (or `-` for a host and all of its own), `>` for an
+//! event and `<` for an action, and what it is.
 //!
 //! A run is traced only when somebody will read it: a failing seed is run once more with the trace
 //! on, which costs nothing to those that pass.
 
 use crate::plan::MS;
 use bytes::Bytes;
-use lakebed::{Action, Completion, DiskRequest, Event, Extent, Machine, inspect::describe};
+use lakebed::{
+    Action, Completion, DiskRequest, Event, Extent, GroupId, Machine, inspect::describe,
+};
 use std::collections::VecDeque;
 
 /// How many lines are kept.
@@ -56,6 +59,12 @@ impl Trace {
         lines.reverse();
         lines
     }
+}
+
+/// A line of a world of many groups, in the columns of one.
+pub(crate) fn about(group: Option<GroupId>, line: &str) -> String {
+    let which = group.map_or_else(|| "-".into(), |group| group.to_string());
+    format!("{which:>3} {line}")
 }
 
 /// An event in one line.

@@ -184,20 +184,42 @@ fn a_trace_has_a_line_per_event_in_fixed_columns() {
     let trace = succeeds(&["sim", "trace", "storm_of_one", "11"]);
     assert!(trace.lines().count() > 5000);
     for line in trace.lines() {
-        let (time, rest) = line.split_at(14);
-        assert!(time.trim_start().ends_with("ms"), "{line}");
-        let who = rest.get(1..3).unwrap().trim_start();
+        let (who, what) = columns(line);
         assert!(["1", "-"].contains(&who), "{line}");
-        assert!(
-            who == "-"
-                || ["killed", "power", "halted", "copy", "damaged", ">", "<"].contains(&word(rest)),
-            "{line}"
-        );
+        assert!(who == "-" || tells(what), "{line}");
     }
 }
 
-fn word(rest: &str) -> &str {
-    rest[4..].split([' ', ':']).next().unwrap()
+/// Where there are many, the group stands behind the node: it was a part of the text, and of what a node
+/// received nothing told whose it was.
+#[test]
+fn a_trace_of_many_groups_has_a_column_for_them() {
+    let trace = succeeds(&["sim", "trace", "groups", "1"]);
+    let mut received = BTreeSet::new();
+    for line in trace.lines() {
+        let (who, rest) = columns(line);
+        let (group, what) = (rest[..3].trim_start(), &rest[4..]);
+        assert!(who == "-" || (1..=9).contains(&who.parse().unwrap()), "{line}");
+        assert!(group == "-" || group.parse::<u64>().is_ok(), "{line}");
+        assert!(who == "-" || tells(what), "{line}");
+        let message = what.strip_prefix("> from ").filter(|from| !from.ends_with(" beat"));
+        let is_of_group = what.starts_with("< ") && !what.starts_with("< connect ");
+        assert!(group != "-" || (message.is_none() && !is_of_group), "{line}");
+        received.extend(message.map(|_| group));
+    }
+    assert!(received.len() >= 8, "{received:?}");
+}
+
+/// Of a line of a trace, who it is about, and what it says.
+fn columns(line: &str) -> (&str, &str) {
+    let (time, rest) = line.split_at(14);
+    assert!(time.trim_start().ends_with("ms"), "{line}");
+    (rest.get(1..3).unwrap().trim_start(), &rest[4..])
+}
+
+fn tells(what: &str) -> bool {
+    let words = ["killed", "power", "falls", "halted", "is", "copy", "damaged", ">", "<"];
+    words.contains(&what.split([' ', ':', ',']).next().unwrap())
 }
 
 fn plan(dir: &Path, name: &str, text: &str) -> String {

@@ -92,7 +92,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         checked.map_err(|violation| of_group(id, violation))?;
         match group.changes.on_end(request, outcome) {
             Some(Ended::Refused { number, why, turn }) => {
-                self.note(None, || format!("group {id}: change {number} refused: {why}"));
+                self.note(None, Some(id), || format!("change {number} refused: {why}"));
                 if let Some(turn) = turn {
                     self.schedule(self.now + PAUSE, Coming::Change { group: id, number, turn });
                 }

@@ -45,7 +45,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         let seat = self.nodes[node].seats.get_mut(&group).expect("it was judged");
         rot_hard_state(&mut seat.disk, copy);
         self.stats.disk_failures += 1;
-        self.note(Some(node), || format!("group {group}: copy {copy} of the hard state rots"));
+        self.note(Some(node), Some(group), || format!("copy {copy} of the hard state rots"));
     }
 
     /// A node loses power, and a part of the disk of one of its groups is damaged.
@@ -83,8 +83,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         seat.scars.entries.extend(group.harmed.of(node));
         seat.scars.files.push(file);
         self.struck("damage");
-        self.note(Some(node), || {
-            format!("group {id} damaged: {part:?} of {file} at byte {at}, {how:?}")
+        self.note(Some(node), Some(id), || {
+            format!("damaged: {part:?} of {file} at byte {at}, {how:?}")
         });
     }
 

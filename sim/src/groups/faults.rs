@@ -14,7 +14,7 @@ use lakebed::{Control, Engine, Event, GroupId, HostEvent, Membership, StateMachi
 impl<M: StateMachine, W: Workload> Groups<M, W> {
     /// Lets a planned fault strike. What strikes a disk strikes that of one group.
     pub fn strike(&mut self, fault: &FaultKind) -> Checked {
-        self.note(None, || format!("fault: {fault}"));
+        self.note(None, None, || format!("fault: {fault}"));
         // Others wait for what they are to strike, and are counted then.
         let waits = matches!(
             fault,
@@ -103,7 +103,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
 
     /// Ends every fault.
     pub fn heal(&mut self) {
-        self.note(None, || "heal".into());
+        self.note(None, None, || "heal".into());
         self.healed = Some(self.asked());
         self.armed.clear();
         self.network.heal();
@@ -211,7 +211,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
 
     /// The same, and it stays down.
     pub fn die(&mut self, node: usize, survivors: Option<Survivors>) {
-        self.note(Some(node), || format!("falls, survivors {survivors:?}"));
+        self.note(Some(node), None, || format!("falls, survivors {survivors:?}"));
         let draw = self.disks.lane(SITE_CRASH, node as u32);
         let mut is_pending = false;
         for seat in self.nodes[node].seats.values_mut() {

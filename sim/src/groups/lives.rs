@@ -143,7 +143,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
 
     /// A group is created on all its members that are up; the others find it when they start.
     pub(super) fn create(&mut self, group: GroupId) -> Checked {
-        self.note(None, || format!("group {group} is created"));
+        self.note(None, Some(group), || "is created".into());
         self.found(group);
         for node in 0..self.nodes.len() {
             if self.hosted_by(node).contains(&group) {
@@ -157,7 +157,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
 
     /// A group is removed for good: each of its engines stops, and its disk is thrown away.
     pub(super) fn remove(&mut self, group: GroupId) -> Checked {
-        self.note(None, || format!("group {group} is removed"));
+        self.note(None, Some(group), || "is removed".into());
         let Some(gone) = self.groups.get_mut(&group).filter(|gone| !gone.is_removed) else {
             return Ok(());
         };

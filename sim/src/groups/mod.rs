@@ -30,7 +30,7 @@ use crate::{
     oracle::{Oracle, Violation},
     plan::{self, MS, Plan, US},
     prng::{Concern, Stream},
-    trace::{Print, Trace},
+    trace::{Print, Trace, about},
     world::{Acknowledged, Armed, Hearsay, Stats},
 };
 use agenda::Coming;
@@ -284,9 +284,9 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         self.trace.as_ref().map_or_else(Vec::new, |trace| trace.last(node, count))
     }
 
-    fn note(&mut self, node: Option<usize>, line: impl FnOnce() -> String) {
+    fn note(&mut self, node: Option<usize>, group: Option<GroupId>, line: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
-            trace.add(self.now, node, &line());
+            trace.add(self.now, node, &about(group, &line()));
         }
     }
 

@@ -195,7 +195,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     /// An engine ended by itself, and its node goes on. It comes back, unless its group was removed,
     /// or the node from its group.
     pub(super) fn halted(&mut self, at: usize, group: GroupId, halt: &Halt) -> Checked {
-        self.note(Some(at), || format!("group {group} halted: {halt}"));
+        self.note(Some(at), Some(group), || format!("halted: {halt}"));
         let has_left = *halt == Halt::Removed && self.groups[&group].oracle.is_former(at);
         let seat = self.nodes[at].seats.get(&group);
         let is_usual = seat.is_some_and(|seat| seat.told.excuses(halt, false));
@@ -235,7 +235,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
     /// A group ends on a node without a word, as one does whose machine panics, and never comes back; the
     /// node goes on.
     pub(super) fn give_up(&mut self, at: usize, group: GroupId) -> Checked {
-        self.note(Some(at), || format!("group {group} is given up"));
+        self.note(Some(at), Some(group), || "is given up".into());
         self.leave_host(at, group);
         self.feed(at, [])
     }

@@ -9,7 +9,7 @@ use crate::{
     network::Fate,
     node::is_sync,
     oracle::{Checked, Seen, Violation},
-    trace,
+    trace::{self, about},
 };
 use bytes::{Bytes, BytesMut};
 use lakebed::{
@@ -139,7 +139,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         match action {
             HostAction::Group(group, action) => {
                 if self.trace.is_some() {
-                    self.note(Some(at), || format!("group {group}: {}", trace::action(&action)));
+                    self.note(Some(at), Some(group), || trace::action(&action));
                 }
                 self.perform_for(at, group, action)
             }
@@ -150,7 +150,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             }
             HostAction::Connect(members) => {
                 if self.trace.is_some() {
-                    self.note(Some(at), || format!("< connect {members}"));
+                    self.note(Some(at), None, || format!("< connect {members}"));
                 }
                 self.want(at, &members);
                 Ok(())
@@ -241,13 +241,18 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
 
 fn told(event: &HostEvent) -> String {
     match event {
-        HostEvent::Group(group, event) => format!("group {group}: {}", trace::event(event)),
-        HostEvent::Received { from, bytes } if is_beat(bytes) => format!("> from {from} beat"),
-        HostEvent::Received { from, bytes } => {
-            trace::event(&Event::Received { from: *from, bytes: bytes.clone() })
+        HostEvent::Group(group, event) => about(Some(*group), &trace::event(event)),
+        HostEvent::Received { from, bytes } if is_beat(bytes) => {
+            about(None, &format!("> from {from} beat"))
         }
-        HostEvent::Link { peer, up } => trace::event(&Event::Link { peer: *peer, up: *up }),
-        HostEvent::Time(time) => format!("> it is {time}"),
+        HostEvent::Received { from, bytes } => {
+            let event = Event::Received { from: *from, bytes: bytes.clone() };
+            about(addressed_to(bytes), &trace::event(&event))
+        }
+        HostEvent::Link { peer, up } => {
+            about(None, &trace::event(&Event::Link { peer: *peer, up: *up }))
+        }
+        HostEvent::Time(time) => about(None, &format!("> it is {time}")),
     }
 }
 
