@@ -139,34 +139,39 @@ impl Sweep {
     }
 
     fn show(&self, said: &mut Instant) {
-        let shown = {
-            let (totals, failed) = &*self.sum.lock().expect("no thread died with it");
-            let stats = totals.stats;
-            let faults = stats.crashes + stats.kills + stats.disk_failures;
-            let marks = totals.marks.iter().filter(|runs| **runs > 0).count();
-            format!(
-                "{} s simulated, {faults} faults, {marks} of {} marks, {} failures",
-                totals.time / 1_000_000_000,
-                totals.marks.len(),
-                failed.len()
-            )
-        };
+        let shown = shown(&self.sum.lock().expect("no thread died with it").0);
         if std::io::stderr().is_terminal() {
             self.bar.set_message(shown);
         } else if said.elapsed() >= LINE {
             *said = Instant::now();
-            note(format_args!(
-                "{} of {} seeds; {shown}",
-                self.bar.position(),
-                self.bar.length().unwrap_or(0)
-            ));
+            let (run, all) = (self.bar.position(), self.bar.length().unwrap_or(0));
+            note(format_args!("{}; {shown}", pace(run, all, self.bar.elapsed())));
         }
     }
+}
+
+/// What the runs so far came to.
+fn shown(totals: &Totals) -> String {
+    format!(
+        "{} s simulated, {} faults, {} of {} marks, {} failures",
+        totals.time / 1_000_000_000,
+        totals.stats.faults.iter().sum::<u64>(),
+        totals.marks.iter().filter(|runs| **runs > 0).count(),
+        totals.marks.len(),
+        totals.failures
+    )
+}
+
+/// How far it is, and how fast, where no bar shows it.
+fn pace(run: u64, all: u64, took: Duration) -> String {
+    let per_second = u128::from(run) * 1000 / took.as_millis().max(1);
+    format!("{run} of {all} seeds, {per_second} seeds/s")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lakebed_sim::plan::kind_names;
     use std::collections::BTreeSet;
 
     fn runs(first: u64, end: u64, of: u64) -> Vec<BTreeSet<(&'static str, u64)>> {
@@ -175,6 +180,22 @@ mod tests {
             (0..).map_while(|n| sweep.at(n)).map(|(scenario, seed)| (scenario.name, seed)).collect()
         };
         (0..of).map(shard).collect()
+    }
+
+    /// Partitions, pauses and clocks were no faults, and a log did not tell how fast it goes.
+    #[test]
+    fn every_fault_that_struck_is_shown_and_how_fast_seeds_are_run() {
+        let mut totals = Totals { time: 7_900_000_000, failures: 2, ..Totals::default() };
+        (totals.stats.crashes, totals.marks[3]) = (5, 1);
+        for name in ["power-cut", "partition", "pause", "stalled-clock"] {
+            let number = kind_names().position(|kind| kind == name).unwrap();
+            totals.stats.faults[number] = 10;
+        }
+        let marks = totals.marks.len();
+        let expected = format!("7 s simulated, 40 faults, 1 of {marks} marks, 2 failures");
+        assert_eq!(shown(&totals), expected);
+        assert_eq!(pace(90, 4000, Duration::from_secs(20)), "90 of 4000 seeds, 4 seeds/s");
+        assert_eq!(pace(0, 4000, Duration::ZERO), "0 of 4000 seeds, 0 seeds/s");
     }
 
     #[test]
