@@ -3,8 +3,9 @@
 //! The simulator draws long runs with many faults; here the runs are short, and all of them are
 //! gone through: three nodes, an election or two, an entry or two, whatever order messages arrive
 //! in, whoever loses power when. The nodes are the real engines over a disk in memory, the search
-//! is [stateright](https://docs.rs/stateright)'s, and states are told apart by the whole of each
-//! engine, its disk and what is on the way, so none is passed over that differs in anything.
+//! is [stateright](https://docs.rs/stateright)'s, and states are told apart by hashes of 64 bits: of what
+//! each engine prints of itself, which is all of it but how far the random numbers are drawn that
+//! timeouts are made of, of its disk, and of what is on the way.
 //!
 //! What has too many states for that, as the meeting of founders, is [walked](walk) through at random.
 //!

@@ -165,7 +165,8 @@ impl Node {
         sends
     }
 
-    /// What it is told from other states by, after it was changed.
+    /// What it is told from other states by, after it was changed. Of its random numbers an engine prints
+    /// nothing.
     pub(crate) fn take_print(&mut self) {
         let mut hasher = DefaultHasher::new();
         format!("{:?}", self.engine).hash(&mut hasher);

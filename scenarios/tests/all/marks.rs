@@ -17,7 +17,7 @@ const UNMET: [(Mark, &str); 8] = [
     (Mark::OldEpochRefused, "no storm forces a sole voter"),
     // This is met in engine/src/raft/tests/setbacks.rs.
     (Mark::PeerSetBack, "who forgot what it promised is not started any more"),
-    // These are met in tests/backups.rs.
+    // These are met in scenarios/tests/all/backups.rs.
     (Mark::RestoreRepeated, "no storm restores a backup"),
     (Mark::FormedFromBackup, "no storm restores a backup"),
     (Mark::OtherOriginMet, "no storm restores a backup"),
