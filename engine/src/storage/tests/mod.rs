@@ -12,6 +12,7 @@ mod cuts;
 mod debts;
 mod decisions;
 mod failures;
+mod far;
 mod forced;
 mod found;
 mod heads;
