@@ -172,7 +172,7 @@ fn golden_hard_state() {
         filling: LogIndex(0),
         align: 0,
     };
-    let fields: &[Field] = &[
+    let fixed: &[Field] = &[
         ("number", 8),
         ("cluster", 8),
         ("cluster epoch", 8),
@@ -202,7 +202,8 @@ fn golden_hard_state() {
         ("gate: nonce, incarnation", 8),
         ("gate: nonce, write epoch", 8),
         ("highest segment", 8),
-        ("- reserved", 16),
+    ];
+    let peers: &[Field] = &[
         ("peers", 8),
         ("peer: node", 8),
         ("peer: write epoch", 8),
@@ -210,11 +211,34 @@ fn golden_hard_state() {
         ("peer: write epoch", 8),
         ("- more peers", 2048 - 296),
     ];
-    let gap: &[Field] = &[("- more members", 4096 - MEMBERSHIP_BYTES)];
-    let fields = [PRELUDE, fields, &MEMBERSHIP, gap, &MEMBERSHIP, gap, &MEMBERSHIP];
-    let bytes = golden("hard-state", &fields, &hard.encode());
-    assert_eq!(bytes.len(), hard_state::BLOCK_BYTES);
-    assert_eq!(HardState::decode(&bytes, GroupId(0x13)), Ok(hard));
+    // As it was written before there was a place for these, and as it is with them.
+    let with_used = |membership: Arc<Membership>| {
+        Arc::new(Membership { used: NodeId(0x50), ..Membership::clone(&membership) })
+    };
+    let later = HardState {
+        restored: true,
+        install: Install {
+            membership: with_used(hard.install.membership.clone()),
+            ..hard.install.clone()
+        },
+        newest: with_used(hard.newest.clone()),
+        previous: with_used(hard.previous.clone()),
+        filling: LogIndex(0x4f),
+        align: 4096,
+        ..hard.clone()
+    };
+    let ages: [(_, &[Field], &[Field], _); 2] = [
+        ("hard-state", &[("- reserved", 16)], &[("- used", 8)], hard),
+        ("hard-state-later", &[("filling", 8), ("align", 8)], &[("membership: used", 8)], later),
+    ];
+    for (name, reserved, used, hard) in ages {
+        let gap: &[Field] = &[("- more members", 4096 - MEMBERSHIP_BYTES - 8)];
+        let members = [&MEMBERSHIP, used, gap, &MEMBERSHIP, used, gap, &MEMBERSHIP, used];
+        let fields = [&[PRELUDE, fixed, reserved, peers], &members[..]].concat();
+        let bytes = golden(name, &fields, &hard.encode());
+        assert_eq!(bytes.len(), hard_state::BLOCK_BYTES);
+        assert_eq!(HardState::decode(&bytes, GroupId(0x13)), Ok(hard));
+    }
 }
 
 #[test]
@@ -507,8 +531,9 @@ fn every_flipped_bit_of_every_structure_is_noticed() {
     type Reads = Box<dyn Fn(&[u8]) -> bool>;
     let snapshot_header =
         move |b: &[u8]| snapshot::Header::decode(b, group, id(0x81, 0x82)).is_ok();
-    let structures: [(&str, Reads); 10] = [
+    let structures: [(&str, Reads); 11] = [
         ("hard-state", Box::new(move |b| HardState::decode(b, group).is_ok())),
+        ("hard-state-later", Box::new(move |b| HardState::decode(b, group).is_ok())),
         ("segment-header", Box::new(move |b| Header::decode(b, group, 0x51).is_ok())),
         ("segment-end", Box::new(move |b| EndRecord::decode(b, group, 0x51).is_ok())),
         ("slot", Box::new(move |b| Slot::decode(b, file, LogIndex(0x71)).is_some())),
