@@ -1,4 +1,5 @@
-//! Modules only look down, and so do crates (ARCHITECTURE.md).
+//! Modules only look down, and so do crates; and the engine knows nothing of the system that it runs on
+//! (ARCHITECTURE.md). What clippy finds is in `engine/clippy.toml`; here is what it cannot.
 
 use std::{
     collections::BTreeSet,
@@ -55,6 +56,47 @@ const CRATES: [(&str, &[&str]); 7] = [
     ("scenarios", &["lakebed", "lakebed-kv", "lakebed-sim"]),
     ("cli", &["lakebed", "lakebed-kv", "lakebed-runtime", "lakebed-scenarios", "lakebed-sim"]),
 ];
+
+/// What is of the system among std's modules: to name one is to be able to read a clock, a file or a variable.
+const SYSTEM: [&str; 8] = ["env", "fs", "io", "net", "os", "path", "process", "thread"];
+
+/// Those who may know the system, and why.
+const OUTSIDE: [(&str, &str); 3] = [
+    ("files", "a disk for drivers: it performs what the engine asks for"),
+    (
+        "conformance",
+        "it has threads, clocks and directories of its own around the driver that it checks",
+    ),
+    ("disk/golden", "a test's, built for nobody else: it reads the golden bytes"),
+];
+
+/// What cannot be in a function of state, time and events.
+const FOREIGN: [&str; 10] = [
+    "async",
+    "await",
+    "disallowed_methods",
+    "disallowed_types",
+    "eprint",
+    "eprintln",
+    "extern",
+    "print",
+    "println",
+    "rustix",
+];
+
+#[test]
+fn the_engine_knows_nothing_of_the_system() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut wrong = Vec::new();
+    for path in sources(&source).into_iter().chain([source.join("lib.rs")]) {
+        let module = path.strip_prefix(&source).unwrap().with_extension("");
+        if !OUTSIDE.iter().any(|(outside, _)| module.starts_with(outside)) {
+            let names = foreign_names(&production_code(&path));
+            wrong.extend(names.into_iter().map(|name| format!("{}: {name}", path.display())));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
 
 #[test]
 fn modules_only_look_down() {
@@ -130,6 +172,30 @@ fn named_modules(code: &str) -> BTreeSet<String> {
     behind.flat_map(first_names).map(|name| module_that_has(&name)).collect()
 }
 
+/// What does not belong into the engine.
+fn foreign_names(code: &str) -> BTreeSet<String> {
+    let of_std = code.split("std::").skip(1).flat_map(first_names);
+    let of_system = of_std.filter(|name| SYSTEM.contains(&&**name));
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let words = code.split(|c| !is_word(c)).filter(|word| FOREIGN.contains(word));
+    let numbers = code.split(|c| !is_word(c) && c != '.').filter(|token| is_float(token));
+    of_system
+        .map(|name| format!("std::{name}"))
+        .chain(words.chain(numbers).map(String::from))
+        .collect()
+}
+
+/// Whether it is a literal like `1.5`, `1e9` or `1f64`, where clippy finds no type that is named.
+fn is_float(token: &str) -> bool {
+    let is_number = |text: &str| text.starts_with(|c: char| c.is_ascii_digit());
+    let (whole, part) = token.split_once('.').unwrap_or((token, ""));
+    let (number, exponent) = whole.split_once(['e', 'E']).unwrap_or((whole, ""));
+    let is_suffixed = whole.ends_with("f32") || whole.ends_with("f64");
+    let has_exponent =
+        is_number(exponent) && number.chars().all(|c| c.is_ascii_digit() || c == '_');
+    is_number(token) && !token.starts_with("0x") && (is_number(part) || is_suffixed || has_exponent)
+}
+
 /// The first name of each path in a use-tree.
 fn first_names(tree: &str) -> Vec<String> {
     let mut names = vec![String::new()];
@@ -176,4 +242,16 @@ fn use_trees_are_read() {
     let code = "use crate::{Action, disk::{Head, codec}, le}; crate::raft::x(); use crate::Engine;";
     let named: Vec<String> = named_modules(code).into_iter().collect();
     assert_eq!(named, ["disk", "engine", "le", "raft", "types"]);
+}
+
+#[test]
+fn foreign_names_are_found() {
+    let found = |code| foreign_names(code).into_iter().collect::<Vec<_>>();
+    let code = "use std::{fmt, io::{self, Read}, time::Duration}; ::std::env::var(\"A\");";
+    assert_eq!(found(code), ["std::env", "std::io"]);
+    assert_eq!(found("async move { x.await; println!() }"), ["async", "await", "println"]);
+    assert_eq!(found("x * 1.5 + 2f64 - 1e9 / 0.1_f32"), ["0.1_f32", "1.5", "1e9", "2f64"]);
+    let own =
+        "x.0.1 + 0x1e9 + 7usize; (0..10).map(|n| 1.max(n)); fs::f(); self.awaits(os); std::fmt";
+    assert_eq!(found(own), [""; 0]);
 }

@@ -477,6 +477,10 @@ impl Slow {
 }
 
 #[test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "situations share nothing: each is walked in a thread of its own"
+)]
 fn a_plain_turn_does_what_a_full_one_does() {
     std::thread::scope(|scope| {
         for situation in ALL {
