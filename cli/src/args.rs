@@ -134,7 +134,8 @@ pub(crate) struct Serve {
     /// Where Prometheus may ask how the node is: http://ADDR/metrics
     #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     pub(crate) metrics: Option<SocketAddr>,
-    /// Listen on other addresses than loopback, though nothing is encrypted
+    /// Listen on other addresses than loopback, though nothing is encrypted and nobody has to say who it
+    /// is: whoever reaches the ports may read and write, and speak as one of the nodes
     #[arg(long)]
     pub(crate) insecure: bool,
     /// Record all that the node decides by, for a bug report: every command and message, without
