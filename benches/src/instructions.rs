@@ -10,8 +10,17 @@ use std::{
 };
 
 /// (bytes, batch, batches of the short run)
-const CASES: [(usize, usize, usize); 5] =
-    [(16, 1, 2000), (16, 256, 200), (256, 1, 2000), (256, 16, 1000), (256, 256, 200)];
+const CASES: [(usize, usize, usize); 9] = [
+    (16, 1, 2000),
+    (16, 16, 1000),
+    (16, 256, 200),
+    (256, 1, 2000),
+    (256, 16, 1000),
+    (256, 256, 200),
+    (4096, 1, 1000),
+    (4096, 16, 200),
+    (4096, 256, 20),
+];
 
 /// Instructions of a run: all of them, and those in the checksum.
 #[derive(Clone, Copy)]
@@ -23,15 +32,15 @@ struct Count {
 pub fn compare() {
     println!("instructions per command, three nodes together (valgrind --tool=callgrind)");
     println!(
-        "{:>5} {:>5} {:>9} {:>9} {:>9} {:>9}",
-        "bytes", "batch", "raft", "tuned", "lakebed", "of it crc"
+        "{:>5} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "bytes", "batch", "raft", "of it crc", "tuned", "of it crc", "lakebed", "of it crc"
     );
     for (bytes, batch, batches) in CASES {
         let [raft, tuned, ours] =
             ["raft", "raft-tuned", "lakebed"].map(|who| per_command(who, bytes, batch, batches));
         println!(
-            "{bytes:>5} {batch:>5} {:>9.0} {:>9.0} {:>9.0} {:>9.0}",
-            raft.0, tuned.0, ours.0, ours.1
+            "{bytes:>5} {batch:>5} {:>9.0} {:>9.0} {:>9.0} {:>9.0} {:>9.0} {:>9.0}",
+            raft.0, raft.1, tuned.0, tuned.1, ours.0, ours.1
         );
     }
 }

@@ -22,13 +22,13 @@ use std::{
 };
 
 const USAGE: &str = "\
-usage: bench all                        the three below, one after the other
+usage: bench all                           consensus, append and instructions, one after the other
        bench consensus [ROUNDS]            three nodes on one thread, beside the raft crate
        bench append [ROUNDS [DIR [BATCH]]] durable appends, beside pwrite and raft-engine
        bench restore [MB [ROUNDS [DIR]]]   a restart over this much log, beside the disk's reading
        bench install [MB [ROUNDS [DIR]]]   a state of this size to a follower, beside a bare copy
        bench votes [MB [ROUNDS [DIR]]]     until a restart over this much log votes
-       bench instructions                  the first under valgrind --tool=callgrind
+       bench instructions                  consensus under valgrind --tool=callgrind
        bench once WHO BYTES BATCH BATCHES  a fixed amount of work, for callgrind
                                            (WHO: lakebed, raft, raft-tuned or floor)";
 
