@@ -3,9 +3,9 @@
 
 use bytes::Bytes;
 use lakebed::{
-    Action, Batch, Clients, ClusterId, Config, Core, Engine, Event, GroupId, Halt, Instant, Member,
-    Membership, NodeId, Outcome, RequestId, Runner, Small, SmallMachine, Start, StateMachine,
-    Timestamp, files::Directory,
+    Action, Batch, Clients, ClusterId, Completion, Config, Core, DiskError, DiskRequest, Engine,
+    Event, GroupId, Halt, Instant, Member, Membership, NodeId, OpId, Outcome, RequestId, Runner,
+    Small, SmallMachine, Start, StateMachine, Timestamp, files::Directory,
 };
 use std::{
     hash::{BuildHasher, Hasher, RandomState},
@@ -13,11 +13,12 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// Drives a node until it halts. `inbox` brings messages, links, proposals and reads, and is never
-/// closed; `send` says whether it could.
+/// Drives a node until it halts. `perform` is its disk; `inbox` brings messages, links, proposals and
+/// reads, and is never closed; `send` says whether it could.
 pub fn drive<M: StateMachine>(
     (mut core, start): (impl Core, Start),
-    (disk, machine): (&Directory, M),
+    mut perform: impl FnMut(OpId, DiskRequest) -> Result<Completion, DiskError>,
+    machine: M,
     clients: &mut impl Clients,
     inbox: &mpsc::Receiver<Event>,
     mut send: impl FnMut(NodeId, &[u8], &[u8]) -> bool,
@@ -30,7 +31,7 @@ pub fn drive<M: StateMachine>(
         for action in actions.drain(..) {
             match action {
                 Action::Disk { op, request, .. } => {
-                    events.push(Event::Completed { op, result: disk.perform(&request) });
+                    events.push(Event::Completed { op, result: perform(op, request) });
                 }
                 Action::Send { to, head, body } if !send(to, &head, &body) => {
                     events.push(Event::Link { peer: to, up: false });
@@ -119,9 +120,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut clients = Once(outside);
     clients.propose();
     let disk = Directory::open(&path)?;
-    let machine = Small::<Sum>::default();
-    let halt =
-        drive((engine, start), (&disk, machine), &mut clients, &inbox, |_, _, _| unreachable!());
+    let perform = |_, request| disk.perform(&request);
+    let (machine, nobody) =
+        (Small::<Sum>::default(), |_: NodeId, _: &[u8], _: &[u8]| unreachable!());
+    let halt = drive((engine, start), perform, machine, &mut clients, &inbox, nobody);
     assert_eq!(halt, Halt::Stopped);
     Ok(std::fs::remove_dir_all(path)?)
 }

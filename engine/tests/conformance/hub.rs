@@ -45,6 +45,12 @@ impl Hub {
         tell_peers(&nodes, case, &Event::Link { peer: node, up: false });
     }
 
+    /// Told to this node itself.
+    pub(crate) fn tell(&self, case: &'static str, node: NodeId, event: Event) {
+        let nodes = self.0.lock().unwrap();
+        nodes[&(case, node)].send(event).unwrap();
+    }
+
     pub(crate) fn send(&self, case: &'static str, from: NodeId, to: NodeId, bytes: Bytes) -> bool {
         let nodes = self.0.lock().unwrap();
         nodes.get(&(case, to)).is_some_and(|to| to.send(Event::Received { from, bytes }).is_ok())
