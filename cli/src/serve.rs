@@ -60,7 +60,10 @@ pub(crate) fn run(serve: &Serve) -> Result<ExitCode> {
         }
         let greeting =
             format!("talk to it: redis-cli -h {} -p {}", serve.resp.ip(), serve.resp.port());
-        Supervisor::new(true, greeting).metrics(metrics).run(vec![plan], signals).await
+        Supervisor::new(true, move |_| greeting.clone())
+            .metrics(metrics)
+            .run(vec![plan], signals)
+            .await
     })
 }
 

@@ -22,13 +22,16 @@ use tokio::time::{Interval, interval};
 /// How often nodes are asked how they are while they start, and how long they may take to say.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// What to do with nodes that serve, by their ids.
+type Greeting = Box<dyn Fn(&[u64]) -> String>;
+
 /// The nodes of this process.
 pub(crate) struct Supervisor {
     nodes: Vec<Running>,
     /// Whether a node that stops hands its leadership over first: not when all stop together.
     hand_over: bool,
     /// What to print once they serve.
-    greeting: String,
+    greeting: Greeting,
     started: Instant,
     /// Until they serve.
     progress: Option<Progress>,
@@ -45,11 +48,11 @@ enum Happened {
 }
 
 impl Supervisor {
-    pub(crate) fn new(hand_over: bool, greeting: String) -> Self {
+    pub(crate) fn new(hand_over: bool, greeting: impl Fn(&[u64]) -> String + 'static) -> Self {
         Self {
             nodes: Vec::new(),
             hand_over,
-            greeting,
+            greeting: Box::new(greeting),
             started: Instant::now(),
             progress: Some(Progress::default()),
             metrics: None,
@@ -128,7 +131,10 @@ impl Supervisor {
                 say_found(node, groups);
             }
             say(format_args!("ready after {:.1?}", self.started.elapsed()));
-            say(&self.greeting);
+            // Others may have ended since they were started, and who ends leaves no order.
+            let mut ids: Vec<_> = self.nodes.iter().map(|node| node.source.id).collect();
+            ids.sort_unstable();
+            say((self.greeting)(&ids));
         } else if self.started.elapsed() >= QUIET {
             for (node, groups) in self.nodes.iter().zip(&statuses) {
                 if let Some(status) = groups.as_ref().and_then(furthest_back) {

@@ -66,7 +66,8 @@ pub(crate) fn run(up: &Up) -> Result<ExitCode> {
             }
             cluster.restored(&dir)?;
         }
-        Supervisor::new(false, greeting(&ports)).metrics(metrics).run(plans, signals).await
+        let greeting = move |nodes: &[u64]| greeting(&ports, nodes);
+        Supervisor::new(false, greeting).metrics(metrics).run(plans, signals).await
     })
 }
 
@@ -314,9 +315,10 @@ fn introduce(dir: &Path, ports: &[u16], cluster: &ClusterFile) {
     }
 }
 
-/// What to do with a cluster that is up.
-fn greeting(ports: &[u16]) -> String {
-    let (first, last) = (ports[0], ports[ports.len() - 1]);
+/// What to do with a cluster in which these nodes are up.
+fn greeting(ports: &[u16], nodes: &[u64]) -> String {
+    let port = |node: u64| ports[node as usize - 1];
+    let (first, last) = (port(nodes[0]), port(nodes[nodes.len() - 1]));
     format!(
         "\n  redis-cli -p {first} set hello world\n  redis-cli -p {last} get hello\n  \
          redis-benchmark -p {first} -t set,get,incr -P 16 -c 50 -d 256 -n 200000\n  \

@@ -25,4 +25,5 @@ mod sessions;
 mod shared;
 mod sim;
 mod tape;
+mod up;
 mod up_restore;
