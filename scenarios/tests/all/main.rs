@@ -11,6 +11,7 @@ mod gates;
 mod groups;
 mod holes;
 mod installs;
+mod levels;
 mod lost_quorum;
 mod marks;
 mod plans;
