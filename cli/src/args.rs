@@ -347,6 +347,9 @@ pub(crate) struct Recover {
     /// With --yes: also where the node itself knows of entries that it lacks
     #[arg(long, requires = "yes")]
     pub(crate) accept_known_loss: bool,
+    /// With --yes: also where something answers at another member's address
+    #[arg(long, requires = "yes")]
+    pub(crate) though_others_answer: bool,
     /// One JSON object instead of lines
     #[arg(long)]
     pub(crate) json: bool,

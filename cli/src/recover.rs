@@ -48,7 +48,18 @@ struct Told {
     /// Entries that are known to have been there, and are not here.
     known_loss: Option<(u64, u64)>,
     cut_from: Option<u64>,
+    /// Those of the others where somebody takes a connection.
+    others_answer: Vec<u64>,
+    /// Those of the others whose address is not found from here.
+    others_not_found: Vec<u64>,
     record: String,
+}
+
+/// What was found of the other members.
+#[derive(Default)]
+struct Others {
+    answer: Vec<u64>,
+    not_found: Vec<u64>,
 }
 
 pub(crate) fn run(args: &Recover) -> Result<ExitCode> {
@@ -116,8 +127,8 @@ fn is_alone(halt: &Halt) -> bool {
 
 /// One group's directory. What was done is said in lines, or comes back to be said as JSON.
 fn recover(dir: &Path, args: &Recover) -> Result<Option<Value>, Failure> {
-    let mut why_not = None;
-    let done = force(dir, |plan| match ask(plan, dir, args) {
+    let (mut why_not, mut others) = (None, Others::default());
+    let done = force(dir, |plan| match ask(plan, dir, args, &mut others) {
         Ok(is_wanted) => is_wanted,
         Err(error) => {
             why_not = Some(error);
@@ -141,7 +152,7 @@ fn recover(dir: &Path, args: &Recover) -> Result<Option<Value>, Failure> {
         }
         (Force::Done(forced), None) => {
             if args.json {
-                return Ok(Some(json!(told(&forced, dir))));
+                return Ok(Some(json!(told(&forced, dir, others))));
             }
             tell(&forced, dir);
             Ok(None)
@@ -152,23 +163,37 @@ fn recover(dir: &Path, args: &Recover) -> Result<Option<Value>, Failure> {
     }
 }
 
-/// Says what would be done, and whether it is wanted.
-fn ask(plan: &Forced, dir: &Path, args: &Recover) -> Result<bool> {
+/// Says what would be done and who of the others answers, and whether it is wanted.
+fn ask(plan: &Forced, dir: &Path, args: &Recover, found: &mut Others) -> Result<bool> {
     let dir = dir.display();
     note(plan);
     let others = plan.members.members().filter(|member| member.id != plan.node);
     for (node, address) in others.map(|member| (member.id, name(&member.address))) {
         match knock(&address) {
-            Knock::Answered => note(format_args!(
-                "ATTENTION    something answers at {address}, where node {node} was: if it lives, \
-                 the quorum may not be lost; it will end as soon as it hears of this node"
-            )),
-            Knock::NotFound(error) => note(format_args!(
-                "ATTENTION    node {node} could not be asked whether it lives: {address:?} is not \
-                 found ({error}); look yourself, if it lives the quorum may not be lost"
-            )),
+            Knock::Answered => {
+                found.answer.push(node.0);
+                note(format_args!(
+                    "ATTENTION    something answers at {address}, where node {node} was: if it lives, \
+                     the quorum may not be lost; it will end as soon as it hears of this node"
+                ));
+            }
+            Knock::NotFound(error) => {
+                found.not_found.push(node.0);
+                note(format_args!(
+                    "ATTENTION    node {node} could not be asked whether it lives: {address:?} is not \
+                     found ({error}); look yourself, if it lives the quorum may not be lost"
+                ));
+            }
             Knock::Silent => {}
         }
+    }
+    if let (Some(who), true, false) = (listed(&found.answer), args.yes, args.though_others_answer) {
+        bail!(
+            "{who} answered just now, where the members are that would be left behind: look there with `lakebed status` first, for \
+             a majority that lives needs no recovery, and loses by this one what it has written since; \
+             if it is something else that answers, or is to be left behind, add \
+             --though-others-answer. Nothing was changed in {dir}"
+        );
     }
     if let (Some((from, to)), true, false) = (plan.known_loss(), args.yes, args.accept_known_loss) {
         bail!(
@@ -187,10 +212,22 @@ fn ask(plan: &Forced, dir: &Path, args: &Recover) -> Result<bool> {
              Nothing was changed in {dir}"
         );
     }
-    write!(io::stderr(), "go on from node {} alone? [y/N] ", plan.node)?;
+    let though = listed(&found.answer).map(|who| format!(", THOUGH {who} ANSWERED"));
+    let though = though.unwrap_or_default();
+    write!(io::stderr(), "go on from node {} alone{though}? [y/N] ", plan.node)?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// "node 2", or "nodes 2 and 3"; nothing of none.
+fn listed(nodes: &[u64]) -> Option<String> {
+    let (last, before) = nodes.split_last()?;
+    let before: Vec<_> = before.iter().map(u64::to_string).collect();
+    Some(match &before[..] {
+        [] => format!("node {last}"),
+        before => format!("nodes {} and {last}", before.join(", ")),
+    })
 }
 
 fn name(address: &[u8]) -> String {
@@ -219,7 +256,7 @@ fn record(dir: &Path) -> String {
     dir.join(RECORD).display().to_string()
 }
 
-fn told(forced: &Forced, dir: &Path) -> Told {
+fn told(forced: &Forced, dir: &Path, found: Others) -> Told {
     let others = forced.members.members().map(|member| member.id);
     Told {
         dir: dir.display().to_string(),
@@ -236,6 +273,8 @@ fn told(forced: &Forced, dir: &Path) -> Told {
         committed: forced.committed.0,
         known_loss: forced.known_loss().map(|(from, to)| (from.0, to.0)),
         cut_from: forced.cut.map(|from| from.0),
+        others_answer: found.answer,
+        others_not_found: found.not_found,
         record: record(dir),
     }
 }

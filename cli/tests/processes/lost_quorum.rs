@@ -68,6 +68,7 @@ fn a_survivor_goes_on_alone_and_grows_and_the_others_stay_out() {
     assert_eq!((&made["epoch_before"], &made["epoch"]), (&0.into(), &1.into()), "{made}");
     assert_eq!(made["members_lost"], serde_json::json!([2, 3]), "{made}");
     assert_eq!(made["known_loss"], Value::Null, "{made}");
+    assert_eq!(made["others_answer"], serde_json::json!([]), "{made}");
     let record = fs::read_to_string(dir.join(RECORD)).unwrap();
     assert!(record.starts_with("begun    20") && record.contains("\nfinished 20"), "{record}");
     for expected in ["member       3 at 127.0.0.1:", "may be lost", "epoch is 0, becomes 1"] {
@@ -154,6 +155,41 @@ fn only_a_yes_at_a_terminal_is_a_yes() {
     cluster.restart(2);
     cluster.nodes[2].says("ready");
     assert_eq!(cluster.node(2).ask::<String>(&["GET", "key"]), "value");
+}
+
+/// With `--yes` it went on from a node that had been stopped a while, beside a majority that served: what
+/// had been written since was lost, and nothing but a line on the way told that they answered.
+#[test]
+fn a_majority_that_lives_is_not_left_behind_by_a_mere_yes() {
+    let mut cluster = Cluster::start(Scratch::new(), &[], |command| command);
+    cluster.node(1).ask::<String>(&["SET", "key", "old"]);
+    cluster.check_digests();
+    cluster.nodes[0].signal(Signal::TERM);
+    cluster.nodes[0].ended();
+    cluster.node(1).ask::<String>(&["SET", "key", "new"]);
+    let dir = cluster.node_dir(0);
+    let recover = ["recover", text(&dir), "--force"];
+    let yes = [&recover[..], &["--yes"]].concat();
+    let before = contents(&dir);
+    let refused = ["nodes 2 and 3 answered", "--though-others-answer", "Nothing was changed in"];
+    fails(&yes, 1, &refused);
+    fails(&[&yes[..], &["--accept-known-loss", "--json"]].concat(), 1, &refused);
+    fails(&[&recover[..], &["--though-others-answer"]].concat(), 2, &["--yes"]);
+    let asked = output_at_a_terminal(&recover, "n\n");
+    let stderr = String::from_utf8_lossy(&asked.stderr);
+    assert_eq!(asked.status.code(), Some(1), "{stderr}");
+    let question = "go on from node 1 alone, THOUGH nodes 2 and 3 ANSWERED? [y/N]";
+    assert!(stderr.contains(question), "{stderr}");
+    assert!(before == contents(&dir), "nothing is changed");
+
+    // One of them may be somebody else at its old address: then there is a way.
+    cluster.kill(2..3);
+    fails(&yes, 1, &["node 2 answered", "--though-others-answer"]);
+    assert!(before == contents(&dir), "nothing is changed");
+    let made = json(&[&yes[..], &["--though-others-answer"]].concat());
+    assert_eq!(made["others_answer"], serde_json::json!([2]), "{made}");
+    assert_eq!(made["others_not_found"], serde_json::json!([]), "{made}");
+    assert_eq!(made["epoch"], 1, "{made}");
 }
 
 /// What is said by no person: a file of it.
