@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Backup(Backup),
     /// Let another node lead
     Transfer(Transfer),
-    /// See, add, promote, demote, remove or replace nodes of a running cluster
+    /// See, add, promote, demote, move, remove or replace nodes of a running cluster
     #[command(subcommand)]
     Member(Member),
     /// Make a node of a new cluster out of a backup
@@ -272,6 +272,17 @@ pub(crate) enum Member {
         ask: Ask,
         #[arg(value_parser = clap::value_parser!(u64).range(1..))]
         id: u64,
+    },
+    /// Tell the others where a node listens for them now that was started again at another address
+    Move {
+        #[command(flatten)]
+        ask: Ask,
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        id: u64,
+        /// Where it listens for peers now; a name is kept as it is written, and looked up
+        /// whenever a member connects
+        #[arg(value_name = "PEER-ADDR", value_parser = parse_peer_address)]
+        peer: String,
     },
     /// Put a new node in an old one's place: add it, wait until it has caught up, then change both
     /// at once

@@ -116,6 +116,20 @@ pub(crate) fn run(member: &Member) -> Result<ExitCode> {
             let already = format!("node {id} is no member, nothing was changed");
             in_each(ask, |info| !is_member(info, *id), remove, (&told, &already))
         }
+        Member::Move { ask, id, peer } => {
+            let name = id.to_string();
+            let move_it = |node: &mut Node, group| {
+                let info = node.info(group)?;
+                // The engine would only say that it changes nothing.
+                if leads(&info) && address_of(&info, *id) == Some(peer) {
+                    bail!("node {id} is known to be at {peer} already: nothing was changed");
+                }
+                change(node, group, &["MOVE", &name, peer])
+            };
+            let told = format!("node {id} is looked for at {peer} now");
+            let already = format!("node {id} is known to be at {peer} already");
+            in_each(ask, |info| address_of(info, *id) == Some(peer), move_it, (&told, &already))
+        }
         Member::Replace { ask, old, new, peer } => {
             let (name, gone) = (new.to_string(), old.to_string());
             let replace = |node: &mut Node, group| {

@@ -85,6 +85,11 @@ impl Cluster {
         self.nodes[usize::from(n)] = self.spawn(n);
     }
 
+    /// The same, where it listens for the others on another port.
+    pub(crate) fn restart_at(&mut self, n: u16, peers: u16) {
+        self.nodes[usize::from(n)] = self.serve(n, peers, self.clients + n, &[]);
+    }
+
     /// Their processes.
     pub(crate) fn ids(&self) -> Vec<Pid> {
         self.nodes.iter().map(Process::id).collect()

@@ -6,6 +6,7 @@ use crate::{
     common::{Patient, Scratch, connect, done, eventually, fails, json, lakebed, local, output},
     ports::ports,
 };
+use rustix::process::Signal;
 use serde_json::Value;
 use std::{
     io::{BufRead, BufReader, Write},
@@ -117,6 +118,41 @@ fn a_node_takes_the_place_of_another() {
     assert!(told.contains("in the place of"), "{told}");
     cluster.nodes[old - 1].ended();
     assert_eq!(Patient::new(clients).ask::<String>(&["GET", "key"]), "value");
+}
+
+#[test]
+fn a_node_that_has_moved_is_reached_where_it_is() {
+    let mut cluster = Cluster::start(Scratch::new(), &[], wrap);
+    cluster.node(0).ask::<String>(&["SET", "key", "value"]);
+    let (moved, peers) = (3, ports(1));
+    cluster.nodes[moved as usize - 1].signal(Signal::TERM);
+    cluster.nodes[moved as usize - 1].ended();
+    cluster.node(0).ask::<String>(&["SET", "key", "newer"]);
+    cluster.restart_at(moved as u16 - 1, peers);
+
+    let (any, address, id) = (all(&cluster, 1), local(peers), moved.to_string());
+    let (_, told) = done_at_once(&cluster, |leader| {
+        words(["member", "move", &all(&cluster, leader), &id, &address, "--json"])
+    });
+    let told: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["members"][2]["address"], address, "{told}");
+    assert_eq!(told["members"].as_array().unwrap().len(), 3, "{told}");
+    // The others connect to where they are told that it is: only so it gets what was written, and can be
+    // handed the lead.
+    done_by_leader(&cluster, &["transfer", "@", "--to", &id]);
+    assert_eq!(led(&cluster), moved);
+    assert_eq!(cluster.node(moved - 1).ask::<String>(&["GET", "key"]), "newer");
+    cluster.check_digests();
+
+    let refused = ["node 3 is known to be at", "nothing was changed"];
+    fails(&["member", "move", &any, &id, &address], 1, &refused);
+    fails(&["member", "move", &any, "9", &address], 1, &["node 9 is no member"]);
+    let first = told["members"][0]["address"].as_str().unwrap();
+    let taken = "node 1 has the address that node 3 is given";
+    fails(&["member", "move", &any, &id, first], 1, &[taken]);
+    fails(&["member", "move", &any, &id, "nowhere"], 2, &["nowhere"]);
+    let listed = json(&["member", "list", &any]);
+    assert_eq!(listed["members"][2]["address"], address, "{listed}");
 }
 
 /// What whoever leads is asked for, once there is one: at the first try, and told as done.
@@ -299,6 +335,8 @@ fn what_is_so_already_is_not_said_to_have_been_done() {
     assert_eq!(done(&["member", "promote", address, "2"]), said("node 2 votes already"));
     let there = "127.0.0.1:8402";
     assert_eq!(done(&["member", "add", address, "2", there]), said("node 2 is a member already"));
+    let is_there = said("node 2 is known to be at 127.0.0.1:8402 already");
+    assert_eq!(done(&["member", "move", address, "2", there]), is_there);
     let replaced = done(&["member", "replace", address, "9", "2", there]);
     assert_eq!(replaced, said("node 2 votes already, and node 9 is no member"));
 }
