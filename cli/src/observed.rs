@@ -5,7 +5,7 @@ use crate::{
     store::Replicated,
 };
 use bytes::Bytes;
-use lakebed::{Batch, Control, LogId, Outcome, Refusal, Role, Status};
+use lakebed::{Batch, Control, LogId, Outcome, ReadMode, Refusal, Role, Status};
 use lakebed_kv::serve::{Failure, Store};
 use lakebed_runtime::Health;
 use std::sync::Arc;
@@ -49,8 +49,8 @@ impl Store for Observed {
         self.store.propose(batch, out).await.map_err(|failure| self.seen(failure))
     }
 
-    async fn read(&self, query: &[u8]) -> Result<Bytes, Failure> {
-        self.store.read(query).await.map_err(|failure| self.seen(failure))
+    async fn read(&self, query: &[u8], mode: ReadMode) -> Result<Bytes, Failure> {
+        self.store.read(query, mode).await.map_err(|failure| self.seen(failure))
     }
 
     /// A group that has ended here, while others go on, says how it was. It leads nobody, whatever it

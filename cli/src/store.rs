@@ -16,10 +16,8 @@ impl Store for Replicated {
         Ok(())
     }
 
-    async fn read(&self, query: &[u8]) -> Result<Bytes, Failure> {
-        // Linearizable too, as long as clocks keep what was declared of them; without such a word
-        // it takes a round.
-        self.0.read_one(query, ReadMode::Lease).await.map_err(failure)
+    async fn read(&self, query: &[u8], mode: ReadMode) -> Result<Bytes, Failure> {
+        self.0.read_one(query, mode).await.map_err(failure)
     }
 
     async fn status(&self) -> Result<Status, Failure> {

@@ -2,7 +2,8 @@
 
 use bytes::{Buf, Bytes};
 use lakebed::{
-    Batch, LogId, LogIndex, Member, Membership, NodeId, StateMachine, Status, Term, Timestamp,
+    Batch, LogId, LogIndex, Member, Membership, NodeId, ReadMode, StateMachine, Status, Term,
+    Timestamp,
 };
 use lakebed_kv::{
     Served,
@@ -37,6 +38,8 @@ struct State {
     /// How many commands each batch had.
     batches: Vec<u32>,
     reads: usize,
+    /// How the last was to be read.
+    mode: Option<ReadMode>,
     has_failed: bool,
     members: Arc<Membership>,
 }
@@ -60,9 +63,10 @@ impl Store for Single {
         Ok(())
     }
 
-    async fn read(&self, query: &[u8]) -> Result<Bytes, Failure> {
+    async fn read(&self, query: &[u8], mode: ReadMode) -> Result<Bytes, Failure> {
         let mut state = self.0.lock().unwrap();
         state.reads += 1;
+        state.mode = Some(mode);
         if state.has_failed {
             return Err(Failure::Unknown);
         }
@@ -288,6 +292,31 @@ async fn a_group_is_asked_by_its_number() {
     }
     let none = server.ask("LAKEBED GROUP 5 INFO").await;
     assert_eq!(none, "-ERR the groups are numbered 1 to 4\r\n");
+    server.stop().await;
+}
+
+/// What is asked of several groups at once, or of all of them, is as old as what is asked of one.
+#[tokio::test]
+async fn a_client_reads_every_group_as_old_as_it_allows() {
+    let mut server = Server::start(GROUPS).await;
+    assert_eq!(server.ask("LAKEBED STALE 250").await, "+OK\r\n");
+    let stale = ReadMode::Local { stale_max: Duration::from_millis(250) };
+    let modes = |server: &Server| -> Vec<_> {
+        server.groups.iter().map(|single| single.0.lock().unwrap().mode.take()).collect()
+    };
+    let gets: Vec<_> = keys().iter().map(|key| format!("GET {key}")).collect();
+    server.send(&gets).await;
+    server.hear(&"$-1\r\n".repeat(GROUPS)).await;
+    assert_eq!(modes(&server), [Some(stale); GROUPS]);
+    for line in ["DBSIZE", "KEYS *"] {
+        server.ask(line).await;
+        assert_eq!(modes(&server), [Some(stale); GROUPS], "{line}");
+    }
+    server.ask("SCAN 0").await;
+    assert_eq!(modes(&server), [Some(stale), None, None, None]);
+    assert_eq!(server.ask("LAKEBED STALE OFF").await, "+OK\r\n");
+    server.ask("DBSIZE").await;
+    assert_eq!(modes(&server), [Some(ReadMode::Lease); GROUPS]);
     server.stop().await;
 }
 

@@ -20,9 +20,9 @@ impl Store for MaybeStale {
         self.store.propose(batch, out).await
     }
 
-    async fn read(&self, query: &[u8]) -> Result<Bytes, Failure> {
+    async fn read(&self, query: &[u8], mode: ReadMode) -> Result<Bytes, Failure> {
         if !self.is_stale {
-            return self.store.read(query).await;
+            return self.store.read(query, mode).await;
         }
         let mode = ReadMode::Local { stale_max: Duration::from_secs(10) };
         self.store.0.read_one(query, mode).await.map_err(|_| Failure::Unknown)

@@ -24,6 +24,7 @@ mod room;
 mod sessions;
 mod shared;
 mod sim;
+mod stale;
 mod tape;
 mod up;
 mod up_restore;

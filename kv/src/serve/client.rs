@@ -2,7 +2,11 @@
 //!
 //! Knows no connection. Invariant: a name is bounded, and stands on one line wherever it is told.
 
-use super::{reader::Args, request::Wrong};
+use super::{
+    reader::Args,
+    request::Wrong,
+    stale::{self, Stale},
+};
 use crate::answer;
 
 /// The longest name, in bytes.
@@ -51,15 +55,27 @@ pub(crate) struct Client {
     /// In the order of their coming to this server, from one on.
     pub(crate) id: u64,
     name: Vec<u8>,
+    /// How old what it reads may be.
+    pub(crate) stale: Stale,
 }
 
 impl Client {
     pub(crate) const fn new(id: u64) -> Self {
-        Self { id, name: Vec::new() }
+        Self { id, name: Vec::new(), stale: Stale::NEVER }
     }
 
     pub(crate) fn call(&mut self, name: &[u8]) {
         self.name = name.to_vec();
+    }
+
+    pub(crate) fn answer_stale(&mut self, asked: stale::Asked, out: &mut Vec<u8>) {
+        match asked {
+            stale::Asked::Tell => answer::integer(out, self.stale.millis().cast_signed()),
+            stale::Asked::Set(stale) => {
+                self.stale = stale;
+                answer::simple(out, "OK");
+            }
+        }
     }
 
     pub(crate) fn answer(&mut self, asked: &Asked<'_>, out: &mut Vec<u8>) {

@@ -11,6 +11,7 @@ use super::{
     request::{self, Request},
     run::Runs,
     sessions,
+    stale::Stale,
     store::Store,
     stores::{self, Place, Stores},
     transactions::Transactions,
@@ -136,13 +137,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
                 Step::Flush => self.flush().await?,
                 Step::Run(runs) => self.perform(runs).await?,
                 Step::Everywhere(Everywhere::DbSize) => {
-                    self.stores.count_keys(&mut self.out.bytes).await;
+                    self.stores.count_keys(self.client.stale, &mut self.out.bytes).await;
                 }
                 Step::Everywhere(Everywhere::Scan { cursor, count, pattern }) => {
-                    self.stores.scan(cursor, count, &pattern, &mut self.out.bytes).await;
+                    let from = (cursor, self.client.stale);
+                    self.stores.scan(from, count, &pattern, &mut self.out.bytes).await;
                 }
                 Step::Everywhere(Everywhere::Keys(pattern)) => {
-                    self.stores.keys(&pattern, &mut self.out.bytes).await;
+                    self.stores.keys(&pattern, self.client.stale, &mut self.out.bytes).await;
                 }
                 Step::Everywhere(Everywhere::Wait) => {
                     self.stores.count_replicas(&mut self.out.bytes).await;
@@ -230,7 +232,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
 
     /// Each group's part beside the others'; its answers in the order of the commands.
     async fn perform(&mut self, mut runs: Runs) -> io::Result<()> {
-        runs.clock(&self.stores);
+        runs.allow(self.client.stale, &self.stores);
         if let [part] = &mut runs.parts[..] {
             let group = self.stores.group(part.group);
             part.step(group, &mut self.out.bytes).await;
@@ -309,6 +311,7 @@ fn direct<T: Store>(
     match request {
         Request::Map(map) => out.map(&map),
         Request::Client(asked) => client.answer(&asked, &mut out.bytes),
+        Request::Stale(asked) => client.answer_stale(asked, &mut out.bytes),
         Request::Time => stores.tell_time(&mut out.bytes),
         Request::Hello(protocol, called) => {
             called.iter().for_each(|name| client.call(name));
@@ -319,6 +322,7 @@ fn direct<T: Store>(
         Request::Reset => {
             out.speak(Protocol::default());
             client.call(b"");
+            client.stale = Stale::default();
             answer::simple(&mut out.bytes, "RESET");
         }
         request => return step_for(stores, named, request).map(Some),
@@ -361,6 +365,7 @@ fn step_for<T: Store>(
         Request::Map(_)
         | Request::Hello(..)
         | Request::Client(_)
+        | Request::Stale(_)
         | Request::Time
         | Request::Reset
         | Request::Transaction(_) => {

@@ -64,6 +64,7 @@ fn meaning_of(request: Request<'_>, reader: &Reader) -> Vec<u8> {
         Request::Map(map) => map.bytes,
         Request::Hello(protocol, name) => format!("{protocol:?} {name:?}").into_bytes(),
         Request::Client(asked) => format!("{asked:?}").into_bytes(),
+        Request::Stale(asked) => format!("{asked:?}").into_bytes(),
         Request::Time => b"time".to_vec(),
         Request::Wait => b"wait".to_vec(),
         Request::Keys(pattern) => pattern.to_vec(),

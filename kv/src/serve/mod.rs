@@ -20,6 +20,7 @@ mod reader;
 mod request;
 mod run;
 mod sessions;
+mod stale;
 mod store;
 mod stores;
 mod transactions;

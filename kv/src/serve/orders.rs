@@ -48,7 +48,8 @@ impl fmt::Display for WrongOrder {
 pub(crate) const USAGE: &str = "ERR LAKEBED knows DIGEST, SNAPSHOT, BACKUP BEGIN, BACKUP READ \
      offset length, BACKUP END, TRANSFER [id], SESSION OPEN [key], SESSION DO session number \
      write..., SESSION CLOSE session, and CHANGE with steps ADD id address, PROMOTE id, DEMOTE id, \
-     REMOVE id, MOVE id address; all of it but sessions, and INFO, for one group: GROUP number ...";
+     REMOVE id, MOVE id address; all of it but sessions, and INFO, for one group: GROUP number ...; \
+     and STALE [milliseconds | OFF]";
 
 /// An order to the node.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -9,7 +9,7 @@ use super::{
     orders::{Order, WrongOrder},
     outgoing::Protocol,
     reader::Args,
-    sessions,
+    sessions, stale,
     transactions::Word,
 };
 use crate::{
@@ -43,6 +43,8 @@ pub(crate) enum Request<'a> {
     Hello(Option<Protocol>, Option<&'a [u8]>),
     /// Who the client is.
     Client(client::Asked<'a>),
+    /// How old what the client reads may be.
+    Stale(stale::Asked),
     /// To be as new.
     Reset,
     /// Of a session: goes into the log by itself.
@@ -295,6 +297,11 @@ fn lakebed<'a>(args: Args<'a>) -> Parsed<'a> {
     {
         return within(rest);
     }
+    if let Some((what, rest)) = args.split_first()
+        && what.eq_ignore_ascii_case(b"STALE")
+    {
+        return stale::parse(rest).map(Request::Stale).ok_or(Wrong::Text(stale::WRONG));
+    }
     Order::parse(args).map(Request::Order).map_err(Wrong::Order)
 }
 
@@ -303,10 +310,10 @@ fn within<'a>(args: Args<'a>) -> Parsed<'a> {
     let usage = || Wrong::Order(WrongOrder::Unknown);
     let (group, rest) = args.split_first().ok_or_else(usage)?;
     let group = number(group)?;
-    // A session says itself whose it is, and groups are not within groups. Seen before what stands
+    // A session says itself whose it is, what is read may be as old in each, and groups are not within groups. Seen before what stands
     // behind is parsed: whoever repeats it would have a stack as deep as they like.
     let is_whole = |(what, _): &(&[u8], _)| {
-        [&b"GROUP"[..], b"SESSION"].iter().any(|name| what.eq_ignore_ascii_case(name))
+        [&b"GROUP"[..], b"SESSION", b"STALE"].iter().any(|name| what.eq_ignore_ascii_case(name))
     };
     if rest.split_first().as_ref().is_some_and(is_whole) {
         return Err(usage());

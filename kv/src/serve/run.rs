@@ -5,6 +5,7 @@
 //! be answered in order and in bounded room.
 
 use super::{
+    stale::Stale,
     store::{Asked, Failure, Store},
     stores::{Group, Stores},
 };
@@ -59,15 +60,23 @@ impl Runs {
         if !self.parts.is_empty() {
             self.order.push_back(self.parts.len() as u16);
         }
-        self.parts.push(Part { group, run, out: Vec::new(), at: 0, is_large: false });
+        self.parts.push(Part {
+            group,
+            run,
+            stale: Stale::default(),
+            out: Vec::new(),
+            at: 0,
+            is_large: false,
+        });
         true
     }
 
-    /// By which clock it is decided whether to ask for the time.
-    pub(crate) fn clock<T: Store>(&mut self, stores: &Stores<T>) {
+    /// How old what is read may be, and by which clock it is decided whether to ask for the time.
+    pub(crate) fn allow<T: Store>(&mut self, stale: Stale, stores: &Stores<T>) {
         for part in &mut self.parts {
+            part.stale = stale;
             if let Run::Reads(queries) = &mut part.run {
-                queries.clock(stores.group(part.group).clock.now());
+                queries.clock(stale.clock(stores.group(part.group).clock.now()));
             }
         }
     }
@@ -137,6 +146,8 @@ impl Runs {
 pub(crate) struct Part {
     pub(crate) group: usize,
     run: Run,
+    /// How old what it reads may be.
+    stale: Stale,
     /// Answers, of which those before `at` were given.
     out: Vec<u8>,
     at: usize,
@@ -179,7 +190,7 @@ impl Part {
             Run::Writes { batch, .. } => {
                 by.store.propose(mem::take(batch), out).await.map(|()| Stopped::Done)
             }
-            Run::Reads(queries) => ask(by, queries, out).await,
+            Run::Reads(queries) => ask(by, self.stale, queries, out).await,
         };
         result.unwrap_or_else(|failure| {
             // The same for each command that is left.
@@ -195,10 +206,18 @@ impl Part {
 /// Adds so many answers to `out` as one answer of the machine holds; why not more.
 pub(crate) async fn ask<T: Store>(
     Group { store, clock }: &Group<T>,
+    stale: Stale,
     queries: &mut Queries,
     out: &mut Vec<u8>,
 ) -> Result<Stopped, Failure> {
-    let answer = store.read(queries.bytes()).await?;
+    let answer = match store.read(queries.bytes(), stale.mode()).await {
+        // The node has heard of no leader for longer than that: then it is asked for anew, and what is read
+        // is as fresh as any.
+        Err(Failure::Refused(Refusal::NotReady)) if stale.is_allowed() => {
+            store.read(queries.bytes(), Stale::NEVER.mode()).await?
+        }
+        answer => answer?,
+    };
     let answered = Answered::parse(answer).ok_or(Failure::Unknown)?;
     let may_be_none = match answered.stopped {
         Stopped::Done => false,
@@ -319,7 +338,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::{Kv, List, When};
     use bytes::{Buf, Bytes};
-    use lakebed::{LogId, StateMachine, Status};
+    use lakebed::{LogId, ReadMode, StateMachine, Status};
     use std::sync::{Arc, Mutex};
 
     const SET: Command<'_> = Command::Set { key: b"a", value: b"1", when: When::Always, millis: 0 };
@@ -397,7 +416,7 @@ pub(crate) mod tests {
             Ok(())
         }
 
-        async fn read(&self, query: &[u8]) -> Result<Bytes, Failure> {
+        async fn read(&self, query: &[u8], _: ReadMode) -> Result<Bytes, Failure> {
             let mut machine = self.0.lock().unwrap();
             machine.1 += 1;
             let mut answer = Vec::new();
@@ -424,7 +443,9 @@ pub(crate) mod tests {
         for command in commands {
             let mut queries = Queries::default();
             queries.push(command);
-            let answered = Answered::parse(store.read(queries.bytes()).await.unwrap()).unwrap();
+            let answered =
+                Answered::parse(store.read(queries.bytes(), ReadMode::Lease).await.unwrap())
+                    .unwrap();
             (0..GROUPS).for_each(|_| expected.push(answered.values.clone()));
         }
         let stores = Stores::from(vec![store.clone(); GROUPS]);

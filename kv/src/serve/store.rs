@@ -3,7 +3,7 @@
 //! Knows no RESP but the form of errors. A node's handle is one; so is a machine in a test.
 
 use bytes::Bytes;
-use lakebed::{Batch, Control, Outcome, Refusal, Status};
+use lakebed::{Batch, Control, Outcome, ReadMode, Refusal, Status};
 use std::{fmt, future::Future};
 
 /// A replicated [`Kv`](crate::Kv), as its server sees it.
@@ -16,8 +16,13 @@ pub trait Store: Clone + Send + Sync + 'static {
         out: &mut Vec<u8>,
     ) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Answers a query after everything that was acknowledged before it was asked.
-    fn read(&self, query: &[u8]) -> impl Future<Output = Result<Bytes, Failure>> + Send;
+    /// Answers a query after everything that was acknowledged before it was asked; of
+    /// [`ReadMode::Local`] as the node is, or refuses it as [`Refusal::NotReady`].
+    fn read(
+        &self,
+        query: &[u8],
+        mode: ReadMode,
+    ) -> impl Future<Output = Result<Bytes, Failure>> + Send;
 
     /// A look at the node.
     fn status(&self) -> impl Future<Output = Result<Status, Failure>> + Send;

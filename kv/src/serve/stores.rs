@@ -6,6 +6,7 @@
 use super::{
     clock::LogClock,
     info, run, sessions,
+    stale::Stale,
     store::{Asked, Failure, Store},
 };
 use crate::{
@@ -139,9 +140,9 @@ impl<T: Store> Stores<T> {
     }
 
     /// How many keys all groups have.
-    pub(crate) async fn count_keys(&self, out: &mut Vec<u8>) {
+    pub(crate) async fn count_keys(&self, stale: Stale, out: &mut Vec<u8>) {
         let counts = self.all.iter().map(|group| async {
-            let values = ask_one(group, &Command::DbSize).await?;
+            let values = ask_one(group, stale, &Command::DbSize).await?;
             let number = values.strip_prefix(b":").and_then(|line| line.strip_suffix(b"\r\n"));
             let number = number.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
             number.ok_or(Failure::Unknown)
@@ -153,7 +154,13 @@ impl<T: Store> Stores<T> {
     }
 
     /// Some keys of the group that the cursor is in, and where to go on: there, or in the next.
-    pub(crate) async fn scan(&self, cursor: u64, count: u32, pattern: &[u8], out: &mut Vec<u8>) {
+    pub(crate) async fn scan(
+        &self,
+        (cursor, stale): (u64, Stale),
+        count: u32,
+        pattern: &[u8],
+        out: &mut Vec<u8>,
+    ) {
         let group = usize::try_from(cursor >> CURSOR_BITS).unwrap_or(usize::MAX);
         let Some(asked) = self.all.get(group) else {
             // No cursor of ours: at its end, as one group sees it.
@@ -161,7 +168,7 @@ impl<T: Store> Stores<T> {
         };
         let within = cursor & ((1 << CURSOR_BITS) - 1);
         let command = Command::Scan { cursor: within, count, pattern };
-        let found = ask_one(asked, &command).await;
+        let found = ask_one(asked, stale, &command).await;
         match found.as_deref().map(|values| split_scan(values).ok_or(values)) {
             Ok(Ok((next, keys))) => {
                 let next = match next {
@@ -180,8 +187,8 @@ impl<T: Store> Stores<T> {
 
     /// All keys of all groups, piece by piece: others have their turn between two of them, so that a key
     /// which comes or goes meanwhile may be told or not. Bounded, and refused beyond.
-    pub(crate) async fn keys(&self, pattern: &[u8], out: &mut Vec<u8>) {
-        match self.all_keys(pattern).await {
+    pub(crate) async fn keys(&self, pattern: &[u8], stale: Stale, out: &mut Vec<u8>) {
+        match self.all_keys(pattern, stale).await {
             Ok((count, keys)) => {
                 answer::array(out, count);
                 out.extend_from_slice(&keys);
@@ -191,13 +198,13 @@ impl<T: Store> Stores<T> {
     }
 
     /// How many there are, and they themselves; or what the client is told.
-    async fn all_keys(&self, pattern: &[u8]) -> Result<(usize, Vec<u8>), Vec<u8>> {
+    async fn all_keys(&self, pattern: &[u8], stale: Stale) -> Result<(usize, Vec<u8>), Vec<u8>> {
         let (mut count, mut keys) = (0, Vec::new());
         for group in self.all.iter() {
             let mut cursor = 0;
             loop {
                 let scan = Command::Scan { cursor, count: u32::MAX, pattern };
-                let found = ask_one(group, &scan).await;
+                let found = ask_one(group, stale, &scan).await;
                 let values = found.map_err(|failure| error(&failure.reply(Asked::Read)))?;
                 let (next, more) = split_scan(&values).ok_or_else(|| values.clone())?;
                 let head = answer::count_of(more).ok_or_else(|| values.clone())?;
@@ -282,12 +289,16 @@ fn error(text: &str) -> Vec<u8> {
 }
 
 /// What a group answers to one command that only reads.
-async fn ask_one<T: Store>(group: &Group<T>, command: &Command<'_>) -> Result<Vec<u8>, Failure> {
+async fn ask_one<T: Store>(
+    group: &Group<T>,
+    stale: Stale,
+    command: &Command<'_>,
+) -> Result<Vec<u8>, Failure> {
     let (mut queries, mut values) = (Queries::default(), Vec::new());
     queries.push(command);
-    queries.clock(group.clock.now());
+    queries.clock(stale.clock(group.clock.now()));
     while !queries.is_empty() {
-        run::ask(group, &mut queries, &mut values).await?;
+        run::ask(group, stale, &mut queries, &mut values).await?;
     }
     Ok(values)
 }
@@ -305,7 +316,7 @@ mod tests {
     use super::*;
     use crate::{Kv, When};
     use bytes::{Buf, Bytes};
-    use lakebed::{Batch, LogId, StateMachine, Status, Timestamp};
+    use lakebed::{Batch, LogId, ReadMode, StateMachine, Status, Timestamp};
     use std::sync::{
         Mutex,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -340,7 +351,7 @@ mod tests {
             Ok(())
         }
 
-        async fn read(&self, query: &[u8]) -> Result<Bytes, Failure> {
+        async fn read(&self, query: &[u8], _: ReadMode) -> Result<Bytes, Failure> {
             let mut answer = Vec::new();
             self.machine.lock().unwrap().query(query, &mut answer);
             Ok(answer.into())
@@ -367,13 +378,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_log_that_lost_time_is_asked_once() {
         let stores = ahead(86_400_000).await;
-        ask_one(stores.group(0), &Command::Get(b"a")).await.unwrap();
+        ask_one(stores.group(0), Stale::default(), &Command::Get(b"a")).await.unwrap();
         let hour = Duration::from_secs(3600);
         advance(hour).await;
         stores.of(0).lost.store(u64::try_from(hour.as_nanos()).unwrap(), Relaxed);
         for _ in 0..10 {
             let ttl = Command::Ttl { key: b"a", millis: true };
-            ask_one(stores.group(0), &ttl).await.unwrap();
+            ask_one(stores.group(0), Stale::default(), &ttl).await.unwrap();
         }
         assert_eq!(stores.of(0).batches.load(Relaxed), 2);
     }
@@ -382,7 +393,8 @@ mod tests {
     async fn keys_of_a_log_that_is_ahead_of_all_clocks_expire_though_nobody_writes() {
         let (key, stores) = (b"a", ahead(10_000).await);
         let get = async || {
-            let answer = ask_one(stores.group(0), &Command::Get(key)).await.unwrap();
+            let answer =
+                ask_one(stores.group(0), Stale::default(), &Command::Get(key)).await.unwrap();
             (String::from_utf8(answer).unwrap(), stores.of(0).batches.load(Relaxed))
         };
         assert_eq!(get().await, ("$1\r\n1\r\n".into(), 1));
@@ -391,5 +403,21 @@ mod tests {
         advance(Duration::from_millis(1)).await;
         assert_eq!(get().await, ("$-1\r\n".into(), 2), "the time is asked for once");
         assert_eq!(get().await, ("$-1\r\n".into(), 2));
+    }
+
+    /// A log to which nobody writes was asked for the time, without which nothing is told, though what is told may
+    /// be as old as that. And by its own time alone a key would never expire.
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_expired_within_the_bound_may_be_told_and_no_other() {
+        let stores = ahead(10_000).await;
+        let seconds = Duration::from_secs;
+        let get = async |stale| {
+            let answer = ask_one(stores.group(0), stale, &Command::Get(b"a")).await.unwrap();
+            (String::from_utf8(answer).unwrap(), stores.of(0).batches.load(Relaxed))
+        };
+        assert_eq!(get(Stale::within(seconds(5))).await, ("$1\r\n1\r\n".into(), 1));
+        advance(seconds(14)).await;
+        assert_eq!(get(Stale::within(seconds(5))).await, ("$1\r\n1\r\n".into(), 1));
+        assert_eq!(get(Stale::within(seconds(4))).await, ("$-1\r\n".into(), 2));
     }
 }

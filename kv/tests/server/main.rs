@@ -5,12 +5,13 @@ mod clients;
 mod node;
 mod pipelines;
 mod sessions;
+mod stale;
 mod wire;
 
 use bytes::{Buf, Bytes};
 use lakebed::{
-    Batch, Control, File, LogId, LogIndex, Member, Membership, NodeId, Outcome, Refusal, Role,
-    StateMachine, Status, Term, Timestamp,
+    Batch, Control, File, LogId, LogIndex, Member, Membership, NodeId, Outcome, ReadMode, Refusal,
+    Role, StateMachine, Status, Term, Timestamp,
 };
 use lakebed_kv::{
     Served,
@@ -39,6 +40,10 @@ struct State {
     /// How many commands each batch had.
     batches: Vec<u32>,
     reads: usize,
+    /// How each was to be read.
+    modes: Vec<ReadMode>,
+    /// Whether no leader was heard from for longer than anybody allows.
+    is_late: bool,
     failure: Option<Failure>,
     /// Why nothing is replicated, and how often that was said.
     refusal: Option<Refusal>,
@@ -79,11 +84,15 @@ impl Store for Single {
         Ok(())
     }
 
-    async fn read(&self, query: &[u8]) -> Result<Bytes, Failure> {
+    async fn read(&self, query: &[u8], mode: ReadMode) -> Result<Bytes, Failure> {
         let mut state = self.0.lock().unwrap();
         state.reads += 1;
+        state.modes.push(mode);
         if let Some(failure) = &state.failure {
             return Err(failure.clone());
+        }
+        if state.is_late && matches!(mode, ReadMode::Local { .. }) {
+            return Err(Failure::Refused(Refusal::NotReady));
         }
         let mut answer = Vec::new();
         state.kv.query(query, &mut answer);
