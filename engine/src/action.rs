@@ -208,7 +208,9 @@ pub enum TransferRefusal {
 impl fmt::Display for TransferRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoVoter(node) => write!(f, "node {node} is no voter; promote it first"),
+            Self::NoVoter(node) => {
+                write!(f, "node {node} has no vote: it is a learner, or no member at all")
+            }
             Self::Silent(node) => write!(f, "node {node} does not answer"),
             Self::Nobody => f.write_str("no other voter answers"),
             Self::NotInTime(node) => write!(f, "node {node} lags too far behind; try again later"),

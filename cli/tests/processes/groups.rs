@@ -193,7 +193,7 @@ fn a_node_joins_all_groups_leads_them_and_another_leaves() {
         assert_eq!(handed.status.code(), Some(1));
         let told: Value = serde_json::from_slice(&handed.stdout).unwrap_or_default();
         let error = told["groups"][0]["error"].as_str().unwrap_or_default();
-        error.contains("node 4 is no voter") && told["groups"][1]["leader"] == 4
+        error.contains("node 4 has no vote") && told["groups"][1]["leader"] == 4
     });
     done_in_time(&["member", "promote", &all, "4"]);
     let listed = json(&["member", "list", &all]);

@@ -263,7 +263,11 @@ fn what_cannot_be_is_refused_with_the_reason() {
     fails(&["member", "promote", &at, "9"], 1, &["node 9 is no member"]);
     fails(&["member", "add", &at, "2", "127.0.0.1:9"], 1, &["node 2 is a member already"]);
     fails(&["member", "promote", &at, "2"], 1, &["node 2 is no learner"]);
-    fails(&["transfer", &at, "--to", "9"], 1, &["node 9 is no voter; promote it first"]);
+    fails(
+        &["transfer", &at, "--to", "9"],
+        1,
+        &["node 9 has no vote: it is a learner, or no member"],
+    );
     fails(&["member", "remove", "127.0.0.1:9", "1"], 1, &["does a node serve there?"]);
     fails(&["member", "add", &at, "0", "127.0.0.1:9"], 2, &["0"]);
     let dir = Scratch::new();

@@ -115,6 +115,28 @@ fn who_cannot_lead_is_refused_with_the_reason() {
     assert_eq!(alone.ended(1, 100), refused(TransferRefusal::Nobody));
 }
 
+/// However far it is, it would have to be promoted first.
+#[test]
+fn a_learner_is_handed_nothing() {
+    let mut cluster = Cluster::led(3);
+    cluster.changed(1, 100, &[crate::change::Change::Demote(node(3))]);
+    cluster.elapse(500 * MS);
+    let term = cluster.at(1).raft.term;
+    cluster.transfer(1, 101, Some(3));
+    cluster.elapse(100 * MS);
+    assert_eq!(cluster.ended(1, 101), refused(TransferRefusal::NoVoter(node(3))));
+    assert!(cluster.leads(1) && cluster.at(1).raft.term == term, "it leads on");
+    assert!(!cluster.at(3).has(Mark::StoodAtLeadersWish));
+    // Nor is it the one that is furthest.
+    cluster.at(2).disk.lazy = true;
+    cluster.propose(1, 1, &["a"]);
+    cluster.elapse(100 * MS);
+    cluster.transfer(1, 102, None);
+    cluster.at(2).disk.lazy = false;
+    cluster.elapse(500 * MS);
+    assert!(cluster.leads(2) && !cluster.at(3).has(Mark::StoodAtLeadersWish));
+}
+
 /// Two of five had all, and a leader that had asked one of them to stand ended its writes as unknown, though
 /// nothing had failed.
 #[test]
