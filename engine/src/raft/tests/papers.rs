@@ -17,6 +17,14 @@
 //! | Raft §6, thesis figure 4.2 | old and new voters never decide by themselves | here, `changes::{while_joint_the_new_voters_alone_are_not_enough, while_joint_the_old_voters_alone_are_not_enough}` |
 //! | Raft §6 | a leader that leaves does not count itself | `changes::{a_leader_removes_itself, a_leader_that_leaves_does_not_count_itself}` |
 //! | Raft §6, thesis §4.2.3 | disruptive servers | `changes::a_removed_node_disturbs_nobody_and_is_told`, `elections::who_hears_a_leader_does_not_vote_and_keeps_its_term` |
+//! | Raft §7, thesis §5.1 | each server takes snapshots of its own, of what it applied | `crate::storage::tests::joins::only_a_newer_snapshot_is_captured_and_one_at_a_time` |
+//! | Raft §7 | a follower whose next entry is gone is sent a snapshot, and then what follows | `installs::{a_peer_that_has_the_snapshot_goes_on_from_there, who_asks_for_a_state_is_sent_one_and_not_anew}`, `scenarios: installs::a_node_left_behind_is_sent_a_snapshot_once` |
+//! | Raft §7, figure 13 | it comes in pieces, in order, and stands for nothing before it is whole | `installs::{only_word_of_the_snapshot_on_its_way_moves_it, a_snapshot_that_is_not_whole_takes_nobodys_place}`, `crate::storage::tests::joins::a_snapshot_is_received_piece_by_piece` |
+//! | Raft §7, figure 13 | what the log has behind the snapshot's last entry stays, what differs goes | `installs::a_whole_snapshot_takes_entries_that_differ_or_is_not_needed` |
+//! | Raft §7, figure 13 | pieces of an older term are answered with the newer | `installs::a_piece_is_taken_from_who_leads_now` |
+//! | Raft §8, thesis §6.3 | a command that is sent again is applied once, and answered as the first time | `crate::session::tests::a_retry_is_not_applied_and_gets_the_first_answer` |
+//! | thesis §6.3 | sessions expire at the same entry everywhere, and what is of none is refused | `crate::session::tests::{a_session_expires_by_the_time_of_entries_since_its_last_use, one_session_too_many_ends_the_one_that_was_not_used_for_the_longest, a_session_that_never_was_is_told_from_one_that_has_ended}` |
+//! | thesis §6.3 | sessions are part of the state, and of its snapshots | `crate::session::tests::a_restored_machine_goes_on_where_the_other_was` |
 //! | Raft §8, thesis §6.4 | a new leader commits before it serves reads; a deposed one serves none | `reads::{a_new_leader_serves_no_read_before_its_first_commit, a_deposed_leader_answers_no_reads}` |
 //! | thesis §3.10 | leadership transfer | `handovers` |
 //! | thesis §4.2.1 | who is added catches up before it counts | `changes::{an_empty_node_joins_catches_up_and_votes, a_learner_that_lags_is_not_promoted}` |
