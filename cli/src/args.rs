@@ -175,9 +175,10 @@ pub(crate) struct Status {
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Groups {
-    /// Where the node listens for clients
-    #[arg(value_name = "RESP-ADDR", value_parser = parse_address)]
-    pub(crate) address: SocketAddr,
+    /// Where the node listens for clients; or several, ADDR,ADDR,ADDR, of which the first that answers
+    /// is asked
+    #[arg(value_name = "RESP-ADDR", value_parser = parse_addresses)]
+    pub(crate) addresses: Addresses,
     /// One JSON object instead of lines
     #[arg(long)]
     pub(crate) json: bool,

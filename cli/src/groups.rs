@@ -1,6 +1,6 @@
 //! `lakebed groups`: which groups a node's keys are spread over, who leads each, and how far it is.
 
-use crate::{args::Groups, client::Node, say};
+use crate::{args::Groups, client::Node, nodes::Nodes, say};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt, process::ExitCode};
@@ -27,9 +27,10 @@ pub(crate) struct Group {
 }
 
 pub(crate) fn run(args: &Groups) -> Result<ExitCode> {
-    let mut node = Node::connect(args.address)?;
+    let mut nodes = Nodes::of(&args.addresses);
+    let node = nodes.any()?;
     let count = node.info(None)?.number("groups").unwrap_or(1);
-    let groups = listed(&mut node, count)?;
+    let groups = listed(node, count)?;
     if args.json {
         say(serde_json::json!({ "groups": groups }));
     } else {

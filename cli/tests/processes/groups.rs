@@ -166,6 +166,11 @@ fn a_node_that_does_not_answer_is_asked_once_for_all_groups() {
     let listed = json(&["member", "list", &all]);
     assert_eq!(listed["groups"].as_array().map(Vec::len), Some(4), "{listed}");
     assert_eq!(asked.load(Relaxed), 1);
+    // The list was taken for the name of one host.
+    let told = json(&["groups", &all]);
+    assert_eq!(told["groups"].as_array().map(Vec::len), Some(4), "{told}");
+    fails(&["groups", "127.0.0.1:9,127.0.0.1:13"], 1, &["cannot ask 127.0.0.1:9:"]);
+    fails(&["groups", "127.0.0.1:9,here"], 2, &["HOST:PORT"]);
 }
 
 /// Orders that name no group go to all of them; leaders are found among the nodes that are named.

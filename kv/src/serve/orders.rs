@@ -30,16 +30,43 @@ use std::fmt;
 
 /// What is wrong with an order that is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum WrongOrder {
+pub(crate) enum WrongOrder<'a> {
     Unknown,
+    /// A change of none.
+    NoSteps,
+    Step(&'a [u8]),
+    /// The step, or order, and what is given for a node's id.
+    Id(&'a [u8], &'a [u8]),
+    NoId(&'a [u8]),
+    NoAddress(&'a [u8]),
     Address(WrongAddress),
+    /// Of a backup, where to read it.
+    Place,
 }
 
-impl fmt::Display for WrongOrder {
+const STEPS: &str = "ADD id address, PROMOTE id, DEMOTE id, REMOVE id, MOVE id address";
+
+impl fmt::Display for WrongOrder<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |word: &'_ [u8]| word[..word.len().min(64)].escape_ascii().to_string();
         match self {
             Self::Unknown => f.write_str(USAGE),
+            Self::NoSteps => write!(f, "ERR CHANGE takes one step or several: {STEPS}"),
+            Self::Step(word) => {
+                write!(f, "ERR CHANGE has no step '{}', there are {STEPS}", quoted(word))
+            }
+            Self::Id(verb, id) => write!(
+                f,
+                "ERR {} '{}': a node's id is a whole number, from 1 on",
+                quoted(verb),
+                quoted(id)
+            ),
+            Self::NoId(verb) => write!(f, "ERR {} takes a node's id", quoted(verb)),
+            Self::NoAddress(verb) => {
+                write!(f, "ERR {} takes an address behind a node's id", quoted(verb))
+            }
             Self::Address(wrong) => write!(f, "ERR no address of a member: {wrong}"),
+            Self::Place => f.write_str("ERR BACKUP READ takes an offset and a length, in bytes"),
         }
     }
 }
@@ -50,6 +77,9 @@ pub(crate) const USAGE: &str = "ERR LAKEBED knows DIGEST, SNAPSHOT, BACKUP BEGIN
      write..., SESSION CLOSE session, and CHANGE with steps ADD id address, PROMOTE id, DEMOTE id, \
      REMOVE id, MOVE id address; all of it but sessions, and INFO, for one group: GROUP number ...; \
      and STALE [milliseconds | OFF]";
+
+/// What a step of a change begins with.
+const VERBS: [&[u8]; 5] = [b"ADD", b"PROMOTE", b"DEMOTE", b"REMOVE", b"MOVE"];
 
 /// An order to the node.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -64,19 +94,21 @@ pub(crate) enum Order {
 
 impl Order {
     /// What stands behind `LAKEBED`.
-    pub(crate) fn parse(args: Args<'_>) -> Result<Self, WrongOrder> {
+    pub(crate) fn parse<'a>(args: Args<'a>) -> Result<Self, WrongOrder<'a>> {
         let upper: Vec<_> = args.iter().map(<[u8]>::to_ascii_uppercase).collect();
         let words: Vec<_> = upper.iter().map(Vec::as_slice).collect();
+        // Names and addresses are taken as they are written.
+        let given: Vec<_> = args.iter().collect();
         Ok(match words[..] {
             [b"TRANSFER"] => Self::Transfer { to: None },
-            [b"TRANSFER", id] => Self::Transfer { to: Some(node(id)?) },
-            // Addresses are taken as they are written.
-            [b"CHANGE", ..] => Self::Change(steps(&args.iter().skip(1).collect::<Vec<_>>())?),
+            [b"TRANSFER", _] => Self::Transfer { to: Some(node(given[0], given[1])?) },
+            [b"CHANGE", ..] => Self::Change(steps(&given[1..])?),
             [b"SNAPSHOT"] => Self::Snapshot,
             [b"BACKUP", b"BEGIN"] => Self::BeginBackup,
             [b"BACKUP", b"END"] => Self::EndBackup,
             [b"BACKUP", b"READ", offset, len] => {
-                let (offset, len) = (number(offset)?, number(len)?);
+                let place = number(offset).zip(number(len));
+                let (offset, len) = place.ok_or(WrongOrder::Place)?;
                 Self::ReadBackup { offset, len: u32::try_from(len).unwrap_or(u32::MAX) }
             }
             _ => return Err(WrongOrder::Unknown),
@@ -84,29 +116,33 @@ impl Order {
     }
 }
 
-fn steps(mut words: &[&[u8]]) -> Result<Vec<Change>, WrongOrder> {
+fn steps<'a>(mut words: &[&'a [u8]]) -> Result<Vec<Change>, WrongOrder<'a>> {
     let mut steps = Vec::new();
-    while let [verb, id, rest @ ..] = words {
-        let id = node(id)?;
+    while let [verb, rest @ ..] = words {
+        let upper = verb.to_ascii_uppercase();
+        if !VERBS.contains(&&upper[..]) {
+            return Err(WrongOrder::Step(verb));
+        }
+        let (id, rest) = rest.split_first().ok_or(WrongOrder::NoId(verb))?;
+        let id = node(verb, id)?;
         let member = || {
-            let (address, rest) = rest.split_first().ok_or(WrongOrder::Unknown)?;
+            let (address, rest) = rest.split_first().ok_or(WrongOrder::NoAddress(verb))?;
             let text = std::str::from_utf8(address).map_err(|_| WrongAddress::Form);
             text.and_then(check_address).map_err(WrongOrder::Address)?;
             let address = Bytes::copy_from_slice(address);
             Ok((Member { id, incarnation: 0, address }, rest))
         };
-        let (step, rest) = match &verb.to_ascii_uppercase()[..] {
+        let (step, rest) = match &upper[..] {
             b"ADD" => member().map(|(member, rest)| (Change::AddLearner(member), rest))?,
             b"MOVE" => member().map(|(member, rest)| (Change::Address(member), rest))?,
             b"PROMOTE" => (Change::Promote(id), rest),
             b"DEMOTE" => (Change::Demote(id), rest),
-            b"REMOVE" => (Change::Remove(id), rest),
-            _ => return Err(WrongOrder::Unknown),
+            _ => (Change::Remove(id), rest),
         };
         steps.push(step);
         words = rest;
     }
-    if words.is_empty() && !steps.is_empty() { Ok(steps) } else { Err(WrongOrder::Unknown) }
+    if steps.is_empty() { Err(WrongOrder::NoSteps) } else { Ok(steps) }
 }
 
 /// Who has an address already that one of these steps moves another member to, and whom. One that leaves has
@@ -122,13 +158,13 @@ fn taken(members: &Membership, steps: &[Change]) -> Option<(NodeId, NodeId)> {
     })
 }
 
-fn node(word: &[u8]) -> Result<NodeId, WrongOrder> {
-    number(word).ok().filter(|id| *id > 0).map(NodeId).ok_or(WrongOrder::Unknown)
+/// For this step, or order.
+fn node<'a>(verb: &'a [u8], word: &'a [u8]) -> Result<NodeId, WrongOrder<'a>> {
+    number(word).filter(|id| *id > 0).map(NodeId).ok_or(WrongOrder::Id(verb, word))
 }
 
-fn number(word: &[u8]) -> Result<u64, WrongOrder> {
-    let parse = || std::str::from_utf8(word).ok()?.parse().ok();
-    parse().ok_or(WrongOrder::Unknown)
+fn number(word: &[u8]) -> Option<u64> {
+    std::str::from_utf8(word).ok()?.parse().ok()
 }
 
 /// The backup that a client is taking.
@@ -244,8 +280,19 @@ mod tests {
         let both = vec![Change::Promote(NodeId(4)), Change::Remove(NodeId(2))];
         assert_eq!(words("add 4 Host:8404"), Ok(vec![Change::AddLearner(member)]));
         assert_eq!(words("promote 4 remove 2"), Ok(both));
-        for wrong in ["", "add 4", "promote", "promote x", "promote 0", "promote 4 5", "do 4"] {
-            assert_eq!(words(wrong), Err(WrongOrder::Unknown), "{wrong}");
+        assert_eq!(steps(&[]), Err(WrongOrder::NoSteps));
+        for (given, wrong, says) in [
+            ("", WrongOrder::Step(b""), "no step '', there are ADD id address, PROMOTE id, "),
+            ("add 4", WrongOrder::NoAddress(b"add"), "add takes an address behind a node's id"),
+            ("promote", WrongOrder::NoId(b"promote"), "promote takes a node's id"),
+            ("PROMOTE x", WrongOrder::Id(b"PROMOTE", b"x"), "PROMOTE 'x': a node's id is a whole"),
+            ("add 0 h:1", WrongOrder::Id(b"add", b"0"), "add '0': a node's id is a whole number"),
+            ("promote 4 5", WrongOrder::Step(b"5"), "no step '5', there are"),
+            ("do 4", WrongOrder::Step(b"do"), "no step 'do', there are"),
+        ] {
+            assert_eq!(words(given), Err(wrong), "{given}");
+            let told = wrong.to_string();
+            assert!(told.starts_with("ERR ") && told.contains(says), "{given}: {told}");
         }
     }
 

@@ -85,7 +85,7 @@ pub(crate) enum Wrong<'a> {
     Expiry,
     Cursor,
     Database,
-    Order(WrongOrder),
+    Order(WrongOrder<'a>),
     /// There is none of this name.
     Option(&'a [u8]),
     Text(&'static str),

@@ -93,11 +93,21 @@ fn an_address_that_cannot_be_kept_is_refused() {
         ("ADD 3 c:1,5@x:1", "HOST:PORT"),
         ("MOVE 2 b:0", "ports begin at 1"),
         ("MOVE 2 a:1", "node 1 has the address that node 2 is given"),
+        // The whole usage was the answer, and what is wrong had to be found in it.
+        ("PROMOTE x", "PROMOTE 'x': a node's id is a whole number, from 1 on"),
+        ("ADD 0 x", "ADD '0': a node's id is a whole number, from 1 on"),
+        ("ADD 3", "ADD takes an address"),
+        ("PROMOTE 3 NOW", "no step 'NOW'"),
     ] {
         client.send(&command(&format!("LAKEBED CHANGE {step}")));
         let reply = client.line();
         assert!(reply.starts_with("-ERR ") && reply.contains(why), "{step:?}: {reply}");
+        assert!(!reply.contains("SNAPSHOT"), "{step:?}: {reply}");
     }
+    client.ask(
+        "LAKEBED TRANSFER x",
+        "-ERR TRANSFER 'x': a node's id is a whole number, from 1 on\r\n",
+    );
     assert_eq!(server.state(|state| state.orders.clone()), [], "the node was ordered nothing");
     client.ask("LAKEBED CHANGE MOVE 2 c:1", "+3.9\r\n");
 }
