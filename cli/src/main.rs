@@ -19,6 +19,7 @@ mod groups_file;
 mod log;
 mod look;
 mod looks;
+mod machine;
 mod member;
 mod metrics;
 mod node;

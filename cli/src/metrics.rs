@@ -6,7 +6,7 @@
 mod page;
 
 use self::page::{GroupView, Page, View};
-use crate::looks::Looks;
+use crate::{looks::Looks, machine::Met};
 use futures::{
     FutureExt,
     future::{join, join_all},
@@ -51,6 +51,8 @@ pub(crate) struct Seat {
     pub(crate) handle: Handle,
     /// Where its data is.
     pub(crate) dir: PathBuf,
+    /// What its machine has met.
+    pub(crate) met: Arc<Met>,
 }
 
 impl Seat {
@@ -175,7 +177,10 @@ async fn group(seat: &Seat, looks: &Looks) -> GroupView {
     let status = timeout(LOOK, seat.handle.status()).await.ok().and_then(Result::ok);
     // One that has ended says how it was, as leader perhaps: that is nothing to rely on.
     let has_ended = seat.handle.has_ended();
-    let status = status.filter(|_| !has_ended);
+    let mut status = status.filter(|_| !has_ended);
+    if let Some(status) = &mut status {
+        status.marks.add(seat.met.marks());
+    }
     let (dir, asked) = (seat.dir.clone(), status.clone());
     let age = looks.find(move || asked.and_then(|status| Health::snapshot_age_in(&dir, &status)));
     GroupView { status, has_ended, snapshot_age: age.await, traffic: seat.handle.traffic() }

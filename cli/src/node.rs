@@ -6,16 +6,14 @@
 use crate::{
     groups_file::{GroupsFile, folder, refuse_strangers},
     looks::Looks,
+    machine::{Met, Watched},
     metrics::{Seat, Source},
     observed::Observed,
 };
 use anyhow::{Context, Result, anyhow, bail};
 use futures::future::{LocalBoxFuture, join_all};
 use lakebed::{ClusterId, Config, File, GroupId, Halt, NodeId, Tuning};
-use lakebed_kv::{
-    Served,
-    serve::{Limits, serve},
-};
+use lakebed_kv::serve::{Limits, serve};
 use lakebed_runtime::{DiskKind, Groups, GroupsNode, GroupsOptions, Handle, Listen, Node, Options};
 use std::{
     io::ErrorKind,
@@ -154,9 +152,10 @@ impl Plan {
         options.disk = self.disk;
         options.insecure = self.insecure;
         options.tape = self.tape;
-        let (handle, node) = Node::open(options, Served::default())?;
+        let met = Arc::new(Met::default());
+        let (handle, node) = Node::open(options, Watched::new(Arc::clone(&met)))?;
         let (health, counters) = (node.health(), node.counters());
-        let groups = [Seat { handle: handle.clone(), dir: self.dir }].into();
+        let groups = [Seat { handle: handle.clone(), dir: self.dir, met }].into();
         let stop = move |hand_over| drop(handle.shutdown(hand_over));
         let source = Source { id: self.id, groups, health, counters, looks: Looks::default() };
         Ok((source, Box::pin(node), Box::new(stop)))
@@ -187,7 +186,13 @@ impl Plan {
         options.tuning = self.tuning.clone();
         options.tuning.hibernate_after = hibernate_after;
         options.insecure = self.insecure;
-        let (groups, node) = GroupsNode::open(options, |_| Served::default())?;
+        let met: Vec<Arc<Met>> = (0..self.groups).map(|_| Arc::default()).collect();
+        let of = |met: &[Arc<Met>], group: GroupId| {
+            met.get(group.0 as usize - 1).cloned().unwrap_or_default()
+        };
+        let theirs = met.clone();
+        let machine = move |group| Watched::new(of(&theirs, group));
+        let (groups, node) = GroupsNode::open(options, machine)?;
         let members: Vec<_> =
             self.members.iter().map(|(id, address)| (*id, address.as_str())).collect();
         let seat = |number: u64| {
@@ -197,7 +202,7 @@ impl Plan {
                 None if self.joins => groups.join(group)?,
                 None => groups.create(group, members.iter().copied())?,
             };
-            Ok(Seat { handle, dir: groups.path(group) })
+            Ok(Seat { handle, dir: groups.path(group), met: of(&met, group) })
         };
         let seats: Vec<Seat> = (1..=u64::from(self.groups)).map(seat).collect::<Result<_>>()?;
         if !file.is_formed() {
@@ -233,7 +238,7 @@ type Driven = (Source, LocalBoxFuture<'static, Arc<Halt>>, Box<dyn FnOnce(bool)>
 /// to; then tells why: the first reason that is not that.
 async fn until_ended(
     groups: Groups,
-    mut node: GroupsNode<Served>,
+    mut node: GroupsNode<Watched>,
     handles: Vec<Handle>,
 ) -> Arc<Halt> {
     let mut ended = std::pin::pin!(join_all(handles.iter().map(Handle::ended)));

@@ -57,6 +57,7 @@ impl Store for Observed {
     /// did then.
     async fn status(&self) -> Result<Status, Failure> {
         let mut status = self.store.status().await?;
+        status.marks.add(self.source.groups[self.group].met.marks());
         if self.has_ended() {
             (status.role, status.leader, status.ready) = (Role::Follower, None, false);
             status.peers.clear();

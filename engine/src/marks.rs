@@ -5,7 +5,8 @@
 
 macro_rules! marks {
     ($($(#[$meta:meta])* $name:ident,)*) => {
-        /// A situation worth knowing that it was met; [`Status::marks`](crate::Status) holds them.
+        /// A situation worth knowing that it was met; [`Status::marks`](crate::Status) holds them, but
+        /// those of sessions, of which the engine does not know: those [`Sessions`](crate::Sessions) tells.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         #[non_exhaustive]
         #[repr(u8)]

@@ -2,7 +2,8 @@
 
 use crate::{
     common::{
-        PATIENCE, Patient, Process, Scratch, eventually, fails, lakebed, local, loopback, output,
+        PATIENCE, Patient, Process, Scratch, connect, eventually, fails, lakebed, local, loopback,
+        output,
     },
     lone::Lone,
     ports::ports,
@@ -36,6 +37,36 @@ fn scraped(port: u16) -> String {
 fn value(page: &str, series: &str) -> f64 {
     let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("{series} is not in:\n{page}")).parse().unwrap()
+}
+
+/// Sessions noted what they met, and nobody was told: the engine does not know of them.
+#[test]
+fn what_sessions_meet_is_told() {
+    let (lone, metrics) = (Lone::unborn(), ports(1));
+    let address = local(metrics);
+    let flags = lone.flags();
+    let flags: Vec<_> = flags.iter().map(String::as_str).chain(["--metrics", &address]).collect();
+    let node = Process::start(&mut lakebed(&flags));
+    node.says("ready");
+    let mut client = Patient::new(lone.clients);
+    let session: String = client.ask(&["LAKEBED", "SESSION", "OPEN"]);
+    let incr = |number: &str| {
+        let words = ["LAKEBED", "SESSION", "DO", &session, number, "INCR", "n"];
+        redis::cmd(words[0]).arg(&words[1..]).query(&mut connect(lone.clients).unwrap())
+    };
+    assert_eq!(incr("1"), Ok(1));
+    let mark = |mark: &str| format!("lakebed_mark{{node=\"1\",mark=\"{mark}\"}} 1.0");
+    let (retry, early) = (mark("SessionRetryAnswered"), mark("SessionOutOfOrder"));
+    assert!(!scraped(metrics).contains("mark=\"Session"));
+    assert_eq!(incr("1"), Ok(1));
+    let page = scraped(metrics);
+    assert!(page.contains(&retry) && !page.contains(&early), "{page}");
+    assert_eq!(incr("3").unwrap_err().code(), Some("OUTOFORDER"));
+    let page = scraped(metrics);
+    assert!(page.contains(&retry) && page.contains(&early), "{page}");
+    let info: String = client.ask(&["INFO"]);
+    let marks = info.lines().find(|line| line.starts_with("marks:")).unwrap();
+    assert!(marks.contains("SessionRetryAnswered,SessionOutOfOrder"), "{marks}");
 }
 
 #[test]
