@@ -9,9 +9,11 @@ use crate::{
     groups_file::GroupsFile,
     log::note,
     look::name_one,
+    progress::bytes_bar,
     say,
 };
 use anyhow::{Result, anyhow, bail};
+use indicatif::ProgressBar;
 use lakebed::{Forced, Halt};
 use lakebed_runtime::{DirError, Force, ForceError, RECORD, force};
 use serde::Serialize;
@@ -128,13 +130,21 @@ fn is_alone(halt: &Halt) -> bool {
 /// One group's directory. What was done is said in lines, or comes back to be said as JSON.
 fn recover(dir: &Path, args: &Recover) -> Result<Option<Value>, Failure> {
     let (mut why_not, mut others) = (None, Others::default());
-    let done = force(dir, |plan| match ask(plan, dir, args, &mut others) {
-        Ok(is_wanted) => is_wanted,
-        Err(error) => {
+    let (reads, writes) = (bytes_bar("read the log"), bytes_bar("write it again"));
+    let accept = |plan: &Forced| {
+        // What is asked must not be drawn over.
+        reads.finish_and_clear();
+        ask(plan, dir, args, &mut others).unwrap_or_else(|error| {
             why_not = Some(error);
             false
-        }
+        })
+    };
+    let done = force(dir, accept, |effort| {
+        let bar = if effort.is_accepted { &writes } else { &reads };
+        bar.set_length(effort.bytes_total);
+        bar.set_position(effort.bytes_done);
     });
+    [reads, writes].iter().for_each(ProgressBar::finish_and_clear);
     let asked = |error| Err(Failure::Asked(error));
     match (done.map_err(Failure::Force)?, why_not) {
         (_, Some(error)) => asked(error),

@@ -18,7 +18,8 @@ use crate::{
     dir::{self, DirError, Owner},
 };
 use lakebed::{
-    Config, DiskRequest, Engine, Forced, GroupId, Halt, NodeId, Start, files::Directory,
+    Config, DiskRequest, Engine, File, Forced, GroupId, Halt, Inspection, LogIndex, NodeId, Start,
+    files::Directory,
 };
 use rustix::fs::fsync;
 use std::{
@@ -85,13 +86,30 @@ impl std::error::Error for ForceError {
     }
 }
 
+/// How far a recovery by force is with the log behind the newest snapshot, which takes most of the time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct ForceEffort {
+    /// Whether it was accepted: then the log is read and written again. Before, it is only read.
+    pub is_accepted: bool,
+    /// Bytes done, never more than there are.
+    pub bytes_done: u64,
+    /// Bytes in all, as far as that can be told before.
+    pub bytes_total: u64,
+}
+
 /// Makes the node of this directory the only voter of its cluster, in a new cluster epoch, if
-/// `accept` wants what it is told. The directory is locked all the time.
+/// `accept` wants what it is told. The directory is locked all the time. `progress` is told how far it
+/// is, often.
 ///
 /// It need not know in which units the node writes: the hard state says it.
-pub fn force(path: &Path, accept: impl FnOnce(&Forced) -> bool) -> Result<Force, ForceError> {
+pub fn force(
+    path: &Path,
+    accept: impl FnOnce(&Forced) -> bool,
+    mut progress: impl FnMut(ForceEffort),
+) -> Result<Force, ForceError> {
     let (directory, owner) = dir::open_to_force(path).map_err(ForceError::Directory)?;
-    let plan = match run(&directory, owner, false) {
+    let plan = match run(&directory, owner, false, &mut progress) {
         Halt::Forced(plan) => plan,
         Halt::Refused { row: "already-alone", .. } if is_record_open(path)? => {
             add(&directory, &format!("{FINISHED}{} (it was done before)\n", now()))?;
@@ -103,7 +121,7 @@ pub fn force(path: &Path, accept: impl FnOnce(&Forced) -> bool) -> Result<Force,
         return Ok(Force::Declined(plan));
     }
     add(&directory, &begun(&plan))?;
-    match run(&directory, owner, true) {
+    match run(&directory, owner, true, &mut progress) {
         Halt::Forced(done) => {
             add(&directory, &format!("{FINISHED}{}\n", now()))?;
             Ok(Force::Done(done))
@@ -112,18 +130,52 @@ pub fn force(path: &Path, accept: impl FnOnce(&Forced) -> bool) -> Result<Force,
     }
 }
 
-fn run(directory: &Directory, owner: Owner, acknowledged_loss: bool) -> Halt {
-    let start = |config, start| match Engine::new(config, 0) {
-        Ok(engine) => alone::run(engine, start, directory, |_| None),
-        Err(error) => unreachable!("units that a hard state may have: {error}"),
-    };
+fn run(
+    directory: &Directory,
+    owner: Owner,
+    is_accepted: bool,
+    progress: &mut impl FnMut(ForceEffort),
+) -> Halt {
+    let start =
+        |config, start, performed: &mut dyn FnMut(&DiskRequest)| match Engine::new(config, 0) {
+            Ok(engine) => alone::run(engine, start, directory, |_| None, performed),
+            Err(error) => unreachable!("units that a hard state may have: {error}"),
+        };
     let mut config = Config::new(GroupId(owner.group), NodeId(owner.node));
-    if let Halt::Inspected(found) = start(config.clone(), Start::Inspect)
-        && let Some(hard) = found.hard_state.filter(|hard| hard.disk_align > 0)
-    {
-        config.disk_align = hard.disk_align;
+    let mut log_bytes = 0;
+    if let Halt::Inspected(found) = start(config.clone(), Start::Inspect, &mut |_| {}) {
+        log_bytes = log_bytes_of(&found);
+        if let Some(hard) = found.hard_state.filter(|hard| hard.disk_align > 0) {
+            config.disk_align = hard.disk_align;
+        }
     }
-    start(config, Start::ForceSoleVoter { acknowledged_loss })
+    // What is accepted is read to be judged, and once more as it is written.
+    let bytes_total = if is_accepted { 3 * log_bytes } else { log_bytes };
+    let mut bytes_done = 0;
+    start(config, Start::ForceSoleVoter { acknowledged_loss: is_accepted }, &mut |request| {
+        bytes_done = bytes_total.min(bytes_done + segment_bytes(request));
+        progress(ForceEffort { is_accepted, bytes_done, bytes_total });
+    })
+}
+
+/// How long the log is behind the newest whole snapshot: what lies before is not needed.
+fn log_bytes_of(found: &Inspection) -> u64 {
+    let whole = found.snapshots.iter().filter(|snapshot| snapshot.content.is_ok());
+    let snapshot = whole.map(|snapshot| snapshot.at.index).max().unwrap_or(LogIndex(0));
+    let behind = found.segments.iter().filter(|segment| segment.last > snapshot);
+    behind.map(|segment| segment.data_bytes).sum()
+}
+
+/// How much of the log is read or written.
+fn segment_bytes(request: &DiskRequest) -> u64 {
+    match request {
+        DiskRequest::Read { file: File::Segment(_), len, .. } => u64::from(*len),
+        DiskRequest::Write { file: File::Segment(_), at, and, .. } => {
+            let extents = [Some(at), and.as_ref()].into_iter().flatten();
+            extents.map(|extent| extent.bytes.len() as u64).sum()
+        }
+        _ => 0,
+    }
 }
 
 fn begun(plan: &Forced) -> String {

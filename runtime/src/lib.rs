@@ -62,7 +62,7 @@ pub use clock::SystemClock;
 pub use dir::{DirError, MARK};
 pub use driver::{Clock, Disk, Driver, Net};
 pub use executor::executor;
-pub use force::{Force, ForceError, RECORD, force};
+pub use force::{Force, ForceEffort, ForceError, RECORD, force};
 pub use groups::{Groups, GroupsError, GroupsNode, GroupsOptions};
 pub use handle::{Answers, Carried, Failure, Handle, Notes, Reply};
 pub use health::{Health, LATENCY_BOUNDS, Latency, Room};

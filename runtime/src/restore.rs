@@ -122,7 +122,7 @@ pub fn restore(
         }
         event
     };
-    match alone::run(engine, start, &directory, perform) {
+    match alone::run(engine, start, &directory, perform, |_| {}) {
         Halt::Built(at) => Ok(at),
         halt => Err(RestoreError::Halted(Box::new(halt))),
     }

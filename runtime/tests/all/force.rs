@@ -6,7 +6,7 @@ use crate::{
     port::Port,
 };
 use lakebed::{ClusterId, Config, GroupId, Halt, NodeId};
-use lakebed_runtime::{Force, ForceError, Listen, Node, Options, RECORD, force};
+use lakebed_runtime::{Force, ForceEffort, ForceError, Listen, Node, Options, RECORD, force};
 use std::{fs, os::unix::fs::symlink, path::Path};
 use tempfile::{TempDir, tempdir};
 use tokio::task::JoinSet;
@@ -41,7 +41,7 @@ fn record(dir: &Path) -> String {
 
 /// Nothing at all was done.
 fn assert_not_done(dir: &Path) {
-    assert!(matches!(force(dir, |_| false), Ok(Force::Declined(_))), "it is not done");
+    assert!(matches!(force(dir, |_| false, |_| {}), Ok(Force::Declined(_))), "it is not done");
 }
 
 #[tokio::test]
@@ -53,6 +53,27 @@ async fn what_was_declined_is_not_done() {
     assert!(!first.join(RECORD).exists());
 }
 
+/// A long log was read three times and written once without a word.
+#[tokio::test]
+async fn it_is_told_how_far_it_is() {
+    let dir = stopped().await;
+    let dir = &dir.path().join("0");
+    let mut told = Vec::new();
+    let done = force(dir, |_| true, |effort| told.push(effort));
+    assert!(matches!(done, Ok(Force::Done(_))), "{done:?}");
+    let first = told.iter().position(|effort| effort.is_accepted).unwrap();
+    for run in [&told[..first], &told[first..]] {
+        let is_one = |effort: &ForceEffort| {
+            (effort.is_accepted, effort.bytes_total) == (run[0].is_accepted, run[0].bytes_total)
+        };
+        assert!(run.iter().all(is_one), "{run:?}");
+        assert!(run.is_sorted_by_key(|effort| effort.bytes_done), "{run:?}");
+        let last = run.last().unwrap();
+        assert!(0 < last.bytes_done && last.bytes_done <= last.bytes_total, "{last:?}");
+    }
+    assert!(told[first].bytes_done < told.last().unwrap().bytes_done);
+}
+
 /// Whoever asks later what became of the others would find nothing.
 #[tokio::test]
 async fn nothing_is_done_that_cannot_be_put_on_record() {
@@ -60,7 +81,7 @@ async fn nothing_is_done_that_cannot_be_put_on_record() {
     let first = dir.path().join("0");
     // It takes all that is written, and cannot be synced.
     symlink("/dev/null", first.join(RECORD)).unwrap();
-    let done = force(&first, |_| true);
+    let done = force(&first, |_| true, |_| {});
     assert!(matches!(done, Err(ForceError::Record { .. })), "{done:?}");
     assert_not_done(&first);
 }
@@ -70,13 +91,13 @@ async fn the_record_tells_of_every_try_and_of_its_end() {
     let dir = stopped().await;
     let dir = &dir.path().join("0");
     fs::write(dir.join(RECORD), "begun    long ago\n").unwrap();
-    assert!(matches!(force(dir, |_| true), Ok(Force::Done(_))));
+    assert!(matches!(force(dir, |_| true, |_| {}), Ok(Force::Done(_))));
     let told = record(dir);
     assert!(told.starts_with("begun    long ago\nbegun    2"), "{told}");
     let ends = |told: &str| told.lines().last().is_some_and(|last| last.starts_with("finished 2"));
     assert!(ends(&told), "{told}");
 
-    let is_refused = || match force(dir, |_| true) {
+    let is_refused = || match force(dir, |_| true, |_| {}) {
         Err(ForceError::Halted(halt)) => {
             matches!(*halt, Halt::Refused { row: "already-alone", .. })
         }
@@ -88,7 +109,7 @@ async fn the_record_tells_of_every_try_and_of_its_end() {
     // Cut short before it could say so.
     let open = told.lines().take(told.lines().count() - 1).collect::<Vec<_>>().join("\n") + "\n";
     fs::write(dir.join(RECORD), &open).unwrap();
-    assert_eq!(force(dir, |_| true).unwrap(), Force::WasDone);
+    assert_eq!(force(dir, |_| true, |_| {}).unwrap(), Force::WasDone);
     let told = record(dir);
     assert!(told.starts_with(&open) && ends(&told), "{told}");
     assert!(is_refused());

@@ -81,7 +81,7 @@ async fn a_look_and_a_recovery_by_force_go_by_the_units_that_are_there() {
         assert_eq!(found.defects, []);
         assert_eq!(found.hard_state.as_ref().unwrap().disk_align, UNITS);
     }
-    let Force::Done(_) = force(&first, |plan| plan.cut.is_none()).unwrap() else {
+    let Force::Done(_) = force(&first, |plan| plan.cut.is_none(), |_| {}).unwrap() else {
         panic!("nothing is lost")
     };
     let (handle, driven) = Node::open(options(dir, &ports, 0, UNITS), Counter::default()).unwrap();
