@@ -166,7 +166,8 @@ fn done_at_once(cluster: &Cluster, args: impl Fn(u64) -> Vec<String>) -> (u64, S
         told = (leader, String::from_utf8(output.stdout).unwrap());
         let complaint = String::from_utf8_lossy(&output.stderr);
         // Certainly not begun. Any other failure leaves who gave the order without an answer.
-        let early = ["leads", "not the leader", "not over", "not answer", "not caught up"];
+        let early =
+            ["leads", "not the leader", "leader is new", "not over", "not answer", "not caught up"];
         let is_early = early.iter().any(|early| complaint.contains(early));
         assert!(output.status.success() || is_early, "{args:?}: {complaint}");
         output.status.success()
