@@ -175,13 +175,13 @@ fn story(world: &mut Cluster, way: Way, at_once: bool, seed: u64) -> Result<usiz
 fn whoever_is_behind_comes_level_whoever_leads() {
     for (way, at_once) in WAYS.into_iter().flat_map(|way| [(way, true), (way, false)]) {
         let behind = Cell::new(0);
-        for seed in 0..8 {
+        for seed in 0..4 {
             let name = "whoever_is_behind_comes_level_whoever_leads";
             tell_of(name, &plan(seed, way), heavy, |world| {
                 story(world, way, at_once, seed).map(|nodes| behind.set(behind.get() + nodes))
             });
         }
         println!("{way:?}, at once: {at_once}: {} were behind as the leader changed", behind.get());
-        assert!(behind.get() > 6, "{way:?}, {at_once}: {}", behind.get());
+        assert!(behind.get() > 3, "{way:?}, {at_once}: {}", behind.get());
     }
 }
