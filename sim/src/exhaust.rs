@@ -30,6 +30,8 @@ use std::{
 pub const SUBSETS_MAX: usize = 6;
 /// How many outcomes are drawn beside the presets.
 pub const DRAWN: u32 = 32;
+/// So many outcomes are drawn beside all of few sectors, where sectors tear.
+const TORN: u32 = 24;
 /// Outcomes beside which a copy of the hard state rots: within the budget of damage, as the other
 /// copy is whole, and what a vote that only one copy holds needs to be lost.
 const ROTTEN: [(Outcome, Option<u8>); 4] = [
@@ -190,7 +192,7 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Story<M, W> {
             tried.first += 1;
             self.recover(telling.fell(node, Fall::Kill), search, tried)?;
         }
-        let outcomes = outcomes(undecided);
+        let outcomes = outcomes(undecided, telling.world.plan().geometry.tears);
         let whole = outcomes.into_iter().map(|outcome| (outcome, None));
         // Until its disk was judged a node may have but one whole copy.
         let is_judged = telling.world.probe(node).is_some_and(|probe| probe.judged);
@@ -398,10 +400,13 @@ impl<M: StateMachine + Clone, W: Workload + Clone> Telling<M, W> {
     }
 }
 
-/// What may become of so many undecided sectors and names.
-fn outcomes(undecided: usize) -> Vec<Outcome> {
+/// What may become of so many undecided sectors and names. Where sectors tear there is no end of what they may hold, so
+/// that is drawn, beside all that may become of whole ones.
+fn outcomes(undecided: usize, tears: bool) -> Vec<Outcome> {
     if undecided <= SUBSETS_MAX {
-        return (0..1 << undecided).map(Outcome::Exactly).collect();
+        let torn = if tears && undecided > 0 { TORN } else { 0 };
+        let torn = (1..=torn).map(|number| Outcome::Drawn(Survivors::Random, number));
+        return (0..1 << undecided).map(Outcome::Exactly).chain(torn).collect();
     }
     let presets = Survivors::ALL.map(|survivors| Outcome::Drawn(survivors, 0));
     let drawn = [Survivors::Random, Survivors::Prefix, Survivors::Suffix, Survivors::Random];

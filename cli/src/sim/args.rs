@@ -46,6 +46,9 @@ pub(crate) struct Exhaust {
     /// Crash only at each N-th step
     #[arg(long, value_name = "N", default_value = "1")]
     pub(crate) every: NonZeroU64,
+    /// Let sectors tear within when the power fails
+    #[arg(long)]
+    pub(crate) tears: bool,
     #[command(flatten)]
     pub(crate) share: Share,
 }

@@ -84,7 +84,9 @@ pub(super) fn exhaust(exhaust: &Exhaust) -> Result<ExitCode> {
 
 fn crash((told, node): (&'static Told, usize), exhaust: &Exhaust, kept: &Kept) -> Result<Crashed> {
     let (begun, name) = (Instant::now(), told.scenario.name);
-    let once = match told.story().tell(node) {
+    let mut story = told.story();
+    story.plan.geometry.tears |= exhaust.tears;
+    let once = match story.tell(node) {
         Ok(once) => once,
         Err(failure) => {
             kept.tell(&failure)?;
@@ -102,7 +104,7 @@ fn crash((told, node): (&'static Told, usize), exhaust: &Exhaust, kept: &Kept) -
     let bar = Bar::new(steps, format!("{name} node {}, steps", node + 1));
     let results = shared(jobs, |part| {
         let mut done = 0;
-        told.story().search(&search, (part * every, jobs * every), |tried| {
+        story.search(&search, (part * every, jobs * every), |tried| {
             bar.inc(std::mem::replace(&mut done, tried.steps).abs_diff(tried.steps));
             go_on()
         })

@@ -280,7 +280,7 @@ fn crashes_and_flips_end_with_one_list_and_come_to_the_same_by_however_many_thre
         json[0].as_object_mut().unwrap().remove("wall_seconds").unwrap();
         json
     };
-    let exhaust = ["sim", "exhaust", "failed_syncs", "--every", "8"];
+    let exhaust = ["sim", "exhaust", "failed_syncs", "--every", "8", "--tears"];
     let tried = of("1", &exhaust);
     assert_eq!((&tried[0]["node"], &tried[0]["failures"]), (&1.into(), &0.into()));
     assert!(tried[0]["crashes"].as_u64() > Some(80), "{tried}");

@@ -5,6 +5,7 @@ use crate::forgetful::Forgetful;
 use lakebed::Mark;
 use lakebed_scenarios::{
     Ask,
+    machine::Ledger,
     stories::{FLIPPED, STORIES, Told},
     workload,
 };
@@ -28,12 +29,15 @@ fn fail(name: &str, failure: &Failure) -> ! {
 
 /// Every `of`-th step of each node, in a thread of its own.
 fn exhaust(name: &str, twice: bool, of: u64) -> Tried {
-    let told = told(name);
+    exhaust_story(name, &told(name).story(), twice, of)
+}
+
+fn exhaust_story(name: &str, story: &Story<Ledger, Ask>, twice: bool, of: u64) -> Tried {
     let tried = std::thread::scope(|scope| {
-        let nodes = 0..told.story().plan.nodes;
+        let nodes = 0..story.plan.nodes;
         let search = |node| {
             let search = Search::new(node, twice);
-            told.story().search(&search, (0, of), |_| ControlFlow::Continue(()))
+            story.search(&search, (0, of), |_| ControlFlow::Continue(()))
         };
         let threads: Vec<_> = nodes.map(|node| scope.spawn(move || search(node))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
@@ -49,6 +53,17 @@ fn a_crash_or_a_failed_operation_at_any_step_is_recovered_from() {
         assert!(tried.first > 5 * tried.steps / 2, "{name}: {tried:?}");
         assert!(tried.failed > tried.steps, "{name}: {tried:?}");
     }
+}
+
+/// Each of what may become of whole sectors is tried as well, so there is more.
+#[test]
+fn a_crash_that_tears_sectors_at_any_step_is_recovered_from() {
+    let whole = exhaust("one_alone", false, 24);
+    let mut story = told("one_alone").story();
+    story.plan.geometry.tears = true;
+    let torn = exhaust_story("one_alone", &story, false, 24);
+    assert_eq!(torn.steps, whole.steps);
+    assert!(torn.first > whole.first + torn.steps, "{torn:?}, {whole:?}");
 }
 
 #[test]
