@@ -39,15 +39,21 @@ fn value(page: &str, series: &str) -> f64 {
     line.unwrap_or_else(|| panic!("{series} is not in:\n{page}")).parse().unwrap()
 }
 
-/// Sessions noted what they met, and nobody was told: the engine does not know of them.
-#[test]
-fn what_sessions_meet_is_told() {
+/// A node, the port of its metrics, and its process.
+fn watched() -> (Lone, u16, Process) {
     let (lone, metrics) = (Lone::unborn(), ports(1));
     let address = local(metrics);
     let flags = lone.flags();
     let flags: Vec<_> = flags.iter().map(String::as_str).chain(["--metrics", &address]).collect();
     let node = Process::start(&mut lakebed(&flags));
     node.says("ready");
+    (lone, metrics, node)
+}
+
+/// Sessions noted what they met, and nobody was told: the engine does not know of them.
+#[test]
+fn what_sessions_meet_is_told() {
+    let (lone, metrics, _node) = watched();
     let mut client = Patient::new(lone.clients);
     let session: String = client.ask(&["LAKEBED", "SESSION", "OPEN"]);
     let incr = |number: &str| {
@@ -71,12 +77,7 @@ fn what_sessions_meet_is_told() {
 
 #[test]
 fn a_node_is_scraped() {
-    let (lone, metrics) = (Lone::unborn(), ports(1));
-    let address = local(metrics);
-    let flags = lone.flags();
-    let flags: Vec<_> = flags.iter().map(String::as_str).chain(["--metrics", &address]).collect();
-    let node = Process::start(&mut lakebed(&flags));
-    node.says("ready");
+    let (lone, metrics, _node) = watched();
     // One who says nothing does not keep others waiting.
     let silent = TcpStream::connect(loopback(metrics)).unwrap();
     let mut client = Patient::new(lone.clients);
