@@ -292,7 +292,9 @@ fn tear(landed: Vec<Unit>, sector: u32, draw: &mut Draw) -> Vec<Unit> {
     for unit in landed.into_iter().rev() {
         let is_last = later.insert((unit.ino, unit.extent.offset / u64::from(sector)));
         if is_last && draw.ratio(1, 3) {
-            torn.extend(parts(&unit.extent, draw).map(|extent| Unit { extent, ..unit }));
+            torn.extend(
+                parts(&unit.extent, draw).into_iter().map(|extent| Unit { extent, ..unit }),
+            );
         } else {
             torn.push(unit);
         }
@@ -302,20 +304,19 @@ fn tear(landed: Vec<Unit>, sector: u32, draw: &mut Draw) -> Vec<Unit> {
 }
 
 /// What of a torn sector came down: the first bytes, the last, or words here and there.
-fn parts(extent: &Extent, draw: &mut Draw) -> impl Iterator<Item = Extent> {
+fn parts(extent: &Extent, draw: &mut Draw) -> Vec<Extent> {
     let (start, end) = (extent.offset, end_of(extent));
     let border = draw.between(start, end);
     let which = draw.below(3);
     let words = (start..end).step_by(WORD).map(|at| (at, end.min(at + WORD as u64)));
-    let kept: Vec<Extent> = match which {
+    match which {
         0 => part(extent, start, border).into_iter().collect(),
         1 => part(extent, border, end).into_iter().collect(),
         _ => words
             .filter(|_| draw.ratio(1, 2))
             .filter_map(|(from, to)| part(extent, from, to))
             .collect(),
-    };
-    kept.into_iter()
+    }
 }
 
 /// The length goes with the last sector that survived; sometimes further, with zeros to show.
