@@ -2,7 +2,7 @@
 
 use super::{GROUP, SITE_ELECTION, World, coming::Coming, node_id};
 use crate::{client::Workload, oracle::Checked};
-use lakebed::{Config, Engine, Event, Start, StateMachine, Tuning};
+use lakebed::{Config, Engine, Event, File, Start, StateMachine, Tuning};
 
 impl<M: StateMachine, W: Workload> World<M, W> {
     pub(super) fn schedule_start(&mut self, node: usize, after: u64) {
@@ -48,7 +48,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         if let Start::Resume { machine } = start {
             self.oracle.on_resume(at, machine);
         }
-        let there = self.nodes[at].disk.list().map(|(_, bytes)| bytes).sum();
+        let is_spare = |file: &File| matches!(file, File::Spare(_));
+        let files = self.nodes[at].disk.list().filter(|(file, _)| !is_spare(file));
+        let there = files.map(|(_, bytes)| bytes).sum();
         self.oracle.on_start(at, there);
         self.nodes[at].start(engine, machine);
         self.feed(at, Some(Event::Start(start)))?;
