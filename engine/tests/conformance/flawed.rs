@@ -376,11 +376,12 @@ impl<'a> Flawed<'a> {
                 Event::Received { bytes, .. } if self.flaw == Flaw::KeepsMessages => {
                     self.kept.push(bytes.clone());
                 }
+                Event::Received { bytes, .. } if self.flaw == Flaw::SharesBuffers => {
+                    *bytes = cut_from(&mut self.incoming, &[], bytes);
+                }
                 Event::Received { bytes, .. } if self.flaw == Flaw::ReadsIntoOneBuffer => {
-                    self.incoming.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
-                    self.incoming.extend_from_slice(bytes);
-                    self.incoming.advance(4);
-                    *bytes = self.incoming.split_to(bytes.len()).freeze();
+                    let length = (bytes.len() as u32).to_le_bytes();
+                    *bytes = cut_from(&mut self.incoming, &length, bytes);
                 }
                 Event::Link { up, .. } if is_left_down => *up = false,
                 Event::Received { bytes, .. } if self.flaw == Flaw::OwnsItsBuffers => {
@@ -388,9 +389,6 @@ impl<'a> Flawed<'a> {
                 }
                 _ => {}
             }
-        }
-        if self.flaw == Flaw::SharesBuffers {
-            share_buffers(&mut self.events);
         }
     }
 
@@ -450,22 +448,11 @@ fn down_before_up(event: Event) -> Vec<Event> {
     }
 }
 
-/// As a driver does that hands out slices of what it read at one time.
-fn share_buffers(events: &mut [Event]) {
-    let mut all = BytesMut::new();
-    for event in events.iter_mut() {
-        if let Event::Received { bytes, .. } = event {
-            all.extend_from_slice(bytes);
-            *bytes = Bytes::copy_from_slice(bytes);
-        }
-    }
-    let all = all.freeze();
-    let mut at = 0;
-    for event in events.iter_mut() {
-        if let Event::Received { bytes, .. } = event {
-            let end = at + bytes.len();
-            *bytes = all.slice(at..end);
-            at = end;
-        }
-    }
+/// As a driver does that reads into one great buffer and hands out slices of it: of all that it
+/// reads, for how much comes in one turn is the scheduler's affair.
+fn cut_from(incoming: &mut BytesMut, length: &[u8], message: &[u8]) -> Bytes {
+    incoming.extend_from_slice(length);
+    incoming.extend_from_slice(message);
+    incoming.advance(length.len());
+    incoming.split_to(message.len()).freeze()
 }
