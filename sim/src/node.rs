@@ -143,6 +143,8 @@ pub(crate) struct Node<M: StateMachine> {
     pub(crate) has_left: bool,
     /// What became of its disk that no crash does.
     pub(crate) scars: Scars,
+    /// The last segment of its log when its present life began.
+    pub(crate) began_with: Option<File>,
     /// What its present life may end for.
     pub(crate) told: Told,
     /// How old what it knows may be.
@@ -447,6 +449,7 @@ impl<M: StateMachine> Node<M> {
             unheard: None,
             has_left: false,
             scars: Scars::default(),
+            began_with: None,
             told: Told::default(),
             heard: Hearsay::default(),
         }
@@ -460,8 +463,15 @@ impl<M: StateMachine> Node<M> {
     pub(crate) fn start(&mut self, engine: Engine, machine: Seat<M>) {
         self.engine = Some(engine);
         self.life += 1;
+        self.began_with = self.last_segment();
         self.told = Told::default();
         self.runner = Runner::new(Witness::new(machine));
+    }
+
+    /// The segment of its log that was begun last.
+    pub(crate) fn last_segment(&self) -> Option<File> {
+        let files = self.disk.list().map(|(file, _)| file);
+        files.filter(|file| matches!(file, File::Segment(_))).last()
     }
 
     /// The process is gone, and with it all but the disk.

@@ -1,6 +1,7 @@
 //! An entry that was damaged on a disk is whole there again, or its node says that it lacks one: in the last
-//! segment, of which a restart reads behind the votes that it gives what it believed before, and in all of them
-//! if it scrubs (recovery.md, damage found late; config.rs, `Tuning::scrub_interval`).
+//! segment, of which a restart reads behind the votes that it gives what it believed before (unless the log was
+//! cut since, back into another one), and in all of them if it scrubs (recovery.md, damage found late; config.rs,
+//! `Tuning::scrub_interval`).
 //!
 //! What a node does not know to be bad nobody gives again, and it counts for whole when the next disk is
 //! damaged. Asked when nothing happens any more, as reading takes its time.

@@ -9,7 +9,7 @@ use crate::{
     oracle::{Checked, Oracle},
     plan::Given,
 };
-use lakebed::{DiskRequest, File, LogIndex, OpId, StateMachine};
+use lakebed::{DiskRequest, LogIndex, OpId, StateMachine};
 
 /// An operation that will fail unheard.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +63,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 continue;
             };
             let probe = engine.probe();
-            let segments = node.disk.list().filter(|(file, _)| matches!(file, File::Segment(_)));
-            let last = segments.map(|(file, _)| file).last();
+            // Where the log was cut back to is what no restart has read.
+            let last = node.last_segment().filter(|last| Some(*last) >= node.began_with);
             let is_read = |file| self.plan.scrubs_often() || Some(file) == last;
             let bad = self.harmed.first_bad(at, &node.disk, probe.first, is_read);
             Oracle::<M>::on_struck(at, &probe, bad)?;
