@@ -4,6 +4,7 @@
 mod backups;
 mod behind;
 mod bites;
+mod digests;
 mod exhaust;
 mod forgetful;
 mod full;
