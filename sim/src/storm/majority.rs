@@ -10,7 +10,8 @@
 //!    is followed by somebody; pre-vote needs only a quorum that can hear.
 //! 2. *Nobody of the minority leads*: who hears no quorum steps down (check-quorum), and so does a leader whose
 //!    own disk no longer ends its operations, though it has a quorum without itself.
-//! 3. *Nobody disturbs them*: whoever of them led before, or leads then, goes on to, in that term. Who hears of no leader asks
+//! 3. *Nobody disturbs them*: whoever of them led before, or leads then, goes on to, in that term, unless links alone
+//!    may be too slow for the timeouts that are in force by then. Who hears of no leader asks
 //!    before it stands (pre-vote), is told no by whoever hears one (stickiness), and its term stays. Terms rise
 //!    by the few elections that were needed and no more, on either side.
 //!
@@ -76,7 +77,9 @@ pub(super) fn goes_on<M: StateMachine, W: Workload>(
         camps.serve(world)?;
     }
     let need_not_change = before.is_some_and(|(leader, _)| camps.serving.contains(&leader));
-    camps.lead_on(world, if need_not_change { before } else { then })?;
+    if world.has_prompt_links() {
+        camps.lead_on(world, if need_not_change { before } else { then })?;
+    }
     let risen = highest_term(world).0 - term.0;
     if risen > TERMS_MAX {
         let what = format!("the highest term has risen by {risen}");
