@@ -5,13 +5,20 @@
 //!
 //! A view costs one reference per shard; afterwards the first write to a shard copies that shard
 //! (of its keys and values only the references), 1/4096 of the state.
+//!
+//! A node has many groups, and in most of them there may be next to nothing: the table of shards is
+//! in pages, and there are those alone that a key was in.
 
-use crate::shard::{Key, Shard, Slot, number};
+use crate::shard::{EMPTY, Key, Shard, Slot, number};
 use lakebed::Timestamp;
 use std::{collections::BTreeSet, hint::black_box, sync::Arc};
 
 /// Part of the frozen form and of SCAN's cursors: never changes.
 pub(crate) const SHARDS: usize = 4096;
+
+/// Shards of a page: what one takes is less than what its first key does, and where all are lies in two
+/// KiB, which stay near the processor.
+const PAGE: usize = 16;
 
 /// Of how many keys the memory is fetched at once: a processor waits for about as many lines.
 const FETCHED: usize = 16;
@@ -19,9 +26,12 @@ const FETCHED: usize = 16;
 /// The expiry of what does not expire.
 pub(crate) const NEVER: Timestamp = Timestamp(u64::MAX);
 
+/// Shards that were written to; the others are empty.
+type Page = [Option<Arc<Shard>>; PAGE];
+
 #[derive(Clone)]
 pub(crate) struct Map {
-    shards: Vec<Arc<Shard>>,
+    pages: Box<[Option<Box<Page>>; SHARDS / PAGE]>,
     /// Every key that expires, by when. Follows from the shards.
     expiries: BTreeSet<(Timestamp, Key)>,
     len: usize,
@@ -29,9 +39,8 @@ pub(crate) struct Map {
 
 impl Default for Map {
     fn default() -> Self {
-        // One empty shard, shared: the first write to each makes its own.
-        let empty = Arc::default();
-        Self { shards: vec![empty; SHARDS], expiries: BTreeSet::new(), len: 0 }
+        let pages = Box::new([const { None }; SHARDS / PAGE]);
+        Self { pages, expiries: BTreeSet::new(), len: 0 }
     }
 }
 
@@ -42,7 +51,7 @@ impl Map {
 
     pub(crate) fn get(&self, key: &[u8]) -> Option<&Slot> {
         let number = number(key);
-        self.shards[shard_of(number)].get(number, key)
+        self.shard(shard_of(number)).get(number, key)
     }
 
     /// Fetches what lies under these keys into the processor's caches, and changes nothing.
@@ -59,7 +68,10 @@ impl Map {
                 count += 1;
             }
             let numbers = &numbers[..count];
-            let shards = || numbers.iter().map(|number| &*self.shards[shard_of(*number)]);
+            let mut shards = [&EMPTY; FETCHED];
+            let of = numbers.iter().map(|number| self.shard(shard_of(*number)));
+            shards.iter_mut().zip(of).for_each(|(place, shard)| *place = shard);
+            let shards = || shards[..count].iter();
             black_box(shards().fold(0, |seen, shard| seen ^ shard.len()));
             black_box(shards().fold(0, |seen, shard| seen ^ shard.touch()));
             let mut found = [None; FETCHED];
@@ -76,12 +88,14 @@ impl Map {
 
     /// The keys of a shard, in order.
     pub(crate) fn shard(&self, shard: usize) -> &Shard {
-        &self.shards[shard]
+        let page = self.pages[shard / PAGE].as_deref();
+        page.and_then(|page| page[shard % PAGE].as_deref()).unwrap_or(&EMPTY)
     }
 
     /// All shards with keys as they are now, whatever is written later.
     pub(crate) fn view(&self) -> Vec<Arc<Shard>> {
-        self.shards.iter().filter(|shard| shard.len() > 0).cloned().collect()
+        let shards = self.pages.iter().flatten().flat_map(|page| page.iter().flatten());
+        shards.filter(|shard| shard.len() > 0).cloned().collect()
     }
 
     /// Gives a key a value and an expiry, whether it was there or not.
@@ -155,7 +169,9 @@ impl Map {
     /// The number of a key, and its shard to be written.
     fn shard_mut(&mut self, key: &[u8]) -> (u32, &mut Shard) {
         let number = number(key);
-        (number, Arc::make_mut(&mut self.shards[shard_of(number)]))
+        let shard = shard_of(number);
+        let page = self.pages[shard / PAGE].get_or_insert_default();
+        (number, Arc::make_mut(page[shard % PAGE].get_or_insert_default()))
     }
 
     fn reschedule(&mut self, key: &[u8], before: Timestamp, after: Timestamp) {
@@ -194,6 +210,25 @@ mod tests {
         assert_eq!(seen.len(), 2);
         assert!(seen.iter().all(|slot| slot.value() == b"before" && slot.expires == NEVER));
         assert_eq!((map.len(), map.get(b"kept").unwrap().value()), (2, &b"after"[..]));
+    }
+
+    /// A group in which nothing was written took 32 KiB for its table, a thousand of them as many MiB.
+    #[test]
+    fn a_map_has_room_for_what_was_written_to_it() {
+        let mut map = Map::default();
+        let pages = |map: &Map| map.pages.iter().flatten().count();
+        assert!(size_of_val(&*map.pages) <= 2 << 10);
+        assert_eq!((map.get(b"absent").map(Slot::value), map.shard(SHARDS - 1).len()), (None, 0));
+        map.fetch([&b"absent"[..]].into_iter());
+        map.remove(b"absent");
+        map.expire(b"absent", Timestamp(1));
+        assert_eq!((pages(&map), map.view().len()), (0, 0));
+        for keys in 1..=10_u8 {
+            map.put(&[keys], b"", NEVER);
+            assert!((1..=keys.into()).contains(&pages(&map)));
+        }
+        let shards = map.pages.iter().flatten().flat_map(|page| page.iter().flatten()).count();
+        assert!((1..=10).contains(&shards), "{shards} shards for ten keys");
     }
 
     #[test]

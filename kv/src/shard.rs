@@ -111,6 +111,10 @@ pub(crate) struct Shard {
     len: usize,
 }
 
+/// Without any keys.
+pub(crate) static EMPTY: Shard =
+    Shard { first: Run { numbers: Vec::new(), slots: Vec::new() }, more: Vec::new(), len: 0 };
+
 /// Some keys in order.
 #[derive(Clone, Debug, Default)]
 struct Run {
