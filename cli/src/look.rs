@@ -1,7 +1,7 @@
 //! `lakebed inspect` and `lakebed verify`: what is in a node's directory, and whether every byte of
 //! it is what was written. Neither changes anything.
 //!
-//! Exit codes: `inspect` 0 when it could tell; `verify` 0 when all is well, 1 when something is
+//! Exit codes: `inspect` 0 when it could tell, 1 when a file could not be read; `verify` 0 when all is well, 1 when something is
 //! wrong; both 1 when they could not look.
 
 mod json;
@@ -31,11 +31,12 @@ pub(crate) fn inspect(args: &Inspect) -> Result<ExitCode> {
     each_group(&args.dir, args.json, |dir| {
         let found =
             look(dir, Depth::Verdict, |_| {}).map_err(|error| explain(error, "inspect", dir))?;
+        let could_tell = is_read(&found, dir);
         if args.json {
-            return Ok((true, Some(json::text(&found, None)?)));
+            return Ok((could_tell, Some(json::text(&found, None)?)));
         }
         say(&found);
-        Ok((true, None))
+        Ok((could_tell, None))
     })
 }
 
@@ -49,6 +50,7 @@ pub(crate) fn verify(args: &Verify) -> Result<ExitCode> {
         bar.finish_and_clear();
         let found = found.map_err(|error| explain(error, "verify", dir))?;
         let took = started.elapsed();
+        is_read(&found, dir);
         if args.json {
             return Ok((found.is_well(), Some(json::text(&found, Some(took))?)));
         }
@@ -129,6 +131,19 @@ fn each_group(
         say(format_args!("{{\"groups\":[{}]}}", all.join(",")));
     }
     Ok(if all_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether every file could be read; if not, says what to do.
+fn is_read(found: &Inspection, dir: &Path) -> bool {
+    if found.is_unread() {
+        note(format_args!(
+            "error: {}: {}; see to its owner, its mode and its device, or put back what was there: a node does \
+             not start before it can be read",
+            dir.display(),
+            found.judgement.because
+        ));
+    }
+    !found.is_unread()
 }
 
 fn show(bar: &ProgressBar, recovery: &Recovery) {

@@ -192,6 +192,18 @@ pub enum Class {
     Background,
 }
 
+/// What error numbers of Linux mean that somebody can do something about.
+const WORDS: [(i32, &str); 8] = [
+    (1, "not permitted"),
+    (13, "permission denied"),
+    (20, "a part of its path is no directory"),
+    (21, "it is a directory"),
+    (23, "the system has too many files open"),
+    (24, "this process has too many files open"),
+    (30, "the file system can only be read"),
+    (40, "too many links lead there"),
+];
+
 /// How a disk operation failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -212,7 +224,11 @@ impl fmt::Display for DiskError {
         match self {
             Self::NotFound => f.write_str("no such file"),
             Self::Full => f.write_str("no room left"),
-            Self::Io { errno } => write!(f, "I/O error (errno {errno})"),
+            Self::Io { errno } => {
+                let told = WORDS.iter().find(|(number, _)| number == errno);
+                let told = told.map_or("I/O error", |(_, told)| told);
+                write!(f, "{told} (errno {errno})")
+            }
         }
     }
 }
@@ -222,6 +238,14 @@ impl std::error::Error for DiskError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_is_told_in_words_where_there_is_something_to_do() {
+        let told = |errno| DiskError::Io { errno }.to_string();
+        assert_eq!(told(13), "permission denied (errno 13)");
+        assert_eq!(told(5), "I/O error (errno 5)");
+        assert!(WORDS.is_sorted_by_key(|(errno, _)| errno));
+    }
 
     #[test]
     fn names_are_read_back_and_no_other_name_is() {

@@ -18,7 +18,10 @@ use crate::{
     event::Completion,
     file::{DiskError, DiskRequest, Extent, File},
 };
-use rustix::fs::{fdatasync, fsync};
+use rustix::{
+    fs::{fdatasync, fsync},
+    io::Errno,
+};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -50,6 +53,8 @@ pub struct Directory {
     open_max: usize,
     /// Whether nothing in it is to change.
     read_only: bool,
+    /// Files that whoever only looks may not open, and why.
+    closed: Vec<(File, io::Error)>,
     /// Held for as long as this value lives; `None`: there is no such file, and none is made.
     _lock: Option<fs::File>,
 }
@@ -201,14 +206,28 @@ impl Directory {
         lock: Option<fs::File>,
     ) -> Result<Self, OpenError> {
         let files = Mutex::default();
-        let directory = Self { path, names, files, open_max: OPEN_MAX, read_only, _lock: lock };
+        let closed = Vec::new();
+        let mut directory =
+            Self { path, names, files, open_max: OPEN_MAX, read_only, closed, _lock: lock };
         let listed = directory.list();
         let listed =
             listed.map_err(|error| OpenError::Io { path: directory.path.clone(), error })?;
         for (file, _) in listed {
-            directory.check_drained(file)?;
+            match directory.check_drained(file) {
+                Err(OpenError::Io { error, .. }) if read_only => {
+                    directory.closed.push((file, error))
+                }
+                checked => checked?,
+            }
         }
         Ok(directory)
+    }
+
+    /// What may not be opened of a directory that is only looked at, and what the system said: the rest can be
+    /// read all the same. A node would not open such a directory.
+    #[must_use]
+    pub fn closed(&self) -> &[(File, io::Error)] {
+        &self.closed
     }
 
     /// Where it is.
@@ -369,6 +388,10 @@ impl Directory {
         let path = self.path.join(file.name());
         let failed = |error| OpenError::Io { path: path.clone(), error };
         let open = self.options().open(&path).map_err(failed)?;
+        // To write to it fails, to read does not before the first byte is asked for.
+        if open.metadata().map_err(failed)?.is_dir() {
+            return Err(failed(Errno::ISDIR.into()));
+        }
         open.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => OpenError::Draining { path: path.clone() },
             TryLockError::Error(error) => failed(error),

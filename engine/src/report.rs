@@ -248,7 +248,42 @@ pub struct Defect {
     pub then: String,
 }
 
+impl Judgement {
+    pub(crate) const fn unread(because: String) -> Self {
+        Self {
+            row: "unread",
+            says: "a file cannot be read, and nobody knows what is in it",
+            does: "does not start before it can be read",
+            starts: false,
+            because,
+        }
+    }
+}
+
 impl Inspection {
+    /// This file cannot be read: what the system `said` of it, and the same as a reason. Then nothing is
+    /// judged, whatever was seen of the others; for drivers whose look did not come to read it.
+    pub fn cannot_read(&mut self, file: File, said: String, because: String) {
+        self.judgement = Judgement::unread(because);
+        // What was found where it could not be read is not there.
+        self.defects.retain(|defect| defect.file != file);
+        self.defects.push(Defect {
+            file,
+            offset: 0,
+            bytes: 0,
+            expected: "a file that can be read".into(),
+            found: said,
+            then: self.judgement.does.into(),
+        });
+        self.defects.sort();
+    }
+
+    /// Whether a file could not be read, so that nothing was judged.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        self.judgement.row == "unread"
+    }
+
     /// Whether nothing is wrong and the node would start.
     #[must_use]
     pub fn is_well(&self) -> bool {

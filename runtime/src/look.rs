@@ -74,7 +74,12 @@ pub fn look(
         Depth::Bytes => Start::Verify,
     };
     match drive(engine, start, &directory, progress) {
-        Halt::Inspected(found) => Ok(found),
+        Halt::Inspected(mut found) => {
+            for (file, error) in directory.closed() {
+                found.cannot_read(*file, error.to_string(), format!("cannot open {file}: {error}"));
+            }
+            Ok(found)
+        }
         halt => Err(LookError::Halted(Box::new(halt))),
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::{FileExt, MetadataExt, symlink},
     path::{Path, PathBuf},
 };
 
@@ -184,6 +184,59 @@ fn a_lost_hard_state_is_inspected_all_the_same() {
     let verified = json("verify", lone.path(), 1);
     assert_eq!(verified["verdict"]["row"], "hard-state-lost");
     lone.is_refused(&["hard-state-lost"]);
+}
+
+/// It ended with `I/O error (errno 21)`, and told neither what to do nor what else was there.
+#[test]
+fn a_file_that_cannot_be_read_is_told_with_what_to_do_and_hides_nothing() {
+    let lone = lived();
+    let whole = json("inspect", lone.path(), 0);
+    let segments = whole["segments"].as_array().unwrap();
+    let file = segments.last().unwrap()["file"].as_str().unwrap();
+    let (at, aside) = (lone.path().join(file), lone.path().join("aside"));
+    // A mode is nothing to who may read all: what cannot be read by anybody stands in its place.
+    let in_place: [(&dyn Fn(), &str); 2] = [
+        (&|| fs::create_dir(&at).unwrap(), "Is a directory"),
+        (&|| symlink("nowhere", &at).unwrap(), "No such file"),
+    ];
+    fs::rename(&at, &aside).unwrap();
+    for (put, said) in in_place {
+        put();
+        for command in ["inspect", "verify"] {
+            let expected = [file, said, "see to its owner", text(lone.path())];
+            fails(&[command, text(lone.path())], 1, &expected);
+            let told = json(command, lone.path(), 1);
+            assert_eq!(
+                (&told["well"], &told["verdict"]["row"], &told["verdict"]["starts"]),
+                (&false.into(), &"unread".into(), &false.into())
+            );
+            let defects = told["defects"].as_array().unwrap();
+            assert!(
+                defects.iter().any(|defect| defect["file"] == file
+                    && defect["found"].as_str().unwrap().contains(said))
+            );
+            assert_eq!(told["hard_state"]["node"], 1);
+            let snapshot = whole["snapshots"][0]["file"].as_str().unwrap();
+            assert!(told.to_string().contains(snapshot), "{told}");
+        }
+        // What it tells is what a start would do.
+        lone.is_refused(&[file, said]);
+        fs::remove_dir(&at).or_else(|_| fs::remove_file(&at)).unwrap();
+    }
+    fs::rename(&aside, &at).unwrap();
+    assert_eq!(json("inspect", lone.path(), 0)["verdict"], whole["verdict"]);
+    // One that nothing rests on keeps nobody from telling all the rest, and the node from starting.
+    let spare = whole["left_over"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find_map(|left| left["file"].as_str().filter(|file| file.starts_with("spare-")));
+    let spare = lone.path().join(spare.unwrap());
+    fs::remove_file(&spare).unwrap();
+    fs::create_dir(&spare).unwrap();
+    let told = json("inspect", lone.path(), 1);
+    assert_eq!((&told["segments"], &told["log"]), (&whole["segments"], &whole["log"]));
+    lone.is_refused(&[text(&spare), "Is a directory"]);
 }
 
 #[test]

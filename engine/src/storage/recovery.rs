@@ -293,7 +293,10 @@ impl Recovery {
                 return Ok(false);
             }
             if let Some((file, error)) = self.unreadable() {
-                return Err(Halt::DiskFailed { file, error });
+                let failed = Halt::DiskFailed { file, error };
+                // Whoever only looks is told what else there is.
+                let told = self.is_look().then(|| self.look.unread(file, error, &failed));
+                return Err(told.map_or(failed, |found| Halt::Inspected(found.into())));
             }
             match std::mem::replace(&mut self.stage, Stage::Over) {
                 Stage::Begin => self.list(now, parts.ops),

@@ -2,12 +2,13 @@
 
 use super::{Look, Wrong};
 use crate::{
+    action::Halt,
     disk::{
         Fault,
         hard_state::{BLOCK_BYTES, HardState, OFFSETS},
         snapshot::{Footer, Header, Origin, header_bytes},
     },
-    file::File,
+    file::{DiskError, File},
     report::{
         BlockContent, Defect, HardBlock, HardStateFound, Inspection, Judgement, LeftOver, LogFound,
         SegmentFound, SegmentState, SnapshotContent, SnapshotFound,
@@ -70,6 +71,30 @@ impl Look {
             inspection.defects.extend(self.log.wrong.as_ref().map(|wrong| log_defect(wrong, does)));
             inspection.defects.sort();
         }
+        inspection
+    }
+
+    /// What was seen where a file could not be read that a restart cannot do without: nobody knows what is
+    /// there, so nothing is judged.
+    pub(in crate::storage) fn unread(
+        &self,
+        file: File,
+        error: DiskError,
+        failed: &Halt,
+    ) -> Inspection {
+        let mut inspection = Inspection {
+            // Of blocks that were not read it would be said that they are bad.
+            blocks: if file == File::HardState { Vec::new() } else { self.hard_blocks() },
+            hard_state: self.hard.as_ref().map(hard_state_found),
+            log: None,
+            segments: Vec::new(),
+            snapshots: Vec::new(),
+            left_over: self.left_over(false),
+            judgement: Judgement::unread(String::new()),
+            verified: None,
+            defects: Vec::new(),
+        };
+        inspection.cannot_read(file, error.to_string(), failed.to_string());
         inspection
     }
 
