@@ -101,6 +101,10 @@ struct Recovery {
     bytes_total: u64,
     entries_done: u64,
     entries_total: u64,
+    /// Entries of its log that were bad and that peers gave again since it started.
+    entries_refilled: u64,
+    /// Entries of its log that are bad and not there again.
+    entries_missing: u64,
     /// Microseconds by phase, in their order.
     #[serde(serialize_with = "as_map")]
     took_us: Vec<(String, u64)>,
@@ -208,6 +212,8 @@ fn parse(info: &str) -> Result<Status> {
             bytes_total: number("recovery_bytes_total")?,
             entries_done: number("recovery_entries_done")?,
             entries_total: number("recovery_entries_total")?,
+            entries_refilled: number("recovery_entries_refilled")?,
+            entries_missing: number("recovery_entries_missing")?,
             took_us: took(text("recovery_took_us")?),
             verdict: Some(text("recovery_verdict")?.into())
                 .filter(|text: &String| !text.is_empty()),
@@ -374,11 +380,27 @@ impl fmt::Display for Recovery {
             let verdict = verdict.replacen(" (", "\n           (", 1);
             write!(f, "\n           {verdict}")?;
         }
+        // No verdict tells: what it believed of the log is read behind it, and comes back behind it.
+        match (self.entries_refilled, self.entries_missing) {
+            (0, 0) => {}
+            (back, 0) => {
+                write!(f, "\n           {} bad here, given again by peers", entries(back))?
+            }
+            (back, missing) => write!(
+                f,
+                "\n           {} bad here, {back} of them given again by peers",
+                entries(back + missing)
+            )?,
+        }
         let took = self.took_us.iter().filter(|(_, us)| *us > 0);
         let took: Vec<_> =
             took.map(|(phase, us)| format!("{phase} {:.1?}", Duration::from_micros(*us))).collect();
         took.chunks(5).try_for_each(|line| write!(f, "\n           {}", line.join(", ")))
     }
+}
+
+fn entries(count: u64) -> String {
+    if count == 1 { "1 entry was".into() } else { format!("{count} entries were") }
 }
 
 #[cfg(test)]
@@ -393,12 +415,13 @@ mod tests {
         disk_write_slowest_us:900\r\nsnapshot_age_seconds:60\r\n\
         # Recovery\r\nrecovery_phase:ready\r\nrecovery_bytes_done:5\r\nrecovery_bytes_total:9\r\n\
         recovery_entries_done:3\r\nrecovery_entries_total:4\r\n\
+        recovery_entries_refilled:0\r\nrecovery_entries_missing:0\r\n\
         recovery_took_us:list=12,log=340\r\nrecovery_verdict:a clean log: nothing to do\r\n";
 
     #[test]
     fn info_becomes_one_object() {
         let json = serde_json::to_string(&parse(INFO).unwrap()).unwrap();
-        let expected = r#"{"node":2,"role":"follower","term":7,"leader":null,"first":1,"snapshot":{"term":3,"index":40},"committed":50,"applied":49,"last":51,"durable":50,"ready":true,"gated":false,"disk_full":false,"snapshots_damaged":0,"peers":[{"node":1,"matched":48,"lag":2,"feed":"replicate","silent_ms":20,"snapshot_bytes":null,"snapshot_bytes_total":null},{"node":3,"matched":0,"lag":50,"feed":"install","silent_ms":9,"snapshot_bytes":3145728,"snapshot_bytes_total":20971520}],"health":{"disk_free_bytes":1000,"disk_size_bytes":null,"disk_writes":4,"disk_write_mean_us":200,"disk_write_slowest_us":900,"snapshot_age_seconds":60},"recovery":{"phase":"ready","bytes_done":5,"bytes_total":9,"entries_done":3,"entries_total":4,"took_us":{"list":12,"log":340},"verdict":"a clean log: nothing to do"}}"#;
+        let expected = r#"{"node":2,"role":"follower","term":7,"leader":null,"first":1,"snapshot":{"term":3,"index":40},"committed":50,"applied":49,"last":51,"durable":50,"ready":true,"gated":false,"disk_full":false,"snapshots_damaged":0,"peers":[{"node":1,"matched":48,"lag":2,"feed":"replicate","silent_ms":20,"snapshot_bytes":null,"snapshot_bytes_total":null},{"node":3,"matched":0,"lag":50,"feed":"install","silent_ms":9,"snapshot_bytes":3145728,"snapshot_bytes_total":20971520}],"health":{"disk_free_bytes":1000,"disk_size_bytes":null,"disk_writes":4,"disk_write_mean_us":200,"disk_write_slowest_us":900,"snapshot_age_seconds":60},"recovery":{"phase":"ready","bytes_done":5,"bytes_total":9,"entries_done":3,"entries_total":4,"entries_refilled":0,"entries_missing":0,"took_us":{"list":12,"log":340},"verdict":"a clean log: nothing to do"}}"#;
         assert_eq!(json, expected);
     }
 
@@ -416,6 +439,22 @@ mod tests {
         assert!(told(&starting).starts_with("node       2, follower, not ready yet\n"));
         let gated = starting.replace("\ngated:0", "\ngated:1");
         assert!(told(&gated).starts_with("node       2, follower, without a vote until"));
+    }
+
+    /// After such a restart it said `log-only`, and of what was lost nothing.
+    #[test]
+    fn what_peers_gave_again_is_told() {
+        let told = |refilled, missing| {
+            let info = INFO.replace("_refilled:0", &format!("_refilled:{refilled}"));
+            let info = info.replace("_missing:0", &format!("_missing:{missing}"));
+            parse(&info).unwrap().to_string()
+        };
+        assert!(!told(0, 0).contains("bad here"));
+        let all = told(1, 0);
+        assert!(all.contains("\n           1 entry was bad here, given again by peers\n"), "{all}");
+        let some = told(4, 2);
+        let expected = "\n           6 entries were bad here, 4 of them given again by peers\n";
+        assert!(some.contains(expected), "{some}");
     }
 
     #[test]

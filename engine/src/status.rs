@@ -222,6 +222,11 @@ pub struct Recovery {
     pub entries_done: u64,
     /// How many those are; zero until the snapshot, if any, is restored.
     pub entries_total: u64,
+    /// Entries that were bad on this disk and that peers gave again, in this life: no verdict counts them,
+    /// for most come to light and come back behind it.
+    pub entries_refilled: u64,
+    /// Entries that are known to be bad on this disk and are not there again.
+    pub entries_missing: u64,
     /// How long each phase before the present one took, in order.
     pub took: Vec<(Phase, Duration)>,
     /// The verdict and its reasons, once it was given.

@@ -56,6 +56,8 @@ pub(crate) struct Holes {
     doubted: Option<LogIndex>,
     /// What peers gave and is not yet written.
     copies: Copies,
+    /// How many of them peers gave, and are written.
+    refilled: u64,
     /// Blocks of slots that were made anew from their entries, and the segments they are of.
     slots: VecDeque<(u64, Extent)>,
     at_work: Option<Work>,
@@ -85,6 +87,11 @@ impl Holes {
     /// What copies cost that are not yet written.
     pub(super) const fn memory_bytes(&self) -> u64 {
         self.copies.bytes()
+    }
+
+    /// How many entries peers gave again in this life, and how many are missing yet.
+    pub(super) fn count(&self) -> (u64, u64) {
+        (self.refilled, self.holes.len() as u64)
     }
 
     /// A bad entry of this segment.
@@ -251,6 +258,7 @@ impl Holes {
             self.holes.remove(&work.index);
             self.owed.remove(&work.index);
             self.doubted.take_if(|index| *index == work.index);
+            self.refilled += u64::from(self.copies.get(work.index).is_some());
             self.copies.drop_at(work.index);
             ops.met(Mark::HoleFilled);
         }

@@ -13,6 +13,7 @@ impl Storage {
     /// How the restart goes.
     pub(crate) fn recovery(&self, applied: LogIndex) -> Recovery {
         let mut report = self.report.clone();
+        (report.entries_refilled, report.entries_missing) = self.journal.holes.count();
         if let Some((done, total)) = self.snapshots.progress() {
             (report.bytes_done, report.bytes_total) = (done, total);
         }

@@ -46,6 +46,8 @@ pub(crate) fn text(status: &Status, surroundings: &[(&'static str, String)]) -> 
     field("recovery_bytes_total", &recovery.bytes_total);
     field("recovery_entries_done", &recovery.entries_done);
     field("recovery_entries_total", &recovery.entries_total);
+    field("recovery_entries_refilled", &recovery.entries_refilled);
+    field("recovery_entries_missing", &recovery.entries_missing);
     field("recovery_took_us", &took(status));
     let verdict = recovery.verdict.as_deref().unwrap_or_default();
     field("recovery_verdict", &verdict.replace(['\r', '\n'], " "));
@@ -93,6 +95,8 @@ pub(crate) fn text_of_groups(groups: &[Group], surroundings: &[(&'static str, St
     field("recovery_bytes_total", &sum(|status| status.recovery.bytes_total));
     field("recovery_entries_done", &sum(|status| status.recovery.entries_done));
     field("recovery_entries_total", &sum(|status| status.recovery.entries_total));
+    field("recovery_entries_refilled", &sum(|status| status.recovery.entries_refilled));
+    field("recovery_entries_missing", &sum(|status| status.recovery.entries_missing));
     for (n, group) in groups.iter().enumerate() {
         let heading = if n == 0 { "\r\n# Groups\r\n" } else { "" };
         field(&format!("{heading}group{}", n + 1), &line(group));
@@ -192,6 +196,8 @@ mod tests {
         status.leader = Some(NodeId(2));
         status.durable = LogIndex(77);
         status.recovery.took = vec![(Phase::List, Duration::from_micros(12))];
+        status.recovery.entries_refilled = 8;
+        status.recovery.entries_missing = 9;
         status.recovery.verdict = Some("two\nlines".into());
         let member = |id, address: &'static str| Member {
             id: NodeId(id),
@@ -208,6 +214,8 @@ mod tests {
             "durable:77",
             "members:2@a:1,3@b:1??role:king?4?c",
             "recovery_took_us:list=12",
+            "recovery_entries_refilled:8",
+            "recovery_entries_missing:9",
             "free:5",
             "commands:7",
         ] {
@@ -217,6 +225,9 @@ mod tests {
         let second = Group { slots: 8192..=16383, status: Status::default(), has_ended: true };
         let groups = [Group { slots: 0..=8191, status, has_ended: false }, second];
         let text = text_of_groups(&groups, &[("free", "5".into())]);
+        for line in ["recovery_entries_refilled:8", "recovery_entries_missing:9"] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
         for line in ["node:2", "groups:2", "ended:1", "leads:1", "ready:0", "free:5", "# Groups"] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }

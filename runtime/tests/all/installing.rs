@@ -211,11 +211,13 @@ async fn a_follower_whose_entries_are_bad_is_given_them_again(disk: DiskKind) {
     std::fs::write(&log, bytes).expect("its log");
 
     handles[node] = place.start(node);
-    let found = eventually_of("its entries to be there again", async || {
+    let status_then = eventually_of("its entries to be there again", async || {
         let status = status(&handles[node]).await;
-        (status.durable >= last).then_some(status.marks)
+        (status.durable >= last).then_some(status)
     })
     .await;
+    let (found, recovery) = (status_then.marks, status_then.recovery);
+    assert_eq!((recovery.entries_refilled, recovery.entries_missing), (last.0, 0));
     assert!(found.has(Mark::HolesFound) && found.has(Mark::HoleFilled));
     assert!(!found.has(Mark::GateSet), "which they were was known");
     assert_eq!(digest(&handles[node]).await, digest(&handles[0]).await);
