@@ -27,6 +27,10 @@ use tokio::{
 
 /// How long a client that was told off is listened to, so that it can read why.
 const LINGER_MAX: Duration = Duration::from_secs(1);
+/// The same of one whose server stops: whoever stops it counts on less than a second for all of it, and a
+/// client that is silent, as one in a pool, does not notice before it has something to ask.
+const STOP_LINGER_MAX: Duration = Duration::from_millis(300);
+
 /// A connected client.
 pub(crate) struct Connection<S, T> {
     stream: S,
@@ -296,7 +300,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin, T: Store> Connection<S, T> {
         self.stream.shutdown().await?;
         let mut rest = [0; 4096];
         let listen = async { while self.stream.read(&mut rest).await.is_ok_and(|n| n > 0) {} };
-        timeout(LINGER_MAX, listen).await.or(Ok(()))
+        let most = if *self.stopping.borrow() { STOP_LINGER_MAX } else { LINGER_MAX };
+        timeout(most, listen).await.or(Ok(()))
     }
 }
 
