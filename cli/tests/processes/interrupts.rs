@@ -1,10 +1,12 @@
 //! Ctrl-C while a node recovers, at instants from its start until it serves: it ends within a
-//! second, and the next start comes to the same verdict and the same state.
+//! second, and the next start comes to the same verdict and the same state. So in the stages that last
+//! long enough for somebody to see them, waited for; those before take a millisecond, and are met one and
+//! all where the disk holds them back (`runtime/tests/all/interrupted.rs`).
 //!
 //! Instants: `LAKEBED_INTERRUPTS`, by default 12.
 
 use crate::{
-    common::{Patient, Process, connect, output},
+    common::{PATIENCE, Patient, Process, connect, output},
     lone::Lone,
 };
 use rustix::process::Signal;
@@ -20,6 +22,8 @@ use tokio::{
 };
 
 const END_MAX: Duration = Duration::from_secs(1);
+/// How often a stage may pass that is to be seen.
+const TRIES: u32 = 20;
 const VALUE_BYTES: usize = 64 << 10;
 
 /// A node that was killed with a snapshot to restore, and a log behind it to replay.
@@ -72,14 +76,46 @@ fn interrupt(lone: &Lone, after: Duration) -> bool {
     while Instant::now() < at {
         thread::yield_now();
     }
+    ends(&mut node, &format!("after {after:?}"));
+    node.stdout.iter().any(|line| line.starts_with("ready"))
+}
+
+/// Interrupts it, and it ends soon.
+fn ends(node: &mut Process, when: &str) {
     node.signal(Signal::INT);
     let asked = Instant::now();
     let status = node.ended();
     let took = asked.elapsed();
-    assert!(took < END_MAX, "interrupted after {after:?}, it took {took:?} to end");
-    let served = node.stdout.iter().any(|line| line.starts_with("ready"));
-    assert!(is_an_end(status), "after {after:?}: {status}, {}", node.errors());
-    served
+    assert!(took < END_MAX, "interrupted {when}, it took {took:?} to end");
+    assert!(is_an_end(status), "{when}: {status}, {}", node.errors());
+}
+
+/// Starts it, and interrupts it when it says itself that it is in this stage. False: nobody saw it there.
+fn interrupt_in(lone: &Lone, stage: &str) -> bool {
+    let mut node = lone.start();
+    let deadline = Instant::now() + PATIENCE;
+    let mut connection = None;
+    loop {
+        assert!(Instant::now() < deadline, "it never came to {stage}, and did not get ready");
+        let Some(asked) = connection.as_mut() else {
+            connection = connect(lone.clients).ok();
+            continue;
+        };
+        let Ok(info) = redis::cmd("INFO").query::<String>(asked) else {
+            connection = None;
+            continue;
+        };
+        let now = info.lines().find_map(|line| line.strip_prefix("recovery_phase:")).unwrap();
+        if now == stage {
+            ends(&mut node, &format!("in {stage}"));
+            return true;
+        }
+        if now == "ready" {
+            node.kill();
+            node.ended();
+            return false;
+        }
+    }
 }
 
 /// By itself, or by the signal before it had come to listen for any.
@@ -110,6 +146,11 @@ fn a_recovery_that_is_interrupted_ends_at_once_and_comes_to_the_same() {
         let served = interrupt(&lone, took * (n + 1) * (n + 1) * 9 / (instants * instants * 8));
         early += u32::from(!served);
         assert_eq!(verdict(&lone), before, "interrupt {n} of {instants}");
+    }
+    for stage in ["restore", "replay"] {
+        let seen = (0..TRIES).any(|_| interrupt_in(&lone, stage));
+        assert!(seen, "nobody saw it in {stage}, in {TRIES} starts");
+        assert_eq!(verdict(&lone), before, "interrupted in {stage}");
     }
     let (_node, _) = serves(&lone);
     assert_eq!(digest(&lone), expected);
