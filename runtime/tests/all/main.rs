@@ -10,6 +10,7 @@ mod endings;
 mod force;
 mod groups;
 mod installing;
+mod interrupted;
 mod lagging;
 mod net;
 mod patience;
