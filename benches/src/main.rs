@@ -9,10 +9,12 @@ mod append;
 mod consensus;
 mod install;
 mod instructions;
+mod memory;
 mod memory_disk;
 mod node;
 mod restore;
 mod rounds;
+mod store;
 mod votes;
 
 use std::{
@@ -27,6 +29,7 @@ usage: bench all                           consensus, append and instructions, o
        bench append [ROUNDS [DIR [BATCH]]] durable appends, beside pwrite and raft-engine
        bench restore [MB [ROUNDS [DIR]]]   a restart over this much log, beside the disk's reading
        bench install [MB [ROUNDS [DIR]]]   a state of this size to a follower, beside a bare copy
+       bench store [MB [ROUNDS [DIR]]]     the same into the example store, and the memory it takes
        bench votes [MB [ROUNDS [DIR]]]     until a restart over this much log votes
        bench instructions                  consensus under valgrind --tool=callgrind
        bench once WHO BYTES BATCH BATCHES  a fixed amount of work, for callgrind
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         }
         ["restore", ref how @ ..] if how.len() <= 3 => over(how, 3, 1024, restore::compare),
         ["install", ref how @ ..] if how.len() <= 3 => over(how, 3, 1024, install::compare),
+        ["store", ref how @ ..] if how.len() <= 3 => over(how, 3, 1024, store::compare),
         ["votes", ref how @ ..] if how.len() <= 3 => over(how, 7, 8192, votes::measure),
         ["instructions"] => instructions::compare(),
         ["once", who, bytes, batch, batches] => {

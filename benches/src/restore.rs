@@ -6,6 +6,7 @@
 
 use crate::{
     append::Counter,
+    memory::Peak,
     node::{Place, fill, forget, log_bytes, ready, run, segments},
     rounds::{Samples, ratios, readable_ratio},
 };
@@ -60,6 +61,7 @@ fn compare_one(
     let segments = segments(dir);
     let (mut theirs, mut votes) = (Vec::new(), CONTESTANTS.map(|_| Vec::new()));
     let mut ours = CONTESTANTS.map(|_| Vec::new());
+    let mut peaks = CONTESTANTS.map(|_| 0);
     for _ in 0..rounds {
         prepare(&segments);
         let begun = Instant::now();
@@ -73,16 +75,18 @@ fn compare_one(
             };
             ours[n].push(bytes as f64 / restart.replayed.as_secs_f64() / 1e9);
             votes[n].push(restart.votes.as_secs_f64() * 1e3);
+            peaks[n] = restart.peak_bytes.max(peaks[n]);
         }
     }
     let what = if title == "cold" { "O_DIRECT, 8 threads" } else { "pread + crc32c" };
     println!("  {title}: {what} {:.2} GB/s", Samples::new(theirs.clone()).median());
     for (n, (machine, disk)) in CONTESTANTS.into_iter().enumerate() {
         println!(
-            "    lakebed, {disk:?}, into {machine}: {:.2} GB/s, {}; votes after {:.0} ms",
+            "    lakebed, {disk:?}, into {machine}: {:.2} GB/s, {}; votes after {:.0} ms; at most {} MiB",
             Samples::new(ours[n].clone()).median(),
             readable_ratio(&ratios(&ours[n], &theirs)),
             Samples::new(votes[n].clone()).median(),
+            peaks[n] >> 20,
         );
     }
 }
@@ -92,9 +96,12 @@ struct Restart {
     votes: Duration,
     /// Until the machine was given the whole log.
     replayed: Duration,
+    /// What memory it had at most by then.
+    peak_bytes: u64,
 }
 
 fn restart(dir: &Path, disk: DiskKind, machine: impl StateMachine + Send + 'static) -> Restart {
+    let peak = Peak::begin();
     let begun = Instant::now();
     run(async {
         let handle = Place::alone(dir, disk).open(machine, |_| {});
@@ -110,8 +117,9 @@ fn restart(dir: &Path, disk: DiskKind, machine: impl StateMachine + Send + 'stat
             tokio::time::sleep(Duration::from_micros(200)).await;
         }
         let replayed = begun.elapsed();
+        let peak_bytes = peak.bytes();
         handle.shutdown(false).await.expect("it ends");
-        Restart { votes: votes.expect("it was seen above"), replayed }
+        Restart { votes: votes.expect("it was seen above"), replayed, peak_bytes }
     })
 }
 
@@ -131,7 +139,7 @@ fn grow(dir: &Path, command_bytes: usize, bytes: u64) -> u64 {
     log_bytes(dir)
 }
 
-fn set(key: u64, value: &[u8], command: &mut Vec<u8>) {
+pub fn set(key: u64, value: &[u8], command: &mut Vec<u8>) {
     let key = format!("key:{key:012}");
     Command::Set { key: key.as_bytes(), value, when: When::Always, millis: 0 }.encode(command);
 }

@@ -6,7 +6,8 @@
 //! cargo bench -p lakebed-runtime --bench groups [-- [DIR]]    throughput; the ratio is that of rounds
 //!                                                             of the same seconds, to one group
 //! cargo bench -p lakebed-runtime --bench groups -- idle [N [DIR]]   the processor's time for N groups
-//!                                                             in which nothing happens
+//!                                                             in which nothing happens, and what memory
+//!                                                             and disk each of them takes on a node
 //! ```
 
 mod machine;
@@ -18,6 +19,7 @@ use machine::{COMMAND, Count};
 use std::{
     fs,
     net::TcpListener,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -184,9 +186,36 @@ fn processor_time() -> Duration {
     Duration::from_millis(ticks * 10)
 }
 
+/// What this process has in memory, in bytes.
+fn resident_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").expect("it tells of itself");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.expect("a number of KiB") << 10
+}
+
+/// What the files below take on the disk, whatever length they have.
+fn disk_bytes(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).expect("it is there").map(|entry| entry.expect("it is there"));
+    let of = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => disk_bytes(&entry.path()),
+        Ok(found) => found.blocks() * 512,
+        // A spare became a segment meanwhile.
+        Err(_) => 0,
+    };
+    entries.map(of).sum()
+}
+
+/// What one group takes on one node; `aim` is the design's.
+fn each(what: &str, bytes: u64, count: u64, aim: u64) {
+    let each = bytes as f64 / (count * NODES) as f64 / 1024.0;
+    println!("{what}: {each:.0} KiB for each group on each node (aim: {aim} KiB)");
+}
+
 async fn idle(count: u64, root: &Path) {
     const WATCHED: Duration = Duration::from_secs(10);
     let dir = tempfile::tempdir_in(root).expect("a place to write to");
+    let memory_before = resident_bytes();
     let begun = Instant::now();
     let store = Store::start(Kind::Groups(count), dir.path());
     store.leaders().await;
@@ -196,8 +225,11 @@ async fn idle(count: u64, root: &Path) {
         tokio::time::sleep(WATCHED).await;
         let took = processor_time() - before;
         let share = 100.0 * took.as_secs_f64() / WATCHED.as_secs_f64();
-        println!("{watch}: {share:.1} % of a core, all nodes together");
+        println!("{watch}: {share:.1} % of a core, all nodes together (aim: 1 % for 1,000 groups)");
     }
+    // The machine here has eight bytes: what one of an application takes comes on top.
+    each("memory", resident_bytes().saturating_sub(memory_before), count, 64);
+    each("disk", disk_bytes(dir.path()), count, 2 << 10);
     let begun = Instant::now();
     let asked = store.handles.iter().map(|handles| handles[0].propose_one(&COMMAND));
     join_all(asked).await.into_iter().for_each(|answer| drop(answer.expect("an answer")));
