@@ -179,7 +179,12 @@ impl Script {
 /// On the simulated disk, each step's operations ending in a drawn order.
 fn simulated(seed: u64, align: u64, steps: &[Step]) -> Vec<Vec<Ending>> {
     let mut draw = Draw::new(seed, Concern::Disk, 0, 0);
-    let mut disk = SimDisk::new(Geometry { sector: 512, align: align as u32, tears: false });
+    let mut disk = SimDisk::new(Geometry {
+        sector: 512,
+        align: align as u32,
+        tears: false,
+        sync_names: false,
+    });
     let mut next = 0;
     let mut perform = |step: &Step| {
         let mut under_way = Vec::new();

@@ -1,8 +1,8 @@
 //! Storms: a cluster under load, faults and crashes, then healed.
 
 use lakebed::Mark;
-use lakebed_scenarios::{scenario, storm};
-use lakebed_sim::{Report, check, plan::kind_names};
+use lakebed_scenarios::{Ask, machine::Ledger, scenario, storm, workload};
+use lakebed_sim::{Report, Seed, Storm, check, plan::kind_names};
 
 /// What makes a sweep a storm: enough happened in each run, and in a sweep of some length each
 /// rare thing in some.
@@ -108,6 +108,18 @@ fn churn_of_installs() {
     let met = |mark| reports.iter().any(|report| report.marks.has(mark));
     let is_met = met(Mark::Installed) && met(Mark::AppendWaited);
     assert!(reports.len() < 20 || is_met, "no run wrote behind a snapshot");
+}
+
+/// A disk of which a sync of a file keeps names as well is another one, where power fails: in some storms.
+#[test]
+fn a_sync_that_keeps_names_leaves_other_disks() {
+    let told = |seed: u64, sync_names: bool| {
+        let storm = Storm::new(Seed::new(seed)).nodes(1);
+        let storm = storm.with(|plan| plan.geometry.sync_names = sync_names);
+        storm.run(Ledger::default, workload as Ask).expect("it ends well").digest
+    };
+    let differ = (0..8).filter(|seed| told(*seed, false) != told(*seed, true)).count();
+    assert!(differ > 0, "no storm of eight lost a name that a sync had kept");
 }
 
 /// Damage that no cluster is promised to live through: no wrong answer, whoever still serves.

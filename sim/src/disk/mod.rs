@@ -6,7 +6,7 @@
 //! - a write that ended is visible, and durable only if it was a durable one; of one that is in flight
 //!   whoever reads there sees any sectors;
 //! - a sync makes durable what ended *before the sync was submitted*, lengths included;
-//! - names are durable after a sync of the directory; a rename is atomic;
+//! - names are durable after a sync of the directory, on some disks after one of their file; a rename is atomic;
 //! - of everything else any subset of sectors may survive a power cut.
 //!
 //! It also holds the engine to its side: aligned writes, none over a write in flight, none beyond
@@ -37,6 +37,9 @@ pub struct Geometry {
     pub align: u32,
     /// Whether a sector that is being written when the power fails may be left half old and half new.
     pub tears: bool,
+    /// Whether a sync of a file also makes durable how it came by its name, and all changes of names before that, as a
+    /// journal does (ext4).
+    pub sync_names: bool,
 }
 
 /// How an operation is made to fail.
@@ -314,6 +317,10 @@ impl SimDisk {
                 let inode = self.inode(ino);
                 inode.persist(|p| !p.clean && p.ended.is_some_and(|ended| ended < seq));
                 inode.persist_len();
+                if self.geometry.sync_names {
+                    self.directory.persist_names_of(ino, seq);
+                    self.collect_unreachable();
+                }
             }
             Operation::Name(Change::Remove(file)) if self.directory.lookup(file).is_none() => {
                 return Err(DiskError::NotFound);

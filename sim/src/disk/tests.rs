@@ -27,7 +27,7 @@ struct Probe {
 impl Probe {
     /// A log of eight durable sectors, all zero, its name durable.
     fn with_log() -> Self {
-        Self::of(Geometry { sector: 512, align: 512, tears: false })
+        Self::of(Geometry { sector: 512, align: 512, tears: false, sync_names: false })
     }
 
     fn of(geometry: Geometry) -> Self {
@@ -206,7 +206,7 @@ fn second_sector(probe: &Probe, survivors: Survivors, seed: u64) -> (BTreeSet<u8
 
 #[test]
 fn a_sector_that_tears_mixes_what_came_down_last_with_what_was_there() {
-    let mut probe = Probe::of(Geometry { sector: 512, align: 512, tears: true });
+    let mut probe = Probe::of(Geometry { sector: 512, align: 512, tears: true, sync_names: false });
     probe.run(durable(0, &[9])).unwrap();
     probe.run(write(1, &[1])).unwrap();
     probe.run(write(1, &[2])).unwrap();
@@ -306,6 +306,30 @@ fn names_are_durable_after_a_sync_of_the_directory_submitted_later() {
     probe.run(DiskRequest::SyncDirectory).unwrap();
     probe.disk.cut_power(Survivors::None, &mut draw(0));
     assert_eq!(probe.disk.list().count(), 2);
+}
+
+#[test]
+fn a_sync_of_a_file_may_keep_its_name_and_what_was_done_to_others_before() {
+    let [second, third] = [2, 3].map(File::Segment);
+    let left = |sync_names: bool, synced: File| {
+        let mut probe = Probe::of(Geometry { sector: 512, align: 512, tears: false, sync_names });
+        probe.run(DiskRequest::Remove { file: LOG }).unwrap();
+        probe.run(create(second, 512)).unwrap();
+        let early = probe.submit(DiskRequest::Sync { file: second });
+        probe.run(DiskRequest::Rename { from: second, to: third }).unwrap();
+        probe.run(create(LOG, 512)).unwrap();
+        if synced == second {
+            probe.disk.complete(early).unwrap();
+        } else {
+            probe.run(DiskRequest::Sync { file: synced }).unwrap();
+        }
+        probe.disk.cut_power(Survivors::None, &mut draw(0));
+        probe.disk.list().map(|(file, _)| file).collect::<Vec<_>>()
+    };
+    assert_eq!(left(true, second), [second], "the rename came later");
+    assert_eq!(left(true, third), [third]);
+    assert_eq!(left(true, LOG), [LOG, third]);
+    assert_eq!(left(false, LOG), [LOG], "the old one, for no name was synced");
 }
 
 #[test]

@@ -28,7 +28,12 @@ impl Plan {
             joining: 0,
             targets: Targets { events: 2_000, answers: 100, crashes: 2 },
             clients: vec![Asks::all(); draw.between(2, 6) as usize],
-            geometry: Geometry { sector, align, tears: Site::Tears.draw(seed).ratio(1, 4) },
+            geometry: Geometry {
+                sector,
+                align,
+                tears: Site::Tears.draw(seed).ratio(1, 4),
+                sync_names: Site::SyncNames.draw(seed).ratio(1, 4),
+            },
             segment_bytes,
             first_segment_bytes: swarm_first_segment(seed, align),
             tuning: swarm_limits(seed, swarm_tuning(&mut draw, snapshot)),

@@ -48,6 +48,7 @@ fn disk(plan: &mut Plan) -> Vec<Field<'_>> {
         plain("sector", &mut geometry.sector),
         plain("align", &mut geometry.align),
         plain("tears", &mut geometry.tears),
+        plain("sync-names", &mut geometry.sync_names),
     ]
 }
 

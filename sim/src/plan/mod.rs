@@ -501,7 +501,7 @@ impl Plan {
             joining: 0,
             targets: Targets::default(),
             clients: vec![Asks::all(); 4],
-            geometry: Geometry { sector: 512, align: 512, tears: false },
+            geometry: Geometry { sector: 512, align: 512, tears: false, sync_names: false },
             segment_bytes: 64 << 10,
             first_segment_bytes: 256 << 10,
             tuning: draw::tuning(16 << 10, 32 << 10, 64 << 10),

@@ -53,6 +53,7 @@ pub(super) enum Site {
     BackUps = 43,
     Witnesses = 44,
     Tears = 45,
+    SyncNames = 46,
 }
 
 impl Site {

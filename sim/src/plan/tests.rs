@@ -127,7 +127,7 @@ scenario storm_of_three
 seed 7
 nodes 3
 targets events 0 answers 0 crashes 0
-disk sector 512 align 512 tears false
+disk sector 512 align 512 tears false sync-names false
 log segment-bytes 65536 first-segment-bytes 262144
 tuning heartbeat 10.000ms election-least 60.000ms election-most 120.000ms commit-notice 1.000ms \
 forward true lease-drift-ppm none entry-commands 4294967295 append-bytes 16384 \

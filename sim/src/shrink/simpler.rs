@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Each makes one group of settings calm, or lets less be needed for the same.
-pub(super) const SETTINGS: [fn(&mut Plan, &Plan); 28] = [
+pub(super) const SETTINGS: [fn(&mut Plan, &Plan); 29] = [
     |plan, calm| plan.links = calm.links,
     |plan, calm| plan.disk = calm.disk,
     |plan, calm| plan.drift_ppm.clone_from(&calm.drift_ppm),
@@ -24,6 +24,7 @@ pub(super) const SETTINGS: [fn(&mut Plan, &Plan); 28] = [
     |plan, calm| plan.first_segment_bytes = calm.first_segment_bytes,
     |plan, calm| plan.geometry = calm.geometry,
     |plan, _| plan.geometry.tears = false,
+    |plan, _| plan.geometry.sync_names = false,
     |plan, _| plan.links.loss = 0,
     |plan, _| plan.links.duplicate = 0,
     |plan, _| plan.links.reorder = false,

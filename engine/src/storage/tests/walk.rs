@@ -98,10 +98,11 @@ impl Walk {
     fn new(seed: u64) -> Self {
         let mut draw = Draw::new(seed, Concern::Workload, 0, 0);
         let swarm = Swarm::of(&mut draw);
-        let tears = Draw::new(seed, Concern::Swarm, 0, 0).ratio(1, 4);
+        let has = |site| Draw::new(seed, Concern::Swarm, site, 0).ratio(1, 4);
+        let (tears, sync_names) = (has(0), has(1));
         let mut walk = Self {
             swarm,
-            device: Device::new(tuned(swarm).disk_align, tears),
+            device: Device::new(tuned(swarm).disk_align, tears, sync_names),
             storage: Storage::new(&tuned(swarm), seed),
             errand: Errand::Live,
             untouched: Vec::new(),

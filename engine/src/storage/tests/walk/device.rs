@@ -12,8 +12,9 @@ pub(super) struct Device {
 }
 
 impl Device {
-    pub(super) const fn new(align: u32, tears: bool) -> Self {
-        Self { disk: SimDisk::new(Geometry { sector: 512, align, tears }), room: u64::MAX }
+    pub(super) const fn new(align: u32, tears: bool, sync_names: bool) -> Self {
+        let geometry = Geometry { sector: 512, align, tears, sync_names };
+        Self { disk: SimDisk::new(geometry), room: u64::MAX }
     }
 
     pub(super) fn submit(&mut self, op: OpId, request: DiskRequest) {
