@@ -205,6 +205,8 @@ impl Cluster {
             | FaultKind::Flip { .. }
             | FaultKind::LostWrite { .. }
             | FaultKind::MisdirectedWrite { .. }
+            | FaultKind::LateReport { .. }
+            | FaultKind::MisdirectedRead { .. }
             | FaultKind::OldImage { .. }
             | FaultKind::DiskGone { .. } => unreachable!("no storm goes beyond the budget"),
         }

@@ -89,7 +89,7 @@ pub use seed::Seed;
 pub use shrink::shrink;
 pub use storm::Storm;
 pub use totals::Totals;
-pub use world::{Stats, Taken, World};
+pub use world::{Stats, Struck, Taken, World};
 
 /// What a seed becomes: a scenario.
 pub type Outcome = Result<Report, Box<Failure>>;

@@ -4,7 +4,7 @@
 
 use crate::{
     client::{Desk, Requests},
-    disk::{Mishap, SimDisk, Victim},
+    disk::{Failure, Mishap, SimDisk, Victim},
     plan::{Given, Plan},
     prng::Draw,
     seat::Seat,
@@ -134,7 +134,7 @@ pub(crate) struct Node<M: StateMachine> {
     /// What fails next, and how.
     pub(crate) next_fails: Option<(Victim, DiskError)>,
     /// How the next sync or durable write fails.
-    pub(crate) next_sync_fails: Option<crate::disk::Failure>,
+    pub(crate) next_sync_fails: Option<Failure>,
     /// What it was given by others whose next sync fails unheard, and how long its process is down then.
     pub(crate) next_unheard: Option<(Given, u64)>,
     /// The operation that will.
@@ -330,6 +330,8 @@ pub(crate) struct Scars {
     pub(crate) is_ruined: bool,
     /// So did its hard state: the newest vote may be gone.
     pub(crate) is_vote_ruined: bool,
+    /// One copy of its hard state was damaged once.
+    pub(crate) is_rotten: bool,
     /// It may have forgotten what was promised, so that nobody could tell.
     pub(crate) may_forget: bool,
     /// It lied to a restart that is not over, or kept from it what it was asked for: no other start finds
@@ -345,6 +347,10 @@ pub(crate) struct Scars {
     pub(crate) is_new: bool,
     /// How its next write lies.
     pub(crate) lie: Option<Lie>,
+    /// After how many reads that are answered well one is answered from elsewhere, and from where.
+    pub(crate) misread: Option<(u64, u64)>,
+    /// A restart that is not over was given what lies elsewhere; what it could prove durable, if all of its disk was whole.
+    pub(crate) misread_to: Option<LogIndex>,
     /// What it was some time ago.
     pub(crate) image: Option<SimDisk>,
 }
@@ -353,6 +359,12 @@ impl Scars {
     /// Whether anything in this file was ever damaged.
     pub(crate) fn was_struck(&self, file: File) -> bool {
         self.files.contains(&file)
+    }
+
+    /// Whether it lied to the restart that is over now, and what that was to keep all the same.
+    pub(crate) fn take_misled(&mut self) -> Option<LogIndex> {
+        let lied = std::mem::take(&mut self.is_misled).then_some(LogIndex(0));
+        self.misread_to.take().or(lied)
     }
 
     /// Whether anything on it was ever damaged.
@@ -388,6 +400,8 @@ pub(crate) enum Lie {
     Lost,
     /// It is done elsewhere.
     Elsewhere(u64),
+    /// What it says is done is lost, and told of as failed when the next such is.
+    Late(Failure),
 }
 
 impl<M: StateMachine + Clone> Clone for Node<M> {

@@ -43,7 +43,7 @@ pub use backups::Taken;
 pub(crate) use falls::Fall;
 pub(crate) use faults::{ARMED_MAX, Armed};
 pub(crate) use hearsay::{Acknowledged, Age, Hearsay};
-pub use stats::Stats;
+pub use stats::{Stats, Struck};
 pub(crate) use struck::Doomed;
 
 use bytes::{Bytes, BytesMut};
@@ -392,11 +392,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let clocks = node.told.wall(now).map(|wall| (now, wall));
         let seen = Seen { node: at, probe, engine, clocks };
         if probe.judged
-            && std::mem::take(&mut node.scars.is_misled)
+            && let Some(proven) = node.scars.take_misled()
             && self.oracle.would_miss(&seen, false)
         {
-            self.goes_out(at);
-            return Ok(());
+            return self.goes_out(at, probe.last.index, proven);
         }
         let comes = probe.judged && !self.oracle.was_judged(at);
         self.oracle.on_step(&seen, actions.iter())?;

@@ -127,7 +127,16 @@ fn a_sync_that_keeps_names_leaves_other_disks() {
 fn beyond_the_budget() {
     let ruin = scenario("beyond_the_budget").expect("it is one of them");
     let reports = check("beyond_the_budget", ruin.run);
-    let beyond = ["ruin", "rot", "lost-write", "misdirected-write", "old-image", "disk-gone"];
+    let beyond = [
+        "ruin",
+        "rot",
+        "lost-write",
+        "misdirected-write",
+        "late-report",
+        "misdirected-read",
+        "old-image",
+        "disk-gone",
+    ];
     for kind in beyond {
         let number = kind_names().position(|name| name == kind).expect("it is a kind of fault");
         let struck = reports.iter().map(|report| report.stats.faults[number]).sum::<u64>();

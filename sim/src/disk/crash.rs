@@ -341,6 +341,7 @@ fn end_at(inode: &mut Inode, later: bool) {
         inode.durable_len = inode.durable_len.max(greatest_end(inode));
     }
     inode.pieces.clear();
+    inode.late = None;
     inode.len = inode.durable_len;
 }
 

@@ -1,6 +1,6 @@
 //! What a disk does that no system tells of: bits rot, writes are lost or land elsewhere, files go.
 
-use super::{Flight, Operation, SimDisk, inode::Piece};
+use super::{Failure, Flight, Operation, SimDisk, directory::Ino, inode::Piece};
 use bytes::Bytes;
 use lakebed::{Completion, DiskError, File, OpId};
 
@@ -54,6 +54,14 @@ impl SimDisk {
         self.directory.names().find(|(_, of)| *of == ino).map(|(file, _)| file)
     }
 
+    /// The file that an operation in flight reads, if it reads one that is there.
+    #[must_use]
+    pub fn read_of(&self, op: OpId) -> Option<File> {
+        let flight = self.in_flight.iter().find(|flight| flight.op == op)?;
+        let Operation::Read { file: Some(ino), .. } = flight.operation else { return None };
+        self.directory.names().find(|(_, of)| *of == ino).map(|(file, _)| file)
+    }
+
     /// A sync or durable write ends as if all were well, and nothing of it is durable for certain, nor will a later
     /// sync make it so: the cache has it, and the disk what happened to come there.
     ///
@@ -74,6 +82,71 @@ impl SimDisk {
             _ => {}
         }
         Ok(Completion::Done)
+    }
+
+    /// The same, and the next sync or durable write of that file fails for it, unless the power fails before.
+    ///
+    /// # Panics
+    /// When it is not in flight.
+    pub fn complete_too_soon(&mut self, op: OpId, late: Failure) -> Result<Completion, DiskError> {
+        let ino = self.promises_of(op);
+        let result = self.complete_falsely(op);
+        if let Some(ino) = ino.filter(|_| result.is_ok()) {
+            self.inode(ino).late = Some(late);
+        }
+        result
+    }
+
+    /// How this operation, which is in flight, fails for one that ended before it; told once.
+    pub fn late_failure(&mut self, op: OpId) -> Option<Failure> {
+        let ino = self.promises_of(op)?;
+        self.inode(ino).late.take()
+    }
+
+    /// Nothing that failed and was not told of is told any more.
+    pub fn forget_late_failures(&mut self) {
+        self.inodes.values_mut().for_each(|inode| inode.late = None);
+    }
+
+    /// Whose bytes this operation, which is in flight, promises to be durable when it ends.
+    fn promises_of(&self, op: OpId) -> Option<Ino> {
+        let flight = self.in_flight.iter().find(|flight| flight.op == op)?;
+        self.is_promise(op).then(|| flight.ino()).flatten()
+    }
+
+    /// A read ends with what lies elsewhere, whole sectors away in its file or anywhere in another one, mostly where
+    /// anything was written. `None`, and it is in flight as before: it is no read, or the same lies there.
+    pub fn complete_from_elsewhere(&mut self, op: OpId, pick: u64) -> Option<Completion> {
+        let flight = self.in_flight.iter().find(|flight| flight.op == op)?;
+        let Operation::Read { file: Some(own), offset, len } = flight.operation else {
+            return None;
+        };
+        let right = self.inodes[&own].read(offset, len);
+        let files: Vec<(File, Ino)> = self.directory.names().collect();
+        let is_own = |(_, ino): &&(File, Ino)| *ino == own;
+        let other = &files[(pick >> 8) as usize % files.len()];
+        let (file, ino) = *files.iter().find(is_own).filter(|_| pick & 1 == 0).unwrap_or(other);
+        let sector = u64::from(self.geometry.sector);
+        let all = self.inodes[&ino].len / sector;
+        let used = self.used_sectors(file);
+        let which = pick >> 16;
+        let at = match used.len() as u64 {
+            count if count > 0 && pick & 6 > 0 => used[(which % count) as usize],
+            _ => which % all.max(1) * sector,
+        };
+        let mut wrong = self.inodes[&ino].read(at, len).to_vec();
+        wrong.resize(right.len(), 0);
+        if wrong == right {
+            return None;
+        }
+        self.take(op);
+        Some(Completion::Read(wrong.into()))
+    }
+
+    /// What a process finds that starts now, if the one before it has done no more than to look.
+    #[must_use]
+    pub fn at_rest(&self) -> Self {
+        Self { in_flight: Vec::new(), ..self.clone() }
     }
 
     /// A write ends as if all were well, and landed elsewhere in its file: at the block of this

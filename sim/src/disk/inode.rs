@@ -3,7 +3,7 @@
 //! Knows no names. Invariant: `pieces` is ordered by submission, and where two overlap the earlier
 //! had ended before the later was submitted; so the order is also that of the content.
 
-use super::pages::Pages;
+use super::{Failure, pages::Pages};
 use bytes::{Bytes, BytesMut};
 use lakebed::Extent;
 
@@ -36,6 +36,8 @@ pub(super) struct Inode {
     /// Whether writes may go beyond its length.
     pub(super) grows: bool,
     pub(super) pieces: Vec<Piece>,
+    /// How the next sync or durable write fails, for one before it that did and was not told of.
+    pub(super) late: Option<Failure>,
 }
 
 impl Inode {

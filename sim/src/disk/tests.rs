@@ -1,5 +1,7 @@
 //! What survives, preset by preset, and what the disk does not let an engine do.
 
+mod lies;
+
 use super::*;
 use crate::prng::{Concern, Draw};
 use bytes::Bytes;

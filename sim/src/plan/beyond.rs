@@ -1,7 +1,13 @@
 //! From a seed to a storm beyond the budget: damage that no cluster is promised to live through.
 
 use super::{Fault, FaultKind, Harm, MS, Part, Plan, Targets, site::Site};
-use crate::prng::Draw;
+use crate::{
+    disk::{EIO, Failure},
+    prng::Draw,
+};
+use lakebed::DiskError;
+
+const ERROR: DiskError = DiskError::Io { errno: EIO };
 
 impl Plan {
     /// A storm in which disks also rot anywhere, lie, are set back or are gone.
@@ -15,8 +21,14 @@ impl Plan {
     #[must_use]
     pub fn ruined(self) -> Self {
         let (seed, nodes) = (self.seed, self.nodes);
-        let faults =
-            [ruins(seed, nodes), lies(seed, nodes), images(seed, nodes), gone(seed, nodes)];
+        let faults = [
+            ruins(seed, nodes),
+            lies(seed, nodes),
+            late_reports(seed, nodes),
+            misreads(seed, nodes),
+            images(seed, nodes),
+            gone(seed, nodes),
+        ];
         // A disk that forgets may hold less than the machine beside it.
         Self { keeps: 0, ..self.beyond(faults.concat()) }
     }
@@ -83,6 +95,32 @@ fn lies(seed: u64, nodes: usize) -> Vec<Fault> {
         at(draw, kind)
     };
     (0..count).map(|_| lie(&mut draw)).collect()
+}
+
+/// Syncs that are told of as failed when it is too late.
+fn late_reports(seed: u64, nodes: usize) -> Vec<Fault> {
+    let mut draw = Site::LateReports.draw(seed);
+    let count = if draw.ratio(1, 3) { draw.between(1, 3) } else { 0 };
+    let failures = [Failure::CleanKeep, Failure::CleanRevert, Failure::Nothing(ERROR)];
+    let report = |draw: &mut Draw| {
+        let (node, failure) = (node(draw, nodes), *draw.pick(&failures));
+        at(draw, FaultKind::LateReport { node, failure })
+    };
+    (0..count).map(|_| report(&mut draw)).collect()
+}
+
+/// Reads of other places. A restart reads some ten or twenty times, and a node that runs seldom: so any of those is struck,
+/// and now and then one behind them.
+fn misreads(seed: u64, nodes: usize) -> Vec<Fault> {
+    let mut draw = Site::Misreads.draw(seed);
+    let count = if draw.ratio(1, 2) { draw.between(1, 5) } else { 0 };
+    let misread = |draw: &mut Draw| {
+        let (node, pick) = (node(draw, nodes), draw.any());
+        let most = *draw.pick(&[6, 24, 64]);
+        let after = draw.below(most);
+        at(draw, FaultKind::MisdirectedRead { node, after, pick })
+    };
+    (0..count).map(|_| misread(&mut draw)).collect()
 }
 
 fn images(seed: u64, nodes: usize) -> Vec<Fault> {

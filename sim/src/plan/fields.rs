@@ -203,6 +203,8 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
     ("rot", || FaultKind::Rot { node: 0, part: Part::Entries, pick: 0 }),
     ("lost-write", || FaultKind::LostWrite { node: 0 }),
     ("misdirected-write", || FaultKind::MisdirectedWrite { node: 0, pick: 0 }),
+    ("late-report", || FaultKind::LateReport { node: 0, failure: Failure::CleanKeep }),
+    ("misdirected-read", || FaultKind::MisdirectedRead { node: 0, after: 0, pick: 0 }),
     ("old-image", || FaultKind::OldImage { node: 0, lasts: 0, down: 0 }),
     ("disk-gone", || FaultKind::DiskGone { node: 0, formatted: false, down: 0 }),
     ("power-cut-at", || FaultKind::PowerCutAt {
@@ -230,7 +232,7 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
 ];
 
 /// How many kinds of fault there are.
-pub const KINDS_COUNT: usize = 32;
+pub const KINDS_COUNT: usize = 34;
 
 /// What each kind of fault is called, in the order in which [`Stats`](crate::Stats) counts them.
 pub fn kind_names() -> impl Iterator<Item = &'static str> {
@@ -262,6 +264,8 @@ impl FaultKind {
             Self::Rot { .. } => "rot",
             Self::LostWrite { .. } => "lost-write",
             Self::MisdirectedWrite { .. } => "misdirected-write",
+            Self::LateReport { .. } => "late-report",
+            Self::MisdirectedRead { .. } => "misdirected-read",
             Self::OldImage { .. } => "old-image",
             Self::DiskGone { .. } => "disk-gone",
             Self::PowerCutAt { .. } => "power-cut-at",
@@ -329,7 +333,8 @@ impl FaultKind {
                 plain("noticed", noticed),
                 time("lasts", lasts),
             ],
-            Self::SyncFailure { node: which, failure } => {
+            Self::SyncFailure { node: which, failure }
+            | Self::LateReport { node: which, failure } => {
                 vec![node("node", which), choice("how", failure, &FAILURES)]
             }
             Self::UnheardFailure { node: which, given, down } => {
@@ -372,6 +377,9 @@ impl FaultKind {
             Self::LostWrite { node: which } => vec![node("node", which)],
             Self::MisdirectedWrite { node: which, pick } => {
                 vec![node("node", which), plain("pick", pick)]
+            }
+            Self::MisdirectedRead { node: which, after, pick } => {
+                vec![node("node", which), plain("after", after), plain("pick", pick)]
             }
             Self::OldImage { node: which, lasts, down } => {
                 vec![node("node", which), time("lasts", lasts), time("down", down)]

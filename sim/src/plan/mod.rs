@@ -10,6 +10,7 @@ mod churn;
 mod draw;
 mod fields;
 mod file;
+mod kind;
 mod manner;
 mod minority;
 mod retuning;
@@ -322,6 +323,23 @@ pub enum FaultKind {
         /// Where.
         pick: u64,
     },
+    /// The next sync or durable write of a node, of anything but its hard state, says that it is done and is not,
+    /// and the next one of the same file fails for it, if there is one before the power fails. Beyond the budget.
+    LateReport {
+        /// Which node's.
+        node: usize,
+        /// How that next one fails.
+        failure: Failure,
+    },
+    /// A read of a node ends with what lies elsewhere, in its file or in another one. Beyond the budget.
+    MisdirectedRead {
+        /// Which node's.
+        node: usize,
+        /// After so many reads that are answered well.
+        after: u64,
+        /// Where.
+        pick: u64,
+    },
     /// A machine loses power, and its disk is what it was so long ago. Beyond the budget.
     OldImage {
         /// Which.
@@ -514,85 +532,6 @@ impl Plan {
             sessions: None,
             minority: None,
             faults: Vec::new(),
-        }
-    }
-}
-
-impl FaultKind {
-    /// How long it lasts, if it does not end by itself.
-    #[must_use]
-    pub const fn lasts(&self) -> Option<u64> {
-        match self {
-            Self::Partition { lasts, .. }
-            | Self::DiskFull { lasts, .. }
-            | Self::SlowDisk { lasts, .. }
-            | Self::HungDisk { lasts, .. }
-            | Self::Isolated { lasts, .. }
-            | Self::SlowLink { lasts, .. }
-            | Self::OldImage { lasts, .. } => Some(*lasts),
-            _ => None,
-        }
-    }
-
-    /// Whether nothing is promised after it but to fail rather than to be wrong.
-    #[must_use]
-    pub const fn is_beyond(&self) -> bool {
-        matches!(
-            self,
-            Self::Ruin { .. }
-                | Self::Rot { .. }
-                | Self::LostWrite { .. }
-                | Self::MisdirectedWrite { .. }
-                | Self::OldImage { .. }
-                | Self::DiskGone { .. }
-        )
-    }
-
-    /// Whether it is never drawn: it comes from an enumeration ([`exhaust`](crate::exhaust),
-    /// [`flips`](crate::flips)), and strikes where that counts.
-    #[must_use]
-    pub const fn is_enumerated(&self) -> bool {
-        matches!(
-            self,
-            Self::PowerCutAt { .. } | Self::KillAt { .. } | Self::FailAt { .. } | Self::Flip { .. }
-        )
-    }
-
-    /// The node that it strikes, if that is one alone.
-    pub(crate) const fn node_mut(&mut self) -> Option<&mut usize> {
-        match self {
-            Self::PowerCut { .. }
-            | Self::Partition { .. }
-            | Self::SlowLink { .. }
-            | Self::Change { .. }
-            | Self::Times { .. } => None,
-            Self::Kill { node, .. }
-            | Self::KillAndCut { node, .. }
-            | Self::PowerCutAt { node, .. }
-            | Self::KillAt { node, .. }
-            | Self::FailAt { node, .. }
-            | Self::Flip { node, .. }
-            | Self::SyncFailure { node, .. }
-            | Self::UnheardFailure { node, .. }
-            | Self::DiskFull { node, .. }
-            | Self::SlowDisk { node, .. }
-            | Self::Stop { node, .. }
-            | Self::Transfer { node }
-            | Self::BackUp { node, .. }
-            | Self::Tune { node, .. }
-            | Self::HungDisk { node, .. }
-            | Self::FailedOperation { node, .. }
-            | Self::Pause { node, .. }
-            | Self::SetClock { node, .. }
-            | Self::StalledClock { node, .. }
-            | Self::Isolated { node, .. }
-            | Self::Damage { node, .. }
-            | Self::Ruin { node, .. }
-            | Self::Rot { node, .. }
-            | Self::LostWrite { node }
-            | Self::MisdirectedWrite { node, .. }
-            | Self::OldImage { node, .. }
-            | Self::DiskGone { node, .. } => Some(node),
         }
     }
 }

@@ -54,6 +54,8 @@ pub(super) enum Site {
     Witnesses = 44,
     Tears = 45,
     SyncNames = 46,
+    LateReports = 47,
+    Misreads = 48,
 }
 
 impl Site {

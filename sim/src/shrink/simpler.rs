@@ -116,7 +116,9 @@ pub(super) const fn lasting(kind: &mut FaultKind) -> Option<&mut u64> {
         | FaultKind::SetClock { .. }
         | FaultKind::Rot { .. }
         | FaultKind::LostWrite { .. }
-        | FaultKind::MisdirectedWrite { .. } => None,
+        | FaultKind::MisdirectedWrite { .. }
+        | FaultKind::LateReport { .. }
+        | FaultKind::MisdirectedRead { .. } => None,
     }
 }
 

@@ -90,6 +90,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 | FaultKind::Rot { .. }
                 | FaultKind::LostWrite { .. }
                 | FaultKind::MisdirectedWrite { .. }
+                | FaultKind::LateReport { .. }
+                | FaultKind::MisdirectedRead { .. }
                 | FaultKind::OldImage { .. }
                 | FaultKind::Change { .. }
                 | FaultKind::BackUp { .. }
@@ -175,6 +177,10 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             FaultKind::MisdirectedWrite { node, pick } => {
                 self.lie_next(*node, Lie::Elsewhere(*pick));
             }
+            FaultKind::LateReport { node, failure } => self.lie_next(*node, Lie::Late(*failure)),
+            FaultKind::MisdirectedRead { node, after, pick } => {
+                self.nodes[*node].scars.misread = Some((*after, *pick));
+            }
             FaultKind::OldImage { node, .. } => self.take_image(*node),
             FaultKind::DiskGone { node, formatted, down } => {
                 self.fell(*node, Survivors::None, *down);
@@ -214,7 +220,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             self.nodes[node].next_sync_fails = None;
             self.nodes[node].next_fails = None;
             (self.nodes[node].next_unheard, self.nodes[node].unheard) = (None, None);
-            self.nodes[node].scars.lie = None;
+            (self.nodes[node].scars.lie, self.nodes[node].scars.misread) = (None, None);
+            self.nodes[node].disk.forget_late_failures();
             self.nodes[node].clock.go_on(self.now);
             self.release_disk(node);
         }
@@ -238,6 +245,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     /// Damages one of the two copies of a hard state, all of it.
     pub fn rot_hard_state(&mut self, node: usize, copy: u8) {
         rot_hard_state(&mut self.nodes[node].disk, copy);
+        self.nodes[node].scars.is_rotten = true;
         self.stats.disk_failures += 1;
         self.note(Some(node), || format!("copy {copy} of the hard state rots"));
     }
@@ -428,6 +436,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.marks.add(engine.status().marks);
         let term = engine.probe().term;
         self.nodes[node].scars.term = self.nodes[node].scars.term.max(term);
+        self.nodes[node].scars.misread_to = None;
         self.nodes[node].stop();
         self.oracle.on_death(node);
         self.network.want_nobody(node);

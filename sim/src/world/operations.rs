@@ -37,8 +37,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             held.push(op);
             return Ok(());
         }
-        if node.scars.lie.is_some()
-            && let Some(result) = self.lie(at, op)
+        if (node.scars.lie.is_some() || node.scars.misread.is_some())
+            && let Some(result) = self.lie(at, op).or_else(|| self.misread(at, op))
         {
             self.nodes[at].flights.remove(&op);
             return self.feed(at, Some(Event::Completed { op, result }));
@@ -58,7 +58,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             return Ok(());
         }
         let node = &mut self.nodes[at];
-        let failure = node.next_sync_fails.take_if(|_| node.disk.is_promise(op));
+        let late = node.disk.late_failure(op);
+        let failure = late.or_else(|| node.next_sync_fails.take_if(|_| node.disk.is_promise(op)));
         let partly = node.next_fails.take_if(|(victim, _)| node.disk.is_a(op, *victim));
         let result = match (failure, partly) {
             (Some(failure), _) => node.disk.fail(op, failure),
@@ -70,7 +71,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         if failure.is_some() || partly.is_some() {
             self.withheld(at);
             self.stats.disk_failures += 1;
-            self.struck(if failure.is_some() { "sync-failure" } else { "failed-operation" });
+            let of_syncs = if late.is_some() { "late-report" } else { "sync-failure" };
+            self.struck(if failure.is_some() { of_syncs } else { "failed-operation" });
         }
         self.feed(at, Some(Event::Completed { op, result }))
     }

@@ -9,10 +9,10 @@
 use super::World;
 use crate::{
     client::Workload,
-    disk::{SimDisk, Survivors},
+    disk::{SimDisk, Survivors, Victim},
     harm::{entry_sectors, harm_sector, witnesses},
-    node::{Kept, Lie},
-    oracle::{Checked, Seen},
+    node::{Kept, Lie, Node},
+    oracle::{Checked, Seen, Violation},
     plan::{Harm, Part},
     trial::{Trial, after_power_cut, log, proven, refuses, trial},
 };
@@ -245,8 +245,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let file = node.disk.is_about(op)?;
         let is_hard_state = matches!(file, File::HardState | File::Spare(_));
         let lie = node.scars.lie.filter(|lie| match lie {
-            Lie::Lost => node.disk.is_promise(op),
-            Lie::Elsewhere(_) => node.disk.is_a(op, crate::disk::Victim::Write),
+            Lie::Lost | Lie::Late(_) => node.disk.is_promise(op),
+            Lie::Elsewhere(_) => node.disk.is_a(op, Victim::Write),
         })?;
         if is_hard_state {
             return None;
@@ -256,10 +256,41 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let (result, kind) = match lie {
             Lie::Lost => (node.disk.complete_falsely(op), "lost-write"),
             Lie::Elsewhere(pick) => (node.disk.complete_elsewhere(op, pick), "misdirected-write"),
+            // Counted when it is told.
+            Lie::Late(late) => (node.disk.complete_too_soon(op, late), "late-report"),
         };
-        self.struck(kind);
+        if !matches!(lie, Lie::Late(_)) {
+            self.struck(kind);
+        }
         self.note(Some(at), || format!("lied: {kind}, {op:?} of {file}"));
         Some(result)
+    }
+
+    /// A read ends with what lies elsewhere, if it is its turn. Nothing durable is another for it, and who reads in a
+    /// restart goes by what is read: what nothing proves durable is taken for torn then, and cut.
+    pub(super) fn misread(&mut self, at: usize, op: OpId) -> Option<Result<Completion, DiskError>> {
+        let is_judged = self.probe(at).is_some_and(|probe| probe.judged);
+        let Node { scars, disk, .. } = &mut self.nodes[at];
+        let file = disk.read_of(op)?;
+        // Of its two copies one at most is bad.
+        let is_last_copy = file == File::HardState && (scars.is_rotten || scars.is_vote_ruined);
+        let (after, pick) = scars.misread.filter(|_| !is_last_copy)?;
+        if after > 0 {
+            scars.misread = Some((after - 1, pick));
+            return None;
+        }
+        let before = disk.at_rest();
+        let completion = disk.complete_from_elsewhere(op, pick)?;
+        let was_struck = scars.has_any();
+        (scars.misread, scars.is_ruined) = (None, true);
+        if !is_judged {
+            // What was struck before may have been the one witness, and what was read the other.
+            let proven = if was_struck { LogIndex(0) } else { proven(self.engine(at, 1), &before) };
+            self.nodes[at].scars.misread_to = Some(proven);
+        }
+        self.struck("misdirected-read");
+        self.note(Some(at), || format!("misread: {op:?} of {file}"));
+        Some(Ok(completion))
     }
 
     /// Keeps what is durable on a node's disk now.
@@ -335,9 +366,15 @@ impl<M: StateMachine, W: Workload> World<M, W> {
 
     /// A lie to a restart, which looked at its disk again after that, or a read that failed then, took from
     /// it what it had promised: no other start was there to find it.
-    pub(super) fn goes_out(&mut self, at: usize) {
+    /// What is proven on a disk that is whole is damaged and not torn, whatever one read of it says.
+    pub(super) fn goes_out(&mut self, at: usize, last: LogIndex, proven: LogIndex) -> Checked {
+        if last < proven {
+            let what = format!("ends at {last} since a read went astray, its disk proves {proven}");
+            return Err(Violation::new("one read does not make it forget", at, what));
+        }
         self.forgot(at);
         self.kill(at);
+        Ok(())
     }
 }
 

@@ -1,6 +1,10 @@
 //! What is counted while a world goes on.
 
 use crate::plan::KINDS_COUNT;
+use std::{
+    array,
+    ops::{Deref, DerefMut},
+};
 
 /// What a run amounted to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -42,5 +46,38 @@ pub struct Stats {
     /// Leaders that were seen to begin a term.
     pub elections: u64,
     /// Faults that struck, by kind: of each in the order of [`kind_names`](crate::plan::kind_names).
-    pub faults: [u64; KINDS_COUNT],
+    pub faults: Struck,
+}
+
+/// How many faults of each kind struck.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Struck([u64; KINDS_COUNT]);
+
+impl Default for Struck {
+    fn default() -> Self {
+        Self([0; KINDS_COUNT])
+    }
+}
+
+impl Deref for Struck {
+    type Target = [u64; KINDS_COUNT];
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Struck {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl IntoIterator for Struck {
+    type Item = u64;
+    type IntoIter = array::IntoIter<u64, KINDS_COUNT>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
 }
