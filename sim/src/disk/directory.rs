@@ -55,19 +55,6 @@ impl Directory {
         self.changes.drain(..covered).for_each(|(_, change)| apply(durable, change));
     }
 
-    /// Makes the change durable by which this content has its name, if it ended before `tick`, and all before that one.
-    pub(super) fn persist_names_of(&mut self, ino: Ino, tick: u64) {
-        let names = |change: &Change| match change {
-            Change::Bind(_, of) | Change::Rename(_, _, of) => *of == ino,
-            Change::Remove(_) => false,
-        };
-        let mut ended = self.changes.iter().filter(|(ended, _)| *ended < tick);
-        let last = ended.rfind(|(_, change)| names(change)).map(|(ended, _)| *ended);
-        if let Some(last) = last {
-            self.persist(last + 1);
-        }
-    }
-
     /// The content behind this name is gone, whatever it is called now or was before: a pending change that
     /// would lead to it takes its name away instead.
     pub(super) fn lose(&mut self, file: File) {

@@ -6,7 +6,7 @@
 //! - a write that ended is visible, and durable only if it was a durable one; of one that is in flight
 //!   whoever reads there sees any sectors;
 //! - a sync makes durable what ended *before the sync was submitted*, lengths included;
-//! - names are durable after a sync of the directory, on some disks after one of their file; a rename is atomic;
+//! - names are durable after a sync of the directory, on some disks after any; a rename is atomic;
 //! - of everything else any subset of sectors may survive a power cut.
 //!
 //! It also holds the engine to its side: aligned writes, none over a write in flight, none beyond
@@ -37,8 +37,8 @@ pub struct Geometry {
     pub align: u32,
     /// Whether a sector that is being written when the power fails may be left half old and half new.
     pub tears: bool,
-    /// Whether a sync of a file also makes durable how it came by its name, and all changes of names before that, as a
-    /// journal does (ext4).
+    /// Whether what makes bytes durable also makes all names so that were changed before, as a journal does that
+    /// commits all there is (ext4).
     pub sync_names: bool,
 }
 
@@ -312,15 +312,17 @@ impl SimDisk {
                 let sector = u64::from(self.geometry.sector);
                 return Ok(Completion::Read(inode.read_amid(offset, len, sector)));
             }
-            Operation::Write { ino, durable } => self.write(ino, seq, durable)?,
+            Operation::Write { ino, durable } => {
+                self.write(ino, seq, durable)?;
+                if durable {
+                    self.commit_names(seq);
+                }
+            }
             Operation::Sync { ino } => {
                 let inode = self.inode(ino);
                 inode.persist(|p| !p.clean && p.ended.is_some_and(|ended| ended < seq));
                 inode.persist_len();
-                if self.geometry.sync_names {
-                    self.directory.persist_names_of(ino, seq);
-                    self.collect_unreachable();
-                }
+                self.commit_names(seq);
             }
             Operation::Name(Change::Remove(file)) if self.directory.lookup(file).is_none() => {
                 return Err(DiskError::NotFound);
@@ -429,6 +431,14 @@ impl SimDisk {
         let inode = self.inode(ino);
         (inode.len, inode.durable_len) = (len, len);
         Ok(())
+    }
+
+    /// What ended before became durable, and names may have come with it.
+    fn commit_names(&mut self, seq: u64) {
+        if self.geometry.sync_names && self.directory.pending() > 0 {
+            self.directory.persist(seq);
+            self.collect_unreachable();
+        }
     }
 
     fn write(&mut self, ino: Ino, seq: u64, durable: bool) -> Result<(), DiskError> {

@@ -311,27 +311,24 @@ fn names_are_durable_after_a_sync_of_the_directory_submitted_later() {
 }
 
 #[test]
-fn a_sync_of_a_file_may_keep_its_name_and_what_was_done_to_others_before() {
+fn whatever_makes_durable_may_keep_all_names_given_before() {
     let [second, third] = [2, 3].map(File::Segment);
-    let left = |sync_names: bool, synced: File| {
+    let left = |sync_names: bool, request: DiskRequest, is_early: bool| {
         let mut probe = Probe::of(Geometry { sector: 512, align: 512, tears: false, sync_names });
-        probe.run(DiskRequest::Remove { file: LOG }).unwrap();
         probe.run(create(second, 512)).unwrap();
-        let early = probe.submit(DiskRequest::Sync { file: second });
+        let early = is_early.then(|| probe.submit(request.clone()));
         probe.run(DiskRequest::Rename { from: second, to: third }).unwrap();
-        probe.run(create(LOG, 512)).unwrap();
-        if synced == second {
-            probe.disk.complete(early).unwrap();
-        } else {
-            probe.run(DiskRequest::Sync { file: synced }).unwrap();
-        }
+        let op = early.unwrap_or_else(|| probe.submit(request));
+        probe.disk.complete(op).unwrap();
         probe.disk.cut_power(Survivors::None, &mut draw(0));
         probe.disk.list().map(|(file, _)| file).collect::<Vec<_>>()
     };
-    assert_eq!(left(true, second), [second], "the rename came later");
-    assert_eq!(left(true, third), [third]);
-    assert_eq!(left(true, LOG), [LOG, third]);
-    assert_eq!(left(false, LOG), [LOG], "the old one, for no name was synced");
+    for request in [sync(), durable(0, &[1])] {
+        assert_eq!(left(true, request.clone(), true), [LOG, second], "the rename came later");
+        assert_eq!(left(true, request.clone(), false), [LOG, third]);
+        assert_eq!(left(false, request, false), [LOG]);
+    }
+    assert_eq!(left(true, write(0, &[1]), false), [LOG], "what is not durable keeps nothing");
 }
 
 #[test]

@@ -27,7 +27,11 @@ fn a_failure_that_is_told_late_is_told_once_by_whatever_is_to_be_durable_next() 
         let op = probe.submit(sync());
         assert_eq!(probe.disk.late_failure(op), None, "it was told");
         probe.disk.complete(op).unwrap();
-        assert_eq!(probe.after_crash(Survivors::None, 0).unwrap()[..2], [0, 0], "nor is it written");
+        assert_eq!(
+            probe.after_crash(Survivors::None, 0).unwrap()[..2],
+            [0, 0],
+            "nor is it written"
+        );
     }
 }
 
@@ -64,5 +68,8 @@ fn a_misdirected_read_shows_another_place_once_and_changes_nothing() {
         };
         assert_eq!(byte(probe.run(read(LOG, 0))), 1, "once");
     }
-    assert!(shown.iter().eq(&[0, 2, 3, 101]), "another place, or none if the same is there: {shown:?}");
+    assert!(
+        shown.iter().eq(&[0, 2, 3, 101]),
+        "another place, or none if the same is there: {shown:?}"
+    );
 }
