@@ -69,6 +69,16 @@ pub enum Step {
         /// The leader.
         node: usize,
     },
+    /// Somebody asks a leader to add the last node as a learner.
+    Add {
+        /// The leader.
+        node: usize,
+    },
+    /// Somebody asks a leader to let the last node vote.
+    Promote {
+        /// The leader.
+        node: usize,
+    },
     /// What a node of a former group of the same id said first, naming no life or the former group's,
     /// arrives only now.
     Former {
@@ -86,6 +96,13 @@ pub enum Step {
     },
     /// A node loses power, starts again and has judged its disk.
     PowerCut {
+        /// Which.
+        node: usize,
+        /// Whether what its disk was doing is done.
+        keeps: bool,
+    },
+    /// The same, and of its log nothing is left; its hard state is.
+    LoseLog {
         /// Which.
         node: usize,
         /// Whether what its disk was doing is done.
@@ -109,6 +126,8 @@ impl fmt::Debug for Step {
             Self::Propose { node } => write!(f, "{} is asked for an entry", node + 1),
             Self::Transfer { node } => write!(f, "{} is asked to hand over", node + 1),
             Self::Remove { node } => write!(f, "{} is asked to remove {NODES}", node + 1),
+            Self::Add { node } => write!(f, "{} is asked to add {NODES}", node + 1),
+            Self::Promote { node } => write!(f, "{} is asked to let {NODES} vote", node + 1),
             Self::Former { from, to, answers } => {
                 let what = if answers { "answer" } else { "greeting" };
                 write!(f, "{} -> {}, a {what} of a former group", from + 1, to + 1)
@@ -117,6 +136,10 @@ impl fmt::Debug for Step {
             Self::PowerCut { node, keeps } => {
                 let what = if keeps { "kept" } else { "lost" };
                 write!(f, "{} loses power, what it wrote is {what}", node + 1)
+            }
+            Self::LoseLog { node, keeps } => {
+                let what = if keeps { "kept" } else { "lost" };
+                write!(f, "{} loses power and its log, what it wrote is {what}", node + 1)
             }
         }
     }
@@ -129,9 +152,12 @@ struct Spent {
     proposals: u8,
     transfers: u8,
     removals: u8,
+    additions: u8,
+    promotions: u8,
     formers: u8,
     wipes: u8,
     power_cuts: u8,
+    log_losses: u8,
     losses: u8,
     repeats: u8,
 }
@@ -140,6 +166,8 @@ struct Spent {
 #[derive(Clone)]
 pub struct Cluster {
     nodes: Vec<Arc<Node>>,
+    /// How many of them founded it; the others wait to be added.
+    founders: usize,
     /// What is on the way, by sender and receiver; oldest first.
     lines: [[VecDeque<Bytes>; NODES]; NODES],
     spent: Spent,
@@ -149,10 +177,11 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Three founders that are connected, and have not met.
-    fn begun(life: u64) -> Self {
+    /// Founders that are connected, and have not met; whoever is none waits to be added.
+    fn begun(life: u64, founders: usize) -> Self {
         let mut cluster = Self {
             nodes: Vec::new(),
+            founders,
             lines: Default::default(),
             spent: Spent::default(),
             ledger: Ledger::default(),
@@ -160,7 +189,11 @@ impl Cluster {
         };
         let mut sends = Vec::new();
         for id in 1..=NODES as u64 {
-            let (node, said) = Node::start(NodeId(id), life, founding());
+            let start = match id <= founders as u64 {
+                true => founding(founders),
+                false => Start::Join { cluster: CLUSTER },
+            };
+            let (node, said) = Node::start(NodeId(id), life, start);
             cluster.nodes.push(Arc::new(node));
             sends.push(said);
         }
@@ -175,7 +208,7 @@ impl Cluster {
     /// id was founded may still be on its way.
     #[must_use]
     pub fn founding() -> Self {
-        let before = Self::begun(FORMER_LIFE);
+        let before = Self::begun(FORMER_LIFE, NODES);
         let mut former: [[Option<[Bytes; 2]>; NODES]; NODES] = Default::default();
         for (from, to) in ways() {
             let mut met = before.clone();
@@ -191,13 +224,17 @@ impl Cluster {
             let answer = met.lines[from][to].back().expect("a greeting is answered").clone();
             former[from][to] = Some([greeting, answer]);
         }
-        Self { former: Arc::new(former), ..Self::begun(1) }
+        Self { former: Arc::new(former), ..Self::begun(1, NODES) }
     }
 
     /// Three voters that have met each other; nobody leads.
     #[must_use]
     pub fn formed() -> Self {
-        let mut cluster = Self::begun(1);
+        Self::met(NODES)
+    }
+
+    fn met(founders: usize) -> Self {
+        let mut cluster = Self::begun(1, founders);
         cluster.settle();
         let is_forming = |node: &Node| node.probe().role == Role::Forming;
         while let Some(at) = cluster.nodes.iter().position(|node| is_forming(node)) {
@@ -211,12 +248,43 @@ impl Cluster {
     /// The same, when one of them leads and all have heard of it.
     #[must_use]
     pub fn led() -> Self {
-        let mut cluster = Self::formed();
-        while !cluster.nodes.iter().any(|node| node.probe().role == Role::Leader) {
-            (0..NODES).rev().for_each(|at| cluster.touch(at, Node::wait));
-            cluster.settle();
+        Self::formed().elect()
+    }
+
+    /// The same, and there is a second entry, which is committed with the word of the next node; the one behind
+    /// that has not heard of it.
+    #[must_use]
+    pub fn ahead() -> Self {
+        let mut cluster = Self::led();
+        let leads = |node: &Arc<Node>| node.probe().role == Role::Leader;
+        let leader = cluster.nodes.iter().position(leads).expect("one leads");
+        let (next, last) = ((leader + 1) % NODES, (leader + 2) % NODES);
+        cluster.touch(leader, |node| node.handle(vec![propose(0)]));
+        cluster.let_disks_catch_up();
+        let is_busy = |cluster: &Self, from: usize, to: usize| !cluster.lines[from][to].is_empty();
+        while let Some((from, to)) = [(leader, next), (next, leader)]
+            .into_iter()
+            .find(|(from, to)| is_busy(&cluster, *from, *to))
+        {
+            cluster.arrive(from, to, 0, false);
+            cluster.let_disks_catch_up();
         }
+        cluster.lines[leader][last].clear();
         cluster
+    }
+
+    /// Two voters of which one leads; the third waits to be added.
+    #[must_use]
+    pub fn pair() -> Self {
+        Self::met(NODES - 1).elect()
+    }
+
+    fn elect(mut self) -> Self {
+        while !self.nodes.iter().any(|node| node.probe().role == Role::Leader) {
+            (0..self.founders).rev().for_each(|at| self.touch(at, Node::wait));
+            self.settle();
+        }
+        self
     }
 
     /// Everything that is on its way arrives, everything that is to be written is.
@@ -276,6 +344,14 @@ impl Cluster {
                     steps.push(Step::PowerCut { node: at, keeps: true });
                 }
             }
+            // Of three one may lack what it held: two are no minority.
+            let is_alone = (0..NODES).all(|other| other == at || !self.nodes[other].is_gated());
+            if spent.log_losses < limits.log_losses && is_alone {
+                steps.push(Step::LoseLog { node: at, keeps: false });
+                if !is_idle {
+                    steps.push(Step::LoseLog { node: at, keeps: true });
+                }
+            }
             if node.probe().role != Role::Leader {
                 continue;
             }
@@ -287,6 +363,12 @@ impl Cluster {
             }
             if spent.removals < limits.removals {
                 steps.push(Step::Remove { node: at });
+            }
+            if spent.additions < limits.additions {
+                steps.push(Step::Add { node: at });
+            }
+            if spent.promotions < limits.promotions && node.has_learner() {
+                steps.push(Step::Promote { node: at });
             }
         }
     }
@@ -312,11 +394,7 @@ impl Cluster {
             Step::Propose { node } => {
                 next.spent.proposals += 1;
                 let number = next.spent.proposals;
-                next.touch(node, |node| {
-                    let first = RequestId(u64::from(number));
-                    let (time, batch) = (Timestamp(0), Batch::one(&[number]));
-                    node.handle(vec![Event::Propose { first, time, batch }])
-                });
+                next.touch(node, |node| node.handle(vec![propose(number)]));
             }
             Step::Transfer { node } => {
                 next.spent.transfers += 1;
@@ -324,7 +402,15 @@ impl Cluster {
             }
             Step::Remove { node } => {
                 next.spent.removals += 1;
-                next.order(node, Control::Change(vec![Change::Remove(NodeId(NODES as u64))]));
+                next.order(node, Control::Change(vec![Change::Remove(LAST)]));
+            }
+            Step::Add { node } => {
+                next.spent.additions += 1;
+                next.order(node, Control::Change(vec![Change::AddLearner(member(LAST.0))]));
+            }
+            Step::Promote { node } => {
+                next.spent.promotions += 1;
+                next.order(node, Control::Change(vec![Change::Promote(LAST)]));
             }
             Step::Former { from, to, answers } => {
                 next.spent.formers += 1;
@@ -338,7 +424,11 @@ impl Cluster {
             }
             Step::PowerCut { node, keeps } => {
                 next.spent.power_cuts += 1;
-                next.power_cut(node, keeps);
+                next.power_cut(node, keeps, false, limits);
+            }
+            Step::LoseLog { node, keeps } => {
+                next.spent.log_losses += 1;
+                next.power_cut(node, keeps, true, limits);
             }
         }
         if limits.disks_are_prompt {
@@ -360,11 +450,16 @@ impl Cluster {
         self.touch(to, |node| node.handle(vec![Event::Received { from, bytes }]));
     }
 
-    /// What was on its way to it is lost; what it sent before is not.
-    fn power_cut(&mut self, at: usize, keeps: bool) {
-        self.lines.iter_mut().for_each(|lines| lines[at].clear());
+    /// What was on its way to it is lost, unless the network is late; what it sent before is not.
+    fn power_cut(&mut self, at: usize, keeps: bool, loses_log: bool, limits: &Limits) {
+        if !limits.is_late {
+            self.lines.iter_mut().for_each(|lines| lines[at].clear());
+        }
         let before = Arc::clone(&self.nodes[at]);
-        self.touch(at, |node| node.lose_power(keeps));
+        if loses_log {
+            self.ledger.on_log_lost(before.id);
+        }
+        self.touch(at, |node| node.lose_power(keeps, loses_log));
         self.ledger.on_power_cut(&before, &self.nodes[at]);
         self.connect_anew(at);
     }
@@ -373,7 +468,8 @@ impl Cluster {
     fn wipe(&mut self, at: usize) {
         self.lines.iter_mut().for_each(|lines| lines[at].clear());
         self.ledger.on_wiped(NodeId(at as u64 + 1));
-        self.touch(at, |node| node.begin_anew(founding()));
+        let start = founding(self.founders);
+        self.touch(at, |node| node.begin_anew(start));
         self.connect_anew(at);
     }
 
@@ -404,7 +500,7 @@ impl Cluster {
 
     fn send(&mut self, from: usize, sends: Vec<Send>) {
         for (to, message) in sends {
-            self.ledger.on_said(NodeId(from as u64 + 1), to, &message);
+            self.ledger.on_said(&self.nodes[from], to, &message);
             let line = &mut self.lines[from][to.0 as usize - 1];
             if line.len() == LINE_MAX {
                 line.pop_front();
@@ -426,15 +522,38 @@ impl Cluster {
         let members = self.nodes.iter().filter_map(|node| node.engine.membership());
         members.into_iter().any(|members| members.members().count() < NODES)
     }
+
+    /// Whether a node is in force as a voter that founded nothing.
+    pub(crate) fn has_promoted(&self) -> bool {
+        let members = self.nodes.iter().filter_map(|node| node.engine.membership());
+        members.into_iter().any(|now| now.outgoing.is_empty() && now.voters.len() > self.founders)
+    }
+
+    pub(crate) fn has_opened_a_gate(&self) -> bool {
+        self.ledger.has_opened_a_gate()
+    }
 }
 
 /// The lives of a former group's disks are others.
 const FORMER_LIFE: u64 = 100;
 
-fn founding() -> Start {
-    let member = |id| Member { id: NodeId(id), incarnation: 0, address: Bytes::new() };
-    let members = Arc::new(Membership::of((1..=NODES as u64).map(member)));
-    Start::Format { cluster: ClusterId(1), members }
+const CLUSTER: ClusterId = ClusterId(1);
+
+/// Whom changes are about.
+const LAST: NodeId = NodeId(NODES as u64);
+
+fn member(id: u64) -> Member {
+    Member { id: NodeId(id), incarnation: 0, address: Bytes::new() }
+}
+
+fn propose(number: u8) -> Event {
+    let first = RequestId(u64::from(number));
+    Event::Propose { first, time: Timestamp(0), batch: Batch::one(&[number]) }
+}
+
+fn founding(founders: usize) -> Start {
+    let members = Arc::new(Membership::of((1..=founders as u64).map(member)));
+    Start::Format { cluster: CLUSTER, members }
 }
 
 fn ways() -> impl Iterator<Item = (usize, usize)> {
@@ -468,13 +587,14 @@ impl fmt::Debug for Cluster {
             let probe = node.probe();
             let (id, role, term) = (node.id, probe.role, probe.term);
             let writing = if node.disk.is_idle() { "" } else { ", writing" };
+            let gated = if probe.gated { ", gated" } else { "" };
             let terms: Vec<_> = (1..=probe.last.index.0)
                 .map(|n| node.engine.term_at(lakebed::LogIndex(n)))
                 .collect();
             writeln!(
                 f,
                 "node {id}: {role:?} of term {term}, terms of the log {terms:?}, durable \
-                 {}, committed {}{writing}",
+                 {}, committed {}{writing}{gated}",
                 probe.durable, probe.committed
             )?;
         }

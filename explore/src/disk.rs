@@ -85,6 +85,11 @@ impl Disk {
         }
     }
 
+    /// Of the log nothing is left.
+    pub(crate) fn lose_log(&mut self) {
+        self.files.retain(|file, _| !matches!(file, File::Segment(_)));
+    }
+
     fn perform(&mut self, request: DiskRequest) -> Result<Completion, DiskError> {
         match request {
             DiskRequest::List => {

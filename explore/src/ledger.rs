@@ -24,6 +24,9 @@ pub(crate) struct Ledger {
     acknowledged: BTreeMap<NodeId, (Term, LogIndex)>,
     /// Whose disks were replaced: what they knew is nobody's any more.
     wiped: BTreeSet<NodeId>,
+    /// Who was behind a gate when last looked at.
+    gated: BTreeSet<NodeId>,
+    has_opened_a_gate: bool,
     /// The first that was not true.
     pub(crate) violation: Option<String>,
 }
@@ -38,6 +41,10 @@ impl Ledger {
         self.committed.len()
     }
 
+    pub(crate) const fn has_opened_a_gate(&self) -> bool {
+        self.has_opened_a_gate
+    }
+
     fn expect(&mut self, holds: bool, what: impl FnOnce() -> String) {
         if !holds && self.violation.is_none() {
             self.violation = Some(what());
@@ -45,8 +52,12 @@ impl Ledger {
     }
 
     /// A message leaves a node.
-    pub(crate) fn on_said(&mut self, from: NodeId, to: NodeId, message: &Bytes) {
-        match said(message) {
+    pub(crate) fn on_said(&mut self, node: &Node, to: NodeId, message: &Bytes) {
+        let (from, said) = (node.id, said(message));
+        if let Some(Said::StandsFor { .. } | Said::VotesFor { .. }) = said {
+            self.expect(!node.is_gated(), || format!("no vote behind a gate: node {from} votes"));
+        }
+        match said {
             Some(Said::StandsFor { term, .. }) => self.on_vote(term, from, from),
             Some(Said::VotesFor { term }) => self.on_vote(term, from, to),
             Some(Said::Acknowledged { through, term, .. }) => {
@@ -69,6 +80,7 @@ impl Ledger {
     /// A node has done something.
     pub(crate) fn on_node(&mut self, nodes: &[Arc<Node>], at: usize) {
         self.expect_halt_to_be_in_order(&nodes[at]);
+        self.on_gate(&nodes[at]);
         self.on_leader(&nodes[at]);
         self.on_committed(&nodes[at]);
         self.on_applied(&nodes[at]);
@@ -81,6 +93,14 @@ impl Ledger {
         self.expect(is_lost || matches!(**halt, Halt::Removed), || {
             format!("no node ends by itself: node {} did: {halt}", node.id)
         });
+    }
+
+    fn on_gate(&mut self, node: &Node) {
+        if node.is_gated() {
+            self.gated.insert(node.id);
+        } else {
+            self.has_opened_a_gate |= self.gated.remove(&node.id);
+        }
     }
 
     /// Election safety, and leader completeness.
@@ -132,7 +152,8 @@ impl Ledger {
         }
     }
 
-    /// Log matching, and that a quorum holds what is committed.
+    /// Log matching, and that a quorum holds what is committed; who is behind a gate may have held it. So it is
+    /// told at once if a gate opens too early.
     fn look_at_logs(&mut self, nodes: &[Arc<Node>], at: usize) {
         let own = &nodes[at];
         for other in nodes {
@@ -153,9 +174,9 @@ impl Ledger {
             let lost = self.committed.iter().map(|(id, _)| *id).find(|id| {
                 !members.is_quorum(|member| {
                     nodes.iter().any(|node| {
-                        node.id == member
-                            && node.probe().durable >= id.index
-                            && node.engine.term_at(id.index) == Some(id.term)
+                        let holds = node.probe().durable >= id.index
+                            && node.engine.term_at(id.index) == Some(id.term);
+                        node.id == member && (holds || node.is_gated())
                     })
                 })
             });
@@ -167,6 +188,11 @@ impl Ledger {
     pub(crate) fn on_wiped(&mut self, node: NodeId) {
         self.acknowledged.remove(&node);
         self.wiped.insert(node);
+    }
+
+    /// What a node has acknowledged it holds no more.
+    pub(crate) fn on_log_lost(&mut self, node: NodeId) {
+        self.acknowledged.remove(&node);
     }
 
     /// A node has lost power and come back; `before` is what it showed last.

@@ -7,8 +7,9 @@ const USAGE: &str = "\
 usage: lakebed-explore NAME [LIMIT=N]... [steps=N] [threads=N] [walk=SEED]
 
   every state that three nodes can reach within the limits NAME stands for, each of which can be
-  set to another: begin=founding|formed|led waits=1,1,0 proposals=1 transfers=0 removals=0 formers=0 wipes=0 power-cuts=1 losses=0 repeats=0 order=any|sent
-  disks=prompt|slow; no more than so many steps. walk=SEED: at random, so many steps (1,000,000)";
+  set to another: begin=founding|formed|led|ahead|pair waits=1,1,0 proposals=1 transfers=0 removals=0 additions=0
+  promotions=0 formers=0 wipes=0 power-cuts=1 log-losses=0 losses=0 repeats=0 order=any|sent
+  network=late|prompt disks=prompt|slow; no more than so many steps. walk=SEED: at random, so many steps (1,000,000)";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -64,9 +65,12 @@ fn set(limits: &mut Limits, setting: &str, key: &str, value: &str) -> Result<(),
         ("proposals", _) => limits.proposals = number(setting, value)?,
         ("transfers", _) => limits.transfers = number(setting, value)?,
         ("removals", _) => limits.removals = number(setting, value)?,
+        ("additions", _) => limits.additions = number(setting, value)?,
+        ("promotions", _) => limits.promotions = number(setting, value)?,
         ("formers", _) => limits.formers = number(setting, value)?,
         ("wipes", _) => limits.wipes = number(setting, value)?,
         ("power-cuts", _) => limits.power_cuts = number(setting, value)?,
+        ("log-losses", _) => limits.log_losses = number(setting, value)?,
         ("losses", _) => limits.losses = number(setting, value)?,
         ("repeats", _) => limits.repeats = number(setting, value)?,
         ("leaders", _) => limits.leaders_reached = number(setting, value)?,
@@ -74,6 +78,9 @@ fn set(limits: &mut Limits, setting: &str, key: &str, value: &str) -> Result<(),
         ("begin", "founding") => limits.begins = Begins::Founding,
         ("begin", "formed") => limits.begins = Begins::Formed,
         ("begin", "led") => limits.begins = Begins::Led,
+        ("begin", "ahead") => limits.begins = Begins::Ahead,
+        ("begin", "pair") => limits.begins = Begins::Pair,
+        ("network", "late" | "prompt") => limits.is_late = value == "late",
         ("order", "any" | "sent") => limits.any_order = value == "any",
         ("disks", "prompt" | "slow") => limits.disks_are_prompt = value == "prompt",
         _ => return Err(format!("{setting} sets nothing")),

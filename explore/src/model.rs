@@ -16,6 +16,10 @@ pub enum Begins {
     Formed,
     /// There is a leader, whose first entry is everywhere.
     Led,
+    /// The same, and an entry is committed that one follower has not heard of.
+    Ahead,
+    /// Two are voters, one of whom leads; the third waits to be added.
+    Pair,
 }
 
 /// How much may happen.
@@ -33,12 +37,20 @@ pub struct Limits {
     pub transfers: u8,
     /// Removals of the last node.
     pub removals: u8,
+    /// Orders to add the last node as a learner.
+    pub additions: u8,
+    /// Orders to let it vote.
+    pub promotions: u8,
     /// Greetings of a former group of the same id that arrive only now.
     pub formers: u8,
     /// Disks that are lost, their nodes formatted again.
     pub wipes: u8,
     /// Power cuts.
     pub power_cuts: u8,
+    /// Power cuts after which a node has only its hard state, while no other lacks what it held.
+    pub log_losses: u8,
+    /// Whether what is on its way to a node that loses power arrives all the same.
+    pub is_late: bool,
     /// Lines that lose all that is on its way.
     pub losses: u8,
     /// Messages that arrive more than once.
@@ -60,9 +72,13 @@ const NOTHING: Limits = Limits {
     proposals: 0,
     transfers: 0,
     removals: 0,
+    additions: 0,
+    promotions: 0,
     formers: 0,
     wipes: 0,
     power_cuts: 0,
+    log_losses: 0,
+    is_late: false,
     losses: 0,
     repeats: 0,
     any_order: false,
@@ -77,17 +93,21 @@ const LED: Limits = Limits { begins: Begins::Led, waits: [0; NODES], ..NOTHING }
 const TWICE_LED: Limits = Limits { transfers: 1, leaders_reached: 2, ..LED };
 
 /// What `cargo test` goes through.
-pub const SMALL: [Limits; 6] = [
+pub const SMALL: [Limits; 7] = [
     Limits { name: "election", waits: [1, 1, 0], ..NOTHING },
     Limits { name: "entry", proposals: 1, power_cuts: 1, committed_reached: 2, ..LED },
     Limits { name: "overtaking", repeats: 1, any_order: true, ..PROMPT_TWICE_LED },
     Limits { name: "handover", proposals: 1, committed_reached: 2, ..PROMPT_TWICE_LED },
     Limits { name: "removal", removals: 1, ..PROMPT_TWICE_LED },
     Limits { name: "loss", proposals: 1, losses: 1, ..PROMPT_TWICE_LED },
+    Limits { name: "gate", waits: [0, 1, 2], ..GATED },
 ];
 
 const PROMPT: Limits = Limits { disks_are_prompt: true, ..LED };
 const PROMPT_TWICE_LED: Limits = Limits { disks_are_prompt: true, ..TWICE_LED };
+/// Somebody loses its log: it may be the one without whose word the last entry were not committed.
+const GATED: Limits =
+    Limits { begins: Begins::Ahead, log_losses: 1, committed_reached: 2, ..PROMPT };
 
 /// What is gone through by hand: some minutes each.
 pub const LARGE: [Limits; 9] = [
@@ -132,6 +152,8 @@ impl Model for Explored {
             Begins::Founding => Cluster::founding(),
             Begins::Formed => Cluster::formed(),
             Begins::Led => Cluster::led(),
+            Begins::Ahead => Cluster::ahead(),
+            Begins::Pair => Cluster::pair(),
         }]
     }
 
@@ -157,9 +179,18 @@ impl Model for Explored {
             Property::sometimes("removal", |model: &Self, cluster: &Cluster| {
                 model.0.removals == 0 || cluster.has_removed()
             }),
+            Property::sometimes("promotion", |model: &Self, cluster: &Cluster| {
+                model.0.promotions == 0 || cluster.has_promoted()
+            }),
+            Property::sometimes("open gate", |model: &Self, cluster: &Cluster| {
+                model.0.log_losses == 0 || cluster.has_opened_a_gate()
+            }),
         ]
     }
 }
+
+/// What a search that is to prove anything comes to somewhere.
+const REACHED: [&str; 5] = ["leaders", "entries", "removal", "promotion", "open gate"];
 
 /// How a search ended.
 #[derive(Clone, Debug)]
@@ -215,7 +246,7 @@ fn told(checker: &impl Checker<Explored>, began: Instant, is_whole: bool) -> Exp
         time: began.elapsed(),
         is_whole,
         violation,
-        unreached: ["leaders", "entries", "removal"].iter().filter(reached).copied().collect(),
+        unreached: REACHED.iter().filter(reached).copied().collect(),
     }
 }
 

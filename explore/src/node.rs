@@ -73,6 +73,14 @@ impl Node {
         self.engine.probe()
     }
 
+    pub(crate) fn is_gated(&self) -> bool {
+        self.probe().gated
+    }
+
+    pub(crate) fn has_learner(&self) -> bool {
+        self.engine.membership().is_some_and(|members| !members.learners.is_empty())
+    }
+
     /// These happen now.
     pub(crate) fn handle(&mut self, events: Vec<Event>) -> Vec<Send> {
         let (mut events, mut sends) = (events, Vec::new());
@@ -144,9 +152,12 @@ impl Node {
         Vec::new()
     }
 
-    /// The power fails, and comes back.
-    pub(crate) fn lose_power(&mut self, keeps: bool) -> Vec<Send> {
+    /// The power fails, and comes back; the log may not.
+    pub(crate) fn lose_power(&mut self, keeps: bool, loses_log: bool) -> Vec<Send> {
         self.disk.lose_power(keeps);
+        if loses_log {
+            self.disk.lose_log();
+        }
         self.live_again(Start::Run)
     }
 

@@ -42,6 +42,12 @@ fn a_handover_on_lines_that_lose() {
     goes_through("loss", 20_000);
 }
 
+/// It keeps term and vote, and nobody is elected by it who lacks what was committed with its word.
+#[test]
+fn a_gate_behind_which_a_log_is_lost_while_another_stands() {
+    goes_through("gate", 8_000);
+}
+
 /// Too many states to see them all.
 #[test]
 fn walks_while_founders_meet_and_one_loses_its_disk() {

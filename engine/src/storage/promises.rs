@@ -158,6 +158,9 @@ impl Promises {
 }
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
