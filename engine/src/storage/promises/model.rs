@@ -16,7 +16,7 @@ use crate::{
 use std::collections::{BTreeSet, VecDeque};
 
 /// So many updates are enough to write each block of each copy twice.
-const UPDATES_MAX: u64 = 8;
+const UPDATES_MAX: u64 = 9;
 
 /// A block that is good, by the hard state in it, or bad.
 type Block = Option<(u64, Term, Bytes)>;
@@ -58,6 +58,7 @@ impl State {
     fn begin(damages: u8) -> Self {
         let identity = Identity { group: GroupId(1), node: NodeId(1), ..Identity::default() };
         let hard = HardState::new(identity, Arc::new(Membership::default()));
+        let hard = HardState { number: 1, ..hard };
         let bytes = Bytes::from(hard.encode());
         let block = Some((hard.number, hard.term, bytes));
         let copy = [block.clone(), block];
