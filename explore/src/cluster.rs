@@ -3,7 +3,7 @@
 use crate::{
     ledger::Ledger,
     model::Limits,
-    node::{Node, Send},
+    node::{Node, Send, narrow},
 };
 use bytes::Bytes;
 use lakebed::{
@@ -252,13 +252,14 @@ impl Cluster {
     }
 
     /// The same, and there is a second entry, which is committed with the word of the next node; the one behind
-    /// that has not heard of it.
+    /// that has not heard of it. An append has one of them, for what has come back in part is worth a look.
     #[must_use]
     pub fn ahead() -> Self {
         let mut cluster = Self::led();
         let leads = |node: &Arc<Node>| node.probe().role == Role::Leader;
         let leader = cluster.nodes.iter().position(leads).expect("one leads");
         let (next, last) = ((leader + 1) % NODES, (leader + 2) % NODES);
+        cluster.touch(leader, |node| node.handle(vec![Event::Tune(Box::new(narrow()))]));
         cluster.touch(leader, |node| node.handle(vec![propose(0)]));
         cluster.let_disks_catch_up();
         let is_busy = |cluster: &Self, from: usize, to: usize| !cluster.lines[from][to].is_empty();

@@ -7,7 +7,7 @@ use crate::disk::Disk;
 use bytes::{Bytes, BytesMut};
 use lakebed::{
     Action, Chunk, Config, Engine, Event, GroupId, Halt, Instant, LogIndex, Machine, NodeId, Start,
-    inspect::Probe,
+    Tuning, inspect::Probe,
 };
 use std::{
     collections::hash_map::DefaultHasher,
@@ -41,6 +41,13 @@ fn config(id: NodeId) -> Config {
     config.segment_bytes = 1 << 14;
     config.tuning.append_bytes_max = 1 << 12;
     config
+}
+
+/// Each entry goes out by itself.
+pub(crate) fn narrow() -> Tuning {
+    let mut tuning = config(NodeId(1)).tuning;
+    tuning.append_bytes_max = 96;
+    tuning
 }
 
 /// What an engine draws, its disk's identity above all, is another thing in each life.
