@@ -91,6 +91,9 @@ const NOTHING: Limits = Limits {
 const LED: Limits = Limits { begins: Begins::Led, waits: [0; NODES], ..NOTHING };
 /// It is asked to hand over, so that two terms have a leader.
 const TWICE_LED: Limits = Limits { transfers: 1, leaders_reached: 2, ..LED };
+/// A third voter is added.
+const PROMOTED: Limits =
+    Limits { begins: Begins::Pair, additions: 1, promotions: 1, committed_reached: 4, ..PROMPT };
 
 /// What `cargo test` goes through.
 pub const SMALL: [Limits; 7] = [
@@ -110,7 +113,7 @@ const GATED: Limits =
     Limits { begins: Begins::Ahead, log_losses: 1, committed_reached: 2, ..PROMPT };
 
 /// What is gone through by hand: some minutes each.
-pub const LARGE: [Limits; 9] = [
+pub const LARGE: [Limits; 12] = [
     Limits { name: "elections", waits: [2, 1, 0], ..NOTHING },
     Limits { name: "first-entry", waits: [1, 1, 0], proposals: 1, committed_reached: 2, ..NOTHING },
     Limits { name: "entries", proposals: 2, power_cuts: 1, committed_reached: 3, ..LED },
@@ -120,6 +123,24 @@ pub const LARGE: [Limits; 9] = [
     Limits { name: "slow-removal", removals: 1, ..TWICE_LED },
     Limits { name: "cut-handover", proposals: 1, power_cuts: 1, ..PROMPT_TWICE_LED },
     Limits { name: "cut-removal", removals: 1, power_cuts: 1, ..PROMPT_TWICE_LED },
+    Limits {
+        name: "late-gates",
+        log_losses: 2,
+        proposals: 1,
+        is_late: true,
+        any_order: true,
+        ..GATED
+    },
+    Limits { name: "learner", power_cuts: 1, ..PROMOTED },
+    Limits {
+        name: "combined",
+        removals: 1,
+        power_cuts: 1,
+        losses: 1,
+        repeats: 1,
+        any_order: true,
+        ..PROMPT
+    },
 ];
 
 /// Three founders that meet, one of whom may lose its disk meanwhile. There are too many states of it: it
