@@ -237,7 +237,7 @@ impl Cluster {
         let mut cluster = Self::begun(1, founders);
         cluster.settle();
         let is_forming = |node: &Node| node.probe().role == Role::Forming;
-        while let Some(at) = cluster.nodes.iter().position(|node| is_forming(node)) {
+        while let Some(at) = cluster.nodes[..founders].iter().position(|node| is_forming(node)) {
             cluster.touch(at, Node::wait);
             cluster.settle();
         }
@@ -281,9 +281,14 @@ impl Cluster {
     }
 
     fn elect(mut self) -> Self {
+        let mut standing = self.founders;
         while !self.nodes.iter().any(|node| node.probe().role == Role::Leader) {
-            (0..self.founders).rev().for_each(|at| self.touch(at, Node::wait));
+            (0..standing).rev().for_each(|at| self.touch(at, Node::wait));
             self.settle();
+            if self.founders < NODES {
+                // Two that always stand at once elect nobody.
+                standing = 1;
+            }
         }
         self
     }

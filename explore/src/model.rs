@@ -96,7 +96,7 @@ const PROMOTED: Limits =
     Limits { begins: Begins::Pair, additions: 1, promotions: 1, committed_reached: 4, ..PROMPT };
 
 /// What `cargo test` goes through.
-pub const SMALL: [Limits; 7] = [
+pub const SMALL: [Limits; 9] = [
     Limits { name: "election", waits: [1, 1, 0], ..NOTHING },
     Limits { name: "entry", proposals: 1, power_cuts: 1, committed_reached: 2, ..LED },
     Limits { name: "overtaking", repeats: 1, any_order: true, ..PROMPT_TWICE_LED },
@@ -104,6 +104,8 @@ pub const SMALL: [Limits; 7] = [
     Limits { name: "removal", removals: 1, ..PROMPT_TWICE_LED },
     Limits { name: "loss", proposals: 1, losses: 1, ..PROMPT_TWICE_LED },
     Limits { name: "gate", waits: [0, 1, 2], ..GATED },
+    Limits { name: "cut-gate", power_cuts: 1, ..GATED },
+    Limits { name: "learner", ..PROMOTED },
 ];
 
 const PROMPT: Limits = Limits { disks_are_prompt: true, ..LED };
@@ -131,7 +133,7 @@ pub const LARGE: [Limits; 12] = [
         any_order: true,
         ..GATED
     },
-    Limits { name: "learner", power_cuts: 1, ..PROMOTED },
+    Limits { name: "cut-learner", power_cuts: 1, ..PROMOTED },
     Limits {
         name: "combined",
         removals: 1,

@@ -48,6 +48,17 @@ fn a_gate_behind_which_a_log_is_lost_while_another_stands() {
     goes_through("gate", 8_000);
 }
 
+/// Who was behind it is so still when it has lost power once more.
+#[test]
+fn a_gate_behind_which_the_power_fails() {
+    goes_through("cut-gate", 500);
+}
+
+#[test]
+fn a_learner_that_is_added_and_promoted() {
+    goes_through("learner", 1_500);
+}
+
 /// Too many states to see them all.
 #[test]
 fn walks_while_founders_meet_and_one_loses_its_disk() {

@@ -103,7 +103,10 @@ impl State {
         promises.on_written(&mut ops);
         promises.persist(&mut ops);
         expect_to_be_where_it_is_said(promises, &mut ops);
-        self.told = self.told.max((promises.durable.number, promises.durable.term));
+        // What a restart has found counts when it was written again: until then nothing is told.
+        if promises.durable_version > Version(0) {
+            self.told = self.told.max((promises.durable.number, promises.durable.term));
+        }
     }
 
     fn want(&mut self) {
