@@ -337,4 +337,37 @@ mod tests {
             assert_eq!(HardState::decode(&block, GroupId(0)), Err(Fault::Field), "{flags:b}");
         }
     }
+
+    /// Elsewhere the commit index was read back in 32 bits, and no node whose log had got that far started again.
+    #[test]
+    fn numbers_of_more_than_32_bits_are_read_back_whole() {
+        let mut many = (1_u64..).map(|n| n << 40 | n);
+        let mut next = || many.next().expect("there is no end to them");
+        let mut hard = HardState::new(Identity::default(), Arc::default());
+        hard.identity = Identity {
+            cluster: ClusterId(next()),
+            cluster_epoch: next(),
+            group: GroupId(next()),
+            node: NodeId(next()),
+            incarnation: next(),
+        };
+        let id = |next: &mut dyn FnMut() -> u64| LogId::new(Term(next()), LogIndex(next()));
+        (hard.number, hard.term, hard.vote) = (next(), Term(next()), Some(NodeId(next())));
+        (hard.commit_hint, hard.durable_hint) = (LogIndex(next()), LogIndex(next()));
+        (hard.first.index, hard.first.prev_term) = (LogIndex(next()), Term(next()));
+        hard.first.segment = next();
+        (hard.newest_segment, hard.highest_segment) = (next(), next());
+        (hard.write_epoch, hard.filling) = (next(), LogIndex(next()));
+        hard.cut = Cut { from: LogIndex(next()), epoch: next() };
+        (hard.install.at, hard.install.id) = (id(&mut next), SnapshotId(next()));
+        hard.install.next_offset = next();
+        hard.gate = Gate {
+            term: Term(next()),
+            from: LogIndex(next()),
+            until: LogIndex(next()),
+            nonce: [next(), next()],
+        };
+        hard.peers = vec![(NodeId(next()), next())];
+        assert_eq!(HardState::decode(&hard.encode(), hard.identity.group), Ok(hard));
+    }
 }

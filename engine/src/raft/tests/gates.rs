@@ -170,3 +170,26 @@ fn the_first_answer_of_a_term_says_how_far_the_gate_is_shut() {
     assert!(!shut(&[(head, 0), (head, 9)]) && shut(&[(head, 9), (head, 0)]));
     assert!(!shut(&[(head, 9), (later, 0)]) && shut(&[(head, 0), (later, 9)]));
 }
+
+/// One of three is dead, and one has its gate shut, on which the leader's answer is lost for long. What that one has
+/// written since is on its disk: were it not to count, nothing would be committed.
+#[test]
+fn what_is_acknowledged_behind_the_gate_counts() {
+    let mut cluster = forgetful();
+    cluster.cut.insert((node(3), node(1)));
+    cluster.elect(1);
+    cluster.cut.clear();
+    cluster.isolate(2);
+    cluster.propose(1, 1, &["a"]);
+    for _ in 0..50 {
+        cluster.pass(10 * MS);
+        [1, 3].into_iter().for_each(|id| cluster.settle(id));
+        while let Some((from, message)) = cluster.queue.pop_front() {
+            if !matches!(message.payload, Payload::GateAnswer { .. }) {
+                cluster.deliver(from, message);
+            }
+        }
+    }
+    assert!(is_shut(&mut cluster));
+    assert_eq!(commands(cluster.at(1)).pop(), Some(("a".into(), Some(1))));
+}

@@ -1,7 +1,7 @@
 //! Reads under a leader's lease.
 
 use super::*;
-use crate::change::Change as MembershipChange;
+use crate::{change::Change as MembershipChange, message::AppendAnswer};
 
 /// Three nodes, led by the first; a second between elections, a thousandth between clocks.
 fn leased() -> Cluster {
@@ -237,4 +237,31 @@ fn a_late_answer_after_longer_timeouts_is_no_lease() {
 #[test]
 fn a_late_answer_after_longer_timeouts_is_no_lease_by_the_book() {
     a_late_answer_after_longer_timeouts(true);
+}
+
+/// Elsewhere any answer renewed a lease, a refusal by one who followed another leader already included. What was
+/// said to a leader of another term, or to a former life, is no word for this one, whatever round it names.
+#[test]
+fn an_answer_to_another_leader_or_life_renews_no_lease() {
+    type Change = fn(&mut Head);
+    let changes: [(Change, bool); 3] = [
+        (|_| {}, true),
+        (|head| head.term = Term(head.term.0 - 1), false),
+        (|head| head.answers = Life(head.answers.0 - 1), false),
+    ];
+    for (n, (change, renews)) in changes.into_iter().enumerate() {
+        let mut cluster = leased();
+        cluster.isolate(1);
+        // Heartbeats go out, and nobody hears them.
+        cluster.elapse(600 * MS);
+        let raft = &cluster.at(1).raft;
+        let (answers, round) = (raft.life(), raft.reads.number());
+        let mut head = Head { answers, ..cluster.at(2).raft.head_to(node(1)) };
+        change(&mut head);
+        let payload = Payload::AppendAnswer(AppendAnswer { round, ..AppendAnswer::default() });
+        cluster.at(1).raft.on_message(node(2), Message { head, payload });
+        cluster.settle(1);
+        cluster.pass(500 * MS);
+        assert_eq!(cluster.answers_at_once(1), renews, "{n}");
+    }
 }

@@ -263,7 +263,7 @@ fn a_file_cut_off_from_outside_in_the_block_of_the_last_kept_entry_loses_the_log
 }
 
 /// A log of ten entries, the seventh of which changed the members: who they are, and who they were.
-fn changed() -> (Node, [Arc<Membership>; 2]) {
+pub(super) fn changed() -> (Node, [Arc<Membership>; 2]) {
     let mut node = Node::start(Disk::default(), format());
     node.append_all(1, vec![700; 10]);
     let previous = Arc::clone(&node.recovered().membership);

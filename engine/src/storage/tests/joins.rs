@@ -454,7 +454,7 @@ fn a_part_that_is_of_no_use_goes_at_a_restart() {
 }
 
 /// A node whose log a whole snapshot is to replace, of a term that it has promised already.
-fn installable() -> (Node, LogId) {
+pub(super) fn installable() -> (Node, LogId) {
     let mut node = Node::start(Disk::default(), format());
     node.append_all(1, sizes());
     node.storage.promise(Term(2), None);

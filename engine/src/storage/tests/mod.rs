@@ -18,6 +18,7 @@ mod found;
 mod heads;
 mod holes;
 mod in_flight;
+mod installing;
 mod joins;
 mod leads_on;
 mod looks;

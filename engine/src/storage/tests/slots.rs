@@ -1,6 +1,9 @@
 //! An entry and its slot are two witnesses of one thing, or of none.
 
-use super::*;
+use super::{
+    holes::{grown, harm, harm_slots},
+    *,
+};
 use crate::{
     disk::{
         FileSeed,
@@ -345,4 +348,22 @@ fn an_entry_and_a_slot_that_disagree_are_torn_only_above_what_is_proven() {
             (is_torn, !is_torn)
         );
     }
+}
+
+/// A slot rots, and is made anew at a restart by its entry. Then the entry rots: what it was is known by the slot,
+/// if that was written as well as made.
+#[test]
+fn a_slot_that_a_restart_makes_anew_is_on_disk_again() {
+    let (mut node, frames) = grown([40, 50, 60, 700, 80]);
+    let sound = node.disk.files.clone();
+    harm_slots(&mut node.disk, &frames[1], 0);
+    assert_ne!(node.disk.files, sound);
+    let mut node = node.restart();
+    assert!(node.storage.marks().has(Mark::SlotRebuilt));
+    harm(&mut node.disk, &frames[1]);
+    // That it is the last one is not known: all are read.
+    harm(&mut node.disk, &frames[4]);
+    let node = node.restart();
+    assert_eq!(node.recovered().gate, None, "no word is lost");
+    assert_eq!(node.storage.first_owed(), Some(LogIndex(2)));
 }
