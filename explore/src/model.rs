@@ -96,13 +96,12 @@ const PROMOTED: Limits =
     Limits { begins: Begins::Pair, additions: 1, promotions: 1, committed_reached: 4, ..PROMPT };
 
 /// What `cargo test` goes through.
-pub const SMALL: [Limits; 9] = [
+pub const SMALL: [Limits; 8] = [
     Limits { name: "election", waits: [1, 1, 0], ..NOTHING },
     Limits { name: "entry", proposals: 1, power_cuts: 1, committed_reached: 2, ..LED },
     Limits { name: "overtaking", repeats: 1, any_order: true, ..PROMPT_TWICE_LED },
     Limits { name: "handover", proposals: 1, committed_reached: 2, ..PROMPT_TWICE_LED },
     Limits { name: "removal", removals: 1, ..PROMPT_TWICE_LED },
-    Limits { name: "loss", proposals: 1, losses: 1, ..PROMPT_TWICE_LED },
     Limits { name: "gate", waits: [0, 1, 2], ..GATED },
     Limits { name: "cut-gate", power_cuts: 1, ..GATED },
     Limits { name: "learner", ..PROMOTED },
@@ -115,7 +114,8 @@ const GATED: Limits =
     Limits { begins: Begins::Ahead, log_losses: 1, committed_reached: 2, ..PROMPT };
 
 /// What is gone through by hand: some minutes each.
-pub const LARGE: [Limits; 12] = [
+pub const LARGE: [Limits; 13] = [
+    Limits { name: "loss", proposals: 1, losses: 1, ..PROMPT_TWICE_LED },
     Limits { name: "elections", waits: [2, 1, 0], ..NOTHING },
     Limits { name: "first-entry", waits: [1, 1, 0], proposals: 1, committed_reached: 2, ..NOTHING },
     Limits { name: "entries", proposals: 2, power_cuts: 1, committed_reached: 3, ..LED },

@@ -79,7 +79,7 @@ fn heals(world: &mut Cluster) -> Told {
 #[test]
 fn a_node_is_level_soon_after_its_snapshot_is_in() {
     let mut latest = 0;
-    for seed in 0..20 {
+    for seed in 0..12 {
         let mut plan = plan(seed, 3);
         plan.clients.resize(12, plan.clients[0].clone());
         let took = Cell::new(0);

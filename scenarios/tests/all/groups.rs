@@ -62,10 +62,8 @@ fn groups_at_rest_that_lost_members_unheard_go_on_with_those_who_are_there() {
 
 #[test]
 fn the_same_seed_does_the_same() {
-    for number in [3, 15] {
-        let digest = |seed| storm(seed).unwrap_or_else(|failure| panic!("{failure}")).digest;
-        assert_eq!(digest(Seed::new(number)), digest(Seed::new(number)));
-    }
+    let digest = || storm(Seed::new(15)).unwrap_or_else(|failure| panic!("{failure}")).digest;
+    assert_eq!(digest(), digest());
 }
 
 /// While it looks for the smallest plan, the shrinker comes upon one whose faults all strike at once.
