@@ -22,6 +22,9 @@ use tokio::{
 };
 
 const END_MAX: Duration = Duration::from_secs(1);
+/// How often it may take longer before it is believed to: whoever keeps the processors busy takes a second from
+/// a process that has something to do in it.
+const LATE_MAX: u32 = 4;
 /// How often a stage may pass that is to be seen.
 const TRIES: u32 = 20;
 const VALUE_BYTES: usize = 64 << 10;
@@ -69,29 +72,43 @@ fn catch_interrupts() {
     });
 }
 
-/// Starts it, interrupts it after this long, and waits for its end. Whether it served by then.
-fn interrupt(lone: &Lone, after: Duration) -> bool {
+/// Interrupts it, and again if that took too long: it ends soon, if not each time.
+fn soon<T>(when: &str, mut interrupt: impl FnMut() -> (T, Duration)) -> T {
+    let mut late = Vec::new();
+    loop {
+        let (told, took) = interrupt();
+        if took < END_MAX {
+            return told;
+        }
+        late.push(took);
+        assert!(late.len() < LATE_MAX as usize, "interrupted {when}, it took {late:?} to end");
+    }
+}
+
+/// Starts it, interrupts it after this long, and waits for its end. Whether it served by then, and how long
+/// that took.
+fn interrupt(lone: &Lone, after: Duration) -> (bool, Duration) {
     let mut node = lone.start();
     let at = Instant::now() + after;
     while Instant::now() < at {
         thread::yield_now();
     }
-    ends(&mut node, &format!("after {after:?}"));
-    node.stdout.iter().any(|line| line.starts_with("ready"))
+    let took = ends(&mut node);
+    (node.stdout.iter().any(|line| line.starts_with("ready")), took)
 }
 
-/// Interrupts it, and it ends soon.
-fn ends(node: &mut Process, when: &str) {
+/// Interrupts it, and waits for its end.
+fn ends(node: &mut Process) -> Duration {
     node.signal(Signal::INT);
     let asked = Instant::now();
     let status = node.ended();
     let took = asked.elapsed();
-    assert!(took < END_MAX, "interrupted {when}, it took {took:?} to end");
-    assert!(is_an_end(status), "{when}: {status}, {}", node.errors());
+    assert!(is_an_end(status), "{status}, {}", node.errors());
+    took
 }
 
-/// Starts it, and interrupts it when it says itself that it is in this stage. False: nobody saw it there.
-fn interrupt_in(lone: &Lone, stage: &str) -> bool {
+/// Starts it, and interrupts it when it says itself that it is in this stage. `None`: nobody saw it there.
+fn interrupt_in(lone: &Lone, stage: &str) -> Option<Duration> {
     let mut node = lone.start();
     let deadline = Instant::now() + PATIENCE;
     let mut connection = None;
@@ -107,13 +124,12 @@ fn interrupt_in(lone: &Lone, stage: &str) -> bool {
         };
         let now = info.lines().find_map(|line| line.strip_prefix("recovery_phase:")).unwrap();
         if now == stage {
-            ends(&mut node, &format!("in {stage}"));
-            return true;
+            return Some(ends(&mut node));
         }
         if now == "ready" {
             node.kill();
             node.ended();
-            return false;
+            return None;
         }
     }
 }
@@ -143,13 +159,16 @@ fn a_recovery_that_is_interrupted_ends_at_once_and_comes_to_the_same() {
     let mut early = 0;
     for n in 0..instants {
         // Most of them soon, for most of the time a node alone waits for its own election.
-        let served = interrupt(&lone, took * (n + 1) * (n + 1) * 9 / (instants * instants * 8));
+        let after = took * (n + 1) * (n + 1) * 9 / (instants * instants * 8);
+        let served = soon(&format!("after {after:?}"), || interrupt(&lone, after));
         early += u32::from(!served);
         assert_eq!(verdict(&lone), before, "interrupt {n} of {instants}");
     }
     for stage in ["restore", "replay"] {
-        let seen = (0..TRIES).any(|_| interrupt_in(&lone, stage));
-        assert!(seen, "nobody saw it in {stage}, in {TRIES} starts");
+        soon(&format!("in {stage}"), || {
+            let seen = (0..TRIES).find_map(|_| interrupt_in(&lone, stage));
+            ((), seen.unwrap_or_else(|| panic!("nobody saw it in {stage}, in {TRIES} starts")))
+        });
         assert_eq!(verdict(&lone), before, "interrupted in {stage}");
     }
     let (_node, _) = serves(&lone);
