@@ -436,7 +436,6 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.marks.add(engine.status().marks);
         let term = engine.probe().term;
         self.nodes[node].scars.term = self.nodes[node].scars.term.max(term);
-        self.nodes[node].scars.misread_to = None;
         self.nodes[node].stop();
         self.oracle.on_death(node);
         self.network.want_nobody(node);
