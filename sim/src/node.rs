@@ -349,8 +349,8 @@ pub(crate) struct Scars {
     pub(crate) lie: Option<Lie>,
     /// After how many reads that are answered well one is answered from elsewhere, and from where.
     pub(crate) misread: Option<(u64, u64)>,
-    /// A restart was given what lies elsewhere, and none has come to its end since; what it could prove durable, if all
-    /// of its disk was whole. What it decided may be a mark on its disk when the next one begins.
+    /// A restart was given what lies elsewhere, and none has come to its end since; what that one could prove durable,
+    /// if all of its disk was whole.
     pub(crate) misread_to: Option<LogIndex>,
     /// What it was some time ago.
     pub(crate) image: Option<SimDisk>,

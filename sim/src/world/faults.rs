@@ -10,7 +10,7 @@ use crate::{
     oracle::{Checked, Violation},
     plan::{FaultKind, MS, Moment},
 };
-use lakebed::{DiskError, Engine, Event, File, Membership, StateMachine};
+use lakebed::{DiskError, Engine, Event, File, LogIndex, Membership, StateMachine};
 
 /// How long an armed power cut waits for its moment, and then strikes all the same.
 pub(crate) const ARMED_MAX: u64 = 200 * MS;
@@ -436,6 +436,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.marks.add(engine.status().marks);
         let term = engine.probe().term;
         self.nodes[node].scars.term = self.nodes[node].scars.term.max(term);
+        // What it decided may be a mark on its disk by now; what else befalls that until the next start, nobody knows.
+        self.nodes[node].scars.misread_to = self.nodes[node].scars.misread_to.map(|_| LogIndex(0));
         self.nodes[node].stop();
         self.oracle.on_death(node);
         self.network.want_nobody(node);

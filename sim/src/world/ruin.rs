@@ -316,6 +316,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let geometry = self.plan.geometry;
         let scars = &mut self.nodes[node].scars;
         (scars.is_ruined, scars.is_new) = (true, formatted);
+        scars.misread_to = None;
         self.nodes[node].disk = SimDisk::new(geometry);
         self.nodes[node].kept = Kept::default();
         self.oracle.on_wiped(node);
