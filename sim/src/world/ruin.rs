@@ -365,9 +365,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         self.note(Some(at), || "forgot: what it promised; it stays down".into());
     }
 
-    /// A lie to a restart, which looked at its disk again after that, or a read that failed then, took from
-    /// it what it had promised: no other start was there to find it.
-    /// What is proven on a disk that is whole is damaged and not torn, whatever one read of it says.
+    /// A lie to a restart, which looked at its disk again after that, or a read that failed or went astray then, took
+    /// from it what it had promised: no other start was there to find it. Not what is proven on a disk that is
+    /// whole: that is damaged and not torn, whatever one read says.
     pub(super) fn goes_out(&mut self, at: usize, last: LogIndex, proven: LogIndex) -> Checked {
         if last < proven {
             let what = format!("ends at {last} since a read went astray, its disk proves {proven}");
