@@ -1,6 +1,7 @@
 //! Ours: a cluster of one voter, through handle, driver, engine and storage.
 
 use super::Appender;
+use crate::node::fill;
 use bytes::Bytes;
 use futures::{StreamExt, stream::FuturesUnordered};
 use lakebed::{
@@ -13,6 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::runtime::Runtime;
+
+/// Appended at once to see how far the log's beginning has moved.
+const STRETCH_BYTES: u64 = 128 << 20;
 
 /// A node with a number of batches on their way.
 pub struct Lakebed {
@@ -42,6 +46,20 @@ impl Lakebed {
             handle
         });
         Self { runtime, handle, dir, depth }
+    }
+
+    /// Appends until the log's beginning was removed and more than what was kept of it has followed: from here
+    /// on segments are used again. Before that each one is filled with zeros beside what is measured, so
+    /// that every byte is written twice.
+    pub fn gone_round(self) -> Self {
+        let stretch = || fill(&self.handle, STRETCH_BYTES, |_, command| command.resize(4096, 7));
+        self.runtime.block_on(async {
+            while self.handle.status().await.expect("it runs").first.0 == 1 {
+                stretch().await;
+            }
+            stretch().await;
+        });
+        self
     }
 }
 

@@ -1,5 +1,6 @@
 //! Durable appends of 256 B commands: ours through a whole engine, beside the bare system calls
-//! and beside raft-engine.
+//! and beside raft-engine. Ours is measured twice where one is in flight: with a log that goes round in segments
+//! that are used again, and with one that grows and fills them with zeros beside it.
 
 mod lakebed;
 mod peer;
@@ -7,6 +8,7 @@ mod raw;
 
 pub use lakebed::Counter;
 
+use self::lakebed::Lakebed;
 use crate::rounds::{Contestant, Samples, Work, interleave, ratios, readable, readable_ratio};
 use lakebed_runtime::DiskKind;
 use std::{fs, path::Path, time::Duration};
@@ -32,28 +34,33 @@ pub fn compare(rounds: usize, dir: &Path, only: Option<usize>) {
     println!("durable appends of {COMMAND_BYTES} B commands in {}: commands/s", dir.display());
     println!("(median of {rounds} interleaved rounds), ratio of each pair as median (min..max)");
     for batch in BATCHES.into_iter().filter(|&batch| only.is_none_or(|only| only == batch)) {
-        compare_one(rounds, &format!("one in flight, batch {batch}"), batch, one_in_flight(dir));
+        let title = format!("one in flight, batch {batch}");
+        compare_one(rounds, &title, batch, one_in_flight(dir, Lakebed::gone_round));
+        let title = format!("{title}, a log that grows");
+        compare_one(rounds, &title, batch, one_in_flight(dir, |new| new));
         compare_one(rounds, &format!("{DEPTH} in flight, batch {batch}"), batch, pipelined(dir));
     }
 }
 
-fn one_in_flight(dir: &Path) -> Field {
+fn one_in_flight(dir: &Path, prepared: impl Fn(Lakebed) -> Lakebed) -> Field {
+    let ours = |disk| Box::new(prepared(Lakebed::open(dir, disk, 1)));
     vec![
         ("pwrite + fdatasync", Box::new(raw::Files::create(dir, 1))),
         ("raft-engine", Box::new(peer::RaftEngine::open(dir, 1))),
-        ("lakebed, files", Box::new(lakebed::Lakebed::open(dir, DiskKind::Files, 1))),
-        ("lakebed, uring", Box::new(lakebed::Lakebed::open(dir, DiskKind::Uring, 1))),
+        ("lakebed, files", ours(DiskKind::Files)),
+        ("lakebed, uring", ours(DiskKind::Uring)),
     ]
 }
 
 fn pipelined(dir: &Path) -> Field {
+    let ours = |disk| Box::new(Lakebed::open(dir, disk, DEPTH).gone_round());
     vec![
         ("32 pwrites + fdatasync", Box::new(raw::Files::create(dir, DEPTH))),
         ("io_uring O_DIRECT RWF_DSYNC", Box::new(raw::Uring::create(dir, DEPTH))),
         ("raft-engine", Box::new(peer::RaftEngine::open(dir, 1))),
         ("raft-engine, 32 threads", Box::new(peer::RaftEngine::open(dir, DEPTH))),
-        ("lakebed, files", Box::new(lakebed::Lakebed::open(dir, DiskKind::Files, DEPTH))),
-        ("lakebed, uring", Box::new(lakebed::Lakebed::open(dir, DiskKind::Uring, DEPTH))),
+        ("lakebed, files", ours(DiskKind::Files)),
+        ("lakebed, uring", ours(DiskKind::Uring)),
     ]
 }
 
