@@ -172,6 +172,8 @@ pub struct Probe {
     pub hibernates: bool,
     /// Whether it lacks entries that it knows by name.
     pub holed: bool,
+    /// Which of them it asks for, if nobody has given it yet.
+    pub wanted: Option<LogIndex>,
     /// The first of them that keeps what lies behind it from being acknowledged.
     pub owed: Option<LogIndex>,
     /// Whether no snapshot is left that its log goes on from: a peer must send one.

@@ -337,6 +337,8 @@ pub(crate) struct Scars {
     /// It lied to a restart that is not over, or kept from it what it was asked for: no other start finds
     /// the same.
     pub(crate) is_misled: bool,
+    /// An operation of a restart that is not over has failed.
+    pub(crate) has_failed: bool,
     /// The term of its node when that was up last.
     pub(crate) term: Term,
     /// It is an older image of itself.
@@ -364,6 +366,7 @@ impl Scars {
 
     /// Whether it lied to the restart that is over now, and what that was to keep all the same.
     pub(crate) fn take_misled(&mut self) -> Option<LogIndex> {
+        self.has_failed = false;
         let lied = std::mem::take(&mut self.is_misled).then_some(LogIndex(0));
         self.misread_to.take().or(lied)
     }
@@ -401,6 +404,10 @@ pub(crate) enum Lie {
     Lost,
     /// It is done elsewhere.
     Elsewhere(u64),
+    /// It is done in another file.
+    Misfiled(u64),
+    /// The names that it says are durable are not.
+    Names,
     /// What it says is done is lost, and told of as failed when the next such is.
     Late(Failure),
 }

@@ -180,7 +180,8 @@ impl Raft {
         probe.judged = true;
         probe.gated = self.gate.is_some();
         probe.hibernates = self.is_asleep();
-        probe.holed = self.facts.hole.is_some() || self.facts.owes_entries;
+        probe.wanted = self.facts.hole.map(|hole| hole.index);
+        probe.holed = probe.wanted.is_some() || self.facts.owes_entries;
     }
 
     pub(crate) fn term_at(&self, index: LogIndex) -> Option<Term> {

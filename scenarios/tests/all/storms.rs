@@ -132,6 +132,8 @@ fn beyond_the_budget() {
         "rot",
         "lost-write",
         "misdirected-write",
+        "misfiled-write",
+        "lost-names",
         "late-report",
         "misdirected-read",
         "old-image",

@@ -63,7 +63,8 @@ impl SimDisk {
     }
 
     /// A sync or durable write ends as if all were well, and nothing of it is durable for certain, nor will a later
-    /// sync make it so: the cache has it, and the disk what happened to come there.
+    /// sync make it so: the cache has it, and the disk what happened to come there. Where it is the directory that
+    /// was to be synced, a later sync does make its names durable.
     ///
     /// # Panics
     /// When it is not in flight.
@@ -155,16 +156,53 @@ impl SimDisk {
     /// # Panics
     /// When it is not in flight.
     pub fn complete_elsewhere(&mut self, op: OpId, pick: u64) -> Result<Completion, DiskError> {
+        self.land_in(op, Some(pick), |ino| ino)
+    }
+
+    /// A write ends as if all were well, and landed in another file than its own, if there is one that keeps no promises,
+    /// and in its own otherwise; where it would have landed there, or anywhere.
+    ///
+    /// # Panics
+    /// When it is not in flight.
+    pub fn complete_misfiled(&mut self, op: OpId, pick: u64) -> Result<Completion, DiskError> {
+        let names = self.directory.names().filter(|(file, _)| *file != File::HardState);
+        let files: Vec<Ino> = names.map(|(_, ino)| ino).collect();
+        let elsewhere = (pick & 1 == 0).then_some(pick >> 16);
+        self.land_in(op, elsewhere, |own| {
+            let others: Vec<Ino> = files.into_iter().filter(|ino| *ino != own).collect();
+            let which = (pick >> 8) as usize % others.len().max(1);
+            others.get(which).copied().unwrap_or(own)
+        })
+    }
+
+    fn land_in(
+        &mut self,
+        op: OpId,
+        elsewhere: Option<u64>,
+        other: impl FnOnce(Ino) -> Ino,
+    ) -> Result<Completion, DiskError> {
         let Flight { seq, operation, .. } = self.take(op);
         let Operation::Write { ino, .. } = operation else { return Ok(Completion::Done) };
         let align = u64::from(self.geometry.align);
-        let inode = self.inode(ino);
-        let extents: Vec<_> = inode.pieces_of(seq).map(|piece| piece.extent.clone()).collect();
-        inode.forget(seq);
+        let own = self.inode(ino);
+        let extents: Vec<_> = own.pieces_of(seq).map(|piece| piece.extent.clone()).collect();
+        own.forget(seq);
+        let other = self.inode(other(ino));
         for extent in extents {
-            let places = inode.durable_len.saturating_sub(extent.bytes.len() as u64) / align;
-            inode.durable.write(pick % (places + 1) * align, &extent.bytes);
+            let len = other.durable_len.min(extent.bytes.len() as u64);
+            let last = (other.durable_len - len) / align * align;
+            let at = match elsewhere {
+                Some(block) => block % (last / align + 1) * align,
+                None => extent.offset.min(last),
+            };
+            other.durable.write(at, &extent.bytes.slice(..len as usize));
         }
         Ok(Completion::Done)
+    }
+
+    /// Whether it holds a hard state, and no power cut can take its name away.
+    #[must_use]
+    pub fn has_promised(&self) -> bool {
+        self.directory.is_durable(File::HardState)
     }
 }

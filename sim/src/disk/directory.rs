@@ -32,6 +32,11 @@ impl Directory {
         Self { durable: BTreeMap::new(), cached: BTreeMap::new(), changes: Vec::new() }
     }
 
+    /// Whether this name leads somewhere, whatever a power cut takes away.
+    pub(super) fn is_durable(&self, file: File) -> bool {
+        self.durable.contains_key(&file)
+    }
+
     /// What this name leads to.
     pub(super) fn lookup(&self, file: File) -> Option<Ino> {
         self.cached.get(&file).copied()

@@ -1,6 +1,7 @@
 //! Who has lost what it may have acknowledged neither votes nor stands for election until it has it again
 //! (storage.md, consequences of damage): behind its gate never, and where it knows what it lost it votes, and
-//! stands only if others have that as state alone (raft/refill.rs), for it could not hand it on.
+//! stands only if others have that as state alone (raft/refill.rs), for it could not hand it on. Of several it is the
+//! one that it asks for: what is state elsewhere needs a snapshot, which brings whatever else is lost.
 //!
 //! That somebody has it as state is known from what all have shown, in all their lives.
 
@@ -34,8 +35,9 @@ impl Stands {
             return Err(Violation::new("behind a gate nobody stands", node, what));
         }
         let Some(owed) = probe.owed.filter(|_| !before.is_some_and(stands)) else { return Ok(()) };
+        let lost = probe.wanted.map_or(owed, |wanted| wanted.min(owed));
         let mut others = self.states.iter().enumerate().filter(|(other, _)| *other != node);
-        if others.any(|(_, state)| *state >= owed) {
+        if others.any(|(_, state)| *state >= lost) {
             return Ok(());
         }
         let what = format!(

@@ -24,6 +24,7 @@ impl Plan {
         let faults = [
             ruins(seed, nodes),
             lies(seed, nodes),
+            misfilings(seed, nodes),
             late_reports(seed, nodes),
             misreads(seed, nodes),
             images(seed, nodes),
@@ -95,6 +96,19 @@ fn lies(seed: u64, nodes: usize) -> Vec<Fault> {
         at(draw, kind)
     };
     (0..count).map(|_| lie(&mut draw)).collect()
+}
+
+/// Writes that land in other files, and names that are lost.
+fn misfilings(seed: u64, nodes: usize) -> Vec<Fault> {
+    let mut draw = Site::Misfilings.draw(seed);
+    let count = if draw.ratio(1, 3) { draw.between(1, 3) } else { 0 };
+    let misfiling = |draw: &mut Draw| {
+        let (node, pick) = (node(draw, nodes), draw.any());
+        let kinds = [FaultKind::MisfiledWrite { node, pick }, FaultKind::LostNames { node }];
+        let kind = draw.pick(&kinds).clone();
+        at(draw, kind)
+    };
+    (0..count).map(|_| misfiling(&mut draw)).collect()
 }
 
 /// Syncs that are told of as failed when it is too late.

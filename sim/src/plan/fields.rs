@@ -229,10 +229,12 @@ pub(super) const KINDS: [Kind; KINDS_COUNT] = [
     ("times", || FaultKind::Times { to: Times::PLANNED }),
     ("unheard-failure", || FaultKind::UnheardFailure { node: 0, given: Given::Snapshot, down: 0 }),
     ("back-up", || FaultKind::BackUp { node: 0, pause: 0 }),
+    ("misfiled-write", || FaultKind::MisfiledWrite { node: 0, pick: 0 }),
+    ("lost-names", || FaultKind::LostNames { node: 0 }),
 ];
 
 /// How many kinds of fault there are.
-pub const KINDS_COUNT: usize = 34;
+pub const KINDS_COUNT: usize = 36;
 
 /// What each kind of fault is called, in the order in which [`Stats`](crate::Stats) counts them.
 pub fn kind_names() -> impl Iterator<Item = &'static str> {
@@ -264,6 +266,8 @@ impl FaultKind {
             Self::Rot { .. } => "rot",
             Self::LostWrite { .. } => "lost-write",
             Self::MisdirectedWrite { .. } => "misdirected-write",
+            Self::MisfiledWrite { .. } => "misfiled-write",
+            Self::LostNames { .. } => "lost-names",
             Self::LateReport { .. } => "late-report",
             Self::MisdirectedRead { .. } => "misdirected-read",
             Self::OldImage { .. } => "old-image",
@@ -374,8 +378,11 @@ impl FaultKind {
             Self::Rot { node: which, part, pick } => {
                 vec![node("node", which), choice("part", part, &ROTS), plain("pick", pick)]
             }
-            Self::LostWrite { node: which } => vec![node("node", which)],
-            Self::MisdirectedWrite { node: which, pick } => {
+            Self::LostWrite { node: which } | Self::LostNames { node: which } => {
+                vec![node("node", which)]
+            }
+            Self::MisdirectedWrite { node: which, pick }
+            | Self::MisfiledWrite { node: which, pick } => {
                 vec![node("node", which), plain("pick", pick)]
             }
             Self::MisdirectedRead { node: which, after, pick } => {

@@ -27,6 +27,8 @@ impl FaultKind {
                 | Self::Rot { .. }
                 | Self::LostWrite { .. }
                 | Self::MisdirectedWrite { .. }
+                | Self::MisfiledWrite { .. }
+                | Self::LostNames { .. }
                 | Self::LateReport { .. }
                 | Self::MisdirectedRead { .. }
                 | Self::OldImage { .. }
@@ -77,6 +79,8 @@ impl FaultKind {
             | Self::Rot { node, .. }
             | Self::LostWrite { node }
             | Self::MisdirectedWrite { node, .. }
+            | Self::MisfiledWrite { node, .. }
+            | Self::LostNames { node }
             | Self::LateReport { node, .. }
             | Self::MisdirectedRead { node, .. }
             | Self::OldImage { node, .. }

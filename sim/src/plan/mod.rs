@@ -323,6 +323,19 @@ pub enum FaultKind {
         /// Where.
         pick: u64,
     },
+    /// The next write of a node lands in another of its files. Beyond the budget.
+    MisfiledWrite {
+        /// Which node's.
+        node: usize,
+        /// In which, and where.
+        pick: u64,
+    },
+    /// The next sync of a node's directory says that it is done and is not; the one behind it makes durable what it did
+    /// not. Beyond the budget.
+    LostNames {
+        /// Which node's.
+        node: usize,
+    },
     /// The next sync or durable write of a node, of anything but its hard state, says that it is done and is not,
     /// and the next one of the same file fails for it, if there is one before the power fails. Beyond the budget.
     LateReport {

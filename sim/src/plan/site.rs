@@ -56,6 +56,7 @@ pub(super) enum Site {
     SyncNames = 46,
     LateReports = 47,
     Misreads = 48,
+    Misfilings = 49,
 }
 
 impl Site {

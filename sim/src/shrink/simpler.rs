@@ -117,6 +117,8 @@ pub(super) const fn lasting(kind: &mut FaultKind) -> Option<&mut u64> {
         | FaultKind::Rot { .. }
         | FaultKind::LostWrite { .. }
         | FaultKind::MisdirectedWrite { .. }
+        | FaultKind::MisfiledWrite { .. }
+        | FaultKind::LostNames { .. }
         | FaultKind::LateReport { .. }
         | FaultKind::MisdirectedRead { .. } => None,
     }

@@ -90,6 +90,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 | FaultKind::Rot { .. }
                 | FaultKind::LostWrite { .. }
                 | FaultKind::MisdirectedWrite { .. }
+                | FaultKind::MisfiledWrite { .. }
+                | FaultKind::LostNames { .. }
                 | FaultKind::LateReport { .. }
                 | FaultKind::MisdirectedRead { .. }
                 | FaultKind::OldImage { .. }
@@ -177,6 +179,8 @@ impl<M: StateMachine, W: Workload> World<M, W> {
             FaultKind::MisdirectedWrite { node, pick } => {
                 self.lie_next(*node, Lie::Elsewhere(*pick));
             }
+            FaultKind::MisfiledWrite { node, pick } => self.lie_next(*node, Lie::Misfiled(*pick)),
+            FaultKind::LostNames { node } => self.lie_next(*node, Lie::Names),
             FaultKind::LateReport { node, failure } => self.lie_next(*node, Lie::Late(*failure)),
             FaultKind::MisdirectedRead { node, after, pick } => {
                 self.nodes[*node].scars.misread = Some((*after, *pick));
@@ -437,7 +441,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let term = engine.probe().term;
         self.nodes[node].scars.term = self.nodes[node].scars.term.max(term);
         // What it decided may be a mark on its disk by now; what else befalls that until the next start, nobody knows.
-        self.nodes[node].scars.misread_to = self.nodes[node].scars.misread_to.map(|_| LogIndex(0));
+        let scars = &mut self.nodes[node].scars;
+        scars.misread_to = scars.misread_to.map(|_| LogIndex(0));
+        scars.has_failed = false;
         self.nodes[node].stop();
         self.oracle.on_death(node);
         self.network.want_nobody(node);

@@ -242,27 +242,35 @@ impl<M: StateMachine, W: Workload> World<M, W> {
     pub(super) fn lie(&mut self, at: usize, op: OpId) -> Option<Result<Completion, DiskError>> {
         let is_judged = self.probe(at).is_some_and(|probe| probe.judged);
         let node = &mut self.nodes[at];
-        let file = node.disk.is_about(op)?;
-        let is_hard_state = matches!(file, File::HardState | File::Spare(_));
+        let about = node.disk.is_about(op);
+        // What is spare may become the hard state, as long as there is none.
+        let keeps_promises = |file| matches!(file, File::HardState | File::Spare(_));
         let lie = node.scars.lie.filter(|lie| match lie {
             Lie::Lost | Lie::Late(_) => node.disk.is_promise(op),
             Lie::Elsewhere(_) => node.disk.is_a(op, Victim::Write),
+            Lie::Misfiled(_) => node.disk.is_a(op, Victim::Write) && node.disk.has_promised(),
+            Lie::Names => node.disk.is_a(op, Victim::SyncDirectory) && node.disk.has_promised(),
         })?;
-        if is_hard_state {
+        if about.is_some_and(keeps_promises) {
             return None;
         }
         (node.scars.lie, node.scars.is_ruined, node.scars.may_forget) = (None, true, true);
         node.scars.is_misled = !is_judged;
         let (result, kind) = match lie {
             Lie::Lost => (node.disk.complete_falsely(op), "lost-write"),
+            Lie::Names => (node.disk.complete_falsely(op), "lost-names"),
             Lie::Elsewhere(pick) => (node.disk.complete_elsewhere(op, pick), "misdirected-write"),
+            Lie::Misfiled(pick) => (node.disk.complete_misfiled(op, pick), "misfiled-write"),
             // Counted when it is told.
             Lie::Late(late) => (node.disk.complete_too_soon(op, late), "late-report"),
         };
         if !matches!(lie, Lie::Late(_)) {
             self.struck(kind);
         }
-        self.note(Some(at), || format!("lied: {kind}, {op:?} of {file}"));
+        self.note(Some(at), || {
+            let file = about.map_or_else(|| "the directory".to_owned(), |file| file.to_string());
+            format!("lied: {kind}, {op:?} of {file}")
+        });
         Some(result)
     }
 
@@ -281,7 +289,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         }
         let before = disk.at_rest();
         let completion = disk.complete_from_elsewhere(op, pick)?;
-        let was_struck = scars.has_any();
+        let was_struck = scars.has_any() || scars.has_failed;
         (scars.misread, scars.is_ruined) = (None, true);
         if !is_judged {
             // What was struck before may have been the one witness, and what was read the other.
@@ -357,6 +365,11 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         let is_judged = self.probe(at).is_some_and(|probe| probe.judged);
         let scars = &mut self.nodes[at].scars;
         scars.is_misled |= scars.may_forget && !is_judged;
+        if !is_judged {
+            // Either may have been one copy of what the other one held.
+            scars.misread_to = scars.misread_to.map(|_| LogIndex(0));
+            scars.has_failed = true;
+        }
     }
 
     fn forgot(&mut self, at: usize) {

@@ -73,3 +73,51 @@ fn a_misdirected_read_shows_another_place_once_and_changes_nothing() {
         "another place, or none if the same is there: {shown:?}"
     );
 }
+
+#[test]
+fn a_misfiled_write_lands_in_another_file_and_never_in_the_hard_state() {
+    let mut probe = Probe::with_log();
+    let others = [File::Segment(2), File::HardState];
+    for file in others {
+        probe.run(create(file, 2 * SECTOR as u64)).unwrap();
+    }
+    probe.run(DiskRequest::SyncDirectory).unwrap();
+    let mut struck = BTreeSet::new();
+    for pick in (0..64).map(|n| n * 0x1_2345_6789) {
+        let mut probe = probe.clone();
+        let op = probe.submit(durable(0, &[9]));
+        assert_eq!(probe.disk.complete_misfiled(op, pick), Ok(Completion::Done));
+        probe.disk.cut_power(Survivors::All, &mut draw(0));
+        assert_eq!(byte(probe.run(read(LOG, 0))), 0, "not where it belongs");
+        let [other, promises] =
+            others.map(|file| [0, 1].map(|sector| byte(probe.run(read(file, sector)))));
+        assert_eq!(promises, [0, 0]);
+        struck.insert(other);
+    }
+    assert!(struck.iter().eq(&[[0, 9], [9, 0]]), "either sector of the other one: {struck:?}");
+}
+
+#[test]
+fn a_misfiled_write_lands_in_its_own_file_where_there_is_no_other() {
+    let mut probe = Probe::with_log();
+    let op = probe.submit(durable(0, &[9]));
+    probe.disk.complete_misfiled(op, 1 << 16).unwrap();
+    assert_eq!(probe.after_crash(Survivors::All, 0).unwrap()[..2], [0, 9]);
+}
+
+#[test]
+fn names_that_a_sync_lost_are_made_durable_by_the_next() {
+    let mut probe = Probe::with_log();
+    assert!(!probe.disk.has_promised());
+    probe.run(create(File::HardState, SECTOR as u64)).unwrap();
+    let op = probe.submit(DiskRequest::SyncDirectory);
+    assert_eq!(probe.disk.complete_falsely(op), Ok(Completion::Done));
+    assert!(!probe.disk.has_promised());
+    let mut cut = probe.clone();
+    cut.disk.cut_power(Survivors::None, &mut draw(0));
+    assert_eq!(cut.run(read(File::HardState, 0)), Err(DiskError::NotFound));
+    probe.run(DiskRequest::SyncDirectory).unwrap();
+    assert!(probe.disk.has_promised());
+    probe.disk.cut_power(Survivors::None, &mut draw(0));
+    assert_eq!(byte(probe.run(read(File::HardState, 0))), 0);
+}
