@@ -205,6 +205,8 @@ impl Cluster {
             | FaultKind::Flip { .. }
             | FaultKind::LostWrite { .. }
             | FaultKind::MisdirectedWrite { .. }
+            | FaultKind::MisfiledWrite { .. }
+            | FaultKind::LostNames { .. }
             | FaultKind::LateReport { .. }
             | FaultKind::MisdirectedRead { .. }
             | FaultKind::OldImage { .. }
