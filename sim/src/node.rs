@@ -473,7 +473,7 @@ impl<M: StateMachine> Node<M> {
             scars: Scars::default(),
             began_with: None,
             told: Told::default(),
-            heard: Hearsay::default(),
+            heard: Hearsay::new(plan),
         }
     }
 

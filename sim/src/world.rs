@@ -293,7 +293,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
                 }
                 let node = &mut self.nodes[to];
                 // Or will be when its process goes on.
-                node.heard.hear(&self.plan, self.now.max(node.paused_until), age);
+                node.heard.hear(self.now.max(node.paused_until), age);
                 self.stats.messages_stale += u64::from(life != self.nodes[from].life);
                 self.feed(to, Some(Event::Received { from: node_id(from), bytes }))
             }
@@ -486,7 +486,7 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         match self.network.send(from, to, self.now, bytes.len()) {
             Fate::Arrives(at, again) => {
                 let node = &self.nodes[from];
-                let (life, age) = (node.life, node.heard.speaks(&self.plan, self.now));
+                let (life, age) = (node.life, node.heard.speaks(self.now));
                 let (from, to) = (from as u32, to as u32);
                 if let Some(again) = again {
                     let bytes = bytes.clone();

@@ -191,7 +191,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
                     self.stats.messages_lost += 1;
                     return Ok(None);
                 }
-                self.nodes[to].heard.hear(&self.plan, self.now, age);
+                self.nodes[to].heard.hear(self.now, age);
                 self.stats.messages_stale += u64::from(life != self.nodes[from].life);
                 Ok(Some(HostEvent::Received { from: node_id(from), bytes }))
             }

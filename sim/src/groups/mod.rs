@@ -207,7 +207,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
                 slowness: 1,
                 is_full: false,
                 paused_until: 0,
-                heard: Hearsay::default(),
+                heard: Hearsay::new(&plan),
                 telling: Telling::default(),
                 wall: None,
             }

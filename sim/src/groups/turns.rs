@@ -222,7 +222,7 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
         match self.network.send(from, to, self.now, bytes.len()) {
             Fate::Arrives(at, again) => {
                 let node = &self.nodes[from];
-                let (life, age) = (node.life, node.heard.speaks(&self.plan, self.now));
+                let (life, age) = (node.life, node.heard.speaks(self.now));
                 if let Some(again) = again {
                     let bytes = bytes.clone();
                     self.schedule(again, Coming::Deliver { from, to, life, age, bytes });

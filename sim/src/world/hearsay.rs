@@ -47,18 +47,37 @@ pub(crate) struct Age {
 }
 
 /// What a node was told, as far as it may still matter.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Hearsay {
+    reach: Option<Reach>,
     sent: Ages,
     known: Ages,
 }
 
+/// For how long something matters, at most.
+#[derive(Clone, Copy, Debug)]
+struct Reach {
+    /// Who heard from others within this time may believe to lead.
+    to_lead: u64,
+    /// Of what was told so long ago nobody asks.
+    to_answer: u64,
+}
+
 impl Hearsay {
+    /// Of nobody yet. If nobody is ever asked what he knows, nothing is kept.
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let reach = (plan.manner.local > 0).then(|| {
+            let (election, stale) = (plan.election_max(), plan.manner.stale_max);
+            let to_answer = plan.longest(election.max(stale));
+            Reach { to_lead: plan.longest(election), to_answer }
+        });
+        Self { reach, sent: Ages::default(), known: Ages::default() }
+    }
+
     /// A message was handled.
-    pub(crate) fn hear(&mut self, plan: &Plan, now: u64, age: Age) {
-        if plan.manner.local > 0 {
-            let longest = plan.longest(plan.election_max().max(plan.manner.stale_max));
-            let since = now.saturating_sub(longest);
+    pub(crate) fn hear(&mut self, now: u64, age: Age) {
+        if let Some(reach) = self.reach {
+            let since = now.saturating_sub(reach.to_answer);
             self.sent.add(now, age.sent, since);
             self.known.add(now, age.as_of, since);
         }
@@ -66,11 +85,9 @@ impl Hearsay {
 
     /// Of what age what a node says now is: who believes to lead has heard from others within its longest
     /// election timeout.
-    pub(crate) fn speaks(&self, plan: &Plan, now: u64) -> Age {
-        if plan.manner.local == 0 {
-            return Age::default();
-        }
-        let since = now.saturating_sub(plan.longest(plan.election_max()));
+    pub(crate) fn speaks(&self, now: u64) -> Age {
+        let Some(reach) = self.reach else { return Age::default() };
+        let since = now.saturating_sub(reach.to_lead);
         Age { sent: now, as_of: self.sent.oldest_since(since).unwrap_or(now).min(now) }
     }
 
@@ -92,7 +109,7 @@ impl Hearsay {
     }
 
     pub(crate) fn forget(&mut self) {
-        *self = Self::default();
+        (self.sent, self.known) = (Ages::default(), Ages::default());
     }
 }
 
@@ -158,11 +175,11 @@ mod tests {
         (plan.manner.local, plan.manner.stale_max) = (1, 0);
         let timeout = plan.longest(plan.election_max());
         let turn = timeout / 10;
-        let mut both = [Hearsay::default(), Hearsay::default()];
+        let mut both = [Hearsay::new(&plan), Hearsay::new(&plan)];
         for round in 1..=100 {
             let [one, other] = &mut both;
             let (from, to) = if round % 2 == 0 { (one, other) } else { (other, one) };
-            to.hear(&plan, round * turn + 1, from.speaks(&plan, round * turn));
+            to.hear(round * turn + 1, from.speaks(round * turn));
         }
         // The last word was the first one's: it had heard what the other said nine turns before.
         let stale_max = Duration::from_nanos(turn / 2);
