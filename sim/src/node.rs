@@ -207,9 +207,9 @@ impl Telling {
 }
 
 impl Told {
-    /// Something happened to it, and its host knows of this time: what it had not heard yet is its host's
-    /// word behind all others. A proposal that a paused process was late to hear is older than what the
-    /// host heard before it, and holds all the same.
+    /// Its host knows of this time, and tells it with the next thing that happens: before that, or behind it if the
+    /// host heard it in the same turn. A proposal that a paused process was late to hear is older than what the host
+    /// heard before it, and holds all the same.
     pub(crate) fn hear_of_time(&mut self, wall: Option<(Timestamp, Instant)>) {
         let told = wall.map(|(_, at)| at);
         if self.hosts != told {

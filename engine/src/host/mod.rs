@@ -190,6 +190,8 @@ pub struct Host<E = crate::Engine> {
     departures: u64,
     beat_at: Option<Instant>,
     wall: WallClock,
+    /// It was told of that in this call.
+    is_time_new: bool,
     /// What each group is to be told in this call.
     pending: BTreeMap<GroupId, Vec<Event>>,
     /// The nodes on which groups ended, as this call heard.
@@ -218,6 +220,7 @@ impl<E: Core> Host<E> {
             departures: 0,
             beat_at: None,
             wall: WallClock::UNKNOWN,
+            is_time_new: false,
             pending: BTreeMap::new(),
             departed: BTreeSet::new(),
             scratch: Vec::new(),
@@ -326,6 +329,7 @@ impl<E: Core> Host<E> {
         self.now = self.now.max(now);
         self.touched.clear();
         self.driving = None;
+        self.is_time_new = false;
         for event in events {
             self.on_event(event);
         }
@@ -352,7 +356,10 @@ impl<E: Core> Host<E> {
         match event {
             HostEvent::Group(group, event) => self.tell(group, event),
             HostEvent::Received { from, bytes } => self.on_received(from, bytes),
-            HostEvent::Time(time) => self.wall.set(time, self.now),
+            HostEvent::Time(time) => {
+                self.wall.set(time, self.now);
+                self.is_time_new = true;
+            }
             HostEvent::Link { peer, up } => {
                 let was_up = self.is_up(peer);
                 self.pairs.entry(peer).or_default().on_link(up, self.now);
@@ -417,9 +424,13 @@ impl<E: Core> Host<E> {
         self.driving = Some(id);
         let time = self.wall.at(self.now).filter(|_| group.told != self.wall.told());
         group.told = self.wall.told();
-        // Behind the others: the first of them may be the start.
-        let told = events.drain(..).chain(time.map(Event::time));
-        group.core.handle(self.now, told, &mut scratch);
+        if let Some(time) = time {
+            // What was heard in an earlier call is older than what these tell. Nothing comes before the start.
+            let starts = matches!(events.first(), Some(Event::Start(_)));
+            let at = if self.is_time_new { events.len() } else { usize::from(starts) };
+            events.insert(at, Event::time(time));
+        }
+        group.core.handle(self.now, events.drain(..), &mut scratch);
         let deadline = group.core.deadline();
         self.driving = None;
         self.spare = events;

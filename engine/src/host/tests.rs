@@ -112,7 +112,11 @@ impl Bench {
     }
 
     fn tell(&mut self, event: HostEvent) {
-        self.host.handle(Instant(self.now), [event], &mut self.said);
+        self.tell_all([event]);
+    }
+
+    fn tell_all<const N: usize>(&mut self, events: [HostEvent; N]) {
+        self.host.handle(Instant(self.now), events, &mut self.said);
     }
 
     fn link(&mut self, peer: u64, up: bool) {
@@ -438,16 +442,30 @@ fn each_group_is_told_the_time_with_what_happens_next() {
     bench.receive(2, message(1));
     let told = bench.cores[&1].told();
     assert_eq!(told.len(), 2, "{told:?}");
-    assert_eq!(told[1], Event::time(Timestamp(503)));
+    assert_eq!(told[0], Event::time(Timestamp(503)));
     bench.receive(2, message(1));
     assert_eq!(bench.cores[&1].told().len(), 1, "it was told already");
     bench.now += 4;
     bench.link(2, true);
     assert_eq!(bench.cores[&1].told(), [link(2, true)]);
-    assert_eq!(bench.cores[&2].told(), [link(2, true), Event::time(Timestamp(507))]);
+    assert_eq!(bench.cores[&2].told(), [Event::time(Timestamp(507)), link(2, true)]);
     bench.tell(HostEvent::Time(Timestamp(9)));
     bench.receive(2, message(2));
-    assert_eq!(bench.cores[&2].told()[1], Event::time(Timestamp(9)));
+    assert_eq!(bench.cores[&2].told()[0], Event::time(Timestamp(9)));
+}
+
+/// Whose clock was set since the host heard of it, and who tells so: what is dated behind that goes by the later word.
+#[test]
+fn what_a_host_heard_before_comes_before_what_its_groups_are_told() {
+    let mut bench = Bench::new(&[(1, &[2]), (2, &[2])]);
+    let said = |bench: &Bench| bench.cores[&1].told();
+    bench.tell(HostEvent::Time(Timestamp(500)));
+    bench.now += 3;
+    let later = || HostEvent::Group(GroupId(1), Event::time(Timestamp(90)));
+    bench.tell(later());
+    assert_eq!(said(&bench), [503, 90].map(|time| Event::time(Timestamp(time))));
+    bench.tell_all([later(), HostEvent::Time(Timestamp(80))]);
+    assert_eq!(said(&bench), [90, 80].map(|time| Event::time(Timestamp(time))));
 }
 
 /// A change of members that is in force takes a node out, its connection is let go, and the change is rolled

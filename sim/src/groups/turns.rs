@@ -45,6 +45,8 @@ impl<M: StateMachine, W: Workload> Groups<M, W> {
             match event {
                 HostEvent::Group(group, event) => {
                     if let Some(seat) = node.seats.get_mut(group) {
+                        // The host knew it before it heard of this.
+                        seat.told.hear_of_time(node.wall);
                         seat.told.on_event(now, event);
                     }
                 }
