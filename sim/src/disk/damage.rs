@@ -156,7 +156,7 @@ impl SimDisk {
     /// # Panics
     /// When it is not in flight.
     pub fn complete_elsewhere(&mut self, op: OpId, pick: u64) -> Result<Completion, DiskError> {
-        self.land_in(op, Some(pick), |ino| ino)
+        self.land_in(op, None, Some(pick))
     }
 
     /// A write ends as if all were well, and landed in another file than its own, if there is one that keeps no promises,
@@ -165,21 +165,21 @@ impl SimDisk {
     /// # Panics
     /// When it is not in flight.
     pub fn complete_misfiled(&mut self, op: OpId, pick: u64) -> Result<Completion, DiskError> {
-        let names = self.directory.names().filter(|(file, _)| *file != File::HardState);
-        let files: Vec<Ino> = names.map(|(_, ino)| ino).collect();
-        let elsewhere = (pick & 1 == 0).then_some(pick >> 16);
-        self.land_in(op, elsewhere, |own| {
-            let others: Vec<Ino> = files.into_iter().filter(|ino| *ino != own).collect();
-            let which = (pick >> 8) as usize % others.len().max(1);
-            others.get(which).copied().unwrap_or(own)
-        })
+        let flight = self.in_flight.iter().find(|flight| flight.op == op);
+        let own = flight.and_then(Flight::ino);
+        let is_other = |(file, ino): &(File, Ino)| *file != File::HardState && Some(*ino) != own;
+        let others: Vec<_> = self.directory.names().filter(is_other).collect();
+        let which = (pick >> 8) as usize % others.len().max(1);
+        let other = others.get(which).map(|(_, ino)| *ino);
+        self.land_in(op, other, (pick & 1 == 0).then_some(pick >> 16))
     }
 
+    /// `None`: in its own file; where it would have landed there.
     fn land_in(
         &mut self,
         op: OpId,
+        other: Option<Ino>,
         elsewhere: Option<u64>,
-        other: impl FnOnce(Ino) -> Ino,
     ) -> Result<Completion, DiskError> {
         let Flight { seq, operation, .. } = self.take(op);
         let Operation::Write { ino, .. } = operation else { return Ok(Completion::Done) };
@@ -187,7 +187,7 @@ impl SimDisk {
         let own = self.inode(ino);
         let extents: Vec<_> = own.pieces_of(seq).map(|piece| piece.extent.clone()).collect();
         own.forget(seq);
-        let other = self.inode(other(ino));
+        let other = self.inode(other.unwrap_or(ino));
         for extent in extents {
             let len = other.durable_len.min(extent.bytes.len() as u64);
             let last = (other.durable_len - len) / align * align;
