@@ -6,7 +6,7 @@
 
 use crate::{
     entry::{Head, SHARED_BYTES_MAX, frames},
-    storage::Recovered,
+    storage::{Recovered, Terms},
     types::{LogId, LogIndex, Term, Timestamp},
 };
 use bytes::{Bytes, BytesMut};
@@ -214,10 +214,7 @@ impl Room {
 pub(crate) struct Log {
     /// The first index whose entry still exists.
     first: LogIndex,
-    /// The term of the entry before it, and of those that go on from there.
-    first_prev_term: Term,
-    /// Where each other run of equal terms begins, from `first` on.
-    runs: Vec<(LogIndex, Term)>,
+    terms: Terms,
     /// The newest entries, ascending, without gaps.
     cache: VecDeque<Chunk>,
     /// What they cost.
@@ -237,8 +234,7 @@ impl Log {
         let committed = recovered.committed.max(recovered.snapshot.index);
         Self {
             first: recovered.first,
-            first_prev_term: recovered.first_prev_term,
-            runs: recovered.terms.clone(),
+            terms: recovered.terms.clone(),
             cache: VecDeque::new(),
             cache_bytes: 0,
             volatile: 0,
@@ -255,11 +251,7 @@ impl Log {
     }
 
     pub(crate) fn last(&self) -> LogId {
-        LogId::new(self.last_term(), self.marks.last)
-    }
-
-    fn last_term(&self) -> Term {
-        self.runs.last().map_or(self.first_prev_term, |run| run.1)
+        LogId::new(self.terms.last(), self.marks.last)
     }
 
     pub(crate) const fn last_time(&self) -> Timestamp {
@@ -290,13 +282,7 @@ impl Log {
         if index > self.marks.last || index.next() < self.first {
             return None;
         }
-        match self.runs.last() {
-            Some(run) if index >= run.0 => Some(run.1),
-            _ => {
-                let run = self.runs.partition_point(|run| run.0 <= index);
-                Some(run.checked_sub(1).map_or(self.first_prev_term, |run| self.runs[run].1))
-            }
-        }
+        self.terms.at(index)
     }
 
     /// The entry at `index`, if its term is remembered.
@@ -311,9 +297,7 @@ impl Log {
         assert_eq!(first, self.marks.last.next(), "appending {first}");
         let bytes = self.room.take_in(bytes);
         for head in heads {
-            if head.id.term != self.last_term() {
-                self.runs.push((head.id.index, head.id.term));
-            }
+            self.terms.push(head.id);
             self.changes.push(Change::Append { head: *head, chunk: bytes.clone(), at });
             at += head.total_bytes as usize;
         }
@@ -335,7 +319,7 @@ impl Log {
     /// bound for what follows: times only rise.
     pub(crate) fn truncate(&mut self, from: LogIndex) {
         self.marks.cut(from);
-        self.runs.truncate(self.runs.partition_point(|run| run.0 < from));
+        self.terms.cut(from);
         while self.cache.back().is_some_and(|chunk| chunk.last >= from) {
             let chunk = self.cache.pop_back().expect("it was just seen");
             self.cache_bytes -= chunk.memory_bytes();
@@ -364,8 +348,7 @@ impl Log {
     /// It has.
     pub(crate) fn replace(&mut self, at: LogId) {
         self.marks.replace(at.index);
-        (self.first, self.first_prev_term) = (at.index.next(), at.term);
-        self.runs.clear();
+        (self.first, self.terms) = (at.index.next(), Terms::behind(at));
         self.cache.clear();
         self.cache_bytes = 0;
         (self.volatile, self.volatile_bytes) = (0, 0);
@@ -441,9 +424,8 @@ impl Log {
         if first <= self.first {
             return;
         }
-        let before = self.term_at(first.previous());
-        self.first_prev_term = before.expect("only what a snapshot covers is removed");
-        self.runs.drain(..self.runs.partition_point(|run| run.0 < first));
+        assert!(first.previous() <= self.marks.last, "only what a snapshot covers is removed");
+        self.terms.begin_behind(first.previous());
         self.first = first;
     }
 
@@ -461,40 +443,18 @@ impl Log {
         &mut self.changes
     }
 
-    /// The newest runs of equal terms up to `through`, ascending, at most `runs_max`. The oldest
-    /// one may be the entry before the first, so there is always one.
+    /// See [`Terms::newest`].
     pub(crate) fn runs_up_to(&self, through: LogIndex, runs_max: usize) -> Vec<(LogIndex, Term)> {
-        let end = self.runs.partition_point(|run| run.0 <= through);
-        let start = end.saturating_sub(runs_max);
-        let mut runs = Vec::with_capacity(end - start + 1);
-        runs.extend_from_slice(&self.runs[start..end]);
-        if runs.len() < runs_max {
-            runs.insert(0, (self.first.previous(), self.first_prev_term));
-            // The run that reaches over the border is one.
-            runs.dedup_by_key(|run| run.1);
-        }
-        runs
+        self.terms.newest(through, runs_max).to_vec()
     }
 
-    /// Where the runs of another log, which end at `through`, agree with this one last (Raft §5.3:
-    /// equal term at equal index means equal logs up to there).
+    /// The last entry that this log has in common with one of these runs, which ends at `through`.
     pub(crate) fn last_agreement(
         &self,
         runs: &[(LogIndex, Term)],
         through: LogIndex,
     ) -> Option<LogIndex> {
-        let mut end = through.min(self.marks.last);
-        for &(first, term) in runs.iter().rev() {
-            // Our run of that term, if any, ends where the next one begins.
-            let after = self.runs.partition_point(|run| run.1 <= term);
-            let ours = self.runs.get(after).map_or(self.marks.last, |run| run.0.previous());
-            let both = end.min(ours);
-            if both >= first && self.term_at(both) == Some(term) {
-                return Some(both);
-            }
-            end = end.min(first.previous());
-        }
-        None
+        self.terms.last_agreement(self.marks.last, runs, through)
     }
 }
 

@@ -264,6 +264,7 @@ fn take_dead(first: LogIndex, journal: &mut Journal, reads: &Reads) -> Vec<Seale
     while journal.sealed.len() > kept
         && let Some(sealed) = journal.sealed.pop_front_if(|sealed| is_dead(sealed))
     {
+        journal.terms.begin_behind(sealed.last.index);
         dead.push(sealed);
     }
     dead

@@ -12,6 +12,7 @@ use super::{
     ops::{Job, Ops},
     promises::{Promises, Version},
     scan::{Damage, Full, Tail},
+    terms::Terms,
 };
 use crate::{
     disk::{
@@ -94,6 +95,7 @@ impl Journal {
         self.forget_pending(from);
         self.holes.forget_from(from);
         self.last = last;
+        self.terms.cut(from);
         let submitted = self.submitted();
         if let Some(cut) = &mut self.cut {
             if from < cut.from {
@@ -303,7 +305,7 @@ impl Journal {
         match (op, completion, &cut.step) {
             (CutOp::ReadSlots, Completion::Read(bytes), Step::ReadSlots(target)) => {
                 let target = target.clone();
-                if self.take_slots(cut.from, &bytes) {
+                if self.take_slots(&cut, &bytes) {
                     self.shorten(&mut cut, target, ops);
                 } else {
                     self.read_whole(&mut cut, target, ops);
@@ -311,7 +313,7 @@ impl Journal {
             }
             (CutOp::ReadWhole, Completion::Read(image), Step::ReadWhole(target)) => {
                 let target = target.clone();
-                self.make_slots_anew(cut.from, &image, ops);
+                self.make_slots_anew(&cut, &image, ops);
                 if self.lost.is_none() {
                     self.shorten(&mut cut, target, ops);
                 }
@@ -341,15 +343,17 @@ impl Journal {
 
     /// The slots of a full segment, up to the cut: what its end record vouched for. False if one
     /// of them is bad.
-    fn take_slots(&mut self, from: LogIndex, bytes: &[u8]) -> bool {
+    fn take_slots(&mut self, cut: &Cutting, bytes: &[u8]) -> bool {
+        let terms = cut.behind(&self.terms);
         let active = self.active.as_mut().expect("the cut reopened a segment");
         let seed = FileSeed::new(self.identity.group, active.sequence);
         let base = active.layout.slot_block(0);
-        for n in 0..(from.0 - active.first.0) as u32 {
+        for n in 0..(cut.from.0 - active.first.0) as u32 {
             let at = (active.layout.slot_offset(n) - base) as usize;
             let index = LogIndex(active.first.0 + u64::from(n));
             let slot = bytes.get(at..).and_then(|bytes| Slot::decode(bytes, seed, index));
-            let Some(slot) = slot else {
+            let is_ours = |slot: &Slot| terms.is_none_or(|terms| terms.hold(slot.id));
+            let Some(slot) = slot.filter(is_ours) else {
                 active.slots.clear();
                 return false;
             };
@@ -367,11 +371,12 @@ impl Journal {
     }
 
     /// In memory: the disk has them again when a restart or a reader comes upon them.
-    fn make_slots_anew(&mut self, from: LogIndex, image: &[u8], ops: &mut Ops) {
+    fn make_slots_anew(&mut self, cut: &Cutting, image: &[u8], ops: &mut Ops) {
+        let terms = cut.behind(&self.terms);
         let Identity { cluster, group, .. } = self.identity;
         let active = self.active.as_mut().expect("the cut reopened a segment");
         let Active { sequence, layout, first, prev_term, .. } = *active;
-        let full = Full { sequence, layout, first, prev_term, last: from.previous() };
+        let full = Full { sequence, layout, first, prev_term, last: cut.from.previous(), terms };
         let scanned = full.scan(image, Seed::new(cluster, group), group, self.epoch);
         match scanned.tail {
             Tail::Unknown(Damage { offset, expected, .. }) => {
@@ -394,6 +399,12 @@ fn emptied(sealed: &Sealed, group: GroupId) -> Active {
 }
 
 impl Cutting {
+    /// The terms of what the disk holds below the cut. Not known where another one follows: the log has gone on
+    /// from that.
+    fn behind<'a>(&self, terms: &'a Terms) -> Option<&'a Terms> {
+        self.next.is_none().then_some(terms)
+    }
+
     /// The lowest index that this cut, or the one after it, takes away.
     pub(super) fn lowest(&self) -> LogIndex {
         self.next.map_or(self.from, |next| next.min(self.from))

@@ -6,6 +6,7 @@ use super::{
     journal::{Active, Sealed},
     leftover::Leftover,
     scan::{self, Scanned, Tail},
+    terms::Terms,
 };
 use crate::{
     disk::{
@@ -172,6 +173,14 @@ impl SegmentFound {
         })
     }
 
+    /// The terms of its entries, if its end record tells them.
+    pub(super) fn terms_told(&self) -> Option<Terms> {
+        let (header, end) = self.header.as_ref().zip(self.end.as_ref())?;
+        let mut terms = Terms::behind(LogId::new(header.prev_term, header.first.previous()));
+        end.runs.iter().for_each(|&(index, term)| terms.push(LogId::new(term, index)));
+        (!end.runs.is_empty()).then_some(terms)
+    }
+
     pub(super) fn last_time(&self) -> Timestamp {
         let slot = self.scanned.as_ref().and_then(|scanned| {
             // What is missing tells its time when it is there again.
@@ -276,7 +285,8 @@ mod tests {
         found.make_room();
         let seed = Seed::new(ClusterId(0), GroupId(0));
         let (cut, proven) = (Cut::default(), LogIndex(0));
-        let rules = scan::Rules { seed, cut, stop: None, proven, epoch: 2, believes: false };
+        let (stop, believes, terms) = (None, false, None);
+        let rules = scan::Rules { seed, cut, stop, proven, epoch: 2, believes, terms };
         let scanned = scan::scan(&header, &found.image, &rules);
         assert!(!found.has_leavings(&scanned));
     }

@@ -18,6 +18,7 @@ use super::{
     ops::Ops,
     promises::Promises,
     roll::{Roll, Spares},
+    terms::Terms,
 };
 use crate::{
     action::Halt,
@@ -61,6 +62,8 @@ pub(crate) struct Journal {
     pub(super) written_bytes: u64,
     /// The last entry appended.
     pub(super) last: LogId,
+    /// Of all entries that are in the log.
+    pub(super) terms: Terms,
     pub(super) durable: LogIndex,
     pub(super) roll: Roll,
     pub(super) spares: Spares,
@@ -305,6 +308,7 @@ impl Journal {
             pending_bytes: 0,
             written_bytes: 0,
             last: LogId::ZERO,
+            terms: Terms::behind(LogId::ZERO),
             durable: LogIndex(0),
             roll: Roll::Idle,
             spares: Spares::default(),
@@ -386,6 +390,7 @@ impl Journal {
         assert_eq!(head.id.index, self.last.index.next(), "the log has no gaps");
         assert!(head.id.term >= self.last.term, "terms in a log only rise");
         self.last = head.id;
+        self.terms.push(head.id);
         self.pending_bytes += u64::from(head.total_bytes);
         self.pending.push_back(Pending { head, chunk, at });
     }
@@ -477,6 +482,7 @@ impl Journal {
         self.roll = Roll::Idle;
         self.ends_at = None;
         self.last = at;
+        self.terms = Terms::behind(at);
         self.durable = at.index;
         self.spares.forget_stock();
         self.holes.forget_all();

@@ -21,6 +21,7 @@ use super::{
     promises::Promises,
     roll::{Spare, Spares},
     snapshots::SnapshotFile,
+    terms::Terms,
     verdict::{self, Found},
 };
 use crate::{
@@ -429,10 +430,9 @@ impl Look {
             write_epoch: hard.write_epoch,
             snapshot,
             first: self.log.first,
-            first_prev_term: hard.first.prev_term,
             last: self.log.last,
             last_time: self.last_time(),
-            terms: self.terms(),
+            terms: self.terms(hard.first.prev_term),
             // The log begins behind what was committed, also when that snapshot is lost.
             committed: hard.commit_hint.max(snapshot.index).max(self.log.first.previous()),
             membership: hard.newest.clone(),
@@ -467,22 +467,18 @@ impl Look {
 
     /// The term of an entry of the log.
     pub(super) fn term_at(&self, index: LogIndex) -> Term {
-        let terms = self.terms();
-        let run = terms.partition_point(|(first, _)| *first <= index);
-        run.checked_sub(1).map_or_else(|| self.hard().first.prev_term, |run| terms[run].1)
+        let before = self.hard().first.prev_term;
+        self.terms(before).at(index).unwrap_or(before)
     }
 
-    fn terms(&self) -> Vec<(LogIndex, Term)> {
-        let mut terms: Vec<(LogIndex, Term)> = Vec::new();
+    /// Of the whole log, which begins behind an entry of this term.
+    fn terms(&self, before: Term) -> Terms {
+        let mut terms = Terms::behind(LogId::new(before, self.log.first.previous()));
         for found in &self.segments {
             let slots = found.scanned.iter().flat_map(|scanned| &scanned.slots);
             let slots = slots.map(|slot| (slot.id.index, slot.id.term));
             let runs = found.end.iter().flat_map(|end| end.runs.iter().copied());
-            for (index, term) in runs.chain(slots) {
-                if terms.last().is_none_or(|(_, last)| *last != term) {
-                    terms.push((index, term));
-                }
-            }
+            runs.chain(slots).for_each(|(index, term)| terms.push(LogId::new(term, index)));
         }
         terms
     }

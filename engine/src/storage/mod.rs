@@ -32,6 +32,7 @@ mod serving;
 mod snapshots;
 mod spoilt;
 mod states;
+mod terms;
 mod verdict;
 mod verify;
 
@@ -64,6 +65,7 @@ use std::sync::Arc;
 
 pub(crate) use crate::types::Identity;
 pub(crate) use snapshots::Receiving;
+pub(crate) use terms::Terms;
 
 /// What a restart found: handed over once, when the node may vote and acknowledge.
 #[derive(Clone, Debug)]
@@ -78,14 +80,12 @@ pub(crate) struct Recovered {
     pub(crate) snapshot: LogId,
     /// The first index in the log; `last.index + 1` when it is empty.
     pub(crate) first: LogIndex,
-    /// The term of the entry before `first`.
-    pub(crate) first_prev_term: Term,
     /// The last entry, or the snapshot's when the log is empty.
     pub(crate) last: LogId,
     /// The leader's clock in the last entry; zero when it is not known.
     pub(crate) last_time: Timestamp,
-    /// Where each run of equal terms in the log begins, ascending.
-    pub(crate) terms: Vec<(LogIndex, Term)>,
+    /// Of its entries, and of what it begins behind.
+    pub(crate) terms: Terms,
     /// A lower bound of what is committed; at least the snapshot's index.
     pub(crate) committed: LogIndex,
     pub(crate) membership: Arc<Membership>,
@@ -240,6 +240,7 @@ impl Storage {
     fn take_over(&mut self, restart: &Restart) -> Recovered {
         let promises = self.promises.as_ref().expect("the restart adopted the hard state");
         let recovered = restart.recovered(promises);
+        self.journal.terms = recovered.terms.clone();
         self.reads = Reads::new(recovered.seed, self.config.group);
         self.snapshots = Snapshots::new(recovered.identity, &self.config);
         self.snapshots.whole = restart.whole_snapshots();

@@ -2,8 +2,8 @@
 //!
 //! A machine that replays is read ahead for: while it is given one portion, the next ones are on their way.
 //!
-//! Invariant: nothing is handed out before it agrees with its slot and chains to the entry before
-//! it. Memory is bounded by twice what a reader asks for, plus a few blocks of slots for each; by
+//! Invariant: nothing is handed out before it agrees with its slot, which has the term that the log says, and
+//! chains to the entry before it. Memory is bounded by twice what a reader asks for, plus a few blocks of slots for each; by
 //! `PORTIONS_AHEAD` times that for a machine that replays; and by a segment where slots are bad and are made
 //! anew from their entries.
 
@@ -282,12 +282,12 @@ impl Reads {
         }
         if let Some((_, place, first)) = state.ahead.slots.take_if(|(asked, ..)| *asked == op) {
             // A bad one is read again when it is wanted.
-            state.know(decode_slots(bytes, &place, first, group));
+            state.know(decode_slots(bytes, &place, first, group, &journal.terms));
             return None;
         }
         match std::mem::replace(&mut state.step, Step::Idle) {
             Step::Slots { op: asked, place, first } if asked == op => {
-                let slots = decode_slots(bytes, &place, first, group);
+                let slots = decode_slots(bytes, &place, first, group, &journal.terms);
                 if slots.slots.is_empty() {
                     state.read_whole(place, BytesMut::new(), ops);
                 } else {
@@ -301,7 +301,7 @@ impl Reads {
                     state.read_whole(place, image, ops);
                     return None;
                 }
-                match made_anew(&image, &place, seed, group, journal.epoch) {
+                match made_anew(&image, &place, seed, journal) {
                     Ok((slots, blocks)) => {
                         ops.met(Mark::SlotsMadeAnew);
                         state.know(slots);

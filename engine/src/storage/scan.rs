@@ -15,13 +15,14 @@ use crate::{
         segment::{FloorLag, Header, Layout, Slot},
     },
     entry::{HEAD_BYTES, Head, Malformed, Seed},
+    storage::terms::Terms,
     types::{GroupId, Identity, LogId, LogIndex, SnapshotId, Term},
 };
 use std::{cell::Cell, ops::Range};
 
 /// What the scan must know beside the segment.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Rules {
+pub(crate) struct Rules<'a> {
     pub(crate) seed: Seed,
     /// What lies at or above its start with a smaller epoch is dead.
     pub(crate) cut: Cut,
@@ -34,9 +35,11 @@ pub(crate) struct Rules {
     pub(crate) epoch: u64,
     /// Whether slots of proven entries are believed, up to the last of those that follow each other.
     pub(crate) believes: bool,
+    /// The terms of all entries there, if they are known: what has another one was cut away.
+    pub(crate) terms: Option<&'a Terms>,
 }
 
-impl Rules {
+impl Rules<'_> {
     /// Whether a record of this index and epoch was cut away.
     pub(crate) fn is_dead(&self, index: LogIndex, epoch: u64) -> bool {
         self.cut.from.0 != 0 && index >= self.cut.from && epoch < self.cut.epoch
@@ -88,7 +91,7 @@ pub(crate) struct Damage {
 struct Scan<'a> {
     header: &'a Header,
     image: &'a [u8],
-    rules: &'a Rules,
+    rules: &'a Rules<'a>,
     /// By position; `None`: absent, torn, or dead.
     table: Vec<Option<Slot>>,
     slots_to: u32,
@@ -98,19 +101,21 @@ struct Scan<'a> {
 
 /// A full segment in use: all of it up to `last` is live, and durable.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Full {
+pub(crate) struct Full<'a> {
     pub(crate) sequence: u64,
     pub(crate) layout: Layout,
     pub(crate) first: LogIndex,
     /// The term of the entry before `first`.
     pub(crate) prev_term: Term,
     pub(crate) last: LogIndex,
+    /// See [`Rules::terms`].
+    pub(crate) terms: Option<&'a Terms>,
 }
 
-impl Full {
+impl Full<'_> {
     /// Judges its bytes; slots that are bad are made anew, with this epoch.
     pub(crate) fn scan(&self, image: &[u8], seed: Seed, group: GroupId, epoch: u64) -> Scanned {
-        let Self { sequence, layout, first, prev_term, last } = *self;
+        let Self { sequence, layout, first, prev_term, last, terms } = *self;
         let (stop, proven) = (Some(last.next()), last);
         let header = Header {
             identity: Identity { group, ..Identity::default() },
@@ -123,12 +128,12 @@ impl Full {
             staged_for: SnapshotId(0),
         };
         let (cut, believes) = (Cut::default(), false);
-        scan(&header, image, &Rules { seed, cut, stop, proven, epoch, believes })
+        scan(&header, image, &Rules { seed, cut, stop, proven, epoch, believes, terms })
     }
 }
 
 /// Judges the segment whose bytes are `image`.
-pub(crate) fn scan(header: &Header, image: &[u8], rules: &Rules) -> Scanned {
+pub(crate) fn scan(header: &Header, image: &[u8], rules: &Rules<'_>) -> Scanned {
     let reach = Cell::new(header.layout.data_at);
     let mut scan = Scan { header, image, rules, table: Vec::new(), slots_to: 0, reach };
     scan.read_slots();
@@ -176,7 +181,12 @@ impl Scan<'_> {
 
     fn is_live(&self, slot: &Slot) -> bool {
         let is_stopped = self.rules.stop.is_some_and(|stop| slot.id.index >= stop);
-        !is_stopped && !self.rules.is_dead(slot.id.index, slot.epoch)
+        !is_stopped && !self.rules.is_dead(slot.id.index, slot.epoch) && self.is_ours(slot.id)
+    }
+
+    /// Whether the log may hold it, as far as its terms are known.
+    fn is_ours(&self, id: LogId) -> bool {
+        self.rules.terms.is_none_or(|terms| terms.hold(id))
     }
 
     fn proven(&self) -> LogIndex {
@@ -264,7 +274,7 @@ impl Scan<'_> {
             self.reach.set(self.reach.get().max(offset + len));
             let head = Head::parse_whole(bytes, self.rules.seed)?;
             let chains = head.id.index == index && head.prev_term == prev_term;
-            if chains { Ok((head, offset)) } else { Err(Malformed::Field) }
+            if chains && self.is_ours(head.id) { Ok((head, offset)) } else { Err(Malformed::Field) }
         };
         match slot {
             Some(slot) => at(u64::from(slot.offset)),

@@ -40,7 +40,7 @@ use crate::{
     event::ReadMode,
     membership::Member,
     status,
-    storage::ReadBack,
+    storage::{ReadBack, Terms},
     types::{ClusterId, GroupId, LogId, RequestId, SnapshotId, Timestamp},
 };
 use bytes::Bytes;
@@ -369,12 +369,8 @@ impl Node {
 
 /// What a restart would find on this disk.
 fn recovered(disk: &Disk, own: u64) -> Recovered {
-    let mut terms: Vec<(LogIndex, Term)> = Vec::new();
-    for (head, _) in &disk.log {
-        if terms.last().is_none_or(|run| run.1 != head.id.term) {
-            terms.push((head.id.index, head.id.term));
-        }
-    }
+    let mut terms = Terms::behind(LogId::ZERO);
+    disk.log.iter().for_each(|(head, _)| terms.push(head.id));
     let LogId { index, term } = disk.recorded.at;
     let is_in_force = index == LogIndex(0)
         || disk.log.get(index.0 as usize - 1).is_some_and(|(head, _)| head.id.term == term);
@@ -392,7 +388,6 @@ fn recovered(disk: &Disk, own: u64) -> Recovered {
         write_epoch: disk.epoch,
         snapshot: LogId::ZERO,
         first: LogIndex(1),
-        first_prev_term: Term(0),
         last: disk.log.last().map_or(LogId::ZERO, |(head, _)| head.id),
         last_time: disk.log.last().map_or(Timestamp(0), |(head, _)| head.time),
         terms,

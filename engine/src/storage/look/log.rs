@@ -41,7 +41,7 @@ pub(super) struct Wrong {
 }
 
 impl Look {
-    pub(super) fn rules(&self) -> Rules {
+    pub(super) fn rules(&self) -> Rules<'static> {
         let hard = self.hard();
         Rules {
             seed: Seed::new(hard.identity.cluster, hard.identity.group),
@@ -50,6 +50,7 @@ impl Look {
             proven: hard.durable_hint.max(hard.commit_hint),
             epoch: hard.write_epoch + 1,
             believes: self.believes(),
+            terms: None,
         }
     }
 
@@ -91,7 +92,7 @@ impl Look {
         wanted
     }
 
-    fn rules_of_log(&self) -> Rules {
+    fn rules_of_log(&self) -> Rules<'static> {
         let mut rules = self.rules();
         rules.proven = rules.proven.max(self.saved()).max(self.named());
         // A record in a later segment proves all before it.
@@ -124,9 +125,10 @@ impl Look {
     pub(in crate::storage) fn judge_sealed(&mut self, segment: u32) -> (bool, Option<BytesMut>) {
         let (rules, snapshot) = (self.rules_of_log(), self.snapshot().index);
         let found = &mut self.segments[segment as usize];
-        let image = std::mem::take(&mut found.image);
+        let (image, terms) = (std::mem::take(&mut found.image), found.terms_told());
         let (Some(header), Some(end)) = (&found.header, &found.end) else { return (true, None) };
-        let rules = Rules { stop: Some(end.last.index.next()), believes: false, ..rules };
+        let (stop, terms) = (Some(end.last.index.next()), terms.as_ref());
+        let rules = Rules { stop, believes: false, terms, ..rules };
         let scanned = scan::scan(header, &image, &rules);
         let is_whole = scanned.tail == Tail::End;
         let is_known = !matches!(scanned.tail, Tail::Unknown(_));
@@ -221,7 +223,7 @@ impl Look {
     }
 
     /// From the first segment to the last, as long as each goes on where the one before ends.
-    fn follow(&self, rules: &Rules, first: First) -> Log {
+    fn follow(&self, rules: &Rules<'_>, first: First) -> Log {
         let hard = self.hard();
         let before = LogId::new(first.prev_term, first.index.previous());
         let mut log =
@@ -335,7 +337,7 @@ impl Log {
     }
 
     /// Whether the log ends where an unfinished cut began.
-    fn is_stopped(&self, rules: &Rules) -> bool {
+    fn is_stopped(&self, rules: &Rules<'_>) -> bool {
         rules.stop.is_some_and(|stop| self.last.index.next() == stop)
     }
 }

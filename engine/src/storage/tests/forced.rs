@@ -14,7 +14,7 @@ use crate::{
 
 const FORCE: Start = Start::ForceSoleVoter { acknowledged_loss: true };
 
-fn forced(disk: Disk) -> (Disk, Forced) {
+pub(super) fn forced(disk: Disk) -> (Disk, Forced) {
     let node = Node::start(disk, FORCE);
     match node.halted {
         Some(Halt::Forced(forced)) => (node.disk, *forced),

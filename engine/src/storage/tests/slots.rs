@@ -1,7 +1,9 @@
 //! An entry and its slot are two witnesses of one thing, or of none.
 
 use super::{
+    forced::forced,
     holes::{grown, harm, harm_slots},
+    verify::look,
     *,
 };
 use crate::{
@@ -10,7 +12,7 @@ use crate::{
         hard_state::Cut,
         segment::{FloorLag, Header, Slot},
     },
-    entry::{HEAD_BYTES, Seed},
+    entry::{HEAD_BYTES, Seed, frames},
     marks::Mark,
     storage::{
         repair::slot_image,
@@ -57,7 +59,8 @@ fn the_next_entry_tells_which_of_two_that_disagree_is_right() {
     node.append_all(2, std::iter::once(60).chain(sizes()));
     let sealed = &node.storage.journal.sealed[0];
     let (sequence, layout, last) = (sealed.sequence, sealed.layout, sealed.last.index);
-    let full = Full { sequence, layout, first: sealed.first, prev_term: sealed.prev_term, last };
+    let (first, prev_term, terms) = (sealed.first, sealed.prev_term, None);
+    let full = Full { sequence, layout, first, prev_term, last, terms };
     let (group, seed) = (config().group, node.recovered().seed);
     let scan = |image: &[u8]| full.scan(image, seed, group, 9);
     let sound = node.disk.files[&File::Segment(sequence)].clone();
@@ -89,6 +92,107 @@ fn the_next_entry_tells_which_of_two_that_disagree_is_right() {
     let found = scan(&entry_is_old);
     assert!(matches!(found.tail, Tail::Unknown(_)), "{:?}", found.tail);
     assert_eq!(found.slots.len(), 2);
+}
+
+/// A node whose third entry, of term 2, lies in a full segment. As if its write had been lost behind a cut its
+/// slot, and its entry if `is_entry_old`, are those of term 1 that lay there before.
+fn with_an_old_slot(is_entry_old: bool) -> (Node, LogId) {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, [40, 50]);
+    node.append_all(2, std::iter::once(60).chain(sizes()));
+    let mut node = node.restart();
+    let (group, seed) = (config().group, node.recovered().seed);
+    let sealed = &node.storage.journal.sealed[0];
+    let (sequence, layout) = (sealed.sequence, sealed.layout);
+    let image = node.disk.files.get_mut(&File::Segment(sequence)).expect("it is there");
+    let at = layout.slot_offset(2) as usize..layout.slot_offset(3) as usize;
+    let file = FileSeed::new(group, sequence);
+    let slot = Slot::decode(&image[at.clone()], file, LogIndex(3)).expect("it is good");
+    let old = LogId::new(Term(1), slot.id.index);
+    let (head, frame) = Batch::one(&[9; 60]).seal(seed, old, Term(1), Timestamp(9));
+    assert_eq!(head.total_bytes, slot.total_bytes);
+    let stale = Slot::of(&head, slot.offset.into(), slot.epoch, slot.floor_lag);
+    image[at].copy_from_slice(&stale.encode(file));
+    if is_entry_old {
+        image[slot.offset as usize..slot.end() as usize].copy_from_slice(&frame);
+    }
+    (node, slot.id)
+}
+
+/// It was believed, and what was read by it was not what the log has: it was read again for ever.
+#[test]
+fn a_slot_with_another_term_than_the_log_has_is_made_anew() {
+    for reader in [Reader::Machine, Reader::Peer(NodeId(2)), Reader::Scrub] {
+        let (mut node, id) = with_an_old_slot(false);
+        node.storage.read(reader, id.index, node.last.index, 1);
+        node.settle();
+        assert!(node.storage.marks().has(Mark::SlotsMadeAnew), "{reader:?}");
+        if reader != Reader::Scrub {
+            let (given_to, back) = node.storage.take_read().expect("it was read");
+            let read = frames(&back.frames).next().map(|entry| entry.id);
+            assert_eq!((given_to, read), (reader, Some(id)));
+        }
+        assert_eq!(node.read(1).len() as u64, node.last.index.0);
+        let mut node = node.restart();
+        assert_eq!(node.read(1).len() as u64, node.last.index.0);
+        assert!(!node.storage.marks().has(Mark::SlotsMadeAnew), "it is on disk again");
+    }
+}
+
+#[test]
+fn an_entry_whose_witnesses_are_both_of_another_term_is_lost() {
+    for (reader, from) in [(Reader::Machine, 1), (Reader::Peer(NodeId(2)), 1), (Reader::Scrub, 3)] {
+        let (mut node, id) = with_an_old_slot(true);
+        node.storage.snapshots.has_peers = true;
+        node.storage.read(reader, LogIndex(from), node.last.index, 1 << 20);
+        node.settle();
+        if let Some((_, back)) = node.storage.take_read() {
+            assert!(back.last < id.index, "{:?}", back.last);
+            node.storage.read(reader, id.index, node.last.index, 1);
+            node.settle();
+        }
+        assert!(matches!(node.halted, Some(Halt::LogLost { .. })), "{reader:?}: {:?}", node.halted);
+    }
+}
+
+/// A cut that opens the segment again takes its slots into memory, where nobody doubts them.
+#[test]
+fn a_cut_believes_no_slot_with_another_term_than_the_log_has() {
+    for is_entry_old in [false, true] {
+        let (mut node, id) = with_an_old_slot(is_entry_old);
+        node.storage.snapshots.has_peers = true;
+        node.truncate(LogId::new(Term(2), LogIndex(4)));
+        node.settle();
+        if is_entry_old {
+            let halted = &node.halted;
+            assert!(matches!(halted, Some(Halt::LogLost { .. })), "{halted:?}");
+        } else {
+            assert!(node.storage.marks().has(Mark::SlotsMadeAnew));
+            assert_eq!(node.read(1)[2].0, id);
+        }
+    }
+}
+
+/// The log would have ended with what was cut away from it, and the node been the only voter with that.
+#[test]
+fn a_log_that_is_taken_by_force_ends_before_what_has_another_term_than_it_says() {
+    let (node, id) = with_an_old_slot(true);
+    let (disk, forced) = forced(node.disk);
+    assert_eq!(forced.last, LogId::new(Term(1), id.index.previous()));
+    assert_eq!(Node::start(disk, Start::Run).recovered().last, forced.last);
+}
+
+#[test]
+fn what_has_another_term_than_the_end_of_its_segment_says_is_told() {
+    for (is_entry_old, expected, then) in [
+        (false, "the slot of entry 3, term 2", "made anew when the node reads entry 3"),
+        (true, "entry 3; its slot is bad too", "or gives its log up"),
+    ] {
+        let (node, _) = with_an_old_slot(is_entry_old);
+        let found = look(&node.disk, Start::Verify);
+        let [defect] = &found.defects[..] else { panic!("{found}") };
+        assert!(defect.expected == expected && defect.then.contains(then), "{defect}");
+    }
 }
 
 /// The slots and the room of each peer that had ever lagged were kept.
@@ -275,7 +379,11 @@ impl Segment {
 
     fn scan(&self, image: &[u8], proven: u64, cut: Cut, believes: bool) -> Scanned {
         let (seed, proven) = (self.seed, LogIndex(proven));
-        scan(&self.header, image, &Rules { seed, cut, stop: None, proven, epoch: 9, believes })
+        scan(
+            &self.header,
+            image,
+            &Rules { seed, cut, stop: None, proven, epoch: 9, believes, terms: None },
+        )
     }
 }
 

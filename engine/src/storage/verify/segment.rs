@@ -10,8 +10,8 @@ use crate::{
     entry::{HEAD_BYTES, Head, Malformed, Seed},
     file::File,
     report::{Defect, Inspection},
-    storage::{found::SegmentFound, found::last_nonzero, look::Look},
-    types::{LogIndex, Term},
+    storage::{found::SegmentFound, found::last_nonzero, look::Look, terms::Terms},
+    types::{LogId, LogIndex, Term},
 };
 
 /// How many bytes are read at a time.
@@ -33,6 +33,8 @@ pub(super) struct SegmentCheck {
     proven: LogIndex,
     /// The last entry that is there. What of them is not proven durable may be what a crash left.
     last: LogIndex,
+    /// The terms of its entries, if its end record tells them.
+    terms: Option<Terms>,
     seed: Seed,
     file_seed: FileSeed,
     /// What a restart does about what it finds.
@@ -78,6 +80,7 @@ impl SegmentCheck {
             is_followed,
             proven,
             last: kept.max(proven),
+            terms: found.terms_told(),
             seed: look.seed(),
             file_seed: FileSeed::new(group, found.sequence),
             then: inspection.judgement.does,
@@ -194,7 +197,12 @@ impl SegmentCheck {
         let slot = Slot::decode(bytes, self.file_seed, index)?;
         let is_placed = u64::from(slot.offset) >= header.layout.data_at
             && slot.end() <= header.layout.data_end();
-        is_placed.then_some(slot)
+        (is_placed && self.is_ours(slot.id)).then_some(slot)
+    }
+
+    /// Whether the log may hold it, as far as the end record says.
+    fn is_ours(&self, id: LogId) -> bool {
+        self.terms.as_ref().is_none_or(|terms| terms.hold(id))
     }
 
     /// The entry, where its slot says or else behind the one before it; or why not, and where.
@@ -212,7 +220,7 @@ impl SegmentCheck {
             let bytes = image.get(offset as usize..data_end).unwrap_or_default();
             let head = Head::parse_whole(bytes, self.seed).map_err(|why| (why, Some(offset)))?;
             let chains = prev_term.is_none_or(|term| term == head.prev_term);
-            if head.id.index == index && chains {
+            if head.id.index == index && chains && self.is_ours(head.id) {
                 Ok((head, offset))
             } else {
                 Err((Malformed::Field, Some(offset)))
@@ -247,7 +255,7 @@ impl SegmentCheck {
             format!("entry {}, term {}, as its slot has it", id.index, id.term)
         });
         let found = format!("another entry {} of term {}", head.id.index, head.id.term);
-        let then = self.then_of(head.id.index);
+        let then = self.then_of(head.id.index, true);
         self.defect(offset, u64::from(head.total_bytes), expected, found, then)
     }
 
@@ -267,18 +275,19 @@ impl SegmentCheck {
             Some(slot) => format!("entry {index}, term {}", slot.id.term),
             None => format!("entry {index}; its slot is bad too"),
         };
-        self.defect(offset, bytes.into(), expected, why.as_str().into(), self.then_of(index))
+        let then = self.then_of(index, slot.is_some());
+        self.defect(offset, bytes.into(), expected, why.as_str().into(), then)
     }
 
-    /// A restart trusts the end record of a full segment, and slots up to what is proven durable.
-    fn then_of(&self, index: LogIndex) -> String {
-        if self.is_sealed || self.goes_by_slots {
-            format!(
-                "does not read there: when it reads entry {index} back it asks its peers for it"
-            )
-        } else {
-            self.then.into()
-        }
+    /// A restart trusts the end record of a full segment, and slots up to what is proven durable. An entry is
+    /// known by its slot.
+    fn then_of(&self, index: LogIndex, is_known: bool) -> String {
+        let then = match (self.is_sealed || self.goes_by_slots, is_known) {
+            (false, _) => return self.then.into(),
+            (true, true) => "asks its peers for it",
+            (true, false) => "begins behind it with a snapshot, or gives its log up",
+        };
+        format!("does not read there: when it reads entry {index} back it {then}")
     }
 }
 

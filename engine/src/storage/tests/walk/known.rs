@@ -4,6 +4,7 @@ use super::*;
 use crate::report::Forced;
 use crate::storage::{
     compact::SNAPSHOTS_KEPT, leftover::Leftover, saving::Saving, snapshots::SnapshotFile,
+    terms::Terms,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -79,14 +80,10 @@ pub(super) fn changed(log: &[Term], through: u64) -> LogId {
 }
 
 /// Where each term of a log begins, from an index on.
-fn runs(log: &[Term], first: LogIndex) -> Vec<(LogIndex, Term)> {
-    let mut runs: Vec<(LogIndex, Term)> = Vec::new();
-    for (term, n) in log.iter().zip(1..).skip(first.previous().0 as usize) {
-        if runs.last().is_none_or(|run| run.1 != *term) {
-            runs.push((LogIndex(n), *term));
-        }
-    }
-    runs
+fn terms(log: &[Term], first: LogIndex) -> Terms {
+    let mut terms = Terms::behind(at(log, first.previous().0));
+    (first.0..=log.len() as u64).for_each(|index| terms.push(at(log, index)));
+    terms
 }
 
 /// No file lies there that a storage at rest knows nothing of, and no spares without an end.
@@ -269,11 +266,10 @@ impl Known {
     }
 
     fn judge_rest(&self, found: &Recovered) {
-        let Recovered { first, first_prev_term, snapshot, committed, .. } = *found;
+        let Recovered { first, snapshot, committed, .. } = *found;
         assert!(self.is_committed(snapshot), "{snapshot} was never committed");
         assert!(committed.0 <= self.committed.len() as u64, "{committed} is not committed");
         assert!(committed >= snapshot.index, "{committed} below {snapshot}");
-        assert_eq!(found.terms, runs(&self.log, first));
-        assert_eq!(first_prev_term, at(&self.log, first.previous().0).term, "before {first}");
+        assert_eq!(found.terms, terms(&self.log, first));
     }
 }
