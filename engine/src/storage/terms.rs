@@ -64,7 +64,7 @@ impl Terms {
     /// The newest runs up to `through`, ascending, at most `runs_max`. The oldest of them may be the entry before
     /// the first, so there is always one.
     pub(crate) fn newest(&self, through: LogIndex, runs_max: usize) -> &[(LogIndex, Term)] {
-        let end = self.runs.partition_point(|(first, _)| *first <= through);
+        let end = self.runs.partition_point(|(first, _)| *first <= through).max(1);
         &self.runs[end.saturating_sub(runs_max)..end]
     }
 
