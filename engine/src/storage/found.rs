@@ -128,13 +128,15 @@ impl SegmentFound {
         is_wrong.then_some(layout.data_at..self.read.start)
     }
 
-    /// The entries that were believed were read one by one. `Some`: one is not what its slot says, and these
-    /// are to be read for another scan; none, if they were read with others.
-    pub(super) fn confirmed(&mut self) -> Option<Range<u64>> {
+    /// Entries that were believed were read one by one, perhaps all. `Some`: one is not what its slot says, and
+    /// these are to be read for another scan; none, if they were read with others.
+    pub(super) fn confirmed(&mut self, all: bool) -> Option<Range<u64>> {
         let (header, scanned) = (self.header.as_ref()?, self.scanned.as_mut()?);
         let is_bad = scanned.believed > 0 && self.is_doubted;
         let believed = header.layout.data_at..self.read.start;
-        scanned.believed = 0;
+        if all || is_bad {
+            scanned.believed = 0;
+        }
         is_bad.then_some(believed).inspect(|wanted| self.reads(wanted))
     }
 

@@ -248,6 +248,9 @@ impl Scan<'_> {
                     return;
                 }
                 Err(why) => {
+                    if let Some(damage) = self.older_than_next(to) {
+                        return to.lose_last(damage);
+                    }
                     let damage = self.damage(index, end, slot.as_ref(), why);
                     if !to.take_damage(damage, slot) {
                         return;
@@ -290,6 +293,20 @@ impl Scan<'_> {
         next.agrees(&head).then_some(head.prev_term)
     }
 
+    /// The last entry kept, if the next one is whole and follows another one: it was cut away, and the write of
+    /// what took its place was lost.
+    fn older_than_next(&self, to: &Scanned) -> Option<Damage> {
+        let last = to.slots.last()?;
+        let term = self.next_prev_term(last.id.index).filter(|term| *term != last.id.term)?;
+        Some(Damage {
+            index: last.id.index,
+            term: Some(term),
+            offset: u64::from(last.offset),
+            expected: format!("entry {}", LogId::new(term, last.id.index)),
+            found: format!("entry {}", last.id),
+        })
+    }
+
     /// What is wrong, and whether it is known that the slot is right.
     fn disagree(&self, index: LogIndex, slot: &Slot, head: &Head) -> (Damage, bool) {
         let damage = Damage {
@@ -317,6 +334,13 @@ impl Scan<'_> {
 }
 
 impl Scanned {
+    /// The last one is not what there was.
+    fn lose_last(&mut self, damage: Damage) {
+        let last = self.slots.pop();
+        self.holes.pop_if(|hole| Some(*hole) == last);
+        self.tail = Tail::Unknown(damage);
+    }
+
     /// An entry that was proven durable is bad. True if its slot tells what it was, so that the
     /// scan can go on behind it.
     fn take_damage(&mut self, damage: Damage, slot: Option<Slot>) -> bool {

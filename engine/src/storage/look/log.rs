@@ -64,10 +64,11 @@ impl Look {
         !self.is_cutting() && !self.reads_all
     }
 
-    /// Of what was believed all was read that is not in doubt. Tells what must be read of what is.
-    pub(in crate::storage) fn confirmed(&mut self) -> Vec<(u32, Range<u64>)> {
+    /// Of what was believed all was read that is not in doubt, or where each term begins. Tells what must be read of
+    /// what is in doubt.
+    pub(in crate::storage) fn confirmed(&mut self, all: bool) -> Vec<(u32, Range<u64>)> {
         let confirmed = (0..).zip(&mut self.segments);
-        confirmed.filter_map(|(n, found)| Some((n, found.confirmed()?))).collect()
+        confirmed.filter_map(|(n, found)| Some((n, found.confirmed(all)?))).collect()
     }
 
     /// Scans what must be, and tells what of it must be read before that counts. With nothing left

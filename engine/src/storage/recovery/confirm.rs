@@ -1,5 +1,7 @@
-//! Where nobody else has them: entries that were taken from their slots are read before the verdict, one
-//! piece after another, and nothing of them is kept.
+//! Entries that were taken from their slots and are read before the verdict, one piece after another; nothing of
+//! them is kept. Where nobody else has them that is all of them. Else it is the first of each term: what has an
+//! older term, and lies there because a write was lost behind a cut, agrees with its slot, and only what the next
+//! entry says of the term before it tells.
 //!
 //! Decides nothing: a segment of which one entry is not what its slot says is read whole, and judged by
 //! what is there. Invariant: what is being read is bounded by `BYTES_MAX`, or is one piece.
@@ -7,6 +9,7 @@
 use super::{Parts, Recovery, RecoveryOp, Stage};
 use crate::{
     action::Halt,
+    disk::segment::Slot,
     event::Completion,
     file::{DiskError, DiskRequest, File},
     storage::{look::Look, scan},
@@ -30,6 +33,8 @@ pub(super) struct Confirming {
     asked_bytes: u64,
     /// The number of the next one.
     next: u32,
+    /// Whether that is all that was believed.
+    are_all: bool,
 }
 
 /// Entries that follow each other.
@@ -44,23 +49,35 @@ struct Piece {
 
 impl Confirming {
     /// `None`: there is nothing to be read.
-    fn of(look: &Look) -> Option<Self> {
+    fn of(look: &Look, are_all: bool) -> Option<Self> {
         let mut wanted = VecDeque::new();
         for (segment, found) in (0..).zip(&look.segments) {
             let (Some(header), Some(scanned)) = (&found.header, &found.scanned) else { continue };
             let (slots, layout) = (&scanned.slots[..scanned.believed as usize], &header.layout);
+            let piece = |slots: Range<usize>, first: &Slot, last: &Slot| {
+                let offset = layout.block_before(u64::from(first.offset));
+                let len = (layout.block_after(last.end()) - offset) as u32;
+                Piece { segment, slots, offset, len }
+            };
+            if !are_all {
+                let before =
+                    std::iter::once(header.prev_term).chain(slots.iter().map(|s| s.id.term));
+                let begins = slots.iter().zip(before).enumerate();
+                let begins = begins.filter(|(_, (slot, before))| slot.id.term != *before);
+                wanted.extend(begins.map(|(n, (slot, _))| piece(n..n + 1, slot, slot)));
+                continue;
+            }
             let mut from = 0;
             while let Some(first) = slots.get(from) {
                 let offset = layout.block_before(u64::from(first.offset));
                 let fits =
                     slots[from..].iter().take_while(|slot| slot.end() - offset <= PIECE_BYTES);
                 let to = from + fits.count().max(1);
-                let len = (layout.block_after(slots[to - 1].end()) - offset) as u32;
-                wanted.push_back(Piece { segment, slots: from..to, offset, len });
+                wanted.push_back(piece(from..to, first, &slots[to - 1]));
                 from = to;
             }
         }
-        (!wanted.is_empty()).then(|| Self { wanted, ..Self::default() })
+        (!wanted.is_empty()).then(|| Self { wanted, are_all, ..Self::default() })
     }
 
     /// The next read, if it may begin.
@@ -91,11 +108,12 @@ impl Confirming {
 }
 
 impl Recovery {
-    /// Reads what was believed, if nobody else could give what of it turned out bad later. False: there
-    /// is no such thing.
+    /// Reads what was believed: all of it, if nobody else could give what of it turned out bad later. False:
+    /// there is no such thing.
     pub(super) fn confirm(&mut self) -> bool {
-        let is_wanted = self.look.is_alone() || self.is_forced();
-        let confirming = Confirming::of(&self.look).filter(|_| is_wanted);
+        let are_all = self.look.is_alone() || self.is_forced();
+        let confirming = Confirming::of(&self.look, are_all)
+            .filter(|_| are_all || !cfg!(lakebed_break = "believe_each_term"));
         let is_due = confirming.is_some();
         confirming.into_iter().for_each(|confirming| self.stage = Stage::Confirm(confirming));
         is_due
@@ -141,7 +159,7 @@ impl Recovery {
             self.stage = Stage::Confirm(confirming);
             return Ok(false);
         }
-        let wanted = self.look.confirmed();
+        let wanted = self.look.confirmed(confirming.are_all);
         if wanted.is_empty() {
             self.judged(now, parts)?;
         } else {

@@ -10,7 +10,7 @@ use crate::{
     disk::{
         FileSeed,
         hard_state::Cut,
-        segment::{FloorLag, Header, Slot},
+        segment::{FloorLag, Header, Layout, Slot},
     },
     entry::{HEAD_BYTES, Seed, frames},
     marks::Mark,
@@ -101,9 +101,15 @@ fn with_an_old_slot(is_entry_old: bool) -> (Node, LogId) {
     node.append_all(1, [40, 50]);
     node.append_all(2, std::iter::once(60).chain(sizes()));
     let mut node = node.restart();
-    let (group, seed) = (config().group, node.recovered().seed);
     let sealed = &node.storage.journal.sealed[0];
     let (sequence, layout) = (sealed.sequence, sealed.layout);
+    let id = make_third_old(&mut node, sequence, layout, is_entry_old);
+    (node, id)
+}
+
+/// Tells what it was.
+fn make_third_old(node: &mut Node, sequence: u64, layout: Layout, is_entry_old: bool) -> LogId {
+    let (group, seed) = (config().group, node.recovered().seed);
     let image = node.disk.files.get_mut(&File::Segment(sequence)).expect("it is there");
     let at = layout.slot_offset(2) as usize..layout.slot_offset(3) as usize;
     let file = FileSeed::new(group, sequence);
@@ -116,7 +122,29 @@ fn with_an_old_slot(is_entry_old: bool) -> (Node, LogId) {
     if is_entry_old {
         image[slot.offset as usize..slot.end() as usize].copy_from_slice(&frame);
     }
-    (node, slot.id)
+    slot.id
+}
+
+/// Both agree, and a restart that believes slots reads neither. What the next entry follows tells.
+#[test]
+fn a_restart_reads_where_each_term_begins() {
+    let mut node = Node::start(Disk::default(), format());
+    node.append_all(1, [40, 50]);
+    node.append_all(2, [60, 70, 80, 90]);
+    while let Some(at) = node.storage.deadline() {
+        node.now = at;
+        node.settle();
+    }
+    let mut node = node.restart();
+    assert_eq!(node.recovered().last, LogId::new(Term(2), LogIndex(6)));
+    let active = node.storage.journal.active.as_ref().expect("it is the last one");
+    let (sequence, layout) = (active.sequence, active.layout);
+    let id = make_third_old(&mut node, sequence, layout, true);
+    let mut node = node.restart();
+    let recovered = node.recovered();
+    assert!(recovered.gate.is_some(), "{:?}", recovered.last);
+    assert!(recovered.last.index < id.index, "{:?}", recovered.last);
+    assert!(node.read(recovered.last.index.next().0).is_empty());
 }
 
 /// It was believed, and what was read by it was not what the log has: it was read again for ever.
