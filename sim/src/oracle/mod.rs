@@ -19,6 +19,7 @@ mod log_matching;
 mod members_in_force;
 mod memory_bounded;
 mod proof_follows;
+mod reads_lead_on;
 mod recovery_bounded;
 mod refills_durable;
 mod sessions_end;
@@ -44,8 +45,8 @@ use crate::trial::Left;
 use crate::witness::Applied;
 use bytes::Bytes;
 use lakebed::{
-    Action, Change, DiskRequest, Engine, Entries, Forced, Halt, Instant, LogId, LogIndex, Machine,
-    Membership, NodeId, RequestId, Role, StateMachine, Status, Term, Timestamp,
+    Action, Change, DiskRequest, Engine, Entries, File, Forced, Halt, Instant, LogId, LogIndex,
+    Machine, Membership, NodeId, RequestId, Role, StateMachine, Status, Term, Timestamp,
     entry::Seed,
     inspect::{Probe, Said, SentPiece, said, sent_piece},
     report::LogFound,
@@ -119,6 +120,7 @@ pub(crate) struct Oracle<M> {
     snapshots: snapshots_durable::Snapshots,
     refills: refills_durable::Refills,
     restarts: recovery_bounded::Restarts,
+    places: reads_lead_on::Places,
     transfers: transfers_at_once::Transfers,
     rates: transfer_rate::Rates,
     members: members_in_force::Members,
@@ -161,6 +163,7 @@ impl<M: StateMachine> Oracle<M> {
             snapshots: snapshots_durable::Snapshots::new(nodes),
             refills: refills_durable::Refills::new(nodes),
             restarts: recovery_bounded::Restarts::new(nodes),
+            places: reads_lead_on::Places::new(nodes),
             transfers: transfers_at_once::Transfers::new(nodes),
             rates: transfer_rate::Rates::new(nodes),
             members: members_in_force::Members::new(nodes, members),
@@ -476,8 +479,14 @@ impl<M: StateMachine> Oracle<M> {
         self.restarts.on_start(node, there);
     }
 
-    /// A node reads so much of its disk.
-    pub(crate) fn on_read(&mut self, node: usize, bytes: u64) -> Checked {
+    /// A node reads so much of a file from there on.
+    pub(crate) fn on_read(
+        &mut self,
+        node: usize,
+        (file, offset, bytes): (File, u64, u64),
+        now: u64,
+    ) -> Checked {
+        self.places.on_read(node, file, offset, now)?;
         if self.was_judged(node) { Ok(()) } else { self.restarts.on_read(node, bytes) }
     }
 

@@ -6,8 +6,8 @@ use lakebed::{DiskRequest, Event, File, OpId, StateMachine};
 
 impl<M: StateMachine, W: Workload> World<M, W> {
     pub(super) fn submit(&mut self, at: usize, op: OpId, request: DiskRequest) -> Checked {
-        if let DiskRequest::Read { len, .. } = request {
-            self.oracle.on_read(at, len.into())?;
+        if let DiskRequest::Read { file, offset, len } = request {
+            self.oracle.on_read(at, (file, offset, len.into()), self.now)?;
         }
         let times = self.plan.disk;
         let (site, latency) = if is_sync(&request) {
