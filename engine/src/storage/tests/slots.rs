@@ -140,6 +140,10 @@ fn a_restart_reads_where_each_term_begins() {
     let active = node.storage.journal.active.as_ref().expect("it is the last one");
     let (sequence, layout) = (active.sequence, active.layout);
     let id = make_third_old(&mut node, sequence, layout, true);
+    let found = look(&node.disk, Start::Verify);
+    let [defect] = &found.defects[..] else { panic!("{found}") };
+    assert_eq!(defect.expected, "entry 3, term 2, as the next one has it", "{defect}");
+    assert!(defect.then.contains("gives up the log"), "{defect}");
     let mut node = node.restart();
     let recovered = node.recovered();
     assert!(recovered.gate.is_some(), "{:?}", recovered.last);

@@ -161,6 +161,7 @@ impl SegmentCheck {
     fn check_entries(&self, header: &Header, image: &[u8], findings: &mut Findings) {
         // Where the entry before it ended, and its term, as long as both are known.
         let (mut end, mut prev_term) = (Some(header.layout.data_at), Some(header.prev_term));
+        let mut last: Option<(Head, u64)> = None;
         for n in 0..header.layout.slot_count {
             let index = LogIndex(header.first.0 + u64::from(n));
             if index > self.last {
@@ -179,12 +180,17 @@ impl SegmentCheck {
                     }
                     end = Some(offset + u64::from(head.total_bytes));
                     prev_term = Some(head.id.term);
+                    last = Some((head, offset));
                 }
                 // What follows an entry of which nothing is known is not known either.
                 Err((_, None)) => {}
                 Err(_) if index > self.proven => break,
                 Err((why, Some(offset))) => {
-                    findings.defects.push(self.bad_entry(index, slot.as_ref(), why, offset));
+                    let follows = slot.as_ref().and_then(|slot| self.follows(header, image, slot));
+                    findings.defects.push(match (last.take(), follows) {
+                        (Some((head, at)), Some(term)) => self.another(at, &head, term),
+                        _ => self.bad_entry(index, slot.as_ref(), why, offset),
+                    });
                     end = slot.as_ref().map(Slot::end);
                     prev_term = slot.map(|slot| slot.id.term);
                 }
@@ -235,6 +241,13 @@ impl SegmentCheck {
         }
     }
 
+    /// The term that the entry of a slot says the one before it has, if that entry is good.
+    fn follows(&self, header: &Header, image: &[u8], slot: &Slot) -> Option<Term> {
+        let bytes = image.get(slot.offset as usize..header.layout.data_end() as usize)?;
+        let head = Head::parse_whole(bytes, self.seed).ok()?;
+        slot.agrees(&head).then_some(head.prev_term)
+    }
+
     fn bad_slot(&self, header: &Header, image: &[u8], n: u32, head: &Head) -> Defect {
         let offset = header.layout.slot_offset(n);
         let bytes = block(image, offset, SLOT_BYTES as u64);
@@ -256,6 +269,14 @@ impl SegmentCheck {
         });
         let found = format!("another entry {} of term {}", head.id.index, head.id.term);
         let then = self.then_of(head.id.index, true);
+        self.defect(offset, u64::from(head.total_bytes), expected, found, then)
+    }
+
+    /// By itself it is good, and so is its slot; the next entry follows one of this term.
+    fn another(&self, offset: u64, head: &Head, term: Term) -> Defect {
+        let expected = format!("entry {}, term {term}, as the next one has it", head.id.index);
+        let found = format!("another entry {} of term {}", head.id.index, head.id.term);
+        let then = self.then_of(head.id.index, false);
         self.defect(offset, u64::from(head.total_bytes), expected, found, then)
     }
 
