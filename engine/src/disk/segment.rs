@@ -67,6 +67,15 @@ impl Layout {
         self.align / SLOT_BYTES as u64
     }
 
+    /// How many slots begin at or before this byte, counted from the first slot on.
+    pub(crate) fn slots_through(&self, at: u64) -> u32 {
+        let (blocks, rest) = (at / self.align, at % self.align);
+        let in_block = (rest / SLOT_BYTES as u64 + 1).min(self.slots_per_block());
+        u32::try_from(blocks * self.slots_per_block() + in_block)
+            .unwrap_or(u32::MAX)
+            .min(self.slot_count)
+    }
+
     /// The start of the block that holds slot `n`.
     pub(crate) const fn slot_block(&self, n: u32) -> u64 {
         self.align + n as u64 / self.slots_per_block() * self.align
@@ -352,5 +361,29 @@ impl EndRecord {
             last_time: Timestamp(last_time),
             runs: (0..count).map(run).collect(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read of the slots ends there.
+    #[test]
+    fn no_slot_begins_behind_the_last_one_that_a_byte_lies_in() {
+        for (len, align) in [(1 << 16, 512), (1 << 20, 4096)] {
+            let layout = Layout::new(len, align);
+            let first = layout.slot_offset(0);
+            for n in 0..layout.slot_count {
+                let at = layout.slot_offset(n) - first;
+                let through =
+                    [0, SLOT_BYTES as u64 - 1].map(|byte| layout.slots_through(at + byte));
+                assert_eq!(through, [n + 1; 2], "{layout:?}");
+            }
+            // What fills a block belongs to its last slot, and what lies behind all of them to none.
+            let block = u64::from(align);
+            assert_eq!(u64::from(layout.slots_through(block - 1)), layout.slots_per_block());
+            assert_eq!(layout.slots_through(layout.data_at - first), layout.slot_count);
+        }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
         segment::{FloorLag, Header, Layout, Slot},
     },
     entry::{HEAD_BYTES, Head, Malformed, Seed},
-    storage::terms::Terms,
+    storage::{found::last_nonzero, terms::Terms},
     types::{GroupId, Identity, LogId, LogIndex, SnapshotId, Term},
 };
 use std::{cell::Cell, ops::Range};
@@ -163,7 +163,10 @@ impl Scan<'_> {
     fn read_slots(&mut self) {
         let layout = &self.header.layout;
         let seed = FileSeed::new(self.header.identity.group, self.header.sequence);
-        for n in 0..layout.slot_count {
+        // Most of a segment's slots are empty, unless its entries are as short as can be.
+        let all = layout.slot_block(0) as usize..self.image.len().min(layout.data_at as usize);
+        let used = last_nonzero(self.image.get(all).unwrap_or_default());
+        for n in 0..used.map_or(0, |at| layout.slots_through(at as u64)) {
             let bytes = self.image.get(layout.slot_offset(n) as usize..).unwrap_or_default();
             let slot = Slot::decode(bytes, seed, self.index(n)).filter(|slot| self.is_placed(slot));
             if slot.is_some() {
