@@ -9,11 +9,11 @@
 use super::{Parts, Recovery, RecoveryOp, Stage};
 use crate::{
     action::Halt,
-    disk::segment::Slot,
+    disk::segment::{Layout, Slot},
     event::Completion,
     file::{DiskError, DiskRequest, File},
     storage::{look::Look, scan},
-    types::Instant,
+    types::{Instant, Term},
 };
 use bytes::Bytes;
 use std::{collections::VecDeque, ops::Range};
@@ -47,35 +47,45 @@ struct Piece {
     len: u32,
 }
 
+/// These slots' entries, ascending: those whose blocks adjoin are read together, with what lies between.
+fn pieces(
+    segment: u32,
+    slots: &[Slot],
+    layout: &Layout,
+    numbers: impl Iterator<Item = usize>,
+) -> Vec<Piece> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    for n in numbers {
+        let offset = layout.block_before(u64::from(slots[n].offset));
+        let end = layout.block_after(slots[n].end());
+        match pieces.last_mut() {
+            Some(last)
+                if offset <= last.offset + u64::from(last.len)
+                    && end - last.offset <= PIECE_BYTES =>
+            {
+                (last.slots.end, last.len) = (n + 1, (end - last.offset) as u32);
+            }
+            _ => {
+                let len = (end - offset) as u32;
+                pieces.push(Piece { segment, slots: n..n + 1, offset, len });
+            }
+        }
+    }
+    pieces
+}
+
 impl Confirming {
     /// `None`: there is nothing to be read.
     fn of(look: &Look, are_all: bool) -> Option<Self> {
         let mut wanted = VecDeque::new();
         for (segment, found) in (0..).zip(&look.segments) {
             let (Some(header), Some(scanned)) = (&found.header, &found.scanned) else { continue };
-            let (slots, layout) = (&scanned.slots[..scanned.believed as usize], &header.layout);
-            let piece = |slots: Range<usize>, first: &Slot, last: &Slot| {
-                let offset = layout.block_before(u64::from(first.offset));
-                let len = (layout.block_after(last.end()) - offset) as u32;
-                Piece { segment, slots, offset, len }
-            };
-            if !are_all {
-                let before =
-                    std::iter::once(header.prev_term).chain(slots.iter().map(|s| s.id.term));
-                let begins = slots.iter().zip(before).enumerate();
-                let begins = begins.filter(|(_, (slot, before))| slot.id.term != *before);
-                wanted.extend(begins.map(|(n, (slot, _))| piece(n..n + 1, slot, slot)));
-                continue;
-            }
-            let mut from = 0;
-            while let Some(first) = slots.get(from) {
-                let offset = layout.block_before(u64::from(first.offset));
-                let fits =
-                    slots[from..].iter().take_while(|slot| slot.end() - offset <= PIECE_BYTES);
-                let to = from + fits.count().max(1);
-                wanted.push_back(piece(from..to, first, &slots[to - 1]));
-                from = to;
-            }
+            let slots = &scanned.slots[..scanned.believed as usize];
+            let before = std::iter::once(header.prev_term).chain(slots.iter().map(|s| s.id.term));
+            let is_wanted =
+                |(n, before): (usize, Term)| (are_all || slots[n].id.term != before).then_some(n);
+            let numbers = (0..slots.len()).zip(before).filter_map(is_wanted);
+            wanted.extend(pieces(segment, slots, &header.layout, numbers));
         }
         (!wanted.is_empty()).then(|| Self { wanted, are_all, ..Self::default() })
     }

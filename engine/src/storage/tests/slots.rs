@@ -151,6 +151,29 @@ fn a_restart_reads_where_each_term_begins() {
     assert!(node.read(recovered.last.index.next().0).is_empty());
 }
 
+/// Elections that follow each other leave an entry each, in blocks that adjoin or in one.
+#[test]
+fn where_many_terms_begin_is_read_at_once() {
+    let mut node = Node::start(Disk::default(), format());
+    (1..=60).for_each(|term| node.append_all(term, [10]));
+    while let Some(at) = node.storage.deadline() {
+        node.now = at;
+        node.settle();
+    }
+    node.disk.requests.clear();
+    let node = node.restart();
+    assert_eq!(node.recovered().last, LogId::new(Term(60), LogIndex(60)));
+    assert!(node.storage.marks().has(Mark::SlotsBelieved));
+    let active = node.storage.journal.active.as_ref().expect("it is the last one");
+    let reads_entries = |request: &&DiskRequest| {
+        matches!(request, DiskRequest::Read { file: File::Segment(_), offset, .. }
+            if (active.layout.data_at..active.end()).contains(offset))
+    };
+    let read: Vec<_> = node.disk.requests.iter().filter(reads_entries).collect();
+    // The tail, where terms begin, and what is read behind the restart.
+    assert!(active.slots.len() > 10 && read.len() < 8, "{read:?}");
+}
+
 /// It was believed, and what was read by it was not what the log has: it was read again for ever.
 #[test]
 fn a_slot_with_another_term_than_the_log_has_is_made_anew() {
