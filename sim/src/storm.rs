@@ -1,6 +1,7 @@
 //! A storm: a cluster under load and faults for a while (safety), then healed, when it must serve
 //! again and all its nodes must become the same (liveness).
 
+mod calm;
 mod course;
 mod errands;
 mod majority;
@@ -34,8 +35,6 @@ const SERVE_WITHIN: u64 = 5_000 * MS;
 const ASK_AGAIN_AFTER: u64 = 15 * MS;
 /// After the last request all nodes must be the same within this.
 const CONVERGE_WITHIN: u64 = 10_000 * MS;
-/// And then nothing may change for so long.
-const CALM: u64 = 1_000 * MS;
 /// So often it is looked whether anybody has to ask for a machine to be taken in.
 const TURNS: u32 = 500;
 /// How often it may take that long again, while there is progress.
@@ -223,7 +222,7 @@ pub(crate) fn end<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Chec
         nothing_is_open(world)?;
         become_one_log(world)?;
     }
-    stays_calm(world)?;
+    calm::stays_calm(world)?;
     scrubbed::finds(world)
 }
 
@@ -443,32 +442,6 @@ pub(crate) fn is_whole(probe: &Probe, scars: &Scars, is_given: impl Fn(LogIndex)
     let last = probe.last.index;
     let is_full = probe.applied == last && probe.durable == last;
     is_full && !probe.gated && (!probe.holed || scars.may_keep_hole(probe.first, is_given))
-}
-
-/// Nothing happens any more, so whoever leads goes on to, unless links alone may be too slow for the timeouts that
-/// are in force by now; and the log stays one.
-fn stays_calm<M: StateMachine, W: Workload>(world: &mut World<M, W>) -> Checked {
-    let reign = |world: &World<M, W>| {
-        leader(world).map(|leader| (leader + 1, world.probe(leader).map(|probe| probe.term)))
-    };
-    let before = reign(world);
-    run_for(world, CALM)?;
-    // A scrub may have come upon an entry at last that was struck before: it is given again.
-    run_until(world, CALM, "all logs to be whole again", is_one_log)?;
-    let after = reign(world);
-    let may_change = !world.has_prompt_links();
-    if (before == after || may_change) && is_one_log(world) {
-        world.check_wanted()?;
-        world.check_struck()?;
-        return world.check_disks();
-    }
-    let nodes: Vec<String> = (0..world.nodes()).map(|node| describe(world, node)).collect();
-    let what = format!(
-        "without faults and load there was the leader {before:?} with one log, and {} ms later {}",
-        CALM / MS,
-        nodes.join("; ")
-    );
-    Err(Violation { invariant: "a calm cluster stays as it is", node: None, what })
 }
 
 /// Whether a node has left, goes on, and knows somebody who could tell it.

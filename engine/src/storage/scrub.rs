@@ -175,15 +175,12 @@ impl Scrub {
         None
     }
 
-    /// What was read is good up to here, or known to be bad, and had so many bytes.
-    fn end(
-        &mut self,
-        (through, bytes): (LogIndex, u64),
-        now: Instant,
-        journal: &Journal,
-        snapshots: &Snapshots,
-    ) {
-        self.reading = None;
+    /// What was read is good up to here, or known to be bad.
+    fn end(&mut self, through: LogIndex, now: Instant, journal: &Journal, snapshots: &Snapshots) {
+        let from = self.reading.take().unwrap_or_else(|| through.next());
+        // As all of the log is counted: with what fills the blocks, which may be most of it.
+        let after = |index| journal.bytes_after(index);
+        let bytes = after(from.previous()).saturating_sub(after(through));
         // Entries that a restart believed may be read in between.
         if self.checks.is_none() {
             self.next = through.next();
@@ -220,16 +217,14 @@ impl Storage {
     /// A piece was read, and is good.
     pub(super) fn on_scrubbed(&mut self, now: Instant, back: &ReadBack) {
         self.ops.met(Mark::LogScrubbed);
-        let read = (back.last, back.frames.len() as u64);
-        self.scrub.end(read, now, &self.journal, &self.snapshots);
+        self.scrub.end(back.last, now, &self.journal, &self.snapshots);
     }
 
     /// The scrub came upon a bad entry.
     pub(super) fn on_scrubbed_bad(&mut self, now: Instant, bad: BadEntry) {
         self.ops.met(Mark::ScrubFoundBadEntry);
         self.reads.drop_wish(Reader::Scrub);
-        let bytes = u64::from(bad.slot.total_bytes);
-        self.scrub.end((bad.slot.id.index, bytes), now, &self.journal, &self.snapshots);
+        self.scrub.end(bad.slot.id.index, now, &self.journal, &self.snapshots);
         self.on_bad_entry(bad);
     }
 
@@ -237,7 +232,7 @@ impl Storage {
     pub(super) fn on_scrubbed_lost(&mut self, now: Instant, lost: Lost) {
         self.reads.drop_wish(Reader::Scrub);
         let last = self.journal.last_of(lost.file).unwrap_or(self.scrub.next);
-        self.scrub.end((last, 0), now, &self.journal, &self.snapshots);
+        self.scrub.end(last, now, &self.journal, &self.snapshots);
         self.on_lost_to(Reader::Scrub, lost);
     }
 
