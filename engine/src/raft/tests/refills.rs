@@ -234,6 +234,31 @@ fn a_leader_that_has_lost_what_nobody_has_makes_room() {
     assert!(cluster.at(1).raft.committed() > LogIndex(4));
 }
 
+/// It is committed then, though this leader may not know yet. It was elected again and again, for nobody else has
+/// as much of the log, and each time it made room as if nobody had what it had lost.
+#[test]
+fn a_leader_leads_on_if_what_it_has_lost_is_in_a_peers_state() {
+    for is_state in [false, true] {
+        let mut cluster = Cluster::new({
+            let mut disks = disks([6, 4, 4]);
+            disks[0].lose_unseen(5);
+            disks
+        });
+        cluster.elect(1);
+        let gone = cluster.at(1).raft.facts.hole.expect("it read it to hand it on");
+        assert!(gone.index > cluster.at(1).raft.committed());
+        if is_state {
+            let head = cluster.at(2).raft.head_to(node(1));
+            let gone = Refill { gone, ..Refill::default() };
+            cluster.deliver(node(2), Message { head, payload: Payload::Refill(gone) });
+        }
+        let term = cluster.at(1).raft.term;
+        cluster.elapse(6 * cluster.tuning.heartbeat.as_nanos() as u64);
+        assert_eq!(cluster.at(1).raft.term, term);
+        assert_eq!(cluster.at(1).role() == status::Role::Leader, is_state);
+    }
+}
+
 /// A peer that has another entry there, or none, gives nothing.
 #[test]
 fn only_the_same_entry_is_given() {
