@@ -122,8 +122,7 @@ impl Recovery {
     /// there is no such thing.
     pub(super) fn confirm(&mut self) -> bool {
         let are_all = self.look.is_alone() || self.is_forced();
-        let confirming = Confirming::of(&self.look, are_all)
-            .filter(|_| are_all || !cfg!(lakebed_break = "believe_each_term"));
+        let confirming = Confirming::of(&self.look, are_all);
         let is_due = confirming.is_some();
         confirming.into_iter().for_each(|confirming| self.stage = Stage::Confirm(confirming));
         is_due
