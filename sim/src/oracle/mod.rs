@@ -490,6 +490,11 @@ impl<M: StateMachine> Oracle<M> {
         if self.was_judged(node) { Ok(()) } else { self.restarts.on_read(node, bytes) }
     }
 
+    /// A node writes to a file.
+    pub(crate) fn on_write(&mut self, node: usize, file: File) {
+        self.places.on_write(node, file);
+    }
+
     /// A node's machine begins with a state of its own.
     pub(crate) fn on_resume(&mut self, node: usize, at: LogId) {
         self.machines.on_restore(node, at, true);

@@ -30,6 +30,11 @@ impl Places {
         Self(vec![Reads::default(); nodes])
     }
 
+    /// Something of it is another one: of a block with many entries that are lost each is given by itself.
+    pub(super) fn on_write(&mut self, node: usize, file: File) {
+        self.0[node].of.retain(|(of, _), _| *of != file);
+    }
+
     pub(super) fn on_read(&mut self, node: usize, file: File, offset: u64, now: u64) -> Checked {
         let Reads { since, of } = &mut self.0[node];
         if now >= *since + SPAN.as_nanos() as u64 {

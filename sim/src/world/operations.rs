@@ -9,6 +9,9 @@ impl<M: StateMachine, W: Workload> World<M, W> {
         if let DiskRequest::Read { file, offset, len } = request {
             self.oracle.on_read(at, (file, offset, len.into()), self.now)?;
         }
+        if let DiskRequest::Write { file, .. } = request {
+            self.oracle.on_write(at, file);
+        }
         let times = self.plan.disk;
         let (site, latency) = if is_sync(&request) {
             (SITE_SYNC, times.sync)
