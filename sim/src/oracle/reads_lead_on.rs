@@ -70,5 +70,11 @@ mod tests {
         assert_eq!((told.invariant, told.node), ("reads lead on", Some(1)));
         assert!(again[..MOST as usize].iter().all(Result::is_ok));
         assert!(read(1, 7, 0, 10 * span).is_ok(), "and later it is counted anew");
+        (0..MOST)
+            .for_each(|n| drop(places.on_read(0, File::Segment(7), 0, 20 * span + u64::from(n))));
+        places.on_write(0, File::Segment(8));
+        assert!(places.on_read(0, File::Segment(7), 0, 20 * span).is_err(), "another file");
+        places.on_write(0, File::Segment(7));
+        assert!(places.on_read(0, File::Segment(7), 0, 20 * span).is_ok(), "it is another one now");
     }
 }
